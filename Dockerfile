@@ -1,0 +1,30 @@
+FROM rust:1.95-bookworm AS build
+WORKDIR /trine
+ENV CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=debuginfo
+
+# The dependencies, in a layer that stays as long as the manifests do: built for a package of the same name with nothing in it.
+# The manifest names the benchmark, so cargo wants to see a file of that name here as well.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches/load \
+ && touch src/lib.rs \
+ && echo 'fn main() {}' | tee src/main.rs > benches/load/main.rs \
+ && cargo build --release --locked --bin trine
+
+# The sources. They may be older than what was just built of the empty ones; cargo goes by the time of change.
+COPY . .
+RUN touch src/lib.rs src/main.rs \
+ && cargo build --release --locked --bin trine
+
+# Nothing is installed here: SQLite and the roots of HTTPS are part of the binary.
+FROM debian:bookworm-slim
+RUN mkdir /data && chown 10001:10001 /data
+COPY --from=build /trine/target/release/trine /usr/local/bin/trine
+ENV TRINE_LISTEN=0.0.0.0:8040 TRINE_DATA_DIR=/data
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8040
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["trine", "health"]
+ENTRYPOINT ["trine"]
+CMD ["serve"]

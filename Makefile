@@ -1,0 +1,22 @@
+# make run     builds Trine, starts it with a first batch of real work, and leaves it up
+# make test    installs what the tests need, then runs every check and every test
+# make bench   measures the service under load, each figure beside its bar
+
+.PHONY: test test-deps check bench
+
+# The tests come last, so that their results are the end of what is shown.
+test: test-deps check
+	cargo test --locked
+
+test-deps:
+	scripts/install-test-deps.sh
+
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny check bans licenses sources; \
+	else echo 'cargo-deny is not installed: licences and sources of dependencies were not checked'; fi
+
+bench:
+	cargo bench --locked --bench load

@@ -1,0 +1,57 @@
+//! A queue that is held up: what many waiting jobs cost in memory, and how soon a server is back that was killed with them.
+
+use std::time::Instant;
+
+use serde::de::IgnoredAny;
+
+use crate::report::{Bar, Figure, print};
+use crate::server::{Server, folder};
+use crate::{Options, Result};
+
+/// Holds up the only worker process, also after a restart.
+const HOLD_UP: &str =
+    r#"{"bound":"io","executor":"processes","priority":1,"retry":{"attempts":3},"workload":{"type":"sleep","ms":3600000}}"#;
+const WAITING: &str = r#"{"bound":"io","executor":"processes","workload":{"type":"sleep","ms":0}}"#;
+const BATCH: u64 = 10_000;
+const ONE_PROCESS: [(&str, &str); 1] = [("TRINE_PROCESSES", "1")];
+
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let mut figures = [
+        Figure::new("jobs that wait"),
+        Figure::new("jobs accepted/s, in batches of 10,000"),
+        Figure::with_bar("most memory of the server, MiB", Bar::AtMost(300.0)),
+        Figure::with_bar("ready after kill and restart, s", Bar::AtMost(5.0)),
+        Figure::with_bar("most memory after the restart, MiB", Bar::AtMost(300.0)),
+    ];
+    let folder = folder()?;
+    let mut server = Server::start(folder.path(), &ONE_PROCESS).await?;
+    server.submit(&[HOLD_UP]).await?;
+    let start = Instant::now();
+    let mut left = options.jobs;
+    while left > 0 {
+        let batch = left.min(BATCH);
+        server.submit(&vec![WAITING; usize::try_from(batch)?]).await?;
+        left -= batch;
+    }
+    let rate = options.jobs as f64 / start.elapsed().as_secs_f64();
+    let (peak, accepted) = (server.memory_peak()?, server.accepted);
+    server.kill().await?;
+
+    let mut server = Server::start(folder.path(), &ONE_PROCESS).await?;
+    let ready_after = server.ready_after;
+    let peak_after = server.memory_peak()?;
+    let mut kept = 0;
+    server.list("/jobs", |_: IgnoredAny| kept += 1).await?;
+    if kept != accepted {
+        return Err(format!("{kept} jobs are left of {accepted}").into());
+    }
+    let finished = server.finished().await?;
+    let values = [(kept - finished) as f64, rate, mebibytes(peak), ready_after.as_secs_f64(), mebibytes(peak_after)];
+    figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+    print("backlog: a queue that is held up", &figures);
+    server.kill().await
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

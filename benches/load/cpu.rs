@@ -1,0 +1,126 @@
+//! Jobs that compute, against the same function on a bare thread pool.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::task::JoinSet;
+use trine::job::{Output, Spec};
+use trine::workload::{Context, Environment, Registry, Stop, Work, WorkloadSettings};
+
+use crate::http::{Connection, request};
+use crate::report::{Bar, Figure, print};
+use crate::server::{Server, folder};
+use crate::{Options, Result};
+
+const JOBS: usize = 64;
+/// How long one job should take.
+const LONG: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let cores = std::thread::available_parallelism()?.get();
+    let folder = folder()?;
+    let bare = Bare::new(folder.path(), cores)?;
+    let workload = bare.calibrate()?;
+    let expected: Counted = serde_json::from_str(bare.call(&workload)?.get())?;
+    let mut server = Server::start(folder.path(), &[("TRINE_THREADS_CPU", &cores.to_string())]).await?;
+    through_api(&mut server, &workload, cores, &expected).await?;
+
+    let mut alone = Figure::new("bare thread pool, s");
+    let mut through = Figure::new("through the API, s");
+    let mut ratio = Figure::with_bar("through the API over bare", Bar::AtMost(1.05));
+    for _ in 0..options.rounds {
+        let bare = bare.run(&workload, JOBS)?.as_secs_f64();
+        let api = through_api(&mut server, &workload, JOBS, &expected).await?.as_secs_f64();
+        alone.add(bare);
+        through.add(api);
+        ratio.add(api / bare);
+    }
+    print(&format!("cpu: {JOBS} times {workload} on {cores} threads"), &[alone, through, ratio]);
+    server.stop().await
+}
+
+/// What `primes` returns.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+struct Counted {
+    count: u32,
+}
+
+/// The workload without the service.
+struct Bare {
+    registry: Registry,
+    pool: ThreadPool,
+}
+
+impl Bare {
+    fn new(folder: &Path, threads: usize) -> Result<Self> {
+        let settings = WorkloadSettings { http_allow: Vec::new(), http_max_bytes: 0, workspace: folder.join("workspace") };
+        let registry = Registry::native(Environment::open(&settings)?);
+        Ok(Self { registry, pool: ThreadPoolBuilder::new().num_threads(threads).build()? })
+    }
+
+    /// A workload that takes about [`LONG`] a call.
+    fn calibrate(&self) -> Result<String> {
+        let mut below = 100_000_u32;
+        loop {
+            let workload = format!(r#"{{"type":"primes","below":{below}}}"#);
+            let start = Instant::now();
+            self.call(&workload)?;
+            if start.elapsed() >= LONG {
+                return Ok(workload);
+            }
+            below += below / 20;
+        }
+    }
+
+    fn call(&self, workload: &str) -> Result<Output> {
+        let spec = Spec { kind: "primes".to_owned(), json: RawValue::from_string(workload.to_owned())? };
+        let context = Context { environment: Arc::clone(self.registry.environment()), stop: Stop::default() };
+        match self.registry.prepare(&spec)?.into_work(context) {
+            Work::Blocking(call) => Ok(call()?),
+            Work::Future(_) => Err("a workload that computes is not a future".into()),
+        }
+    }
+
+    /// How long this many calls take on the pool.
+    fn run(&self, workload: &str, calls: usize) -> Result<Duration> {
+        let start = Instant::now();
+        self.pool.install(|| (0..calls).into_par_iter().try_for_each(|_| self.call(workload).map(drop)))?;
+        Ok(start.elapsed())
+    }
+}
+
+/// How long this many jobs take, each submitted on a connection of its own that waits for the result.
+async fn through_api(server: &mut Server, workload: &str, jobs: usize, expected: &Counted) -> Result<Duration> {
+    #[derive(Deserialize)]
+    struct Job {
+        output: Counted,
+    }
+    let body = format!(r#"{{"bound":"cpu","executor":"threads","workload":{workload}}}"#);
+    let submission: Arc<[u8]> = request("POST", "/jobs", "Prefer: wait=30\r\n", &body).into();
+    let mut connections = Vec::with_capacity(jobs);
+    for _ in 0..jobs {
+        connections.push(Connection::open(server.address).await?);
+    }
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for mut connection in connections {
+        let submission = Arc::clone(&submission);
+        tasks.spawn(async move { connection.json::<Job>(&submission, 200).await });
+    }
+    let results = tasks.join_all().await;
+    let took = start.elapsed();
+    server.accepted += jobs as u64;
+    for result in results {
+        let counted = result?.output;
+        if counted != *expected {
+            return Err(format!("{counted:?} instead of {expected:?}").into());
+        }
+    }
+    server.finish(|_| Ok(())).await?;
+    Ok(took)
+}

@@ -1,0 +1,79 @@
+//! Load on the real server, each figure beside its bar.
+//!
+//! `cargo bench --bench load` measures all of it, `cargo bench --bench load -- noop waits` a part. What is compared is measured in
+//! turns, round by round, in one run. A missed bar is only shown; a missing or wrong job ends the run with an error.
+#![expect(clippy::cast_precision_loss, reason = "counts, bytes and microseconds stay far below 2^53")]
+
+mod backlog;
+mod bare;
+mod cpu;
+mod http;
+mod noop;
+mod report;
+mod server;
+mod waits;
+
+use clap::{Parser, ValueEnum};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What goes wrong here is only shown.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Measures the service under load.
+#[derive(Parser)]
+struct Options {
+    /// What to measure; everything if nothing is named
+    #[arg(value_enum)]
+    benchmarks: Vec<Benchmark>,
+    /// How often each thing is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long `noop` submits, in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// How many jobs wait in `backlog`
+    #[arg(long, default_value_t = 1_000_000)]
+    jobs: u64,
+    /// Serves the bare route, for `noop` to compare with
+    #[arg(long, hide = true)]
+    bare_route: bool,
+    /// Given by cargo
+    #[arg(long = "bench", hide = true)]
+    _bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Benchmark {
+    /// Jobs that do nothing, one a request, against a route that stores nothing
+    Noop,
+    /// Jobs that compute, against a bare thread pool
+    Cpu,
+    /// Jobs that wait, all at once
+    Waits,
+    /// Many queued jobs: memory, and the time that a restart takes
+    Backlog,
+}
+
+fn main() -> Result<()> {
+    let mut options = Options::parse();
+    if options.bare_route {
+        return tokio::runtime::Runtime::new()?.block_on(bare::serve());
+    }
+    if options.benchmarks.is_empty() {
+        options.benchmarks = Benchmark::value_variants().to_vec();
+    }
+    // One thread: the load has to leave the cores to the server.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        for benchmark in &options.benchmarks {
+            match benchmark {
+                Benchmark::Noop => noop::run(&options).await?,
+                Benchmark::Cpu => cpu::run(&options).await?,
+                Benchmark::Waits => waits::run(&options).await?,
+                Benchmark::Backlog => backlog::run(&options).await?,
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,162 @@
+//! Jobs that do nothing: what accepting, storing, dispatching and recording cost.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tokio::task::JoinSet;
+
+use crate::bare::Bare;
+use crate::http::{Connection, request};
+use crate::report::{Bar, Figure, print, quantile};
+use crate::server::{Server, folder};
+use crate::{Options, Result};
+
+const NOOP: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
+const CONNECTIONS: usize = 256;
+/// How often a latency is measured in a round.
+const SAMPLES: usize = 1_000;
+const BATCH: usize = 1_000;
+const BATCHES: usize = 50;
+
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let folder = folder()?;
+    let bare = Bare::start().await?;
+    let mut server = Server::start(folder.path(), &[]).await?;
+    let mut figures = [
+        Figure::new("bare route, requests/s"),
+        Figure::new("jobs/s, one a request"),
+        Figure::with_bar("jobs/s over bare requests/s", Bar::AtLeast(0.45)),
+        Figure::new("fdatasync of 4 KiB, p50, µs"),
+        Figure::new("POST /jobs, p50, µs"),
+        Figure::new("POST /jobs, p99, µs"),
+        Figure::with_bar("POST /jobs, p50, in fdatasyncs", Bar::AtMost(3.0)),
+        Figure::new("POST /jobs with Prefer: wait=10, p50, µs"),
+        Figure::new("POST /jobs with Prefer: wait=10, p99, µs"),
+        Figure::new("jobs/s, in batches of 1,000"),
+    ];
+    warm_up(&bare, &mut server).await?;
+    for _ in 0..options.rounds {
+        let duration = Duration::from_secs(options.seconds);
+        let bare = {
+            let start = Instant::now();
+            let requests = load(bare.address, duration).await?;
+            requests as f64 / start.elapsed().as_secs_f64()
+        };
+        let jobs = {
+            let start = Instant::now();
+            let jobs = load(server.address, duration).await?;
+            server.accepted += jobs;
+            server.finish(|_| Ok(())).await?;
+            jobs as f64 / start.elapsed().as_secs_f64()
+        };
+        let sync = syncs(folder.path())?;
+        let submit = latencies(&mut server, "", |_, status| status == 202).await?;
+        let wait = latencies(&mut server, "Prefer: wait=10\r\n", |body, status| status == 200 && succeeded(body)).await?;
+        let batches = batches(&mut server).await?;
+        let (sync, submit_p50) = (quantile(&sync, 0.5), quantile(&submit, 0.5));
+        let values = [
+            bare,
+            jobs,
+            jobs / bare,
+            sync,
+            submit_p50,
+            quantile(&submit, 0.99),
+            submit_p50 / sync,
+            quantile(&wait, 0.5),
+            quantile(&wait, 0.99),
+            batches,
+        ];
+        figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
+    }
+    print("noop: jobs that do nothing, 256 connections or one", &figures);
+    server.stop().await
+}
+
+async fn warm_up(bare: &Bare, server: &mut Server) -> Result<()> {
+    let duration = Duration::from_secs(1);
+    load(bare.address, duration).await?;
+    server.accepted += load(server.address, duration).await?;
+    server.finish(|_| Ok(())).await
+}
+
+/// Submits on all connections for this long; how many requests were answered with `202`. Any other answer is an error.
+async fn load(address: SocketAddr, duration: Duration) -> Result<u64> {
+    let submission = Arc::new(request("POST", "/jobs", "", NOOP));
+    let mut connections = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        connections.push(Connection::open(address).await?);
+    }
+    let end = Instant::now() + duration;
+    let mut tasks = JoinSet::new();
+    for mut connection in connections {
+        let submission = Arc::clone(&submission);
+        tasks.spawn(async move {
+            let mut answered = 0;
+            while Instant::now() < end {
+                connection.send(&submission).await?.expect(202)?;
+                answered += 1;
+            }
+            Ok(answered)
+        });
+    }
+    tasks.join_all().await.into_iter().sum()
+}
+
+/// The time of each submission in microseconds, one after another on one connection.
+async fn latencies(server: &mut Server, headers: &str, is_right: impl Fn(&[u8], u16) -> bool) -> Result<Vec<f64>> {
+    let submission = request("POST", "/jobs", headers, NOOP);
+    let mut connection = Connection::open(server.address).await?;
+    let mut latencies = Vec::with_capacity(SAMPLES);
+    for _ in 0..SAMPLES {
+        let start = Instant::now();
+        let response = connection.send(&submission).await?;
+        latencies.push(micros(start));
+        if !is_right(response.body, response.status) {
+            return Err(format!("status {}: {}", response.status, String::from_utf8_lossy(response.body)).into());
+        }
+    }
+    server.accepted += SAMPLES as u64;
+    server.finish(|_| Ok(())).await?;
+    Ok(latencies)
+}
+
+fn succeeded(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Job {
+        state: String,
+    }
+    serde_json::from_slice::<Job>(body).is_ok_and(|job| job.state == "succeeded")
+}
+
+/// Jobs a second, one batch after another on one connection.
+async fn batches(server: &mut Server) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..BATCHES {
+        server.submit(&[NOOP; BATCH]).await?;
+    }
+    server.finish(|_| Ok(())).await?;
+    Ok((BATCH * BATCHES) as f64 / start.elapsed().as_secs_f64())
+}
+
+/// The time that the disk needs to make 4 KiB at the end of a file durable, in microseconds.
+fn syncs(folder: &Path) -> Result<Vec<f64>> {
+    let mut file = File::create(folder.join("sync"))?;
+    let page = [0; 4096];
+    (0..SAMPLES)
+        .map(|_| {
+            let start = Instant::now();
+            file.write_all(&page)?;
+            file.sync_data()?;
+            Ok(micros(start))
+        })
+        .collect()
+}
+
+fn micros(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e6
+}

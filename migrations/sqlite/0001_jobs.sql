@@ -1,0 +1,94 @@
+-- Unfinished jobs and results are kept apart. A job moves from `jobs` to `results` once, in one transaction: the part that is
+-- claimed from stays small whatever the history, and the primary key of `results` leaves room for just one result an id.
+--
+-- Small enumerations are integers; src/store/sqlite/codes.rs says which. Times are microseconds since the Unix epoch.
+
+CREATE TABLE jobs (
+    id          BLOB    NOT NULL PRIMARY KEY, -- UUIDv7, 16 bytes: sorts by acceptance
+    state       INTEGER NOT NULL,             -- 0 scheduled, 1 queued, 2 running
+    queue       INTEGER NOT NULL,
+    rule        INTEGER NOT NULL,
+    bound       INTEGER NOT NULL,
+    choice      INTEGER NOT NULL,
+    type        TEXT    NOT NULL,             -- the workload's name
+    workload    TEXT    NOT NULL,             -- the whole JSON object
+    priority    INTEGER NOT NULL,
+    deadline_ms INTEGER,
+    retry       TEXT,                         -- JSON; NULL for the default
+    tags        TEXT,                         -- JSON; NULL for none
+    accepted_at INTEGER NOT NULL,
+    due_at      INTEGER NOT NULL,             -- since when it may run
+    attempt     INTEGER NOT NULL DEFAULT 0,
+    losses      INTEGER NOT NULL DEFAULT 0,
+    token       INTEGER,                      -- of the latest claim
+    claimed_at  INTEGER,
+    stopping    INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+CREATE INDEX jobs_queued ON jobs (queue, priority DESC, id) WHERE state = 1;
+CREATE INDEX jobs_scheduled ON jobs (due_at) WHERE state = 0;
+
+CREATE TABLE results (
+    id              BLOB    NOT NULL PRIMARY KEY,
+    ending          INTEGER NOT NULL,
+    queue           INTEGER NOT NULL,
+    rule            INTEGER NOT NULL,
+    bound           INTEGER NOT NULL,
+    choice          INTEGER NOT NULL,
+    type            TEXT    NOT NULL,
+    workload        TEXT    NOT NULL,
+    priority        INTEGER NOT NULL,
+    deadline_ms     INTEGER,
+    retry           TEXT,
+    tags            TEXT,
+    accepted_at     INTEGER NOT NULL,
+    attempt         INTEGER NOT NULL,
+    losses          INTEGER NOT NULL,
+    started_at      INTEGER,
+    finished_at     INTEGER NOT NULL,
+    output          TEXT,                     -- JSON; NULL if it failed
+    error           TEXT,                     -- JSON; NULL if it succeeded
+    queue_us        INTEGER,                  -- NULL if nothing was measured
+    dispatch_us     INTEGER,
+    wall_us         INTEGER,
+    cpu_user_us     INTEGER,
+    cpu_system_us   INTEGER,
+    polls           INTEGER,
+    longest_poll_us INTEGER,
+    max_rss_bytes   INTEGER,
+    ctx_voluntary   INTEGER,
+    ctx_involuntary INTEGER
+) WITHOUT ROWID;
+
+CREATE INDEX results_type ON results (type, id);
+CREATE INDEX results_queue ON results (queue, id);
+CREATE INDEX results_unsuccessful ON results (ending, id) WHERE ending <> 0;
+
+-- Whoever records a result takes the job out of the queue by that same statement.
+CREATE TRIGGER results_take_the_job AFTER INSERT ON results BEGIN
+    DELETE FROM jobs WHERE id = NEW.id;
+END;
+
+-- Labels, by which lists are filtered; of unfinished and of finished jobs alike.
+CREATE TABLE tags (
+    key   TEXT NOT NULL,
+    value TEXT NOT NULL,
+    id    BLOB NOT NULL,
+    PRIMARY KEY (key, value, id)
+) WITHOUT ROWID;
+
+-- Counts and sketches of the results, kept up to date by the transactions that record them.
+CREATE TABLE rollups (
+    type     TEXT    NOT NULL,
+    bound    INTEGER NOT NULL,
+    executor INTEGER NOT NULL,
+    ending   INTEGER NOT NULL,
+    sketches BLOB    NOT NULL,
+    PRIMARY KEY (type, bound, executor, ending)
+) WITHOUT ROWID;
+
+-- How often a server was started on this database: makes the tokens of its claims unlike all earlier ones.
+CREATE TABLE server (
+    one  INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    boot INTEGER NOT NULL
+);

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Installs what the tests need and this machine lacks, from Debian's packages: as root, or through sudo.
+# Without either it says what is missing and fails; a test never skips itself for want of something.
+set -euo pipefail
+
+fail() {
+  printf '%s\n' "$@" >&2
+  exit 1
+}
+
+missing=()
+
+# need PACKAGE COMMAND...: the package is missing unless the command succeeds.
+need() {
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+has_c_compiler() {
+  printf '#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n' | cc -x c -fsyntax-only -
+}
+
+# The Rust toolchain is the one thing that is not Debian's.
+cargo --version >/dev/null 2>&1 || fail 'Missing: a Rust toolchain. See https://rustup.rs.'
+for component in rustfmt clippy; do
+  if ! "cargo-${component/rustfmt/fmt}" --version >/dev/null 2>&1; then
+    rustup component add "$component" || fail "Missing: $component, a component of the Rust toolchain."
+  fi
+done
+
+need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled from C
+
+if ((${#missing[@]} == 0)); then
+  exit
+fi
+echo "Missing: ${missing[*]}"
+command -v apt-get >/dev/null || fail 'This script knows apt-get only, which is not here: install them by hand.'
+if ((EUID == 0)); then
+  as_root=()
+elif command -v sudo >/dev/null; then
+  as_root=(sudo)
+  [[ -t 0 ]] || as_root+=(-n) # nobody is there to type a password
+else
+  fail "Not root, and there is no sudo. Install them with: apt-get install ${missing[*]}"
+fi
+
+install_missing() {
+  "${as_root[@]}" apt-get update &&
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+install_missing || fail "They could not be installed. Install them with: apt-get install ${missing[*]}"

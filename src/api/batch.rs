@@ -1,0 +1,192 @@
+//! `/jobs/batch`: many submissions at once.
+
+use std::fmt;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::list::List;
+use super::problem::{Kind, Problem, answers};
+use super::view::{RouteView, StateName};
+use super::{ApiState, body, example, submission};
+use crate::dispatch::SubmitError;
+use crate::job::{Job, JobId, Submission};
+
+/// The most jobs in one batch.
+const MAX_JOBS: usize = 10_000;
+
+/// How the submissions stand in the body.
+#[derive(Clone, Copy)]
+enum Layout {
+    Array,
+    Lines,
+}
+
+/// A job of a batch, right after it was accepted.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BatchItem {
+    /// Its name for ever, a UUID of version 7.
+    #[schema(value_type = String, format = "uuid")]
+    id: JobId,
+    /// Where it is.
+    state: StateName,
+    /// The executor that runs it, and why.
+    route: RouteView,
+}
+
+impl From<&Job> for BatchItem {
+    fn from(job: &Job) -> Self {
+        Self { id: job.id, state: (&job.state).into(), route: job.route.into() }
+    }
+}
+
+/// Submit many jobs
+///
+/// Up to 10,000 jobs and 32 MiB, as JSON array or one submission a line. All of them are accepted, or none; the pointers of a problem
+/// then start with the place in the batch, from 0.
+#[utoipa::path(
+    post, path = "/jobs/batch", tag = "jobs", operation_id = "submitBatch",
+    request_body(content(
+        (Vec<submission::Fields> = "application/json", example = example::batch),
+        (String = "application/x-ndjson", example = example::batch_lines),
+    )),
+    responses(
+        (status = 202, description = "All are accepted, in the order of the batch", body = List<BatchItem>, example = example::batch_items),
+        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
+        answers::Unavailable,
+    ),
+)]
+pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let layouts = [("application/json", Layout::Array), ("application/x-ndjson", Layout::Lines)];
+    let layout = body::media_type(&parts.headers, &layouts)?;
+    let body = body::read(body, api.bodies).await?;
+    // Megabytes take longer to read than other requests should wait for this thread.
+    let submissions = tokio::task::spawn_blocking(move || parse(&body, layout)).await.map_err(Problem::internal)??;
+    let jobs = api.dispatcher.submit(submissions).await.map_err(|error| match error {
+        SubmitError::Invalid { index, invalid } => Problem::from(invalid).within(index),
+        error => error.into(),
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(List::whole(jobs.iter().map(BatchItem::from)))).into_response())
+}
+
+fn parse(body: &Bytes, layout: Layout) -> Result<Vec<Submission>, Problem> {
+    let texts = match layout {
+        Layout::Array => elements(body)?,
+        Layout::Lines => body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).take(MAX_JOBS + 1).collect(),
+    };
+    if texts.is_empty() {
+        return Err(Problem::new(Kind::InvalidJob, "a batch has at least one job").at(""));
+    }
+    if texts.len() > MAX_JOBS {
+        return Err(Problem::new(Kind::TooLarge, format!("a batch has at most {MAX_JOBS} jobs")));
+    }
+    let one = |(index, text): (usize, &[u8])| {
+        if text.len() > submission::MAX_BYTES {
+            return Err(Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)).within(index));
+        }
+        submission::parse(text).map_err(|problem| problem.within(index))
+    };
+    texts.into_iter().enumerate().map(one).collect()
+}
+
+/// The texts of an array's elements: one more than a batch may have, at the most.
+fn elements(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+    serde_json::from_slice(body).map(|Elements(texts)| texts).map_err(|error| match error.classify() {
+        Category::Data => Problem::new(Kind::InvalidJob, error.to_string()).at(""),
+        Category::Io | Category::Syntax | Category::Eof => Problem::new(Kind::MalformedJson, error.to_string()),
+    })
+}
+
+struct Elements<'a>(Vec<&'a [u8]>);
+
+impl<'a> Deserialize<'a> for Elements<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array;
+
+        impl<'a> Visitor<'a> for Array {
+            type Value = Elements<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of jobs")
+            }
+
+            fn visit_seq<A: SeqAccess<'a>>(self, mut array: A) -> Result<Elements<'a>, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = array.next_element::<&RawValue>()? {
+                    if texts.len() <= MAX_JOBS {
+                        texts.push(text.get().as_bytes());
+                    }
+                }
+                Ok(Elements(texts))
+            }
+        }
+
+        deserializer.deserialize_seq(Array)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    const JOB: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":1}}"#;
+
+    fn refused(body: String, layout: Layout) -> Value {
+        json!(parse(&body.into(), layout).unwrap_err().body())
+    }
+
+    #[test]
+    fn arrays_and_lines_hold_the_same() {
+        let array = parse(&format!(" [{JOB}, {JOB}] ").into(), Layout::Array).unwrap();
+        let lines = parse(&format!("{JOB}\r\n\n{JOB}").into(), Layout::Lines).unwrap();
+        assert_eq!((array.len(), lines.len()), (2, 2));
+        assert_eq!(array[1].workload.json.get(), lines[1].workload.json.get());
+    }
+
+    #[rstest]
+    #[case(Layout::Array, format!("[{JOB},{{\"bound\":\"io\"}}]"), 422, "/1/workload")]
+    #[case(Layout::Array, format!("[{JOB},7]"), 422, "/1")]
+    #[case(Layout::Array, "[]".into(), 422, "")]
+    #[case(Layout::Array, JOB.into(), 422, "")]
+    #[case(Layout::Lines, format!("{JOB}\n{{\"bound\":\"io\"}}"), 422, "/1/workload")]
+    #[case(Layout::Lines, format!("{JOB}\n{{"), 400, "/1")]
+    #[case(Layout::Lines, " \n".into(), 422, "")]
+    #[case(Layout::Array, format!("[{{\"bound\":\"{}\"}}]", "x".repeat(submission::MAX_BYTES)), 413, "/0")]
+    fn the_job_at_fault_is_pointed_at(
+        #[case] layout: Layout,
+        #[case] body: String,
+        #[case] status: u16,
+        #[case] pointer: &str,
+    ) {
+        let problem = refused(body, layout);
+        assert_eq!((&problem["status"], &problem["errors"][0]["pointer"]), (&json!(status), &json!(pointer)));
+    }
+
+    #[rstest]
+    #[case(Layout::Array)]
+    #[case(Layout::Lines)]
+    fn there_is_a_most(#[case] layout: Layout) {
+        let body = |jobs: usize| match layout {
+            Layout::Array => format!("[{}]", vec![JOB; jobs].join(",")),
+            Layout::Lines => vec![JOB; jobs].join("\n"),
+        };
+        assert_eq!(parse(&body(MAX_JOBS).into(), layout).unwrap().len(), MAX_JOBS);
+        assert_eq!(refused(body(MAX_JOBS + 1), layout)["status"], 413);
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed() {
+        assert_eq!(refused(format!("[{JOB},]"), Layout::Array)["status"], 400);
+    }
+}

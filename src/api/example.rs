@@ -1,0 +1,186 @@
+//! The examples of the OpenAPI document: one job, shown by the same code that shows real ones.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::batch::BatchItem;
+use super::executors::ExecutorView;
+use super::jobs::RouteExplanation;
+use super::list::{Cursor, List};
+use super::view::{JobView, ResultView};
+use super::workloads::WorkloadView;
+use crate::clock::Timestamp;
+use crate::dispatch::{QueueStatus, WorkerStatus};
+use crate::job::{
+    Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Form, Job, JobId, NewJob, Outcome, Queue, Retry, Route, Rule, Spec,
+    State, Submission, Tags, Timing,
+};
+use crate::store::Depth;
+use crate::workload::{Environment, Registry};
+
+/// 2026-01-31T12:00:00Z.
+const NOON: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
+
+/// A submission.
+pub(super) fn submission() -> Value {
+    json!({
+        "bound": "cpu",
+        "workload": { "type": "primes", "below": 1_000_000 },
+        "executor": "auto",
+        "priority": 0,
+        "deadline_ms": 30_000,
+        "retry": { "attempts": 3, "backoff_ms": 500 },
+        "tags": { "team": "search" },
+    })
+}
+
+/// Two submissions of a batch.
+pub(super) fn batch() -> Value {
+    json!([submission(), { "bound": "io", "workload": { "type": "sleep", "ms": 100 } }])
+}
+
+/// The same batch, one submission a line.
+pub(super) fn batch_lines() -> Value {
+    let lines: Vec<_> = batch().as_array().into_iter().flatten().map(ToString::to_string).collect();
+    lines.join("\n").into()
+}
+
+/// The job right after it was accepted.
+pub(super) fn job() -> Value {
+    value(&JobView::from(&accepted()))
+}
+
+/// The job after it has ended.
+pub(super) fn finished_job() -> Value {
+    value(&JobView::from(&finished()))
+}
+
+/// The job after it was cancelled while it waited.
+pub(super) fn cancelled_job() -> Value {
+    let mut job = accepted();
+    job.state = State::Finished(Box::new(Finished {
+        ending: Ending::Cancelled,
+        outcome: Outcome::Error(Failure::new(FailureKind::Cancelled, "cancelled before it was started")),
+        timing: None,
+        started_at: None,
+        finished_at: NOON.after(Duration::from_micros(1_500)),
+    }));
+    value(&JobView::from(&job))
+}
+
+/// The job while its attempt is being stopped.
+pub(super) fn stopping_job() -> Value {
+    let mut job = accepted();
+    job.attempt = 1;
+    job.state = State::Running { claimed_at: NOON.after(Duration::from_micros(210)), stopping: true };
+    value(&JobView::from(&job))
+}
+
+/// The job's result.
+pub(super) fn result() -> Value {
+    value(&ResultView::of(&finished()))
+}
+
+/// A page of jobs.
+pub(super) fn jobs() -> Value {
+    value(&List { items: vec![finished_job(), job()], next_cursor: Some(Cursor::after(id())) })
+}
+
+/// Jobs as lines of JSON.
+pub(super) fn job_lines() -> Value {
+    format!("{}\n{}\n", finished_job(), job()).into()
+}
+
+/// The answer to a batch.
+pub(super) fn batch_items() -> Value {
+    value(&List::whole([BatchItem::from(&accepted())]))
+}
+
+/// Why the job runs where it runs.
+pub(super) fn route() -> Value {
+    value(&RouteExplanation::of(&accepted(), Some(Form::Blocking)))
+}
+
+/// A page of results.
+pub(super) fn results() -> Value {
+    value(&List { items: vec![result()], next_cursor: None })
+}
+
+/// Results as lines of JSON.
+pub(super) fn result_lines() -> Value {
+    format!("{}\n", result()).into()
+}
+
+/// Results as CSV.
+pub(super) fn result_rows() -> Value {
+    super::table::csv(&[finished()]).into()
+}
+
+/// A summary of results.
+pub(super) fn summary() -> Value {
+    value(&super::summary::example())
+}
+
+/// What can be run.
+pub(super) fn workloads() -> Value {
+    value(&WorkloadView::all(&Registry::native(Environment::default())))
+}
+
+/// The executors at a quiet moment.
+pub(super) fn executors() -> Value {
+    let queues = Queue::ALL.map(|queue| QueueStatus { queue, slots: 256, depth: Depth { running: 3, ..Depth::default() } });
+    value(&ExecutorView::all(&queues, 140, &[WorkerStatus { pid: 4211, busy: true, jobs: 17 }]))
+}
+
+fn accepted() -> Job {
+    let workload = Spec { kind: "primes".into(), json: raw(&json!({ "type": "primes", "below": 1_000_000 })) };
+    let submission = Submission {
+        bound: Bound::Cpu,
+        workload,
+        executor: Choice::Auto,
+        priority: 0,
+        deadline: Some(Duration::from_secs(30)),
+        retry: Retry { attempts: 3, ..Retry::default() },
+        tags: Tags::from([("team".into(), "search".into())]),
+    };
+    let route = Route { executor: Executor::Threads, queue: Executor::Threads.queue(Bound::Cpu), rule: Rule::CpuThreads };
+    NewJob { id: id(), submission, route, accepted_at: NOON }.into_job()
+}
+
+fn finished() -> Job {
+    let timing = Timing {
+        queue_us: 210,
+        dispatch_us: 60,
+        wall_us: 23_040,
+        cpu_user_us: Some(22_610),
+        cpu_system_us: Some(70),
+        ctx_voluntary: Some(0),
+        ctx_involuntary: Some(3),
+        ..Timing::default()
+    };
+    let finished = Finished {
+        ending: Ending::Succeeded,
+        outcome: Outcome::Output(raw(&json!({ "count": 78_498 }))),
+        timing: Some(timing),
+        started_at: Some(NOON.after(Duration::from_micros(270))),
+        finished_at: NOON.after(Duration::from_micros(23_310)),
+    };
+    Job { attempt: 1, state: State::Finished(Box::new(finished)), ..accepted() }
+}
+
+/// A UUID of version 7 with the time of [`NOON`].
+const fn id() -> JobId {
+    JobId::from_bytes([0x01, 0x9c, 0x13, 0xec, 0x9e, 0x00, 0x70, 0x00, 0x80, 0, 0, 0, 0, 0, 0, 0x01])
+}
+
+/// Numbers, text and lists of them always can be written as JSON, so the defaults are not reached.
+fn value(view: &impl Serialize) -> Value {
+    serde_json::to_value(view).unwrap_or_default()
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).unwrap_or_default()
+}

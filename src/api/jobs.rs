@@ -1,0 +1,251 @@
+//! `/jobs`: submit, list, look at, cancel, run again.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::list::{List, ListQuery};
+use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED};
+use super::problem::{Kind, Problem, answers};
+use super::query::{Id, Query};
+use super::view::{JobView, ResultView};
+use super::{ApiState, body, example, submission};
+use crate::dispatch::router::{Considered, considered};
+use crate::executor::Capabilities;
+use crate::job::{Bound, Choice, Executor, Form, Job, JobId, Rule};
+use crate::store::{Cancellation, Requeue};
+
+/// Submit a job
+///
+/// The job is on stable storage when the answer comes: `202` with the job and its address. With `Prefer: wait=N` the answer waits up
+/// to N seconds (60 at most) for the job to end, and is then `200` with the result.
+#[utoipa::path(
+    post, path = "/jobs", tag = "jobs", operation_id = "submitJob",
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result", example = "wait=10")),
+    request_body(content = submission::Fields, content_type = "application/json", example = example::submission),
+    responses(
+        (status = 200, description = "It has ended while the answer waited: its result", body = ResultView, example = example::result,
+            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, such as `wait=10`"))),
+        (status = 202, description = "It is accepted", body = JobView, example = example::job,
+            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, if there was one"))),
+        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
+        answers::Unavailable,
+    ),
+)]
+pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    body::media_type(&parts.headers, &[("application/json", ())])?;
+    let body = body::read(body, api.bodies.at_most(submission::MAX_BYTES)).await?;
+    let submission = submission::parse(&body)?;
+    let Some(seconds) = preference::wait(&parts.headers) else {
+        let jobs = api.dispatcher.submit(vec![submission]).await?;
+        return jobs.first().map(accepted).ok_or_else(|| Problem::internal("a submission was accepted without a job"));
+    };
+    let job = api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds)).await?;
+    let mut response = match ResultView::of(&job) {
+        Some(result) => (StatusCode::OK, [(LOCATION, location(job.id))], Json(result)).into_response(),
+        None => accepted(&job),
+    };
+    if let Ok(applied) = HeaderValue::try_from(format!("wait={seconds}")) {
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+    Ok(response)
+}
+
+/// List jobs
+///
+/// All jobs, wherever they are, in the order of acceptance.
+#[utoipa::path(
+    get, path = "/jobs", tag = "jobs", operation_id = "listJobs",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page of jobs", headers(("Link" = String, description = "The next page, if there is one")), content(
+            (List<JobView> = "application/json", example = example::jobs),
+            (String = "text/csv", example = example::result_rows),
+            (String = "application/x-ndjson", example = example::job_lines),
+        )),
+        answers::BadQuery, answers::NotAcceptable, answers::Unavailable,
+    ),
+)]
+pub(super) async fn list(
+    State(api): State<ApiState>,
+    Query(query): Query<ListQuery>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let format = query.format(&headers)?;
+    let jobs = api.dispatcher.store().jobs(&query.filter(), query.page()).await?;
+    Ok(query.answer(format, &uri, &jobs, |job| Some(JobView::from(job))))
+}
+
+/// How long to wait for a job.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitQuery {
+    /// Wait up to this many seconds for the job to end.
+    #[param(minimum = 0, maximum = 60, example = 10)]
+    wait: Option<u64>,
+}
+
+/// Look at a job
+///
+/// With `wait` the answer comes when the job has ended, or after that many seconds with the job as it is then.
+#[utoipa::path(
+    get, path = "/jobs/{id}", tag = "jobs", operation_id = "getJob",
+    params(("id" = String, Path, description = "The job's id", format = "uuid"), WaitQuery),
+    responses(
+        (status = 200, description = "The job as it is", body = JobView, example = example::finished_job),
+        answers::BadQuery, answers::UnknownJob, answers::Unavailable,
+    ),
+)]
+pub(super) async fn get(
+    State(api): State<ApiState>,
+    Id(id): Id,
+    Query(WaitQuery { wait }): Query<WaitQuery>,
+) -> Result<Response, Problem> {
+    let job = match wait {
+        Some(seconds @ 0..=MAX_WAIT_SECONDS) => api.dispatcher.wait(id, Duration::from_secs(seconds)).await?,
+        Some(_) => return Err(Problem::bad_query("wait", format!("must be 0 to {MAX_WAIT_SECONDS}"))),
+        None => api.dispatcher.store().job(id).await?,
+    };
+    let job = job.ok_or_else(|| Problem::unknown_job(id))?;
+    Ok(Json(JobView::from(&job)).into_response())
+}
+
+/// Why a job runs where it runs.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RouteExplanation {
+    /// The executor that runs it.
+    executor: Executor,
+    /// The rule that chose it.
+    rule: Rule,
+    /// The rule in words.
+    reason: &'static str,
+    /// The client's tag.
+    bound: Bound,
+    /// The executor that the client asked for.
+    asked: Choice,
+    /// How the workload is written; null if this server no longer has it.
+    #[schema(required)]
+    form: Option<Form>,
+    /// Every executor, with what speaks for or against it.
+    considered: Vec<ConsideredView>,
+}
+
+/// An executor that was looked at.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Considered)]
+struct ConsideredView {
+    /// Which.
+    executor: Executor,
+    /// Whether it was chosen.
+    chosen: bool,
+    /// What speaks for or against it.
+    because: &'static str,
+    /// What it can do.
+    capabilities: Capabilities,
+}
+
+impl RouteExplanation {
+    /// Why this job runs where it runs, if its workload is written in this form.
+    pub(super) fn of(job: &Job, form: Option<Form>) -> Self {
+        let bound = job.submission.bound;
+        let route = job.route;
+        let view = |Considered { executor, because, capabilities }| ConsideredView {
+            executor,
+            chosen: executor == route.executor,
+            because,
+            capabilities,
+        };
+        Self {
+            executor: route.executor,
+            rule: route.rule,
+            reason: route.rule.reason(),
+            bound,
+            asked: job.submission.executor,
+            form,
+            considered: form.into_iter().flat_map(|form| considered(bound, form)).map(view).collect(),
+        }
+    }
+}
+
+/// Explain a job's route
+///
+/// The rule that chose its executor, what it rests on, and what spoke for or against each of the others.
+#[utoipa::path(
+    get, path = "/jobs/{id}/route", tag = "jobs", operation_id = "explainRoute",
+    params(("id" = String, Path, description = "The job's id", format = "uuid")),
+    responses(
+        (status = 200, description = "The route", body = RouteExplanation, example = example::route),
+        answers::UnknownJob, answers::Unavailable,
+    ),
+)]
+pub(super) async fn route(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
+    let job = find(&api, id).await?;
+    let form = api.dispatcher.registry().get(&job.submission.workload.kind).map(|workload| workload.form);
+    Ok(Json(RouteExplanation::of(&job, form)).into_response())
+}
+
+/// Cancel a job
+///
+/// A job that waits has ended with the answer. One that runs is told to stop; how soon it does depends on its executor.
+#[utoipa::path(
+    delete, path = "/jobs/{id}", tag = "jobs", operation_id = "cancelJob",
+    params(("id" = String, Path, description = "The job's id", format = "uuid")),
+    responses(
+        (status = 200, description = "It was waiting, and is cancelled", body = JobView, example = example::cancelled_job),
+        (status = 202, description = "It runs, and is being stopped", body = JobView, example = example::stopping_job),
+        answers::UnknownJob, answers::AlreadyFinished, answers::Unavailable,
+    ),
+)]
+pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
+    let status = match api.dispatcher.cancel(id).await? {
+        Cancellation::Cancelled => StatusCode::OK,
+        Cancellation::Stopping => StatusCode::ACCEPTED,
+        Cancellation::Finished(ending) => {
+            return Err(Problem::new(Kind::AlreadyFinished, format!("the job ended as {ending}")));
+        }
+        Cancellation::Unknown => return Err(Problem::unknown_job(id)),
+    };
+    Ok((status, Json(JobView::from(&find(&api, id).await?))).into_response())
+}
+
+/// Run a job again
+///
+/// A finished job waits again, with the same id and workload. Its result is gone until it has ended once more.
+#[utoipa::path(
+    post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retryJob",
+    params(("id" = String, Path, description = "The job's id", format = "uuid")),
+    responses(
+        (status = 202, description = "It waits again", body = JobView, example = example::job,
+            headers(("Location" = String, description = "The job"))),
+        answers::UnknownJob, answers::NotFinished, answers::Unavailable,
+    ),
+)]
+pub(super) async fn retry(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
+    match api.dispatcher.retry(id).await? {
+        Requeue::Queued => Ok(accepted(&find(&api, id).await?)),
+        Requeue::Unfinished => Err(Problem::new(Kind::NotFinished, "only a job that has ended can be run again")),
+        Requeue::Unknown => Err(Problem::unknown_job(id)),
+    }
+}
+
+/// One job, wherever it is.
+pub(super) async fn find(api: &ApiState, id: JobId) -> Result<Job, Problem> {
+    api.dispatcher.store().job(id).await?.ok_or_else(|| Problem::unknown_job(id))
+}
+
+fn accepted(job: &Job) -> Response {
+    (StatusCode::ACCEPTED, [(LOCATION, location(job.id))], Json(JobView::from(job))).into_response()
+}
+
+fn location(id: JobId) -> String {
+    format!("/jobs/{id}")
+}

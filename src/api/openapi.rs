@@ -1,0 +1,104 @@
+//! The OpenAPI document: what is not said at the operations themselves.
+
+use std::fmt::Write as _;
+
+use utoipa::openapi::schema::{Discriminator, OneOfBuilder};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Operation, Ref, RefOr, Schema, ServerBuilder, Tag,
+};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::problem::{self, Kind};
+use super::workloads;
+use crate::workload::Registry;
+
+const ABOUT: &str = "\
+Trine runs work three ways. Submit a job and say whether it is I/O-bound or CPU-bound; Trine runs it on the executor that suits it - \
+an event loop, a thread pool or worker processes -, keeps the result, and measures what the job really did.
+
+Times are RFC 3339 in UTC with microseconds; durations are integers in microseconds or milliseconds, as their names say. Lists answer \
+`{\"items\": […], \"next_cursor\": …}`; pass `next_cursor` as `cursor` to get the next page. Unknown fields and unknown query \
+parameters are refused.
+
+## Problems
+
+Errors are Problem Details ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with a stable `type`:
+
+| type | status | title |
+|---|---|---|
+";
+
+/// The document before the operations are added.
+pub(super) fn frame() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Trine")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(about()))
+        .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build()));
+    OpenApiBuilder::new()
+        .info(info.build())
+        .servers(Some([ServerBuilder::new().url("/").description(Some("The server that this document comes from")).build()]))
+        .tags(Some([
+            tag("jobs", "Submit work, follow it, cancel it, run it again"),
+            tag("results", "What came of it, and what was measured"),
+            tag("service", "What the server can run, and on what"),
+            tag("health", "For whoever watches over the server"),
+        ]))
+        .build()
+}
+
+/// Adds what the operations refer to: problems, and the workloads of this server.
+pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
+    let components = document.components.get_or_insert_with(Components::new);
+    let mut schemas = vec![("Problem".into(), problem::Body::schema())];
+    problem::Body::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    components.responses.extend(Kind::ALL.iter().map(|kind| (kind.slug().into(), kind.describe().into())));
+    add_workloads(components, registry);
+    for operation in document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post, &mut item.delete]) {
+        if let Some(operation) = operation {
+            may_fail(operation);
+        }
+    }
+}
+
+/// `Workload` is any of those that are registered; its `type` tells which.
+fn add_workloads(components: &mut Components, registry: &Registry) {
+    let mut any = OneOfBuilder::new().description(Some("What to run: its `type`, and the parameters of that type"));
+    let mut discriminator = Discriminator::new("type");
+    for workload in registry.describe() {
+        let name = component_name(workload.name);
+        let reference = Ref::from_schema_name(&name);
+        discriminator.mapping.insert(workload.name.into(), reference.ref_location.clone());
+        any = any.item(reference);
+        components.schemas.insert(name, workloads::schema(workload));
+    }
+    let any = RefOr::T(Schema::OneOf(any.discriminator(Some(discriminator)).build()));
+    components.schemas.insert("Workload".into(), any);
+}
+
+/// Every operation can fail in a way that nobody foresaw.
+fn may_fail(operation: &mut Operation) {
+    let internal = Ref::from_response_name(Kind::Internal.slug());
+    operation.responses.responses.insert(Kind::Internal.status().as_str().into(), RefOr::Ref(internal));
+}
+
+/// `primes` is described as `PrimesWorkload`.
+fn component_name(workload: &str) -> String {
+    let mut letters = workload.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain("Workload".chars()).collect()
+}
+
+fn about() -> String {
+    Kind::ALL.iter().fold(ABOUT.to_owned(), |mut text, kind| {
+        // Writing to memory does not fail.
+        let _ = writeln!(text, "| `/problems/{}` | {} | {} |", kind.slug(), kind.status().as_u16(), kind.title());
+        text
+    })
+}
+
+fn tag(name: &str, description: &str) -> Tag {
+    TagBuilder::new().name(name).description(Some(description)).build()
+}

@@ -1,0 +1,377 @@
+//! Whatever goes wrong, as Problem Details (RFC 9457).
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response as Described, ResponseBuilder, Type};
+
+use crate::dispatch::{NotReady, SubmitError};
+use crate::store::StoreError;
+use crate::workload::Invalid;
+
+/// The media type of every answer that reports a problem.
+const MEDIA_TYPE: &str = "application/problem+json";
+
+/// Seconds after which a client should try again what can't be done now.
+const RETRY_AFTER_SECONDS: u32 = 2;
+
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:ident = $status:ident $slug:literal, $title:literal, $example:literal;)*) => {
+        /// What can go wrong. Each kind has a stable name, `/problems/…`, and always the same status.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Kind {
+            $($(#[$about])* $kind,)*
+        }
+
+        impl Kind {
+            /// All of them.
+            pub(super) const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// The last part of its name.
+            pub(super) const fn slug(self) -> &'static str {
+                match self { $(Self::$kind => $slug,)* }
+            }
+
+            /// The status of the answer.
+            pub(super) const fn status(self) -> StatusCode {
+                match self { $(Self::$kind => StatusCode::$status,)* }
+            }
+
+            /// The same sentence for every problem of this kind.
+            pub(super) const fn title(self) -> &'static str {
+                match self { $(Self::$kind => $title,)* }
+            }
+
+            /// A detail as it might be.
+            const fn example(self) -> &'static str {
+                match self { $(Self::$kind => $example,)* }
+            }
+        }
+
+        /// The kinds as types, for the description of an operation's answers.
+        pub(super) mod answers {
+            use super::{BTreeMap, Described, Kind, Ref, RefOr};
+
+            $($(#[$about])* pub(in crate::api) struct $kind;
+
+            impl utoipa::IntoResponses for $kind {
+                fn responses() -> BTreeMap<String, RefOr<Described>> {
+                    let kind = Kind::$kind;
+                    [(kind.status().as_str().to_owned(), RefOr::Ref(Ref::from_response_name(kind.slug())))].into()
+                }
+            })*
+        }
+    };
+}
+
+kinds! {
+    /// The body is not JSON.
+    MalformedJson = BAD_REQUEST "malformed-json", "The body is not JSON",
+        "expected `,` or `}` at line 1 column 18";
+    /// The body ended before it was complete.
+    BrokenBody = BAD_REQUEST "broken-body", "The body broke off",
+        "the body ended before it was complete";
+    /// A query parameter is unknown, repeated or has a value that it can't have.
+    BadQuery = BAD_REQUEST "bad-query", "A query parameter is not valid",
+        "limit: must be 1 to 1000";
+    /// The path names nothing.
+    NotFound = NOT_FOUND "not-found", "There is nothing here",
+        "the path names nothing that this server has; /docs lists what there is";
+    /// No job has this id.
+    UnknownJob = NOT_FOUND "unknown-job", "No job has this id",
+        "no job has the id 01997d3e-8c00-7000-8000-000000000000";
+    /// The path is right, the method is not; `Allow` lists those that are.
+    MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed", "The path does not have this method",
+        "the header Allow lists the methods of this path";
+    /// None of the media types in `Accept` can be made.
+    NotAcceptable = NOT_ACCEPTABLE "not-acceptable", "None of the accepted media types can be made",
+        "there are application/json, text/csv and application/x-ndjson";
+    /// The body did not arrive in time.
+    BodyTimeout = REQUEST_TIMEOUT "body-timeout", "The body did not arrive in time",
+        "the body took longer than 30 s";
+    /// The job has ended, so there is nothing to cancel.
+    AlreadyFinished = CONFLICT "already-finished", "The job has already ended",
+        "the job ended as succeeded";
+    /// The job has not ended, so there is no result and nothing to run again.
+    NotFinished = CONFLICT "not-finished", "The job has not ended yet",
+        "the job is running";
+    /// The body is longer, or the batch has more jobs, than the server takes.
+    TooLarge = PAYLOAD_TOO_LARGE "too-large", "There is more in the body than the server takes",
+        "the body may have at most 1048576 bytes";
+    /// The body is of a kind that this operation does not take.
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type", "The body is not of a media type that is taken",
+        "send application/json";
+    /// The submission is JSON, but not a job that can be accepted. `errors` points at the field.
+    InvalidJob = UNPROCESSABLE_ENTITY "invalid-job", "The job is not valid",
+        "/workload/below: invalid type: string \"many\", expected u64";
+    /// Something unexpected; the cause is in the server's log.
+    Internal = INTERNAL_SERVER_ERROR "internal", "The server failed",
+        "the cause is in the server's log";
+    /// The server takes no work now: its disk is full, or it is shutting down. Nothing was changed.
+    Unavailable = SERVICE_UNAVAILABLE "unavailable", "The server can't take this now",
+        "the store can't write now: database or disk is full";
+    /// The server can't run jobs.
+    NotReady = SERVICE_UNAVAILABLE "not-ready", "The server is not ready",
+        "the server is shutting down";
+}
+
+impl Kind {
+    /// Its description in the OpenAPI document.
+    pub(super) fn describe(self) -> Described {
+        let mut problem = Problem::new(self, self.example());
+        if self == Self::InvalidJob {
+            problem.errors = vec![Fault {
+                pointer: Some("/workload/below".into()),
+                detail: "invalid type: string \"many\", expected u64".into(),
+                ..Fault::default()
+            }];
+        }
+        let content = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("Problem")))
+            .example(Some(json!(problem.body())))
+            .build();
+        let mut response = ResponseBuilder::new().description(self.title()).content(MEDIA_TYPE, content);
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
+            let header = HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds to wait before trying again"));
+            response = response.header("Retry-After", header.build());
+        }
+        response.build()
+    }
+}
+
+/// Something that went wrong, on its way to the client.
+#[derive(Debug)]
+pub(super) struct Problem {
+    kind: Kind,
+    detail: String,
+    errors: Vec<Fault>,
+}
+
+/// A place in the request that is at fault.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[schema(as = ProblemError)]
+pub(super) struct Fault {
+    /// The place in the body, as JSON Pointer (RFC 6901).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = JsonPointer)]
+    pointer: Option<String>,
+    /// The query parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<String>,
+    /// What is wrong with it.
+    detail: String,
+}
+
+/// Problem Details (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
+    /// What kind of problem, by a stable name.
+    #[schema(value_type = String, format = "uri-reference")]
+    r#type: String,
+    /// The same for every problem of this type.
+    title: &'static str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What happened this time.
+    detail: &'a str,
+    /// The places in the request that are at fault.
+    #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
+    errors: &'a [Fault],
+}
+
+impl Problem {
+    /// A problem of this kind; the detail says what happened this time.
+    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// A query parameter is wrong.
+    pub(super) fn bad_query(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
+        let (parameter, detail) = (parameter.into(), detail.into());
+        let fault = Fault { parameter: Some(parameter.clone()), detail: detail.clone(), ..Fault::default() };
+        Self { kind: Kind::BadQuery, detail: format!("{parameter}: {detail}"), errors: vec![fault] }
+    }
+
+    /// No job has the id that this text stands for.
+    pub(super) fn unknown_job(id: impl Display) -> Self {
+        Self::new(Kind::UnknownJob, format!("no job has the id {id}"))
+    }
+
+    /// Something unexpected. The client learns no more than that; the log has the cause.
+    pub(super) fn internal(cause: impl Display) -> Self {
+        tracing::error!(%cause, "a request failed");
+        Self::new(Kind::Internal, Kind::Internal.example())
+    }
+
+    /// A handler panicked.
+    pub(super) fn of_panic(panic: &(dyn Any + Send)) -> Self {
+        let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::internal(format_args!("a handler panicked: {}", message.unwrap_or("no message")))
+    }
+
+    /// The same problem with the element of a batch, in which it happened, before its pointers.
+    pub(super) fn within(mut self, index: usize) -> Self {
+        if self.errors.is_empty() {
+            self = self.at("");
+        }
+        for pointer in self.errors.iter_mut().filter_map(|fault| fault.pointer.as_mut()) {
+            pointer.insert_str(0, &format!("/{index}"));
+        }
+        if let [Fault { pointer: Some(pointer), detail, .. }] = self.errors.as_slice() {
+            self.detail = format!("{pointer}: {detail}");
+        }
+        self
+    }
+
+    /// The same problem, pointing at this place of the body.
+    pub(super) fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.errors = vec![Fault { pointer: Some(pointer.into()), detail: self.detail.clone(), ..Fault::default() }];
+        self
+    }
+
+    /// What the client reads.
+    pub(super) fn body(&self) -> Body<'_> {
+        Body {
+            r#type: format!("/problems/{}", self.kind.slug()),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.kind.status(), Json(self.body())).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if self.kind.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        response
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        let Invalid { pointer, message } = at_field(invalid);
+        let detail = if pointer.is_empty() { message.clone() } else { format!("{pointer}: {message}") };
+        let fault = Fault { pointer: Some(pointer), detail: message, ..Fault::default() };
+        Self { kind: Kind::InvalidJob, detail, errors: vec![fault] }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Closed => Self::new(Kind::Unavailable, error.to_string()),
+            StoreError::TooNew { .. } | StoreError::Corrupt(_) | StoreError::Database(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<SubmitError> for Problem {
+    /// The pointer is that of a submission on its own; [`Problem::within`] puts it in its batch.
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid { invalid, .. } => invalid.into(),
+            SubmitError::Draining => Self::new(Kind::Unavailable, error.to_string()),
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotReady> for Problem {
+    fn from(error: NotReady) -> Self {
+        Self::new(Kind::NotReady, error.to_string())
+    }
+}
+
+/// A field that is missing or unknown is named in the message; the path ends at the object around it.
+fn at_field(mut invalid: Invalid) -> Invalid {
+    let name = ["missing field `", "unknown field `", "duplicate field `"]
+        .into_iter()
+        .find_map(|start| invalid.message.strip_prefix(start))
+        .and_then(|rest| rest.split_once('`'))
+        .map(|(name, _)| format!("/{}", name.replace('~', "~0").replace('/', "~1")));
+    if let Some(name) = name.filter(|name| !invalid.pointer.ends_with(name)) {
+        invalid.pointer.push_str(&name);
+    }
+    invalid
+}
+
+/// Makes a problem of an error that the framework answered by itself: no route, no such method, a missing page of the documentation.
+pub(super) fn complete(response: Response) -> Response {
+    let status = response.status();
+    let described = response.headers().get(CONTENT_TYPE).is_some_and(|media_type| media_type == MEDIA_TYPE);
+    if described || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let kind = match status {
+        StatusCode::NOT_FOUND => Kind::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Kind::MethodNotAllowed,
+        other => return Problem::internal(format_args!("the framework answered {other}")).into_response(),
+    };
+    let mut problem = Problem::new(kind, kind.example()).into_response();
+    if let Some(methods) = response.headers().get(axum::http::header::ALLOW) {
+        problem.headers_mut().insert(axum::http::header::ALLOW, methods.clone());
+    }
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(problem: &Problem) -> serde_json::Value {
+        serde_json::to_value(problem.body()).unwrap()
+    }
+
+    #[test]
+    fn points_at_the_field() {
+        let problem = Problem::from(Invalid::new("/workload/below", "must be at least 2"));
+        assert_eq!(
+            json(&problem),
+            json!({
+                "type": "/problems/invalid-job", "title": "The job is not valid", "status": 422,
+                "detail": "/workload/below: must be at least 2",
+                "errors": [{ "pointer": "/workload/below", "detail": "must be at least 2" }],
+            })
+        );
+        let problem = json(&problem.within(7));
+        assert_eq!(problem["errors"][0]["pointer"], "/7/workload/below");
+        assert_eq!(problem["detail"], "/7/workload/below: must be at least 2");
+    }
+
+    #[test]
+    fn an_unexpected_error_stays_in_the_log() {
+        let problem = json(&StoreError::Corrupt("secret".into()).into());
+        assert_eq!((&problem["status"], &problem["type"]), (&json!(500), &json!("/problems/internal")));
+        assert!(!problem.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn what_may_work_later_says_when_to_try_again() {
+        let response = Problem::from(SubmitError::Draining).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "2");
+        assert_eq!(response.headers()[CONTENT_TYPE], MEDIA_TYPE);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let slugs: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.slug()).collect();
+        assert_eq!(slugs.len(), Kind::ALL.len());
+    }
+}

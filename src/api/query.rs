@@ -1,0 +1,78 @@
+//! The query of a request and the id in its path, with problems where the framework has its own answers.
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use url::form_urlencoded;
+
+use super::problem::Problem;
+use crate::job::JobId;
+
+/// The query, as the struct that lists its parameters.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned> Query<T> {
+    fn parse(query: &str) -> Result<Self, Problem> {
+        let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
+            let message = error.inner().to_string();
+            // A parameter that is unknown or repeated is named in the message only.
+            let named = ["unknown field `", "duplicate field `"]
+                .into_iter()
+                .find_map(|start| message.strip_prefix(start)?.split_once('`').map(|(name, _)| name.to_owned()));
+            Problem::bad_query(named.unwrap_or_else(|| error.path().to_string()), message.replace(" field ", " parameter "))
+        })
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+/// The id in the path. What is no id is the id of no job.
+pub(super) struct Id(pub(super) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(|_| Problem::unknown_job("in the path"))?;
+        text.parse().map(Self).map_err(|_| Problem::unknown_job(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parameters {
+        limit: Option<u8>,
+    }
+
+    #[test]
+    fn a_query_is_read() {
+        assert_eq!(Query::<Parameters>::parse("limit=%37").ok().unwrap().0.limit, Some(7));
+        assert_eq!(Query::<Parameters>::parse("").ok().unwrap().0.limit, None);
+    }
+
+    #[rstest]
+    #[case("limit=many", "limit")]
+    #[case("limit=", "limit")]
+    #[case("limit=1&limit=2", "limit")]
+    #[case("limits=1", "limits")]
+    fn the_parameter_at_fault_is_named(#[case] query: &str, #[case] parameter: &str) {
+        let problem = Query::<Parameters>::parse(query).err().unwrap();
+        let body = serde_json::to_value(problem.body()).unwrap();
+        assert_eq!((&body["status"], &body["errors"][0]["parameter"]), (&json!(400), &json!(parameter)));
+    }
+}

@@ -1,0 +1,61 @@
+//! `/results`: finished jobs with their outcome and timing.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+
+use super::jobs::find;
+use super::list::{List, ListQuery};
+use super::problem::{Kind, Problem, answers};
+use super::query::{Id, Query};
+use super::view::ResultView;
+use super::{ApiState, example};
+use crate::store::StateFilter;
+
+/// List results
+///
+/// Finished jobs in the order of acceptance, as JSON, CSV or a JSON object a line.
+#[utoipa::path(
+    get, path = "/results", tag = "results", operation_id = "listResults",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page of results", headers(("Link" = String, description = "The next page, if there is one")), content(
+            (List<ResultView> = "application/json", example = example::results),
+            (String = "text/csv", example = example::result_rows),
+            (String = "application/x-ndjson", example = example::result_lines),
+        )),
+        answers::BadQuery, answers::NotAcceptable, answers::Unavailable,
+    ),
+)]
+pub(super) async fn list(
+    State(api): State<ApiState>,
+    Query(query): Query<ListQuery>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let format = query.format(&headers)?;
+    let filter = query.filter();
+    if filter.state.is_some_and(|state| !matches!(state, StateFilter::Ended(_))) {
+        return Err(Problem::bad_query("state", "a result is succeeded, failed, cancelled or lost"));
+    }
+    let jobs = api.dispatcher.store().results(&filter, query.page()).await?;
+    Ok(query.answer(format, &uri, &jobs, ResultView::of))
+}
+
+/// Look at a result
+///
+/// The outcome and the timing of one finished job.
+#[utoipa::path(
+    get, path = "/results/{id}", tag = "results", operation_id = "getResult",
+    params(("id" = String, Path, description = "The job's id", format = "uuid")),
+    responses(
+        (status = 200, description = "The result", body = ResultView, example = example::result),
+        answers::UnknownJob, answers::NotFinished, answers::Unavailable,
+    ),
+)]
+pub(super) async fn get(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
+    let job = find(&api, id).await?;
+    let unfinished = || Problem::new(Kind::NotFinished, format!("the job is {}", job.state.as_str()));
+    ResultView::of(&job).map(|result| Json(result).into_response()).ok_or_else(unfinished)
+}

@@ -1,0 +1,364 @@
+//! What clients see of a job.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::example;
+use super::submission::AnyWorkload;
+use crate::clock::Timestamp;
+use crate::job::{
+    Bound, Choice, Ending, Executor, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State, Tags, Timing,
+};
+use crate::measure::advice::advice;
+use crate::store::StateFilter;
+
+/// Where a job is or, once it has ended, how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = State)]
+pub(super) enum StateName {
+    /// It waits for its time.
+    Scheduled,
+    /// It waits for its executor.
+    Queued,
+    /// An attempt runs.
+    Running,
+    /// It returned an output.
+    Succeeded,
+    /// It failed, and its retry rule allows no further attempt.
+    Failed,
+    /// A client cancelled it.
+    Cancelled,
+    /// What ran it died too often.
+    Lost,
+}
+
+impl From<&State> for StateName {
+    fn from(state: &State) -> Self {
+        match state {
+            State::Scheduled { .. } => Self::Scheduled,
+            State::Queued => Self::Queued,
+            State::Running { .. } => Self::Running,
+            State::Finished(finished) => finished.ending.into(),
+        }
+    }
+}
+
+impl From<Ending> for StateName {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Succeeded => Self::Succeeded,
+            Ending::Failed => Self::Failed,
+            Ending::Cancelled => Self::Cancelled,
+            Ending::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<StateName> for StateFilter {
+    fn from(state: StateName) -> Self {
+        match state {
+            StateName::Scheduled => Self::Scheduled,
+            StateName::Queued => Self::Queued,
+            StateName::Running => Self::Running,
+            StateName::Succeeded => Self::Ended(Ending::Succeeded),
+            StateName::Failed => Self::Ended(Ending::Failed),
+            StateName::Cancelled => Self::Ended(Ending::Cancelled),
+            StateName::Lost => Self::Ended(Ending::Lost),
+        }
+    }
+}
+
+/// A job: what was asked for, where it is and, once it has ended, what came of it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Job, example = example::job)]
+pub(super) struct JobView<'a> {
+    /// Its name for ever, a UUID of version 7.
+    #[schema(value_type = String, format = "uuid")]
+    pub(super) id: JobId,
+    /// Where it is or how it ended.
+    pub(super) state: StateName,
+    /// The client's tag.
+    bound: Bound,
+    /// What was submitted to run.
+    #[schema(value_type = AnyWorkload)]
+    workload: &'a RawValue,
+    /// The executor that the client asked for.
+    executor: Choice,
+    /// The executor that runs it, and why.
+    pub(super) route: RouteView,
+    /// Higher runs first among the jobs that wait for the same executor.
+    priority: i16,
+    /// The longest that one attempt may run, in milliseconds.
+    #[schema(required)]
+    deadline_ms: Option<u64>,
+    /// When a failed attempt is followed by another.
+    retry: &'a Retry,
+    /// Free labels.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    tags: &'a Tags,
+    /// The number of its latest attempt; 0 before the first.
+    attempt: u32,
+    /// How often whatever ran it died under it.
+    losses: u32,
+    /// A client has cancelled it, and its attempt is being stopped.
+    stopping: bool,
+    /// What the workload returned, once it has succeeded.
+    #[schema(required, value_type = Option<serde_json::Value>)]
+    output: Option<&'a RawValue>,
+    /// Why there is no output, once it has ended without one.
+    #[schema(required)]
+    error: Option<ErrorView<'a>>,
+    /// What was measured of its last attempt, once it has ended.
+    #[schema(required)]
+    timing: Option<TimingView>,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    accepted_at: Timestamp,
+    /// When it may run, while it waits for its time.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    due_at: Option<Timestamp>,
+    /// When its latest attempt began.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Timestamp>,
+}
+
+impl<'a> From<&'a Job> for JobView<'a> {
+    fn from(job: &'a Job) -> Self {
+        let submission = &job.submission;
+        let finished = match &job.state {
+            State::Finished(finished) => Some(&**finished),
+            _ => None,
+        };
+        Self {
+            id: job.id,
+            state: (&job.state).into(),
+            bound: submission.bound,
+            workload: &submission.workload.json,
+            executor: submission.executor,
+            route: job.route.into(),
+            priority: submission.priority,
+            deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            retry: &submission.retry,
+            tags: &submission.tags,
+            attempt: job.attempt,
+            losses: job.losses,
+            stopping: matches!(job.state, State::Running { stopping: true, .. }),
+            output: finished.and_then(output),
+            error: finished.and_then(error),
+            timing: finished.and_then(|finished| TimingView::of(job, finished)),
+            accepted_at: job.accepted_at,
+            due_at: match job.state {
+                State::Scheduled { due_at } => Some(due_at),
+                _ => None,
+            },
+            started_at: match &job.state {
+                State::Running { claimed_at, .. } => Some(*claimed_at),
+                State::Finished(finished) => finished.started_at,
+                State::Scheduled { .. } | State::Queued => None,
+            },
+            finished_at: finished.map(|finished| finished.finished_at),
+        }
+    }
+}
+
+/// A finished job's outcome and timing.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Result, example = example::result)]
+pub(super) struct ResultView<'a> {
+    /// The job's id.
+    #[schema(value_type = String, format = "uuid")]
+    id: JobId,
+    /// How it ended.
+    #[schema(value_type = Ending)]
+    state: Ending,
+    /// The client's tag.
+    bound: Bound,
+    /// What was submitted to run.
+    #[schema(value_type = AnyWorkload)]
+    workload: &'a RawValue,
+    /// The executor that ran it, and why.
+    route: RouteView,
+    /// The number of its last attempt; 0 if there was none.
+    attempt: u32,
+    /// What the workload returned, if it succeeded.
+    #[schema(required, value_type = Option<serde_json::Value>)]
+    output: Option<&'a RawValue>,
+    /// Why there is no output, if it did not.
+    #[schema(required)]
+    error: Option<ErrorView<'a>>,
+    /// What was measured of its last attempt; null if no attempt was run to its end.
+    #[schema(required)]
+    timing: Option<TimingView>,
+    /// Free labels.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    tags: &'a Tags,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    accepted_at: Timestamp,
+    /// When its last attempt's work began; null if it never did.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
+    finished_at: Timestamp,
+}
+
+impl<'a> ResultView<'a> {
+    /// The result of a job, if it has ended.
+    pub(super) fn of(job: &'a Job) -> Option<Self> {
+        let State::Finished(finished) = &job.state else { return None };
+        Some(Self {
+            id: job.id,
+            state: finished.ending,
+            bound: job.submission.bound,
+            workload: &job.submission.workload.json,
+            route: job.route.into(),
+            attempt: job.attempt,
+            output: output(finished),
+            error: error(finished),
+            timing: TimingView::of(job, finished),
+            tags: &job.submission.tags,
+            accepted_at: job.accepted_at,
+            started_at: finished.started_at,
+            finished_at: finished.finished_at,
+        })
+    }
+}
+
+/// The executor that was chosen, and why.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Route)]
+pub(super) struct RouteView {
+    /// How the job is run.
+    executor: Executor,
+    /// The rule that chose it.
+    rule: Rule,
+    /// The rule in words.
+    reason: &'static str,
+}
+
+impl From<Route> for RouteView {
+    fn from(Route { executor, rule, .. }: Route) -> Self {
+        Self { executor, rule, reason: rule.reason() }
+    }
+}
+
+/// Why there is no output.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ErrorView<'a> {
+    /// The kind, by which a retry rule selects.
+    pub(super) kind: FailureKind,
+    /// One sentence.
+    pub(super) message: &'a str,
+}
+
+/// What was measured of one attempt. Durations are in microseconds. A figure is of this attempt alone, or it is null.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Timing)]
+pub(super) struct TimingView {
+    /// From accepted (or due) until claimed.
+    pub(super) queue_us: u64,
+    /// From claimed until the work itself began: serialising, hand-over, the process hop.
+    pub(super) dispatch_us: u64,
+    /// The work itself.
+    pub(super) wall_us: u64,
+    /// CPU time in user mode.
+    #[schema(required)]
+    pub(super) cpu_user_us: Option<u64>,
+    /// CPU time in the kernel.
+    #[schema(required)]
+    pub(super) cpu_system_us: Option<u64>,
+    /// CPU time over wall time; over 1 if the work used several cores.
+    #[schema(required)]
+    pub(super) cpu_share: Option<f64>,
+    /// How often the future was polled (`async` only).
+    #[schema(required)]
+    pub(super) polls: Option<u64>,
+    /// The longest that one poll held the event loop (`async` only).
+    #[schema(required)]
+    pub(super) longest_poll_us: Option<u64>,
+    /// Peak resident memory in bytes (`processes` only).
+    #[schema(required)]
+    pub(super) max_rss_bytes: Option<u64>,
+    /// Context switches because the work waited.
+    #[schema(required)]
+    pub(super) ctx_voluntary: Option<u64>,
+    /// Context switches because the kernel took the core away.
+    #[schema(required)]
+    pub(super) ctx_involuntary: Option<u64>,
+    /// What the work turned out to be, by its share of a core.
+    #[schema(required)]
+    pub(super) observed: Option<Observed>,
+    /// One sentence if the figures speak against the tag or the executor.
+    #[schema(required)]
+    pub(super) advice: Option<String>,
+}
+
+impl TimingView {
+    /// What was measured of the job's last attempt, and what follows from it.
+    pub(super) fn of(job: &Job, finished: &Finished) -> Option<Self> {
+        let timing = finished.timing.as_ref()?;
+        let Timing { queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, .. } = *timing;
+        let Timing { polls, longest_poll_us, max_rss_bytes, ctx_voluntary, ctx_involuntary, .. } = *timing;
+        Some(Self {
+            queue_us,
+            dispatch_us,
+            wall_us,
+            cpu_user_us,
+            cpu_system_us,
+            cpu_share: timing.cpu_share(),
+            polls,
+            longest_poll_us,
+            max_rss_bytes,
+            ctx_voluntary,
+            ctx_involuntary,
+            observed: timing.observed(),
+            advice: advice(job.submission.bound, job.route.executor, timing),
+        })
+    }
+}
+
+/// What the workload returned.
+pub(super) fn output(finished: &Finished) -> Option<&RawValue> {
+    match &finished.outcome {
+        Outcome::Output(output) => Some(output),
+        Outcome::Error(_) => None,
+    }
+}
+
+/// Why it returned nothing.
+pub(super) fn error(finished: &Finished) -> Option<ErrorView<'_>> {
+    match &finished.outcome {
+        Outcome::Output(_) => None,
+        Outcome::Error(failure) => Some(ErrorView { kind: failure.kind, message: &failure.message }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_result_has_what_was_measured_and_what_follows_from_it() {
+        let result = example::result();
+        assert_eq!((&result["state"], &result["output"]), (&json!("succeeded"), &json!({ "count": 78498 })));
+        assert_eq!(result["timing"]["cpu_share"], 0.984);
+        assert_eq!(result["timing"]["observed"], "cpu");
+        assert_eq!(result["timing"]["advice"], serde_json::Value::Null);
+        assert_eq!(result["finished_at"], "2026-01-31T12:00:00.023310Z");
+    }
+
+    #[test]
+    fn a_job_that_waits_has_no_result() {
+        let job = example::job();
+        assert_eq!((&job["state"], &job["attempt"]), (&json!("queued"), &json!(0)));
+        assert!(["output", "error", "timing", "started_at", "finished_at"].iter().all(|field| job[field].is_null()));
+    }
+}

@@ -1,0 +1,83 @@
+//! Puts the service together: store, executors, dispatcher, API.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::api::{self, ApiState};
+use crate::config::Config;
+use crate::dispatch::Dispatcher;
+use crate::executor::processes::ProcessSettings;
+use crate::executor::{ExecutorError, ExecutorSettings, Executors};
+use crate::server::{self, Limits};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{Store, StoreError};
+use crate::workload::{Environment, EnvironmentError, Registry, WorkloadSettings};
+
+/// How long the API still answers after it has begun to say that it is not ready, so that a load balancer notices.
+const HANDOVER: Duration = Duration::from_millis(100);
+
+/// Why the service could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// What workloads share can't be opened.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The executors can't be started.
+    #[error(transparent)]
+    Executors(#[from] ExecutorError),
+    /// This program does not know where it is, so it can't start workers.
+    #[error("can't tell which program to start as a worker: {0}")]
+    Program(std::io::Error),
+}
+
+/// Serves until `shutdown` resolves, then drains: takes nothing new, finishes what runs within the grace period, hands back the rest.
+pub async fn serve(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), AppError> {
+    let workloads = WorkloadSettings {
+        http_allow: config.http_allow.clone(),
+        http_max_bytes: config.http_max_bytes,
+        workspace: config.workspace.clone(),
+    };
+    let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
+    let options = SqliteOptions { path: config.database.clone(), max_losses: config.max_losses };
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
+    let program = std::env::current_exe().map_err(AppError::Program)?;
+    let settings = ExecutorSettings {
+        async_slots: config.async_slots,
+        async_threads: config.async_threads,
+        threads_io: config.threads_io,
+        threads_cpu: config.threads_cpu,
+        stop_grace: config.stop_grace,
+        processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
+    };
+    let executors = Executors::start(&settings, &registry)?;
+    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
+    let limits = Limits {
+        header_timeout: config.header_timeout,
+        body_timeout: config.body_timeout,
+        max_connections: config.max_connections,
+        max_body_bytes: config.max_body_bytes,
+    };
+    let drained = {
+        let dispatcher = dispatcher.clone();
+        async move {
+            shutdown.await;
+            tracing::info!("shutting down: nothing new is taken");
+            dispatcher.drain();
+            tokio::time::sleep(HANDOVER).await;
+        }
+    };
+    server::serve(listener, api::router(ApiState::new(dispatcher.clone())), limits, drained).await;
+    dispatcher.shut_down(config.grace).await;
+    store.close().await;
+    Ok(())
+}

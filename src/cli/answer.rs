@@ -1,0 +1,110 @@
+//! What the commands read of the API's answers. Fields that they don't show are left out.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::job::{Bound, Ending, Executor, Failure};
+
+/// A page of a list.
+#[derive(Deserialize)]
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
+    pub(super) next_cursor: Option<String>,
+}
+
+/// A job that was accepted.
+#[derive(Deserialize)]
+pub(super) struct Accepted {
+    pub(super) id: String,
+    pub(super) state: String,
+    pub(super) route: Route,
+}
+
+/// A job, or the result of one: a job that has not ended lacks the last fields.
+#[derive(Deserialize)]
+pub(super) struct Job {
+    pub(super) id: String,
+    pub(super) state: String,
+    pub(super) bound: Bound,
+    pub(super) workload: Value,
+    pub(super) route: Route,
+    pub(super) attempt: u32,
+    #[serde(default)]
+    pub(super) priority: Option<i16>,
+    #[serde(default)]
+    pub(super) deadline_ms: Option<u64>,
+    #[serde(default)]
+    pub(super) tags: BTreeMap<String, String>,
+    pub(super) accepted_at: String,
+    #[serde(default)]
+    pub(super) started_at: Option<String>,
+    #[serde(default)]
+    pub(super) finished_at: Option<String>,
+    #[serde(default)]
+    pub(super) output: Option<Value>,
+    #[serde(default)]
+    pub(super) error: Option<Failure>,
+    #[serde(default)]
+    pub(super) timing: Option<Timing>,
+}
+
+/// Something that can be run.
+#[derive(Deserialize)]
+pub(super) struct Workload {
+    /// The value of `type`.
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    /// The tag that fits it.
+    pub(super) bound: String,
+}
+
+/// Which executor, and why.
+#[derive(Deserialize)]
+pub(super) struct Route {
+    pub(super) executor: Executor,
+    pub(super) reason: String,
+}
+
+/// What was measured of the last attempt.
+#[derive(Deserialize)]
+pub(super) struct Timing {
+    pub(super) queue_us: u64,
+    pub(super) dispatch_us: u64,
+    pub(super) wall_us: u64,
+    pub(super) cpu_user_us: Option<u64>,
+    pub(super) cpu_system_us: Option<u64>,
+    pub(super) cpu_share: Option<f64>,
+    pub(super) polls: Option<u64>,
+    pub(super) longest_poll_us: Option<u64>,
+    pub(super) max_rss_bytes: Option<u64>,
+    pub(super) ctx_voluntary: Option<u64>,
+    pub(super) ctx_involuntary: Option<u64>,
+    pub(super) observed: Option<String>,
+    pub(super) advice: Option<String>,
+}
+
+impl Job {
+    /// The workload's `type`.
+    pub(super) fn kind(&self) -> &str {
+        self.workload.get("type").and_then(Value::as_str).unwrap_or("?")
+    }
+
+    /// How it ended; `None` if it has not.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        self.state.parse().ok()
+    }
+
+    /// Whether it ended with an output.
+    pub(super) fn succeeded(&self) -> bool {
+        self.ending() == Some(Ending::Succeeded)
+    }
+}
+
+impl Timing {
+    /// CPU time in user mode and in the kernel together, in microseconds.
+    pub(super) fn cpu_us(&self) -> Option<u64> {
+        Some(self.cpu_user_us? + self.cpu_system_us?)
+    }
+}

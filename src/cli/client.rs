@@ -1,0 +1,185 @@
+use std::error::Error as _;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::CliError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the longest wait that is asked for.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The server that a command talks to.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Server {
+    /// URL of the server
+    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8040")]
+    url: Url,
+}
+
+/// A client of the API. Clones share its connections.
+#[derive(Clone)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    server: String,
+}
+
+/// Problem Details (RFC 9457), or whatever else came with an error's status.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    details: Option<Details>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Details {
+    title: String,
+    #[serde(default)]
+    detail: Option<String>,
+    #[serde(default)]
+    errors: Vec<Fault>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Fault {
+    #[serde(default)]
+    pointer: Option<String>,
+    #[serde(default)]
+    parameter: Option<String>,
+    detail: String,
+}
+
+impl Server {
+    /// A client of this server. Connects when it is first used.
+    pub(super) fn client(&self) -> Result<Client, CliError> {
+        Client::new(self.url.as_str())
+    }
+}
+
+impl Client {
+    /// A client of the server at `url`.
+    pub(super) fn new(url: &str) -> Result<Self, CliError> {
+        let unusable = |error: &dyn fmt::Display| CliError::Usage(format!("no HTTP client can be made: {error}"));
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            // The server is most often on this machine, where a proxy can't reach it.
+            .no_proxy()
+            .user_agent(concat!("trine/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .build()
+            .map_err(|error| unusable(&error))?;
+        Ok(Self { http, server: url.trim_end_matches('/').to_owned() })
+    }
+
+    /// `GET path`, such as `/jobs`.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, CliError> {
+        self.answer(self.request(Method::GET, path).query(query)).await
+    }
+
+    /// `POST path` with a JSON body.
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
+        self.answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// `POST path` without a body.
+    pub(super) async fn order<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.answer(self.request(Method::POST, path)).await
+    }
+
+    /// `DELETE path`.
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.answer(self.request(Method::DELETE, path)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.server))
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if !status.is_success() {
+            return Err(CliError::Refused(Problem { status, details: serde_json::from_slice(&body).ok() }));
+        }
+        serde_json::from_slice(&body).map_err(|error| CliError::NotTrine(error.to_string()))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> CliError {
+        // The innermost cause says what happened; the others only that a request was sent.
+        let mut reason: &dyn std::error::Error = error;
+        while let Some(cause) = reason.source() {
+            reason = cause;
+        }
+        CliError::Unreachable { server: self.server.clone(), reason: reason.to_string() }
+    }
+}
+
+impl Problem {
+    /// The place in a batch, from 0, of the submission that is at fault.
+    pub(super) fn index(&self) -> Option<usize> {
+        let pointer = self.details.as_ref()?.errors.first()?.pointer.as_deref()?;
+        pointer.split('/').nth(1)?.parse().ok()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(details) = &self.details else { return write!(f, "the server answered {}", self.status) };
+        write!(f, "{}", details.title)?;
+        if details.errors.is_empty() {
+            return details.detail.iter().try_for_each(|detail| write!(f, ": {detail}"));
+        }
+        for (n, Fault { pointer, parameter, detail }) in details.errors.iter().enumerate() {
+            let place = pointer.as_deref().or(parameter.as_deref()).filter(|place| !place.is_empty());
+            write!(f, "{}", if n == 0 { ": " } else { "; " })?;
+            place.iter().try_for_each(|place| write!(f, "{place}: "))?;
+            write!(f, "{detail}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(json: &str) -> String {
+        Problem { status: StatusCode::BAD_GATEWAY, details: serde_json::from_str(json).ok() }.to_string()
+    }
+
+    #[test]
+    fn a_problem_is_one_line_that_names_the_field() {
+        assert_eq!(
+            problem(r#"{"title":"The job is not valid","detail":"/a: bad","errors":[{"pointer":"/workload/below","detail":"too big"}]}"#),
+            "The job is not valid: /workload/below: too big"
+        );
+        assert_eq!(problem(r#"{"title":"No job has this id","detail":"no job has the id 1"}"#), "No job has this id: no job has the id 1");
+        assert_eq!(
+            problem(r#"{"title":"Bad query","errors":[{"parameter":"limit","detail":"1 to 1000"},{"pointer":"","detail":"empty"}]}"#),
+            "Bad query: limit: 1 to 1000; empty"
+        );
+        assert_eq!(problem("<html>"), "the server answered 502 Bad Gateway");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_said_with_a_way_out() {
+        // A port that was free a moment ago.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = Client::new(&format!("http://{free}/")).unwrap();
+        let error = client.get::<serde_json::Value>("/jobs", &()).await.unwrap_err();
+        assert!(matches!(&error, CliError::Unreachable { server, .. } if *server == format!("http://{free}")));
+        assert!(error.to_string().contains("trine serve"), "{error}");
+    }
+}

@@ -1,0 +1,94 @@
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::material::{self, FOLDER, IMAGE_SIZE, Text};
+use super::pages;
+use crate::cli::error::CliError;
+
+/// Counts of primes that are known, from tables.
+const PRIMES: [(u32, u32); 3] = [(200_000, 17_984), (500_000, 41_538), (1_000_000, 78_498)];
+const WAIT_MS: u64 = 200;
+const TEXTS: usize = 4;
+const IMAGES: u8 = 4;
+
+/// A job of the demo.
+pub(super) struct Planned {
+    /// What is submitted.
+    pub(super) submission: Value,
+    check: Check,
+}
+
+/// Whether an output is what the job should give.
+type Check = Box<dyn Fn(&Value) -> bool + Send + Sync>;
+
+impl Planned {
+    fn new(bound: &str, executor: &str, workload: Value, check: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Self {
+        let submission = json!({ "bound": bound, "executor": executor, "workload": workload, "tags": { "batch": "demo" } });
+        Self { submission, check: Box::new(check) }
+    }
+
+    /// Whether the job did what it should with this output.
+    pub(super) fn is_right(&self, output: &Value) -> bool {
+        (self.check)(output)
+    }
+}
+
+/// Plans real work of every kind for every executor: most of it where the router puts it, some of it where it does not belong, since
+/// that is where the figures differ. Writes the files that it is about.
+pub(super) fn plan(workspace: &Path, pages: &str) -> Result<Vec<Planned>, CliError> {
+    let texts = material::texts(workspace, TEXTS)?;
+    let images = material::images(workspace, IMAGES)?;
+    let mut plan = Vec::new();
+    plan.extend(spread([("auto", 40), ("threads", 6), ("processes", 4)]).map(|(n, executor)| fetch(pages, n, executor)));
+    plan.extend(spread([("auto", 24), ("async", 6), ("processes", 6)]).map(|(n, executor)| read(&texts[n % texts.len()], n, executor)));
+    plan.extend(spread([("auto", 60), ("threads", 10), ("processes", 2)]).map(|(_, executor)| sleep(executor)));
+    plan.extend(spread([("auto", 6), ("async", 3), ("processes", 6)]).map(|(n, executor)| primes(n, executor)));
+    plan.extend(
+        spread([("auto", 6), ("async", 2), ("processes", 4)])
+            .map(|(n, executor)| resize(workspace, &images[n % images.len()], n, executor)),
+    );
+    Ok(plan)
+}
+
+/// So many jobs for each executor, numbered throughout.
+fn spread<const N: usize>(counts: [(&'static str, usize); N]) -> impl Iterator<Item = (usize, &'static str)> {
+    counts.into_iter().flat_map(|(executor, count)| std::iter::repeat_n(executor, count)).enumerate()
+}
+
+fn fetch(pages: &str, number: usize, executor: &str) -> Planned {
+    let workload = json!({ "type": "http", "url": format!("{pages}{number}"), "expect_status": 200 });
+    Planned::new("io", executor, workload, move |output| output["body"] == pages::page(number))
+}
+
+fn read(text: &Text, number: usize, executor: &str) -> Planned {
+    let (op, field, expected) = match number % 3 {
+        0 => ("read", "text", json!(text.content)),
+        1 => ("digest", "sha256", json!(text.sha256)),
+        _ => ("count_lines", "lines", json!(text.lines)),
+    };
+    let workload = json!({ "type": "file", "path": text.path, "op": op });
+    Planned::new("io", executor, workload, move |output| output[field] == expected)
+}
+
+fn sleep(executor: &str) -> Planned {
+    let workload = json!({ "type": "sleep", "ms": WAIT_MS });
+    Planned::new("io", executor, workload, |output| output["slept_ms"] == WAIT_MS)
+}
+
+fn primes(number: usize, executor: &str) -> Planned {
+    let (below, count) = PRIMES[number % PRIMES.len()];
+    let workload = json!({ "type": "primes", "below": below });
+    Planned::new("cpu", executor, workload, move |output| output["count"] == count)
+}
+
+/// The result is looked at where it was written.
+fn resize(workspace: &Path, image: &str, number: usize, executor: &str) -> Planned {
+    let (width, height) = (IMAGE_SIZE.0 / 3, IMAGE_SIZE.1 / 3);
+    let to = format!("{FOLDER}/resized-{number}.png");
+    let written: PathBuf = workspace.join(&to);
+    let workload = json!({ "type": "image", "path": image, "resize": { "width": width }, "to": to });
+    Planned::new("cpu", executor, workload, move |output| {
+        output["height"] == height && image::image_dimensions(&written).is_ok_and(|size| size == (width, height))
+    })
+}

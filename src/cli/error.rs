@@ -1,0 +1,93 @@
+use std::io;
+use std::process::ExitCode;
+
+use crate::config::FileError;
+use crate::telemetry::TelemetryError;
+
+use super::client::Problem;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// The settings' file is wrong.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The command line parses but makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// No connection, or it broke.
+    #[error("can't reach a server at {server}: {reason}\nStart one with `trine serve`, or name another one with --server.")]
+    Unreachable {
+        /// Its URL.
+        server: String,
+        /// What the network says.
+        reason: String,
+    },
+    /// The server answered with an error.
+    #[error("{0}")]
+    Refused(Problem),
+    /// The server refused a batch because of one line of a file. Nothing of the batch was accepted.
+    #[error("line {line}: {problem}")]
+    RefusedLine {
+        /// The line, from 1.
+        line: usize,
+        /// What the server says.
+        problem: Problem,
+    },
+    /// The server refused to do something with some of several jobs; each refusal was shown.
+    #[error("{refused} of {jobs} job(s) refused")]
+    Refusals {
+        /// How many.
+        refused: usize,
+        /// Of how many.
+        jobs: usize,
+    },
+    /// The server answered with something else than its API.
+    #[error("the server's answer can't be understood: {0}")]
+    NotTrine(String),
+    /// Jobs ended in another way than with an output.
+    #[error("{failed} of {jobs} job(s) did not succeed")]
+    Unsuccessful {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        jobs: usize,
+    },
+    /// The address is taken, or not this machine's.
+    #[error("can't listen on {0}: {1}; choose another address with --listen")]
+    Listen(std::net::SocketAddr, io::Error),
+    /// Signals or threads are not to be had.
+    #[error("can't start: {0}")]
+    Runtime(io::Error),
+    /// There will be no log.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The service could not start, or had to stop.
+    #[error(transparent)]
+    Service(#[from] crate::app::AppError),
+    /// Something can't be written as JSON.
+    #[error("can't write JSON: {0}")]
+    Json(serde_json::Error),
+    /// The demo could not prepare or clean up.
+    #[error("can't {0}: {1}")]
+    Demo(&'static str, io::Error),
+    /// Standard output can't be written.
+    #[error("can't write the output: {0}")]
+    Output(io::Error),
+}
+
+impl CliError {
+    /// Says what is wrong on standard error, and with which code the program ends.
+    pub(super) fn report(&self) -> ExitCode {
+        match self {
+            // Whoever read the output has seen enough of it, as `head` does.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            error => eprintln!("trine: {error}"),
+        }
+        ExitCode::from(match self {
+            Self::Usage(_) | Self::File(_) => 2,
+            Self::Unreachable { .. } => 3,
+            _ => 1,
+        })
+    }
+}

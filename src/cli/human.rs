@@ -1,0 +1,63 @@
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use crate::clock::Timestamp;
+
+/// Microseconds for people: `850 µs`, `1.2 ms`, `3.45 s`, `2 min 5 s`.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+pub(super) fn micros(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        1_000_000..60_000_000 => format!("{:.2} s", us as f64 / 1e6),
+        _ => format!("{} min {} s", us / 60_000_000, us / 1_000_000 % 60),
+    }
+}
+
+/// Reads a duration such as `30s`, `1m 30s` or `500ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| "a duration is written as in 30s, 500ms or 1m 30s".to_owned())
+}
+
+/// Reads a moment: RFC 3339, or a duration before now.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    text.parse::<Timestamp>().or_else(|_| {
+        let ago = duration(text).map_err(|_| "a moment is written as in 2026-01-31T12:00:00Z, or as in 10m for ten minutes ago")?;
+        let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
+        Ok(Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(ago)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_digits_and_a_unit() {
+        assert_eq!(
+            [850, 1_234, 999_000, 3_450_000, 125_000_000].map(micros),
+            ["850 µs", "1.2 ms", "999.0 ms", "3.45 s", "2 min 5 s"]
+        );
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("30").is_err());
+        assert!(duration("-3s").is_err());
+    }
+
+    #[test]
+    fn moments_are_absolute_or_ago() {
+        assert_eq!(moment("2026-01-31T12:00:00Z").unwrap().to_string(), "2026-01-31T12:00:00.000000Z");
+        let ago = Timestamp::now().since(moment("10m").unwrap());
+        assert!((599..=601).contains(&ago.as_secs()));
+        assert!(moment("yesterday").is_err());
+    }
+}

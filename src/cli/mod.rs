@@ -1,0 +1,116 @@
+//! The command line: one file a command. All but `serve` and `demo` are clients of a server's API.
+//!
+//! What is asked for goes to standard output, as a table for people or with `--json` as JSON for programs; everything else goes to
+//! standard error.
+
+mod answer;
+mod cancel;
+mod client;
+mod config;
+mod demo;
+mod error;
+mod filter;
+mod human;
+mod jobs;
+mod order;
+mod openapi;
+mod parameter;
+mod print;
+mod results;
+mod retry;
+mod serve;
+mod submit;
+mod table;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::{LoadError, Settings, Sources, load};
+use error::CliError;
+
+/// Trine runs jobs on an async runtime, a thread pool or worker processes, and measures which of the three each of them needs.
+#[derive(Parser)]
+#[command(name = "trine", version, after_help = EXIT_CODES, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all went well, 1 a job did not succeed or the server refused, 2 wrong usage, 3 the server can't be reached.
+With --json, each job or result is one JSON object on a line of its own.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(Settings),
+    /// Submit one job or many
+    Submit(submit::Submit),
+    /// Show jobs wherever they are, or one of them
+    Jobs(jobs::Jobs),
+    /// Show finished jobs with their outcome and timing, or one of them
+    Results(results::Results),
+    /// Cancel jobs
+    Cancel(order::Order),
+    /// Run finished jobs again
+    Retry(order::Order),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Run a first batch of real work on all three executors and check every output
+    Demo(demo::Demo),
+    /// Show the settings in force and where each came from
+    Config(config::ShowConfig),
+    /// Be a worker process of a server
+    #[command(hide = true)]
+    Worker,
+}
+
+/// The whole program: parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let (cli, sources) = match load::<Cli>(std::env::args_os()) {
+        Ok(loaded) => loaded,
+        // Help and versions come this way, too; clap knows where they belong.
+        Err(LoadError::Usage(error)) => error.exit(),
+        Err(LoadError::File(error)) => return CliError::File(error).report(),
+    };
+    run(cli.command, &sources).map_or_else(|error| error.report(), |()| ExitCode::SUCCESS)
+}
+
+fn run(command: Command, sources: &Sources) -> Result<(), CliError> {
+    match command {
+        Command::Serve(settings) => service()?.block_on(serve::run(settings.config)),
+        Command::Demo(demo) => service()?.block_on(demo.run(sources)),
+        Command::Submit(submit) => client()?.block_on(submit.run()),
+        Command::Jobs(jobs) => client()?.block_on(jobs.run()),
+        Command::Results(results) => client()?.block_on(results.run()),
+        Command::Cancel(order) => client()?.block_on(cancel::run(order)),
+        Command::Retry(order) => client()?.block_on(retry::run(order)),
+        Command::Config(config) => config.run(sources),
+        Command::Openapi => openapi::run(),
+        Command::Worker => std::process::exit(0),
+    }
+}
+
+/// The runtime of the HTTP server. Jobs have runtimes and threads of their own.
+fn service() -> Result<Runtime, CliError> {
+    Builder::new_multi_thread().enable_all().thread_name("trine-http").build().map_err(CliError::Runtime)
+}
+
+/// The runtime of a client: one thread is enough for it.
+fn client() -> Result<Runtime, CliError> {
+    Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,258 @@
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{ArgGroup, Args};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::answer::{Accepted, Job, Page, Workload};
+use super::client::{Client, Server};
+use super::error::CliError;
+use super::parameter::{parameter, tag};
+use super::wait::Ended;
+use super::{human, print, table, wait};
+use crate::job::{Bound, Executor};
+
+/// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
+const BATCH_JOBS: usize = 10_000;
+const BATCH_BYTES: usize = 16 << 20;
+/// The most rows of a table. Programs get all of them.
+const ROWS: usize = 20;
+
+/// `trine submit`
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "file"]), after_help = EXAMPLES)]
+pub(super) struct Submit {
+    #[command(flatten)]
+    server: Server,
+    /// What to run, such as primes or http
+    #[arg(value_name = "WORKLOAD")]
+    kind: Option<String>,
+    /// Its parameters; a value that is not JSON is text
+    #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
+    parameters: Vec<(String, Value)>,
+    /// What to run with its parameters, as a JSON object with a `type`
+    #[arg(long, value_name = "JSON")]
+    workload: Option<String>,
+    /// A file with a submission as JSON on each line, - for standard input; sent in batches of 10,000, of each all or none is accepted
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "count", "priority", "deadline", "retries", "tags"])]
+    file: Option<PathBuf>,
+    /// Whether it mostly waits or computes; the workload's own tag by default
+    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
+    bound: Option<String>,
+    /// Run it here, whatever the router thinks
+    #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
+    executor: Option<String>,
+    /// Submit it so many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// From -100 to 100; higher runs first
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i16>,
+    /// The longest that an attempt may run, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    deadline: Option<Duration>,
+    /// How many times it is tried again after a failure
+    #[arg(long, value_name = "N")]
+    retries: Option<u32>,
+    /// A free label; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+    /// Wait until all jobs have ended and show their results; exit with 1 unless all succeeded
+    #[arg(long)]
+    wait: bool,
+    /// One JSON object a line, as the API has it: what was accepted, or with --wait the finished jobs
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  trine submit primes below=1000000 --wait
+  trine submit http url=https://example.com/ --retries 3 --deadline 10s
+  trine submit --workload '{\"type\": \"file\", \"path\": \"notes.txt\", \"op\": \"digest\"}' --executor processes
+  trine submit sleep ms=200 --count 1000 --wait
+  trine submit --file jobs.ndjson --json";
+
+impl Submit {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let client = self.server.client()?;
+        let mut accepted = Vec::new();
+        let sent = match &self.file {
+            Some(path) => send_file(&client, path, &mut accepted).await,
+            None => self.send_copies(&client, &mut accepted).await,
+        };
+        if self.wait && sent.is_ok() {
+            let ids: Vec<String> = parse(&accepted)?.into_iter().map(|job: Accepted| job.id).collect();
+            return self.show_results(&wait::all(&client, &ids).await?);
+        }
+        // What was accepted runs, also if a later batch was refused.
+        self.show_accepted(&accepted)?;
+        sent
+    }
+
+    /// Submits the job of the command line, as often as it says.
+    async fn send_copies(&self, client: &Client, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
+        let submission = self.submission(client).await?;
+        let mut left = self.count as usize;
+        if left == 1 {
+            accepted.push(client.post("/jobs", &submission).await?);
+            return Ok(());
+        }
+        let most = (BATCH_BYTES / submission.to_string().len()).clamp(1, BATCH_JOBS);
+        while left > 0 {
+            let batch = vec![&submission; left.min(most)];
+            left -= batch.len();
+            let page: Page<_> = client.post("/jobs/batch", &batch).await?;
+            accepted.extend(page.items);
+        }
+        Ok(())
+    }
+
+    /// The submission that the command line describes.
+    async fn submission(&self, client: &Client) -> Result<Value, CliError> {
+        let workload = self.workload()?;
+        let bound = match &self.bound {
+            Some(bound) => bound.clone(),
+            None => usual_bound(client, &workload["type"]).await?,
+        };
+        let mut submission = json!({ "bound": bound, "workload": workload });
+        let mut options = Map::new();
+        options.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
+        options.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
+        options.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
+        options.extend(self.retries.map(|retries| ("retry".into(), json!({ "attempts": retries.saturating_add(1) }))));
+        if !self.tags.is_empty() {
+            options.insert("tags".into(), self.tags.iter().cloned().collect());
+        }
+        if let Some(fields) = submission.as_object_mut() {
+            fields.extend(options);
+        }
+        Ok(submission)
+    }
+
+    fn workload(&self) -> Result<Value, CliError> {
+        if let Some(text) = &self.workload {
+            let workload: Value =
+                serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--workload is not JSON: {error}")))?;
+            return if workload["type"].is_string() {
+                Ok(workload)
+            } else {
+                Err(CliError::Usage("--workload takes an object with a `type`, such as {\"type\": \"sleep\", \"ms\": 5}".into()))
+            };
+        }
+        let mut fields: Map<String, Value> = self.parameters.iter().cloned().collect();
+        fields.insert("type".into(), self.kind.as_deref().into());
+        Ok(fields.into())
+    }
+
+    fn show_accepted(&self, accepted: &[Box<RawValue>]) -> Result<(), CliError> {
+        if self.json {
+            return accepted.iter().try_for_each(|job| print::json(job));
+        }
+        if !accepted.is_empty() {
+            print::line(table::accepted(&parse(&accepted[..accepted.len().min(ROWS)])?))?;
+            print_rest(accepted.len());
+        }
+        Ok(())
+    }
+
+    fn show_results(&self, ended: &[Ended]) -> Result<(), CliError> {
+        let failed = ended.iter().filter(|ended| !ended.job.succeeded()).count();
+        if self.json {
+            ended.iter().try_for_each(|ended| print::json(&ended.json))?;
+        } else if let [one] = ended {
+            print::line(table::details(&one.job))?;
+        } else {
+            // Those that people look for come first.
+            let mut jobs: Vec<&Job> = ended.iter().map(|ended| &ended.job).collect();
+            jobs.sort_by_key(|job| job.succeeded());
+            jobs.truncate(ROWS);
+            print::line(table::results(jobs))?;
+            print_rest(ended.len());
+        }
+        if failed == 0 { Ok(()) } else { Err(CliError::Unsuccessful { failed, jobs: ended.len() }) }
+    }
+}
+
+fn print_rest(jobs: usize) {
+    if jobs > ROWS {
+        eprintln!("... and {} more, {jobs} in all", jobs - ROWS);
+    }
+}
+
+fn parse<T: DeserializeOwned>(texts: &[Box<RawValue>]) -> Result<Vec<T>, CliError> {
+    texts.iter().map(|text| serde_json::from_str(text.get()).map_err(|error| CliError::NotTrine(error.to_string()))).collect()
+}
+
+/// The tag that fits a workload, as the server has it.
+async fn usual_bound(client: &Client, kind: &Value) -> Result<String, CliError> {
+    let workloads: Page<Workload> = client.get("/workloads", &()).await?;
+    let known = workloads.items.iter().find(|workload| *kind == workload.kind);
+    known.map(|workload| workload.bound.clone()).ok_or_else(|| {
+        let names: Vec<_> = workloads.items.iter().map(|workload| workload.kind.as_str()).collect();
+        CliError::Usage(format!("the server has no workload {kind}; there are {}", names.join(", ")))
+    })
+}
+
+/// Submits what is on the lines of a file, batch by batch.
+async fn send_file(client: &Client, path: &Path, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
+    let unreadable = |error: io::Error| CliError::Usage(format!("{}: {error}", path.display()));
+    let reader: Box<dyn BufRead> =
+        if path == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(BufReader::new(File::open(path).map_err(unreadable)?)) };
+    let mut batch = Batch::default();
+    for (line, text) in (1..).zip(reader.lines()) {
+        let text = text.map_err(unreadable)?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let submission =
+            serde_json::from_str(&text).map_err(|error| CliError::Usage(format!("{}: line {line}: {error}", path.display())))?;
+        batch.push(line, submission);
+        if batch.is_full() {
+            batch.send(client, accepted).await?;
+        }
+    }
+    batch.send(client, accepted).await
+}
+
+/// Submissions of a file that are sent together.
+#[derive(Default)]
+struct Batch {
+    submissions: Vec<Box<RawValue>>,
+    lines: Vec<usize>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, line: usize, submission: Box<RawValue>) {
+        self.bytes += submission.get().len();
+        self.submissions.push(submission);
+        self.lines.push(line);
+    }
+
+    fn is_full(&self) -> bool {
+        self.submissions.len() >= BATCH_JOBS || self.bytes >= BATCH_BYTES
+    }
+
+    /// Sends what there is, and begins a new batch.
+    async fn send(&mut self, client: &Client, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
+        let Self { submissions, lines, .. } = std::mem::take(self);
+        if submissions.is_empty() {
+            return Ok(());
+        }
+        let page: Page<_> = client.post("/jobs/batch", &submissions).await.map_err(|error| match error {
+            CliError::Refused(problem) => match problem.index().and_then(|index| lines.get(index)) {
+                Some(&line) => CliError::RefusedLine { line, problem },
+                None => CliError::Refused(problem),
+            },
+            other => other,
+        })?;
+        accepted.extend(page.items);
+        Ok(())
+    }
+}

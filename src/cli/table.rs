@@ -1,0 +1,145 @@
+//! Jobs and results as tables for people.
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::HumanBytes;
+use serde_json::Value;
+
+use super::answer::{Accepted, Job};
+use super::human::micros;
+
+/// The most characters of a value in a row of a list.
+const CELL: usize = 60;
+
+/// A column of a list: its name, and whether it holds numbers.
+pub(super) type Column = (&'static str, bool);
+
+/// A table without lines, whose first row has the names of the columns.
+pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(columns.iter().map(|(name, _)| name.to_uppercase()));
+    table.add_rows(rows);
+    for (column, (_, number)) in table.column_iter_mut().zip(columns) {
+        column.set_padding((0, 2));
+        if *number {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+/// What was accepted, one a row.
+pub(super) fn accepted(jobs: &[Accepted]) -> String {
+    let columns = [("id", false), ("state", false), ("executor", false), ("because", false)];
+    let row = |job: &Accepted| vec![job.id.clone(), job.state.clone(), job.route.executor.to_string(), job.route.reason.clone()];
+    table(&columns, jobs.iter().map(row))
+}
+
+/// Jobs wherever they are, one a row.
+pub(super) fn jobs<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
+    let columns =
+        [("id", false), ("state", false), ("workload", false), ("bound", false), ("executor", false), ("attempt", true), ("accepted", false)];
+    let row = |job: &Job| {
+        let Job { id, state, bound, route, attempt, accepted_at, .. } = job;
+        vec![
+            id.clone(),
+            state.clone(),
+            job.kind().to_owned(),
+            bound.to_string(),
+            route.executor.to_string(),
+            attempt.to_string(),
+            accepted_at.clone(),
+        ]
+    };
+    table(&columns, jobs.into_iter().map(row))
+}
+
+/// Finished jobs, one a row.
+pub(super) fn results<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
+    let columns = [
+        ("id", false),
+        ("state", false),
+        ("workload", false),
+        ("bound", false),
+        ("executor", false),
+        ("queue", true),
+        ("wall", true),
+        ("cpu", true),
+        ("observed", false),
+        ("output", false),
+    ];
+    let row = |job: &Job| {
+        let timing = job.timing.as_ref();
+        vec![
+            job.id.clone(),
+            job.state.clone(),
+            job.kind().to_owned(),
+            job.bound.to_string(),
+            job.route.executor.to_string(),
+            or_dash(timing.map(|timing| micros(timing.queue_us))),
+            or_dash(timing.map(|timing| micros(timing.wall_us))),
+            or_dash(timing.and_then(|timing| timing.cpu_us()).map(micros)),
+            or_dash(timing.and_then(|timing| timing.observed.clone())),
+            shortened(&outcome(job)),
+        ]
+    };
+    table(&columns, jobs.into_iter().map(row))
+}
+
+/// All of one job, one field a row.
+pub(super) fn details(job: &Job) -> String {
+    let mut rows = vec![
+        ("id", Some(job.id.clone())),
+        ("state", Some(job.state.clone())),
+        ("bound", Some(job.bound.to_string())),
+        ("workload", Some(job.workload.to_string())),
+        ("executor", Some(format!("{}: {}", job.route.executor, job.route.reason))),
+        ("priority", job.priority.filter(|&priority| priority != 0).map(|priority| priority.to_string())),
+        ("deadline", job.deadline_ms.map(|ms| micros(ms.saturating_mul(1_000)))),
+        ("tags", (!job.tags.is_empty()).then(|| job.tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))),
+        ("attempt", Some(job.attempt.to_string())),
+        ("accepted", Some(job.accepted_at.clone())),
+        ("started", job.started_at.clone()),
+        ("finished", job.finished_at.clone()),
+    ];
+    if let Some(timing) = &job.timing {
+        let switches = timing.ctx_voluntary.zip(timing.ctx_involuntary);
+        rows.extend([
+            ("queue", Some(micros(timing.queue_us))),
+            ("dispatch", Some(micros(timing.dispatch_us))),
+            ("wall", Some(micros(timing.wall_us))),
+            ("cpu", timing.cpu_user_us.zip(timing.cpu_system_us).map(|(user, system)| format!("{} user, {} system", micros(user), micros(system)))),
+            ("cpu share", timing.cpu_share.map(|share| share.to_string())),
+            ("polls", timing.polls.zip(timing.longest_poll_us).map(|(polls, longest)| format!("{polls}, the longest {}", micros(longest)))),
+            ("peak memory", timing.max_rss_bytes.map(|bytes| HumanBytes(bytes).to_string())),
+            ("switches", switches.map(|(voluntary, involuntary)| format!("{voluntary} voluntary, {involuntary} involuntary"))),
+            ("observed", timing.observed.clone()),
+            ("advice", timing.advice.clone()),
+        ]);
+    }
+    if job.ending().is_some() {
+        rows.push((if job.succeeded() { "output" } else { "error" }, Some(outcome(job))));
+    }
+    rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<12} {}", value?))).collect::<Vec<_>>().join("\n")
+}
+
+/// A value that may be absent.
+pub(super) fn or_dash(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "-".to_owned())
+}
+
+fn outcome(job: &Job) -> String {
+    match (&job.error, &job.output) {
+        (Some(failure), _) => failure.to_string(),
+        (None, Some(Value::String(text))) => text.clone(),
+        (None, output) => or_dash(output.as_ref().map(Value::to_string)),
+    }
+}
+
+/// The first line, cut to a width that leaves a row a row.
+fn shortened(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}

@@ -1,0 +1,138 @@
+//! Time: wall-clock timestamps for people, monotonic durations for figures.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment in UTC with a precision of one microsecond; RFC 3339 with six decimals as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// The text is not an RFC 3339 time.
+#[derive(Debug, thiserror::Error)]
+#[error("not an RFC 3339 time, such as 2026-01-31T12:00:00Z")]
+pub struct BadTimestamp;
+
+impl Timestamp {
+    /// The present.
+    pub fn now() -> Self {
+        Self(jiff::Timestamp::now().as_microsecond())
+    }
+
+    /// From microseconds since the Unix epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// This moment, `by` later; the latest possible one if that is out of range.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// Time since `earlier`; zero if the clock was set back in between.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(at) => write!(f, "{at:.6}"),
+            Err(_) => write!(f, "{}us", self.0),
+        }
+    }
+}
+
+impl std::str::FromStr for Timestamp {
+    type Err = BadTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, BadTimestamp> {
+        text.parse::<jiff::Timestamp>().map(|at| Self(at.as_microsecond())).map_err(|_| BadTimestamp)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <std::borrow::Cow<'de, str>>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A moment of the machine's monotonic clock, which is the same in all its processes: nanoseconds since some start.
+///
+/// Unlike [`std::time::Instant`] it can be sent to another process, so that the hop there can be timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Monotonic(u64);
+
+impl Monotonic {
+    /// The present.
+    pub fn now() -> Self {
+        // The clock exists on every system that this program runs on, so the call can't fail.
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+        Self(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Time since `earlier`, zero if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Time since this moment.
+    pub fn elapsed(self) -> Duration {
+        Self::now().since(self)
+    }
+}
+
+/// A wall-clock start with a monotonic one, so that a clock that is set never bends a figure.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Stopwatch {
+    /// For display.
+    pub started_at: Timestamp,
+    /// For durations.
+    pub started: Monotonic,
+}
+
+impl Stopwatch {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self { started_at: Timestamp::now(), started: Monotonic::now() }
+    }
+}
+
+/// A duration in whole microseconds, the unit of every figure.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_six_decimals_and_comes_back() {
+        let at = Timestamp::from_micros(1_700_000_000_000_120);
+        assert_eq!(at.to_string(), "2023-11-14T22:13:20.000120Z");
+        assert_eq!(at.to_string().parse::<Timestamp>().unwrap(), at);
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn a_clock_set_back_gives_zero() {
+        let (early, late) = (Timestamp::from_micros(5), Timestamp::from_micros(9));
+        assert_eq!(late.since(early), Duration::from_micros(4));
+        assert_eq!(early.since(late), Duration::ZERO);
+    }
+}

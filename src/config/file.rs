@@ -1,0 +1,155 @@
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Command;
+use toml::{Table, Value};
+
+use super::Config;
+
+/// The file that is read when none is named.
+const USUAL: &str = "trine.toml";
+
+/// Settings from a TOML file: known names, and values that the settings' own parsers took.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Where it was found.
+    pub(super) path: PathBuf,
+    settings: BTreeMap<String, Vec<String>>,
+}
+
+/// What is wrong with the file. The first field is its path.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It can't be read.
+    #[error("{0}: {1}")]
+    Unreadable(PathBuf, io::Error),
+    /// It is not TOML.
+    #[error("{0}: {1}")]
+    NotToml(PathBuf, toml::de::Error),
+    /// It has a key that is no setting.
+    #[error("{0}: unknown key `{1}`; `trine config` lists the settings")]
+    UnknownKey(PathBuf, String),
+    /// It has the same setting twice, such as `http_allow` and `[http] allow`.
+    #[error("{0}: `{1}` is set twice")]
+    Twice(PathBuf, String),
+    /// A setting has a value that it can't take.
+    #[error("{0}: `{1}`: {2}")]
+    BadValue(PathBuf, String, String),
+}
+
+impl File {
+    /// Reads the file that is named; without a name the usual one, if it exists.
+    pub(super) fn find(named: Option<&Path>) -> Result<Option<Self>, FileError> {
+        let path = named.unwrap_or(Path::new(USUAL));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text).map(Some),
+            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FileError::Unreadable(path.into(), error)),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
+        let table = text.parse::<Table>().map_err(|error| FileError::NotToml(path.into(), error))?;
+        let mut file = Self { path: path.into(), settings: BTreeMap::new() };
+        file.flatten("", table)?;
+        for (key, texts) in &file.settings {
+            file.check(key, texts)?;
+        }
+        Ok(file)
+    }
+
+    /// Makes the file's values the defaults of `command`, which takes all settings.
+    pub(super) fn over_defaults_of(&self, command: Command) -> Command {
+        self.settings
+            .iter()
+            .fold(command, |command, (key, texts)| command.mut_arg(key, |argument| argument.default_values(texts)))
+    }
+
+    /// Whether the file has this setting.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.settings.contains_key(name)
+    }
+
+    /// `[http] allow` and `http_allow` mean the same.
+    fn flatten(&mut self, prefix: &str, table: Table) -> Result<(), FileError> {
+        for (key, value) in table {
+            let key = format!("{prefix}{key}");
+            if let Value::Table(inner) = value {
+                self.flatten(&format!("{key}_"), inner)?;
+                continue;
+            }
+            let texts = match value {
+                Value::Array(values) => values.into_iter().map(text).collect(),
+                value => vec![text(value)],
+            };
+            if self.settings.insert(key.clone(), texts).is_some() {
+                return Err(FileError::Twice(self.path.clone(), key));
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, key: &str, texts: &[String]) -> Result<(), FileError> {
+        let arguments = Config::arguments_alone();
+        let argument = arguments
+            .get_arguments()
+            .find(|argument| argument.get_id() == key)
+            .and_then(|argument| argument.get_long())
+            .ok_or_else(|| FileError::UnknownKey(self.path.clone(), key.into()))?;
+        let flags = texts.iter().map(|text| format!("--{argument}={text}"));
+        arguments.clone().try_get_matches_from(flags).map(drop).map_err(|error| {
+            let reason = error.source().map_or_else(|| "takes one value".to_owned(), ToString::to_string);
+            FileError::BadValue(self.path.clone(), key.into(), format!("{}: {reason}", texts.join(", ")))
+        })
+    }
+}
+
+/// As it would be written behind a flag.
+fn text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn parse(text: &str) -> Result<File, FileError> {
+        File::parse(Path::new("t.toml"), text)
+    }
+
+    #[rstest]
+    #[case("http_allow = ['10.0.0.0/8', '127.0.0.1']\nasync_slots = 7")]
+    #[case("[http]\nallow = ['10.0.0.0/8', '127.0.0.1']\n[async]\nslots = 7")]
+    fn tables_are_flattened(#[case] text: &str) {
+        let file = parse(text).unwrap();
+        assert_eq!(file.settings["http_allow"], ["10.0.0.0/8", "127.0.0.1"]);
+        assert_eq!(file.settings["async_slots"], ["7"]);
+    }
+
+    #[rstest]
+    #[case("lissten = '127.0.0.1:1'", "t.toml: unknown key `lissten`; `trine config` lists the settings")]
+    #[case("[http]\nfoo = 1", "t.toml: unknown key `http_foo`; `trine config` lists the settings")]
+    #[case("listen = 8040", "t.toml: `listen`: 8040: invalid socket address syntax")]
+    #[case("processes = 0", "t.toml: `processes`: 0: 0 is not in 1..18446744073709551615")]
+    #[case("processes = [1, 2]", "t.toml: `processes`: 1, 2: takes one value")]
+    #[case("http_allow = ['here']", "t.toml: `http_allow`: here: invalid IP address syntax")]
+    #[case(
+        "database = 'postgres://x'",
+        "t.toml: `database`: postgres://x: this version keeps jobs in SQLite only: write sqlite:PATH"
+    )]
+    #[case("http_allow = []\n[http]\nallow = []", "t.toml: `http_allow` is set twice")]
+    fn what_is_wrong_is_named(#[case] text: &str, #[case] message: &str) {
+        assert_eq!(parse(text).unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there() {
+        assert!(matches!(File::find(Some(Path::new("/nowhere/trine.toml"))), Err(FileError::Unreadable(..))));
+    }
+}

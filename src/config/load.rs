@@ -1,0 +1,181 @@
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::builder::Resettable;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use serde::Serialize;
+
+use super::file::File;
+use super::{Config, FileError};
+
+/// The argument that names the file; the mark of a command that takes settings.
+const FILE_ARGUMENT: &str = "config_file";
+
+/// Where a setting's value came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "source", content = "from", rename_all = "snake_case")]
+pub enum Source {
+    /// From this flag.
+    Flag(String),
+    /// From this environment variable.
+    Environment(String),
+    /// From this file.
+    File(PathBuf),
+    /// It was set nowhere.
+    Default,
+}
+
+/// Where each setting's value came from, by the setting's name. Empty for a command that takes no settings.
+pub type Sources = BTreeMap<String, Source>;
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The command line or the environment is wrong, or help was asked for.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The file is wrong.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Parses a command line; if its subcommand takes [`super::Settings`], with the environment and the file below the flags.
+pub fn load<C: CommandFactory + FromArgMatches>(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<(C, Sources), LoadError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let (mut matches, sources) = layer(C::command(), &arguments)?;
+    Ok((C::from_arg_matches_mut(&mut matches)?, sources))
+}
+
+/// Parses twice: first to find the file, then with what it says in the place of the defaults, so that each value takes the same path
+/// through the same parser wherever it was written.
+fn layer(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Sources), LoadError> {
+    let command = command.mut_subcommands(without_empty_variables);
+    let matches = command.clone().try_get_matches_from(arguments)?;
+    let Some((name, chosen)) = matches.subcommand() else { return Ok((matches, Sources::new())) };
+    let Ok(named) = chosen.try_get_one::<PathBuf>(FILE_ARGUMENT) else { return Ok((matches, Sources::new())) };
+    let file = File::find(named.map(PathBuf::as_path))?;
+    let matches = match &file {
+        Some(file) => {
+            let command = command.mut_subcommand(name, |chosen| file.over_defaults_of(chosen));
+            command.try_get_matches_from(arguments)?
+        }
+        None => matches,
+    };
+    let sources = matches.subcommand().map_or_else(Sources::new, |(_, chosen)| sources(chosen, file.as_ref()));
+    Ok((matches, sources))
+}
+
+/// `TRINE_X=` is what tools write that can't leave a variable out; it means that it is not set.
+fn without_empty_variables(command: Command) -> Command {
+    command.mut_args(|argument| {
+        let empty = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+        if empty { argument.env(Resettable::Reset) } else { argument }
+    })
+}
+
+fn sources(matches: &ArgMatches, file: Option<&File>) -> Sources {
+    let source = |argument: &clap::Arg| {
+        let name = argument.get_id().as_str();
+        match (matches.value_source(name), file) {
+            (Some(ValueSource::CommandLine), _) => Source::Flag(format!("--{}", argument.get_long().unwrap_or(name))),
+            (Some(ValueSource::EnvVariable), _) => {
+                let variable = argument.get_env().map_or_else(String::new, |variable| variable.to_string_lossy().into_owned());
+                Source::Environment(variable)
+            }
+            (_, Some(file)) if file.has(name) => Source::File(file.path.clone()),
+            _ => Source::Default,
+        }
+    };
+    Config::arguments().get_arguments().map(|argument| (argument.get_id().to_string(), source(argument))).collect()
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Environment(variable) => write!(f, "environment {variable}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[derive(clap::Parser)]
+    enum Cli {
+        Serve(Settings),
+        Other,
+    }
+
+    /// Every test has a variable of the environment that cargo sets, so that it need not change its own.
+    fn command() -> Command {
+        Cli::command().mut_subcommand("serve", |serve| serve.mut_arg("log", |log| log.env("CARGO_PKG_NAME")))
+    }
+
+    fn load(text: Option<&str>, flags: &[&str]) -> Result<(Config, Sources), LoadError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, text.unwrap_or_default()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let arguments: Vec<OsString> = ["trine", "serve", "--config", path].iter().chain(flags).map(OsString::from).collect();
+        let (matches, sources) = layer(command(), &arguments)?;
+        match Cli::from_arg_matches(&matches)? {
+            Cli::Serve(settings) => Ok((settings.config, sources)),
+            Cli::Other => unreachable!("the command line says serve"),
+        }
+    }
+
+    fn kind(source: &Source) -> &'static str {
+        match source {
+            Source::Flag(_) => "flag",
+            Source::Environment(_) => "environment",
+            Source::File(_) => "file",
+            Source::Default => "default",
+        }
+    }
+
+    #[test]
+    fn the_file_wins_over_defaults() {
+        let (config, sources) = load(Some("grace_ms = 7\n[http]\nallow = ['10.0.0.0/8', '::1']\n"), &[]).unwrap();
+        assert_eq!((config.grace.as_millis(), config.stop_grace.as_millis()), (7, 2_000));
+        assert_eq!(config.http_allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
+        assert_eq!(["grace_ms", "http_allow", "stop_grace_ms"].map(|name| kind(&sources[name])), ["file", "file", "default"]);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_a_flag_over_both() {
+        let (config, sources) = load(Some("log = 'warn'"), &[]).unwrap();
+        assert_eq!((config.log.as_str(), kind(&sources["log"])), ("trine", "environment"));
+        let (config, sources) = load(Some("log = 'warn'"), &["--log", "debug"]).unwrap();
+        assert_eq!((config.log.as_str(), kind(&sources["log"])), ("debug", "flag"));
+        assert_eq!(sources["log"], Source::Flag("--log".into()));
+    }
+
+    #[test]
+    fn a_flag_replaces_the_whole_list_of_the_file() {
+        let (config, _) = load(Some("http_allow = ['10.0.0.0/8']"), &["--http-allow", "127.0.0.1, ::1"]).unwrap();
+        assert_eq!(config.http_allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1/32", "::1/128"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_an_error() {
+        assert!(
+            matches!(load(Some("nonsense = 1"), &[]), Err(LoadError::File(FileError::UnknownKey(_, key))) if key == "nonsense")
+        );
+        assert!(matches!(load(None, &["--processes", "none"]), Err(LoadError::Usage(_))));
+    }
+
+    #[test]
+    fn a_command_without_settings_reads_no_file() {
+        let arguments = ["trine", "other"].map(OsString::from);
+        assert_eq!(layer(command(), &arguments).unwrap().1, Sources::new());
+    }
+}

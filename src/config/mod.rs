@@ -1,0 +1,214 @@
+//! Settings: read once at the start, then passed down.
+//!
+//! Each setting is declared once, as a field of [`Config`], with its flag, its environment variable, its default and its help. A flag
+//! wins over the environment, the environment over the file, the file over the default.
+
+mod database;
+mod file;
+mod load;
+
+pub use database::{BadDatabase, Database};
+pub use file::FileError;
+pub use load::{LoadError, Source, Sources, load};
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{RangedU64ValueParser, Resettable, TypedValueParser};
+use clap::{Args, Command, FromArgMatches, ValueEnum};
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+/// The flags of a command that runs the service: every setting, and the file that holds some of them.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// TOML file with settings, such as `async_slots = 100` or `[http] allow = ["10.0.0.0/8"]`. Without this flag, trine.toml in the
+    /// working folder if it exists.
+    #[arg(long = "config", env = "TRINE_CONFIG", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// The settings in force.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// The settings in force.
+#[derive(Args, Clone, Debug, Serialize)]
+#[command(next_help_heading = "Settings")]
+pub struct Config {
+    /// Address and port of the API; port 0 takes a free one
+    #[arg(long, env = "TRINE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8040")]
+    pub listen: SocketAddr,
+    /// Folder of everything that is kept
+    #[arg(long, env = "TRINE_DATA_DIR", value_name = "FOLDER", default_value = "./trine-data")]
+    pub data_dir: PathBuf,
+    /// Database, as sqlite:PATH [default: sqlite:DATA_DIR/trine.db]
+    #[arg(long, env = "TRINE_DATABASE", value_name = "URL")]
+    pub database: Option<Database>,
+    /// Folder that `file` and `image` work in [default: DATA_DIR/workspace]
+    #[arg(long, env = "TRINE_WORKSPACE", value_name = "FOLDER")]
+    pub workspace: Option<PathBuf>,
+    /// Networks that `http` may reach besides public ones, such as 127.0.0.1 or 10.0.0.0/8; separated by commas
+    #[arg(long, env = "TRINE_HTTP_ALLOW", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
+    pub http_allow: Vec<IpNet>,
+    /// Longest body that `http` reads, in bytes
+    #[arg(long, env = "TRINE_HTTP_MAX_BYTES", value_name = "BYTES", default_value_t = 8 << 20)]
+    pub http_max_bytes: u64,
+    /// Jobs that run at once on the `async` executor
+    #[arg(long, env = "TRINE_ASYNC_SLOTS", value_name = "N", default_value_t = 16_384, value_parser = at_least_one::<usize>())]
+    pub async_slots: usize,
+    /// Threads of the event loop of the `async` executor
+    #[arg(long, env = "TRINE_ASYNC_THREADS", value_name = "N", default_value_t = 1, value_parser = at_least_one::<usize>())]
+    pub async_threads: usize,
+    /// Threads that run jobs tagged `io`
+    #[arg(long, env = "TRINE_THREADS_IO", value_name = "N", default_value_t = 256, value_parser = at_least_one::<usize>())]
+    pub threads_io: usize,
+    /// Threads that run jobs tagged `cpu`
+    #[arg(long, env = "TRINE_THREADS_CPU", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>())]
+    pub threads_cpu: usize,
+    /// Worker processes
+    #[arg(long, env = "TRINE_PROCESSES", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>())]
+    pub processes: usize,
+    /// Jobs after which a worker process is replaced by a fresh one
+    #[arg(long, env = "TRINE_WORKER_MAX_JOBS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>())]
+    pub worker_max_jobs: u64,
+    /// How often whatever runs a job may die under it before the job ends as `lost`
+    #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>())]
+    pub max_losses: u32,
+    /// How long running jobs may take to end after SIGTERM, in milliseconds
+    #[arg(id = "grace_ms", long = "grace-ms", env = "TRINE_GRACE_MS", value_name = "MS", default_value = "25000", value_parser = millis(0))]
+    #[serde(rename = "grace_ms", serialize_with = "as_millis")]
+    pub grace: Duration,
+    /// How long a stopped attempt may take to end before it is killed or left behind, in milliseconds
+    #[arg(id = "stop_grace_ms", long = "stop-grace-ms", env = "TRINE_STOP_GRACE_MS", value_name = "MS", default_value = "2000", value_parser = millis(0))]
+    #[serde(rename = "stop_grace_ms", serialize_with = "as_millis")]
+    pub stop_grace: Duration,
+    /// How long a client may take to send a request's headers, in milliseconds
+    #[arg(id = "header_timeout_ms", long = "header-timeout-ms", env = "TRINE_HEADER_TIMEOUT_MS", value_name = "MS", default_value = "10000", value_parser = millis(1))]
+    #[serde(rename = "header_timeout_ms", serialize_with = "as_millis")]
+    pub header_timeout: Duration,
+    /// How long a client may take to send a request's body, in milliseconds
+    #[arg(id = "body_timeout_ms", long = "body-timeout-ms", env = "TRINE_BODY_TIMEOUT_MS", value_name = "MS", default_value = "30000", value_parser = millis(1))]
+    #[serde(rename = "body_timeout_ms", serialize_with = "as_millis")]
+    pub body_timeout: Duration,
+    /// Connections that may be open at once
+    #[arg(long, env = "TRINE_MAX_CONNECTIONS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<usize>())]
+    pub max_connections: usize,
+    /// Longest body of a request, in bytes
+    #[arg(long, env = "TRINE_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 32 << 20, value_parser = at_least_one::<usize>())]
+    pub max_body_bytes: usize,
+    /// What is logged: a level, or levels by module such as info,trine::dispatch=debug
+    #[arg(long, env = "TRINE_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    pub log: String,
+    /// How a log line is written
+    #[arg(long, env = "TRINE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Where jobs are kept.
+    pub fn database(&self) -> Database {
+        self.database.clone().unwrap_or_else(|| Database::Sqlite(self.data_dir.join("trine.db")))
+    }
+
+    /// The folder that `file` and `image` work in.
+    pub fn workspace(&self) -> PathBuf {
+        self.workspace.clone().unwrap_or_else(|| self.data_dir.join("workspace"))
+    }
+
+    /// The names of all settings, as the file has them, in the order of their declaration.
+    pub fn names() -> Vec<String> {
+        Self::arguments().get_arguments().map(|argument| argument.get_id().to_string()).collect()
+    }
+
+    /// The settings as the flags of a command that takes nothing else.
+    fn arguments() -> Command {
+        Self::augment_args(Command::new("trine").no_binary_name(true))
+    }
+
+    /// The same, deaf to the environment.
+    fn arguments_alone() -> Command {
+        Self::arguments().mut_args(|argument| argument.env(Resettable::Reset))
+    }
+}
+
+impl Default for Config {
+    /// The defaults alone: no flag, no environment, no file.
+    #[expect(clippy::expect_used, reason = "no argument is required and each default is valid; a test runs this")]
+    fn default() -> Self {
+        let none: [&str; 0] = [];
+        Self::arguments_alone()
+            .try_get_matches_from(none)
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .expect("each setting has a default or needs none")
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn at_least_one<T: TryFrom<u64>>() -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+fn millis(least: u64) -> impl TypedValueParser<Value = Duration> {
+    RangedU64ValueParser::<u64>::new().range(least..).map(Duration::from_millis)
+}
+
+fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+}
+
+/// A network, or an address as the network of just that address.
+fn network(text: &str) -> Result<IpNet, ipnet::AddrParseError> {
+    let text = text.trim();
+    text.parse().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error))
+}
+
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    tracing_subscriber::EnvFilter::builder().parse(text).map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_follow_the_data_folder() {
+        let config = Config { data_dir: "/srv/trine".into(), ..Config::default() };
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8040");
+        assert_eq!(config.database(), Database::Sqlite("/srv/trine/trine.db".into()));
+        assert_eq!(config.workspace(), PathBuf::from("/srv/trine/workspace"));
+        assert_eq!((config.async_slots, config.max_body_bytes), (16_384, 33_554_432));
+        assert_eq!(config.processes, cores());
+    }
+
+    #[test]
+    fn an_address_is_a_network_of_one() {
+        assert_eq!(network(" 127.0.0.1 ").unwrap().to_string(), "127.0.0.1/32");
+        assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
+        assert!(network("example.com").is_err());
+    }
+
+    /// The rule by which people find a setting's three forms.
+    #[test]
+    fn each_setting_has_a_flag_and_a_variable_of_its_name() {
+        for argument in Config::arguments().get_arguments() {
+            let name = argument.get_id().as_str();
+            assert_eq!(argument.get_long().unwrap(), name.replace('_', "-"));
+            assert_eq!(argument.get_env().unwrap(), format!("TRINE_{}", name.to_uppercase()).as_str());
+            assert!(argument.get_help().is_some(), "{name} has no help");
+        }
+    }
+}

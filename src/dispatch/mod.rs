@@ -1,0 +1,236 @@
+//! Who runs next, and where: from an accepted submission to a recorded result.
+
+pub mod router;
+mod running;
+mod serve_queue;
+mod settle;
+mod waiters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::router::{Facts, route};
+use self::running::Running;
+use self::waiters::Waiters;
+use crate::clock::Timestamp;
+use crate::executor::Executors;
+use crate::executor::processes::WorkerStatus;
+use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
+use crate::store::{Cancellation, Depth, Requeue, Store, StoreError};
+use crate::workload::{Invalid, Registry, StopReason};
+
+/// Takes submissions, runs them, records their results. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    executors: Executors,
+    max_losses: u32,
+    running: Running,
+    waiters: Waiters,
+    /// The loops that claim.
+    loops: TaskTracker,
+    /// The attempts that run.
+    attempts: TaskTracker,
+    /// Set when nothing new is to be accepted or claimed.
+    draining: CancellationToken,
+}
+
+/// Why a batch of submissions was not accepted. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The submission with this index is wrong; the pointer is relative to that submission.
+    #[error("submission {index}: {invalid}")]
+    Invalid {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// What is wrong.
+        invalid: Invalid,
+    },
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the server can't take work.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// It is going down.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The store can't write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Worker processes die as soon as they start.
+    #[error("worker processes die as soon as they start: {0}")]
+    Workers(String),
+}
+
+/// One queue as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueStatus {
+    /// Which.
+    pub queue: Queue,
+    /// How many jobs run at once at the most.
+    pub slots: usize,
+    /// How many wait and run.
+    pub depth: Depth,
+}
+
+impl Dispatcher {
+    /// Begins to serve all queues. Must be called on a tokio runtime.
+    ///
+    /// `max_losses`: a job whose runner died this often under it is not run again.
+    pub fn start(store: Arc<dyn Store>, registry: Arc<Registry>, executors: Executors, max_losses: u32) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            registry,
+            executors,
+            max_losses,
+            running: Running::default(),
+            waiters: Waiters::default(),
+            loops: TaskTracker::new(),
+            attempts: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        });
+        for queue in Queue::ALL {
+            shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue));
+        }
+        Self { shared }
+    }
+
+    /// Validates, routes and makes durable: all of them, or none.
+    pub async fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<Job>, SubmitError> {
+        let jobs = self.prepare(submissions)?;
+        self.shared.store.accept(jobs.clone()).await?;
+        Ok(jobs.into_iter().map(NewJob::into_job).collect())
+    }
+
+    /// [`Dispatcher::submit`] of one job, then [`Dispatcher::wait`] for it, without a gap in between in which its end could be missed.
+    pub async fn submit_and_wait(&self, submission: Submission, limit: Duration) -> Result<Job, SubmitError> {
+        let jobs = self.prepare(vec![submission])?;
+        let Some(job) = jobs.first().cloned() else { return Err(SubmitError::Store(StoreError::Closed)) };
+        let waiter = self.shared.waiters.watch(job.id);
+        self.shared.store.accept(jobs).await?;
+        waiter.ended(limit).await;
+        let seen = self.shared.store.job(job.id).await?;
+        Ok(seen.unwrap_or_else(|| job.into_job()))
+    }
+
+    /// Waits until the job has ended, at most `limit`; then the job as it is. `None` if there is no such job.
+    pub async fn wait(&self, id: JobId, limit: Duration) -> Result<Option<Job>, StoreError> {
+        let waiter = self.shared.waiters.watch(id);
+        match self.shared.store.job(id).await? {
+            Some(Job { state: State::Scheduled { .. } | State::Queued | State::Running { .. }, .. }) if !limit.is_zero() => {
+                waiter.ended(limit).await;
+                self.shared.store.job(id).await
+            }
+            job => Ok(job),
+        }
+    }
+
+    /// Cancels a job; tells its attempt to stop if one runs.
+    pub async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+        let cancellation = self.shared.store.cancel(id).await?;
+        match cancellation {
+            Cancellation::Cancelled => self.shared.waiters.ended(id),
+            Cancellation::Stopping => {
+                self.shared.running.stop(id, StopReason::Cancelled);
+                // If the attempt was settled just before, nobody will take that note away any more.
+                let job = self.shared.store.job(id).await?;
+                if !job.is_some_and(|job| matches!(job.state, State::Running { .. })) {
+                    self.shared.running.end(id);
+                }
+            }
+            Cancellation::Finished(_) | Cancellation::Unknown => {}
+        }
+        Ok(cancellation)
+    }
+
+    /// Runs a finished job again.
+    pub async fn retry(&self, id: JobId) -> Result<Requeue, StoreError> {
+        self.shared.store.requeue(id).await
+    }
+
+    /// The queues as they are now, in the order of [`Queue::ALL`].
+    pub fn queues(&self) -> Vec<QueueStatus> {
+        let status =
+            |queue| QueueStatus { queue, slots: self.shared.executors.slots(queue), depth: self.shared.store.depth(queue) };
+        Queue::ALL.into_iter().map(status).collect()
+    }
+
+    /// The worker processes as they are now.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        self.shared.executors.pool().workers()
+    }
+
+    /// How late a timer fired on the event loop of the `async` executor, in microseconds: the latest of the last second.
+    pub fn loop_lag_us(&self) -> u64 {
+        self.shared.executors.loop_lag_us()
+    }
+
+    /// Whether it can take work.
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        if self.shared.draining.is_cancelled() {
+            return Err(NotReady::Draining);
+        }
+        self.shared.executors.pool().trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
+        Ok(self.shared.store.check().await?)
+    }
+
+    /// Takes nothing new from here on: submissions are refused, and nothing more is claimed.
+    pub fn drain(&self) {
+        self.shared.draining.cancel();
+    }
+
+    /// Drains; waits at most `grace` for what runs, then stops it and hands it back to the queue.
+    pub async fn shut_down(&self, grace: Duration) {
+        self.drain();
+        self.shared.loops.close();
+        self.shared.loops.wait().await;
+        self.shared.attempts.close();
+        if tokio::time::timeout(grace, self.shared.attempts.wait()).await.is_err() {
+            tracing::info!(attempts = self.shared.running.count(), "the grace period is over; what still runs is handed back");
+            self.shared.running.stop_all(StopReason::Shutdown);
+            self.shared.attempts.wait().await;
+        }
+        self.shared.executors.pool().close();
+    }
+
+    /// What can be read of the store.
+    pub fn store(&self) -> &dyn Store {
+        &*self.shared.store
+    }
+
+    /// What can be run.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// Validates and routes.
+    fn prepare(&self, submissions: Vec<Submission>) -> Result<Vec<NewJob>, SubmitError> {
+        if self.shared.draining.is_cancelled() {
+            return Err(SubmitError::Draining);
+        }
+        let accepted_at = Timestamp::now();
+        let prepare = |(index, submission): (usize, Submission)| {
+            let registry = &self.shared.registry;
+            let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
+            registry.prepare(&submission.workload).map_err(invalid)?;
+            let form = registry.get(&submission.workload.kind).map_or(crate::job::Form::Blocking, |workload| workload.form);
+            let route = route(Facts { bound: submission.bound, choice: submission.executor, form });
+            Ok(NewJob { id: JobId::new(), submission, route, accepted_at })
+        };
+        submissions.into_iter().enumerate().map(prepare).collect()
+    }
+}

@@ -1,0 +1,87 @@
+//! Which executor runs a job: a pure function of what the client said and what the workload is.
+
+use crate::executor::{Capabilities, capabilities};
+use crate::job::{Bound, Choice, Executor, Form, Route, Rule};
+
+/// What a decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The client's tag.
+    pub bound: Bound,
+    /// The executor that the client insists on, if any.
+    pub choice: Choice,
+    /// How the workload is written.
+    pub form: Form,
+}
+
+/// An executor that was looked at, and what spoke for or against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Considered {
+    /// Which.
+    pub executor: Executor,
+    /// What speaks for or against it.
+    pub because: &'static str,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+/// The route, by the first rule that applies.
+///
+/// The rules are those of the guide: waits belong on an event loop if they are written for one and on threads otherwise;
+/// computing belongs on threads where no global lock keeps them from running at once.
+pub const fn route(facts: Facts) -> Route {
+    let (executor, rule) = match (facts.choice.insisted(), facts.bound, facts.form) {
+        (Some(executor), ..) => (executor, Rule::Insisted),
+        (None, Bound::Io, Form::Async) => (Executor::Async, Rule::IoAsync),
+        (None, Bound::Io, Form::Blocking) => (Executor::Threads, Rule::IoBlocking),
+        (None, Bound::Cpu, _) => (Executor::Threads, Rule::CpuThreads),
+    };
+    Route { executor, queue: executor.queue(facts.bound), rule }
+}
+
+/// Every executor, with what speaks for or against running such a job on it.
+pub fn considered(bound: Bound, form: Form) -> [Considered; 3] {
+    Executor::ALL.map(|executor| Considered {
+        executor,
+        capabilities: capabilities(executor),
+        because: match (executor, bound, form) {
+            (Executor::Async, Bound::Io, Form::Async) => "one thread holds thousands of such waits",
+            (Executor::Async, Bound::Io, Form::Blocking) => {
+                "a blocking wait would hold the event loop, and every other job on it"
+            }
+            (Executor::Async, Bound::Cpu, _) => "computing would hold the event loop, and every other job on it",
+            (Executor::Threads, Bound::Io, Form::Async) => "works, at the price of a thread for each wait",
+            (Executor::Threads, Bound::Io, Form::Blocking) => "threads wait side by side",
+            (Executor::Threads, Bound::Cpu, _) => "native code computes on all cores at once, with the smallest hand-over",
+            (Executor::Processes, Bound::Io, _) => "works, but a whole process waits for each job",
+            (Executor::Processes, Bound::Cpu, _) => {
+                "computes on all cores and can be killed and limited, but pays for serialising and the process hop"
+            }
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Bound::Io, Choice::Auto, Form::Async, Executor::Async, Rule::IoAsync)]
+    #[case(Bound::Io, Choice::Auto, Form::Blocking, Executor::Threads, Rule::IoBlocking)]
+    #[case(Bound::Cpu, Choice::Auto, Form::Async, Executor::Threads, Rule::CpuThreads)]
+    #[case(Bound::Cpu, Choice::Auto, Form::Blocking, Executor::Threads, Rule::CpuThreads)]
+    #[case(Bound::Cpu, Choice::Async, Form::Blocking, Executor::Async, Rule::Insisted)]
+    #[case(Bound::Io, Choice::Threads, Form::Async, Executor::Threads, Rule::Insisted)]
+    #[case(Bound::Io, Choice::Processes, Form::Async, Executor::Processes, Rule::Insisted)]
+    fn the_first_rule_that_applies_decides(
+        #[case] bound: Bound,
+        #[case] choice: Choice,
+        #[case] form: Form,
+        #[case] executor: Executor,
+        #[case] rule: Rule,
+    ) {
+        let route = route(Facts { bound, choice, form });
+        assert_eq!((route.executor, route.rule, route.queue), (executor, rule, executor.queue(bound)));
+    }
+}

@@ -1,0 +1,103 @@
+//! The loop that serves one queue: a slot first, then a claim, then the work.
+//!
+//! Because a slot is there before a job is claimed, no job is ever `running` while it waits; and because each queue has a loop of
+//! its own, one that is full holds up no other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tower::{Service, ServiceExt};
+use tracing::{Instrument as _, info_span};
+
+use super::Shared;
+use super::settle::settlement;
+use crate::clock::{Monotonic, Timestamp};
+use crate::executor::{Attempt, Measured, Slot, Stack};
+use crate::job::Queue;
+use crate::store::{Claimed, Settled, Settlement, StoreError};
+use crate::workload::Stop;
+
+/// The waits between two tries to reach a store that can't write.
+const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Serves a queue until the dispatcher drains.
+pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
+    let stack = shared.executors.stack(queue);
+    let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
+    loop {
+        // The semaphore is never closed.
+        let Ok(mut free) = Arc::clone(&slots).acquire_owned().await else { return };
+        let further = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
+        if let Ok(more) = Arc::clone(&slots).try_acquire_many_owned(further) {
+            free.merge(more);
+        }
+        let claimed = tokio::select! {
+            claimed = shared.store.claim(queue, free.num_permits()) => claimed,
+            () = shared.draining.cancelled() => return,
+        };
+        match claimed {
+            Ok(claimed) => {
+                for claimed in claimed {
+                    // The store claims no more than it was asked for.
+                    let slot = Slot(free.split(1));
+                    let stop = shared.running.begin(claimed.lease.id);
+                    let span = info_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
+                    shared.attempts.spawn(run(Arc::clone(&shared), stack.clone(), claimed, stop, slot).instrument(span));
+                }
+            }
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::error!(%error, %queue, "can't claim jobs");
+                tokio::time::sleep(STORE_RETRY.1).await;
+            }
+        }
+    }
+}
+
+/// Runs one attempt and records what became of it.
+async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: Stop, slot: Slot) {
+    let id = claimed.lease.id;
+    let attempt = Attempt {
+        // Only the executor needs it from here on.
+        workload: std::mem::take(&mut claimed.workload),
+        deadline: claimed.deadline,
+        queued_for: claimed.queued_for,
+        claimed: Monotonic::now(),
+        stop,
+        slot,
+    };
+    let measured: Measured = match stack.ready().await {
+        Ok(ready) => match ready.call(attempt).await {
+            Ok(measured) => measured,
+            Err(never) => match never {},
+        },
+        Err(never) => match never {},
+    };
+    let settlement = settlement(&claimed, measured, shared.max_losses, Timestamp::now());
+    let finished = matches!(settlement, Settlement::Finish(_));
+    match record(&shared, &claimed, settlement).await {
+        Ok(Settled::Recorded) => {}
+        Ok(Settled::Stale) => tracing::warn!("the lease was no longer valid; what this attempt did is discarded"),
+        Err(error) => tracing::error!(%error, "what this attempt did could not be recorded; it will run again"),
+    }
+    shared.running.end(id);
+    if finished {
+        shared.waiters.ended(id);
+    }
+}
+
+/// Records a settlement, however long the store can't write. A result is never given up while there is a store.
+async fn record(shared: &Shared, claimed: &Claimed, settlement: Settlement) -> Result<Settled, StoreError> {
+    let mut wait = STORE_RETRY.0;
+    loop {
+        match shared.store.settle(claimed.lease, settlement.clone()).await {
+            Err(StoreError::Unavailable(reason)) => {
+                tracing::warn!(reason, "the store can't write; the result is kept until it can");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(STORE_RETRY.1);
+            }
+            settled => return settled,
+        }
+    }
+}

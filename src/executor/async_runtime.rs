@@ -1,0 +1,134 @@
+//! `async`: many waits on few threads. Work that holds its thread holds up all the others, and the figures show it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tower::Service;
+
+use super::attempt::{Attempt, Ran, Reading, panicked};
+use crate::clock::{Monotonic, micros};
+use crate::job::{Failure, FailureKind, Outcome};
+use crate::measure::Metered;
+use crate::workload::Registry;
+
+/// How often the event loop is asked how late it is.
+const LAG_INTERVAL: Duration = Duration::from_millis(100);
+/// Over how many of these the latest is kept.
+const LAG_WINDOW: usize = 10;
+
+/// A tokio runtime of its own, so that a job that holds it delays other jobs and never the API.
+pub struct AsyncRuntime {
+    runtime: Option<Runtime>,
+    lag_us: Arc<AtomicU64>,
+}
+
+impl AsyncRuntime {
+    /// Starts the runtime with this many event-loop threads, and up to `blocking` threads for work that blocks.
+    pub fn start(threads: usize, blocking: usize) -> std::io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(blocking)
+            .thread_name("trine-async")
+            .enable_all()
+            .build()?;
+        let lag_us = Arc::new(AtomicU64::new(0));
+        runtime.spawn(watch_lag(Arc::clone(&lag_us)));
+        Ok(Self { runtime: Some(runtime), lag_us })
+    }
+
+    /// Where to spawn.
+    pub fn handle(&self) -> &Handle {
+        // Taken only by `drop`.
+        self.runtime.as_ref().map_or_else(|| unreachable!("the runtime is there until it is dropped"), Runtime::handle)
+    }
+
+    /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
+    pub fn lag_us(&self) -> u64 {
+        self.lag_us.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for AsyncRuntime {
+    fn drop(&mut self) {
+        // Jobs that hold their thread must not hold up the end of the program.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn watch_lag(lag_us: Arc<AtomicU64>) {
+    let mut window = [0; LAG_WINDOW];
+    for at in (0..LAG_WINDOW).cycle() {
+        let asleep = Monotonic::now();
+        tokio::time::sleep(LAG_INTERVAL).await;
+        window[at] = micros(asleep.elapsed().saturating_sub(LAG_INTERVAL));
+        lag_us.store(window.into_iter().max().unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Runs each attempt as a task on the runtime.
+#[derive(Clone)]
+pub struct AsyncExecutor {
+    handle: Handle,
+    registry: Arc<Registry>,
+}
+
+impl AsyncExecutor {
+    /// Runs the workloads of `registry` on `runtime`.
+    pub fn new(runtime: &AsyncRuntime, registry: Arc<Registry>) -> Self {
+        Self { handle: runtime.handle().clone(), registry }
+    }
+}
+
+impl Service<Attempt> for AsyncExecutor {
+    type Response = Ran;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        let task = self.handle.spawn(run(attempt, Arc::clone(&self.registry)));
+        Box::pin(async move {
+            Ok(task.await.unwrap_or_else(|_| Ran::failed(Failure::new(FailureKind::Lost, "the event loop was shut down"))))
+        })
+    }
+}
+
+async fn run(attempt: Attempt, registry: Arc<Registry>) -> Ran {
+    let Attempt { workload, stop, slot, .. } = attempt;
+    let work = match registry.work(&workload, stop.clone()) {
+        Ok(work) => work,
+        Err(failure) => return Ran::failed(failure),
+    };
+    drop(workload);
+    let mut metered = Metered::new(work.into_future());
+    let outcome = tokio::select! {
+        biased;
+        ended = &mut metered => match ended {
+            Ok(result) => Outcome::from(result),
+            Err(panic) => Outcome::Error(panicked(&*panic)),
+        },
+        _ = stop.stopped() => Outcome::Error(Failure::error("stopped")),
+    };
+    let meter = metered.meter();
+    // What the work holds on to goes before its slot does.
+    drop(metered);
+    drop(slot);
+    let reading = Reading {
+        began: meter.began,
+        wall: meter.began.map(|began| began.started.elapsed()),
+        usage: Some(meter.usage),
+        polls: Some((meter.polls, meter.longest_poll)),
+        max_rss_bytes: None,
+    };
+    Ran { outcome, reading }
+}

@@ -1,0 +1,77 @@
+//! What goes into an executor and what comes out.
+
+use std::any::Any;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::clock::{Monotonic, Stopwatch};
+use crate::job::{Failure, FailureKind, Outcome, Spec};
+use crate::measure::Usage;
+use crate::workload::Stop;
+
+/// One try at running a job.
+#[derive(Debug)]
+pub struct Attempt {
+    /// What to run.
+    pub workload: Spec,
+    /// The longest that it may run.
+    pub deadline: Option<Duration>,
+    /// How long it was waiting before it was claimed.
+    pub queued_for: Duration,
+    /// When it was claimed.
+    pub claimed: Monotonic,
+    /// Tells it to end early.
+    pub stop: Stop,
+    /// The slot that it takes up. It travels to where the work is done, and is free again when the work is really over - not when
+    /// somebody has stopped waiting for it.
+    pub slot: Slot,
+}
+
+/// One place on an executor, free again when it is dropped.
+#[derive(Debug)]
+pub struct Slot(
+    /// `None` where slots are not counted.
+    pub Option<OwnedSemaphorePermit>,
+);
+
+/// What an executor says of an attempt that has ended: how, and what was measured where it ran.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was measured.
+    pub reading: Reading,
+}
+
+/// What was measured of an attempt, where it ran. What could not be measured is absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// When the work began; absent if it never did.
+    pub began: Option<Stopwatch>,
+    /// How long the work took.
+    pub wall: Option<Duration>,
+    /// What it used.
+    pub usage: Option<Usage>,
+    /// How often it was polled, and the longest that a poll took.
+    pub polls: Option<(u64, Duration)>,
+    /// Peak resident memory in bytes.
+    pub max_rss_bytes: Option<u64>,
+}
+
+impl Ran {
+    /// An attempt that failed without anything measured.
+    pub fn failed(failure: Failure) -> Self {
+        Self { outcome: Outcome::Error(failure), reading: Reading::default() }
+    }
+}
+
+/// The failure that a panic is.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into());
+    Failure::new(FailureKind::Panic, message)
+}

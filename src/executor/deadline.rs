@@ -1,0 +1,77 @@
+//! Ends attempts that run too long, or that somebody told to stop, whether or not they listen.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tower::{Layer, Service};
+
+use super::attempt::{Attempt, Ran};
+use crate::job::{Failure, FailureKind};
+use crate::workload::StopReason;
+
+/// Tells an attempt to stop when its deadline has passed, and waits at most `grace` longer for one that was told to stop.
+///
+/// What does not stop is left behind: its job is settled, but its slot stays taken until it is really over.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadlineLayer {
+    grace: Duration,
+}
+
+impl DeadlineLayer {
+    /// Leaves attempts behind that have not stopped after `grace`.
+    pub const fn new(grace: Duration) -> Self {
+        Self { grace }
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline { inner, grace: self.grace }
+    }
+}
+
+/// See [`DeadlineLayer`].
+#[derive(Clone, Debug)]
+pub struct Deadline<S> {
+    inner: S,
+    grace: Duration,
+}
+
+impl<S> Service<Attempt> for Deadline<S>
+where
+    S: Service<Attempt, Response = Ran, Error = Infallible>,
+    S::Future: Send + Unpin + 'static,
+{
+    type Response = Ran;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        let (stop, deadline, grace) = (attempt.stop.clone(), attempt.deadline, self.grace);
+        let mut running = self.inner.call(attempt);
+        Box::pin(async move {
+            let expired = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                ran = &mut running => return ran,
+                _ = stop.stopped() => {}
+                () = expired => stop.stop(StopReason::Deadline),
+            }
+            let left_behind = || Ok(Ran::failed(Failure::new(FailureKind::Error, "it did not stop when it was told to")));
+            tokio::time::timeout(grace, running).await.unwrap_or_else(|_| left_behind())
+        })
+    }
+}

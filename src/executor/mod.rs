@@ -1,0 +1,18 @@
+//! How work is run: three executors, each a [`tower::Service`] from an [`Attempt`] to what was measured of it.
+
+mod async_runtime;
+mod attempt;
+mod capability;
+mod deadline;
+mod measure;
+pub mod processes;
+mod stack;
+mod threads;
+
+pub use async_runtime::{AsyncExecutor, AsyncRuntime};
+pub use attempt::{Attempt, Ran, Reading, Slot};
+pub use capability::{Ability, Capabilities, capabilities};
+pub use deadline::DeadlineLayer;
+pub use measure::{MeasureLayer, Measured};
+pub use stack::{ExecutorError, ExecutorSettings, Executors, Stack};
+pub use threads::ThreadsExecutor;

@@ -1,0 +1,116 @@
+//! The worker process itself: `trine worker`. It talks to the server over the socket that is its standard input.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+
+use super::protocol::{Channel, FromWorker, ProtocolError, Report, RunRequest, ToWorker};
+use crate::clock::{Stopwatch, micros};
+use crate::executor::attempt::panicked;
+use crate::job::{Failure, Output, Spec};
+use crate::measure::{Usage, memory};
+use crate::workload::{Environment, Registry, Stop, Work};
+
+/// Works until the server hangs up. `registry` makes the workloads out of what the server lets them reach.
+pub fn main(registry: fn(Environment) -> Registry) -> ExitCode {
+    // A worker must not outlive its server; hanging up is how it notices where this is not possible.
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("trine worker: can't start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(registry)) {
+        // The server is gone or has no more work; what may still run ends with the process.
+        Ok(()) | Err(ProtocolError::Gone) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("trine worker: {error} (it is started by `trine serve`, with a socket as its standard input)");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(registry: fn(Environment) -> Registry) -> Result<(), ProtocolError> {
+    let socket = StdUnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    socket.set_nonblocking(true)?;
+    let mut channel = Channel::new(UnixStream::from_std(socket)?);
+    let ToWorker::Setup(settings) = channel.receive().await? else { return Err(ProtocolError::Gone) };
+    let registry = match Environment::open(&settings) {
+        Ok(environment) => Arc::new(registry(environment)),
+        Err(error) => return channel.send(&FromWorker::Unable(error.to_string())).await,
+    };
+    channel.send(&FromWorker::Ready).await?;
+    loop {
+        let ToWorker::Run(request) = channel.receive().await? else {
+            // A stop that came after the end of what it was meant for.
+            continue;
+        };
+        let stop = Stop::default();
+        let mut running = tokio::spawn(run(*request, Arc::clone(&registry), stop.clone()));
+        let report = loop {
+            tokio::select! {
+                report = &mut running => break report,
+                message = channel.receive() => if let ToWorker::Stop(reason) = message? { stop.stop(reason) },
+            }
+        };
+        let Ok(report) = report else { return Err(ProtocolError::Gone) };
+        channel.send(&FromWorker::Done(Box::new(report))).await?;
+    }
+}
+
+async fn run(request: RunRequest, registry: Arc<Registry>, stop: Stop) -> Report {
+    let spec = Spec { kind: request.kind, json: request.workload };
+    let work = registry.work(&spec, stop.clone());
+    let peak_is_fresh = memory::reset_peak();
+    let before = Usage::of_process();
+    let began = Stopwatch::start();
+    let result = match work {
+        Ok(work) => finish(work, stop).await,
+        Err(failure) => Err(failure),
+    };
+    let wall_us = micros(began.started.elapsed());
+    let usage = Usage::of_process() - before;
+    let max_rss_bytes = if peak_is_fresh { memory::peak_bytes() } else { None };
+    let (output, failure) = match result {
+        Ok(output) => (Some(output), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    Report { output, failure, began, wall_us, usage, max_rss_bytes }
+}
+
+/// Runs work so that this process can still be told to stop meanwhile: a blocking call on a thread beside.
+async fn finish(work: Work, stop: Stop) -> Result<Output, Failure> {
+    let running = match work {
+        Work::Future(future) => return guarded(future, stop).await,
+        Work::Blocking(call) => tokio::task::spawn_blocking(call),
+    };
+    joined(running).await
+}
+
+async fn guarded(future: impl Future<Output = Result<Output, Failure>>, stop: Stop) -> Result<Output, Failure> {
+    tokio::select! {
+        biased;
+        ended = AssertUnwindSafe(future).catch_unwind() => ended.unwrap_or_else(|panic| Err(panicked(&*panic))),
+        _ = stop.stopped() => Err(Failure::error("stopped")),
+    }
+}
+
+async fn joined(running: JoinHandle<Result<Output, Failure>>) -> Result<Output, Failure> {
+    match running.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => Err(panicked(&*panic)),
+            Err(error) => Err(Failure::error(error.to_string())),
+        },
+    }
+}

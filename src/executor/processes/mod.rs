@@ -1,0 +1,102 @@
+//! `processes`: warm worker processes, one job each at a time. What goes wrong in one hurts nobody else, and it can be killed.
+
+pub mod child;
+mod pool;
+mod protocol;
+mod worker;
+
+pub use pool::{ProcessPool, ProcessSettings, WorkerStatus};
+
+use std::convert::Infallible;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use nix::sys::signal::Signal;
+use tower::Service;
+
+use self::protocol::Report;
+use self::worker::Ended;
+use super::attempt::{Attempt, Ran, Reading};
+use crate::job::{Failure, FailureKind, Outcome};
+
+/// Runs each attempt in a worker process that it has to itself meanwhile.
+#[derive(Clone)]
+pub struct ProcessesExecutor {
+    pool: ProcessPool,
+    grace: Duration,
+}
+
+impl ProcessesExecutor {
+    /// Runs on the workers of `pool`, and kills one that has not stopped `grace` after it was told to.
+    pub const fn new(pool: ProcessPool, grace: Duration) -> Self {
+        Self { pool, grace }
+    }
+}
+
+impl Service<Attempt> for ProcessesExecutor {
+    type Response = Ran;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        let running = run(self.pool.clone(), self.grace, attempt);
+        Box::pin(async move { Ok(running.await) })
+    }
+}
+
+async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
+    let Attempt { workload, stop, slot, .. } = attempt;
+    let mut worker = tokio::select! {
+        worker = pool.take() => worker,
+        _ = stop.stopped() => return Ran::failed(Failure::error("stopped before a worker process was there")),
+    };
+    let pid = worker.pid();
+    let ended = worker.run(workload, &stop, grace).await;
+    if matches!(ended, Ended::Reported(_)) {
+        pool.give_back(worker);
+    } else {
+        drop(worker);
+        pool.forget(pid);
+    }
+    drop(slot);
+    match ended {
+        Ended::Reported(report) => reported(*report),
+        Ended::Killed => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
+        Ended::Died(status) => Ran::failed(Failure::new(
+            FailureKind::Lost,
+            format!("worker process {pid} {} while it ran this job", status.map_or_else(|| "disappeared".into(), describe)),
+        )),
+    }
+}
+
+fn reported(report: Report) -> Ran {
+    let outcome = match (report.output, report.failure) {
+        (Some(output), None) => Outcome::Output(output),
+        (_, Some(failure)) => Outcome::Error(failure),
+        (None, None) => Outcome::Error(Failure::error("the worker process reported neither an output nor a failure")),
+    };
+    let reading = Reading {
+        began: Some(report.began),
+        wall: Some(Duration::from_micros(report.wall_us)),
+        usage: Some(report.usage),
+        polls: None,
+        max_rss_bytes: report.max_rss_bytes,
+    };
+    Ran { outcome, reading }
+}
+
+/// What became of a process, in words.
+fn describe(status: ExitStatus) -> String {
+    match status.signal().map(Signal::try_from) {
+        Some(Ok(signal)) => format!("was ended by {signal}"),
+        Some(Err(_)) => "was ended by a signal".into(),
+        None => status.code().map_or_else(|| "ended".into(), |code| format!("ended with exit status {code}")),
+    }
+}

@@ -1,0 +1,110 @@
+//! The one place where the layers round the executors are ordered, read from the outside in:
+//!
+//! ```text
+//! measure    makes one record of whatever happened below
+//! deadline   tells an attempt to stop, and leaves behind what does not
+//! executor   runs it; its slot, taken before the job was claimed, travels with it
+//! ```
+//!
+//! There is no concurrency layer: an attempt brings its slot along, so that no job is ever claimed that would have to wait for one,
+//! and a slot is free again when the thread or process is, not when somebody has stopped waiting.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder};
+
+use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
+use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
+use crate::job::Queue;
+use crate::workload::Registry;
+
+/// An executor with its layers.
+pub type Stack = BoxCloneSyncService<Attempt, Measured, Infallible>;
+
+/// How large the executors are, and how patient.
+#[derive(Clone, Debug)]
+pub struct ExecutorSettings {
+    /// Jobs on the event loop at once.
+    pub async_slots: usize,
+    /// Threads of the event loop.
+    pub async_threads: usize,
+    /// Threads for work that waits.
+    pub threads_io: usize,
+    /// Threads for work that computes.
+    pub threads_cpu: usize,
+    /// How long an attempt may take to end after it was told to stop.
+    pub stop_grace: Duration,
+    /// The worker processes.
+    pub processes: ProcessSettings,
+}
+
+/// Why the executors could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// The event loop.
+    #[error("can't start the event loop: {0}")]
+    Runtime(#[from] std::io::Error),
+    /// The threads.
+    #[error("can't start the threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// All executors, started.
+pub struct Executors {
+    runtime: AsyncRuntime,
+    pool: ProcessPool,
+    stacks: [Stack; Queue::ALL.len()],
+    slots: [usize; Queue::ALL.len()],
+}
+
+impl Executors {
+    /// Starts them. Must be called on a tokio runtime; worker processes are started in the background.
+    pub fn start(settings: &ExecutorSettings, registry: &Arc<Registry>) -> Result<Self, ExecutorError> {
+        let runtime = AsyncRuntime::start(settings.async_threads, settings.threads_io)?;
+        let reactor = runtime.handle().clone();
+        let pool = ProcessPool::start(settings.processes.clone());
+        let grace = settings.stop_grace;
+        let on_loop = layers(AsyncExecutor::new(&runtime, Arc::clone(registry)), grace);
+        let waiting = layers(ThreadsExecutor::waiting(reactor.clone(), Arc::clone(registry)), grace);
+        let computing = layers(ThreadsExecutor::computing(settings.threads_cpu, reactor, Arc::clone(registry))?, grace);
+        // The pool itself kills what does not stop in time; the layer only guards against a kernel that does not let it.
+        let processes = layers(ProcessesExecutor::new(pool.clone(), grace), grace + Duration::from_secs(10));
+        Ok(Self {
+            runtime,
+            stacks: [on_loop, waiting, computing, processes],
+            slots: [settings.async_slots, settings.threads_io, settings.threads_cpu, pool.size()],
+            pool,
+        })
+    }
+
+    /// The executor that serves a queue, with its layers.
+    pub fn stack(&self, queue: Queue) -> Stack {
+        self.stacks[queue as usize].clone()
+    }
+
+    /// How many jobs of a queue run at once.
+    pub const fn slots(&self, queue: Queue) -> usize {
+        self.slots[queue as usize]
+    }
+
+    /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
+    pub fn loop_lag_us(&self) -> u64 {
+        self.runtime.lag_us()
+    }
+
+    /// The worker processes.
+    pub const fn pool(&self) -> &ProcessPool {
+        &self.pool
+    }
+}
+
+fn layers<S>(executor: S, grace: Duration) -> Stack
+where
+    S: Service<Attempt, Response = Ran, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + Unpin + 'static,
+{
+    BoxCloneSyncService::new(ServiceBuilder::new().layer(MeasureLayer).layer(DeadlineLayer::new(grace)).service(executor))
+}

@@ -1,0 +1,107 @@
+//! `threads`: a pool for work that blocks while it waits, and a pool of one thread a core for work that computes.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use futures_util::future::BoxFuture;
+use rayon::ThreadPool;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tower::Service;
+
+use super::attempt::{Attempt, Ran, Reading, panicked};
+use crate::clock::Stopwatch;
+use crate::job::{Failure, FailureKind, Outcome};
+use crate::measure::Usage;
+use crate::workload::{Registry, Stop, Work};
+
+/// Runs each attempt on a thread that it has to itself meanwhile.
+#[derive(Clone)]
+pub struct ThreadsExecutor {
+    pool: Pool,
+    /// Drives the timers and sockets of work that is written as a future.
+    reactor: Handle,
+    registry: Arc<Registry>,
+}
+
+/// Which threads.
+#[derive(Clone)]
+enum Pool {
+    /// Many, for work that waits.
+    Waiting(Handle),
+    /// One a core, for work that computes.
+    Computing(Arc<ThreadPool>),
+}
+
+impl ThreadsExecutor {
+    /// Threads for work that waits: the blocking pool of the runtime behind `reactor`.
+    pub fn waiting(reactor: Handle, registry: Arc<Registry>) -> Self {
+        Self { pool: Pool::Waiting(reactor.clone()), reactor, registry }
+    }
+
+    /// Threads for work that computes: `threads` of them.
+    pub fn computing(threads: usize, reactor: Handle, registry: Arc<Registry>) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("trine-cpu-{n}")).build()?;
+        Ok(Self { pool: Pool::Computing(Arc::new(pool)), reactor, registry })
+    }
+}
+
+impl Service<Attempt> for ThreadsExecutor {
+    type Response = Ran;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        let (report, ran) = oneshot::channel();
+        let (registry, reactor) = (Arc::clone(&self.registry), self.reactor.clone());
+        let span = tracing::Span::current();
+        let on_thread = move || {
+            let _entered = span.entered();
+            let Attempt { workload, stop, slot, .. } = attempt;
+            let ran = run(registry.work(&workload, stop.clone()), &stop, &reactor);
+            // The thread is free from here on, whether or not anybody still waits for the report.
+            drop(slot);
+            let _ = report.send(ran);
+        };
+        match &self.pool {
+            Pool::Waiting(handle) => drop(handle.spawn_blocking(on_thread)),
+            Pool::Computing(pool) => pool.spawn(on_thread),
+        }
+        Box::pin(async move {
+            Ok(ran.await.unwrap_or_else(|_| Ran::failed(Failure::new(FailureKind::Lost, "the thread pool was shut down"))))
+        })
+    }
+}
+
+/// Runs work on the calling thread and measures the thread meanwhile.
+fn run(work: Result<Work, Failure>, stop: &Stop, reactor: &Handle) -> Ran {
+    let work = match work {
+        Ok(work) => work,
+        Err(failure) => return Ran::failed(failure),
+    };
+    let before = Usage::of_thread();
+    let began = Stopwatch::start();
+    let ended = catch_unwind(AssertUnwindSafe(|| match work {
+        Work::Blocking(call) => call(),
+        Work::Future(future) => reactor.block_on(async {
+            tokio::select! {
+                biased;
+                result = future => result,
+                _ = stop.stopped() => Err(Failure::error("stopped")),
+            }
+        }),
+    }));
+    let wall = began.started.elapsed();
+    let usage = Usage::of_thread() - before;
+    let outcome = match ended {
+        Ok(result) => Outcome::from(result),
+        Err(panic) => Outcome::Error(panicked(&*panic)),
+    };
+    Ran { outcome, reading: Reading { began: Some(began), wall: Some(wall), usage: Some(usage), ..Reading::default() } }
+}

@@ -1,0 +1,59 @@
+//! The domain: what a job is, where it is, how it ended and what was measured of it.
+//!
+//! Nothing here knows of HTTP, of the database or of threads.
+
+mod id;
+mod outcome;
+mod route;
+mod state;
+mod submission;
+mod timing;
+
+pub use id::JobId;
+pub use outcome::{Failure, FailureKind, Outcome, Output};
+pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule};
+pub use state::{Ending, Finished, State};
+pub use submission::{Retry, Spec, Submission, Tags};
+pub use timing::{Observed, Timing};
+
+use crate::clock::Timestamp;
+
+/// One submitted workload with its options, its route and where it is.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its name for ever.
+    pub id: JobId,
+    /// What the client asked for.
+    pub submission: Submission,
+    /// The executor chosen for it, and why.
+    pub route: Route,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// The number of its latest attempt; 0 before the first.
+    pub attempt: u32,
+    /// How often whatever ran it died under it.
+    pub losses: u32,
+    /// Where it is now.
+    pub state: State,
+}
+
+/// A job as it is about to be accepted: all that the store needs to know of it.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Its name for ever.
+    pub id: JobId,
+    /// What the client asked for.
+    pub submission: Submission,
+    /// The executor chosen for it, and why.
+    pub route: Route,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+}
+
+impl NewJob {
+    /// The job as it is right after it was accepted.
+    pub fn into_job(self) -> Job {
+        let NewJob { id, submission, route, accepted_at } = self;
+        Job { id, submission, route, accepted_at, attempt: 0, losses: 0, state: State::Queued }
+    }
+}

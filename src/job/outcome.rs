@@ -1,0 +1,86 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What a workload returned: any JSON value, kept as the text that it was written as.
+pub type Output = Box<RawValue>;
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The workload returned this value.
+    Output(Output),
+    /// It did not.
+    Error(Failure),
+}
+
+impl Outcome {
+    /// Whether the workload returned a value.
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Output(_))
+    }
+}
+
+impl From<Result<Output, Failure>> for Outcome {
+    fn from(result: Result<Output, Failure>) -> Self {
+        result.map_or_else(Self::Error, Self::Output)
+    }
+}
+
+/// Why an attempt gave no output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{kind}: {message}")]
+pub struct Failure {
+    /// The kind, by which a retry rule selects.
+    pub kind: FailureKind,
+    /// One sentence for people.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// The workload ran and failed.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Error, message)
+    }
+}
+
+/// The kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The workload ran and failed.
+    Error,
+    /// It ran longer than its deadline.
+    Timeout,
+    /// It panicked; the message is the panic's.
+    Panic,
+    /// It was stopped at a client's wish.
+    Cancelled,
+    /// Whatever ran it died: a worker process, or the server.
+    Lost,
+}
+
+impl FailureKind {
+    /// The name that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Panic => "panic",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,216 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The client's tag: what it believes that the work does most of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// It waits: for the network, files, a database.
+    Io,
+    /// It computes.
+    Cpu,
+}
+
+/// How a job is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Executor {
+    /// An event loop: many waits on one thread.
+    Async,
+    /// A pool of threads.
+    Threads,
+    /// Worker processes, one job each at a time.
+    Processes,
+}
+
+/// Which executor the client wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// The one that the router finds best.
+    #[default]
+    Auto,
+    /// The event loop.
+    Async,
+    /// The thread pool.
+    Threads,
+    /// A worker process.
+    Processes,
+}
+
+impl Choice {
+    /// The executor that the client insists on.
+    pub const fn insisted(self) -> Option<Executor> {
+        match self {
+            Self::Auto => None,
+            Self::Async => Some(Executor::Async),
+            Self::Threads => Some(Executor::Threads),
+            Self::Processes => Some(Executor::Processes),
+        }
+    }
+}
+
+/// The form in which a workload is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// A future: it gives the thread back while it waits.
+    Async,
+    /// A call that returns when it is done, and holds its thread until then.
+    Blocking,
+}
+
+/// Where jobs wait. Each has its own slots and its own dispatch loop, so that a full one never holds up another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Queue {
+    /// For the event loop.
+    Async,
+    /// For the thread pool that waits: many threads.
+    ThreadsIo,
+    /// For the thread pool that computes: one thread a core.
+    ThreadsCpu,
+    /// For the worker processes.
+    Processes,
+}
+
+/// The chosen executor, and the rule that chose it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// How the job is run.
+    pub executor: Executor,
+    /// Where it waits.
+    pub queue: Queue,
+    /// Why.
+    pub rule: Rule,
+}
+
+/// The rules by which a route is chosen, in the order in which they are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// The client named the executor.
+    Insisted,
+    /// Tagged `io`, and the workload is written as a future.
+    IoAsync,
+    /// Tagged `io`, but the workload blocks while it waits.
+    IoBlocking,
+    /// Tagged `cpu`, and no global lock keeps threads from computing at once.
+    CpuThreads,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads];
+
+    /// The name that is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insisted => "insisted",
+            Self::IoAsync => "io_async",
+            Self::IoBlocking => "io_blocking",
+            Self::CpuThreads => "cpu_threads",
+        }
+    }
+
+    /// The reason in words.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Insisted => "the client asked for this executor",
+            Self::IoAsync => "tagged io and written as a future: one event loop holds many waits at the price of one thread",
+            Self::IoBlocking => {
+                "tagged io, but it blocks its thread while it waits: threads wait side by side, an event loop would be held"
+            }
+            Self::CpuThreads => {
+                "tagged cpu, and native code has no global lock: threads compute on all cores without the cost of a process hop"
+            }
+        }
+    }
+}
+
+impl Executor {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Async, Self::Threads, Self::Processes];
+
+    /// The name that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Async => "async",
+            Self::Threads => "threads",
+            Self::Processes => "processes",
+        }
+    }
+
+    /// Where a job for this executor waits.
+    pub const fn queue(self, bound: Bound) -> Queue {
+        match (self, bound) {
+            (Self::Async, _) => Queue::Async,
+            (Self::Threads, Bound::Io) => Queue::ThreadsIo,
+            (Self::Threads, Bound::Cpu) => Queue::ThreadsCpu,
+            (Self::Processes, _) => Queue::Processes,
+        }
+    }
+}
+
+impl Bound {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Io, Self::Cpu];
+
+    /// The name that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+impl Queue {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Async, Self::ThreadsIo, Self::ThreadsCpu, Self::Processes];
+
+    /// The executor that serves it.
+    pub const fn executor(self) -> Executor {
+        match self {
+            Self::Async => Executor::Async,
+            Self::ThreadsIo | Self::ThreadsCpu => Executor::Threads,
+            Self::Processes => Executor::Processes,
+        }
+    }
+
+    /// Its name in the API and in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Async => "async",
+            Self::ThreadsIo => "threads-io",
+            Self::ThreadsCpu => "threads-cpu",
+            Self::Processes => "processes",
+        }
+    }
+}
+
+/// The text names none of the values.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown name")]
+pub struct UnknownName;
+
+macro_rules! names {
+    ($($kind:ty),*) => {$(
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $kind {
+            type Err = UnknownName;
+
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                Self::ALL.into_iter().find(|value| value.as_str() == text).ok_or(UnknownName)
+            }
+        }
+    )*};
+}
+
+names!(Bound, Executor, Queue, Rule);

@@ -1,0 +1,98 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Timing};
+use crate::clock::Timestamp;
+
+/// Where a job is. Each state carries just its own timestamps.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// It waits for its time: so far only a retry's back-off.
+    Scheduled {
+        /// When it may run.
+        due_at: Timestamp,
+    },
+    /// It waits for its executor.
+    Queued,
+    /// An attempt runs.
+    Running {
+        /// When the attempt was claimed.
+        claimed_at: Timestamp,
+        /// A client wants it to stop.
+        stopping: bool,
+    },
+    /// It has ended.
+    Finished(Box<Finished>),
+}
+
+/// How and when a job ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub ending: Ending,
+    /// Its last attempt's output or error.
+    pub outcome: Outcome,
+    /// What was measured of its last attempt; absent if no attempt of it was run to its end.
+    pub timing: Option<Timing>,
+    /// When the last attempt's work began; absent if it never did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It returned an output.
+    Succeeded,
+    /// It failed, and its retry rule allows no further attempt.
+    Failed,
+    /// A client cancelled it.
+    Cancelled,
+    /// What ran it died too often.
+    Lost,
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Cancelled, Self::Lost];
+
+    /// The name that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Ending {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|ending| ending.as_str() == text).ok_or(())
+    }
+}
+
+impl State {
+    /// The one word that the API shows: the place or, once finished, the ending.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Scheduled { .. } => "scheduled",
+            Self::Queued => "queued",
+            Self::Running { .. } => "running",
+            Self::Finished(finished) => finished.ending.as_str(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Bound, Choice, FailureKind};
+
+/// Free labels of a job, by which lists are filtered.
+pub type Tags = BTreeMap<String, String>;
+
+/// What a client asked for, already validated.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The client's tag.
+    pub bound: Bound,
+    /// What to run.
+    pub workload: Spec,
+    /// The executor that the client insists on, if any.
+    pub executor: Choice,
+    /// Higher runs first within a queue.
+    pub priority: i16,
+    /// The longest that one attempt may run.
+    pub deadline: Option<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: Retry,
+    /// Free labels.
+    pub tags: Tags,
+}
+
+/// A workload as JSON: an object with its `type` and its parameters.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The value of `type`, such as `primes`.
+    pub kind: String,
+    /// The whole object, `type` included.
+    pub json: Box<RawValue>,
+}
+
+impl Default for Spec {
+    /// An object without a type, which no server runs.
+    fn default() -> Self {
+        Self { kind: String::new(), json: RawValue::NULL.to_owned() }
+    }
+}
+
+/// When a failed attempt is followed by another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(default)]
+pub struct Retry {
+    /// How many attempts there may be in all.
+    #[schema(minimum = 1, maximum = 100)]
+    pub attempts: u32,
+    /// The wait before the second attempt, in milliseconds.
+    #[schema(maximum = 86_400_000)]
+    pub backoff_ms: u64,
+    /// By how much each further wait is longer than the one before.
+    #[schema(minimum = 1, maximum = 100)]
+    pub factor: f64,
+    /// The longest wait, in milliseconds.
+    #[schema(maximum = 86_400_000)]
+    pub max_backoff_ms: u64,
+    /// The kinds of failure that are tried again. Without `lost`, a job is never run a second time
+    /// after its runner died under it.
+    pub on: Vec<FailureKind>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 1,
+            backoff_ms: 500,
+            factor: 2.0,
+            max_backoff_ms: 60_000,
+            on: vec![FailureKind::Error, FailureKind::Timeout, FailureKind::Panic, FailureKind::Lost],
+        }
+    }
+}
+
+impl Retry {
+    /// The wait after the failed attempt number `attempt` before the next one, or `None` if there is none.
+    ///
+    /// Exponential back-off without jitter: `backoff_ms * factor^(attempt - 1)`, at most `max_backoff_ms`.
+    pub fn wait_after(&self, attempt: u32, failure: FailureKind) -> Option<Duration> {
+        if attempt >= self.attempts || !self.on.contains(&failure) {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of at most a day")]
+        let (first, longest) = (self.backoff_ms as f64, self.max_backoff_ms as f64);
+        let wait = first * self.factor.powi(i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX));
+        Some(Duration::from_secs_f64(wait.min(longest) / 1000.0))
+    }
+
+    /// Whether a job whose runner died under it is run again: `losses` counts this death too.
+    pub fn survives_loss(&self, losses: u32, max_losses: u32) -> bool {
+        losses < max_losses && self.on.contains(&FailureKind::Lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_limit_and_ends() {
+        let retry = Retry { attempts: 5, backoff_ms: 100, factor: 3.0, max_backoff_ms: 1_000, ..Retry::default() };
+        let waits: Vec<_> = (1..=5).map(|n| retry.wait_after(n, FailureKind::Error).map(|w| w.as_millis())).collect();
+        assert_eq!(waits, [Some(100), Some(300), Some(900), Some(1_000), None]);
+    }
+
+    #[test]
+    fn only_the_named_kinds_are_tried_again() {
+        let retry = Retry { attempts: 2, on: vec![FailureKind::Timeout], ..Retry::default() };
+        assert!(retry.wait_after(1, FailureKind::Timeout).is_some());
+        assert!(retry.wait_after(1, FailureKind::Error).is_none());
+    }
+}

@@ -1,0 +1,11 @@
+//! Trine runs work three ways - on an event loop, on threads, in processes - and measures which of the three it needs.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod dispatch;
+pub mod executor;
+pub mod job;
+pub mod measure;
+pub mod store;
+pub mod workload;

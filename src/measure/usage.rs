@@ -1,0 +1,67 @@
+//! What the kernel says that a thread or a process has used.
+
+use std::ops::{AddAssign, Sub};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::{Deserialize, Serialize};
+
+/// CPU time in microseconds, and context switches. Of user and system time the sum is exact; the kernel estimates their shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub cpu_user_us: u64,
+    /// CPU time in the kernel.
+    pub cpu_system_us: u64,
+    /// Context switches because the thread waited.
+    pub ctx_voluntary: u64,
+    /// Context switches because the kernel took the core away.
+    pub ctx_involuntary: u64,
+}
+
+impl Usage {
+    /// All that the calling thread has used since it started.
+    pub fn of_thread() -> Self {
+        Self::of(UsageWho::RUSAGE_THREAD)
+    }
+
+    /// All that the threads of this process have used since it started.
+    pub fn of_process() -> Self {
+        Self::of(UsageWho::RUSAGE_SELF)
+    }
+
+    fn of(who: UsageWho) -> Self {
+        // getrusage fails only for an unknown `who` or a bad address; neither can be.
+        let Ok(usage) = getrusage(who) else { return Self::default() };
+        let micros = |time: nix::sys::time::TimeVal| u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0);
+        let count = |switches: i64| u64::try_from(switches).unwrap_or(0);
+        Self {
+            cpu_user_us: micros(usage.user_time()),
+            cpu_system_us: micros(usage.system_time()),
+            ctx_voluntary: count(usage.voluntary_context_switches()),
+            ctx_involuntary: count(usage.involuntary_context_switches()),
+        }
+    }
+}
+
+impl Sub for Usage {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        // The kernel's shares of user and system time are corrected as it learns, so one of them may stand still for a while.
+        Self {
+            cpu_user_us: self.cpu_user_us.saturating_sub(earlier.cpu_user_us),
+            cpu_system_us: self.cpu_system_us.saturating_sub(earlier.cpu_system_us),
+            ctx_voluntary: self.ctx_voluntary.saturating_sub(earlier.ctx_voluntary),
+            ctx_involuntary: self.ctx_involuntary.saturating_sub(earlier.ctx_involuntary),
+        }
+    }
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.cpu_user_us += other.cpu_user_us;
+        self.cpu_system_us += other.cpu_system_us;
+        self.ctx_voluntary += other.ctx_voluntary;
+        self.ctx_involuntary += other.ctx_involuntary;
+    }
+}

@@ -1,0 +1,231 @@
+//! Where jobs are kept. A trait, so that one machine keeps them in SQLite and many share a PostgreSQL.
+//!
+//! Unfinished jobs and results are kept apart: a job moves from the one to the other once, in one transaction, so the part
+//! that is claimed from stays small whatever the history, and there is room for just one result an id.
+//!
+//! Each method is one short transaction. Rows stay private to a driver.
+
+pub mod sqlite;
+mod summary;
+
+pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::job::{Bound, Ending, Executor, Finished, Job, JobId, NewJob, Queue, Retry, Spec};
+
+/// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub id: JobId,
+    /// Unique to this claim; compared for equality only.
+    pub token: i64,
+}
+
+/// A job that was claimed: what is needed to run one attempt of it.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The right to run it.
+    pub lease: Lease,
+    /// The client's tag.
+    pub bound: Bound,
+    /// What to run.
+    pub workload: Spec,
+    /// The longest that the attempt may run.
+    pub deadline: Option<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: Retry,
+    /// The number of this attempt, from 1.
+    pub attempt: u32,
+    /// How often whatever ran the job died under it before.
+    pub losses: u32,
+    /// How long it was waiting since it was accepted or due.
+    pub queued_for: Duration,
+}
+
+/// What becomes of a job when an attempt of it ends.
+#[derive(Clone, Debug)]
+pub enum Settlement {
+    /// It has ended.
+    Finish(Finished),
+    /// It runs again.
+    Again {
+        /// Not before this moment.
+        due_at: Timestamp,
+        /// What ran it died under it: counts as a loss.
+        lost: bool,
+    },
+    /// It was handed back, not run to its end: it waits again as if it had not been claimed.
+    Release,
+}
+
+/// Whether a settlement was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was.
+    Recorded,
+    /// The lease was no longer valid; nothing was changed.
+    Stale,
+}
+
+/// What a cancellation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancellation {
+    /// The job was waiting; it has ended as cancelled.
+    Cancelled,
+    /// An attempt runs; it has been marked and must be told to stop.
+    Stopping,
+    /// It had already ended this way.
+    Finished(Ending),
+    /// There is no such job.
+    Unknown,
+}
+
+/// What a retry by hand did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    /// The job waits again; its result is gone.
+    Queued,
+    /// It has not ended yet.
+    Unfinished,
+    /// There is no such job.
+    Unknown,
+}
+
+/// Where a job may be, as lists filter it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFilter {
+    /// Waits for its time.
+    Scheduled,
+    /// Waits for its executor.
+    Queued,
+    /// An attempt runs.
+    Running,
+    /// Ended this way.
+    Ended(Ending),
+}
+
+/// Which jobs a list holds: those that pass every condition that is set.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Where they are.
+    pub state: Option<StateFilter>,
+    /// How they are tagged.
+    pub bound: Option<Bound>,
+    /// Where they run.
+    pub executor: Option<Executor>,
+    /// Their workload's `type`.
+    pub workload: Option<String>,
+    /// A label and its value.
+    pub tag: Option<(String, String)>,
+    /// Accepted at this moment or later.
+    pub since: Option<Timestamp>,
+    /// Accepted before this moment.
+    pub until: Option<Timestamp>,
+}
+
+/// In which order of acceptance a list is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The latest first.
+    #[default]
+    NewestFirst,
+    /// The earliest first.
+    OldestFirst,
+}
+
+/// One page of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// The order.
+    pub order: Order,
+    /// The last id of the page before; the list goes on behind it.
+    pub after: Option<JobId>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// How many jobs wait and run in each queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Waiting for a slot.
+    pub queued: u64,
+    /// Waiting for their time.
+    pub scheduled: u64,
+    /// Claimed.
+    pub running: u64,
+}
+
+/// What the store could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It can't write now, for example because the disk is full. Nothing was changed; it may work later.
+    #[error("the store can't write now: {0}")]
+    Unavailable(String),
+    /// It is shut.
+    #[error("the store is shut")]
+    Closed,
+    /// The database was written by a newer version.
+    #[error("the database at {path} has schema version {found}, this program knows versions up to {known}: use a newer trine")]
+    TooNew {
+        /// Where it is.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this program knows.
+        known: i64,
+    },
+    /// What is stored can't be understood.
+    #[error("the database holds what this program can't read: {0}")]
+    Corrupt(String),
+    /// Anything else that the database says.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Where jobs are kept.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Makes jobs durable: all of them, or none. Returns after the commit.
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<(), StoreError>;
+
+    /// Claims up to `most` jobs that wait in `queue`, the highest priority first, then the oldest. Waits until there is one.
+    ///
+    /// Dropping the future gives back what it might have claimed.
+    async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Ends the attempt that `lease` stands for, if the lease is still valid.
+    async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError>;
+
+    /// Cancels a job that waits; marks one that runs.
+    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
+
+    /// Makes a finished job wait again. It keeps its id and its count of attempts; its losses are forgotten.
+    async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError>;
+
+    /// One job, wherever it is.
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
+
+    /// Jobs wherever they are, in the order of their ids.
+    async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError>;
+
+    /// Finished jobs, in the order of their ids.
+    async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError>;
+
+    /// Counts and quantiles of the results, from rollups: one entry for each combination of workload, bound, executor and ending.
+    async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError>;
+
+    /// How many jobs wait and run in a queue.
+    fn depth(&self, queue: Queue) -> Depth;
+
+    /// Whether it can write.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// Finishes what was begun and shuts. What comes later is refused with [`StoreError::Closed`].
+    async fn close(&self);
+}

@@ -1,0 +1,178 @@
+//! The store in a SQLite file: one connection that writes, a few that read, WAL, and every commit synced to disk.
+
+mod codes;
+mod read;
+mod rows;
+mod statements;
+mod values;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlitePool};
+use tokio::sync::{mpsc, oneshot};
+
+use self::writer::{Command, Published, Reply, Writer};
+use super::{
+    Cancellation, Claimed, Depth, Filter, Lease, Page, Requeue, Settled, Settlement, Sketches, Store, StoreError, SummaryKey,
+};
+use crate::job::{Job, JobId, NewJob, Queue};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Commands that may wait for the writer; who comes then waits to be let in.
+const COMMANDS: usize = 8_192;
+/// Connections that read.
+const READERS: u32 = 4;
+/// How long to wait for another program that holds the database.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How to open the store.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The database file; made if it is missing, with its folder.
+    pub path: PathBuf,
+    /// A job that was running this often when a server went down ends as lost.
+    pub max_losses: u32,
+}
+
+/// Jobs in a SQLite file.
+pub struct SqliteStore {
+    commands: mpsc::Sender<Command>,
+    readers: SqlitePool,
+    published: Arc<Published>,
+    /// Held as long as the store is open: two servers on one file would each take the other's jobs for its own.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the database, brings its schema up to date, and takes up what an earlier server left behind.
+    pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = &options.path;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
+        }
+        let lock = lock(path)?;
+        let connect = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY)
+            .pragma("temp_store", "memory")
+            .pragma("journal_size_limit", "67108864")
+            .disable_statement_logging();
+        let mut connection = connect.clone().pragma("wal_autocheckpoint", "4000").connect().await?;
+        MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .min_connections(1)
+            .connect_with(connect.create_if_missing(false).read_only(true))
+            .await?;
+        let (writer, published) = Writer::start(connection, options.max_losses).await?;
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        tokio::spawn(writer.run(receiver));
+        Ok(Self { commands, readers, published, _lock: lock })
+    }
+
+    /// Sends a command and waits for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file =
+        File::options().create(true).write(true).truncate(false).open(&name).map_err(|error| unavailable(&name, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(StoreError::Unavailable(format!("another server has {} open", path.display())))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(unavailable(&name, &error)),
+    }
+}
+
+fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", path.display()))
+}
+
+fn migration(path: &Path, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => StoreError::TooNew {
+            path: path.display().to_string(),
+            found,
+            known: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default(),
+        },
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::Database(error),
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Accept(jobs, reply)).await
+    }
+
+    async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError> {
+        self.ask(|reply| Command::Claim(queue, most, reply)).await
+    }
+
+    async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
+        self.ask(|reply| Command::Settle(lease, settlement, reply)).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+        self.ask(|reply| Command::Cancel(id, reply)).await
+    }
+
+    async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError> {
+        self.ask(|reply| Command::Requeue(id, reply)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        read::job(&self.readers, id).await
+    }
+
+    async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        read::jobs(&self.readers, filter, page).await
+    }
+
+    async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        read::results(&self.readers, filter, page).await
+    }
+
+    async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
+        Ok(self.published.rollups())
+    }
+
+    fn depth(&self, queue: Queue) -> Depth {
+        self.published.depth(queue)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.ask(Command::Check).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Close(reply)).await.is_ok() {
+            // If the writer went away without an answer, it is shut as well.
+            let _ = answer.await;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What can be read: single jobs and pages of lists, on connections that only read.
+
+use std::sync::LazyLock;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqlitePool};
+
+use super::codes::Code;
+use super::rows::{self, OF_JOB, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
+use crate::clock::Timestamp;
+use crate::job::{Ending, Executor, Job, JobId, Queue};
+use crate::store::{Filter, Order, Page, StateFilter, StoreError};
+
+/// How far the time in an id may be ahead of the time of acceptance. They are taken microseconds apart; ids never go back when the
+/// clock does.
+const ID_SLACK_US: i64 = 3_600_000_000;
+
+pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, StoreError> {
+    static UNFINISHED: LazyLock<String> = LazyLock::new(|| format!("SELECT {SHARED}, {OF_JOB} FROM jobs WHERE id = ?"));
+    static RESULT: LazyLock<String> = LazyLock::new(|| format!("SELECT {SHARED}, {OF_RESULT} FROM results WHERE id = ?"));
+    let find = async |text: &'static str, read: fn(&SqliteRow) -> Result<Job, StoreError>| {
+        let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(readers).await?;
+        row.as_ref().map(read).transpose()
+    };
+    // A job moves to the results, so a look there that finds nothing may have been too early for one that has just left `jobs`;
+    // and one that is run again moves back.
+    for (text, read) in [
+        (&RESULT, rows::result as fn(&SqliteRow) -> _),
+        (&UNFINISHED, rows::unfinished),
+        (&RESULT, rows::result),
+        (&UNFINISHED, rows::unfinished),
+    ] {
+        if let Some(job) = find(text.as_str(), read).await? {
+            return Ok(Some(job));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+    // One snapshot for both tables, so that no job is seen in neither or in both.
+    let mut snapshot = readers.begin().await?;
+    let mut jobs = Vec::new();
+    if !matches!(filter.state, Some(StateFilter::Ended(_))) {
+        let rows = query("jobs", OF_JOB, filter, page).build().fetch_all(&mut *snapshot).await?;
+        for row in &rows {
+            jobs.push(rows::unfinished(row)?);
+        }
+    }
+    if matches!(filter.state, None | Some(StateFilter::Ended(_))) {
+        let rows = query("results", OF_RESULT, filter, page).build().fetch_all(&mut *snapshot).await?;
+        for row in &rows {
+            jobs.push(rows::result(row)?);
+        }
+    }
+    snapshot.commit().await?;
+    match page.order {
+        Order::NewestFirst => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
+        Order::OldestFirst => jobs.sort_unstable_by_key(|job| job.id),
+    }
+    jobs.truncate(page.limit);
+    Ok(jobs)
+}
+
+pub(super) async fn results(readers: &SqlitePool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+    if !matches!(filter.state, None | Some(StateFilter::Ended(_))) {
+        return Ok(Vec::new());
+    }
+    let rows = query("results", OF_RESULT, filter, page).build().fetch_all(readers).await?;
+    rows.iter().map(rows::result).collect()
+}
+
+fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(format!("SELECT {SHARED}, {further} FROM {table} WHERE true"));
+    match filter.state {
+        Some(StateFilter::Scheduled) => state(&mut query, SCHEDULED),
+        Some(StateFilter::Queued) => state(&mut query, QUEUED),
+        Some(StateFilter::Running) => state(&mut query, RUNNING),
+        // As text, so that the partial index on unsuccessful endings can be used.
+        Some(StateFilter::Ended(ending)) => ended(&mut query, ending),
+        None => {}
+    }
+    if let Some(bound) = filter.bound {
+        query.push(" AND bound = ").push_bind(bound.code());
+    }
+    match filter.executor {
+        Some(Executor::Threads) => {
+            query.push(format!(" AND queue IN ({}, {})", Queue::ThreadsIo.code(), Queue::ThreadsCpu.code()));
+        }
+        Some(Executor::Async) => {
+            query.push(format!(" AND queue = {}", Queue::Async.code()));
+        }
+        Some(Executor::Processes) => {
+            query.push(format!(" AND queue = {}", Queue::Processes.code()));
+        }
+        None => {}
+    }
+    if let Some(workload) = &filter.workload {
+        query.push(" AND type = ").push_bind(workload.clone());
+    }
+    if let Some((key, value)) = &filter.tag {
+        query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.clone());
+        query.push(" AND value = ").push_bind(value.clone()).push(")");
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND accepted_at >= ").push_bind(since.as_micros());
+        query.push(" AND id >= ").push_bind(first_id(since.as_micros()));
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND accepted_at < ").push_bind(until.as_micros());
+        query.push(" AND id < ").push_bind(first_id(until.as_micros().saturating_add(ID_SLACK_US)));
+    }
+    let (beyond, direction) = match page.order {
+        Order::NewestFirst => (" AND id < ", "DESC"),
+        Order::OldestFirst => (" AND id > ", "ASC"),
+    };
+    if let Some(after) = page.after {
+        query.push(beyond).push_bind(after.as_bytes().to_vec());
+    }
+    query.push(format!(" ORDER BY id {direction} LIMIT ")).push_bind(i64::try_from(page.limit).unwrap_or(i64::MAX));
+    query
+}
+
+fn state(query: &mut QueryBuilder<Sqlite>, state: i64) {
+    query.push(format!(" AND state = {state}"));
+}
+
+fn ended(query: &mut QueryBuilder<Sqlite>, ending: Ending) {
+    query.push(format!(" AND ending = {}", ending.code()));
+    if ending != Ending::Succeeded {
+        query.push(" AND ending <> 0");
+    }
+}
+
+/// The smallest id of a moment: its first 48 bits are the milliseconds since the Unix epoch (RFC 9562, UUID version 7).
+fn first_id(micros: i64) -> Vec<u8> {
+    let millis = Timestamp::from_micros(micros).as_micros().div_euclid(1_000).clamp(0, (1 << 48) - 1);
+    let mut id = vec![0; 16];
+    id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_made_now_lie_behind_the_first_id_of_now() {
+        let first = first_id(Timestamp::now().as_micros());
+        assert!(JobId::new().as_bytes()[..] >= first[..]);
+        assert!(JobId::new().as_bytes()[..] < first_id(Timestamp::now().as_micros() + 60_000_000)[..]);
+    }
+}

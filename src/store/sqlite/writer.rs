@@ -1,0 +1,570 @@
+//! Group commit: one task owns the only connection that writes.
+//!
+//! It takes all commands that have arrived, carries them out in one transaction, and answers each only after the commit. A claim
+//! that finds nothing stays with the writer until there is something; a job that is accepted while such a claim waits is claimed
+//! by the transaction that accepts it, without a way through the queue's index.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::rows::{QUEUED, RUNNING};
+use super::statements::{self, Claim, Insertion};
+use crate::clock::Timestamp;
+use crate::job::{Ending, Finished, JobId, NewJob, Queue, State, Timing};
+use crate::store::{Cancellation, Claimed, Depth, Lease, Requeue, Settled, Settlement, Sketches, StoreError, SummaryKey};
+
+/// The most commands of one transaction.
+const MOST_COMMANDS: usize = 1_024;
+/// The most jobs of one claim.
+const MOST_CLAIMED: usize = 512;
+/// How long to wait before a claim is tried again that failed.
+const CLAIM_RETRY: Duration = Duration::from_millis(200);
+/// The longest sleep until a job is due, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    Accept(Vec<NewJob>, Reply<()>),
+    Claim(Queue, usize, Reply<Vec<Claimed>>),
+    Settle(Lease, Settlement, Reply<Settled>),
+    Cancel(JobId, Reply<Cancellation>),
+    Requeue(JobId, Reply<Requeue>),
+    Check(Reply<()>),
+    Close(oneshot::Sender<()>),
+}
+
+/// What others see of the writer's state: as of the latest commit.
+#[derive(Default)]
+pub(super) struct Published {
+    depths: Mutex<Depths>,
+    rollups: Mutex<BTreeMap<SummaryKey, Sketches>>,
+}
+
+impl Published {
+    pub(super) fn depth(&self, queue: Queue) -> Depth {
+        self.depths.lock().unwrap_or_else(PoisonError::into_inner).of(queue)
+    }
+
+    pub(super) fn rollups(&self) -> BTreeMap<SummaryKey, Sketches> {
+        self.rollups.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How many jobs wait and run in each queue.
+#[derive(Clone, Copy, Default)]
+struct Depths([Depth; Queue::ALL.len()]);
+
+impl Depths {
+    const fn of(&self, queue: Queue) -> Depth {
+        self.0[queue as usize]
+    }
+
+    const fn at(&mut self, queue: Queue) -> &mut Depth {
+        &mut self.0[queue as usize]
+    }
+}
+
+/// The task that writes.
+pub(super) struct Writer {
+    connection: SqliteConnection,
+    published: Arc<Published>,
+    depths: Depths,
+    claims: [VecDeque<Waiting>; Queue::ALL.len()],
+    next_due: Option<Timestamp>,
+    next_token: i64,
+    /// A transaction failed, so claims that wait are tried again soon.
+    claims_blocked: bool,
+}
+
+/// A claim that waits for jobs.
+struct Waiting {
+    most: usize,
+    reply: Reply<Vec<Claimed>>,
+}
+
+/// The commands of one transaction, by kind.
+#[derive(Default)]
+struct Batch {
+    accepts: Vec<(Vec<NewJob>, Reply<()>)>,
+    settles: Vec<(Lease, Settlement, Reply<Settled>)>,
+    cancels: Vec<(JobId, Reply<Cancellation>)>,
+    requeues: Vec<(JobId, Reply<Requeue>)>,
+    checks: Vec<Reply<()>>,
+}
+
+/// What a transaction did: to be published and answered after its commit.
+#[derive(Default)]
+struct Done {
+    settled: Vec<Settled>,
+    cancelled: Vec<Cancellation>,
+    requeued: Vec<Requeue>,
+    claimed: [VecDeque<Claimed>; Queue::ALL.len()],
+    counted: Vec<(SummaryKey, Change, Option<Timing>)>,
+    next_due: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Add,
+    Remove,
+}
+
+impl Writer {
+    /// Makes ready to write: what ran when an earlier server went down waits again, or has ended as lost.
+    pub(super) async fn start(mut connection: SqliteConnection, max_losses: u32) -> Result<(Self, Arc<Published>), StoreError> {
+        let published = Arc::new(Published::default());
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let boot = statements::next_boot(&mut transaction).await?;
+        let mut rollups = statements::rollups(&mut transaction).await?;
+        let now = Timestamp::now();
+        for job in statements::running(&mut transaction).await? {
+            if let Some((ending, failure)) = statements::fate(&job, max_losses) {
+                let recorded = statements::end(&mut transaction, job.id, ending, &failure, now).await?;
+                let sketches = rollups.entry(recorded.key.clone()).or_default();
+                sketches.add(None);
+                statements::save_rollup(&mut transaction, &recorded.key, sketches.to_bytes()).await?;
+            } else {
+                statements::again(&mut transaction, job.id, now, true).await?;
+            }
+        }
+        statements::promote(&mut transaction, now).await?;
+        let next_due = statements::next_due(&mut transaction).await?;
+        let mut depths = Depths::default();
+        for (queue, state, count) in statements::count_waiting(&mut transaction).await? {
+            let depth = depths.at(queue);
+            *(if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled }) = count;
+        }
+        transaction.commit().await?;
+        *published.rollups.lock().unwrap_or_else(PoisonError::into_inner) = rollups;
+        *published.depths.lock().unwrap_or_else(PoisonError::into_inner) = depths;
+        // A million million claims a boot, and eight million boots, before a token could come back.
+        let next_token = boot << 40;
+        let claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        let writer =
+            Self { connection, published: Arc::clone(&published), depths, claims, next_due, next_token, claims_blocked: false };
+        Ok((writer, published))
+    }
+
+    /// Writes until it is told to close or nobody is left who could tell it anything.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut arrived = Vec::with_capacity(MOST_COMMANDS);
+        let mut closing = None;
+        while closing.is_none() {
+            let open = tokio::select! {
+                count = commands.recv_many(&mut arrived, MOST_COMMANDS) => count > 0,
+                () = tokio::time::sleep(self.sleep()) => true,
+            };
+            if !open {
+                break;
+            }
+            let mut batch = Batch::default();
+            for command in arrived.drain(..) {
+                match command {
+                    Command::Accept(jobs, reply) => batch.accepts.push((jobs, reply)),
+                    Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
+                    Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
+                    Command::Cancel(id, reply) => batch.cancels.push((id, reply)),
+                    Command::Requeue(id, reply) => batch.requeues.push((id, reply)),
+                    Command::Check(reply) => batch.checks.push(reply),
+                    Command::Close(reply) => closing = Some(reply),
+                }
+            }
+            self.write(batch).await;
+        }
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            // Whoever waits for an answer sees the channel closed.
+            drop(command);
+        }
+        self.claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
+            tracing::warn!(%error, "the last checkpoint failed; the next start makes up for it");
+        }
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "closing the database failed");
+        }
+        if let Some(reply) = closing {
+            // Nobody may be waiting any more.
+            let _ = reply.send(());
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        if self.claims_blocked {
+            return CLAIM_RETRY;
+        }
+        self.next_due.map_or(LONGEST_SLEEP, |due| due.since(Timestamp::now()).min(LONGEST_SLEEP))
+    }
+
+    /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
+    async fn write(&mut self, mut batch: Batch) {
+        for waiting in &mut self.claims {
+            waiting.retain(|claim| !claim.reply.is_closed());
+        }
+        if batch.is_empty() && !self.has_work() {
+            return;
+        }
+        match self.transaction(&batch).await {
+            Ok(done) => self.answer(batch, done).await,
+            Err(error) if batch.len() > 1 && !is_of_the_machine(&error) => {
+                tracing::warn!(%error, commands = batch.len(), "a transaction failed; its commands are tried one by one");
+                for single in batch.split() {
+                    Box::pin(self.write(single)).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a transaction failed");
+                self.claims_blocked = true;
+                batch.fail(&error);
+            }
+        }
+    }
+
+    /// Whether there is something to do that nobody asks for just now: jobs that are due, or claims that can be served.
+    fn has_work(&self) -> bool {
+        self.next_due.is_some_and(|due| due <= Timestamp::now())
+            || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.depths.of(queue).queued > 0)
+    }
+
+    async fn transaction(&mut self, batch: &Batch) -> Result<Done, StoreError> {
+        let before = self.depths;
+        let result = async {
+            sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+            let done = self.carry_out(batch).await?;
+            self.save_rollups(&done).await?;
+            sqlx::query("COMMIT").execute(&mut self.connection).await?;
+            Ok(done)
+        }
+        .await;
+        if result.is_err() {
+            self.depths = before;
+            // After some errors SQLite has rolled back by itself, and this fails; either way nothing is left open.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        }
+        result
+    }
+
+    async fn carry_out(&mut self, batch: &Batch) -> Result<Done, StoreError> {
+        let now = Timestamp::now();
+        let mut done = Done { next_due: self.next_due, ..Done::default() };
+        self.settle(batch, now, &mut done).await?;
+        for (id, _) in &batch.cancels {
+            let cancellation = self.cancel(*id, now, &mut done).await?;
+            done.cancelled.push(cancellation);
+        }
+        for (id, _) in &batch.requeues {
+            let requeue = self.requeue(*id, now, &mut done).await?;
+            done.requeued.push(requeue);
+        }
+        if done.next_due.is_some_and(|due| due <= now) {
+            for queue in statements::promote(&mut self.connection, now).await? {
+                let depth = self.depths.at(queue);
+                depth.scheduled = depth.scheduled.saturating_sub(1);
+                depth.queued += 1;
+            }
+            done.next_due = statements::next_due(&mut self.connection).await?;
+        }
+        self.accept(batch, now, &mut done).await?;
+        self.claim(now, &mut done).await?;
+        Ok(done)
+    }
+
+    async fn settle(&mut self, batch: &Batch, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+        done.settled = vec![Settled::Stale; batch.settles.len()];
+        let mut finishes = Vec::with_capacity(batch.settles.len());
+        let mut places = std::collections::HashMap::with_capacity(batch.settles.len());
+        let mut others = Vec::new();
+        for (index, (lease, settlement, _)) in batch.settles.iter().enumerate() {
+            match settlement {
+                // The statement below takes each job once; a second lease on it can only be stale, and is looked at alone.
+                Settlement::Finish(finished) if !places.contains_key(&lease.id) => {
+                    places.insert(lease.id, index);
+                    finishes.push((*lease, finished));
+                }
+                _ => others.push(index),
+            }
+        }
+        for recorded in statements::finish(&mut self.connection, &finishes).await? {
+            let Some(index) = places.get(&recorded.id).copied() else { continue };
+            done.settled[index] = Settled::Recorded;
+            self.depths.at(recorded.queue).running -= 1;
+            let Settlement::Finish(Finished { timing, .. }) = &batch.settles[index].1 else { continue };
+            done.counted.push((recorded.key, Change::Add, *timing));
+        }
+        for index in others {
+            let (lease, settlement, _) = &batch.settles[index];
+            done.settled[index] = self.settle_one(*lease, settlement, now, done).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_one(
+        &mut self,
+        lease: Lease,
+        settlement: &Settlement,
+        now: Timestamp,
+        done: &mut Done,
+    ) -> Result<Settled, StoreError> {
+        let Some(place) = statements::place(&mut self.connection, lease.id).await? else { return Ok(Settled::Stale) };
+        if place.state != RUNNING || place.token != Some(lease.token) {
+            return Ok(Settled::Stale);
+        }
+        self.depths.at(place.queue).running -= 1;
+        match settlement {
+            Settlement::Finish(finished) => {
+                for recorded in statements::finish(&mut self.connection, &[(lease, finished)]).await? {
+                    done.counted.push((recorded.key, Change::Add, finished.timing));
+                }
+            }
+            _ if place.stopping => {
+                let recorded =
+                    statements::end(&mut self.connection, lease.id, Ending::Cancelled, &statements::cancelled(), now).await?;
+                done.counted.push((recorded.key, Change::Add, None));
+            }
+            Settlement::Again { due_at, lost } => {
+                statements::again(&mut self.connection, lease.id, *due_at, *lost).await?;
+                self.depths.at(place.queue).scheduled += 1;
+                done.next_due = Some(done.next_due.map_or(*due_at, |due| due.min(*due_at)));
+            }
+            Settlement::Release => {
+                statements::release(&mut self.connection, lease.id).await?;
+                self.depths.at(place.queue).queued += 1;
+            }
+        }
+        Ok(Settled::Recorded)
+    }
+
+    async fn cancel(&mut self, id: JobId, now: Timestamp, done: &mut Done) -> Result<Cancellation, StoreError> {
+        let Some(place) = statements::place(&mut self.connection, id).await? else {
+            let result = statements::result(&mut self.connection, id).await?;
+            return Ok(match result.map(|job| job.state) {
+                Some(State::Finished(finished)) => Cancellation::Finished(finished.ending),
+                _ => Cancellation::Unknown,
+            });
+        };
+        if place.state == RUNNING {
+            statements::mark_stopping(&mut self.connection, id).await?;
+            return Ok(Cancellation::Stopping);
+        }
+        let recorded = statements::end(&mut self.connection, id, Ending::Cancelled, &statements::cancelled(), now).await?;
+        let depth = self.depths.at(recorded.queue);
+        let waiting = if place.state == QUEUED { &mut depth.queued } else { &mut depth.scheduled };
+        *waiting = waiting.saturating_sub(1);
+        done.counted.push((recorded.key, Change::Add, None));
+        Ok(Cancellation::Cancelled)
+    }
+
+    async fn requeue(&mut self, id: JobId, now: Timestamp, done: &mut Done) -> Result<Requeue, StoreError> {
+        let Some(job) = statements::result(&mut self.connection, id).await? else {
+            let unfinished = statements::place(&mut self.connection, id).await?.is_some();
+            return Ok(if unfinished { Requeue::Unfinished } else { Requeue::Unknown });
+        };
+        statements::requeue(&mut self.connection, id, now).await?;
+        self.depths.at(job.route.queue).queued += 1;
+        if let State::Finished(finished) = job.state {
+            let key = SummaryKey {
+                workload: job.submission.workload.kind,
+                bound: job.submission.bound,
+                executor: job.route.executor,
+                ending: finished.ending,
+            };
+            done.counted.push((key, Change::Remove, finished.timing));
+        }
+        Ok(Requeue::Queued)
+    }
+
+    /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
+    async fn accept(&mut self, batch: &Batch, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+        if batch.accepts.is_empty() {
+            return Ok(());
+        }
+        let claim = Claim { token: self.token(), at: now };
+        let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|(jobs, _)| jobs).collect();
+        let mut at_once = HashSet::new();
+        for queue in Queue::ALL {
+            let wanted = self.wanted(queue, done);
+            if wanted == 0 || self.depths.of(queue).queued > 0 {
+                continue;
+            }
+            let mut here: Vec<&NewJob> = jobs.iter().copied().filter(|job| job.route.queue == queue).collect();
+            here.sort_by_key(|job| (-job.submission.priority, job.id));
+            for job in here.into_iter().take(wanted) {
+                at_once.insert(job.id);
+                done.claimed[queue as usize].push_back(claimed(job, claim));
+            }
+        }
+        let insertions: Vec<_> =
+            jobs.into_iter().map(|job| Insertion { job, claim: at_once.contains(&job.id).then_some(claim) }).collect();
+        for Insertion { job, claim } in &insertions {
+            let depth = self.depths.at(job.route.queue);
+            *(if claim.is_some() { &mut depth.running } else { &mut depth.queued }) += 1;
+        }
+        statements::insert(&mut self.connection, &insertions).await
+    }
+
+    /// Serves the claims that wait from the jobs that wait.
+    async fn claim(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+        for queue in Queue::ALL {
+            let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
+            if wanted == 0 || self.depths.of(queue).queued == 0 {
+                continue;
+            }
+            let claim = Claim { token: self.token(), at: now };
+            let claimed = statements::claim(&mut self.connection, queue, wanted, claim).await?;
+            let depth = self.depths.at(queue);
+            depth.queued = depth.queued.saturating_sub(claimed.len() as u64);
+            depth.running += claimed.len() as u64;
+            done.claimed[queue as usize].extend(claimed);
+        }
+        Ok(())
+    }
+
+    /// How many more jobs of a queue the waiting claims could take.
+    fn wanted(&self, queue: Queue, done: &Done) -> usize {
+        let most: usize = self.claims[queue as usize].iter().map(|claim| claim.most).sum();
+        most.saturating_sub(done.claimed[queue as usize].len())
+    }
+
+    const fn token(&mut self) -> i64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Writes the rollups that the results of this transaction are part of.
+    async fn save_rollups(&mut self, done: &Done) -> Result<(), StoreError> {
+        if done.counted.is_empty() {
+            return Ok(());
+        }
+        let mut changed: BTreeMap<&SummaryKey, Sketches> = BTreeMap::new();
+        {
+            let rollups = self.published.rollups.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, change, timing) in &done.counted {
+                let sketches = changed.entry(key).or_insert_with(|| rollups.get(key).cloned().unwrap_or_default());
+                change.apply(sketches, timing.as_ref());
+            }
+        }
+        for (key, sketches) in changed {
+            statements::save_rollup(&mut self.connection, key, sketches.to_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what was committed, then answers those who wait for it.
+    async fn answer(&mut self, batch: Batch, mut done: Done) {
+        self.claims_blocked = false;
+        self.next_due = done.next_due;
+        *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;
+        if !done.counted.is_empty() {
+            let mut rollups = self.published.rollups.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, change, timing) in std::mem::take(&mut done.counted) {
+                change.apply(rollups.entry(key).or_default(), timing.as_ref());
+            }
+        }
+        // Nobody may be waiting for an answer any more; that changes nothing about what was done.
+        for (_, reply) in batch.accepts {
+            let _ = reply.send(Ok(()));
+        }
+        for ((_, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
+            let _ = reply.send(Ok(settled));
+        }
+        for ((_, reply), cancellation) in batch.cancels.into_iter().zip(done.cancelled) {
+            let _ = reply.send(Ok(cancellation));
+        }
+        for ((_, reply), requeue) in batch.requeues.into_iter().zip(done.requeued) {
+            let _ = reply.send(Ok(requeue));
+        }
+        for reply in batch.checks {
+            let _ = reply.send(Ok(()));
+        }
+        let mut unwanted = Vec::new();
+        for queue in Queue::ALL {
+            let mut claimed = std::mem::take(&mut done.claimed[queue as usize]);
+            while !claimed.is_empty() {
+                let Some(Waiting { most, reply }) = self.claims[queue as usize].pop_front() else { break };
+                let share = claimed.drain(..most.min(claimed.len())).collect();
+                if let Err(Ok(share)) = reply.send(Ok(share)) {
+                    unwanted.extend(share);
+                }
+            }
+            unwanted.extend(claimed);
+        }
+        if !unwanted.is_empty() {
+            // Whoever claimed them went away in the meantime.
+            let mut batch = Batch::default();
+            for claimed in unwanted {
+                batch.settles.push((claimed.lease, Settlement::Release, oneshot::channel().0));
+            }
+            Box::pin(self.write(batch)).await;
+        }
+    }
+}
+
+impl Batch {
+    const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    const fn len(&self) -> usize {
+        self.accepts.len() + self.settles.len() + self.cancels.len() + self.requeues.len() + self.checks.len()
+    }
+
+    /// A batch for each command.
+    fn split(&mut self) -> Vec<Self> {
+        let batch = std::mem::take(self);
+        let mut singles = Vec::with_capacity(batch.len());
+        singles.extend(batch.settles.into_iter().map(|settle| Self { settles: vec![settle], ..Self::default() }));
+        singles.extend(batch.cancels.into_iter().map(|cancel| Self { cancels: vec![cancel], ..Self::default() }));
+        singles.extend(batch.requeues.into_iter().map(|requeue| Self { requeues: vec![requeue], ..Self::default() }));
+        singles.extend(batch.accepts.into_iter().map(|accept| Self { accepts: vec![accept], ..Self::default() }));
+        singles.extend(batch.checks.into_iter().map(|check| Self { checks: vec![check], ..Self::default() }));
+        singles
+    }
+
+    /// Tells everyone that it failed.
+    fn fail(self, error: &StoreError) {
+        let told = || StoreError::Unavailable(error.to_string());
+        // Nobody may be waiting for an answer any more.
+        self.accepts.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
+        self.cancels.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
+    }
+}
+
+impl Change {
+    fn apply(self, sketches: &mut Sketches, timing: Option<&Timing>) {
+        match self {
+            Self::Add => sketches.add(timing),
+            Self::Remove => sketches.remove(timing),
+        }
+    }
+}
+
+/// A new job as its claim hands it over.
+fn claimed(job: &NewJob, claim: Claim) -> Claimed {
+    Claimed {
+        lease: Lease { id: job.id, token: claim.token },
+        bound: job.submission.bound,
+        workload: job.submission.workload.clone(),
+        deadline: job.submission.deadline,
+        retry: job.submission.retry.clone(),
+        attempt: 1,
+        losses: 0,
+        queued_for: claim.at.since(job.accepted_at),
+    }
+}
+
+/// Whether the error comes from the disk or the database as a whole rather than from one command.
+fn is_of_the_machine(error: &StoreError) -> bool {
+    // SQLITE_BUSY, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN; extended codes keep the primary one in the low byte.
+    const CODES: [u32; 7] = [5, 7, 8, 10, 11, 13, 14];
+    let StoreError::Database(sqlx::Error::Database(error)) = error else { return true };
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_none_or(|code| CODES.contains(&(code & 0xff)))
+}

@@ -1,0 +1,26 @@
+//! Bytes in JSON.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The name of the encoding, beside bytes that are not text.
+pub(super) const BASE64: &str = "base64";
+
+/// Bytes as they stand in an output: the text itself if they are UTF-8, else base64 and the name of that encoding.
+pub(super) fn text_or_base64(bytes: Vec<u8>) -> (String, Option<&'static str>) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => (STANDARD.encode(error.as_bytes()), Some(BASE64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_stays_text_and_bytes_survive() {
+        assert_eq!(text_or_base64("grüß".into()), ("grüß".to_owned(), None));
+        assert_eq!(text_or_base64(vec![0xff, 0x00]), ("/wA=".to_owned(), Some(BASE64)));
+    }
+}

@@ -1,0 +1,119 @@
+//! What a workload is given besides its parameters.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::outbound::Outbound;
+use super::workspace::Workspace;
+use crate::job::Failure;
+
+/// What workloads may reach, as the operator configured it. Worker processes get it as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadSettings {
+    /// The networks that `http` may reach besides public ones.
+    pub http_allow: Vec<IpNet>,
+    /// The longest body that `http` accepts, in bytes.
+    pub http_max_bytes: u64,
+    /// The folder that `file` and `image` work in; created if it is missing.
+    pub workspace: PathBuf,
+}
+
+/// What all workloads of a process share: clients and folders, opened once.
+#[derive(Debug)]
+pub struct Environment {
+    pub(super) outbound: Outbound,
+    pub(super) http_max_bytes: u64,
+    pub(super) workspace: Workspace,
+}
+
+/// The environment can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// The workspace folder can't be created or opened.
+    #[error("the workspace folder {} can't be opened: {source}", path.display())]
+    Workspace {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No HTTP client can be made.
+    #[error("no HTTP client can be made: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The TLS library refuses its settings.
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Environment {
+    /// Opens the clients and folders. Needs no running async runtime.
+    pub fn open(settings: &WorkloadSettings) -> Result<Self, EnvironmentError> {
+        let workspace = Workspace::open(&settings.workspace)
+            .map_err(|source| EnvironmentError::Workspace { path: settings.workspace.clone(), source })?;
+        let outbound = Outbound::new(&settings.http_allow)?;
+        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace })
+    }
+}
+
+/// What one attempt of a workload may use.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Clients and folders.
+    pub environment: Arc<Environment>,
+    /// Whether to end early.
+    pub stop: Stop,
+}
+
+/// Tells one attempt to end early. Clones share the signal; the first reason stays.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    token: CancellationToken,
+    reason: Arc<OnceLock<StopReason>>,
+}
+
+/// Why an attempt should end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// It has run as long as it may.
+    Deadline,
+    /// A client cancelled it.
+    Cancelled,
+    /// The server is going down and hands it back.
+    Shutdown,
+}
+
+impl Stop {
+    /// Asks the attempt to end.
+    pub fn stop(&self, reason: StopReason) {
+        // The first reason stays; a second one changes nothing.
+        let _ = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    /// Whether the attempt should end: for blocking work to ask now and then.
+    pub fn is_stopped(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// The failure with which blocking work ends early, if it should. Whoever runs it knows the reason and puts it in its place.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.is_stopped() { Err(Failure::error("stopped")) } else { Ok(()) }
+    }
+
+    /// Resolves when the attempt should end.
+    pub async fn stopped(&self) -> StopReason {
+        self.token.cancelled().await;
+        self.reason().unwrap_or(StopReason::Cancelled)
+    }
+
+    /// The reason, once there is one.
+    pub fn reason(&self) -> Option<StopReason> {
+        self.reason.get().copied()
+    }
+}

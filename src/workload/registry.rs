@@ -1,0 +1,193 @@
+//! Which workloads there are, by the name in `type`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use utoipa::openapi::{RefOr, Schema};
+
+use super::{Context, Environment, Invalid, Stop, Work, Workload};
+use crate::job::{Bound, Failure, Form, Spec};
+
+/// The workloads that this server can run, with the environment that they share.
+pub struct Registry {
+    environment: Arc<Environment>,
+    entries: BTreeMap<&'static str, Entry>,
+}
+
+/// What is known of a workload without running it.
+#[derive(Clone)]
+pub struct Description {
+    /// The value of `type`.
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// What it mostly does.
+    pub bound: Bound,
+    /// How it is written.
+    pub form: Form,
+    /// The JSON Schema of its parameters, without `type`.
+    pub schema: RefOr<Schema>,
+    /// A workload object that works, `type` included.
+    pub example: Value,
+}
+
+/// A workload whose parameters are known to be good.
+pub struct Prepared {
+    work: Box<dyn FnOnce(Context) -> Work + Send>,
+}
+
+impl Prepared {
+    /// The work itself, not begun.
+    pub fn into_work(self, context: Context) -> Work {
+        (self.work)(context)
+    }
+}
+
+/// No workload has this name.
+#[derive(Debug, thiserror::Error)]
+#[error("no workload is called {0:?}")]
+pub struct UnknownWorkload(pub String);
+
+struct Entry {
+    description: Description,
+    prepare: fn(Value, &Environment) -> Result<Prepared, Invalid>,
+}
+
+impl Registry {
+    /// A registry without workloads.
+    pub fn empty(environment: Environment) -> Self {
+        Self { environment: Arc::new(environment), entries: BTreeMap::new() }
+    }
+
+    /// Every workload that comes with Trine.
+    pub fn native(environment: Environment) -> Self {
+        Self::empty(environment)
+            .register::<super::file::File>()
+            .register::<super::http::Http>()
+            .register::<super::image::Image>()
+            .register::<super::primes::Primes>()
+            .register::<super::sleep::Sleep>()
+    }
+
+    /// Adds a workload; one of the same name is replaced.
+    #[must_use]
+    pub fn register<W: Workload>(mut self) -> Self {
+        let mut example = W::example();
+        if let Some(fields) = example.as_object_mut() {
+            fields.insert("type".into(), W::TYPE.into());
+        }
+        let description =
+            Description { name: W::TYPE, about: W::ABOUT, bound: W::BOUND, form: W::FORM, schema: W::schema(), example };
+        self.entries.insert(W::TYPE, Entry { description, prepare: prepare::<W> });
+        self
+    }
+
+    /// What is known of each workload, by name.
+    pub fn describe(&self) -> impl Iterator<Item = &Description> {
+        self.entries.values().map(|entry| &entry.description)
+    }
+
+    /// What is known of one workload.
+    pub fn get(&self, name: &str) -> Option<&Description> {
+        self.entries.get(name).map(|entry| &entry.description)
+    }
+
+    /// What all workloads share.
+    pub fn environment(&self) -> &Arc<Environment> {
+        &self.environment
+    }
+
+    /// Validates a workload object. Pointers in the error are relative to that object.
+    ///
+    /// # Errors
+    /// The name is unknown, or the first parameter that is wrong.
+    pub fn prepare(&self, spec: &Spec) -> Result<Prepared, Invalid> {
+        let entry = self.entries.get(spec.kind.as_str()).ok_or_else(|| {
+            let known = self.entries.keys().copied().collect::<Vec<_>>().join(", ");
+            Invalid::new("/type", format!("{}; there are: {known}", UnknownWorkload(spec.kind.clone())))
+        })?;
+        let mut value: Value = serde_json::from_str(spec.json.get()).map_err(|error| Invalid::new("", error.to_string()))?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("type");
+        }
+        (entry.prepare)(value, &self.environment)
+    }
+}
+
+impl Registry {
+    /// The work of a stored workload, not begun.
+    ///
+    /// # Errors
+    /// It is not valid any more: this server knows other workloads, or has other limits, than the one that accepted it.
+    pub fn work(&self, spec: &Spec, stop: Stop) -> Result<Work, Failure> {
+        let prepared = self.prepare(spec).map_err(|invalid| Failure::error(format!("this server can't run it: {invalid}")))?;
+        Ok(prepared.into_work(Context { environment: Arc::clone(&self.environment), stop }))
+    }
+}
+
+fn prepare<W: Workload>(value: Value, environment: &Environment) -> Result<Prepared, Invalid> {
+    let workload: W = serde_path_to_error::deserialize(value).map_err(|error| Invalid::at_path(&error))?;
+    workload.check(environment)?;
+    Ok(Prepared { work: Box::new(move |context| workload.work(context)) })
+}
+
+impl Invalid {
+    /// From an error of serde with the path where it happened.
+    pub fn at_path(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        use serde_path_to_error::Segment;
+        let mut pointer = String::new();
+        for segment in error.path() {
+            match segment {
+                Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+                Segment::Map { key } | Segment::Enum { variant: key } => {
+                    pointer.push('/');
+                    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                }
+                Segment::Unknown => {}
+            }
+        }
+        let message = error.inner().to_string();
+        // serde_json appends where in the text it was; the pointer says it better.
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        Self::new(pointer, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::super::testing::Bench;
+    use super::*;
+
+    #[test]
+    fn every_example_is_valid() {
+        let registry = Bench::new().registry;
+        for workload in registry.describe() {
+            let json = RawValue::from_string(workload.example.to_string()).unwrap();
+            registry.prepare(&Spec { kind: workload.name.to_owned(), json }).map(drop).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_schema_stands_alone_and_is_closed() {
+        for workload in Bench::new().registry.describe() {
+            let schema = serde_json::to_value(&workload.schema).unwrap();
+            assert!(!schema.to_string().contains("$ref"), "{schema:#}");
+            assert_eq!(schema["additionalProperties"], false, "{schema:#}");
+            for (name, property) in schema["properties"].as_object().unwrap() {
+                assert!(property.get("description").is_some(), "{} of {} is not described", name, workload.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_workload_is_told_from_the_known_ones() {
+        let invalid = Bench::new().invalid(serde_json::json!({ "type": "prime" }));
+        assert_eq!(
+            invalid,
+            Invalid::new("/type", "no workload is called \"prime\"; there are: file, http, image, primes, sleep")
+        );
+    }
+}

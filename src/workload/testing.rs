@@ -1,0 +1,63 @@
+//! What the tests of workloads share: a registry on a folder of its own.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tempfile::TempDir;
+
+use super::{Context, Environment, Invalid, Registry, Stop, Work, WorkloadSettings};
+use crate::job::{Failure, Spec};
+
+pub(super) struct Bench {
+    pub(super) folder: TempDir,
+    pub(super) registry: Registry,
+}
+
+impl Bench {
+    /// A fresh workspace, and the public network only.
+    pub(super) fn new() -> Self {
+        Self::allowing(&[])
+    }
+
+    /// A fresh workspace, and these networks besides the public one.
+    pub(super) fn allowing(networks: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let settings = WorkloadSettings {
+            http_allow: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            http_max_bytes: 1 << 20,
+            workspace: folder.path().join("workspace"),
+        };
+        let registry = Registry::native(Environment::open(&settings).unwrap());
+        Self { folder, registry }
+    }
+
+    /// Runs a workload, be it a future or a blocking call.
+    pub(super) async fn run(&self, workload: Value) -> Result<Value, Failure> {
+        self.run_until(workload, Stop::default()).await
+    }
+
+    /// The same, with a signal to end early.
+    pub(super) async fn run_until(&self, workload: Value, stop: Stop) -> Result<Value, Failure> {
+        let prepared = self.registry.prepare(&spec(&workload)).unwrap();
+        let context = Context { environment: Arc::clone(self.registry.environment()), stop };
+        let output = match prepared.into_work(context) {
+            Work::Future(future) => future.await,
+            Work::Blocking(call) => call(),
+        };
+        output.map(|output| serde_json::from_str(output.get()).unwrap())
+    }
+
+    /// What is wrong with a workload.
+    pub(super) fn invalid(&self, workload: Value) -> Invalid {
+        match self.registry.prepare(&spec(&workload)) {
+            Ok(_) => panic!("{workload} was accepted"),
+            Err(invalid) => invalid,
+        }
+    }
+}
+
+fn spec(workload: &Value) -> Spec {
+    let kind = workload["type"].as_str().unwrap().to_owned();
+    Spec { kind, json: RawValue::from_string(workload.to_string()).unwrap() }
+}

@@ -1,0 +1,110 @@
+//! Pages of lists.
+
+use std::sync::Arc;
+
+use trine::job::{Bound, Ending, Executor, Job, JobId, NewJob, Queue};
+use trine::store::{Filter, Order, Page, StateFilter, Store};
+
+use crate::{Place, accept, failed, finish_all, io_job, new_job};
+
+crate::for_every_driver!(
+    pages_cover_a_list_without_gap_or_overlap,
+    every_filter_selects,
+    a_list_of_results_holds_finished_jobs_only,
+    times_select_by_acceptance,
+);
+
+fn page(order: Order, limit: usize) -> Page {
+    Page { order, after: None, limit }
+}
+
+fn ids(jobs: &[Job]) -> Vec<JobId> {
+    jobs.iter().map(|job| job.id).collect()
+}
+
+async fn select(store: &Arc<dyn Store>, filter: Filter) -> Vec<JobId> {
+    ids(&store.jobs(&filter, page(Order::OldestFirst, 1_000)).await.unwrap())
+}
+
+async fn pages_cover_a_list_without_gap_or_overlap(place: impl Place) {
+    let store = place.open().await;
+    let jobs: Vec<NewJob> = (0..25).map(|_| io_job()).collect();
+    // Some have ended, some wait: a list holds both, in one order.
+    finish_all(&store, &jobs[..10]).await;
+    accept(&store, &jobs[10..]).await;
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.jobs(&Filter::default(), Page { order, after, limit: 4 }).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            seen.extend(ids(&page));
+        }
+        if order == Order::NewestFirst {
+            seen.reverse();
+        }
+        assert_eq!(seen, jobs.iter().map(|job| job.id).collect::<Vec<_>>());
+    }
+}
+
+async fn every_filter_selects(place: impl Place) {
+    let store = place.open().await;
+    let (io, mut cpu, bad, running) = (io_job(), new_job(Bound::Cpu), io_job(), io_job());
+    cpu.submission.workload.kind = "primes".into();
+    cpu.submission.tags.insert("team".into(), "search".into());
+    accept(&store, std::slice::from_ref(&bad)).await;
+    let lease = crate::claim_one(&store).await.lease;
+    store.settle(lease, failed("no luck")).await.unwrap();
+    accept(&store, std::slice::from_ref(&running)).await;
+    crate::claim_one(&store).await;
+    accept(&store, &[io.clone(), cpu.clone()]).await;
+
+    let all = Filter::default;
+    let ended = StateFilter::Ended;
+    for (filter, expected) in [
+        (Filter { state: Some(StateFilter::Queued), ..all() }, vec![io.id, cpu.id]),
+        (Filter { state: Some(StateFilter::Running), ..all() }, vec![running.id]),
+        (Filter { state: Some(StateFilter::Scheduled), ..all() }, vec![]),
+        (Filter { state: Some(ended(Ending::Failed)), ..all() }, vec![bad.id]),
+        (Filter { state: Some(ended(Ending::Succeeded)), ..all() }, vec![]),
+        (Filter { bound: Some(Bound::Cpu), ..all() }, vec![cpu.id]),
+        (Filter { executor: Some(Executor::Threads), ..all() }, vec![cpu.id]),
+        (Filter { executor: Some(Executor::Processes), ..all() }, vec![]),
+        (Filter { workload: Some("primes".into()), ..all() }, vec![cpu.id]),
+        (Filter { tag: Some(("team".into(), "search".into())), ..all() }, vec![cpu.id]),
+        (Filter { tag: Some(("team".into(), "other".into())), ..all() }, vec![]),
+        (Filter { bound: Some(Bound::Io), state: Some(StateFilter::Queued), ..all() }, vec![io.id]),
+    ] {
+        let mut expected = expected;
+        expected.sort();
+        assert_eq!(select(&store, filter.clone()).await, expected, "{filter:?}");
+    }
+    assert_eq!(store.depth(Queue::ThreadsCpu).queued, 1);
+}
+
+async fn a_list_of_results_holds_finished_jobs_only(place: impl Place) {
+    let store = place.open().await;
+    let mut done = io_job();
+    done.submission.tags.insert("team".into(), "search".into());
+    finish_all(&store, std::slice::from_ref(&done)).await;
+    accept(&store, &[io_job()]).await;
+    let results = store.results(&Filter::default(), page(Order::NewestFirst, 10)).await.unwrap();
+    assert_eq!(ids(&results), [done.id]);
+    let tagged = Filter { tag: Some(("team".into(), "search".into())), ..Filter::default() };
+    assert_eq!(ids(&store.results(&tagged, page(Order::NewestFirst, 10)).await.unwrap()), [done.id]);
+    let queued = Filter { state: Some(StateFilter::Queued), ..Filter::default() };
+    assert!(store.results(&queued, page(Order::NewestFirst, 10)).await.unwrap().is_empty());
+}
+
+async fn times_select_by_acceptance(place: impl Place) {
+    let store = place.open().await;
+    let jobs = [io_job(), io_job(), io_job()];
+    accept(&store, &jobs).await;
+    let at = jobs[1].accepted_at;
+    let since = select(&store, Filter { since: Some(at), ..Filter::default() }).await;
+    let until = select(&store, Filter { until: Some(at), ..Filter::default() }).await;
+    assert!(since.contains(&jobs[1].id) && since.contains(&jobs[2].id), "{since:?}");
+    assert!(!until.contains(&jobs[1].id) && !until.contains(&jobs[2].id), "{until:?}");
+    assert_eq!(since.len() + until.len(), 3);
+}

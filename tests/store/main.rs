@@ -1,0 +1,114 @@
+//! One suite for every driver of the store trait, and what is special to each.
+
+mod claims;
+mod lists;
+mod restart;
+mod settling;
+mod sqlite;
+mod summary;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::to_raw_value;
+use trine::clock::Timestamp;
+use trine::dispatch::router::{Facts, route};
+use trine::job::{
+    Bound, Choice, Ending, Failure, Finished, Form, JobId, NewJob, Outcome, Queue, Retry, Spec, Submission, Tags, Timing,
+};
+use trine::store::{Claimed, Settlement, Store};
+
+/// A place where a driver keeps its data; it can be opened again and again.
+pub(crate) trait Place: Send {
+    fn open(&self) -> impl Future<Output = Arc<dyn Store>> + Send;
+}
+
+/// Makes a test of each function for each driver.
+#[macro_export]
+macro_rules! for_every_driver {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::sqlite::Folder::new()).await;
+            })*
+        }
+    };
+}
+
+/// Long enough for anything that happens at all on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn new_job(bound: Bound) -> NewJob {
+    let form = if bound == Bound::Io { Form::Async } else { Form::Blocking };
+    NewJob {
+        id: JobId::new(),
+        submission: Submission {
+            bound,
+            workload: Spec { kind: "sleep".into(), json: to_raw_value(&json!({"type": "sleep", "ms": 5})).unwrap() },
+            executor: Choice::Auto,
+            priority: 0,
+            deadline: None,
+            retry: Retry::default(),
+            tags: Tags::new(),
+        },
+        route: route(Facts { bound, choice: Choice::Auto, form }),
+        accepted_at: Timestamp::now(),
+    }
+}
+
+/// A job for `async`.
+pub(crate) fn io_job() -> NewJob {
+    new_job(Bound::Io)
+}
+
+pub(crate) fn with_priority(priority: i16) -> NewJob {
+    let mut job = io_job();
+    job.submission.priority = priority;
+    job
+}
+
+pub(crate) async fn accept(store: &Arc<dyn Store>, jobs: &[NewJob]) {
+    store.accept(jobs.to_vec()).await.unwrap();
+}
+
+/// Claims one job that is known to be there, or to come.
+pub(crate) async fn claim_one(store: &Arc<dyn Store>) -> Claimed {
+    let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 1)).await.expect("a job to claim").unwrap();
+    claimed.into_iter().next().unwrap()
+}
+
+pub(crate) fn timing(wall_us: u64) -> Timing {
+    Timing { queue_us: 7, dispatch_us: 3, wall_us, cpu_user_us: Some(2), cpu_system_us: Some(1), ..Timing::default() }
+}
+
+pub(crate) fn succeeded() -> Settlement {
+    finished(Ending::Succeeded, Outcome::Output(to_raw_value(&json!({"slept_ms": 5})).unwrap()))
+}
+
+pub(crate) fn failed(message: &str) -> Settlement {
+    finished(Ending::Failed, Outcome::Error(Failure::error(message)))
+}
+
+fn finished(ending: Ending, outcome: Outcome) -> Settlement {
+    let now = Timestamp::now();
+    Settlement::Finish(Finished { ending, outcome, timing: Some(timing(5_000)), started_at: Some(now), finished_at: now })
+}
+
+/// Accepts jobs, claims them and records a result for each.
+pub(crate) async fn finish_all(store: &Arc<dyn Store>, jobs: &[NewJob]) {
+    accept(store, jobs).await;
+    let mut left = jobs.len();
+    while left > 0 {
+        for claimed in store.claim(Queue::Async, left).await.unwrap() {
+            store.settle(claimed.lease, succeeded()).await.unwrap();
+            left -= 1;
+        }
+    }
+}
+
+pub(crate) async fn state(store: &Arc<dyn Store>, id: JobId) -> &'static str {
+    store.job(id).await.unwrap().map_or("unknown", |job| job.state.as_str())
+}

@@ -1,0 +1,85 @@
+//! What is special to SQLite.
+
+use std::sync::Arc;
+
+use sqlx::{Connection, SqliteConnection};
+use trine::store::sqlite::{SqliteOptions, SqliteStore};
+use trine::store::{Store, StoreError};
+
+use crate::{Place, accept, io_job};
+
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn options(&self) -> SqliteOptions {
+        SqliteOptions { path: self.0.path().join("trine.db"), max_losses: 3 }
+    }
+
+    async fn raw(&self) -> SqliteConnection {
+        SqliteConnection::connect(&format!("sqlite:{}", self.options().path.display())).await.unwrap()
+    }
+}
+
+impl Place for Folder {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(self.options()).await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn the_library_has_no_known_way_to_lose_commits() {
+    // Before 3.51.3 a WAL that is reset at the wrong moment can lose them.
+    let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await.unwrap();
+    let parts: Vec<u32> = version.split('.').map(|part| part.parse().unwrap()).collect();
+    assert!(parts >= vec![3, 51, 3], "{version}");
+}
+
+#[tokio::test]
+async fn one_file_is_never_served_twice_at_once() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    let Err(refused) = SqliteStore::open(folder.options()).await else { panic!("opened twice") };
+    assert!(refused.to_string().contains("another server"), "{refused}");
+    store.close().await;
+    drop(store);
+    folder.open().await;
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_by_name() {
+    let folder = Folder::new();
+    folder.open().await.close().await;
+    let mut raw = folder.raw().await;
+    sqlx::query("INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', CURRENT_TIMESTAMP, true, x'00', 0)")
+        .execute(&mut raw)
+        .await
+        .unwrap();
+    let Err(StoreError::TooNew { found: 9999, .. }) = SqliteStore::open(folder.options()).await else {
+        panic!("a newer schema was opened")
+    };
+}
+
+#[tokio::test]
+async fn what_is_left_is_sound_and_in_one_file() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    accept(&store, &(0..500).map(|_| io_job()).collect::<Vec<_>>()).await;
+    store.close().await;
+    let wal = folder.0.path().join("trine.db-wal");
+    assert!(std::fs::metadata(wal).map_or(0, |wal| wal.len()) == 0, "the journal was not folded in");
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut folder.raw().await).await.unwrap();
+    assert_eq!(verdict, "ok");
+}
+
+#[tokio::test]
+async fn after_closing_everything_is_refused() {
+    let store = Folder::new().open().await;
+    store.close().await;
+    assert!(matches!(store.accept(vec![io_job()]).await, Err(StoreError::Closed)));
+    assert!(matches!(store.check().await, Err(StoreError::Closed)));
+}

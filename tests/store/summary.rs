@@ -1,0 +1,43 @@
+//! Counts and quantiles.
+
+use trine::job::{Bound, Ending, Executor, Finished, Outcome, Queue};
+use trine::store::{Settlement, SummaryKey};
+
+use crate::{Place, accept, failed, io_job, succeeded};
+
+crate::for_every_driver!(results_are_counted_by_kind, quantiles_are_those_of_the_results);
+
+fn key(ending: Ending) -> SummaryKey {
+    SummaryKey { workload: "sleep".into(), bound: Bound::Io, executor: Executor::Async, ending }
+}
+
+async fn results_are_counted_by_kind(place: impl Place) {
+    let store = place.open().await;
+    accept(&store, &(0..700).map(|_| io_job()).collect::<Vec<_>>()).await;
+    let mut claimed = Vec::new();
+    while claimed.len() < 700 {
+        claimed.extend(store.claim(Queue::Async, 700).await.unwrap());
+    }
+    let settles = claimed.into_iter().enumerate().map(|(n, claimed)| {
+        let settlement = if n % 7 == 0 { failed("each seventh") } else { succeeded() };
+        store.settle(claimed.lease, settlement)
+    });
+    futures_util::future::join_all(settles).await;
+    let summary = store.summary().await.unwrap();
+    assert_eq!((summary[&key(Ending::Succeeded)].count(), summary[&key(Ending::Failed)].count()), (600, 100));
+}
+
+async fn quantiles_are_those_of_the_results(place: impl Place) {
+    let store = place.open().await;
+    for wall_us in 1..=100 {
+        accept(&store, &[io_job()]).await;
+        let lease = crate::claim_one(&store).await.lease;
+        let Settlement::Finish(finished) = succeeded() else { unreachable!() };
+        let timing = Some(crate::timing(wall_us));
+        store.settle(lease, Settlement::Finish(Finished { timing, ..finished })).await.unwrap();
+    }
+    let summary = store.summary().await.unwrap();
+    let wall = summary[&key(Ending::Succeeded)].wall().unwrap();
+    assert_eq!((wall.p50, wall.p90, wall.p99), (50, 90, 99));
+    assert!(matches!(succeeded(), Settlement::Finish(Finished { outcome: Outcome::Output(_), .. })));
+}
