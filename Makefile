@@ -2,7 +2,10 @@
 # make test    installs what the tests need, then runs every check and every test
 # make bench   measures the service under load, each figure beside its bar
 
-.PHONY: test test-deps check bench
+.PHONY: run test test-deps check bench
+
+run:
+	cargo run --locked --release -- demo --keep
 
 # The tests come last, so that their results are the end of what is shown.
 test: test-deps check

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::{self, ApiState};
-use crate::config::Config;
+use crate::api::{self, ApiState, BodyLimits};
+use crate::config::{Config, Database};
 use crate::dispatch::Dispatcher;
 use crate::executor::processes::ProcessSettings;
 use crate::executor::{ExecutorError, ExecutorSettings, Executors};
@@ -45,10 +45,11 @@ pub async fn serve(
     let workloads = WorkloadSettings {
         http_allow: config.http_allow.clone(),
         http_max_bytes: config.http_max_bytes,
-        workspace: config.workspace.clone(),
+        workspace: config.workspace(),
     };
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
-    let options = SqliteOptions { path: config.database.clone(), max_losses: config.max_losses };
+    let Database::Sqlite(path) = config.database();
+    let options = SqliteOptions { path, max_losses: config.max_losses };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
     let settings = ExecutorSettings {
@@ -61,12 +62,10 @@ pub async fn serve(
     };
     let executors = Executors::start(&settings, &registry)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
-    let limits = Limits {
-        header_timeout: config.header_timeout,
-        body_timeout: config.body_timeout,
-        max_connections: config.max_connections,
-        max_body_bytes: config.max_body_bytes,
-    };
+    let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
+    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies });
+    let limits =
+        Limits { header_timeout: config.header_timeout, max_connections: config.max_connections, grace: config.stop_grace };
     let drained = {
         let dispatcher = dispatcher.clone();
         async move {
@@ -76,7 +75,7 @@ pub async fn serve(
             tokio::time::sleep(HANDOVER).await;
         }
     };
-    server::serve(listener, api::router(ApiState::new(dispatcher.clone())), limits, drained).await;
+    server::serve(listener, router, limits, drained).await;
     dispatcher.shut_down(config.grace).await;
     store.close().await;
     Ok(())

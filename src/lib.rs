@@ -1,11 +1,17 @@
 //! Trine runs work three ways - on an event loop, on threads, in processes - and measures which of the three it needs.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod executor;
 pub mod job;
 pub mod measure;
+pub mod server;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod workload;

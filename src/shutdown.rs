@@ -15,7 +15,7 @@ pub fn requested() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     Ok(async move {
         signals.next().await;
-        tracing::info!("stopping: running jobs may end, the rest waits in the database; a second signal stops at once");
+        tracing::info!("told to stop; told once more, the process ends at once");
         tokio::spawn(async move {
             let kind = signals.next().await;
             // What a shell shows for a process that this signal ended.

@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -19,6 +18,7 @@ use super::view::{RouteView, StateName};
 use super::{ApiState, body, example, submission};
 use crate::dispatch::SubmitError;
 use crate::job::{Job, JobId, Submission};
+use crate::workload::Invalid;
 
 /// The most jobs in one batch.
 const MAX_JOBS: usize = 10_000;
@@ -81,17 +81,21 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
 fn parse(body: &Bytes, layout: Layout) -> Result<Vec<Submission>, Problem> {
     let texts = match layout {
         Layout::Array => elements(body)?,
-        Layout::Lines => body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).take(MAX_JOBS + 1).collect(),
+        Layout::Lines => {
+            body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).take(MAX_JOBS + 1).collect()
+        }
     };
     if texts.is_empty() {
-        return Err(Problem::new(Kind::InvalidJob, "a batch has at least one job").at(""));
+        return Err(Invalid::new("", "a batch has at least one job").into());
     }
     if texts.len() > MAX_JOBS {
         return Err(Problem::new(Kind::TooLarge, format!("a batch has at most {MAX_JOBS} jobs")));
     }
     let one = |(index, text): (usize, &[u8])| {
         if text.len() > submission::MAX_BYTES {
-            return Err(Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)).within(index));
+            return Err(
+                Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)).within(index)
+            );
         }
         submission::parse(text).map_err(|problem| problem.within(index))
     };
@@ -100,10 +104,8 @@ fn parse(body: &Bytes, layout: Layout) -> Result<Vec<Submission>, Problem> {
 
 /// The texts of an array's elements: one more than a batch may have, at the most.
 fn elements(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
-    serde_json::from_slice(body).map(|Elements(texts)| texts).map_err(|error| match error.classify() {
-        Category::Data => Problem::new(Kind::InvalidJob, error.to_string()).at(""),
-        Category::Io | Category::Syntax | Category::Eof => Problem::new(Kind::MalformedJson, error.to_string()),
-    })
+    submission::starts_with(body, b'[', || Invalid::new("", "must be an array of jobs"))?;
+    serde_json::from_slice(body).map(|Elements(texts)| texts).map_err(|error| submission::malformed(&error))
 }
 
 struct Elements<'a>(Vec<&'a [u8]>);
@@ -163,12 +165,7 @@ mod tests {
     #[case(Layout::Lines, format!("{JOB}\n{{"), 400, "/1")]
     #[case(Layout::Lines, " \n".into(), 422, "")]
     #[case(Layout::Array, format!("[{{\"bound\":\"{}\"}}]", "x".repeat(submission::MAX_BYTES)), 413, "/0")]
-    fn the_job_at_fault_is_pointed_at(
-        #[case] layout: Layout,
-        #[case] body: String,
-        #[case] status: u16,
-        #[case] pointer: &str,
-    ) {
+    fn the_job_at_fault_is_pointed_at(#[case] layout: Layout, #[case] body: String, #[case] status: u16, #[case] pointer: &str) {
         let problem = refused(body, layout);
         assert_eq!((&problem["status"], &problem["errors"][0]["pointer"]), (&json!(status), &json!(pointer)));
     }

@@ -52,7 +52,7 @@ pub(super) async fn read(mut body: Body, limits: BodyLimits) -> Result<Bytes, Pr
         }
     };
     if !too_large {
-        return Err(Problem::new(Kind::BrokenBody, "the body ended before it was complete"));
+        return Err(Problem::new(Kind::MalformedJson, "the body ended before it was complete"));
     }
     // A client that is still sending when the connection closes may never see the answer, so the rest is read and thrown away.
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };

@@ -13,13 +13,14 @@ use super::list::{Cursor, List};
 use super::view::{JobView, ResultView};
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
-use crate::dispatch::{QueueStatus, WorkerStatus};
+use crate::dispatch::QueueStatus;
+use crate::executor::processes::WorkerStatus;
 use crate::job::{
-    Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Form, Job, JobId, NewJob, Outcome, Queue, Retry, Route, Rule, Spec,
-    State, Submission, Tags, Timing,
+    Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Form, Job, JobId, NewJob, Outcome, Queue, Retry, Route,
+    Rule, Spec, State, Submission, Tags, Timing,
 };
 use crate::store::Depth;
-use crate::workload::{Environment, Registry};
+use crate::workload::Registry;
 
 /// 2026-01-31T12:00:00Z.
 const NOON: Timestamp = Timestamp::from_micros(1_769_860_800_000_000);
@@ -125,8 +126,8 @@ pub(super) fn summary() -> Value {
 }
 
 /// What can be run.
-pub(super) fn workloads() -> Value {
-    value(&WorkloadView::all(&Registry::native(Environment::default())))
+pub(super) fn workloads(registry: &Registry) -> Value {
+    value(&WorkloadView::all(registry))
 }
 
 /// The executors at a quiet moment.

@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 use super::list::List;
 use super::{ApiState, example};
-use crate::dispatch::{QueueStatus, WorkerStatus};
+use crate::dispatch::QueueStatus;
+use crate::executor::processes::WorkerStatus;
 use crate::executor::{Capabilities, capabilities};
 use crate::job::Executor;
 

@@ -30,10 +30,12 @@ use crate::store::{Cancellation, Requeue};
     params(("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result", example = "wait=10")),
     request_body(content = submission::Fields, content_type = "application/json", example = example::submission),
     responses(
-        (status = 200, description = "It has ended while the answer waited: its result", body = ResultView, example = example::result,
-            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, such as `wait=10`"))),
-        (status = 202, description = "It is accepted", body = JobView, example = example::job,
-            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, if there was one"))),
+        (status = 200, description = "It has ended while the answer waited: its result", body = ResultView,
+            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, such as `wait=10`")),
+            example = example::result),
+        (status = 202, description = "It is accepted", body = JobView,
+            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, if there was one")),
+            example = example::job),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
         answers::Unavailable,
     ),
@@ -224,8 +226,8 @@ pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Re
     post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retryJob",
     params(("id" = String, Path, description = "The job's id", format = "uuid")),
     responses(
-        (status = 202, description = "It waits again", body = JobView, example = example::job,
-            headers(("Location" = String, description = "The job"))),
+        (status = 202, description = "It waits again", body = JobView,
+            headers(("Location" = String, description = "The job")), example = example::job),
         answers::UnknownJob, answers::NotFinished, answers::Unavailable,
     ),
 )]

@@ -216,10 +216,8 @@ fn lines(items: impl Iterator<Item = impl Serialize>) -> Vec<u8> {
 /// The header `Link` (RFC 8288) to the next page: the same query with another cursor.
 fn next(uri: &Uri, cursor: Cursor) -> Option<HeaderValue> {
     let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name != "cursor");
-    let query = form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(query)
-        .append_pair("cursor", &String::from(cursor))
-        .finish();
+    let query =
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(query).append_pair("cursor", &String::from(cursor)).finish();
     format!("<{}?{query}>; rel=\"next\"", uri.path()).try_into().ok()
 }
 
@@ -253,10 +251,14 @@ mod tests {
 
     #[test]
     fn filters_are_read() {
-        let query = parse("state=failed&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2").unwrap();
+        let query =
+            parse("state=failed&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2").unwrap();
         let filter = query.filter();
         assert_eq!(filter.state, Some(StateFilter::Ended(crate::job::Ending::Failed)));
-        assert_eq!((filter.bound, filter.executor, filter.workload.as_deref()), (Some(Bound::Io), Some(Executor::Async), Some("http")));
+        assert_eq!(
+            (filter.bound, filter.executor, filter.workload.as_deref()),
+            (Some(Bound::Io), Some(Executor::Async), Some("http"))
+        );
         assert_eq!(filter.tag, Some(("a".into(), "b:c".into())));
         assert_eq!(filter.since.unwrap().to_string(), "2026-01-31T12:00:00.000000Z");
         assert_eq!((query.page().limit, query.page().order), (3, Order::NewestFirst));

@@ -23,6 +23,8 @@ mod workloads;
 
 pub use body::BodyLimits;
 
+use std::any::Any;
+
 use axum::Router;
 use axum::http::HeaderValue;
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
@@ -35,8 +37,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+use self::problem::Problem;
 use crate::dispatch::Dispatcher;
-use crate::workload::{Environment, Registry};
+use crate::workload::Registry;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -51,9 +54,7 @@ pub struct ApiState {
 pub fn router(state: ApiState) -> Router {
     let (router, mut document) = operations().split_for_parts();
     openapi::complete(&mut document, state.dispatcher.registry());
-    let every_answer = ServiceBuilder::new()
-        .map_response(guarded)
-        .layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| problem::Problem::of_panic(&*panic).into_response()));
+    let every_answer = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).map_response(guarded);
     router
         .with_state(state)
         .route("/", get(|| async { Redirect::to("/docs/") }))
@@ -61,10 +62,10 @@ pub fn router(state: ApiState) -> Router {
         .layer(every_answer)
 }
 
-/// The OpenAPI document of a server with the workloads that come with Trine.
-pub fn openapi() -> OpenApi {
+/// The OpenAPI document of a server with these workloads.
+pub fn openapi(registry: &Registry) -> OpenApi {
     let mut document = operations().into_openapi();
-    openapi::complete(&mut document, &Registry::native(Environment::default()));
+    openapi::complete(&mut document, registry);
     document
 }
 
@@ -89,4 +90,9 @@ fn guarded(response: Response) -> Response {
     let mut response = problem::complete(response);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// A handler that panics fails one request, not its connection.
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    guarded(Problem::of_panic(&*panic).into_response())
 }

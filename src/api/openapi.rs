@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Discriminator, OneOfBuilder};
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{
-    Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Operation, Ref, RefOr, Schema, ServerBuilder, Tag,
-};
+use utoipa::openapi::{Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Schema, ServerBuilder, Tag};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::{self, Kind};
-use super::workloads;
+use super::{example, workloads};
 use crate::workload::Registry;
 
 const ABOUT: &str = "\
@@ -56,6 +56,9 @@ pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
     components.schemas.extend(schemas);
     components.responses.extend(Kind::ALL.iter().map(|kind| (kind.slug().into(), kind.describe().into())));
     add_workloads(components, registry);
+    if let Some(list) = document.paths.paths.get_mut("/workloads").and_then(|item| item.get.as_mut()) {
+        give_example(list, &example::workloads(registry));
+    }
     for operation in document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post, &mut item.delete]) {
         if let Some(operation) = operation {
             may_fail(operation);
@@ -76,6 +79,18 @@ fn add_workloads(components: &mut Components, registry: &Registry) {
     }
     let any = RefOr::T(Schema::OneOf(any.discriminator(Some(discriminator)).build()));
     components.schemas.insert("Workload".into(), any);
+}
+
+/// The answer that this operation gives on this server.
+fn give_example(operation: &mut Operation, example: &Value) {
+    let ok = operation.responses.responses.get_mut("200");
+    if let Some(RefOr::T(response)) = ok {
+        for content in response.content.values_mut() {
+            if let RefOr::T(content) = content {
+                content.example = Some(example.clone());
+            }
+        }
+    }
 }
 
 /// Every operation can fail in a way that nobody foresaw.

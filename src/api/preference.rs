@@ -1,7 +1,5 @@
 //! The header `Prefer` (RFC 7240), of which `wait` is understood.
 
-use std::time::Duration;
-
 use axum::http::{HeaderMap, HeaderName};
 
 /// The longest that a request waits for a job, in seconds.
@@ -24,7 +22,6 @@ pub(super) fn wait(headers: &HeaderMap) -> Option<u64> {
         .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
         .map(|seconds: u64| seconds.min(MAX_WAIT_SECONDS))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -57,6 +57,7 @@ macro_rules! kinds {
         }
 
         /// The kinds as types, for the description of an operation's answers.
+        #[allow(dead_code, reason = "what any operation may answer is not said at each")]
         pub(super) mod answers {
             use super::{BTreeMap, Described, Kind, Ref, RefOr};
 
@@ -73,12 +74,9 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The body is not JSON.
+    /// The body is not JSON, or broke off.
     MalformedJson = BAD_REQUEST "malformed-json", "The body is not JSON",
         "expected `,` or `}` at line 1 column 18";
-    /// The body ended before it was complete.
-    BrokenBody = BAD_REQUEST "broken-body", "The body broke off",
-        "the body ended before it was complete";
     /// A query parameter is unknown, repeated or has a value that it can't have.
     BadQuery = BAD_REQUEST "bad-query", "A query parameter is not valid",
         "limit: must be 1 to 1000";
@@ -134,10 +132,8 @@ impl Kind {
                 ..Fault::default()
             }];
         }
-        let content = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name("Problem")))
-            .example(Some(json!(problem.body())))
-            .build();
+        let content =
+            ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).example(Some(json!(problem.body()))).build();
         let mut response = ResponseBuilder::new().description(self.title()).content(MEDIA_TYPE, content);
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();

@@ -52,7 +52,7 @@ pub(super) struct Fields<'a> {
     retry: Option<&'a RawValue>,
     /// Free labels, by which lists are filtered: at most 16, names of up to 64 characters without a colon, values of up to 256.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, String>, max_properties = 16)]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     tags: Tags,
 }
 
@@ -105,14 +105,25 @@ pub(super) fn parse(text: &[u8]) -> Result<Submission, Problem> {
 /// Reads an object that is found at `pointer`. The place of an error is looked for only once there is one.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<T, Problem> {
     // Otherwise an array would do for a struct, its elements taken as fields.
-    if text.trim_ascii_start().first() != Some(&b'{') {
-        serde_json::from_slice::<IgnoredAny>(text).map_err(|error| Problem::new(Kind::MalformedJson, error.to_string()))?;
-        return Err(Invalid::new(pointer, "must be an object").into());
-    }
+    starts_with(text, b'{', || Invalid::new(pointer, "must be an object"))?;
     serde_json::from_slice(text).map_err(|error| match error.classify() {
         Category::Data => locate::<T>(text, error).within(pointer).into(),
-        Category::Io | Category::Syntax | Category::Eof => Problem::new(Kind::MalformedJson, error.to_string()),
+        Category::Io | Category::Syntax | Category::Eof => malformed(&error),
     })
+}
+
+/// Whether the text is JSON that starts with this byte, its shape wrong otherwise.
+pub(super) fn starts_with(text: &[u8], byte: u8, wrong: impl FnOnce() -> Invalid) -> Result<(), Problem> {
+    if text.trim_ascii_start().first() == Some(&byte) {
+        return Ok(());
+    }
+    serde_json::from_slice::<IgnoredAny>(text).map_err(|error| malformed(&error))?;
+    Err(wrong().into())
+}
+
+/// The text is not JSON.
+pub(super) fn malformed(error: &serde_json::Error) -> Problem {
+    Problem::new(Kind::MalformedJson, error.to_string())
 }
 
 /// Where in the text the error is.

@@ -225,10 +225,7 @@ mod tests {
 
     #[test]
     fn a_total_of_nothing_is_zero() {
-        assert_eq!(
-            items("by=", BTreeMap::new()),
-            json!([{ "count": 0, "queue_us": null, "wall_us": null, "cpu_us": null }])
-        );
+        assert_eq!(items("by=", BTreeMap::new()), json!([{ "count": 0, "queue_us": null, "wall_us": null, "cpu_us": null }]));
         assert_eq!(items("", BTreeMap::new()), json!([]));
     }
 

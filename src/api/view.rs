@@ -8,7 +8,8 @@ use super::example;
 use super::submission::AnyWorkload;
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Choice, Ending, Executor, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State, Tags, Timing,
+    Bound, Choice, Ending, Executor, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State, Tags,
+    Timing,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;

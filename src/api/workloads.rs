@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
+use super::ApiState;
 use super::list::List;
-use super::{ApiState, example};
 use crate::job::{Bound, Form};
 use crate::workload::{Description, Registry};
 
@@ -73,7 +73,7 @@ pub(super) fn schema(description: &Description) -> RefOr<Schema> {
 /// What this server can run, each with the JSON Schema of its parameters.
 #[utoipa::path(
     get, path = "/workloads", tag = "service", operation_id = "listWorkloads",
-    responses((status = 200, description = "All workloads, by name", body = List<WorkloadView>, example = example::workloads)),
+    responses((status = 200, description = "All workloads, by name", body = List<WorkloadView>)),
 )]
 pub(super) async fn list(State(api): State<ApiState>) -> Json<List<WorkloadView>> {
     Json(WorkloadView::all(api.dispatcher.registry()))

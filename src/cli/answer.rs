@@ -3,9 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::error::CliError;
 use crate::job::{Bound, Ending, Executor, Failure};
+
+/// Reads what was kept as it was written.
+pub(super) fn parse<T: DeserializeOwned>(json: &RawValue) -> Result<T, CliError> {
+    serde_json::from_str(json.get()).map_err(|error| CliError::NotTrine(error.to_string()))
+}
 
 /// A page of a list.
 #[derive(Deserialize)]
@@ -54,8 +62,7 @@ pub(super) struct Job {
 #[derive(Deserialize)]
 pub(super) struct Workload {
     /// The value of `type`.
-    #[serde(rename = "type")]
-    pub(super) kind: String,
+    pub(super) name: String,
     /// The tag that fits it.
     pub(super) bound: String,
 }

@@ -1,4 +1,4 @@
-use std::error::Error as _;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {
         // The innermost cause says what happened; the others only that a request was sent.
-        let mut reason: &dyn std::error::Error = error;
+        let mut reason: &dyn Error = error;
         while let Some(cause) = reason.source() {
             reason = cause;
         }
@@ -162,12 +162,19 @@ mod tests {
     #[test]
     fn a_problem_is_one_line_that_names_the_field() {
         assert_eq!(
-            problem(r#"{"title":"The job is not valid","detail":"/a: bad","errors":[{"pointer":"/workload/below","detail":"too big"}]}"#),
+            problem(
+                r#"{"title":"The job is not valid","detail":"/a: bad","errors":[{"pointer":"/workload/below","detail":"too big"}]}"#
+            ),
             "The job is not valid: /workload/below: too big"
         );
-        assert_eq!(problem(r#"{"title":"No job has this id","detail":"no job has the id 1"}"#), "No job has this id: no job has the id 1");
         assert_eq!(
-            problem(r#"{"title":"Bad query","errors":[{"parameter":"limit","detail":"1 to 1000"},{"pointer":"","detail":"empty"}]}"#),
+            problem(r#"{"title":"No job has this id","detail":"no job has the id 1"}"#),
+            "No job has this id: no job has the id 1"
+        );
+        assert_eq!(
+            problem(
+                r#"{"title":"Bad query","errors":[{"parameter":"limit","detail":"1 to 1000"},{"pointer":"","detail":"empty"}]}"#
+            ),
             "Bad query: limit: 1 to 1000; empty"
         );
         assert_eq!(problem("<html>"), "the server answered 502 Bad Gateway");

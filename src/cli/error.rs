@@ -35,7 +35,7 @@ pub(super) enum CliError {
         problem: Problem,
     },
     /// The server refused to do something with some of several jobs; each refusal was shown.
-    #[error("{refused} of {jobs} job(s) refused")]
+    #[error("refused for {refused} of {jobs} jobs")]
     Refusals {
         /// How many.
         refused: usize,
@@ -46,7 +46,7 @@ pub(super) enum CliError {
     #[error("the server's answer can't be understood: {0}")]
     NotTrine(String),
     /// Jobs ended in another way than with an output.
-    #[error("{failed} of {jobs} job(s) did not succeed")]
+    #[error("{failed} of {jobs} jobs did not succeed")]
     Unsuccessful {
         /// How many.
         failed: usize,
@@ -68,9 +68,12 @@ pub(super) enum CliError {
     /// Something can't be written as JSON.
     #[error("can't write JSON: {0}")]
     Json(serde_json::Error),
-    /// The demo could not prepare or clean up.
+    /// A signal came before the demo was through.
+    #[error("stopped before the end")]
+    Interrupted,
+    /// Something outside of the program is missing that the command needs.
     #[error("can't {0}: {1}")]
-    Demo(&'static str, io::Error),
+    Prepare(&'static str, io::Error),
     /// Standard output can't be written.
     #[error("can't write the output: {0}")]
     Output(io::Error),

@@ -1,5 +1,5 @@
 use clap::Args;
-use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
+use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -42,13 +42,14 @@ pub(super) struct Filter {
     #[arg(long)]
     oldest: bool,
     /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
     /// All of them
     #[arg(long, conflicts_with = "limit")]
     all: bool,
 }
 
+/// The query of a list.
 #[derive(Serialize)]
 struct Query<'a> {
     state: Option<&'a str>,
@@ -63,7 +64,28 @@ struct Query<'a> {
     cursor: Option<String>,
 }
 
+/// The query of a summary.
+#[derive(Serialize)]
+pub(super) struct SummaryQuery<'a> {
+    by: String,
+    state: Option<&'a str>,
+    bound: Option<&'a str>,
+    executor: Option<&'a str>,
+    workload: Option<&'a str>,
+}
+
 impl Filter {
+    /// The query of a summary by these fields of the results that pass.
+    pub(super) fn of_summary(&self, by: &[String]) -> SummaryQuery<'_> {
+        SummaryQuery {
+            by: by.join(","),
+            state: self.state.as_deref(),
+            bound: self.bound.as_deref(),
+            executor: self.executor.as_deref(),
+            workload: self.workload.as_deref(),
+        }
+    }
+
     /// Fetches the list at `path` page by page. Returns whether there would be more.
     pub(super) async fn fetch<T: DeserializeOwned>(
         &self,
@@ -71,7 +93,7 @@ impl Filter {
         path: &str,
         mut each: impl FnMut(T) -> Result<(), CliError>,
     ) -> Result<bool, CliError> {
-        let mut left = if self.all { usize::MAX } else { self.limit };
+        let mut left = if self.all { usize::MAX } else { self.limit as usize };
         let mut cursor = None;
         loop {
             let query = Query {

@@ -26,7 +26,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// Reads a moment: RFC 3339, or a duration before now.
 pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     text.parse::<Timestamp>().or_else(|_| {
-        let ago = duration(text).map_err(|_| "a moment is written as in 2026-01-31T12:00:00Z, or as in 10m for ten minutes ago")?;
+        let ago =
+            duration(text).map_err(|_| "a moment is written as in 2026-01-31T12:00:00Z, or as in 10m for ten minutes ago")?;
         let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
         Ok(Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(ago)))
     })

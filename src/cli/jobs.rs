@@ -24,7 +24,7 @@ pub(super) struct Jobs {
 
 impl Jobs {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        show(&self.server, "/jobs", self.id, &self.filter, self.json, table::jobs).await
+        show(&self.server, "/jobs", self.id, &self.filter, self.json, |jobs| table::jobs(jobs)).await
     }
 }
 

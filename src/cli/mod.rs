@@ -12,8 +12,8 @@ mod error;
 mod filter;
 mod human;
 mod jobs;
-mod order;
 mod openapi;
+mod order;
 mod parameter;
 mod print;
 mod results;
@@ -29,6 +29,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{LoadError, Settings, Sources, load};
+use crate::executor::processes::child;
+use crate::workload::Registry;
 use error::CliError;
 
 /// Trine runs jobs on an async runtime, a thread pool or worker processes, and measures which of the three each of them needs.
@@ -76,22 +78,23 @@ pub fn main() -> ExitCode {
         Err(LoadError::Usage(error)) => error.exit(),
         Err(LoadError::File(error)) => return CliError::File(error).report(),
     };
-    run(cli.command, &sources).map_or_else(|error| error.report(), |()| ExitCode::SUCCESS)
+    run(cli.command, &sources).unwrap_or_else(|error| error.report())
 }
 
-fn run(command: Command, sources: &Sources) -> Result<(), CliError> {
+fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     match command {
-        Command::Serve(settings) => service()?.block_on(serve::run(settings.config)),
-        Command::Demo(demo) => service()?.block_on(demo.run(sources)),
-        Command::Submit(submit) => client()?.block_on(submit.run()),
-        Command::Jobs(jobs) => client()?.block_on(jobs.run()),
-        Command::Results(results) => client()?.block_on(results.run()),
-        Command::Cancel(order) => client()?.block_on(cancel::run(order)),
-        Command::Retry(order) => client()?.block_on(retry::run(order)),
-        Command::Config(config) => config.run(sources),
-        Command::Openapi => openapi::run(),
-        Command::Worker => std::process::exit(0),
+        Command::Serve(settings) => service()?.block_on(serve::run(settings.config))?,
+        Command::Demo(demo) => service()?.block_on(demo.run(sources))?,
+        Command::Submit(submit) => client()?.block_on(submit.run())?,
+        Command::Jobs(jobs) => client()?.block_on(jobs.run())?,
+        Command::Results(results) => client()?.block_on(results.run())?,
+        Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
+        Command::Retry(order) => client()?.block_on(retry::run(order))?,
+        Command::Config(config) => config.run(sources)?,
+        Command::Openapi => openapi::run()?,
+        Command::Worker => return Ok(child::main(Registry::native)),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The runtime of the HTTP server. Jobs have runtimes and threads of their own.

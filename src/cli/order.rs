@@ -2,6 +2,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::answer::parse;
 use super::client::{Client, Server};
 use super::error::CliError;
 use super::print;
@@ -39,7 +40,7 @@ impl Order {
             match act(&client, id).await {
                 Ok(job) if self.json => print::json(&job)?,
                 Ok(job) => {
-                    let Done { state } = serde_json::from_str(job.get()).map_err(|error| CliError::NotTrine(error.to_string()))?;
+                    let Done { state } = parse(&job)?;
                     print::line(format_args!("{id}  {}", in_words(&state)))?;
                 }
                 Err(CliError::Refused(problem)) => {

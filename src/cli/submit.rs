@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args};
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Accepted, Job, Page, Workload};
+use super::answer::{Accepted, Job, Page, Workload, parse};
 use super::client::{Client, Server};
 use super::error::CliError;
 use super::parameter::{parameter, tag};
@@ -74,7 +73,7 @@ const EXAMPLES: &str = "\
 Examples:
   trine submit primes below=1000000 --wait
   trine submit http url=https://example.com/ --retries 3 --deadline 10s
-  trine submit --workload '{\"type\": \"file\", \"path\": \"notes.txt\", \"op\": \"digest\"}' --executor processes
+  trine submit --workload '{\"type\": \"sleep\", \"ms\": 5}' --executor processes
   trine submit sleep ms=200 --count 1000 --wait
   trine submit --file jobs.ndjson --json";
 
@@ -87,7 +86,7 @@ impl Submit {
             None => self.send_copies(&client, &mut accepted).await,
         };
         if self.wait && sent.is_ok() {
-            let ids: Vec<String> = parse(&accepted)?.into_iter().map(|job: Accepted| job.id).collect();
+            let ids = accepted.iter().map(|job| parse(job).map(|job: Accepted| job.id)).collect::<Result<Vec<_>, _>>()?;
             return self.show_results(&wait::all(&client, &ids).await?);
         }
         // What was accepted runs, also if a later batch was refused.
@@ -155,7 +154,8 @@ impl Submit {
             return accepted.iter().try_for_each(|job| print::json(job));
         }
         if !accepted.is_empty() {
-            print::line(table::accepted(&parse(&accepted[..accepted.len().min(ROWS)])?))?;
+            let shown = accepted.iter().take(ROWS).map(|job| parse(job)).collect::<Result<Vec<_>, _>>()?;
+            print::line(table::accepted(&shown))?;
             print_rest(accepted.len());
         }
         Ok(())
@@ -185,16 +185,12 @@ fn print_rest(jobs: usize) {
     }
 }
 
-fn parse<T: DeserializeOwned>(texts: &[Box<RawValue>]) -> Result<Vec<T>, CliError> {
-    texts.iter().map(|text| serde_json::from_str(text.get()).map_err(|error| CliError::NotTrine(error.to_string()))).collect()
-}
-
 /// The tag that fits a workload, as the server has it.
 async fn usual_bound(client: &Client, kind: &Value) -> Result<String, CliError> {
     let workloads: Page<Workload> = client.get("/workloads", &()).await?;
-    let known = workloads.items.iter().find(|workload| *kind == workload.kind);
+    let known = workloads.items.iter().find(|workload| *kind == workload.name);
     known.map(|workload| workload.bound.clone()).ok_or_else(|| {
-        let names: Vec<_> = workloads.items.iter().map(|workload| workload.kind.as_str()).collect();
+        let names: Vec<_> = workloads.items.iter().map(|workload| workload.name.as_str()).collect();
         CliError::Usage(format!("the server has no workload {kind}; there are {}", names.join(", ")))
     })
 }
@@ -202,8 +198,11 @@ async fn usual_bound(client: &Client, kind: &Value) -> Result<String, CliError> 
 /// Submits what is on the lines of a file, batch by batch.
 async fn send_file(client: &Client, path: &Path, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
     let unreadable = |error: io::Error| CliError::Usage(format!("{}: {error}", path.display()));
-    let reader: Box<dyn BufRead> =
-        if path == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(BufReader::new(File::open(path).map_err(unreadable)?)) };
+    let reader: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).map_err(unreadable)?))
+    };
     let mut batch = Batch::default();
     for (line, text) in (1..).zip(reader.lines()) {
         let text = text.map_err(unreadable)?;

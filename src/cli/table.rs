@@ -4,17 +4,18 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use serde_json::Value;
 
-use super::answer::{Accepted, Job};
+use super::answer::{Accepted, Job, Timing};
 use super::human::micros;
+use crate::job::{Failure, FailureKind};
 
 /// The most characters of a value in a row of a list.
 const CELL: usize = 60;
 
 /// A column of a list: its name, and whether it holds numbers.
-pub(super) type Column = (&'static str, bool);
+pub(super) type Column<'a> = (&'a str, bool);
 
 /// A table without lines, whose first row has the names of the columns.
-pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(columns: &[Column<'_>], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(columns.iter().map(|(name, _)| name.to_uppercase()));
     table.add_rows(rows);
@@ -36,8 +37,15 @@ pub(super) fn accepted(jobs: &[Accepted]) -> String {
 
 /// Jobs wherever they are, one a row.
 pub(super) fn jobs<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
-    let columns =
-        [("id", false), ("state", false), ("workload", false), ("bound", false), ("executor", false), ("attempt", true), ("accepted", false)];
+    let columns = [
+        ("id", false),
+        ("state", false),
+        ("workload", false),
+        ("bound", false),
+        ("executor", false),
+        ("attempt", true),
+        ("accepted", false),
+    ];
     let row = |job: &Job| {
         let Job { id, state, bound, route, attempt, accepted_at, .. } = job;
         vec![
@@ -77,7 +85,7 @@ pub(super) fn results<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
             job.route.executor.to_string(),
             or_dash(timing.map(|timing| micros(timing.queue_us))),
             or_dash(timing.map(|timing| micros(timing.wall_us))),
-            or_dash(timing.and_then(|timing| timing.cpu_us()).map(micros)),
+            or_dash(timing.and_then(Timing::cpu_us).map(micros)),
             or_dash(timing.and_then(|timing| timing.observed.clone())),
             shortened(&outcome(job)),
         ]
@@ -95,7 +103,11 @@ pub(super) fn details(job: &Job) -> String {
         ("executor", Some(format!("{}: {}", job.route.executor, job.route.reason))),
         ("priority", job.priority.filter(|&priority| priority != 0).map(|priority| priority.to_string())),
         ("deadline", job.deadline_ms.map(|ms| micros(ms.saturating_mul(1_000)))),
-        ("tags", (!job.tags.is_empty()).then(|| job.tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))),
+        (
+            "tags",
+            (!job.tags.is_empty())
+                .then(|| job.tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
+        ),
         ("attempt", Some(job.attempt.to_string())),
         ("accepted", Some(job.accepted_at.clone())),
         ("started", job.started_at.clone()),
@@ -107,9 +119,21 @@ pub(super) fn details(job: &Job) -> String {
             ("queue", Some(micros(timing.queue_us))),
             ("dispatch", Some(micros(timing.dispatch_us))),
             ("wall", Some(micros(timing.wall_us))),
-            ("cpu", timing.cpu_user_us.zip(timing.cpu_system_us).map(|(user, system)| format!("{} user, {} system", micros(user), micros(system)))),
+            (
+                "cpu",
+                timing
+                    .cpu_user_us
+                    .zip(timing.cpu_system_us)
+                    .map(|(user, system)| format!("{} user, {} system", micros(user), micros(system))),
+            ),
             ("cpu share", timing.cpu_share.map(|share| share.to_string())),
-            ("polls", timing.polls.zip(timing.longest_poll_us).map(|(polls, longest)| format!("{polls}, the longest {}", micros(longest)))),
+            (
+                "polls",
+                timing
+                    .polls
+                    .zip(timing.longest_poll_us)
+                    .map(|(polls, longest)| format!("{polls}, the longest {}", micros(longest))),
+            ),
             ("peak memory", timing.max_rss_bytes.map(|bytes| HumanBytes(bytes).to_string())),
             ("switches", switches.map(|(voluntary, involuntary)| format!("{voluntary} voluntary, {involuntary} involuntary"))),
             ("observed", timing.observed.clone()),
@@ -129,6 +153,7 @@ pub(super) fn or_dash(value: Option<String>) -> String {
 
 fn outcome(job: &Job) -> String {
     match (&job.error, &job.output) {
+        (Some(Failure { kind: FailureKind::Error, message }), _) => message.clone(),
         (Some(failure), _) => failure.to_string(),
         (None, Some(Value::String(text))) => text.clone(),
         (None, output) => or_dash(output.as_ref().map(Value::to_string)),
@@ -136,7 +161,7 @@ fn outcome(job: &Job) -> String {
 }
 
 /// The first line, cut to a width that leaves a row a row.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     match line.char_indices().nth(CELL) {
         Some((end, _)) => format!("{}…", &line[..end]),

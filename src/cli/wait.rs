@@ -2,7 +2,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
-use super::answer::Job;
+use super::answer::{Job, parse};
 use super::client::Client;
 use super::error::CliError;
 
@@ -20,12 +20,7 @@ pub(super) struct Ended {
 /// Waits until all jobs have ended; in the order of the ids. People see a bar in the meantime.
 pub(super) async fn all(client: &Client, ids: &[String]) -> Result<Vec<Ended>, CliError> {
     let bar = bar(ids.len());
-    let ended = stream::iter(ids)
-        .map(|id| one(client, id))
-        .buffered(AT_ONCE)
-        .inspect_ok(|_| bar.inc(1))
-        .try_collect()
-        .await;
+    let ended = stream::iter(ids).map(|id| one(client, id)).buffered(AT_ONCE).inspect_ok(|_| bar.inc(1)).try_collect().await;
     bar.finish_and_clear();
     ended
 }
@@ -33,7 +28,7 @@ pub(super) async fn all(client: &Client, ids: &[String]) -> Result<Vec<Ended>, C
 async fn one(client: &Client, id: &str) -> Result<Ended, CliError> {
     loop {
         let json: Box<RawValue> = client.get(&format!("/jobs/{id}"), &[("wait", LONGEST_WAIT)]).await?;
-        let job: Job = serde_json::from_str(json.get()).map_err(|error| CliError::NotTrine(error.to_string()))?;
+        let job: Job = parse(&json)?;
         if job.ending().is_some() {
             return Ok(Ended { job, json });
         }
@@ -46,6 +41,7 @@ fn bar(jobs: usize) -> ProgressBar {
         return ProgressBar::hidden();
     }
     // The template is a constant that parses.
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} jobs, {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} jobs, {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(jobs as u64).with_style(style)
 }

@@ -136,7 +136,7 @@ mod tests {
     #[case("lissten = '127.0.0.1:1'", "t.toml: unknown key `lissten`; `trine config` lists the settings")]
     #[case("[http]\nfoo = 1", "t.toml: unknown key `http_foo`; `trine config` lists the settings")]
     #[case("listen = 8040", "t.toml: `listen`: 8040: invalid socket address syntax")]
-    #[case("processes = 0", "t.toml: `processes`: 0: 0 is not in 1..18446744073709551615")]
+    #[case("processes = 0", "t.toml: `processes`: 0: must be at least 1")]
     #[case("processes = [1, 2]", "t.toml: `processes`: 1, 2: takes one value")]
     #[case("http_allow = ['here']", "t.toml: `http_allow`: here: invalid IP address syntax")]
     #[case(

@@ -12,10 +12,12 @@ pub use file::FileError;
 pub use load::{LoadError, Source, Sources, load};
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::ParseIntError;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{RangedU64ValueParser, Resettable, TypedValueParser};
+use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
@@ -42,10 +44,10 @@ pub struct Config {
     /// Folder of everything that is kept
     #[arg(long, env = "TRINE_DATA_DIR", value_name = "FOLDER", default_value = "./trine-data")]
     pub data_dir: PathBuf,
-    /// Database, as sqlite:PATH [default: sqlite:DATA_DIR/trine.db]
+    /// Database, as sqlite:PATH [default: trine.db in the data folder]
     #[arg(long, env = "TRINE_DATABASE", value_name = "URL")]
     pub database: Option<Database>,
-    /// Folder that `file` and `image` work in [default: DATA_DIR/workspace]
+    /// Folder that `file` and `image` work in [default: workspace in the data folder]
     #[arg(long, env = "TRINE_WORKSPACE", value_name = "FOLDER")]
     pub workspace: Option<PathBuf>,
     /// Networks that `http` may reach besides public ones, such as 127.0.0.1 or 10.0.0.0/8; separated by commas
@@ -55,49 +57,49 @@ pub struct Config {
     #[arg(long, env = "TRINE_HTTP_MAX_BYTES", value_name = "BYTES", default_value_t = 8 << 20)]
     pub http_max_bytes: u64,
     /// Jobs that run at once on the `async` executor
-    #[arg(long, env = "TRINE_ASYNC_SLOTS", value_name = "N", default_value_t = 16_384, value_parser = at_least_one::<usize>())]
+    #[arg(long, env = "TRINE_ASYNC_SLOTS", value_name = "N", default_value_t = 16_384, value_parser = at_least_one::<usize>)]
     pub async_slots: usize,
     /// Threads of the event loop of the `async` executor
-    #[arg(long, env = "TRINE_ASYNC_THREADS", value_name = "N", default_value_t = 1, value_parser = at_least_one::<usize>())]
+    #[arg(long, env = "TRINE_ASYNC_THREADS", value_name = "N", default_value_t = 1, value_parser = at_least_one::<usize>)]
     pub async_threads: usize,
     /// Threads that run jobs tagged `io`
-    #[arg(long, env = "TRINE_THREADS_IO", value_name = "N", default_value_t = 256, value_parser = at_least_one::<usize>())]
+    #[arg(long, env = "TRINE_THREADS_IO", value_name = "N", default_value_t = 256, value_parser = at_least_one::<usize>)]
     pub threads_io: usize,
     /// Threads that run jobs tagged `cpu`
-    #[arg(long, env = "TRINE_THREADS_CPU", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>())]
+    #[arg(long, env = "TRINE_THREADS_CPU", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
     pub threads_cpu: usize,
     /// Worker processes
-    #[arg(long, env = "TRINE_PROCESSES", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>())]
+    #[arg(long, env = "TRINE_PROCESSES", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
     pub processes: usize,
     /// Jobs after which a worker process is replaced by a fresh one
-    #[arg(long, env = "TRINE_WORKER_MAX_JOBS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>())]
+    #[arg(long, env = "TRINE_WORKER_MAX_JOBS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>)]
     pub worker_max_jobs: u64,
     /// How often whatever runs a job may die under it before the job ends as `lost`
-    #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>())]
+    #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>)]
     pub max_losses: u32,
     /// How long running jobs may take to end after SIGTERM, in milliseconds
-    #[arg(id = "grace_ms", long = "grace-ms", env = "TRINE_GRACE_MS", value_name = "MS", default_value = "25000", value_parser = millis(0))]
+    #[arg(id = "grace_ms", long = "grace-ms", env = "TRINE_GRACE_MS", value_name = "MS", default_value = "25000", value_parser = millis)]
     #[serde(rename = "grace_ms", serialize_with = "as_millis")]
     pub grace: Duration,
     /// How long a stopped attempt may take to end before it is killed or left behind, in milliseconds
-    #[arg(id = "stop_grace_ms", long = "stop-grace-ms", env = "TRINE_STOP_GRACE_MS", value_name = "MS", default_value = "2000", value_parser = millis(0))]
+    #[arg(id = "stop_grace_ms", long = "stop-grace-ms", env = "TRINE_STOP_GRACE_MS", value_name = "MS", default_value = "2000", value_parser = millis)]
     #[serde(rename = "stop_grace_ms", serialize_with = "as_millis")]
     pub stop_grace: Duration,
     /// How long a client may take to send a request's headers, in milliseconds
-    #[arg(id = "header_timeout_ms", long = "header-timeout-ms", env = "TRINE_HEADER_TIMEOUT_MS", value_name = "MS", default_value = "10000", value_parser = millis(1))]
+    #[arg(id = "header_timeout_ms", long = "header-timeout-ms", env = "TRINE_HEADER_TIMEOUT_MS", value_name = "MS", default_value = "10000", value_parser = some_millis)]
     #[serde(rename = "header_timeout_ms", serialize_with = "as_millis")]
     pub header_timeout: Duration,
     /// How long a client may take to send a request's body, in milliseconds
-    #[arg(id = "body_timeout_ms", long = "body-timeout-ms", env = "TRINE_BODY_TIMEOUT_MS", value_name = "MS", default_value = "30000", value_parser = millis(1))]
+    #[arg(id = "body_timeout_ms", long = "body-timeout-ms", env = "TRINE_BODY_TIMEOUT_MS", value_name = "MS", default_value = "30000", value_parser = some_millis)]
     #[serde(rename = "body_timeout_ms", serialize_with = "as_millis")]
     pub body_timeout: Duration,
     /// Connections that may be open at once
-    #[arg(long, env = "TRINE_MAX_CONNECTIONS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<usize>())]
+    #[arg(long, env = "TRINE_MAX_CONNECTIONS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<usize>)]
     pub max_connections: usize,
     /// Longest body of a request, in bytes
-    #[arg(long, env = "TRINE_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 32 << 20, value_parser = at_least_one::<usize>())]
+    #[arg(long, env = "TRINE_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 32 << 20, value_parser = at_least_one::<usize>)]
     pub max_body_bytes: usize,
-    /// What is logged: a level, or levels by module such as info,trine::dispatch=debug
+    /// What is logged: a level, or levels by module such as `info,trine::dispatch=debug`
     #[arg(long, env = "TRINE_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,
     /// How a log line is written
@@ -158,12 +160,20 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn at_least_one<T: TryFrom<u64>>() -> RangedU64ValueParser<T> {
-    RangedU64ValueParser::new().range(1..)
+fn at_least_one<T: FromStr<Err = ParseIntError> + From<u8> + PartialOrd>(text: &str) -> Result<T, String> {
+    match text.parse() {
+        Ok(number) if number >= T::from(1) => Ok(number),
+        Ok(_) => Err("must be at least 1".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
-fn millis(least: u64) -> impl TypedValueParser<Value = Duration> {
-    RangedU64ValueParser::<u64>::new().range(least..).map(Duration::from_millis)
+fn millis(text: &str) -> Result<Duration, ParseIntError> {
+    text.parse().map(Duration::from_millis)
+}
+
+fn some_millis(text: &str) -> Result<Duration, String> {
+    at_least_one(text).map(Duration::from_millis)
 }
 
 fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

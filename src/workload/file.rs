@@ -19,7 +19,6 @@ pub(super) struct File {
     /// The file, relative to the workspace folder.
     #[schema(min_length = 1, example = "notes/today.txt")]
     path: String,
-    /// What to do with it.
     #[schema(inline)]
     op: Op,
     /// For `copy`: where to, relative to the workspace folder. Missing folders are created, an older file is replaced.
@@ -30,7 +29,7 @@ pub(super) struct File {
     max_bytes: Option<u64>,
 }
 
-/// `read` returns the content: text, or base64 if it is not UTF-8. `digest` returns its SHA-256. `count_lines` counts its lines,
+/// What to do with it. `read` returns the content: text, or base64 if it is not UTF-8. `digest` returns its SHA-256. `count_lines` counts its lines,
 /// the last one also if no newline ends it. `copy` copies it.
 #[derive(Clone, Copy, Deserialize, PartialEq, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -100,15 +99,15 @@ impl File {
         match self.op {
             Op::Read => {
                 let limit = self.max_bytes.unwrap_or(MAX_READ_BYTES);
-                let mut content = Vec::new();
+                let mut read = Vec::new();
                 let bytes = for_each_chunk(file, stop, |chunk| {
-                    content.extend_from_slice(chunk);
-                    if content.len() as u64 > limit {
+                    read.extend_from_slice(chunk);
+                    if read.len() as u64 > limit {
                         return Err(Failure::error(format!("{:?} is longer than {limit} bytes", self.path)));
                     }
                     Ok(())
                 })?;
-                let (text, encoding) = text_or_base64(content);
+                let (text, encoding) = text_or_base64(read);
                 Ok(Done::Read { bytes, text, encoding })
             }
             Op::Digest => {
@@ -248,8 +247,8 @@ mod tests {
         let paths =
             ["../outside.txt", "a/../../outside.txt", "..", "/etc/passwd", "//etc/passwd", "a/..", "", ".", "./", "a\0b", "/"];
         for path in paths {
-            assert_eq!(bench.invalid(file("read", path)).pointer, "/path", "{path:?}");
-            assert_eq!(bench.invalid(copy("a.txt", path)).pointer, "/to", "{path:?}");
+            assert_eq!(bench.invalid(&file("read", path)).pointer, "/path", "{path:?}");
+            assert_eq!(bench.invalid(&copy("a.txt", path)).pointer, "/to", "{path:?}");
         }
     }
 
@@ -317,7 +316,7 @@ mod tests {
             (json!({ "type": "file", "op": "read", "path": "a", "mode": "b" }), "/mode"),
         ];
         for (workload, pointer) in wrong {
-            assert_eq!(bench.invalid(workload.clone()).pointer, pointer, "{workload}");
+            assert_eq!(bench.invalid(&workload).pointer, pointer, "{workload}");
         }
     }
 }

@@ -10,7 +10,7 @@ use reqwest::header::{
     AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap,
     HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use url::Url;
@@ -36,16 +36,16 @@ pub(super) struct Http {
     #[serde(deserialize_with = "absolute_url")]
     #[schema(value_type = String, format = "uri", example = "https://example.com/")]
     url: Url,
-    /// The method of the request.
     #[serde(default)]
-    #[schema(inline, default = "GET")]
+    #[schema(inline)]
     method: Method,
     /// Headers of the request. `Authorization` and `Cookie` are dropped when a redirect leads to another origin.
     #[serde(default)]
     headers: BTreeMap<String, String>,
     /// The body of the request.
     body: Option<String>,
-    /// The status, or a list of those, with which the job succeeds; each other one is a failure. Without it every status will do.
+    /// The status (100 to 599), or a list of those, with which the job succeeds; each other one is a failure. Without it every
+    /// status will do.
     #[schema(inline)]
     expect_status: Option<ExpectStatus>,
     /// Whether redirects are followed: up to five, each of them checked like the first address.
@@ -60,8 +60,10 @@ pub(super) struct Http {
     timeout_ms: u64,
 }
 
+/// The method of the request.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
+#[schema(default = "GET")]
 enum Method {
     #[default]
     Get,
@@ -102,7 +104,7 @@ struct Hop {
     method: reqwest::Method,
     url: Url,
     headers: HeaderMap,
-    body: Option<Bytes>,
+    content: Option<Bytes>,
 }
 
 impl Workload for Http {
@@ -146,9 +148,9 @@ impl Workload for Http {
 impl Http {
     async fn fetch(self, environment: Arc<Environment>) -> Result<Page, Failure> {
         let headers = header_map(&self.headers).map_err(|invalid| Failure::error(invalid.to_string()))?;
-        let mut hop = Hop { method: self.method.into(), url: self.url, headers, body: self.body.map(Bytes::from) };
+        let mut hop = Hop { method: self.method.into(), url: self.url, headers, content: self.body.map(Bytes::from) };
         for _ in 0..=MAX_REDIRECTS {
-            let response = hop.send(&environment).await?;
+            let mut response = hop.request(&environment)?.send().await.map_err(|error| hop.unanswered(&error))?;
             let redirect = if self.follow_redirects { hop.redirect(&response)? } else { None };
             if let Some(next) = redirect {
                 hop = next;
@@ -158,7 +160,8 @@ impl Http {
             if let Some(expected) = self.expect_status.as_ref().filter(|expected| !expected.codes().contains(&status)) {
                 return Err(Failure::error(format!("{} answered {status}, expected was {}", hop.origin(), expected.in_words())));
             }
-            return page(response, hop, self.max_bytes.unwrap_or(environment.http_max_bytes)).await;
+            let body = hop.body(&mut response, self.max_bytes.unwrap_or(environment.http_max_bytes)).await?;
+            return Ok(Page::new(&response, hop.url, body));
         }
         Err(Failure::error(format!("more than {MAX_REDIRECTS} redirects, the last one to {}", hop.origin())))
     }
@@ -169,19 +172,21 @@ impl Hop {
         self.url.origin().ascii_serialization()
     }
 
-    async fn send(&self, environment: &Environment) -> Result<Response, Failure> {
-        let mut request = environment
+    fn request(&self, environment: &Environment) -> Result<RequestBuilder, Failure> {
+        let request = environment
             .outbound
             .request(self.method.clone(), self.url.clone())
             .map_err(|refused| Failure::error(refused.to_string()))?
             .headers(self.headers.clone());
-        if let Some(body) = &self.body {
-            request = request.body(body.clone());
-        }
-        request.send().await.map_err(|error| {
-            let what = if error.is_connect() { "can't connect to" } else { "no answer from" };
-            Failure::error(format!("{what} {}: {}", self.origin(), root_cause(&error)))
+        Ok(match &self.content {
+            Some(content) => request.body(content.clone()),
+            None => request,
         })
+    }
+
+    fn unanswered(&self, error: &reqwest::Error) -> Failure {
+        let what = if error.is_connect() { "can't connect to" } else { "no answer from" };
+        Failure::error(format!("{what} {}: {}", self.origin(), root_cause(error)))
     }
 
     /// The request that a response asks for instead, if it does.
@@ -202,54 +207,57 @@ impl Hop {
             .and_then(|location| self.url.join(location).ok())
             .ok_or_else(|| Failure::error(format!("{} redirects to something that is no URL", self.origin())))?;
 
-        let mut next = Self { method: self.method.clone(), url, headers: self.headers.clone(), body: self.body.clone() };
+        let mut next = Self { method: self.method.clone(), url, headers: self.headers.clone(), content: self.content.clone() };
         if next.url.origin() != self.url.origin() {
             next.headers.remove(AUTHORIZATION);
             next.headers.remove(COOKIE);
         }
         if !keeps_method {
             next.method = Method::GET;
-            next.body = None;
+            next.content = None;
             for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
                 next.headers.remove(name);
             }
         }
         Ok(Some(next))
     }
-}
 
-/// Reads a response to its end, or to the limit.
-async fn page(mut response: Response, hop: Hop, max_bytes: u64) -> Result<Page, Failure> {
-    let too_long = || Failure::error(format!("the body from {} is longer than {max_bytes} bytes", hop.origin()));
-    let announced = response.content_length().unwrap_or(0);
-    if announced > max_bytes {
-        return Err(too_long());
-    }
-    let mut content = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| Failure::error(format!("the body from {} broke off: {}", hop.origin(), root_cause(&error))))?
-    {
-        if (content.len() + chunk.len()) as u64 > max_bytes {
+    /// Reads the body of a response to its end, or to the limit.
+    async fn body(&self, response: &mut Response, max_bytes: u64) -> Result<Vec<u8>, Failure> {
+        let too_long = || Failure::error(format!("the body from {} is longer than {max_bytes} bytes", self.origin()));
+        let broke_off = |error| Failure::error(format!("the body from {} broke off: {}", self.origin(), root_cause(&error)));
+        let announced = response.content_length().unwrap_or(0);
+        if announced > max_bytes {
             return Err(too_long());
         }
-        content.extend_from_slice(&chunk);
+        let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+        while let Some(chunk) = response.chunk().await.map_err(broke_off)? {
+            if (body.len() + chunk.len()) as u64 > max_bytes {
+                return Err(too_long());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
-    let mut headers = BTreeMap::<_, String>::new();
-    for (name, value) in response.headers() {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        headers
-            .entry(name.to_string())
-            .and_modify(|joined| {
-                joined.push_str(", ");
-                joined.push_str(&value);
-            })
-            .or_insert_with(|| value.to_string());
+}
+
+impl Page {
+    fn new(response: &Response, url: Url, body: Vec<u8>) -> Self {
+        let mut headers = BTreeMap::<_, String>::new();
+        for (name, value) in response.headers() {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            headers
+                .entry(name.to_string())
+                .and_modify(|joined| {
+                    joined.push_str(", ");
+                    joined.push_str(&value);
+                })
+                .or_insert_with(|| value.to_string());
+        }
+        let bytes = body.len();
+        let (body, encoding) = text_or_base64(body);
+        Self { status: response.status().as_u16(), url: url.into(), headers, bytes, body, encoding }
     }
-    let bytes = content.len();
-    let (body, encoding) = text_or_base64(content);
-    Ok(Page { status: response.status().as_u16(), url: hop.url.into(), headers, bytes, body, encoding })
 }
 
 /// The innermost cause: what the layers above it say is known from where the error is caught.
@@ -384,7 +392,7 @@ mod tests {
         Bench::allowing(&["127.0.0.1/32", "127.0.0.3/32"])
     }
 
-    fn fetch(url: impl AsRef<str>, options: Value) -> Value {
+    fn fetch(url: impl AsRef<str>, options: &Value) -> Value {
         let mut workload = json!({ "type": "http", "url": url.as_ref() });
         workload.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         workload
@@ -398,13 +406,13 @@ mod tests {
     #[tokio::test]
     async fn pages_are_fetched_whole() {
         let (bench, site) = (bench(), site("127.0.0.1").await);
-        let page = bench.run(fetch(format!("{site}/text"), json!({}))).await.unwrap();
+        let page = bench.run(fetch(format!("{site}/text"), &json!({}))).await.unwrap();
         assert_eq!((&page["status"], &page["body"], &page["bytes"]), (&json!(200), &json!("grüße"), &json!(7)));
         assert_eq!((&page["url"], &page.get("encoding")), (&json!(format!("{site}/text")), &None));
         assert_eq!(page["headers"]["content-type"], "text/plain; charset=utf-8");
-        let page = bench.run(fetch(format!("{site}/bytes"), json!({}))).await.unwrap();
+        let page = bench.run(fetch(format!("{site}/bytes"), &json!({}))).await.unwrap();
         assert_eq!((&page["body"], &page["encoding"], &page["bytes"]), (&json!("/wA="), &json!("base64"), &json!(2)));
-        let page = bench.run(fetch(format!("{site}/headers"), json!({ "method": "HEAD" }))).await.unwrap();
+        let page = bench.run(fetch(format!("{site}/headers"), &json!({ "method": "HEAD" }))).await.unwrap();
         assert_eq!((&page["headers"]["x-one"], &page["headers"]["x-two"], &page["body"]), (&json!("1"), &json!("2"), &json!("")));
     }
 
@@ -414,7 +422,7 @@ mod tests {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
             let request =
                 json!({ "method": method, "headers": { "X-Mine": "yes", "Authorization": "Bearer a" }, "body": "hello" });
-            let seen = echoed(&bench.run(fetch(format!("{site}/echo"), request)).await.unwrap());
+            let seen = echoed(&bench.run(fetch(format!("{site}/echo"), &request)).await.unwrap());
             assert_eq!((&seen["method"], &seen["body"]), (&json!(method), &json!("hello")));
             assert_eq!((&seen["headers"]["x-mine"], &seen["headers"]["authorization"]), (&json!("yes"), &json!("Bearer a")));
             assert!(seen["headers"]["user-agent"].as_str().unwrap().starts_with("trine/"));
@@ -426,11 +434,11 @@ mod tests {
         let (bench, site) = (bench(), site("127.0.0.1").await);
         let missing = format!("{site}/missing");
         for expected in [json!(null), json!(404), json!([200, 404])] {
-            let page = bench.run(fetch(&missing, json!({ "expect_status": expected }))).await.unwrap();
+            let page = bench.run(fetch(&missing, &json!({ "expect_status": expected }))).await.unwrap();
             assert_eq!((&page["status"], &page["body"]), (&json!(404), &json!("not here")));
         }
         for (expected, words) in [(json!(200), "200"), (json!([200, 204]), "200 or 204")] {
-            let failure = bench.run(fetch(&missing, json!({ "expect_status": expected }))).await.unwrap_err();
+            let failure = bench.run(fetch(&missing, &json!({ "expect_status": expected }))).await.unwrap_err();
             assert_eq!(failure, Failure::error(format!("{site} answered 404, expected was {words}")));
         }
     }
@@ -438,13 +446,13 @@ mod tests {
     #[tokio::test]
     async fn bodies_are_cut_off_at_the_limit() {
         let (bench, site) = (bench(), site("127.0.0.1").await);
-        assert!(bench.run(fetch(format!("{site}/big"), json!({ "max_bytes": 1000 }))).await.is_ok());
+        assert!(bench.run(fetch(format!("{site}/big"), &json!({ "max_bytes": 1000 }))).await.is_ok());
         for (page, limit) in [("big", 999), ("endless", 100_000)] {
-            let failure = bench.run(fetch(format!("{site}/{page}"), json!({ "max_bytes": limit }))).await.unwrap_err();
+            let failure = bench.run(fetch(format!("{site}/{page}"), &json!({ "max_bytes": limit }))).await.unwrap_err();
             assert_eq!(failure.message, format!("the body from {site} is longer than {limit} bytes"));
         }
         // The limit of the server, where the job names none.
-        let failure = bench.run(fetch(format!("{site}/endless"), json!({}))).await.unwrap_err();
+        let failure = bench.run(fetch(format!("{site}/endless"), &json!({}))).await.unwrap_err();
         assert_eq!(failure.message, format!("the body from {site} is longer than 1048576 bytes"));
     }
 
@@ -452,7 +460,7 @@ mod tests {
     async fn what_takes_too_long_times_out() {
         let (bench, site) = (bench(), site("127.0.0.1").await);
         for page in ["never", "stalls"] {
-            let failure = bench.run(fetch(format!("{site}/{page}"), json!({ "timeout_ms": 50 }))).await.unwrap_err();
+            let failure = bench.run(fetch(format!("{site}/{page}"), &json!({ "timeout_ms": 50 }))).await.unwrap_err();
             assert_eq!(failure, Failure::new(FailureKind::Timeout, format!("{site} did not answer in full within 50 ms")));
         }
     }
@@ -460,15 +468,15 @@ mod tests {
     #[tokio::test]
     async fn redirects_are_followed_up_to_five() {
         let (bench, site) = (bench(), site("127.0.0.1").await);
-        let page = bench.run(fetch(format!("{site}/chain/4"), json!({}))).await.unwrap();
+        let page = bench.run(fetch(format!("{site}/chain/4"), &json!({}))).await.unwrap();
         assert_eq!((&page["url"], &page["body"]), (&json!(format!("{site}/text")), &json!("grüße")));
         for page in ["chain/5", "loop"] {
-            let failure = bench.run(fetch(format!("{site}/{page}"), json!({}))).await.unwrap_err();
+            let failure = bench.run(fetch(format!("{site}/{page}"), &json!({}))).await.unwrap_err();
             assert!(failure.message.starts_with("more than 5 redirects"), "{failure}");
         }
-        let failure = bench.run(fetch(format!("{site}/nowhere"), json!({}))).await.unwrap_err();
+        let failure = bench.run(fetch(format!("{site}/nowhere"), &json!({}))).await.unwrap_err();
         assert_eq!(failure.message, format!("{site} redirects to something that is no URL"));
-        let page = bench.run(fetch(format!("{site}/loop"), json!({ "follow_redirects": false }))).await.unwrap();
+        let page = bench.run(fetch(format!("{site}/loop"), &json!({ "follow_redirects": false }))).await.unwrap();
         assert_eq!((&page["status"], &page["headers"]["location"]), (&json!(307), &json!("/loop")));
     }
 
@@ -487,7 +495,7 @@ mod tests {
         ];
         for (status, method, then) in cases {
             let request = json!({ "method": method, "body": "hello", "headers": { "content-type": "text/x", "cookie": "a=b" } });
-            let page = bench.run(fetch(format!("{site}/to/{status}?/echo"), request)).await.unwrap();
+            let page = bench.run(fetch(format!("{site}/to/{status}?/echo"), &request)).await.unwrap();
             let seen = echoed(&page);
             let keeps_body = then != "GET" || method == "GET";
             assert_eq!(seen["method"], then, "{status} {method}");
@@ -501,8 +509,8 @@ mod tests {
     async fn credentials_stay_with_their_origin() {
         let (bench, here, there) = (bench(), site("127.0.0.1").await, site("127.0.0.3").await);
         let secrets = json!({ "headers": { "Authorization": "Bearer a", "Cookie": "a=b", "X-Mine": "yes" } });
-        let away = bench.run(fetch(format!("{here}/to/307?{there}/echo"), secrets.clone())).await.unwrap();
-        let back = bench.run(fetch(format!("{here}/to/307?{there}/to/307?{here}/echo"), secrets)).await.unwrap();
+        let away = bench.run(fetch(format!("{here}/to/307?{there}/echo"), &secrets)).await.unwrap();
+        let back = bench.run(fetch(format!("{here}/to/307?{there}/to/307?{here}/echo"), &secrets)).await.unwrap();
         for page in [away, back] {
             let headers = &echoed(&page)["headers"];
             assert_eq!((headers.get("authorization"), headers.get("cookie")), (None, None));
@@ -526,14 +534,14 @@ mod tests {
         ];
         for to in tricks {
             for from in [format!("{here}/to/302?{to}"), format!("{here}/to/307?{here}/to/308?{to}")] {
-                let failure = bench.run(fetch(&from, json!({}))).await.unwrap_err();
+                let failure = bench.run(fetch(&from, &json!({}))).await.unwrap_err();
                 assert!(
                     failure.message.starts_with("the address ") && failure.message.contains("is not public"),
                     "{to}: {failure}"
                 );
             }
         }
-        let failure = bench.run(fetch(format!("{here}/to/302?file:///etc/passwd"), json!({}))).await.unwrap_err();
+        let failure = bench.run(fetch(format!("{here}/to/302?file:///etc/passwd"), &json!({}))).await.unwrap_err();
         assert_eq!(failure.message, "only http and https can be fetched, not file");
     }
 
@@ -541,10 +549,10 @@ mod tests {
     async fn names_of_forbidden_addresses_are_refused_when_they_are_resolved() {
         let site = site("127.0.0.1").await;
         let by_name = site.replace("127.0.0.1", "localhost");
-        let failure = Bench::new().run(fetch(format!("{by_name}/text"), json!({}))).await.unwrap_err();
+        let failure = Bench::new().run(fetch(format!("{by_name}/text"), &json!({}))).await.unwrap_err();
         assert!(failure.message.starts_with(&format!("can't connect to {by_name}: the address ")), "{failure}");
         assert!(failure.message.contains("is not public"), "{failure}");
-        assert_eq!(bench().run(fetch(format!("{by_name}/text"), json!({}))).await.unwrap()["body"], "grüße");
+        assert_eq!(bench().run(fetch(format!("{by_name}/text"), &json!({}))).await.unwrap()["body"], "grüße");
     }
 
     #[tokio::test]
@@ -553,11 +561,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let closed = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let failure = bench.run(fetch(&closed, json!({}))).await.unwrap_err();
+        let failure = bench.run(fetch(&closed, &json!({}))).await.unwrap_err();
         assert_eq!(failure.message, format!("can't connect to {closed}: Connection refused (os error 111)"));
         // Whoever answers does not speak TLS.
         let secure = site("127.0.0.1").await.replace("http:", "https:");
-        let failure = bench.run(fetch(&secure, json!({}))).await.unwrap_err();
+        let failure = bench.run(fetch(&secure, &json!({}))).await.unwrap_err();
         assert!(failure.message.starts_with(&format!("can't connect to {secure}: ")), "{failure}");
     }
 
@@ -569,7 +577,7 @@ mod tests {
         let site = server.block_on(site("127.0.0.1"));
         for _ in 0..3 {
             // Each leaves an idle connection behind, which dies with its runtime.
-            let page = runtime().block_on(bench.run(fetch(format!("{site}/text"), json!({})))).unwrap();
+            let page = runtime().block_on(bench.run(fetch(format!("{site}/text"), &json!({})))).unwrap();
             assert_eq!(page["body"], "grüße");
         }
     }
@@ -580,31 +588,31 @@ mod tests {
         let url = "https://example.com/";
         let wrong = [
             (json!({ "type": "http" }), ""),
-            (fetch("example.com", json!({})), "/url"),
-            (fetch("", json!({})), "/url"),
-            (fetch("ftp://example.com", json!({})), "/url"),
-            (fetch("http://10.0.0.1", json!({})), "/url"),
-            (fetch("http://2130706434", json!({})), "/url"),
-            (fetch("http://user:secret@example.com", json!({})), "/url"),
-            (fetch(url, json!({ "method": "get" })), "/method"),
-            (fetch(url, json!({ "method": "CONNECT" })), "/method"),
-            (fetch(url, json!({ "headers": { "a b": "" } })), "/headers/a b"),
-            (fetch(url, json!({ "headers": { "a/b": "" } })), "/headers/a~1b"),
-            (fetch(url, json!({ "headers": { "x": "a\r\nb: c" } })), "/headers/x"),
-            (fetch(url, json!({ "headers": { "Host": "internal" } })), "/headers/Host"),
-            (fetch(url, json!({ "headers": { "transfer-encoding": "chunked" } })), "/headers/transfer-encoding"),
-            (fetch(url, json!({ "headers": { "x": "1", "X": "2" } })), "/headers/x"),
-            (fetch(url, json!({ "headers": { "x": 1 } })), "/headers/x"),
-            (fetch(url, json!({ "expect_status": 600 })), "/expect_status"),
-            (fetch(url, json!({ "expect_status": [] })), "/expect_status"),
-            (fetch(url, json!({ "expect_status": "ok" })), "/expect_status"),
-            (fetch(url, json!({ "max_bytes": (1 << 20) + 1 })), "/max_bytes"),
-            (fetch(url, json!({ "timeout_ms": 0 })), "/timeout_ms"),
-            (fetch(url, json!({ "timeout_ms": MAX_TIMEOUT_MS + 1 })), "/timeout_ms"),
-            (fetch(url, json!({ "retries": 3 })), "/retries"),
+            (fetch("example.com", &json!({})), "/url"),
+            (fetch("", &json!({})), "/url"),
+            (fetch("ftp://example.com", &json!({})), "/url"),
+            (fetch("http://10.0.0.1", &json!({})), "/url"),
+            (fetch("http://2130706434", &json!({})), "/url"),
+            (fetch("http://user:secret@example.com", &json!({})), "/url"),
+            (fetch(url, &json!({ "method": "get" })), "/method"),
+            (fetch(url, &json!({ "method": "CONNECT" })), "/method"),
+            (fetch(url, &json!({ "headers": { "a b": "" } })), "/headers/a b"),
+            (fetch(url, &json!({ "headers": { "a/b": "" } })), "/headers/a~1b"),
+            (fetch(url, &json!({ "headers": { "x": "a\r\nb: c" } })), "/headers/x"),
+            (fetch(url, &json!({ "headers": { "Host": "internal" } })), "/headers/Host"),
+            (fetch(url, &json!({ "headers": { "transfer-encoding": "chunked" } })), "/headers/transfer-encoding"),
+            (fetch(url, &json!({ "headers": { "x": "1", "X": "2" } })), "/headers/x"),
+            (fetch(url, &json!({ "headers": { "x": 1 } })), "/headers/x"),
+            (fetch(url, &json!({ "expect_status": 600 })), "/expect_status"),
+            (fetch(url, &json!({ "expect_status": [] })), "/expect_status"),
+            (fetch(url, &json!({ "expect_status": "ok" })), "/expect_status"),
+            (fetch(url, &json!({ "max_bytes": (1 << 20) + 1 })), "/max_bytes"),
+            (fetch(url, &json!({ "timeout_ms": 0 })), "/timeout_ms"),
+            (fetch(url, &json!({ "timeout_ms": MAX_TIMEOUT_MS + 1 })), "/timeout_ms"),
+            (fetch(url, &json!({ "retries": 3 })), "/retries"),
         ];
         for (workload, pointer) in wrong {
-            assert_eq!(bench.invalid(workload.clone()).pointer, pointer, "{workload}");
+            assert_eq!(bench.invalid(&workload).pointer, pointer, "{workload}");
         }
     }
 }

@@ -39,9 +39,8 @@ pub(super) struct Image {
     /// How much it is blurred: the standard deviation in pixels.
     #[schema(exclusive_minimum = 0, maximum = 100)]
     blur: Option<f32>,
-    /// The format of the result; `webp` is lossless, `jpeg` puts white behind what is transparent.
     #[serde(default)]
-    #[schema(inline, default = "png")]
+    #[schema(inline)]
     format: Format,
     /// Where the result is written, relative to the workspace folder. Missing folders are created, an older file is replaced.
     #[schema(min_length = 1)]
@@ -59,15 +58,16 @@ struct Resize {
     width: Option<u32>,
     #[schema(minimum = 1, maximum = 8192)]
     height: Option<u32>,
-    /// What becomes of the proportions if both sides are given: `contain` keeps them and makes one side shorter, `cover` keeps
-    /// them and cuts off what is too much, `fill` stretches.
     #[serde(default)]
-    #[schema(inline, default = "contain")]
+    #[schema(inline)]
     fit: Fit,
 }
 
+/// What becomes of the proportions if both sides are given: `contain` keeps them and makes one side shorter, `cover` keeps them and
+/// cuts off what is too much, `fill` stretches.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(default = "contain")]
 enum Fit {
     #[default]
     Contain,
@@ -75,8 +75,10 @@ enum Fit {
     Fill,
 }
 
+/// The format of the result; `webp` is lossless, `jpeg` puts white behind what is transparent.
 #[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(default = "png")]
 enum Format {
     #[default]
     Png,
@@ -322,7 +324,7 @@ mod tests {
         STANDARD.encode(bytes(image, ImageFormat::Png))
     }
 
-    fn workload(options: Value) -> Value {
+    fn workload(options: &Value) -> Value {
         let mut workload = json!({ "type": "image" });
         workload.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         workload
@@ -340,7 +342,7 @@ mod tests {
                 [("png", ImageFormat::Png), ("webp", ImageFormat::WebP), ("bmp", ImageFormat::Bmp), ("jpeg", ImageFormat::Jpeg)]
             {
                 let data = STANDARD.encode(bytes(&flag, source));
-                let output = bench.run(workload(json!({ "data": data, "format": name }))).await.unwrap();
+                let output = bench.run(workload(&json!({ "data": data, "format": name }))).await.unwrap();
                 let encoded = STANDARD.decode(output["data"].as_str().unwrap()).unwrap();
                 assert_eq!(image::guess_format(&encoded).unwrap(), format);
                 assert_eq!(output["bytes"], encoded.len());
@@ -365,7 +367,7 @@ mod tests {
             (json!({ "width": 400, "height": 400 }), (400, 200)),
         ];
         for (resize, (width, height)) in cases {
-            let output = bench.run(workload(json!({ "data": data, "resize": resize }))).await.unwrap();
+            let output = bench.run(workload(&json!({ "data": data, "resize": resize }))).await.unwrap();
             assert_eq!((&output["width"], &output["height"]), (&json!(width), &json!(height)), "{resize}");
             assert_eq!((result(&output).width(), result(&output).height()), (width, height), "{resize}");
         }
@@ -374,14 +376,14 @@ mod tests {
     #[tokio::test]
     async fn a_blur_mixes_the_halves_and_nothing_else() {
         let bench = Bench::new();
-        let output = bench.run(workload(json!({ "data": png(&flag(64, 16)), "blur": 3.0 }))).await.unwrap();
+        let output = bench.run(workload(&json!({ "data": png(&flag(64, 16)), "blur": 3.0 }))).await.unwrap();
         let blurred = result(&output).into_rgb8();
         assert!(blurred.get_pixel(32, 8)[0] > 60 && blurred.get_pixel(32, 8)[2] > 60);
         assert_eq!((blurred.get_pixel(0, 8), blurred.get_pixel(63, 8)), (&Rgb([255, 0, 0]), &Rgb([0, 0, 255])));
         // However small the image and however wide the blur.
         for (width, height) in [(1, 1), (1, 50), (3, 2)] {
             for blur in [0.1, 0.5, 1.0, 100.0] {
-                bench.run(workload(json!({ "data": png(&flag(width, height)), "blur": blur }))).await.unwrap();
+                bench.run(workload(&json!({ "data": png(&flag(width, height)), "blur": blur }))).await.unwrap();
             }
         }
     }
@@ -392,7 +394,7 @@ mod tests {
         let workspace = bench.folder.path().join("workspace");
         flag(20, 10).save(workspace.join("in.png")).unwrap();
         let output = bench
-            .run(workload(json!({ "path": "in.png", "resize": { "width": 10 }, "to": "out/small.bmp", "format": "bmp" })))
+            .run(workload(&json!({ "path": "in.png", "resize": { "width": 10 }, "to": "out/small.bmp", "format": "bmp" })))
             .await;
         let written = std::fs::read(workspace.join("out/small.bmp")).unwrap();
         assert_eq!(
@@ -401,14 +403,14 @@ mod tests {
         );
         assert_eq!(image::load_from_memory(&written).unwrap().width(), 10);
         std::os::unix::fs::symlink("/etc/hostname", workspace.join("link.png")).unwrap();
-        assert!(bench.run(workload(json!({ "path": "link.png" }))).await.unwrap_err().message.contains("outside"));
+        assert!(bench.run(workload(&json!({ "path": "link.png" }))).await.unwrap_err().message.contains("outside"));
     }
 
     #[tokio::test]
     async fn without_output_the_digest_tells_results_apart() {
         let (bench, data) = (Bench::new(), png(&flag(20, 10)));
         let digest = async |blur: f32| {
-            let output = bench.run(workload(json!({ "data": data, "blur": blur, "output": "none" }))).await.unwrap();
+            let output = bench.run(workload(&json!({ "data": data, "blur": blur, "output": "none" }))).await.unwrap();
             assert!(output.get("data").is_none());
             output["sha256"].as_str().unwrap().to_owned()
         };
@@ -421,7 +423,7 @@ mod tests {
         let bench = Bench::new();
         let clear: DynamicImage = RgbaImage::from_pixel(4, 4, Rgba([0, 0, 0, 0])).into();
         let pixel = async |format: &str| {
-            result(&bench.run(workload(json!({ "data": png(&clear), "format": format }))).await.unwrap())
+            result(&bench.run(workload(&json!({ "data": png(&clear), "format": format }))).await.unwrap())
                 .into_rgba8()
                 .get_pixel(1, 1)
                 .0
@@ -437,7 +439,7 @@ mod tests {
         let gray: DynamicImage = image::ImageBuffer::from_pixel(4, 4, Luma([0x8000_u16])).into();
         for format in ["png", "jpeg", "webp", "bmp"] {
             let output =
-                bench.run(workload(json!({ "data": png(&gray), "format": format, "resize": { "width": 2 } }))).await.unwrap();
+                bench.run(workload(&json!({ "data": png(&gray), "format": format, "resize": { "width": 2 } }))).await.unwrap();
             assert_eq!(result(&output).into_rgb8().get_pixel(0, 0), &Rgb([128; 3]), "{format}");
         }
     }
@@ -459,16 +461,16 @@ mod tests {
     async fn bombs_are_refused_by_their_header() {
         let bench = Bench::new();
         for (width, height) in [(50_000, 50_000), (16_385, 1), (1, 16_385), (16_000, 16_000), (0x7fff_ffff, 0x7fff_ffff)] {
-            let failure = bench.run(workload(json!({ "data": bomb(width, height) }))).await.unwrap_err();
+            let failure = bench.run(workload(&json!({ "data": bomb(width, height) }))).await.unwrap_err();
             assert!(
                 failure.message.contains("pixels: at most") || failure.message.contains("limit"),
                 "{width} x {height}: {failure}"
             );
         }
-        let failure = bench.run(workload(json!({ "data": bomb(50_000, 50_000) }))).await.unwrap_err();
+        let failure = bench.run(workload(&json!({ "data": bomb(50_000, 50_000) }))).await.unwrap_err();
         assert_eq!(failure.message, "the image has 50000 x 50000 pixels: at most 16384 a side and 256 MiB in all are decoded");
         // A thin image must not be blown up by a side that follows.
-        let failure = bench.run(workload(json!({ "data": png(&flag(1, 100)), "resize": { "width": 8192 } }))).await.unwrap_err();
+        let failure = bench.run(workload(&json!({ "data": png(&flag(1, 100)), "resize": { "width": 8192 } }))).await.unwrap_err();
         assert_eq!(failure.message, "the result would have 8192 x 819200 pixels: at most 8192 a side");
     }
 
@@ -478,7 +480,7 @@ mod tests {
         let mut cut = bytes(&flag(100, 100), ImageFormat::Png);
         cut.truncate(60);
         for data in ["", "AAAA", &STANDARD.encode(b"GIF89a__________"), &STANDARD.encode(cut)] {
-            let failure = bench.run(workload(json!({ "data": data }))).await.unwrap_err();
+            let failure = bench.run(workload(&json!({ "data": data }))).await.unwrap_err();
             assert!(failure.message.starts_with("can't decode the image: "), "{failure}");
         }
     }
@@ -487,7 +489,7 @@ mod tests {
     async fn it_ends_when_asked() {
         let stop = Stop::default();
         stop.stop(StopReason::Deadline);
-        assert_eq!(Bench::new().run_until(workload(Image::example()), stop).await, Err(Failure::error("stopped")));
+        assert_eq!(Bench::new().run_until(workload(&Image::example()), stop).await, Err(Failure::error("stopped")));
     }
 
     #[test]
@@ -512,7 +514,7 @@ mod tests {
             (json!({ "path": "a", "quality": 9 }), "/quality"),
         ];
         for (options, pointer) in wrong {
-            assert_eq!(bench.invalid(workload(options.clone())).pointer, pointer, "{options}");
+            assert_eq!(bench.invalid(&workload(&options)).pointer, pointer, "{options}");
         }
     }
 }

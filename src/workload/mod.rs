@@ -22,6 +22,7 @@ pub use registry::{Description, Prepared, Registry, UnknownWorkload};
 use std::future::Future;
 use std::pin::Pin;
 
+use futures_util::FutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -67,7 +68,8 @@ pub enum Work {
 impl Work {
     /// Work as a future, with an output that can be written as JSON.
     pub fn future<T: Serialize>(work: impl Future<Output = Result<T, Failure>> + Send + 'static) -> Self {
-        Self::Future(Box::pin(async move { output(&work.await?) }))
+        // An async block would keep room for `work` twice.
+        Self::Future(Box::pin(work.map(|result| output(&result?))))
     }
 
     /// Work as a blocking call, with an output that can be written as JSON.

@@ -126,7 +126,7 @@ mod tests {
         let bench = Bench::new();
         assert_eq!(bench.run(json!({ "type": "primes", "below": 1000 })).await.unwrap(), json!({ "count": 168 }));
         for wrong in [json!(MAX_BELOW + 1), json!(-1), json!(1.5), json!("10"), json!(null)] {
-            assert_eq!(bench.invalid(json!({ "type": "primes", "below": wrong })).pointer, "/below");
+            assert_eq!(bench.invalid(&json!({ "type": "primes", "below": wrong })).pointer, "/below");
         }
     }
 }

@@ -139,7 +139,10 @@ impl Invalid {
         let mut pointer = String::new();
         for segment in error.path() {
             match segment {
-                Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+                Segment::Seq { index } => {
+                    pointer.push('/');
+                    pointer.push_str(&index.to_string());
+                }
                 Segment::Map { key } | Segment::Enum { variant: key } => {
                     pointer.push('/');
                     pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
@@ -174,7 +177,8 @@ mod tests {
     fn every_schema_stands_alone_and_is_closed() {
         for workload in Bench::new().registry.describe() {
             let schema = serde_json::to_value(&workload.schema).unwrap();
-            assert!(!schema.to_string().contains("$ref"), "{schema:#}");
+            // The sum of an inlined type and what its field says of it comes out as a contradiction: a string that is an object.
+            assert!(["$ref", "allOf"].iter().all(|part| !schema.to_string().contains(part)), "{schema:#}");
             assert_eq!(schema["additionalProperties"], false, "{schema:#}");
             for (name, property) in schema["properties"].as_object().unwrap() {
                 assert!(property.get("description").is_some(), "{} of {} is not described", name, workload.name);
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn an_unknown_workload_is_told_from_the_known_ones() {
-        let invalid = Bench::new().invalid(serde_json::json!({ "type": "prime" }));
+        let invalid = Bench::new().invalid(&serde_json::json!({ "type": "prime" }));
         assert_eq!(
             invalid,
             Invalid::new("/type", "no workload is called \"prime\"; there are: file, http, image, primes, sleep")

@@ -76,9 +76,9 @@ mod tests {
     #[test]
     fn limits_are_named() {
         let bench = Bench::new();
-        assert_eq!(bench.invalid(json!({ "type": "sleep", "ms": MAX_MS + 1 })).pointer, "/ms");
-        assert_eq!(bench.invalid(json!({ "type": "sleep", "ms": -1 })).pointer, "/ms");
-        assert_eq!(bench.invalid(json!({ "type": "sleep", "ms": 1, "extra": 2 })).pointer, "/extra");
-        assert!(bench.invalid(json!({ "type": "sleep" })).message.contains("ms"));
+        assert_eq!(bench.invalid(&json!({ "type": "sleep", "ms": MAX_MS + 1 })).pointer, "/ms");
+        assert_eq!(bench.invalid(&json!({ "type": "sleep", "ms": -1 })).pointer, "/ms");
+        assert_eq!(bench.invalid(&json!({ "type": "sleep", "ms": 1, "extra": 2 })).pointer, "/extra");
+        assert!(bench.invalid(&json!({ "type": "sleep" })).message.contains("ms"));
     }
 }

@@ -49,8 +49,8 @@ impl Bench {
     }
 
     /// What is wrong with a workload.
-    pub(super) fn invalid(&self, workload: Value) -> Invalid {
-        match self.registry.prepare(&spec(&workload)) {
+    pub(super) fn invalid(&self, workload: &Value) -> Invalid {
+        match self.registry.prepare(&spec(workload)) {
             Ok(_) => panic!("{workload} was accepted"),
             Err(invalid) => invalid,
         }

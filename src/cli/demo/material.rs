@@ -26,7 +26,7 @@ pub(super) struct Text {
 pub(super) fn texts(workspace: &Path, count: usize) -> Result<Vec<Text>, CliError> {
     let write = |number: usize| -> io::Result<Text> {
         let lines = 1_000 * number;
-        let content: String = (1..=lines).map(|line| format!("Line {line} of text {number}.\n")).collect();
+        let content = (1..=lines).map(|line| format!("Line {line} of text {number}.\n")).collect::<Vec<_>>().concat();
         let path = format!("{FOLDER}/text-{number}.txt");
         fs::write(workspace.join(&path), &content)?;
         let sha256 = format!("{:x}", Sha256::digest(&content));
@@ -56,5 +56,5 @@ fn shade(at: u32, side: u32) -> u8 {
 }
 
 fn failed(error: io::Error) -> CliError {
-    CliError::Demo("write files into the workspace", error)
+    CliError::Prepare("write files into the workspace", error)
 }

@@ -15,7 +15,7 @@ const THINKING: Duration = Duration::from_millis(30);
 /// Starts a small web server on this machine, and returns the URL of its pages, to which a page's number is appended. It runs as
 /// long as the runtime.
 pub(super) async fn start() -> Result<String, CliError> {
-    let failed = |error| CliError::Demo("start a web server with pages to fetch", error);
+    let failed = |error| CliError::Prepare("start a web server with pages to fetch", error);
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let answer = async |Path(number): Path<usize>| {
@@ -28,6 +28,6 @@ pub(super) async fn start() -> Result<String, CliError> {
 
 /// The page of this number.
 pub(super) fn page(number: usize) -> String {
-    let paragraphs: String = (1..=20).map(|paragraph| format!("<p>Paragraph {paragraph} of page {number}.</p>\n")).collect();
-    format!("<!doctype html>\n<title>Page {number}</title>\n{paragraphs}")
+    let paragraphs: Vec<_> = (1..=20).map(|paragraph| format!("<p>Paragraph {paragraph} of page {number}.</p>\n")).collect();
+    format!("<!doctype html>\n<title>Page {number}</title>\n{}", paragraphs.concat())
 }

@@ -47,7 +47,9 @@ pub(super) fn advice(jobs: &[&Job]) -> Option<String> {
         }
     }
     let columns = [("workload", false), ("executor", false), ("advice", false)];
-    let row = |((workload, executor), sentence): ((&str, Executor), &str)| vec![workload.to_owned(), executor.to_string(), sentence.to_owned()];
+    let row = |((workload, executor), sentence): ((&str, Executor), &str)| {
+        vec![workload.to_owned(), executor.to_string(), sentence.to_owned()]
+    };
     (!advice.is_empty()).then(|| table(&columns, advice.into_iter().map(row)))
 }
 

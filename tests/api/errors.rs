@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{ALLOW, CONTENT_TYPE};
+use rstest::rstest;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{PATIENCE, Send as _, Server, sleep, with};
+
+const NOBODY: &str = "01997d3e-8c00-7000-8000-000000000000";
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let server = Server::start().await;
+    for path in ["/nothing", "/jobs/", "/docs/nothing.js", "/results/x/y"] {
+        assert_eq!(server.get(path).await.problem(404).0, "not-found", "{path}");
+    }
+    for id in [NOBODY, "7", "%FF"] {
+        for path in [format!("/jobs/{id}"), format!("/jobs/{id}?wait=1"), format!("/jobs/{id}/route"), format!("/results/{id}")] {
+            assert_eq!(server.get(&path).await.problem(404).0, "unknown-job", "{path}");
+        }
+        assert_eq!(server.delete(&format!("/jobs/{id}")).await.problem(404).0, "unknown-job");
+        assert_eq!(server.request(Method::POST, &format!("/jobs/{id}/retry")).answer().await.problem(404).0, "unknown-job");
+    }
+}
+
+#[rstest]
+#[case(Method::PUT, "/jobs", "GET,HEAD,POST")]
+#[case(Method::POST, "/results", "GET,HEAD")]
+#[case(Method::GET, "/jobs/batch", "POST")]
+#[case(Method::POST, "/openapi.json", "GET,HEAD")]
+#[tokio::test]
+async fn a_wrong_method_gets_the_right_ones(#[case] method: Method, #[case] path: &str, #[case] allowed: &str) {
+    let server = Server::start().await;
+    let answer = server.request(method, path).answer().await;
+    assert_eq!(answer.problem(405).0, "method-not-allowed");
+    let mut methods: Vec<_> = answer.header(ALLOW.as_str()).split(',').map(str::trim).collect();
+    methods.sort_unstable();
+    assert_eq!(methods.join(","), allowed);
+}
+
+#[tokio::test]
+async fn a_body_is_json_and_says_so() {
+    let server = Server::start().await;
+    let post = |path: &str, media_type: Option<&str>, body: &str| {
+        let request = server.request(Method::POST, path).body(body.to_owned());
+        media_type
+            .map_or(request.try_clone(), |media_type| request.try_clone().map(|request| request.header(CONTENT_TYPE, media_type)))
+    };
+    let job = sleep(0).to_string();
+    for path in ["/jobs", "/jobs/batch"] {
+        for media_type in [None, Some("text/plain"), Some("application/jsonx"), Some("multipart/form-data; boundary=x")] {
+            let answer = post(path, media_type, &job).unwrap().answer().await;
+            assert_eq!(answer.problem(415).0, "unsupported-media-type", "{media_type:?}");
+        }
+        for body in ["", "{", "[1,", "nope", "\u{feff}{}"] {
+            let answer = post(path, Some("application/json"), body).unwrap().answer().await;
+            assert_eq!(answer.problem(400).0, "malformed-json", "{body}");
+        }
+    }
+    let answer = post("/jobs", Some("application/json; charset=utf-8"), &job).unwrap().answer().await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(server.get("/jobs").await.ids().len(), 1);
+}
+
+#[tokio::test]
+async fn the_field_at_fault_is_pointed_at() {
+    let server = Server::start().await;
+    let below = |below: Value| json!({ "bound": "cpu", "workload": { "type": "primes", "below": below } });
+    for (job, pointer) in [
+        (json!({ "workload": { "type": "sleep", "ms": 0 } }), "/bound"),
+        (with(sleep(0), json!({ "colour": "red" })), "/colour"),
+        (with(sleep(0), json!({ "priority": 101 })), "/priority"),
+        (with(sleep(0), json!({ "executor": "fibres" })), "/executor"),
+        (with(sleep(0), json!({ "retry": { "attempts": 101 } })), "/retry/attempts"),
+        (json!({ "bound": "cpu", "workload": { "type": "dream" } }), "/workload/type"),
+        (json!({ "bound": "cpu", "workload": { "type": "primes" } }), "/workload/below"),
+        (below(json!("many")), "/workload/below"),
+        (below(json!(-1)), "/workload/below"),
+        (below(json!(4_000_000_000_u32)), "/workload/below"),
+        (json!({ "bound": "io", "workload": { "type": "sleep", "ms": 1, "a/b": 1 } }), "/workload/a~1b"),
+    ] {
+        let problem = server.post("/jobs", &job).await.problem(422);
+        assert_eq!(problem, ("invalid-job".to_owned(), Some(pointer.to_owned())), "{job}");
+    }
+    assert!(server.get("/jobs").await.ids().is_empty(), "bad input changes nothing");
+}
+
+#[rstest]
+#[case("/jobs?limit=0", "limit")]
+#[case("/jobs?limit=1001", "limit")]
+#[case("/jobs?state=done", "state")]
+#[case("/jobs?cursor=abc", "cursor")]
+#[case("/jobs?page=2", "page")]
+#[case("/jobs?bound=io&bound=cpu", "bound")]
+#[case("/jobs?since=yesterday", "since")]
+#[case("/results?tag=team", "tag")]
+#[case("/results?state=queued", "state")]
+#[case("/results?format=xml", "format")]
+#[case("/results/summary?by=colour", "by")]
+#[case("/results/summary?limit=5", "limit")]
+#[tokio::test]
+async fn a_query_is_checked(#[case] path: &str, #[case] parameter: &str) {
+    let server = Server::start().await;
+    let answer = server.get(path).await;
+    assert_eq!(answer.problem(400).0, "bad-query");
+    assert_eq!(answer.json()["errors"][0]["parameter"], parameter);
+}
+
+#[tokio::test]
+async fn a_job_has_at_most_one_mib() {
+    let server = Server::start().await;
+    let job = with(sleep(0), json!({ "tags": { "x": "y".repeat(1 << 20) } }));
+    assert_eq!(server.post("/jobs", &job).await.problem(413).0, "too-large");
+    assert_eq!(server.post("/jobs/batch", &json!([sleep(0), job])).await.problem(413).1.as_deref(), Some("/1"));
+}
+
+#[tokio::test]
+async fn a_slow_request_is_cut_off() {
+    let server = Server::start_with(&["--header-timeout-ms", "300", "--body-timeout-ms", "300"]).await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let send = async |text: &str| {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("the connection is closed").unwrap();
+        answer
+    };
+    let headers = "POST /jobs HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 100\r\n";
+    assert!(!send(headers).await.contains("HTTP/1.1 2"));
+    let answer = send(&format!("{headers}\r\n{{")).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("/problems/body-timeout"), "{answer}");
+}
+
+#[tokio::test]
+async fn slow_clients_do_not_slow_honest_ones() {
+    let server = Server::start().await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let mut slow = Vec::new();
+    for _ in 0..400 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"POST /jobs HTTP/1.1\r\nHost: t\r\nX-Slow: ").await.unwrap();
+        slow.push(stream);
+    }
+    let answer = timeout(Duration::from_secs(5), server.post("/jobs", &sleep(0))).await.expect("an honest client is answered");
+    assert_eq!(answer.status, 202);
+}

@@ -1,0 +1,82 @@
+use reqwest::header::ACCEPT;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{PATIENCE, Send as _, Server, sleep};
+
+#[tokio::test]
+async fn every_workload_is_described_by_what_it_takes() {
+    let server = Server::start().await;
+    let workloads = server.get("/workloads").await.json();
+    let workloads = workloads["items"].as_array().unwrap();
+    let names: Vec<_> = workloads.iter().map(|workload| workload["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["file", "http", "image", "primes", "sleep"]);
+    for workload in workloads {
+        let name = &workload["name"];
+        assert_eq!((&workload["example"]["type"], &workload["schema"]["properties"]["type"]["enum"]), (name, &json!([name])));
+        assert!(workload["about"].is_string() && workload["form"].is_string(), "{workload}");
+        assert!(workload["schema"]["required"].as_array().unwrap().contains(&json!("type")), "{workload}");
+        let job = json!({ "bound": workload["bound"], "workload": workload["example"] });
+        server.submit(&job).await;
+    }
+}
+
+#[tokio::test]
+async fn executors_say_what_they_can_do_and_how_busy_they_are() {
+    let server = Server::start_with(&["--async-slots", "2"]).await;
+    for _ in 0..5 {
+        server.submit(&sleep(60_000)).await;
+    }
+    let executors = server
+        .until(|| async {
+            let executors = server.get("/executors").await.json();
+            (executors["items"][0]["queues"][0]["running"] == 2).then_some(executors)
+        })
+        .await;
+    let [waits, computes, isolates] = executors["items"].as_array().unwrap().as_slice() else { panic!("three: {executors}") };
+    assert_eq!([&waits["name"], &computes["name"], &isolates["name"]], ["async", "threads", "processes"]);
+    assert_eq!(waits["queues"], json!([{ "name": "async", "slots": 2, "queued": 3, "scheduled": 0, "running": 2 }]));
+    assert_eq!(computes["queues"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&isolates["capabilities"]["cancel"], &isolates["capabilities"]["memory_limit"]),
+        (&json!("always"), &json!(true))
+    );
+    assert!(waits["loop_lag_us"].is_u64() && computes["loop_lag_us"].is_null());
+    assert!(isolates["workers"][0]["pid"].is_u64() && waits["workers"].is_null(), "{executors}");
+}
+
+#[tokio::test]
+async fn the_documentation_comes_from_the_binary() {
+    let server = Server::start().await;
+    let document = server.get("/openapi.json").await.json();
+    assert!(document["paths"]["/jobs"]["post"].is_object());
+    let page = server.get("/docs/").await;
+    assert!(page.header("content-type").starts_with("text/html") && page.text.contains("swagger-ui"));
+    assert!(server.get("/docs/swagger-initializer.js").await.text.contains("/openapi.json"));
+    assert_eq!(server.get("/docs/swagger-ui-bundle.js").await.status, 200);
+    let start = server.request(Method::GET, "/").header(ACCEPT, "text/html").answer().await;
+    assert_eq!((start.status, start.header("location")), (StatusCode::SEE_OTHER, "/docs/"));
+}
+
+#[tokio::test]
+async fn it_lives_and_is_ready() {
+    let server = Server::start().await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(server.get(path).await.json(), json!({ "status": "ok" }));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_ends() {
+    let mut server = Server::start().await;
+    let pid = i32::try_from(server.process.id().unwrap()).unwrap();
+    let id = server.submit(&sleep(300)).await;
+    server.in_state(&id, "running").await;
+    let path = format!("/jobs/{id}?wait=60");
+    let (waited, ()) = tokio::join!(server.get(&path), async {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+    });
+    assert!(matches!(&waited.json()["state"], Value::String(state) if state == "succeeded" || state == "running"));
+    let status = tokio::time::timeout(PATIENCE, server.process.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "{status}");
+}

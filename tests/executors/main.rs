@@ -1,0 +1,112 @@
+//! The executors, with work whose cost is known. This program is also the worker program of the processes that it tests.
+
+mod measuring;
+mod running;
+mod stopping;
+mod workers;
+mod workloads;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Trial};
+use serde_json::Value;
+use tower::{Service, ServiceExt};
+use trine::clock::Monotonic;
+use trine::executor::processes::{ProcessSettings, child};
+use trine::executor::{Attempt, ExecutorSettings, Executors, Measured, Slot};
+use trine::job::{Bound, Executor, Outcome, Queue, Spec};
+use trine::workload::{Environment, Stop, WorkloadSettings};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("worker") {
+        return child::main(workloads::registry);
+    }
+    let arguments = Arguments::from_args();
+    let trials = [running::trials(), measuring::trials(), stopping::trials(), workers::trials()].into_iter().flatten().collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A test that runs on a set of executors of its own.
+fn trial<F: Future<Output = ()>>(name: &'static str, test: impl FnOnce(Bench) -> F + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(async { test(Bench::start()).await });
+        runtime.shutdown_background();
+        Ok(())
+    })
+}
+
+/// Long enough for anything that happens at all on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a stopped attempt may take before it is left behind or killed.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// All executors, with the test's workloads.
+struct Bench {
+    executors: Executors,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let workloads =
+            WorkloadSettings { http_allow: Vec::new(), http_max_bytes: 1 << 20, workspace: folder.path().join("workspace") };
+        let registry = Arc::new(workloads::registry(Environment::open(&workloads).unwrap()));
+        let settings = ExecutorSettings {
+            async_slots: 64,
+            async_threads: 1,
+            threads_io: 8,
+            threads_cpu: 2,
+            stop_grace: GRACE,
+            processes: ProcessSettings { program: std::env::current_exe().unwrap(), size: 2, max_jobs: 3, workloads },
+        };
+        Self { executors: Executors::start(&settings, &registry).unwrap(), folder }
+    }
+
+    /// Runs a workload on an executor to its end.
+    async fn run(&self, executor: Executor, workload: Value) -> Measured {
+        self.run_with(executor, workload, None, Stop::default()).await
+    }
+
+    async fn run_with(&self, executor: Executor, workload: Value, deadline: Option<Duration>, stop: Stop) -> Measured {
+        self.run_on(executor.queue(Bound::Cpu), workload, deadline, stop).await
+    }
+
+    async fn run_on(&self, queue: Queue, workload: Value, deadline: Option<Duration>, stop: Stop) -> Measured {
+        let attempt = Attempt {
+            workload: spec(&workload),
+            deadline,
+            queued_for: Duration::from_micros(17),
+            claimed: Monotonic::now(),
+            stop,
+            slot: Slot(None),
+        };
+        let mut stack = self.executors.stack(queue);
+        let running = async move { stack.ready().await.unwrap().call(attempt).await.unwrap() };
+        tokio::time::timeout(PATIENCE, running).await.expect("the attempt to end")
+    }
+}
+
+fn spec(workload: &Value) -> Spec {
+    let kind = workload["type"].as_str().unwrap().to_owned();
+    Spec { kind, json: serde_json::value::to_raw_value(workload).unwrap() }
+}
+
+/// The output of an attempt that has to have one.
+fn output(measured: &Measured) -> Value {
+    match &measured.outcome {
+        Outcome::Output(output) => serde_json::from_str(output.get()).unwrap(),
+        Outcome::Error(failure) => panic!("{failure}"),
+    }
+}
+
+/// The failure of an attempt that has to have one.
+fn failure(measured: &Measured) -> &trine::job::Failure {
+    match &measured.outcome {
+        Outcome::Error(failure) => failure,
+        Outcome::Output(output) => panic!("it ended well: {output}"),
+    }
+}

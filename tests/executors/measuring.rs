@@ -1,0 +1,75 @@
+//! The figures, against work of known cost. Lower bounds are exact; upper ones leave room for a busy machine.
+
+use libtest_mimic::Trial;
+use serde_json::json;
+use trine::job::{Executor, Observed, Queue, Timing};
+use trine::workload::Stop;
+
+use crate::{Bench, output, trial};
+
+async fn timing(bench: &Bench, queue: Queue, workload: serde_json::Value) -> Timing {
+    let measured = bench.run_on(queue, workload, None, Stop::default()).await;
+    output(&measured);
+    assert!(measured.started_at.is_some());
+    measured.timing.unwrap()
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("cpu_time_of_a_spin_is_found_on_every_executor", |bench| async move {
+            for queue in Queue::ALL {
+                let timing = timing(&bench, queue, json!({"type": "spin", "cpu_ms": 200})).await;
+                let cpu = timing.cpu_us().unwrap();
+                // The spin stops at the first look at the clock after 200 ms; a worker process also counts its own bookkeeping.
+                assert!((199_990..215_000).contains(&cpu), "{queue}: {timing:?}");
+                assert!(timing.wall_us >= 199_000, "{queue}: {timing:?}");
+                assert_eq!(timing.queue_us, 17);
+            }
+        }),
+        trial("a_sleep_costs_wall_time_only", |bench| async move {
+            for queue in Queue::ALL {
+                let timing = timing(&bench, queue, json!({"type": "sleep", "ms": 200})).await;
+                assert!(timing.wall_us >= 200_000, "{queue}: {timing:?}");
+                assert!(timing.cpu_us().unwrap() < 20_000, "{queue}: {timing:?}");
+                assert_eq!(timing.observed(), Some(Observed::Io), "{queue}");
+                assert!(timing.ctx_voluntary.is_some(), "{queue}");
+            }
+        }),
+        trial("holding_the_loop_shows_in_the_longest_poll", |bench| async move {
+            let timing = timing(&bench, Queue::Async, json!({"type": "hold", "hold_ms": 150})).await;
+            let (polls, longest) = (timing.polls.unwrap(), timing.longest_poll_us.unwrap());
+            assert!(polls >= 3, "{timing:?}");
+            assert!(longest >= 150_000 && longest <= timing.wall_us, "{timing:?}");
+            assert!(timing.wall_us >= 190_000, "{timing:?}");
+        }),
+        trial("a_blocking_wait_on_the_loop_holds_it_without_cpu_time", |bench| async move {
+            let timing = timing(&bench, Queue::Async, json!({"type": "nap", "ms": 100})).await;
+            assert_eq!(timing.polls, Some(1));
+            assert!(timing.longest_poll_us.unwrap() >= 100_000, "{timing:?}");
+            assert!(timing.cpu_us().unwrap() < 20_000, "{timing:?}");
+            assert!(timing.ctx_voluntary.unwrap() >= 1, "{timing:?}");
+        }),
+        trial("what_an_executor_cannot_measure_is_absent", |bench| async move {
+            let nap = json!({"type": "sleep", "ms": 1});
+            let on_loop = timing(&bench, Queue::Async, nap.clone()).await;
+            let thread = timing(&bench, Queue::ThreadsIo, nap.clone()).await;
+            let process = timing(&bench, Queue::Processes, nap).await;
+            assert!(on_loop.max_rss_bytes.is_none() && thread.max_rss_bytes.is_none());
+            assert!(thread.polls.is_none() && process.longest_poll_us.is_none());
+            assert!(process.max_rss_bytes.unwrap() > 1 << 20, "{process:?}");
+        }),
+        trial("a_neighbour_on_the_loop_is_not_billed", |bench| async move {
+            let (spin, sleep) = tokio::join!(
+                timing(&bench, Queue::Async, json!({"type": "spin", "cpu_ms": 150})),
+                timing(&bench, Queue::Async, json!({"type": "sleep", "ms": 50})),
+            );
+            assert!(spin.cpu_us().unwrap() >= 149_990, "{spin:?}");
+            assert!(sleep.cpu_us().unwrap() < 20_000, "{sleep:?}");
+        }),
+        trial("the_hop_to_a_process_is_in_the_dispatch_time", |bench| async move {
+            let measured = bench.run(Executor::Processes, json!({"type": "sleep", "ms": 0})).await;
+            let timing = measured.timing.unwrap();
+            assert!(timing.dispatch_us > 0, "{timing:?}");
+        }),
+    ]
+}

@@ -1,0 +1,153 @@
+//! A `trine serve` of its own for each test, on a free port and in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// Long enough for anything that happens at all on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) url: String,
+    pub(crate) client: reqwest::Client,
+}
+
+/// The program under test.
+pub(crate) fn trine() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trine"));
+    // Settings of whoever runs the tests must not reach the program under test.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRINE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Server {
+    /// Starts on the data in `folder` and waits until it is ready.
+    pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        let child = trine()
+            .arg("serve")
+            .current_dir(folder)
+            .env("TRINE_LISTEN", format!("127.0.0.1:{port}"))
+            .env("TRINE_DATA_DIR", folder.join("data"))
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let server = Self { child, url: format!("http://127.0.0.1:{port}"), client: client() };
+        let ready = async {
+            while !server.client.get(format!("{}/readyz", server.url)).send().await.is_ok_and(|answer| answer.status() == 200) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let log = folder.join("log");
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        tokio::time::timeout(PATIENCE, ready).await.unwrap_or_else(|_| panic!("not ready: {}", said()));
+        server
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn crash(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {answer:?}");
+        answer.json().await.unwrap()
+    }
+
+    /// Submits a job; its id.
+    pub(crate) async fn submit(&self, submission: &Value) -> String {
+        let answer = self.client.post(format!("{}/jobs", self.url)).json(submission).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The job once `good` says so.
+    pub(crate) async fn until(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/jobs/{id}");
+        let seen = async {
+            loop {
+                let job = self.get(&path).await;
+                if good(&job) {
+                    break job;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen).await.expect("the job to get there")
+    }
+
+    pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
+        self.until(id, |job| job["state"] == state).await
+    }
+
+    /// Every result there is, page by page.
+    pub(crate) async fn results(&self) -> Vec<Value> {
+        let mut results = Vec::new();
+        let mut path = "/results?limit=1000".to_owned();
+        loop {
+            let page = self.get(&path).await;
+            results.extend(page["items"].as_array().unwrap().iter().cloned());
+            let Some(cursor) = page["next_cursor"].as_str() else { break results };
+            path = format!("/results?limit=1000&cursor={cursor}");
+        }
+    }
+
+    /// How many results there are, by the summary.
+    pub(crate) async fn count(&self) -> u64 {
+        let summary = self.get("/results/summary").await;
+        summary["items"].as_array().unwrap().iter().map(|group| group["count"].as_u64().unwrap()).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client that only knows this machine.
+pub(crate) fn client() -> reqwest::Client {
+    let roots = rustls::RootCertStore::empty();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap()
+}
+
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+pub(crate) fn database(folder: &Path) -> PathBuf {
+    folder.join("data").join("trine.db")
+}

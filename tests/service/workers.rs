@@ -1,0 +1,74 @@
+//! Worker processes that die.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, folder};
+
+fn workers(executors: &Value) -> Vec<Value> {
+    let all = executors["items"].as_array().unwrap();
+    let processes = all.iter().find(|executor| executor["name"] == "processes").unwrap();
+    processes["workers"].as_array().unwrap().clone()
+}
+
+async fn busy_worker(server: &Server) -> Pid {
+    let busy = async {
+        loop {
+            let executors = server.get("/executors").await;
+            if let Some(worker) = workers(&executors).iter().find(|worker| worker["busy"] == true) {
+                break Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, busy).await.expect("a busy worker")
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_is_killed_runs_again_and_the_next_job_runs() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let sleep = |ms: u64| json!({"bound": "io", "workload": {"type": "sleep", "ms": ms}, "executor": "processes"});
+    let id = server.submit(&sleep(3_000)).await;
+    kill(busy_worker(&server).await, Signal::SIGKILL).unwrap();
+    let next = server.submit(&sleep(1)).await;
+    server.until_state(&next, "succeeded").await;
+    let job = server.until_state(&id, "succeeded").await;
+    assert_eq!(job["attempt"], 2);
+}
+
+#[tokio::test]
+async fn a_job_that_must_not_be_repeated_says_what_happened() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let job =
+        json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}, "executor": "processes", "retry": {"on": ["error"]}});
+    let id = server.submit(&job).await;
+    let pid = busy_worker(&server).await;
+    kill(pid, Signal::SIGKILL).unwrap();
+    let job = server.until_state(&id, "lost").await;
+    let message = job["error"]["message"].as_str().unwrap();
+    assert!(message.contains("SIGKILL") && message.contains(&pid.to_string()), "{message}");
+}
+
+#[tokio::test]
+async fn workers_go_with_their_server() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}, "executor": "processes"})).await;
+    server.until_state(&id, "running").await;
+    let pids: Vec<Pid> = workers(&server.get("/executors").await)
+        .iter()
+        .map(|worker| Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap()))
+        .collect();
+    assert!(!pids.is_empty());
+    server.crash();
+    let gone = async {
+        // A zombie that nobody has collected yet is gone as well.
+        let alive = |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while pids.iter().any(alive) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the workers to end");
+}
