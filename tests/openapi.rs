@@ -1,4 +1,5 @@
 //! The committed OpenAPI document is the one that the code makes, and it is complete.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 use serde_json::Value;
 use trine::workload::{Environment, Registry, WorkloadSettings};

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -151,7 +152,7 @@ impl Server {
     /// Asks it to stop, and waits for a clean end.
     pub(crate) async fn stop(mut self) -> Result<()> {
         let pid = i32::try_from(self.pid()?)?;
-        kill_process(Pid::from_raw(pid).ok_or("no process id")?, Signal::TERM)?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM)?;
         let status = timeout(START, self.process.wait()).await.map_err(|_| "the server does not stop")??;
         if status.success() { Ok(()) } else { Err(format!("the server ended with {status}").into()) }
     }

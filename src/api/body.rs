@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
     use axum::response::IntoResponse;
-    use futures_util::stream;
+    use futures_util::{Stream, StreamExt as _, stream};
     use rstest::rstest;
     use std::convert::Infallible;
 
@@ -75,21 +75,20 @@ mod tests {
         read(body, LIMITS).await.unwrap_err().into_response().status().as_u16()
     }
 
-    fn chunk(text: &'static str) -> Result<Bytes, Infallible> {
-        Ok(Bytes::from_static(text.as_bytes()))
+    fn chunks(texts: &'static [&'static str]) -> impl Stream<Item = Result<&'static str, Infallible>> + Unpin {
+        stream::iter(texts).map(|&text| Ok(text))
     }
 
     #[tokio::test]
     async fn a_body_is_read_up_to_the_limit() {
         assert_eq!(read(Body::from("0123456789"), LIMITS).await.unwrap(), "0123456789");
         assert_eq!(status(Body::from("0123456789!")).await, 413);
-        assert_eq!(status(Body::from_stream(stream::iter([chunk("012345"), chunk("6789!")]))).await, 413);
+        assert_eq!(status(Body::from_stream(chunks(&["012345", "6789!"]))).await, 413);
     }
 
     #[tokio::test]
     async fn a_body_that_never_ends_is_given_up() {
-        let endless = futures_util::StreamExt::chain(stream::iter([chunk("0")]), stream::pending());
-        assert_eq!(status(Body::from_stream(endless)).await, 408);
+        assert_eq!(status(Body::from_stream(chunks(&["0"]).chain(stream::pending()))).await, 408);
     }
 
     #[rstest]

@@ -54,12 +54,12 @@ pub struct ApiState {
 pub fn router(state: ApiState) -> Router {
     let (router, mut document) = operations().split_for_parts();
     openapi::complete(&mut document, state.dispatcher.registry());
-    let every_answer = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).map_response(guarded);
-    router
-        .with_state(state)
-        .route("/", get(|| async { Redirect::to("/docs/") }))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
-        .layer(every_answer)
+    guard(
+        router
+            .with_state(state)
+            .route("/", get(|| async { Redirect::to("/docs/") }))
+            .merge(SwaggerUi::new("/docs").url("/openapi.json", document)),
+    )
 }
 
 /// The OpenAPI document of a server with these workloads.
@@ -85,6 +85,11 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::ready))
 }
 
+/// Sees to it that each request gets an answer, and each answer what all have in common.
+fn guard(router: Router) -> Router {
+    router.layer(ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).map_response(guarded))
+}
+
 /// What all answers have in common: errors are problems, and no browser guesses a media type.
 fn guarded(response: Response) -> Response {
     let mut response = problem::complete(response);
@@ -94,5 +99,40 @@ fn guarded(response: Response) -> Response {
 
 /// A handler that panics fails one request, not its connection.
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    guarded(Problem::of_panic(&*panic).into_response())
+    guarded(Problem::of_panic(panic).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::header::{ALLOW, CONTENT_TYPE};
+    use axum::http::{Method, Request};
+    use rstest::rstest;
+    use tower::ServiceExt as _;
+
+    #[rstest]
+    #[case(Method::GET, "/panic", 500, None)]
+    #[case(Method::POST, "/panic", 405, Some("GET,HEAD"))]
+    #[case(Method::GET, "/nothing", 404, None)]
+    #[tokio::test]
+    async fn whatever_goes_wrong_is_a_problem(
+        #[case] method: Method,
+        #[case] path: &str,
+        #[case] status: u16,
+        #[case] allow: Option<&str>,
+    ) {
+        async fn panics() {
+            panic!("at {}", "once");
+        }
+
+        let router = guard(Router::new().route("/panic", get(panics)));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(response.status(), status);
+        assert_eq!(header(CONTENT_TYPE), Some("application/problem+json"));
+        assert_eq!(header(X_CONTENT_TYPE_OPTIONS), Some("nosniff"));
+        assert_eq!(header(ALLOW), allow);
+    }
 }

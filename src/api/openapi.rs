@@ -59,11 +59,8 @@ pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
     if let Some(list) = document.paths.paths.get_mut("/workloads").and_then(|item| item.get.as_mut()) {
         give_example(list, &example::workloads(registry));
     }
-    for operation in document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post, &mut item.delete]) {
-        if let Some(operation) = operation {
-            may_fail(operation);
-        }
-    }
+    let operations = document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post, &mut item.delete]);
+    operations.flatten().for_each(may_fail);
 }
 
 /// `Workload` is any of those that are registered; its `type` tells which.

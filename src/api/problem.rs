@@ -211,9 +211,12 @@ impl Problem {
     }
 
     /// A handler panicked.
-    pub(super) fn of_panic(panic: &(dyn Any + Send)) -> Self {
-        let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Self::internal(format_args!("a handler panicked: {}", message.unwrap_or("no message")))
+    pub(super) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
+        let message = match panic.downcast::<String>() {
+            Ok(message) => *message,
+            Err(panic) => panic.downcast::<&str>().map_or_else(|_| "no message".to_owned(), |message| (*message).to_owned()),
+        };
+        Self::internal(format_args!("a handler panicked: {message}"))
     }
 
     /// The same problem with the element of a batch, in which it happened, before its pointers.

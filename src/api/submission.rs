@@ -107,7 +107,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<T, Pr
     // Otherwise an array would do for a struct, its elements taken as fields.
     starts_with(text, b'{', || Invalid::new(pointer, "must be an object"))?;
     serde_json::from_slice(text).map_err(|error| match error.classify() {
-        Category::Data => locate::<T>(text, error).within(pointer).into(),
+        Category::Data => locate::<T>(text, &error).within(pointer).into(),
         Category::Io | Category::Syntax | Category::Eof => malformed(&error),
     })
 }
@@ -127,7 +127,7 @@ pub(super) fn malformed(error: &serde_json::Error) -> Problem {
 }
 
 /// Where in the text the error is.
-fn locate<'a, T: Deserialize<'a>>(text: &'a [u8], error: serde_json::Error) -> Invalid {
+fn locate<'a, T: Deserialize<'a>>(text: &'a [u8], error: &serde_json::Error) -> Invalid {
     let mut json = serde_json::Deserializer::from_slice(text);
     match serde_path_to_error::deserialize::<_, T>(&mut json) {
         Err(error) => Invalid::at_path(&error),

@@ -19,6 +19,7 @@ pub enum Ability {
 }
 
 /// What an executor can do with a job.
+#[expect(clippy::struct_excessive_bools, reason = "a table of yes and no, published as it is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Capabilities {
     /// Stop a running job at a client's wish.

@@ -1,4 +1,5 @@
 //! The API from outside: each test runs a server of its own, the binary as it is shipped, and talks to it over HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod batch;
 mod errors;
@@ -18,11 +19,11 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// Long enough for anything that happens at all on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running server. It is killed when this is dropped.
 struct Server {
-    process: Child,
+    _process: Child,
     url: String,
     client: reqwest::Client,
     _folder: TempDir,
@@ -62,7 +63,7 @@ impl Server {
         let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("the server says where it listens");
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("an address").to_owned();
         let client = client();
-        let server = Self { process, url, client, _folder: folder };
+        let server = Self { _process: process, url, client, _folder: folder };
         server.until(|| async { (server.get("/readyz").await.status == 200).then_some(()) }).await;
         server
     }

@@ -1,8 +1,8 @@
 use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{PATIENCE, Send as _, Server, sleep};
+use super::{Send as _, Server, sleep};
 
 #[tokio::test]
 async fn every_workload_is_described_by_what_it_takes() {
@@ -64,19 +64,4 @@ async fn it_lives_and_is_ready() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(server.get(path).await.json(), json!({ "status": "ok" }));
     }
-}
-
-#[tokio::test]
-async fn a_server_that_is_told_to_stop_ends() {
-    let mut server = Server::start().await;
-    let pid = i32::try_from(server.process.id().unwrap()).unwrap();
-    let id = server.submit(&sleep(300)).await;
-    server.in_state(&id, "running").await;
-    let path = format!("/jobs/{id}?wait=60");
-    let (waited, ()) = tokio::join!(server.get(&path), async {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
-    });
-    assert!(matches!(&waited.json()["state"], Value::String(state) if state == "succeeded" || state == "running"));
-    let status = tokio::time::timeout(PATIENCE, server.process.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "{status}");
 }

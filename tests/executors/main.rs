@@ -1,4 +1,5 @@
 //! The executors, with work whose cost is known. This program is also the worker program of the processes that it tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod measuring;
 mod running;

@@ -53,7 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// A PNG of this size.
 fn image_rgb(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 128]))
+    image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x, y, 128].map(|part| part.to_le_bytes()[0])))
         .write_to(&mut bytes, image::ImageFormat::Png)
         .unwrap();
     bytes.into_inner()

@@ -46,13 +46,13 @@ impl Demo {
         let keep = self.keep;
         let (mut config, _temporary) = self.prepare(sources)?;
         telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
+        let requested = shutdown::requested().map_err(CliError::Runtime)?;
+        let (listener, url) = listen(config.listen).await?;
         let pages = pages::start().await?;
         config.http_allow.push(IpAddr::from(Ipv4Addr::LOCALHOST).into());
         let data_dir = config.data_dir.clone();
         let rounds = batch::plan(&config.workspace(), &pages)?;
 
-        let requested = shutdown::requested().map_err(CliError::Runtime)?;
-        let (listener, url) = listen(config.listen).await?;
         let (enough, had_enough) = oneshot::channel::<()>();
         let shutdown = async {
             tokio::select! {

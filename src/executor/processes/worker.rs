@@ -106,14 +106,12 @@ impl Worker {
                 return self.died().await;
             },
         }
-        match tokio::time::timeout(grace, self.channel.receive()).await {
-            Ok(message) => self.ended(message).await,
-            Err(_) => {
-                self.kill();
-                let _ = self.child.wait().await;
-                Ended::Killed
-            }
+        if let Ok(message) = tokio::time::timeout(grace, self.channel.receive()).await {
+            return self.ended(message).await;
         }
+        self.kill();
+        let _ = self.child.wait().await;
+        Ended::Killed
     }
 
     async fn ended(&mut self, message: Result<FromWorker, ProtocolError>) -> Ended {

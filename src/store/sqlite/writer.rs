@@ -277,7 +277,7 @@ impl Writer {
 
     async fn settle(&mut self, batch: &Batch, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
         done.settled = vec![Settled::Stale; batch.settles.len()];
-        let mut finishes = Vec::with_capacity(batch.settles.len());
+        let mut ends = Vec::with_capacity(batch.settles.len());
         let mut places = std::collections::HashMap::with_capacity(batch.settles.len());
         let mut others = Vec::new();
         for (index, (lease, settlement, _)) in batch.settles.iter().enumerate() {
@@ -285,15 +285,16 @@ impl Writer {
                 // The statement below takes each job once; a second lease on it can only be stale, and is looked at alone.
                 Settlement::Finish(finished) if !places.contains_key(&lease.id) => {
                     places.insert(lease.id, index);
-                    finishes.push((*lease, finished));
+                    ends.push((*lease, finished));
                 }
                 _ => others.push(index),
             }
         }
-        for recorded in statements::finish(&mut self.connection, &finishes).await? {
+        for recorded in statements::finish(&mut self.connection, &ends).await? {
             let Some(index) = places.get(&recorded.id).copied() else { continue };
             done.settled[index] = Settled::Recorded;
-            self.depths.at(recorded.queue).running -= 1;
+            let depth = self.depths.at(recorded.queue);
+            depth.running = depth.running.saturating_sub(1);
             let Settlement::Finish(Finished { timing, .. }) = &batch.settles[index].1 else { continue };
             done.counted.push((recorded.key, Change::Add, *timing));
         }
@@ -315,7 +316,8 @@ impl Writer {
         if place.state != RUNNING || place.token != Some(lease.token) {
             return Ok(Settled::Stale);
         }
-        self.depths.at(place.queue).running -= 1;
+        let depth = self.depths.at(place.queue);
+        depth.running = depth.running.saturating_sub(1);
         match settlement {
             Settlement::Finish(finished) => {
                 for recorded in statements::finish(&mut self.connection, &[(lease, finished)]).await? {
