@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::api::{self, ApiState, BodyLimits};
@@ -47,6 +48,7 @@ pub async fn serve(
         http_max_bytes: config.http_max_bytes,
         workspace: config.workspace(),
     };
+    raise_file_limit();
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
     let Database::Sqlite(path) = config.database();
     let options = SqliteOptions { path, max_losses: config.max_losses };
@@ -60,7 +62,7 @@ pub async fn serve(
         stop_grace: config.stop_grace,
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
-    let executors = Executors::start(&settings, &registry)?;
+    let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
     let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
     let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies });
@@ -79,4 +81,12 @@ pub async fn serve(
     dispatcher.shut_down(config.grace).await;
     store.close().await;
     Ok(())
+}
+
+/// Thousands of connections and fetches at once need as many file descriptors as the system allows.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "can't raise the limit of open files");
+    }
 }

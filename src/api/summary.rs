@@ -96,7 +96,7 @@ pub(super) struct SummaryItem {
 
 impl SummaryQuery {
     fn wants(&self, key: &SummaryKey) -> bool {
-        self.workload.as_ref().is_none_or(|workload| *workload == key.workload)
+        self.workload.as_ref().is_none_or(|workload| **workload == *key.workload)
             && self.bound.is_none_or(|bound| bound == key.bound)
             && self.executor.is_none_or(|executor| executor == key.executor)
             && self.state.is_none_or(|state| state == key.ending)
@@ -110,9 +110,9 @@ impl SummaryQuery {
             // A total is there even of no results.
             groups.insert((None, None, None, None), Sketches::default());
         }
-        for (key, sketches) in summary.into_iter().filter(|(key, _)| self.wants(key)) {
+        for (key, sketches) in summary.into_iter().filter(|(key, sketches)| sketches.count() > 0 && self.wants(key)) {
             let group = (
-                by(Dimension::Workload).then_some(key.workload),
+                by(Dimension::Workload).then_some(key.workload.to_string()),
                 by(Dimension::Bound).then_some(key.bound),
                 by(Dimension::Executor).then_some(key.executor),
                 by(Dimension::State).then_some(key.ending),

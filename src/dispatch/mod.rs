@@ -191,6 +191,8 @@ impl Dispatcher {
     /// Takes nothing new from here on: submissions are refused, and nothing more is claimed.
     pub fn drain(&self) {
         self.shared.draining.cancel();
+        // Who waits for a job to end should hear now where it is, while there still is an API to say so.
+        self.shared.waiters.end_all();
     }
 
     /// Drains; waits at most `grace` for what runs, then stops it and hands it back to the queue.

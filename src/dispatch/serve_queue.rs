@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, debug_span};
 
 use super::Shared;
 use super::settle::settlement;
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
 use crate::job::Queue;
-use crate::store::{Claimed, Settled, Settlement, StoreError};
+use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
 use crate::workload::Stop;
 
 /// The waits between two tries to reach a store that can't write.
@@ -42,7 +42,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
                     // The store claims no more than it was asked for.
                     let slot = Slot(free.split(1));
                     let stop = shared.running.begin(claimed.lease.id);
-                    let span = info_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
+                    let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
                     shared.attempts.spawn(run(Arc::clone(&shared), stack.clone(), claimed, stop, slot).instrument(span));
                 }
             }
@@ -76,10 +76,10 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: 
     };
     let settlement = settlement(&claimed, measured, shared.max_losses, Timestamp::now());
     let finished = matches!(settlement, Settlement::Finish(_));
-    match record(&shared, &claimed, settlement).await {
+    match record(&shared, claimed.lease, settlement).await {
         Ok(Settled::Recorded) => {}
-        Ok(Settled::Stale) => tracing::warn!("the lease was no longer valid; what this attempt did is discarded"),
-        Err(error) => tracing::error!(%error, "what this attempt did could not be recorded; it will run again"),
+        Ok(Settled::Stale) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
+        Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
     }
     shared.running.end(id);
     if finished {
@@ -88,12 +88,13 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: 
 }
 
 /// Records a settlement, however long the store can't write. A result is never given up while there is a store.
-async fn record(shared: &Shared, claimed: &Claimed, settlement: Settlement) -> Result<Settled, StoreError> {
+async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
+    let settlement = Arc::new(settlement);
     let mut wait = STORE_RETRY.0;
     loop {
-        match shared.store.settle(claimed.lease, settlement.clone()).await {
+        match shared.store.settle(lease, Arc::clone(&settlement), shared.waiters.any(lease.id)).await {
             Err(StoreError::Unavailable(reason)) => {
-                tracing::warn!(reason, "the store can't write; the result is kept until it can");
+                tracing::warn!(id = %lease.id, reason, "the store can't write; the result is kept until it can");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(STORE_RETRY.1);
             }

@@ -28,9 +28,21 @@ impl Waiters {
         Waiter { waiters: self, id, ended }
     }
 
+    /// Whether somebody waits for this job.
+    pub(super) fn any(&self, id: JobId) -> bool {
+        self.waiting().contains_key(&id)
+    }
+
     /// The job has ended.
     pub(super) fn ended(&self, id: JobId) {
         if let Some(sender) = self.waiting().remove(&id) {
+            sender.send_replace(true);
+        }
+    }
+
+    /// Nobody is to wait any longer.
+    pub(super) fn end_all(&self) {
+        for (_, sender) in self.waiting().drain() {
             sender.send_replace(true);
         }
     }

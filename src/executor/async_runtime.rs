@@ -28,12 +28,12 @@ pub struct AsyncRuntime {
 }
 
 impl AsyncRuntime {
-    /// Starts the runtime with this many event-loop threads, and up to `blocking` threads for work that blocks.
-    pub fn start(threads: usize, blocking: usize) -> std::io::Result<Self> {
+    /// Starts a runtime with this many event-loop threads, and up to `blocking` threads for work that blocks.
+    pub fn start(name: &str, threads: usize, blocking: usize) -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .max_blocking_threads(blocking)
-            .thread_name("trine-async")
+            .thread_name(name)
             .enable_all()
             .build()?;
         let lag_us = Arc::new(AtomicU64::new(0));

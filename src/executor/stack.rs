@@ -19,7 +19,7 @@ use tower::{Service, ServiceBuilder};
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
 use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
 use crate::job::Queue;
-use crate::workload::Registry;
+use crate::workload::{Environment, EnvironmentError, Registry};
 
 /// An executor with its layers.
 pub type Stack = BoxCloneSyncService<Attempt, Measured, Infallible>;
@@ -50,11 +50,16 @@ pub enum ExecutorError {
     /// The threads.
     #[error("can't start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// What workloads share can't be opened.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
 }
 
 /// All executors, started.
 pub struct Executors {
-    runtime: AsyncRuntime,
+    event_loop: AsyncRuntime,
+    /// Drives timers and sockets of futures that run on threads, so that a held event loop does not hold them too.
+    _reactor: AsyncRuntime,
     pool: ProcessPool,
     stacks: [Stack; Queue::ALL.len()],
     slots: [usize; Queue::ALL.len()],
@@ -62,18 +67,25 @@ pub struct Executors {
 
 impl Executors {
     /// Starts them. Must be called on a tokio runtime; worker processes are started in the background.
-    pub fn start(settings: &ExecutorSettings, registry: &Arc<Registry>) -> Result<Self, ExecutorError> {
-        let runtime = AsyncRuntime::start(settings.async_threads, settings.threads_io)?;
-        let reactor = runtime.handle().clone();
+    ///
+    /// `registry` makes the workloads out of an environment. Each executor has an environment of its own: a connection that one of
+    /// them opened is driven by its runtime, and must not be handed to another.
+    pub fn start(settings: &ExecutorSettings, registry: fn(Environment) -> Registry) -> Result<Self, ExecutorError> {
+        let open = || Ok::<_, ExecutorError>(Arc::new(registry(Environment::open(&settings.processes.workloads)?)));
+        let (for_loop, for_threads) = (open()?, open()?);
+        let event_loop = AsyncRuntime::start("trine-async", settings.async_threads, 1)?;
+        let reactor = AsyncRuntime::start("trine-threads", 1, settings.threads_io)?;
         let pool = ProcessPool::start(settings.processes.clone());
         let grace = settings.stop_grace;
-        let on_loop = layers(AsyncExecutor::new(&runtime, Arc::clone(registry)), grace);
-        let waiting = layers(ThreadsExecutor::waiting(reactor.clone(), Arc::clone(registry)), grace);
-        let computing = layers(ThreadsExecutor::computing(settings.threads_cpu, reactor, Arc::clone(registry))?, grace);
+        let handle = reactor.handle().clone();
+        let on_loop = layers(AsyncExecutor::new(&event_loop, for_loop), grace);
+        let waiting = layers(ThreadsExecutor::waiting(handle.clone(), Arc::clone(&for_threads)), grace);
+        let computing = layers(ThreadsExecutor::computing(settings.threads_cpu, handle, for_threads)?, grace);
         // The pool itself kills what does not stop in time; the layer only guards against a kernel that does not let it.
         let processes = layers(ProcessesExecutor::new(pool.clone(), grace), grace + Duration::from_secs(10));
         Ok(Self {
-            runtime,
+            event_loop,
+            _reactor: reactor,
             stacks: [on_loop, waiting, computing, processes],
             slots: [settings.async_slots, settings.threads_io, settings.threads_cpu, pool.size()],
             pool,
@@ -92,7 +104,7 @@ impl Executors {
 
     /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
     pub fn loop_lag_us(&self) -> u64 {
-        self.runtime.lag_us()
+        self.event_loop.lag_us()
     }
 
     /// The worker processes.

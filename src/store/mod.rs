@@ -11,6 +11,7 @@ mod summary;
 pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -200,7 +201,9 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError>;
 
     /// Ends the attempt that `lease` stands for, if the lease is still valid.
-    async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError>;
+    ///
+    /// Unless somebody waits for it (`awaited`), the store may take a few milliseconds longer, to write it together with others.
+    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError>;
 
     /// Cancels a job that waits; marks one that runs.
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;

@@ -1,5 +1,7 @@
 //! Counts and quantiles of results that grow with the number of kinds of work, not with the number of results.
 
+use std::sync::Arc;
+
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 
@@ -9,7 +11,7 @@ use crate::job::{Bound, Ending, Executor, Timing};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SummaryKey {
     /// The workload's `type`.
-    pub workload: String,
+    pub workload: Arc<str>,
     /// The client's tag.
     pub bound: Bound,
     /// The executor that ran it.

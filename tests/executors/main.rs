@@ -8,7 +8,6 @@ mod workers;
 mod workloads;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
@@ -18,7 +17,7 @@ use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
 use trine::executor::{Attempt, ExecutorSettings, Executors, Measured, Slot};
 use trine::job::{Bound, Executor, Outcome, Queue, Spec};
-use trine::workload::{Environment, Stop, WorkloadSettings};
+use trine::workload::{Stop, WorkloadSettings};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
@@ -55,7 +54,6 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let workloads =
             WorkloadSettings { http_allow: Vec::new(), http_max_bytes: 1 << 20, workspace: folder.path().join("workspace") };
-        let registry = Arc::new(workloads::registry(Environment::open(&workloads).unwrap()));
         let settings = ExecutorSettings {
             async_slots: 64,
             async_threads: 1,
@@ -64,7 +62,7 @@ impl Bench {
             stop_grace: GRACE,
             processes: ProcessSettings { program: std::env::current_exe().unwrap(), size: 2, max_jobs: 3, workloads },
         };
-        Self { executors: Executors::start(&settings, &registry).unwrap(), folder }
+        Self { executors: Executors::start(&settings, workloads::registry).unwrap(), folder }
     }
 
     /// Runs a workload on an executor to its end.

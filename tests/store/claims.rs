@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trine::job::{Bound, NewJob, Queue};
 
-use crate::{PATIENCE, Place, accept, claim_one, io_job, new_job, state, succeeded, with_priority};
+use crate::{PATIENCE, Place, accept, claim_one, io_job, new_job, settle, state, succeeded, with_priority};
 
 crate::for_every_driver!(
     an_accepted_job_can_be_read_and_claimed,
@@ -119,7 +119,7 @@ async fn each_job_goes_to_one_claimer(place: impl Place) {
                     let most = (claimer * 7 + 1).min(JOBS / 4 - mine.len());
                     for claimed in store.claim(Queue::Async, most).await.unwrap() {
                         assert_eq!(claimed.attempt, 1);
-                        store.settle(claimed.lease, succeeded()).await.unwrap();
+                        settle(&store, claimed.lease, succeeded()).await.unwrap();
                         mine.push(claimed.lease.id);
                     }
                 }

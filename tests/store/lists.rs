@@ -5,7 +5,7 @@ use std::sync::Arc;
 use trine::job::{Bound, Ending, Executor, Job, JobId, NewJob, Queue};
 use trine::store::{Filter, Order, Page, StateFilter, Store};
 
-use crate::{Place, accept, failed, finish_all, io_job, new_job};
+use crate::{Place, accept, failed, finish_all, io_job, new_job, settle};
 
 crate::for_every_driver!(
     pages_cover_a_list_without_gap_or_overlap,
@@ -55,7 +55,7 @@ async fn every_filter_selects(place: impl Place) {
     cpu.submission.tags.insert("team".into(), "search".into());
     accept(&store, std::slice::from_ref(&bad)).await;
     let lease = crate::claim_one(&store).await.lease;
-    store.settle(lease, failed("no luck")).await.unwrap();
+    settle(&store, lease, failed("no luck")).await.unwrap();
     accept(&store, std::slice::from_ref(&running)).await;
     crate::claim_one(&store).await;
     accept(&store, &[io.clone(), cpu.clone()]).await;

@@ -19,7 +19,7 @@ use trine::dispatch::router::{Facts, route};
 use trine::job::{
     Bound, Choice, Ending, Failure, Finished, Form, JobId, NewJob, Outcome, Queue, Retry, Spec, Submission, Tags, Timing,
 };
-use trine::store::{Claimed, Settlement, Store};
+use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 
 /// A place where a driver keeps its data; it can be opened again and again.
 pub(crate) trait Place: Send {
@@ -81,6 +81,11 @@ pub(crate) async fn claim_one(store: &Arc<dyn Store>) -> Claimed {
     claimed.into_iter().next().unwrap()
 }
 
+/// Settles as the dispatcher does.
+pub(crate) async fn settle(store: &Arc<dyn Store>, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
+    store.settle(lease, Arc::new(settlement), true).await
+}
+
 pub(crate) fn timing(wall_us: u64) -> Timing {
     Timing { queue_us: 7, dispatch_us: 3, wall_us, cpu_user_us: Some(2), cpu_system_us: Some(1), ..Timing::default() }
 }
@@ -104,7 +109,7 @@ pub(crate) async fn finish_all(store: &Arc<dyn Store>, jobs: &[NewJob]) {
     let mut left = jobs.len();
     while left > 0 {
         for claimed in store.claim(Queue::Async, left).await.unwrap() {
-            store.settle(claimed.lease, succeeded()).await.unwrap();
+            settle(store, claimed.lease, succeeded()).await.unwrap();
             left -= 1;
         }
     }

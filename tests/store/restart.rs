@@ -7,7 +7,7 @@ use trine::clock::Timestamp;
 use trine::job::{Ending, FailureKind, NewJob, Outcome, Queue, State};
 use trine::store::{Settled, Settlement, Store};
 
-use crate::{Place, accept, claim_one, finish_all, io_job, state, succeeded};
+use crate::{Place, accept, claim_one, finish_all, io_job, settle, state, succeeded};
 
 crate::for_every_driver!(
     everything_is_still_there,
@@ -31,7 +31,7 @@ async fn everything_is_still_there(place: impl Place) {
     accept(&store, std::slice::from_ref(&scheduled)).await;
     let lease = claim_one(&store).await.lease;
     let due_at = Timestamp::now().after(Duration::from_secs(3_600));
-    store.settle(lease, Settlement::Again { due_at, lost: false }).await.unwrap();
+    settle(&store, lease, Settlement::Again { due_at, lost: false }).await.unwrap();
     accept(&store, std::slice::from_ref(&queued)).await;
     let summary = store.summary().await.unwrap();
 
@@ -57,8 +57,8 @@ async fn interrupted_attempts_run_again(place: impl Place) {
     for (old, new) in before.iter().zip(&after) {
         assert_eq!((old.lease.id, new.attempt, new.losses), (new.lease.id, 2, 1));
         // Somebody of the time before the crash is not heard any more.
-        assert_eq!(store.settle(old.lease, succeeded()).await.unwrap(), Settled::Stale);
-        assert_eq!(store.settle(new.lease, succeeded()).await.unwrap(), Settled::Recorded);
+        assert_eq!(settle(&store, old.lease, succeeded()).await.unwrap(), Settled::Stale);
+        assert_eq!(settle(&store, new.lease, succeeded()).await.unwrap(), Settled::Recorded);
     }
 }
 

@@ -6,7 +6,7 @@ use trine::clock::Timestamp;
 use trine::job::{Ending, Finished, JobId, Outcome, Queue, State};
 use trine::store::{Cancellation, Lease, Requeue, Settled, Settlement};
 
-use crate::{Place, accept, claim_one, failed, io_job, state, succeeded, timing};
+use crate::{Place, accept, claim_one, failed, io_job, settle, state, succeeded, timing};
 
 crate::for_every_driver!(
     a_result_is_recorded_with_its_timing,
@@ -34,7 +34,7 @@ async fn a_result_is_recorded_with_its_timing(place: impl Place) {
     let (good, bad) = (io_job(), io_job());
     accept(&store, &[good.clone(), bad.clone()]).await;
     let leases: Vec<_> = store.claim(Queue::Async, 2).await.unwrap().into_iter().map(|claimed| claimed.lease).collect();
-    let (first, second) = tokio::join!(store.settle(leases[0], succeeded()), store.settle(leases[1], failed("no luck")));
+    let (first, second) = tokio::join!(settle(&store, leases[0], succeeded()), settle(&store, leases[1], failed("no luck")));
     assert_eq!((first.unwrap(), second.unwrap()), (Settled::Recorded, Settled::Recorded));
     let Finished { ending, outcome: Outcome::Output(output), timing: Some(seen), .. } = finished(&store, good.id).await else {
         panic!("no output")
@@ -52,18 +52,18 @@ async fn only_the_valid_lease_is_heard(place: impl Place) {
     let first = claim_one(&store).await.lease;
     let forged = Lease { token: first.token + 1, ..first };
     for settlement in [succeeded(), again(Timestamp::now(), false), Settlement::Release] {
-        assert_eq!(store.settle(forged, settlement).await.unwrap(), Settled::Stale);
+        assert_eq!(settle(&store, forged, settlement).await.unwrap(), Settled::Stale);
     }
     // The first attempt is taken for lost and runs again; then it reports after all.
-    store.settle(first, again(Timestamp::now(), true)).await.unwrap();
+    settle(&store, first, again(Timestamp::now(), true)).await.unwrap();
     let second = claim_one(&store).await.lease;
     assert_ne!(first.token, second.token);
-    assert_eq!(store.settle(first, failed("too late")).await.unwrap(), Settled::Stale);
+    assert_eq!(settle(&store, first, failed("too late")).await.unwrap(), Settled::Stale);
     assert_eq!(state(&store, job.id).await, "running");
     // Both in one breath: exactly the valid one is recorded.
-    let (late, valid) = tokio::join!(store.settle(first, failed("too late")), store.settle(second, succeeded()));
+    let (late, valid) = tokio::join!(settle(&store, first, failed("too late")), settle(&store, second, succeeded()));
     assert_eq!((late.unwrap(), valid.unwrap()), (Settled::Stale, Settled::Recorded));
-    assert_eq!(store.settle(second, failed("twice")).await.unwrap(), Settled::Stale);
+    assert_eq!(settle(&store, second, failed("twice")).await.unwrap(), Settled::Stale);
     assert_eq!(finished(&store, job.id).await.ending, Ending::Succeeded);
 }
 
@@ -73,7 +73,7 @@ async fn a_job_that_runs_again_waits_for_its_time(place: impl Place) {
     accept(&store, std::slice::from_ref(&job)).await;
     let lease = claim_one(&store).await.lease;
     let due_at = Timestamp::now().after(Duration::from_millis(300));
-    store.settle(lease, again(due_at, false)).await.unwrap();
+    settle(&store, lease, again(due_at, false)).await.unwrap();
     let State::Scheduled { due_at: seen } = store.job(job.id).await.unwrap().unwrap().state else { panic!("not scheduled") };
     assert_eq!(seen, due_at);
     assert_eq!(store.depth(Queue::Async).scheduled, 1);
@@ -87,7 +87,7 @@ async fn a_loss_is_counted(place: impl Place) {
     let store = place.open().await;
     accept(&store, &[io_job()]).await;
     let lease = claim_one(&store).await.lease;
-    store.settle(lease, again(Timestamp::now(), true)).await.unwrap();
+    settle(&store, lease, again(Timestamp::now(), true)).await.unwrap();
     let claimed = claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (2, 1));
 }
@@ -96,7 +96,7 @@ async fn a_released_attempt_does_not_count(place: impl Place) {
     let store = place.open().await;
     accept(&store, &[io_job()]).await;
     let lease = claim_one(&store).await.lease;
-    store.settle(lease, Settlement::Release).await.unwrap();
+    settle(&store, lease, Settlement::Release).await.unwrap();
     let claimed = claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (1, 0));
     assert_ne!(claimed.lease, lease);
@@ -107,7 +107,7 @@ async fn what_waits_can_be_cancelled(place: impl Place) {
     let (queued, scheduled) = (io_job(), io_job());
     accept(&store, std::slice::from_ref(&scheduled)).await;
     let lease = claim_one(&store).await.lease;
-    store.settle(lease, again(Timestamp::now().after(Duration::from_secs(3_600)), false)).await.unwrap();
+    settle(&store, lease, again(Timestamp::now().after(Duration::from_secs(3_600)), false)).await.unwrap();
     accept(&store, std::slice::from_ref(&queued)).await;
     for job in [&queued, &scheduled] {
         assert_eq!(store.cancel(job.id).await.unwrap(), Cancellation::Cancelled);
@@ -126,7 +126,7 @@ async fn what_runs_is_marked_and_then_cancelled(place: impl Place) {
         let lease = claim_one(&store).await.lease;
         assert_eq!(store.cancel(job.id).await.unwrap(), Cancellation::Stopping);
         let State::Running { stopping: true, .. } = store.job(job.id).await.unwrap().unwrap().state else { panic!("not marked") };
-        assert_eq!(store.settle(lease, settlement).await.unwrap(), Settled::Recorded);
+        assert_eq!(settle(&store, lease, settlement).await.unwrap(), Settled::Recorded);
         assert_eq!(finished(&store, job.id).await.ending, Ending::Cancelled);
     }
     assert_eq!(store.depth(Queue::Async), trine::store::Depth::default());
@@ -147,12 +147,12 @@ async fn a_finished_job_can_be_run_again(place: impl Place) {
     accept(&store, std::slice::from_ref(&job)).await;
     assert_eq!(store.requeue(job.id).await.unwrap(), Requeue::Unfinished);
     let lease = claim_one(&store).await.lease;
-    store.settle(lease, failed("once")).await.unwrap();
+    settle(&store, lease, failed("once")).await.unwrap();
     assert_eq!(store.requeue(job.id).await.unwrap(), Requeue::Queued);
     assert_eq!(state(&store, job.id).await, "queued");
     let claimed = claim_one(&store).await;
     assert_eq!((claimed.lease.id, claimed.attempt), (job.id, 2));
-    store.settle(claimed.lease, succeeded()).await.unwrap();
+    settle(&store, claimed.lease, succeeded()).await.unwrap();
     assert_eq!(state(&store, job.id).await, "succeeded");
     assert_eq!(store.summary().await.unwrap().values().map(trine::store::Sketches::count).sum::<u64>(), 1);
 }

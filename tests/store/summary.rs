@@ -3,7 +3,7 @@
 use trine::job::{Bound, Ending, Executor, Finished, Outcome, Queue};
 use trine::store::{Settlement, SummaryKey};
 
-use crate::{Place, accept, failed, io_job, succeeded};
+use crate::{Place, accept, failed, io_job, settle, succeeded};
 
 crate::for_every_driver!(results_are_counted_by_kind, quantiles_are_those_of_the_results);
 
@@ -20,7 +20,7 @@ async fn results_are_counted_by_kind(place: impl Place) {
     }
     let settles = claimed.into_iter().enumerate().map(|(n, claimed)| {
         let settlement = if n % 7 == 0 { failed("each seventh") } else { succeeded() };
-        store.settle(claimed.lease, settlement)
+        settle(&store, claimed.lease, settlement)
     });
     futures_util::future::join_all(settles).await;
     let summary = store.summary().await.unwrap();
@@ -34,7 +34,7 @@ async fn quantiles_are_those_of_the_results(place: impl Place) {
         let lease = crate::claim_one(&store).await.lease;
         let Settlement::Finish(finished) = succeeded() else { unreachable!() };
         let timing = Some(crate::timing(wall_us));
-        store.settle(lease, Settlement::Finish(Finished { timing, ..finished })).await.unwrap();
+        settle(&store, lease, Settlement::Finish(Finished { timing, ..finished })).await.unwrap();
     }
     let summary = store.summary().await.unwrap();
     let wall = summary[&key(Ending::Succeeded)].wall().unwrap();

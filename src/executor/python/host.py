@@ -40,7 +40,6 @@ import types
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 
 LENGTH = struct.Struct(">I")
-LONGEST_FRAME = 64 << 20  # bytes, as in the server
 LONGEST_LINE = 16_384  # characters of a log line
 LONGEST_TEXT = 262_144  # characters of a message or a traceback
 MOST_FRAMES = 100  # of a traceback, innermost last
@@ -124,12 +123,11 @@ class Frames:
         self.start = self.end = 0
 
     def space(self):
+        """Room for more, once `take` has given all that is here."""
         waiting = self.end - self.start
         needed = LENGTH.size
         if waiting >= LENGTH.size:
             needed += LENGTH.unpack_from(self.view, self.start)[0]
-        if needed > LONGEST_FRAME:
-            raise ValueError(f"a frame of {needed} bytes; the most is {LONGEST_FRAME}")
         if waiting == 0 and len(self.view) == self.SPARE:
             self.start = self.end = 0
         elif waiting == 0 or self.start + needed > len(self.view):
@@ -161,9 +159,8 @@ class Frames:
 class Channel:
     """The socket to the server, used by threads that may wait. The process ends with the connection."""
 
-    def __init__(self, sock, complaints):
+    def __init__(self, sock):
         self.sock = sock
-        self.complaints = complaints
         self.frames = Frames()
         self.ahead = collections.deque()
         self.reading = threading.Lock()
@@ -182,28 +179,26 @@ class Channel:
         self.frames.end += count
         return True
 
-    def take(self):
-        try:
-            return self.frames.take()
-        except ValueError as error:
-            os.write(self.complaints, f"trine: the server sent what is no message: {error}\n".encode(errors="replace"))
-            os._exit(1)
-
     def receive(self):
         with self.reading:
             if self.ahead:
                 return self.ahead.popleft()
-            while (received := self.take()) is None:
+            while (received := self.frames.take()) is None:
                 self.fill()
             return received
 
     def look_ahead(self):
         """All that has come, read without waiting and left for `receive`."""
-        with self.reading:
-            while self.fill(socket.MSG_DONTWAIT):
-                while (received := self.take()) is not None:
+        if not self.reading.acquire(blocking=False):
+            return []
+        try:
+            while True:
+                while (received := self.frames.take()) is not None:
                     self.ahead.append(received)
-            return list(self.ahead)
+                if not self.fill(socket.MSG_DONTWAIT):
+                    return list(self.ahead)
+        finally:
+            self.reading.release()
 
     def send(self, data):
         with self.writing:
@@ -216,8 +211,8 @@ class Channel:
 class LoopChannel(Channel):
     """The same for an event loop, which must never wait to send: what the socket does not take at once is sent when it does."""
 
-    def __init__(self, sock, complaints, loop):
-        super().__init__(sock, complaints)
+    def __init__(self, sock, loop):
+        super().__init__(sock)
         self.loop = loop
         self.thread = threading.get_ident()
         self.backlog = collections.deque()
@@ -336,7 +331,7 @@ class Archive(Code):
         self.folder = path + os.sep
         self.modules = {}
         self.tops = ()
-        if Archive.find_spec not in sys.meta_path:
+        if Archive not in sys.meta_path:
             self.isolate()
 
     def find(self, name):
@@ -520,8 +515,10 @@ class Meter:
     (in a process of its own it has).
     """
 
-    __slots__ = ("usage", "memory", "began_ns", "began_us", "loaded_ns", "ended_ns", "before", "since", "used", "helpers", "polls",
-                 "longest_ns", "peak")  # fmt: skip
+    FORM = (
+        '"measured":{"began_ns":%d,"started_at_us":%d,"wall_us":%d,"load_us":%d,"cpu_user_us":%d,"cpu_system_us":%d,"polls":%s,'
+        '"longest_poll_us":%s,"max_rss_bytes":%s,"ctx_voluntary":%d,"ctx_involuntary":%d,"gil":%s}'
+    )
 
     def __init__(self, usage, memory=None):
         self.usage = usage
@@ -567,23 +564,25 @@ class Meter:
             self.helpers.append([after - was for after, was in zip(thread_usage(), before)])
 
     def measured(self, polled):
-        cpu_ns, system, voluntary, involuntary = map(sum, zip(self.used, *self.helpers))
+        """As part of a `done`."""
+        cpu_ns, system, voluntary, involuntary = map(sum, zip(self.used, *self.helpers)) if self.helpers else self.used
         cpu_us = cpu_ns // 1000
         system_us = min(round(system * 1e6), cpu_us)
-        return {
-            "began_ns": self.began_ns,
-            "started_at_us": self.began_us,
-            "wall_us": (self.ended_ns - self.began_ns) // 1000,
-            "load_us": (self.loaded_ns - self.began_ns) // 1000,
-            "cpu_user_us": cpu_us - system_us,
-            "cpu_system_us": system_us,
-            "polls": self.polls if polled else None,
-            "longest_poll_us": self.longest_ns // 1000 if polled else None,
-            "max_rss_bytes": self.peak,
-            "ctx_voluntary": voluntary,
-            "ctx_involuntary": involuntary,
-            "gil": gil_enabled(),
-        }
+        figures = (
+            self.began_ns,
+            self.began_us,
+            (self.ended_ns - self.began_ns) // 1000,
+            (self.loaded_ns - self.began_ns) // 1000,
+            cpu_us - system_us,
+            system_us,
+            self.polls if polled else "null",
+            self.longest_ns // 1000 if polled else "null",
+            "null" if self.peak is None else self.peak,
+            voluntary,
+            involuntary,
+            {True: "true", False: "false", None: "null"}[gil_enabled()],
+        )
+        return (self.FORM % figures).encode()
 
 
 class Metered(Coroutine):
@@ -670,25 +669,20 @@ class Log:
             self.send(b"".join(frames))
 
 
-class Stream(io.TextIOBase):
-    """What users find as `sys.stdout` and `sys.stderr`: it writes to the log of the job that prints."""
-
-    encoding = "utf-8"
-    errors = "replace"
+class Stream(io.RawIOBase):
+    """What is below users' `sys.stdout` or `sys.stderr`: the log of whichever job prints."""
 
     def __init__(self, name, descriptor, nobody):
         self.name = name
         self.descriptor = descriptor
         self.nobody = nobody
-        self.buffer = Bytes(self)
 
-    def write(self, text):
+    def write(self, data):
         if forked:
-            os.write(self.descriptor, text.encode(errors="replace"))
-        else:
-            job = current()
-            (self.nobody if job is None else job.log).write(f"std{self.name}", text)
-        return len(text)
+            return os.write(self.descriptor, data)
+        job = current()
+        (self.nobody if job is None else job.log).write(self.name, str(data, "utf-8", "replace"))
+        return len(data)
 
     def writable(self):
         return True
@@ -696,29 +690,550 @@ class Stream(io.TextIOBase):
     def fileno(self):
         return self.descriptor
 
-    def flush(self):
-        """Nothing to do; and it must never fail for the sake of somebody who has closed it."""
+    def close(self):
+        """Never: the next job has the same."""
 
-    close = flush
+    def text(self):
+        return io.TextIOWrapper(self, "utf-8", "backslashreplace", write_through=True)
 
 
-class Bytes(io.BufferedIOBase):
-    """`sys.stdout.buffer`."""
+class Capture(threading.Thread):
+    """Reads what reaches descriptors 1 and 2 past `sys.stdout` and `sys.stderr`: from C code and from child processes.
 
-    def __init__(self, stream):
-        self.stream = stream
+    That is the log of the job that has the process to itself, or nobody's. The same thread ends the process when the server hangs up,
+    and calls `tick` every so often if there is one.
+    """
 
-    def write(self, data):
-        self.stream.write(str(data, "utf-8", "replace"))
-        return len(data)
+    def __init__(self, sock, nobody, tick=None):
+        super().__init__(name="trine-capture", daemon=True)
+        self.sock = sock
+        self.nobody = nobody
+        self.tick = tick
+        self.lock = threading.Lock()
+        self.written = select.poll()
+        self.streams = {}
+        for descriptor, stream in ((1, "stdout"), (2, "stderr")):
+            reader, writer = os.pipe()
+            os.dup2(writer, descriptor)
+            os.close(writer)
+            self.written.register(reader, select.POLLIN)
+            self.streams[reader] = stream, codecs.getincrementaldecoder("utf-8")("replace")
 
-    def writable(self):
-        return True
+    def run(self):
+        news = select.poll()
+        news.register(self.sock, 0)  # only its end is news here
+        for reader in self.streams:
+            news.register(reader, select.POLLIN)
+        while True:
+            for descriptor, _ in news.poll(None if self.tick is None else TICK_MS):
+                if descriptor not in self.streams:
+                    os._exit(0)
+                self.drain()
+            if self.tick is not None:
+                self.tick()
 
-    def fileno(self):
-        return self.stream.descriptor
+    def drain(self):
+        """Logs what has been written up to now, in whatever thread. One read takes all that a pipe holds."""
+        with self.lock:
+            for reader, _ in self.written.poll(0):
+                stream, decoder = self.streams[reader]
+                job = alone
+                log = self.nobody if job is None else job.log
+                log.write(stream, decoder.decode(os.read(reader, 65_536)), source=self)
 
-    def flush(self):
-        """As of the stream."""
 
-    close = flush
+# ---- Errors -------------------------------------------------------------------------------------------------------------------------
+
+LIBRARY = os.path.dirname(os.__file__) + os.sep
+MACHINERY = (__file__, "<frozen ", LIBRARY + "asyncio" + os.sep, LIBRARY + "importlib" + os.sep)
+
+
+def visible(stack):
+    """Without this file's frames, and without those of the machinery that led from them to the user's first."""
+    first = next((at for at, frame in enumerate(stack) if not frame.filename.startswith(MACHINERY)), len(stack))
+    return [frame for frame in stack[first:] if frame.filename != __file__]
+
+
+def described(error, tidy):
+    """An exception as the object that goes to the server. `tidy` shortens the names of users' files and modules."""
+    told = traceback.TracebackException.from_exception(error)
+    chain = [told]
+    for link in chain:
+        link.stack[:] = visible(link.stack)
+        chain += filter(None, (link.__cause__, link.__context__, *(getattr(link, "exceptions", None) or ())))
+    text = tidy("".join(told.format()))
+    return {"kind": "error", **structured(error, told, tidy, MOST_CAUSES), "traceback": cut(text, LONGEST_TEXT)}
+
+
+def no_frames(kind, type_name, reason):
+    """An error that is not the function's own, in the same form."""
+    return {"kind": kind, "type": type_name, "message": cut(reason, LONGEST_TEXT), "traceback": "", "frames": []}
+
+
+def structured(error, told, tidy, most_causes):
+    kind = type(error)
+    try:
+        text = str(error)
+    except BaseException:
+        text = "its message can't be had: str() of it fails"
+    frames = [
+        {"file": tidy(frame.filename), "line": frame.lineno, "function": frame.name, "code": frame.line or None}
+        for frame in told.stack[-MOST_FRAMES:]
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        code = (error.text or "").strip() or None
+        frames.append({"file": tidy(error.filename), "line": error.lineno, "function": "<module>", "code": code})
+    body = {
+        "type": kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else tidy(f"{kind.__module__}.{kind.__qualname__}"),
+        "message": cut(tidy(text), LONGEST_TEXT),
+        "frames": frames,
+    }
+    if error.__cause__ is not None or error.__suppress_context__:
+        cause, cause_told = error.__cause__, told.__cause__
+    else:
+        cause, cause_told = error.__context__, told.__context__
+    if cause is not None and cause_told is not None and most_causes > 0:
+        body["cause"] = structured(cause, cause_told, tidy, most_causes - 1)
+    return body
+
+
+# ---- Jobs ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Job:
+    """One attempt at a job, from its `run` to its `done`."""
+
+    def __init__(self, host, run, code):
+        self.host = host
+        self.id = run["id"]
+        self.uuid = run["job"]
+        self.attempt = run["attempt"]
+        self.run = run
+        self.code = code
+        self.by_pickle = code is None
+        self.meter = Meter(host.usage, host.memory)
+        self.log = Log(host.channel.send, self.id, host.max_log_bytes)
+        self.tasks = set()  # that its code has started, on `async`
+        self.cancel = None  # what cancels its coroutine, while it has one
+        self.stopped = False  # it was asked to stop
+        self.stop_at_progress = False  # and is to hear of it when it next reports
+        self.running = False  # users' code is being run, in a thread of its own
+        self.interrupted = False  # by a signal, because it was asked to stop
+
+    def start(self):
+        """Loads what is to be run and calls it. Returns the value, or what will give it."""
+        if self.stopped:
+            raise Stopped("it was stopped before it began")
+        run, self.run = self.run, None
+        if self.by_pickle:
+            function, args, kwargs = unpickled(run["pickle"])
+        else:
+            function, args, kwargs = self.code.entry(run["code"]["entrypoint"]), run.get("args") or (), run.get("kwargs") or {}
+        self.meter.loaded_ns = time.monotonic_ns()
+        return call(function, args, kwargs)
+
+    def progress(self, value, what="the progress"):
+        if self.stop_at_progress:
+            self.stop_at_progress = False
+            raise Stopped("it was asked to stop")
+        data = as_json(value, what, self.host.max_output_bytes)
+        self.host.channel.send(framed(b'{"progress":{"id":%d,"value":' % self.id, data, b"}}"))
+
+
+def call(function, args, kwargs):
+    """Users' functions are called from here only: where a signal may interrupt them (see `Processes.interrupt`)."""
+    return function(*args, **kwargs)
+
+
+def reported(job, generator):
+    """Drives a generator: what it yields is progress, what it returns is the output. Yields itself each time, as a turn for others."""
+    try:
+        value = next(generator)
+        while True:
+            try:
+                job.progress(value, "what it yields")
+            except BaseException as error:
+                value = generator.throw(error)
+            else:
+                yield
+                value = next(generator)
+    except StopIteration as end:
+        return end.value
+    finally:
+        generator.close()
+
+
+async def awaited(job, result):
+    """What a coroutine returns. An asynchronous generator returns nothing."""
+    if not isinstance(result, AsyncGenerator):
+        return await result
+    try:
+        async for value in result:
+            job.progress(value, "what it yields")
+    finally:
+        await result.aclose()
+
+
+def finished(job, result):
+    """What a call gives in the end, for a thread that may wait for it."""
+    if isinstance(result, types.GeneratorType):
+        steps = reported(job, result)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+    if not isinstance(result, (Awaitable, AsyncGenerator)):
+        return result
+    import asyncio
+
+    async def main():
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        job.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        try:
+            return await awaited(job, result)
+        finally:
+            job.cancel = None
+
+    return asyncio.run(main())
+
+
+# ---- Hosts --------------------------------------------------------------------------------------------------------------------------
+
+
+class Host:
+    """What the three ways of running have in common."""
+
+    usage = staticmethod(thread_usage)
+    memory = None
+    polled = False
+    tick = None
+
+    def __init__(self, sock):
+        self.channel = Channel(sock)
+        self.library = Library()
+        self.jobs = {}
+
+    def main(self):
+        _, setup = self.channel.receive()
+        self.threads = setup["threads"]
+        self.max_output_bytes = setup["max_output_bytes"]
+        self.max_log_bytes = setup["max_log_bytes"]
+        if setup.get("cwd") is not None:
+            os.chdir(setup["cwd"])
+        self.nobody = Log(self.channel.send, None, self.max_log_bytes)
+        self.streams = Stream("stdout", 1, self.nobody).text(), Stream("stderr", 2, self.nobody).text()
+        sys.stdout, sys.stderr = self.streams
+        self.capture = Capture(self.channel.sock, self.nobody, self.tick)
+        self.capture.start()
+        signal.signal(signal.SIGINT, self.interrupt)
+        ready = {
+            "pid": os.getpid(),
+            "version": ".".join(map(str, sys.version_info[:3])),
+            "implementation": sys.implementation.name,
+            "gil": gil_enabled(),
+            "free_threaded_build": "t" in sys.abiflags,
+        }
+        self.channel.send(message("ready", ready))
+        self.serve()
+
+    def serve(self):
+        while True:
+            self.handle(*self.channel.receive())
+
+    def handle(self, kind, body):
+        if kind == "run":
+            code = None
+            if body.get("pickle") is None:
+                code = self.library.find(body["code"])
+                if code is None:
+                    self.refuse(body["id"], "unknown_code", f"this host does not have the code {body['code']['sha']}")
+                    return
+            self.nobody.left = self.nobody.most
+            job = self.jobs[body["id"]] = Job(self, body, code)
+            self.begin(job)
+        elif kind == "stop" and body["id"] in self.jobs:
+            self.stop(self.jobs[body["id"]])
+        elif kind == "unreadable":
+            self.refuse(body["id"], "invalid", body["reason"])
+
+    def refuse(self, job_id, kind, reason):
+        self.channel.send(message("done", {"id": job_id, "error": no_frames(kind, "ValueError", reason), "measured": None}))
+
+    def stop(self, job):
+        job.stopped = True
+        if job.cancel is not None:
+            job.cancel()
+
+    def interrupt(self, signum, frame):
+        """Interrupts are for `Processes`: here they would hit any job, or the host."""
+
+    def perform(self, job):
+        job.meter.begin()
+        try:
+            try:
+                job.meter.enter()
+                job.running = True
+                value = finished(job, job.start())
+            finally:
+                job.running = False
+                job.meter.leave()
+                job.meter.end()
+            outcome = self.written(job, value)
+        except BaseException as error:
+            outcome = self.failed(job, error)
+        self.settle(job, outcome)
+
+    def written(self, job, value):
+        """A job's value, as part of its `done`."""
+        try:
+            if not job.by_pickle:
+                return b'"output":', as_json(value, "the output", self.max_output_bytes)
+            return b'"pickle":"', self.in_base64(pickled(value)), b'"'
+        except Exception as error:
+            what = "the output can't be pickled: " if job.by_pickle else ""
+            raise Invalid(f"{what}{error}", type(error).__name__) from None
+
+    def failed(self, job, error):
+        """A job's exception, as part of its `done`."""
+        if isinstance(error, Invalid):
+            return b'"error":', plain(no_frames("invalid", error.cause, str(error)))
+        if isinstance(error, MemoryError):
+            traceback.clear_frames(error.__traceback__)
+        told = described(error, str if job.code is None else job.code.tidy)
+        if job.stopped and type(error).__name__ in ("Stopped", "KeyboardInterrupt", "CancelledError"):
+            told["kind"] = "cancelled"
+        outcome = b'"error":', plain(told)
+        if job.by_pickle:
+            try:
+                data = self.in_base64(pickled(error))
+                unpickled(data)  # many an exception can be pickled only one way
+            except Exception:
+                return outcome
+            outcome += b',"pickle":"', data, b'"'
+        return outcome
+
+    def in_base64(self, data):
+        return binascii.b2a_base64(fits(data, "the output", self.max_output_bytes), newline=False)
+
+    def settle(self, job, outcome):
+        if alone is job:
+            self.capture.drain()
+        job.log.close()
+        job.cancel = None  # or it would take a garbage collection to free the job
+        del self.jobs[job.id]
+        self.channel.send(framed(b'{"done":{"id":%d,' % job.id, *outcome, b",", job.meter.measured(self.polled), b"}}"))
+
+
+class Async(Host):
+    """Many jobs at once on one asyncio loop. A function that does not await runs on it too, and holds it."""
+
+    polled = True
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        import asyncio
+
+        self.asyncio = asyncio
+        self.loop = asyncio.new_event_loop()
+        self.channel = LoopChannel(sock, self.loop)
+        self.in_executor = self.loop.run_in_executor
+
+    def serve(self):
+        self.asyncio.set_event_loop(self.loop)
+        self.loop.set_task_factory(self.make_task)
+        self.loop.run_in_executor = self.run_in_executor
+        self.loop.add_reader(self.channel.sock.fileno(), self.readable)
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                pass  # of a task that a job started: it has the exception, and the loop can go on
+
+    def readable(self):
+        self.channel.fill(socket.MSG_DONTWAIT)
+        while (received := self.channel.frames.take()) is not None:
+            self.handle(*received)
+
+    def make_task(self, loop, coroutine, **options):
+        """Tasks that a job starts are measured as part of it, and end with it."""
+        context = options.get("context")
+        job = JOB.get() if context is None else context.get(JOB)
+        if job is None or not isinstance(coroutine, Coroutine):
+            return self.asyncio.Task(coroutine, loop=loop, **options)
+        task = self.asyncio.Task(Metered(coroutine, job.meter), loop=loop, **options)
+        job.tasks.add(task)
+        task.add_done_callback(job.tasks.discard)
+        return task
+
+    def run_in_executor(self, executor, function, *args):
+        job = JOB.get()
+        if executor is None and job is not None:
+            function, args = job.meter.helped, (contextvars.copy_context(), function, *args)
+        return self.in_executor(executor, function, *args)
+
+    def begin(self, job):
+        self.loop.create_task(self.perform(job))
+
+    async def perform(self, job):
+        JOB.set(job)
+        job.cancel = self.asyncio.current_task().cancel
+        job.meter.begin()
+        try:
+            try:
+                value = await Metered(self.evaluate(job), job.meter)
+            finally:
+                job.meter.end()
+            outcome = self.written(job, value)
+        except BaseException as error:
+            outcome = self.failed(job, error)
+        self.settle(job, outcome)
+
+    async def evaluate(self, job):
+        try:
+            result = job.start()
+            if isinstance(result, types.GeneratorType):
+                return await self.in_turns(reported(job, result))
+            return await awaited(job, result) if isinstance(result, (Awaitable, AsyncGenerator)) else result
+        finally:
+            if job.tasks:
+                for task in job.tasks:
+                    task.cancel()
+                await self.asyncio.gather(*job.tasks, return_exceptions=True)
+
+    async def in_turns(self, steps):
+        try:
+            while True:
+                next(steps)
+                await self.asyncio.sleep(0)
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()
+
+
+class Threads(Host):
+    """Many jobs at once, each on a thread of a pool."""
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.waiting = queue.SimpleQueue()
+
+    def serve(self):
+        for number in range(self.threads):
+            threading.Thread(target=self.work, name=f"trine-{number}", daemon=True).start()
+        super().serve()
+
+    def work(self):
+        while True:
+            job = self.waiting.get()
+            context = contextvars.Context()
+            context.run(JOB.set, job)
+            context.run(self.perform, job)
+
+    def begin(self, job):
+        self.waiting.put(job)
+
+    def stop(self, job):
+        """A thread can't be stopped: this asks it to, and cancels what it awaits."""
+        job.stop_at_progress = True
+        try:
+            super().stop(job)
+        except RuntimeError:
+            pass  # its loop has just been closed
+
+
+class Processes(Host):
+    """One job at a time, in the main thread and with the process to itself.
+
+    Nobody reads the socket meanwhile but the capturing thread, every so often: a thread woken for each message would cost short jobs
+    more than all else here.
+    """
+
+    usage = staticmethod(process_usage)
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.memory = Memory()
+        self.interruptible = False
+
+    def begin(self, job):
+        global alone
+        alone = job
+        sys.stdout, sys.stderr = self.streams
+        self.perform(job)
+        alone = None
+
+    def tick(self):
+        job = alone
+        if job is None:
+            return
+        if ("stop", {"id": job.id}) in self.channel.look_ahead():
+            job.stopped = True
+        if job.stopped and not job.interrupted:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def interrupt(self, signum, frame):
+        """Raises in users' code only. In this file's, an exception could cut a message in two; then the next tick tries again."""
+        job = alone
+        if job is None or not job.running or (frame.f_code.co_filename == __file__ and frame.f_code is not call.__code__):
+            return
+        job.interrupted = job.stopped
+        raise KeyboardInterrupt("stopped" if job.stopped else "")
+
+
+# ---- Start --------------------------------------------------------------------------------------------------------------------------
+
+
+def here():
+    job = None if forked else current()
+    if job is None:
+        raise RuntimeError("no job runs here (a thread that a job starts itself, or a child process, does not count)")
+    return job
+
+
+def progress(value):
+    """Reports anything that JSON can write as the job's progress. On threads, it ends a job that was asked to stop."""
+    here().progress(value)
+
+
+def stopped():
+    """Whether the job was asked to stop."""
+    return here().stopped
+
+
+def job_id():
+    """The job's id, a UUID."""
+    return here().uuid
+
+
+def attempt():
+    """The number of this attempt at the job, from 1."""
+    return here().attempt
+
+
+def main(mode):
+    # Users' code finds nothing on its standard input, and only what `Capture` reads goes to its outputs.
+    sock = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 100))
+    faulthandler.enable(fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 100))  # where a crash was is told to the server
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def after_fork():
+        global alone, forked
+        alone, forked = None, True
+        sock.close()
+
+    os.register_at_fork(after_in_child=after_fork)
+    module = sys.modules["trine"] = types.ModuleType("trine", "What a function can ask of Trine while it runs.")
+    for member in (progress, stopped, job_id, attempt, Stopped):
+        member.__module__ = "trine"
+        setattr(module, member.__name__, member)
+    # What a client pickled by reference to its own `__main__` must not find this file's functions.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    {"async": Async, "threads": Threads, "processes": Processes}[mode](sock).main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

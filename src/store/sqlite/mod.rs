@@ -4,7 +4,6 @@ mod codes;
 mod read;
 mod rows;
 mod statements;
-mod values;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -131,8 +130,8 @@ impl Store for SqliteStore {
         self.ask(|reply| Command::Claim(queue, most, reply)).await
     }
 
-    async fn settle(&self, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
-        self.ask(|reply| Command::Settle(lease, settlement, reply)).await
+    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError> {
+        self.ask(|reply| Command::Settle(lease, settlement, awaited, reply)).await
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
@@ -156,7 +155,7 @@ impl Store for SqliteStore {
     }
 
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
-        Ok(self.published.rollups())
+        Ok(self.published.rollups().clone())
     }
 
     fn depth(&self, queue: Queue) -> Depth {

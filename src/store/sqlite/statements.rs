@@ -3,23 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
+use serde::ser::{Serialize, SerializeTuple, Serializer};
+use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
 use super::rows::{self, OF_CLAIM, OF_RESULT, SHARED};
-use super::values::ValuesStatement;
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FailureKind, Finished, Job, JobId, NewJob, Outcome, Queue, Retry, State, Timing};
-use crate::store::{Claimed, Lease, StoreError, SummaryKey};
+use crate::store::{Claimed, Lease, Sketches, StoreError, SummaryKey};
 
 type Connection = SqliteConnection;
-
-/// A job to insert; with a claim if it is to run at once.
-pub(super) struct Insertion<'a> {
-    pub(super) job: &'a NewJob,
-    pub(super) claim: Option<Claim>,
-}
 
 /// The token and the moment of a claim.
 #[derive(Clone, Copy)]
@@ -28,68 +21,136 @@ pub(super) struct Claim {
     pub(super) at: Timestamp,
 }
 
-/// A result that was recorded.
-pub(super) struct Recorded {
-    pub(super) id: JobId,
-    pub(super) queue: Queue,
-    pub(super) key: SummaryKey,
+/// What most transactions consist of, as one script: however many rows there are, it is the same text, prepared once, and one trip to
+/// the thread that talks to SQLite. Its arguments are JSON arrays, a row each.
+#[derive(Default)]
+pub(super) struct Script<'a> {
+    /// Running jobs to move to the results.
+    pub(super) ends: Vec<End<'a>>,
+    /// New jobs; with a claim if they are to run at once.
+    pub(super) jobs: Vec<Insertion<'a>>,
+    /// Rollups to replace.
+    pub(super) rollups: Vec<(SummaryKey, Sketches)>,
 }
 
-static INSERT: ValuesStatement = ValuesStatement::new(
-    "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, deadline_ms, retry, tags, \
-                       accepted_at, due_at, token, claimed_at, state, attempt) \
-     SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, \
-            column12, column12, column13, column14, iif(column13 IS NULL, 1, 2), column13 IS NOT NULL \
-     FROM {values} WHERE column1 IS NOT NULL",
-    14,
-);
-
-pub(super) async fn insert(connection: &mut Connection, insertions: &[Insertion<'_>]) -> Result<(), StoreError> {
-    let batches = INSERT.batches(insertions, |Insertion { job, claim }, binder| {
-        let submission = &job.submission;
-        let retry = (submission.retry != Retry::default()).then(|| json(&submission.retry));
-        let tags = (!submission.tags.is_empty()).then(|| json(&submission.tags));
-        binder
-            .bind(&job.id.as_bytes()[..])
-            .bind(job.route.queue.code())
-            .bind(job.route.rule.code())
-            .bind(submission.bound.code())
-            .bind(submission.executor.code())
-            .bind(submission.workload.kind.as_str())
-            .bind(submission.workload.json.get())
-            .bind(i64::from(submission.priority))
-            .bind(submission.deadline.map(|deadline| i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)))
-            .bind(retry)
-            .bind(tags)
-            .bind(job.accepted_at.as_micros())
-            .bind(claim.map(|claim| claim.token))
-            .bind(claim.map(|claim| claim.at.as_micros()));
-    });
-    run(connection, batches).await?;
-
-    let labels: Vec<_> = insertions
-        .iter()
-        .flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(move |(key, value)| (job.id, key, value)))
-        .collect();
-    let batches = INSERT_TAGS.batches(&labels, |(id, key, value), binder| {
-        binder.bind(key.as_str()).bind(value.as_str()).bind(&id.as_bytes()[..]);
-    });
-    run(connection, batches).await
+pub(super) struct End<'a> {
+    pub(super) lease: Lease,
+    pub(super) finished: &'a Finished,
 }
 
-static INSERT_TAGS: ValuesStatement = ValuesStatement::new(
-    "INSERT INTO tags (key, value, id) SELECT column1, column2, column3 FROM {values} WHERE column1 IS NOT NULL",
-    3,
-);
+pub(super) struct Insertion<'a> {
+    pub(super) job: &'a NewJob,
+    pub(super) claim: Option<Claim>,
+}
 
-async fn run(
-    connection: &mut Connection,
-    batches: impl Iterator<Item = (AssertSqlSafe<std::sync::Arc<str>>, Result<SqliteArguments, sqlx::Error>)>,
-) -> Result<(), StoreError> {
-    for (text, arguments) in batches {
-        sqlx::query_with(text, arguments?).execute(&mut *connection).await?;
+static STEPS: LazyLock<String> = LazyLock::new(|| {
+    let shared = SHARED.split(", ").map(|column| format!("jobs.{column}")).collect::<Vec<_>>().join(", ");
+    let cells = |from: usize, to: usize| (from..=to).map(|n| format!("value ->> {n}")).collect::<Vec<_>>().join(", ");
+    let (of_end, of_job) = (cells(2, 16), cells(1, 10));
+    // The trigger on `results` takes what ended out of `jobs`.
+    format!(
+        "INSERT INTO results ({SHARED}, {OF_RESULT}) SELECT {shared}, {of_end} FROM jsonb_each(?) \
+           CROSS JOIN jobs ON jobs.id = unhex(value ->> 0, '-') AND jobs.token = value ->> 1 AND jobs.state = 2; \
+         INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, deadline_ms, retry, tags, \
+                           accepted_at, due_at, token, claimed_at, state, attempt) \
+           SELECT unhex(value ->> 0, '-'), {of_job}, value ->> 11, value ->> 11, value ->> 12, value ->> 13, \
+                  iif(value ->> 12 IS NULL, 1, 2), value ->> 12 IS NOT NULL FROM jsonb_each(?); \
+         INSERT INTO tags (key, value, id) \
+           SELECT value ->> 0, value ->> 1, unhex(value ->> 2, '-') FROM jsonb_each(?); \
+         INSERT INTO rollups (type, bound, executor, ending, sketches) \
+           SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4) FROM jsonb_each(?) WHERE true \
+           ON CONFLICT DO UPDATE SET sketches = excluded.sketches;"
+    )
+});
+
+impl Script<'_> {
+    /// The steps inside a transaction.
+    pub(super) async fn run(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        self.execute(connection, &STEPS).await
     }
-    Ok(())
+
+    /// The steps as a transaction of their own.
+    pub(super) async fn run_and_commit(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        static TRANSACTION: LazyLock<String> = LazyLock::new(|| format!("BEGIN IMMEDIATE; {} COMMIT", *STEPS));
+        self.execute(connection, &TRANSACTION).await
+    }
+
+    async fn execute(&self, connection: &mut Connection, text: &'static str) -> Result<(), StoreError> {
+        let tags: Vec<_> = self
+            .jobs
+            .iter()
+            .flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(move |(key, value)| (key, value, job.id)))
+            .collect();
+        let rollups: Vec<_> = self
+            .rollups
+            .iter()
+            .map(|(key, sketches)| {
+                (&*key.workload, key.bound.code(), key.executor.code(), key.ending.code(), hex(&sketches.to_bytes()))
+            })
+            .collect();
+        sqlx::query(text)
+            .bind(json(&self.ends))
+            .bind(json(&self.jobs))
+            .bind(json(&tags))
+            .bind(json(&rollups))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Serialize for End<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { lease, finished } = self;
+        let (output, error) = match &finished.outcome {
+            Outcome::Output(output) => (Some(output.get()), None),
+            Outcome::Error(failure) => (None, Some(json(failure))),
+        };
+        let mut row = serializer.serialize_tuple(17)?;
+        row.serialize_element(&lease.id)?;
+        row.serialize_element(&lease.token)?;
+        row.serialize_element(&finished.ending.code())?;
+        row.serialize_element(&finished.started_at.map(Timestamp::as_micros))?;
+        row.serialize_element(&finished.finished_at.as_micros())?;
+        row.serialize_element(&output)?;
+        row.serialize_element(&error)?;
+        for figure in figures(finished.timing.as_ref()) {
+            row.serialize_element(&figure)?;
+        }
+        row.end()
+    }
+}
+
+impl Serialize for Insertion<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { job, claim } = self;
+        let submission = &job.submission;
+        let mut row = serializer.serialize_tuple(14)?;
+        row.serialize_element(&job.id)?;
+        row.serialize_element(&job.route.queue.code())?;
+        row.serialize_element(&job.route.rule.code())?;
+        row.serialize_element(&submission.bound.code())?;
+        row.serialize_element(&submission.executor.code())?;
+        row.serialize_element(&submission.workload.kind)?;
+        row.serialize_element(submission.workload.json.get())?;
+        row.serialize_element(&submission.priority)?;
+        row.serialize_element(&submission.deadline.map(|deadline| i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)))?;
+        row.serialize_element(&(submission.retry != Retry::default()).then(|| json(&submission.retry)))?;
+        row.serialize_element(&(!submission.tags.is_empty()).then(|| json(&submission.tags)))?;
+        row.serialize_element(&job.accepted_at.as_micros())?;
+        row.serialize_element(&claim.map(|claim| claim.token))?;
+        row.serialize_element(&claim.map(|claim| claim.at.as_micros()))?;
+        row.end()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Claims up to `most` queued jobs, the highest priority first, then the oldest.
@@ -117,67 +178,18 @@ pub(super) async fn claim(
     Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
 }
 
-static FINISH: LazyLock<ValuesStatement> = LazyLock::new(|| {
-    let shared = SHARED.split(", ").map(|column| format!("jobs.{column}")).collect::<Vec<_>>().join(", ");
-    let given = (3..=17).map(|n| format!("column{n}")).collect::<Vec<_>>().join(", ");
-    let text = format!(
-        "INSERT INTO results ({SHARED}, {OF_RESULT}) SELECT {shared}, {given} \
-         FROM {{values}} CROSS JOIN jobs ON jobs.id = column1 AND jobs.token = column2 AND jobs.state = 2 \
-         WHERE column1 IS NOT NULL RETURNING id, queue, bound, type, ending"
-    );
-    ValuesStatement::new(text.leak(), 17)
-});
-
-/// Moves running jobs to the results, those whose lease is valid. No job may be among them twice.
-pub(super) async fn finish(connection: &mut Connection, finishes: &[(Lease, &Finished)]) -> Result<Vec<Recorded>, StoreError> {
-    let mut recorded = Vec::with_capacity(finishes.len());
-    let batches = FINISH.batches(finishes, |(lease, finished), binder| {
-        let (output, error) = outcome(&finished.outcome);
-        binder
-            .bind(&lease.id.as_bytes()[..])
-            .bind(lease.token)
-            .bind(finished.ending.code())
-            .bind(finished.started_at.map(Timestamp::as_micros))
-            .bind(finished.finished_at.as_micros())
-            .bind(output)
-            .bind(error);
-        for figure in figures(finished.timing.as_ref()) {
-            binder.bind(figure);
-        }
-    });
-    for (text, arguments) in batches {
-        for row in sqlx::query_with(text, arguments?).fetch_all(&mut *connection).await? {
-            recorded.push(recorded_row(&row)?);
-        }
-    }
-    Ok(recorded)
-}
-
-fn recorded_row(row: &sqlx::sqlite::SqliteRow) -> Result<Recorded, StoreError> {
-    let id: &[u8] = row.try_get(0)?;
-    let id = id.try_into().map(JobId::from_bytes).map_err(|_| StoreError::Corrupt("an id is not 16 bytes long".into()))?;
-    let queue = Queue::from_code(row.try_get(1)?)?;
-    let key = SummaryKey {
-        bound: Code::from_code(row.try_get(2)?)?,
-        workload: row.try_get(3)?,
-        executor: queue.executor(),
-        ending: Ending::from_code(row.try_get(4)?)?,
-    };
-    Ok(Recorded { id, queue, key })
-}
-
-/// Moves an unfinished job, wherever it is, to the results, without anything measured.
+/// Moves an unfinished job, wherever it is, to the results, without anything measured. What it is counted as.
 pub(super) async fn end(
     connection: &mut Connection,
     id: JobId,
     ending: Ending,
     failure: &Failure,
     at: Timestamp,
-) -> Result<Recorded, StoreError> {
+) -> Result<SummaryKey, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "INSERT INTO results ({SHARED}, ending, finished_at, error) SELECT {SHARED}, ?, ?, ? FROM jobs WHERE id = ? \
-             RETURNING id, queue, bound, type, ending"
+             RETURNING queue, bound, type"
         )
     });
     let row = sqlx::query(TEXT.as_str())
@@ -187,7 +199,13 @@ pub(super) async fn end(
         .bind(&id.as_bytes()[..])
         .fetch_one(connection)
         .await?;
-    recorded_row(&row)
+    let workload: &str = row.try_get(2)?;
+    Ok(SummaryKey {
+        workload: workload.into(),
+        bound: Code::from_code(row.try_get(1)?)?,
+        executor: Queue::from_code(row.try_get(0)?)?.executor(),
+        ending,
+    })
 }
 
 /// The failure that a job is left with when a client cancelled it.
@@ -195,26 +213,11 @@ pub(super) fn cancelled() -> Failure {
     Failure::new(FailureKind::Cancelled, "cancelled at a client's wish")
 }
 
-/// Where an unfinished job is, for those who change single ones.
-pub(super) struct Place {
-    pub(super) state: i64,
-    pub(super) queue: Queue,
-    pub(super) token: Option<i64>,
-    pub(super) stopping: bool,
-}
-
-pub(super) async fn place(connection: &mut Connection, id: JobId) -> Result<Option<Place>, StoreError> {
-    let row = sqlx::query("SELECT state, queue, token, stopping FROM jobs WHERE id = ?")
-        .bind(&id.as_bytes()[..])
-        .fetch_optional(connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Place {
-        state: row.try_get(0)?,
-        queue: Queue::from_code(row.try_get(1)?)?,
-        token: row.try_get(2)?,
-        stopping: row.try_get::<i64, _>(3)? != 0,
-    }))
+/// The queue and the state of an unfinished job.
+pub(super) async fn place(connection: &mut Connection, id: JobId) -> Result<Option<(Queue, i64)>, StoreError> {
+    let row =
+        sqlx::query("SELECT queue, state FROM jobs WHERE id = ?").bind(&id.as_bytes()[..]).fetch_optional(connection).await?;
+    row.map(|row| Ok((Queue::from_code(row.try_get(0)?)?, row.try_get(1)?))).transpose()
 }
 
 /// Makes a running job wait again until `due_at`, and counts a loss if it was one.
@@ -297,32 +300,17 @@ pub(super) async fn count_waiting(connection: &mut Connection) -> Result<Vec<(Qu
     Ok(counts)
 }
 
-pub(super) async fn save_rollup(connection: &mut Connection, key: &SummaryKey, sketches: Vec<u8>) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO rollups (type, bound, executor, ending, sketches) VALUES (?, ?, ?, ?, ?) \
-         ON CONFLICT DO UPDATE SET sketches = excluded.sketches",
-    )
-    .bind(key.workload.as_str())
-    .bind(key.bound.code())
-    .bind(key.executor.code())
-    .bind(key.ending.code())
-    .bind(sketches)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn rollups(connection: &mut Connection) -> Result<BTreeMap<SummaryKey, crate::store::Sketches>, StoreError> {
+pub(super) async fn rollups(connection: &mut Connection) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
     let rows = sqlx::query("SELECT type, bound, executor, ending, sketches FROM rollups").fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             let key = SummaryKey {
-                workload: row.try_get(0)?,
+                workload: row.try_get::<&str, _>(0)?.into(),
                 bound: Code::from_code(row.try_get(1)?)?,
                 executor: Code::from_code(row.try_get(2)?)?,
                 ending: Code::from_code(row.try_get(3)?)?,
             };
-            let sketches = crate::store::Sketches::from_bytes(row.try_get(4)?)
+            let sketches = Sketches::from_bytes(row.try_get(4)?)
                 .map_err(|error| StoreError::Corrupt(format!("the rollup of {}: {error}", key.workload)))?;
             Ok((key, sketches))
         })
@@ -333,13 +321,6 @@ pub(super) async fn rollups(connection: &mut Connection) -> Result<BTreeMap<Summ
 pub(super) async fn next_boot(connection: &mut Connection) -> Result<i64, StoreError> {
     let text = "INSERT INTO server (one, boot) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET boot = boot + 1 RETURNING boot";
     Ok(sqlx::query_scalar(text).fetch_one(connection).await?)
-}
-
-fn outcome(outcome: &Outcome) -> (Option<&str>, Option<String>) {
-    match outcome {
-        Outcome::Output(output) => (Some(output.get()), None),
-        Outcome::Error(failure) => (None, Some(json(failure))),
-    }
 }
 
 fn figures(timing: Option<&Timing>) -> [Option<i64>; 10] {
@@ -360,7 +341,7 @@ fn figures(timing: Option<&Timing>) -> [Option<i64>; 10] {
 }
 
 /// Types of this program with string keys, which always can be written as JSON.
-fn json(value: &impl serde::Serialize) -> String {
+fn json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 

@@ -4,23 +4,25 @@
 //! that finds nothing stays with the writer until there is something; a job that is accepted while such a claim waits is claimed
 //! by the transaction that accepts it, without a way through the queue's index.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::rows::{QUEUED, RUNNING};
-use super::statements::{self, Claim, Insertion};
+use super::statements::{self, Claim, End, Insertion, Script};
 use crate::clock::Timestamp;
-use crate::job::{Ending, Finished, JobId, NewJob, Queue, State, Timing};
+use crate::job::{Bound, Ending, JobId, NewJob, Queue, State};
 use crate::store::{Cancellation, Claimed, Depth, Lease, Requeue, Settled, Settlement, Sketches, StoreError, SummaryKey};
 
 /// The most commands of one transaction.
 const MOST_COMMANDS: usize = 1_024;
 /// The most jobs of one claim.
 const MOST_CLAIMED: usize = 512;
+/// How long results that nobody waits for may wait for company.
+const COMPANY: Duration = Duration::from_millis(2);
 /// How long to wait before a claim is tried again that failed.
 const CLAIM_RETRY: Duration = Duration::from_millis(200);
 /// The longest sleep until a job is due, so that a clock that was set is noticed.
@@ -32,7 +34,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Command {
     Accept(Vec<NewJob>, Reply<()>),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
-    Settle(Lease, Settlement, Reply<Settled>),
+    Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
     Cancel(JobId, Reply<Cancellation>),
     Requeue(JobId, Reply<Requeue>),
     Check(Reply<()>),
@@ -51,8 +53,8 @@ impl Published {
         self.depths.lock().unwrap_or_else(PoisonError::into_inner).of(queue)
     }
 
-    pub(super) fn rollups(&self) -> BTreeMap<SummaryKey, Sketches> {
-        self.rollups.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn rollups(&self) -> MutexGuard<'_, BTreeMap<SummaryKey, Sketches>> {
+        self.rollups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,11 +77,24 @@ pub(super) struct Writer {
     connection: SqliteConnection,
     published: Arc<Published>,
     depths: Depths,
+    /// The leases that are valid. Only this task makes and ends any, so it knows without asking the database.
+    held: HashMap<JobId, Held>,
     claims: [VecDeque<Waiting>; Queue::ALL.len()],
     next_due: Option<Timestamp>,
     next_token: i64,
+    /// The names of workloads, each kept once.
+    kinds: HashSet<Arc<str>>,
     /// A transaction failed, so claims that wait are tried again soon.
     claims_blocked: bool,
+}
+
+/// What is known of a running job.
+struct Held {
+    token: i64,
+    queue: Queue,
+    bound: Bound,
+    kind: Arc<str>,
+    stopping: bool,
 }
 
 /// A claim that waits for jobs.
@@ -92,47 +107,53 @@ struct Waiting {
 #[derive(Default)]
 struct Batch {
     accepts: Vec<(Vec<NewJob>, Reply<()>)>,
-    settles: Vec<(Lease, Settlement, Reply<Settled>)>,
+    settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     cancels: Vec<(JobId, Reply<Cancellation>)>,
     requeues: Vec<(JobId, Reply<Requeue>)>,
     checks: Vec<Reply<()>>,
 }
 
-/// What a transaction did: to be published and answered after its commit.
-#[derive(Default)]
+/// What a transaction does: to be published and answered after its commit.
 struct Done {
+    depths: Depths,
     settled: Vec<Settled>,
     cancelled: Vec<Cancellation>,
     requeued: Vec<Requeue>,
     claimed: [VecDeque<Claimed>; Queue::ALL.len()],
-    counted: Vec<(SummaryKey, Change, Option<Timing>)>,
+    /// Jobs whose lease has ended.
+    ended: HashSet<JobId>,
+    stopping: Vec<JobId>,
+    rollups: BTreeMap<SummaryKey, Sketches>,
     next_due: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy)]
-enum Change {
-    Add,
-    Remove,
+/// Settlements that do not end a job as they stand; they are rare.
+struct Odd<'a> {
+    lease: Lease,
+    settlement: &'a Settlement,
+    queue: Queue,
+    stopping: bool,
 }
 
 impl Writer {
     /// Makes ready to write: what ran when an earlier server went down waits again, or has ended as lost.
     pub(super) async fn start(mut connection: SqliteConnection, max_losses: u32) -> Result<(Self, Arc<Published>), StoreError> {
-        let published = Arc::new(Published::default());
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let boot = statements::next_boot(&mut transaction).await?;
         let mut rollups = statements::rollups(&mut transaction).await?;
+        let mut script = Script::default();
         let now = Timestamp::now();
         for job in statements::running(&mut transaction).await? {
             if let Some((ending, failure)) = statements::fate(&job, max_losses) {
-                let recorded = statements::end(&mut transaction, job.id, ending, &failure, now).await?;
-                let sketches = rollups.entry(recorded.key.clone()).or_default();
+                let key = statements::end(&mut transaction, job.id, ending, &failure, now).await?;
+                let sketches = rollups.entry(key.clone()).or_default();
                 sketches.add(None);
-                statements::save_rollup(&mut transaction, &recorded.key, sketches.to_bytes()).await?;
+                script.rollups.push((key, sketches.clone()));
             } else {
                 statements::again(&mut transaction, job.id, now, true).await?;
             }
         }
+        script.run(&mut transaction).await?;
         statements::promote(&mut transaction, now).await?;
         let next_due = statements::next_due(&mut transaction).await?;
         let mut depths = Depths::default();
@@ -141,13 +162,19 @@ impl Writer {
             *(if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled }) = count;
         }
         transaction.commit().await?;
-        *published.rollups.lock().unwrap_or_else(PoisonError::into_inner) = rollups;
-        *published.depths.lock().unwrap_or_else(PoisonError::into_inner) = depths;
-        // A million million claims a boot, and eight million boots, before a token could come back.
-        let next_token = boot << 40;
-        let claims = [const { VecDeque::new() }; Queue::ALL.len()];
-        let writer =
-            Self { connection, published: Arc::clone(&published), depths, claims, next_due, next_token, claims_blocked: false };
+        let published = Arc::new(Published { depths: Mutex::new(depths), rollups: Mutex::new(rollups) });
+        let writer = Self {
+            connection,
+            published: Arc::clone(&published),
+            depths,
+            held: HashMap::new(),
+            claims: [const { VecDeque::new() }; Queue::ALL.len()],
+            next_due,
+            // A million million claims a boot, and eight million boots, before a token could come back.
+            next_token: boot << 40,
+            kinds: HashSet::new(),
+            claims_blocked: false,
+        };
         Ok((writer, published))
     }
 
@@ -163,12 +190,13 @@ impl Writer {
             if !open {
                 break;
             }
+            self.gather(&mut commands, &mut arrived).await;
             let mut batch = Batch::default();
             for command in arrived.drain(..) {
                 match command {
                     Command::Accept(jobs, reply) => batch.accepts.push((jobs, reply)),
                     Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
-                    Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
+                    Command::Settle(lease, settlement, _, reply) => batch.settles.push((lease, settlement, reply)),
                     Command::Cancel(id, reply) => batch.cancels.push((id, reply)),
                     Command::Requeue(id, reply) => batch.requeues.push((id, reply)),
                     Command::Check(reply) => batch.checks.push(reply),
@@ -202,12 +230,43 @@ impl Writer {
         self.next_due.map_or(LONGEST_SLEEP, |due| due.since(Timestamp::now()).min(LONGEST_SLEEP))
     }
 
+    /// Lets more commands come in before a transaction begins: under load, those that are just being made; with results that
+    /// nobody waits for, whatever comes within a moment.
+    async fn gather(&self, commands: &mut mpsc::Receiver<Command>, arrived: &mut Vec<Command>) {
+        let patient = |command: &Command| match command {
+            Command::Settle(_, _, awaited, _) => !awaited,
+            Command::Claim(queue, ..) => self.depths.of(*queue).queued == 0,
+            _ => false,
+        };
+        if !arrived.is_empty() && arrived.iter().all(patient) && !self.has_work() {
+            let deadline = tokio::time::Instant::now() + COMPANY;
+            while arrived.len() < MOST_COMMANDS && arrived.last().is_some_and(patient) {
+                let room = MOST_COMMANDS - arrived.len();
+                match tokio::time::timeout_at(deadline, commands.recv_many(arrived, room)).await {
+                    Ok(count) if count > 0 => {}
+                    _ => return,
+                }
+            }
+        }
+        loop {
+            let before = arrived.len();
+            tokio::task::yield_now().await;
+            while arrived.len() < MOST_COMMANDS {
+                let Ok(command) = commands.try_recv() else { break };
+                arrived.push(command);
+            }
+            if arrived.len() == before {
+                return;
+            }
+        }
+    }
+
     /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
     async fn write(&mut self, mut batch: Batch) {
         for waiting in &mut self.claims {
             waiting.retain(|claim| !claim.reply.is_closed());
         }
-        if batch.is_empty() && !self.has_work() {
+        if batch.len() == 0 && !self.has_work() {
             return;
         }
         match self.transaction(&batch).await {
@@ -233,17 +292,8 @@ impl Writer {
     }
 
     async fn transaction(&mut self, batch: &Batch) -> Result<Done, StoreError> {
-        let before = self.depths;
-        let result = async {
-            sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
-            let done = self.carry_out(batch).await?;
-            self.save_rollups(&done).await?;
-            sqlx::query("COMMIT").execute(&mut self.connection).await?;
-            Ok(done)
-        }
-        .await;
+        let result = self.carry_out(batch).await;
         if result.is_err() {
-            self.depths = before;
             // After some errors SQLite has rolled back by itself, and this fails; either way nothing is left open.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
         }
@@ -252,8 +302,32 @@ impl Writer {
 
     async fn carry_out(&mut self, batch: &Batch) -> Result<Done, StoreError> {
         let now = Timestamp::now();
-        let mut done = Done { next_due: self.next_due, ..Done::default() };
-        self.settle(batch, now, &mut done).await?;
+        let mut done = Done {
+            depths: self.depths,
+            settled: Vec::with_capacity(batch.settles.len()),
+            cancelled: Vec::new(),
+            requeued: Vec::new(),
+            claimed: [const { VecDeque::new() }; Queue::ALL.len()],
+            ended: HashSet::with_capacity(batch.settles.len()),
+            stopping: Vec::new(),
+            rollups: BTreeMap::new(),
+            next_due: self.next_due,
+        };
+        let mut script = Script::default();
+        let odd = self.settle(batch, &mut script, &mut done);
+        self.accept(batch, now, &mut script, &mut done);
+        let due = done.next_due.is_some_and(|due| due <= now);
+        let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
+        if odd.is_empty() && batch.cancels.is_empty() && batch.requeues.is_empty() && !due && !queued {
+            script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
+            script.run_and_commit(&mut self.connection).await?;
+            return Ok(done);
+        }
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        script.run(&mut self.connection).await?;
+        for odd in odd {
+            self.settle_odd(odd, now, &mut done).await?;
+        }
         for (id, _) in &batch.cancels {
             let cancellation = self.cancel(*id, now, &mut done).await?;
             done.cancelled.push(cancellation);
@@ -264,101 +338,90 @@ impl Writer {
         }
         if done.next_due.is_some_and(|due| due <= now) {
             for queue in statements::promote(&mut self.connection, now).await? {
-                let depth = self.depths.at(queue);
+                let depth = done.depths.at(queue);
                 depth.scheduled = depth.scheduled.saturating_sub(1);
                 depth.queued += 1;
             }
             done.next_due = statements::next_due(&mut self.connection).await?;
         }
-        self.accept(batch, now, &mut done).await?;
         self.claim(now, &mut done).await?;
+        let rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
+        Script { rollups, ..Script::default() }.run(&mut self.connection).await?;
+        sqlx::query("COMMIT").execute(&mut self.connection).await?;
         Ok(done)
     }
 
-    async fn settle(&mut self, batch: &Batch, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
-        done.settled = vec![Settled::Stale; batch.settles.len()];
-        let mut ends = Vec::with_capacity(batch.settles.len());
-        let mut places = std::collections::HashMap::with_capacity(batch.settles.len());
-        let mut others = Vec::new();
-        for (index, (lease, settlement, _)) in batch.settles.iter().enumerate() {
-            match settlement {
-                // The statement below takes each job once; a second lease on it can only be stale, and is looked at alone.
-                Settlement::Finish(finished) if !places.contains_key(&lease.id) => {
-                    places.insert(lease.id, index);
-                    ends.push((*lease, finished));
+    /// Ends what is to be ended; what is not that simple is returned.
+    fn settle<'b>(&self, batch: &'b Batch, script: &mut Script<'b>, done: &mut Done) -> Vec<Odd<'b>> {
+        let mut odd = Vec::new();
+        for (lease, settlement, _) in &batch.settles {
+            let held = self.held.get(&lease.id).filter(|held| held.token == lease.token);
+            // A second settlement of the same lease comes too late, though both came together.
+            let Some(held) = held.filter(|_| done.ended.insert(lease.id)) else {
+                done.settled.push(Settled::Stale);
+                continue;
+            };
+            done.settled.push(Settled::Recorded);
+            let depth = done.depths.at(held.queue);
+            depth.running = depth.running.saturating_sub(1);
+            match &**settlement {
+                Settlement::Finish(finished) => {
+                    let key = SummaryKey {
+                        workload: Arc::clone(&held.kind),
+                        bound: held.bound,
+                        executor: held.queue.executor(),
+                        ending: finished.ending,
+                    };
+                    self.sketches(key, done).add(finished.timing.as_ref());
+                    script.ends.push(End { lease: *lease, finished });
                 }
-                _ => others.push(index),
+                settlement => odd.push(Odd { lease: *lease, settlement, queue: held.queue, stopping: held.stopping }),
             }
         }
-        for recorded in statements::finish(&mut self.connection, &ends).await? {
-            let Some(index) = places.get(&recorded.id).copied() else { continue };
-            done.settled[index] = Settled::Recorded;
-            let depth = self.depths.at(recorded.queue);
-            depth.running = depth.running.saturating_sub(1);
-            let Settlement::Finish(Finished { timing, .. }) = &batch.settles[index].1 else { continue };
-            done.counted.push((recorded.key, Change::Add, *timing));
-        }
-        for index in others {
-            let (lease, settlement, _) = &batch.settles[index];
-            done.settled[index] = self.settle_one(*lease, settlement, now, done).await?;
-        }
-        Ok(())
+        odd
     }
 
-    async fn settle_one(
-        &mut self,
-        lease: Lease,
-        settlement: &Settlement,
-        now: Timestamp,
-        done: &mut Done,
-    ) -> Result<Settled, StoreError> {
-        let Some(place) = statements::place(&mut self.connection, lease.id).await? else { return Ok(Settled::Stale) };
-        if place.state != RUNNING || place.token != Some(lease.token) {
-            return Ok(Settled::Stale);
-        }
-        let depth = self.depths.at(place.queue);
-        depth.running = depth.running.saturating_sub(1);
+    async fn settle_odd(&mut self, odd: Odd<'_>, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+        let Odd { lease, settlement, queue, stopping } = odd;
         match settlement {
-            Settlement::Finish(finished) => {
-                for recorded in statements::finish(&mut self.connection, &[(lease, finished)]).await? {
-                    done.counted.push((recorded.key, Change::Add, finished.timing));
-                }
-            }
-            _ if place.stopping => {
-                let recorded =
-                    statements::end(&mut self.connection, lease.id, Ending::Cancelled, &statements::cancelled(), now).await?;
-                done.counted.push((recorded.key, Change::Add, None));
+            _ if stopping => {
+                let failure = statements::cancelled();
+                let key = statements::end(&mut self.connection, lease.id, Ending::Cancelled, &failure, now).await?;
+                self.sketches(key, done).add(None);
             }
             Settlement::Again { due_at, lost } => {
                 statements::again(&mut self.connection, lease.id, *due_at, *lost).await?;
-                self.depths.at(place.queue).scheduled += 1;
+                done.depths.at(queue).scheduled += 1;
                 done.next_due = Some(done.next_due.map_or(*due_at, |due| due.min(*due_at)));
             }
             Settlement::Release => {
                 statements::release(&mut self.connection, lease.id).await?;
-                self.depths.at(place.queue).queued += 1;
+                done.depths.at(queue).queued += 1;
             }
+            // Not odd: `settle` has put it into the script.
+            Settlement::Finish(_) => {}
         }
-        Ok(Settled::Recorded)
+        Ok(())
     }
 
     async fn cancel(&mut self, id: JobId, now: Timestamp, done: &mut Done) -> Result<Cancellation, StoreError> {
-        let Some(place) = statements::place(&mut self.connection, id).await? else {
+        let Some((queue, state)) = statements::place(&mut self.connection, id).await? else {
             let result = statements::result(&mut self.connection, id).await?;
             return Ok(match result.map(|job| job.state) {
                 Some(State::Finished(finished)) => Cancellation::Finished(finished.ending),
                 _ => Cancellation::Unknown,
             });
         };
-        if place.state == RUNNING {
+        if state == RUNNING {
             statements::mark_stopping(&mut self.connection, id).await?;
+            done.stopping.push(id);
             return Ok(Cancellation::Stopping);
         }
-        let recorded = statements::end(&mut self.connection, id, Ending::Cancelled, &statements::cancelled(), now).await?;
-        let depth = self.depths.at(recorded.queue);
-        let waiting = if place.state == QUEUED { &mut depth.queued } else { &mut depth.scheduled };
+        let key = statements::end(&mut self.connection, id, Ending::Cancelled, &statements::cancelled(), now).await?;
+        let depth = done.depths.at(queue);
+        let waiting = if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled };
         *waiting = waiting.saturating_sub(1);
-        done.counted.push((recorded.key, Change::Add, None));
+        self.sketches(key, done).add(None);
         Ok(Cancellation::Cancelled)
     }
 
@@ -368,30 +431,30 @@ impl Writer {
             return Ok(if unfinished { Requeue::Unfinished } else { Requeue::Unknown });
         };
         statements::requeue(&mut self.connection, id, now).await?;
-        self.depths.at(job.route.queue).queued += 1;
+        done.depths.at(job.route.queue).queued += 1;
         if let State::Finished(finished) = job.state {
             let key = SummaryKey {
-                workload: job.submission.workload.kind,
+                workload: job.submission.workload.kind.into(),
                 bound: job.submission.bound,
                 executor: job.route.executor,
                 ending: finished.ending,
             };
-            done.counted.push((key, Change::Remove, finished.timing));
+            self.sketches(key, done).remove(finished.timing.as_ref());
         }
         Ok(Requeue::Queued)
     }
 
     /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
-    async fn accept(&mut self, batch: &Batch, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+    fn accept<'b>(&mut self, batch: &'b Batch, now: Timestamp, script: &mut Script<'b>, done: &mut Done) {
         if batch.accepts.is_empty() {
-            return Ok(());
+            return;
         }
         let claim = Claim { token: self.token(), at: now };
         let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|(jobs, _)| jobs).collect();
         let mut at_once = HashSet::new();
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done);
-            if wanted == 0 || self.depths.of(queue).queued > 0 {
+            if wanted == 0 || done.depths.of(queue).queued > 0 {
                 continue;
             }
             let mut here: Vec<&NewJob> = jobs.iter().copied().filter(|job| job.route.queue == queue).collect();
@@ -401,25 +464,23 @@ impl Writer {
                 done.claimed[queue as usize].push_back(claimed(job, claim));
             }
         }
-        let insertions: Vec<_> =
-            jobs.into_iter().map(|job| Insertion { job, claim: at_once.contains(&job.id).then_some(claim) }).collect();
-        for Insertion { job, claim } in &insertions {
-            let depth = self.depths.at(job.route.queue);
+        script.jobs.extend(jobs.into_iter().map(|job| Insertion { job, claim: at_once.contains(&job.id).then_some(claim) }));
+        for Insertion { job, claim } in &script.jobs {
+            let depth = done.depths.at(job.route.queue);
             *(if claim.is_some() { &mut depth.running } else { &mut depth.queued }) += 1;
         }
-        statements::insert(&mut self.connection, &insertions).await
     }
 
     /// Serves the claims that wait from the jobs that wait.
     async fn claim(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
-            if wanted == 0 || self.depths.of(queue).queued == 0 {
+            if wanted == 0 || done.depths.of(queue).queued == 0 {
                 continue;
             }
             let claim = Claim { token: self.token(), at: now };
             let claimed = statements::claim(&mut self.connection, queue, wanted, claim).await?;
-            let depth = self.depths.at(queue);
+            let depth = done.depths.at(queue);
             depth.queued = depth.queued.saturating_sub(claimed.len() as u64);
             depth.running += claimed.len() as u64;
             done.claimed[queue as usize].extend(claimed);
@@ -433,39 +494,37 @@ impl Writer {
         most.saturating_sub(done.claimed[queue as usize].len())
     }
 
+    /// The sketches of a kind of results, as this transaction changes them.
+    fn sketches<'d>(&self, key: SummaryKey, done: &'d mut Done) -> &'d mut Sketches {
+        let published = &self.published;
+        done.rollups.entry(key).or_insert_with_key(|key| published.rollups().get(key).cloned().unwrap_or_default())
+    }
+
     const fn token(&mut self) -> i64 {
         self.next_token += 1;
         self.next_token
-    }
-
-    /// Writes the rollups that the results of this transaction are part of.
-    async fn save_rollups(&mut self, done: &Done) -> Result<(), StoreError> {
-        if done.counted.is_empty() {
-            return Ok(());
-        }
-        let mut changed: BTreeMap<&SummaryKey, Sketches> = BTreeMap::new();
-        {
-            let rollups = self.published.rollups.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, change, timing) in &done.counted {
-                let sketches = changed.entry(key).or_insert_with(|| rollups.get(key).cloned().unwrap_or_default());
-                change.apply(sketches, timing.as_ref());
-            }
-        }
-        for (key, sketches) in changed {
-            statements::save_rollup(&mut self.connection, key, sketches.to_bytes()).await?;
-        }
-        Ok(())
     }
 
     /// Publishes what was committed, then answers those who wait for it.
     async fn answer(&mut self, batch: Batch, mut done: Done) {
         self.claims_blocked = false;
         self.next_due = done.next_due;
+        self.depths = done.depths;
         *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;
-        if !done.counted.is_empty() {
-            let mut rollups = self.published.rollups.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, change, timing) in std::mem::take(&mut done.counted) {
-                change.apply(rollups.entry(key).or_default(), timing.as_ref());
+        self.published.rollups().append(&mut done.rollups);
+        for id in done.ended {
+            self.held.remove(&id);
+        }
+        for id in done.stopping {
+            if let Some(held) = self.held.get_mut(&id) {
+                held.stopping = true;
+            }
+        }
+        for queue in Queue::ALL {
+            for claimed in &done.claimed[queue as usize] {
+                let kind = self.kind(&claimed.workload.kind);
+                let held = Held { token: claimed.lease.token, queue, bound: claimed.bound, kind, stopping: false };
+                self.held.insert(claimed.lease.id, held);
             }
         }
         // Nobody may be waiting for an answer any more; that changes nothing about what was done.
@@ -484,11 +543,21 @@ impl Writer {
         for reply in batch.checks {
             let _ = reply.send(Ok(()));
         }
+        let unwanted = self.hand_out(done.claimed);
+        if !unwanted.is_empty() {
+            // Whoever claimed them went away in the meantime.
+            let release = |claimed: Claimed| (claimed.lease, Arc::new(Settlement::Release), oneshot::channel().0);
+            let batch = Batch { settles: unwanted.into_iter().map(release).collect(), ..Batch::default() };
+            Box::pin(self.write(batch)).await;
+        }
+    }
+
+    /// Answers the claims that wait; what nobody takes is returned.
+    fn hand_out(&mut self, claimed: [VecDeque<Claimed>; Queue::ALL.len()]) -> Vec<Claimed> {
         let mut unwanted = Vec::new();
-        for queue in Queue::ALL {
-            let mut claimed = std::mem::take(&mut done.claimed[queue as usize]);
+        for (waiting, mut claimed) in self.claims.iter_mut().zip(claimed) {
             while !claimed.is_empty() {
-                let Some(Waiting { most, reply }) = self.claims[queue as usize].pop_front() else { break };
+                let Some(Waiting { most, reply }) = waiting.pop_front() else { break };
                 let share = claimed.drain(..most.min(claimed.len())).collect();
                 if let Err(Ok(share)) = reply.send(Ok(share)) {
                     unwanted.extend(share);
@@ -496,22 +565,20 @@ impl Writer {
             }
             unwanted.extend(claimed);
         }
-        if !unwanted.is_empty() {
-            // Whoever claimed them went away in the meantime.
-            let mut batch = Batch::default();
-            for claimed in unwanted {
-                batch.settles.push((claimed.lease, Settlement::Release, oneshot::channel().0));
-            }
-            Box::pin(self.write(batch)).await;
+        unwanted
+    }
+
+    fn kind(&mut self, name: &str) -> Arc<str> {
+        if let Some(kind) = self.kinds.get(name) {
+            return Arc::clone(kind);
         }
+        let kind: Arc<str> = name.into();
+        self.kinds.insert(Arc::clone(&kind));
+        kind
     }
 }
 
 impl Batch {
-    const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     const fn len(&self) -> usize {
         self.accepts.len() + self.settles.len() + self.cancels.len() + self.requeues.len() + self.checks.len()
     }
@@ -537,15 +604,6 @@ impl Batch {
         self.cancels.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
-    }
-}
-
-impl Change {
-    fn apply(self, sketches: &mut Sketches, timing: Option<&Timing>) {
-        match self {
-            Self::Add => sketches.add(timing),
-            Self::Remove => sketches.remove(timing),
-        }
     }
 }
 

@@ -1,0 +1,171 @@
+"""How exceptions are told."""
+
+import sys
+
+from harness import HostTest, in_each
+
+
+class Errors(HostTest):
+    @in_each()
+    def test_frames_show_the_users_files_and_lines_only(self, host):
+        source = """
+            import asyncio, json
+
+            def inner(text):
+                return json.loads(text)  # fails
+
+            def main(text):
+                return inner(text)
+
+            async def coroutine(text):
+                await asyncio.sleep(0)
+                return inner(text)
+
+            async def nested(text):
+                return await asyncio.gather(coroutine(text))
+
+            def generator(text):
+                yield 1
+                inner(text)
+        """
+        for entrypoint, path in (
+            ("main", [("main", 8), ("inner", 5)]),
+            ("coroutine", [("coroutine", 12), ("inner", 5)]),
+            ("nested", [("nested", 15), ("coroutine", 12), ("inner", 5)]),
+            ("generator", [("generator", 19), ("inner", 5)]),
+        ):
+            error = host.call(source, "{", entrypoint=entrypoint)["error"]
+            self.assertEqual((error["kind"], error["type"]), ("error", "json.decoder.JSONDecodeError"))
+            mine = [frame for frame in error["frames"] if frame["file"] == "main.py"]
+            self.assertEqual([(frame["function"], frame["line"]) for frame in mine], path, entrypoint)
+            self.assertEqual(mine[-1]["code"], "return json.loads(text)  # fails")
+            self.assertEqual(error["frames"][0], mine[0])
+            self.assertTrue(error["frames"][-1]["file"].endswith("decoder.py"))
+            self.assertNotIn("host.py", error["traceback"])
+            self.assertNotIn("/asyncio/", error["traceback"])
+            self.assertTrue(error["traceback"].startswith('Traceback (most recent call last):\n  File "main.py", line'))
+            self.assertIn("return json.loads(text)  # fails", error["traceback"])
+            self.assertTrue(error["traceback"].endswith(f"JSONDecodeError: {error['message']}\n"))
+
+    @in_each()
+    def test_lines_are_those_of_the_jobs_own_version(self, host):
+        for word in ("one", "two"):
+            error = host.call(f"\ndef main():\n    raise ValueError('{word}')\n")["error"]
+            self.assertEqual(
+                error["frames"], [{"file": "main.py", "line": 3, "function": "main", "code": f"raise ValueError('{word}')"}]
+            )
+
+    @in_each()
+    def test_causes_are_told(self, host):
+        source = """
+            class Mine(Exception): pass
+            def main(how):
+                try:
+                    {}["x"]
+                except KeyError as error:
+                    if how == "from": raise Mine("outer") from error
+                    if how == "none": raise Mine("outer") from None
+                    raise Mine("outer")
+        """
+        for how in ("from", "while", "none"):
+            error = host.call(source, how)["error"]
+            self.assertEqual((error["type"], error["message"]), ("Mine", "outer"))
+            self.assertTrue(error["traceback"].endswith("\nMine: outer\n"))
+            if how == "none":
+                self.assertNotIn("cause", error)
+            else:
+                self.assertEqual((error["cause"]["type"], error["cause"]["message"]), ("KeyError", "'x'"))
+                self.assertEqual(error["cause"]["frames"][0]["line"], 5)
+                self.assertIn("KeyError: 'x'", error["traceback"])
+
+    @in_each()
+    def test_a_call_with_wrong_arguments_has_no_frames(self, host):
+        error = host.call("def main(a): pass")["error"]
+        self.assertEqual(error["frames"], [])
+        self.assertEqual(error["traceback"], f"TypeError: {error['message']}\n")
+
+    @in_each()
+    def test_a_syntax_error_says_where(self, host):
+        error = host.call("x = 1\ndef main(:\n    pass\n")["error"]
+        self.assertEqual((error["kind"], error["type"]), ("error", "SyntaxError"))
+        self.assertEqual(error["frames"], [{"file": "main.py", "line": 2, "function": "<module>", "code": "def main(:"}])
+        self.assertIn('File "main.py", line 2', error["traceback"])
+        self.assertIn("(main.py, line 2)", error["message"])
+
+    @in_each()
+    def test_an_exit_ends_its_job_only(self, host):
+        source = """
+            import asyncio, sys
+            def main(): sys.exit(3)
+            def interrupt(): raise KeyboardInterrupt
+            async def coroutine():
+                await asyncio.sleep(0.001)
+                sys.exit(3)
+            async def nested():
+                await asyncio.create_task(coroutine())
+            async def callback():
+                asyncio.get_running_loop().call_soon(sys.exit, 3)
+                await asyncio.sleep(0.01)
+                return "alive"
+            async def waits():
+                await asyncio.sleep(0.2)
+                return "fine"
+        """
+        other = host.submit(source, entrypoint="waits")
+        for entrypoint in ("main", "coroutine", "nested"):
+            error = host.call(source, entrypoint=entrypoint)["error"]
+            self.assertEqual((error["kind"], error["type"], error["message"]), ("error", "SystemExit", "3"), entrypoint)
+        self.assertEqual(host.call(source, entrypoint="interrupt")["error"]["type"], "KeyboardInterrupt")
+        if host.mode == "async":
+            self.assertEqual(host.call(source, entrypoint="callback")["output"], "alive")
+        self.assertEqual(host.wait(other)["output"], "fine")
+
+    @in_each()
+    def test_deep_recursion_is_told_in_short(self, host):
+        error = host.call("def main(): return main()")["error"]
+        self.assertEqual(error["type"], "RecursionError")
+        self.assertEqual(len(error["frames"]), 100)
+        self.assertLess(len(error["traceback"]), 5000)
+
+    @in_each()
+    def test_an_exception_that_cannot_be_told_is_told_all_the_same(self, host):
+        source = """
+            class Mine(Exception):
+                def __str__(self): raise ValueError
+            def main(): raise Mine("\\ud800")
+            def surrogate(): raise ValueError("\\ud800" + "x" * 1_000_000)
+        """
+        error = host.call(source)["error"]
+        self.assertEqual((error["type"], error["message"]), ("Mine", "its message can't be had: str() of it fails"))
+        error = host.call(source, entrypoint="surrogate")["error"]
+        self.assertTrue(error["message"].startswith("?xxx"))
+        self.assertTrue(error["message"].endswith("x … (cut)"))
+
+    @in_each()
+    def test_groups_are_told(self, host):
+        if sys.version_info < (3, 11):
+            self.skipTest("exception groups came with Python 3.11")
+        error = host.call("def main(): raise ExceptionGroup('several', [ValueError('one'), TypeError('two')])")["error"]
+        self.assertEqual(error["type"], "ExceptionGroup")
+        self.assertIn("ValueError: one", error["traceback"])
+
+    @in_each()
+    def test_running_out_of_memory_ends_its_job_only(self, host):
+        source = """
+            import resource
+            def main(size):
+                resource.setrlimit(resource.RLIMIT_AS, (size, size))
+                kept = []
+                while True: kept.append(bytearray(10_000_000))
+        """
+        self.assertEqual(host.call(source, 1 << 30)["error"]["type"], "MemoryError")
+        self.assertEqual(host.call("def main(): return 'fine'")["output"], "fine")
+
+    @in_each()
+    def test_the_process_may_die_of_it(self, host):
+        host.submit("import ctypes\ndef main(): ctypes.string_at(0)")
+        with self.assertRaises((EOFError, ConnectionError)) as raised:
+            host.until(lambda: False)
+        if isinstance(raised.exception, EOFError):
+            self.assertIn("Fatal Python error: Segmentation fault", str(raised.exception))
+            self.assertIn("in main", str(raised.exception))
