@@ -1,13 +1,12 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /trine
-ENV CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=debuginfo
 
 # The dependencies, in a layer that stays as long as the manifests do: built for a package of the same name with nothing in it.
-# The manifest names the benchmark, so cargo wants to see a file of that name here as well.
+# The manifest names a benchmark and a test, so cargo wants to see files of these names as well.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/load \
+RUN mkdir -p src benches/load tests/executors \
  && touch src/lib.rs \
- && echo 'fn main() {}' | tee src/main.rs > benches/load/main.rs \
+ && echo 'fn main() {}' | tee src/main.rs benches/load/main.rs > tests/executors/main.rs \
  && cargo build --release --locked --bin trine
 
 # The sources. They may be older than what was just built of the empty ones; cargo goes by the time of change.

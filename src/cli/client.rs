@@ -116,6 +116,11 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| CliError::NotTrine(error.to_string()))
     }
 
+    /// The error of a server that has not answered for so long.
+    pub(super) fn silent(&self, waited: Duration) -> CliError {
+        CliError::Unreachable { server: self.server.clone(), reason: format!("no answer within {} s", waited.as_secs()) }
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> CliError {
         // The innermost cause says what happened; the others only that a request was sent.
         let mut reason: &dyn Error = error;

@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod error;
 mod filter;
+mod health;
 mod human;
 mod jobs;
 mod openapi;
@@ -59,6 +60,8 @@ enum Command {
     Cancel(order::Order),
     /// Run finished jobs again
     Retry(order::Order),
+    /// Ask a server whether it can take work
+    Health(health::Health),
     /// Print the OpenAPI document
     Openapi,
     /// Run a first batch of real work on all three executors and check every output
@@ -90,6 +93,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Results(results) => client()?.block_on(results.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
+        Command::Health(health) => client()?.block_on(health.run())?,
         Command::Config(config) => config.run(sources)?,
         Command::Openapi => openapi::run()?,
         Command::Worker => return Ok(child::main(Registry::native)),

@@ -9,6 +9,7 @@ mod waiters;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -104,7 +105,10 @@ impl Dispatcher {
             draining: CancellationToken::new(),
         });
         for queue in Queue::ALL {
-            shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue));
+            let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
+            for _ in 0..serve_queue::LOOPS {
+                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&slots)));
+            }
         }
         Self { shared }
     }

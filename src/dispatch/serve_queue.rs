@@ -18,18 +18,28 @@ use crate::job::Queue;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
 use crate::workload::Stop;
 
+/// Loops a queue: while one hands out what it claimed, the claims of the others are with the store, so that a job that comes in
+/// meanwhile is claimed as it is accepted.
+pub(super) const LOOPS: usize = 4;
+/// The most jobs of one claim.
+const MOST_CLAIMED: usize = 512;
 /// The waits between two tries to reach a store that can't write.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Serves a queue until the dispatcher drains.
-pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
+pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Semaphore>) {
     let stack = shared.executors.stack(queue);
-    let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
     loop {
-        // The semaphore is never closed.
-        let Ok(mut free) = Arc::clone(&slots).acquire_owned().await else { return };
-        let further = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
-        if let Ok(more) = Arc::clone(&slots).try_acquire_many_owned(further) {
+        let mut free = tokio::select! {
+            free = Arc::clone(&slots).acquire_owned() => match free {
+                Ok(free) => free,
+                // Nobody closes the semaphore.
+                Err(_) => return,
+            },
+            () = shared.draining.cancelled() => return,
+        };
+        let further = slots.available_permits().min(MOST_CLAIMED - 1);
+        if let Ok(more) = Arc::clone(&slots).try_acquire_many_owned(u32::try_from(further).unwrap_or(0)) {
             free.merge(more);
         }
         let claimed = tokio::select! {

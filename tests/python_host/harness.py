@@ -76,7 +76,7 @@ class Host:
         deadline = time.monotonic() + PATIENCE_S
         while not (held := condition()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"done {self.done}, progress {dict(self.progress)}, logs {dict(self.logs)}")
+                raise TimeoutError(f"done {self.done}, progress {dict(self.progress)}, logs {dict(self.logs)}"[:2_000])
             self.receive()
         return held
 

@@ -241,9 +241,7 @@ class Warmth(HostTest):
         self.assertEqual(run(1)["error"]["kind"], "unknown_code")
         self.assertEqual(run(0)["output"], 0)
         self.assertEqual(
-            host.call(
-                "import sys\ndef main(): return sum(name.startswith('trine_') for name in sys.modules)"
-            )["output"],
+            host.call("import sys\ndef main(): return sum(name.startswith('trine_') for name in sys.modules)")["output"],
             256,
         )
 

@@ -16,9 +16,11 @@ import binascii
 import builtins
 import codecs
 import collections
+import contextlib
 import contextvars
 import faulthandler
 import fcntl
+import gc
 import importlib
 import importlib.machinery
 import io
@@ -39,6 +41,7 @@ import traceback
 import types
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 
+HOST = sys._getframe().f_code.co_filename  # this file, as frames name it
 LENGTH = struct.Struct(">I")
 LONGEST_LINE = 16_384  # characters of a log line
 LONGEST_TEXT = 262_144  # characters of a message or a traceback
@@ -71,10 +74,13 @@ def current():
 # ---- Messages -----------------------------------------------------------------------------------------------------------------------
 
 
+def name_of(kind):
+    """A type's name, as tracebacks show it."""
+    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def unwritable(value):
-    kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    raise TypeError(f"JSON has no form for a value of type {name}")
+    raise TypeError(f"JSON has no form for a value of type {name_of(type(value))}")
 
 
 to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=unwritable).encode
@@ -301,7 +307,7 @@ class Source(Code):
         try:
             exec(code, module.__dict__)
         except BaseException:
-            del sys.modules[self.name]
+            sys.modules.pop(self.name, None)
             raise
         return module
 
@@ -682,6 +688,8 @@ class Stream(io.RawIOBase):
             return os.write(self.descriptor, data)
         job = current()
         (self.nobody if job is None else job.log).write(self.name, str(data, "utf-8", "replace"))
+        if alone is not None:
+            alone.heed()
         return len(data)
 
     def writable(self):
@@ -745,13 +753,13 @@ class Capture(threading.Thread):
 # ---- Errors -------------------------------------------------------------------------------------------------------------------------
 
 LIBRARY = os.path.dirname(os.__file__) + os.sep
-MACHINERY = (__file__, "<frozen ", LIBRARY + "asyncio" + os.sep, LIBRARY + "importlib" + os.sep)
+MACHINERY = (HOST, "<frozen ", LIBRARY + "asyncio" + os.sep, LIBRARY + "importlib" + os.sep)
 
 
 def visible(stack):
     """Without this file's frames, and without those of the machinery that led from them to the user's first."""
     first = next((at for at, frame in enumerate(stack) if not frame.filename.startswith(MACHINERY)), len(stack))
-    return [frame for frame in stack[first:] if frame.filename != __file__]
+    return [frame for frame in stack[first:] if frame.filename != HOST]
 
 
 def described(error, tidy):
@@ -771,7 +779,6 @@ def no_frames(kind, type_name, reason):
 
 
 def structured(error, told, tidy, most_causes):
-    kind = type(error)
     try:
         text = str(error)
     except BaseException:
@@ -784,7 +791,7 @@ def structured(error, told, tidy, most_causes):
         code = (error.text or "").strip() or None
         frames.append({"file": tidy(error.filename), "line": error.lineno, "function": "<module>", "code": code})
     body = {
-        "type": kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else tidy(f"{kind.__module__}.{kind.__qualname__}"),
+        "type": tidy(name_of(type(error))),
         "message": cut(tidy(text), LONGEST_TEXT),
         "frames": frames,
     }
@@ -816,9 +823,9 @@ class Job:
         self.tasks = set()  # that its code has started, on `async`
         self.cancel = None  # what cancels its coroutine, while it has one
         self.stopped = False  # it was asked to stop
-        self.stop_at_progress = False  # and is to hear of it when it next reports
-        self.running = False  # users' code is being run, in a thread of its own
-        self.interrupted = False  # by a signal, because it was asked to stop
+        self.due = None  # an exception for when its code next turns to the host
+        self.thread = None  # that its code has to itself and that runs it now
+        self.interrupted = False  # it was told to stop by a signal
 
     def start(self):
         """Loads what is to be run and calls it. Returns the value, or what will give it."""
@@ -832,10 +839,14 @@ class Job:
         self.meter.loaded_ns = time.monotonic_ns()
         return call(function, args, kwargs)
 
+    def heed(self):
+        """Raises what is due, once."""
+        if self.due is not None and self.thread == threading.get_ident():
+            due, self.due = self.due, None
+            raise due
+
     def progress(self, value, what="the progress"):
-        if self.stop_at_progress:
-            self.stop_at_progress = False
-            raise Stopped("it was asked to stop")
+        self.heed()
         data = as_json(value, what, self.host.max_output_bytes)
         self.host.channel.send(framed(b'{"progress":{"id":%d,"value":' % self.id, data, b"}}"))
 
@@ -890,6 +901,8 @@ def finished(job, result):
     async def main():
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         job.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        if job.due is not None:
+            task.cancel()  # it was stopped while it was loaded
         try:
             return await awaited(job, result)
         finally:
@@ -934,6 +947,7 @@ class Host:
             "gil": gil_enabled(),
             "free_threaded_build": "t" in sys.abiflags,
         }
+        gc.freeze()  # what is here by now stays, so the collector need not look at it each time
         self.channel.send(message("ready", ready))
         self.serve()
 
@@ -961,6 +975,7 @@ class Host:
         self.channel.send(message("done", {"id": job_id, "error": no_frames(kind, "ValueError", reason), "measured": None}))
 
     def stop(self, job):
+        """Asks a job to end; it may have begun or not."""
         job.stopped = True
         if job.cancel is not None:
             job.cancel()
@@ -973,10 +988,10 @@ class Host:
         try:
             try:
                 job.meter.enter()
-                job.running = True
+                job.thread = threading.get_ident()
                 value = finished(job, job.start())
             finally:
-                job.running = False
+                job.thread = None
                 job.meter.leave()
                 job.meter.end()
             outcome = self.written(job, value)
@@ -1045,10 +1060,9 @@ class Async(Host):
         self.loop.run_in_executor = self.run_in_executor
         self.loop.add_reader(self.channel.sock.fileno(), self.readable)
         while True:
-            try:
+            # A job's task has ended like this and has the exception, and the loop can go on.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_forever()
-            except (SystemExit, KeyboardInterrupt):
-                pass  # of a task that a job started: it has the exception, and the loop can go on
 
     def readable(self):
         self.channel.fill(socket.MSG_DONTWAIT)
@@ -1135,12 +1149,13 @@ class Threads(Host):
         self.waiting.put(job)
 
     def stop(self, job):
-        """A thread can't be stopped: this asks it to, and cancels what it awaits."""
-        job.stop_at_progress = True
-        try:
-            super().stop(job)
-        except RuntimeError:
-            pass  # its loop has just been closed
+        """A thread can't be stopped. What it awaits can be; else it is told when it next asks or reports."""
+        job.stopped = True
+        if job.cancel is None:
+            job.due = Stopped("the job was asked to stop")
+        else:
+            with contextlib.suppress(RuntimeError):  # its loop has just been closed
+                job.cancel()
 
 
 class Processes(Host):
@@ -1155,7 +1170,6 @@ class Processes(Host):
     def __init__(self, sock):
         super().__init__(sock)
         self.memory = Memory()
-        self.interruptible = False
 
     def begin(self, job):
         global alone
@@ -1174,12 +1188,14 @@ class Processes(Host):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def interrupt(self, signum, frame):
-        """Raises in users' code only. In this file's, an exception could cut a message in two; then the next tick tries again."""
+        """Raises in users' code. In this file's an exception could cut a message in two, so there it waits for the way back."""
         job = alone
-        if job is None or not job.running or (frame.f_code.co_filename == __file__ and frame.f_code is not call.__code__):
+        if job is None or job.thread is None:
             return
+        job.due = KeyboardInterrupt("stopped" if job.stopped else "")
         job.interrupted = job.stopped
-        raise KeyboardInterrupt("stopped" if job.stopped else "")
+        if frame.f_code.co_filename != HOST or frame.f_code is call.__code__:
+            job.heed()
 
 
 # ---- Start --------------------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ impl SqliteStore {
             .await?;
         let (writer, published) = Writer::start(connection, options.max_losses).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        tokio::spawn(writer.run(receiver));
+        writer.spawn(receiver).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
         Ok(Self { commands, readers, published, _lock: lock })
     }
 

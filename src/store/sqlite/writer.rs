@@ -178,8 +178,16 @@ impl Writer {
         Ok((writer, published))
     }
 
-    /// Writes until it is told to close or nobody is left who could tell it anything.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    /// Writes, on a thread of its own, until it is told to close or nobody is left who could tell it anything.
+    ///
+    /// Everything waits for this task, so it must not stand in a queue behind requests.
+    pub(super) fn spawn(self, commands: mpsc::Receiver<Command>) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        std::thread::Builder::new().name("trine-writer".into()).spawn(move || runtime.block_on(self.run(commands)))?;
+        Ok(())
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut arrived = Vec::with_capacity(MOST_COMMANDS);
         let mut closing = None;
         while closing.is_none() {
@@ -230,33 +238,23 @@ impl Writer {
         self.next_due.map_or(LONGEST_SLEEP, |due| due.since(Timestamp::now()).min(LONGEST_SLEEP))
     }
 
-    /// Lets more commands come in before a transaction begins: under load, those that are just being made; with results that
-    /// nobody waits for, whatever comes within a moment.
+    /// Results that nobody waits for wait a moment for company before a transaction begins.
     async fn gather(&self, commands: &mut mpsc::Receiver<Command>, arrived: &mut Vec<Command>) {
         let patient = |command: &Command| match command {
             Command::Settle(_, _, awaited, _) => !awaited,
             Command::Claim(queue, ..) => self.depths.of(*queue).queued == 0,
             _ => false,
         };
-        if !arrived.is_empty() && arrived.iter().all(patient) && !self.has_work() {
-            let deadline = tokio::time::Instant::now() + COMPANY;
-            while arrived.len() < MOST_COMMANDS && arrived.last().is_some_and(patient) {
-                let room = MOST_COMMANDS - arrived.len();
-                match tokio::time::timeout_at(deadline, commands.recv_many(arrived, room)).await {
-                    Ok(count) if count > 0 => {}
-                    _ => return,
-                }
-            }
+        if arrived.is_empty() || self.has_work() {
+            return;
         }
-        loop {
-            let before = arrived.len();
-            tokio::task::yield_now().await;
-            while arrived.len() < MOST_COMMANDS {
-                let Ok(command) = commands.try_recv() else { break };
-                arrived.push(command);
-            }
-            if arrived.len() == before {
-                return;
+        let deadline = tokio::time::Instant::now() + COMPANY;
+        let mut seen = 0;
+        while arrived[seen..].iter().all(patient) && arrived.len() < MOST_COMMANDS {
+            seen = arrived.len();
+            match tokio::time::timeout_at(deadline, commands.recv_many(arrived, MOST_COMMANDS - seen)).await {
+                Ok(count) if count > 0 => {}
+                _ => return,
             }
         }
     }

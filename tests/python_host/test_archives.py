@@ -1,0 +1,104 @@
+"""Functions of several modules, in a zip."""
+
+import os
+import tempfile
+import zipfile
+
+from harness import HostTest, in_each
+
+
+class Archives(HostTest):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def archive(self, name, **files):
+        path = os.path.join(self.folder, f"{name}.zip")
+        with zipfile.ZipFile(path, "w") as file:
+            for module, source in files.items():
+                file.writestr(module.replace("__", "/", 1) + ".py", source)
+        return path
+
+    def version(self, word, **files):
+        """All the ways in which a module can refer to another."""
+        return self.archive(
+            word,
+            pkg____init__="",
+            pkg__mod="""
+import pkg.other, asyncio, importlib, pickle, top
+from . import other
+from .other import WORD, Thing
+async def main(pause=0):
+    before = [other.WORD, WORD, pkg.other.WORD, top.WORD]
+    await asyncio.sleep(pause)
+    import pkg.late as module
+    from .late import WORD as late
+    from top import WORD as upper
+    thing = pickle.loads(pickle.dumps(Thing()))
+    return before + [late, module.WORD, importlib.import_module("pkg.later").WORD, upper, thing.WORD]
+def fails(): other.fails()
+""",
+            pkg__other=f"WORD = '{word}'\nclass Thing:\n    WORD = WORD\ndef fails():\n    raise ValueError(WORD)\n",
+            pkg__late=f"WORD = '{word}'",
+            pkg__later=f"WORD = '{word}'",
+            top=f"WORD = '{word}'",
+            **files,
+        )
+
+    @in_each()
+    def test_versions_do_not_meet(self, host):
+        old, new = self.version("old"), self.version("new", extra="")
+        for path, word in ((old, "old"), (new, "new"), (old, "old"), (new, "new")):
+            done = host.call(archive=path, entrypoint="pkg.mod:main")
+            self.assertEqual(done.get("output", done), [word] * 9)
+
+    @in_each("async", "threads")
+    def test_versions_do_not_meet_when_both_run(self, host):
+        paths = {word: self.version(word) for word in ("one", "two", "three")}
+        jobs = [
+            (word, host.submit(None, 0.05, archive=path, entrypoint="pkg.mod:main")) for word, path in list(paths.items()) * 3
+        ]
+        for word, job in jobs:
+            done = host.wait(job)
+            self.assertEqual(done.get("output", done), [word] * 9)
+
+    @in_each()
+    def test_a_file_does_not_see_what_is_in_a_zip(self, host):
+        host.call(archive=self.version("old"), entrypoint="pkg.mod:main")
+        for source in (
+            "import pkg.mod\ndef main(): pass",
+            "def main():\n    import top",
+            "def main():\n    from pkg.mod import fails",
+        ):
+            self.assertEqual(host.call(source)["error"]["type"], "ModuleNotFoundError")
+        self.assertNotIn("error", host.call(archive=self.version("old"), entrypoint="pkg.mod:main"))
+
+    @in_each()
+    def test_frames_name_files_as_in_the_zip(self, host):
+        error = host.call(archive=self.version("old"), entrypoint="pkg.mod:fails")["error"]
+        places = [(frame["file"], frame["line"], frame["code"]) for frame in error["frames"]]
+        self.assertEqual(
+            places, [("pkg/mod.py", 13, "def fails(): other.fails()"), ("pkg/other.py", 5, "raise ValueError(WORD)")]
+        )
+        self.assertIn('File "pkg/other.py", line 5, in fails\n    raise ValueError(WORD)', error["traceback"])
+
+    @in_each()
+    def test_a_module_that_fails_to_load_tells_where(self, host):
+        path = self.archive("broken", broken="import json\nimport deeper\n", deeper="\nraise ValueError('no')\n")
+        error = host.call(archive=path, entrypoint="broken:main")["error"]
+        self.assertEqual(error["message"], "no")
+        self.assertEqual([(frame["file"], frame["line"]) for frame in error["frames"][:1]], [("broken.py", 2)])
+        self.assertEqual([(frame["file"], frame["line"]) for frame in error["frames"][-1:]], [("deeper.py", 2)])
+
+    @in_each()
+    def test_bad_entry_points(self, host):
+        path = self.version("old")
+        for entrypoint, kind, words in (
+            ("main", "invalid", "the entry point of a zip is written 'module:function', not 'main'"),
+            ("pkg.mod:absent", "invalid", "pkg.mod has no 'absent'"),
+            ("pkg.absent:main", "error", "No module named 'pkg.absent'"),
+            ("absent:main", "error", "No module named 'absent'"),
+        ):
+            error = host.call(archive=path, entrypoint=entrypoint)["error"]
+            self.assertEqual((error["kind"], error["message"]), (kind, words))

@@ -1,0 +1,148 @@
+"""Whose line is it?"""
+
+import os
+import tempfile
+
+from harness import HostTest, in_each
+
+OUT, ERR = "stdout", "stderr"
+
+
+class Logs(HostTest):
+    @in_each()
+    def test_lines_are_whole_and_come_before_the_end(self, host):
+        source = """
+            import sys
+            print("while loading")
+            def main():
+                print("one", "two", end="")
+                print("three")
+                print("a\\nb\\n\\nc")
+                sys.stderr.write("no end")
+                sys.stdout.buffer.write("zażółć\\n".encode())
+                sys.stdout.flush()
+                print("to stderr", file=sys.stderr)
+                sys.stdout.write("last")
+        """
+        job = host.submit(source)
+        self.assertNotIn("error", host.wait(job))
+        said = host.logs[job]
+        expected = ["while loading", "one twothree", "a", "b", "", "c", "zażółć", "last"]
+        self.assertEqual([line for stream, line in said if stream == OUT], expected)
+        self.assertEqual([line for stream, line in said if stream == ERR], ["no endto stderr"])
+        self.assertEqual(list(host.logs), [job])
+
+    @in_each("async", "threads", threads=8)
+    def test_jobs_at_once_each_have_their_own_lines(self, host):
+        source = """
+            import asyncio, time
+            def log(n, m): print(f"{n}:", end=""); print(m)
+            async def coroutine(n):
+                for m in range(20):
+                    print(f"{n}:", end="")
+                    await asyncio.sleep(0.001)
+                    print(m)
+                await asyncio.gather(*(asyncio.to_thread(log, n, 20) for _ in range(2)))
+                await asyncio.create_task(nested(n))
+            async def nested(n):
+                print(f"{n}:", end="")
+                await asyncio.sleep(0.001)
+                print(21)
+            def function(n):
+                for m in range(20):
+                    print(f"{n}:", end="")
+                    time.sleep(0.001)
+                    print(m)
+        """
+        if host.mode == "threads":
+            jobs = [host.submit(source, n, entrypoint="function") for n in range(16)]
+            numbers = [*range(20)]
+        else:
+            jobs = [host.submit(source, n, entrypoint="coroutine") for n in range(100)]
+            numbers = [*range(20), 20, 20, 21]
+        for n, job in enumerate(jobs):
+            self.assertNotIn("error", host.wait(job))
+            text = "".join(line + "\n" for _, line in host.logs[job])
+            self.assertEqual(text.count("\n"), len(numbers))
+            self.assertEqual(
+                sorted(text.replace("\n", "").replace(f"{n}:", " ").split(), key=int), [str(number) for number in numbers]
+            )
+
+    def test_a_process_has_all_lines_of_its_job(self):
+        source = """
+            import ctypes, multiprocessing, os, subprocess, sys, threading
+            def child(): print("from a fork")
+            def main():
+                os.write(1, b"from a descriptor\\n")
+                ctypes.CDLL(None).dprintf(2, b"from C\\n")
+                subprocess.run([sys.executable, "-c", "print('from a program')"])
+                threading.Thread(target=print, args=("from a thread",)).start()
+                fork = multiprocessing.get_context("fork").Process(target=child)
+                fork.start()
+                fork.join()
+                os.write(1, "zażół".encode()[:-1])
+                os.write(1, "zażół".encode()[-1:] + b"no end")
+        """
+        host = self.host("processes")
+        for _ in range(3):
+            job = host.submit(source)
+            self.assertNotIn("error", host.wait(job))
+            lines = [(OUT, "from a descriptor"), (ERR, "from C"), (OUT, "from a program"), (OUT, "from a thread")]
+            self.assertCountEqual(host.logs[job], [*lines, (OUT, "from a fork"), (OUT, "zażółno end")])
+        self.assertNotIn(None, host.logs)
+
+    @in_each("async", "threads")
+    def test_what_nobody_can_be_named_for_is_nobodys(self, host):
+        source = """
+            import os, threading
+            def main():
+                os.write(1, b"from a descriptor\\n")
+                thread = threading.Thread(target=print, args=("from a thread",))
+                thread.start()
+                thread.join()
+        """
+        self.assertNotIn("error", host.call(source))
+        host.until(lambda: len(host.logs[None]) == 2 or len(host.logs) == 2)
+        lines = [*host.logs[None], *host.logs[1]]
+        self.assertCountEqual(lines, [(OUT, "from a descriptor"), (OUT, "from a thread")])
+        self.assertIn((OUT, "from a descriptor"), host.logs[None])
+
+    @in_each()
+    def test_long_lines_are_cut(self, host):
+        job = host.submit("def main():\n    for _ in range(100): print('x' * 1000, end='')\n    print()\n    print('next')")
+        host.wait(job)
+        self.assertEqual(host.logs[job], [(OUT, "x" * 16_384 + " … (cut)"), (OUT, "next")])
+
+    @in_each(max_log_bytes=1000)
+    def test_a_log_has_a_limit(self, host):
+        source = "def main(n):\n    for _ in range(n): print('x' * 99)\n    print('y' * 100_000)\n    print('z')"
+        for _ in range(2):
+            job = host.submit(source, 10)
+            host.wait(job)
+            said = host.logs[job]
+            self.assertEqual(said[:10], [(OUT, "x" * 99)] * 10)
+            self.assertEqual(said[10:], [(ERR, "trine: this log is at its limit of 1000 bytes; the rest is dropped")])
+
+    @in_each()
+    def test_lines_come_while_the_job_runs(self, host):
+        source = """
+            import pathlib, time
+            def main(path):
+                print("started")
+                while not pathlib.Path(path).exists(): time.sleep(0.001)
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            job = host.submit(source, os.path.join(folder, "go"))
+            host.until(lambda: host.logs[job])
+            self.assertNotIn(job, host.done)
+            open(os.path.join(folder, "go"), "w").close()
+            host.wait(job)
+
+    @in_each()
+    def test_a_closed_or_replaced_output_is_there_for_the_next_job(self, host):
+        host.call("import sys\ndef main():\n    sys.stdout.close()\n    print('still')")
+        if host.mode == "processes":
+            host.call("import io, sys\ndef main(): sys.stdout = io.StringIO()")
+        job = host.submit("def main(): print('here', flush=True)")
+        self.assertNotIn("error", host.wait(job))
+        self.assertEqual(host.logs[job], [(OUT, "here")])

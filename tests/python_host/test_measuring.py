@@ -1,0 +1,190 @@
+"""Known work against the figures."""
+
+import time
+
+from harness import HostTest, in_each
+
+SPIN = """
+    import asyncio, threading, time
+
+    def spin(ms, clock=time.thread_time):
+        end = clock() + ms / 1000
+        while clock() < end: pass
+
+    def cpu(ms): spin(ms)
+    def wait(ms): time.sleep(ms / 1000)
+
+    async def await_(ms):
+        for _ in range(10): await asyncio.sleep(ms / 10_000)
+
+    async def mixed(ms):
+        for _ in range(4):
+            spin(ms / 8)
+            await asyncio.sleep(ms / 8_000)
+
+    async def blocked(ms):
+        await asyncio.sleep(0.001)
+        time.sleep(ms / 1000)
+        await asyncio.sleep(0.001)
+
+    async def nested(ms):
+        async def inner(n):
+            await asyncio.sleep(0.001)
+            spin(ms / 4)
+            if n: await asyncio.create_task(inner(n - 1))
+        await asyncio.gather(inner(1), inner(1))
+
+    async def helped(ms):
+        await asyncio.gather(*(asyncio.to_thread(spin, ms / 2) for _ in range(2)))
+
+    def threads(ms):
+        started = [threading.Thread(target=spin, args=(ms / 2,)) for _ in range(2)]
+        for thread in started: thread.start()
+        for thread in started: thread.join()
+
+    def child(ms):
+        import subprocess, sys
+        subprocess.run([sys.executable, "-c", f"import time\\nwhile time.process_time() < {ms} / 1000: pass"])
+"""
+MS = 200
+US = MS * 1000
+
+
+class Measuring(HostTest):
+    def measure(self, host, entrypoint):
+        done = host.call(SPIN, MS, entrypoint=entrypoint)
+        self.assertNotIn("error", done)
+        return done["measured"]
+
+    def cpu(self, host, entrypoint):
+        measured = self.measure(host, entrypoint)
+        return measured["cpu_user_us"] + measured["cpu_system_us"]
+
+    def assert_about(self, value, expected, slack_us=30_000):
+        self.assertGreaterEqual(value, expected - 1_000)
+        self.assertLessEqual(value, expected + slack_us)
+
+    @in_each()
+    def test_clocks(self, host):
+        before_ns, before_us = time.monotonic_ns(), time.time_ns() // 1000
+        measured = self.measure(host, "wait")
+        self.assertLess(before_ns, measured["began_ns"])
+        self.assertLess(measured["began_ns"] + US * 1000, time.monotonic_ns())
+        self.assertLessEqual(before_us, measured["started_at_us"])
+        self.assertLess(measured["started_at_us"] + US, time.time_ns() // 1000 + 1)
+        self.assertGreaterEqual(measured["wall_us"], US)
+        self.assertGreater(measured["load_us"], 0)
+
+    @in_each()
+    def test_cpu_time_of_work_and_of_waiting(self, host):
+        self.measure(host, "wait")  # imports what there is to import
+        self.assert_about(self.cpu(host, "cpu"), US)
+        waited = self.measure(host, "wait")
+        self.assertLess(waited["cpu_user_us"] + waited["cpu_system_us"], 10_000)
+        self.assertGreaterEqual(waited["ctx_voluntary"], 1)
+        self.assert_about(self.cpu(host, "mixed"), US / 2)
+
+    @in_each("async")
+    def test_steps_of_a_coroutine(self, host):
+        waited = self.measure(host, "await_")
+        self.assertEqual(waited["polls"], 11)
+        self.assertLess(waited["longest_poll_us"], 50_000)
+        blocked = self.measure(host, "blocked")
+        self.assertEqual(blocked["polls"], 3)
+        self.assertGreaterEqual(blocked["longest_poll_us"], US)
+        self.assertLess(blocked["cpu_user_us"] + blocked["cpu_system_us"], 20_000)
+        held = self.measure(host, "cpu")
+        self.assertEqual(held["polls"], 1)
+        self.assertGreaterEqual(held["longest_poll_us"], US)
+
+    @in_each("threads", "processes")
+    def test_only_a_loop_has_polls(self, host):
+        measured = self.measure(host, "await_")
+        self.assertIsNone(measured["polls"])
+        self.assertIsNone(measured["longest_poll_us"])
+
+    @in_each("async")
+    def test_tasks_and_helper_threads_count_for_the_job_that_started_them(self, host):
+        idle = host.submit(SPIN, 4 * MS, entrypoint="await_")
+        self.assert_about(self.cpu(host, "nested"), US)
+        self.assert_about(self.cpu(host, "helped"), US)
+        nested = self.measure(host, "nested")
+        self.assertGreaterEqual(nested["polls"], 9)
+        self.assertGreaterEqual(nested["longest_poll_us"], US / 4)
+        self.assertLess(nested["longest_poll_us"], US)
+        measured = host.wait(idle)["measured"]
+        self.assertLess(measured["cpu_user_us"] + measured["cpu_system_us"], 20_000)
+        self.assertLess(measured["longest_poll_us"], 50_000)
+
+    @in_each("async", "threads")
+    def test_jobs_at_once_are_told_apart(self, host):
+        self.measure(host, "await_")  # imports what there is to import
+        light = [host.submit(SPIN, 2 * MS, entrypoint="await_" if host.mode == "async" else "wait") for _ in range(2)]
+        heavy = host.submit(SPIN, MS, entrypoint="cpu")
+        figures = [host.wait(job)["measured"] for job in (heavy, *light)]
+        heavy, *light = (measured["cpu_user_us"] + measured["cpu_system_us"] for measured in figures)
+        self.assert_about(heavy, US, 60_000)
+        self.assertLess(max(light), 30_000)
+
+    @in_each("processes")
+    def test_a_process_counts_its_threads_and_children(self, host):
+        self.assert_about(self.cpu(host, "threads"), US, 60_000)
+        self.assert_about(self.cpu(host, "child"), US, 200_000)
+
+    def test_memory_is_that_of_the_job(self):
+        host = self.host("processes")
+        source = "def main(mib):\n    return len(bytearray(b'x') * (mib << 20))"
+        first, large, last = (host.call(source, mib)["measured"]["max_rss_bytes"] for mib in (1, 200, 1))
+        self.assertGreater(large, 200 << 20)
+        self.assertLess(first, 100 << 20)
+        self.assertLess(last, 100 << 20)
+        for mode in ("async", "threads"):
+            self.assertIsNone(self.host(mode).call(source, 1)["measured"]["max_rss_bytes"])
+
+    @in_each("async")
+    def test_a_measured_task_passes_for_an_ordinary_one(self, host):
+        source = """
+            import asyncio, contextvars
+            async def inner():
+                await asyncio.sleep(0.01)
+                return 1
+            async def raises(): raise ValueError("x")
+            async def main():
+                task = asyncio.create_task(inner(), name="mine")
+                await asyncio.sleep(0)
+                assert "inner()" in repr(task) and task.get_name() == "mine", repr(task)
+                assert task.get_stack()[-1].f_code.co_name == "inner"
+                assert asyncio.iscoroutine(task.get_coro())
+                try: await asyncio.create_task(raises())
+                except ValueError: pass
+                try: await asyncio.wait_for(asyncio.create_task(inner()), 0.001)
+                except asyncio.TimeoutError: pass
+                if hasattr(asyncio, "TaskGroup"):
+                    async with asyncio.TaskGroup() as group:
+                        other = group.create_task(inner(), context=contextvars.copy_context())
+                    assert other.result() == 1
+                if hasattr(asyncio, "eager_task_factory"):
+                    eager = asyncio.Task(inner(), loop=asyncio.get_running_loop(), eager_start=True)
+                    assert await eager == 1
+                return await task
+        """
+        done = host.call(source)
+        self.assertEqual(done.get("output", done), 1)
+
+    @in_each("async")
+    def test_tasks_end_with_their_job(self, host):
+        source = """
+            import asyncio
+            ended = []
+            async def forever():
+                try:
+                    await asyncio.sleep(1000)
+                finally:
+                    ended.append(1)
+            async def main():
+                asyncio.create_task(forever())
+                await asyncio.sleep(0.001)
+            def count(): return len(ended)
+        """
+        self.assertNotIn("error", host.call(source))
+        self.assertEqual(host.call(source, entrypoint="count")["output"], 1)

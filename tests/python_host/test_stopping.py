@@ -1,0 +1,229 @@
+"""Jobs that are asked to stop, and hosts that are left alone."""
+
+import os
+import signal
+import tempfile
+import time
+
+from harness import PATIENCE_S, HostTest, in_each
+
+SOURCE = """
+    import asyncio, time, trine
+
+    def step(kind="started"): trine.progress(kind)
+
+    async def awaits():
+        step()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            step("cleaned")
+
+    async def nested():
+        await asyncio.gather(awaits(), asyncio.sleep(1000))
+
+    def asks():
+        step()
+        while not trine.stopped(): time.sleep(0.001)
+        return "as asked"
+
+    def reports():
+        try:
+            while True:
+                step()
+                time.sleep(0.001)
+        except Exception:
+            return "not a good idea"
+
+    def yields():
+        try:
+            while True:
+                yield "started"
+                time.sleep(0.001)
+        finally:
+            step("cleaned")
+
+    def sleeps():
+        step()
+        try:
+            time.sleep(1000)
+        finally:
+            time.sleep(0.3)
+            step("cleaned")
+
+    def spins():
+        step()
+        while True: pass
+
+    def prints():
+        step()
+        while True: print("x" * 100)
+
+    def quick(): return "fine"
+"""
+
+
+class Stopping(HostTest):
+    def stop(self, host, entrypoint):
+        job = host.submit(SOURCE, entrypoint=entrypoint)
+        host.until(lambda: host.progress[job])
+        host.send({"stop": {"id": job}})
+        return job, host.wait(job)
+
+    def assert_cancelled(self, done, type_name):
+        self.assertEqual((done["error"]["kind"], done["error"]["type"]), ("cancelled", type_name))
+
+    @in_each("async", "threads")
+    def test_what_awaits_is_cancelled(self, host):
+        for entrypoint in ("awaits", "nested"):
+            job, done = self.stop(host, entrypoint)
+            self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
+            self.assertEqual(host.progress[job], ["started", "cleaned"])
+            self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+
+    @in_each("threads")
+    def test_a_thread_is_told_when_it_asks_or_reports(self, host):
+        self.assertEqual(self.stop(host, "asks")[1]["output"], "as asked")
+        self.assert_cancelled(self.stop(host, "reports")[1], "trine.Stopped")
+        job, done = self.stop(host, "yields")
+        self.assert_cancelled(done, "trine.Stopped")
+        self.assertEqual(host.progress[job][-1], "cleaned")
+
+    @in_each("async")
+    def test_a_generator_on_the_loop_gives_way(self, host):
+        job, done = self.stop(host, "yields")
+        self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
+        self.assertEqual(host.progress[job][-1], "cleaned")
+
+    @in_each("processes")
+    def test_a_process_is_interrupted(self, host):
+        for entrypoint in ("sleeps", "spins", "awaits", "yields", "reports"):
+            began = time.monotonic()
+            job, done = self.stop(host, entrypoint)
+            self.assert_cancelled(done, "KeyboardInterrupt")
+            self.assertLess(time.monotonic() - began, 5)
+            if entrypoint in ("sleeps", "awaits", "yields"):
+                self.assertEqual(host.progress[job][-1], "cleaned")
+            self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+
+    def test_messages_stay_whole_when_a_printing_process_is_interrupted(self):
+        host = self.host("processes", max_log_bytes=1 << 40)
+        for _ in range(5):
+            self.assert_cancelled(self.stop(host, "prints")[1], "KeyboardInterrupt")
+
+    @in_each("threads", "processes", threads=1)
+    def test_a_job_that_waits_can_be_stopped_too(self, host):
+        first = host.submit("import time\ndef main(): time.sleep(0.5)")
+        second = host.submit(SOURCE, entrypoint="sleeps")
+        host.send({"stop": {"id": second}})
+        self.assertNotIn("error", host.wait(first))
+        self.assertEqual(host.wait(second)["error"]["kind"], "cancelled")
+
+    @in_each("threads")
+    def test_a_coroutine_is_stopped_while_it_loads(self, host):
+        source = """
+            import asyncio, pathlib, time
+            print("loading")
+            while not pathlib.Path(PATH).exists(): time.sleep(0.001)
+            async def main(): await asyncio.sleep(1000)
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "go")
+            job = host.submit(source.replace("PATH", repr(path)))
+            host.until(lambda: host.logs[job])
+            host.send({"stop": {"id": job}})
+            stopped = host.submit("def main(): return 'after the stop'")
+            host.wait(stopped)
+            open(path, "w").close()
+            self.assertEqual(host.wait(job)["error"]["kind"], "cancelled")
+
+    @in_each()
+    def test_a_stop_that_comes_too_late_hits_nobody(self, host):
+        for _ in range(100):
+            job = host.submit(SOURCE, entrypoint="quick")
+            host.send({"stop": {"id": job}})
+            host.send({"stop": {"id": 12345}})
+        for job in range(1, 101):
+            done = host.wait(job)
+            self.assertTrue(done.get("output") == "fine" or done["error"]["kind"] == "cancelled", done)
+        self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+
+    @in_each()
+    def test_an_interrupt_from_outside_does_no_harm(self, host):
+        for _ in range(20):
+            os.kill(host.process.pid, signal.SIGINT)
+            self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+
+
+class Surroundings(HostTest):
+    @in_each()
+    def test_the_host_ends_with_its_connection(self, host):
+        host.socket.close()
+        self.assertEqual(host.process.wait(PATIENCE_S), 0)
+
+    @in_each()
+    def test_the_host_ends_with_its_connection_in_mid_job(self, host):
+        for entrypoint in ("spins", "sleeps"):
+            other = self.host(host.mode)
+            job = other.submit(SOURCE, entrypoint=entrypoint)
+            other.until(lambda job=job, other=other: other.progress[job])
+            other.socket.close()
+            self.assertEqual(other.process.wait(PATIENCE_S), 0)
+
+    @in_each()
+    def test_a_function_cannot_come_by_the_connection_by_accident(self, host):
+        source = """
+            import os, sys
+            def main():
+                return [os.read(0, 10).decode(), sys.stdin.read(), input_fails(), sys.modules["__main__"].__dict__.get("main")]
+            def input_fails():
+                try: return input()
+                except EOFError: return "EOF"
+        """
+        done = host.call(source)
+        self.assertEqual(done.get("output", done), ["", "", "EOF", None])
+
+    @in_each()
+    def test_children_of_a_job_do_not_speak_for_it(self, host):
+        source = """
+            import os, subprocess, sys, trine
+            def main():
+                child = os.fork()
+                if child == 0:
+                    try: trine.progress("from the child")
+                    except RuntimeError: os._exit(7)
+                    os._exit(8)
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                fds = subprocess.run([sys.executable, "-c", "import os; print(len(os.listdir('/proc/self/fd')))"], stdout=subprocess.PIPE)
+                return [code, int(fds.stdout)]
+            def returns(): return os.fork()
+        """
+        job = host.submit(source)
+        self.assertEqual(host.wait(job).get("output"), [7, 4])
+        self.assertEqual(host.progress[job], [])
+        if host.mode != "async":
+            self.assertGreater(host.call(source, entrypoint="returns")["output"], 0)
+            self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+
+    def test_a_pool_of_processes_in_a_job(self):
+        host = self.host("processes")
+        source = """
+            import concurrent.futures, multiprocessing
+            def square(n): return n * n
+            def main():
+                with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+                    return list(pool.map(square, range(5)))
+        """
+        self.assertEqual(host.call(source).get("output"), [0, 1, 4, 9, 16])
+
+    @in_each()
+    def test_an_exit_behind_pythons_back_ends_the_host(self, host):
+        host.submit("import os\ndef main(): os._exit(9)")
+        with self.assertRaises((EOFError, ConnectionError)):
+            host.until(lambda: False)
+        self.assertEqual(host.process.wait(PATIENCE_S), 9)
+
+    def test_the_working_folder(self):
+        with tempfile.TemporaryDirectory() as folder:
+            host = self.host("processes", cwd=folder)
+            self.assertEqual(host.call("import os\ndef main(): return os.getcwd()")["output"], os.path.realpath(folder))
