@@ -1,4 +1,4 @@
-//! The bare route, in a process of its own: it parses what `POST /jobs` parses and answers `202`, but stores nothing.
+//! The bare route, in a process of its own: it parses what `POST /jobs` parses and answers `202` with an id, but stores nothing.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use trine::job::{Bound, Choice, Retry, Tags};
+use trine::job::{Bound, Choice, JobId, Retry, Tags};
 
 use crate::Result;
 
@@ -68,7 +68,14 @@ struct Submission {
     tags: Tags,
 }
 
-async fn accept(Json(submission): Json<Submission>) -> StatusCode {
+/// The least that a client needs to be told.
+#[derive(Serialize)]
+struct Accepted {
+    id: JobId,
+    state: &'static str,
+}
+
+async fn accept(Json(submission): Json<Submission>) -> (StatusCode, Json<Accepted>) {
     black_box(submission);
-    StatusCode::ACCEPTED
+    (StatusCode::ACCEPTED, Json(Accepted { id: JobId::new(), state: "queued" }))
 }

@@ -1182,7 +1182,7 @@ class Processes(Host):
         job = alone
         if job is None:
             return
-        if ("stop", {"id": job.id}) in self.channel.look_ahead():
+        if any(kind == "stop" and body["id"] == job.id for kind, body in self.channel.look_ahead()):
             job.stopped = True
         if job.stopped and not job.interrupted:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

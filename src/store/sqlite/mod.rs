@@ -68,7 +68,8 @@ impl SqliteStore {
             .pragma("temp_store", "memory")
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();
-        let mut connection = connect.clone().pragma("wal_autocheckpoint", "4000").connect().await?;
+        // 16 MiB of cache: what a busy second touches, so that no page is read twice.
+        let mut connection = connect.clone().pragma("wal_autocheckpoint", "4000").pragma("cache_size", "-16384").connect().await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
