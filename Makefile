@@ -9,6 +9,7 @@ run:
 
 # The tests come last, so that their results are the end of what is shown.
 test: test-deps check
+	python3 -m unittest discover -s tests/python_host
 	cargo test --locked
 
 test-deps:

@@ -30,6 +30,7 @@ for component in rustfmt clippy; do
 done
 
 need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled from C
+need python3 python3 -c "import asyncio, unittest" # the Python host is tested with the interpreter that is there
 
 if ((${#missing[@]} == 0)); then
   exit

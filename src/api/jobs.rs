@@ -210,7 +210,7 @@ pub(super) async fn route(State(api): State<ApiState>, Id(id): Id) -> Result<Res
 pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
     let status = match api.dispatcher.cancel(id).await? {
         Cancellation::Cancelled => StatusCode::OK,
-        Cancellation::Stopping => StatusCode::ACCEPTED,
+        Cancellation::Stopping(_) => StatusCode::ACCEPTED,
         Cancellation::Finished(ending) => {
             return Err(Problem::new(Kind::AlreadyFinished, format!("the job ended as {ending}")));
         }

@@ -23,6 +23,11 @@ use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
 use crate::store::{Cancellation, Depth, Requeue, Store, StoreError};
 use crate::workload::{Invalid, Registry, StopReason};
 
+/// How long attempts that a shut-down stopped may take to be handed back.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+/// From so many submissions on, validating them would hold up other requests.
+const MANY: usize = 64;
+
 /// Takes submissions, runs them, records their results. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Dispatcher {
@@ -42,6 +47,8 @@ struct Shared {
     attempts: TaskTracker,
     /// Set when nothing new is to be accepted or claimed.
     draining: CancellationToken,
+    /// Set when results that can't be written are given up, so that the program can end.
+    giving_up: CancellationToken,
 }
 
 /// Why a batch of submissions was not accepted. Nothing of it was.
@@ -103,6 +110,7 @@ impl Dispatcher {
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),
             draining: CancellationToken::new(),
+            giving_up: CancellationToken::new(),
         });
         for queue in Queue::ALL {
             let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
@@ -115,7 +123,14 @@ impl Dispatcher {
 
     /// Validates, routes and makes durable: all of them, or none.
     pub async fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<Job>, SubmitError> {
-        let jobs = self.prepare(submissions)?;
+        let jobs = if submissions.len() < MANY {
+            self.prepare(submissions)?
+        } else {
+            let dispatcher = self.clone();
+            let prepared = tokio::task::spawn_blocking(move || dispatcher.prepare(submissions)).await;
+            // It ends early only if the runtime does, or if a workload's validation panics.
+            prepared.map_err(|error| StoreError::Refused(error.to_string()))??
+        };
         self.shared.store.accept(jobs.clone()).await?;
         Ok(jobs.into_iter().map(NewJob::into_job).collect())
     }
@@ -148,12 +163,12 @@ impl Dispatcher {
         let cancellation = self.shared.store.cancel(id).await?;
         match cancellation {
             Cancellation::Cancelled => self.shared.waiters.ended(id),
-            Cancellation::Stopping => {
-                self.shared.running.stop(id, StopReason::Cancelled);
+            Cancellation::Stopping(lease) => {
+                self.shared.running.stop(lease, StopReason::Cancelled);
                 // If the attempt was settled just before, nobody will take that note away any more.
                 let job = self.shared.store.job(id).await?;
                 if !job.is_some_and(|job| matches!(job.state, State::Running { .. })) {
-                    self.shared.running.end(id);
+                    self.shared.running.end(lease);
                 }
             }
             Cancellation::Finished(_) | Cancellation::Unknown => {}
@@ -208,7 +223,10 @@ impl Dispatcher {
         if tokio::time::timeout(grace, self.shared.attempts.wait()).await.is_err() {
             tracing::info!(attempts = self.shared.running.count(), "the grace period is over; what still runs is handed back");
             self.shared.running.stop_all(StopReason::Shutdown);
-            self.shared.attempts.wait().await;
+            if tokio::time::timeout(LAST_WAIT, self.shared.attempts.wait()).await.is_err() {
+                tracing::error!(attempts = self.shared.running.count(), "what still runs is left; it will run again");
+                self.shared.giving_up.cancel();
+            }
         }
         self.shared.executors.pool().close();
     }

@@ -1,6 +1,6 @@
-//! The loop that serves one queue: a slot first, then a claim, then the work.
+//! The loops that serve a queue: a slot first, then a claim, then the work.
 //!
-//! Because a slot is there before a job is claimed, no job is ever `running` while it waits; and because each queue has a loop of
+//! Because a slot is there before a job is claimed, no job is ever `running` while it waits; and because each queue has loops of
 //! its own, one that is full holds up no other.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::Shared;
 use super::settle::settlement;
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
-use crate::job::Queue;
+use crate::job::{Ending, Failure, Finished, Outcome, Queue};
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
 use crate::workload::Stop;
 
@@ -51,7 +51,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Se
                 for claimed in claimed {
                     // The store claims no more than it was asked for.
                     let slot = Slot(free.split(1));
-                    let stop = shared.running.begin(claimed.lease.id);
+                    let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
                     shared.attempts.spawn(run(Arc::clone(&shared), stack.clone(), claimed, stop, slot).instrument(span));
                 }
@@ -91,24 +91,40 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: 
         Ok(Settled::Stale) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
         Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
     }
-    shared.running.end(id);
+    shared.running.end(claimed.lease);
     if finished {
         shared.waiters.ended(id);
     }
 }
 
-/// Records a settlement, however long the store can't write. A result is never given up while there is a store.
+/// Records a settlement, however long the store can't write. A result is given up only when the program has to end.
 async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
-    let settlement = Arc::new(settlement);
+    let mut settlement = Arc::new(settlement);
     let mut wait = STORE_RETRY.0;
     loop {
         match shared.store.settle(lease, Arc::clone(&settlement), shared.waiters.any(lease.id)).await {
             Err(StoreError::Unavailable(reason)) => {
                 tracing::warn!(id = %lease.id, reason, "the store can't write; the result is kept until it can");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(STORE_RETRY.1);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(STORE_RETRY.1),
+                    () = shared.giving_up.cancelled() => return Err(StoreError::Unavailable(reason)),
+                }
+            }
+            // The result itself is at fault. The job ends all the same, and says so.
+            Err(StoreError::Refused(reason)) if is_success(&settlement) => {
+                settlement = Arc::new(Settlement::Finish(Finished {
+                    ending: Ending::Failed,
+                    outcome: Outcome::Error(Failure::error(format!("its output can't be stored: {reason}"))),
+                    timing: None,
+                    started_at: None,
+                    finished_at: Timestamp::now(),
+                }));
             }
             settled => return settled,
         }
     }
+}
+
+fn is_success(settlement: &Settlement) -> bool {
+    matches!(settlement, Settlement::Finish(finished) if finished.outcome.is_success())
 }

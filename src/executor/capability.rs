@@ -1,4 +1,4 @@
-//! What each executor can and can't do, as data: published at `GET /executors`, checked at submission.
+//! What each executor can and can't do, as data: published at `GET /executors`.
 
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ pub const fn capabilities(executor: Executor) -> Capabilities {
         Executor::Processes => Capabilities {
             cancel: Ability::Always,
             deadline: Ability::Always,
-            memory_limit: true,
+            memory_limit: false,
             isolation: true,
             cpu_time: true,
             memory: true,

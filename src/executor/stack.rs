@@ -21,6 +21,9 @@ use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, M
 use crate::job::Queue;
 use crate::workload::{Environment, EnvironmentError, Registry};
 
+/// Threads for looking up host names, besides those that jobs have: jobs must not keep their own lookups waiting.
+const LOOKUPS: usize = 32;
+
 /// An executor with its layers.
 pub type Stack = BoxCloneSyncService<Attempt, Measured, Infallible>;
 
@@ -73,8 +76,8 @@ impl Executors {
     pub fn start(settings: &ExecutorSettings, registry: fn(Environment) -> Registry) -> Result<Self, ExecutorError> {
         let open = || Ok::<_, ExecutorError>(Arc::new(registry(Environment::open(&settings.processes.workloads)?)));
         let (for_loop, for_threads) = (open()?, open()?);
-        let event_loop = AsyncRuntime::start("trine-async", settings.async_threads, 1)?;
-        let reactor = AsyncRuntime::start("trine-threads", 1, settings.threads_io)?;
+        let event_loop = AsyncRuntime::start("trine-async", settings.async_threads, LOOKUPS)?;
+        let reactor = AsyncRuntime::start("trine-threads", 1, settings.threads_io + LOOKUPS)?;
         let pool = ProcessPool::start(settings.processes.clone());
         let grace = settings.stop_grace;
         let handle = reactor.handle().clone();

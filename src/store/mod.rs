@@ -79,8 +79,8 @@ pub enum Settled {
 pub enum Cancellation {
     /// The job was waiting; it has ended as cancelled.
     Cancelled,
-    /// An attempt runs; it has been marked and must be told to stop.
-    Stopping,
+    /// An attempt runs under this lease; it has been marked and must be told to stop.
+    Stopping(Lease),
     /// It had already ended this way.
     Finished(Ending),
     /// There is no such job.
@@ -168,6 +168,9 @@ pub enum StoreError {
     /// It can't write now, for example because the disk is full. Nothing was changed; it may work later.
     #[error("the store can't write now: {0}")]
     Unavailable(String),
+    /// It can't write this, however often it is tried, for example because it is too large. Nothing was changed.
+    #[error("the store can't take this: {0}")]
+    Refused(String),
     /// It is shut.
     #[error("the store is shut")]
     Closed,

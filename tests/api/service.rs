@@ -37,10 +37,7 @@ async fn executors_say_what_they_can_do_and_how_busy_they_are() {
     assert_eq!([&waits["name"], &computes["name"], &isolates["name"]], ["async", "threads", "processes"]);
     assert_eq!(waits["queues"], json!([{ "name": "async", "slots": 2, "queued": 3, "scheduled": 0, "running": 2 }]));
     assert_eq!(computes["queues"].as_array().unwrap().len(), 2);
-    assert_eq!(
-        (&isolates["capabilities"]["cancel"], &isolates["capabilities"]["memory_limit"]),
-        (&json!("always"), &json!(true))
-    );
+    assert_eq!((&isolates["capabilities"]["cancel"], &isolates["capabilities"]["isolation"]), (&json!("always"), &json!(true)));
     assert!(waits["loop_lag_us"].is_u64() && computes["loop_lag_us"].is_null());
     assert!(isolates["workers"][0]["pid"].is_u64() && waits["workers"].is_null(), "{executors}");
 }

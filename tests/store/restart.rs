@@ -15,11 +15,11 @@ crate::for_every_driver!(
     a_job_that_takes_the_server_down_each_time_is_lost_in_the_end,
     a_job_that_must_not_be_repeated_is_lost_at_once,
     a_job_that_was_being_stopped_is_cancelled,
+    what_is_claimed_at_a_clean_end_is_handed_back,
 );
 
 /// Opens the place again as after a crash: the old store is dropped with whatever was claimed.
 async fn reopened(place: &impl Place, store: Arc<dyn Store>) -> Arc<dyn Store> {
-    store.close().await;
     drop(store);
     place.open().await
 }
@@ -96,4 +96,14 @@ async fn a_job_that_was_being_stopped_is_cancelled(place: impl Place) {
     store.cancel(job.id).await.unwrap();
     let store = reopened(&place, store).await;
     assert_eq!(state(&store, job.id).await, "cancelled");
+}
+
+async fn what_is_claimed_at_a_clean_end_is_handed_back(place: impl Place) {
+    let store = place.open().await;
+    accept(&store, &[io_job()]).await;
+    claim_one(&store).await;
+    store.close().await;
+    drop(store);
+    let claimed = claim_one(&place.open().await).await;
+    assert_eq!((claimed.attempt, claimed.losses), (1, 0));
 }

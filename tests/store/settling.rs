@@ -124,7 +124,7 @@ async fn what_runs_is_marked_and_then_cancelled(place: impl Place) {
         let job = io_job();
         accept(&store, std::slice::from_ref(&job)).await;
         let lease = claim_one(&store).await.lease;
-        assert_eq!(store.cancel(job.id).await.unwrap(), Cancellation::Stopping);
+        assert_eq!(store.cancel(job.id).await.unwrap(), Cancellation::Stopping(lease));
         let State::Running { stopping: true, .. } = store.job(job.id).await.unwrap().unwrap().state else { panic!("not marked") };
         assert_eq!(settle(&store, lease, settlement).await.unwrap(), Settled::Recorded);
         assert_eq!(finished(&store, job.id).await.ending, Ending::Cancelled);

@@ -1,5 +1,6 @@
 //! The worker process itself: `trine worker`. It talks to the server over the socket that is its standard input.
 
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::panic::AssertUnwindSafe;
@@ -33,6 +34,9 @@ pub fn main(registry: fn(Environment) -> Registry) -> ExitCode {
     match runtime.block_on(serve(registry)) {
         // The server is gone or has no more work; what may still run ends with the process.
         Ok(()) | Err(ProtocolError::Gone) => ExitCode::SUCCESS,
+        Err(ProtocolError::Io(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("trine worker: {error} (it is started by `trine serve`, with a socket as its standard input)");
             ExitCode::FAILURE

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::worker::Worker;
+use super::worker::{StartError, Worker};
 use crate::workload::WorkloadSettings;
 
 /// The wait after the first failed start, and the longest one.
@@ -74,9 +74,10 @@ impl ProcessPool {
         self.shared.settings.size
     }
 
-    /// Why workers can't be started, if so.
+    /// Why there are no workers, if there are none and the latest start failed.
     pub fn trouble(&self) -> Option<String> {
-        self.state().trouble.clone()
+        let state = self.state();
+        state.trouble.clone().filter(|_| state.idle.is_empty() && state.busy.is_empty())
     }
 
     /// The workers as they are now.
@@ -98,7 +99,8 @@ impl ProcessPool {
     pub(super) async fn take(&self) -> Worker {
         let mut backoff = BACKOFF.0;
         loop {
-            let idle = self.state().idle.pop();
+            // One that died while it waited is passed over.
+            let idle = std::iter::from_fn(|| self.state().idle.pop()).find_map(|mut worker| worker.is_alive().then_some(worker));
             let worker = match idle {
                 Some(worker) => Ok(worker),
                 None => Worker::start(&self.shared.settings).await,
@@ -153,28 +155,43 @@ impl ProcessPool {
             missing
         };
         for _ in 0..missing {
-            let pool = self.clone();
-            tokio::spawn(async move {
-                let started = Worker::start(&pool.shared.settings).await;
-                let mut state = pool.state();
-                state.starting -= 1;
-                match started {
-                    Ok(worker) if !state.closed && state.idle.len() + state.busy.len() < pool.shared.settings.size => {
-                        state.trouble = None;
-                        state.idle.push(worker);
-                    }
-                    Ok(worker) => {
-                        drop(state);
-                        drop(worker);
-                    }
-                    // The next job that needs a worker tries again, with a wait between its tries.
-                    Err(error) => {
-                        tracing::error!(%error, "a worker process can't be started");
-                        state.trouble = Some(error.to_string());
-                    }
-                }
-            });
+            tokio::spawn(self.clone().start_ahead());
         }
+    }
+
+    /// Starts a worker ahead of need, tried until it starts or is not needed any more.
+    async fn start_ahead(self) {
+        let mut backoff = BACKOFF.0;
+        loop {
+            let started = Worker::start(&self.shared.settings).await;
+            if self.add(started) {
+                return;
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Adds a worker that was started ahead of need. False if it could not be started and is still needed.
+    fn add(&self, started: Result<Worker, StartError>) -> bool {
+        let mut state = self.state();
+        let wanted = !state.closed && state.idle.len() + state.busy.len() < self.shared.settings.size;
+        match started {
+            Ok(worker) => {
+                state.trouble = None;
+                if wanted {
+                    state.idle.push(worker);
+                }
+            }
+            Err(error) if wanted => {
+                tracing::error!(%error, "a worker process can't be started");
+                state.trouble = Some(error.to_string());
+                return false;
+            }
+            Err(_) => {}
+        }
+        state.starting -= 1;
+        true
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -87,6 +87,11 @@ impl Worker {
         self.pid.as_raw().unsigned_abs()
     }
 
+    /// Whether it still lives. One that waits for work may be killed like any other process.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// How many jobs it was given.
     pub(super) const fn jobs(&self) -> u64 {
         self.jobs

@@ -69,7 +69,8 @@ impl SqliteStore {
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();
         // 16 MiB of cache: what a busy second touches, so that no page is read twice.
-        let mut connection = connect.clone().pragma("wal_autocheckpoint", "4000").pragma("cache_size", "-16384").connect().await?;
+        let mut connection =
+            connect.clone().pragma("wal_autocheckpoint", "4000").pragma("cache_size", "-16384").connect().await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)

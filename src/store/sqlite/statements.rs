@@ -21,8 +21,8 @@ pub(super) struct Claim {
     pub(super) at: Timestamp,
 }
 
-/// What most transactions consist of, as one script: however many rows there are, it is the same text, prepared once, and one trip to
-/// the thread that talks to SQLite. Its arguments are JSON arrays, a row each.
+/// What most transactions consist of. However many rows there are, each step is one statement, prepared once, whose argument is a JSON
+/// array with a row each; and all steps together are one trip to the thread that talks to SQLite.
 #[derive(Default)]
 pub(super) struct Script<'a> {
     /// Running jobs to move to the results.
@@ -43,39 +43,57 @@ pub(super) struct Insertion<'a> {
     pub(super) claim: Option<Claim>,
 }
 
-static STEPS: LazyLock<String> = LazyLock::new(|| {
+/// The steps of a script; each takes one argument. The trigger on `results` takes what ended out of `jobs`.
+static STEPS: LazyLock<[String; 4]> = LazyLock::new(|| {
     let shared = SHARED.split(", ").map(|column| format!("jobs.{column}")).collect::<Vec<_>>().join(", ");
     let cells = |from: usize, to: usize| (from..=to).map(|n| format!("value ->> {n}")).collect::<Vec<_>>().join(", ");
     let (of_end, of_job) = (cells(2, 16), cells(1, 10));
-    // The trigger on `results` takes what ended out of `jobs`.
-    format!(
-        "INSERT INTO results ({SHARED}, {OF_RESULT}) SELECT {shared}, {of_end} FROM jsonb_each(?) \
-           CROSS JOIN jobs ON jobs.id = unhex(value ->> 0, '-') AND jobs.token = value ->> 1 AND jobs.state = 2; \
-         INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, deadline_ms, retry, tags, \
-                           accepted_at, due_at, token, claimed_at, state, attempt) \
-           SELECT unhex(value ->> 0, '-'), {of_job}, value ->> 11, value ->> 11, value ->> 12, value ->> 13, \
-                  iif(value ->> 12 IS NULL, 1, 2), value ->> 12 IS NOT NULL FROM jsonb_each(?); \
-         INSERT INTO tags (key, value, id) \
-           SELECT value ->> 0, value ->> 1, unhex(value ->> 2, '-') FROM jsonb_each(?); \
-         INSERT INTO rollups (type, bound, executor, ending, sketches) \
-           SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4) FROM jsonb_each(?) WHERE true \
-           ON CONFLICT DO UPDATE SET sketches = excluded.sketches;"
-    )
+    [
+        format!(
+            "INSERT INTO results ({SHARED}, {OF_RESULT}) SELECT {shared}, {of_end} FROM jsonb_each(?) \
+             CROSS JOIN jobs ON jobs.id = unhex(value ->> 0, '-') AND jobs.token = value ->> 1 AND jobs.state = 2;"
+        ),
+        format!(
+            "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, deadline_ms, retry, tags, \
+                               accepted_at, due_at, token, claimed_at, state, attempt) \
+             SELECT unhex(value ->> 0, '-'), {of_job}, value ->> 11, value ->> 11, value ->> 12, value ->> 13, \
+                    iif(value ->> 12 IS NULL, 1, 2), value ->> 12 IS NOT NULL FROM jsonb_each(?);"
+        ),
+        "INSERT INTO tags (key, value, id) SELECT value ->> 0, value ->> 1, unhex(value ->> 2, '-') FROM jsonb_each(?);".into(),
+        "INSERT INTO rollups (type, bound, executor, ending, sketches) \
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4) FROM jsonb_each(?) WHERE true \
+         ON CONFLICT DO UPDATE SET sketches = excluded.sketches;"
+            .into(),
+    ]
+});
+
+/// Every script there can be: for each choice of steps its text, inside a transaction and as one of its own.
+static SCRIPTS: LazyLock<[[String; 2]; 16]> = LazyLock::new(|| {
+    std::array::from_fn(|choice| {
+        let steps: Vec<&str> = (0..4).filter(|step| choice & 1 << step != 0).map(|step| &*STEPS[step]).collect();
+        let text = steps.join(" ");
+        // A single statement is a transaction by itself.
+        let alone = if steps.len() == 1 { text.clone() } else { format!("BEGIN IMMEDIATE; {text} COMMIT") };
+        [text, alone]
+    })
 });
 
 impl Script<'_> {
     /// The steps inside a transaction.
     pub(super) async fn run(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        self.execute(connection, &STEPS).await
+        self.execute(connection, |[inside, _]| inside).await
     }
 
     /// The steps as a transaction of their own.
     pub(super) async fn run_and_commit(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        static TRANSACTION: LazyLock<String> = LazyLock::new(|| format!("BEGIN IMMEDIATE; {} COMMIT", *STEPS));
-        self.execute(connection, &TRANSACTION).await
+        self.execute(connection, |[_, alone]| alone).await
     }
 
-    async fn execute(&self, connection: &mut Connection, text: &'static str) -> Result<(), StoreError> {
+    async fn execute(
+        &self,
+        connection: &mut Connection,
+        which: fn(&'static [String; 2]) -> &'static str,
+    ) -> Result<(), StoreError> {
         let tags: Vec<_> = self
             .jobs
             .iter()
@@ -88,15 +106,21 @@ impl Script<'_> {
                 (&*key.workload, key.bound.code(), key.executor.code(), key.ending.code(), hex(&sketches.to_bytes()))
             })
             .collect();
-        sqlx::query(text)
-            .bind(json(&self.ends))
-            .bind(json(&self.jobs))
-            .bind(json(&tags))
-            .bind(json(&rollups))
-            .execute(connection)
-            .await?;
+        let arguments = [rows(&self.ends), rows(&self.jobs), rows(&tags), rows(&rollups)];
+        let choice =
+            arguments.iter().enumerate().filter(|(_, rows)| rows.is_some()).fold(0, |choice, (step, _)| choice | 1 << step);
+        if choice == 0 {
+            return Ok(());
+        }
+        let script = sqlx::query(which(&SCRIPTS[choice]));
+        arguments.into_iter().flatten().fold(script, sqlx::query::Query::bind).execute(connection).await?;
         Ok(())
     }
+}
+
+/// Rows as the argument of a step, if there are any.
+fn rows(rows: &[impl Serialize]) -> Option<String> {
+    (!rows.is_empty()).then(|| json(rows))
 }
 
 impl Serialize for End<'_> {
@@ -315,6 +339,12 @@ pub(super) async fn rollups(connection: &mut Connection) -> Result<BTreeMap<Summ
             Ok((key, sketches))
         })
         .collect()
+}
+
+/// Writes something that changes nothing, to see whether writing works.
+pub(super) async fn touch(connection: &mut Connection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE server SET boot = boot").execute(connection).await?;
+    Ok(())
 }
 
 /// Counts this start of a server.

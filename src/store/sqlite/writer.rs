@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -19,10 +19,12 @@ use crate::store::{Cancellation, Claimed, Depth, Lease, Requeue, Settled, Settle
 
 /// The most commands of one transaction.
 const MOST_COMMANDS: usize = 1_024;
+/// The most bytes of new workloads in one transaction, unless a single batch is larger.
+const MOST_BYTES: usize = 32 << 20;
 /// The most jobs of one claim.
 const MOST_CLAIMED: usize = 512;
-/// How long results that nobody waits for may wait for company.
-const COMPANY: Duration = Duration::from_millis(2);
+/// How long settlements that nobody waits for wait for company, and how many of them do.
+const COMPANY: (Duration, usize) = (Duration::from_millis(2), 512);
 /// How long to wait before a claim is tried again that failed.
 const CLAIM_RETRY: Duration = Duration::from_millis(200);
 /// The longest sleep until a job is due, so that a clock that was set is noticed.
@@ -95,6 +97,31 @@ struct Held {
     bound: Bound,
     kind: Arc<str>,
     stopping: bool,
+}
+
+/// Settlements that nobody waits for. Jobs come first: who submits one waits for the commit, and many results are written more cheaply
+/// together.
+#[derive(Default)]
+struct Patient {
+    settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
+    /// When the first of them has waited long enough.
+    due: Option<Instant>,
+}
+
+impl Patient {
+    fn push(&mut self, settle: (Lease, Arc<Settlement>, Reply<Settled>)) {
+        self.due.get_or_insert_with(|| Instant::now() + COMPANY.0);
+        self.settles.push(settle);
+    }
+
+    fn is_due(&self) -> bool {
+        self.settles.len() >= COMPANY.1 || self.due.is_some_and(|due| due <= Instant::now())
+    }
+
+    fn take(&mut self) -> Vec<(Lease, Arc<Settlement>, Reply<Settled>)> {
+        self.due = None;
+        std::mem::take(&mut self.settles)
+    }
 }
 
 /// A claim that waits for jobs.
@@ -189,29 +216,38 @@ impl Writer {
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut arrived = Vec::with_capacity(MOST_COMMANDS);
+        let mut patient = Patient::default();
         let mut closing = None;
         while closing.is_none() {
+            let sleep = patient.due.map_or_else(|| self.sleep(), |due| due.saturating_duration_since(Instant::now()));
             let open = tokio::select! {
+                biased;
+                // What did not fit the batch before comes first.
+                () = std::future::ready(()), if !arrived.is_empty() => true,
                 count = commands.recv_many(&mut arrived, MOST_COMMANDS) => count > 0,
-                () = tokio::time::sleep(self.sleep()) => true,
+                () = tokio::time::sleep(sleep) => true,
             };
-            if !open {
-                break;
-            }
-            self.gather(&mut commands, &mut arrived).await;
             let mut batch = Batch::default();
-            for command in arrived.drain(..) {
+            let fitting = fitting(&arrived);
+            for command in arrived.drain(..fitting) {
                 match command {
                     Command::Accept(jobs, reply) => batch.accepts.push((jobs, reply)),
                     Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
-                    Command::Settle(lease, settlement, _, reply) => batch.settles.push((lease, settlement, reply)),
+                    Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
+                    Command::Settle(lease, settlement, false, reply) => patient.push((lease, settlement, reply)),
                     Command::Cancel(id, reply) => batch.cancels.push((id, reply)),
                     Command::Requeue(id, reply) => batch.requeues.push((id, reply)),
                     Command::Check(reply) => batch.checks.push(reply),
                     Command::Close(reply) => closing = Some(reply),
                 }
             }
+            if !open || closing.is_some() || patient.is_due() {
+                batch.settles.append(&mut patient.take());
+            }
             self.write(batch).await;
+            if !open {
+                break;
+            }
         }
         commands.close();
         while let Ok(command) = commands.try_recv() {
@@ -219,6 +255,11 @@ impl Writer {
             drop(command);
         }
         self.claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        if closing.is_some() {
+            // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
+            let left: Vec<Lease> = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token }).collect();
+            self.release(left).await;
+        }
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
             tracing::warn!(%error, "the last checkpoint failed; the next start makes up for it");
         }
@@ -235,28 +276,10 @@ impl Writer {
         if self.claims_blocked {
             return CLAIM_RETRY;
         }
+        if self.has_work() {
+            return Duration::ZERO;
+        }
         self.next_due.map_or(LONGEST_SLEEP, |due| due.since(Timestamp::now()).min(LONGEST_SLEEP))
-    }
-
-    /// Results that nobody waits for wait a moment for company before a transaction begins.
-    async fn gather(&self, commands: &mut mpsc::Receiver<Command>, arrived: &mut Vec<Command>) {
-        let patient = |command: &Command| match command {
-            Command::Settle(_, _, awaited, _) => !awaited,
-            Command::Claim(queue, ..) => self.depths.of(*queue).queued == 0,
-            _ => false,
-        };
-        if arrived.is_empty() || self.has_work() {
-            return;
-        }
-        let deadline = tokio::time::Instant::now() + COMPANY;
-        let mut seen = 0;
-        while arrived[seen..].iter().all(patient) && arrived.len() < MOST_COMMANDS {
-            seen = arrived.len();
-            match tokio::time::timeout_at(deadline, commands.recv_many(arrived, MOST_COMMANDS - seen)).await {
-                Ok(count) if count > 0 => {}
-                _ => return,
-            }
-        }
     }
 
     /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
@@ -316,7 +339,8 @@ impl Writer {
         self.accept(batch, now, &mut script, &mut done);
         let due = done.next_due.is_some_and(|due| due <= now);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
-        if odd.is_empty() && batch.cancels.is_empty() && batch.requeues.is_empty() && !due && !queued {
+        let edits = batch.cancels.len() + batch.requeues.len() + batch.checks.len();
+        if odd.is_empty() && edits == 0 && !due && !queued {
             script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
             script.run_and_commit(&mut self.connection).await?;
             return Ok(done);
@@ -325,6 +349,9 @@ impl Writer {
         script.run(&mut self.connection).await?;
         for odd in odd {
             self.settle_odd(odd, now, &mut done).await?;
+        }
+        if !batch.checks.is_empty() {
+            statements::touch(&mut self.connection).await?;
         }
         for (id, _) in &batch.cancels {
             let cancellation = self.cancel(*id, now, &mut done).await?;
@@ -413,7 +440,10 @@ impl Writer {
         if state == RUNNING {
             statements::mark_stopping(&mut self.connection, id).await?;
             done.stopping.push(id);
-            return Ok(Cancellation::Stopping);
+            return Ok(self
+                .held
+                .get(&id)
+                .map_or(Cancellation::Unknown, |held| Cancellation::Stopping(Lease { id, token: held.token })));
         }
         let key = statements::end(&mut self.connection, id, Ending::Cancelled, &statements::cancelled(), now).await?;
         let depth = done.depths.at(queue);
@@ -544,10 +574,14 @@ impl Writer {
         let unwanted = self.hand_out(done.claimed);
         if !unwanted.is_empty() {
             // Whoever claimed them went away in the meantime.
-            let release = |claimed: Claimed| (claimed.lease, Arc::new(Settlement::Release), oneshot::channel().0);
-            let batch = Batch { settles: unwanted.into_iter().map(release).collect(), ..Batch::default() };
-            Box::pin(self.write(batch)).await;
+            Box::pin(self.release(unwanted.into_iter().map(|claimed| claimed.lease).collect())).await;
         }
+    }
+
+    /// Makes claimed jobs wait again as if they had not been claimed.
+    async fn release(&mut self, leases: Vec<Lease>) {
+        let release = |lease| (lease, Arc::new(Settlement::Release), oneshot::channel().0);
+        self.write(Batch { settles: leases.into_iter().map(release).collect(), ..Batch::default() }).await;
     }
 
     /// Answers the claims that wait; what nobody takes is returned.
@@ -595,7 +629,13 @@ impl Batch {
 
     /// Tells everyone that it failed.
     fn fail(self, error: &StoreError) {
-        let told = || StoreError::Unavailable(error.to_string());
+        let told = || {
+            if is_of_the_machine(error) {
+                StoreError::Unavailable(error.to_string())
+            } else {
+                StoreError::Refused(error.to_string())
+            }
+        };
         // Nobody may be waiting for an answer any more.
         self.accepts.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
@@ -603,6 +643,18 @@ impl Batch {
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
     }
+}
+
+/// How many of these commands one transaction takes: at least one, but no more than [`MOST_BYTES`] of new jobs.
+fn fitting(commands: &[Command]) -> usize {
+    let mut bytes = 0;
+    let fits = |command: &&Command| {
+        if let Command::Accept(jobs, _) = command {
+            bytes += jobs.iter().map(|job| job.submission.workload.json.get().len()).sum::<usize>();
+        }
+        bytes <= MOST_BYTES
+    };
+    commands.iter().take_while(fits).count().max(usize::from(!commands.is_empty()))
 }
 
 /// A new job as its claim hands it over.
