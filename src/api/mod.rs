@@ -1,6 +1,6 @@
 //! The HTTP API: a file a resource, what clients see of it beside the handlers that show it.
 //!
-//! A handler reads the request, calls the dispatcher and shows what comes back. Whatever goes wrong becomes a [`problem::Problem`].
+//! A handler reads the request, calls the dispatcher and shows what comes back. Whatever goes wrong becomes a `Problem`.
 
 mod batch;
 mod body;

@@ -131,17 +131,20 @@ impl Dispatcher {
             // It ends early only if the runtime does, or if a workload's validation panics.
             prepared.map_err(|error| StoreError::Refused(error.to_string()))??
         };
-        self.shared.store.accept(jobs.clone()).await?;
-        Ok(jobs.into_iter().map(NewJob::into_job).collect())
+        let accepted = self.shared.store.accept(jobs).await?;
+        Ok(accepted.into_iter().map(NewJob::into_job).collect())
     }
 
     /// [`Dispatcher::submit`] of one job, then [`Dispatcher::wait`] for it, without a gap in between in which its end could be missed.
     pub async fn submit_and_wait(&self, submission: Submission, limit: Duration) -> Result<Job, SubmitError> {
         let jobs = self.prepare(vec![submission])?;
-        let Some(job) = jobs.first().cloned() else { return Err(SubmitError::Store(StoreError::Closed)) };
-        let waiter = self.shared.waiters.watch(job.id);
-        self.shared.store.accept(jobs).await?;
-        waiter.ended(limit).await;
+        let waiters: Vec<_> = jobs.iter().map(|job| self.shared.waiters.watch(job.id)).collect();
+        let accepted = self.shared.store.accept(jobs).await?;
+        for waiter in waiters {
+            waiter.ended(limit).await;
+        }
+        // One submission makes one job, and a store gives back what it was given.
+        let Some(job) = accepted.into_iter().next() else { return Err(StoreError::Closed.into()) };
         let seen = self.shared.store.job(job.id).await?;
         Ok(seen.unwrap_or_else(|| job.into_job()))
     }

@@ -67,7 +67,6 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Se
 
 /// Runs one attempt and records what became of it.
 async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: Stop, slot: Slot) {
-    let id = claimed.lease.id;
     let attempt = Attempt {
         // Only the executor needs it from here on.
         workload: std::mem::take(&mut claimed.workload),
@@ -77,13 +76,22 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: 
         stop,
         slot,
     };
-    let measured: Measured = match stack.ready().await {
-        Ok(ready) => match ready.call(attempt).await {
-            Ok(measured) => measured,
-            Err(never) => match never {},
-        },
+    let running = match stack.ready().await {
+        Ok(ready) => ready.call(attempt),
         Err(never) => match never {},
     };
+    // A waiting attempt is kept small: there may be thousands of them.
+    drop(stack);
+    let measured = match running.await {
+        Ok(measured) => measured,
+        Err(never) => match never {},
+    };
+    Box::pin(settle(shared, claimed, measured)).await;
+}
+
+/// Records what became of an attempt, and tells those who wait for it.
+async fn settle(shared: Arc<Shared>, claimed: Claimed, measured: Measured) {
+    let id = claimed.lease.id;
     let settlement = settlement(&claimed, measured, shared.max_losses, Timestamp::now());
     let finished = matches!(settlement, Settlement::Finish(_));
     match record(&shared, claimed.lease, settlement).await {

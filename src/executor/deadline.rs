@@ -58,9 +58,11 @@ where
         let (stop, deadline, grace) = (attempt.stop.clone(), attempt.deadline, self.grace);
         let mut running = self.inner.call(attempt);
         Box::pin(async move {
+            // Timers are large and few attempts need one, so they are kept apart.
+            let expired = deadline.map(|deadline| Box::pin(tokio::time::sleep(deadline)));
             let expired = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep(deadline).await,
+                match expired {
+                    Some(expired) => expired.await,
                     None => std::future::pending().await,
                 }
             };
@@ -71,7 +73,7 @@ where
                 () = expired => stop.stop(StopReason::Deadline),
             }
             let left_behind = || Ok(Ran::failed(Failure::new(FailureKind::Error, "it did not stop when it was told to")));
-            tokio::time::timeout(grace, running).await.unwrap_or_else(|_| left_behind())
+            Box::pin(tokio::time::timeout(grace, running)).await.unwrap_or_else(|_| left_behind())
         })
     }
 }

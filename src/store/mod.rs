@@ -195,8 +195,8 @@ pub enum StoreError {
 /// Where jobs are kept.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Makes jobs durable: all of them, or none. Returns after the commit.
-    async fn accept(&self, jobs: Vec<NewJob>) -> Result<(), StoreError>;
+    /// Makes jobs durable: all of them, or none. Gives them back after the commit.
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 
     /// Claims up to `most` jobs that wait in `queue`, the highest priority first, then the oldest. Waits until there is one.
     ///

@@ -124,7 +124,7 @@ fn migration(path: &Path, error: MigrateError) -> StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn accept(&self, jobs: Vec<NewJob>) -> Result<(), StoreError> {
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError> {
         self.ask(|reply| Command::Accept(jobs, reply)).await
     }
 

@@ -34,7 +34,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
-    Accept(Vec<NewJob>, Reply<()>),
+    Accept(Vec<NewJob>, Reply<Vec<NewJob>>),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
     Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
     Cancel(JobId, Reply<Cancellation>),
@@ -133,7 +133,7 @@ struct Waiting {
 /// The commands of one transaction, by kind.
 #[derive(Default)]
 struct Batch {
-    accepts: Vec<(Vec<NewJob>, Reply<()>)>,
+    accepts: Vec<(Vec<NewJob>, Reply<Vec<NewJob>>)>,
     settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     cancels: Vec<(JobId, Reply<Cancellation>)>,
     requeues: Vec<(JobId, Reply<Requeue>)>,
@@ -556,8 +556,8 @@ impl Writer {
             }
         }
         // Nobody may be waiting for an answer any more; that changes nothing about what was done.
-        for (_, reply) in batch.accepts {
-            let _ = reply.send(Ok(()));
+        for (jobs, reply) in batch.accepts {
+            let _ = reply.send(Ok(jobs));
         }
         for ((_, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
             let _ = reply.send(Ok(settled));
