@@ -63,6 +63,8 @@ struct Submission {
     priority: i16,
     deadline_ms: Option<u64>,
     #[serde(default)]
+    isolated: bool,
+    #[serde(default)]
     retry: Retry,
     #[serde(default)]
     tags: Tags,

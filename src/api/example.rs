@@ -139,6 +139,7 @@ pub(super) fn executors() -> Value {
 fn accepted() -> Job {
     let workload = Spec { kind: "primes".into(), json: raw(&json!({ "type": "primes", "below": 1_000_000 })) };
     let submission = Submission {
+        isolated: false,
         bound: Bound::Cpu,
         workload,
         executor: Choice::Auto,

@@ -46,6 +46,10 @@ pub(super) struct Fields<'a> {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 86_400_000)]
     deadline_ms: Option<u64>,
+    /// Whether it must run where its crash hurts nobody else: in a worker process. Refused together with an executor that can't isolate.
+    #[serde(default)]
+    #[schema(default = false)]
+    isolated: bool,
     /// When a failed attempt is followed by another.
     #[serde(default, borrow)]
     #[schema(value_type = Option<Retry>)]
@@ -80,7 +84,7 @@ struct Head<'a> {
 
 /// Reads one submission. Its workload's parameters are not looked at, apart from `type`.
 pub(super) fn parse(text: &[u8]) -> Result<Submission, Problem> {
-    let Fields { bound, workload, executor, priority, deadline_ms, retry, tags } = object(text, "")?;
+    let Fields { bound, workload, executor, priority, deadline_ms, isolated, retry, tags } = object(text, "")?;
     let head: Head<'_> = object(workload.get().as_bytes(), "/workload")?;
     let retry = retry.map_or_else(|| Ok(Retry::default()), |retry| object(retry.get().as_bytes(), "/retry"))?;
     if !PRIORITIES.contains(&priority) {
@@ -97,6 +101,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Submission, Problem> {
         executor,
         priority,
         deadline: deadline_ms.map(Duration::from_millis),
+        isolated,
         retry,
         tags,
     })

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::router::{Facts, route};
+use self::router::{CannotIsolate, Facts, route};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
@@ -255,7 +255,10 @@ impl Dispatcher {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
             registry.prepare(&submission.workload).map_err(invalid)?;
             let form = registry.get(&submission.workload.kind).map_or(crate::job::Form::Blocking, |workload| workload.form);
-            let route = route(Facts { bound: submission.bound, choice: submission.executor, form });
+            let facts = Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, form };
+            let unable =
+                |unable: CannotIsolate| SubmitError::Invalid { index, invalid: Invalid::new("/isolated", unable.to_string()) };
+            let route = route(facts).map_err(unable)?;
             Ok(NewJob { id: JobId::new(), submission, route, accepted_at })
         };
         submissions.into_iter().enumerate().map(prepare).collect()

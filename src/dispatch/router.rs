@@ -10,9 +10,16 @@ pub struct Facts {
     pub bound: Bound,
     /// The executor that the client insists on, if any.
     pub choice: Choice,
+    /// Whether the client wants the job to be isolated.
+    pub isolated: bool,
     /// How the workload is written.
     pub form: Form,
 }
+
+/// The client insists on an executor that can't do what it asks for as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} can't isolate a job; `GET /executors` says what each executor can do")]
+pub struct CannotIsolate(pub Executor);
 
 /// An executor that was looked at, and what spoke for or against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +36,16 @@ pub struct Considered {
 ///
 /// The rules are those of the guide: waits belong on an event loop if they are written for one and on threads otherwise;
 /// computing belongs on threads where no global lock keeps them from running at once.
-pub const fn route(facts: Facts) -> Route {
+pub const fn route(facts: Facts) -> Result<Route, CannotIsolate> {
     let (executor, rule) = match (facts.choice.insisted(), facts.bound, facts.form) {
+        (Some(executor), ..) if facts.isolated && !capabilities(executor).isolation => return Err(CannotIsolate(executor)),
         (Some(executor), ..) => (executor, Rule::Insisted),
+        (None, ..) if facts.isolated => (Executor::Processes, Rule::Isolated),
         (None, Bound::Io, Form::Async) => (Executor::Async, Rule::IoAsync),
         (None, Bound::Io, Form::Blocking) => (Executor::Threads, Rule::IoBlocking),
         (None, Bound::Cpu, _) => (Executor::Threads, Rule::CpuThreads),
     };
-    Route { executor, queue: executor.queue(facts.bound), rule }
+    Ok(Route { executor, queue: executor.queue(facts.bound), rule })
 }
 
 /// Every executor, with what speaks for or against running such a job on it.
@@ -81,7 +90,20 @@ mod tests {
         #[case] executor: Executor,
         #[case] rule: Rule,
     ) {
-        let route = route(Facts { bound, choice, form });
+        let route = route(Facts { bound, choice, isolated: false, form }).unwrap();
         assert_eq!((route.executor, route.rule, route.queue), (executor, rule, executor.queue(bound)));
+    }
+
+    #[rstest]
+    #[case(Choice::Auto, Ok((Executor::Processes, Rule::Isolated)))]
+    #[case(Choice::Processes, Ok((Executor::Processes, Rule::Insisted)))]
+    #[case(Choice::Threads, Err(CannotIsolate(Executor::Threads)))]
+    #[case(Choice::Async, Err(CannotIsolate(Executor::Async)))]
+    fn isolation_is_given_by_processes_or_refused(
+        #[case] choice: Choice,
+        #[case] expected: Result<(Executor, Rule), CannotIsolate>,
+    ) {
+        let facts = Facts { bound: Bound::Io, choice, isolated: true, form: Form::Async };
+        assert_eq!(route(facts).map(|route| (route.executor, route.rule)), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! What each executor can and can't do, as data: published at `GET /executors`.
+//! What each executor can and can't do, as data: published at `GET /executors`, checked at submission.
 
 use serde::Serialize;
 

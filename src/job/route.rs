@@ -92,6 +92,8 @@ pub struct Route {
 pub enum Rule {
     /// The client named the executor.
     Insisted,
+    /// The client wants it to be isolated.
+    Isolated,
     /// Tagged `io`, and the workload is written as a future.
     IoAsync,
     /// Tagged `io`, but the workload blocks while it waits.
@@ -102,12 +104,13 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads];
+    pub const ALL: [Self; 5] = [Self::Insisted, Self::Isolated, Self::IoAsync, Self::IoBlocking, Self::CpuThreads];
 
     /// The name that is stored.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Insisted => "insisted",
+            Self::Isolated => "isolated",
             Self::IoAsync => "io_async",
             Self::IoBlocking => "io_blocking",
             Self::CpuThreads => "cpu_threads",
@@ -118,6 +121,7 @@ impl Rule {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Insisted => "the client asked for this executor",
+            Self::Isolated => "the client asked for isolation, which only a worker process gives",
             Self::IoAsync => "tagged io and written as a future: one event loop holds many waits at the price of one thread",
             Self::IoBlocking => {
                 "tagged io, but it blocks its thread while it waits: threads wait side by side, an event loop would be held"

@@ -18,6 +18,8 @@ pub struct Submission {
     pub workload: Spec,
     /// The executor that the client insists on, if any.
     pub executor: Choice,
+    /// Whether it must run where its crash hurts nobody else. Kept as the rule of its route.
+    pub isolated: bool,
     /// Higher runs first within a queue.
     pub priority: i16,
     /// The longest that one attempt may run.

@@ -73,6 +73,7 @@ async fn the_field_at_fault_is_pointed_at() {
         (with(sleep(0), json!({ "colour": "red" })), "/colour"),
         (with(sleep(0), json!({ "priority": 101 })), "/priority"),
         (with(sleep(0), json!({ "executor": "fibres" })), "/executor"),
+        (with(sleep(0), json!({ "executor": "threads", "isolated": true })), "/isolated"),
         (with(sleep(0), json!({ "retry": { "attempts": 101 } })), "/retry/attempts"),
         (json!({ "bound": "cpu", "workload": { "type": "dream" } }), "/workload/type"),
         (json!({ "bound": "cpu", "workload": { "type": "primes" } }), "/workload/below"),

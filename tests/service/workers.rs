@@ -72,3 +72,12 @@ async fn workers_go_with_their_server() {
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("the workers to end");
 }
+
+#[tokio::test]
+async fn an_isolated_job_goes_to_a_worker_process_by_that_rule() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let job = json!({"bound": "io", "workload": {"type": "sleep", "ms": 1}, "isolated": true});
+    let job = server.until_state(&server.submit(&job).await, "succeeded").await;
+    assert_eq!((&job["route"]["executor"], &job["route"]["rule"]), (&json!("processes"), &json!("isolated")));
+}

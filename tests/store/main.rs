@@ -47,6 +47,7 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
     NewJob {
         id: JobId::new(),
         submission: Submission {
+            isolated: false,
             bound,
             workload: Spec { kind: "sleep".into(), json: to_raw_value(&json!({"type": "sleep", "ms": 5})).unwrap() },
             executor: Choice::Auto,
@@ -55,7 +56,7 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
             retry: Retry::default(),
             tags: Tags::new(),
         },
-        route: route(Facts { bound, choice: Choice::Auto, form }),
+        route: route(Facts { bound, choice: Choice::Auto, isolated: false, form }).unwrap(),
         accepted_at: Timestamp::now(),
     }
 }

@@ -43,7 +43,7 @@ impl Code for Queue {
 
 impl Code for Rule {
     const NAME: &'static str = "rule";
-    const CODES: &'static [Self] = &[Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads];
+    const CODES: &'static [Self] = &[Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::Isolated];
 }
 
 impl Code for Ending {

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::codes::Code;
 use crate::clock::Timestamp;
-use crate::job::{Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Spec, State, Submission, Tags, Timing};
+use crate::job::{Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing};
 use crate::store::{Claimed, Lease, StoreError};
 
 /// The columns that unfinished jobs and results share, in the order in which [`Cells`] reads them.
@@ -84,7 +84,9 @@ impl<'r> Cells<'r> {
         let id = self.id()?;
         let queue: Queue = self.code()?;
         let route = Route { executor: queue.executor(), queue, rule: self.code()? };
+        let isolated = route.rule == Rule::Isolated;
         let submission = Submission {
+            isolated,
             bound: self.code()?,
             executor: self.code()?,
             workload: Spec { kind: self.take()?, json: self.raw()? },
