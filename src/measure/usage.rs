@@ -3,6 +3,7 @@
 use std::ops::{AddAssign, Sub};
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// CPU time in microseconds, and context switches. Of user and system time the sum is exact; the kernel estimates their shares.
@@ -21,6 +22,9 @@ pub struct Usage {
 impl Usage {
     /// All that the calling thread has used since it started.
     pub fn of_thread() -> Self {
+        // For the calling thread, the kernel tells getrusage what it knew at its latest tick, milliseconds ago. Reading the thread's
+        // clock brings that up to date. (For RUSAGE_SELF it does so by itself.)
+        let _ = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
         Self::of(UsageWho::RUSAGE_THREAD)
     }
 
@@ -63,5 +67,27 @@ impl AddAssign for Usage {
         self.cpu_system_us += other.cpu_system_us;
         self.ctx_voluntary += other.ctx_voluntary;
         self.ctx_involuntary += other.ctx_involuntary;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn what_was_used_since_the_latest_tick_counts() {
+        let clock = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+        for _ in 0..200 {
+            let (from, before, started) = (clock(), Usage::of_thread(), Instant::now());
+            while started.elapsed() < Duration::from_micros(300) {
+                std::hint::black_box((0..1_000_u64).sum::<u64>());
+            }
+            // The clock is read after the usage, so that it can't be what brings it up to date.
+            let usage = Usage::of_thread() - before;
+            let used = clock() - from;
+            let counted = Duration::from_micros(usage.cpu_user_us + usage.cpu_system_us);
+            assert!(used.abs_diff(counted) < Duration::from_micros(100), "{counted:?} of {used:?}");
+        }
     }
 }
