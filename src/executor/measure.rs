@@ -76,7 +76,7 @@ fn stopped_by(reason: StopReason, deadline: Option<Duration>) -> Failure {
             FailureKind::Timeout,
             format!("it ran longer than its deadline of {} ms", deadline.unwrap_or_default().as_millis()),
         ),
-        StopReason::Cancelled => Failure::new(FailureKind::Cancelled, "cancelled at a client's wish"),
+        StopReason::Cancelled => Failure::cancelled(),
         StopReason::Shutdown => Failure::new(FailureKind::Lost, "the server is shutting down"),
     }
 }

@@ -44,6 +44,11 @@ impl Failure {
         Self { kind, message: message.into() }
     }
 
+    /// A client cancelled the job.
+    pub fn cancelled() -> Self {
+        Self::new(FailureKind::Cancelled, "cancelled at a client's wish")
+    }
+
     /// The workload ran and failed.
     pub fn error(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Error, message)

@@ -16,9 +16,11 @@ pub fn advice(bound: Bound, executor: Executor, timing: &Timing) -> Option<Strin
         return None;
     }
     let held = timing.longest_poll_us.filter(|&us| executor == Executor::Async && us >= LONG_POLL_US).map(span);
+    // Work that wanted a core and was not given one looks as if it had waited.
+    let kept_waiting = timing.ctx_involuntary > timing.ctx_voluntary;
     let better_tag = match (bound, timing.observed()) {
         (Bound::Io, Some(Observed::Cpu)) => Some(Bound::Cpu),
-        (Bound::Cpu, Some(Observed::Io)) => Some(Bound::Io),
+        (Bound::Cpu, Some(Observed::Io)) if !kept_waiting => Some(Bound::Io),
         _ => None,
     };
     match (better_tag, held) {
@@ -76,6 +78,14 @@ mod tests {
             advice(Bound::Io, Executor::Async, &timing(412_000, 412_000, Some(411_000))).unwrap(),
             "tagged io, but used 100 % of a core for 412 ms and held the event loop for 411 ms: tag it cpu, or let Trine route it"
         );
+    }
+
+    #[test]
+    fn work_that_a_busy_machine_kept_waiting_is_not_called_io() {
+        let crowded_out = Timing { ctx_voluntary: Some(1), ctx_involuntary: Some(40), ..timing(500_000, 100_000, None) };
+        assert_eq!(advice(Bound::Cpu, Executor::Threads, &crowded_out), None);
+        let waited = Timing { ctx_voluntary: Some(40), ctx_involuntary: Some(1), ..crowded_out };
+        assert!(advice(Bound::Cpu, Executor::Threads, &waited).is_some());
     }
 
     #[rstest]

@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn what_was_used_since_the_latest_tick_counts() {
         let clock = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
-        for _ in 0..200 {
+        let agrees = || {
             let (from, before, started) = (clock(), Usage::of_thread(), Instant::now());
             while started.elapsed() < Duration::from_micros(300) {
                 std::hint::black_box((0..1_000_u64).sum::<u64>());
@@ -87,7 +87,10 @@ mod tests {
             let usage = Usage::of_thread() - before;
             let used = clock().saturating_sub(from);
             let counted = Duration::from_micros(usage.cpu_user_us + usage.cpu_system_us);
-            assert!(used.abs_diff(counted) < Duration::from_micros(100), "{counted:?} of {used:?}");
-        }
+            used.abs_diff(counted) < Duration::from_micros(100)
+        };
+        // A busy machine may come in between the two readings now and then. Without an up-to-date clock hardly any would agree.
+        let agreeing = (0..200).filter(|_| agrees()).count();
+        assert!(agreeing > 100, "{agreeing} of 200");
     }
 }

@@ -17,7 +17,7 @@ mod testing;
 mod workspace;
 
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
-pub use registry::{Description, Prepared, Registry, UnknownWorkload};
+pub use registry::{Description, Prepared, Registry};
 
 use std::future::Future;
 use std::pin::Pin;

@@ -44,11 +44,6 @@ impl Prepared {
     }
 }
 
-/// No workload has this name.
-#[derive(Debug, thiserror::Error)]
-#[error("no workload is called {0:?}")]
-pub struct UnknownWorkload(pub String);
-
 struct Entry {
     description: Description,
     prepare: fn(Value, &Environment) -> Result<Prepared, Invalid>,
@@ -105,7 +100,7 @@ impl Registry {
     pub fn prepare(&self, spec: &Spec) -> Result<Prepared, Invalid> {
         let entry = self.entries.get(spec.kind.as_str()).ok_or_else(|| {
             let known = self.entries.keys().copied().collect::<Vec<_>>().join(", ");
-            Invalid::new("/type", format!("{}; there are: {known}", UnknownWorkload(spec.kind.clone())))
+            Invalid::new("/type", format!("no workload is called {:?}; there are: {known}", spec.kind))
         })?;
         let mut value: Value = serde_json::from_str(spec.json.get()).map_err(|error| Invalid::new("", error.to_string()))?;
         if let Some(fields) = value.as_object_mut() {

@@ -44,7 +44,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             for executor in Executor::ALL {
                 let measured = bench.run(executor, json!({"type": "unheard-of"})).await;
                 assert!(failure(&measured).message.contains("unheard-of"), "{executor}");
-                assert!(measured.timing.is_none_or(|timing| timing.wall_us < 60_000_000));
             }
         }),
     ]

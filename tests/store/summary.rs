@@ -1,6 +1,6 @@
 //! Counts and quantiles.
 
-use trine::job::{Bound, Ending, Executor, Finished, Outcome, Queue};
+use trine::job::{Bound, Ending, Executor, Finished, Queue};
 use trine::store::{Settlement, SummaryKey};
 
 use crate::{Place, accept, failed, io_job, settle, succeeded};
@@ -39,5 +39,4 @@ async fn quantiles_are_those_of_the_results(place: impl Place) {
     let summary = store.summary().await.unwrap();
     let wall = summary[&key(Ending::Succeeded)].wall().unwrap();
     assert_eq!((wall.p50, wall.p90, wall.p99), (50, 90, 99));
-    assert!(matches!(succeeded(), Settlement::Finish(Finished { outcome: Outcome::Output(_), .. })));
 }

@@ -232,11 +232,6 @@ pub(super) async fn end(
     })
 }
 
-/// The failure that a job is left with when a client cancelled it.
-pub(super) fn cancelled() -> Failure {
-    Failure::new(FailureKind::Cancelled, "cancelled at a client's wish")
-}
-
 /// The queue and the state of an unfinished job.
 pub(super) async fn place(connection: &mut Connection, id: JobId) -> Result<Option<(Queue, i64)>, StoreError> {
     let row =
@@ -378,7 +373,7 @@ fn json(value: &(impl Serialize + ?Sized)) -> String {
 /// Whether a job that was running when its runner died is finished by that, and how.
 pub(super) fn fate(job: &Job, max_losses: u32) -> Option<(Ending, Failure)> {
     if matches!(job.state, State::Running { stopping: true, .. }) {
-        return Some((Ending::Cancelled, cancelled()));
+        return Some((Ending::Cancelled, Failure::cancelled()));
     }
     let losses = job.losses + 1;
     (!job.submission.retry.survives_loss(losses, max_losses)).then(|| {

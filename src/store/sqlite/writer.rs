@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::rows::{QUEUED, RUNNING};
 use super::statements::{self, Claim, End, Insertion, Script};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, JobId, NewJob, Queue, State};
+use crate::job::{Bound, Ending, Failure, JobId, NewJob, Queue, State};
 use crate::store::{Cancellation, Claimed, Depth, Lease, Requeue, Settled, Settlement, Sketches, StoreError, SummaryKey};
 
 /// The most commands of one transaction.
@@ -410,7 +410,7 @@ impl Writer {
         let Odd { lease, settlement, queue, stopping } = odd;
         match settlement {
             _ if stopping => {
-                let failure = statements::cancelled();
+                let failure = Failure::cancelled();
                 let key = statements::end(&mut self.connection, lease.id, Ending::Cancelled, &failure, now).await?;
                 self.sketches(key, done).add(None);
             }
@@ -445,7 +445,7 @@ impl Writer {
                 .get(&id)
                 .map_or(Cancellation::Unknown, |held| Cancellation::Stopping(Lease { id, token: held.token })));
         }
-        let key = statements::end(&mut self.connection, id, Ending::Cancelled, &statements::cancelled(), now).await?;
+        let key = statements::end(&mut self.connection, id, Ending::Cancelled, &Failure::cancelled(), now).await?;
         let depth = done.depths.at(queue);
         let waiting = if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled };
         *waiting = waiting.saturating_sub(1);
