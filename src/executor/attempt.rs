@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::clock::{Monotonic, Stopwatch};
 use crate::job::{Failure, FailureKind, Outcome, Spec};
 use crate::measure::Usage;
-use crate::workload::Stop;
+use crate::workload::{Reporter, Stop};
 
 /// One try at running a job.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Attempt {
     pub claimed: Monotonic,
     /// Tells it to end early.
     pub stop: Stop,
+    /// Takes what it says while it runs.
+    pub reporter: Reporter,
     /// The slot that it takes up. It travels to where the work is done, and is free again when the work is really over - not when
     /// somebody has stopped waiting for it.
     pub slot: Slot,

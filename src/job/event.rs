@@ -158,6 +158,11 @@ impl Note {
         Self::Log(stream, line)
     }
 
+    /// A line in the place of so many that were dropped.
+    pub fn missing(count: u64) -> Self {
+        Self::log(LogStream::Stderr, format!("{count} lines are missing here: they came faster than they could be written"))
+    }
+
     /// How much of it is kept, in bytes.
     pub fn bytes(&self) -> usize {
         match self {

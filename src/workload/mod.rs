@@ -11,6 +11,7 @@ mod image;
 mod outbound;
 mod primes;
 mod registry;
+mod report;
 mod sleep;
 #[cfg(test)]
 mod testing;
@@ -18,6 +19,7 @@ mod workspace;
 
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
 pub use registry::{Description, Prepared, Registry};
+pub use report::{Pace, Reporter, Sink};
 
 use std::future::Future;
 use std::pin::Pin;

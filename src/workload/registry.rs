@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::{Context, Environment, Invalid, Stop, Work, Workload};
+use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload};
 use crate::job::{Bound, Failure, Form, Spec};
 
 /// The workloads that this server can run, with the environment that they share.
@@ -115,9 +115,9 @@ impl Registry {
     ///
     /// # Errors
     /// It is not valid any more: this server knows other workloads, or has other limits, than the one that accepted it.
-    pub fn work(&self, spec: &Spec, stop: Stop) -> Result<Work, Failure> {
+    pub fn work(&self, spec: &Spec, stop: Stop, reporter: Reporter) -> Result<Work, Failure> {
         let prepared = self.prepare(spec).map_err(|invalid| Failure::error(format!("this server can't run it: {invalid}")))?;
-        Ok(prepared.into_work(Context { environment: Arc::clone(&self.environment), stop }))
+        Ok(prepared.into_work(Context { environment: Arc::clone(&self.environment), stop, reporter }))
     }
 }
 

@@ -17,7 +17,7 @@ use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
 use trine::executor::{Attempt, ExecutorSettings, Executors, Measured, Slot};
 use trine::job::{Bound, Executor, Outcome, Queue, Spec};
-use trine::workload::{Stop, WorkloadSettings};
+use trine::workload::{Reporter, Stop, WorkloadSettings};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
@@ -81,6 +81,7 @@ impl Bench {
             queued_for: Duration::from_micros(17),
             claimed: Monotonic::now(),
             stop,
+            reporter: Reporter::default(),
             slot: Slot(None),
         };
         let mut stack = self.executors.stack(queue);
