@@ -14,15 +14,13 @@ use crate::job::{Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Ru
 use crate::store::{Claimed, Lease, StoreError};
 
 /// The columns that unfinished jobs and results share, in the order in which [`Cells`] reads them.
-pub(super) const SHARED: &str =
-    "id, queue, rule, bound, choice, type, workload, priority, options, accepted_at, attempt, losses";
+pub(super) const SHARED: &str = "id, queue, rule, bound, choice, type, workload, priority, options, accepted_at, attempt, losses";
 /// The further columns of an unfinished job.
 pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 /// The further columns of a result.
 pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing";
 /// What a claim returns.
-pub(super) const OF_CLAIM: &str =
-    "id, token, bound, type, workload, options, attempt, losses, claimed_at - due_at, priority";
+pub(super) const OF_CLAIM: &str = "id, token, bound, type, workload, options, attempt, losses, claimed_at - due_at, priority";
 
 /// Values of `state` in the table of unfinished jobs. The partial indexes name them too.
 pub(super) const SCHEDULED: i64 = 0;
@@ -46,8 +44,8 @@ impl<'a> Options<'a> {
     pub(super) fn of(submission: &'a Submission) -> Option<Self> {
         let options = Self {
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
-            retry: (submission.retry != Retry::default()).then(|| Cow::Borrowed(&submission.retry)),
-            tags: (!submission.tags.is_empty()).then(|| Cow::Borrowed(&submission.tags)),
+            retry: (submission.retry != Retry::default()).then_some(Cow::Borrowed(&submission.retry)),
+            tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
         };
         let any = options.deadline_ms.is_some() || options.retry.is_some() || options.tags.is_some();
         any.then_some(options)
@@ -82,8 +80,18 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
 }
 
 fn timing(figures: Figures) -> Timing {
-    let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, voluntary, involuntary] =
-        figures;
+    let [
+        queue_us,
+        dispatch_us,
+        wall_us,
+        cpu_user_us,
+        cpu_system_us,
+        polls,
+        longest_poll_us,
+        max_rss_bytes,
+        voluntary,
+        involuntary,
+    ] = figures;
     Timing {
         queue_us: queue_us.unwrap_or_default(),
         dispatch_us: dispatch_us.unwrap_or_default(),
@@ -205,7 +213,8 @@ pub(super) fn result(row: &SqliteRow) -> Result<Job, StoreError> {
         }
         (None, None) => return Err(StoreError::Corrupt(format!("the result of {} has neither output nor error", job.id))),
     };
-    job.state = State::Finished(Box::new(Finished { ending, outcome, timing: cells.json()?.map(timing), started_at, finished_at }));
+    job.state =
+        State::Finished(Box::new(Finished { ending, outcome, timing: cells.json()?.map(timing), started_at, finished_at }));
     Ok(job)
 }
 
