@@ -83,6 +83,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 queued_for: Duration::ZERO,
                 claimed: trine::clock::Monotonic::now(),
                 stop: Stop::default(),
+                reporter: trine::workload::Reporter::default(),
                 slot: trine::executor::Slot(Some(slots.clone().try_acquire_owned().unwrap())),
             };
             let mut stack = bench.executors.stack(Queue::ThreadsCpu);

@@ -46,8 +46,8 @@ impl<'a> Options<'a> {
     pub(super) fn of(submission: &'a Submission) -> Option<Self> {
         let options = Self {
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
-            retry: (submission.retry != Retry::default()).then(|| Cow::Borrowed(&submission.retry)),
-            tags: (!submission.tags.is_empty()).then(|| Cow::Borrowed(&submission.tags)),
+            retry: (submission.retry != Retry::default()).then_some(Cow::Borrowed(&submission.retry)),
+            tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
         };
         let any = options.deadline_ms.is_some() || options.retry.is_some() || options.tags.is_some();
         any.then_some(options)
