@@ -21,7 +21,7 @@ use crate::executor::Executors;
 use crate::executor::processes::WorkerStatus;
 use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
 use crate::store::{Cancellation, Depth, Requeue, Store, StoreError};
-use crate::workload::{Invalid, Registry, StopReason};
+use crate::workload::{Invalid, Prepared, Registry, StopReason};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -253,9 +253,9 @@ impl Dispatcher {
         let prepare = |(index, submission): (usize, Submission)| {
             let registry = &self.shared.registry;
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            registry.prepare(&submission.workload).map_err(invalid)?;
-            let form = registry.get(&submission.workload.kind).map_or(crate::job::Form::Blocking, |workload| workload.form);
-            let facts = Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, form };
+            let Prepared { runtime, form, gil, .. } = registry.prepare(&submission.workload).map_err(invalid)?;
+            let facts =
+                Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =
                 |unable: CannotIsolate| SubmitError::Invalid { index, invalid: Invalid::new("/isolated", unable.to_string()) };
             let route = route(facts).map_err(unable)?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::outbound::Outbound;
+use super::python::PythonRules;
 use super::workspace::Workspace;
 use crate::job::Failure;
 
@@ -21,6 +22,8 @@ pub struct WorkloadSettings {
     pub http_max_bytes: u64,
     /// The folder that `file` and `image` work in; created if it is missing.
     pub workspace: PathBuf,
+    /// What jobs in Python may use.
+    pub python: PythonRules,
 }
 
 /// What all workloads of a process share: clients and folders, opened once.
@@ -29,6 +32,7 @@ pub struct Environment {
     pub(super) outbound: Outbound,
     pub(super) http_max_bytes: u64,
     pub(super) workspace: Workspace,
+    pub(super) python: PythonRules,
 }
 
 /// The environment can't be opened.
@@ -56,7 +60,7 @@ impl Environment {
         let workspace = Workspace::open(&settings.workspace)
             .map_err(|source| EnvironmentError::Workspace { path: settings.workspace.clone(), source })?;
         let outbound = Outbound::new(&settings.http_allow)?;
-        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace })
+        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace, python: settings.python.clone() })
     }
 }
 

@@ -11,6 +11,7 @@ mod image;
 mod outbound;
 mod parameters;
 mod primes;
+mod python;
 mod registry;
 mod sleep;
 #[cfg(test)]
@@ -18,7 +19,8 @@ mod testing;
 mod workspace;
 
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
-pub use registry::{Description, Prepared, Registry};
+pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
+pub use registry::{Description, Prepared, Registry, Task};
 
 use std::future::Future;
 use std::pin::Pin;

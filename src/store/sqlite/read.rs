@@ -83,18 +83,8 @@ fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page
     if let Some(bound) = filter.bound {
         query.push(" AND bound = ").push_bind(bound.code());
     }
-    match filter.executor {
-        Some(Executor::Threads) => {
-            query.push(format!(" AND queue <> 0 AND queue IN ({}, {})", Queue::ThreadsIo.code(), Queue::ThreadsCpu.code()));
-        }
-        Some(Executor::Async) => {
-            query.push(format!(" AND queue = {}", Queue::Async.code()));
-        }
-        // The partial index is used only where its condition is said.
-        Some(Executor::Processes) => {
-            query.push(format!(" AND queue <> 0 AND queue = {}", Queue::Processes.code()));
-        }
-        None => {}
+    if let Some(executor) = filter.executor {
+        in_queues(&mut query, executor);
     }
     if let Some(workload) = &filter.workload {
         query.push(" AND type = ").push_bind(workload.clone());
@@ -120,6 +110,16 @@ fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page
     }
     query.push(format!(" ORDER BY id {direction} LIMIT ")).push_bind(i64::try_from(page.limit).unwrap_or(i64::MAX));
     query
+}
+
+fn in_queues(query: &mut QueryBuilder<Sqlite>, executor: Executor) {
+    let queues = Queue::ALL.into_iter().filter(|queue| queue.executor() == executor);
+    let codes: Vec<_> = queues.map(|queue| queue.code().to_string()).collect();
+    query.push(format!(" AND queue IN ({})", codes.join(", ")));
+    if executor != Executor::Async {
+        // The partial index is used only where its condition is said.
+        query.push(" AND queue <> 0");
+    }
 }
 
 fn state(query: &mut QueryBuilder<Sqlite>, state: i64) {
