@@ -51,7 +51,12 @@ pub async fn serve(
     raise_file_limit();
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
     let Database::Sqlite(path) = config.database();
-    let options = SqliteOptions { path, max_losses: config.max_losses };
+    let options = SqliteOptions {
+        path,
+        max_losses: config.max_losses,
+        job_log_lines: config.job_log_lines,
+        job_log_bytes: config.job_log_bytes,
+    };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
     let settings = ExecutorSettings {

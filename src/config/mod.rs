@@ -77,6 +77,15 @@ pub struct Config {
     /// How often whatever runs a job may die under it before the job ends as `lost`
     #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>)]
     pub max_losses: u32,
+    /// Lines of log, and of progress, that are kept of a job; the rest is dropped
+    #[arg(long, env = "TRINE_JOB_LOG_LINES", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>)]
+    pub job_log_lines: u64,
+    /// Bytes of them that are kept of a job
+    #[arg(long, env = "TRINE_JOB_LOG_BYTES", value_name = "BYTES", default_value_t = 1 << 20, value_parser = at_least_one::<u64>)]
+    pub job_log_bytes: u64,
+    /// Streams of events that may be open at once
+    #[arg(long, env = "TRINE_MAX_EVENT_STREAMS", value_name = "N", default_value_t = 1_000, value_parser = at_least_one::<usize>)]
+    pub max_event_streams: usize,
     /// How long running jobs may take to end after SIGTERM, in milliseconds
     #[arg(id = "grace_ms", long = "grace-ms", env = "TRINE_GRACE_MS", value_name = "MS", default_value = "25000", value_parser = millis)]
     #[serde(rename = "grace_ms", serialize_with = "as_millis")]

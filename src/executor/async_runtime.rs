@@ -100,8 +100,8 @@ impl Service<Attempt> for AsyncExecutor {
 }
 
 async fn run(attempt: Attempt, registry: Arc<Registry>) -> Result<Ran, Infallible> {
-    let Attempt { workload, stop, slot, .. } = attempt;
-    let work = match registry.work(&workload, stop.clone()) {
+    let Attempt { workload, stop, reporter, slot, .. } = attempt;
+    let work = match registry.work(&workload, stop.clone(), reporter) {
         Ok(work) => work,
         Err(failure) => return Ok(Ran::failed(failure)),
     };

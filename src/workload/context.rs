@@ -8,10 +8,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::Reporter;
 use super::outbound::Outbound;
 use super::python::PythonRules;
 use super::workspace::Workspace;
-use crate::job::Failure;
+use crate::job::{Failure, LogStream};
 
 /// What workloads may reach, as the operator configured it. Worker processes get it as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,20 @@ pub struct Context {
     pub environment: Arc<Environment>,
     /// Whether to end early.
     pub stop: Stop,
+    /// Takes what it says while it runs.
+    pub reporter: Reporter,
+}
+
+impl Context {
+    /// How far the attempt is: see [`Reporter::progress`].
+    pub fn progress(&self, value: &(impl Serialize + ?Sized)) {
+        self.reporter.progress(value);
+    }
+
+    /// A line of log: see [`Reporter::log`].
+    pub fn log(&self, line: impl Into<String>) {
+        self.reporter.log(LogStream::Stdout, line);
+    }
 }
 
 /// Tells one attempt to end early. Clones share the signal; the first reason stays.

@@ -13,6 +13,7 @@ mod parameters;
 mod primes;
 mod python;
 mod registry;
+mod report;
 mod sleep;
 #[cfg(test)]
 mod testing;
@@ -21,6 +22,7 @@ mod workspace;
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
 pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
 pub use registry::{Description, Prepared, Registry, Task};
+pub use report::{Pace, Reporter, Sink};
 
 use std::future::Future;
 use std::pin::Pin;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
 
 use super::python::{self, PythonCall};
-use super::{Context, Environment, Invalid, Stop, Work, Workload, parameters};
+use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, parameters};
 use crate::job::{Bound, Failure, Form, Runtime, Spec};
 
 /// The workloads that this server can run, with the environment that they share.
@@ -137,9 +137,9 @@ impl Registry {
     ///
     /// # Errors
     /// It is not valid any more: this server knows other workloads, or has other limits, than the one that accepted it.
-    pub fn work(&self, spec: &Spec, stop: Stop) -> Result<Work, Failure> {
+    pub fn work(&self, spec: &Spec, stop: Stop, reporter: Reporter) -> Result<Work, Failure> {
         match self.task(spec)? {
-            Task::Native(work) => Ok(work(Context { environment: Arc::clone(&self.environment), stop })),
+            Task::Native(work) => Ok(work(Context { environment: Arc::clone(&self.environment), stop, reporter })),
             Task::Python(_) => Err(Failure::error("it is written in Python and was sent to an executor of native work")),
         }
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-use super::{Context, Environment, Invalid, Registry, Stop, Work, WorkloadSettings};
+use super::{Context, Environment, Invalid, Registry, Reporter, Stop, Work, WorkloadSettings};
 use crate::job::{Failure, Spec};
 
 pub(super) struct Bench {
@@ -40,7 +40,7 @@ impl Bench {
     /// The same, with a signal to end early.
     pub(super) async fn run_until(&self, workload: Value, stop: Stop) -> Result<Value, Failure> {
         let prepared = self.registry.prepare(&spec(&workload)).unwrap();
-        let context = Context { environment: Arc::clone(self.registry.environment()), stop };
+        let context = Context { environment: Arc::clone(self.registry.environment()), stop, reporter: Reporter::default() };
         let output = match prepared.into_work(context) {
             Work::Future(future) => future.await,
             Work::Blocking(call) => call(),

@@ -17,7 +17,7 @@ use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
 use trine::executor::{Attempt, ExecutorSettings, Executors, Measured, Slot};
 use trine::job::{Bound, Executor, Outcome, Queue, Spec};
-use trine::workload::{Stop, WorkloadSettings};
+use trine::workload::{Reporter, Stop, WorkloadSettings};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
@@ -76,11 +76,14 @@ impl Bench {
 
     async fn run_on(&self, queue: Queue, workload: Value, deadline: Option<Duration>, stop: Stop) -> Measured {
         let attempt = Attempt {
+            job: trine::job::JobId::new(),
+            number: 1,
             workload: spec(&workload),
             deadline,
             queued_for: Duration::from_micros(17),
             claimed: Monotonic::now(),
             stop,
+            reporter: Reporter::default(),
             slot: Slot(None),
         };
         let mut stack = self.executors.stack(queue);

@@ -68,13 +68,13 @@ impl Service<Attempt> for ProcessesExecutor {
 }
 
 async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
-    let Attempt { workload, stop, slot, .. } = attempt;
+    let Attempt { workload, stop, reporter, slot, .. } = attempt;
     let mut worker = tokio::select! {
         worker = pool.take(&()) => worker,
         _ = stop.stopped() => return Ran::failed(Failure::error("stopped before a worker process was there")),
     };
     let pid = worker.pid();
-    let ended = worker.run(workload, &stop, grace).await;
+    let ended = worker.run(workload, &stop, &reporter, grace).await;
     if matches!(ended, Ended::Reported(_)) {
         pool.give_back(worker);
     } else {

@@ -14,7 +14,7 @@ use super::super::pool;
 use super::ProcessSettings;
 use super::protocol::{Channel, FromWorker, ProtocolError, Report, RunRequest, ToWorker};
 use crate::job::Spec;
-use crate::workload::Stop;
+use crate::workload::{Reporter, Stop};
 
 /// How long a worker may take until it is ready.
 const START: Duration = Duration::from_secs(20);
@@ -82,7 +82,7 @@ impl pool::Worker for Worker {
         match tokio::time::timeout(START, ready).await {
             Ok(Ok(FromWorker::Ready)) => Ok(worker),
             Ok(Ok(FromWorker::Unable(reason))) => Err(StartError::Unable(reason)),
-            Ok(Ok(FromWorker::Done(_))) => Err(StartError::Died(ProtocolError::Gone)),
+            Ok(Ok(FromWorker::Note(_) | FromWorker::Done(_))) => Err(StartError::Died(ProtocolError::Gone)),
             Ok(Err(error)) => Err(StartError::Died(error)),
             Err(_) => Err(StartError::Late),
         }
@@ -110,8 +110,9 @@ impl pool::Worker for Worker {
 }
 
 impl Worker {
-    /// Runs a workload: to its end, or until `grace` after it was told to stop.
-    pub(super) async fn run(&mut self, workload: Spec, stop: &Stop, grace: Duration) -> Ended {
+    /// Runs a workload: to its end, or until `grace` after it was told to stop. What it says is passed on; a worker that says more than
+    /// can be written waits.
+    pub(super) async fn run(&mut self, workload: Spec, stop: &Stop, reporter: &Reporter, grace: Duration) -> Ended {
         self.jobs += 1;
         let request = RunRequest { kind: workload.kind, workload: workload.json };
         if self.channel.send(&ToWorker::Run(Box::new(request))).await.is_err() {
@@ -119,21 +120,21 @@ impl Worker {
         }
         tokio::select! {
             biased;
-            message = self.channel.receive() => return self.ended(message).await,
+            last = last(&mut self.channel, reporter) => return self.ended(last).await,
             reason = stop.stopped() => if self.channel.send(&ToWorker::Stop(reason)).await.is_err() {
                 return self.died().await;
             },
         }
-        if let Ok(message) = tokio::time::timeout(grace, self.channel.receive()).await {
-            return self.ended(message).await;
+        if let Ok(last) = tokio::time::timeout(grace, last(&mut self.channel, reporter)).await {
+            return self.ended(last).await;
         }
         self.kill();
         let _ = self.child.wait().await;
         Ended::Killed
     }
 
-    async fn ended(&mut self, message: Result<FromWorker, ProtocolError>) -> Ended {
-        match message {
+    async fn ended(&mut self, last: Result<FromWorker, ProtocolError>) -> Ended {
+        match last {
             Ok(FromWorker::Done(report)) => Ended::Reported(report),
             _ => self.died().await,
         }
@@ -149,6 +150,16 @@ impl Worker {
         // A pid of 0 would be our own group; it means that the child was already collected.
         if self.pid.as_raw() > 0 {
             let _ = killpg(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Passes notes on until there is another message.
+async fn last(channel: &mut Channel, reporter: &Reporter) -> Result<FromWorker, ProtocolError> {
+    loop {
+        match channel.receive().await? {
+            FromWorker::Note(note) => reporter.note(note).await,
+            other => return Ok(other),
         }
     }
 }
