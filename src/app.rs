@@ -7,11 +7,12 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
-use crate::api::{self, ApiState, BodyLimits};
+use crate::api::{self, ApiState, BodyLimits, SandboxView};
 use crate::config::{Config, Database};
 use crate::dispatch::Dispatcher;
 use crate::executor::processes::ProcessSettings;
 use crate::executor::{ExecutorError, ExecutorSettings, Executors};
+use crate::sandbox;
 use crate::server::{self, Limits};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
@@ -32,6 +33,9 @@ pub enum AppError {
     /// The executors can't be started.
     #[error(transparent)]
     Executors(#[from] ExecutorError),
+    /// Programs can't be confined as the operator requires.
+    #[error("`sandbox` is `required`, but it has a gap: {0}")]
+    Sandbox(String),
     /// This program does not know where it is, so it can't start workers.
     #[error("can't tell which program to start as a worker: {0}")]
     Program(std::io::Error),
@@ -49,6 +53,7 @@ pub async fn serve(
         workspace: config.workspace(),
     };
     raise_file_limit();
+    let kernel = check_sandbox(&config)?;
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
     let Database::Sqlite(path) = config.database();
     let options = SqliteOptions {
@@ -70,7 +75,8 @@ pub async fn serve(
     let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
     let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
-    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies });
+    let sandbox = Arc::new(SandboxView { mode: config.sandbox, kernel });
+    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, sandbox });
     let limits =
         Limits { header_timeout: config.header_timeout, max_connections: config.max_connections, grace: config.stop_grace };
     let drained = {
@@ -86,6 +92,27 @@ pub async fn serve(
     dispatcher.shut_down(config.grace).await;
     store.close().await;
     Ok(())
+}
+
+/// What the kernel can confine programs with. What it can't is said in the log, or ends the start where all of it is required.
+fn check_sandbox(config: &Config) -> Result<sandbox::Report, AppError> {
+    let mut report = sandbox::probe();
+    if sandbox::is_open_to_all(&config.data_dir) {
+        let folder = config.data_dir.display();
+        report
+            .missing
+            .push(format!("the data folder {folder} is in a folder of the system, which every sandboxed program can read"));
+    }
+    match config.sandbox {
+        sandbox::Mode::Required if !report.missing.is_empty() => return Err(AppError::Sandbox(report.missing.join("; "))),
+        sandbox::Mode::Off => tracing::warn!("the sandbox is off: users' programs may do what the server may"),
+        sandbox::Mode::On | sandbox::Mode::Required => {
+            for gap in &report.missing {
+                tracing::warn!("the sandbox has a gap: {gap}");
+            }
+        }
+    }
+    Ok(report)
 }
 
 /// Thousands of connections and fetches at once need as many file descriptors as the system allows.

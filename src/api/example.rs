@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::batch::BatchItem;
-use super::executors::ExecutorView;
+use super::executors::{ExecutorsView, SandboxView};
 use super::jobs::RouteExplanation;
 use super::list::{Cursor, List};
 use super::view::{JobView, ResultView};
@@ -19,6 +19,7 @@ use crate::job::{
     Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Form, Job, JobId, NewJob, Outcome, Queue, Retry, Route,
     Rule, Spec, State, Submission, Tags, Timing,
 };
+use crate::sandbox;
 use crate::store::Depth;
 use crate::workload::Registry;
 
@@ -133,7 +134,9 @@ pub(super) fn workloads(registry: &Registry) -> Value {
 /// The executors at a quiet moment.
 pub(super) fn executors() -> Value {
     let queues = Queue::ALL.map(|queue| QueueStatus { queue, slots: 256, depth: Depth { running: 3, ..Depth::default() } });
-    value(&ExecutorView::all(&queues, 140, &[WorkerStatus { pid: 4211, busy: true, jobs: 17 }]))
+    let kernel = sandbox::Report { landlock_abi: 6, signal_scope: true, seccomp: true, no_new_privs: true, missing: Vec::new() };
+    let sandbox = SandboxView { mode: sandbox::Mode::On, kernel };
+    value(&ExecutorsView::new(&queues, 140, &[WorkerStatus { pid: 4211, busy: true, jobs: 17 }], sandbox))
 }
 
 fn accepted() -> Job {

@@ -5,12 +5,36 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::list::List;
+use super::list::Cursor;
 use super::{ApiState, example};
 use crate::dispatch::QueueStatus;
 use crate::executor::processes::WorkerStatus;
 use crate::executor::{Capabilities, capabilities};
 use crate::job::Executor;
+use crate::sandbox;
+
+/// What runs jobs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Executors)]
+pub(super) struct ExecutorsView {
+    /// The executors.
+    items: Vec<ExecutorView>,
+    /// Null: all are on one page.
+    #[schema(required, value_type = Option<String>)]
+    next_cursor: Option<Cursor>,
+    /// How users' programs are kept from the rest of the machine, on whichever executor they run.
+    sandbox: SandboxView,
+}
+
+/// How users' programs are confined.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Sandbox)]
+pub struct SandboxView {
+    /// What the operator wants.
+    pub mode: sandbox::Mode,
+    /// What the kernel gives.
+    pub kernel: sandbox::Report,
+}
 
 /// One executor.
 #[derive(Serialize, ToSchema)]
@@ -52,27 +76,30 @@ impl From<&QueueStatus> for QueueView {
     }
 }
 
-impl ExecutorView {
+impl ExecutorsView {
     /// Every executor, with what is known of it now.
-    pub(super) fn all(queues: &[QueueStatus], loop_lag_us: u64, workers: &[WorkerStatus]) -> List<Self> {
-        List::whole(Executor::ALL.map(|executor| Self {
+    pub(super) fn new(queues: &[QueueStatus], loop_lag_us: u64, workers: &[WorkerStatus], sandbox: SandboxView) -> Self {
+        let items = Executor::ALL.map(|executor| ExecutorView {
             name: executor,
             capabilities: capabilities(executor),
             queues: queues.iter().filter(|status| status.queue.executor() == executor).map(QueueView::from).collect(),
             loop_lag_us: (executor == Executor::Async).then_some(loop_lag_us),
             workers: (executor == Executor::Processes).then(|| workers.to_vec()),
-        }))
+        });
+        Self { items: items.into(), next_cursor: None, sandbox }
     }
 }
 
 /// List executors
 ///
-/// What each can do with a job, how many jobs wait for it and run on it, how late its event loop is, and its worker processes.
+/// What each can do with a job, how many jobs wait for it and run on it, how late its event loop is, and its worker processes;
+/// and how users' programs are confined.
 #[utoipa::path(
     get, path = "/executors", tag = "service", operation_id = "listExecutors",
-    responses((status = 200, description = "All three executors", body = List<ExecutorView>, example = example::executors)),
+    responses((status = 200, description = "All three executors", body = ExecutorsView, example = example::executors)),
 )]
-pub(super) async fn list(State(api): State<ApiState>) -> Json<List<ExecutorView>> {
+pub(super) async fn list(State(api): State<ApiState>) -> Json<ExecutorsView> {
     let dispatcher = &api.dispatcher;
-    Json(ExecutorView::all(&dispatcher.queues(), dispatcher.loop_lag_us(), &dispatcher.workers()))
+    let sandbox = SandboxView::clone(&api.sandbox);
+    Json(ExecutorsView::new(&dispatcher.queues(), dispatcher.loop_lag_us(), &dispatcher.workers(), sandbox))
 }

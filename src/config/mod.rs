@@ -22,6 +22,8 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
+use crate::sandbox;
+
 /// The flags of a command that runs the service: every setting, and the file that holds some of them.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
@@ -74,6 +76,9 @@ pub struct Config {
     /// Jobs after which a worker process is replaced by a fresh one
     #[arg(long, env = "TRINE_WORKER_MAX_JOBS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>)]
     pub worker_max_jobs: u64,
+    /// How far programs that are not trusted are confined
+    #[arg(long, env = "TRINE_SANDBOX", value_name = "MODE", default_value = "on")]
+    pub sandbox: sandbox::Mode,
     /// How often whatever runs a job may die under it before the job ends as `lost`
     #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>)]
     pub max_losses: u32,
