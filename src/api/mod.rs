@@ -22,7 +22,7 @@ mod view;
 mod workloads;
 
 pub use body::BodyLimits;
-pub use executors::SandboxView;
+pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
 
 use std::any::Any;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub struct ApiState {
     /// What is taken as the body of a request.
     pub bodies: BodyLimits,
     /// How programs are confined.
-    pub sandbox: Arc<SandboxView>,
+    pub programs: Arc<ProgramsView>,
 }
 
 /// The whole API, with its documentation.

@@ -345,7 +345,9 @@ pub(super) fn output(finished: &Finished) -> Option<&RawValue> {
 pub(super) fn error(finished: &Finished) -> Option<ErrorView<'_>> {
     match &finished.outcome {
         Outcome::Output(_) => None,
-        Outcome::Error(failure) => Some(ErrorView { kind: failure.kind, message: &failure.message, python: failure.python.as_deref() }),
+        Outcome::Error(failure) => {
+            Some(ErrorView { kind: failure.kind, message: &failure.message, python: failure.python.as_deref() })
+        }
     }
 }
 

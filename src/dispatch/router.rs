@@ -127,8 +127,7 @@ mod tests {
         #[case] choice: Choice,
         #[case] expected: Result<(Executor, Rule), CannotIsolate>,
     ) {
-        let facts =
-            Facts { bound: Bound::Io, choice, isolated: true, runtime: Runtime::Native, form: Form::Async, gil: false };
+        let facts = Facts { bound: Bound::Io, choice, isolated: true, runtime: Runtime::Native, form: Form::Async, gil: false };
         assert_eq!(route(facts).map(|route| (route.executor, route.rule)), expected);
     }
 }

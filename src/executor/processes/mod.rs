@@ -104,6 +104,7 @@ fn reported(report: Report) -> Ran {
         usage: Some(report.usage),
         polls: None,
         max_rss_bytes: report.max_rss_bytes,
+        gil: None,
     };
     Ran { outcome, reading }
 }

@@ -71,7 +71,7 @@ pub(super) struct Report {
 
 /// Why a message did not arrive.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProtocolError {
+pub(in crate::executor) enum ProtocolError {
     /// The other side is gone.
     #[error("the other side is gone")]
     Gone,

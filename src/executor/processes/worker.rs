@@ -21,7 +21,7 @@ const START: Duration = Duration::from_secs(20);
 
 /// A worker process that waits for work or does some. Dropped, it and all that it started are killed.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(in crate::executor) struct Worker {
     child: Child,
     pid: Pid,
     channel: Channel,
@@ -30,7 +30,7 @@ pub(super) struct Worker {
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub(in crate::executor) enum StartError {
     #[error("can't start {program}: {error}")]
     Spawn { program: String, error: std::io::Error },
     #[error("{0}")]

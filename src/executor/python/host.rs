@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -287,7 +287,8 @@ impl Host {
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
         let given = self.given.load(Ordering::Relaxed);
-        given >= settings.max_jobs || (given % 16 == 15 && resident_bytes(self.pid).is_some_and(|bytes| bytes > settings.worn_bytes))
+        given >= settings.max_jobs
+            || (given % 16 == 15 && resident_bytes(self.pid).is_some_and(|bytes| bytes > settings.worn_bytes))
     }
 
     fn say(&self, message: &ToHost<'_>) {

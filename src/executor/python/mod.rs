@@ -210,14 +210,7 @@ enum Called {
 }
 
 /// Runs a call on a host of many. A job that does not listen costs the host: at once if it holds the event loop, and with it all others.
-async fn on_shared(
-    hosts: &SharedHosts,
-    key: &Key,
-    call: PythonCall,
-    attempt: Attempt,
-    grace: Duration,
-    holds_all: bool,
-) -> Ran {
+async fn on_shared(hosts: &SharedHosts, key: &Key, call: PythonCall, attempt: Attempt, grace: Duration, holds_all: bool) -> Ran {
     let host = tokio::select! {
         host = hosts.get(key) => host,
         _ = attempt.stop.stopped() => return not_begun(),
@@ -282,9 +275,7 @@ async fn on_host(host: &Host, call: &PythonCall, attempt: Attempt, grace: Durati
 fn ran(ended: Ended, host: &Host, whose: &str) -> Ran {
     match ended {
         Ok(done) => Ran { reading: done.reading(), outcome: done.into_outcome() },
-        Err(Gone { kind, how }) => {
-            Ran::failed(Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid())))
-        }
+        Err(Gone { kind, how }) => Ran::failed(Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()))),
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) enum FromHost {
 }
 
 /// How a call ended, and what was measured of it.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Done {
     pub(super) id: u64,
     output: Option<Output>,
@@ -103,7 +103,7 @@ pub(super) struct Done {
     measured: Option<Figures>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Figures {
     began_ns: u64,
     started_at_us: i64,

@@ -31,9 +31,7 @@ type Place = Arc<tokio::sync::Mutex<Option<Arc<Host>>>>;
 impl SharedHosts {
     /// Starts the host of `usual` in the background.
     pub(super) fn start(settings: HostSettings, usual: Key) -> Self {
-        let hosts = Self {
-            shared: Arc::new(Shared { settings, hosts: Mutex::default(), trouble: Mutex::default() }),
-        };
+        let hosts = Self { shared: Arc::new(Shared { settings, hosts: Mutex::default(), trouble: Mutex::default() }) };
         let ahead = hosts.clone();
         tokio::spawn(async move { drop(ahead.get(&usual).await) });
         hosts

@@ -87,18 +87,8 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
 }
 
 fn timing(figures: Figures) -> Timing {
-    let [
-        queue_us,
-        dispatch_us,
-        wall_us,
-        cpu_user_us,
-        cpu_system_us,
-        polls,
-        longest_poll_us,
-        max_rss_bytes,
-        voluntary,
-        involuntary,
-    ] = figures;
+    let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
+    let [.., voluntary, involuntary, gil] = figures;
     Timing {
         queue_us: queue_us.unwrap_or_default(),
         dispatch_us: dispatch_us.unwrap_or_default(),
