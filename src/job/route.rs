@@ -217,6 +217,14 @@ impl Queue {
         }
     }
 
+    /// What its jobs are written in.
+    pub const fn runtime(self) -> Runtime {
+        match self {
+            Self::Async | Self::ThreadsIo | Self::ThreadsCpu | Self::Processes => Runtime::Native,
+            Self::PythonAsync | Self::PythonThreads | Self::PythonProcesses => Runtime::Python,
+        }
+    }
+
     /// Its name in the API and in the store.
     pub const fn as_str(self) -> &'static str {
         match self {
