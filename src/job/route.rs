@@ -217,6 +217,11 @@ impl Queue {
         }
     }
 
+    /// Those of a runtime.
+    pub fn of(runtime: Runtime) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |queue| queue.runtime() == runtime)
+    }
+
     /// What its jobs are written in.
     pub const fn runtime(self) -> Runtime {
         match self {
