@@ -154,10 +154,12 @@ fn python_settings(config: &Config, program: &Path, interpreters: Vec<Interprete
         interpreters,
         folder: std::path::absolute(config.data_dir.join("python")).map_err(AppError::Watch)?,
         sandbox: Sandbox::new(program.to_owned(), config.sandbox).map_err(AppError::Watch)?,
-        // What it may address is more than what it may use: threads reserve far more than they touch.
         limits: sandbox::Limits {
             memory_bytes,
+            // What it may address is more than what it may use: threads reserve far more than they touch.
             address_space_bytes: Some(memory_bytes.saturating_mul(4)),
+            scratch_bytes: config.python_scratch_bytes,
+            file_bytes: config.python_scratch_bytes,
             ..sandbox::Limits::default()
         },
         async_slots: config.python_async_slots,

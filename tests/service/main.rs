@@ -4,6 +4,7 @@
 mod command_line;
 mod crash;
 mod drain;
+mod python;
 mod server;
 mod slow_clients;
 mod workers;
