@@ -89,7 +89,7 @@ impl Bench {
             claimed: Monotonic::now(),
             stop,
             reporter: Reporter::default(),
-            slot: Slot(None),
+            slot: Slot::default(),
         };
         let mut stack = self.executors.stack(queue);
         let running = self.executors.home(queue).spawn(async move { stack.ready().await.unwrap().call(attempt).await.unwrap() });
