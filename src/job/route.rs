@@ -237,6 +237,7 @@ impl Queue {
         match self {
             Self::Async | Self::ThreadsIo | Self::ThreadsCpu | Self::Processes => Runtime::Native,
             Self::PythonAsync | Self::PythonThreads | Self::PythonProcesses => Runtime::Python,
+            Self::Commands => Runtime::Command,
         }
     }
 

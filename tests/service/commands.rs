@@ -38,12 +38,12 @@ async fn start() -> (Server, TempDir) {
     (Server::start(folder.path(), &[]).await, folder)
 }
 
-fn job(command: &str, parameters: Value) -> Value {
+fn job(command: &str, parameters: &Value) -> Value {
     json!({"bound": "cpu", "workload": {"type": "command", "name": command, "parameters": parameters}})
 }
 
 fn script(script: &str) -> Value {
-    job("shell", json!({"script": script}))
+    job("shell", &json!({"script": script}))
 }
 
 /// Submits a job and waits for its end.
@@ -67,7 +67,7 @@ fn scratches(folder: &Path) -> usize {
 #[tokio::test]
 async fn a_command_runs_in_a_process_of_its_own_and_is_measured() {
     let (server, _folder) = start().await;
-    let mut submission = job("word-count", json!({}));
+    let mut submission = job("word-count", &json!({}));
     submission["workload"]["stdin"] = json!("one two\nthree\n");
     let job = ended(&server, &submission).await;
     let output = json!({"exit_status": 0, "stdout": "3\n", "stderr": "", "stdout_truncated": false, "stderr_truncated": false});
@@ -99,14 +99,14 @@ async fn what_can_be_run_is_published() {
 #[tokio::test]
 async fn what_can_not_be_run_is_refused_at_the_field_at_fault() {
     let (server, _folder) = start().await;
-    let mut on_threads = job("word-count", json!({}));
+    let mut on_threads = job("word-count", &json!({}));
     on_threads["executor"] = json!("threads");
-    let mut long = job("word-count", json!({}));
+    let mut long = job("word-count", &json!({}));
     long["workload"]["stdin"] = json!("x".repeat(101));
     for (submission, pointer) in [
-        (job("rm", json!({})), "/workload/name"),
-        (job("word-count", json!({"what": "--files0-from=/etc/passwd"})), "/workload/parameters/what"),
-        (job("nap", json!({"seconds": -1})), "/workload/parameters/seconds"),
+        (job("rm", &json!({})), "/workload/name"),
+        (job("word-count", &json!({"what": "--files0-from=/etc/passwd"})), "/workload/parameters/what"),
+        (job("nap", &json!({"seconds": -1})), "/workload/parameters/seconds"),
         (long, "/workload/stdin"),
         (on_threads, "/executor"),
     ] {
@@ -120,7 +120,7 @@ async fn what_can_not_be_run_is_refused_at_the_field_at_fault() {
 async fn a_value_is_one_argument_whatever_is_in_it() {
     let (server, _folder) = start().await;
     let tricky = "a b; echo c $(echo d) 'e' \"f\" * | g";
-    let job = ended(&server, &job("shell", json!({"script": "printf '%s|%s' $# \"$1\"", "argument": tricky}))).await;
+    let job = ended(&server, &job("shell", &json!({"script": "printf '%s|%s' $# \"$1\"", "argument": tricky}))).await;
     assert_eq!(job["output"]["stdout"], format!("1|{tricky}"));
 }
 
@@ -202,7 +202,7 @@ async fn a_cancel_and_each_deadline_end_the_whole_group() {
     short["deadline_ms"] = json!(100);
     let late = ended(&server, &short).await;
     assert_eq!(late["error"], json!({"kind": "timeout", "message": "it ran longer than its deadline of 100 ms"}), "{late}");
-    let late = ended(&server, &job("nap", json!({"seconds": 1000}))).await;
+    let late = ended(&server, &job("nap", &json!({"seconds": 1000}))).await;
     let message = "it ran longer than the command's deadline of 300 ms";
     assert_eq!(late["error"], json!({"kind": "timeout", "message": message}), "{late}");
     let gone = async {
