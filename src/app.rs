@@ -160,10 +160,12 @@ fn python_settings(
         interpreters,
         folder: std::path::absolute(config.data_dir.join("python")).map_err(AppError::Watch)?,
         sandbox: sandbox.clone(),
-        // What it may address is more than what it may use: threads reserve far more than they touch.
         limits: sandbox::Limits {
             memory_bytes,
+            // What it may address is more than what it may use: threads reserve far more than they touch.
             address_space_bytes: Some(memory_bytes.saturating_mul(4)),
+            scratch_bytes: config.python_scratch_bytes,
+            file_bytes: config.python_scratch_bytes,
             ..sandbox::Limits::default()
         },
         async_slots: config.python_async_slots,

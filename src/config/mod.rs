@@ -100,6 +100,9 @@ pub struct Config {
     /// Most memory that a Python process may use, in bytes; at half of it, it is replaced after its job
     #[arg(long, env = "TRINE_PYTHON_MEMORY_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
     pub python_memory_bytes: u64,
+    /// Most that a Python process may keep in its scratch folder, in bytes
+    #[arg(long, env = "TRINE_PYTHON_SCRATCH_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
+    pub python_scratch_bytes: u64,
     /// Programs that jobs may run: the table `[commands]` of the file, or the same as TOML text
     #[arg(long, env = "TRINE_COMMANDS", value_name = "TOML", default_value = "", value_parser = Commands::from_str)]
     pub commands: Commands,
