@@ -103,7 +103,7 @@ pub(super) fn batch_items() -> Value {
 
 /// Why the job runs where it runs.
 pub(super) fn route() -> Value {
-    value(&RouteExplanation::of(&accepted(), Some((Form::Blocking, false))))
+    value(&RouteExplanation::of(&accepted(), Some((Runtime::Native, Form::Blocking, false))))
 }
 
 /// A page of results.

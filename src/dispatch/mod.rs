@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::places::Places;
-use self::router::{CannotIsolate, Facts, route};
+use self::router::{Facts, Unable, route};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
@@ -260,7 +260,7 @@ impl Dispatcher {
             let facts =
                 Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =
-                |unable: CannotIsolate| SubmitError::Invalid { index, invalid: Invalid::new("/isolated", unable.to_string()) };
+                |unable: Unable| SubmitError::Invalid { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
             let route = route(facts).map_err(unable)?;
             Ok(NewJob { id: JobId::new(), submission, route, accepted_at })
         };

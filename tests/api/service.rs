@@ -6,11 +6,13 @@ use super::{Send as _, Server, sleep};
 
 #[tokio::test]
 async fn every_workload_is_described_by_what_it_takes() {
-    let server = Server::start().await;
+    // The example of a command names one that the operator offers.
+    let offer = "[word-count]\npath = '/bin/sh'\narguments = ['{what}']\nparameters.what = { type = 'text' }";
+    let server = Server::start_with(&["--commands", offer]).await;
     let workloads = server.get("/workloads").await.json();
     let workloads = workloads["items"].as_array().unwrap();
     let names: Vec<_> = workloads.iter().map(|workload| workload["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["file", "http", "image", "primes", "python", "sleep"]);
+    assert_eq!(names, ["command", "file", "http", "image", "primes", "python", "sleep"]);
     for workload in workloads {
         let name = &workload["name"];
         assert_eq!((&workload["example"]["type"], &workload["schema"]["properties"]["type"]["enum"]), (name, &json!([name])));

@@ -138,7 +138,7 @@ impl Python {
             Queue::PythonAsync => self.on_loop.workers(),
             Queue::PythonThreads => self.on_threads.workers(),
             Queue::PythonProcesses => self.processes.workers(),
-            Queue::Async | Queue::ThreadsIo | Queue::ThreadsCpu | Queue::Processes => Vec::new(),
+            Queue::Async | Queue::ThreadsIo | Queue::ThreadsCpu | Queue::Processes | Queue::Commands => Vec::new(),
         }
     }
 
@@ -174,7 +174,9 @@ impl PythonExecutor {
         let call = match (self.registry.task(&attempt.workload), &self.python) {
             (Ok(Task::Python(call)), Some(_)) => call,
             (Ok(Task::Python(_)), None) => return Ran::failed(Failure::error("this server has no Python interpreter any more")),
-            (Ok(Task::Native(_)), _) => return Ran::failed(Failure::error("it is native and was sent to an executor of Python")),
+            (Ok(Task::Native(_) | Task::Command(_)), _) => {
+                return Ran::failed(Failure::error("it is not written in Python and was sent to an executor of Python"));
+            }
             (Err(failure), _) => return Ran::failed(failure),
         };
         let Some(python) = self.python else { return Ran::failed(Failure::error("this server has no Python interpreter")) };
