@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Jobs that take less than this on the average are short.
 const SHORT: Duration = Duration::from_millis(10);
 /// How long a job that was claimed ahead waits for its slot before it is handed back.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// For each slot so many jobs are claimed ahead, but no more than so many.
-const AHEAD: (usize, usize) = (4, 64);
+const AHEAD: (usize, usize) = (8, 64);
 /// Queues with more slots have no use for it.
 const MOST_SLOTS: usize = 256;
 
@@ -26,6 +26,8 @@ pub(super) struct Places {
     claims: Arc<Semaphore>,
     /// How many more `claims` has than `slots`.
     ahead: AtomicUsize,
+    /// Told when `ahead` has changed.
+    changed: Notify,
     /// How long a job takes, as a moving average in microseconds.
     average_us: AtomicU64,
 }
@@ -37,13 +39,22 @@ impl Places {
             slots: Arc::new(Semaphore::new(slots)),
             claims: Arc::new(Semaphore::new(slots)),
             ahead: AtomicUsize::new(0),
+            changed: Notify::new(),
             average_us: AtomicU64::new(u64::MAX / 16),
         }
     }
 
-    /// The right to claim up to `most` jobs, as soon as there is a place for one.
+    /// The right to claim up to `most` jobs, as soon as there is a place for one; ahead of the slots, for some at once.
     pub(super) async fn claims(&self, most: usize) -> OwnedSemaphorePermit {
-        let mut free = acquire(&self.claims).await;
+        let mut free = loop {
+            let changed = self.changed.notified();
+            let least = (self.ahead.load(Ordering::Relaxed) / 2).max(1);
+            tokio::select! {
+                free = acquire(&self.claims, least) => break free,
+                // There may never be as many any more.
+                () = changed => {}
+            }
+        };
         let further = self.claims.available_permits().min(most.saturating_sub(1));
         if let Ok(more) = Arc::clone(&self.claims).try_acquire_many_owned(u32::try_from(further).unwrap_or(0)) {
             free.merge(more);
@@ -55,7 +66,7 @@ impl Places {
     pub(super) async fn slot(&self) -> OwnedSemaphorePermit {
         match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => slot,
-            Err(_) => acquire(&self.slots).await,
+            Err(_) => acquire(&self.slots, 1).await,
         }
     }
 
@@ -82,15 +93,17 @@ impl Places {
         let ahead = self.ahead.load(Ordering::Relaxed);
         if ahead < wanted && self.ahead.compare_exchange(ahead, wanted, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.claims.add_permits(wanted - ahead);
+            self.changed.notify_waiters();
         } else if ahead > wanted {
             // Those that are taken are tried again when they come back.
             self.ahead.fetch_sub(self.claims.forget_permits(ahead - wanted), Ordering::Relaxed);
+            self.changed.notify_waiters();
         }
     }
 }
 
-async fn acquire(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    match Arc::clone(places).acquire_owned().await {
+async fn acquire(places: &Arc<Semaphore>, count: usize) -> OwnedSemaphorePermit {
+    match Arc::clone(places).acquire_many_owned(u32::try_from(count).unwrap_or(u32::MAX)).await {
         Ok(place) => place,
         // Nobody closes a queue's places.
         Err(_) => std::future::pending().await,
@@ -102,6 +115,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn who_waits_for_several_is_content_with_fewer_when_there_are_no_more() {
+        let places = Arc::new(Places::new(2));
+        for _ in 0..500 {
+            places.took(Duration::from_millis(1));
+        }
+        let held = places.claims(100).await;
+        let waiting = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.claims(100).await.num_permits() }
+        });
+        tokio::task::yield_now().await;
+        drop(held);
+        places.waited();
+        assert!(waiting.await.unwrap() >= 1);
+    }
+
+    #[tokio::test]
     async fn jobs_are_claimed_ahead_only_as_long_as_they_are_short() {
         let places = Places::new(2);
         assert_eq!(places.claims(100).await.num_permits(), 2);
@@ -109,7 +139,7 @@ mod tests {
             places.took(Duration::from_millis(1));
         }
         let claims = places.claims(100).await;
-        assert_eq!(claims.num_permits(), 10);
+        assert_eq!(claims.num_permits(), 18);
         places.waited();
         drop(claims);
         places.took(Duration::from_secs(1));
