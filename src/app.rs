@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::api::{self, ApiState, BodyLimits, InterpreterView, ProgramsView, PythonView, SandboxView};
 use crate::config::{Config, Database, NamedProgram, Permission};
@@ -94,7 +95,8 @@ pub async fn serve(
     let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
     let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
-    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs) });
+    let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
+    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs), streams });
     let limits =
         Limits { header_timeout: config.header_timeout, max_connections: config.max_connections, grace: config.stop_grace };
     let drained = {

@@ -20,7 +20,7 @@ use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
 use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
-use crate::store::{Cancellation, Depth, Requeue, Store, StoreError};
+use crate::store::{Cancellation, Depth, EventFilter, Follower, Requeue, Store, StoreError};
 use crate::workload::{Invalid, Prepared, Registry, StopReason};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
@@ -235,6 +235,16 @@ impl Dispatcher {
             }
         }
         self.shared.executors.close();
+    }
+
+    /// Follows what happens to jobs, behind the event with the id `after`; without it, from now on.
+    pub fn follow(&self, filter: EventFilter, after: Option<Timestamp>) -> Follower {
+        Follower::new(Arc::clone(&self.shared.store), filter, after)
+    }
+
+    /// Resolves when nothing new is taken any more.
+    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.shared.draining.clone().cancelled_owned()
     }
 
     /// What can be read of the store.
