@@ -53,7 +53,7 @@ class Connection:
     def abort(self) -> None:
         """Wakes a thread that waits for this connection; that thread closes it."""
         with contextlib.suppress(OSError):  # it may have just ended by itself
-            self.socket.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # of the socket below, if it is a secure one
 
     def close(self) -> None:
         self.socket.close()

@@ -14,7 +14,7 @@ from typing import Any, Optional, TypeVar, Union
 from . import _calls
 from ._aio_connections import Connections
 from ._calls import Call
-from ._following import Follower, Patience
+from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
 from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, SummaryItem, event_of
@@ -235,12 +235,13 @@ class AsyncClient:
             try:
                 async with await self._connections.stream(follower.request(), _calls.SILENCE) as stream:
                     follower.opened(stream.response)
+                    patience.worked()
                     while not follower.ended and (data := await stream.read()):
-                        patience.worked()
                         for message in follower.decode(data):
                             yield event_of(message.id, message.kind, json.loads(message.data))
                 if follower.ended:
                     return
+                await asyncio.sleep(FIRST_WAIT)
             except TrineError as error:
                 await asyncio.sleep(patience.failed(error))
 

@@ -13,7 +13,7 @@ from typing import Any, Optional, TypeVar, Union
 from . import _calls
 from ._calls import Call
 from ._connections import Connections
-from ._following import Follower, Patience
+from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
 from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, SummaryItem, event_of
@@ -238,12 +238,13 @@ class Client:
             try:
                 with self._connections.stream(follower.request(), _calls.SILENCE) as stream:
                     follower.opened(stream.response)
+                    patience.worked()
                     while not follower.ended and (data := stream.read()):
-                        patience.worked()
                         for message in follower.decode(data):
                             yield event_of(message.id, message.kind, json.loads(message.data))
                 if follower.ended:
                     return
+                time.sleep(FIRST_WAIT)
             except TrineError as error:
                 time.sleep(patience.failed(error))
 
