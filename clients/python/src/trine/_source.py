@@ -109,13 +109,15 @@ def _has_literal(value: Any) -> bool:
 
 def _definition(function: FunctionType, what: str) -> Any:
     """The statement that defines a function."""
+    if function.__name__ == "<lambda>":
+        raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
     try:
         statements = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     except (OSError, SyntaxError, TypeError) as error:
         raise CannotTravel(f"{what} can't travel by source: its source can't be read ({error})") from None
     definition = statements[0] if len(statements) == 1 else None
-    if function.__name__ == "<lambda>" or not isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        raise CannotTravel(f"{what} can't travel by source: it is not defined by a def statement of its own")
+    if not isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
     if definition.decorator_list:
         raise CannotTravel(f"{what} can't travel by source: it has decorators")
     return definition
