@@ -3,6 +3,7 @@
 import unittest
 
 import harness  # noqa: F401
+
 from trine._http1 import Request, Response, Server
 from trine._sse import Decoder
 from trine.errors import Malformed, ProblemError

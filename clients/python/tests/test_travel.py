@@ -12,6 +12,7 @@ import unittest
 from math import sqrt as root
 
 import harness
+
 from trine._references import installed
 from trine._travel import ByPickle, BySource, in_chunks, unpickled
 from trine.errors import CannotTravel

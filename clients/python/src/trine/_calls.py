@@ -107,7 +107,7 @@ def result(job: str) -> Call[Result]:
 
 
 def filters(
-    state: Union[str, Sequence[str], None] = None,
+    state: Optional[str] = None,
     bound: Optional[str] = None,
     executor: Optional[str] = None,
     workload: Optional[str] = None,

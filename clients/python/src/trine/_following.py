@@ -11,7 +11,7 @@ from ._http1 import Request, Response
 from ._sse import Decoder, Message
 from .errors import ProblemError, ServerUnreachable, TrineError
 
-FIRST_WAIT = 0.05  # seconds
+FIRST_WAIT = 0.01  # seconds
 LONGEST_WAIT = 2.0
 
 
@@ -56,7 +56,9 @@ class Follower:
     ) -> None:
         self.job = job
         self.query = query
-        self.kinds = kinds
+        # A job's stream ends with `finished`, so that is always asked for.
+        self.kinds = [*kinds, "finished"] if kinds and job is not None and "finished" not in kinds else kinds
+        self._wanted = kinds
         self.after = after
         self.ended = False
         self._decoder = Decoder()
@@ -78,4 +80,5 @@ class Follower:
             if message.id > (self.after or 0):
                 self.after = message.id
                 self.ended = self.job is not None and message.kind == "finished"
-                yield message
+                if not self._wanted or message.kind in self._wanted:
+                    yield message

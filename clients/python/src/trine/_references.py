@@ -117,13 +117,9 @@ class Snapshot:
             yield value
 
     def holds(self) -> bool:
-        for names, name, value in self.names:
-            if names.get(name, self) is not value:
-                return False
-        for holder, name, value in self.attributes:
-            if getattr(holder, name, self) is not value:
-                return False
-        return True
+        return all(names.get(name, self) is value for names, name, value in self.names) and all(
+            getattr(holder, name, self) is value for holder, name, value in self.attributes
+        )
 
 
 class Changeable(Exception):

@@ -17,10 +17,9 @@ from ._calls import Call
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
-from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, SummaryItem, event_of
+from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
 
 T = TypeVar("T")
-Some = Union[str, Sequence[str], None]
 
 
 class AsyncClient:
@@ -94,7 +93,7 @@ class AsyncClient:
     def jobs(
         self,
         *,
-        state: Some = None,
+        state: Optional[State] = None,
         bound: Optional[Bound] = None,
         executor: Optional[str] = None,
         workload: Optional[str] = None,
@@ -129,7 +128,7 @@ class AsyncClient:
     def results(
         self,
         *,
-        state: Some = None,
+        state: Optional[State] = None,
         bound: Optional[Bound] = None,
         executor: Optional[str] = None,
         workload: Optional[str] = None,
@@ -216,7 +215,7 @@ class AsyncClient:
         *,
         kinds: Optional[Sequence[str]] = None,
         after: Optional[int] = None,
-        state: Some = None,
+        state: Optional[State] = None,
         bound: Optional[Bound] = None,
         executor: Optional[str] = None,
         workload: Optional[str] = None,

@@ -16,10 +16,9 @@ from ._connections import Connections
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
-from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, SummaryItem, event_of
+from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
 
 T = TypeVar("T")
-Some = Union[str, Sequence[str], None]
 
 
 class Client:
@@ -97,7 +96,7 @@ class Client:
     def jobs(
         self,
         *,
-        state: Some = None,
+        state: Optional[State] = None,
         bound: Optional[Bound] = None,
         executor: Optional[str] = None,
         workload: Optional[str] = None,
@@ -132,7 +131,7 @@ class Client:
     def results(
         self,
         *,
-        state: Some = None,
+        state: Optional[State] = None,
         bound: Optional[Bound] = None,
         executor: Optional[str] = None,
         workload: Optional[str] = None,
@@ -219,7 +218,7 @@ class Client:
         *,
         kinds: Optional[Sequence[str]] = None,
         after: Optional[int] = None,
-        state: Some = None,
+        state: Optional[State] = None,
         bound: Optional[Bound] = None,
         executor: Optional[str] = None,
         workload: Optional[str] = None,
