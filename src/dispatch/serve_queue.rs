@@ -28,7 +28,7 @@ const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::
 
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Semaphore>) {
-    let stack = shared.executors.stack(queue);
+    let (stack, home) = (shared.executors.stack(queue), shared.executors.home(queue));
     loop {
         let mut free = tokio::select! {
             free = Arc::clone(&slots).acquire_owned() => match free {
@@ -53,7 +53,8 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Se
                     let slot = Slot(free.split(1));
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
-                    shared.attempts.spawn(run(Arc::clone(&shared), stack.clone(), claimed, stop, slot).instrument(span));
+                    let attempt = run(Arc::clone(&shared), stack.clone(), claimed, stop, slot).instrument(span);
+                    shared.attempts.spawn_on(attempt, &home);
                 }
             }
             Err(StoreError::Closed) => return,

@@ -12,7 +12,7 @@ use tower::Service;
 
 use super::attempt::{Attempt, Ran, Reading, panicked};
 use crate::clock::{Monotonic, micros};
-use crate::job::{Failure, FailureKind, Outcome};
+use crate::job::{Failure, Outcome};
 use crate::measure::Metered;
 use crate::workload::Registry;
 
@@ -72,17 +72,16 @@ async fn watch_lag(lag_us: Arc<AtomicU64>) {
     }
 }
 
-/// Runs each attempt as a task on the runtime.
+/// Runs each attempt in the task that polls it: whoever calls it does so in a task on an [`AsyncRuntime`], one task an attempt.
 #[derive(Clone)]
 pub struct AsyncExecutor {
-    handle: Handle,
     registry: Arc<Registry>,
 }
 
 impl AsyncExecutor {
-    /// Runs the workloads of `registry` on `runtime`.
-    pub fn new(runtime: &AsyncRuntime, registry: Arc<Registry>) -> Self {
-        Self { handle: runtime.handle().clone(), registry }
+    /// Runs the workloads of `registry`.
+    pub const fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
     }
 }
 
@@ -96,20 +95,17 @@ impl Service<Attempt> for AsyncExecutor {
     }
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
-        let task = self.handle.spawn(run(attempt, Arc::clone(&self.registry)));
-        Box::pin(async move {
-            Ok(task.await.unwrap_or_else(|_| Ran::failed(Failure::new(FailureKind::Lost, "the event loop was shut down"))))
-        })
+        Box::pin(run(attempt, Arc::clone(&self.registry)))
     }
 }
 
-async fn run(attempt: Attempt, registry: Arc<Registry>) -> Ran {
+async fn run(attempt: Attempt, registry: Arc<Registry>) -> Result<Ran, Infallible> {
     let Attempt { workload, stop, slot, .. } = attempt;
     let work = match registry.work(&workload, stop.clone()) {
         Ok(work) => work,
-        Err(failure) => return Ran::failed(failure),
+        Err(failure) => return Ok(Ran::failed(failure)),
     };
-    drop(workload);
+    drop((workload, registry));
     let mut metered = Metered::new(work.into_future());
     let outcome = tokio::select! {
         biased;
@@ -130,5 +126,5 @@ async fn run(attempt: Attempt, registry: Arc<Registry>) -> Ran {
         polls: Some((meter.polls, meter.longest_poll)),
         max_rss_bytes: None,
     };
-    Ran { outcome, reading }
+    Ok(Ran { outcome, reading })
 }

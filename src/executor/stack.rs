@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
@@ -61,6 +62,7 @@ pub enum ExecutorError {
 /// All executors, started.
 pub struct Executors {
     event_loop: AsyncRuntime,
+    home: Handle,
     /// Drives timers and sockets of futures that run on threads, so that a held event loop does not hold them too.
     _reactor: AsyncRuntime,
     pool: ProcessPool,
@@ -81,18 +83,28 @@ impl Executors {
         let pool = ProcessPool::start(settings.processes.clone());
         let grace = settings.stop_grace;
         let handle = reactor.handle().clone();
-        let on_loop = layers(AsyncExecutor::new(&event_loop, for_loop), grace);
+        let on_loop = layers(AsyncExecutor::new(for_loop), grace);
         let waiting = layers(ThreadsExecutor::waiting(handle.clone(), Arc::clone(&for_threads)), grace);
         let computing = layers(ThreadsExecutor::computing(settings.threads_cpu, handle, for_threads)?, grace);
         // The pool itself kills what does not stop in time; the layer only guards against a kernel that does not let it.
         let processes = layers(ProcessesExecutor::new(pool.clone(), grace), grace + Duration::from_secs(10));
         Ok(Self {
             event_loop,
+            home: Handle::current(),
             _reactor: reactor,
             stacks: [on_loop, waiting, computing, processes],
             slots: [settings.async_slots, settings.threads_io, settings.threads_cpu, pool.size()],
             pool,
         })
+    }
+
+    /// Where the attempts of a queue are to be driven: those of `async` on its event loop, which is what they are about; those of
+    /// others, whose work is elsewhere, on the caller's runtime.
+    pub fn home(&self, queue: Queue) -> Handle {
+        match queue {
+            Queue::Async => self.event_loop.handle().clone(),
+            Queue::ThreadsIo | Queue::ThreadsCpu | Queue::Processes => self.home.clone(),
+        }
     }
 
     /// The executor that serves a queue, with its layers.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use super::outbound::Outbound;
 use super::workspace::Workspace;
@@ -72,8 +72,14 @@ pub struct Context {
 /// Tells one attempt to end early. Clones share the signal; the first reason stays.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    token: CancellationToken,
-    reason: Arc<OnceLock<StopReason>>,
+    // One allocation: thousands of attempts may wait, each with a signal.
+    signal: Arc<Signal>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    reason: OnceLock<StopReason>,
+    given: Notify,
 }
 
 /// Why an attempt should end early.
@@ -92,13 +98,13 @@ impl Stop {
     /// Asks the attempt to end.
     pub fn stop(&self, reason: StopReason) {
         // The first reason stays; a second one changes nothing.
-        let _ = self.reason.set(reason);
-        self.token.cancel();
+        let _ = self.signal.reason.set(reason);
+        self.signal.given.notify_waiters();
     }
 
     /// Whether the attempt should end: for blocking work to ask now and then.
     pub fn is_stopped(&self) -> bool {
-        self.token.is_cancelled()
+        self.reason().is_some()
     }
 
     /// The failure with which blocking work ends early, if it should. Whoever runs it knows the reason and puts it in its place.
@@ -108,12 +114,17 @@ impl Stop {
 
     /// Resolves when the attempt should end.
     pub async fn stopped(&self) -> StopReason {
-        self.token.cancelled().await;
+        // Made before looking: it is woken from here on, though it has not been polled.
+        let given = self.signal.given.notified();
+        if let Some(reason) = self.reason() {
+            return reason;
+        }
+        given.await;
         self.reason().unwrap_or(StopReason::Cancelled)
     }
 
     /// The reason, once there is one.
     pub fn reason(&self) -> Option<StopReason> {
-        self.reason.get().copied()
+        self.signal.reason.get().copied()
     }
 }

@@ -9,6 +9,7 @@ mod file;
 mod http;
 mod image;
 mod outbound;
+mod parameters;
 mod primes;
 mod registry;
 mod sleep;

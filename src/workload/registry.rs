@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::{Context, Environment, Invalid, Stop, Work, Workload};
+use super::{Context, Environment, Invalid, Stop, Work, Workload, parameters};
 use crate::job::{Bound, Failure, Form, Spec};
 
 /// The workloads that this server can run, with the environment that they share.
@@ -46,7 +46,7 @@ impl Prepared {
 
 struct Entry {
     description: Description,
-    prepare: fn(Value, &Environment) -> Result<Prepared, Invalid>,
+    prepare: fn(&str, &Environment) -> Result<Prepared, Invalid>,
 }
 
 impl Registry {
@@ -102,11 +102,7 @@ impl Registry {
             let known = self.entries.keys().copied().collect::<Vec<_>>().join(", ");
             Invalid::new("/type", format!("no workload is called {:?}; there are: {known}", spec.kind))
         })?;
-        let mut value: Value = serde_json::from_str(spec.json.get()).map_err(|error| Invalid::new("", error.to_string()))?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("type");
-        }
-        (entry.prepare)(value, &self.environment)
+        (entry.prepare)(spec.json.get(), &self.environment)
     }
 }
 
@@ -121,8 +117,8 @@ impl Registry {
     }
 }
 
-fn prepare<W: Workload>(value: Value, environment: &Environment) -> Result<Prepared, Invalid> {
-    let workload: W = serde_path_to_error::deserialize(value).map_err(|error| Invalid::at_path(&error))?;
+fn prepare<W: Workload>(text: &str, environment: &Environment) -> Result<Prepared, Invalid> {
+    let workload: W = parameters::parse(text)?;
     workload.check(environment)?;
     Ok(Prepared { work: Box::new(move |context| workload.work(context)) })
 }

@@ -84,8 +84,8 @@ impl Bench {
             slot: Slot(None),
         };
         let mut stack = self.executors.stack(queue);
-        let running = async move { stack.ready().await.unwrap().call(attempt).await.unwrap() };
-        tokio::time::timeout(PATIENCE, running).await.expect("the attempt to end")
+        let running = self.executors.home(queue).spawn(async move { stack.ready().await.unwrap().call(attempt).await.unwrap() });
+        tokio::time::timeout(PATIENCE, running).await.expect("the attempt to end").unwrap()
     }
 }
 

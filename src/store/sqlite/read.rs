@@ -85,13 +85,14 @@ fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page
     }
     match filter.executor {
         Some(Executor::Threads) => {
-            query.push(format!(" AND queue IN ({}, {})", Queue::ThreadsIo.code(), Queue::ThreadsCpu.code()));
+            query.push(format!(" AND queue <> 0 AND queue IN ({}, {})", Queue::ThreadsIo.code(), Queue::ThreadsCpu.code()));
         }
         Some(Executor::Async) => {
             query.push(format!(" AND queue = {}", Queue::Async.code()));
         }
+        // The partial index is used only where its condition is said.
         Some(Executor::Processes) => {
-            query.push(format!(" AND queue = {}", Queue::Processes.code()));
+            query.push(format!(" AND queue <> 0 AND queue = {}", Queue::Processes.code()));
         }
         None => {}
     }

@@ -1,7 +1,9 @@
 //! From rows to jobs.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -12,21 +14,97 @@ use crate::job::{Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Ru
 use crate::store::{Claimed, Lease, StoreError};
 
 /// The columns that unfinished jobs and results share, in the order in which [`Cells`] reads them.
-pub(super) const SHARED: &str =
-    "id, queue, rule, bound, choice, type, workload, priority, deadline_ms, retry, tags, accepted_at, attempt, losses";
+pub(super) const SHARED: &str = "id, queue, rule, bound, choice, type, workload, priority, options, accepted_at, attempt, losses";
 /// The further columns of an unfinished job.
 pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 /// The further columns of a result.
-pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, queue_us, dispatch_us, wall_us, \
-     cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ctx_voluntary, ctx_involuntary";
+pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing";
 /// What a claim returns.
-pub(super) const OF_CLAIM: &str =
-    "id, token, bound, type, workload, deadline_ms, retry, attempt, losses, claimed_at - due_at, priority";
+pub(super) const OF_CLAIM: &str = "id, token, bound, type, workload, options, attempt, losses, claimed_at - due_at, priority";
 
 /// Values of `state` in the table of unfinished jobs. The partial indexes name them too.
 pub(super) const SCHEDULED: i64 = 0;
 pub(super) const QUEUED: i64 = 1;
 pub(super) const RUNNING: i64 = 2;
+
+/// What is kept of a submission only where it is not as it is by default.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Options<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<Cow<'a, Retry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<Cow<'a, Tags>>,
+}
+
+impl<'a> Options<'a> {
+    /// Those of a submission; `None` if there are none.
+    pub(super) fn of(submission: &'a Submission) -> Option<Self> {
+        let options = Self {
+            deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            retry: (submission.retry != Retry::default()).then_some(Cow::Borrowed(&submission.retry)),
+            tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
+        };
+        let any = options.deadline_ms.is_some() || options.retry.is_some() || options.tags.is_some();
+        any.then_some(options)
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.deadline_ms.map(Duration::from_millis)
+    }
+
+    fn retry(&mut self) -> Retry {
+        self.retry.take().map(Cow::into_owned).unwrap_or_default()
+    }
+}
+
+/// The figures of a timing, in the order in which they are stored.
+pub(super) type Figures = [Option<u64>; 10];
+
+pub(super) const fn figures(timing: &Timing) -> Figures {
+    let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
+    [
+        Some(queue_us),
+        Some(dispatch_us),
+        Some(wall_us),
+        timing.cpu_user_us,
+        timing.cpu_system_us,
+        timing.polls,
+        timing.longest_poll_us,
+        timing.max_rss_bytes,
+        timing.ctx_voluntary,
+        timing.ctx_involuntary,
+    ]
+}
+
+fn timing(figures: Figures) -> Timing {
+    let [
+        queue_us,
+        dispatch_us,
+        wall_us,
+        cpu_user_us,
+        cpu_system_us,
+        polls,
+        longest_poll_us,
+        max_rss_bytes,
+        voluntary,
+        involuntary,
+    ] = figures;
+    Timing {
+        queue_us: queue_us.unwrap_or_default(),
+        dispatch_us: dispatch_us.unwrap_or_default(),
+        wall_us: wall_us.unwrap_or_default(),
+        cpu_user_us,
+        cpu_system_us,
+        polls,
+        longest_poll_us,
+        max_rss_bytes,
+        ctx_voluntary: voluntary,
+        ctx_involuntary: involuntary,
+    }
+}
 
 /// Reads a row's columns from left to right.
 struct Cells<'r> {
@@ -58,10 +136,6 @@ impl<'r> Cells<'r> {
         convert(self.take::<i64>()?)
     }
 
-    fn optional<T: TryFrom<i64>>(&mut self) -> Result<Option<T>, StoreError> {
-        self.take::<Option<i64>>()?.map(convert).transpose()
-    }
-
     fn time(&mut self) -> Result<Timestamp, StoreError> {
         Ok(Timestamp::from_micros(self.take()?))
     }
@@ -75,25 +149,25 @@ impl<'r> Cells<'r> {
         text.map(serde_json::from_str).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    fn millis(&mut self) -> Result<Option<Duration>, StoreError> {
-        Ok(self.optional()?.map(Duration::from_millis))
-    }
-
     /// The [`SHARED`] columns; the state is to be filled in.
     fn job(&mut self) -> Result<Job, StoreError> {
         let id = self.id()?;
         let queue: Queue = self.code()?;
         let route = Route { executor: queue.executor(), queue, rule: self.code()? };
         let isolated = route.rule == Rule::Isolated;
+        let (bound, executor) = (self.code()?, self.code()?);
+        let workload = Spec { kind: self.take()?, json: self.raw()? };
+        let priority = self.number()?;
+        let mut options = self.json::<Options<'_>>()?.unwrap_or_default();
         let submission = Submission {
             isolated,
-            bound: self.code()?,
-            executor: self.code()?,
-            workload: Spec { kind: self.take()?, json: self.raw()? },
-            priority: self.number()?,
-            deadline: self.millis()?,
-            retry: self.json()?.unwrap_or_default(),
-            tags: self.json::<Tags>()?.unwrap_or_default(),
+            bound,
+            executor,
+            workload,
+            priority,
+            deadline: options.deadline(),
+            retry: options.retry(),
+            tags: options.tags.map(Cow::into_owned).unwrap_or_default(),
         };
         let accepted_at = self.time()?;
         Ok(Job { id, submission, route, accepted_at, attempt: self.number()?, losses: self.number()?, state: State::Queued })
@@ -139,35 +213,24 @@ pub(super) fn result(row: &SqliteRow) -> Result<Job, StoreError> {
         }
         (None, None) => return Err(StoreError::Corrupt(format!("the result of {} has neither output nor error", job.id))),
     };
-    job.state = State::Finished(Box::new(Finished { ending, outcome, timing: timing(&mut cells)?, started_at, finished_at }));
+    job.state =
+        State::Finished(Box::new(Finished { ending, outcome, timing: cells.json()?.map(timing), started_at, finished_at }));
     Ok(job)
-}
-
-fn timing(cells: &mut Cells<'_>) -> Result<Option<Timing>, StoreError> {
-    let Some(queue_us) = cells.optional()? else { return Ok(None) };
-    Ok(Some(Timing {
-        queue_us,
-        dispatch_us: cells.number()?,
-        wall_us: cells.number()?,
-        cpu_user_us: cells.optional()?,
-        cpu_system_us: cells.optional()?,
-        polls: cells.optional()?,
-        longest_poll_us: cells.optional()?,
-        max_rss_bytes: cells.optional()?,
-        ctx_voluntary: cells.optional()?,
-        ctx_involuntary: cells.optional()?,
-    }))
 }
 
 /// From [`OF_CLAIM`]: the claim and its priority.
 pub(super) fn claimed(row: &SqliteRow) -> Result<(i64, Claimed), StoreError> {
     let mut cells = Cells::new(row);
+    let lease = Lease { id: cells.id()?, token: cells.take()? };
+    let bound = cells.code()?;
+    let workload = Spec { kind: cells.take()?, json: cells.raw()? };
+    let mut options = cells.json::<Options<'_>>()?.unwrap_or_default();
     let claimed = Claimed {
-        lease: Lease { id: cells.id()?, token: cells.take()? },
-        bound: cells.code()?,
-        workload: Spec { kind: cells.take()?, json: cells.raw()? },
-        deadline: cells.millis()?,
-        retry: cells.json::<Retry>()?.unwrap_or_default(),
+        lease,
+        bound,
+        workload,
+        deadline: options.deadline(),
+        retry: options.retry(),
         attempt: cells.number()?,
         losses: cells.number()?,
         queued_for: Duration::from_micros(cells.take::<i64>()?.try_into().unwrap_or(0)),

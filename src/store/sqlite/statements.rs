@@ -9,7 +9,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::codes::Code;
 use super::rows::{self, OF_CLAIM, OF_RESULT, SHARED};
 use crate::clock::Timestamp;
-use crate::job::{Ending, Failure, FailureKind, Finished, Job, JobId, NewJob, Outcome, Queue, Retry, State, Timing};
+use crate::job::{Ending, Failure, FailureKind, Finished, Job, JobId, NewJob, Outcome, Queue, State};
 use crate::store::{Claimed, Lease, Sketches, StoreError, SummaryKey};
 
 type Connection = SqliteConnection;
@@ -43,23 +43,25 @@ pub(super) struct Insertion<'a> {
     pub(super) claim: Option<Claim>,
 }
 
-/// The steps of a script; each takes one argument. The trigger on `results` takes what ended out of `jobs`.
+/// The steps of a script. The first takes two arguments, the rows and their ids; each of the others one.
 static STEPS: LazyLock<[String; 4]> = LazyLock::new(|| {
     let shared = SHARED.split(", ").map(|column| format!("jobs.{column}")).collect::<Vec<_>>().join(", ");
     let cells = |from: usize, to: usize| (from..=to).map(|n| format!("value ->> {n}")).collect::<Vec<_>>().join(", ");
-    let (of_end, of_job) = (cells(2, 16), cells(1, 10));
+    let (of_end, of_job) = (cells(2, 7), cells(1, 8));
     [
         format!(
             "INSERT INTO results ({SHARED}, {OF_RESULT}) SELECT {shared}, {of_end} FROM jsonb_each(?) \
-             CROSS JOIN jobs ON jobs.id = unhex(value ->> 0, '-') AND jobs.token = value ->> 1 AND jobs.state = 2;"
+             CROSS JOIN jobs ON jobs.id = unhex(value ->> 0) AND jobs.token = value ->> 1 AND jobs.state = 2; \
+             DELETE FROM jobs WHERE id IN (SELECT unhex(value) FROM jsonb_each(?)) \
+             AND EXISTS (SELECT 1 FROM results WHERE results.id = jobs.id);"
         ),
         format!(
-            "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, deadline_ms, retry, tags, \
+            "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, options, \
                                accepted_at, due_at, token, claimed_at, state, attempt) \
-             SELECT unhex(value ->> 0, '-'), {of_job}, value ->> 11, value ->> 11, value ->> 12, value ->> 13, \
-                    iif(value ->> 12 IS NULL, 1, 2), value ->> 12 IS NOT NULL FROM jsonb_each(?);"
+             SELECT unhex(value ->> 0), {of_job}, value ->> 9, value ->> 9, value ->> 10, value ->> 11, \
+                    iif(value ->> 10 IS NULL, 1, 2), value ->> 10 IS NOT NULL FROM jsonb_each(?);"
         ),
-        "INSERT INTO tags (key, value, id) SELECT value ->> 0, value ->> 1, unhex(value ->> 2, '-') FROM jsonb_each(?);".into(),
+        "INSERT INTO tags (key, value, id) SELECT value ->> 0, value ->> 1, unhex(value ->> 2) FROM jsonb_each(?);".into(),
         "INSERT INTO rollups (type, bound, executor, ending, sketches) \
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4) FROM jsonb_each(?) WHERE true \
          ON CONFLICT DO UPDATE SET sketches = excluded.sketches;"
@@ -73,7 +75,7 @@ static SCRIPTS: LazyLock<[[String; 2]; 16]> = LazyLock::new(|| {
         let steps: Vec<&str> = (0..4).filter(|step| choice & 1 << step != 0).map(|step| &*STEPS[step]).collect();
         let text = steps.join(" ");
         // A single statement is a transaction by itself.
-        let alone = if steps.len() == 1 { text.clone() } else { format!("BEGIN IMMEDIATE; {text} COMMIT") };
+        let alone = if text.matches(';').count() == 1 { text.clone() } else { format!("BEGIN IMMEDIATE; {text} COMMIT") };
         [text, alone]
     })
 });
@@ -97,7 +99,7 @@ impl Script<'_> {
         let tags: Vec<_> = self
             .jobs
             .iter()
-            .flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(move |(key, value)| (key, value, job.id)))
+            .flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(move |(key, value)| (key, value, hex_id(job.id))))
             .collect();
         let rollups: Vec<_> = self
             .rollups
@@ -106,14 +108,15 @@ impl Script<'_> {
                 (&*key.workload, key.bound.code(), key.executor.code(), key.ending.code(), hex(&sketches.to_bytes()))
             })
             .collect();
-        let arguments = [rows(&self.ends), rows(&self.jobs), rows(&tags), rows(&rollups)];
+        let ended: Vec<_> = self.ends.iter().map(|end| hex_id(end.lease.id)).collect();
+        let arguments = [[rows(&self.ends), rows(&ended)], [rows(&self.jobs), None], [rows(&tags), None], [rows(&rollups), None]];
         let choice =
-            arguments.iter().enumerate().filter(|(_, rows)| rows.is_some()).fold(0, |choice, (step, _)| choice | 1 << step);
+            arguments.iter().enumerate().filter(|(_, [rows, _])| rows.is_some()).fold(0, |choice, (step, _)| choice | 1 << step);
         if choice == 0 {
             return Ok(());
         }
         let script = sqlx::query(which(&SCRIPTS[choice]));
-        arguments.into_iter().flatten().fold(script, sqlx::query::Query::bind).execute(connection).await?;
+        arguments.into_iter().flatten().flatten().fold(script, sqlx::query::Query::bind).execute(connection).await?;
         Ok(())
     }
 }
@@ -130,17 +133,15 @@ impl Serialize for End<'_> {
             Outcome::Output(output) => (Some(output.get()), None),
             Outcome::Error(failure) => (None, Some(json(failure))),
         };
-        let mut row = serializer.serialize_tuple(17)?;
-        row.serialize_element(&lease.id)?;
+        let mut row = serializer.serialize_tuple(8)?;
+        row.serialize_element(&hex_id(lease.id))?;
         row.serialize_element(&lease.token)?;
         row.serialize_element(&finished.ending.code())?;
         row.serialize_element(&finished.started_at.map(Timestamp::as_micros))?;
         row.serialize_element(&finished.finished_at.as_micros())?;
         row.serialize_element(&output)?;
         row.serialize_element(&error)?;
-        for figure in figures(finished.timing.as_ref()) {
-            row.serialize_element(&figure)?;
-        }
+        row.serialize_element(&finished.timing.as_ref().map(|timing| json(&rows::figures(timing))))?;
         row.end()
     }
 }
@@ -149,8 +150,8 @@ impl Serialize for Insertion<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { job, claim } = self;
         let submission = &job.submission;
-        let mut row = serializer.serialize_tuple(14)?;
-        row.serialize_element(&job.id)?;
+        let mut row = serializer.serialize_tuple(12)?;
+        row.serialize_element(&hex_id(job.id))?;
         row.serialize_element(&job.route.queue.code())?;
         row.serialize_element(&job.route.rule.code())?;
         row.serialize_element(&submission.bound.code())?;
@@ -158,9 +159,7 @@ impl Serialize for Insertion<'_> {
         row.serialize_element(&submission.workload.kind)?;
         row.serialize_element(submission.workload.json.get())?;
         row.serialize_element(&submission.priority)?;
-        row.serialize_element(&submission.deadline.map(|deadline| i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)))?;
-        row.serialize_element(&(submission.retry != Retry::default()).then(|| json(&submission.retry)))?;
-        row.serialize_element(&(!submission.tags.is_empty()).then(|| json(&submission.tags)))?;
+        row.serialize_element(&rows::Options::of(submission).map(|options| json(&options)))?;
         row.serialize_element(&job.accepted_at.as_micros())?;
         row.serialize_element(&claim.map(|claim| claim.token))?;
         row.serialize_element(&claim.map(|claim| claim.at.as_micros()))?;
@@ -169,12 +168,13 @@ impl Serialize for Insertion<'_> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// As SQLite's `unhex` reads it.
+fn hex_id(id: JobId) -> uuid::fmt::Simple {
+    uuid::Uuid::from_bytes(*id.as_bytes()).simple()
 }
 
 /// Claims up to `most` queued jobs, the highest priority first, then the oldest.
@@ -221,8 +221,9 @@ pub(super) async fn end(
         .bind(at.as_micros())
         .bind(json(failure))
         .bind(&id.as_bytes()[..])
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await?;
+    sqlx::query("DELETE FROM jobs WHERE id = ?").bind(&id.as_bytes()[..]).execute(connection).await?;
     let workload: &str = row.try_get(2)?;
     Ok(SummaryKey {
         workload: workload.into(),
@@ -346,23 +347,6 @@ pub(super) async fn touch(connection: &mut Connection) -> Result<(), StoreError>
 pub(super) async fn next_boot(connection: &mut Connection) -> Result<i64, StoreError> {
     let text = "INSERT INTO server (one, boot) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET boot = boot + 1 RETURNING boot";
     Ok(sqlx::query_scalar(text).fetch_one(connection).await?)
-}
-
-fn figures(timing: Option<&Timing>) -> [Option<i64>; 10] {
-    let Some(timing) = timing else { return [None; 10] };
-    [
-        Some(timing.queue_us),
-        Some(timing.dispatch_us),
-        Some(timing.wall_us),
-        timing.cpu_user_us,
-        timing.cpu_system_us,
-        timing.polls,
-        timing.longest_poll_us,
-        timing.max_rss_bytes,
-        timing.ctx_voluntary,
-        timing.ctx_involuntary,
-    ]
-    .map(|figure| figure.map(|figure| i64::try_from(figure).unwrap_or(i64::MAX)))
 }
 
 /// Types of this program with string keys, which always can be written as JSON.
