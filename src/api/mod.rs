@@ -22,8 +22,10 @@ mod view;
 mod workloads;
 
 pub use body::BodyLimits;
+pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
 
 use std::any::Any;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::HeaderValue;
@@ -48,6 +50,8 @@ pub struct ApiState {
     pub dispatcher: Dispatcher,
     /// What is taken as the body of a request.
     pub bodies: BodyLimits,
+    /// How programs are confined.
+    pub programs: Arc<ProgramsView>,
 }
 
 /// The whole API, with its documentation.

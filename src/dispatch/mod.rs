@@ -17,11 +17,10 @@ use self::router::{CannotIsolate, Facts, route};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
-use crate::executor::Executors;
-use crate::executor::processes::WorkerStatus;
+use crate::executor::{Executors, WorkerStatus};
 use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
 use crate::store::{Cancellation, Depth, Requeue, Store, StoreError};
-use crate::workload::{Invalid, Registry, StopReason};
+use crate::workload::{Invalid, Prepared, Registry, StopReason};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -85,7 +84,7 @@ pub enum NotReady {
 }
 
 /// One queue as it is now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct QueueStatus {
     /// Which.
     pub queue: Queue,
@@ -93,6 +92,8 @@ pub struct QueueStatus {
     pub slots: usize,
     /// How many wait and run.
     pub depth: Depth,
+    /// The processes that serve it.
+    pub workers: Vec<WorkerStatus>,
 }
 
 impl Dispatcher {
@@ -113,6 +114,7 @@ impl Dispatcher {
             giving_up: CancellationToken::new(),
         });
         for queue in Queue::ALL {
+            // Without slots, as those of Python without an interpreter, the loops wait for ever, and so do jobs of an earlier server.
             let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
             for _ in 0..serve_queue::LOOPS {
                 shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&slots)));
@@ -186,14 +188,14 @@ impl Dispatcher {
 
     /// The queues as they are now, in the order of [`Queue::ALL`].
     pub fn queues(&self) -> Vec<QueueStatus> {
-        let status =
-            |queue| QueueStatus { queue, slots: self.shared.executors.slots(queue), depth: self.shared.store.depth(queue) };
+        let Shared { executors, store, .. } = &*self.shared;
+        let status = |queue| QueueStatus {
+            queue,
+            slots: executors.slots(queue),
+            depth: store.depth(queue),
+            workers: executors.workers(queue),
+        };
         Queue::ALL.into_iter().map(status).collect()
-    }
-
-    /// The worker processes as they are now.
-    pub fn workers(&self) -> Vec<WorkerStatus> {
-        self.shared.executors.pool().workers()
     }
 
     /// How late a timer fired on the event loop of the `async` executor, in microseconds: the latest of the last second.
@@ -206,7 +208,7 @@ impl Dispatcher {
         if self.shared.draining.is_cancelled() {
             return Err(NotReady::Draining);
         }
-        self.shared.executors.pool().trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
+        self.shared.executors.trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
         Ok(self.shared.store.check().await?)
     }
 
@@ -231,7 +233,7 @@ impl Dispatcher {
                 self.shared.giving_up.cancel();
             }
         }
-        self.shared.executors.pool().close();
+        self.shared.executors.close();
     }
 
     /// What can be read of the store.
@@ -253,9 +255,9 @@ impl Dispatcher {
         let prepare = |(index, submission): (usize, Submission)| {
             let registry = &self.shared.registry;
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            registry.prepare(&submission.workload).map_err(invalid)?;
-            let form = registry.get(&submission.workload.kind).map_or(crate::job::Form::Blocking, |workload| workload.form);
-            let facts = Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, form };
+            let Prepared { runtime, form, gil, .. } = registry.prepare(&submission.workload).map_err(invalid)?;
+            let facts =
+                Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =
                 |unable: CannotIsolate| SubmitError::Invalid { index, invalid: Invalid::new("/isolated", unable.to_string()) };
             let route = route(facts).map_err(unable)?;

@@ -1,7 +1,7 @@
 //! Which executor runs a job: a pure function of what the client said and what the workload is.
 
 use crate::executor::{Capabilities, capabilities};
-use crate::job::{Bound, Choice, Executor, Form, Route, Rule};
+use crate::job::{Bound, Choice, Executor, Form, Route, Rule, Runtime};
 
 /// What a decision rests on.
 #[derive(Clone, Copy, Debug)]
@@ -12,8 +12,12 @@ pub struct Facts {
     pub choice: Choice,
     /// Whether the client wants the job to be isolated.
     pub isolated: bool,
+    /// What the workload is written in.
+    pub runtime: Runtime,
     /// How the workload is written.
     pub form: Form,
+    /// Whether a global lock lets one of its threads compute at a time.
+    pub gil: bool,
 }
 
 /// The client insists on an executor that can't do what it asks for as well.
@@ -43,13 +47,14 @@ pub const fn route(facts: Facts) -> Result<Route, CannotIsolate> {
         (None, ..) if facts.isolated => (Executor::Processes, Rule::Isolated),
         (None, Bound::Io, Form::Async) => (Executor::Async, Rule::IoAsync),
         (None, Bound::Io, Form::Blocking) => (Executor::Threads, Rule::IoBlocking),
+        (None, Bound::Cpu, _) if facts.gil => (Executor::Processes, Rule::CpuProcesses),
         (None, Bound::Cpu, _) => (Executor::Threads, Rule::CpuThreads),
     };
-    Ok(Route { executor, queue: executor.queue(facts.bound), rule })
+    Ok(Route { executor, queue: executor.queue(facts.runtime, facts.bound), rule })
 }
 
 /// Every executor, with what speaks for or against running such a job on it.
-pub fn considered(bound: Bound, form: Form) -> [Considered; 3] {
+pub fn considered(bound: Bound, form: Form, gil: bool) -> [Considered; 3] {
     Executor::ALL.map(|executor| Considered {
         executor,
         capabilities: capabilities(executor),
@@ -61,7 +66,8 @@ pub fn considered(bound: Bound, form: Form) -> [Considered; 3] {
             (Executor::Async, Bound::Cpu, _) => "computing would hold the event loop, and every other job on it",
             (Executor::Threads, Bound::Io, Form::Async) => "works, at the price of a thread for each wait",
             (Executor::Threads, Bound::Io, Form::Blocking) => "threads wait side by side",
-            (Executor::Threads, Bound::Cpu, _) => "native code computes on all cores at once, with the smallest hand-over",
+            (Executor::Threads, Bound::Cpu, _) if gil => "the interpreter's global lock lets one thread compute at a time",
+            (Executor::Threads, Bound::Cpu, _) => "threads compute on all cores at once, with the smallest hand-over",
             (Executor::Processes, Bound::Io, _) => "works, but a whole process waits for each job",
             (Executor::Processes, Bound::Cpu, _) => {
                 "computes on all cores and can be killed and limited, but pays for serialising and the process hop"
@@ -73,6 +79,7 @@ pub fn considered(bound: Bound, form: Form) -> [Considered; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Queue;
     use rstest::rstest;
 
     #[rstest]
@@ -90,8 +97,25 @@ mod tests {
         #[case] executor: Executor,
         #[case] rule: Rule,
     ) {
-        let route = route(Facts { bound, choice, isolated: false, form }).unwrap();
-        assert_eq!((route.executor, route.rule, route.queue), (executor, rule, executor.queue(bound)));
+        let facts = Facts { bound, choice, isolated: false, runtime: Runtime::Native, form, gil: false };
+        let route = route(facts).unwrap();
+        assert_eq!((route.executor, route.rule, route.queue), (executor, rule, executor.queue(Runtime::Native, bound)));
+    }
+
+    #[rstest]
+    #[case(Bound::Io, Form::Async, true, Queue::PythonAsync, Rule::IoAsync)]
+    #[case(Bound::Io, Form::Blocking, true, Queue::PythonThreads, Rule::IoBlocking)]
+    #[case(Bound::Cpu, Form::Blocking, true, Queue::PythonProcesses, Rule::CpuProcesses)]
+    #[case(Bound::Cpu, Form::Async, false, Queue::PythonThreads, Rule::CpuThreads)]
+    fn a_global_lock_sends_computing_to_processes(
+        #[case] bound: Bound,
+        #[case] form: Form,
+        #[case] gil: bool,
+        #[case] queue: Queue,
+        #[case] rule: Rule,
+    ) {
+        let facts = Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Python, form, gil };
+        assert_eq!(route(facts).map(|route| (route.queue, route.rule)), Ok((queue, rule)));
     }
 
     #[rstest]
@@ -103,7 +127,7 @@ mod tests {
         #[case] choice: Choice,
         #[case] expected: Result<(Executor, Rule), CannotIsolate>,
     ) {
-        let facts = Facts { bound: Bound::Io, choice, isolated: true, form: Form::Async };
+        let facts = Facts { bound: Bound::Io, choice, isolated: true, runtime: Runtime::Native, form: Form::Async, gil: false };
         assert_eq!(route(facts).map(|route| (route.executor, route.rule)), expected);
     }
 }

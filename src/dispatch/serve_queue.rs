@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
@@ -14,9 +15,9 @@ use super::Shared;
 use super::settle::settlement;
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
-use crate::job::{Ending, Failure, Finished, Outcome, Queue};
+use crate::job::{Conclusion, Ending, Failure, Note, Outcome, Queue};
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
-use crate::workload::Stop;
+use crate::workload::{Reporter, Sink, Stop};
 
 /// Loops a queue: while one hands out what it claimed, the claims of the others are with the store, so that a job that comes in
 /// meanwhile is claimed as it is accepted.
@@ -66,15 +67,34 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Se
     }
 }
 
+/// Where an attempt's reports go: to the store, under its lease.
+struct Reports {
+    shared: Arc<Shared>,
+    lease: Lease,
+}
+
+impl Sink for Reports {
+    fn offer(&self, note: Note) {
+        self.shared.store.offer(self.lease, note);
+    }
+
+    fn note(&self, note: Note) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.store.note(self.lease, note))
+    }
+}
+
 /// Runs one attempt and records what became of it.
 async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: Stop, slot: Slot) {
     let attempt = Attempt {
+        job: claimed.lease.id,
+        number: claimed.attempt,
         // Only the executor needs it from here on.
         workload: std::mem::take(&mut claimed.workload),
         deadline: claimed.deadline,
         queued_for: claimed.queued_for,
         claimed: Monotonic::now(),
         stop,
+        reporter: Reporter::new(Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease })),
         slot,
     };
     let running = match stack.ready().await {
@@ -121,12 +141,10 @@ async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result
             }
             // The result itself is at fault. The job ends all the same, and says so.
             Err(StoreError::Refused(reason)) if is_success(&settlement) => {
-                settlement = Arc::new(Settlement::Finish(Finished {
+                settlement = Arc::new(Settlement::Finish(Conclusion {
                     ending: Ending::Failed,
                     outcome: Outcome::Error(Failure::error(format!("its output can't be stored: {reason}"))),
                     timing: None,
-                    started_at: None,
-                    finished_at: Timestamp::now(),
                 }));
             }
             settled => return settled,
@@ -135,5 +153,5 @@ async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result
 }
 
 fn is_success(settlement: &Settlement) -> bool {
-    matches!(settlement, Settlement::Finish(finished) if finished.outcome.is_success())
+    matches!(settlement, Settlement::Finish(conclusion) if conclusion.outcome.is_success())
 }

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::executor::Measured;
-use crate::job::{Ending, FailureKind, Finished, JobId, Outcome};
+use crate::job::{Conclusion, Ending, FailureKind, JobId, Outcome};
 use crate::store::{Claimed, Settlement};
 use crate::workload::StopReason;
 
 /// Decides by the attempt's outcome, the job's retry rule and what the job has been through.
 pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32, now: Timestamp) -> Settlement {
-    let Measured { outcome, stopped, timing, started_at } = measured;
+    let Measured { outcome, stopped, timing } = measured;
     let ending = match &outcome {
         Outcome::Output(_) => Ending::Succeeded,
         Outcome::Error(_) if stopped == Some(StopReason::Shutdown) => return Settlement::Release,
         Outcome::Error(failure) => match failure.kind {
             FailureKind::Cancelled => Ending::Cancelled,
             FailureKind::Lost if claimed.retry.survives_loss(claimed.losses + 1, max_losses) => {
-                return Settlement::Again { due_at: now, lost: true };
+                return Settlement::Again { due_at: now, lost: true, error: failure.clone() };
             }
             FailureKind::Lost => Ending::Lost,
             // Attempts that were lost do not count: they say nothing about the work.
@@ -26,13 +26,14 @@ pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32,
                     return Settlement::Again {
                         due_at: now.after(jittered(wait, claimed.lease.id, claimed.attempt)),
                         lost: false,
+                        error: failure.clone(),
                     };
                 }
                 None => Ending::Failed,
             },
         },
     };
-    Settlement::Finish(Finished { ending, outcome, timing, started_at, finished_at: now })
+    Settlement::Finish(Conclusion { ending, outcome, timing })
 }
 
 /// Up to a tenth longer, so that jobs that failed together do not come back together. Drawn from the random part of the id.
@@ -64,7 +65,7 @@ mod tests {
     }
 
     fn ended(kind: FailureKind, stopped: Option<StopReason>) -> Measured {
-        Measured { outcome: Outcome::Error(Failure::new(kind, "")), stopped, timing: None, started_at: None }
+        Measured { outcome: Outcome::Error(Failure::new(kind, "")), stopped, timing: None }
     }
 
     #[rstest]
@@ -76,7 +77,7 @@ mod tests {
     #[case::cancelled(1, 0, FailureKind::Cancelled, "cancelled")]
     fn by_the_rule(#[case] attempt: u32, #[case] losses: u32, #[case] kind: FailureKind, #[case] expected: &str) {
         let settled = match settlement(&claimed(attempt, losses), ended(kind, None), 3, Timestamp::now()) {
-            Settlement::Finish(finished) => finished.ending.to_string(),
+            Settlement::Finish(conclusion) => conclusion.ending.to_string(),
             Settlement::Again { lost: true, .. } => "again lost".into(),
             Settlement::Again { .. } => "again".into(),
             Settlement::Release => "release".into(),

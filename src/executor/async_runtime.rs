@@ -100,8 +100,8 @@ impl Service<Attempt> for AsyncExecutor {
 }
 
 async fn run(attempt: Attempt, registry: Arc<Registry>) -> Result<Ran, Infallible> {
-    let Attempt { workload, stop, slot, .. } = attempt;
-    let work = match registry.work(&workload, stop.clone()) {
+    let Attempt { workload, stop, reporter, slot, .. } = attempt;
+    let work = match registry.work(&workload, stop.clone(), reporter) {
         Ok(work) => work,
         Err(failure) => return Ok(Ran::failed(failure)),
     };
@@ -125,6 +125,7 @@ async fn run(attempt: Attempt, registry: Arc<Registry>) -> Result<Ran, Infallibl
         usage: Some(meter.usage),
         polls: Some((meter.polls, meter.longest_poll)),
         max_rss_bytes: None,
+        gil: None,
     };
     Ok(Ran { outcome, reading })
 }

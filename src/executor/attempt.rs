@@ -6,13 +6,17 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::{Monotonic, Stopwatch};
-use crate::job::{Failure, FailureKind, Outcome, Spec};
+use crate::job::{Failure, FailureKind, JobId, Outcome, Spec};
 use crate::measure::Usage;
-use crate::workload::Stop;
+use crate::workload::{Reporter, Stop};
 
 /// One try at running a job.
 #[derive(Debug)]
 pub struct Attempt {
+    /// Of which job.
+    pub job: JobId,
+    /// Its number, from 1.
+    pub number: u32,
     /// What to run.
     pub workload: Spec,
     /// The longest that it may run.
@@ -23,6 +27,8 @@ pub struct Attempt {
     pub claimed: Monotonic,
     /// Tells it to end early.
     pub stop: Stop,
+    /// Takes what it says while it runs.
+    pub reporter: Reporter,
     /// The slot that it takes up. It travels to where the work is done, and is free again when the work is really over - not when
     /// somebody has stopped waiting for it.
     pub slot: Slot,
@@ -57,6 +63,8 @@ pub struct Reading {
     pub polls: Option<(u64, Duration)>,
     /// Peak resident memory in bytes.
     pub max_rss_bytes: Option<u64>,
+    /// Whether a global lock kept the runtime's threads from computing at once.
+    pub gil: Option<bool>,
 }
 
 impl Ran {

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
 
 use super::attempt::{Attempt, Ran, Reading};
-use crate::clock::{Monotonic, Timestamp, micros};
+use crate::clock::{Monotonic, micros};
 use crate::job::{Failure, FailureKind, Outcome, Timing};
 use crate::workload::StopReason;
 
@@ -21,8 +21,6 @@ pub struct Measured {
     pub stopped: Option<StopReason>,
     /// The record; absent if the work never began.
     pub timing: Option<Timing>,
-    /// When the work began.
-    pub started_at: Option<Timestamp>,
 }
 
 /// Makes [`Measured`] out of what an executor reports.
@@ -65,7 +63,7 @@ where
             let stopped = if outcome.is_success() { None } else { stop.reason() };
             let outcome = stopped.map_or(outcome, |reason| Outcome::Error(stopped_by(reason, deadline)));
             let timing = timing(queued_for, claimed, &reading);
-            Ok(Measured { outcome, stopped, timing, started_at: reading.began.map(|began| began.started_at) })
+            Ok(Measured { outcome, stopped, timing })
         })
     }
 }
@@ -94,5 +92,6 @@ fn timing(queued_for: Duration, claimed: Monotonic, reading: &Reading) -> Option
         max_rss_bytes: reading.max_rss_bytes,
         ctx_voluntary: reading.usage.map(|usage| usage.ctx_voluntary),
         ctx_involuntary: reading.usage.map(|usage| usage.ctx_involuntary),
+        gil: reading.gil,
     })
 }

@@ -5,7 +5,9 @@ mod attempt;
 mod capability;
 mod deadline;
 mod measure;
+mod pool;
 pub mod processes;
+pub mod python;
 mod stack;
 mod threads;
 
@@ -14,5 +16,6 @@ pub use attempt::{Attempt, Ran, Reading, Slot};
 pub use capability::{Ability, Capabilities, capabilities};
 pub use deadline::DeadlineLayer;
 pub use measure::{MeasureLayer, Measured};
+pub use pool::WorkerStatus;
 pub use stack::{ExecutorError, ExecutorSettings, Executors, Stack};
 pub use threads::ThreadsExecutor;

@@ -63,8 +63,8 @@ impl Service<Attempt> for ThreadsExecutor {
         let span = tracing::Span::current();
         let on_thread = move || {
             let _entered = span.entered();
-            let Attempt { workload, stop, slot, .. } = attempt;
-            let ran = run(registry.work(&workload, stop.clone()), &stop, &reactor);
+            let Attempt { workload, stop, reporter, slot, .. } = attempt;
+            let ran = run(registry.work(&workload, stop.clone(), reporter), &stop, &reactor);
             // The thread is free from here on, whether or not anybody still waits for the report.
             drop(slot);
             let _ = report.send(ran);

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of HTTP, of the database or of threads.
 
+mod event;
 mod id;
 mod outcome;
 mod route;
@@ -9,10 +10,11 @@ mod state;
 mod submission;
 mod timing;
 
+pub use event::{Event, EventKind, LogStream, Note, What};
 pub use id::JobId;
 pub use outcome::{Failure, FailureKind, Outcome, Output};
-pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule};
-pub use state::{Ending, Finished, State};
+pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};
+pub use state::{Conclusion, Ending, Finished, State};
 pub use submission::{Retry, Spec, Submission, Tags};
 pub use timing::{Observed, Timing};
 
@@ -46,7 +48,7 @@ pub struct NewJob {
     pub submission: Submission,
     /// The executor chosen for it, and why.
     pub route: Route,
-    /// When it was accepted.
+    /// When it was accepted: the store puts the moment of its commit here.
     pub accepted_at: Timestamp,
 }
 

@@ -36,10 +36,29 @@ pub struct Finished {
     pub outcome: Outcome,
     /// What was measured of its last attempt; absent if no attempt of it was run to its end.
     pub timing: Option<Timing>,
-    /// When the last attempt's work began; absent if it never did.
+    /// When the last attempt was claimed; absent if the job waited when it ended. Its work began `timing.dispatch_us` later.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// When its end was recorded.
     pub finished_at: Timestamp,
+}
+
+/// How a job's last attempt ended: all of [`Finished`] that is not for the store to say.
+#[derive(Clone, Debug)]
+pub struct Conclusion {
+    /// How the job ended.
+    pub ending: Ending,
+    /// The attempt's output or error.
+    pub outcome: Outcome,
+    /// What was measured of the attempt; absent if its work never began.
+    pub timing: Option<Timing>,
+}
+
+impl Conclusion {
+    /// The same with the moments that only the store knows.
+    pub fn at(self, started_at: Option<Timestamp>, finished_at: Timestamp) -> Finished {
+        let Self { ending, outcome, timing } = self;
+        Finished { ending, outcome, timing, started_at, finished_at }
+    }
 }
 
 /// How a job ended.

@@ -3,11 +3,18 @@
 //! Unfinished jobs and results are kept apart: a job moves from the one to the other once, in one transaction, so the part
 //! that is claimed from stays small whatever the history, and there is room for just one result an id.
 //!
+//! What happens to a job is recorded as [`Event`](crate::job::Event)s; a [`Follower`] gives them to whoever wants to see them.
+//!
 //! Each method is one short transaction. Rows stay private to a driver.
 
+mod event;
+mod follow;
 pub mod sqlite;
 mod summary;
 
+pub use event::{EventFilter, EventPage, Subscription};
+pub(crate) use event::{Hub, News, Subject};
+pub use follow::Follower;
 pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
 
 use std::collections::BTreeMap;
@@ -17,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Executor, Finished, Job, JobId, NewJob, Queue, Retry, Spec};
+use crate::job::{Bound, Conclusion, Ending, Executor, Failure, Job, JobId, NewJob, Note, Queue, Retry, Spec};
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,13 +60,15 @@ pub struct Claimed {
 #[derive(Clone, Debug)]
 pub enum Settlement {
     /// It has ended.
-    Finish(Finished),
+    Finish(Conclusion),
     /// It runs again.
     Again {
         /// Not before this moment.
         due_at: Timestamp,
         /// What ran it died under it: counts as a loss.
         lost: bool,
+        /// How the attempt ended.
+        error: Failure,
     },
     /// It was handed back, not run to its end: it waits again as if it had not been claimed.
     Release,
@@ -195,7 +204,7 @@ pub enum StoreError {
 /// Where jobs are kept.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Makes jobs durable: all of them, or none. Gives them back after the commit.
+    /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 
     /// Claims up to `most` jobs that wait in `queue`, the highest priority first, then the oldest. Waits until there is one.
@@ -207,6 +216,13 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Unless somebody waits for it (`awaited`), the store may take a few milliseconds longer, to write it together with others.
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError>;
+
+    /// Records what the attempt says, if its lease is still valid; waits while the store has more to write than it may hold in
+    /// memory. What was recorded is there before a settlement of the same lease that follows.
+    async fn note(&self, lease: Lease, note: Note);
+
+    /// The same without waiting: what there is no room for is counted, and the count recorded in its place.
+    fn offer(&self, lease: Lease, note: Note);
 
     /// Cancels a job that waits; marks one that runs.
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
@@ -222,6 +238,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Finished jobs, in the order of their ids.
     async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError>;
+
+    /// The next events after the one with the id `after` that pass a filter.
+    async fn events(&self, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError>;
+
+    /// Listens to what is recorded from here on; for a [`Follower`].
+    fn subscribe(&self) -> Subscription;
+
+    /// The id of the latest event.
+    fn latest_event(&self) -> Timestamp;
 
     /// Counts and quantiles of the results, from rollups: one entry for each combination of workload, bound, executor and ending.
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError>;

@@ -8,9 +8,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::Reporter;
 use super::outbound::Outbound;
+use super::python::PythonRules;
 use super::workspace::Workspace;
-use crate::job::Failure;
+use crate::job::{Failure, LogStream};
 
 /// What workloads may reach, as the operator configured it. Worker processes get it as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub struct WorkloadSettings {
     pub http_max_bytes: u64,
     /// The folder that `file` and `image` work in; created if it is missing.
     pub workspace: PathBuf,
+    /// What jobs in Python may use.
+    pub python: PythonRules,
 }
 
 /// What all workloads of a process share: clients and folders, opened once.
@@ -29,6 +33,7 @@ pub struct Environment {
     pub(super) outbound: Outbound,
     pub(super) http_max_bytes: u64,
     pub(super) workspace: Workspace,
+    pub(super) python: PythonRules,
 }
 
 /// The environment can't be opened.
@@ -56,7 +61,7 @@ impl Environment {
         let workspace = Workspace::open(&settings.workspace)
             .map_err(|source| EnvironmentError::Workspace { path: settings.workspace.clone(), source })?;
         let outbound = Outbound::new(&settings.http_allow)?;
-        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace })
+        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace, python: settings.python.clone() })
     }
 }
 
@@ -67,6 +72,20 @@ pub struct Context {
     pub environment: Arc<Environment>,
     /// Whether to end early.
     pub stop: Stop,
+    /// Takes what it says while it runs.
+    pub reporter: Reporter,
+}
+
+impl Context {
+    /// How far the attempt is: see [`Reporter::progress`].
+    pub fn progress(&self, value: &(impl Serialize + ?Sized)) {
+        self.reporter.progress(value);
+    }
+
+    /// A line of log: see [`Reporter::log`].
+    pub fn log(&self, line: impl Into<String>) {
+        self.reporter.log(LogStream::Stdout, line);
+    }
 }
 
 /// Tells one attempt to end early. Clones share the signal; the first reason stays.

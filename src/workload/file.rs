@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::content::text_or_base64;
 use super::workspace::{Workspace, for_each_chunk};
-use super::{Context, Environment, Invalid, Work, Workload};
+use super::{Context, Environment, Invalid, Pace, Work, Workload};
 use crate::job::{Bound, Failure, Form};
 
 const MAX_READ_BYTES: u64 = 8 << 20;
@@ -94,8 +94,9 @@ impl Workload for File {
 
 impl File {
     fn run(&self, context: &Context) -> Result<Done, Failure> {
-        let Context { environment, stop } = context;
+        let Context { environment, stop, .. } = context;
         let file = environment.workspace.file(&self.path)?;
+        let mut progress = Progress::of(context, &file);
         match self.op {
             Op::Read => {
                 let limit = self.max_bytes.unwrap_or(MAX_READ_BYTES);
@@ -114,6 +115,7 @@ impl File {
                 let mut digest = Sha256::new();
                 let bytes = for_each_chunk(file, stop, |chunk| {
                     digest.update(chunk);
+                    progress.add(chunk);
                     Ok(())
                 })?;
                 Ok(Done::Digest { bytes, sha256: format!("{:x}", digest.finalize()) })
@@ -123,6 +125,7 @@ impl File {
                 let bytes = for_each_chunk(file, stop, |chunk| {
                     newlines += memchr::memchr_iter(b'\n', chunk).count() as u64;
                     last = chunk.last().copied();
+                    progress.add(chunk);
                     Ok(())
                 })?;
                 let unended = u64::from(last.is_some_and(|last| last != b'\n'));
@@ -132,11 +135,33 @@ impl File {
                 let to = self.to.as_deref().unwrap_or_default();
                 let bytes = environment.workspace.write(to, |draft| {
                     for_each_chunk(file, stop, |chunk| {
+                        progress.add(chunk);
                         draft.write_all(chunk).map_err(|error| Failure::error(format!("can't write {to:?}: {error}")))
                     })
                 })?;
                 Ok(Done::Copy { bytes })
             }
+        }
+    }
+}
+
+/// Tells how much of a file was read.
+struct Progress<'a> {
+    context: &'a Context,
+    pace: Pace,
+    bytes: u64,
+    of: u64,
+}
+
+impl<'a> Progress<'a> {
+    fn of(context: &'a Context, file: &cap_std::fs::File) -> Self {
+        Self { context, pace: Pace::start(), bytes: 0, of: file.metadata().map_or(0, |metadata| metadata.len()) }
+    }
+
+    fn add(&mut self, chunk: &[u8]) {
+        self.bytes += chunk.len() as u64;
+        if self.pace.is_due() {
+            self.context.progress(&json!({ "bytes": self.bytes, "of": self.of }));
         }
     }
 }

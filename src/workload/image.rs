@@ -162,7 +162,7 @@ impl Workload for Image {
 
 impl Image {
     fn run(mut self, context: &Context) -> Result<Done, Failure> {
-        let Context { environment, stop } = context;
+        let Context { environment, stop, .. } = context;
         stop.check()?;
         let mut image = match (&self.path, self.data.take()) {
             (Some(path), _) => {

@@ -11,14 +11,18 @@ mod image;
 mod outbound;
 mod parameters;
 mod primes;
+mod python;
 mod registry;
+mod report;
 mod sleep;
 #[cfg(test)]
 mod testing;
 mod workspace;
 
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
-pub use registry::{Description, Prepared, Registry};
+pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
+pub use registry::{Description, Prepared, Registry, Task};
+pub use report::{Pace, Reporter, Sink};
 
 use std::future::Future;
 use std::pin::Pin;

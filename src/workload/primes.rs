@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Context, Environment, Invalid, Stop, Work, Workload};
+use super::{Context, Environment, Invalid, Pace, Work, Workload};
 use crate::job::{Bound, Failure, Form};
 
 // The square of the last divisor tried fits 32 bits, whose division is the fastest.
@@ -39,19 +39,25 @@ impl Workload for Primes {
     }
 
     fn work(self, context: Context) -> Work {
-        Work::blocking(move || count(self.below, &context.stop).map(|count| Counted { count }))
+        Work::blocking(move || count(self.below, &context).map(|count| Counted { count }))
     }
 }
 
 /// The number of primes below `below`, which is at most [`MAX_BELOW`]. Deliberately no sieve: the same steps are what other
 /// languages are compared by.
-fn count(below: u32, stop: &Stop) -> Result<u32, Failure> {
+fn count(below: u32, context: &Context) -> Result<u32, Failure> {
     // Between two questions for a stop lie 20 microseconds for small numbers, 20 milliseconds for the greatest.
     const NUMBERS_BETWEEN_STOPS: u32 = 2 * 1024;
     let mut count = u32::from(below > 2);
     let mut from = 3;
+    let mut pace = Pace::start();
     while from < below {
-        stop.check()?;
+        context.stop.check()?;
+        if pace.is_due() {
+            // The cost of a number grows with its root, so the work done grows with this power.
+            let share = (f64::from(from) / f64::from(below)).powf(1.5);
+            context.progress(&json!({ "share": (share * 1000.0).round() / 1000.0 }));
+        }
         let end = below.min(from + NUMBERS_BETWEEN_STOPS);
         let mut number = from;
         while number < end {
@@ -77,9 +83,14 @@ fn is_prime(number: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::StopReason;
     use super::super::testing::Bench;
+    use super::super::{Reporter, Stop, StopReason};
     use super::*;
+
+    fn context(stop: Stop) -> Context {
+        let environment = std::sync::Arc::clone(Bench::new().registry.environment());
+        Context { environment, stop, reporter: Reporter::default() }
+    }
 
     #[test]
     fn counts_are_known() {
@@ -102,7 +113,7 @@ mod tests {
             (300_000, 25_997),
         ];
         for (below, primes) in known {
-            assert_eq!(count(below, &Stop::default()), Ok(primes), "below {below}");
+            assert_eq!(count(below, &context(Stop::default())), Ok(primes), "below {below}");
         }
     }
 
@@ -118,7 +129,7 @@ mod tests {
     fn it_ends_when_asked() {
         let stop = Stop::default();
         stop.stop(StopReason::Deadline);
-        assert_eq!(count(MAX_BELOW, &stop), Err(Failure::error("stopped")));
+        assert_eq!(count(MAX_BELOW, &context(stop)), Err(Failure::error("stopped")));
     }
 
     #[tokio::test]

@@ -6,7 +6,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-use super::{Context, Environment, Invalid, Registry, Stop, Work, WorkloadSettings};
+use super::{
+    Context, Environment, InterpreterRule, Invalid, PythonRules, Registry, Reporter, Stop, Task, Work, WorkloadSettings,
+};
 use crate::job::{Failure, Spec};
 
 pub(super) struct Bench {
@@ -27,6 +29,10 @@ impl Bench {
             http_allow: networks.iter().map(|network| network.parse().unwrap()).collect(),
             http_max_bytes: 1 << 20,
             workspace: folder.path().join("workspace"),
+            python: PythonRules {
+                interpreters: vec![InterpreterRule { name: "python3".into(), gil: true }],
+                ..PythonRules::default()
+            },
         };
         let registry = Registry::native(Environment::open(&settings).unwrap());
         Self { folder, registry }
@@ -40,8 +46,9 @@ impl Bench {
     /// The same, with a signal to end early.
     pub(super) async fn run_until(&self, workload: Value, stop: Stop) -> Result<Value, Failure> {
         let prepared = self.registry.prepare(&spec(&workload)).unwrap();
-        let context = Context { environment: Arc::clone(self.registry.environment()), stop };
-        let output = match prepared.into_work(context) {
+        let context = Context { environment: Arc::clone(self.registry.environment()), stop, reporter: Reporter::default() };
+        let Task::Native(work) = prepared.task else { panic!("{workload} is not native") };
+        let output = match work(context) {
             Work::Future(future) => future.await,
             Work::Blocking(call) => call(),
         };

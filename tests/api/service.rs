@@ -43,6 +43,17 @@ async fn executors_say_what_they_can_do_and_how_busy_they_are() {
 }
 
 #[tokio::test]
+async fn executors_say_how_programs_are_confined() {
+    let server = Server::start_with(&["--sandbox", "off"]).await;
+    let sandbox = server.get("/executors").await.json()["sandbox"].take();
+    assert_eq!(sandbox["mode"], "off");
+    // One sentence for each protection that this kernel lacks.
+    let kernel = &sandbox["kernel"];
+    let there = [kernel["landlock_abi"] != 0, kernel["seccomp"] == true, kernel["no_new_privs"] == true];
+    assert_eq!(kernel["missing"].as_array().unwrap().len(), there.iter().filter(|there| !**there).count(), "{kernel}");
+}
+
+#[tokio::test]
 async fn the_documentation_comes_from_the_binary() {
     let server = Server::start().await;
     let document = server.get("/openapi.json").await.json();

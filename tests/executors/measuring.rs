@@ -10,7 +10,6 @@ use crate::{Bench, output, trial};
 async fn timing(bench: &Bench, queue: Queue, workload: serde_json::Value) -> Timing {
     let measured = bench.run_on(queue, workload, None, Stop::default()).await;
     output(&measured);
-    assert!(measured.started_at.is_some());
     measured.timing.unwrap()
 }
 

@@ -78,6 +78,9 @@ pub(crate) fn trials() -> Vec<Trial> {
             let deaf = Deaf::new(&bench);
             let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
             let attempt = trine::executor::Attempt {
+                job: trine::job::JobId::new(),
+                number: 1,
+                reporter: trine::workload::Reporter::default(),
                 workload: crate::spec(&deaf.workload()),
                 deadline: Some(Duration::from_millis(20)),
                 queued_for: Duration::ZERO,

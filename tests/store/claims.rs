@@ -22,10 +22,10 @@ async fn an_accepted_job_can_be_read_and_claimed(place: impl Place) {
     let mut job = io_job();
     job.submission.tags.insert("team".into(), "search".into());
     job.submission.retry.attempts = 4;
-    accept(&store, std::slice::from_ref(&job)).await;
+    let accepted = accept(&store, std::slice::from_ref(&job)).await.remove(0);
     let seen = store.job(job.id).await.unwrap().unwrap();
     assert_eq!(seen.state.as_str(), "queued");
-    assert_eq!((seen.route, seen.accepted_at, seen.attempt), (job.route, job.accepted_at, 0));
+    assert_eq!((seen.route, seen.accepted_at, seen.attempt), (job.route, accepted.accepted_at, 0));
     assert_eq!((&seen.submission.tags, &seen.submission.retry), (&job.submission.tags, &job.submission.retry));
     assert_eq!(store.depth(Queue::Async).queued, 1);
 

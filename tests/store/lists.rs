@@ -100,7 +100,7 @@ async fn a_list_of_results_holds_finished_jobs_only(place: impl Place) {
 async fn times_select_by_acceptance(place: impl Place) {
     let store = place.open().await;
     let jobs = [io_job(), io_job(), io_job()];
-    accept(&store, &jobs).await;
+    let jobs = accept(&store, &jobs).await;
     let at = jobs[1].accepted_at;
     let since = select(&store, Filter { since: Some(at), ..Filter::default() }).await;
     let until = select(&store, Filter { until: Some(at), ..Filter::default() }).await;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod claims;
+mod events;
 mod lists;
 mod restart;
 mod settling;
@@ -17,7 +18,8 @@ use serde_json::value::to_raw_value;
 use trine::clock::Timestamp;
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
-    Bound, Choice, Ending, Failure, Finished, Form, JobId, NewJob, Outcome, Queue, Retry, Spec, Submission, Tags, Timing,
+    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Retry, Runtime, Spec, Submission, Tags,
+    Timing,
 };
 use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 
@@ -56,7 +58,7 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
             retry: Retry::default(),
             tags: Tags::new(),
         },
-        route: route(Facts { bound, choice: Choice::Auto, isolated: false, form }).unwrap(),
+        route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
         accepted_at: Timestamp::now(),
     }
 }
@@ -72,8 +74,8 @@ pub(crate) fn with_priority(priority: i16) -> NewJob {
     job
 }
 
-pub(crate) async fn accept(store: &Arc<dyn Store>, jobs: &[NewJob]) {
-    store.accept(jobs.to_vec()).await.unwrap();
+pub(crate) async fn accept(store: &Arc<dyn Store>, jobs: &[NewJob]) -> Vec<NewJob> {
+    store.accept(jobs.to_vec()).await.unwrap()
 }
 
 /// Claims one job that is known to be there, or to come.
@@ -100,8 +102,7 @@ pub(crate) fn failed(message: &str) -> Settlement {
 }
 
 fn finished(ending: Ending, outcome: Outcome) -> Settlement {
-    let now = Timestamp::now();
-    Settlement::Finish(Finished { ending, outcome, timing: Some(timing(5_000)), started_at: Some(now), finished_at: now })
+    Settlement::Finish(Conclusion { ending, outcome, timing: Some(timing(5_000)) })
 }
 
 /// Accepts jobs, claims them and records a result for each.

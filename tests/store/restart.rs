@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::clock::Timestamp;
-use trine::job::{Ending, FailureKind, NewJob, Outcome, Queue, State};
+use trine::job::{Ending, Failure, FailureKind, NewJob, Outcome, Queue, State};
 use trine::store::{Settled, Settlement, Store};
 
 use crate::{Place, accept, claim_one, finish_all, io_job, settle, state, succeeded};
@@ -31,7 +31,7 @@ async fn everything_is_still_there(place: impl Place) {
     accept(&store, std::slice::from_ref(&scheduled)).await;
     let lease = claim_one(&store).await.lease;
     let due_at = Timestamp::now().after(Duration::from_secs(3_600));
-    settle(&store, lease, Settlement::Again { due_at, lost: false }).await.unwrap();
+    settle(&store, lease, Settlement::Again { due_at, lost: false, error: Failure::error("not yet") }).await.unwrap();
     accept(&store, std::slice::from_ref(&queued)).await;
     let summary = store.summary().await.unwrap();
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trine::clock::Timestamp;
-use trine::job::{Ending, Finished, JobId, Outcome, Queue, State};
+use trine::job::{Ending, Failure, Finished, JobId, Outcome, Queue, State};
 use trine::store::{Cancellation, Lease, Requeue, Settled, Settlement};
 
 use crate::{Place, accept, claim_one, failed, io_job, settle, state, succeeded, timing};
@@ -21,7 +21,7 @@ crate::for_every_driver!(
 );
 
 fn again(due_at: Timestamp, lost: bool) -> Settlement {
-    Settlement::Again { due_at, lost }
+    Settlement::Again { due_at, lost, error: Failure::error("not yet") }
 }
 
 async fn finished(store: &std::sync::Arc<dyn trine::store::Store>, id: JobId) -> Finished {

@@ -16,7 +16,7 @@ impl Folder {
     }
 
     fn options(&self) -> SqliteOptions {
-        SqliteOptions { path: self.0.path().join("trine.db"), max_losses: 3 }
+        SqliteOptions { path: self.0.path().join("trine.db"), max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
     }
 
     async fn raw(&self) -> SqliteConnection {

@@ -1,6 +1,6 @@
 //! Counts and quantiles.
 
-use trine::job::{Bound, Ending, Executor, Finished, Queue};
+use trine::job::{Bound, Conclusion, Ending, Executor, Queue};
 use trine::store::{Settlement, SummaryKey};
 
 use crate::{Place, accept, failed, io_job, settle, succeeded};
@@ -34,7 +34,7 @@ async fn quantiles_are_those_of_the_results(place: impl Place) {
         let lease = crate::claim_one(&store).await.lease;
         let Settlement::Finish(finished) = succeeded() else { unreachable!() };
         let timing = Some(crate::timing(wall_us));
-        settle(&store, lease, Settlement::Finish(Finished { timing, ..finished })).await.unwrap();
+        settle(&store, lease, Settlement::Finish(Conclusion { timing, ..finished })).await.unwrap();
     }
     let summary = store.summary().await.unwrap();
     let wall = summary[&key(Ending::Succeeded)].wall().unwrap();

@@ -6,19 +6,25 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::protocol::{Channel, FromWorker, ProtocolError, Report, RunRequest, ToWorker};
 use crate::clock::{Stopwatch, micros};
 use crate::executor::attempt::panicked;
-use crate::job::{Failure, Output, Spec};
+use crate::job::{Failure, Note, Output, Spec};
 use crate::measure::{Usage, memory};
-use crate::workload::{Environment, Registry, Stop, Work};
+use crate::workload::{Environment, Registry, Reporter, Sink, Stop, Work};
+
+/// Notes that may wait for the server.
+const NOTES: usize = 1_024;
 
 /// Works until the server hangs up. `registry` makes the workloads out of what the server lets them reach.
 pub fn main(registry: fn(Environment) -> Registry) -> ExitCode {
@@ -60,21 +66,67 @@ async fn serve(registry: fn(Environment) -> Registry) -> Result<(), ProtocolErro
             continue;
         };
         let stop = Stop::default();
-        let mut running = tokio::spawn(run(*request, Arc::clone(&registry), stop.clone()));
+        let (reports, mut notes) = Reports::new();
+        let reporter = Reporter::new(Arc::clone(&reports) as _);
+        let mut running = tokio::spawn(run(*request, Arc::clone(&registry), stop.clone(), reporter));
         let report = loop {
             tokio::select! {
-                report = &mut running => break report,
+                biased;
                 message = channel.receive() => if let ToWorker::Stop(reason) = message? { stop.stop(reason) },
+                report = &mut running => break report,
+                Some(note) = notes.recv() => channel.send(&FromWorker::Note(note)).await?,
             }
         };
+        while let Ok(note) = notes.try_recv() {
+            channel.send(&FromWorker::Note(note)).await?;
+        }
+        if let Some(missing) = reports.missing() {
+            channel.send(&FromWorker::Note(missing)).await?;
+        }
         let Ok(report) = report else { return Err(ProtocolError::Gone) };
         channel.send(&FromWorker::Done(Box::new(report))).await?;
     }
 }
 
-async fn run(request: RunRequest, registry: Arc<Registry>, stop: Stop) -> Report {
+/// Takes what the work says, for the server.
+struct Reports {
+    notes: mpsc::Sender<Note>,
+    /// How many notes found no room.
+    missing: AtomicU64,
+}
+
+impl Reports {
+    fn new() -> (Arc<Self>, mpsc::Receiver<Note>) {
+        let (notes, receiver) = mpsc::channel(NOTES);
+        (Arc::new(Self { notes, missing: AtomicU64::new(0) }), receiver)
+    }
+
+    /// Says what is missing, if anything is.
+    fn missing(&self) -> Option<Note> {
+        Some(self.missing.swap(0, Ordering::Relaxed)).filter(|&count| count > 0).map(Note::missing)
+    }
+}
+
+impl Sink for Reports {
+    fn offer(&self, note: Note) {
+        // Together, so that the line about those that are missing stands where they are.
+        let missing = self.missing.load(Ordering::Relaxed);
+        let Ok(room) = self.notes.try_reserve_many(1 + usize::from(missing > 0)) else {
+            self.missing.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        room.zip(self.missing().into_iter().chain([note])).for_each(|(room, note)| room.send(note));
+    }
+
+    fn note(&self, note: Note) -> BoxFuture<'_, ()> {
+        // That the server is gone ends this process in any case.
+        Box::pin(self.notes.send(note).map(drop))
+    }
+}
+
+async fn run(request: RunRequest, registry: Arc<Registry>, stop: Stop, reporter: Reporter) -> Report {
     let spec = Spec { kind: request.kind, json: request.workload };
-    let work = registry.work(&spec, stop.clone());
+    let work = registry.work(&spec, stop.clone(), reporter);
     let peak_is_fresh = memory::reset_peak();
     let before = Usage::of_process();
     let began = Stopwatch::start();

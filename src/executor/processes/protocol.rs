@@ -1,7 +1,7 @@
 //! What the server and a worker process say to each other: JSON in frames with a length of four bytes before each.
 //!
 //! The server speaks first with [`ToWorker::Setup`]; the worker answers [`FromWorker::Ready`], then does one [`ToWorker::Run`] after
-//! the other and answers each with [`FromWorker::Done`].
+//! the other and answers each with [`FromWorker::Done`], after any number of [`FromWorker::Note`]s.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::clock::Stopwatch;
-use crate::job::{Failure, Output};
+use crate::job::{Failure, Note, Output};
 use crate::measure::Usage;
 use crate::workload::{StopReason, WorkloadSettings};
 
@@ -46,6 +46,8 @@ pub(super) enum FromWorker {
     Ready,
     /// It can't work, and ends.
     Unable(String),
+    /// What runs says this of itself.
+    Note(Note),
     /// What was asked for has ended.
     Done(Box<Report>),
 }
@@ -69,7 +71,7 @@ pub(super) struct Report {
 
 /// Why a message did not arrive.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProtocolError {
+pub(in crate::executor) enum ProtocolError {
     /// The other side is gone.
     #[error("the other side is gone")]
     Gone,

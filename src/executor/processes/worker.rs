@@ -10,17 +10,18 @@ use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use super::super::pool;
 use super::ProcessSettings;
 use super::protocol::{Channel, FromWorker, ProtocolError, Report, RunRequest, ToWorker};
 use crate::job::Spec;
-use crate::workload::Stop;
+use crate::workload::{Reporter, Stop};
 
 /// How long a worker may take until it is ready.
 const START: Duration = Duration::from_secs(20);
 
 /// A worker process that waits for work or does some. Dropped, it and all that it started are killed.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(in crate::executor) struct Worker {
     child: Child,
     pid: Pid,
     channel: Channel,
@@ -29,7 +30,7 @@ pub(super) struct Worker {
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub(in crate::executor) enum StartError {
     #[error("can't start {program}: {error}")]
     Spawn { program: String, error: std::io::Error },
     #[error("{0}")]
@@ -51,8 +52,12 @@ pub(super) enum Ended {
     Died(Option<ExitStatus>),
 }
 
-impl Worker {
-    pub(super) async fn start(settings: &ProcessSettings) -> Result<Self, StartError> {
+impl pool::Worker for Worker {
+    type Settings = ProcessSettings;
+    type Key = ();
+    type Error = StartError;
+
+    async fn start(settings: &ProcessSettings, (): &()) -> Result<Self, StartError> {
         let failed = |error| StartError::Spawn { program: settings.program.display().to_string(), error };
         let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
@@ -77,28 +82,37 @@ impl Worker {
         match tokio::time::timeout(START, ready).await {
             Ok(Ok(FromWorker::Ready)) => Ok(worker),
             Ok(Ok(FromWorker::Unable(reason))) => Err(StartError::Unable(reason)),
-            Ok(Ok(FromWorker::Done(_))) => Err(StartError::Died(ProtocolError::Gone)),
+            Ok(Ok(FromWorker::Note(_) | FromWorker::Done(_))) => Err(StartError::Died(ProtocolError::Gone)),
             Ok(Err(error)) => Err(StartError::Died(error)),
             Err(_) => Err(StartError::Late),
         }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    fn key(&self) -> &() {
+        &()
+    }
+
+    fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Whether it still lives. One that waits for work may be killed like any other process.
-    pub(super) fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// How many jobs it was given.
-    pub(super) const fn jobs(&self) -> u64 {
+    fn jobs(&self) -> u64 {
         self.jobs
     }
 
-    /// Runs a workload: to its end, or until `grace` after it was told to stop.
-    pub(super) async fn run(&mut self, workload: Spec, stop: &Stop, grace: Duration) -> Ended {
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn is_worn(&self, settings: &ProcessSettings) -> bool {
+        self.jobs >= settings.max_jobs
+    }
+}
+
+impl Worker {
+    /// Runs a workload: to its end, or until `grace` after it was told to stop. What it says is passed on; a worker that says more than
+    /// can be written waits.
+    pub(super) async fn run(&mut self, workload: Spec, stop: &Stop, reporter: &Reporter, grace: Duration) -> Ended {
         self.jobs += 1;
         let request = RunRequest { kind: workload.kind, workload: workload.json };
         if self.channel.send(&ToWorker::Run(Box::new(request))).await.is_err() {
@@ -106,21 +120,21 @@ impl Worker {
         }
         tokio::select! {
             biased;
-            message = self.channel.receive() => return self.ended(message).await,
+            last = last(&mut self.channel, reporter) => return self.ended(last).await,
             reason = stop.stopped() => if self.channel.send(&ToWorker::Stop(reason)).await.is_err() {
                 return self.died().await;
             },
         }
-        if let Ok(message) = tokio::time::timeout(grace, self.channel.receive()).await {
-            return self.ended(message).await;
+        if let Ok(last) = tokio::time::timeout(grace, last(&mut self.channel, reporter)).await {
+            return self.ended(last).await;
         }
         self.kill();
         let _ = self.child.wait().await;
         Ended::Killed
     }
 
-    async fn ended(&mut self, message: Result<FromWorker, ProtocolError>) -> Ended {
-        match message {
+    async fn ended(&mut self, last: Result<FromWorker, ProtocolError>) -> Ended {
+        match last {
             Ok(FromWorker::Done(report)) => Ended::Reported(report),
             _ => self.died().await,
         }
@@ -136,6 +150,16 @@ impl Worker {
         // A pid of 0 would be our own group; it means that the child was already collected.
         if self.pid.as_raw() > 0 {
             let _ = killpg(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Passes notes on until there is another message.
+async fn last(channel: &mut Channel, reporter: &Reporter) -> Result<FromWorker, ProtocolError> {
+    loop {
+        match channel.receive().await? {
+            FromWorker::Note(note) => reporter.note(note).await,
+            other => return Ok(other),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The store in a SQLite file: one connection that writes, a few that read, WAL, and every commit synced to disk.
 
 mod codes;
+mod events;
+mod intake;
 mod read;
 mod rows;
 mod statements;
@@ -16,13 +18,16 @@ use async_trait::async_trait;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlitePool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::writer::{Command, Published, Reply, Writer};
+use self::intake::Intake;
+use self::writer::{Command, NoteLimits, Published, Reply, Writer};
 use super::{
-    Cancellation, Claimed, Depth, Filter, Lease, Page, Requeue, Settled, Settlement, Sketches, Store, StoreError, SummaryKey,
+    Cancellation, Claimed, Depth, EventFilter, EventPage, Filter, Lease, Page, Requeue, Settled, Settlement, Sketches, Store,
+    StoreError, Subscription, SummaryKey,
 };
-use crate::job::{Job, JobId, NewJob, Queue};
+use crate::clock::Timestamp;
+use crate::job::{Job, JobId, NewJob, Note, Queue};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -30,6 +35,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 const COMMANDS: usize = 8_192;
 /// Connections that read.
 const READERS: u32 = 4;
+/// How many of them may look for events at once.
+const LOOKING_FOR_EVENTS: usize = 2;
 /// How long to wait for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -40,6 +47,10 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// A job that was running this often when a server went down ends as lost.
     pub max_losses: u32,
+    /// The most lines of log, and of progress, that are kept of one job.
+    pub job_log_lines: u64,
+    /// The most bytes of them.
+    pub job_log_bytes: u64,
 }
 
 /// Jobs in a SQLite file.
@@ -47,6 +58,9 @@ pub struct SqliteStore {
     commands: mpsc::Sender<Command>,
     readers: SqlitePool,
     published: Arc<Published>,
+    intake: Intake,
+    /// Looking for events can take long after a restart, and must leave connections for others.
+    looking_for_events: Semaphore,
     /// Held as long as the store is open: two servers on one file would each take the other's jobs for its own.
     _lock: File,
 }
@@ -77,10 +91,13 @@ impl SqliteStore {
             .min_connections(1)
             .connect_with(connect.create_if_missing(false).read_only(true))
             .await?;
-        let (writer, published) = Writer::start(connection, options.max_losses).await?;
+        let limits = NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes };
+        let (writer, published) = Writer::start(connection, options.max_losses, limits).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         writer.spawn(receiver).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
-        Ok(Self { commands, readers, published, _lock: lock })
+        let looking_for_events = Semaphore::new(LOOKING_FOR_EVENTS);
+        let intake = Intake::new(commands.clone());
+        Ok(Self { commands, readers, published, intake, looking_for_events, _lock: lock })
     }
 
     /// Sends a command and waits for its answer.
@@ -133,7 +150,16 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError> {
+        self.intake.end(lease).await;
         self.ask(|reply| Command::Settle(lease, settlement, awaited, reply)).await
+    }
+
+    async fn note(&self, lease: Lease, note: Note) {
+        self.intake.note(lease, note).await;
+    }
+
+    fn offer(&self, lease: Lease, note: Note) {
+        self.intake.offer(lease, note);
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
@@ -154,6 +180,23 @@ impl Store for SqliteStore {
 
     async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
         read::results(&self.readers, filter, page).await
+    }
+
+    async fn events(&self, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
+        // One job's events are found by its id.
+        let _turn = match filter.job {
+            Some(_) => None,
+            None => self.looking_for_events.acquire().await.ok(),
+        };
+        events::read(&self.readers, filter, after).await
+    }
+
+    fn subscribe(&self) -> Subscription {
+        self.published.hub.subscribe()
+    }
+
+    fn latest_event(&self) -> Timestamp {
+        self.published.latest_event()
     }
 
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {

@@ -8,11 +8,11 @@ use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 use super::codes::Code;
 use super::rows::{self, OF_JOB, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
 use crate::clock::Timestamp;
-use crate::job::{Ending, Executor, Job, JobId, Queue};
+use crate::job::{Bound, Ending, Executor, Job, JobId, Queue};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
 
-/// How far the time in an id may be ahead of the time of acceptance. They are taken microseconds apart; ids never go back when the
-/// clock does.
+/// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
+/// accepts late, and ids never go back when the clock does.
 const ID_SLACK_US: i64 = 3_600_000_000;
 
 pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -80,32 +80,13 @@ fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page
         Some(StateFilter::Ended(ending)) => ended(&mut query, ending),
         None => {}
     }
-    if let Some(bound) = filter.bound {
-        query.push(" AND bound = ").push_bind(bound.code());
-    }
-    match filter.executor {
-        Some(Executor::Threads) => {
-            query.push(format!(" AND queue <> 0 AND queue IN ({}, {})", Queue::ThreadsIo.code(), Queue::ThreadsCpu.code()));
-        }
-        Some(Executor::Async) => {
-            query.push(format!(" AND queue = {}", Queue::Async.code()));
-        }
-        // The partial index is used only where its condition is said.
-        Some(Executor::Processes) => {
-            query.push(format!(" AND queue <> 0 AND queue = {}", Queue::Processes.code()));
-        }
-        None => {}
-    }
-    if let Some(workload) = &filter.workload {
-        query.push(" AND type = ").push_bind(workload.clone());
-    }
+    subject(&mut query, filter.bound, filter.executor, filter.workload.as_deref());
     if let Some((key, value)) = &filter.tag {
-        query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.clone());
-        query.push(" AND value = ").push_bind(value.clone()).push(")");
+        tagged(&mut query, key, value);
     }
     if let Some(since) = filter.since {
         query.push(" AND accepted_at >= ").push_bind(since.as_micros());
-        query.push(" AND id >= ").push_bind(first_id(since.as_micros()));
+        query.push(" AND id >= ").push_bind(first_id(since.as_micros().saturating_sub(ID_SLACK_US)));
     }
     if let Some(until) = filter.until {
         query.push(" AND accepted_at < ").push_bind(until.as_micros());
@@ -120,6 +101,40 @@ fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page
     }
     query.push(format!(" ORDER BY id {direction} LIMIT ")).push_bind(i64::try_from(page.limit).unwrap_or(i64::MAX));
     query
+}
+
+fn in_queues(query: &mut QueryBuilder<Sqlite>, executor: Executor) {
+    let queues = Queue::ALL.into_iter().filter(|queue| queue.executor() == executor);
+    let codes: Vec<_> = queues.map(|queue| queue.code().to_string()).collect();
+    query.push(format!(" AND queue IN ({})", codes.join(", ")));
+    if executor != Executor::Async {
+        // The partial index is used only where its condition is said.
+        query.push(" AND queue <> 0");
+    }
+}
+
+/// What is asked of a job, as conditions on its row in `jobs` or `results`.
+pub(super) fn subject(
+    query: &mut QueryBuilder<Sqlite>,
+    bound: Option<Bound>,
+    executor: Option<Executor>,
+    workload: Option<&str>,
+) {
+    if let Some(bound) = bound {
+        query.push(" AND bound = ").push_bind(bound.code());
+    }
+    if let Some(executor) = executor {
+        in_queues(query, executor);
+    }
+    if let Some(workload) = workload {
+        query.push(" AND type = ").push_bind(workload.to_owned());
+    }
+}
+
+/// That a job has this label.
+pub(super) fn tagged(query: &mut QueryBuilder<Sqlite>, key: &str, value: &str) {
+    query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.to_owned());
+    query.push(" AND value = ").push_bind(value.to_owned()).push(")");
 }
 
 fn state(query: &mut QueryBuilder<Sqlite>, state: i64) {

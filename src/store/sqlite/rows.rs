@@ -1,6 +1,7 @@
 //! From rows to jobs.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::{Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing};
-use crate::store::{Claimed, Lease, StoreError};
+use crate::store::{Claimed, Lease, StoreError, Subject};
 
 /// The columns that unfinished jobs and results share, in the order in which [`Cells`] reads them.
 pub(super) const SHARED: &str = "id, queue, rule, bound, choice, type, workload, priority, options, accepted_at, attempt, losses";
@@ -20,7 +21,8 @@ pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 /// The further columns of a result.
 pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing";
 /// What a claim returns.
-pub(super) const OF_CLAIM: &str = "id, token, bound, type, workload, options, attempt, losses, claimed_at - due_at, priority";
+pub(super) const OF_CLAIM: &str =
+    "id, token, bound, type, workload, options, attempt, losses, claimed_at - due_at, claimed_at, priority";
 
 /// Values of `state` in the table of unfinished jobs. The partial indexes name them too.
 pub(super) const SCHEDULED: i64 = 0;
@@ -61,7 +63,7 @@ impl<'a> Options<'a> {
 }
 
 /// The figures of a timing, in the order in which they are stored.
-pub(super) type Figures = [Option<u64>; 10];
+pub(super) type Figures = [Option<u64>; 11];
 
 pub(super) const fn figures(timing: &Timing) -> Figures {
     let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
@@ -76,22 +78,17 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
         timing.max_rss_bytes,
         timing.ctx_voluntary,
         timing.ctx_involuntary,
+        match timing.gil {
+            Some(true) => Some(1),
+            Some(false) => Some(0),
+            None => None,
+        },
     ]
 }
 
 fn timing(figures: Figures) -> Timing {
-    let [
-        queue_us,
-        dispatch_us,
-        wall_us,
-        cpu_user_us,
-        cpu_system_us,
-        polls,
-        longest_poll_us,
-        max_rss_bytes,
-        voluntary,
-        involuntary,
-    ] = figures;
+    let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
+    let [.., voluntary, involuntary, gil] = figures;
     Timing {
         queue_us: queue_us.unwrap_or_default(),
         dispatch_us: dispatch_us.unwrap_or_default(),
@@ -103,40 +100,41 @@ fn timing(figures: Figures) -> Timing {
         max_rss_bytes,
         ctx_voluntary: voluntary,
         ctx_involuntary: involuntary,
+        gil: gil.map(|gil| gil != 0),
     }
 }
 
 /// Reads a row's columns from left to right.
-struct Cells<'r> {
+pub(super) struct Cells<'r> {
     row: &'r SqliteRow,
     next: usize,
 }
 
 impl<'r> Cells<'r> {
-    const fn new(row: &'r SqliteRow) -> Self {
+    pub(super) const fn new(row: &'r SqliteRow) -> Self {
         Self { row, next: 0 }
     }
 
-    fn take<T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self) -> Result<T, StoreError> {
+    pub(super) fn take<T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self) -> Result<T, StoreError> {
         let at = self.next;
         self.next += 1;
         Ok(self.row.try_get(at)?)
     }
 
-    fn id(&mut self) -> Result<JobId, StoreError> {
+    pub(super) fn id(&mut self) -> Result<JobId, StoreError> {
         let bytes: &[u8] = self.take()?;
         bytes.try_into().map(JobId::from_bytes).map_err(|_| StoreError::Corrupt("an id is not 16 bytes long".into()))
     }
 
-    fn code<T: Code>(&mut self) -> Result<T, StoreError> {
+    pub(super) fn code<T: Code>(&mut self) -> Result<T, StoreError> {
         T::from_code(self.take()?)
     }
 
-    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
+    pub(super) fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
         convert(self.take::<i64>()?)
     }
 
-    fn time(&mut self) -> Result<Timestamp, StoreError> {
+    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
         Ok(Timestamp::from_micros(self.take()?))
     }
 
@@ -201,6 +199,12 @@ pub(super) fn unfinished(row: &SqliteRow) -> Result<Job, StoreError> {
 pub(super) fn result(row: &SqliteRow) -> Result<Job, StoreError> {
     let mut cells = Cells::new(row);
     let mut job = cells.job()?;
+    job.state = State::Finished(Box::new(finished(&mut cells, job.id)?));
+    Ok(job)
+}
+
+/// From [`OF_RESULT`].
+pub(super) fn finished(cells: &mut Cells<'_>, id: JobId) -> Result<Finished, StoreError> {
     let ending = cells.code()?;
     let started_at = cells.take::<Option<i64>>()?.map(Timestamp::from_micros);
     let finished_at = cells.time()?;
@@ -211,15 +215,38 @@ pub(super) fn result(row: &SqliteRow) -> Result<Job, StoreError> {
         (Some(output), None) => {
             Outcome::Output(RawValue::from_string(output).map_err(|error| StoreError::Corrupt(error.to_string()))?)
         }
-        (None, None) => return Err(StoreError::Corrupt(format!("the result of {} has neither output nor error", job.id))),
+        (None, None) => return Err(StoreError::Corrupt(format!("the result of {id} has neither output nor error"))),
     };
-    job.state =
-        State::Finished(Box::new(Finished { ending, outcome, timing: cells.json()?.map(timing), started_at, finished_at }));
-    Ok(job)
+    Ok(Finished { ending, outcome, timing: cells.json()?.map(timing), started_at, finished_at })
+}
+
+/// A job that was just claimed, with what the writer keeps of it.
+pub(super) struct Fresh {
+    pub(super) claimed: Claimed,
+    pub(super) claimed_at: Timestamp,
+    /// `None` if there are none.
+    pub(super) tags: Option<Arc<Tags>>,
+}
+
+/// A job that was moved to the results without anything measured.
+pub(super) struct Ended {
+    pub(super) subject: Subject,
+    pub(super) attempt: u32,
+    pub(super) started_at: Option<Timestamp>,
+}
+
+/// From the queue, the tag, the workload's name, the options, the attempt and the claim's moment.
+pub(super) fn ended(row: &SqliteRow) -> Result<Ended, StoreError> {
+    let mut cells = Cells::new(row);
+    let queue: Queue = cells.code()?;
+    let (bound, workload) = (cells.code()?, cells.take::<&str>()?.into());
+    let tags = cells.json::<Options<'_>>()?.unwrap_or_default().tags.map(|tags| Arc::new(tags.into_owned()));
+    let subject = Subject { bound, executor: queue.executor(), workload, tags };
+    Ok(Ended { subject, attempt: cells.number()?, started_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros) })
 }
 
 /// From [`OF_CLAIM`]: the claim and its priority.
-pub(super) fn claimed(row: &SqliteRow) -> Result<(i64, Claimed), StoreError> {
+pub(super) fn claimed(row: &SqliteRow) -> Result<(i64, Fresh), StoreError> {
     let mut cells = Cells::new(row);
     let lease = Lease { id: cells.id()?, token: cells.take()? };
     let bound = cells.code()?;
@@ -235,5 +262,6 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<(i64, Claimed), StoreError> {
         losses: cells.number()?,
         queued_for: Duration::from_micros(cells.take::<i64>()?.try_into().unwrap_or(0)),
     };
-    Ok((cells.take()?, claimed))
+    let fresh = Fresh { claimed, claimed_at: cells.time()?, tags: options.tags.map(|tags| Arc::new(tags.into_owned())) };
+    Ok((cells.take()?, fresh))
 }

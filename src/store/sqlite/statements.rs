@@ -7,10 +7,10 @@ use serde::ser::{Serialize, SerializeTuple, Serializer};
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
-use super::rows::{self, OF_CLAIM, OF_RESULT, SHARED};
+use super::rows::{self, Ended, Fresh, OF_CLAIM, OF_RESULT, SHARED};
 use crate::clock::Timestamp;
-use crate::job::{Ending, Failure, FailureKind, Finished, Job, JobId, NewJob, Outcome, Queue, State};
-use crate::store::{Claimed, Lease, Sketches, StoreError, SummaryKey};
+use crate::job::{Conclusion, Ending, Failure, FailureKind, Job, JobId, NewJob, Outcome, Queue, State};
+use crate::store::{Lease, Sketches, StoreError, SummaryKey};
 
 type Connection = SqliteConnection;
 
@@ -35,7 +35,9 @@ pub(super) struct Script<'a> {
 
 pub(super) struct End<'a> {
     pub(super) lease: Lease,
-    pub(super) finished: &'a Finished,
+    pub(super) conclusion: &'a Conclusion,
+    pub(super) started_at: Timestamp,
+    pub(super) finished_at: Timestamp,
 }
 
 pub(super) struct Insertion<'a> {
@@ -128,20 +130,20 @@ fn rows(rows: &[impl Serialize]) -> Option<String> {
 
 impl Serialize for End<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { lease, finished } = self;
-        let (output, error) = match &finished.outcome {
+        let Self { lease, conclusion, started_at, finished_at } = self;
+        let (output, error) = match &conclusion.outcome {
             Outcome::Output(output) => (Some(output.get()), None),
             Outcome::Error(failure) => (None, Some(json(failure))),
         };
         let mut row = serializer.serialize_tuple(8)?;
         row.serialize_element(&hex_id(lease.id))?;
         row.serialize_element(&lease.token)?;
-        row.serialize_element(&finished.ending.code())?;
-        row.serialize_element(&finished.started_at.map(Timestamp::as_micros))?;
-        row.serialize_element(&finished.finished_at.as_micros())?;
+        row.serialize_element(&conclusion.ending.code())?;
+        row.serialize_element(&started_at.as_micros())?;
+        row.serialize_element(&finished_at.as_micros())?;
         row.serialize_element(&output)?;
         row.serialize_element(&error)?;
-        row.serialize_element(&finished.timing.as_ref().map(|timing| json(&rows::figures(timing))))?;
+        row.serialize_element(&conclusion.timing.as_ref().map(|timing| json(&rows::figures(timing))))?;
         row.end()
     }
 }
@@ -173,21 +175,24 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// As SQLite's `unhex` reads it.
-fn hex_id(id: JobId) -> uuid::fmt::Simple {
+pub(super) fn hex_id(id: JobId) -> uuid::fmt::Simple {
     uuid::Uuid::from_bytes(*id.as_bytes()).simple()
 }
 
-/// Claims up to `most` queued jobs, the highest priority first, then the oldest.
+/// Claims up to `most` queued jobs, the highest priority first, then the oldest: each a microsecond later than the one before, the
+/// first one a microsecond after `claim.at`.
 pub(super) async fn claim(
     connection: &mut Connection,
     queue: Queue,
     most: usize,
     claim: Claim,
-) -> Result<Vec<Claimed>, StoreError> {
+) -> Result<Vec<Fresh>, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?, claimed_at = ? \
-             WHERE id IN (SELECT id FROM jobs WHERE state = 1 AND queue = ? ORDER BY priority DESC, id LIMIT ?) RETURNING {OF_CLAIM}"
+            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?, claimed_at = ? + place FROM \
+             (SELECT next, row_number() OVER (ORDER BY first DESC, next) AS place FROM \
+              (SELECT id AS next, priority AS first FROM jobs WHERE state = 1 AND queue = ? ORDER BY priority DESC, id LIMIT ?)) \
+             WHERE id = next RETURNING {OF_CLAIM}"
         )
     });
     let rows = sqlx::query(TEXT.as_str())
@@ -198,22 +203,23 @@ pub(super) async fn claim(
         .fetch_all(connection)
         .await?;
     let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
-    claimed.sort_unstable_by_key(|(priority, claimed)| (-priority, claimed.lease.id));
-    Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
+    claimed.sort_unstable_by_key(|(priority, fresh)| (-priority, fresh.claimed.lease.id));
+    Ok(claimed.into_iter().map(|(_, fresh)| fresh).collect())
 }
 
-/// Moves an unfinished job, wherever it is, to the results, without anything measured. What it is counted as.
+/// Moves an unfinished job, wherever it is, to the results, without anything measured.
 pub(super) async fn end(
     connection: &mut Connection,
     id: JobId,
     ending: Ending,
     failure: &Failure,
     at: Timestamp,
-) -> Result<SummaryKey, StoreError> {
+) -> Result<Ended, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "INSERT INTO results ({SHARED}, ending, finished_at, error) SELECT {SHARED}, ?, ?, ? FROM jobs WHERE id = ? \
-             RETURNING queue, bound, type"
+            "INSERT INTO results ({SHARED}, started_at, ending, finished_at, error) \
+             SELECT {SHARED}, iif(state = 2, claimed_at, NULL), ?, ?, ? FROM jobs WHERE id = ? \
+             RETURNING queue, bound, type, options, attempt, started_at"
         )
     });
     let row = sqlx::query(TEXT.as_str())
@@ -224,13 +230,7 @@ pub(super) async fn end(
         .fetch_one(&mut *connection)
         .await?;
     sqlx::query("DELETE FROM jobs WHERE id = ?").bind(&id.as_bytes()[..]).execute(connection).await?;
-    let workload: &str = row.try_get(2)?;
-    Ok(SummaryKey {
-        workload: workload.into(),
-        bound: Code::from_code(row.try_get(1)?)?,
-        executor: Queue::from_code(row.try_get(0)?)?.executor(),
-        ending,
-    })
+    rows::ended(&row)
 }
 
 /// The queue and the state of an unfinished job.

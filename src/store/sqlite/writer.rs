@@ -5,17 +5,24 @@
 //! by the transaction that accepts it, without a way through the queue's index.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::rows::{QUEUED, RUNNING};
+use super::events::{self, EventRow};
+use super::intake::Noted;
+use super::rows::{Fresh, QUEUED, RUNNING};
 use super::statements::{self, Claim, End, Insertion, Script};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Failure, JobId, NewJob, Queue, State};
-use crate::store::{Cancellation, Claimed, Depth, Lease, Requeue, Settled, Settlement, Sketches, StoreError, SummaryKey};
+use crate::job::{
+    Conclusion, Ending, Failure, FailureKind, JobId, LogStream, NewJob, Note, Outcome, Queue, State, Submission, What,
+};
+use crate::store::{
+    Cancellation, Claimed, Depth, Hub, Lease, News, Requeue, Settled, Settlement, Sketches, StoreError, Subject, SummaryKey,
+};
 
 /// The most commands of one transaction.
 const MOST_COMMANDS: usize = 1_024;
@@ -34,6 +41,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
+    Note(Noted),
     Accept(Vec<NewJob>, Reply<Vec<NewJob>>),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
     Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
@@ -44,15 +52,20 @@ pub(super) enum Command {
 }
 
 /// What others see of the writer's state: as of the latest commit.
-#[derive(Default)]
 pub(super) struct Published {
     depths: Mutex<Depths>,
     rollups: Mutex<BTreeMap<SummaryKey, Sketches>>,
+    latest_event: AtomicI64,
+    pub(super) hub: Arc<Hub>,
 }
 
 impl Published {
     pub(super) fn depth(&self, queue: Queue) -> Depth {
         self.depths.lock().unwrap_or_else(PoisonError::into_inner).of(queue)
+    }
+
+    pub(super) fn latest_event(&self) -> Timestamp {
+        Timestamp::from_micros(self.latest_event.load(Ordering::SeqCst))
     }
 
     pub(super) fn rollups(&self) -> MutexGuard<'_, BTreeMap<SummaryKey, Sketches>> {
@@ -74,9 +87,35 @@ impl Depths {
     }
 }
 
+/// Gives each event its moment, which is its id: later than every one before, whatever the clock does.
+struct Moments(Timestamp);
+
+impl Moments {
+    fn next(&mut self) -> Timestamp {
+        self.0 = Timestamp::now().max(self.0.after(Duration::from_micros(1)));
+        self.0
+    }
+
+    /// As many as that, from the one behind the returned one on.
+    fn skip(&mut self, count: usize) -> Timestamp {
+        let before = self.next();
+        self.0 = before.after(Duration::from_micros(count as u64));
+        before
+    }
+}
+
+/// How much of what a job says is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoteLimits {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
 /// The task that writes.
 pub(super) struct Writer {
     connection: SqliteConnection,
+    moments: Moments,
+    limits: NoteLimits,
     published: Arc<Published>,
     depths: Depths,
     /// The leases that are valid. Only this task makes and ends any, so it knows without asking the database.
@@ -94,15 +133,26 @@ pub(super) struct Writer {
 struct Held {
     token: i64,
     queue: Queue,
-    bound: Bound,
-    kind: Arc<str>,
+    subject: Subject,
+    attempt: u32,
+    claimed_at: Timestamp,
     stopping: bool,
+    /// What the job has said so far; unknown until this attempt says something.
+    said: Option<Said>,
 }
 
-/// Settlements that nobody waits for. Jobs come first: who submits one waits for the commit, and many results are written more cheaply
-/// together.
+/// How much a job has said.
+#[derive(Clone, Copy)]
+struct Said {
+    rows: u64,
+    bytes: u64,
+}
+
+/// What nobody waits for. Jobs come first: who submits one waits for the commit, and many results are written more cheaply together.
 #[derive(Default)]
 struct Patient {
+    /// These go along with whatever is written next, so that no settlement overtakes them.
+    notes: Vec<Noted>,
     settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     /// When the first of them has waited long enough.
     due: Option<Instant>,
@@ -114,8 +164,13 @@ impl Patient {
         self.settles.push(settle);
     }
 
+    fn push_note(&mut self, note: Noted) {
+        self.due.get_or_insert_with(|| Instant::now() + COMPANY.0);
+        self.notes.push(note);
+    }
+
     fn is_due(&self) -> bool {
-        self.settles.len() >= COMPANY.1 || self.due.is_some_and(|due| due <= Instant::now())
+        self.settles.len() + self.notes.len() >= COMPANY.1 || self.due.is_some_and(|due| due <= Instant::now())
     }
 
     fn take(&mut self) -> Vec<(Lease, Arc<Settlement>, Reply<Settled>)> {
@@ -133,6 +188,7 @@ struct Waiting {
 /// The commands of one transaction, by kind.
 #[derive(Default)]
 struct Batch {
+    notes: Vec<Noted>,
     accepts: Vec<(Vec<NewJob>, Reply<Vec<NewJob>>)>,
     settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     cancels: Vec<(JobId, Reply<Cancellation>)>,
@@ -146,7 +202,9 @@ struct Done {
     settled: Vec<Settled>,
     cancelled: Vec<Cancellation>,
     requeued: Vec<Requeue>,
-    claimed: [VecDeque<Claimed>; Queue::ALL.len()],
+    claimed: [VecDeque<Fresh>; Queue::ALL.len()],
+    /// What is to be told of; `None` if nobody listened when it began.
+    news: Option<Vec<News>>,
     /// Jobs whose lease has ended.
     ended: HashSet<JobId>,
     stopping: Vec<JobId>,
@@ -160,24 +218,43 @@ struct Odd<'a> {
     settlement: &'a Settlement,
     queue: Queue,
     stopping: bool,
+    attempt: u32,
+    subject: Subject,
+}
+
+impl Done {
+    /// Takes note of an event, if anybody listens.
+    fn tell(&mut self, at: Timestamp, job: JobId, subject: impl FnOnce() -> Subject, what: impl FnOnce() -> What) {
+        if let Some(news) = &mut self.news {
+            news.push(News::new(at, job, subject(), what()));
+        }
+    }
 }
 
 impl Writer {
     /// Makes ready to write: what ran when an earlier server went down waits again, or has ended as lost.
-    pub(super) async fn start(mut connection: SqliteConnection, max_losses: u32) -> Result<(Self, Arc<Published>), StoreError> {
+    pub(super) async fn start(
+        mut connection: SqliteConnection,
+        max_losses: u32,
+        limits: NoteLimits,
+    ) -> Result<(Self, Arc<Published>), StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let boot = statements::next_boot(&mut transaction).await?;
         let mut rollups = statements::rollups(&mut transaction).await?;
         let mut script = Script::default();
-        let now = Timestamp::now();
+        let mut moments = Moments(events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0)));
+        let now = moments.next();
         for job in statements::running(&mut transaction).await? {
             if let Some((ending, failure)) = statements::fate(&job, max_losses) {
-                let key = statements::end(&mut transaction, job.id, ending, &failure, now).await?;
+                let ended = statements::end(&mut transaction, job.id, ending, &failure, moments.next()).await?;
+                let key = ended.subject.key(ending);
                 let sketches = rollups.entry(key.clone()).or_default();
                 sketches.add(None);
                 script.rollups.push((key, sketches.clone()));
             } else {
-                statements::again(&mut transaction, job.id, now, true).await?;
+                let error = Failure::new(FailureKind::Lost, "the server went down while this attempt ran");
+                let row = EventRow::retrying(moments.next(), job.id, job.attempt, &error, now);
+                again(&mut transaction, job.id, row, now, true).await?;
             }
         }
         script.run(&mut transaction).await?;
@@ -189,9 +266,16 @@ impl Writer {
             *(if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled }) = count;
         }
         transaction.commit().await?;
-        let published = Arc::new(Published { depths: Mutex::new(depths), rollups: Mutex::new(rollups) });
+        let published = Arc::new(Published {
+            depths: Mutex::new(depths),
+            rollups: Mutex::new(rollups),
+            latest_event: AtomicI64::new(moments.0.as_micros()),
+            hub: Hub::new(),
+        });
         let writer = Self {
             connection,
+            moments,
+            limits,
             published: Arc::clone(&published),
             depths,
             held: HashMap::new(),
@@ -233,6 +317,7 @@ impl Writer {
                 match command {
                     Command::Accept(jobs, reply) => batch.accepts.push((jobs, reply)),
                     Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
+                    Command::Note(note) => patient.push_note(note),
                     Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
                     Command::Settle(lease, settlement, false, reply) => patient.push((lease, settlement, reply)),
                     Command::Cancel(id, reply) => batch.cancels.push((id, reply)),
@@ -243,6 +328,9 @@ impl Writer {
             }
             if !open || closing.is_some() || patient.is_due() {
                 batch.settles.append(&mut patient.take());
+            }
+            if !open || closing.is_some() || patient.due.is_none() || batch.len() > 0 {
+                batch.notes.append(&mut patient.notes);
             }
             self.write(batch).await;
             if !open {
@@ -290,6 +378,9 @@ impl Writer {
         if batch.len() == 0 && !self.has_work() {
             return;
         }
+        for job in batch.accepts.iter_mut().flat_map(|(jobs, _)| jobs) {
+            job.accepted_at = self.moments.next();
+        }
         match self.transaction(&batch).await {
             Ok(done) => self.answer(batch, done).await,
             Err(error) if batch.len() > 1 && !is_of_the_machine(&error) => {
@@ -333,32 +424,36 @@ impl Writer {
             stopping: Vec::new(),
             rollups: BTreeMap::new(),
             next_due: self.next_due,
+            news: self.published.hub.is_heard().then(Vec::new),
         };
+        self.tell_of_accepted(batch, &mut done);
+        let rows = self.note(batch, &mut done).await?;
         let mut script = Script::default();
         let odd = self.settle(batch, &mut script, &mut done);
-        self.accept(batch, now, &mut script, &mut done);
+        self.accept(batch, &mut script, &mut done);
         let due = done.next_due.is_some_and(|due| due <= now);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
         let edits = batch.cancels.len() + batch.requeues.len() + batch.checks.len();
-        if odd.is_empty() && edits == 0 && !due && !queued {
+        if odd.is_empty() && rows.is_empty() && edits == 0 && !due && !queued {
             script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
             script.run_and_commit(&mut self.connection).await?;
             return Ok(done);
         }
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
         script.run(&mut self.connection).await?;
+        events::insert(&mut self.connection, &rows).await?;
         for odd in odd {
-            self.settle_odd(odd, now, &mut done).await?;
+            self.settle_odd(odd, &mut done).await?;
         }
         if !batch.checks.is_empty() {
             statements::touch(&mut self.connection).await?;
         }
         for (id, _) in &batch.cancels {
-            let cancellation = self.cancel(*id, now, &mut done).await?;
+            let cancellation = self.cancel(*id, &mut done).await?;
             done.cancelled.push(cancellation);
         }
         for (id, _) in &batch.requeues {
-            let requeue = self.requeue(*id, now, &mut done).await?;
+            let requeue = self.requeue(*id, &mut done).await?;
             done.requeued.push(requeue);
         }
         if done.next_due.is_some_and(|due| due <= now) {
@@ -369,7 +464,7 @@ impl Writer {
             }
             done.next_due = statements::next_due(&mut self.connection).await?;
         }
-        self.claim(now, &mut done).await?;
+        self.claim(&mut done).await?;
         let rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
         Script { rollups, ..Script::default() }.run(&mut self.connection).await?;
         sqlx::query("COMMIT").execute(&mut self.connection).await?;
@@ -377,7 +472,7 @@ impl Writer {
     }
 
     /// Ends what is to be ended; what is not that simple is returned.
-    fn settle<'b>(&self, batch: &'b Batch, script: &mut Script<'b>, done: &mut Done) -> Vec<Odd<'b>> {
+    fn settle<'b>(&mut self, batch: &'b Batch, script: &mut Script<'b>, done: &mut Done) -> Vec<Odd<'b>> {
         let mut odd = Vec::new();
         for (lease, settlement, _) in &batch.settles {
             let held = self.held.get(&lease.id).filter(|held| held.token == lease.token);
@@ -390,36 +485,42 @@ impl Writer {
             let depth = done.depths.at(held.queue);
             depth.running = depth.running.saturating_sub(1);
             match &**settlement {
-                Settlement::Finish(finished) => {
-                    let key = SummaryKey {
-                        workload: Arc::clone(&held.kind),
-                        bound: held.bound,
-                        executor: held.queue.executor(),
-                        ending: finished.ending,
-                    };
-                    self.sketches(key, done).add(finished.timing.as_ref());
-                    script.ends.push(End { lease: *lease, finished });
+                Settlement::Finish(conclusion) => {
+                    let (started_at, finished_at) = (held.claimed_at, self.moments.next());
+                    self.sketches(held.subject.key(conclusion.ending), done).add(conclusion.timing.as_ref());
+                    script.ends.push(End { lease: *lease, conclusion, started_at, finished_at });
+                    let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
+                    let what = || What::Finished { attempt: held.attempt, finished: finished() };
+                    done.tell(finished_at, lease.id, || held.subject.clone(), what);
                 }
-                settlement => odd.push(Odd { lease: *lease, settlement, queue: held.queue, stopping: held.stopping }),
+                settlement => odd.push(Odd {
+                    lease: *lease,
+                    settlement,
+                    queue: held.queue,
+                    stopping: held.stopping,
+                    attempt: held.attempt,
+                    subject: held.subject.clone(),
+                }),
             }
         }
         odd
     }
 
-    async fn settle_odd(&mut self, odd: Odd<'_>, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
-        let Odd { lease, settlement, queue, stopping } = odd;
+    async fn settle_odd(&mut self, odd: Odd<'_>, done: &mut Done) -> Result<(), StoreError> {
+        let Odd { lease, settlement, queue, stopping, attempt, subject } = odd;
         match settlement {
-            _ if stopping => {
-                let failure = Failure::cancelled();
-                let key = statements::end(&mut self.connection, lease.id, Ending::Cancelled, &failure, now).await?;
-                self.sketches(key, done).add(None);
-            }
-            Settlement::Again { due_at, lost } => {
-                statements::again(&mut self.connection, lease.id, *due_at, *lost).await?;
+            _ if stopping => self.end_cancelled(lease.id, done).await?,
+            Settlement::Again { due_at, lost, error } => {
+                let at = self.moments.next();
+                let row = EventRow::retrying(at, lease.id, attempt, error, *due_at);
+                again(&mut self.connection, lease.id, row, *due_at, *lost).await?;
+                let what = || What::Retrying { attempt, error: error.clone(), due_at: *due_at };
+                done.tell(at, lease.id, || subject, what);
                 done.depths.at(queue).scheduled += 1;
                 done.next_due = Some(done.next_due.map_or(*due_at, |due| due.min(*due_at)));
             }
             Settlement::Release => {
+                events::keep_attempt(&mut self.connection, lease.id).await?;
                 statements::release(&mut self.connection, lease.id).await?;
                 done.depths.at(queue).queued += 1;
             }
@@ -429,7 +530,18 @@ impl Writer {
         Ok(())
     }
 
-    async fn cancel(&mut self, id: JobId, now: Timestamp, done: &mut Done) -> Result<Cancellation, StoreError> {
+    /// Ends a job as cancelled that is not ended by an attempt of its own.
+    async fn end_cancelled(&mut self, id: JobId, done: &mut Done) -> Result<(), StoreError> {
+        let (ending, failure, at) = (Ending::Cancelled, Failure::cancelled(), self.moments.next());
+        let ended = statements::end(&mut self.connection, id, ending, &failure, at).await?;
+        self.sketches(ended.subject.key(ending), done).add(None);
+        let conclusion = Conclusion { ending, outcome: Outcome::Error(failure), timing: None };
+        let finished = || Box::new(conclusion.at(ended.started_at, at));
+        done.tell(at, id, || ended.subject, || What::Finished { attempt: ended.attempt, finished: finished() });
+        Ok(())
+    }
+
+    async fn cancel(&mut self, id: JobId, done: &mut Done) -> Result<Cancellation, StoreError> {
         let Some((queue, state)) = statements::place(&mut self.connection, id).await? else {
             let result = statements::result(&mut self.connection, id).await?;
             return Ok(match result.map(|job| job.state) {
@@ -445,41 +557,39 @@ impl Writer {
                 .get(&id)
                 .map_or(Cancellation::Unknown, |held| Cancellation::Stopping(Lease { id, token: held.token })));
         }
-        let key = statements::end(&mut self.connection, id, Ending::Cancelled, &Failure::cancelled(), now).await?;
+        self.end_cancelled(id, done).await?;
         let depth = done.depths.at(queue);
         let waiting = if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled };
         *waiting = waiting.saturating_sub(1);
-        self.sketches(key, done).add(None);
         Ok(Cancellation::Cancelled)
     }
 
-    async fn requeue(&mut self, id: JobId, now: Timestamp, done: &mut Done) -> Result<Requeue, StoreError> {
+    async fn requeue(&mut self, id: JobId, done: &mut Done) -> Result<Requeue, StoreError> {
         let Some(job) = statements::result(&mut self.connection, id).await? else {
             let unfinished = statements::place(&mut self.connection, id).await?.is_some();
             return Ok(if unfinished { Requeue::Unfinished } else { Requeue::Unknown });
         };
-        statements::requeue(&mut self.connection, id, now).await?;
+        let at = self.moments.next();
+        events::keep_result(&mut self.connection, id).await?;
+        events::insert(&mut self.connection, &[EventRow::requeued(at, id, job.attempt)]).await?;
+        statements::requeue(&mut self.connection, id, at).await?;
         done.depths.at(job.route.queue).queued += 1;
+        let subject = self.subject(&job.submission, job.route.queue);
         if let State::Finished(finished) = job.state {
-            let key = SummaryKey {
-                workload: job.submission.workload.kind.into(),
-                bound: job.submission.bound,
-                executor: job.route.executor,
-                ending: finished.ending,
-            };
-            self.sketches(key, done).remove(finished.timing.as_ref());
+            self.sketches(subject.key(finished.ending), done).remove(finished.timing.as_ref());
         }
+        done.tell(at, id, || subject, || What::Requeued);
         Ok(Requeue::Queued)
     }
 
     /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
-    fn accept<'b>(&mut self, batch: &'b Batch, now: Timestamp, script: &mut Script<'b>, done: &mut Done) {
+    fn accept<'b>(&mut self, batch: &'b Batch, script: &mut Script<'b>, done: &mut Done) {
         if batch.accepts.is_empty() {
             return;
         }
-        let claim = Claim { token: self.token(), at: now };
+        let token = self.token();
         let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|(jobs, _)| jobs).collect();
-        let mut at_once = HashSet::new();
+        let mut at_once = HashMap::new();
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done);
             if wanted == 0 || done.depths.of(queue).queued > 0 {
@@ -488,11 +598,13 @@ impl Writer {
             let mut here: Vec<&NewJob> = jobs.iter().copied().filter(|job| job.route.queue == queue).collect();
             here.sort_by_key(|job| (-job.submission.priority, job.id));
             for job in here.into_iter().take(wanted) {
-                at_once.insert(job.id);
-                done.claimed[queue as usize].push_back(claimed(job, claim));
+                let claim = Claim { token, at: self.moments.next() };
+                at_once.insert(job.id, claim);
+                done.tell(claim.at, job.id, || self.subject(&job.submission, queue), || What::Running { attempt: 1 });
+                done.claimed[queue as usize].push_back(fresh(job, claim));
             }
         }
-        script.jobs.extend(jobs.into_iter().map(|job| Insertion { job, claim: at_once.contains(&job.id).then_some(claim) }));
+        script.jobs.extend(jobs.into_iter().map(|job| Insertion { job, claim: at_once.get(&job.id).copied() }));
         for Insertion { job, claim } in &script.jobs {
             let depth = done.depths.at(job.route.queue);
             *(if claim.is_some() { &mut depth.running } else { &mut depth.queued }) += 1;
@@ -500,20 +612,81 @@ impl Writer {
     }
 
     /// Serves the claims that wait from the jobs that wait.
-    async fn claim(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+    async fn claim(&mut self, done: &mut Done) -> Result<(), StoreError> {
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
             if wanted == 0 || done.depths.of(queue).queued == 0 {
                 continue;
             }
-            let claim = Claim { token: self.token(), at: now };
+            let claim = Claim { token: self.token(), at: self.moments.skip(wanted) };
             let claimed = statements::claim(&mut self.connection, queue, wanted, claim).await?;
             let depth = done.depths.at(queue);
             depth.queued = depth.queued.saturating_sub(claimed.len() as u64);
             depth.running += claimed.len() as u64;
+            for Fresh { claimed, claimed_at, tags } in &claimed {
+                let subject = || Subject {
+                    bound: claimed.bound,
+                    executor: queue.executor(),
+                    workload: claimed.workload.kind.as_str().into(),
+                    tags: tags.clone(),
+                };
+                done.tell(*claimed_at, claimed.lease.id, subject, || What::Running { attempt: claimed.attempt });
+            }
             done.claimed[queue as usize].extend(claimed);
         }
         Ok(())
+    }
+
+    /// What new jobs are told of as.
+    fn tell_of_accepted(&self, batch: &Batch, done: &mut Done) {
+        for job in batch.accepts.iter().flat_map(|(jobs, _)| jobs) {
+            done.tell(job.accepted_at, job.id, || self.subject(&job.submission, job.route.queue), || What::Accepted);
+        }
+    }
+
+    /// What attempts said, as rows: of each job only as much as is kept of it.
+    async fn note(&mut self, batch: &Batch, done: &mut Done) -> Result<Vec<EventRow>, StoreError> {
+        let mut rows = Vec::with_capacity(batch.notes.len());
+        let notes = batch.notes.iter().flat_map(|noted| noted.notes().map(|note| (noted.lease, note)));
+        for (lease, note) in notes {
+            let Some(held) = self.held.get_mut(&lease.id).filter(|held| held.token == lease.token) else { continue };
+            let said = match &mut held.said {
+                Some(said) => said,
+                // The first attempt has nothing before it.
+                unknown if held.attempt == 1 => unknown.insert(Said { rows: 0, bytes: 0 }),
+                unknown => {
+                    let (rows, bytes) = events::noted(&mut self.connection, lease.id).await?;
+                    unknown.insert(Said { rows, bytes })
+                }
+            };
+            let NoteLimits { rows: most_rows, bytes: most_bytes } = self.limits;
+            if said.rows >= most_rows {
+                continue;
+            }
+            let bytes = said.bytes + note.bytes() as u64;
+            let last = said.rows + 1 == most_rows || bytes > most_bytes;
+            let note = if last {
+                let end = format!("the rest is dropped: of each job {most_rows} lines or {most_bytes} bytes are kept");
+                Note::log(LogStream::Stderr, end)
+            } else {
+                note.into_owned()
+            };
+            *said = if last { Said { rows: u64::MAX, bytes } } else { Said { rows: said.rows + 1, bytes } };
+            let at = self.moments.next();
+            rows.push(EventRow::note(at, lease.id, held.attempt, &note));
+            done.tell(at, lease.id, || held.subject.clone(), || What::noted(held.attempt, note));
+        }
+        Ok(rows)
+    }
+
+    fn subject(&self, submission: &Submission, queue: Queue) -> Subject {
+        let kind = submission.workload.kind.as_str();
+        Subject {
+            bound: submission.bound,
+            executor: queue.executor(),
+            workload: self.kinds.get(kind).map_or_else(|| kind.into(), Arc::clone),
+            tags: (!submission.tags.is_empty()).then(|| Arc::new(submission.tags.clone())),
+        }
     }
 
     /// How many more jobs of a queue the waiting claims could take.
@@ -540,6 +713,8 @@ impl Writer {
         self.depths = done.depths;
         *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;
         self.published.rollups().append(&mut done.rollups);
+        self.published.latest_event.store(self.moments.0.as_micros(), Ordering::SeqCst);
+        self.published.hub.publish(done.news);
         for id in done.ended {
             self.held.remove(&id);
         }
@@ -549,9 +724,18 @@ impl Writer {
             }
         }
         for queue in Queue::ALL {
-            for claimed in &done.claimed[queue as usize] {
-                let kind = self.kind(&claimed.workload.kind);
-                let held = Held { token: claimed.lease.token, queue, bound: claimed.bound, kind, stopping: false };
+            for Fresh { claimed, claimed_at, tags } in &done.claimed[queue as usize] {
+                let workload = self.kind(&claimed.workload.kind);
+                let subject = Subject { bound: claimed.bound, executor: queue.executor(), workload, tags: tags.clone() };
+                let held = Held {
+                    token: claimed.lease.token,
+                    queue,
+                    subject,
+                    attempt: claimed.attempt,
+                    claimed_at: *claimed_at,
+                    stopping: false,
+                    said: None,
+                };
                 self.held.insert(claimed.lease.id, held);
             }
         }
@@ -585,9 +769,10 @@ impl Writer {
     }
 
     /// Answers the claims that wait; what nobody takes is returned.
-    fn hand_out(&mut self, claimed: [VecDeque<Claimed>; Queue::ALL.len()]) -> Vec<Claimed> {
+    fn hand_out(&mut self, claimed: [VecDeque<Fresh>; Queue::ALL.len()]) -> Vec<Claimed> {
         let mut unwanted = Vec::new();
-        for (waiting, mut claimed) in self.claims.iter_mut().zip(claimed) {
+        for (waiting, claimed) in self.claims.iter_mut().zip(claimed) {
+            let mut claimed: VecDeque<Claimed> = claimed.into_iter().map(|fresh| fresh.claimed).collect();
             while !claimed.is_empty() {
                 let Some(Waiting { most, reply }) = waiting.pop_front() else { break };
                 let share = claimed.drain(..most.min(claimed.len())).collect();
@@ -612,13 +797,14 @@ impl Writer {
 
 impl Batch {
     const fn len(&self) -> usize {
-        self.accepts.len() + self.settles.len() + self.cancels.len() + self.requeues.len() + self.checks.len()
+        self.notes.len() + self.accepts.len() + self.settles.len() + self.cancels.len() + self.requeues.len() + self.checks.len()
     }
 
     /// A batch for each command.
     fn split(&mut self) -> Vec<Self> {
         let batch = std::mem::take(self);
         let mut singles = Vec::with_capacity(batch.len());
+        singles.push(Self { notes: batch.notes, ..Self::default() });
         singles.extend(batch.settles.into_iter().map(|settle| Self { settles: vec![settle], ..Self::default() }));
         singles.extend(batch.cancels.into_iter().map(|cancel| Self { cancels: vec![cancel], ..Self::default() }));
         singles.extend(batch.requeues.into_iter().map(|requeue| Self { requeues: vec![requeue], ..Self::default() }));
@@ -636,6 +822,9 @@ impl Batch {
                 StoreError::Refused(error.to_string())
             }
         };
+        if !self.notes.is_empty() {
+            tracing::warn!(notes = self.notes.len(), "what attempts said could not be written and is lost");
+        }
         // Nobody may be waiting for an answer any more.
         self.accepts.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
@@ -657,9 +846,23 @@ fn fitting(commands: &[Command]) -> usize {
     commands.iter().take_while(fits).count().max(usize::from(!commands.is_empty()))
 }
 
+/// Makes a running job wait again, and keeps that its attempt ran and how it ended.
+async fn again(
+    connection: &mut SqliteConnection,
+    id: JobId,
+    row: EventRow,
+    due_at: Timestamp,
+    lost: bool,
+) -> Result<(), StoreError> {
+    events::keep_attempt(connection, id).await?;
+    events::insert(connection, &[row]).await?;
+    statements::again(connection, id, due_at, lost).await
+}
+
 /// A new job as its claim hands it over.
-fn claimed(job: &NewJob, claim: Claim) -> Claimed {
-    Claimed {
+fn fresh(job: &NewJob, claim: Claim) -> Fresh {
+    let tags = &job.submission.tags;
+    let claimed = Claimed {
         lease: Lease { id: job.id, token: claim.token },
         bound: job.submission.bound,
         workload: job.submission.workload.clone(),
@@ -668,7 +871,8 @@ fn claimed(job: &NewJob, claim: Claim) -> Claimed {
         attempt: 1,
         losses: 0,
         queued_for: claim.at.since(job.accepted_at),
-    }
+    };
+    Fresh { claimed, claimed_at: claim.at, tags: (!tags.is_empty()).then(|| Arc::new(tags.clone())) }
 }
 
 /// Whether the error comes from the disk or the database as a whole rather than from one command.

@@ -1,0 +1,263 @@
+//! The SQL of events: what is written of them inside the writer's transaction, and what is read on connections that only read.
+
+use std::sync::LazyLock;
+
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+
+use super::read;
+use super::rows::{self, Cells};
+use crate::clock::Timestamp;
+use crate::job::{Event, EventKind, Failure, JobId, LogStream, Note, What};
+use crate::store::{EventFilter, EventPage, StoreError};
+
+/// Events that are looked at for one page, and about how many bytes of them it holds.
+const PAGE: (i64, usize) = (4_096, 1 << 20);
+/// Results that are looked through for the latest moment, the latest accepted first: the clock itself is nearly always later.
+const LOOKED_AT: i64 = 10_000;
+
+/// Values of `kind`. They are there to stay.
+const ACCEPTED: i64 = 0;
+const RUNNING: i64 = 1;
+const PROGRESS: i64 = 2;
+const STDOUT: i64 = 3;
+const STDERR: i64 = 4;
+const RETRYING: i64 = 5;
+const REQUEUED: i64 = 6;
+const FINISHED: i64 = 7;
+
+/// A row of `events`.
+#[derive(Serialize)]
+pub(super) struct EventRow(i64, String, u32, i64, Option<String>);
+
+/// The data of an attempt that is followed by another.
+#[derive(Serialize, Deserialize)]
+struct Retried {
+    error: Failure,
+    due_at: i64,
+}
+
+impl EventRow {
+    /// What an attempt says.
+    pub(super) fn note(at: Timestamp, job: JobId, attempt: u32, note: &Note) -> Self {
+        let (kind, data) = match note {
+            Note::Progress(value) => (PROGRESS, value.get().to_owned()),
+            Note::Log(LogStream::Stdout, line) => (STDOUT, line.clone()),
+            Note::Log(LogStream::Stderr, line) => (STDERR, line.clone()),
+        };
+        Self::new(at, job, attempt, kind, Some(data))
+    }
+
+    /// An attempt ended and is followed by another.
+    pub(super) fn retrying(at: Timestamp, job: JobId, attempt: u32, error: &Failure, due_at: Timestamp) -> Self {
+        let data = Retried { error: error.clone(), due_at: due_at.as_micros() };
+        Self::new(at, job, attempt, RETRYING, serde_json::to_string(&data).ok())
+    }
+
+    /// A job that had ended waits again.
+    pub(super) fn requeued(at: Timestamp, job: JobId, attempt: u32) -> Self {
+        Self::new(at, job, attempt, REQUEUED, None)
+    }
+
+    fn new(at: Timestamp, job: JobId, attempt: u32, kind: i64, data: Option<String>) -> Self {
+        Self(at.as_micros(), super::statements::hex_id(job).to_string(), attempt, kind, data)
+    }
+}
+
+/// Adds rows, all of them by one statement.
+pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[EventRow]) -> Result<(), StoreError> {
+    let text = "INSERT INTO events (at, job, attempt, kind, data) \
+                SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each(?)";
+    if !rows.is_empty() {
+        sqlx::query(text).bind(serde_json::to_string(rows).unwrap_or_default()).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Keeps that a job's attempt was running, which the row of the job is about to forget.
+pub(super) async fn keep_attempt(connection: &mut SqliteConnection, id: JobId) -> Result<(), StoreError> {
+    let text =
+        "INSERT INTO events (at, job, attempt, kind) SELECT claimed_at, id, attempt, ? FROM jobs WHERE id = ? AND state = 2";
+    sqlx::query(text).bind(RUNNING).bind(&id.as_bytes()[..]).execute(connection).await?;
+    Ok(())
+}
+
+/// Keeps how a job ended, and that its last attempt was running, before its result is taken away.
+pub(super) async fn keep_result(connection: &mut SqliteConnection, id: JobId) -> Result<(), StoreError> {
+    let running = "INSERT INTO events (at, job, attempt, kind) \
+                   SELECT started_at, id, attempt, ? FROM results WHERE id = ? AND started_at IS NOT NULL";
+    sqlx::query(running).bind(RUNNING).bind(&id.as_bytes()[..]).execute(&mut *connection).await?;
+    let finished = "INSERT INTO events (at, job, attempt, kind, data) \
+                    SELECT finished_at, id, attempt, ?, json_array(ending, started_at, output, error, timing) \
+                    FROM results WHERE id = ?";
+    sqlx::query(finished).bind(FINISHED).bind(&id.as_bytes()[..]).execute(connection).await?;
+    Ok(())
+}
+
+/// How many notes a job has, and how many bytes of them.
+pub(super) async fn noted(connection: &mut SqliteConnection, id: JobId) -> Result<(u64, u64), StoreError> {
+    let text =
+        "SELECT count(*), CAST(total(length(CAST(data AS BLOB))) AS INTEGER) FROM events WHERE job = ? AND kind IN (2, 3, 4)";
+    let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_one(connection).await?;
+    let number = |at: usize| row.try_get::<i64, _>(at).map(|number| number.try_into().unwrap_or(0));
+    Ok((number(0)?, number(1)?))
+}
+
+/// The latest moment that anything was recorded at, as far as a short look tells.
+pub(super) async fn latest(connection: &mut SqliteConnection) -> Result<Option<Timestamp>, StoreError> {
+    let text = "SELECT max(at) FROM (\
+                SELECT max(at) AS at FROM events UNION ALL \
+                SELECT max(accepted_at) FROM jobs UNION ALL \
+                SELECT max(claimed_at) FROM jobs UNION ALL \
+                SELECT max(finished_at) FROM (SELECT finished_at FROM results ORDER BY id DESC LIMIT ?))";
+    let at: Option<i64> = sqlx::query_scalar(text).bind(LOOKED_AT).fetch_one(connection).await?;
+    Ok(at.map(Timestamp::from_micros))
+}
+
+/// The next events after `after`, in one snapshot.
+pub(super) async fn read(readers: &SqlitePool, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
+    let mut query = query(filter, after);
+    let mut rows = query.build().fetch(readers);
+    let (mut events, mut bytes, mut looked_at, mut last) = (Vec::new(), 0, 0, after);
+    while let Some(row) = rows.try_next().await? {
+        let (event, size) = event(&row)?;
+        looked_at += 1;
+        bytes += size;
+        last = event.at;
+        if filter.takes(&event) {
+            events.push(event);
+        }
+        if bytes > PAGE.1 {
+            break;
+        }
+    }
+    let more = (looked_at == PAGE.0 || bytes > PAGE.1).then_some(last);
+    Ok(EventPage { events, more })
+}
+
+/// What happened, found wherever it is kept: the moments first, then what belongs to those of the page.
+fn query(filter: &EventFilter, after: Timestamp) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(
+        "WITH page AS (SELECT at, id, kind, source FROM (SELECT at, job AS id, kind, 0 AS source FROM events WHERE at > ",
+    );
+    query.push_bind(after.as_micros());
+    if let Some(job) = filter.job {
+        query.push(" AND job = ").push_bind(job.as_bytes().to_vec());
+    }
+    if has_conditions(filter) {
+        for (table, start) in [("jobs", " AND (job IN (SELECT id FROM "), ("results", " OR job IN (SELECT id FROM ")] {
+            query.push(start).push(table).push(" WHERE id = job");
+            conditions(&mut query, filter);
+            query.push(")");
+        }
+        query.push(")");
+    }
+    // A job that waits again after an attempt has its claim among the events.
+    let rebuilt = [
+        ("jobs", 1, "accepted_at", ACCEPTED, "true"),
+        ("jobs", 1, "claimed_at", RUNNING, "state = 2"),
+        ("results", 2, "accepted_at", ACCEPTED, "true"),
+        ("results", 2, "started_at", RUNNING, "true"),
+        ("results", 2, "finished_at", FINISHED, "true"),
+    ];
+    for (table, source, at, kind, condition) in rebuilt {
+        if !kinds(filter).contains(&kind) {
+            continue;
+        }
+        query.push(format!(" UNION ALL SELECT {at}, id, {kind}, {source} FROM {table} WHERE {condition} AND {at} > "));
+        query.push_bind(after.as_micros());
+        if let Some(job) = filter.job {
+            query.push(" AND id = ").push_bind(job.as_bytes().to_vec());
+        }
+        conditions(&mut query, filter);
+    }
+    let kinds = kinds(filter).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    query.push(format!(") WHERE kind IN ({kinds}) ORDER BY at LIMIT {}) ", PAGE.0));
+    query.push(DETAILS.as_str());
+    query
+}
+
+/// What belongs to the events of a page, in their order: `page` is the outermost loop, and keeps its order for its limit's sake. To
+/// sort once more would take all outputs of a page into memory. What was taken away from `results` is an array.
+static DETAILS: LazyLock<String> = LazyLock::new(|| {
+    let kept =
+        |at: usize, column: &str| format!("iif(page.source = 0, iif(page.kind = {FINISHED}, e.data ->> {at}, NULL), f.{column})");
+    let of_result =
+        [kept(0, "ending"), kept(1, "started_at"), "page.at".to_owned(), kept(2, "output"), kept(3, "error"), kept(4, "timing")];
+    format!(
+        "SELECT page.at, page.id, coalesce(j.bound, r.bound), coalesce(j.queue, r.queue), page.kind, \
+                coalesce(e.attempt, j.attempt, r.attempt), iif(page.kind = {FINISHED}, NULL, e.data), {} \
+         FROM page LEFT JOIN events AS e ON page.source = 0 AND e.at = page.at \
+         LEFT JOIN jobs AS j ON j.id = page.id LEFT JOIN results AS r ON r.id = page.id \
+         LEFT JOIN results AS f ON page.source = 2 AND page.kind = {FINISHED} AND f.id = page.id \
+         WHERE j.id IS NOT NULL OR r.id IS NOT NULL",
+        of_result.join(", ")
+    )
+});
+
+/// The values of `kind` that may pass.
+fn kinds(filter: &EventFilter) -> Vec<i64> {
+    let all = EventKind::ALL;
+    let kinds = if filter.kinds.is_empty() { &all[..] } else { &filter.kinds[..] };
+    kinds
+        .iter()
+        .flat_map(|kind| match kind {
+            EventKind::Accepted => &[ACCEPTED][..],
+            EventKind::Running => &[RUNNING],
+            EventKind::Progress => &[PROGRESS],
+            EventKind::Log => &[STDOUT, STDERR],
+            EventKind::Retrying => &[RETRYING],
+            EventKind::Requeued => &[REQUEUED],
+            EventKind::Finished => &[FINISHED],
+        })
+        .copied()
+        .collect()
+}
+
+const fn has_conditions(filter: &EventFilter) -> bool {
+    filter.bound.is_some() || filter.executor.is_some() || filter.workload.is_some() || !filter.tags.is_empty()
+}
+
+/// What is asked of the job, as conditions on its row in `jobs` or `results`.
+fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
+    read::subject(query, filter.bound, filter.executor, filter.workload.as_deref());
+    for (key, value) in &filter.tags {
+        read::tagged(query, key, value);
+    }
+}
+
+/// An event, and about how many bytes it takes up.
+fn event(row: &SqliteRow) -> Result<(Event, usize), StoreError> {
+    let mut cells = Cells::new(row);
+    let (at, job, bound) = (cells.time()?, cells.id()?, cells.code()?);
+    let queue: crate::job::Queue = cells.code()?;
+    let (kind, attempt): (i64, u32) = (cells.take()?, cells.number()?);
+    let data: Option<String> = cells.take()?;
+    let mut size = size_of::<Event>() + data.as_ref().map_or(0, String::len);
+    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
+    let text = || data.clone().unwrap_or_default();
+    let what = match kind {
+        ACCEPTED => What::Accepted,
+        RUNNING => What::Running { attempt },
+        PROGRESS => What::Progress { attempt, value: serde_json::value::RawValue::from_string(text()).map_err(corrupt)? },
+        STDOUT => What::Log { attempt, stream: LogStream::Stdout, line: text() },
+        STDERR => What::Log { attempt, stream: LogStream::Stderr, line: text() },
+        RETRYING => {
+            let Retried { error, due_at } = serde_json::from_str(&text()).map_err(corrupt)?;
+            What::Retrying { attempt, error, due_at: Timestamp::from_micros(due_at) }
+        }
+        REQUEUED => What::Requeued,
+        FINISHED => {
+            let finished = rows::finished(&mut cells, job)?;
+            size += match &finished.outcome {
+                crate::job::Outcome::Output(output) => output.get().len(),
+                crate::job::Outcome::Error(failure) => failure.message.len(),
+            };
+            What::Finished { attempt, finished: Box::new(finished) }
+        }
+        other => return Err(StoreError::Corrupt(format!("{other} is no kind of event"))),
+    };
+    Ok((Event { at, job, bound, executor: queue.executor(), what }, size))
+}
