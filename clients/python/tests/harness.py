@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -30,15 +31,15 @@ def binary():
     return os.environ.get("TRINE_BIN") or str(ROOT / "target" / "debug" / "trine")
 
 
-def interpreter(folder, python=sys.executable):
-    """A virtual environment of an interpreter, with cloudpickle in it: what the server runs functions with."""
-    home = pathlib.Path(folder) / "python"
-    venv.EnvBuilder(symlinks=True).create(home) if python == sys.executable else subprocess.run(
-        [python, "-m", "venv", "--without-pip", home], check=True
-    )
-    packages = next(home.glob("lib/python*/site-packages"))
-    shutil.copytree(pathlib.Path(cloudpickle.__file__).parent, packages / "cloudpickle", dirs_exist_ok=True)
-    return str(home / "bin" / "python")
+@functools.lru_cache(maxsize=None)
+def interpreter():
+    """A virtual environment of this interpreter with cloudpickle in it: what the server runs functions with."""
+    home = tempfile.mkdtemp(prefix="trine-python-")
+    atexit.register(shutil.rmtree, home, True)
+    venv.EnvBuilder(symlinks=True).create(home)
+    (packages,) = pathlib.Path(home).glob("lib/python*/site-packages")
+    shutil.copytree(pathlib.Path(cloudpickle.__file__).parent, packages / "cloudpickle")
+    return f"{home}/bin/python"
 
 
 class Server:
@@ -52,7 +53,8 @@ class Server:
         self.start()
 
     def start(self):
-        command = [binary(), "serve", "--listen", self.listen, "--data-dir", self.folder, "--log", "warn", *self.arguments]
+        command = [binary(), "serve", "--listen", self.listen, "--data-dir", self.folder, "--log", "warn"]
+        command += ["--python-interpreters", interpreter(), *self.arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert "listens at http://" in line, f"the server does not start: {line!r}"
@@ -70,23 +72,12 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-_shared = []
-
-
+@functools.lru_cache(maxsize=None)
 def shared():
     """The server that the tests share; it ends with them."""
-    if not _shared:
-        folder = tempfile.mkdtemp(prefix="trine-python-")
-        atexit.register(shutil.rmtree, folder, True)
-        server = Server(*python_arguments(interpreter(folder)), "--processes", "4")
-        atexit.register(server.close)
-        _shared.append(server)
-    return _shared[0]
-
-
-def python_arguments(python):
-    """How a server is told which Python to use."""
-    return ()
+    server = Server("--python-processes", "4")
+    atexit.register(server.close)
+    return server
 
 
 class ServerTest(unittest.TestCase):
@@ -94,7 +85,7 @@ class ServerTest(unittest.TestCase):
 
     @property
     def url(self):
-        return os.environ.get("TRINE_URL") or shared().url
+        return shared().url
 
     def client(self, url=None, **settings):
         client = trine.Client(url or self.url, **settings)

@@ -15,15 +15,17 @@ import traceback
 import unittest
 import weakref
 
-from harness import PATIENCE_S, Proxy, Server, ServerTest, python_arguments
+from harness import PATIENCE_S, Proxy, Server, ServerTest
 
 import trine
-
-SETTINGS = ("", "settings of a module")
 
 
 def multiply(a, b=2):
     return a * b
+
+
+def divide(a, b):
+    return a / b
 
 
 def square(x):
@@ -118,7 +120,7 @@ class Calls(ServerTest):
         self.assertIs(type(error), ValueError)
         self.assertEqual(error.args, ("bad", 7))
         self.assertIsInstance(error.__cause__, trine.RemoteTraceback)
-        self.assertIn("raise error  # where it goes wrong", str(error.__cause__) + "  # where it goes wrong")
+        self.assertIn("raise error  # where it goes wrong", str(error.__cause__))
         self.assertIn("in fail", "".join(traceback.format_exception(type(error), error, None)))
 
     def test_an_exception_that_can_not_come_back_is_told(self):
@@ -133,8 +135,11 @@ class Calls(ServerTest):
         self.assertIn("argument 1", str(error))
 
     def test_large_values(self):
-        data = os.urandom(3 << 20)
-        self.assertEqual(self.trine.submit(bytes.__add__, data, b"!").result(PATIENCE_S), data + b"!")
+        data = os.urandom(500_000)
+        self.assertEqual(self.trine.submit(bytes.__mul__, data, 8).result(PATIENCE_S), data * 8)
+        error = self.trine.submit(len, os.urandom(40_000_000)).exception(PATIENCE_S)
+        self.assertEqual(error.status, 413)
+        self.assertEqual(self.trine.submit(len, data).result(PATIENCE_S), len(data))
 
     def test_wait_and_as_completed(self):
         futures = [self.trine.submit(multiply, n) for n in range(50)]
@@ -273,7 +278,7 @@ class Ends(ServerTest):
 
 class BySource(ServerTest):
     def test_a_server_that_takes_no_pickles(self):
-        server = Server(*python_arguments(None), "--python-pickles", "deny")
+        server = Server("--python-pickles", "deny")
         self.addCleanup(server.close)
         with self.executor(server.url) as executor:
             self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
@@ -281,21 +286,21 @@ class BySource(ServerTest):
             self.assertIsInstance(executor.submit(square, {1}).exception(PATIENCE_S), trine.CannotTravel)
         with self.executor(server.url, how="pickle") as executor:
             error = executor.submit(square, 1).exception(PATIENCE_S)
-            self.assertTrue(error.names("pickles-not-allowed"))
+            self.assertIn(error.status, (403, 422))
 
     def test_source_if_it_is_asked_for(self):
         with self.executor(how="source") as executor:
             self.assertEqual(executor.submit(multiply, [1], b=2).result(PATIENCE_S), [1, 1])
-            error = executor.submit(math.sqrt, -1).exception(PATIENCE_S)
-            self.assertIs(type(error), ValueError)
-            self.assertIn("Traceback", str(error.__cause__))
+            error = executor.submit(divide, 1, 0).exception(PATIENCE_S)
+            self.assertIs(type(error), ZeroDivisionError)
+            self.assertIn("return a / b", str(error.__cause__))
 
 
 class Breaks(ServerTest):
     def test_a_connection_that_breaks_all_the_time(self):
         proxy = Proxy(self.url)
         self.addCleanup(proxy.close)
-        proxy.cut_after = 20_000
+        proxy.cut_after = 100_000
         with self.executor(proxy.url) as executor:
             futures = [executor.submit(square, n) for n in range(1000)]
             self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(1000)])
@@ -305,7 +310,7 @@ class Breaks(ServerTest):
         self.assertEqual(len({job.id for job in jobs}), 1000)
 
     def test_a_server_that_restarts(self):
-        server = Server(*python_arguments(None))
+        server = Server()
         self.addCleanup(server.close)
         executor = self.executor(server.url)
         futures = [executor.submit(square, n) for n in range(300)]
@@ -317,7 +322,7 @@ class Breaks(ServerTest):
         executor.shutdown()
 
     def test_a_server_that_is_gone(self):
-        server = Server(*python_arguments(None))
+        server = Server()
         self.addCleanup(server.close)
         executor = self.executor(server.url, patience=0.2)
         futures = [executor.submit(time.sleep, 600) for _ in range(8)]

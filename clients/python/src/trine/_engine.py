@@ -68,7 +68,7 @@ class Call:
     __slots__ = ("arguments", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
 
     def __init__(self, future: JobFuture, way: Way, workload: bytes, arguments: Any) -> None:
-        self.future = future
+        self.future: Optional[JobFuture] = future
         self.way = way
         self.workload = workload
         self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
@@ -78,9 +78,16 @@ class Call:
         self.stop = False  # it is to be cancelled as soon as it has an id
         self.id: Optional[str] = None
 
-    def forget(self) -> None:
+    def sent(self) -> None:
         """Lets go of what was only needed to send it."""
         self.workload, self.arguments = b"", None
+
+    def end(self, phase: str) -> JobFuture:
+        """Enters its last phase, and lets go of its future, so that nothing but its user holds that any more."""
+        self.sent()
+        assert self.future is not None, "a call ends once"
+        future, self.future, self.phase = self.future, None, phase
+        return future
 
 
 class Engine:
@@ -137,8 +144,7 @@ class Engine:
             workload = way.workload(function, args, kwargs)
         except CannotTravel as error:
             future._call = Call(future, way, b"", None)
-            future._call.phase = ENDED
-            future.set_exception(error)
+            future._call.end(ENDED).set_exception(error)
             return future
         call = future._call = Call(future, way, workload, (function, args, kwargs) if undecided else None)
         with self._lock:
@@ -237,7 +243,7 @@ class Engine:
 
     def _look_for(self, batch: list[Call], patience: Patience) -> list[str]:
         """The ids of a batch that was accepted although the answer did not arrive: those of this executor that are later than all known."""
-        query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": 100}
+        query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": 50}
         found: list[str] = []
         cursor = None
         while not self._over.is_set():
@@ -255,7 +261,7 @@ class Engine:
 
     def _refused(self, batch: list[Call], problem: ProblemError) -> list[Call]:
         """What is left of a batch that the server refused."""
-        if problem.names("pickles-not-allowed") and any(call.arguments for call in batch):
+        if _takes_no_pickles(problem) and any(call.arguments for call in batch):
             with self._lock:
                 if self._undecided:
                     self._undecided, self._way = False, BySource(self._options)
@@ -290,7 +296,7 @@ class Engine:
             stop = []
             for call, job in zip(batch, ids):
                 call.id, call.place = job, ACCEPTED
-                call.forget()
+                call.sent()
                 self._calls[job] = call
                 early += self._early.pop(job, ())
                 if call.stop:
@@ -373,6 +379,7 @@ class Engine:
                 if message.kind == "running":
                     if call.phase == PENDING and not call.cancelling:
                         call.phase = RUNNING
+                        assert call.future is not None, "it has not ended"
                         call.future.set_running_or_notify_cancel()
                     continue
             if told is not None and message.kind == "finished":
@@ -418,16 +425,15 @@ class Engine:
                 if call.phase in (ENDED, CANCELLED):
                     continue
                 cancelled = call.phase == PENDING and isinstance(told, dict) and told.get("state") == "cancelled"
-                call.phase = CANCELLED if cancelled else ENDED
+                future = call.end(CANCELLED if cancelled else ENDED)
                 count += 1
                 sent += call.place != QUEUED
-                call.forget()
                 if call.place == SENDING:
                     self._sending = [each for each in self._sending if each is not call]
             if cancelled:
-                call.future._cancelled()
+                future._cancelled()
             else:
-                _tell(call, told)
+                _tell(future, call, told)
         with self._lock:
             self._ended(count, sent)
 
@@ -472,13 +478,13 @@ class Engine:
                 self._answers.wait()
             if call.phase != PENDING:
                 return call.phase == CANCELLED
-            if call.place == QUEUED:
-                call.phase = CANCELLED
-                call.forget()
+            queued = call.place == QUEUED
+            if queued:
+                future = call.end(CANCELLED)
             else:
                 call.cancelling = True
-        if call.place == QUEUED:
-            call.future._cancelled()
+        if queued:
+            future._cancelled()
             with self._lock:
                 self._ended(1, 0)
             return True
@@ -488,26 +494,24 @@ class Engine:
             self._answers.notify_all()
             mine = stopped and call.phase == PENDING
             if mine:
-                call.phase = CANCELLED
+                future = call.end(CANCELLED)
                 self._calls.pop(call.id or "", None)
         if mine:
-            call.future._cancelled()
+            future._cancelled()
             with self._lock:
                 self._ended(1, 1)
         return call.phase == CANCELLED
 
-    def cancel_all(self, futures: Iterable[JobFuture]) -> None:
+    def cancel_all(self, calls: Iterable[Call]) -> None:
         """Cancels many: those that were not sent at once, the others several at a time."""
         sent = []
-        for future in futures:
-            if future._call.place == QUEUED:
-                future.cancel()
-            elif future._call.phase == PENDING:
-                sent.append(future)
-        if len(sent) == 1:
-            sent[0].cancel()
-        for waited in [self._help(future.cancel) for future in sent] if len(sent) > 1 else ():
-            waited.result()
+        for call in calls:
+            if call.place == QUEUED:
+                self.cancel(call)
+            elif call.phase == PENDING:
+                sent.append(call)
+        for cancelled in [self._help(self.cancel, call) for call in sent]:
+            cancelled.result()
 
     def stop(self, call: Call) -> None:
         """Cancels a call also if it runs, and does not wait for that."""
@@ -538,8 +542,8 @@ class Engine:
 
     def cancel_pending(self) -> None:
         with self._lock:
-            pending = [call.future for call in (*self._queue, *self._sending, *self._calls.values()) if call.phase == PENDING]
-        self.cancel_all(pending)
+            calls = [*self._queue, *self._sending, *self._calls.values()]
+        self.cancel_all(calls)
 
     def join(self) -> None:
         """Waits until every call has ended; to be called after `close`."""
@@ -552,9 +556,13 @@ class Engine:
         self._connections.close()
 
 
-def _tell(call: Call, told: Any) -> None:
+def _takes_no_pickles(problem: ProblemError) -> bool:
+    """Whether a batch was refused because functions may not come by pickle."""
+    return problem.names("pickles-not-allowed") or (problem.pointer or "").endswith("/workload/pickle")
+
+
+def _tell(future: JobFuture, call: Call, told: Any) -> None:
     """Gives a future its value or its exception."""
-    future = call.future
     if isinstance(told, BaseException):
         future.set_exception(told)
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import builtins
+import linecache
+import re
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -28,8 +30,21 @@ def exception_of(told: dict[str, Any], job_id: str) -> BaseException:
     exception = _raised(python, job_id)
     text = python.get("traceback")
     if text:
-        exception.__cause__ = RemoteTraceback(text)
+        exception.__cause__ = RemoteTraceback(_with_lines(text))
     return exception
+
+
+def _with_lines(text: str) -> str:
+    """A traceback with the lines of code that are here and were not there: those of functions that travelled by pickle."""
+    lines = text.splitlines(True)
+    told = []
+    for line, following in zip(lines, [*lines[1:], ""]):
+        told.append(line)
+        frame = re.match(r'  File "(.+)", line (\d+), in ', line)
+        if frame and not following.startswith("    "):
+            code = linecache.getline(frame[1], int(frame[2])).strip()
+            told += [f"    {code}\n"] if code else []
+    return "".join(told)
 
 
 def _raised(python: dict[str, Any], job_id: str) -> BaseException:

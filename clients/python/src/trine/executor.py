@@ -145,7 +145,7 @@ def _values(
                 yield _taken(waiting.popleft(), until)
             waiting.extend(itertools.islice(submitted, 1))
     finally:
-        engine.cancel_all(waiting)
+        engine.cancel_all([future._call for future in waiting])
 
 
 def _taken(future: JobFuture, until: Optional[float]) -> Any:
