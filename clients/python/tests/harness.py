@@ -26,12 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 PATIENCE_S = 60
 
 
-def binary():
-    """The server's program: TRINE_BIN, or what cargo has built."""
-    return os.environ.get("TRINE_BIN") or str(ROOT / "target" / "debug" / "trine")
-
-
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def interpreter():
     """A virtual environment of this interpreter with cloudpickle in it: what the server runs functions with."""
     home = tempfile.mkdtemp(prefix="trine-python-")
@@ -43,9 +38,13 @@ def interpreter():
 
 
 class Server:
-    """A running server with a data folder of its own, which outlives `stop`."""
+    """A running server with a data folder of its own, which outlives `stop`.
 
-    def __init__(self, *arguments):
+    The program is TRINE_BIN, or else what cargo has built.
+    """
+
+    def __init__(self, *arguments, binary=None):
+        self.binary = binary or os.environ.get("TRINE_BIN") or str(ROOT / "target" / "debug" / "trine")
         self.folder = tempfile.mkdtemp(prefix="trine-client-")
         self.arguments = arguments
         self.listen = "127.0.0.1:0"
@@ -53,7 +52,7 @@ class Server:
         self.start()
 
     def start(self):
-        command = [binary(), "serve", "--listen", self.listen, "--data-dir", self.folder, "--log", "warn"]
+        command = [self.binary, "serve", "--listen", self.listen, "--data-dir", self.folder, "--log", "warn"]
         command += ["--python-interpreters", interpreter(), *self.arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
@@ -72,7 +71,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def shared():
     """The server that the tests share; it ends with them."""
     server = Server("--python-processes", "4")

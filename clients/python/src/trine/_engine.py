@@ -28,6 +28,7 @@ from .model import Timing, parsed
 TAG = "trine-executor"
 MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
+FIRST_CALLS_WAIT = 1.0  # seconds
 HELPERS = 8  # threads for what must not hold up the two: cancelling, large outputs
 
 QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
@@ -144,7 +145,8 @@ class Engine:
             workload = way.workload(function, args, kwargs)
         except CannotTravel as error:
             future._call = Call(future, way, b"", None)
-            future._call.end(ENDED).set_exception(error)
+            # Its traceback would hold this frame, and that the future and the arguments.
+            future._call.end(ENDED).set_exception(error.with_traceback(None))
             return future
         call = future._call = Call(future, way, workload, (function, args, kwargs) if undecided else None)
         with self._lock:
@@ -210,6 +212,7 @@ class Engine:
                 if batch:
                     self._in_flight += len(batch)
                     self._sending = batch.copy()
+                    self._answers.notify_all()
                     return batch
                 self._waiting = True
                 self._work.wait()
@@ -376,16 +379,19 @@ class Engine:
                     if self._sending:
                         self._early.setdefault(job, []).append(message)
                     continue
-                if message.kind == "running":
-                    if call.phase == PENDING and not call.cancelling:
-                        call.phase = RUNNING
-                        assert call.future is not None, "it has not ended"
-                        call.future.set_running_or_notify_cancel()
-                    continue
-            if told is not None and message.kind == "finished":
+            if message.kind == "running":
+                self._begin(call)
+            elif told is not None and message.kind == "finished":
                 finished.append((job, told))
         if finished:
             self._finish_jobs(finished)
+
+    def _begin(self, call: Call) -> None:
+        """Tells a future that its call runs."""
+        with self._lock:
+            if call.phase == PENDING and not call.cancelling and call.future is not None:
+                call.phase = RUNNING
+                call.future.set_running_or_notify_cancel()
 
     def _finish_jobs(self, finished: list[tuple[str, dict[str, Any]]]) -> None:
         ended = []
@@ -471,8 +477,8 @@ class Engine:
 
     # ---- Cancelling ----
 
-    def cancel(self, call: Call) -> bool:
-        """Cancels a call that does not run yet; False if it is too late for that."""
+    def cancel(self, call: Call, look: bool = True) -> bool:
+        """Cancels a call that does not run yet; False if it is too late for that. `look`: the server may know better whether it runs."""
         with self._answers:
             while call.phase == PENDING and (call.place == SENDING or call.cancelling):
                 self._answers.wait()
@@ -488,14 +494,15 @@ class Engine:
             with self._lock:
                 self._ended(1, 0)
             return True
-        stopped = call.id is not None and self._delete(call.id)
+        job = call.id or ""
+        stopped = not (look and self._runs(job)) and self._delete(job)
         with self._lock:
             call.cancelling = False
             self._answers.notify_all()
             mine = stopped and call.phase == PENDING
             if mine:
                 future = call.end(CANCELLED)
-                self._calls.pop(call.id or "", None)
+                self._calls.pop(job, None)
         if mine:
             future._cancelled()
             with self._lock:
@@ -504,14 +511,40 @@ class Engine:
 
     def cancel_all(self, calls: Iterable[Call]) -> None:
         """Cancels many: those that were not sent at once, the others several at a time."""
-        sent = []
+        calls = [call for call in calls if not (call.place == QUEUED and self.cancel(call)) and call.phase == PENDING]
+        if not calls:
+            return
+        with self._answers:
+            while self._sending:
+                self._answers.wait()
+        running = self._running()
         for call in calls:
-            if call.place == QUEUED:
-                self.cancel(call)
-            elif call.phase == PENDING:
-                sent.append(call)
-        for cancelled in [self._help(self.cancel, call) for call in sent]:
+            if call.id in running:
+                self._begin(call)
+        for cancelled in [self._help(self.cancel, call, False) for call in calls if call.phase == PENDING]:
             cancelled.result()
+
+    def _runs(self, job: str) -> bool:
+        """Whether a job runs that was not yet said to."""
+        try:
+            told = self._connections.request(Request("GET", _calls.path("jobs", job))).result()
+        except TrineError:
+            return False  # what can't be asked can't be cancelled either
+        return bool(told["state"] == "running")
+
+    def _running(self) -> set[str]:
+        """The ids of all jobs of this executor that run."""
+        query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": "running", "limit": 1000}
+        found: set[str] = set()
+        try:
+            while True:
+                page = self._connections.request(Request("GET", "/jobs", query)).result()
+                found.update(item["id"] for item in page["items"])
+                if page["next_cursor"] is None:
+                    return found
+                query["cursor"] = page["next_cursor"]
+        except TrineError:
+            return found
 
     def stop(self, call: Call) -> None:
         """Cancels a call also if it runs, and does not wait for that."""
@@ -541,7 +574,9 @@ class Engine:
             self._end_if_done()
 
     def cancel_pending(self) -> None:
-        with self._lock:
+        """Cancels what does not run yet. The first calls are given the time to be sent: a pool's workers take theirs at once."""
+        with self._answers:
+            self._answers.wait_for(lambda: self._in_flight or not self._unfinished, FIRST_CALLS_WAIT)
             calls = [*self._queue, *self._sending, *self._calls.values()]
         self.cancel_all(calls)
 

@@ -22,8 +22,8 @@ def installed(module_name: Optional[str]) -> bool:
     """
     if module_name is None or module_name in ("__main__", "__mp_main__"):
         return False
-    if module_name == "trine":
-        return True  # the server has a module of this name for functions that run there
+    if module_name == "trine" or module_name.partition(".")[0] == "cloudpickle":
+        return True  # the server has a `trine` for functions that run there; without the other, nothing arrives by value
     if module_name.startswith("trine."):
         return False
     module = sys.modules.get(module_name)
