@@ -2,8 +2,9 @@
 
     python3 clients/python/tests/run_cpython_tests.py [--trine PROGRAM] [--executors processes,threads] [-k PATTERN] [-v]
 
-The tests are those of `test.test_concurrent_futures` of the interpreter that runs this, which also runs the calls. Where it has none (some
-distributions leave them out), another installed interpreter that has them is used, and named. Every case that is skipped says why.
+The tests are those of `test.test_concurrent_futures` of the interpreter that runs this, which also runs the calls. Where it has
+none (some distributions leave them out), another installed interpreter that has them is used, and named. Every case that is
+skipped says why.
 """
 
 import argparse
@@ -44,7 +45,7 @@ SKIPPED_CLASSES = {
     "ThreadPoolExecutorTest": "looks at the threads of ThreadPoolExecutor, or shares objects with the calls",
     "ThreadPoolShutdownTest": "looks at the threads of ThreadPoolExecutor; test_executor.Ends has the same ends",
     "ThreadPoolWaitTests": "shares an event with the calls",
-    "ProcessPoolShutdownTest": "looks at the processes and the queue of ProcessPoolExecutor; test_executor.Ends has the same ends",
+    "ProcessPoolShutdownTest": "looks at the processes of ProcessPoolExecutor; test_executor.Ends has the same ends",
     "ExecutorDeadlockTest": "kills processes of ProcessPoolExecutor and shares pipes with them",
 }
 # Of the tests of ProcessPoolExecutor, those that are about any executor whose calls are made elsewhere.
@@ -120,7 +121,7 @@ def cases(kind):
 
 
 def future_cases():
-    """The tests of futures, with Trine's. They make them by hand, so there is no job whose cancelling a server could be asked for."""
+    """The tests of futures, with Trine's. They make them by hand, so there is no job that a server could be asked to cancel."""
 
     class Future(trine.JobFuture):
         def __init__(self):

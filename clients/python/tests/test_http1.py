@@ -8,7 +8,8 @@ from trine._http1 import Request, Response, Server
 from trine._sse import Decoder
 from trine.errors import Malformed, ProblemError
 
-CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n[1, \r\n2;x=y\r\n2]\r\n0\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = HEAD + b"4\r\n[1, \r\n2;x=y\r\n2]\r\n0\r\n\r\n"
 LONG = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 6\r\ncontent-type: application/json\r\n\r\n[1, 2]"
 
 

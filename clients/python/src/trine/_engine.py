@@ -1,7 +1,7 @@
 """What is behind the executors: one thread sends whatever calls have come meanwhile as one batch, one reads how they went.
 
-A call is `queued` here, then `sending`, then `accepted` by the server under an id. Meanwhile its future is pending, until the server
-says that the job runs. Whoever changes a call's phase, under the lock, is the only one to tell its future.
+A call is `queued` here, then `sending`, then `accepted` by the server under an id. Meanwhile its future is pending, until the
+server says that the job runs. Whoever changes a call's phase, under the lock, is the only one to tell its future.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class Engine:
         return [item["id"] for item in answer["items"]]
 
     def _look_for(self, batch: list[Call], patience: Patience) -> list[str]:
-        """The ids of a batch that was accepted although the answer did not arrive: those of this executor that are later than all known."""
+        """The ids of a batch if it was accepted although the answer did not arrive: all of this executor that were not known."""
         query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": 50}
         found: list[str] = []
         cursor = None
@@ -347,7 +347,7 @@ class Engine:
             self._help(self._look_after)
 
     def _look_after(self) -> None:
-        """After a break: the oldest calls, as far as their jobs have ended or are gone. The stream may know nothing of them any more."""
+        """After a break: ends the oldest calls as far as their jobs have ended or are gone, which the stream may never tell."""
         for job, call in list(self._calls.items()):
             if call.phase in (ENDED, CANCELLED):
                 continue
@@ -478,7 +478,7 @@ class Engine:
     # ---- Cancelling ----
 
     def cancel(self, call: Call, look: bool = True) -> bool:
-        """Cancels a call that does not run yet; False if it is too late for that. `look`: the server may know better whether it runs."""
+        """Cancels a call that does not run yet; False if it is too late. `look`: ask first whether it has just begun to run."""
         with self._answers:
             while call.phase == PENDING and (call.place == SENDING or call.cancelling):
                 self._answers.wait()
@@ -582,9 +582,10 @@ class Engine:
 
     def join(self) -> None:
         """Waits until every call has ended; to be called after `close`."""
-        for thread in (*self._threads,):
+        for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        self._threads = []
         helpers = self._helpers
         if helpers is not None:
             helpers.shutdown()
@@ -613,7 +614,7 @@ def _tell(future: JobFuture, call: Call, told: Any) -> None:
     future.set_result(value)
 
 
-# ---- The end of the interpreter -----------------------------------------------------------------------------------------------------
+# ---- The end of the interpreter ------------------------------------------------------------------------------------------------
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 _exiting = False

@@ -1,6 +1,6 @@
 """HTTP/1.1 as a client needs it for one server, without any input or output: bytes to send, and bytes that came.
 
-Both the blocking and the asyncio connections are made of this. It is small because it can be: no redirects, no proxies, no trailers.
+Both the blocking and the asyncio connections are made of this. It is small because it can be: no redirects, proxies or trailers.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def _with_lines(text: str) -> str:
 
 
 def _raised(python: dict[str, Any], job_id: str) -> BaseException:
-    """The exception itself, if it travelled; else one of the same kind, if Python has it built in; else one that names its kind."""
+    """The exception itself, if it travelled; else one of the same built-in kind, if it is one; else one that names its kind."""
     kind, message = str(python.get("type", "Exception")), str(python.get("message", ""))
     if python.get("pickle"):
         try:

@@ -80,8 +80,8 @@ def immutable(value: Any) -> bool:
 class Snapshot:
     """What a function refers to now, all the way down; `holds` as long as none of it is anything else.
 
-    While it does, the function means the same as before, and what was made of it can be used again. There is none for a function that
-    refers to what can change by itself, such as a list.
+    While it does, the function means the same as before, and what was made of it can be used again. There is none for a function
+    that refers to what can change by itself, such as a list.
     """
 
     def __init__(self, function: Any) -> None:

@@ -95,8 +95,8 @@ class Parts:
         else:
             kind = "the class" if isinstance(value, type) else f"the {type(value).__qualname__}"
             raise CannotTravel(
-                f"{what} can't travel by source: it uses {kind} {name!r} of its module. Only installed modules, plain functions and "
-                f"constants travel along; by pickle, where the server allows it (its setting python.pickles), all does"
+                f"{what} can't travel by source: it uses {kind} {name!r} of its module. Only installed modules, plain functions "
+                f"and constants travel along; by pickle, where the server allows it (its setting python_pickles), all does"
             )
 
 

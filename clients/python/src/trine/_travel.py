@@ -86,11 +86,11 @@ class Remembered(Generic[T]):
         return made
 
 
-# ---- By pickle ----------------------------------------------------------------------------------------------------------------------
+# ---- By pickle -----------------------------------------------------------------------------------------------------------------
 
 
 class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """Takes the functions and classes of modules that are not installed by value, as cloudpickle does with those of `__main__`."""
+    """Takes functions and classes of modules that are not installed by value, as cloudpickle does with those of `__main__`."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (FunctionType, type)):
@@ -171,7 +171,7 @@ def unpickled(text: str) -> Any:
     return pickle.loads(binascii.a2b_base64(text))
 
 
-# ---- By source ----------------------------------------------------------------------------------------------------------------------
+# ---- By source -----------------------------------------------------------------------------------------------------------------
 
 
 class BySource:
@@ -223,5 +223,5 @@ def _check_json(value: Any, what: str) -> None:
     else:
         raise CannotTravel(
             f"{what} has a value of type {kind.__qualname__}, which JSON can't carry. It can travel by pickle, where the server "
-            f"allows it (its setting python.pickles)"
+            f"allows it (its setting python_pickles)"
         )

@@ -66,7 +66,7 @@ class AsyncClient:
         wait: Optional[float] = None,
         **more: Any,
     ) -> Job:
-        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of a submission."""
+        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API."""
         own: dict[str, Any] = {"bound": bound, "executor": executor, "isolated": isolated, "priority": priority}
         own.update(deadline_ms=deadline_ms, retry=retry, tags=tags, **more)
         return await self._send(_calls.submit(_calls.submission(workload, own), wait))
@@ -221,9 +221,9 @@ class AsyncClient:
         workload: Optional[str] = None,
         tags: Optional[Mapping[str, str]] = None,
     ) -> AsyncIterator[Event]:
-        """What happens to a job from its beginning to its end; or, without one, to all jobs that pass the filters, from now on and for ever.
+        """What happens to a job, from its beginning to its end; or to all jobs that pass the filters, from now on and for ever.
 
-        Each event is given once: a broken connection is opened again where it broke. `after` is the id of an event to begin after.
+        Each event is given once: a connection that breaks is opened again. `after` is the id of an event to begin after.
         """
         query = _calls.filters(state, bound, executor, workload, tags)
         return self._follow(Follower(job, query, kinds, after))

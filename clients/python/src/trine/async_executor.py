@@ -37,7 +37,7 @@ class AsyncExecutor:
         return here
 
     async def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], buffersize: int = 4096) -> AsyncIterator[Any]:
-        """The values of `fn` in the order of the arguments. No more than `buffersize` jobs are ahead of the values that were taken."""
+        """The values of `fn` in the order of the arguments; at most `buffersize` jobs are ahead of the values that were taken."""
         if buffersize < 1:
             raise ValueError("buffersize must be > 0")
         waiting: deque[asyncio.Future[Any]] = deque()

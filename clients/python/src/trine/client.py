@@ -24,8 +24,8 @@ T = TypeVar("T")
 class Client:
     """A Trine server. Threads may share one.
 
-    `timeout` is how long the server may be silent before a request fails, in seconds; `patience` how long a stream of events is tried to
-    be reopened. `headers` go with every request.
+    `timeout` is how long the server may be silent before a request fails, `patience` how long it is tried to reopen a stream of
+    events, both in seconds. `headers` go with every request.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Client:
         wait: Optional[float] = None,
         **more: Any,
     ) -> Job:
-        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of a submission."""
+        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API."""
         own: dict[str, Any] = {"bound": bound, "executor": executor, "isolated": isolated, "priority": priority}
         own.update(deadline_ms=deadline_ms, retry=retry, tags=tags, **more)
         return self._send(_calls.submit(_calls.submission(workload, own), wait))
@@ -224,9 +224,9 @@ class Client:
         workload: Optional[str] = None,
         tags: Optional[Mapping[str, str]] = None,
     ) -> Iterator[Event]:
-        """What happens to a job from its beginning to its end; or, without one, to all jobs that pass the filters, from now on and for ever.
+        """What happens to a job, from its beginning to its end; or to all jobs that pass the filters, from now on and for ever.
 
-        Each event is given once: a broken connection is opened again where it broke. `after` is the id of an event to begin after.
+        Each event is given once: a connection that breaks is opened again. `after` is the id of an event to begin after.
         """
         query = _calls.filters(state, bound, executor, workload, tags)
         return self._follow(Follower(job, query, kinds, after))

@@ -72,8 +72,8 @@ def engine_for(url: str, max_workers: Optional[int], settings: Settings) -> Engi
 class Executor(futures.Executor):
     """Makes calls on a Trine server, as `ThreadPoolExecutor` and `ProcessPoolExecutor` make them here.
 
-    `max_workers` is the most calls that are handed to the server at once, 4096 if it is not given; how many of them it runs at once is
-    up to the server. `Settings` has the rest.
+    `max_workers` is the most calls that are handed to the server at once, 4096 if it is not given; how many of them run at once
+    is up to the server. `Settings` has the rest.
 
     What a call prints is in the log of its job. What the server sends is unpickled here: use a server that you trust.
     """
@@ -102,8 +102,8 @@ class Executor(futures.Executor):
     ) -> Iterator[Any]:
         """The values of `fn` in the order of the arguments, as `map` gives them; the calls are made at once.
 
-        `timeout` is for all values together, in seconds. With a `chunksize`, so many calls are one job, which is quicker for short
-        ones. With a `buffersize`, no more than so many jobs are ahead of the values that were taken.
+        `timeout` is for all values together, in seconds. With a `chunksize`, so many calls are one job, which is quicker for
+        short ones. With a `buffersize`, no more than so many jobs are ahead of the values that were taken.
         """
         until = None if timeout is None else timeout + time.monotonic()
         if chunksize < 1:
