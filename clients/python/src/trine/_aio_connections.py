@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Optional
+from typing import NoReturn, Optional
 
 from ._http1 import Request, Response, Server
 from .errors import ServerUnreachable
@@ -23,22 +25,43 @@ class Connection:
 
     @classmethod
     async def open(cls, server: Server, tls: Optional[ssl.SSLContext], timeout: float) -> Connection:
+        opening = asyncio.ensure_future(asyncio.open_connection(server.host, server.port, ssl=tls, limit=RECEIVE))
         try:
-            opening = asyncio.open_connection(server.host, server.port, ssl=tls, limit=RECEIVE)
-            return cls(*await asyncio.wait_for(opening, timeout))
-        except (OSError, asyncio.TimeoutError) as error:
-            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: {error or 'it took too long'}") from error
+            # `asyncio.wait_for` would do, but until Python 3.12 it can lose that its task is cancelled.
+            await asyncio.wait({opening}, timeout=timeout)
+        except BaseException:
+            opening.add_done_callback(_close_opened)
+            opening.cancel()
+            raise
+        if not opening.done():
+            opening.cancel()
+            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: it took too long")
+        try:
+            return cls(*opening.result())
+        except OSError as error:
+            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: {error}") from error
 
     async def send(self, data: bytes, timeout: float) -> None:
-        self.writer.write(data)
-        await asyncio.wait_for(self.writer.drain(), timeout)
+        with self._until(timeout):
+            self.writer.write(data)
+            await self.writer.drain()
 
     async def more(self, response: Response, timeout: float) -> None:
         """Takes in what comes next of an answer."""
-        data = await asyncio.wait_for(self.reader.read(RECEIVE), timeout)
+        with self._until(timeout):
+            data = await self.reader.read(RECEIVE)
         response.feed(data)
         if not data and not response.complete:
-            raise ServerUnreachable("the server hung up before its answer was whole")
+            raise ServerUnreachable("the server hung up, or was silent for too long, before its answer was whole")
+
+    @contextlib.contextmanager
+    def _until(self, timeout: float) -> Iterator[None]:
+        """Breaks the connection after so many seconds."""
+        timer = asyncio.get_running_loop().call_later(timeout, self.writer.transport.abort)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def alive(self) -> bool:
         """Whether it seems that the server has not hung up meanwhile."""
@@ -64,8 +87,8 @@ class Stream:
                 return b""
             try:
                 await self.connection.more(response, self.silence)
-            except (OSError, asyncio.TimeoutError) as error:
-                raise _broken(error) from error
+            except OSError as error:
+                _fail(error)
         return data
 
     async def __aenter__(self) -> Stream:
@@ -109,9 +132,9 @@ class Connections:
             await connection.send(request.encoded(self.server), self.timeout)
             while not response.status or (response.status >= 300 and not response.complete):
                 await connection.more(response, self.timeout)
-        except (OSError, asyncio.TimeoutError) as error:
+        except OSError as error:
             connection.close()
-            raise _broken(error) from error
+            _fail(error)
         except BaseException:
             connection.close()
             raise
@@ -134,9 +157,9 @@ class Connections:
             await connection.send(data, timeout)
             while not response.complete:
                 await connection.more(response, timeout)
-        except (OSError, asyncio.TimeoutError) as error:
+        except OSError as error:
             connection.close()
-            raise _broken(error) from error
+            _fail(error)
         except BaseException:  # a cancelled task among them: what still comes would be taken for another answer
             connection.close()
             raise
@@ -147,7 +170,14 @@ class Connections:
         return response
 
 
-def _broken(error: BaseException) -> ServerUnreachable:
+def _close_opened(opening: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+    """Closes a connection that came when nobody waited for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()
+
+
+def _fail(error: OSError) -> NoReturn:
+    """Raises what a failure of a connection is to its user."""
     if isinstance(error, ServerUnreachable):
-        return error
-    return ServerUnreachable(f"the connection to the server broke: {error or 'it was silent for too long'}")
+        raise error
+    raise ServerUnreachable(f"the connection to the server broke: {error}") from error

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from types import TracebackType
-from typing import Optional
+from typing import NoReturn, Optional
 
 from ._http1 import Request, Response, Server
 from .errors import ServerUnreachable
@@ -75,7 +75,7 @@ class Stream:
             try:
                 self.connection.more(response)
             except OSError as error:
-                raise _broken(error) from error
+                _fail(error)
         return data
 
     def abort(self) -> None:
@@ -123,7 +123,7 @@ class Connections:
             connection.socket.settimeout(silence)
         except OSError as error:
             connection.close()
-            raise _broken(error) from error
+            _fail(error)
         except BaseException:
             connection.close()
             raise
@@ -158,7 +158,7 @@ class Connections:
                 connection.more(response)
         except OSError as error:
             connection.close()
-            raise _broken(error) from error
+            _fail(error)
         except BaseException:
             connection.close()
             raise
@@ -170,5 +170,8 @@ class Connections:
         return response
 
 
-def _broken(error: OSError) -> ServerUnreachable:
-    return error if isinstance(error, ServerUnreachable) else ServerUnreachable(f"the connection to the server broke: {error}")
+def _fail(error: OSError) -> NoReturn:
+    """Raises what a failure of a connection is to its user."""
+    if isinstance(error, ServerUnreachable):
+        raise error
+    raise ServerUnreachable(f"the connection to the server broke: {error}") from error
