@@ -8,15 +8,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::api::{self, ApiState, BodyLimits};
-use crate::config::{Config, Database};
+use crate::api::{self, ApiState, BodyLimits, InterpreterView, ProgramsView, PythonView, SandboxView};
+use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::Dispatcher;
 use crate::executor::processes::ProcessSettings;
-use crate::executor::{ExecutorError, ExecutorSettings, Executors};
+use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
+use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
+use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
-use crate::workload::{Environment, EnvironmentError, Registry, WorkloadSettings};
+use crate::workload::{Environment, EnvironmentError, PythonRules, Registry, WorkloadSettings};
 
 /// How long the API still answers after it has begun to say that it is not ready, so that a load balancer notices.
 const HANDOVER: Duration = Duration::from_millis(100);
@@ -33,6 +35,15 @@ pub enum AppError {
     /// The executors can't be started.
     #[error(transparent)]
     Executors(#[from] ExecutorError),
+    /// Programs can't be confined as the operator requires.
+    #[error("`sandbox` is `required`, but it has a gap: {0}")]
+    Sandbox(String),
+    /// An interpreter that the operator named can't be used.
+    #[error(transparent)]
+    Interpreter(#[from] InterpreterError),
+    /// Programs can't be watched over.
+    #[error("can't prepare the sandbox: {0}")]
+    Watch(std::io::Error),
     /// This program does not know where it is, so it can't start workers.
     #[error("can't tell which program to start as a worker: {0}")]
     Program(std::io::Error),
@@ -44,12 +55,22 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
+    raise_file_limit();
+    let kernel = check_sandbox(&config)?;
+    let interpreters = interpreters(&config).await?;
+    let python = PythonRules {
+        interpreters: interpreters.iter().map(Interpreter::rule).collect(),
+        network: config.python_network == Permission::Allow,
+        pickles: config.takes_pickles(),
+    };
+    let programs = programs(&config, kernel, &interpreters, &python);
     let workloads = WorkloadSettings {
         http_allow: config.http_allow.clone(),
         http_max_bytes: config.http_max_bytes,
         workspace: config.workspace(),
+        python,
+        commands: config.commands.clone(),
     };
-    raise_file_limit();
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
     let Database::Sqlite(path) = config.database();
     let options = SqliteOptions {
@@ -60,19 +81,22 @@ pub async fn serve(
     };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
+    let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
     let settings = ExecutorSettings {
         async_slots: config.async_slots,
         async_threads: config.async_threads,
         threads_io: config.threads_io,
         threads_cpu: config.threads_cpu,
         stop_grace: config.stop_grace,
+        python: python_settings(&config, &sandbox, interpreters)?,
+        commands: CommandSettings { sandbox, folder: config.data_dir.join("commands"), slots: config.command_slots },
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
     let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
     let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
     let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
-    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, streams });
+    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs), streams });
     let limits =
         Limits { header_timeout: config.header_timeout, max_connections: config.max_connections, grace: config.stop_grace };
     let drained = {
@@ -88,6 +112,90 @@ pub async fn serve(
     dispatcher.shut_down(config.grace).await;
     store.close().await;
     Ok(())
+}
+
+/// The interpreters that the operator names, or else the usual one, if there is one.
+async fn interpreters(config: &Config) -> Result<Vec<Interpreter>, AppError> {
+    let named = &config.python_interpreters;
+    if named.is_empty() {
+        return match Interpreter::find("python3".into(), "python3".into()).await {
+            Ok(interpreter) => Ok(vec![interpreter]),
+            Err(error) => {
+                tracing::info!("no jobs in Python: {error}");
+                Ok(Vec::new())
+            }
+        };
+    }
+    let named = named.iter().filter(|interpreter| interpreter.name != "none");
+    let found = named.map(|NamedProgram { name, program }| Interpreter::find(name.clone(), program.clone()));
+    Ok(futures_util::future::try_join_all(found).await?)
+}
+
+/// What is published of users' own programs.
+fn programs(config: &Config, kernel: sandbox::Report, interpreters: &[Interpreter], rules: &PythonRules) -> ProgramsView {
+    let view = |interpreter: &Interpreter| InterpreterView {
+        name: interpreter.name.clone(),
+        version: interpreter.version.clone(),
+        implementation: interpreter.implementation.clone(),
+        gil: interpreter.gil,
+    };
+    ProgramsView {
+        sandbox: SandboxView { mode: config.sandbox, kernel },
+        python: PythonView {
+            interpreters: interpreters.iter().map(view).collect(),
+            network: rules.network,
+            pickles: rules.pickles,
+        },
+    }
+}
+
+fn python_settings(
+    config: &Config,
+    sandbox: &Sandbox,
+    interpreters: Vec<Interpreter>,
+) -> Result<Option<PythonSettings>, AppError> {
+    if interpreters.is_empty() {
+        return Ok(None);
+    }
+    let memory_bytes = config.python_memory_bytes;
+    Ok(Some(PythonSettings {
+        interpreters,
+        folder: std::path::absolute(config.data_dir.join("python")).map_err(AppError::Watch)?,
+        sandbox: sandbox.clone(),
+        limits: sandbox::Limits {
+            memory_bytes,
+            // What it may address is more than what it may use: threads reserve far more than they touch.
+            address_space_bytes: Some(memory_bytes.saturating_mul(4)),
+            scratch_bytes: config.python_scratch_bytes,
+            file_bytes: config.python_scratch_bytes,
+            ..sandbox::Limits::default()
+        },
+        async_slots: config.python_async_slots,
+        threads: config.python_threads,
+        processes: config.python_processes,
+        max_jobs: config.worker_max_jobs,
+    }))
+}
+
+/// What the kernel can confine programs with. What it can't is said in the log, or ends the start where all of it is required.
+fn check_sandbox(config: &Config) -> Result<sandbox::Report, AppError> {
+    let mut report = sandbox::probe();
+    if sandbox::is_open_to_all(&config.data_dir) {
+        let folder = config.data_dir.display();
+        report
+            .missing
+            .push(format!("the data folder {folder} is in a folder of the system, which every sandboxed program can read"));
+    }
+    match config.sandbox {
+        sandbox::Mode::Required if !report.missing.is_empty() => return Err(AppError::Sandbox(report.missing.join("; "))),
+        sandbox::Mode::Off => tracing::warn!("the sandbox is off: users' programs may do what the server may"),
+        sandbox::Mode::On | sandbox::Mode::Required => {
+            for gap in &report.missing {
+                tracing::warn!("the sandbox has a gap: {gap}");
+            }
+        }
+    }
+    Ok(report)
 }
 
 /// Thousands of connections and fetches at once need as many file descriptors as the system allows.

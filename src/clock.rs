@@ -85,6 +85,11 @@ impl Monotonic {
         Self(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// What the clock showed in another process.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
     /// Time since `earlier`, zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

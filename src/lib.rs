@@ -1,15 +1,16 @@
 //! Trine runs work three ways - on an event loop, on threads, in processes - and measures which of the three it needs.
-#![forbid(unsafe_code)]
 
 pub mod api;
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod dispatch;
 pub mod executor;
 pub mod job;
 pub mod measure;
+pub mod sandbox;
 pub mod server;
 pub mod shutdown;
 pub mod store;

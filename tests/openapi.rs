@@ -2,13 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 use serde_json::Value;
-use trine::workload::{Environment, Registry, WorkloadSettings};
+use trine::command::Commands;
+use trine::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
 
 fn document() -> String {
     let folder = tempfile::tempdir().unwrap();
-    let settings = WorkloadSettings { http_allow: Vec::new(), http_max_bytes: 0, workspace: folder.path().to_owned() };
+    let settings = WorkloadSettings {
+        http_allow: Vec::new(),
+        http_max_bytes: 0,
+        workspace: folder.path().to_owned(),
+        python: PythonRules::default(),
+        commands: Commands::default(),
+    };
     let registry = Registry::native(Environment::open(&settings).unwrap());
     trine::api::openapi(&registry).to_pretty_json().unwrap()
 }

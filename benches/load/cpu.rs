@@ -9,8 +9,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
+use trine::command::Commands;
 use trine::job::{Output, Spec};
-use trine::workload::{Context, Environment, Registry, Stop, Work, WorkloadSettings};
+use trine::workload::{Context, Environment, PythonRules, Registry, Reporter, Stop, Task, Work, WorkloadSettings};
 
 use crate::http::{Connection, request};
 use crate::report::{Bar, Figure, print};
@@ -58,7 +59,13 @@ struct Bare {
 
 impl Bare {
     fn new(folder: &Path, threads: usize) -> Result<Self> {
-        let settings = WorkloadSettings { http_allow: Vec::new(), http_max_bytes: 0, workspace: folder.join("workspace") };
+        let settings = WorkloadSettings {
+            http_allow: Vec::new(),
+            http_max_bytes: 0,
+            workspace: folder.join("workspace"),
+            python: PythonRules::default(),
+            commands: Commands::default(),
+        };
         let registry = Registry::native(Environment::open(&settings)?);
         Ok(Self { registry, pool: ThreadPoolBuilder::new().num_threads(threads).build()? })
     }
@@ -79,10 +86,17 @@ impl Bare {
 
     fn call(&self, workload: &str) -> Result<Output> {
         let spec = Spec { kind: "primes".to_owned(), json: RawValue::from_string(workload.to_owned())? };
-        let context = Context { environment: Arc::clone(self.registry.environment()), stop: Stop::default() };
-        match self.registry.prepare(&spec)?.into_work(context) {
-            Work::Blocking(call) => Ok(call()?),
-            Work::Future(_) => Err("a workload that computes is not a future".into()),
+        let context = Context {
+            environment: Arc::clone(self.registry.environment()),
+            stop: Stop::default(),
+            reporter: Reporter::default(),
+        };
+        match self.registry.task(&spec)? {
+            Task::Native(work) => match work(context) {
+                Work::Blocking(call) => Ok(call()?),
+                Work::Future(_) => Err("a workload that computes is not a future".into()),
+            },
+            Task::Python(_) | Task::Command(_) => Err("it is native".into()),
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::batch::BatchItem;
-use super::executors::ExecutorView;
+use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
 use super::jobs::RouteExplanation;
 use super::list::{Cursor, List};
 use super::logs::LogLines;
@@ -15,11 +15,12 @@ use super::view::{JobView, ResultView};
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
 use crate::dispatch::QueueStatus;
-use crate::executor::processes::WorkerStatus;
+use crate::executor::WorkerStatus;
 use crate::job::{
     Bound, Choice, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob, Outcome, Queue,
-    Retry, Route, Rule, Spec, State, Submission, Tags, Timing, What,
+    Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, What,
 };
+use crate::sandbox;
 use crate::store::Depth;
 use crate::workload::Registry;
 
@@ -118,7 +119,7 @@ pub(super) fn batch_items() -> Value {
 
 /// Why the job runs where it runs.
 pub(super) fn route() -> Value {
-    value(&RouteExplanation::of(&accepted(), Some(Form::Blocking)))
+    value(&RouteExplanation::of(&accepted(), Some((Runtime::Native, Form::Blocking, false))))
 }
 
 /// A page of results.
@@ -148,8 +149,17 @@ pub(super) fn workloads(registry: &Registry) -> Value {
 
 /// The executors at a quiet moment.
 pub(super) fn executors() -> Value {
-    let queues = Queue::ALL.map(|queue| QueueStatus { queue, slots: 256, depth: Depth { running: 3, ..Depth::default() } });
-    value(&ExecutorView::all(&queues, 140, &[WorkerStatus { pid: 4211, busy: true, jobs: 17 }]))
+    let queues = Queue::ALL.map(|queue| {
+        let worker = (queue.executor() == Executor::Processes).then_some(WorkerStatus { pid: 4211, busy: true, jobs: 17 });
+        let depth = Depth { running: 3, ..Depth::default() };
+        QueueStatus { queue, slots: 256, depth, workers: worker.into_iter().collect() }
+    });
+    let kernel = sandbox::Report { landlock_abi: 6, signal_scope: true, seccomp: true, no_new_privs: true, missing: Vec::new() };
+    let sandbox = SandboxView { mode: sandbox::Mode::On, kernel };
+    let interpreter =
+        InterpreterView { name: "python3".into(), version: "3.13.0".into(), implementation: "cpython".into(), gil: true };
+    let python = PythonView { interpreters: vec![interpreter], network: false, pickles: true };
+    value(&ExecutorsView::new(&queues, 140, ProgramsView { sandbox, python }))
 }
 
 fn accepted() -> Job {
@@ -164,7 +174,11 @@ fn accepted() -> Job {
         retry: Retry { attempts: 3, ..Retry::default() },
         tags: Tags::from([("team".into(), "search".into())]),
     };
-    let route = Route { executor: Executor::Threads, queue: Executor::Threads.queue(Bound::Cpu), rule: Rule::CpuThreads };
+    let route = Route {
+        executor: Executor::Threads,
+        queue: Executor::Threads.queue(Runtime::Native, Bound::Cpu),
+        rule: Rule::CpuThreads,
+    };
     NewJob { id: id(), submission, route, accepted_at: NOON }.into_job()
 }
 

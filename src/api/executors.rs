@@ -5,12 +5,71 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::list::List;
+use super::list::Cursor;
 use super::{ApiState, example};
 use crate::dispatch::QueueStatus;
-use crate::executor::processes::WorkerStatus;
-use crate::executor::{Capabilities, capabilities};
+use crate::executor::{Capabilities, WorkerStatus, capabilities};
 use crate::job::Executor;
+use crate::sandbox;
+
+/// What runs jobs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Executors)]
+pub(super) struct ExecutorsView {
+    /// The executors.
+    items: Vec<ExecutorView>,
+    /// Null: all are on one page.
+    #[schema(required, value_type = Option<String>)]
+    next_cursor: Option<Cursor>,
+    #[serde(flatten)]
+    programs: ProgramsView,
+}
+
+/// What users' own programs can use.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Programs)]
+pub struct ProgramsView {
+    /// How users' programs are kept from the rest of the machine, on whichever executor they run.
+    pub sandbox: SandboxView,
+    /// Python on this server.
+    pub python: PythonView,
+}
+
+/// Python on this server.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Python)]
+pub struct PythonView {
+    /// The interpreters; the first is used where a job names none.
+    pub interpreters: Vec<InterpreterView>,
+    /// Whether a job may ask for the network.
+    pub network: bool,
+    /// Whether functions may come by pickle.
+    pub pickles: bool,
+}
+
+/// An interpreter.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Interpreter)]
+pub struct InterpreterView {
+    /// By what jobs name it.
+    pub name: String,
+    /// Such as 3.13.0.
+    pub version: String,
+    /// Such as `cpython`.
+    pub implementation: String,
+    /// Whether it has a global lock, which lets one of its threads compute at a time.
+    pub gil: bool,
+}
+
+/// How users' programs are confined.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Sandbox)]
+pub struct SandboxView {
+    /// What the operator wants.
+    pub mode: sandbox::Mode,
+    /// What the kernel gives.
+    pub kernel: sandbox::Report,
+}
 
 /// One executor.
 #[derive(Serialize, ToSchema)]
@@ -25,9 +84,6 @@ pub(super) struct ExecutorView {
     /// How late a timer fires on its event loop, in microseconds: the latest of the last second. Null without an event loop.
     #[schema(required)]
     loop_lag_us: Option<u64>,
-    /// Its worker processes. Null without them.
-    #[schema(required)]
-    workers: Option<Vec<WorkerStatus>>,
 }
 
 /// One queue.
@@ -44,35 +100,45 @@ struct QueueView {
     scheduled: u64,
     /// How many run.
     running: u64,
+    /// The processes that serve it, where there are any.
+    workers: Vec<WorkerStatus>,
 }
 
 impl From<&QueueStatus> for QueueView {
-    fn from(QueueStatus { queue, slots, depth }: &QueueStatus) -> Self {
-        Self { name: queue.as_str(), slots: *slots, queued: depth.queued, scheduled: depth.scheduled, running: depth.running }
+    fn from(QueueStatus { queue, slots, depth, workers }: &QueueStatus) -> Self {
+        Self {
+            name: queue.as_str(),
+            slots: *slots,
+            queued: depth.queued,
+            scheduled: depth.scheduled,
+            running: depth.running,
+            workers: workers.clone(),
+        }
     }
 }
 
-impl ExecutorView {
+impl ExecutorsView {
     /// Every executor, with what is known of it now.
-    pub(super) fn all(queues: &[QueueStatus], loop_lag_us: u64, workers: &[WorkerStatus]) -> List<Self> {
-        List::whole(Executor::ALL.map(|executor| Self {
+    pub(super) fn new(queues: &[QueueStatus], loop_lag_us: u64, programs: ProgramsView) -> Self {
+        let items = Executor::ALL.map(|executor| ExecutorView {
             name: executor,
             capabilities: capabilities(executor),
             queues: queues.iter().filter(|status| status.queue.executor() == executor).map(QueueView::from).collect(),
             loop_lag_us: (executor == Executor::Async).then_some(loop_lag_us),
-            workers: (executor == Executor::Processes).then(|| workers.to_vec()),
-        }))
+        });
+        Self { items: items.into(), next_cursor: None, programs }
     }
 }
 
 /// List executors
 ///
-/// What each can do with a job, how many jobs wait for it and run on it, how late its event loop is, and its worker processes.
+/// What each can do with a job, how many jobs wait for it and run on it, how late its event loop is, and its worker processes;
+/// and how users' programs are confined.
 #[utoipa::path(
     get, path = "/executors", tag = "service", operation_id = "listExecutors",
-    responses((status = 200, description = "All three executors", body = List<ExecutorView>, example = example::executors)),
+    responses((status = 200, description = "All three executors", body = ExecutorsView, example = example::executors)),
 )]
-pub(super) async fn list(State(api): State<ApiState>) -> Json<List<ExecutorView>> {
+pub(super) async fn list(State(api): State<ApiState>) -> Json<ExecutorsView> {
     let dispatcher = &api.dispatcher;
-    Json(ExecutorView::all(&dispatcher.queues(), dispatcher.loop_lag_us(), &dispatcher.workers()))
+    Json(ExecutorsView::new(&dispatcher.queues(), dispatcher.loop_lag_us(), ProgramsView::clone(&api.programs)))
 }

@@ -24,6 +24,7 @@ mod view;
 mod workloads;
 
 pub use body::BodyLimits;
+pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
 
 use std::any::Any;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct ApiState {
     pub dispatcher: Dispatcher,
     /// What is taken as the body of a request.
     pub bodies: BodyLimits,
+    /// How programs are confined.
+    pub programs: Arc<ProgramsView>,
     /// A place for each stream of events that may be open.
     pub streams: Arc<Semaphore>,
 }

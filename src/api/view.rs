@@ -257,11 +257,15 @@ pub(super) struct ErrorView<'a> {
     pub(super) kind: FailureKind,
     /// One sentence.
     pub(super) message: &'a str,
+    /// An exception as Python tells it: its type, message, frames, traceback and cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(super) python: Option<&'a RawValue>,
 }
 
 impl<'a> From<&'a Failure> for ErrorView<'a> {
     fn from(failure: &'a Failure) -> Self {
-        Self { kind: failure.kind, message: &failure.message }
+        Self { kind: failure.kind, message: &failure.message, python: failure.python.as_deref() }
     }
 }
 
@@ -299,6 +303,9 @@ pub(super) struct TimingView {
     /// Context switches because the kernel took the core away.
     #[schema(required)]
     pub(super) ctx_involuntary: Option<u64>,
+    /// Whether a global lock kept the runtime's threads from computing at once (Python only).
+    #[schema(required)]
+    pub(super) gil: Option<bool>,
     /// What the work turned out to be, by its share of a core.
     #[schema(required)]
     pub(super) observed: Option<Observed>,
@@ -312,7 +319,7 @@ impl TimingView {
     pub(super) fn of(bound: Bound, executor: Executor, finished: &Finished) -> Option<Self> {
         let timing = finished.timing.as_ref()?;
         let Timing { queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, .. } = *timing;
-        let Timing { polls, longest_poll_us, max_rss_bytes, ctx_voluntary, ctx_involuntary, .. } = *timing;
+        let Timing { polls, longest_poll_us, max_rss_bytes, ctx_voluntary, ctx_involuntary, gil, .. } = *timing;
         Some(Self {
             queue_us,
             dispatch_us,
@@ -325,6 +332,7 @@ impl TimingView {
             max_rss_bytes,
             ctx_voluntary,
             ctx_involuntary,
+            gil,
             observed: timing.observed(),
             advice: advice(bound, executor, timing),
         })

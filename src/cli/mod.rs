@@ -27,6 +27,8 @@ mod submit;
 mod table;
 mod wait;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +36,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{LoadError, Settings, Sources, load};
 use crate::executor::processes::child;
+use crate::sandbox;
 use crate::workload::Registry;
 use error::CliError;
 
@@ -78,6 +81,15 @@ enum Command {
     /// Be a worker process of a server
     #[command(hide = true)]
     Worker,
+    /// Confine this process, then become a program
+    #[command(hide = true)]
+    Sandbox {
+        /// The program, an absolute path
+        program: PathBuf,
+        /// What it is given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// The whole program: parses the command line and runs the command.
@@ -106,6 +118,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Config(config) => config.run(sources)?,
         Command::Openapi => openapi::run()?,
         Command::Worker => return Ok(child::main(Registry::native)),
+        Command::Sandbox { program, arguments } => return Ok(sandbox::main(&program, &arguments)),
     }
     Ok(ExitCode::SUCCESS)
 }

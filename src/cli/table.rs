@@ -153,7 +153,7 @@ pub(super) fn or_dash(value: Option<String>) -> String {
 
 fn outcome(job: &Job) -> String {
     match (&job.error, &job.output) {
-        (Some(Failure { kind: FailureKind::Error, message }), _) => message.clone(),
+        (Some(Failure { kind: FailureKind::Error, message, .. }), _) => message.clone(),
         (Some(failure), _) => failure.to_string(),
         (None, Some(Value::String(text))) => text.clone(),
         (None, output) => or_dash(output.as_ref().map(Value::to_string)),

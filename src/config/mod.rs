@@ -13,7 +13,7 @@ pub use load::{LoadError, Source, Sources, load};
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::ParseIntError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
+
+use crate::command::Commands;
+use crate::sandbox;
 
 /// The flags of a command that runs the service: every setting, and the file that holds some of them.
 #[derive(Args, Clone, Debug)]
@@ -74,6 +77,41 @@ pub struct Config {
     /// Jobs after which a worker process is replaced by a fresh one
     #[arg(long, env = "TRINE_WORKER_MAX_JOBS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>)]
     pub worker_max_jobs: u64,
+    /// Python interpreters by name, as NAME=PROGRAM or just PROGRAM; the first is used where a job names none; separated by commas. The
+    /// default is python3, if there is one; `none` for no Python
+    #[arg(long, env = "TRINE_PYTHON_INTERPRETERS", value_name = "INTERPRETERS", value_delimiter = ',', value_parser = interpreter)]
+    pub python_interpreters: Vec<NamedProgram>,
+    /// Whether Python jobs that ask for the network get it
+    #[arg(long, env = "TRINE_PYTHON_NETWORK", value_name = "RULE", default_value = "deny")]
+    pub python_network: Permission,
+    /// Whether Python functions may come by pickle, which can do anything in the sandbox as it is read [default: allow on a loopback
+    /// address, else deny]
+    #[arg(long, env = "TRINE_PYTHON_PICKLES", value_name = "RULE")]
+    pub python_pickles: Option<Permission>,
+    /// Jobs that run at once on Python's event loop
+    #[arg(long, env = "TRINE_PYTHON_ASYNC_SLOTS", value_name = "N", default_value_t = 1_024, value_parser = at_least_one::<usize>)]
+    pub python_async_slots: usize,
+    /// Threads of the Python host that runs jobs on threads
+    #[arg(long, env = "TRINE_PYTHON_THREADS", value_name = "N", default_value_t = 32, value_parser = at_least_one::<usize>)]
+    pub python_threads: usize,
+    /// Python processes that run one job each
+    #[arg(long, env = "TRINE_PYTHON_PROCESSES", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
+    pub python_processes: usize,
+    /// Most memory that a Python process may use, in bytes; at half of it, it is replaced after its job
+    #[arg(long, env = "TRINE_PYTHON_MEMORY_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
+    pub python_memory_bytes: u64,
+    /// Most that a Python process may keep in its scratch folder, in bytes
+    #[arg(long, env = "TRINE_PYTHON_SCRATCH_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
+    pub python_scratch_bytes: u64,
+    /// Programs that jobs may run: the table `[commands]` of the file, or the same as TOML text
+    #[arg(long, env = "TRINE_COMMANDS", value_name = "TOML", default_value = "", value_parser = Commands::from_str)]
+    pub commands: Commands,
+    /// Commands that run at once
+    #[arg(long, env = "TRINE_COMMAND_SLOTS", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
+    pub command_slots: usize,
+    /// How far programs that are not trusted are confined
+    #[arg(long, env = "TRINE_SANDBOX", value_name = "MODE", default_value = "on")]
+    pub sandbox: sandbox::Mode,
     /// How often whatever runs a job may die under it before the job ends as `lost`
     #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>)]
     pub max_losses: u32,
@@ -116,6 +154,31 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Whether something is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permission {
+    /// It is.
+    Allow,
+    /// It is not.
+    Deny,
+}
+
+/// A program with a name of the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedProgram {
+    /// The name.
+    pub name: String,
+    /// The program: a path, or a name to look for on the `PATH`.
+    pub program: PathBuf,
+}
+
+impl Serialize for NamedProgram {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}={}", self.name, self.program.display()))
+    }
+}
+
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -135,6 +198,13 @@ impl Config {
     /// The folder that `file` and `image` work in.
     pub fn workspace(&self) -> PathBuf {
         self.workspace.clone().unwrap_or_else(|| self.data_dir.join("workspace"))
+    }
+
+    /// Whether functions may come by pickle.
+    pub fn takes_pickles(&self) -> bool {
+        let rule =
+            self.python_pickles.unwrap_or(if self.listen.ip().is_loopback() { Permission::Allow } else { Permission::Deny });
+        rule == Permission::Allow
     }
 
     /// The names of all settings, as the file has them, in the order of their declaration.
@@ -187,6 +257,16 @@ fn some_millis(text: &str) -> Result<Duration, String> {
 
 fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+}
+
+/// A program, with the name of its file unless it is given another.
+fn interpreter(text: &str) -> Result<NamedProgram, &'static str> {
+    let (name, program) = match text.trim().split_once('=') {
+        Some((name, program)) => (Some(name.trim()), Path::new(program.trim())),
+        None => (None, Path::new(text.trim())),
+    };
+    let name = name.or_else(|| program.file_name()?.to_str()).filter(|name| !name.is_empty());
+    Ok(NamedProgram { name: name.ok_or("must be NAME=PROGRAM or PROGRAM")?.to_owned(), program: program.to_owned() })
 }
 
 /// A network, or an address as the network of just that address.

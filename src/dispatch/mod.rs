@@ -1,5 +1,6 @@
 //! Who runs next, and where: from an accepted submission to a recorded result.
 
+mod places;
 pub mod router;
 mod running;
 mod serve_queue;
@@ -9,19 +10,18 @@ mod waiters;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::router::{CannotIsolate, Facts, route};
+use self::places::Places;
+use self::router::{Facts, Unable, route};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
-use crate::executor::Executors;
-use crate::executor::processes::WorkerStatus;
+use crate::executor::{Executors, WorkerStatus};
 use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
 use crate::store::{Cancellation, Depth, EventFilter, Follower, Requeue, Store, StoreError};
-use crate::workload::{Invalid, Registry, StopReason};
+use crate::workload::{Invalid, Prepared, Registry, StopReason};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ pub enum NotReady {
 }
 
 /// One queue as it is now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct QueueStatus {
     /// Which.
     pub queue: Queue,
@@ -93,6 +93,8 @@ pub struct QueueStatus {
     pub slots: usize,
     /// How many wait and run.
     pub depth: Depth,
+    /// The processes that serve it.
+    pub workers: Vec<WorkerStatus>,
 }
 
 impl Dispatcher {
@@ -113,9 +115,10 @@ impl Dispatcher {
             giving_up: CancellationToken::new(),
         });
         for queue in Queue::ALL {
-            let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
+            // Without slots, as those of Python without an interpreter, the loops wait for ever, and so do jobs of an earlier server.
+            let places = Arc::new(Places::new(shared.executors.slots(queue)));
             for _ in 0..serve_queue::LOOPS {
-                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&slots)));
+                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&places)));
             }
         }
         Self { shared }
@@ -186,14 +189,14 @@ impl Dispatcher {
 
     /// The queues as they are now, in the order of [`Queue::ALL`].
     pub fn queues(&self) -> Vec<QueueStatus> {
-        let status =
-            |queue| QueueStatus { queue, slots: self.shared.executors.slots(queue), depth: self.shared.store.depth(queue) };
+        let Shared { executors, store, .. } = &*self.shared;
+        let status = |queue| QueueStatus {
+            queue,
+            slots: executors.slots(queue),
+            depth: store.depth(queue),
+            workers: executors.workers(queue),
+        };
         Queue::ALL.into_iter().map(status).collect()
-    }
-
-    /// The worker processes as they are now.
-    pub fn workers(&self) -> Vec<WorkerStatus> {
-        self.shared.executors.pool().workers()
     }
 
     /// How late a timer fired on the event loop of the `async` executor, in microseconds: the latest of the last second.
@@ -206,7 +209,7 @@ impl Dispatcher {
         if self.shared.draining.is_cancelled() {
             return Err(NotReady::Draining);
         }
-        self.shared.executors.pool().trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
+        self.shared.executors.trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
         Ok(self.shared.store.check().await?)
     }
 
@@ -231,7 +234,7 @@ impl Dispatcher {
                 self.shared.giving_up.cancel();
             }
         }
-        self.shared.executors.pool().close();
+        self.shared.executors.close();
     }
 
     /// Follows what happens to jobs, behind the event with the id `after`; without it, from now on.
@@ -263,11 +266,11 @@ impl Dispatcher {
         let prepare = |(index, submission): (usize, Submission)| {
             let registry = &self.shared.registry;
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            registry.prepare(&submission.workload).map_err(invalid)?;
-            let form = registry.get(&submission.workload.kind).map_or(crate::job::Form::Blocking, |workload| workload.form);
-            let facts = Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, form };
+            let Prepared { runtime, form, gil, .. } = registry.prepare(&submission.workload).map_err(invalid)?;
+            let facts =
+                Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =
-                |unable: CannotIsolate| SubmitError::Invalid { index, invalid: Invalid::new("/isolated", unable.to_string()) };
+                |unable: Unable| SubmitError::Invalid { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
             let route = route(facts).map_err(unable)?;
             Ok(NewJob { id: JobId::new(), submission, route, accepted_at })
         };

@@ -125,6 +125,7 @@ async fn run(attempt: Attempt, registry: Arc<Registry>) -> Result<Ran, Infallibl
         usage: Some(meter.usage),
         polls: Some((meter.polls, meter.longest_poll)),
         max_rss_bytes: None,
+        gil: None,
     };
     Ok(Ran { outcome, reading })
 }

@@ -6,13 +6,17 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::{Monotonic, Stopwatch};
-use crate::job::{Failure, FailureKind, Outcome, Spec};
+use crate::job::{Failure, FailureKind, JobId, Outcome, Spec};
 use crate::measure::Usage;
 use crate::workload::{Reporter, Stop};
 
 /// One try at running a job.
 #[derive(Debug)]
 pub struct Attempt {
+    /// Of which job.
+    pub job: JobId,
+    /// Its number, from 1.
+    pub number: u32,
     /// What to run.
     pub workload: Spec,
     /// The longest that it may run.
@@ -31,11 +35,13 @@ pub struct Attempt {
 }
 
 /// One place on an executor, free again when it is dropped.
-#[derive(Debug)]
-pub struct Slot(
-    /// `None` where slots are not counted.
-    pub Option<OwnedSemaphorePermit>,
-);
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// The place itself; `None` where places are not counted.
+    pub permit: Option<OwnedSemaphorePermit>,
+    /// With it, the right to claim another job.
+    pub claim: Option<OwnedSemaphorePermit>,
+}
 
 /// What an executor says of an attempt that has ended: how, and what was measured where it ran.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ pub struct Reading {
     pub polls: Option<(u64, Duration)>,
     /// Peak resident memory in bytes.
     pub max_rss_bytes: Option<u64>,
+    /// Whether a global lock kept the runtime's threads from computing at once.
+    pub gil: Option<bool>,
 }
 
 impl Ran {

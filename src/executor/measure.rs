@@ -92,5 +92,6 @@ fn timing(queued_for: Duration, claimed: Monotonic, reading: &Reading) -> Option
         max_rss_bytes: reading.max_rss_bytes,
         ctx_voluntary: reading.usage.map(|usage| usage.ctx_voluntary),
         ctx_involuntary: reading.usage.map(|usage| usage.ctx_involuntary),
+        gil: reading.gil,
     })
 }

@@ -3,16 +3,21 @@
 mod async_runtime;
 mod attempt;
 mod capability;
+mod commands;
 mod deadline;
 mod measure;
+mod pool;
 pub mod processes;
+pub mod python;
 mod stack;
 mod threads;
 
 pub use async_runtime::{AsyncExecutor, AsyncRuntime};
 pub use attempt::{Attempt, Ran, Reading, Slot};
 pub use capability::{Ability, Capabilities, capabilities};
+pub use commands::CommandSettings;
 pub use deadline::DeadlineLayer;
 pub use measure::{MeasureLayer, Measured};
+pub use pool::WorkerStatus;
 pub use stack::{ExecutorError, ExecutorSettings, Executors, Stack};
 pub use threads::ThreadsExecutor;

@@ -17,9 +17,12 @@ use tokio::runtime::Handle;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
+use super::commands::{CommandSettings, CommandsExecutor};
+use super::pool::WorkerStatus;
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
+use super::python::{Python, PythonExecutor, PythonSettings};
 use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
-use crate::job::Queue;
+use crate::job::{Executor, Queue};
 use crate::workload::{Environment, EnvironmentError, Registry};
 
 /// Threads for looking up host names, besides those that jobs have: jobs must not keep their own lookups waiting.
@@ -43,6 +46,10 @@ pub struct ExecutorSettings {
     pub stop_grace: Duration,
     /// The worker processes.
     pub processes: ProcessSettings,
+    /// The Python hosts; `None` without any interpreter.
+    pub python: Option<PythonSettings>,
+    /// The programs.
+    pub commands: CommandSettings,
 }
 
 /// Why the executors could not be started.
@@ -54,6 +61,12 @@ pub enum ExecutorError {
     /// The threads.
     #[error("can't start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The Python hosts.
+    #[error("can't prepare the Python hosts: {0}")]
+    Python(std::io::Error),
+    /// Where programs keep what they write.
+    #[error("can't prepare the folder of commands: {0}")]
+    Commands(std::io::Error),
     /// What workloads share can't be opened.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
@@ -66,6 +79,7 @@ pub struct Executors {
     /// Drives timers and sockets of futures that run on threads, so that a held event loop does not hold them too.
     _reactor: AsyncRuntime,
     pool: ProcessPool,
+    python: Option<Python>,
     stacks: [Stack; Queue::ALL.len()],
     slots: [usize; Queue::ALL.len()],
 }
@@ -80,21 +94,39 @@ impl Executors {
         let (for_loop, for_threads) = (open()?, open()?);
         let event_loop = AsyncRuntime::start("trine-async", settings.async_threads, LOOKUPS)?;
         let reactor = AsyncRuntime::start("trine-threads", 1, settings.threads_io + LOOKUPS)?;
-        let pool = ProcessPool::start(settings.processes.clone());
+        let pool = ProcessPool::start(settings.processes.clone(), settings.processes.size, ());
+        let python = settings.python.as_ref().and_then(|python| Some((python, python.interpreters.first()?)));
+        let python = python.map(|(settings, first)| Python::start(settings, first)).transpose().map_err(ExecutorError::Python)?;
         let grace = settings.stop_grace;
         let handle = reactor.handle().clone();
         let on_loop = layers(AsyncExecutor::new(for_loop), grace);
         let waiting = layers(ThreadsExecutor::waiting(handle.clone(), Arc::clone(&for_threads)), grace);
-        let computing = layers(ThreadsExecutor::computing(settings.threads_cpu, handle, for_threads)?, grace);
+        let computing = layers(ThreadsExecutor::computing(settings.threads_cpu, handle, Arc::clone(&for_threads))?, grace);
         // The pool itself kills what does not stop in time; the layer only guards against a kernel that does not let it.
-        let processes = layers(ProcessesExecutor::new(pool.clone(), grace), grace + Duration::from_secs(10));
+        let beyond = grace + Duration::from_secs(10);
+        let processes = layers(ProcessesExecutor::new(pool.clone(), grace), beyond);
+        let [python_async, python_threads, python_processes] =
+            Executor::ALL.map(|mode| layers(PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace), beyond));
+        let commands = CommandsExecutor::new(&settings.commands, for_threads, grace).map_err(ExecutorError::Commands)?;
+        let commands = layers(commands, beyond);
+        let python_slots = python.as_ref().map_or([0; 3], Python::slots);
         Ok(Self {
             event_loop,
             home: Handle::current(),
             _reactor: reactor,
-            stacks: [on_loop, waiting, computing, processes],
-            slots: [settings.async_slots, settings.threads_io, settings.threads_cpu, pool.size()],
+            stacks: [on_loop, waiting, computing, processes, python_async, python_threads, python_processes, commands],
+            slots: [
+                settings.async_slots,
+                settings.threads_io,
+                settings.threads_cpu,
+                pool.size(),
+                python_slots[0],
+                python_slots[1],
+                python_slots[2],
+                settings.commands.slots,
+            ],
             pool,
+            python,
         })
     }
 
@@ -103,7 +135,7 @@ impl Executors {
     pub fn home(&self, queue: Queue) -> Handle {
         match queue {
             Queue::Async => self.event_loop.handle().clone(),
-            Queue::ThreadsIo | Queue::ThreadsCpu | Queue::Processes => self.home.clone(),
+            _ => self.home.clone(),
         }
     }
 
@@ -122,9 +154,26 @@ impl Executors {
         self.event_loop.lag_us()
     }
 
-    /// The worker processes.
-    pub const fn pool(&self) -> &ProcessPool {
-        &self.pool
+    /// The processes that serve a queue, as they are now.
+    pub fn workers(&self, queue: Queue) -> Vec<WorkerStatus> {
+        match (queue, &self.python) {
+            (Queue::Processes, _) => self.pool.workers(),
+            (queue, Some(python)) => python.workers(queue),
+            (_, None) => Vec::new(),
+        }
+    }
+
+    /// Why there are no processes to work, if there are none because they can't be started.
+    pub fn trouble(&self) -> Option<String> {
+        self.pool.trouble().or_else(|| self.python.as_ref().and_then(Python::trouble))
+    }
+
+    /// Kills the processes that wait for work, and starts no more.
+    pub fn close(&self) {
+        self.pool.close();
+        if let Some(python) = &self.python {
+            python.close();
+        }
     }
 }
 

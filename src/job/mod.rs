@@ -13,7 +13,7 @@ mod timing;
 pub use event::{Event, EventKind, LogStream, Note, What};
 pub use id::JobId;
 pub use outcome::{Failure, FailureKind, Outcome, Output};
-pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule};
+pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};
 pub use state::{Conclusion, Ending, Finished, State};
 pub use submission::{Retry, Spec, Submission, Tags};
 pub use timing::{Observed, Timing};

@@ -29,19 +29,29 @@ impl From<Result<Output, Failure>> for Outcome {
 }
 
 /// Why an attempt gave no output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
 #[error("{kind}: {message}")]
 pub struct Failure {
     /// The kind, by which a retry rule selects.
     pub kind: FailureKind,
     /// One sentence for people.
     pub message: String,
+    /// A Python exception as an object: its type, message, frames, traceback and cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<Box<RawValue>>,
+}
+
+impl PartialEq for Failure {
+    fn eq(&self, other: &Self) -> bool {
+        let told = |failure: &Self| failure.python.as_ref().map(|python| python.get().to_owned());
+        (self.kind, &self.message, told(self)) == (other.kind, &other.message, told(other))
+    }
 }
 
 impl Failure {
     /// A failure of this kind.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), python: None }
     }
 
     /// A client cancelled the job.

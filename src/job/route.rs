@@ -62,6 +62,18 @@ pub enum Form {
     Blocking,
 }
 
+/// What a workload is written in, which decides by what it can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// Rust, in this program: threads compute at once.
+    Native,
+    /// Python, in an interpreter's processes: most interpreters have a lock that lets one thread compute at a time.
+    Python,
+    /// Whatever it is: a program of its own.
+    Command,
+}
+
 /// Where jobs wait. Each has its own slots and its own dispatch loop, so that a full one never holds up another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Queue {
@@ -73,6 +85,14 @@ pub enum Queue {
     ThreadsCpu,
     /// For the worker processes.
     Processes,
+    /// For Python's event loop.
+    PythonAsync,
+    /// For Python's threads.
+    PythonThreads,
+    /// For Python's worker processes.
+    PythonProcesses,
+    /// For programs that run in processes of their own.
+    Commands,
 }
 
 /// The chosen executor, and the rule that chose it.
@@ -94,17 +114,22 @@ pub enum Rule {
     Insisted,
     /// The client wants it to be isolated.
     Isolated,
+    /// The workload is a program.
+    Command,
     /// Tagged `io`, and the workload is written as a future.
     IoAsync,
     /// Tagged `io`, but the workload blocks while it waits.
     IoBlocking,
     /// Tagged `cpu`, and no global lock keeps threads from computing at once.
     CpuThreads,
+    /// Tagged `cpu`, and the interpreter's global lock lets one thread compute at a time.
+    CpuProcesses,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Insisted, Self::Isolated, Self::IoAsync, Self::IoBlocking, Self::CpuThreads];
+    pub const ALL: [Self; 7] =
+        [Self::Insisted, Self::Isolated, Self::Command, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::CpuProcesses];
 
     /// The name that is stored.
     pub const fn as_str(self) -> &'static str {
@@ -114,6 +139,8 @@ impl Rule {
             Self::IoAsync => "io_async",
             Self::IoBlocking => "io_blocking",
             Self::CpuThreads => "cpu_threads",
+            Self::CpuProcesses => "cpu_processes",
+            Self::Command => "command",
         }
     }
 
@@ -122,13 +149,17 @@ impl Rule {
         match self {
             Self::Insisted => "the client asked for this executor",
             Self::Isolated => "the client asked for isolation, which only a worker process gives",
-            Self::IoAsync => "tagged io and written as a future: one event loop holds many waits at the price of one thread",
+            Self::IoAsync => "tagged io and asynchronous: one event loop holds many waits at the price of one thread",
             Self::IoBlocking => {
                 "tagged io, but it blocks its thread while it waits: threads wait side by side, an event loop would be held"
             }
             Self::CpuThreads => {
-                "tagged cpu, and native code has no global lock: threads compute on all cores without the cost of a process hop"
+                "tagged cpu, and no global lock is in the way: threads compute on all cores without the cost of a process hop"
             }
+            Self::CpuProcesses => {
+                "tagged cpu, and the interpreter's global lock lets one thread compute at a time: processes compute on all cores"
+            }
+            Self::Command => "a command is a program, and a program runs in a process of its own",
         }
     }
 }
@@ -147,12 +178,16 @@ impl Executor {
     }
 
     /// Where a job for this executor waits.
-    pub const fn queue(self, bound: Bound) -> Queue {
-        match (self, bound) {
-            (Self::Async, _) => Queue::Async,
-            (Self::Threads, Bound::Io) => Queue::ThreadsIo,
-            (Self::Threads, Bound::Cpu) => Queue::ThreadsCpu,
-            (Self::Processes, _) => Queue::Processes,
+    pub const fn queue(self, runtime: Runtime, bound: Bound) -> Queue {
+        match (runtime, self, bound) {
+            (Runtime::Native, Self::Async, _) => Queue::Async,
+            (Runtime::Native, Self::Threads, Bound::Io) => Queue::ThreadsIo,
+            (Runtime::Native, Self::Threads, Bound::Cpu) => Queue::ThreadsCpu,
+            (Runtime::Native, Self::Processes, _) => Queue::Processes,
+            (Runtime::Python, Self::Async, _) => Queue::PythonAsync,
+            (Runtime::Python, Self::Threads, _) => Queue::PythonThreads,
+            (Runtime::Python, Self::Processes, _) => Queue::PythonProcesses,
+            (Runtime::Command, ..) => Queue::Commands,
         }
     }
 }
@@ -172,14 +207,37 @@ impl Bound {
 
 impl Queue {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Async, Self::ThreadsIo, Self::ThreadsCpu, Self::Processes];
+    pub const ALL: [Self; 8] = [
+        Self::Async,
+        Self::ThreadsIo,
+        Self::ThreadsCpu,
+        Self::Processes,
+        Self::PythonAsync,
+        Self::PythonThreads,
+        Self::PythonProcesses,
+        Self::Commands,
+    ];
 
     /// The executor that serves it.
     pub const fn executor(self) -> Executor {
         match self {
-            Self::Async => Executor::Async,
-            Self::ThreadsIo | Self::ThreadsCpu => Executor::Threads,
-            Self::Processes => Executor::Processes,
+            Self::Async | Self::PythonAsync => Executor::Async,
+            Self::ThreadsIo | Self::ThreadsCpu | Self::PythonThreads => Executor::Threads,
+            Self::Processes | Self::PythonProcesses | Self::Commands => Executor::Processes,
+        }
+    }
+
+    /// Those of a runtime.
+    pub fn of(runtime: Runtime) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |queue| queue.runtime() == runtime)
+    }
+
+    /// What its jobs are written in.
+    pub const fn runtime(self) -> Runtime {
+        match self {
+            Self::Async | Self::ThreadsIo | Self::ThreadsCpu | Self::Processes => Runtime::Native,
+            Self::PythonAsync | Self::PythonThreads | Self::PythonProcesses => Runtime::Python,
+            Self::Commands => Runtime::Command,
         }
     }
 
@@ -190,6 +248,10 @@ impl Queue {
             Self::ThreadsIo => "threads-io",
             Self::ThreadsCpu => "threads-cpu",
             Self::Processes => "processes",
+            Self::PythonAsync => "python-async",
+            Self::PythonThreads => "python-threads",
+            Self::PythonProcesses => "python-processes",
+            Self::Commands => "commands",
         }
     }
 }

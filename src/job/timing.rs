@@ -23,6 +23,8 @@ pub struct Timing {
     pub ctx_voluntary: Option<u64>,
     /// Context switches because the kernel took the core away.
     pub ctx_involuntary: Option<u64>,
+    /// Whether a global lock kept the runtime's threads from computing at once (Python only).
+    pub gil: Option<bool>,
 }
 
 /// What the work turned out to be, by its share of a core.

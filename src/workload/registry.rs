@@ -6,8 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
 
+use super::command::{self, CommandCall};
+use super::python::{self, PythonCall};
 use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, parameters};
-use crate::job::{Bound, Failure, Form, Spec};
+use crate::job::{Bound, Failure, Form, Runtime, Spec};
 
 /// The workloads that this server can run, with the environment that they share.
 pub struct Registry {
@@ -24,30 +26,45 @@ pub struct Description {
     pub about: &'static str,
     /// What it mostly does.
     pub bound: Bound,
-    /// How it is written.
+    /// How it is written; a Python function may be written otherwise.
     pub form: Form,
+    /// What it is written in.
+    pub runtime: Runtime,
     /// The JSON Schema of its parameters, without `type`.
     pub schema: RefOr<Schema>,
     /// A workload object that works, `type` included.
     pub example: Value,
 }
 
-/// A workload whose parameters are known to be good.
+/// A workload whose parameters are known to be good, with what the choice of an executor depends on.
 pub struct Prepared {
-    work: Box<dyn FnOnce(Context) -> Work + Send>,
+    /// What it is written in.
+    pub runtime: Runtime,
+    /// How it is written.
+    pub form: Form,
+    /// Whether a global lock lets one of its threads compute at a time.
+    pub gil: bool,
+    /// What is to be done.
+    pub task: Task,
 }
 
-impl Prepared {
-    /// The work itself, not begun.
-    pub fn into_work(self, context: Context) -> Work {
-        (self.work)(context)
-    }
+/// What is to be done, by the runtime that does it.
+pub enum Task {
+    /// Native: makes the work, not begun.
+    Native(Box<dyn FnOnce(Context) -> Work + Send>),
+    /// A call of a Python function.
+    Python(Box<PythonCall>),
+    /// A run of a program.
+    Command(Box<CommandCall>),
 }
 
 struct Entry {
     description: Description,
-    prepare: fn(&str, &Environment) -> Result<Prepared, Invalid>,
+    prepare: Prepare,
 }
+
+/// Reads and checks the text of a workload object.
+type Prepare = fn(&str, &Environment) -> Result<Prepared, Invalid>;
 
 impl Registry {
     /// A registry without workloads.
@@ -63,18 +80,31 @@ impl Registry {
             .register::<super::image::Image>()
             .register::<super::primes::Primes>()
             .register::<super::sleep::Sleep>()
+            .with(command::description(), |text, environment| command::prepare(text, &environment.commands))
+            .with(python::description(), |text, environment| python::prepare(text, &environment.python))
     }
 
     /// Adds a workload; one of the same name is replaced.
     #[must_use]
-    pub fn register<W: Workload>(mut self) -> Self {
+    pub fn register<W: Workload>(self) -> Self {
         let mut example = W::example();
         if let Some(fields) = example.as_object_mut() {
             fields.insert("type".into(), W::TYPE.into());
         }
-        let description =
-            Description { name: W::TYPE, about: W::ABOUT, bound: W::BOUND, form: W::FORM, schema: W::schema(), example };
-        self.entries.insert(W::TYPE, Entry { description, prepare: prepare::<W> });
+        let description = Description {
+            name: W::TYPE,
+            about: W::ABOUT,
+            bound: W::BOUND,
+            form: W::FORM,
+            runtime: Runtime::Native,
+            schema: W::schema(),
+            example,
+        };
+        self.with(description, prepare::<W>)
+    }
+
+    fn with(mut self, description: Description, prepare: Prepare) -> Self {
+        self.entries.insert(description.name, Entry { description, prepare });
         self
     }
 
@@ -107,20 +137,34 @@ impl Registry {
 }
 
 impl Registry {
-    /// The work of a stored workload, not begun.
+    /// The work of a stored native workload, not begun.
     ///
     /// # Errors
     /// It is not valid any more: this server knows other workloads, or has other limits, than the one that accepted it.
     pub fn work(&self, spec: &Spec, stop: Stop, reporter: Reporter) -> Result<Work, Failure> {
+        match self.task(spec)? {
+            Task::Native(work) => Ok(work(Context { environment: Arc::clone(&self.environment), stop, reporter })),
+            Task::Python(_) | Task::Command(_) => {
+                Err(Failure::error("it is not native and was sent to an executor of native work"))
+            }
+        }
+    }
+
+    /// What a stored workload asks for.
+    ///
+    /// # Errors
+    /// As for [`Registry::work`].
+    pub fn task(&self, spec: &Spec) -> Result<Task, Failure> {
         let prepared = self.prepare(spec).map_err(|invalid| Failure::error(format!("this server can't run it: {invalid}")))?;
-        Ok(prepared.into_work(Context { environment: Arc::clone(&self.environment), stop, reporter }))
+        Ok(prepared.task)
     }
 }
 
 fn prepare<W: Workload>(text: &str, environment: &Environment) -> Result<Prepared, Invalid> {
     let workload: W = parameters::parse(text)?;
     workload.check(environment)?;
-    Ok(Prepared { work: Box::new(move |context| workload.work(context)) })
+    let task = Task::Native(Box::new(move |context| workload.work(context)));
+    Ok(Prepared { runtime: Runtime::Native, form: W::FORM, gil: false, task })
 }
 
 impl Invalid {
@@ -182,7 +226,10 @@ mod tests {
         let invalid = Bench::new().invalid(&serde_json::json!({ "type": "prime" }));
         assert_eq!(
             invalid,
-            Invalid::new("/type", "no workload is called \"prime\"; there are: file, http, image, primes, sleep")
+            Invalid::new(
+                "/type",
+                "no workload is called \"prime\"; there are: command, file, http, image, primes, python, sleep"
+            )
         );
     }
 }

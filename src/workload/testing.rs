@@ -6,8 +6,17 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-use super::{Context, Environment, Invalid, Registry, Reporter, Stop, Work, WorkloadSettings};
+use super::{
+    Context, Environment, InterpreterRule, Invalid, PythonRules, Registry, Reporter, Stop, Task, Work, WorkloadSettings,
+};
 use crate::job::{Failure, Spec};
+
+/// One for the example.
+const COMMANDS: &str = "
+    [word-count]
+    path = '/bin/sh'
+    arguments = ['{what}']
+    parameters.what = { type = 'choice', choices = ['words', 'lines'] }";
 
 pub(super) struct Bench {
     pub(super) folder: TempDir,
@@ -27,6 +36,11 @@ impl Bench {
             http_allow: networks.iter().map(|network| network.parse().unwrap()).collect(),
             http_max_bytes: 1 << 20,
             workspace: folder.path().join("workspace"),
+            python: PythonRules {
+                interpreters: vec![InterpreterRule { name: "python3".into(), gil: true }],
+                ..PythonRules::default()
+            },
+            commands: COMMANDS.parse().unwrap(),
         };
         let registry = Registry::native(Environment::open(&settings).unwrap());
         Self { folder, registry }
@@ -41,7 +55,8 @@ impl Bench {
     pub(super) async fn run_until(&self, workload: Value, stop: Stop) -> Result<Value, Failure> {
         let prepared = self.registry.prepare(&spec(&workload)).unwrap();
         let context = Context { environment: Arc::clone(self.registry.environment()), stop, reporter: Reporter::default() };
-        let output = match prepared.into_work(context) {
+        let Task::Native(work) = prepared.task else { panic!("{workload} is not native") };
+        let output = match work(context) {
             Work::Future(future) => future.await,
             Work::Blocking(call) => call(),
         };

@@ -15,8 +15,9 @@ use serde_json::Value;
 use tower::{Service, ServiceExt};
 use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
-use trine::executor::{Attempt, ExecutorSettings, Executors, Measured, Slot};
-use trine::job::{Bound, Executor, Outcome, Queue, Spec};
+use trine::executor::{Attempt, CommandSettings, ExecutorSettings, Executors, Measured, Slot};
+use trine::job::{Bound, Executor, Outcome, Queue, Runtime, Spec};
+use trine::sandbox::{Mode, Sandbox};
 use trine::workload::{Reporter, Stop, WorkloadSettings};
 
 fn main() -> ExitCode {
@@ -52,14 +53,25 @@ struct Bench {
 impl Bench {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let workloads =
-            WorkloadSettings { http_allow: Vec::new(), http_max_bytes: 1 << 20, workspace: folder.path().join("workspace") };
+        let workloads = WorkloadSettings {
+            http_allow: Vec::new(),
+            http_max_bytes: 1 << 20,
+            workspace: folder.path().join("workspace"),
+            python: trine::workload::PythonRules::default(),
+            commands: trine::command::Commands::default(),
+        };
         let settings = ExecutorSettings {
             async_slots: 64,
             async_threads: 1,
             threads_io: 8,
             threads_cpu: 2,
             stop_grace: GRACE,
+            python: None,
+            commands: CommandSettings {
+                sandbox: Sandbox::new("/nowhere".into(), Mode::On).unwrap(),
+                folder: folder.path().join("commands"),
+                slots: 1,
+            },
             processes: ProcessSettings { program: std::env::current_exe().unwrap(), size: 2, max_jobs: 3, workloads },
         };
         Self { executors: Executors::start(&settings, workloads::registry).unwrap(), folder }
@@ -71,18 +83,20 @@ impl Bench {
     }
 
     async fn run_with(&self, executor: Executor, workload: Value, deadline: Option<Duration>, stop: Stop) -> Measured {
-        self.run_on(executor.queue(Bound::Cpu), workload, deadline, stop).await
+        self.run_on(executor.queue(Runtime::Native, Bound::Cpu), workload, deadline, stop).await
     }
 
     async fn run_on(&self, queue: Queue, workload: Value, deadline: Option<Duration>, stop: Stop) -> Measured {
         let attempt = Attempt {
+            job: trine::job::JobId::new(),
+            number: 1,
             workload: spec(&workload),
             deadline,
             queued_for: Duration::from_micros(17),
             claimed: Monotonic::now(),
             stop,
             reporter: Reporter::default(),
-            slot: Slot(None),
+            slot: Slot::default(),
         };
         let mut stack = self.executors.stack(queue);
         let running = self.executors.home(queue).spawn(async move { stack.ready().await.unwrap().call(attempt).await.unwrap() });

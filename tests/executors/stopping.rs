@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use trine::job::{Executor, FailureKind, Queue};
+use trine::job::{Executor, FailureKind, Queue, Runtime};
 use trine::workload::{Stop, StopReason};
 
 use crate::{Bench, PATIENCE, failure, output, trial};
@@ -58,7 +58,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         }),
         trial("a_cancelled_attempt_ends_as_cancelled", |bench| async move {
-            for queue in Queue::ALL {
+            for queue in Queue::of(Runtime::Native) {
                 let stop = Stop::default();
                 stop.stop(StopReason::Cancelled);
                 // A second reason does not replace the first.
@@ -78,13 +78,15 @@ pub(crate) fn trials() -> Vec<Trial> {
             let deaf = Deaf::new(&bench);
             let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
             let attempt = trine::executor::Attempt {
+                job: trine::job::JobId::new(),
+                number: 1,
+                reporter: trine::workload::Reporter::default(),
                 workload: crate::spec(&deaf.workload()),
                 deadline: Some(Duration::from_millis(20)),
                 queued_for: Duration::ZERO,
                 claimed: trine::clock::Monotonic::now(),
                 stop: Stop::default(),
-                reporter: trine::workload::Reporter::default(),
-                slot: trine::executor::Slot(Some(slots.clone().try_acquire_owned().unwrap())),
+                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), claim: None },
             };
             let mut stack = bench.executors.stack(Queue::ThreadsCpu);
             let measured = tower::Service::call(&mut stack, attempt).await.unwrap();

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use trine::job::{Executor, FailureKind};
+use trine::job::{Executor, FailureKind, Queue};
 
 use crate::{PATIENCE, failure, output, trial};
 
@@ -38,7 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             let killing = async {
                 let busy = async {
                     loop {
-                        if let Some(worker) = bench.executors.pool().workers().into_iter().find(|worker| worker.busy) {
+                        if let Some(worker) = bench.executors.workers(Queue::Processes).into_iter().find(|worker| worker.busy) {
                             break worker.pid;
                         }
                         tokio::task::yield_now().await;
@@ -57,15 +57,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         }),
         trial("workers_are_started_ahead_of_need", |bench| async move {
             let warm = async {
-                while bench.executors.pool().workers().len() < bench.executors.pool().size() {
+                while bench.executors.workers(Queue::Processes).len() < bench.executors.slots(Queue::Processes) {
                     tokio::task::yield_now().await;
                 }
             };
             tokio::time::timeout(PATIENCE, warm).await.expect("idle workers");
-            let pids: HashSet<_> = bench.executors.pool().workers().iter().map(|worker| worker.pid).collect();
+            let pids: HashSet<_> = bench.executors.workers(Queue::Processes).iter().map(|worker| worker.pid).collect();
             let pid = output(&bench.run(Executor::Processes, json!({"type": "pid"})).await).as_u64().unwrap();
             assert!(pids.contains(&u32::try_from(pid).unwrap()));
-            assert!(bench.executors.pool().trouble().is_none());
+            assert!(bench.executors.trouble().is_none());
         }),
     ]
 }

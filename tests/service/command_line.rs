@@ -74,6 +74,14 @@ fn the_configuration_says_where_each_value_comes_from() {
 }
 
 #[test]
+fn a_server_that_requires_the_sandbox_does_not_start_with_a_gap_in_it() {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--sandbox", "required", "--data-dir", "/usr/share/trine"];
+    let output = run(trine().args(serve));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("which every sandboxed program can read"), "{}", stderr(&output));
+}
+
+#[test]
 fn the_demo_does_real_work_on_all_executors_and_ends_well() {
     let folder = folder();
     let output = run(trine().current_dir(folder.path()).arg("demo"));
@@ -95,7 +103,7 @@ fn the_highest_source_of_a_setting_wins() {
         .env("TRINE_DATA_DIR", "of-the-environment")
         .env("TRINE_HTTP_ALLOW", "127.0.0.1, fd00::/8")
         .env("TRINE_LOG", "")
-        .env("TRINE_PYTHON_NETWORK", "not a setting"));
+        .env("TRINE_NO_SUCH_SETTING", "not a setting"));
     let settings: Value = serde_json::from_slice(&output.stdout).unwrap();
     let expected = json!({
         "listen": { "value": "127.0.0.1:3", "source": "flag", "from": "--listen" },

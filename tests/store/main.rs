@@ -18,7 +18,8 @@ use serde_json::value::to_raw_value;
 use trine::clock::Timestamp;
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
-    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Retry, Spec, Submission, Tags, Timing,
+    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Retry, Runtime, Spec, Submission, Tags,
+    Timing,
 };
 use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 
@@ -57,7 +58,7 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
             retry: Retry::default(),
             tags: Tags::new(),
         },
-        route: route(Facts { bound, choice: Choice::Auto, isolated: false, form }).unwrap(),
+        route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
         accepted_at: Timestamp::now(),
     }
 }

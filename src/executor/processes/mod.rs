@@ -1,14 +1,12 @@
 //! `processes`: warm worker processes, one job each at a time. What goes wrong in one hurts nobody else, and it can be killed.
 
 pub mod child;
-mod pool;
 mod protocol;
 mod worker;
 
-pub use pool::{ProcessPool, ProcessSettings, WorkerStatus};
-
 use std::convert::Infallible;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,9 +16,27 @@ use nix::sys::signal::Signal;
 use tower::Service;
 
 use self::protocol::Report;
-use self::worker::Ended;
+use self::worker::{Ended, Worker};
 use super::attempt::{Attempt, Ran, Reading};
-use crate::job::{Failure, FailureKind, Outcome};
+use super::pool::{Pool, Worker as _};
+use crate::job::{Failure, FailureKind};
+use crate::workload::WorkloadSettings;
+
+/// The worker processes of native work.
+#[derive(Clone, Debug)]
+pub struct ProcessSettings {
+    /// The program that is started with the argument `worker`: this one, unless Trine is embedded in another.
+    pub program: PathBuf,
+    /// How many at once.
+    pub size: usize,
+    /// A worker is replaced after so many jobs.
+    pub max_jobs: u64,
+    /// What workloads may reach.
+    pub workloads: WorkloadSettings,
+}
+
+/// The workers of native work.
+pub(super) type ProcessPool = Pool<Worker>;
 
 /// Runs each attempt in a worker process that it has to itself meanwhile.
 #[derive(Clone)]
@@ -31,7 +47,7 @@ pub struct ProcessesExecutor {
 
 impl ProcessesExecutor {
     /// Runs on the workers of `pool`, and kills one that has not stopped `grace` after it was told to.
-    pub const fn new(pool: ProcessPool, grace: Duration) -> Self {
+    pub(super) const fn new(pool: ProcessPool, grace: Duration) -> Self {
         Self { pool, grace }
     }
 }
@@ -54,7 +70,7 @@ impl Service<Attempt> for ProcessesExecutor {
 async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
     let Attempt { workload, stop, reporter, slot, .. } = attempt;
     let mut worker = tokio::select! {
-        worker = pool.take() => worker,
+        worker = pool.take(&()) => worker,
         _ = stop.stopped() => return Ran::failed(Failure::error("stopped before a worker process was there")),
     };
     let pid = worker.pid();
@@ -77,23 +93,19 @@ async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
 }
 
 fn reported(report: Report) -> Ran {
-    let outcome = match (report.output, report.failure) {
-        (Some(output), None) => Outcome::Output(output),
-        (_, Some(failure)) => Outcome::Error(failure),
-        (None, None) => Outcome::Error(Failure::error("the worker process reported neither an output nor a failure")),
-    };
     let reading = Reading {
         began: Some(report.began),
         wall: Some(Duration::from_micros(report.wall_us)),
         usage: Some(report.usage),
         polls: None,
         max_rss_bytes: report.max_rss_bytes,
+        gil: None,
     };
-    Ran { outcome, reading }
+    Ran { outcome: report.result.into(), reading }
 }
 
 /// What became of a process, in words.
-fn describe(status: ExitStatus) -> String {
+pub(super) fn describe(status: ExitStatus) -> String {
     match status.signal().map(Signal::try_from) {
         Some(Ok(signal)) => format!("was ended by {signal}"),
         Some(Err(_)) => "was ended by a signal".into(),

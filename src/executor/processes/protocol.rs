@@ -55,10 +55,8 @@ pub(super) enum FromWorker {
 /// How an attempt ended in a worker, and what was measured there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// What the workload returned.
-    pub output: Option<Output>,
-    /// Why it returned nothing.
-    pub failure: Option<Failure>,
+    /// What the workload returned, or why it returned nothing.
+    pub result: Result<Output, Failure>,
     /// When the work began, by clocks that all processes of a machine share.
     pub began: Stopwatch,
     /// How long it took, in microseconds.
@@ -71,7 +69,7 @@ pub(super) struct Report {
 
 /// Why a message did not arrive.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProtocolError {
+pub(in crate::executor) enum ProtocolError {
     /// The other side is gone.
     #[error("the other side is gone")]
     Gone,

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use super::super::pool;
 use super::ProcessSettings;
 use super::protocol::{Channel, FromWorker, ProtocolError, Report, RunRequest, ToWorker};
 use crate::job::Spec;
@@ -20,7 +21,7 @@ const START: Duration = Duration::from_secs(20);
 
 /// A worker process that waits for work or does some. Dropped, it and all that it started are killed.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(in crate::executor) struct Worker {
     child: Child,
     pid: Pid,
     channel: Channel,
@@ -29,7 +30,7 @@ pub(super) struct Worker {
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub(in crate::executor) enum StartError {
     #[error("can't start {program}: {error}")]
     Spawn { program: String, error: std::io::Error },
     #[error("{0}")]
@@ -51,8 +52,12 @@ pub(super) enum Ended {
     Died(Option<ExitStatus>),
 }
 
-impl Worker {
-    pub(super) async fn start(settings: &ProcessSettings) -> Result<Self, StartError> {
+impl pool::Worker for Worker {
+    type Settings = ProcessSettings;
+    type Key = ();
+    type Error = StartError;
+
+    async fn start(settings: &ProcessSettings, (): &()) -> Result<Self, StartError> {
         let failed = |error| StartError::Spawn { program: settings.program.display().to_string(), error };
         let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
@@ -83,20 +88,28 @@ impl Worker {
         }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    fn key(&self) -> &() {
+        &()
+    }
+
+    fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Whether it still lives. One that waits for work may be killed like any other process.
-    pub(super) fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// How many jobs it was given.
-    pub(super) const fn jobs(&self) -> u64 {
+    fn jobs(&self) -> u64 {
         self.jobs
     }
 
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn is_worn(&self, settings: &ProcessSettings) -> bool {
+        self.jobs >= settings.max_jobs
+    }
+}
+
+impl Worker {
     /// Runs a workload: to its end, or until `grace` after it was told to stop. What it says is passed on; a worker that says more than
     /// can be written waits.
     pub(super) async fn run(&mut self, workload: Spec, stop: &Stop, reporter: &Reporter, grace: Duration) -> Ended {

@@ -38,12 +38,22 @@ impl Code for Choice {
 
 impl Code for Queue {
     const NAME: &'static str = "queue";
-    const CODES: &'static [Self] = &[Self::Async, Self::ThreadsIo, Self::ThreadsCpu, Self::Processes];
+    const CODES: &'static [Self] = &[
+        Self::Async,
+        Self::ThreadsIo,
+        Self::ThreadsCpu,
+        Self::Processes,
+        Self::PythonAsync,
+        Self::PythonThreads,
+        Self::PythonProcesses,
+        Self::Commands,
+    ];
 }
 
 impl Code for Rule {
     const NAME: &'static str = "rule";
-    const CODES: &'static [Self] = &[Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::Isolated];
+    const CODES: &'static [Self] =
+        &[Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::Isolated, Self::CpuProcesses, Self::Command];
 }
 
 impl Code for Ending {

@@ -103,6 +103,16 @@ fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page
     query
 }
 
+fn in_queues(query: &mut QueryBuilder<Sqlite>, executor: Executor) {
+    let queues = Queue::ALL.into_iter().filter(|queue| queue.executor() == executor);
+    let codes: Vec<_> = queues.map(|queue| queue.code().to_string()).collect();
+    query.push(format!(" AND queue IN ({})", codes.join(", ")));
+    if executor != Executor::Async {
+        // The partial index is used only where its condition is said.
+        query.push(" AND queue <> 0");
+    }
+}
+
 /// What is asked of a job, as conditions on its row in `jobs` or `results`.
 pub(super) fn subject(
     query: &mut QueryBuilder<Sqlite>,
@@ -113,18 +123,8 @@ pub(super) fn subject(
     if let Some(bound) = bound {
         query.push(" AND bound = ").push_bind(bound.code());
     }
-    match executor {
-        Some(Executor::Threads) => {
-            query.push(format!(" AND queue <> 0 AND queue IN ({}, {})", Queue::ThreadsIo.code(), Queue::ThreadsCpu.code()));
-        }
-        Some(Executor::Async) => {
-            query.push(format!(" AND queue = {}", Queue::Async.code()));
-        }
-        // The partial index is used only where its condition is said.
-        Some(Executor::Processes) => {
-            query.push(format!(" AND queue <> 0 AND queue = {}", Queue::Processes.code()));
-        }
-        None => {}
+    if let Some(executor) = executor {
+        in_queues(query, executor);
     }
     if let Some(workload) = workload {
         query.push(" AND type = ").push_bind(workload.to_owned());

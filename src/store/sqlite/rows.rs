@@ -63,7 +63,7 @@ impl<'a> Options<'a> {
 }
 
 /// The figures of a timing, in the order in which they are stored.
-pub(super) type Figures = [Option<u64>; 10];
+pub(super) type Figures = [Option<u64>; 11];
 
 pub(super) const fn figures(timing: &Timing) -> Figures {
     let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
@@ -78,22 +78,17 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
         timing.max_rss_bytes,
         timing.ctx_voluntary,
         timing.ctx_involuntary,
+        match timing.gil {
+            Some(true) => Some(1),
+            Some(false) => Some(0),
+            None => None,
+        },
     ]
 }
 
 fn timing(figures: Figures) -> Timing {
-    let [
-        queue_us,
-        dispatch_us,
-        wall_us,
-        cpu_user_us,
-        cpu_system_us,
-        polls,
-        longest_poll_us,
-        max_rss_bytes,
-        voluntary,
-        involuntary,
-    ] = figures;
+    let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
+    let [.., voluntary, involuntary, gil] = figures;
     Timing {
         queue_us: queue_us.unwrap_or_default(),
         dispatch_us: dispatch_us.unwrap_or_default(),
@@ -105,6 +100,7 @@ fn timing(figures: Figures) -> Timing {
         max_rss_bytes,
         ctx_voluntary: voluntary,
         ctx_involuntary: involuntary,
+        gil: gil.map(|gil| gil != 0),
     }
 }
 

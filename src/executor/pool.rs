@@ -1,29 +1,36 @@
-//! Worker processes, started ahead of need and replaced when they crash or have served their number.
+//! A pool of processes, started ahead of need and replaced when they crash or are worn.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::worker::{StartError, Worker};
-use crate::workload::WorkloadSettings;
-
 /// The wait after the first failed start, and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// The worker processes.
-#[derive(Clone, Debug)]
-pub struct ProcessSettings {
-    /// The program that is started with the argument `worker`: this one, unless Trine is embedded in another.
-    pub program: PathBuf,
-    /// How many at once.
-    pub size: usize,
-    /// A worker is replaced after so many jobs.
-    pub max_jobs: u64,
-    /// What workloads may reach.
-    pub workloads: WorkloadSettings,
+/// A process that does one job after the other. Dropped, it is killed.
+pub(super) trait Worker: Send + Sized + 'static {
+    /// How to start one.
+    type Settings: Send + Sync;
+    /// What one is started for; it serves nothing else.
+    type Key: Clone + PartialEq + Send + Sync + fmt::Debug;
+    /// Why it did not start.
+    type Error: fmt::Display + Send;
+
+    /// Starts one; ready when the future is.
+    fn start(settings: &Self::Settings, key: &Self::Key) -> impl Future<Output = Result<Self, Self::Error>> + Send;
+    /// What it was started for.
+    fn key(&self) -> &Self::Key;
+    /// Its process id.
+    fn pid(&self) -> u32;
+    /// How many jobs it was given.
+    fn jobs(&self) -> u64;
+    /// Whether it still lives. One that waits for work may be killed like any other process.
+    fn is_alive(&mut self) -> bool;
+    /// Whether it has served long enough.
+    fn is_worn(&self, settings: &Self::Settings) -> bool;
 }
 
 /// One worker process as it is now.
@@ -38,20 +45,20 @@ pub struct WorkerStatus {
 }
 
 /// A pool of worker processes. Clones are handles to the same one.
-#[derive(Clone, Debug)]
-pub struct ProcessPool {
-    shared: Arc<Shared>,
+pub(super) struct Pool<W: Worker> {
+    shared: Arc<Shared<W>>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    settings: ProcessSettings,
-    state: Mutex<State>,
+struct Shared<W: Worker> {
+    settings: W::Settings,
+    size: usize,
+    /// What workers are started for ahead of need.
+    usual: W::Key,
+    state: Mutex<State<W>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    idle: Vec<Worker>,
+struct State<W> {
+    idle: Vec<W>,
     busy: BTreeMap<u32, u64>,
     /// Being started ahead of need.
     starting: usize,
@@ -60,28 +67,34 @@ struct State {
     closed: bool,
 }
 
-impl ProcessPool {
-    /// A pool whose workers are being started in the background.
-    pub fn start(settings: ProcessSettings) -> Self {
-        let state = Mutex::default();
-        let pool = Self { shared: Arc::new(Shared { settings, state }) };
+impl<W: Worker> Clone for Pool<W> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<W: Worker> Pool<W> {
+    /// A pool of up to `size` workers, which are being started in the background.
+    pub(super) fn start(settings: W::Settings, size: usize, usual: W::Key) -> Self {
+        let state = State { idle: Vec::new(), busy: BTreeMap::new(), starting: 0, trouble: None, closed: false };
+        let pool = Self { shared: Arc::new(Shared { settings, size, usual, state: Mutex::new(state) }) };
         pool.top_up();
         pool
     }
 
     /// How many workers there may be at once.
-    pub fn size(&self) -> usize {
-        self.shared.settings.size
+    pub(super) fn size(&self) -> usize {
+        self.shared.size
     }
 
     /// Why there are no workers, if there are none and the latest start failed.
-    pub fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<String> {
         let state = self.state();
         state.trouble.clone().filter(|_| state.idle.is_empty() && state.busy.is_empty())
     }
 
     /// The workers as they are now.
-    pub fn workers(&self) -> Vec<WorkerStatus> {
+    pub(super) fn workers(&self) -> Vec<WorkerStatus> {
         let state = self.state();
         let idle = state.idle.iter().map(|worker| WorkerStatus { pid: worker.pid(), busy: false, jobs: worker.jobs() });
         let busy = state.busy.iter().map(|(pid, jobs)| WorkerStatus { pid: *pid, busy: true, jobs: *jobs });
@@ -89,21 +102,19 @@ impl ProcessPool {
     }
 
     /// Kills the workers that wait, and starts no more.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
         state.idle.clear();
     }
 
     /// A worker to oneself: one that waits or, if none does, a new one, tried until it starts.
-    pub(super) async fn take(&self) -> Worker {
+    pub(super) async fn take(&self, key: &W::Key) -> W {
         let mut backoff = BACKOFF.0;
         loop {
-            // One that died while it waited is passed over.
-            let idle = std::iter::from_fn(|| self.state().idle.pop()).find_map(|mut worker| worker.is_alive().then_some(worker));
-            let worker = match idle {
+            let worker = match self.idle(key) {
                 Some(worker) => Ok(worker),
-                None => Worker::start(&self.shared.settings).await,
+                None => W::start(&self.shared.settings, key).await,
             };
             match worker {
                 Ok(worker) => {
@@ -113,7 +124,7 @@ impl ProcessPool {
                     return worker;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a worker process can't be started");
+                    tracing::error!(%error, ?key, "a worker process can't be started");
                     self.state().trouble = Some(error.to_string());
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
@@ -122,12 +133,34 @@ impl ProcessPool {
         }
     }
 
-    /// Gives a worker back that can be used again; it is replaced if it has served its number.
-    pub(super) fn give_back(&self, worker: Worker) {
+    /// A worker that waits; one that died meanwhile is passed over. Without one, another that waits for something else makes room.
+    fn idle(&self, key: &W::Key) -> Option<W> {
+        loop {
+            let (mut worker, fits) = {
+                let mut state = self.state();
+                let fitting = state.idle.iter().rposition(|worker| worker.key() == key);
+                let room = state.idle.len() + state.busy.len() < self.shared.size;
+                match fitting {
+                    Some(at) => (state.idle.swap_remove(at), true),
+                    None if room => return None,
+                    None => (state.idle.pop()?, false),
+                }
+            };
+            if !fits {
+                return None;
+            }
+            if worker.is_alive() {
+                return Some(worker);
+            }
+        }
+    }
+
+    /// Gives a worker back that can be used again; it is replaced if it is worn.
+    pub(super) fn give_back(&self, worker: W) {
         let mut state = self.state();
         state.busy.remove(&worker.pid());
-        let worn = worker.jobs() >= self.shared.settings.max_jobs;
-        if worn || state.closed || state.idle.len() + state.busy.len() >= self.shared.settings.size {
+        let worn = worker.is_worn(&self.shared.settings);
+        if worn || state.closed || state.idle.len() + state.busy.len() >= self.shared.size {
             drop(state);
             drop(worker);
             self.top_up();
@@ -150,7 +183,7 @@ impl ProcessPool {
                 return;
             }
             let present = state.idle.len() + state.busy.len() + state.starting;
-            let missing = self.shared.settings.size.saturating_sub(present);
+            let missing = self.shared.size.saturating_sub(present);
             state.starting += missing;
             missing
         };
@@ -163,7 +196,7 @@ impl ProcessPool {
     async fn start_ahead(self) {
         let mut backoff = BACKOFF.0;
         loop {
-            let started = Worker::start(&self.shared.settings).await;
+            let started = W::start(&self.shared.settings, &self.shared.usual).await;
             if self.add(started) {
                 return;
             }
@@ -173,9 +206,9 @@ impl ProcessPool {
     }
 
     /// Adds a worker that was started ahead of need. False if it could not be started and is still needed.
-    fn add(&self, started: Result<Worker, StartError>) -> bool {
+    fn add(&self, started: Result<W, W::Error>) -> bool {
         let mut state = self.state();
-        let wanted = !state.closed && state.idle.len() + state.busy.len() < self.shared.settings.size;
+        let wanted = !state.closed && state.idle.len() + state.busy.len() < self.shared.size;
         match started {
             Ok(worker) => {
                 state.trouble = None;
@@ -194,7 +227,7 @@ impl ProcessPool {
         true
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<W>> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,63 @@
+"""Client of Trine, which runs jobs on an event loop, on threads or in processes.
+
+`Client` and `AsyncClient` speak to the server; `Executor` and `AsyncExecutor` make Python calls there.
+"""
+
+from ._engine import JobFuture
+from ._worker import Stopped, attempt, job_id, progress, stopped
+from .aio import AsyncClient
+from .async_executor import AsyncExecutor
+from .client import Client
+from .errors import (
+    CannotTravel,
+    Fault,
+    JobError,
+    JobLost,
+    JobTimeout,
+    Malformed,
+    ProblemError,
+    RemoteError,
+    RemoteTraceback,
+    ServerGone,
+    ServerUnreachable,
+    TrineError,
+)
+from .executor import Executor
+from .model import Accepted, Event, Failure, Frame, Function, Job, LogLine, PythonError, Result, Route, SummaryItem, Timing
+
+__all__ = [
+    "Accepted",
+    "AsyncClient",
+    "AsyncExecutor",
+    "CannotTravel",
+    "Client",
+    "Event",
+    "Executor",
+    "Failure",
+    "Fault",
+    "Frame",
+    "Function",
+    "Job",
+    "JobError",
+    "JobFuture",
+    "JobLost",
+    "JobTimeout",
+    "LogLine",
+    "Malformed",
+    "ProblemError",
+    "PythonError",
+    "RemoteError",
+    "RemoteTraceback",
+    "Result",
+    "Route",
+    "ServerGone",
+    "ServerUnreachable",
+    "Stopped",
+    "SummaryItem",
+    "Timing",
+    "TrineError",
+    "attempt",
+    "job_id",
+    "progress",
+    "stopped",
+]

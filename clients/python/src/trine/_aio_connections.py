@@ -1,0 +1,183 @@
+"""The same for asyncio: connections of one event loop to one server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NoReturn, Optional
+
+from ._http1 import Request, Response, Server
+from .errors import ServerUnreachable
+
+RECEIVE = 1 << 18  # bytes at once
+MOST_IDLE = 16  # connections that are kept
+
+
+class Connection:
+    """One connection; it carries one request at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, server: Server, tls: Optional[ssl.SSLContext], timeout: float) -> Connection:
+        opening = asyncio.ensure_future(asyncio.open_connection(server.host, server.port, ssl=tls, limit=RECEIVE))
+        try:
+            # `asyncio.wait_for` would do, but until Python 3.12 it can lose that its task is cancelled.
+            await asyncio.wait({opening}, timeout=timeout)
+        except BaseException:
+            opening.add_done_callback(_close_opened)
+            opening.cancel()
+            raise
+        if not opening.done():
+            opening.cancel()
+            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: it took too long")
+        try:
+            return cls(*opening.result())
+        except OSError as error:
+            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: {error}") from error
+
+    async def send(self, data: bytes, timeout: float) -> None:
+        with self._until(timeout):
+            self.writer.write(data)
+            await self.writer.drain()
+
+    async def more(self, response: Response, timeout: float) -> None:
+        """Takes in what comes next of an answer."""
+        with self._until(timeout):
+            data = await self.reader.read(RECEIVE)
+        response.feed(data)
+        if not data and not response.complete:
+            raise ServerUnreachable("the server hung up, or was silent for too long, before its answer was whole")
+
+    @contextlib.contextmanager
+    def _until(self, timeout: float) -> Iterator[None]:
+        """Breaks the connection after so many seconds."""
+        timer = asyncio.get_running_loop().call_later(timeout, self.writer.transport.abort)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def alive(self) -> bool:
+        """Whether it seems that the server has not hung up meanwhile."""
+        return not self.reader.at_eof() and not self.writer.is_closing()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Stream:
+    """An answer whose end is not waited for."""
+
+    def __init__(self, connection: Connection, response: Response, silence: float) -> None:
+        self.connection = connection
+        self.response = response
+        self.silence = silence
+
+    async def read(self) -> bytes:
+        """What has come of the body since the last time; waits if there is nothing. Empty at the end."""
+        response = self.response
+        while not (data := response.take()):
+            if response.complete:
+                return b""
+            try:
+                await self.connection.more(response, self.silence)
+            except OSError as error:
+                _fail(error)
+        return data
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(self, kind: Optional[type], error: Optional[BaseException], traceback: Optional[TracebackType]) -> None:
+        self.connection.close()
+
+
+class Connections:
+    """The connections to a server. `timeout` is how long it may be silent, in seconds."""
+
+    def __init__(self, server: Server, timeout: float, tls: Optional[ssl.SSLContext] = None) -> None:
+        self.server = server
+        self.timeout = timeout
+        self._tls = (tls or ssl.create_default_context()) if server.tls else None
+        self._idle: list[Connection] = []
+
+    async def request(self, request: Request) -> Response:
+        """The whole answer to a request."""
+        data = request.encoded(self.server)
+        timeout = self.timeout + request.patience
+        while self._idle:
+            kept = self._idle.pop()
+            if not kept.alive():
+                kept.close()
+                continue
+            try:
+                return await self._exchange(kept, request, data, timeout)
+            except ServerUnreachable:
+                if not request.repeats:
+                    raise
+                break
+        return await self._exchange(await self._open(), request, data, timeout)
+
+    async def stream(self, request: Request, silence: float) -> Stream:
+        """An answer as it comes, on a connection of its own; `silence` is how long it may pause, in seconds."""
+        connection = await self._open()
+        response = Response(request.method)
+        try:
+            await connection.send(request.encoded(self.server), self.timeout)
+            while not response.status or (response.status >= 300 and not response.complete):
+                await connection.more(response, self.timeout)
+        except OSError as error:
+            connection.close()
+            _fail(error)
+        except BaseException:
+            connection.close()
+            raise
+        if response.status >= 300:
+            connection.close()
+            response.result()
+        return Stream(connection, response, silence)
+
+    def close(self) -> None:
+        """Closes what is not in use."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _open(self) -> Connection:
+        return await Connection.open(self.server, self._tls, self.timeout)
+
+    async def _exchange(self, connection: Connection, request: Request, data: bytes, timeout: float) -> Response:
+        response = Response(request.method)
+        try:
+            await connection.send(data, timeout)
+            while not response.complete:
+                await connection.more(response, timeout)
+        except OSError as error:
+            connection.close()
+            _fail(error)
+        except BaseException:  # a cancelled task among them: what still comes would be taken for another answer
+            connection.close()
+            raise
+        if response.reusable and len(self._idle) < MOST_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return response
+
+
+def _close_opened(opening: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+    """Closes a connection that came when nobody waited for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()
+
+
+def _fail(error: OSError) -> NoReturn:
+    """Raises what a failure of a connection is to its user."""
+    if isinstance(error, ServerUnreachable):
+        raise error
+    raise ServerUnreachable(f"the connection to the server broke: {error}") from error

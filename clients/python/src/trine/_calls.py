@@ -1,0 +1,192 @@
+"""The calls of the API: how each is asked, and what its answer becomes. The clients only send them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Callable, Generic, Optional, TypeVar, Union
+from urllib.parse import quote
+
+from ._http1 import Request
+from .model import Accepted, Function, Job, LogLine, Result, SummaryItem, parsed
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 60  # seconds that one request may wait for a job
+SILENCE = 45.0  # seconds without a byte after which a stream of events is taken for dead; the server sends something every 15
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A request, and what reads its answer."""
+
+    request: Request
+    read: Callable[[Any], T]
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A part of a list."""
+
+    items: list[T]
+    next_cursor: Optional[str]
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_more_json).encode()
+
+
+def _more_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"JSON has no form for a value of type {type(value).__qualname__}")
+
+
+def path(*parts: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _job(told: Any) -> Job:
+    return parsed(Job, told)
+
+
+def _result(told: Any) -> Result:
+    return parsed(Result, told)
+
+
+def _nothing(told: Any) -> None:
+    return None
+
+
+def submission(workload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A submission, without the options that were not given."""
+    return {"workload": workload, **{name: value for name, value in options.items() if value is not None}}
+
+
+def submit(job: Mapping[str, Any], wait: Optional[float]) -> Call[Job]:
+    headers = {} if wait is None else {"Prefer": f"wait={_seconds(wait)}"}
+    return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=wait or 0), _job)
+
+
+def submit_many(jobs: Iterable[Mapping[str, Any]]) -> Call[list[Accepted]]:
+    return Call(Request("POST", "/jobs/batch", body=to_json(list(jobs))), _accepted)
+
+
+def _accepted(told: Any) -> list[Accepted]:
+    return [parsed(Accepted, item) for item in told["items"]]
+
+
+def get(job: str, wait: Optional[float]) -> Call[Job]:
+    query = {} if wait is None else {"wait": _seconds(wait)}
+    return Call(Request("GET", path("jobs", job), query, patience=wait or 0), _job)
+
+
+def _seconds(wait: float) -> int:
+    """What a wait is asked as: whole seconds, rounded up."""
+    return min(LONGEST_WAIT, max(0, int(-(-wait // 1))))
+
+
+def cancel(job: str) -> Call[Job]:
+    return Call(Request("DELETE", path("jobs", job)), _job)
+
+
+def retry(job: str) -> Call[Job]:
+    return Call(Request("POST", path("jobs", job, "retry")), _job)
+
+
+def route(job: str) -> Call[dict[str, Any]]:
+    return Call(Request("GET", path("jobs", job, "route")), dict)
+
+
+def result(job: str) -> Call[Result]:
+    return Call(Request("GET", path("results", job)), _result)
+
+
+def filters(
+    state: Optional[str] = None,
+    bound: Optional[str] = None,
+    executor: Optional[str] = None,
+    workload: Optional[str] = None,
+    tags: Optional[Mapping[str, str]] = None,
+    since: Optional[datetime] = None,
+    until: Optional[datetime] = None,
+    order: Optional[str] = None,
+) -> dict[str, Any]:
+    """The filters of a list as a query."""
+    return {
+        "state": state,
+        "bound": bound,
+        "executor": executor,
+        "workload": workload,
+        "tag": [f"{name}:{value}" for name, value in (tags or {}).items()],
+        "since": since and since.isoformat(),
+        "until": until and until.isoformat(),
+        "order": order,
+    }
+
+
+def page(what: str, kind: type[T], query: Mapping[str, Any], limit: int, cursor: Optional[str]) -> Call[Page[T]]:
+    def read(told: Any) -> Page[T]:
+        return Page([parsed(kind, item) for item in told["items"]], told.get("next_cursor"))
+
+    return Call(Request("GET", what, {**query, "limit": limit, "cursor": cursor}), read)
+
+
+def summary(by: Sequence[str], query: Mapping[str, Any]) -> Call[list[SummaryItem]]:
+    def read(told: Any) -> list[SummaryItem]:
+        return [parsed(SummaryItem, item) for item in told["items"]]
+
+    return Call(Request("GET", "/results/summary", {"by": ",".join(by), **query}), read)
+
+
+def items(what: str) -> Call[list[dict[str, Any]]]:
+    """A list that comes whole."""
+    return Call(Request("GET", what), lambda told: list(told["items"]))
+
+
+def health(what: str) -> Call[dict[str, Any]]:
+    return Call(Request("GET", what), dict)
+
+
+def log_page(job: str, cursor: Optional[str]) -> Call[Page[LogLine]]:
+    return page(path("jobs", job, "logs"), LogLine, {}, 1000, cursor)
+
+
+def put_function(name: str, code: Union[str, bytes], options: Mapping[str, Any]) -> Call[Function]:
+    kind = "text/x-python" if isinstance(code, str) else "application/zip"
+    body = code.encode() if isinstance(code, str) else code
+    return Call(Request("PUT", path("functions", name), options, body, {"Content-Type": kind}), _function)
+
+
+def get_function(name: str) -> Call[Function]:
+    return Call(Request("GET", path("functions", name)), _function)
+
+
+def delete_function(name: str) -> Call[None]:
+    return Call(Request("DELETE", path("functions", name)), _nothing)
+
+
+def functions() -> Call[list[Function]]:
+    return Call(Request("GET", "/functions"), lambda told: [parsed(Function, item) for item in told["items"]])
+
+
+def _function(told: Any) -> Function:
+    return parsed(Function, told)
+
+
+def function_workload(name: str, version: Optional[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    workload: dict[str, Any] = {"type": "function", "name": name, "args": list(args), "kwargs": dict(kwargs)}
+    return workload if version is None else {**workload, "version": version}
+
+
+def events(job: Optional[str], query: Mapping[str, Any], kinds: Optional[Sequence[str]], after: Optional[int]) -> Request:
+    """The stream of one job, or of all."""
+    what = "/events" if job is None else path("jobs", job, "events")
+    headers = {"Accept": "text/event-stream"}
+    if after is not None:
+        headers["Last-Event-ID"] = str(after)
+    return Request("GET", what, {**query, "kinds": ",".join(kinds) if kinds else None}, headers=headers)

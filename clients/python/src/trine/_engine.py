@@ -1,0 +1,636 @@
+"""What is behind the executors: one thread sends whatever calls have come meanwhile as one batch, one reads how they went.
+
+A call is `queued` here, then `sending`, then `accepted` by the server under an id. Meanwhile its future is pending, until the
+server says that the job runs. Whoever changes a call's phase, under the lock, is the only one to tell its future.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, Callable, Optional
+
+from . import _calls
+from ._connections import Connections, Stream
+from ._following import FIRST_WAIT, Follower, Patience
+from ._http1 import Request
+from ._outcome import exception_of
+from ._sse import Message
+from ._travel import ByPickle, BySource, Way
+from .errors import CannotTravel, JobLost, ProblemError, ServerGone, ServerUnreachable, TrineError
+from .model import Timing, parsed
+
+TAG = "trine-executor"
+MOST_IN_BATCH = 1_000  # calls
+LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
+FIRST_CALLS_WAIT = 1.0  # seconds
+HELPERS = 8  # threads for what must not hold up the two: cancelling, large outputs
+
+QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
+PENDING, RUNNING, ENDED, CANCELLED = "pending", "running", "ended", "cancelled"
+
+
+class JobFuture(Future):  # type: ignore[type-arg]
+    """A future whose call is a job. `cancel` asks the server, and waits for its answer, if the job may still be waiting there."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._call: Call
+        self._told: Optional[dict[str, Any]] = None
+
+    @property
+    def job_id(self) -> Optional[str]:
+        """The job's id, once the server has accepted it."""
+        return self._call.id
+
+    @property
+    def timing(self) -> Optional[Timing]:
+        """What was measured, once the job has ended; None if it was not run to its end."""
+        told = (self._told or {}).get("timing")
+        return None if told is None else parsed(Timing, told)
+
+    def cancel(self) -> bool:
+        return self._engine.cancel(self._call)
+
+    def _cancelled(self) -> None:
+        super().cancel()
+        self.set_running_or_notify_cancel()
+
+
+class Call:
+    """A call on its way."""
+
+    __slots__ = ("arguments", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
+
+    def __init__(self, future: JobFuture, way: Way, workload: bytes, arguments: Any) -> None:
+        self.future: Optional[JobFuture] = future
+        self.way = way
+        self.workload = workload
+        self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
+        self.place = QUEUED
+        self.phase = PENDING
+        self.cancelling = False  # the server is being asked to
+        self.stop = False  # it is to be cancelled as soon as it has an id
+        self.id: Optional[str] = None
+
+    def sent(self) -> None:
+        """Lets go of what was only needed to send it."""
+        self.workload, self.arguments = b"", None
+
+    def end(self, phase: str) -> JobFuture:
+        """Enters its last phase, and lets go of its future, so that nothing but its user holds that any more."""
+        self.sent()
+        assert self.future is not None, "a call ends once"
+        future, self.future, self.phase = self.future, None, phase
+        return future
+
+
+class Engine:
+    """Makes calls on one server. It stops when it is closed and every call has ended."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        submission: dict[str, Any],
+        options: dict[str, Any],
+        how: str,
+        most_in_flight: int,
+        patience: float,
+        name: str,
+    ) -> None:
+        self._connections = connections
+        self._patience = patience
+        self._most = most_in_flight
+        self._name = name
+        tags = {**(submission.get("tags") or {}), TAG: name}
+        self._before = _calls.to_json({**submission, "tags": tags})[:-1] + b',"workload":'
+        more = _calls.to_json(options)[1:-1]
+        self._options = b"," + more if more else b""
+        self._undecided = how == "auto"
+        self._way: Way = BySource(self._options) if how == "source" else ByPickle(self._options)
+
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # for the sender: there is work, there is room, or the end has come
+        self._answers = threading.Condition(self._lock)  # for `cancel`: a batch was answered, or another `cancel`
+        self._queue: deque[Call] = deque()
+        self._calls: dict[str, Call] = {}  # accepted ones, by id
+        self._early: dict[str, list[Message]] = {}  # events of jobs whose ids the answer to a batch has yet to tell
+        self._sending: list[Call] = []
+        self._unfinished = 0  # calls whose futures are not done, here and there
+        self._in_flight = 0  # of them, those that were sent
+        self._latest = ""  # the greatest id so far
+        self._waiting = False  # the sender waits for work
+        self._closed: Optional[str] = None  # why nothing more is taken
+        self._broken: Optional[ServerGone] = None
+        self._over = threading.Event()
+        self._opened = threading.Event()  # the stream of events was open once
+        self._stream: Optional[Stream] = None
+        self._threads: list[threading.Thread] = []
+        self._helpers: Optional[ThreadPoolExecutor] = None
+
+    # ---- Taking calls ----
+
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture:
+        with self._lock:
+            self._check_open()
+            way, undecided = self._way, self._undecided
+        future = JobFuture(self)
+        try:
+            workload = way.workload(function, args, kwargs)
+        except CannotTravel as error:
+            future._call = Call(future, way, b"", None)
+            # Its traceback would hold this frame, and that the future and the arguments.
+            future._call.end(ENDED).set_exception(error.with_traceback(None))
+            return future
+        call = future._call = Call(future, way, workload, (function, args, kwargs) if undecided else None)
+        with self._lock:
+            self._check_open()
+            self._unfinished += 1
+            self._queue.append(call)
+            if self._waiting:
+                self._waiting = False
+                self._work.notify()
+            if not self._threads:
+                self._start()
+        return future
+
+    def _check_open(self) -> None:
+        if self._broken is not None:
+            raise ServerGone(*self._broken.args)
+        if self._closed is not None or _exiting:
+            raise RuntimeError(f"cannot schedule new futures after {self._closed or 'interpreter shutdown'}")
+
+    def _start(self) -> None:
+        for target in (self._send_all, self._read_all):
+            thread = threading.Thread(target=target, name=f"trine-{target.__name__.strip('_')}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        _live.add(self)
+
+    def _help(self, task: Callable[..., Any], *args: Any) -> Future[Any]:
+        with self._lock:
+            if self._helpers is None:
+                self._helpers = ThreadPoolExecutor(HELPERS, "trine-helper")
+            try:
+                return self._helpers.submit(task, *args)
+            except RuntimeError:  # the end of the executor, or of the interpreter, has come
+                done: Future[Any] = Future()
+        done.set_result(task(*args))
+        return done
+
+    # ---- Sending ----
+
+    def _send_all(self) -> None:
+        """The first thread. While one batch is on its way, the next one gathers."""
+        self._opened.wait()
+        while (batch := self._next_batch()) is not None:
+            try:
+                self._send(batch)
+            except Exception as error:
+                self._break(error)
+            del batch
+
+    def _next_batch(self) -> Optional[list[Call]]:
+        with self._work:
+            while True:
+                if self._over.is_set():
+                    return None
+                size, room = 0, min(self._most - self._in_flight, MOST_IN_BATCH)
+                batch: list[Call] = []
+                while self._queue and len(batch) < room and size < LONGEST_BATCH:
+                    call = self._queue.popleft()
+                    if call.phase == PENDING:
+                        call.place = SENDING
+                        size += len(call.workload)
+                        batch.append(call)
+                if batch:
+                    self._in_flight += len(batch)
+                    self._sending = batch.copy()
+                    self._answers.notify_all()
+                    return batch
+                self._waiting = True
+                self._work.wait()
+                self._waiting = False
+
+    def _send(self, batch: list[Call]) -> None:
+        """Has the server accept these calls, or fails those that it never will."""
+        patience = Patience(self._patience)
+        while batch and not self._over.is_set():
+            try:
+                ids = self._post(batch)
+            except ProblemError as problem:
+                if problem.status in (429, 502, 503, 504):
+                    self._over.wait(patience.failed(problem))
+                else:
+                    batch = self._refused(batch, problem)
+            except ServerUnreachable as error:
+                # It may have accepted them all the same.
+                self._over.wait(patience.failed(error))
+                ids = self._look_for(batch, patience)
+                if ids:
+                    return self._accepted(batch, ids)
+            else:
+                return self._accepted(batch, ids)
+
+    def _post(self, batch: list[Call]) -> list[str]:
+        between = b"}," + self._before
+        body = b"[" + self._before + between.join([call.workload for call in batch]) + b"}]"
+        answer = self._connections.request(Request("POST", "/jobs/batch", body=body)).result()
+        return [item["id"] for item in answer["items"]]
+
+    def _look_for(self, batch: list[Call], patience: Patience) -> list[str]:
+        """The ids of a batch if it was accepted although the answer did not arrive: all of this executor that were not known."""
+        query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": 50}
+        found: list[str] = []
+        cursor = None
+        while not self._over.is_set():
+            try:
+                page = self._connections.request(Request("GET", "/jobs", {**query, "cursor": cursor})).result()
+            except TrineError as error:
+                self._over.wait(patience.failed(error))
+                continue
+            later = [item["id"] for item in page["items"] if item["id"] > self._latest]
+            found += later
+            cursor = page.get("next_cursor")
+            if cursor is None or len(later) < len(page["items"]):
+                break
+        return sorted(found) if len(found) == len(batch) else []
+
+    def _refused(self, batch: list[Call], problem: ProblemError) -> list[Call]:
+        """What is left of a batch that the server refused."""
+        if _takes_no_pickles(problem) and any(call.arguments for call in batch):
+            with self._lock:
+                if self._undecided:
+                    self._undecided, self._way = False, BySource(self._options)
+            return [call for call in batch if not call.arguments or self._travels_by_source(call)]
+        first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
+        if first.isdigit() and int(first) < len(batch):
+            self._finish_all([(batch.pop(int(first)), problem)])
+        elif problem.status == 413 and len(batch) > 1:
+            self._send(batch[: len(batch) // 2])
+            return batch[len(batch) // 2 :]
+        else:
+            self._finish_all([(call, problem) for call in batch])
+            return []
+        return batch
+
+    def _travels_by_source(self, call: Call) -> bool:
+        """Makes a call's workload anew; if it can't travel, that is how it ends."""
+        call.way, arguments, call.arguments = self._way, call.arguments, None
+        try:
+            call.workload = call.way.workload(*arguments)
+        except CannotTravel as error:
+            self._finish_all([(call, error)])
+            return False
+        return True
+
+    def _accepted(self, batch: list[Call], ids: list[str]) -> None:
+        early: list[Message] = []
+        with self._lock:
+            if isinstance(batch[0].way, ByPickle):
+                self._undecided = False
+            self._latest = max(self._latest, ids[-1])
+            stop = []
+            for call, job in zip(batch, ids):
+                call.id, call.place = job, ACCEPTED
+                call.sent()
+                self._calls[job] = call
+                early += self._early.pop(job, ())
+                if call.stop:
+                    stop.append(job)
+            self._sending = [call for call in self._sending if call.place == SENDING]
+            if not self._sending:
+                self._early.clear()
+            self._answers.notify_all()
+        if early:
+            self._handle(early)
+        for job in stop:
+            self._help(self._delete, job)
+
+    # ---- Reading ----
+
+    def _read_all(self) -> None:
+        """The second thread."""
+        follower = Follower(None, {"tag": f"{TAG}:{self._name}"}, ("running", "finished"))
+        patience = Patience(self._patience)
+        while not self._over.is_set():
+            try:
+                with self._connections.stream(follower.request(), _calls.SILENCE) as stream:
+                    follower.opened(stream.response)
+                    patience.worked()
+                    self._set_stream(stream)
+                    while data := stream.read():
+                        self._handle(follower.decode(data))
+                self._over.wait(FIRST_WAIT)
+            except TrineError as error:
+                if not self._over.is_set():
+                    try:
+                        self._over.wait(patience.failed(error))
+                    except TrineError as last:
+                        self._break(last)
+            except Exception as error:
+                self._break(error)
+
+    def _set_stream(self, stream: Stream) -> None:
+        with self._lock:
+            again, self._stream = self._opened.is_set(), stream
+            if self._over.is_set():
+                stream.abort()
+        self._opened.set()
+        if again and not self._over.is_set():
+            self._help(self._look_after)
+
+    def _look_after(self) -> None:
+        """After a break: ends the oldest calls as far as their jobs have ended or are gone, which the stream may never tell."""
+        for job, call in list(self._calls.items()):
+            if call.phase in (ENDED, CANCELLED):
+                continue
+            try:
+                told = self._connections.request(Request("GET", _calls.path("jobs", job))).result()
+            except ProblemError as problem:
+                if problem.status != 404:
+                    return
+                told = {"state": "lost", "error": {"kind": "lost", "message": "the server no longer knows the job"}}
+            except TrineError:
+                return
+            if told["state"] not in ("succeeded", "failed", "cancelled", "lost"):
+                return
+            self._finish_jobs([(job, told)])
+
+    def _handle(self, messages: Iterable[Message]) -> None:
+        """Takes in what happened."""
+        finished = []
+        for message in messages:
+            data = message.data
+            if message.kind == "running" and data.startswith(b'{"job":"'):
+                told, job = None, data[8:44].decode()
+            else:
+                told = json.loads(data)
+                job = told["job"]
+            with self._lock:
+                call = self._calls.get(job)
+                if call is None:
+                    if self._sending:
+                        self._early.setdefault(job, []).append(message)
+                    continue
+            if message.kind == "running":
+                self._begin(call)
+            elif told is not None and message.kind == "finished":
+                finished.append((job, told))
+        if finished:
+            self._finish_jobs(finished)
+
+    def _begin(self, call: Call) -> None:
+        """Tells a future that its call runs."""
+        with self._lock:
+            if call.phase == PENDING and not call.cancelling and call.future is not None:
+                call.phase = RUNNING
+                call.future.set_running_or_notify_cancel()
+
+    def _finish_jobs(self, finished: list[tuple[str, dict[str, Any]]]) -> None:
+        ended = []
+        for job, told in finished:
+            if told.get("large") and "output" not in told:
+                self._help(self._fetch, job)
+                continue
+            with self._lock:
+                call = self._calls.pop(job, None)
+            if call is not None:
+                ended.append((call, told))
+        if ended:
+            self._finish_all(ended)
+
+    def _fetch(self, job: str) -> None:
+        """A result whose output was too large for the stream."""
+        patience = Patience(self._patience)
+        while not self._over.is_set():
+            try:
+                told = self._connections.request(Request("GET", _calls.path("results", job))).result()
+            except TrineError as error:
+                try:
+                    self._over.wait(patience.failed(error))
+                except TrineError as last:
+                    told = {"state": "lost", "error": {"message": f"the result could not be read: {last}"}}
+                else:
+                    continue
+            return self._finish_jobs([(job, told)])
+
+    # ---- Ending calls ----
+
+    def _finish_all(self, ended: list[tuple[Call, Any]]) -> None:
+        """Tells the futures how it ended: by what the server told of the job, or by an exception."""
+        count = sent = 0
+        for call, told in ended:
+            with self._lock:
+                if call.phase in (ENDED, CANCELLED):
+                    continue
+                cancelled = call.phase == PENDING and isinstance(told, dict) and told.get("state") == "cancelled"
+                future = call.end(CANCELLED if cancelled else ENDED)
+                count += 1
+                sent += call.place != QUEUED
+                if call.place == SENDING:
+                    self._sending = [each for each in self._sending if each is not call]
+            if cancelled:
+                future._cancelled()
+            else:
+                _tell(future, call, told)
+        with self._lock:
+            self._ended(count, sent)
+
+    def _ended(self, count: int, sent: int) -> None:
+        """Counts calls that have ended. The lock is held."""
+        self._unfinished -= count
+        self._in_flight -= sent
+        self._answers.notify_all()
+        if self._waiting and self._queue:
+            self._waiting = False
+            self._work.notify()
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        """Makes the threads end if nothing is left for them. The lock is held."""
+        if (self._closed is not None and self._unfinished == 0) or self._broken is not None:
+            self._over.set()
+            self._opened.set()
+            self._work.notify_all()
+            if self._stream is not None:
+                self._stream.abort()
+
+    def _break(self, error: Exception) -> None:
+        """Gives up. The calls that have not ended end with this error."""
+        with self._lock:
+            if self._broken is not None or self._over.is_set():
+                return
+            self._broken = ServerGone(f"the executor has given up its server: {error}")
+            self._broken.__cause__ = error
+            calls = [*self._sending, *self._queue, *self._calls.values()]
+            self._queue.clear()
+            self._calls.clear()
+            self._end_if_done()
+        self._finish_all([(call, self._broken) for call in calls])
+
+    # ---- Cancelling ----
+
+    def cancel(self, call: Call, look: bool = True) -> bool:
+        """Cancels a call that does not run yet; False if it is too late. `look`: ask first whether it has just begun to run."""
+        with self._answers:
+            while call.phase == PENDING and (call.place == SENDING or call.cancelling):
+                self._answers.wait()
+            if call.phase != PENDING:
+                return call.phase == CANCELLED
+            queued = call.place == QUEUED
+            if queued:
+                future = call.end(CANCELLED)
+            else:
+                call.cancelling = True
+        if queued:
+            future._cancelled()
+            with self._lock:
+                self._ended(1, 0)
+            return True
+        job = call.id or ""
+        stopped = not (look and self._runs(job)) and self._delete(job)
+        with self._lock:
+            call.cancelling = False
+            self._answers.notify_all()
+            mine = stopped and call.phase == PENDING
+            if mine:
+                future = call.end(CANCELLED)
+                self._calls.pop(job, None)
+        if mine:
+            future._cancelled()
+            with self._lock:
+                self._ended(1, 1)
+        return call.phase == CANCELLED
+
+    def cancel_all(self, calls: Iterable[Call]) -> None:
+        """Cancels many: those that were not sent at once, the others several at a time."""
+        calls = [call for call in calls if not (call.place == QUEUED and self.cancel(call)) and call.phase == PENDING]
+        if not calls:
+            return
+        with self._answers:
+            while self._sending:
+                self._answers.wait()
+        running = self._running()
+        for call in calls:
+            if call.id in running:
+                self._begin(call)
+        for cancelled in [self._help(self.cancel, call, False) for call in calls if call.phase == PENDING]:
+            cancelled.result()
+
+    def _runs(self, job: str) -> bool:
+        """Whether a job runs that was not yet said to."""
+        try:
+            told = self._connections.request(Request("GET", _calls.path("jobs", job))).result()
+        except TrineError:
+            return False  # what can't be asked can't be cancelled either
+        return bool(told["state"] == "running")
+
+    def _running(self) -> set[str]:
+        """The ids of all jobs of this executor that run."""
+        query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": "running", "limit": 1000}
+        found: set[str] = set()
+        try:
+            while True:
+                page = self._connections.request(Request("GET", "/jobs", query)).result()
+                found.update(item["id"] for item in page["items"])
+                if page["next_cursor"] is None:
+                    return found
+                query["cursor"] = page["next_cursor"]
+        except TrineError:
+            return found
+
+    def stop(self, call: Call) -> None:
+        """Cancels a call also if it runs, and does not wait for that."""
+        with self._lock:
+            queued, job = call.place == QUEUED, call.id
+            call.stop = True
+            if call.phase in (ENDED, CANCELLED):
+                return
+        if queued:
+            self.cancel(call)
+        elif job is not None:
+            self._help(self._delete, job)
+
+    def _delete(self, job: str) -> bool:
+        try:
+            self._connections.request(Request("DELETE", _calls.path("jobs", job))).result()
+        except TrineError:
+            return False  # it has ended, or nobody knows
+        return True
+
+    # ---- Closing ----
+
+    def close(self, why: str = "shutdown") -> None:
+        """Takes no more calls; those that it has go on."""
+        with self._lock:
+            self._closed = self._closed or why
+            self._end_if_done()
+
+    def cancel_pending(self) -> None:
+        """Cancels what does not run yet. The first calls are given the time to be sent: a pool's workers take theirs at once."""
+        with self._answers:
+            self._answers.wait_for(lambda: self._in_flight or not self._unfinished, FIRST_CALLS_WAIT)
+            calls = [*self._queue, *self._sending, *self._calls.values()]
+        self.cancel_all(calls)
+
+    def join(self) -> None:
+        """Waits until every call has ended; to be called after `close`."""
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        self._threads = []
+        helpers = self._helpers
+        if helpers is not None:
+            helpers.shutdown()
+        self._connections.close()
+
+
+def _takes_no_pickles(problem: ProblemError) -> bool:
+    """Whether a batch was refused because functions may not come by pickle."""
+    return problem.names("pickles-not-allowed") or (problem.pointer or "").endswith("/workload/pickle")
+
+
+def _tell(future: JobFuture, call: Call, told: Any) -> None:
+    """Gives a future its value or its exception."""
+    if isinstance(told, BaseException):
+        future.set_exception(told)
+        return
+    future._told = {"timing": told.get("timing")}
+    if told.get("state") != "succeeded":
+        future.set_exception(exception_of(told, call.id or ""))
+        return
+    try:
+        value = call.way.value(told.get("output"))
+    except Exception as error:
+        future.set_exception(error)
+        return
+    future.set_result(value)
+
+
+# ---- The end of the interpreter ------------------------------------------------------------------------------------------------
+
+_live: weakref.WeakSet[Engine] = weakref.WeakSet()
+_exiting = False
+
+
+def _at_exit() -> None:
+    """Like the executors of the standard library: what was submitted is still carried out."""
+    global _exiting
+    _exiting = True
+    for engine in list(_live):
+        engine.close("interpreter shutdown")
+    for engine in list(_live):
+        engine.join()
+
+
+# The hook that the standard library's executors use: `atexit` comes after threads can no longer be started.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+
+__all__ = ["Call", "CancelledError", "Engine", "JobFuture", "JobLost"]

@@ -1,0 +1,67 @@
+"""What a finished job means for whoever waits for it: a value, or an exception."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import linecache
+import re
+from concurrent.futures import CancelledError
+from typing import Any
+
+from ._travel import unpickled
+from .errors import JobError, JobLost, JobTimeout, RemoteError, RemoteTraceback
+
+
+def exception_of(told: dict[str, Any], job_id: str) -> BaseException:
+    """The exception of a job that ended without output. Its cause has the traceback from where it was raised."""
+    error = told.get("error") or {}
+    state, kind = told.get("state"), str(error.get("kind", "error"))
+    message = str(error.get("message") or f"the job ended as {state}")
+    if state == "cancelled":
+        return CancelledError(message)
+    if state == "lost" or kind == "lost":
+        return JobLost("lost", message, job_id)
+    if kind == "timeout":
+        return JobTimeout(kind, message, job_id)
+    python = error.get("python")
+    if not python:
+        return JobError(kind, message, job_id)
+    exception = _raised(python, job_id)
+    text = python.get("traceback")
+    if text:
+        exception.__cause__ = RemoteTraceback(_with_lines(text))
+    return exception
+
+
+def _with_lines(text: str) -> str:
+    """A traceback with the lines of code that are here and were not there: those of functions that travelled by pickle."""
+    lines = text.splitlines(True)
+    told = []
+    for line, following in zip(lines, [*lines[1:], ""]):
+        told.append(line)
+        frame = re.match(r'  File "(.+)", line (\d+), in ', line)
+        if frame and not following.startswith("    "):
+            code = linecache.getline(frame[1], int(frame[2])).strip()
+            told += [f"    {code}\n"] if code else []
+    return "".join(told)
+
+
+def _raised(python: dict[str, Any], job_id: str) -> BaseException:
+    """The exception itself, if it travelled; else one of the same built-in kind, if it is one; else one that names its kind."""
+    kind, message = str(python.get("type", "Exception")), str(python.get("message", ""))
+    if python.get("pickle"):
+        try:
+            exception = unpickled(python["pickle"])
+        except Exception:
+            pass  # its class is not here, say
+        else:
+            if isinstance(exception, BaseException):
+                return exception
+    known = getattr(builtins, kind, None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        try:
+            return known(ast.literal_eval(message) if known is KeyError else message)
+        except (SyntaxError, TypeError, ValueError):
+            pass  # it takes more than a message
+    return RemoteError(kind, message, job_id)

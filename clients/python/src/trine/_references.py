@@ -1,0 +1,131 @@
+"""What a function refers to: the names of its module that it uses, and what its closure holds."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import functools
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any, Optional
+
+ATOMS = (type(None), bool, int, float, complex, str, bytes)
+
+
+def installed(module_name: Optional[str]) -> bool:
+    """Whether a module belongs to Python or to an installed package, so that the server may have it as well.
+
+    A user's own modules do not, and neither does `__main__`: what is in them has to travel by value.
+    """
+    if module_name is None or module_name in ("__main__", "__mp_main__"):
+        return False
+    if module_name == "trine" or module_name.partition(".")[0] == "cloudpickle":
+        return True  # the server has a `trine` for functions that run there; without the other, nothing arrives by value
+    if module_name.startswith("trine."):
+        return False
+    module = sys.modules.get(module_name)
+    return module is not None and _installed(module_name, getattr(module, "__file__", None))
+
+
+@functools.lru_cache(maxsize=4096)
+def _installed(module_name: str, file: Optional[str]) -> bool:
+    return file is None or file.startswith(_folders())
+
+
+@functools.lru_cache(maxsize=1)
+def _folders() -> tuple[str, ...]:
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    paths += [*site.getsitepackages(), site.getusersitepackages()]
+    return tuple(path.rstrip("/\\") + ("\\" if "\\" in path else "/") for path in paths if path)
+
+
+def by_name(value: Any) -> bool:
+    """Whether a function or class is found by its name in an installed module."""
+    found: Any = sys.modules.get(getattr(value, "__module__", None) or "")
+    if found is None or not installed(value.__module__):
+        return False
+    for name in value.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is value
+
+
+def global_names(code: CodeType) -> set[str]:
+    """The global names that a function's code uses, also within its inner functions."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= global_names(constant)
+    return names
+
+
+def globals_of(function: FunctionType) -> tuple[dict[str, Any], list[str]]:
+    """The names of its module that a function uses, with their values; and the names that are nowhere."""
+    found, missing = {}, []
+    for name in sorted(global_names(function.__code__)):
+        if name in function.__globals__:
+            found[name] = function.__globals__[name]
+        elif not hasattr(builtins, name):
+            missing.append(name)
+    return found, missing
+
+
+def immutable(value: Any) -> bool:
+    """Whether a value is one that can't change, of the kinds that a function may have for a constant."""
+    return type(value) in ATOMS or (type(value) in (tuple, frozenset) and all(map(immutable, value)))
+
+
+class Snapshot:
+    """What a function refers to now, all the way down; `holds` as long as none of it is anything else.
+
+    While it does, the function means the same as before, and what was made of it can be used again. There is none for a function
+    that refers to what can change by itself, such as a list.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.names: list[tuple[dict[str, Any], str, Any]] = []
+        self.attributes: list[tuple[Any, str, Any]] = []
+
+        seen = set()
+        waiting = [function]
+        while waiting:
+            each = waiting.pop()
+            if id(each) in seen or isinstance(each, ModuleType) or immutable(each):
+                continue
+            seen.add(id(each))
+            if isinstance(each, (FunctionType, BuiltinFunctionType, type)) and by_name(each):
+                continue
+            if not isinstance(each, FunctionType) or each.__kwdefaults__ or each.__dict__:
+                raise Changeable
+            waiting.extend(self._parts(each))
+
+    def _parts(self, function: FunctionType) -> Iterator[Any]:
+        for name in ("__code__", "__defaults__"):
+            self.attributes.append((function, name, getattr(function, name)))
+        yield function.__defaults__
+        for name, value in globals_of(function)[0].items():
+            self.names.append((function.__globals__, name, value))
+            yield value
+        for cell in function.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:
+                raise Changeable from None
+            self.attributes.append((cell, "cell_contents", value))
+            yield value
+
+    def holds(self) -> bool:
+        return all(names.get(name, self) is value for names, name, value in self.names) and all(
+            getattr(holder, name, self) is value for holder, name, value in self.attributes
+        )
+
+
+class Changeable(Exception):
+    """A function refers to something that can change by itself."""
+
+
+def name_of(function: Any) -> str:
+    """How a function is called in messages."""
+    return str(getattr(function, "__qualname__", None) or repr(function))

@@ -1,0 +1,123 @@
+"""A function as source that stands on its own."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import textwrap
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from ._references import by_name, globals_of, immutable, installed, name_of
+from .errors import CannotTravel
+
+
+class Source(NamedTuple):
+    """A file, and the name in it that is to be called."""
+
+    text: str
+    entrypoint: str
+
+
+def source_of(function: Any) -> Source:
+    """The source of a function with what it needs: imports, constants, and functions of its own module."""
+    if isinstance(function, (FunctionType, BuiltinFunctionType, type)) and by_name(function):
+        module, name = function.__module__, function.__qualname__
+        return Source(f"from {module} import {name.partition('.')[0]}\n", name)
+    if not isinstance(function, FunctionType):
+        raise CannotTravel(f"{name_of(function)} is a {type(function).__qualname__}; by source, only functions can travel")
+    parts = Parts()
+    parts.add(function, function.__name__)
+    return Source(parts.text(), function.__name__)
+
+
+class Parts:
+    """The parts of a file, collected from one function and what it refers to."""
+
+    def __init__(self) -> None:
+        self.imports: set[str] = set()
+        self.constants: dict[str, str] = {}
+        self.functions: dict[str, FunctionType] = {}
+        self.definitions: list[str] = []
+
+    def text(self) -> str:
+        constants = [f"{name} = {value}" for name, value in self.constants.items()]
+        # Annotations need not be evaluated, so what they name need not travel.
+        head = ["from __future__ import annotations", *sorted(self.imports), *constants]
+        return "\n\n\n".join(["\n".join(head), *self.definitions]) + "\n"
+
+    def add(self, function: FunctionType, name: str) -> None:
+        what = name_of(function)
+        if self.functions.get(name) is function:
+            return
+        if name in self.functions or name in self.constants:
+            raise CannotTravel(f"{what} can't travel by source: two things that it needs have the name {name!r}")
+        self.functions[name] = function
+        if function.__code__.co_freevars:
+            names = ", ".join(function.__code__.co_freevars)
+            raise CannotTravel(f"{what} can't travel by source: it uses variables of the function around it ({names})")
+        definition = _definition(function, what)
+        if definition.name != name:
+            raise CannotTravel(f"{what} can't travel by source: it is called {name!r} where it is used")
+        used, missing = globals_of(function)
+        for default in (*definition.args.defaults, *definition.args.kw_defaults):
+            self._add_default(default, function, used, missing)
+        if missing:
+            raise CannotTravel(f"{what} can't travel by source: it uses {missing[0]!r}, which is not defined")
+        for each, value in used.items():
+            self._add_global(each, value, what)
+        self.definitions.append(ast.unparse(definition))
+
+    @staticmethod
+    def _add_default(default: Any, function: FunctionType, used: dict[str, Any], missing: list[str]) -> None:
+        """The names in a default value are looked up when the function is defined."""
+        for node in ast.walk(default) if default is not None else ():
+            if isinstance(node, ast.Name):
+                if node.id in function.__globals__:
+                    used[node.id] = function.__globals__[node.id]
+                elif not hasattr(builtins, node.id):
+                    missing.append(node.id)
+
+    def _add_global(self, name: str, value: Any, what: str) -> None:
+        if isinstance(value, ModuleType):
+            if not installed(value.__name__):
+                raise CannotTravel(f"{what} can't travel by source: it uses the module {value.__name__}, which is not installed")
+            plain = name == value.__name__ or (name == value.__name__.partition(".")[0])
+            self.imports.add(f"import {value.__name__}" if plain else f"import {value.__name__} as {name}")
+        elif isinstance(value, (FunctionType, BuiltinFunctionType, type)) and by_name(value) and "." not in value.__qualname__:
+            alias = "" if name == value.__qualname__ else f" as {name}"
+            self.imports.add(f"from {value.__module__} import {value.__qualname__}{alias}")
+        elif isinstance(value, FunctionType):
+            self.add(value, name)
+        elif immutable(value) and _has_literal(value):
+            self.constants[name] = repr(value)
+        else:
+            kind = "the class" if isinstance(value, type) else f"the {type(value).__qualname__}"
+            raise CannotTravel(
+                f"{what} can't travel by source: it uses {kind} {name!r} of its module. Only installed modules, plain functions "
+                f"and constants travel along; by pickle, where the server allows it (its setting python_pickles), all does"
+            )
+
+
+def _has_literal(value: Any) -> bool:
+    try:
+        return bool(ast.literal_eval(repr(value)) == value)
+    except ValueError:
+        return False  # infinity, say
+
+
+def _definition(function: FunctionType, what: str) -> Any:
+    """The statement that defines a function."""
+    if function.__name__ == "<lambda>":
+        raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
+    try:
+        statements = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    except (OSError, SyntaxError, TypeError) as error:
+        raise CannotTravel(f"{what} can't travel by source: its source can't be read ({error})") from None
+    definition = statements[0] if len(statements) == 1 else None
+    if not isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
+    if definition.decorator_list:
+        raise CannotTravel(f"{what} can't travel by source: it has decorators")
+    return definition

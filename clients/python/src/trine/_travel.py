@@ -1,0 +1,227 @@
+"""How calls travel to the server and their values back: by pickle, or by source and JSON."""
+
+from __future__ import annotations
+
+import binascii
+import functools
+import inspect
+import io
+import json
+import pickle
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from ._references import Changeable, Snapshot, installed, name_of
+from ._source import Source, source_of
+from .errors import CannotTravel
+
+T = TypeVar("T")
+
+PROTOCOL = 5
+
+
+class Way(Protocol):
+    """A way to travel."""
+
+    def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """The workload that makes this call, as JSON. Raises what says that it can't travel."""
+
+    def value(self, output: Any) -> Any:
+        """What the call returned, from the job's output."""
+
+
+class Each:
+    """A function that is called with each of many arguments in one job; for `map` with a chunk size."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__qualname__ = name_of(function)
+
+    def __call__(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        return _each(self.function, calls)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (_each, self.function)
+
+
+def _each(function: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> list[Any]:
+    return [function(*args) for args in calls]
+
+
+def in_chunks(function: Callable[..., Any]) -> Optional[Each]:
+    """`Each` of a function; None for one whose calls only begin when they are awaited or iterated over."""
+    waits = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    return None if any(check(function) for check in waits) else Each(function)
+
+
+class Remembered(Generic[T]):
+    """What was made of functions, for as long as they are the same and mean the same."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._known: weakref.WeakKeyDictionary[Any, tuple[Snapshot, T]] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, function: Any) -> T:
+        single = function.function if isinstance(function, Each) else function
+        if not isinstance(single, (FunctionType, BuiltinFunctionType)):
+            return self._make(function)  # methods and the like are new objects each time
+        with self._lock:
+            known = self._known.get(function)
+        if known is not None and known[0].holds():
+            return known[1]
+        try:
+            snapshot = Snapshot(single)
+        except Changeable:
+            return self._make(function)
+        made = self._make(function)
+        with self._lock:
+            self._known[function] = snapshot, made
+        return made
+
+
+# ---- By pickle -----------------------------------------------------------------------------------------------------------------
+
+
+class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Takes functions and classes of modules that are not installed by value, as cloudpickle does with those of `__main__`."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, (FunctionType, type)):
+            module = obj.__module__
+            if module is not None and module != "__main__" and not installed(module):
+                return self._by_value(obj, module)
+        return super().reducer_override(obj)
+
+    def _by_value(self, obj: Any, name: str) -> Any:
+        module = sys.modules.get(name)
+        if module is None:
+            return super().reducer_override(obj)
+        with _registering:
+            if name in cloudpickle.list_registry_pickle_by_value():
+                return super().reducer_override(obj)
+            cloudpickle.register_pickle_by_value(module)
+            try:
+                return super().reducer_override(obj)
+            finally:
+                cloudpickle.unregister_pickle_by_value(module)
+
+
+_registering = threading.RLock()
+
+
+def dumps(value: Any) -> bytes:
+    file = io.BytesIO()
+    Pickler(file, PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+class Pickled(NamedTuple):
+    """A function as the beginning of the pickle of a call, and the end of the workload with it."""
+
+    beginning: bytes
+    end: bytes
+
+
+class ByPickle:
+    """Each function is pickled once. A call's pickle is `concat((loads(function),), (args, kwargs))`, put together by hand."""
+
+    def __init__(self, options: bytes) -> None:
+        self._options = options  # further fields of the workload, each with a comma before it
+        self._functions = Remembered(self._pickled)
+
+    def _pickled(self, function: Any) -> Pickled:
+        data = dumps(function)
+        beginning = b"\x80\x05coperator\nconcat\ncpickle\nloads\nB" + len(data).to_bytes(4, "little") + data + b"\x85R\x85"
+        form = b',"form":"async"' if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) else b""
+        return Pickled(beginning, b'"' + form + self._options + b"}")
+
+    def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        try:
+            pickled = self._functions.of(function)
+            data = pickled.beginning + dumps((args, kwargs))[:-1] + b"\x86R."
+        except Exception as error:
+            raise CannotTravel(_culprit(function, args, kwargs, error)) from error
+        return b'{"type":"python","pickle":"' + binascii.b2a_base64(data, newline=False) + pickled.end
+
+    def value(self, output: Any) -> Any:
+        return unpickled(output["pickle"])
+
+
+def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> str:
+    """Which part of a call can't be pickled."""
+    parts = [("itself", function)]
+    parts += [(f"argument {place}", value) for place, value in enumerate(args, 1)]
+    parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    for what, part in parts:
+        try:
+            dumps(part)
+        except Exception as found:
+            return f"{name_of(function)}: {what} can't be pickled: {found}"
+    return f"{name_of(function)} and its arguments can't be pickled: {error}"
+
+
+def unpickled(text: str) -> Any:
+    return pickle.loads(binascii.a2b_base64(text))
+
+
+# ---- By source -----------------------------------------------------------------------------------------------------------------
+
+
+class BySource:
+    """The source of a function goes with each call; the server keeps it compiled. Arguments and values are JSON."""
+
+    def __init__(self, options: bytes) -> None:
+        self._options = options
+        self._functions = Remembered(self._beginning)
+
+    def _beginning(self, function: Any) -> bytes:
+        each = isinstance(function, Each)
+        source: Source = source_of(function.function if isinstance(function, Each) else function)
+        text, entrypoint = source.text, source.entrypoint
+        if each:
+            text += f"\n\ndef trine_each(calls):\n    return [{entrypoint}(*args) for args in calls]\n"
+            entrypoint = "trine_each"
+        told = json.dumps({"type": "python", "source": text, "entrypoint": entrypoint}, ensure_ascii=False)
+        return told[:-1].encode() + self._options
+
+    def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        beginning = self._functions.of(function)
+        for place, value in enumerate(args, 1):
+            _check_json(value, f"argument {place} of {name_of(function)}")
+        for name, value in kwargs.items():
+            _check_json(value, f"argument {name!r} of {name_of(function)}")
+        data = json.dumps({"args": args, "kwargs": kwargs}, ensure_ascii=False, separators=(",", ":"))
+        return beginning + b"," + data[1:].encode()
+
+    def value(self, output: Any) -> Any:
+        return output
+
+
+def _check_json(value: Any, what: str) -> None:
+    """Refuses what JSON would change, but for a tuple, which arrives as a list."""
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return
+    if kind is float:
+        if value - value != 0:
+            raise CannotTravel(f"{what} has {value!r}, which JSON can't carry")
+    elif kind in (list, tuple):
+        for each in value:
+            _check_json(each, what)
+    elif kind is dict:
+        for name, each in value.items():
+            if type(name) is not str:
+                raise CannotTravel(f"{what} has a dictionary with the key {name!r}; in JSON keys are strings")
+            _check_json(each, what)
+    else:
+        raise CannotTravel(
+            f"{what} has a value of type {kind.__qualname__}, which JSON can't carry. It can travel by pickle, where the server "
+            f"allows it (its setting python_pickles)"
+        )

@@ -1,0 +1,40 @@
+"""What a function can ask of Trine while it runs there. The server's hosts have a module `trine` with the same names.
+
+Functions refer to these by name, so that where they run they find those of the host.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+
+class Stopped(BaseException):
+    """The job was asked to stop. Like `KeyboardInterrupt` it is no `Exception`, so that handlers of those don't swallow it."""
+
+
+def _nowhere() -> NoReturn:
+    raise RuntimeError("no job runs here: this can only be asked by a function that Trine runs")
+
+
+def progress(value: Any) -> None:
+    """Reports anything that JSON can write as the job's progress."""
+    _nowhere()
+
+
+def stopped() -> bool:
+    """Whether the job was asked to stop."""
+    _nowhere()
+
+
+def job_id() -> str:
+    """The job's id, a UUID."""
+    _nowhere()
+
+
+def attempt() -> int:
+    """The number of this attempt at the job, from 1."""
+    _nowhere()
+
+
+for _each in (Stopped, progress, stopped, job_id, attempt):
+    _each.__module__ = "trine"

@@ -1,0 +1,264 @@
+"""The client for asyncio: `Client` with `await` before its calls and `async for` over its lists and events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Optional, TypeVar, Union
+
+from . import _calls
+from ._aio_connections import Connections
+from ._calls import Call
+from ._following import FIRST_WAIT, Follower, Patience
+from ._http1 import Server
+from .errors import TrineError
+from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A Trine server, for the tasks of one event loop. The settings are those of `Client`."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8040",
+        *,
+        timeout: float = 30.0,
+        patience: float = 30.0,
+        headers: Optional[Mapping[str, str]] = None,
+        tls: Optional[ssl.SSLContext] = None,
+    ) -> None:
+        self._connections = Connections(Server.at(url, headers), timeout, tls)
+        self._patience = patience
+
+    async def close(self) -> None:
+        """Closes the connections that are kept open. The client can still be used."""
+        self._connections.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, kind: Optional[type], error: Optional[BaseException], traceback: Optional[TracebackType]) -> None:
+        await self.close()
+
+    async def _send(self, call: Call[T]) -> T:
+        return call.read((await self._connections.request(call.request)).result())
+
+    # ---- Jobs ----
+
+    async def submit(
+        self,
+        workload: Mapping[str, Any],
+        *,
+        bound: Bound,
+        executor: Optional[Choice] = None,
+        isolated: Optional[bool] = None,
+        priority: Optional[int] = None,
+        deadline_ms: Optional[int] = None,
+        retry: Optional[Mapping[str, Any]] = None,
+        tags: Optional[Mapping[str, str]] = None,
+        wait: Optional[float] = None,
+        **more: Any,
+    ) -> Job:
+        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API."""
+        own: dict[str, Any] = {"bound": bound, "executor": executor, "isolated": isolated, "priority": priority}
+        own.update(deadline_ms=deadline_ms, retry=retry, tags=tags, **more)
+        return await self._send(_calls.submit(_calls.submission(workload, own), wait))
+
+    async def submit_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[Accepted]:
+        """Submits up to 10,000 submissions at once: all are accepted, in this order, or none."""
+        return await self._send(_calls.submit_many(jobs))
+
+    async def get(self, job: str, *, wait: Optional[float] = None) -> Job:
+        """A job; with `wait`, once it has ended or that many seconds have passed (60 at most)."""
+        return await self._send(_calls.get(job, wait))
+
+    async def wait(self, job: str, timeout: Optional[float] = None) -> Job:
+        """A job once it has ended. Raises a TimeoutError if that takes longer than so many seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _calls.LONGEST_WAIT if until is None else until - time.monotonic()
+            found = await self.get(job, wait=max(left, 0))
+            if found.finished:
+                return found
+            if until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"the job {job} is still {found.state}")
+
+    def jobs(
+        self,
+        *,
+        state: Optional[State] = None,
+        bound: Optional[Bound] = None,
+        executor: Optional[str] = None,
+        workload: Optional[str] = None,
+        tags: Optional[Mapping[str, str]] = None,
+        since: Optional[datetime] = None,
+        until: Optional[datetime] = None,
+        order: Optional[str] = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[Job]:
+        """All jobs that pass the filters, the newest first (or `order="oldest"`), read page by page as they are asked for."""
+        query = _calls.filters(state, bound, executor, workload, tags, since, until, order)
+        return self._all("/jobs", Job, query, page_size)
+
+    async def cancel(self, job: str) -> Job:
+        """Cancels a job: one that waits is cancelled now, one that runs is being stopped."""
+        return await self._send(_calls.cancel(job))
+
+    async def retry(self, job: str) -> Job:
+        """Runs a job that has ended again."""
+        return await self._send(_calls.retry(job))
+
+    async def route(self, job: str) -> dict[str, Any]:
+        """Why a job runs where it runs."""
+        return await self._send(_calls.route(job))
+
+    # ---- Results ----
+
+    async def result(self, job: str) -> Result:
+        """The result of a job that has ended."""
+        return await self._send(_calls.result(job))
+
+    def results(
+        self,
+        *,
+        state: Optional[State] = None,
+        bound: Optional[Bound] = None,
+        executor: Optional[str] = None,
+        workload: Optional[str] = None,
+        tags: Optional[Mapping[str, str]] = None,
+        since: Optional[datetime] = None,
+        until: Optional[datetime] = None,
+        order: Optional[str] = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[Result]:
+        """All results that pass the filters, as `jobs`."""
+        query = _calls.filters(state, bound, executor, workload, tags, since, until, order)
+        return self._all("/results", Result, query, page_size)
+
+    async def summary(self, by: Sequence[str] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
+        """Counts and quantiles of results, by any of `workload`, `bound`, `executor` and `state`."""
+        return await self._send(_calls.summary(by, filters))
+
+    # ---- The server ----
+
+    async def workloads(self) -> list[dict[str, Any]]:
+        """What can be run."""
+        return await self._send(_calls.items("/workloads"))
+
+    async def executors(self) -> list[dict[str, Any]]:
+        """Where it can be run, and how it is going."""
+        return await self._send(_calls.items("/executors"))
+
+    async def healthy(self) -> bool:
+        """Whether the server lives and can take work."""
+        try:
+            await self._send(_calls.health("/readyz"))
+        except TrineError:
+            return False
+        return True
+
+    # ---- Functions ----
+
+    async def put_function(
+        self,
+        name: str,
+        code: Union[str, bytes],
+        *,
+        entrypoint: Optional[str] = None,
+        bound: Optional[Bound] = None,
+        executor: Optional[Choice] = None,
+        interpreter: Optional[str] = None,
+        deadline_ms: Optional[int] = None,
+        **more: Any,
+    ) -> Function:
+        """Registers Python source, or a zip of modules, under a name: a new version, unless it is the same as before."""
+        own = {"entrypoint": entrypoint, "bound": bound, "executor": executor, "interpreter": interpreter}
+        return await self._send(_calls.put_function(name, code, {**own, "deadline_ms": deadline_ms, **more}))
+
+    async def functions(self) -> list[Function]:
+        """The functions that there are."""
+        return await self._send(_calls.functions())
+
+    async def function(self, name: str) -> Function:
+        """One function, in its latest version."""
+        return await self._send(_calls.get_function(name))
+
+    async def run_function(
+        self,
+        name: str,
+        *args: Any,
+        version: Optional[str] = None,
+        kwargs: Optional[Mapping[str, Any]] = None,
+        bound: Bound = "cpu",
+        wait: Optional[float] = None,
+        **options: Any,
+    ) -> Job:
+        """Submits a call of a function; `options` are those of `submit`."""
+        return await self.submit(_calls.function_workload(name, version, args, kwargs or {}), bound=bound, wait=wait, **options)
+
+    async def delete_function(self, name: str) -> None:
+        """Removes a function with all its versions."""
+        await self._send(_calls.delete_function(name))
+
+    # ---- Events ----
+
+    def events(
+        self,
+        job: Optional[str] = None,
+        *,
+        kinds: Optional[Sequence[str]] = None,
+        after: Optional[int] = None,
+        state: Optional[State] = None,
+        bound: Optional[Bound] = None,
+        executor: Optional[str] = None,
+        workload: Optional[str] = None,
+        tags: Optional[Mapping[str, str]] = None,
+    ) -> AsyncIterator[Event]:
+        """What happens to a job, from its beginning to its end; or to all jobs that pass the filters, from now on and for ever.
+
+        Each event is given once: a connection that breaks is opened again. `after` is the id of an event to begin after.
+        """
+        query = _calls.filters(state, bound, executor, workload, tags)
+        return self._follow(Follower(job, query, kinds, after))
+
+    async def _follow(self, follower: Follower) -> AsyncIterator[Event]:
+        patience = Patience(self._patience)
+        while True:
+            try:
+                async with await self._connections.stream(follower.request(), _calls.SILENCE) as stream:
+                    follower.opened(stream.response)
+                    patience.worked()
+                    while not follower.ended and (data := await stream.read()):
+                        for message in follower.decode(data):
+                            yield event_of(message.id, message.kind, json.loads(message.data))
+                if follower.ended:
+                    return
+                await asyncio.sleep(FIRST_WAIT)
+            except TrineError as error:
+                await asyncio.sleep(patience.failed(error))
+
+    def logs(self, job: str) -> AsyncIterator[LogLine]:
+        """The lines that a job has printed so far."""
+        return self._pages(lambda cursor: _calls.log_page(job, cursor))
+
+    # ---- Lists ----
+
+    def _all(self, what: str, kind: type[T], query: Mapping[str, Any], limit: int) -> AsyncIterator[T]:
+        return self._pages(lambda cursor: _calls.page(what, kind, query, limit, cursor))
+
+    async def _pages(self, ask: Any) -> AsyncIterator[Any]:
+        cursor = None
+        while True:
+            page = await self._send(ask(cursor))
+            for item in page.items:
+                yield item
+            cursor = page.next_cursor
+            if cursor is None:
+                return

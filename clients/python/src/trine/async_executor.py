@@ -1,0 +1,107 @@
+"""The executor for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import CancelledError
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from ._engine import JobFuture
+from .executor import Settings, engine_for
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class AsyncExecutor:
+    """Makes calls on a Trine server from the tasks of an event loop. The settings are those of `Executor`."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8040",
+        max_workers: Optional[int] = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self._engine = engine_for(url, max_workers, settings)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        """A future of `fn(*args, **kwargs)`, to be awaited. If it or the task that awaits it is cancelled, so is the job."""
+        loop = asyncio.get_running_loop()
+        there, here = self._engine.submit(fn, args, kwargs), loop.create_future()
+        there.add_done_callback(functools.partial(_notify, loop, here))
+        here.add_done_callback(functools.partial(_stop_if_cancelled, there))
+        return here
+
+    async def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], buffersize: int = 4096) -> AsyncIterator[Any]:
+        """The values of `fn` in the order of the arguments; at most `buffersize` jobs are ahead of the values that were taken."""
+        if buffersize < 1:
+            raise ValueError("buffersize must be > 0")
+        waiting: deque[asyncio.Future[Any]] = deque()
+        calls = zip(*iterables)
+        try:
+            while True:
+                while len(waiting) < buffersize and (args := next(calls, None)) is not None:
+                    waiting.append(self.submit(fn, *args))
+                if not waiting:
+                    return
+                yield await waiting.popleft()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    async def as_completed(self, futures: Iterable[asyncio.Future[Any]]) -> AsyncIterator[asyncio.Future[Any]]:
+        """These futures, each as soon as it is done."""
+        pending = set(futures)
+        done: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
+        for future in pending:
+            future.add_done_callback(done.put_nowait)
+        try:
+            for _ in range(len(pending)):
+                yield await done.get()
+        finally:
+            for future in pending:
+                future.remove_done_callback(done.put_nowait)
+
+    async def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls. `wait` waits for those that there are; `cancel_futures` cancels those that do not run yet."""
+        self._engine.close()
+        if cancel_futures:
+            await asyncio.to_thread(self._engine.cancel_pending)
+        if wait:
+            await asyncio.to_thread(self._engine.join)
+
+    async def __aenter__(self) -> AsyncExecutor:
+        return self
+
+    async def __aexit__(self, kind: Optional[type], error: Optional[BaseException], traceback: Optional[TracebackType]) -> None:
+        await self.shutdown()
+
+
+def _notify(loop: asyncio.AbstractEventLoop, here: asyncio.Future[Any], there: JobFuture) -> None:
+    """Takes an outcome to the event loop."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(_settle, here, there)
+
+
+def _settle(here: asyncio.Future[Any], there: JobFuture) -> None:
+    if here.done():
+        return
+    if there.cancelled():
+        here.cancel()
+        return
+    error = there.exception()
+    if isinstance(error, CancelledError):
+        here.cancel()
+    elif error is not None:
+        here.set_exception(error)
+    else:
+        here.set_result(there.result())
+
+
+def _stop_if_cancelled(there: JobFuture, here: asyncio.Future[Any]) -> None:
+    if here.cancelled() and not there.done():
+        there._engine.stop(there._call)

@@ -1,0 +1,156 @@
+"""A `concurrent.futures.Executor` whose calls are jobs of a Trine server."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+import time
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict
+
+from ._connections import Connections
+from ._engine import Engine, JobFuture
+from ._http1 import Server
+from ._travel import in_chunks
+from .model import Bound, Choice
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+How = Literal["auto", "pickle", "source"]
+
+MOST_IN_FLIGHT = 4096  # calls
+
+
+class Settings(TypedDict, total=False):
+    """What can be set of an executor, beside its server and `max_workers`."""
+
+    bound: Bound  # what the calls mostly do: wait (`io`) or compute (`cpu`, unless it is given)
+    executor: Choice  # how the server runs them; `auto`, unless it is given, lets it choose
+    interpreter: Optional[str]  # the name of one of the server's Pythons
+    network: bool  # whether the calls may use the network, if the server grants that
+    how: How  # functions travel: by `pickle`, by `source`, or `auto`: by pickle if the server allows it, else by source
+    isolated: bool  # each call must run where its crash hurts nobody else
+    priority: int  # -100 to 100
+    deadline_ms: int  # the longest that an attempt at a call may run
+    retry: Mapping[str, Any]  # when a failed attempt is followed by another, as in the API
+    tags: Mapping[str, str]  # of every job
+    timeout: float  # seconds that the server may be silent; 30 unless it is given
+    patience: float  # seconds that it may be out of reach before the executor gives up and is broken; 30 unless it is given
+    headers: Mapping[str, str]  # of every request
+    tls: ssl.SSLContext  # for https, instead of the usual one
+
+
+def engine_for(url: str, max_workers: Optional[int], settings: Settings) -> Engine:
+    """The engine of an executor."""
+    unknown = settings.keys() - Settings.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"there is no setting {min(unknown)!r}")
+    if max_workers is not None and max_workers <= 0:
+        raise ValueError("max_workers must be greater than 0")
+    how = settings.get("how", "auto")
+    if how not in ("auto", "pickle", "source"):
+        raise ValueError(f"how must be auto, pickle or source, not {how!r}")
+    server = Server.at(url, settings.get("headers"))
+    told: Mapping[str, Any] = {"bound": "cpu", **settings}
+    submission = ("bound", "executor", "isolated", "priority", "deadline_ms", "retry", "tags")
+    return Engine(
+        Connections(server, settings.get("timeout", 30.0), settings.get("tls")),
+        {name: told[name] for name in submission if told.get(name) is not None},
+        {name: told[name] for name in ("interpreter", "network") if told.get(name)},
+        how,
+        max_workers or MOST_IN_FLIGHT,
+        settings.get("patience", 30.0),
+        str(uuid.uuid4()),
+    )
+
+
+class Executor(futures.Executor):
+    """Makes calls on a Trine server, as `ThreadPoolExecutor` and `ProcessPoolExecutor` make them here.
+
+    `max_workers` is the most calls that are handed to the server at once, 4096 if it is not given; how many of them run at once
+    is up to the server. `Settings` has the rest.
+
+    What a call prints is in the log of its job. What the server sends is unpickled here: use a server that you trust.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8040",
+        max_workers: Optional[int] = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self._engine = engine_for(url, max_workers, settings)
+        # Like the threads of a pool, those of an executor that nobody has any more end with its last call.
+        weakref.finalize(self, self._engine.close).atexit = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
+        """A future of `fn(*args, **kwargs)`."""
+        return self._engine.submit(fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[Any]:
+        """The values of `fn` in the order of the arguments, as `map` gives them; the calls are made at once.
+
+        `timeout` is for all values together, in seconds. With a `chunksize`, so many calls are one job, which is quicker for
+        short ones. With a `buffersize`, no more than so many jobs are ahead of the values that were taken.
+        """
+        until = None if timeout is None else timeout + time.monotonic()
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        engine, calls = self._engine, zip(*iterables)
+        each = in_chunks(fn) if chunksize > 1 else None
+        if each is None:
+            submitted = (engine.submit(fn, args, {}) for args in calls)
+        else:
+            chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
+            submitted = (engine.submit(each, (chunk,), {}) for chunk in chunks)
+        waiting = deque(itertools.islice(submitted, buffersize))
+        return _values(engine, waiting, submitted, until, each is not None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls. `wait` waits for those that there are; `cancel_futures` cancels those that do not run yet."""
+        self._engine.close()
+        if cancel_futures:
+            self._engine.cancel_pending()
+        if wait:
+            self._engine.join()
+
+
+def _values(
+    engine: Engine, waiting: deque[JobFuture], submitted: Iterator[JobFuture], until: Optional[float], chunked: bool
+) -> Iterator[Any]:
+    """The values of futures in order. What nobody will ask for any more is cancelled."""
+    try:
+        while waiting:
+            # No reference to a future or a value is kept while the value is used.
+            if chunked:
+                values = _taken(waiting.popleft(), until)
+                values.reverse()
+                while values:
+                    yield values.pop()
+            else:
+                yield _taken(waiting.popleft(), until)
+            waiting.extend(itertools.islice(submitted, 1))
+    finally:
+        engine.cancel_all([future._call for future in waiting])
+
+
+def _taken(future: JobFuture, until: Optional[float]) -> Any:
+    try:
+        return future.result(None if until is None else until - time.monotonic())
+    finally:
+        future.cancel()
+        del future

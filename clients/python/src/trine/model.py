@@ -1,0 +1,233 @@
+"""What the server tells, as immutable objects. Fields that this version does not know are in `raw`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Bound = Literal["io", "cpu"]
+Choice = Literal["auto", "async", "threads", "processes"]
+ExecutorName = Literal["async", "threads", "processes"]
+State = Literal["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
+
+ENDINGS = frozenset(("succeeded", "failed", "cancelled", "lost"))
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Route:
+    """The executor that was chosen for a job, and why."""
+
+    executor: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one attempt. Durations are in microseconds; a figure is of this attempt alone, or it is None."""
+
+    queue_us: int = 0
+    dispatch_us: int = 0
+    wall_us: int = 0
+    cpu_user_us: Optional[int] = None
+    cpu_system_us: Optional[int] = None
+    cpu_share: Optional[float] = None
+    polls: Optional[int] = None
+    longest_poll_us: Optional[int] = None
+    max_rss_bytes: Optional[int] = None
+    ctx_voluntary: Optional[int] = None
+    ctx_involuntary: Optional[int] = None
+    observed: Optional[str] = None
+    advice: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A line of a traceback."""
+
+    file: str
+    line: int
+    function: str
+    code: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class PythonError:
+    """A Python exception where it was raised."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    frames: tuple[Frame, ...] = ()
+    cause: Optional[PythonError] = None
+    pickle: Optional[str] = None  # the exception itself, in base64
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no output."""
+
+    kind: str
+    message: str
+    python: Optional[PythonError] = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, as it was when the server was asked."""
+
+    id: str
+    state: State
+    bound: Bound
+    workload: Mapping[str, Any]
+    route: Route
+    attempt: int = 0
+    output: Any = None
+    error: Optional[Failure] = None
+    timing: Optional[Timing] = None
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    priority: int = 0
+    deadline_ms: Optional[int] = None
+    retry: Optional[Mapping[str, Any]] = None
+    accepted_at: Optional[datetime] = None
+    due_at: Optional[datetime] = None
+    started_at: Optional[datetime] = None
+    finished_at: Optional[datetime] = None
+    raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ENDINGS
+
+
+@dataclass(frozen=True)
+class Result(Job):
+    """A finished job's outcome and timing."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A job of a batch, right after it was accepted."""
+
+    id: str
+    state: State
+    route: Route
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job."""
+
+    id: int  # later events have greater ones
+    kind: str  # accepted, running, progress, log, retrying, requeued or finished
+    job: str
+    at: datetime
+    attempt: Optional[int] = None
+    executor: Optional[str] = None  # of running
+    value: Any = None  # of progress
+    stream: Optional[str] = None  # of log: stdout or stderr
+    line: Optional[str] = None  # of log
+    due_at: Optional[datetime] = None  # of retrying
+    state: Optional[State] = None  # of finished
+    output: Any = None  # of finished
+    large: bool = False  # of finished: the output is so large that only the result has it
+    error: Optional[Failure] = None  # of retrying and finished
+    timing: Optional[Timing] = None  # of finished
+    raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a job printed."""
+
+    stream: str
+    line: str
+    attempt: Optional[int] = None
+    at: Optional[datetime] = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """A version of a function that the server keeps."""
+
+    name: str
+    version: str
+    entrypoint: Optional[str] = None
+    bound: Optional[str] = None
+    executor: Optional[str] = None
+    interpreter: Optional[str] = None
+    deadline_ms: Optional[int] = None
+    created_at: Optional[datetime] = None
+    raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Half, nine of ten and 99 of 100 are at most this, in microseconds."""
+
+    p50: int
+    p90: int
+    p99: int
+
+
+@dataclass(frozen=True)
+class SummaryItem:
+    """A group of results and its figures; None where nothing was measured, or where it was not counted by."""
+
+    count: int
+    queue_us: Optional[Quantiles] = None
+    wall_us: Optional[Quantiles] = None
+    cpu_us: Optional[Quantiles] = None
+    workload: Optional[str] = None
+    bound: Optional[str] = None
+    executor: Optional[str] = None
+    state: Optional[str] = None
+
+
+def parsed(kind: type[T], told: Mapping[str, Any]) -> T:
+    """An object of one of these classes from what the server said. What is null there has the default here."""
+    readers = _READERS.get(kind)
+    if readers is None:
+        hints = get_type_hints(kind)
+        fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+        readers = _READERS[kind] = {each.name: _reader(hints[each.name]) for each in fields}
+    values = {name: reader(told[name]) for name, reader in readers.items() if told.get(name) is not None}
+    if "raw" in readers:
+        values["raw"] = told
+    return kind(**values)
+
+
+_READERS: dict[type, dict[str, Any]] = {}
+
+
+def _reader(hint: Any) -> Any:
+    """What makes a field's value of its JSON."""
+    if get_origin(hint) is Union:
+        hint = next(each for each in get_args(hint) if each is not type(None))
+    if hint is datetime:
+        return time_of
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return lambda told: parsed(hint, told)
+    if get_origin(hint) is tuple:
+        item = _reader(get_args(hint)[0])
+        return lambda told: tuple(map(item, told))
+    return _as_it_is
+
+
+def _as_it_is(told: Any) -> Any:
+    return told
+
+
+def time_of(text: str) -> datetime:
+    """A time as the API writes it."""
+    return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+
+
+def event_of(number: int, kind: str, told: Mapping[str, Any]) -> Event:
+    """An event from its data."""
+    return parsed(Event, {**told, "id": number, "kind": kind})

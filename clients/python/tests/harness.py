@@ -1,0 +1,162 @@
+"""A real server for the tests, and a connection to it that can be cut."""
+
+import atexit
+import contextlib
+import functools
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import venv
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "src"))
+
+import cloudpickle
+
+import trine
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+PATIENCE_S = 60
+
+
+@functools.cache
+def interpreter():
+    """A virtual environment of this interpreter with cloudpickle in it: what the server runs functions with."""
+    home = tempfile.mkdtemp(prefix="trine-python-")
+    atexit.register(shutil.rmtree, home, True)
+    venv.EnvBuilder(symlinks=True).create(home)
+    (packages,) = pathlib.Path(home).glob("lib/python*/site-packages")
+    shutil.copytree(pathlib.Path(cloudpickle.__file__).parent, packages / "cloudpickle")
+    return f"{home}/bin/python"
+
+
+class Server:
+    """A running server with a data folder of its own, which outlives `stop`.
+
+    The program is TRINE_BIN, or else what cargo has built.
+    """
+
+    def __init__(self, *arguments, binary=None):
+        self.binary = binary or os.environ.get("TRINE_BIN") or str(ROOT / "target" / "debug" / "trine")
+        self.folder = tempfile.mkdtemp(prefix="trine-client-")
+        self.arguments = arguments
+        self.listen = "127.0.0.1:0"
+        self.process = None
+        self.start()
+
+    def start(self):
+        command = [self.binary, "serve", "--listen", self.listen, "--data-dir", self.folder, "--log", "warn"]
+        command += ["--python-interpreters", interpreter(), *self.arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert "listens at http://" in line, f"the server does not start: {line!r}"
+        self.url = line.split("listens at ")[1].split()[0]
+        self.listen = self.url.partition("//")[2]
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait(PATIENCE_S)
+        self.process.stdout.close()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.stop(signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@functools.cache
+def shared():
+    """The server that the tests share; it ends with them."""
+    server = Server("--python-processes", "4")
+    atexit.register(server.close)
+    return server
+
+
+class ServerTest(unittest.TestCase):
+    """Tests against the shared server, or one of their own."""
+
+    @property
+    def url(self):
+        return shared().url
+
+    def client(self, url=None, **settings):
+        client = trine.Client(url or self.url, **settings)
+        self.addCleanup(client.close)
+        return client
+
+    def executor(self, url=None, **settings):
+        executor = trine.Executor(url or self.url, **{"executor": "processes", **settings})
+        self.addCleanup(executor.shutdown, cancel_futures=True)
+        return executor
+
+    def until(self, condition):
+        """Waits for a condition."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (held := condition()):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.005)
+        return held
+
+
+class Proxy:
+    """Stands between a client and a server, and hangs up when it is told to or after so many bytes from the server."""
+
+    def __init__(self, url):
+        host, _, port = url.partition("//")[2].partition(":")
+        self.server = host, int(port)
+        self.cut_after = None
+        self.cuts = 0
+        self.pairs = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                try:
+                    far = socket.create_connection(self.server)
+                except OSError:
+                    near.close()
+                    continue
+                self.pairs.append((near, far))
+                threading.Thread(target=self._carry, args=(near, far, None), daemon=True).start()
+                threading.Thread(target=self._carry, args=(far, near, self.cut_after), daemon=True).start()
+
+    def _carry(self, source, sink, most):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if most is not None and len(data) >= most:
+                    self.cuts += 1
+                    sink.sendall(data[:most])
+                    break
+                sink.sendall(data)
+                most = most and most - len(data)
+        hang_up(source, sink)
+
+    def cut(self):
+        """Breaks the connections that there are."""
+        self.cuts += 1
+        pairs, self.pairs = self.pairs, []
+        for pair in pairs:
+            hang_up(*pair)
+
+    def close(self):
+        self.listener.close()
+        self.cut()
+
+
+def hang_up(*sockets):
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()

@@ -1,0 +1,55 @@
+"""The client for asyncio against a real server."""
+
+import asyncio
+import unittest
+import uuid
+
+from harness import ServerTest
+
+import trine
+from trine import ProblemError
+
+SLEEP = {"type": "sleep", "ms": 0}
+
+
+class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        self.trine = trine.AsyncClient(self.url)
+        self.addAsyncCleanup(self.trine.close)
+        self.tags = {"test": str(uuid.uuid4())}
+
+    async def test_tasks_share_a_client(self):
+        jobs = await asyncio.gather(
+            *(self.trine.submit({"type": "primes", "below": below}, bound="cpu", wait=30) for below in range(10, 60))
+        )
+        self.assertEqual([job.workload["below"] for job in jobs], list(range(10, 60)))
+        self.assertEqual({job.state for job in jobs}, {"succeeded"})
+
+    async def test_many_are_listed_page_by_page(self):
+        accepted = await self.trine.submit_many({"workload": SLEEP, "bound": "io", "tags": self.tags} for _ in range(25))
+        ids = [job.id for job in accepted]
+        self.assertEqual([job.id async for job in self.trine.jobs(tags=self.tags, order="oldest", page_size=10)], ids)
+        for job in ids:
+            await self.trine.wait(job)
+        self.assertEqual(len([result async for result in self.trine.results(tags=self.tags)]), 25)
+
+    async def test_a_task_that_is_cancelled_leaves_no_answer_for_the_next(self):
+        job = await self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io")
+        waiting = asyncio.ensure_future(self.trine.wait(job.id))
+        while (await self.trine.get(job.id)).state != "running":
+            pass
+        waiting.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await waiting
+        self.assertEqual((await self.trine.get(job.id)).id, job.id)
+        await self.trine.cancel(job.id)
+        self.assertEqual((await self.trine.wait(job.id, timeout=60)).state, "cancelled")
+        with self.assertRaises(ProblemError):
+            await self.trine.cancel(job.id)
+
+    async def test_the_server(self):
+        self.assertTrue(await self.trine.healthy())
+        self.assertEqual([each["name"] for each in await self.trine.executors()], ["async", "threads", "processes"])
+        self.assertIn("sleep", [each["name"] for each in await self.trine.workloads()])
+        await self.trine.submit(SLEEP, bound="io", wait=10)
+        self.assertIn("sleep", [each.workload for each in await self.trine.summary(["workload"])])

@@ -1,0 +1,62 @@
+"""The executor for asyncio against a real server."""
+
+import asyncio
+import time
+import unittest
+
+from harness import PATIENCE_S, ServerTest
+
+import trine
+
+
+def square(x):
+    return x * x
+
+
+class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        self.trine = trine.AsyncExecutor(self.url, executor="processes")
+        self.addAsyncCleanup(self.trine.shutdown, cancel_futures=True)
+
+    async def test_values_and_exceptions(self):
+        self.assertEqual(await self.trine.submit(square, 3), 9)
+        with self.assertRaises(ZeroDivisionError) as caught:
+            await self.trine.submit(divmod, 1, 0)
+        self.assertIsInstance(caught.exception.__cause__, trine.RemoteTraceback)
+        self.assertEqual(await asyncio.gather(*(self.trine.submit(square, n) for n in range(100))), [n * n for n in range(100)])
+
+    async def test_map(self):
+        self.assertEqual([value async for value in self.trine.map(square, range(50), buffersize=4)], [n * n for n in range(50)])
+        values = self.trine.map(divmod, [1, 1], [1, 0])
+        self.assertEqual(await values.__anext__(), (1, 0))
+        with self.assertRaises(ZeroDivisionError):
+            await values.__anext__()
+
+    async def test_as_completed(self):
+        futures = [self.trine.submit(square, n) for n in range(50)]
+        done = [future async for future in self.trine.as_completed(futures)]
+        self.assertEqual(set(done), set(futures))
+        self.assertTrue(all(future.done() for future in done))
+
+    async def test_a_task_that_is_cancelled_cancels_its_job_also_while_it_runs(self):
+        async with trine.AsyncClient(self.url) as client, trine.AsyncExecutor(self.url, executor="processes") as executor:
+
+            async def call():
+                await executor.submit(time.sleep, 600)
+
+            task = asyncio.ensure_future(call())
+            running = None
+            tags = {"trine-executor": executor._engine._name}
+            while running is None:
+                running = next(iter([job async for job in client.jobs(tags=tags, state="running")]), None)
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+            self.assertEqual((await client.wait(running.id, timeout=PATIENCE_S)).state, "cancelled")
+
+    async def test_the_end_waits_for_all(self):
+        async with trine.AsyncExecutor(self.url, executor="processes") as executor:
+            futures = [executor.submit(square, n) for n in range(20)]
+        self.assertEqual([future.result() for future in futures], [n * n for n in range(20)])
+        with self.assertRaises(RuntimeError):
+            executor.submit(square, 1)

@@ -1,0 +1,115 @@
+"""The blocking client against a real server."""
+
+import datetime
+import threading
+import unittest
+import uuid
+
+from harness import Server, ServerTest
+
+from trine import ProblemError, ServerUnreachable
+
+SLEEP = {"type": "sleep", "ms": 0}
+
+
+class Jobs(ServerTest):
+    def setUp(self):
+        self.trine = self.client()
+        self.tags = {"test": str(uuid.uuid4())}
+
+    def test_a_job_is_submitted_and_waited_for(self):
+        job = self.trine.submit({"type": "primes", "below": 1000}, bound="cpu", tags=self.tags, priority=3)
+        self.assertEqual((job.bound, job.priority, job.tags), ("cpu", 3, self.tags))
+        job = self.trine.wait(job.id, timeout=60)
+        self.assertEqual((job.state, job.output, job.attempt, job.error), ("succeeded", {"count": 168}, 1, None))
+        self.assertTrue(job.finished)
+        self.assertGreaterEqual(job.timing.wall_us, 0)
+        self.assertLess(abs(job.finished_at - datetime.datetime.now(datetime.timezone.utc)), datetime.timedelta(minutes=1))
+        result = self.trine.result(job.id)
+        self.assertEqual((result.id, result.output, result.timing), (job.id, job.output, job.timing))
+        self.assertEqual(job.raw["id"], job.id)
+        self.assertEqual(self.trine.route(job.id)["executor"], job.route.executor)
+
+    def test_a_submission_can_wait_for_its_result(self):
+        job = self.trine.submit(SLEEP, bound="io", wait=10)
+        self.assertEqual(job.state, "succeeded")
+
+    def test_many_are_accepted_in_their_order_and_listed_page_by_page(self):
+        accepted = self.trine.submit_many({"workload": SLEEP, "bound": "io", "tags": self.tags} for _ in range(25))
+        ids = [job.id for job in accepted]
+        self.assertEqual(ids, sorted(set(ids)))
+        self.assertEqual([job.id for job in self.trine.jobs(tags=self.tags, order="oldest", page_size=10)], ids)
+        for job in ids:
+            self.trine.wait(job)
+        self.assertEqual([job.id for job in self.trine.results(tags=self.tags, state="succeeded", page_size=10)], ids[::-1])
+
+    def test_a_wait_has_an_end(self):
+        job = self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io")
+        with self.assertRaisesRegex(TimeoutError, job.id):
+            self.trine.wait(job.id, timeout=0)
+        self.trine.cancel(job.id)
+        cancelled = self.trine.wait(job.id, timeout=60)
+        self.assertEqual((cancelled.state, cancelled.error.kind), ("cancelled", "cancelled"))
+        self.assertIn(self.trine.retry(job.id).state, ("queued", "running"))
+        self.trine.cancel(job.id)
+
+    def test_figures_and_lists(self):
+        self.trine.submit(SLEEP, bound="io", wait=10)
+        (sleep,) = [item for item in self.trine.summary(["workload"]) if item.workload == "sleep"]
+        self.assertGreater(sleep.count, 0)
+        self.assertGreaterEqual(sleep.wall_us.p99, sleep.wall_us.p50)
+        self.assertIn("sleep", [workload["name"] for workload in self.trine.workloads()])
+        self.assertEqual([each["name"] for each in self.trine.executors()], ["async", "threads", "processes"])
+        self.assertTrue(self.trine.healthy())
+
+    def test_threads_share_a_client(self):
+        found = []
+
+        def ask():
+            for below in range(10, 20):
+                job = self.trine.submit({"type": "primes", "below": below}, bound="cpu", wait=30)
+                found.append((job.id, job.workload["below"], below))
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len({job for job, _, _ in found}), 80)
+        self.assertTrue(all(answered == asked for _, answered, asked in found))
+
+
+class Problems(ServerTest):
+    def problem(self, call, *args, **kwargs):
+        with self.assertRaises(ProblemError) as caught:
+            call(*args, **kwargs)
+        return caught.exception
+
+    def test_a_problem_says_what_and_where(self):
+        trine = self.client()
+        problem = self.problem(trine.submit, {"type": "primes", "below": "many"}, bound="cpu")
+        self.assertEqual((problem.status, problem.pointer), (422, "/workload/below"))
+        self.assertTrue(problem.names("invalid-job"))
+        self.assertIn("/workload/below", str(problem))
+        self.assertEqual(self.problem(trine.get, str(uuid.uuid4())).status, 404)
+        self.assertEqual(self.problem(trine.get, "../jobs").status, 404)
+        done = trine.submit(SLEEP, bound="io", wait=10)
+        self.assertTrue(self.problem(trine.cancel, done.id).names("already-finished"))
+        batch = [{"workload": SLEEP, "bound": "io"}, {"workload": SLEEP}]
+        self.assertEqual(self.problem(trine.submit_many, batch).pointer, "/1/bound")
+
+    def test_a_server_that_is_not_there(self):
+        server = Server()
+        self.addCleanup(server.close)
+        trine = self.client(server.url)
+        self.assertTrue(trine.healthy())
+        server.stop()
+        self.assertFalse(trine.healthy())
+        with self.assertRaises(ServerUnreachable):
+            trine.get(str(uuid.uuid4()))
+        server.start()
+        self.assertTrue(trine.healthy())
+
+
+if __name__ == "__main__":
+    unittest.main()

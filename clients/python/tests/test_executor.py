@@ -1,0 +1,358 @@
+"""The executor against a real server."""
+
+import asyncio
+import concurrent.futures
+import gc
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+import unittest
+import weakref
+
+from harness import PATIENCE_S, Proxy, Server, ServerTest
+
+import trine
+
+
+def multiply(a, b=2):
+    return a * b
+
+
+def divide(a, b):
+    return a / b
+
+
+def square(x):
+    return x * x
+
+
+async def waiting(x):
+    await asyncio.sleep(0)
+    return x
+
+
+class Odd(Exception):
+    """Its constructor takes more than its message, so it can't be unpickled."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+    def moved(self, by):
+        return Point(self.x + by)
+
+
+def fail(error):
+    raise error  # where it goes wrong
+
+
+def fail_oddly():
+    raise Odd(1, 2)
+
+
+def touch_and_wait(path, gate):
+    with open(path, "a") as file:
+        file.write("x")
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+
+
+class Calls(ServerTest):
+    def setUp(self):
+        self.trine = self.executor()
+
+    def test_values(self):
+        self.assertEqual(self.trine.submit(multiply, 3, b=4).result(), 12)
+        self.assertEqual(self.trine.submit(math.sqrt, 16).result(), 4.0)
+        self.assertEqual(self.trine.submit(lambda *a, **k: (a, k), 1, fn=2, self=3).result(), ((1,), {"fn": 2, "self": 3}))
+        moved = self.trine.submit(Point(1).moved, 2).result()
+        self.assertIsInstance(moved, Point)
+        self.assertEqual(moved.x, 3)
+        self.assertEqual(self.trine.submit(waiting, 5).result(), 5)
+
+    def test_a_future_knows_its_job(self):
+        future = self.trine.submit(multiply, 3)
+        self.assertEqual(future.result(PATIENCE_S), 6)
+        self.assertGreaterEqual(future.timing.wall_us, 0)
+        job = self.client().get(future.job_id)
+        self.assertEqual((job.state, job.bound), ("succeeded", "cpu"))
+        self.assertTrue(job.tags["trine-executor"])
+
+    def test_map_keeps_the_order(self):
+        items = range(200)
+        squares = [square(item) for item in items]
+        self.assertEqual(list(self.trine.map(square, items)), squares)
+        self.assertEqual(list(self.trine.map(square, items, chunksize=30)), squares)
+        self.assertEqual(list(self.trine.map(square, items, buffersize=3)), squares)
+        self.assertEqual(list(self.trine.map(multiply, items, items, chunksize=300)), squares)
+        self.assertEqual(list(self.trine.map(waiting, items, chunksize=7)), list(items))
+        self.assertEqual(list(self.trine.map(square, [])), [])
+
+    def test_map_takes_no_more_than_its_buffer_from_an_endless_iterable(self):
+        taken = []
+        values = self.trine.map(square, (taken.append(1) or len(taken) for _ in iter(int, 1)), buffersize=4)
+        self.assertEqual([next(values) for _ in range(10)], [square(n) for n in range(1, 11)])
+        self.assertLessEqual(len(taken), 15)
+        values.close()
+
+    def test_map_refuses_what_makes_no_sense(self):
+        for wrong in ({"chunksize": 0}, {"chunksize": -1}, {"buffersize": 0}):
+            with self.assertRaises(ValueError):
+                self.trine.map(square, [1], **wrong)
+
+    def test_map_gives_the_exception_in_its_place(self):
+        values = self.trine.map(divmod, [1, 1, 1], [2, 0, 1])
+        self.assertEqual(next(values), (0, 1))
+        self.assertRaises(ZeroDivisionError, next, values)
+
+    def test_an_exception_comes_back_with_its_traceback(self):
+        error = self.trine.submit(fail, ValueError("bad", 7)).exception(PATIENCE_S)
+        self.assertIs(type(error), ValueError)
+        self.assertEqual(error.args, ("bad", 7))
+        self.assertIsInstance(error.__cause__, trine.RemoteTraceback)
+        self.assertIn("raise error  # where it goes wrong", str(error.__cause__))
+        self.assertIn("in fail", "".join(traceback.format_exception(type(error), error, None)))
+
+    def test_an_exception_that_can_not_come_back_is_told(self):
+        error = self.trine.submit(fail_oddly).exception(PATIENCE_S)
+        self.assertIsInstance(error, trine.RemoteError)
+        self.assertTrue(error.type.endswith("Odd"))
+        self.assertIn("1 and 2", str(error))
+
+    def test_what_can_not_travel_is_said_at_once(self):
+        error = self.trine.submit(multiply, threading.Lock()).exception(0)
+        self.assertIsInstance(error, trine.CannotTravel)
+        self.assertIn("argument 1", str(error))
+
+    def test_large_values(self):
+        data = os.urandom(500_000)
+        self.assertEqual(self.trine.submit(bytes.__mul__, data, 8).result(PATIENCE_S), data * 8)
+        error = self.trine.submit(len, os.urandom(40_000_000)).exception(PATIENCE_S)
+        self.assertEqual(error.status, 413)
+        self.assertEqual(self.trine.submit(len, data).result(PATIENCE_S), len(data))
+
+    def test_wait_and_as_completed(self):
+        futures = [self.trine.submit(multiply, n) for n in range(50)]
+        self.assertEqual({future.result() for future in concurrent.futures.as_completed(futures)}, {2 * n for n in range(50)})
+        futures = {self.trine.submit(multiply, n) for n in range(50)}
+        self.assertEqual(concurrent.futures.wait(futures).done, futures)
+
+    def test_a_job_that_takes_too_long(self):
+        with self.executor(deadline_ms=100) as executor:
+            error = executor.submit(time.sleep, 600).exception(PATIENCE_S)
+        self.assertIsInstance(error, trine.JobTimeout)
+        self.assertIsInstance(error, TimeoutError)
+
+    def test_a_worker_that_dies(self):
+        error = self.trine.submit(os.kill, 0, signal.SIGKILL).exception(PATIENCE_S)
+        self.assertIsInstance(error, (concurrent.futures.BrokenExecutor, trine.JobError))
+        self.assertEqual(self.trine.submit(multiply, 1).result(PATIENCE_S), 2)
+
+    def test_a_cancel_by_somebody_else(self):
+        future = self.trine.submit(time.sleep, 600)
+        self.until(future.running)
+        self.client().cancel(future.job_id)
+        with self.assertRaises(concurrent.futures.CancelledError):
+            future.result(PATIENCE_S)
+
+    def test_what_the_server_refuses_is_the_futures_exception(self):
+        with self.executor(interpreter="no-such-python") as executor:
+            error = executor.submit(multiply, 1).exception(PATIENCE_S)
+        self.assertIsInstance(error, trine.ProblemError)
+        self.assertEqual(error.status, 422)
+
+    def test_settings_that_there_are_not(self):
+        with self.assertRaisesRegex(TypeError, "'colour'"):
+            trine.Executor(self.url, colour="red")
+        with self.assertRaises(ValueError):
+            trine.Executor(self.url, how="by train")
+        with self.assertRaises(ValueError):
+            trine.Executor(self.url, 0)
+
+
+class Cancelling(ServerTest):
+    def test_a_call_that_was_not_sent(self):
+        executor = self.executor(max_workers=1)
+        running = executor.submit(time.sleep, 600)
+        self.until(running.running)
+        pending = executor.submit(square, 1)
+        self.assertFalse(running.cancel())
+        self.assertTrue(pending.cancel())
+        self.assertTrue(pending.cancelled() and pending.cancel())
+        self.assertIsNone(pending.job_id)
+        self.client().cancel(running.job_id)
+
+    def test_a_call_that_waits_at_the_server(self):
+        executor = self.executor()
+        running = [executor.submit(time.sleep, 600) for _ in range(4)]
+        pending = [executor.submit(square, n) for n in range(20)]
+        self.until(lambda: all(future.running() for future in running) and all(future.job_id for future in pending))
+        self.assertEqual([future.cancel() for future in pending], [True] * 20)
+        self.assertEqual(concurrent.futures.wait(pending, 0).not_done, set())
+        self.assertEqual({self.client().get(future.job_id).state for future in pending}, {"cancelled"})
+        self.assertEqual([future.cancel() for future in running], [False] * 4)
+        for future in running:
+            self.client().cancel(future.job_id)
+
+    def test_a_call_that_has_ended(self):
+        executor = self.executor()
+        future = executor.submit(square, 3)
+        future.result(PATIENCE_S)
+        self.assertFalse(future.cancel())
+        self.assertEqual(future.result(), 9)
+
+
+class Ends(ServerTest):
+    def test_nothing_is_taken_after_the_end(self):
+        executor = self.executor()
+        future = executor.submit(square, 3)
+        executor.shutdown()
+        self.assertEqual(future.result(0), 9)
+        with self.assertRaisesRegex(RuntimeError, "after shutdown"):
+            executor.submit(square, 1)
+        executor.shutdown()
+
+    def test_no_thread_is_left(self):
+        before = threading.active_count()
+        with self.executor() as executor:
+            list(executor.map(square, range(10)))
+        self.assertEqual(threading.active_count(), before)
+
+    def test_what_waits_can_be_cancelled_with_the_executor(self):
+        executor = self.executor()
+        futures = [executor.submit(time.sleep, 0.05) for _ in range(200)]
+        self.until(futures[0].running)
+        executor.shutdown(cancel_futures=True)
+        self.assertTrue(all(future.done() for future in futures))
+        cancelled = [future for future in futures if future.cancelled()]
+        self.assertGreater(len(cancelled), 100)
+        self.assertLess(len(cancelled), 200)
+
+    def test_an_executor_that_nobody_has_ends_with_its_last_call(self):
+        executor = trine.Executor(self.url, executor="processes")
+        future = executor.submit(square, 4)
+        engine, gone = executor._engine, weakref.ref(executor)
+        del executor
+        gc.collect()
+        self.assertIsNone(gone())
+        self.assertEqual(future.result(PATIENCE_S), 16)
+        engine.join()
+
+    def test_an_interpreter_ends_after_its_last_call(self):
+        program = textwrap.dedent("""
+            import sys, time, trine, atexit
+            executor = trine.Executor(sys.argv[1], executor="processes")
+            @atexit.register
+            def too_late():
+                try:
+                    executor.submit(abs, 1)
+                except RuntimeError as error:
+                    print(error)
+            for wait in (0.2, 0):
+                executor.submit(time.sleep, wait).add_done_callback(lambda future: print(future.result()))
+            if "shutdown" in sys.argv:
+                executor.shutdown(wait=False)
+        """)
+        path = os.pathsep.join(sys.path)
+        for arguments, reason in (([], "interpreter shutdown"), (["shutdown"], "shutdown")):
+            done = subprocess.run(
+                [sys.executable, "-c", program, self.url, *arguments],
+                env={**os.environ, "PYTHONPATH": path},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=PATIENCE_S,
+                text=True,
+            )
+            self.assertEqual(done.stdout, f"None\nNone\ncannot schedule new futures after {reason}\n")
+
+
+class BySource(ServerTest):
+    def test_a_server_that_takes_no_pickles(self):
+        server = Server("--python-pickles", "deny")
+        self.addCleanup(server.close)
+        with self.executor(server.url) as executor:
+            self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
+            self.assertEqual(list(executor.map(square, range(5), chunksize=2)), [0, 1, 4, 9, 16])
+            self.assertIsInstance(executor.submit(square, {1}).exception(PATIENCE_S), trine.CannotTravel)
+        with self.executor(server.url, how="pickle") as executor:
+            error = executor.submit(square, 1).exception(PATIENCE_S)
+            self.assertIn(error.status, (403, 422))
+
+    def test_source_if_it_is_asked_for(self):
+        with self.executor(how="source") as executor:
+            self.assertEqual(executor.submit(multiply, [1], b=2).result(PATIENCE_S), [1, 1])
+            error = executor.submit(divide, 1, 0).exception(PATIENCE_S)
+            self.assertIs(type(error), ZeroDivisionError)
+            self.assertIn("return a / b", str(error.__cause__))
+
+
+class Breaks(ServerTest):
+    def test_a_connection_that_breaks_all_the_time(self):
+        proxy = Proxy(self.url)
+        self.addCleanup(proxy.close)
+        proxy.cut_after = 100_000
+        with self.executor(proxy.url) as executor:
+            futures = [executor.submit(square, n) for n in range(1000)]
+            self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(1000)])
+            name = executor._engine._name
+        self.assertGreater(proxy.cuts, 5)
+        jobs = self.client().jobs(tags={"trine-executor": name}, page_size=500)
+        self.assertEqual(len({job.id for job in jobs}), 1000)
+
+    def test_a_server_that_restarts(self):
+        server = Server()
+        self.addCleanup(server.close)
+        executor = self.executor(server.url)
+        futures = [executor.submit(square, n) for n in range(300)]
+        futures[0].result(PATIENCE_S)
+        server.stop(signal.SIGKILL)
+        futures += [executor.submit(square, n) for n in range(300, 400)]
+        server.start()
+        self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(400)])
+        executor.shutdown()
+
+    def test_a_server_that_is_gone(self):
+        server = Server()
+        self.addCleanup(server.close)
+        executor = self.executor(server.url, patience=0.2)
+        futures = [executor.submit(time.sleep, 600) for _ in range(8)]
+        self.until(lambda: any(future.running() for future in futures))
+        server.stop(signal.SIGKILL)
+        for future in futures:
+            with self.assertRaises(trine.ServerGone):
+                future.result(PATIENCE_S)
+        with self.assertRaises(concurrent.futures.BrokenExecutor):
+            executor.submit(square, 1)
+        executor.shutdown()
+
+    def test_a_server_that_was_never_there(self):
+        with self.executor("http://127.0.0.1:9", patience=0.1) as executor:
+            self.assertIsInstance(executor.submit(square, 1).exception(PATIENCE_S), trine.ServerGone)
+
+
+class Memory(ServerTest):
+    def test_nothing_is_held_of_a_call_that_was_sent(self):
+        executor = self.executor()
+        point = Point(1)
+        gone = weakref.ref(point)
+        future = executor.submit(point.moved, 1)
+        del point
+        future.result(PATIENCE_S)
+        self.until(lambda: gone() is None)
+        value = weakref.ref(future.result())
+        del future
+        self.until(lambda: value() is None)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,80 @@
+"""HTTP and server-sent events, from bytes in all pieces."""
+
+import unittest
+
+import harness  # noqa: F401
+
+from trine._http1 import Request, Response, Server
+from trine._sse import Decoder
+from trine.errors import Malformed, ProblemError
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = HEAD + b"4\r\n[1, \r\n2;x=y\r\n2]\r\n0\r\n\r\n"
+LONG = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 6\r\ncontent-type: application/json\r\n\r\n[1, 2]"
+
+
+class Answers(unittest.TestCase):
+    def test_an_answer_may_come_in_any_pieces(self):
+        for data in (CHUNKED, LONG):
+            for size in range(1, len(data) + 1):
+                answer = Response("GET")
+                for start in range(0, len(data), size):
+                    self.assertFalse(answer.complete)
+                    answer.feed(data[start : start + size])
+                self.assertTrue(answer.complete and answer.reusable)
+                self.assertEqual(answer.result(), [1, 2])
+
+    def test_an_answer_without_length_ends_with_the_connection(self):
+        answer = Response("GET")
+        answer.feed(b"HTTP/1.1 200 OK\r\n\r\nsome")
+        answer.feed(b" text")
+        self.assertFalse(answer.complete)
+        answer.feed(b"")
+        self.assertEqual((answer.complete, answer.reusable, answer.result()), (True, False, "some text"))
+
+    def test_a_broken_answer_is_not_complete(self):
+        for end in range(len(CHUNKED)):
+            answer = Response("GET")
+            answer.feed(CHUNKED[:end])
+            answer.feed(b"")
+            self.assertFalse(answer.complete)
+
+    def test_what_is_not_http_is_refused(self):
+        for data in (b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n", b"x" * (1 << 17)):
+            with self.assertRaises(Malformed):
+                Response("GET").feed(data)
+
+    def test_a_problem_that_is_not_trines_is_one_too(self):
+        answer = Response("GET")
+        answer.feed(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nbusy")
+        with self.assertRaises(ProblemError) as caught:
+            answer.result()
+        self.assertEqual((caught.exception.status, caught.exception.detail, caught.exception.retry_after), (503, "busy", 7.0))
+        self.assertIsNone(caught.exception.pointer)
+
+
+class Requests(unittest.TestCase):
+    def test_a_request_is_written_whole(self):
+        server = Server.at("http://example.org:8040/trine/", {"Authorization": "Bearer x"})
+        query = {"tag": ["a:b", "c&d:e"], "state": None, "limit": 5}
+        data = Request("GET", "/jobs", query, headers={"Accept": "text/plain"}).encoded(server).decode()
+        self.assertTrue(data.startswith("GET /trine/jobs?tag=a%3Ab&tag=c%26d%3Ae&limit=5 HTTP/1.1\r\nHost: example.org:8040\r\n"))
+        self.assertIn("\r\nAuthorization: Bearer x\r\n", data)
+        self.assertEqual(data.count("Accept: "), 1)
+
+    def test_an_address_that_is_none_is_refused(self):
+        for url in ("ftp://example.org", "http://", "http://a:b:c"):
+            with self.assertRaises(ValueError):
+                Server.at(url)
+        with self.assertRaises(ValueError):
+            Server.at("http://a", {"X": "1\r\nY: 2"})
+
+
+class Events(unittest.TestCase):
+    def test_events_may_come_in_any_pieces(self):
+        data = b': keep-alive\n\nid: 12\nevent: log\ndata: {"a":\ndata: 1}\n\nid:13\nevent:finished\ndata:{}\n\nid: 14\nda'
+        for size in range(1, len(data) + 1):
+            decoder, found = Decoder(), []
+            for start in range(0, len(data), size):
+                found += decoder.feed(data[start : start + size])
+            self.assertEqual(found, [(12, "log", b'{"a":\n1}'), (13, "finished", b"{}")])

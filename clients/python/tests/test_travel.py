@@ -1,0 +1,192 @@
+"""How functions travel, seen from both ends without a server between them."""
+
+import base64
+import json
+import math
+import os.path as paths
+import pickle
+import subprocess
+import sys
+import threading
+import unittest
+from math import sqrt as root
+
+import harness
+
+from trine._references import installed
+from trine._travel import ByPickle, BySource, in_chunks, unpickled
+from trine.errors import CannotTravel
+
+FIVE = 5
+SETTINGS = {"five": 5}
+
+
+def helper(x):
+    return x + FIVE
+
+
+def several(x, y=FIVE):
+    return helper(x) * y + math.floor(root(16)) + len(paths.join("a", "b"))
+
+
+def settings():
+    return SETTINGS["five"]
+
+
+class Thing:
+    def __init__(self, value):
+        self.value = value
+
+    def doubled(self):
+        return Thing(self.value * 2)
+
+
+def thing(value):
+    return Thing(value)
+
+
+def later(x):
+    yield x
+
+
+@unittest.skip
+def decorated():
+    pass
+
+
+def call(workload):
+    """What the server makes of a workload by pickle."""
+    function, args, kwargs = pickle.loads(base64.b64decode(json.loads(workload)["pickle"]))
+    return function(*args, **kwargs)
+
+
+def call_source(workload):
+    """What it makes of one by source."""
+    told = json.loads(workload)
+    space = {}
+    exec(told["source"], space)
+    return space[told["entrypoint"]](*told["args"], **told["kwargs"])
+
+
+class Pickles(unittest.TestCase):
+    def setUp(self):
+        self.way = ByPickle(b"")
+
+    def call(self, function, *args, **kwargs):
+        return call(self.way.workload(function, args, kwargs))
+
+    def test_a_call_is_what_it_was(self):
+        same = [1]
+        for _ in range(2):
+            self.assertEqual(self.call(several, 2, y=3), several(2, y=3))
+            self.assertEqual(self.call(divmod, 7, 2), (3, 1))
+            self.assertEqual(self.call(lambda *a, **k: (a, k), same, same, x=same), (([1], [1]), {"x": [1]}))
+            self.assertEqual(self.call(Thing(4).doubled).value, 8)
+            self.assertEqual(self.call("{}-{}".format, 1, 2), "1-2")
+
+    def test_what_is_not_installed_travels_by_value(self):
+        """Another process, which has none of these modules, can make the call."""
+        self.assertFalse(installed(__name__))
+        self.assertTrue(installed("json.decoder"))
+        program = (
+            "import base64, json, pickle, sys\n"
+            "for line in sys.stdin:\n"
+            "    function, args, kwargs = pickle.loads(base64.b64decode(json.loads(line)['pickle']))\n"
+            "    value = function(*args, **kwargs)\n"
+            "    print(getattr(value, 'value', value))\n"
+        )
+        calls = [(several, (2,)), (thing, (Thing(3),)), (in_chunks(helper), ([(1,), (2,)],)), (Thing(4).doubled, ())]
+        lines = b"\n".join(self.way.workload(function, args, {}) for function, args in calls)
+        folder = harness.pathlib.Path(harness.cloudpickle.__file__).parent.parent
+        done = subprocess.run([sys.executable, "-c", program], input=lines, stdout=subprocess.PIPE, cwd=folder, check=True)
+        self.assertEqual(done.stdout.decode().split("\n")[0], str(several(2)))
+        self.assertRegex(done.stdout.decode(), r"(?s)\d+\n<.*Thing object.*>\n\[6, 7\]\n8\n")
+
+    def test_a_function_is_pickled_anew_when_what_it_refers_to_is_another(self):
+        global FIVE
+        try:
+            self.assertEqual(self.call(helper, 1), 6)
+            FIVE = 6
+            self.assertEqual(self.call(helper, 1), 7)
+            self.assertEqual(self.call(settings), 5)
+            SETTINGS["five"] = 6
+            self.assertEqual(self.call(settings), 6)
+        finally:
+            FIVE = SETTINGS["five"] = 5
+        held = 1
+
+        def inner():
+            return held
+
+        self.assertEqual(self.call(inner), 1)
+        held = 2
+        self.assertEqual(self.call(inner), 2)
+
+    def test_an_unchanged_function_is_pickled_once(self):
+        pickled = []
+        make = self.way._functions._make
+        self.way._functions._make = lambda function: pickled.append(function) or make(function)
+        for _ in range(3):
+            self.call(several, 1)
+        self.assertEqual(pickled, [several])
+
+    def test_what_can_not_be_pickled_is_named(self):
+        with self.assertRaisesRegex(CannotTravel, r"^helper: argument 'x' can't be pickled: .*lock"):
+            self.way.workload(helper, (), {"x": threading.Lock()})
+        lock = threading.Lock()
+        with self.assertRaisesRegex(CannotTravel, r"itself can't be pickled: .*lock"):
+            self.way.workload(lambda: lock, (), {})
+
+    def test_coroutine_functions_say_so(self):
+        async def waits():
+            pass
+
+        self.assertEqual(json.loads(self.way.workload(waits, (), {}))["form"], "async")
+        self.assertNotIn("form", json.loads(self.way.workload(helper, (1,), {})))
+
+    def test_values_come_back(self):
+        data = base64.b64encode(pickle.dumps({1: {2}})).decode()
+        self.assertEqual(self.way.value({"pickle": data}), {1: {2}})
+        self.assertEqual(unpickled(data), {1: {2}})
+
+
+class Sources(unittest.TestCase):
+    def setUp(self):
+        self.way = BySource(b',"network":true')
+
+    def test_a_function_brings_what_it_needs(self):
+        workload = self.way.workload(several, (2,), {"y": 3})
+        self.assertEqual(call_source(workload), several(2, y=3))
+        self.assertTrue(json.loads(workload)["network"])
+        self.assertEqual(call_source(self.way.workload(pow, (2, 3), {})), 8)
+        self.assertEqual(call_source(self.way.workload(json.dumps, ([(1, 2)],), {})), "[[1, 2]]")
+        self.assertEqual(call_source(self.way.workload(in_chunks(several), ([(1,), (2,)],), {})), [several(1), several(2)])
+
+    def refused(self, function, *args, **kwargs):
+        with self.assertRaises(CannotTravel) as caught:
+            self.way.workload(function, args, kwargs)
+        return str(caught.exception)
+
+    def test_what_can_not_travel_is_named(self):
+        self.assertIn("it uses the class 'Thing' of its module", self.refused(thing, 1))
+        self.assertIn("it uses the dict 'SETTINGS' of its module", self.refused(settings))
+        self.assertIn("no def statement", self.refused(lambda: 0))
+        self.assertIn("only functions can travel", self.refused(Thing(1).doubled))
+        held = 1
+
+        def inner():
+            return held
+
+        self.assertIn("variables of the function around it (held)", self.refused(inner))
+        self.assertIn("decorators", self.refused(decorated.__wrapped__))
+
+        def unknown():
+            return nowhere  # noqa: F821
+
+        self.assertIn("'nowhere', which is not defined", self.refused(unknown))
+        self.assertIn("argument 1 of several has a value of type set", self.refused(several, {1}))
+        self.assertIn("argument 'y' of several has inf", self.refused(several, 1, y=math.inf))
+        self.assertIn("a dictionary with the key 1", self.refused(several, [{1: 2}]))
+
+    def test_chunks_are_for_functions_that_return_at_once(self):
+        self.assertIsNone(in_chunks(later))

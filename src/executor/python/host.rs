@@ -1,0 +1,390 @@
+//! One Python host: a confined process, the conversation with it, and the calls that it works on.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::{ChildStderr, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nix::unistd::Pid;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+
+use super::protocol::{Done, FromHost, LONGEST, Run, Setup, ToHost, framed};
+use super::{HostSettings, Key};
+use crate::executor::attempt::Slot;
+use crate::executor::{pool, processes};
+use crate::job::{FailureKind, JobId, Note};
+use crate::sandbox::{Group, Policy, Scratch};
+use crate::workload::{PythonFunction, Reporter};
+
+/// How long a host may take until it is ready.
+const START: Duration = Duration::from_secs(30);
+/// What is kept of what a host writes when it crashes, in bytes.
+const LAST_WORDS: usize = 4 << 10;
+
+/// A host that waits for calls or works on some. Dropped, it and all that it started are killed.
+#[derive(Debug)]
+pub(super) struct Host {
+    key: Key,
+    pid: Pid,
+    outbox: mpsc::UnboundedSender<Vec<u8>>,
+    calls: Arc<Calls>,
+    given: AtomicU64,
+    /// The code that it was sent.
+    known: Mutex<HashSet<String>>,
+    /// It is to be replaced: nothing new is given to it.
+    retired: AtomicBool,
+    /// Tells the task that has the process to end it.
+    end: Arc<Notify>,
+}
+
+/// Why a host could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("no interpreter is called {0:?}")]
+    Unknown(String),
+    #[error("can't start {program}: {error}")]
+    Spawn { program: String, error: std::io::Error },
+    #[error("the Python host {0} before it was ready")]
+    Died(String),
+    #[error("the Python host was not ready after {} s", START.as_secs())]
+    Late,
+}
+
+/// A host that is gone, with what became of it.
+#[derive(Clone, Debug)]
+pub(super) struct Gone {
+    /// Whether the job itself is at fault, because it exceeded a limit, or the host died for a reason that is not known.
+    pub(super) kind: FailureKind,
+    /// Said of the process.
+    pub(super) how: String,
+}
+
+/// How a call ended: what the host says of it, or what became of the host.
+pub(super) type Ended = Result<Box<Done>, Gone>;
+
+/// What is being worked on.
+#[derive(Debug, Default)]
+struct Calls {
+    state: Mutex<State>,
+    /// Told when there is one fewer.
+    fewer: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: HashMap<u64, Call>,
+    /// What became of the host.
+    gone: Option<Gone>,
+}
+
+#[derive(Debug)]
+struct Call {
+    ended: oneshot::Sender<Ended>,
+    reporter: Reporter,
+    /// Free again when the host has really ended the call, whether or not somebody still waits for that.
+    _slot: Arc<Slot>,
+}
+
+/// A call that was handed to a host.
+pub(super) struct Begun {
+    pub(super) id: u64,
+    pub(super) ended: oneshot::Receiver<Ended>,
+}
+
+impl Calls {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reporter(&self, id: u64) -> Option<Reporter> {
+        self.state().open.get(&id).map(|call| call.reporter.clone())
+    }
+
+    fn end(&self, id: u64, ended: Ended) {
+        let call = self.state().open.remove(&id);
+        if let Some(call) = call {
+            // Nobody may be waiting for it any more.
+            let _ = call.ended.send(ended);
+            self.fewer.notify_waiters();
+        }
+    }
+
+    /// Ends them all, and every later one.
+    fn end_all(&self, gone: &Gone) {
+        let open = {
+            let mut state = self.state();
+            state.gone = Some(gone.clone());
+            std::mem::take(&mut state.open)
+        };
+        for (_, call) in open {
+            let _ = call.ended.send(Err(gone.clone()));
+        }
+        self.fewer.notify_waiters();
+    }
+}
+
+impl pool::Worker for Host {
+    type Settings = HostSettings;
+    type Key = Key;
+    type Error = StartError;
+
+    async fn start(settings: &HostSettings, key: &Key) -> Result<Self, StartError> {
+        let interpreter = settings.interpreters.iter().find(|interpreter| interpreter.name == key.interpreter);
+        let interpreter = interpreter.ok_or_else(|| StartError::Unknown(key.interpreter.clone()))?;
+        let failed = |error| StartError::Spawn { program: interpreter.path.display().to_string(), error };
+        let scratch = settings.scratch.folder().map_err(failed)?;
+        let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let mut read = interpreter.folders.clone();
+        read.extend([settings.script.clone(), settings.archives.clone()]);
+        let environment = [("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
+        let policy = Policy {
+            read,
+            scratch: scratch.path().to_owned(),
+            network: key.network,
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            limits: settings.limits,
+        };
+        let arguments = ["-I".as_ref(), "-u".as_ref(), settings.script.as_os_str(), settings.mode.as_str().as_ref()];
+        let mut command = settings.sandbox.command(&policy, &interpreter.path, arguments).map_err(failed)?;
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut group = settings.sandbox.spawn(&mut command, &policy).map_err(failed)?;
+        // With it goes our copy of the other end of the socket.
+        drop(command);
+        let pid = group.id();
+        let last_words = tokio::task::spawn_blocking({
+            let stderr = group.stderr.take();
+            move || stderr.map(last_words).unwrap_or_default()
+        });
+        let (reading, writing) = UnixStream::from_std(ours).map_err(failed)?.into_split();
+        let (outbox, messages) = mpsc::unbounded_channel();
+        let (ready, is_ready) = oneshot::channel();
+        let (calls, end) = (Arc::new(Calls::default()), Arc::new(Notify::new()));
+        tokio::spawn(write(writing, messages));
+        tokio::spawn(serve(Process { group, scratch, last_words }, reading, Arc::clone(&calls), ready, Arc::clone(&end)));
+        let host = Self {
+            key: key.clone(),
+            pid,
+            outbox,
+            calls,
+            given: AtomicU64::new(0),
+            known: Mutex::default(),
+            retired: AtomicBool::new(false),
+            end,
+        };
+        let cwd = policy.scratch.to_str();
+        let (max_output_bytes, max_log_bytes) = (settings.max_output_bytes, settings.max_log_bytes);
+        host.say(&ToHost::Setup(Setup { threads: settings.threads, max_output_bytes, max_log_bytes, cwd }));
+        match tokio::time::timeout(START, is_ready).await {
+            Ok(Ok(())) => Ok(host),
+            Ok(Err(_)) => {
+                let gone = host.calls.state().gone.clone();
+                Err(StartError::Died(gone.map_or_else(|| "ended".into(), |gone| gone.how)))
+            }
+            Err(_) => Err(StartError::Late),
+        }
+    }
+
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
+    fn jobs(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.calls.state().gone.is_none()
+    }
+
+    fn is_worn(&self, settings: &HostSettings) -> bool {
+        self.is_worn(settings)
+    }
+}
+
+impl Host {
+    /// Hands a call to it. The slot is kept until the host has really ended the call.
+    pub(super) fn begin(
+        &self,
+        (job, attempt): (JobId, u32),
+        function: &PythonFunction,
+        reporter: Reporter,
+        slot: &Arc<Slot>,
+        code_is_lacking: bool,
+    ) -> Begun {
+        let id = self.given.fetch_add(1, Ordering::Relaxed);
+        let with_source = match function {
+            PythonFunction::Code { code, .. } => {
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(code.sha.clone()) || code_is_lacking
+            }
+            PythonFunction::Pickle(_) => false,
+        };
+        let (report, ended) = oneshot::channel();
+        {
+            let mut state = self.calls.state();
+            match state.gone.clone() {
+                Some(gone) => drop(report.send(Err(gone))),
+                None => drop(state.open.insert(id, Call { ended: report, reporter, _slot: Arc::clone(slot) })),
+            }
+        }
+        self.say(&ToHost::Run(Run::new(id, job, attempt, function, with_source)));
+        Begun { id, ended }
+    }
+
+    /// Asks a call to end.
+    pub(super) fn stop(&self, id: u64) {
+        self.say(&ToHost::Stop { id });
+    }
+
+    /// Kills the host. Its calls end when it is gone.
+    pub(super) fn kill(&self) {
+        self.retire();
+        self.end.notify_one();
+    }
+
+    /// Whether it takes further calls.
+    pub(super) fn is_usable(&self, settings: &HostSettings) -> bool {
+        !self.retired.load(Ordering::Relaxed) && self.calls.state().gone.is_none() && !self.is_worn(settings)
+    }
+
+    /// Takes no further calls.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it works on at most `rest` calls.
+    pub(super) async fn drained(&self, rest: usize) {
+        loop {
+            let fewer = self.calls.fewer.notified();
+            if self.calls.state().open.len() <= rest {
+                return;
+            }
+            fewer.await;
+        }
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// How many calls it works on.
+    pub(super) fn open(&self) -> usize {
+        self.calls.state().open.len()
+    }
+
+    fn is_worn(&self, settings: &HostSettings) -> bool {
+        let given = self.given.load(Ordering::Relaxed);
+        given >= settings.max_jobs
+            || (given % 16 == 15 && resident_bytes(self.pid).is_some_and(|bytes| bytes > settings.worn_bytes))
+    }
+
+    fn say(&self, message: &ToHost<'_>) {
+        // If the host is gone, whoever waits for an answer learns it from there.
+        let _ = self.outbox.send(framed(message));
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end.notify_one();
+    }
+}
+
+/// What goes with the process.
+struct Process {
+    group: Group,
+    scratch: Scratch,
+    last_words: tokio::task::JoinHandle<String>,
+}
+
+async fn write(mut socket: OwnedWriteHalf, mut messages: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(message) = messages.recv().await {
+        if socket.write_all(&message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes in what the host says, until it is gone or is to be killed.
+async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready: oneshot::Sender<()>, end: Arc<Notify>) {
+    let Process { mut group, scratch, last_words } = process;
+    let killed = tokio::select! {
+        () = listen(socket, &calls, ready) => false,
+        () = end.notified() => true,
+    };
+    // Without its socket it ends by itself, unless it is held up.
+    let grace = if killed { Duration::ZERO } else { Duration::from_secs(1) };
+    let ended = match tokio::time::timeout(grace, group.wait()).await {
+        Ok(ended) => ended,
+        Err(_) => group.end(Duration::ZERO).await,
+    };
+    let words = last_words.await.unwrap_or_default();
+    let gone = match ended {
+        Ok(ended) => match ended.violation {
+            Some(violation) => Gone { kind: FailureKind::Error, how: format!("was ended: {violation}") },
+            None => Gone { kind: FailureKind::Lost, how: processes::describe(ended.status) },
+        },
+        Err(error) => Gone { kind: FailureKind::Lost, how: format!("disappeared: {error}") },
+    };
+    let how = if words.is_empty() { gone.how } else { format!("{}; its last words: {words}", gone.how) };
+    calls.end_all(&Gone { how, ..gone });
+    // Removing a folder may block.
+    tokio::task::spawn_blocking(move || drop(scratch));
+}
+
+async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>) {
+    let mut frames = FramedRead::new(socket, LengthDelimitedCodec::builder().max_frame_length(LONGEST).new_codec());
+    let mut ready = Some(ready);
+    while let Some(Ok(frame)) = frames.next().await {
+        match serde_json::from_slice(&frame) {
+            Ok(FromHost::Done(done)) => calls.end(done.id, Ok(done)),
+            Ok(FromHost::Log { id: Some(id), stream, line }) => {
+                if let Some(reporter) = calls.reporter(id) {
+                    reporter.note(Note::log(stream, line)).await;
+                }
+            }
+            Ok(FromHost::Log { id: None, line, .. }) => tracing::debug!(line, "a Python host says"),
+            Ok(FromHost::Progress { id, value }) => {
+                if let (Some(reporter), Some(note)) = (calls.reporter(id), Note::progress(&value)) {
+                    reporter.note(note).await;
+                }
+            }
+            Ok(FromHost::Ready {}) => drop(ready.take().map(|ready| ready.send(()))),
+            Err(error) => {
+                tracing::error!(%error, "a Python host says what can't be understood");
+                return;
+            }
+        }
+    }
+}
+
+/// The beginning of what it writes to its standard error itself: where it crashed. Reads to the end.
+fn last_words(mut stderr: ChildStderr) -> String {
+    use std::io::Read;
+    let (mut kept, mut buffer) = (Vec::new(), [0; 1024]);
+    while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+        let room = LAST_WORDS.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    String::from_utf8_lossy(&kept).trim().to_owned()
+}
+
+/// Resident memory of a process.
+fn resident_bytes(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}

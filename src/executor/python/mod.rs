@@ -1,0 +1,295 @@
+//! Python on the three models: one host with an event loop, one with threads, or a warm process for each job.
+//!
+//! A host is `host.py`, run by one of the operator's interpreters in the sandbox. `async` and `threads` share one host among many
+//! jobs, as their models do: what one of them breaks, it breaks for all, and they say so.
+
+mod host;
+mod interpreter;
+mod protocol;
+mod shared;
+
+pub use interpreter::{Interpreter, InterpreterError};
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tower::Service;
+
+use self::host::{Ended, Gone, Host};
+use self::shared::SharedHosts;
+use super::attempt::{Attempt, Ran, Slot};
+use super::pool::{Pool, Worker, WorkerStatus};
+use crate::job::{Executor, Failure, FailureKind, Queue};
+use crate::sandbox::{Limits, Sandbox, ScratchSpace};
+use crate::workload::{PythonCall, Registry, Task};
+
+/// The host's own code.
+const SCRIPT: &str = include_str!("host.py");
+
+/// How Python is run.
+#[derive(Clone, Debug)]
+pub struct PythonSettings {
+    /// The interpreters; the first is used where a job names none. Without any, nothing is started.
+    pub interpreters: Vec<Interpreter>,
+    /// Where hosts keep what they need: their script, archives, scratch folders.
+    pub folder: PathBuf,
+    /// How hosts are confined.
+    pub sandbox: Sandbox,
+    /// What a host may use.
+    pub limits: Limits,
+    /// Jobs on the event loop at once.
+    pub async_slots: usize,
+    /// Threads of the host with threads.
+    pub threads: usize,
+    /// Processes that run one job each.
+    pub processes: usize,
+    /// A host is replaced after so many jobs.
+    pub max_jobs: u64,
+}
+
+/// What one kind of hosts is started with.
+#[derive(Clone, Debug)]
+struct HostSettings {
+    mode: Executor,
+    interpreters: Vec<Interpreter>,
+    script: PathBuf,
+    archives: PathBuf,
+    scratch: ScratchSpace,
+    sandbox: Sandbox,
+    limits: Limits,
+    threads: usize,
+    max_jobs: u64,
+    /// A host with more resident memory is replaced.
+    worn_bytes: u64,
+    max_output_bytes: usize,
+    max_log_bytes: usize,
+}
+
+/// The longest output of a call, in bytes of JSON.
+const MAX_OUTPUT: usize = 12 << 20;
+/// The most that one job may print, in bytes.
+const MAX_LOG: usize = 1 << 20;
+
+/// What a host is started for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    interpreter: String,
+    network: bool,
+}
+
+/// The Python executors, started.
+#[derive(Clone)]
+pub(super) struct Python {
+    on_loop: SharedHosts,
+    on_threads: SharedHosts,
+    processes: Pool<Host>,
+    slots: [usize; 3],
+}
+
+impl Python {
+    /// Starts the hosts of the first interpreter in the background.
+    pub(super) fn start(settings: &PythonSettings, first: &Interpreter) -> io::Result<Self> {
+        let script = settings.folder.join("host.py");
+        let archives = archives(&settings.folder);
+        std::fs::create_dir_all(&archives)?;
+        std::fs::write(&script, SCRIPT)?;
+        let scratch = ScratchSpace::open(&settings.folder.join("scratch"))?;
+        let of_mode = |mode| HostSettings {
+            mode,
+            interpreters: settings.interpreters.clone(),
+            script: script.clone(),
+            archives: archives.clone(),
+            scratch: scratch.clone(),
+            sandbox: settings.sandbox.clone(),
+            limits: settings.limits,
+            threads: settings.threads,
+            max_jobs: settings.max_jobs,
+            worn_bytes: settings.limits.memory_bytes / 2,
+            max_output_bytes: MAX_OUTPUT,
+            max_log_bytes: MAX_LOG,
+        };
+        let usual = Key { interpreter: first.name.clone(), network: false };
+        Ok(Self {
+            on_loop: SharedHosts::start(of_mode(Executor::Async), usual.clone()),
+            on_threads: SharedHosts::start(of_mode(Executor::Threads), usual.clone()),
+            processes: Pool::start(of_mode(Executor::Processes), settings.processes, usual),
+            slots: [settings.async_slots, settings.threads, settings.processes],
+        })
+    }
+
+    /// How many jobs each of its executors runs at once, in the order of [`Executor::ALL`].
+    pub(super) const fn slots(&self) -> [usize; 3] {
+        self.slots
+    }
+
+    /// Why there are no hosts, if there are none.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.on_loop.why_not().or_else(|| self.on_threads.why_not()).or_else(|| self.processes.trouble())
+    }
+
+    /// The hosts of a queue as they are now; none of a queue that is not of Python.
+    pub(super) fn workers(&self, queue: Queue) -> Vec<WorkerStatus> {
+        match queue {
+            Queue::PythonAsync => self.on_loop.workers(),
+            Queue::PythonThreads => self.on_threads.workers(),
+            Queue::PythonProcesses => self.processes.workers(),
+            Queue::Async | Queue::ThreadsIo | Queue::ThreadsCpu | Queue::Processes | Queue::Commands => Vec::new(),
+        }
+    }
+
+    /// Kills the hosts.
+    pub(super) fn close(&self) {
+        self.on_loop.close();
+        self.on_threads.close();
+        self.processes.close();
+    }
+}
+
+/// Where the zips of functions are, for hosts to read.
+pub fn archives(folder: &Path) -> PathBuf {
+    folder.join("archives")
+}
+
+/// Runs calls of Python functions in one of the ways.
+#[derive(Clone)]
+pub(super) struct PythonExecutor {
+    /// `None` where there is no interpreter.
+    python: Option<Python>,
+    mode: Executor,
+    registry: Arc<Registry>,
+    grace: Duration,
+}
+
+impl PythonExecutor {
+    pub(super) const fn new(python: Option<Python>, mode: Executor, registry: Arc<Registry>, grace: Duration) -> Self {
+        Self { python, mode, registry, grace }
+    }
+
+    async fn run(self, attempt: Attempt) -> Ran {
+        let call = match (self.registry.task(&attempt.workload), &self.python) {
+            (Ok(Task::Python(call)), Some(_)) => call,
+            (Ok(Task::Python(_)), None) => return Ran::failed(Failure::error("this server has no Python interpreter any more")),
+            (Ok(Task::Native(_) | Task::Command(_)), _) => {
+                return Ran::failed(Failure::error("it is not written in Python and was sent to an executor of Python"));
+            }
+            (Err(failure), _) => return Ran::failed(failure),
+        };
+        let Some(python) = self.python else { return Ran::failed(Failure::error("this server has no Python interpreter")) };
+        let key = Key { interpreter: call.interpreter.clone(), network: call.network };
+        match self.mode {
+            Executor::Async => on_shared(&python.on_loop, &key, *call, attempt, self.grace, true).await,
+            Executor::Threads => on_shared(&python.on_threads, &key, *call, attempt, self.grace, false).await,
+            Executor::Processes => alone(&python.processes, &key, *call, attempt, self.grace).await,
+        }
+    }
+}
+
+impl Service<Attempt> for PythonExecutor {
+    type Response = Ran;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Ran, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        let running = self.clone().run(attempt);
+        Box::pin(async move { Ok(running.await) })
+    }
+}
+
+/// What became of a call.
+enum Called {
+    Ended(Ended),
+    /// It did not end though it was told to.
+    Deaf,
+}
+
+/// Runs a call on a host of many. A job that does not listen costs the host: at once if it holds the event loop, and with it all others.
+async fn on_shared(
+    hosts: &SharedHosts,
+    key: &Key,
+    call: PythonCall,
+    mut attempt: Attempt,
+    grace: Duration,
+    holds_all: bool,
+) -> Ran {
+    let host = tokio::select! {
+        host = hosts.get(key) => host,
+        _ = attempt.stop.stopped() => return not_begun(),
+    };
+    let slot = Arc::new(std::mem::take(&mut attempt.slot));
+    match on_host(&host, &call, attempt, &slot, grace).await {
+        Called::Ended(ended) => ran(ended, &host, "shared by all jobs of its kind"),
+        Called::Deaf if holds_all => {
+            host.kill();
+            Ran::failed(Failure::error("it held the event loop and did not stop when it was told to; its host was killed"))
+        }
+        Called::Deaf => {
+            SharedHosts::leave(host);
+            Ran::failed(Failure::error("it did not stop when it was told to; its thread was left behind"))
+        }
+    }
+}
+
+/// Runs a call on a host that it has to itself meanwhile.
+async fn alone(pool: &Pool<Host>, key: &Key, call: PythonCall, mut attempt: Attempt, grace: Duration) -> Ran {
+    let host = tokio::select! {
+        host = pool.take(key) => host,
+        _ = attempt.stop.stopped() => return not_begun(),
+    };
+    // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
+    let slot = Arc::new(std::mem::take(&mut attempt.slot));
+    let called = on_host(&host, &call, attempt, &slot, grace).await;
+    let ran = match called {
+        Called::Ended(Ok(done)) => {
+            pool.give_back(host);
+            return Ran { reading: done.reading(), outcome: done.into_outcome() };
+        }
+        Called::Ended(ended) => ran(ended, &host, "of this job alone"),
+        Called::Deaf => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
+    };
+    let pid = Worker::pid(&host);
+    drop(host);
+    pool.forget(pid);
+    ran
+}
+
+async fn on_host(host: &Host, call: &PythonCall, attempt: Attempt, slot: &Arc<Slot>, grace: Duration) -> Called {
+    let Attempt { job, number, stop, reporter, .. } = attempt;
+    let mut code_is_lacking = false;
+    loop {
+        let mut begun = host.begin((job, number), &call.function, reporter.clone(), slot, code_is_lacking);
+        let ended = tokio::select! {
+            biased;
+            ended = &mut begun.ended => Some(ended),
+            _ = stop.stopped() => {
+                host.stop(begun.id);
+                tokio::time::timeout(grace, &mut begun.ended).await.ok()
+            }
+        };
+        let gone = || Gone { kind: FailureKind::Lost, how: "was shut down".into() };
+        match ended.map(|ended| ended.unwrap_or_else(|_| Err(gone()))) {
+            Some(Ok(done)) if done.lacks_code() && !code_is_lacking => code_is_lacking = true,
+            Some(ended) => return Called::Ended(ended),
+            None => return Called::Deaf,
+        }
+    }
+}
+
+fn ran(ended: Ended, host: &Host, whose: &str) -> Ran {
+    match ended {
+        Ok(done) => Ran { reading: done.reading(), outcome: done.into_outcome() },
+        Err(Gone { kind, how }) => Ran::failed(Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()))),
+    }
+}
+
+fn not_begun() -> Ran {
+    Ran::failed(Failure::error("stopped before a Python process was there"))
+}

@@ -1,0 +1,197 @@
+//! What the server and a Python host say to each other; `host.py` describes it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::clock::{Monotonic, Stopwatch, Timestamp};
+use crate::executor::attempt::Reading;
+use crate::job::{Failure, FailureKind, JobId, LogStream, Outcome, Output};
+use crate::measure::Usage;
+use crate::workload::{PythonCode, PythonContent, PythonFunction};
+
+/// The longest message, in bytes.
+pub(super) const LONGEST: usize = 64 << 20;
+
+/// From the server.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ToHost<'a> {
+    /// Said once, first.
+    Setup(Setup<'a>),
+    /// Run this.
+    Run(Run<'a>),
+    /// End this early.
+    Stop { id: u64 },
+}
+
+#[derive(Serialize)]
+pub(super) struct Setup<'a> {
+    pub(super) threads: usize,
+    pub(super) max_output_bytes: usize,
+    pub(super) max_log_bytes: usize,
+    pub(super) cwd: Option<&'a str>,
+}
+
+/// A call. The id comes first: the host finds it there even if it can't read the rest.
+#[derive(Serialize)]
+pub(super) struct Run<'a> {
+    pub(super) id: u64,
+    pub(super) job: JobId,
+    pub(super) attempt: u32,
+    code: Option<Code<'a>>,
+    args: Option<&'a RawValue>,
+    kwargs: Option<&'a RawValue>,
+    pickle: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Code<'a> {
+    sha: &'a str,
+    source: Option<&'a str>,
+    zip: Option<&'a str>,
+    entrypoint: &'a str,
+}
+
+impl<'a> Run<'a> {
+    /// A call of this function, with its source if the host may not have it yet.
+    pub(super) fn new(id: u64, job: JobId, attempt: u32, function: &'a PythonFunction, with_source: bool) -> Self {
+        let empty = Self { id, job, attempt, code: None, args: None, kwargs: None, pickle: None };
+        match function {
+            PythonFunction::Pickle(pickle) => Self { pickle: Some(pickle), ..empty },
+            PythonFunction::Code { code: PythonCode { sha, content, entrypoint }, args, kwargs } => {
+                let (source, zip) = match content {
+                    PythonContent::Source(source) => (with_source.then_some(&**source), None),
+                    PythonContent::Zip(path) => (None, path.to_str()),
+                };
+                Self { code: Some(Code { sha, source, zip, entrypoint }), args: Some(args), kwargs: Some(kwargs), ..empty }
+            }
+        }
+    }
+}
+
+/// A message as it goes over the socket: its length in four bytes, then its text.
+pub(super) fn framed(message: &ToHost<'_>) -> Vec<u8> {
+    let mut frame = vec![0; 4];
+    // Writing to memory can't fail, and these types have string keys alone.
+    let _ = serde_json::to_writer(&mut frame, message);
+    let length = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+/// From the host.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FromHost {
+    /// It waits for work.
+    Ready {},
+    /// A line that a job wrote; without an id, one that can't be said whose it is.
+    Log { id: Option<u64>, stream: LogStream, line: String },
+    /// A job says how far it is.
+    Progress { id: u64, value: Box<RawValue> },
+    /// A job has ended.
+    Done(Box<Done>),
+}
+
+/// How a call ended, and what was measured of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Done {
+    pub(super) id: u64,
+    /// A `null` that it returned is an output, too.
+    #[serde(default, deserialize_with = "present")]
+    output: Option<Output>,
+    pickle: Option<String>,
+    error: Option<Box<RawValue>>,
+    measured: Option<Figures>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Output>, D::Error> {
+    Output::deserialize(value).map(Some)
+}
+
+#[derive(Debug, Deserialize)]
+struct Figures {
+    began_ns: u64,
+    started_at_us: i64,
+    wall_us: u64,
+    cpu_user_us: u64,
+    cpu_system_us: u64,
+    polls: Option<u64>,
+    longest_poll_us: Option<u64>,
+    max_rss_bytes: Option<u64>,
+    ctx_voluntary: u64,
+    ctx_involuntary: u64,
+    gil: Option<bool>,
+}
+
+/// What of an error is needed here; the rest is passed on as it is.
+#[derive(Deserialize)]
+struct ErrorHead {
+    kind: ErrorKind,
+    r#type: String,
+    message: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ErrorKind {
+    Error,
+    Invalid,
+    Cancelled,
+    UnknownCode,
+}
+
+impl Done {
+    /// Whether the host has not got the code that was to be run, so that it must be sent.
+    pub(super) fn lacks_code(&self) -> bool {
+        self.error_head().is_some_and(|head| head.kind == ErrorKind::UnknownCode)
+    }
+
+    fn error_head(&self) -> Option<ErrorHead> {
+        self.error.as_ref().and_then(|error| serde_json::from_str(error.get()).ok())
+    }
+
+    /// What was measured.
+    pub(super) fn reading(&self) -> Reading {
+        let Some(figures) = &self.measured else { return Reading::default() };
+        let started_at = Timestamp::from_micros(figures.started_at_us);
+        let micros = std::time::Duration::from_micros;
+        Reading {
+            began: Some(Stopwatch { started_at, started: Monotonic::from_nanos(figures.began_ns) }),
+            wall: Some(micros(figures.wall_us)),
+            usage: Some(Usage {
+                cpu_user_us: figures.cpu_user_us,
+                cpu_system_us: figures.cpu_system_us,
+                ctx_voluntary: figures.ctx_voluntary,
+                ctx_involuntary: figures.ctx_involuntary,
+            }),
+            polls: figures.polls.zip(figures.longest_poll_us.map(micros)),
+            max_rss_bytes: figures.max_rss_bytes,
+            gil: figures.gil,
+        }
+    }
+
+    /// How it ended.
+    pub(super) fn into_outcome(self) -> Outcome {
+        let head = self.error_head();
+        match (self.error, head, self.output, self.pickle) {
+            (Some(error), Some(head), _, pickle) => {
+                let kind = if head.kind == ErrorKind::Cancelled { FailureKind::Cancelled } else { FailureKind::Error };
+                let message = if head.message.is_empty() { head.r#type } else { format!("{}: {}", head.r#type, head.message) };
+                Outcome::Error(Failure { python: Some(with_pickle(error, pickle)), ..Failure::new(kind, message) })
+            }
+            (None, _, Some(output), _) => Outcome::Output(output),
+            (None, _, None, Some(pickle)) => match RawValue::from_string(format!("{{\"pickle\":\"{pickle}\"}}")) {
+                Ok(output) => Outcome::Output(output),
+                Err(error) => Outcome::Error(Failure::error(format!("the output is not base64: {error}"))),
+            },
+            _ => Outcome::Error(Failure::error("the Python host reported neither an output nor an error")),
+        }
+    }
+}
+
+/// The error with the pickled exception as one more field.
+fn with_pickle(error: Box<RawValue>, pickle: Option<String>) -> Box<RawValue> {
+    let Some((pickle, open)) = pickle.zip(error.get().strip_suffix('}')) else { return error };
+    RawValue::from_string(format!("{open},\"pickle\":\"{pickle}\"}}")).unwrap_or(error)
+}

@@ -1,0 +1,297 @@
+//! Which system calls a program can make: by seccomp.
+//!
+//! The filters let everything pass but what they name. What is refused looks to the program as if it lacked the right (EPERM).
+
+use std::collections::BTreeMap;
+
+use nix::libc::{self, c_long};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use super::{Policy, Report};
+
+/// The architecture that this program is built for, if there are filters for it.
+pub(super) const ARCHITECTURE: Option<TargetArch> = if cfg!(target_arch = "x86_64") {
+    Some(TargetArch::x86_64)
+} else if cfg!(target_arch = "aarch64") {
+    Some(TargetArch::aarch64)
+} else {
+    None
+};
+
+/// Calls that are refused whatever their arguments.
+const REFUSED: &[c_long] = &[
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    // Leaving the process group, which is killed as a whole.
+    libc::SYS_setsid,
+    libc::SYS_setpgid,
+    // File systems and namespaces.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    // Parts of the kernel that few programs need and many attacks use.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_userfaultfd,
+    // The machine.
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_vhangup,
+    // Memory that is no process's, and would outlive the program or escape its limits.
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    libc::SYS_shmget,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_mq_open,
+    // Attributes of files by path, which Landlock does not cover.
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    REMOVEXATTRAT,
+    FILE_SETATTR,
+];
+/// Calls that other architectures than `x86_64` never had.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_OLD: &[c_long] = &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_iopl, libc::SYS_ioperm];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_OLD: &[c_long] = &[];
+
+/// Calls that change the mode or the times of a file by its path. Landlock does not cover them, so they could lock the server out of
+/// its own files; and copying a file must not fail for want of them. So they do nothing.
+const IGNORED: &[c_long] = &[libc::SYS_fchmodat, FCHMODAT2];
+#[cfg(target_arch = "x86_64")]
+const IGNORED_OLD: &[c_long] = &[libc::SYS_chmod, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
+#[cfg(not(target_arch = "x86_64"))]
+const IGNORED_OLD: &[c_long] = &[];
+
+/// Calls that start a process and no thread.
+#[cfg(target_arch = "x86_64")]
+const FORKS: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const FORKS: &[c_long] = &[];
+
+/// Calls without which a socket reaches nobody; and nobody but the network's makes one.
+const SOCKETS: &[c_long] =
+    &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4];
+const FAMILIES: [i32; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+// Newer than what the library names; their numbers are the same on all architectures.
+const FCHMODAT2: c_long = 452;
+const SETXATTRAT: c_long = 463;
+const REMOVEXATTRAT: c_long = 466;
+const OPEN_TREE_ATTR: c_long = 467;
+const FILE_SETATTR: c_long = 469;
+
+/// Of `fcntl`, likewise.
+const F_SETOWN_EX: u64 = 15;
+/// Before this version of its interface, Landlock let every file be cut short.
+const LANDLOCK_WITH_TRUNCATE: u32 = 3;
+
+const NAMESPACES: [i32; 7] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// The filters, to be installed all; `None` on an architecture that has none. They make up for what Landlock lacks in this kernel.
+/// `pid` is this process, which will be the program.
+pub(super) fn filters(policy: &Policy, kernel: &Report, pid: u32) -> Result<Option<Vec<BpfProgram>>, BackendError> {
+    let Some(architecture) = ARCHITECTURE else { return Ok(None) };
+    let filter = |rules, errno: i32| -> Result<BpfProgram, BackendError> {
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno.unsigned_abs()), architecture)?.try_into()
+    };
+    // The flags of clone3 are in memory, where no filter sees them. Told that it does not exist, libraries use clone.
+    let mut filters = vec![
+        filter(refused(policy, kernel, pid)?, libc::EPERM)?,
+        filter(ignored()?, 0)?,
+        filter(whole(&[libc::SYS_clone3]), libc::ENOSYS)?,
+    ];
+    #[cfg(target_arch = "x86_64")]
+    filters.push(x32::filter());
+    Ok(Some(filters))
+}
+
+fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendError> {
+    let own = u64::from(pid);
+    let mut rules = whole(REFUSED);
+    rules.append(&mut whole(REFUSED_OLD));
+    if policy.network {
+        // Only protocols of the network: sockets of this machine's services are none.
+        rules.insert(libc::SYS_socket, vec![none_of(0, FAMILIES.map(number))?]);
+    } else {
+        rules.append(&mut whole(SOCKETS));
+    }
+    // Pairs that are connected to each other for good.
+    let pair = [equal(0, Op::Ne, number(libc::AF_UNIX))?, masked(1, 0xf, libc::SOCK_DGRAM)?, masked(1, 0xf, libc::SOCK_RAW)?];
+    rules.insert(libc::SYS_socketpair, pair.into_iter().map(one).collect::<Result<_, _>>()?);
+    // A child of the parent would be the server's; the rest would be a way round the rules.
+    let mut clone = Vec::new();
+    for flag in NAMESPACES.into_iter().chain([libc::CLONE_PARENT]) {
+        clone.push(one(masked(0, number(flag), flag)?)?);
+    }
+    if policy.limits.processes == 0 {
+        clone.push(one(masked(0, number(libc::CLONE_THREAD), 0)?)?);
+        rules.append(&mut whole(FORKS));
+    }
+    rules.insert(libc::SYS_clone, clone);
+    // What is typed at a terminal must come from its user.
+    let terminal = [equal(1, Op::Eq, libc::TIOCSTI)?, equal(1, Op::Eq, libc::TIOCLINUX)?];
+    rules.insert(libc::SYS_ioctl, terminal.into_iter().map(one).collect::<Result<_, _>>()?);
+    // It dies with the server.
+    rules.insert(libc::SYS_prctl, vec![one(equal(0, Op::Eq, number(libc::PR_SET_PDEATHSIG))?)?]);
+    // Limits and priorities of other processes of the same user.
+    for call in [libc::SYS_prlimit64, libc::SYS_sched_setaffinity, libc::SYS_sched_setscheduler] {
+        rules.insert(call, vec![none_of(0, [0, own])?]);
+    }
+    for call in [libc::SYS_sched_setparam, libc::SYS_sched_setattr] {
+        rules.insert(call, vec![none_of(0, [0, own])?]);
+    }
+    for (call, process) in [(libc::SYS_setpriority, 0), (libc::SYS_ioprio_set, 1)] {
+        rules.insert(call, vec![one(equal(0, Op::Ne, process)?)?, none_of(1, [0, own])?]);
+    }
+    if !kernel.signal_scope {
+        let group = u64::from(pid.wrapping_neg());
+        rules.insert(libc::SYS_kill, vec![none_of(0, [0, own, group])?]);
+        for call in [libc::SYS_tkill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
+            rules.insert(call, vec![one(equal(0, Op::Ne, own)?)?]);
+        }
+        // Whoever a file belongs to gets signals when something happens to it.
+        let owner = [equal(1, Op::Eq, number(libc::F_SETOWN))?, equal(1, Op::Eq, F_SETOWN_EX)?];
+        rules.insert(libc::SYS_fcntl, owner.into_iter().map(one).collect::<Result<_, _>>()?);
+    }
+    if kernel.landlock_abi < LANDLOCK_WITH_TRUNCATE {
+        rules.append(&mut whole(&[libc::SYS_truncate]));
+    }
+    Ok(rules)
+}
+
+fn ignored() -> Result<Rules, BackendError> {
+    let mut rules = whole(IGNORED);
+    rules.append(&mut whole(IGNORED_OLD));
+    // Without a path it is about an open file.
+    rules.insert(libc::SYS_utimensat, vec![one(SeccompCondition::new(1, Len::Qword, Op::Ne, 0)?)?]);
+    Ok(rules)
+}
+
+/// These calls, whatever their arguments.
+fn whole(calls: &[c_long]) -> Rules {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
+}
+
+fn one(condition: SeccompCondition) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![condition])
+}
+
+/// The argument is none of these values.
+fn none_of<const N: usize>(argument: u8, values: [u64; N]) -> Result<SeccompRule, BackendError> {
+    let differs = |value| SeccompCondition::new(argument, Len::Dword, Op::Ne, value);
+    SeccompRule::new(values.into_iter().map(differs).collect::<Result<_, _>>()?)
+}
+
+fn equal(argument: u8, operator: Op, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, Len::Dword, operator, value)
+}
+
+/// Under this mask, the argument is this value.
+fn masked(argument: u8, mask: u64, value: i32) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, Len::Dword, Op::MaskedEq(mask), number(value))
+}
+
+/// The 32 bits of an argument, as the kernel sees them.
+const fn number(value: i32) -> u64 {
+    value.cast_unsigned() as u64
+}
+
+/// The second set of numbers that `x86_64` may have for the same calls. Filters go by numbers, so it is closed.
+#[cfg(target_arch = "x86_64")]
+mod x32 {
+    use nix::libc;
+    use seccompiler::{BpfProgram, sock_filter};
+
+    /// Set in each number of the second set.
+    const BIT: u32 = 0x4000_0000;
+
+    /// Loads the number (the first word of what a filter sees); refuses it if it is as large as the bit, else allows it.
+    pub(super) fn filter() -> BpfProgram {
+        let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+        vec![
+            sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 },   // load word, absolute
+            sock_filter { code: 0x35, jt: 0, jf: 1, k: BIT }, // jump if greater or equal
+            sock_filter { code: 0x06, jt: 0, jf: 0, k: refuse },
+            sock_filter { code: 0x06, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Limits, probe};
+    use super::*;
+
+    #[test]
+    fn the_filters_can_be_built_for_every_policy_and_kernel() {
+        for bits in 0..8 {
+            let is = |bit: u32| bits & (1 << bit) != 0;
+            let limits = Limits { processes: u64::from(is(0)), ..Limits::default() };
+            let policy = Policy { limits, network: is(1), ..Policy::default() };
+            let kernel = Report { landlock_abi: if is(2) { 6 } else { 0 }, signal_scope: is(2), ..probe() };
+            assert_eq!(filters(&policy, &kernel, 4_194_303).unwrap().is_some(), ARCHITECTURE.is_some());
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What can be read and written.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+use trine::sandbox::Mode;
+
+use crate::bench::{Bench, landlock};
+
+#[tokio::test]
+async fn the_scratch_folder_is_the_working_folder_and_can_be_written() {
+    let bench = Bench::new();
+    let script = r"
+import shutil, tempfile
+os.makedirs('a/b')
+open('a/b/file', 'w').write('text')
+shutil.copy2('a/b/file', 'copy')
+os.rename('a/b/file', 'file')
+os.remove('copy')
+with tempfile.NamedTemporaryFile() as file:
+    inside = os.path.dirname(file.name) == os.getcwd()
+tell([inside, open('file').read(), sorted(os.listdir())])";
+    assert_eq!(bench.answer(script).await, json!([true, "text", ["a", "file"]]));
+    assert_eq!(std::fs::read_to_string(bench.scratch.path().join("file")).unwrap(), "text");
+}
+
+#[tokio::test]
+async fn the_servers_files_can_be_neither_read_nor_changed() {
+    if !landlock(1) {
+        return;
+    }
+    let bench = Bench::new();
+    let database = bench.folder.path().join("trine.db");
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let script = r"
+path = sys.argv[1] if len(sys.argv) > 1 else PATH
+folder = os.path.dirname(path)
+tell([
+    attempt(open, path),
+    attempt(open, path, 'a'),
+    attempt(os.truncate, path, 0),
+    attempt(os.remove, path),
+    attempt(os.rename, path, 'mine'),
+    attempt(os.link, path, 'mine'),
+    attempt(os.listdir, folder),
+    attempt(open, os.path.join(folder, 'new'), 'w'),
+    attempt(os.mkdir, os.path.join(folder, 'scratch', 'new')),
+    attempt(os.chown, path, 0, 0),
+    attempt(os.setxattr, path, 'user.a', b'b'),
+    attempt(os.chmod, path, 0o777),
+    attempt(os.utime, path, (0, 0)),
+])";
+    let before = std::fs::metadata(&database).unwrap();
+    let tried = bench.answer(&script.replace("PATH", &json!(database).to_string())).await;
+    let refused = tried.as_array().unwrap();
+    assert!(refused[..9].iter().all(|error| error == "EACCES" || error == "EPERM" || error == "EXDEV"), "{tried}");
+    // The last two do nothing.
+    assert_eq!(refused[9..], [json!("EPERM"), json!("EPERM"), json!(null), json!(null)]);
+    let after = std::fs::metadata(&database).unwrap();
+    assert_eq!((after.permissions(), after.modified().unwrap()), (before.permissions(), before.modified().unwrap()));
+    assert_eq!(std::fs::read_to_string(database).unwrap(), "the server's");
+}
+
+#[tokio::test]
+async fn other_processes_and_the_users_files_can_not_be_read() {
+    if !landlock(1) {
+        return;
+    }
+    let bench = Bench::new();
+    let script = r"
+parent = f'/proc/{os.getppid()}/'
+tell([attempt(open, path) for path in (parent + 'environ', parent + 'mem', parent + 'cmdline', '/etc/passwd', '/etc/shadow')])";
+    let tried = bench.answer(script).await;
+    assert!(tried.as_array().unwrap().iter().all(|error| error == "EACCES"), "{tried}");
+}
+
+#[tokio::test]
+async fn nothing_in_the_scratch_folder_can_be_executed() {
+    if !landlock(1) {
+        return;
+    }
+    let mut bench = Bench::new();
+    bench.policy.limits.processes = 4;
+    let script = r"
+import shutil, subprocess
+shutil.copyfile(os.path.realpath('/bin/true'), 'program')
+os.fchmod(os.open('program', os.O_RDONLY), 0o755)
+tell([attempt(subprocess.call, ['./program']), subprocess.call(['/bin/true'])])";
+    assert_eq!(bench.answer(script).await, json!(["EACCES", 0]));
+}
+
+#[tokio::test]
+async fn what_the_host_measures_can_be_read() {
+    let bench = Bench::new();
+    let script = r"
+open('/proc/self/clear_refs', 'w').write('5')
+tell(['VmHWM' in open('/proc/self/status').read(), open('/dev/null').read(), len(open('/dev/urandom', 'rb').read(4))])";
+    assert_eq!(bench.answer(script).await, json!([true, "", 4]));
+}
+
+#[tokio::test]
+async fn the_environment_is_that_of_the_policy() {
+    let bench = Bench::new();
+    let environment = bench.answer("tell({**os.environ, 'LC_CTYPE': None})").await;
+    assert_eq!(environment, json!({"NAME": "value", "TMPDIR": bench.scratch.path(), "LC_CTYPE": null}));
+}
+
+#[tokio::test]
+async fn no_file_of_the_server_is_left_open() {
+    let bench = Bench::new();
+    // One that is not marked to be closed, as those are that a server was started with.
+    let (read, _write) = nix_pipe();
+    let open =
+        bench.answer("tell([int(fd) for fd in os.listdir('/proc/self/fd') if attempt(os.fstat, int(fd)) != 'EBADF'])").await;
+    assert_eq!(open, json!([0, 1, 2]), "{read}");
+}
+
+fn nix_pipe() -> (i32, std::os::fd::OwnedFd) {
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let read = read.into_raw_fd();
+    assert_ne!(read, write.as_raw_fd());
+    (read, write)
+}
+
+#[tokio::test]
+async fn off_leaves_files_alone() {
+    let bench = Bench::with(Mode::Off);
+    let database = bench.folder.path().join("trine.db");
+    let script = format!("tell([open({}).read(), os.getpgrp() == os.getpid()])", json!(database));
+    assert_eq!(bench.answer(&script).await, json!(["the server's", true]));
+}
