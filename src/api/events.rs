@@ -205,9 +205,15 @@ pub(super) async fn of_job(
     if matches!(job.state, JobState::Finished(finished) if after.is_some_and(|after| after >= finished.finished_at)) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    // A job's stream sees every kind, because it ends with one of them.
+    // A job's stream sees every kind, because it ends with one of them. Whoever does not want to see the end learns its id all the
+    // same: coming back behind it is answered with 204.
     let Kinds(kinds) = query.kinds;
-    send(&api, follower, move |event| kinds.is_empty() || kinds.contains(&event.kind()))
+    let shown = move |event: &Event| match event.kind() {
+        kind if kinds.is_empty() || kinds.contains(&kind) => Some(sent(event)),
+        EventKind::Finished => Some(position(event.at)),
+        _ => None,
+    };
+    send(&api, follower, None, shown)
 }
 
 /// Follow all jobs
@@ -229,7 +235,10 @@ pub(super) async fn of_job(
 pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let query = EventsQuery::parse(request.uri().query().unwrap_or_default())?;
     let after = after(&api, request.headers(), query.after)?;
-    send(&api, api.dispatcher.follow(query.filter(), after), |_| true)
+    let follower = api.dispatcher.follow(query.filter(), after);
+    // Whoever is cut off before the first event knows where to go on.
+    let first = position(follower.position());
+    send(&api, follower, Some(first), |event| Some(sent(event)))
 }
 
 impl EventsQuery {
@@ -269,8 +278,13 @@ fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<
     Ok(after)
 }
 
-/// Sends what a follower gives until the server drains, if there is a place for one more stream.
-fn send(api: &ApiState, follower: Follower, takes: impl Fn(&Event) -> bool + Send + 'static) -> Result<Response, Problem> {
+/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream.
+fn send(
+    api: &ApiState,
+    follower: Follower,
+    first: Option<SentEvent>,
+    shown: impl Fn(&Event) -> Option<SentEvent> + Send + 'static,
+) -> Result<Response, Problem> {
     let full = |_| Problem::new(Kind::Unavailable, "as many streams of events are open as may be");
     let place = Arc::clone(&api.streams).try_acquire_owned().map_err(full)?;
     let events = stream::unfold((follower, place), |(mut follower, place)| async move {
@@ -282,13 +296,18 @@ fn send(api: &ApiState, follower: Follower, takes: impl Fn(&Event) -> bool + Sen
             }
         }
     });
-    let events = events.filter(move |event| std::future::ready(takes(event))).map(|event| Ok::<_, Infallible>(sent(&event)));
-    let events = events.take_until(api.dispatcher.drained());
+    let events = events.filter_map(move |event| std::future::ready(shown(&event)));
+    let events = stream::iter(first).chain(events).map(Ok::<_, Infallible>).take_until(api.dispatcher.drained());
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response())
 }
 
 fn sent(event: &Event) -> SentEvent {
     SentEvent::default().id(event.at.as_micros().to_string()).event(event.kind().as_str()).data(data(event))
+}
+
+/// No event, but the id of one: what a client goes on behind.
+fn position(at: Timestamp) -> SentEvent {
+    SentEvent::default().id(at.as_micros().to_string())
 }
 
 /// One line of JSON. An output is kept as it was written: line breaks in it stand between values, never within.

@@ -39,8 +39,8 @@ impl Logs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let client = self.server.client()?;
         if self.follow {
-            let mut events = Events::new(&client, format!("/jobs/{}/events", self.id), [("kinds", "log")]);
-            while let Some(sent) = events.next().await? {
+            let mut events = Events::new(&client, format!("/jobs/{}/events", self.id), [("kinds", "log,finished")]);
+            while let Some(sent) = events.next().await?.filter(|sent| sent.event == "log") {
                 self.show(&sent.data)?;
             }
             return Ok(());

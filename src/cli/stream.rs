@@ -19,7 +19,7 @@ use crate::job::{Failure, FailureKind};
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(300));
 
 /// An event as it was sent.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 pub(super) struct Sent {
     pub(super) id: String,
     pub(super) event: String,
@@ -86,11 +86,19 @@ pub(super) struct Events<'a, Q> {
     query: Q,
     /// The id of the last event that was read.
     last: Option<String>,
+    /// The server answered at least once: it is worth waiting for.
+    known: bool,
     connection: Option<Connection>,
 }
 
 struct Connection {
     response: Response,
+    parser: Parser,
+}
+
+/// Takes in a stream in whatever pieces.
+#[derive(Default)]
+struct Parser {
     unread: BytesMut,
     next: Fields,
     whole: VecDeque<Sent>,
@@ -106,7 +114,7 @@ struct Fields {
 impl<'a, Q: Serialize> Events<'a, Q> {
     /// Those at `path`. Connects when the first one is asked for.
     pub(super) fn new(client: &'a Client, path: impl Into<String>, query: Q) -> Self {
-        Self { client, path: path.into(), query, last: None, connection: None }
+        Self { client, path: path.into(), query, last: None, known: false, connection: None }
     }
 
     /// The next event; `None` once the server says that there are no more.
@@ -117,6 +125,7 @@ impl<'a, Q: Serialize> Events<'a, Q> {
                 Some(connection) => connection.read(self.client).await,
                 None => match self.client.stream(&self.path, &self.query, self.last.as_deref()).await {
                     Ok(Some(response)) => {
+                        self.known = true;
                         self.connection = Some(Connection::new(response));
                         continue;
                     }
@@ -127,12 +136,15 @@ impl<'a, Q: Serialize> Events<'a, Q> {
             match read {
                 Ok(Some(sent)) => {
                     self.last = Some(sent.id.clone());
-                    return Ok(Some(sent));
+                    // Some tell only where to go on.
+                    if !sent.event.is_empty() {
+                        return Ok(Some(sent));
+                    }
+                    given_up = None;
                 }
                 // The server ended the stream: it asks to come back, or says that there is no more.
                 Ok(None) => self.connection = None,
-                // Only a stream that has been read from is worth waiting for.
-                Err(error @ CliError::Unreachable { .. }) if self.last.is_some() || self.connection.is_some() => {
+                Err(error @ CliError::Unreachable { .. }) if self.known => {
                     self.connection = None;
                     if Instant::now() >= *given_up.get_or_insert_with(|| Instant::now() + PATIENCE.0) {
                         return Err(error);
@@ -147,22 +159,24 @@ impl<'a, Q: Serialize> Events<'a, Q> {
 
 impl Connection {
     fn new(response: Response) -> Self {
-        Self { response, unread: BytesMut::new(), next: Fields::default(), whole: VecDeque::new() }
+        Self { response, parser: Parser::default() }
     }
 
     async fn read(&mut self, client: &Client) -> Result<Option<Sent>, CliError> {
         loop {
-            if let Some(sent) = self.whole.pop_front() {
+            if let Some(sent) = self.parser.whole.pop_front() {
                 return Ok(Some(sent));
             }
             match self.response.chunk().await {
-                Ok(Some(bytes)) => self.take(&bytes)?,
+                Ok(Some(bytes)) => self.parser.take(&bytes)?,
                 Ok(None) => return Ok(None),
                 Err(error) => return Err(client.unreachable(&error)),
             }
         }
     }
+}
 
+impl Parser {
     fn take(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.unread.extend_from_slice(bytes);
         while let Some(end) = memchr::memchr(b'\n', &self.unread) {
@@ -173,8 +187,9 @@ impl Connection {
                 Some(("event", value)) => value.clone_into(&mut self.next.event),
                 Some(("data", value)) => self.next.data.push_str(value),
                 // An empty line ends an event; anything else, such as a comment, says nothing.
-                None if line.is_empty() && !self.next.data.is_empty() => {
+                None if line.is_empty() && !self.next.id.is_empty() => {
                     let Fields { id, event, data } = std::mem::take(&mut self.next);
+                    let data = if data.is_empty() { "null".to_owned() } else { data };
                     let data = RawValue::from_string(data).map_err(|error| CliError::NotTrine(error.to_string()))?;
                     self.whole.push_back(Sent { id, event, data });
                 }
@@ -182,5 +197,23 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_from_whatever_pieces() {
+        let text = "id: 7\n\n: keep-alive\n\nid: 8\nevent: log\ndata: {\"job\":\"j\",\"at\":\"t\",\"attempt\":1,\"line\":\"ü\"}\n\nid: 9\nev";
+        for size in [1, 3, 1_000] {
+            let mut parser = Parser::default();
+            text.as_bytes().chunks(size).for_each(|piece| parser.take(piece).unwrap());
+            let read: Vec<_> = std::iter::from_fn(|| parser.whole.pop_front()).collect();
+            let ids: Vec<_> = read.iter().map(|sent| (sent.id.as_str(), sent.event.as_str())).collect();
+            assert_eq!(ids, [("7", ""), ("8", "log")]);
+            assert_eq!(read[1].happened().unwrap().in_words("log"), "log       ü");
+        }
     }
 }

@@ -31,6 +31,11 @@ impl Follower {
         Self { store, filter, last, subscription, page: VecDeque::new(), replaying: after.is_some(), owed: None, ended: false }
     }
 
+    /// The id behind which it goes on.
+    pub const fn position(&self) -> Timestamp {
+        self.last
+    }
+
     /// The next event, once there is one. `None` if there will be no more: the one job that is followed has ended, or the store is
     /// shut. Dropping the future loses no event.
     pub async fn next(&mut self) -> Result<Option<Event>, StoreError> {
