@@ -87,6 +87,17 @@ impl Bench {
     }
 
     async fn run_on(&self, queue: Queue, workload: Value, deadline: Option<Duration>, stop: Stop) -> Measured {
+        self.run_heard(queue, workload, deadline, stop, Reporter::default()).await
+    }
+
+    async fn run_heard(
+        &self,
+        queue: Queue,
+        workload: Value,
+        deadline: Option<Duration>,
+        stop: Stop,
+        reporter: Reporter,
+    ) -> Measured {
         let attempt = Attempt {
             job: trine::job::JobId::new(),
             number: 1,
@@ -95,7 +106,7 @@ impl Bench {
             queued_for: Duration::from_micros(17),
             claimed: Monotonic::now(),
             stop,
-            reporter: Reporter::default(),
+            reporter,
             slot: Slot::default(),
         };
         let mut stack = self.executors.stack(queue);

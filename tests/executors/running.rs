@@ -1,9 +1,12 @@
 //! The same work gives the same output everywhere.
 
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::BoxFuture;
 use libtest_mimic::Trial;
 use serde_json::json;
-use trine::job::{Executor, FailureKind, Queue, Runtime};
-use trine::workload::Stop;
+use trine::job::{Executor, FailureKind, LogStream, Note, Queue, Runtime};
+use trine::workload::{Reporter, Sink, Stop};
 
 use crate::{failure, output, trial};
 
@@ -40,6 +43,31 @@ pub(crate) fn trials() -> Vec<Trial> {
                 assert_eq!(output(&next), json!({"count": 25}), "{queue}");
             }
         }),
+        trial("what_work_says_is_heard_in_order_before_its_end", |bench| async move {
+            for queue in Queue::of(Runtime::Native) {
+                for kind in ["says", "says_async"] {
+                    let heard = Arc::new(Heard::default());
+                    let reporter = Reporter::new(Arc::clone(&heard) as _);
+                    let workload = json!({"type": kind, "lines": 400});
+                    output(&bench.run_heard(queue, workload, None, Stop::default(), reporter).await);
+                    let expected: Vec<_> = (0..400).flat_map(|n| [format!("line {n}"), n.to_string()]).collect();
+                    assert_eq!(heard.words(), expected, "{kind} on {queue}");
+                }
+            }
+        }),
+        trial("work_that_says_more_than_can_be_heard_is_told_how_much_is_missing", |bench| async move {
+            let heard = Arc::new(Heard::default());
+            let reporter = Reporter::new(Arc::clone(&heard) as _);
+            // In one go, so that nothing is passed on meanwhile.
+            let workload = json!({"type": "says_async", "lines": 2_000});
+            output(&bench.run_heard(Queue::Processes, workload, None, Stop::default(), reporter).await);
+            let words = heard.words();
+            let missing = words
+                .last()
+                .and_then(|line| line.strip_suffix(" lines are missing here: they came faster than they could be written"));
+            let missing: usize = missing.expect("a line that says so").parse().unwrap();
+            assert_eq!(words.len() - 1 + missing, 4_000);
+        }),
         trial("work_that_this_server_does_not_know_fails_by_name", |bench| async move {
             for executor in Executor::ALL {
                 let measured = bench.run(executor, json!({"type": "unheard-of"})).await;
@@ -47,6 +75,31 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         }),
     ]
+}
+
+/// Hears what an attempt says.
+#[derive(Default)]
+struct Heard(Mutex<Vec<Note>>);
+
+impl Heard {
+    fn words(&self) -> Vec<String> {
+        let word = |note: &Note| match note {
+            Note::Log(LogStream::Stdout | LogStream::Stderr, line) => line.clone(),
+            Note::Progress(value) => value.to_string(),
+        };
+        self.0.lock().unwrap().iter().map(word).collect()
+    }
+}
+
+impl Sink for Heard {
+    fn offer(&self, note: Note) {
+        self.0.lock().unwrap().push(note);
+    }
+
+    fn note(&self, note: Note) -> BoxFuture<'_, ()> {
+        self.offer(note);
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A PNG of this size.

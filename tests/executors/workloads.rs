@@ -18,6 +18,8 @@ pub(crate) fn registry(environment: Environment) -> Registry {
         .register::<Deaf>()
         .register::<Dies>()
         .register::<Pid>()
+        .register::<Says>()
+        .register::<SaysAsync>()
 }
 
 /// Computes until its thread has used this much CPU time.
@@ -72,8 +74,30 @@ pub(crate) struct Dies {
 #[derive(Deserialize, utoipa::ToSchema)]
 pub(crate) struct Pid {}
 
+/// Writes so many lines, each followed by a progress.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Says {
+    lines: u32,
+}
+
+/// The same as a future.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct SaysAsync {
+    lines: u32,
+}
+
+fn say(context: &Context, lines: u32) {
+    for n in 0..lines {
+        context.log(format!("line {n}"));
+        context.progress(&n);
+    }
+}
+
 macro_rules! workload {
     ($type:ty, $name:literal, $form:ident, |$this:ident| $work:expr) => {
+        workload!($type, $name, $form, |$this, _context| $work);
+    };
+    ($type:ty, $name:literal, $form:ident, |$this:ident, $context:ident| $work:expr) => {
         impl Workload for $type {
             const TYPE: &'static str = $name;
             const ABOUT: &'static str = "for tests";
@@ -84,7 +108,7 @@ macro_rules! workload {
                 json!({})
             }
 
-            fn work(self, _context: Context) -> Work {
+            fn work(self, $context: Context) -> Work {
                 let $this = self;
                 $work
             }
@@ -128,3 +152,14 @@ workload!(Dies, "dies", Blocking, |this| Work::blocking(move || -> Result<(), Fa
 }));
 
 workload!(Pid, "pid", Blocking, |_this| Work::blocking(|| Ok(std::process::id())));
+
+workload!(Says, "says", Blocking, |this, context| Work::blocking(move || {
+    say(&context, this.lines);
+    Ok(())
+}));
+
+workload!(SaysAsync, "says_async", Async, |this, context| Work::future(async move {
+    say(&context, this.lines);
+    tokio::task::yield_now().await;
+    Ok(())
+}));

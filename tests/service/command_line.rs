@@ -46,6 +46,55 @@ async fn a_job_is_submitted_listed_and_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_followed_and_its_lines_are_read() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let client = || {
+        let mut command = trine();
+        command.current_dir(folder.path()).env("TRINE_SERVER", &server.url);
+        command
+    };
+    let workload = json!({ "type": "python", "source": "def main():\n    print('hello')\n    return 7\n" }).to_string();
+    let followed = run(client().args(["submit", "--workload", &workload, "--bound", "io", "--follow"]));
+    assert!(followed.status.success(), "{}", stderr(&followed));
+    let shown = stdout(&followed);
+    let words: Vec<_> = shown.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(words, ["accepted", "running", "log", "succeeded"], "{shown}");
+    assert!(shown.contains("log       hello") && shown.contains("succeeded 7"), "{shown}");
+    let failed = run(client().args(["submit", "file", "op=read", "path=nowhere", "--follow", "--json"]));
+    assert_eq!(failed.status.code(), Some(1));
+    let last: Value = serde_json::from_str(stdout(&failed).lines().last().unwrap()).unwrap();
+    assert_eq!((&last["event"], &last["data"]["state"]), (&json!("finished"), &json!("failed")));
+
+    let jobs = server.get("/jobs?workload=python").await;
+    let id = jobs["items"][0]["id"].as_str().unwrap();
+    for arguments in [&["logs", id][..], &["logs", id, "--follow"]] {
+        let lines = run(client().args(arguments));
+        assert_eq!((lines.status.success(), stdout(&lines).as_str()), (true, "hello\n"), "{}", stderr(&lines));
+    }
+
+    let mut watching = client()
+        .args(["events", "--kinds", "finished", "--tag", "team=search"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = std::io::BufReader::new(watching.stdout.take().unwrap());
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+        line
+    });
+    // Events are seen from when it began to watch, so jobs come until it has.
+    while !seen.is_finished() {
+        assert!(run(client().args(["submit", "sleep", "ms=0", "--tag", "team=search", "--wait"])).status.success());
+    }
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    let line = seen.await.unwrap();
+    assert!(line.contains("succeeded {\"slept_ms\":0}"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ready_server_is_said_to_be_ready() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;

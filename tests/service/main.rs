@@ -5,6 +5,7 @@ mod command_line;
 mod commands;
 mod crash;
 mod drain;
+mod events;
 mod python;
 mod server;
 mod slow_clients;

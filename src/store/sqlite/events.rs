@@ -116,9 +116,15 @@ pub(super) async fn latest(connection: &mut SqliteConnection) -> Result<Option<T
     Ok(at.map(Timestamp::from_micros))
 }
 
-/// The next events after `after`, in one snapshot.
-pub(super) async fn read(readers: &SqlitePool, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
-    let mut query = query(filter, after);
+/// The next events after `after`, in one snapshot. Those that `jobs` and `results` tell of are of no older job than `oldest`, if that is
+/// known.
+pub(super) async fn read(
+    readers: &SqlitePool,
+    filter: &EventFilter,
+    after: Timestamp,
+    oldest: Option<JobId>,
+) -> Result<EventPage, StoreError> {
+    let mut query = query(filter, after, oldest);
     let mut rows = query.build().fetch(readers);
     let (mut events, mut bytes, mut looked_at, mut last) = (Vec::new(), 0, 0, after);
     while let Some(row) = rows.try_next().await? {
@@ -138,7 +144,7 @@ pub(super) async fn read(readers: &SqlitePool, filter: &EventFilter, after: Time
 }
 
 /// What happened, found wherever it is kept: the moments first, then what belongs to those of the page.
-fn query(filter: &EventFilter, after: Timestamp) -> QueryBuilder<Sqlite> {
+fn query(filter: &EventFilter, after: Timestamp, oldest: Option<JobId>) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(
         "WITH page AS (SELECT at, id, kind, source FROM (SELECT at, job AS id, kind, 0 AS source FROM events WHERE at > ",
     );
@@ -170,6 +176,9 @@ fn query(filter: &EventFilter, after: Timestamp) -> QueryBuilder<Sqlite> {
         query.push_bind(after.as_micros());
         if let Some(job) = filter.job {
             query.push(" AND id = ").push_bind(job.as_bytes().to_vec());
+        }
+        if let Some(oldest) = oldest {
+            query.push(" AND id >= ").push_bind(oldest.as_bytes().to_vec());
         }
         conditions(&mut query, filter);
     }

@@ -3,6 +3,7 @@
 mod codes;
 mod events;
 mod intake;
+mod marks;
 mod read;
 mod rows;
 mod statements;
@@ -183,12 +184,18 @@ impl Store for SqliteStore {
     }
 
     async fn events(&self, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
-        // One job's events are found by its id.
-        let _turn = match filter.job {
-            Some(_) => None,
-            None => self.looking_for_events.acquire().await.ok(),
-        };
-        events::read(&self.readers, filter, after).await
+        if filter.job.is_some() {
+            return events::read(&self.readers, filter, after, None).await;
+        }
+        let _turn = self.looking_for_events.acquire().await;
+        loop {
+            let oldest = self.published.marks().oldest_after(after);
+            let page = events::read(&self.readers, filter, after, oldest).await?;
+            // Otherwise an older job may have come back before the page was read.
+            if self.published.marks().oldest_after(after) >= oldest {
+                return Ok(page);
+            }
+        }
     }
 
     fn subscribe(&self) -> Subscription {

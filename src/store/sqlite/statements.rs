@@ -274,6 +274,13 @@ pub(super) async fn promote(connection: &mut Connection, now: Timestamp) -> Resu
     rows.iter().map(|row| Queue::from_code(row.try_get(0)?)).collect()
 }
 
+/// The oldest job that has not ended.
+pub(super) async fn oldest(connection: &mut Connection) -> Result<Option<JobId>, StoreError> {
+    let id: Option<Vec<u8>> = sqlx::query_scalar("SELECT min(id) FROM jobs").fetch_one(connection).await?;
+    let corrupt = |_| StoreError::Corrupt("an id is not 16 bytes long".into());
+    id.map(|id| id.try_into().map(JobId::from_bytes).map_err(corrupt)).transpose()
+}
+
 /// When the next scheduled job is due.
 pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<Timestamp>, StoreError> {
     let due: Option<i64> = sqlx::query_scalar("SELECT min(due_at) FROM jobs WHERE state = 0").fetch_one(connection).await?;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::events::{self, EventRow};
 use super::intake::Noted;
+use super::marks::Marks;
 use super::rows::{Fresh, QUEUED, RUNNING};
 use super::statements::{self, Claim, End, Insertion, Script};
 use crate::clock::Timestamp;
@@ -56,6 +57,7 @@ pub(super) struct Published {
     depths: Mutex<Depths>,
     rollups: Mutex<BTreeMap<SummaryKey, Sketches>>,
     latest_event: AtomicI64,
+    marks: Mutex<Marks>,
     pub(super) hub: Arc<Hub>,
 }
 
@@ -66,6 +68,10 @@ impl Published {
 
     pub(super) fn latest_event(&self) -> Timestamp {
         Timestamp::from_micros(self.latest_event.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn rollups(&self) -> MutexGuard<'_, BTreeMap<SummaryKey, Sketches>> {
@@ -270,6 +276,7 @@ impl Writer {
             depths: Mutex::new(depths),
             rollups: Mutex::new(rollups),
             latest_event: AtomicI64::new(moments.0.as_micros()),
+            marks: Mutex::default(),
             hub: Hub::new(),
         });
         let writer = Self {
@@ -303,6 +310,7 @@ impl Writer {
         let mut patient = Patient::default();
         let mut closing = None;
         while closing.is_none() {
+            self.mark().await;
             let sleep = patient.due.map_or_else(|| self.sleep(), |due| due.saturating_duration_since(Instant::now()));
             let open = tokio::select! {
                 biased;
@@ -380,8 +388,12 @@ impl Writer {
         if batch.len() == 0 && !self.has_work() {
             return;
         }
-        for job in batch.accepts.iter_mut().flat_map(|(jobs, _)| jobs) {
-            job.accepted_at = self.moments.next();
+        {
+            let mut marks = self.published.marks();
+            for job in batch.accepts.iter_mut().flat_map(|(jobs, _)| jobs) {
+                marks.touch(job.id);
+                job.accepted_at = self.moments.next();
+            }
         }
         match self.transaction(&batch).await {
             Ok(done) => self.answer(batch, done).await,
@@ -571,6 +583,7 @@ impl Writer {
             let unfinished = statements::place(&mut self.connection, id).await?.is_some();
             return Ok(if unfinished { Requeue::Unfinished } else { Requeue::Unknown });
         };
+        self.published.marks().touch(id);
         let at = self.moments.next();
         events::keep_result(&mut self.connection, id).await?;
         events::insert(&mut self.connection, &[EventRow::requeued(at, id, job.attempt)]).await?;
@@ -706,6 +719,18 @@ impl Writer {
     const fn token(&mut self) -> i64 {
         self.next_token += 1;
         self.next_token
+    }
+
+    /// Notes how far back one has to look for what happens from here on, if it is time for that.
+    async fn mark(&mut self) {
+        if !self.published.marks().is_due(self.moments.0) {
+            return;
+        }
+        match statements::oldest(&mut self.connection).await {
+            Ok(oldest) => self.published.marks().push(self.moments.0, oldest),
+            // Whoever looks back looks further.
+            Err(error) => tracing::warn!(%error, "the oldest unfinished job is not known"),
+        }
     }
 
     /// Publishes what was committed, then answers those who wait for it.
