@@ -1,6 +1,5 @@
 //! Who runs next, and where: from an accepted submission to a recorded result.
 
-mod places;
 pub mod router;
 mod running;
 mod serve_queue;
@@ -10,10 +9,10 @@ mod waiters;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::places::Places;
 use self::router::{Facts, Unable, route};
 use self::running::Running;
 use self::waiters::Waiters;
@@ -116,9 +115,9 @@ impl Dispatcher {
         });
         for queue in Queue::ALL {
             // Without slots, as those of Python without an interpreter, the loops wait for ever, and so do jobs of an earlier server.
-            let places = Arc::new(Places::new(shared.executors.slots(queue)));
+            let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
             for _ in 0..serve_queue::LOOPS {
-                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&places)));
+                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&slots)));
             }
         }
         Self { shared }

@@ -39,8 +39,6 @@ pub struct Attempt {
 pub struct Slot {
     /// The place itself; `None` where places are not counted.
     pub permit: Option<OwnedSemaphorePermit>,
-    /// With it, the right to claim another job.
-    pub claim: Option<OwnedSemaphorePermit>,
 }
 
 /// What an executor says of an attempt that has ended: how, and what was measured where it ran.

@@ -86,7 +86,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 queued_for: Duration::ZERO,
                 claimed: trine::clock::Monotonic::now(),
                 stop: Stop::default(),
-                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), claim: None },
+                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok() },
             };
             let mut stack = bench.executors.stack(Queue::ThreadsCpu);
             let measured = tower::Service::call(&mut stack, attempt).await.unwrap();
