@@ -10,6 +10,8 @@ run:
 # The tests come last, so that their results are the end of what is shown.
 test: test-deps check
 	python3 -m unittest discover -s tests/python_host
+	cargo build --locked
+	PATH="$(CURDIR)/target/test-python/bin:$$PATH" python3 -m unittest discover -s clients/python/tests
 	cargo test --locked
 
 test-deps:

@@ -31,23 +31,31 @@ done
 
 need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled from C
 need python3 python3 -c "import asyncio, unittest" # the Python host is tested with the interpreter that is there
+need python3-venv python3 -c "import ensurepip, venv" # what the Python client needs goes into an environment of its own
 
-if ((${#missing[@]} == 0)); then
-  exit
-fi
-echo "Missing: ${missing[*]}"
-command -v apt-get >/dev/null || fail 'This script knows apt-get only, which is not here: install them by hand.'
-if ((EUID == 0)); then
-  as_root=()
-elif command -v sudo >/dev/null; then
-  as_root=(sudo)
-  [[ -t 0 ]] || as_root+=(-n) # nobody is there to type a password
-else
-  fail "Not root, and there is no sudo. Install them with: apt-get install ${missing[*]}"
-fi
-
-install_missing() {
-  "${as_root[@]}" apt-get update &&
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+# The interpreter of the Python client's tests, with what functions travel by.
+python_environment() {
+  local folder=target/test-python
+  "$folder/bin/python3" -c "import cloudpickle" 2>/dev/null && return
+  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet cloudpickle
 }
-install_missing || fail "They could not be installed. Install them with: apt-get install ${missing[*]}"
+
+if ((${#missing[@]} > 0)); then
+  echo "Missing: ${missing[*]}"
+  command -v apt-get >/dev/null || fail 'This script knows apt-get only, which is not here: install them by hand.'
+  if ((EUID == 0)); then
+    as_root=()
+  elif command -v sudo >/dev/null; then
+    as_root=(sudo)
+    [[ -t 0 ]] || as_root+=(-n) # nobody is there to type a password
+  else
+    fail "Not root, and there is no sudo. Install them with: apt-get install ${missing[*]}"
+  fi
+
+  install_missing() {
+    "${as_root[@]}" apt-get update &&
+      "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+  }
+  install_missing || fail "They could not be installed. Install them with: apt-get install ${missing[*]}"
+fi
+python_environment || fail "The Python environment for the tests could not be made in target/test-python."

@@ -1,19 +1,19 @@
 //! Puts the service together: store, executors, dispatcher, API.
 
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::api::{self, ApiState, BodyLimits, InterpreterView, ProgramsView, PythonView, SandboxView};
 use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::Dispatcher;
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
-use crate::executor::{ExecutorError, ExecutorSettings, Executors};
+use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -69,6 +69,7 @@ pub async fn serve(
         http_max_bytes: config.http_max_bytes,
         workspace: config.workspace(),
         python,
+        commands: config.commands.clone(),
     };
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
     let Database::Sqlite(path) = config.database();
@@ -80,19 +81,22 @@ pub async fn serve(
     };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
+    let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
     let settings = ExecutorSettings {
         async_slots: config.async_slots,
         async_threads: config.async_threads,
         threads_io: config.threads_io,
         threads_cpu: config.threads_cpu,
         stop_grace: config.stop_grace,
-        python: python_settings(&config, &program, interpreters)?,
+        python: python_settings(&config, &sandbox, interpreters)?,
+        commands: CommandSettings { sandbox, folder: config.data_dir.join("commands"), slots: config.command_slots },
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
     let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
     let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
-    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs) });
+    let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
+    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs), streams });
     let limits =
         Limits { header_timeout: config.header_timeout, max_connections: config.max_connections, grace: config.stop_grace };
     let drained = {
@@ -145,7 +149,11 @@ fn programs(config: &Config, kernel: sandbox::Report, interpreters: &[Interprete
     }
 }
 
-fn python_settings(config: &Config, program: &Path, interpreters: Vec<Interpreter>) -> Result<Option<PythonSettings>, AppError> {
+fn python_settings(
+    config: &Config,
+    sandbox: &Sandbox,
+    interpreters: Vec<Interpreter>,
+) -> Result<Option<PythonSettings>, AppError> {
     if interpreters.is_empty() {
         return Ok(None);
     }
@@ -153,11 +161,13 @@ fn python_settings(config: &Config, program: &Path, interpreters: Vec<Interprete
     Ok(Some(PythonSettings {
         interpreters,
         folder: std::path::absolute(config.data_dir.join("python")).map_err(AppError::Watch)?,
-        sandbox: Sandbox::new(program.to_owned(), config.sandbox).map_err(AppError::Watch)?,
-        // What it may address is more than what it may use: threads reserve far more than they touch.
+        sandbox: sandbox.clone(),
         limits: sandbox::Limits {
             memory_bytes,
+            // What it may address is more than what it may use: threads reserve far more than they touch.
             address_space_bytes: Some(memory_bytes.saturating_mul(4)),
+            scratch_bytes: config.python_scratch_bytes,
+            file_bytes: config.python_scratch_bytes,
             ..sandbox::Limits::default()
         },
         async_slots: config.python_async_slots,

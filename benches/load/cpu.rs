@@ -9,6 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
+use trine::command::Commands;
 use trine::job::{Output, Spec};
 use trine::workload::{Context, Environment, PythonRules, Registry, Reporter, Stop, Task, Work, WorkloadSettings};
 
@@ -63,6 +64,7 @@ impl Bare {
             http_max_bytes: 0,
             workspace: folder.join("workspace"),
             python: PythonRules::default(),
+            commands: Commands::default(),
         };
         let registry = Registry::native(Environment::open(&settings)?);
         Ok(Self { registry, pool: ThreadPoolBuilder::new().num_threads(threads).build()? })
@@ -94,7 +96,7 @@ impl Bare {
                 Work::Blocking(call) => Ok(call()?),
                 Work::Future(_) => Err("a workload that computes is not a future".into()),
             },
-            Task::Python(_) => Err("it is native".into()),
+            Task::Python(_) | Task::Command(_) => Err("it is native".into()),
         }
     }
 

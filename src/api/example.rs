@@ -10,14 +10,15 @@ use super::batch::BatchItem;
 use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
 use super::jobs::RouteExplanation;
 use super::list::{Cursor, List};
+use super::logs::LogLines;
 use super::view::{JobView, ResultView};
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
 use crate::dispatch::QueueStatus;
 use crate::executor::WorkerStatus;
 use crate::job::{
-    Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Form, Job, JobId, NewJob, Outcome, Queue, Retry, Route,
-    Rule, Runtime, Spec, State, Submission, Tags, Timing,
+    Bound, Choice, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob, Outcome, Queue,
+    Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, What,
 };
 use crate::sandbox;
 use crate::store::Depth;
@@ -86,6 +87,21 @@ pub(super) fn result() -> Value {
     value(&ResultView::of(&finished()))
 }
 
+/// What happened to the job, as it is sent.
+pub(super) fn events() -> Value {
+    super::events::example(&happened()).into()
+}
+
+/// The lines that the job wrote.
+pub(super) fn log() -> Value {
+    value(&LogLines::of(happened().into(), 50, None))
+}
+
+/// The same as text.
+pub(super) fn log_text() -> Value {
+    super::logs::text(&happened()).into()
+}
+
 /// A page of jobs.
 pub(super) fn jobs() -> Value {
     value(&List { items: vec![finished_job(), job()], next_cursor: Some(Cursor::after(id())) })
@@ -103,7 +119,7 @@ pub(super) fn batch_items() -> Value {
 
 /// Why the job runs where it runs.
 pub(super) fn route() -> Value {
-    value(&RouteExplanation::of(&accepted(), Some((Form::Blocking, false))))
+    value(&RouteExplanation::of(&accepted(), Some((Runtime::Native, Form::Blocking, false))))
 }
 
 /// A page of results.
@@ -181,10 +197,29 @@ fn finished() -> Job {
         ending: Ending::Succeeded,
         outcome: Outcome::Output(raw(&json!({ "count": 78_498 }))),
         timing: Some(timing),
-        started_at: Some(NOON.after(Duration::from_micros(270))),
+        started_at: Some(NOON.after(Duration::from_micros(210))),
         finished_at: NOON.after(Duration::from_micros(23_310)),
     };
     Job { attempt: 1, state: State::Finished(Box::new(finished)), ..accepted() }
+}
+
+fn happened() -> [Event; 5] {
+    let State::Finished(finished) = finished().state else { unreachable!("it has ended") };
+    let (progress, line) = (raw(&json!({ "share": 0.5 })), "half of them are counted".to_owned());
+    let events = [
+        (0, What::Accepted),
+        (210, What::Running { attempt: 1 }),
+        (12_000, What::Progress { attempt: 1, value: progress }),
+        (12_001, What::Log { attempt: 1, stream: LogStream::Stdout, line }),
+        (23_310, What::Finished { attempt: 1, finished }),
+    ];
+    events.map(|(us, what)| Event {
+        at: NOON.after(Duration::from_micros(us)),
+        job: id(),
+        bound: Bound::Cpu,
+        executor: Executor::Threads,
+        what,
+    })
 }
 
 /// A UUID of version 7 with the time of [`NOON`].

@@ -33,27 +33,33 @@ impl Format {
         }
     }
 
-    /// The format that the client likes best: of the highest quality and, among equals, named most precisely.
+    /// The format that the client likes best.
     pub(super) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
-        let ranges: Vec<Range<'_>> = headers
-            .get_all(ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(Range::parse)
-            .collect();
-        if ranges.is_empty() {
-            return Ok(Self::Json);
-        }
-        let liked = Self::ALL.into_iter().rev().filter_map(|format| {
-            let range = ranges.iter().filter(|range| range.covers(format)).max_by_key(|range| range.precision())?;
-            (range.quality > 0).then_some((range.quality, range.precision(), format))
-        });
-        liked
-            .max_by_key(|&(quality, precision, _)| (quality, precision))
-            .map(|(.., format)| format)
-            .ok_or_else(|| Problem::new(Kind::NotAcceptable, format!("there are {}", Self::ALL.map(Self::media_type).join(", "))))
+        preferred(headers, &Self::ALL.map(|format| (format.media_type(), format)))
     }
+}
+
+/// What the client likes best of what there is: of the highest quality and, among equals, named most precisely. The first if it does
+/// not mind.
+pub(super) fn preferred<T: Copy, const N: usize>(headers: &HeaderMap, offers: &[(&str, T); N]) -> Result<T, Problem> {
+    let ranges: Vec<Range<'_>> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(Range::parse)
+        .collect();
+    if ranges.is_empty() {
+        return Ok(offers[0].1);
+    }
+    let liked = offers.iter().rev().filter_map(|&(media_type, offer)| {
+        let range = ranges.iter().filter(|range| range.covers(media_type)).max_by_key(|range| range.precision())?;
+        (range.quality > 0).then_some((range.quality, range.precision(), offer))
+    });
+    liked
+        .max_by_key(|&(quality, precision, _)| (quality, precision))
+        .map(|(.., offer)| offer)
+        .ok_or_else(|| Problem::new(Kind::NotAcceptable, format!("there are {}", offers.map(|(name, _)| name).join(", "))))
 }
 
 /// One element of `Accept`: a media range and its quality in thousandths.
@@ -76,9 +82,9 @@ impl<'a> Range<'a> {
         Some(Self { kind, subtype, quality })
     }
 
-    fn covers(&self, format: Format) -> bool {
+    fn covers(&self, media_type: &str) -> bool {
         let is = |range: &str, own: &str| range == "*" || range.eq_ignore_ascii_case(own);
-        format.media_type().split_once('/').is_some_and(|(kind, subtype)| is(self.kind, kind) && is(self.subtype, subtype))
+        media_type.split_once('/').is_some_and(|(kind, subtype)| is(self.kind, kind) && is(self.subtype, subtype))
     }
 
     /// How many of its two parts are named.

@@ -18,7 +18,7 @@ use super::view::{JobView, ResultView};
 use super::{ApiState, body, example, submission};
 use crate::dispatch::router::{Considered, considered};
 use crate::executor::Capabilities;
-use crate::job::{Bound, Choice, Executor, Form, Job, JobId, Rule};
+use crate::job::{Bound, Choice, Executor, Form, Job, JobId, Rule, Runtime};
 use crate::store::{Cancellation, Requeue};
 
 /// Submit a job
@@ -156,8 +156,8 @@ struct ConsideredView {
 }
 
 impl RouteExplanation {
-    /// Why this job runs where it runs, if its workload is written in this form, and with a global lock or without.
-    pub(super) fn of(job: &Job, written: Option<(Form, bool)>) -> Self {
+    /// Why this job runs where it runs, if its workload is written in this language and form, and with a global lock or without.
+    pub(super) fn of(job: &Job, written: Option<(Runtime, Form, bool)>) -> Self {
         let bound = job.submission.bound;
         let route = job.route;
         let view = |Considered { executor, because, capabilities }| ConsideredView {
@@ -172,8 +172,12 @@ impl RouteExplanation {
             reason: route.rule.reason(),
             bound,
             asked: job.submission.executor,
-            form: written.map(|(form, _)| form),
-            considered: written.into_iter().flat_map(|(form, gil)| considered(bound, form, gil)).map(view).collect(),
+            form: written.map(|(_, form, _)| form),
+            considered: written
+                .into_iter()
+                .flat_map(|(runtime, form, gil)| considered(bound, runtime, form, gil))
+                .map(view)
+                .collect(),
         }
     }
 }
@@ -192,7 +196,7 @@ impl RouteExplanation {
 pub(super) async fn route(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
     let job = find(&api, id).await?;
     let prepared = api.dispatcher.registry().prepare(&job.submission.workload).ok();
-    Ok(Json(RouteExplanation::of(&job, prepared.map(|prepared| (prepared.form, prepared.gil)))).into_response())
+    Ok(Json(RouteExplanation::of(&job, prepared.map(|prepared| (prepared.runtime, prepared.form, prepared.gil)))).into_response())
 }
 
 /// Cancel a job

@@ -88,7 +88,7 @@ enum Sequence {
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "usize")]
-struct Limit(usize);
+pub(super) struct Limit(pub(super) usize);
 
 impl Default for Limit {
     fn default() -> Self {
@@ -106,7 +106,7 @@ impl TryFrom<usize> for Limit {
 
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
-struct Label(String, String);
+pub(super) struct Label(pub(super) String, pub(super) String);
 
 impl TryFrom<String> for Label {
     type Error = &'static str;

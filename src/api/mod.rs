@@ -4,12 +4,14 @@
 
 mod batch;
 mod body;
+mod events;
 mod example;
 mod executors;
 mod format;
 mod health;
 mod jobs;
 mod list;
+mod logs;
 mod openapi;
 mod preference;
 mod problem;
@@ -32,6 +34,7 @@ use axum::http::HeaderValue;
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
@@ -52,6 +55,8 @@ pub struct ApiState {
     pub bodies: BodyLimits,
     /// How programs are confined.
     pub programs: Arc<ProgramsView>,
+    /// A place for each stream of events that may be open.
+    pub streams: Arc<Semaphore>,
 }
 
 /// The whole API, with its documentation.
@@ -80,6 +85,9 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(jobs::get, jobs::cancel))
         .routes(routes!(jobs::route))
         .routes(routes!(jobs::retry))
+        .routes(routes!(events::of_job))
+        .routes(routes!(logs::get))
+        .routes(routes!(events::all))
         .routes(routes!(results::list))
         .routes(routes!(summary::get))
         .routes(routes!(results::get))

@@ -41,6 +41,7 @@ pub(super) fn frame() -> OpenApi {
         .servers(Some([ServerBuilder::new().url("/").description(Some("The server that this document comes from")).build()]))
         .tags(Some([
             tag("jobs", "Submit work, follow it, cancel it, run it again"),
+            tag("events", "What happens to jobs, while it happens: server-sent events, and the lines that jobs wrote"),
             tag("results", "What came of it, and what was measured"),
             tag("service", "What the server can run, and on what"),
             tag("health", "For whoever watches over the server"),

@@ -12,7 +12,7 @@ use crate::job::JobId;
 pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned> Query<T> {
-    fn parse(query: &str) -> Result<Self, Problem> {
+    pub(super) fn parse(query: &str) -> Result<Self, Problem> {
         let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
         serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
             let message = error.inner().to_string();

@@ -54,7 +54,11 @@ pub(super) fn csv(jobs: &[Job]) -> String {
             State::Finished(finished) => Some(&**finished),
             _ => None,
         };
-        let line = Line { job, finished, timing: finished.and_then(|finished| TimingView::of(job, finished)) };
+        let line = Line {
+            job,
+            finished,
+            timing: finished.and_then(|finished| TimingView::of(job.submission.bound, job.route.executor, finished)),
+        };
         let _ = table.write_record(COLUMNS.map(|(_, cell)| cell(&line)));
     }
     table.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
@@ -96,6 +100,6 @@ mod tests {
         assert_eq!((cell("state"), cell("workload"), cell("executor")), ("succeeded", "primes", "threads"));
         assert_eq!((cell("wall_us"), cell("cpu_share"), cell("observed"), cell("polls")), ("23040", "0.984", "cpu", ""));
         assert_eq!((cell("output"), cell("tags")), (r#"{"count":78498}"#, r#"{"team":"search"}"#));
-        assert_eq!(cell("started_at"), "2026-01-31T12:00:00.000270Z");
+        assert_eq!(cell("started_at"), "2026-01-31T12:00:00.000210Z");
     }
 }

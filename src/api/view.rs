@@ -8,8 +8,8 @@ use super::example;
 use super::submission::AnyWorkload;
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Choice, Ending, Executor, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State, Tags,
-    Timing,
+    Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State,
+    Tags, Timing,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;
@@ -120,7 +120,7 @@ pub(super) struct JobView<'a> {
     /// When it may run, while it waits for its time.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     due_at: Option<Timestamp>,
-    /// When its latest attempt began.
+    /// When its latest attempt was claimed; null while it waits.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     started_at: Option<Timestamp>,
     /// When it ended.
@@ -151,7 +151,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             stopping: matches!(job.state, State::Running { stopping: true, .. }),
             output: finished.and_then(output),
             error: finished.and_then(error),
-            timing: finished.and_then(|finished| TimingView::of(job, finished)),
+            timing: finished.and_then(|finished| TimingView::of(submission.bound, job.route.executor, finished)),
             accepted_at: job.accepted_at,
             due_at: match job.state {
                 State::Scheduled { due_at } => Some(due_at),
@@ -201,7 +201,7 @@ pub(super) struct ResultView<'a> {
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
     accepted_at: Timestamp,
-    /// When its last attempt's work began; null if it never did.
+    /// When its last attempt was claimed; its work began `timing.dispatch_us` later. Null if it waited when it ended.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     started_at: Option<Timestamp>,
     /// When it ended.
@@ -222,7 +222,7 @@ impl<'a> ResultView<'a> {
             attempt: job.attempt,
             output: output(finished),
             error: error(finished),
-            timing: TimingView::of(job, finished),
+            timing: TimingView::of(job.submission.bound, job.route.executor, finished),
             tags: &job.submission.tags,
             accepted_at: job.accepted_at,
             started_at: finished.started_at,
@@ -261,6 +261,12 @@ pub(super) struct ErrorView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(super) python: Option<&'a RawValue>,
+}
+
+impl<'a> From<&'a Failure> for ErrorView<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        Self { kind: failure.kind, message: &failure.message, python: failure.python.as_deref() }
+    }
 }
 
 /// What was measured of one attempt. Durations are in microseconds. A figure is of this attempt alone, or it is null.
@@ -310,7 +316,7 @@ pub(super) struct TimingView {
 
 impl TimingView {
     /// What was measured of the job's last attempt, and what follows from it.
-    pub(super) fn of(job: &Job, finished: &Finished) -> Option<Self> {
+    pub(super) fn of(bound: Bound, executor: Executor, finished: &Finished) -> Option<Self> {
         let timing = finished.timing.as_ref()?;
         let Timing { queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, .. } = *timing;
         let Timing { polls, longest_poll_us, max_rss_bytes, ctx_voluntary, ctx_involuntary, gil, .. } = *timing;
@@ -328,7 +334,7 @@ impl TimingView {
             ctx_involuntary,
             gil,
             observed: timing.observed(),
-            advice: advice(job.submission.bound, job.route.executor, timing),
+            advice: advice(bound, executor, timing),
         })
     }
 }
@@ -345,9 +351,7 @@ pub(super) fn output(finished: &Finished) -> Option<&RawValue> {
 pub(super) fn error(finished: &Finished) -> Option<ErrorView<'_>> {
     match &finished.outcome {
         Outcome::Output(_) => None,
-        Outcome::Error(failure) => {
-            Some(ErrorView { kind: failure.kind, message: &failure.message, python: failure.python.as_deref() })
-        }
+        Outcome::Error(failure) => Some(failure.into()),
     }
 }
 

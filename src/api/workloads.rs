@@ -1,5 +1,7 @@
 //! `/workloads`: what can be run.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -10,7 +12,8 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
 use super::ApiState;
 use super::list::List;
-use crate::job::{Bound, Form};
+use crate::command::{Command, Commands};
+use crate::job::{Bound, Form, Runtime};
 use crate::workload::{Description, Registry};
 
 /// Something that can be run.
@@ -30,17 +33,39 @@ pub(super) struct WorkloadView {
     schema: RefOr<Schema>,
     /// An object `workload` that works.
     example: Value,
+    /// Of `command` alone: the programs that the operator offers, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commands: Option<BTreeMap<String, CommandView>>,
 }
 
-impl From<&Description> for WorkloadView {
-    fn from(description: &Description) -> Self {
+/// A program that the operator offers.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CommandInfo)]
+struct CommandView {
+    /// What it is good for.
+    about: String,
+    /// The JSON Schema of its `parameters`.
+    #[schema(value_type = Object)]
+    parameters: Value,
+    /// The longest standard input that it takes, in bytes.
+    stdin_bytes: usize,
+    /// What is kept of its standard output, and of its standard error, in bytes.
+    output_bytes: usize,
+    /// How long it may run, in milliseconds, whatever the job allows.
+    deadline_ms: u64,
+    /// Whether it can reach the network.
+    network: bool,
+}
+
+impl From<&Command> for CommandView {
+    fn from(command: &Command) -> Self {
         Self {
-            name: description.name,
-            about: description.about,
-            bound: description.bound,
-            form: description.form,
-            schema: schema(description),
-            example: description.example.clone(),
+            about: command.about.clone(),
+            parameters: command.schema(),
+            stdin_bytes: command.limits.stdin_bytes,
+            output_bytes: command.limits.output_bytes,
+            deadline_ms: command.limits.deadline_ms,
+            network: command.network,
         }
     }
 }
@@ -48,7 +73,20 @@ impl From<&Description> for WorkloadView {
 impl WorkloadView {
     /// All that are registered.
     pub(super) fn all(registry: &Registry) -> List<Self> {
-        List::whole(registry.describe().map(Self::from))
+        List::whole(registry.describe().map(|description| Self::new(description, registry.environment().commands())))
+    }
+
+    fn new(description: &Description, commands: &Commands) -> Self {
+        let commands = || commands.0.iter().map(|(name, command)| (name.clone(), CommandView::from(&**command))).collect();
+        Self {
+            name: description.name,
+            about: description.about,
+            bound: description.bound,
+            form: description.form,
+            schema: schema(description),
+            example: description.example.clone(),
+            commands: (description.runtime == Runtime::Command).then(commands),
+        }
     }
 }
 
@@ -70,7 +108,7 @@ pub(super) fn schema(description: &Description) -> RefOr<Schema> {
 
 /// List workloads
 ///
-/// What this server can run, each with the JSON Schema of its parameters.
+/// What this server can run, each with the JSON Schema of its parameters; and the commands that its operator offers.
 #[utoipa::path(
     get, path = "/workloads", tag = "service", operation_id = "listWorkloads",
     responses((status = 200, description = "All workloads, by name", body = List<WorkloadView>)),

@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,26 @@ impl Client {
         self.answer(self.request(Method::DELETE, path)).await
     }
 
+    /// `GET path` as a stream of events behind the one with the id `after`; `None` if there are no more.
+    pub(super) async fn stream(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        after: Option<&str>,
+    ) -> Result<Option<Response>, CliError> {
+        let request = self.request(Method::GET, path).query(query);
+        let request = after.into_iter().fold(request, |request, id| request.header("Last-Event-ID", id));
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            status if status.is_success() => Ok(Some(response)),
+            status => {
+                let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+                Err(CliError::Refused(Problem { status, details: serde_json::from_slice(&body).ok() }))
+            }
+        }
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.server))
     }
@@ -121,7 +141,7 @@ impl Client {
         CliError::Unreachable { server: self.server.clone(), reason: format!("no answer within {} s", waited.as_secs()) }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> CliError {
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> CliError {
         // The innermost cause says what happened; the others only that a request was sent.
         let mut reason: &dyn Error = error;
         while let Some(cause) = reason.source() {

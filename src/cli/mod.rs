@@ -9,10 +9,12 @@ mod client;
 mod config;
 mod demo;
 mod error;
+mod events;
 mod filter;
 mod health;
 mod human;
 mod jobs;
+mod logs;
 mod openapi;
 mod order;
 mod parameter;
@@ -20,6 +22,7 @@ mod print;
 mod results;
 mod retry;
 mod serve;
+mod stream;
 mod submit;
 mod table;
 mod wait;
@@ -59,6 +62,10 @@ enum Command {
     Jobs(jobs::Jobs),
     /// Show finished jobs with their outcome and timing, or one of them
     Results(results::Results),
+    /// Show the lines that a job wrote
+    Logs(logs::Logs),
+    /// Show what happens to jobs, while it happens
+    Events(events::WatchEvents),
     /// Cancel jobs
     Cancel(order::Order),
     /// Run finished jobs again
@@ -103,6 +110,8 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Submit(submit) => client()?.block_on(submit.run())?,
         Command::Jobs(jobs) => client()?.block_on(jobs.run())?,
         Command::Results(results) => client()?.block_on(results.run())?,
+        Command::Logs(logs) => client()?.block_on(logs.run())?,
+        Command::Events(events) => client()?.block_on(events.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
         Command::Health(health) => client()?.block_on(health.run())?,

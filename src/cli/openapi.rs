@@ -2,6 +2,7 @@ use super::error::CliError;
 use super::print;
 use crate::api;
 use crate::app::AppError;
+use crate::command::Commands;
 use crate::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 
 /// Prints the document that a server has at `/openapi.json`.
@@ -13,6 +14,7 @@ pub(super) fn run() -> Result<(), CliError> {
         http_max_bytes: 0,
         workspace: folder.path().to_owned(),
         python: PythonRules::default(),
+        commands: Commands::default(),
     };
     let registry = Registry::native(Environment::open(&settings).map_err(AppError::from)?);
     print::line(api::openapi(&registry).to_pretty_json().map_err(CliError::Json)?)

@@ -13,7 +13,7 @@ use super::client::{Client, Server};
 use super::error::CliError;
 use super::parameter::{parameter, tag};
 use super::wait::Ended;
-use super::{human, print, table, wait};
+use super::{events, human, print, table, wait};
 use crate::job::{Bound, Executor};
 
 /// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
@@ -64,7 +64,10 @@ pub(super) struct Submit {
     /// Wait until all jobs have ended and show their results; exit with 1 unless all succeeded
     #[arg(long)]
     wait: bool,
-    /// One JSON object a line, as the API has it: what was accepted, or with --wait the finished jobs
+    /// Show what happens to the job until it has ended: its states, its progress, its lines; exit with 1 unless it succeeded
+    #[arg(long, conflicts_with_all = ["wait", "count", "file"])]
+    follow: bool,
+    /// One JSON object a line, as the API has it: what was accepted, with --wait the finished jobs, or with --follow the events
     #[arg(long)]
     json: bool,
 }
@@ -74,6 +77,7 @@ Examples:
   trine submit primes below=1000000 --wait
   trine submit http url=https://example.com/ --retries 3 --deadline 10s
   trine submit --workload '{\"type\": \"sleep\", \"ms\": 5}' --executor processes
+  trine submit primes below=20000000 --follow
   trine submit sleep ms=200 --count 1000 --wait
   trine submit --file jobs.ndjson --json";
 
@@ -85,6 +89,9 @@ impl Submit {
             Some(path) => send_file(&client, path, &mut accepted).await,
             None => self.send_copies(&client, &mut accepted).await,
         };
+        if let ([one], true, Ok(())) = (accepted.as_slice(), self.follow, &sent) {
+            return events::follow(&client, &parse::<Accepted>(one)?.id, self.json).await;
+        }
         if self.wait && sent.is_ok() {
             let ids = accepted.iter().map(|job| parse(job).map(|job: Accepted| job.id)).collect::<Result<Vec<_>, _>>()?;
             return self.show_results(&wait::all(&client, &ids).await?);

@@ -76,11 +76,13 @@ impl File {
     fn flatten(&mut self, prefix: &str, table: Table) -> Result<(), FileError> {
         for (key, value) in table {
             let key = format!("{prefix}{key}");
-            if let Value::Table(inner) = value {
-                self.flatten(&format!("{key}_"), inner)?;
-                continue;
-            }
             let texts = match value {
+                // They are tables in tables, read by a parser of their own.
+                Value::Table(commands) if key == "commands" => vec![commands.to_string()],
+                Value::Table(inner) => {
+                    self.flatten(&format!("{key}_"), inner)?;
+                    continue;
+                }
                 Value::Array(values) => values.into_iter().map(text).collect(),
                 value => vec![text(value)],
             };
@@ -101,7 +103,9 @@ impl File {
         let flags = texts.iter().map(|text| format!("--{argument}={text}"));
         arguments.clone().try_get_matches_from(flags).map(drop).map_err(|error| {
             let reason = error.source().map_or_else(|| "takes one value".to_owned(), ToString::to_string);
-            FileError::BadValue(self.path.clone(), key.into(), format!("{}: {reason}", texts.join(", ")))
+            // Whole tables are not repeated.
+            let value = texts.iter().all(|text| !text.contains('\n')).then(|| format!("{}: ", texts.join(", ")));
+            FileError::BadValue(self.path.clone(), key.into(), value.unwrap_or_default() + &reason)
         })
     }
 }
@@ -138,6 +142,7 @@ mod tests {
     #[case("listen = 8040", "t.toml: `listen`: 8040: invalid socket address syntax")]
     #[case("processes = 0", "t.toml: `processes`: 0: must be at least 1")]
     #[case("processes = [1, 2]", "t.toml: `processes`: 1, 2: takes one value")]
+    #[case("[commands.c]\npath = 'sh'", "t.toml: `commands`: c: the path sh is not absolute")]
     #[case("http_allow = ['here']", "t.toml: `http_allow`: here: invalid IP address syntax")]
     #[case(
         "database = 'postgres://x'",

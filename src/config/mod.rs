@@ -22,6 +22,7 @@ use clap::{Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
+use crate::command::Commands;
 use crate::sandbox;
 
 /// The flags of a command that runs the service: every setting, and the file that holds some of them.
@@ -99,6 +100,15 @@ pub struct Config {
     /// Most memory that a Python process may use, in bytes; at half of it, it is replaced after its job
     #[arg(long, env = "TRINE_PYTHON_MEMORY_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
     pub python_memory_bytes: u64,
+    /// Most that a Python process may keep in its scratch folder, in bytes
+    #[arg(long, env = "TRINE_PYTHON_SCRATCH_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
+    pub python_scratch_bytes: u64,
+    /// Programs that jobs may run: the table `[commands]` of the file, or the same as TOML text
+    #[arg(long, env = "TRINE_COMMANDS", value_name = "TOML", default_value = "", value_parser = Commands::from_str)]
+    pub commands: Commands,
+    /// Commands that run at once
+    #[arg(long, env = "TRINE_COMMAND_SLOTS", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
+    pub command_slots: usize,
     /// How far programs that are not trusted are confined
     #[arg(long, env = "TRINE_SANDBOX", value_name = "MODE", default_value = "on")]
     pub sandbox: sandbox::Mode,

@@ -1,5 +1,6 @@
 //! Who runs next, and where: from an accepted submission to a recorded result.
 
+mod places;
 pub mod router;
 mod running;
 mod serve_queue;
@@ -9,17 +10,17 @@ mod waiters;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::router::{CannotIsolate, Facts, route};
+use self::places::Places;
+use self::router::{Facts, Unable, route};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
 use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
-use crate::store::{Cancellation, Depth, Requeue, Store, StoreError};
+use crate::store::{Cancellation, Depth, EventFilter, Follower, Requeue, Store, StoreError};
 use crate::workload::{Invalid, Prepared, Registry, StopReason};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
@@ -115,9 +116,9 @@ impl Dispatcher {
         });
         for queue in Queue::ALL {
             // Without slots, as those of Python without an interpreter, the loops wait for ever, and so do jobs of an earlier server.
-            let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
+            let places = Arc::new(Places::new(shared.executors.slots(queue)));
             for _ in 0..serve_queue::LOOPS {
-                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&slots)));
+                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&places)));
             }
         }
         Self { shared }
@@ -236,6 +237,16 @@ impl Dispatcher {
         self.shared.executors.close();
     }
 
+    /// Follows what happens to jobs, behind the event with the id `after`; without it, from now on.
+    pub fn follow(&self, filter: EventFilter, after: Option<Timestamp>) -> Follower {
+        Follower::new(Arc::clone(&self.shared.store), filter, after)
+    }
+
+    /// Resolves when nothing new is taken any more.
+    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.shared.draining.clone().cancelled_owned()
+    }
+
     /// What can be read of the store.
     pub fn store(&self) -> &dyn Store {
         &*self.shared.store
@@ -259,7 +270,7 @@ impl Dispatcher {
             let facts =
                 Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =
-                |unable: CannotIsolate| SubmitError::Invalid { index, invalid: Invalid::new("/isolated", unable.to_string()) };
+                |unable: Unable| SubmitError::Invalid { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
             let route = route(facts).map_err(unable)?;
             Ok(NewJob { id: JobId::new(), submission, route, accepted_at })
         };

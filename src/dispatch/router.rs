@@ -22,8 +22,24 @@ pub struct Facts {
 
 /// The client insists on an executor that can't do what it asks for as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} can't isolate a job; `GET /executors` says what each executor can do")]
-pub struct CannotIsolate(pub Executor);
+pub enum Unable {
+    /// It wants isolation.
+    #[error("{0} can't isolate a job; `GET /executors` says what each executor can do")]
+    Isolate(Executor),
+    /// It wants a program to be run.
+    #[error("{0} can't run a command, which is a program and needs a process of its own")]
+    Command(Executor),
+}
+
+impl Unable {
+    /// The field at fault, as a JSON Pointer.
+    pub const fn pointer(self) -> &'static str {
+        match self {
+            Self::Isolate(_) => "/isolated",
+            Self::Command(_) => "/executor",
+        }
+    }
+}
 
 /// An executor that was looked at, and what spoke for or against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +56,14 @@ pub struct Considered {
 ///
 /// The rules are those of the guide: waits belong on an event loop if they are written for one and on threads otherwise;
 /// computing belongs on threads where no global lock keeps them from running at once.
-pub const fn route(facts: Facts) -> Result<Route, CannotIsolate> {
+pub const fn route(facts: Facts) -> Result<Route, Unable> {
+    let is_command = matches!(facts.runtime, Runtime::Command);
     let (executor, rule) = match (facts.choice.insisted(), facts.bound, facts.form) {
-        (Some(executor), ..) if facts.isolated && !capabilities(executor).isolation => return Err(CannotIsolate(executor)),
+        (Some(executor), ..) if facts.isolated && !capabilities(executor).isolation => return Err(Unable::Isolate(executor)),
+        (Some(executor @ (Executor::Async | Executor::Threads)), ..) if is_command => return Err(Unable::Command(executor)),
         (Some(executor), ..) => (executor, Rule::Insisted),
         (None, ..) if facts.isolated => (Executor::Processes, Rule::Isolated),
+        (None, ..) if is_command => (Executor::Processes, Rule::Command),
         (None, Bound::Io, Form::Async) => (Executor::Async, Rule::IoAsync),
         (None, Bound::Io, Form::Blocking) => (Executor::Threads, Rule::IoBlocking),
         (None, Bound::Cpu, _) if facts.gil => (Executor::Processes, Rule::CpuProcesses),
@@ -54,11 +73,13 @@ pub const fn route(facts: Facts) -> Result<Route, CannotIsolate> {
 }
 
 /// Every executor, with what speaks for or against running such a job on it.
-pub fn considered(bound: Bound, form: Form, gil: bool) -> [Considered; 3] {
+pub fn considered(bound: Bound, runtime: Runtime, form: Form, gil: bool) -> [Considered; 3] {
     Executor::ALL.map(|executor| Considered {
         executor,
         capabilities: capabilities(executor),
         because: match (executor, bound, form) {
+            (Executor::Async | Executor::Threads, ..) if runtime == Runtime::Command => "runs no programs",
+            (Executor::Processes, ..) if runtime == Runtime::Command => "gives a program a process of its own, in the sandbox",
             (Executor::Async, Bound::Io, Form::Async) => "one thread holds thousands of such waits",
             (Executor::Async, Bound::Io, Form::Blocking) => {
                 "a blocking wait would hold the event loop, and every other job on it"
@@ -121,13 +142,27 @@ mod tests {
     #[rstest]
     #[case(Choice::Auto, Ok((Executor::Processes, Rule::Isolated)))]
     #[case(Choice::Processes, Ok((Executor::Processes, Rule::Insisted)))]
-    #[case(Choice::Threads, Err(CannotIsolate(Executor::Threads)))]
-    #[case(Choice::Async, Err(CannotIsolate(Executor::Async)))]
-    fn isolation_is_given_by_processes_or_refused(
-        #[case] choice: Choice,
-        #[case] expected: Result<(Executor, Rule), CannotIsolate>,
-    ) {
+    #[case(Choice::Threads, Err(Unable::Isolate(Executor::Threads)))]
+    #[case(Choice::Async, Err(Unable::Isolate(Executor::Async)))]
+    fn isolation_is_given_by_processes_or_refused(#[case] choice: Choice, #[case] expected: Result<(Executor, Rule), Unable>) {
         let facts = Facts { bound: Bound::Io, choice, isolated: true, runtime: Runtime::Native, form: Form::Async, gil: false };
         assert_eq!(route(facts).map(|route| (route.executor, route.rule)), expected);
+    }
+
+    #[rstest]
+    #[case(Choice::Auto, false, Ok(Rule::Command))]
+    #[case(Choice::Auto, true, Ok(Rule::Isolated))]
+    #[case(Choice::Processes, false, Ok(Rule::Insisted))]
+    #[case(Choice::Threads, false, Err(Unable::Command(Executor::Threads)))]
+    #[case(Choice::Async, false, Err(Unable::Command(Executor::Async)))]
+    #[case(Choice::Async, true, Err(Unable::Isolate(Executor::Async)))]
+    fn a_command_runs_in_a_process_or_not_at_all(
+        #[case] choice: Choice,
+        #[case] isolated: bool,
+        #[case] expected: Result<Rule, Unable>,
+    ) {
+        let facts = Facts { bound: Bound::Cpu, choice, isolated, runtime: Runtime::Command, form: Form::Blocking, gil: false };
+        let expected = expected.map(|rule| (Queue::Commands, rule));
+        assert_eq!(route(facts).map(|route| (route.queue, route.rule)), expected);
     }
 }

@@ -1,17 +1,18 @@
-//! The loops that serve a queue: a slot first, then a claim, then the work.
+//! The loops that serve a queue: a place first, then a claim, then the work.
 //!
-//! Because a slot is there before a job is claimed, no job is ever `running` while it waits; and because each queue has loops of
-//! its own, one that is full holds up no other.
+//! Because a slot is there before a job is claimed, or will be within milliseconds, no job is `running` while it waits; and because
+//! each queue has loops of its own, one that is full holds up no other.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
 use super::Shared;
+use super::places::{LONGEST_WAIT, Places};
 use super::settle::settlement;
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
@@ -28,21 +29,13 @@ const MOST_CLAIMED: usize = 512;
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Serves a queue until the dispatcher drains.
-pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Semaphore>) {
+pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, places: Arc<Places>) {
     let (stack, home) = (shared.executors.stack(queue), shared.executors.home(queue));
     loop {
         let mut free = tokio::select! {
-            free = Arc::clone(&slots).acquire_owned() => match free {
-                Ok(free) => free,
-                // Nobody closes the semaphore.
-                Err(_) => return,
-            },
+            free = places.claims(MOST_CLAIMED) => free,
             () = shared.draining.cancelled() => return,
         };
-        let further = slots.available_permits().min(MOST_CLAIMED - 1);
-        if let Ok(more) = Arc::clone(&slots).try_acquire_many_owned(u32::try_from(further).unwrap_or(0)) {
-            free.merge(more);
-        }
         let claimed = tokio::select! {
             claimed = shared.store.claim(queue, free.num_permits()) => claimed,
             () = shared.draining.cancelled() => return,
@@ -51,10 +44,11 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Se
             Ok(claimed) => {
                 for claimed in claimed {
                     // The store claims no more than it was asked for.
-                    let slot = Slot(free.split(1));
+                    let claim = free.split(1);
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
-                    let attempt = run(Arc::clone(&shared), stack.clone(), claimed, stop, slot).instrument(span);
+                    let attempt =
+                        run(Arc::clone(&shared), Arc::clone(&places), stack.clone(), claimed, stop, claim).instrument(span);
                     shared.attempts.spawn_on(attempt, &home);
                 }
             }
@@ -84,18 +78,36 @@ impl Sink for Reports {
 }
 
 /// Runs one attempt and records what became of it.
-async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: Stop, slot: Slot) {
+async fn run(
+    shared: Arc<Shared>,
+    places: Arc<Places>,
+    mut stack: Stack,
+    mut claimed: Claimed,
+    stop: Stop,
+    claim: Option<OwnedSemaphorePermit>,
+) {
+    let since = Monotonic::now();
+    let permit = tokio::select! {
+        biased;
+        permit = places.slot() => permit,
+        () = tokio::time::sleep(LONGEST_WAIT) => {
+            places.waited();
+            drop(claim);
+            return Box::pin(hand_back(shared, claimed.lease)).await;
+        }
+    };
+    let begun = Monotonic::now();
     let attempt = Attempt {
         job: claimed.lease.id,
         number: claimed.attempt,
         // Only the executor needs it from here on.
         workload: std::mem::take(&mut claimed.workload),
         deadline: claimed.deadline,
-        queued_for: claimed.queued_for,
-        claimed: Monotonic::now(),
+        queued_for: claimed.queued_for + begun.since(since),
+        claimed: begun,
         stop,
         reporter: Reporter::new(Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease })),
-        slot,
+        slot: Slot { permit: Some(permit), claim },
     };
     let running = match stack.ready().await {
         Ok(ready) => ready.call(attempt),
@@ -107,7 +119,17 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: 
         Ok(measured) => measured,
         Err(never) => match never {},
     };
+    places.took(begun.elapsed());
+    drop(places);
     Box::pin(settle(shared, claimed, measured)).await;
+}
+
+/// Makes a job wait again that found no slot.
+async fn hand_back(shared: Arc<Shared>, lease: Lease) {
+    if let Err(error) = record(&shared, lease, Settlement::Release).await {
+        tracing::error!(id = %lease.id, %error, "a job that found no slot could not be handed back; it will run again");
+    }
+    shared.running.end(lease);
 }
 
 /// Records what became of an attempt, and tells those who wait for it.

@@ -35,11 +35,13 @@ pub struct Attempt {
 }
 
 /// One place on an executor, free again when it is dropped.
-#[derive(Debug)]
-pub struct Slot(
-    /// `None` where slots are not counted.
-    pub Option<OwnedSemaphorePermit>,
-);
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// The place itself; `None` where places are not counted.
+    pub permit: Option<OwnedSemaphorePermit>,
+    /// With it, the right to claim another job.
+    pub claim: Option<OwnedSemaphorePermit>,
+}
 
 /// What an executor says of an attempt that has ended: how, and what was measured where it ran.
 #[derive(Debug)]

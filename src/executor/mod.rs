@@ -3,6 +3,7 @@
 mod async_runtime;
 mod attempt;
 mod capability;
+mod commands;
 mod deadline;
 mod measure;
 mod pool;
@@ -14,6 +15,7 @@ mod threads;
 pub use async_runtime::{AsyncExecutor, AsyncRuntime};
 pub use attempt::{Attempt, Ran, Reading, Slot};
 pub use capability::{Ability, Capabilities, capabilities};
+pub use commands::CommandSettings;
 pub use deadline::DeadlineLayer;
 pub use measure::{MeasureLayer, Measured};
 pub use pool::WorkerStatus;

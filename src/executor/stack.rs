@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
+use super::commands::{CommandSettings, CommandsExecutor};
 use super::pool::WorkerStatus;
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
 use super::python::{Python, PythonExecutor, PythonSettings};
@@ -47,6 +48,8 @@ pub struct ExecutorSettings {
     pub processes: ProcessSettings,
     /// The Python hosts; `None` without any interpreter.
     pub python: Option<PythonSettings>,
+    /// The programs.
+    pub commands: CommandSettings,
 }
 
 /// Why the executors could not be started.
@@ -61,6 +64,9 @@ pub enum ExecutorError {
     /// The Python hosts.
     #[error("can't prepare the Python hosts: {0}")]
     Python(std::io::Error),
+    /// Where programs keep what they write.
+    #[error("can't prepare the folder of commands: {0}")]
+    Commands(std::io::Error),
     /// What workloads share can't be opened.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
@@ -101,12 +107,14 @@ impl Executors {
         let processes = layers(ProcessesExecutor::new(pool.clone(), grace), beyond);
         let [python_async, python_threads, python_processes] =
             Executor::ALL.map(|mode| layers(PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace), beyond));
+        let commands = CommandsExecutor::new(&settings.commands, for_threads, grace).map_err(ExecutorError::Commands)?;
+        let commands = layers(commands, beyond);
         let python_slots = python.as_ref().map_or([0; 3], Python::slots);
         Ok(Self {
             event_loop,
             home: Handle::current(),
             _reactor: reactor,
-            stacks: [on_loop, waiting, computing, processes, python_async, python_threads, python_processes],
+            stacks: [on_loop, waiting, computing, processes, python_async, python_threads, python_processes, commands],
             slots: [
                 settings.async_slots,
                 settings.threads_io,
@@ -115,6 +123,7 @@ impl Executors {
                 python_slots[0],
                 python_slots[1],
                 python_slots[2],
+                settings.commands.slots,
             ],
             pool,
             python,

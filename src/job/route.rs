@@ -70,6 +70,8 @@ pub enum Runtime {
     Native,
     /// Python, in an interpreter's processes: most interpreters have a lock that lets one thread compute at a time.
     Python,
+    /// Whatever it is: a program of its own.
+    Command,
 }
 
 /// Where jobs wait. Each has its own slots and its own dispatch loop, so that a full one never holds up another.
@@ -89,6 +91,8 @@ pub enum Queue {
     PythonThreads,
     /// For Python's worker processes.
     PythonProcesses,
+    /// For programs that run in processes of their own.
+    Commands,
 }
 
 /// The chosen executor, and the rule that chose it.
@@ -110,6 +114,8 @@ pub enum Rule {
     Insisted,
     /// The client wants it to be isolated.
     Isolated,
+    /// The workload is a program.
+    Command,
     /// Tagged `io`, and the workload is written as a future.
     IoAsync,
     /// Tagged `io`, but the workload blocks while it waits.
@@ -122,8 +128,8 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Insisted, Self::Isolated, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::CpuProcesses];
+    pub const ALL: [Self; 7] =
+        [Self::Insisted, Self::Isolated, Self::Command, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::CpuProcesses];
 
     /// The name that is stored.
     pub const fn as_str(self) -> &'static str {
@@ -134,6 +140,7 @@ impl Rule {
             Self::IoBlocking => "io_blocking",
             Self::CpuThreads => "cpu_threads",
             Self::CpuProcesses => "cpu_processes",
+            Self::Command => "command",
         }
     }
 
@@ -152,6 +159,7 @@ impl Rule {
             Self::CpuProcesses => {
                 "tagged cpu, and the interpreter's global lock lets one thread compute at a time: processes compute on all cores"
             }
+            Self::Command => "a command is a program, and a program runs in a process of its own",
         }
     }
 }
@@ -179,6 +187,7 @@ impl Executor {
             (Runtime::Python, Self::Async, _) => Queue::PythonAsync,
             (Runtime::Python, Self::Threads, _) => Queue::PythonThreads,
             (Runtime::Python, Self::Processes, _) => Queue::PythonProcesses,
+            (Runtime::Command, ..) => Queue::Commands,
         }
     }
 }
@@ -198,7 +207,7 @@ impl Bound {
 
 impl Queue {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Async,
         Self::ThreadsIo,
         Self::ThreadsCpu,
@@ -206,6 +215,7 @@ impl Queue {
         Self::PythonAsync,
         Self::PythonThreads,
         Self::PythonProcesses,
+        Self::Commands,
     ];
 
     /// The executor that serves it.
@@ -213,7 +223,21 @@ impl Queue {
         match self {
             Self::Async | Self::PythonAsync => Executor::Async,
             Self::ThreadsIo | Self::ThreadsCpu | Self::PythonThreads => Executor::Threads,
-            Self::Processes | Self::PythonProcesses => Executor::Processes,
+            Self::Processes | Self::PythonProcesses | Self::Commands => Executor::Processes,
+        }
+    }
+
+    /// Those of a runtime.
+    pub fn of(runtime: Runtime) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |queue| queue.runtime() == runtime)
+    }
+
+    /// What its jobs are written in.
+    pub const fn runtime(self) -> Runtime {
+        match self {
+            Self::Async | Self::ThreadsIo | Self::ThreadsCpu | Self::Processes => Runtime::Native,
+            Self::PythonAsync | Self::PythonThreads | Self::PythonProcesses => Runtime::Python,
+            Self::Commands => Runtime::Command,
         }
     }
 
@@ -227,6 +251,7 @@ impl Queue {
             Self::PythonAsync => "python-async",
             Self::PythonThreads => "python-threads",
             Self::PythonProcesses => "python-processes",
+            Self::Commands => "commands",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::event::Heard;
 use super::{EventFilter, EventPage, Store, StoreError, Subscription};
 use crate::clock::Timestamp;
-use crate::job::{Event, What};
+use crate::job::{Event, JobId, What};
 
 /// Gives each event that passes a filter exactly once, in order: those of the past from the store, then those of the present as
 /// they are recorded. Whoever takes them too slowly gets them from the store again.
@@ -17,6 +17,8 @@ pub struct Follower {
     page: VecDeque<Event>,
     /// There may be more in the store than was read of it.
     replaying: bool,
+    /// An event that was heard of, but is to be read from the store.
+    owed: Option<(JobId, Timestamp)>,
     /// The last event of its job was given.
     ended: bool,
 }
@@ -26,7 +28,12 @@ impl Follower {
     pub fn new(store: Arc<dyn Store>, filter: EventFilter, after: Option<Timestamp>) -> Self {
         let subscription = store.subscribe();
         let last = after.unwrap_or_else(|| store.latest_event());
-        Self { store, filter, last, subscription, page: VecDeque::new(), replaying: after.is_some(), ended: false }
+        Self { store, filter, last, subscription, page: VecDeque::new(), replaying: after.is_some(), owed: None, ended: false }
+    }
+
+    /// The id behind which it goes on.
+    pub const fn position(&self) -> Timestamp {
+        self.last
     }
 
     /// The next event, once there is one. `None` if there will be no more: the one job that is followed has ended, or the store is
@@ -37,6 +44,13 @@ impl Follower {
                 self.last = self.last.max(event.at);
                 self.ended = matches!(event.what, What::Finished { .. });
                 return Ok(Some(event));
+            }
+            if let Some((job, at)) = self.owed {
+                let own = EventFilter { job: Some(job), ..self.filter.clone() };
+                let found = self.store.events(&own, Timestamp::from_micros(at.as_micros() - 1)).await?.events;
+                self.page.extend(found.into_iter().filter(|event| event.at == at));
+                (self.last, self.owed) = (at, None);
+                continue;
             }
             if self.replaying {
                 let EventPage { events, more } = self.store.events(&self.filter, self.last).await?;
@@ -59,10 +73,7 @@ impl Follower {
                     } else if news.whole {
                         self.page.push_back(news.event.clone());
                     } else {
-                        let own = EventFilter { job: Some(news.event.job), ..self.filter.clone() };
-                        let just_before = Timestamp::from_micros(news.event.at.as_micros() - 1);
-                        let found = self.store.events(&own, just_before).await?.events;
-                        self.page.extend(found.into_iter().filter(|event| event.at == news.event.at));
+                        self.owed = Some((news.event.job, news.event.at));
                     }
                 }
                 Some(Heard::Missed) => self.replaying = true,

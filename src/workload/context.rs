@@ -12,6 +12,7 @@ use super::Reporter;
 use super::outbound::Outbound;
 use super::python::PythonRules;
 use super::workspace::Workspace;
+use crate::command::Commands;
 use crate::job::{Failure, LogStream};
 
 /// What workloads may reach, as the operator configured it. Worker processes get it as it is.
@@ -25,6 +26,8 @@ pub struct WorkloadSettings {
     pub workspace: PathBuf,
     /// What jobs in Python may use.
     pub python: PythonRules,
+    /// The programs that jobs may run.
+    pub commands: Commands,
 }
 
 /// What all workloads of a process share: clients and folders, opened once.
@@ -34,6 +37,7 @@ pub struct Environment {
     pub(super) http_max_bytes: u64,
     pub(super) workspace: Workspace,
     pub(super) python: PythonRules,
+    pub(super) commands: Commands,
 }
 
 /// The environment can't be opened.
@@ -61,7 +65,15 @@ impl Environment {
         let workspace = Workspace::open(&settings.workspace)
             .map_err(|source| EnvironmentError::Workspace { path: settings.workspace.clone(), source })?;
         let outbound = Outbound::new(&settings.http_allow)?;
-        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace, python: settings.python.clone() })
+        let (python, commands) = (settings.python.clone(), settings.commands.clone());
+        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace, python, commands })
+    }
+}
+
+impl Environment {
+    /// The programs that jobs may run.
+    pub const fn commands(&self) -> &Commands {
+        &self.commands
     }
 }
 

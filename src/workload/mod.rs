@@ -3,6 +3,7 @@
 //! A workload is a struct of its parameters that knows how to turn itself into [`Work`]: a future or a blocking call. It does not
 //! know which executor runs it; every executor can run both forms.
 
+mod command;
 mod content;
 mod context;
 mod file;
@@ -19,6 +20,7 @@ mod sleep;
 mod testing;
 mod workspace;
 
+pub use command::CommandCall;
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
 pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
 pub use registry::{Description, Prepared, Registry, Task};

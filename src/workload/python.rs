@@ -100,7 +100,8 @@ pub(super) struct Python {
     kwargs: Option<Box<RawValue>>,
     /// Instead of a source: base64 of what `cloudpickle.dumps((function, args, kwargs))` gives, where the server allows it.
     pickle: Option<String>,
-    /// With `pickle`, how the function is written.
+    /// With `pickle`, how the function is written: `async` or `blocking`.
+    #[schema(value_type = Option<String>, pattern = "^(async|blocking)$")]
     form: Option<Form>,
     /// The name of the interpreter, as in `GET /interpreters`; without it the server's default.
     interpreter: Option<String>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
 
+use super::command::{self, CommandCall};
 use super::python::{self, PythonCall};
 use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, parameters};
 use crate::job::{Bound, Failure, Form, Runtime, Spec};
@@ -53,6 +54,8 @@ pub enum Task {
     Native(Box<dyn FnOnce(Context) -> Work + Send>),
     /// A call of a Python function.
     Python(Box<PythonCall>),
+    /// A run of a program.
+    Command(Box<CommandCall>),
 }
 
 struct Entry {
@@ -77,6 +80,7 @@ impl Registry {
             .register::<super::image::Image>()
             .register::<super::primes::Primes>()
             .register::<super::sleep::Sleep>()
+            .with(command::description(), |text, environment| command::prepare(text, &environment.commands))
             .with(python::description(), |text, environment| python::prepare(text, &environment.python))
     }
 
@@ -140,7 +144,9 @@ impl Registry {
     pub fn work(&self, spec: &Spec, stop: Stop, reporter: Reporter) -> Result<Work, Failure> {
         match self.task(spec)? {
             Task::Native(work) => Ok(work(Context { environment: Arc::clone(&self.environment), stop, reporter })),
-            Task::Python(_) => Err(Failure::error("it is written in Python and was sent to an executor of native work")),
+            Task::Python(_) | Task::Command(_) => {
+                Err(Failure::error("it is not native and was sent to an executor of native work"))
+            }
         }
     }
 
@@ -220,7 +226,10 @@ mod tests {
         let invalid = Bench::new().invalid(&serde_json::json!({ "type": "prime" }));
         assert_eq!(
             invalid,
-            Invalid::new("/type", "no workload is called \"prime\"; there are: file, http, image, primes, python, sleep")
+            Invalid::new(
+                "/type",
+                "no workload is called \"prime\"; there are: command, file, http, image, primes, python, sleep"
+            )
         );
     }
 }

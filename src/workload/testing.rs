@@ -11,6 +11,13 @@ use super::{
 };
 use crate::job::{Failure, Spec};
 
+/// One for the example.
+const COMMANDS: &str = "
+    [word-count]
+    path = '/bin/sh'
+    arguments = ['{what}']
+    parameters.what = { type = 'choice', choices = ['words', 'lines'] }";
+
 pub(super) struct Bench {
     pub(super) folder: TempDir,
     pub(super) registry: Registry,
@@ -33,6 +40,7 @@ impl Bench {
                 interpreters: vec![InterpreterRule { name: "python3".into(), gil: true }],
                 ..PythonRules::default()
             },
+            commands: COMMANDS.parse().unwrap(),
         };
         let registry = Registry::native(Environment::open(&settings).unwrap());
         Self { folder, registry }

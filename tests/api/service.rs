@@ -6,11 +6,13 @@ use super::{Send as _, Server, sleep};
 
 #[tokio::test]
 async fn every_workload_is_described_by_what_it_takes() {
-    let server = Server::start().await;
+    // The example of a command names one that the operator offers.
+    let offer = "[word-count]\npath = '/bin/sh'\narguments = ['{what}']\nparameters.what = { type = 'text' }";
+    let server = Server::start_with(&["--commands", offer]).await;
     let workloads = server.get("/workloads").await.json();
     let workloads = workloads["items"].as_array().unwrap();
     let names: Vec<_> = workloads.iter().map(|workload| workload["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["file", "http", "image", "primes", "sleep"]);
+    assert_eq!(names, ["command", "file", "http", "image", "primes", "python", "sleep"]);
     for workload in workloads {
         let name = &workload["name"];
         assert_eq!((&workload["example"]["type"], &workload["schema"]["properties"]["type"]["enum"]), (name, &json!([name])));
@@ -35,11 +37,12 @@ async fn executors_say_what_they_can_do_and_how_busy_they_are() {
         .await;
     let [waits, computes, isolates] = executors["items"].as_array().unwrap().as_slice() else { panic!("three: {executors}") };
     assert_eq!([&waits["name"], &computes["name"], &isolates["name"]], ["async", "threads", "processes"]);
-    assert_eq!(waits["queues"], json!([{ "name": "async", "slots": 2, "queued": 3, "scheduled": 0, "running": 2 }]));
-    assert_eq!(computes["queues"].as_array().unwrap().len(), 2);
+    let expected = json!({ "name": "async", "slots": 2, "queued": 3, "scheduled": 0, "running": 2, "workers": [] });
+    assert_eq!(waits["queues"][0], expected);
+    assert_eq!(computes["queues"].as_array().unwrap().len(), 3);
     assert_eq!((&isolates["capabilities"]["cancel"], &isolates["capabilities"]["isolation"]), (&json!("always"), &json!(true)));
     assert!(waits["loop_lag_us"].is_u64() && computes["loop_lag_us"].is_null());
-    assert!(isolates["workers"][0]["pid"].is_u64() && waits["workers"].is_null(), "{executors}");
+    assert!(isolates["queues"][0]["workers"][0]["pid"].is_u64(), "{executors}");
 }
 
 #[tokio::test]

@@ -15,8 +15,9 @@ use serde_json::Value;
 use tower::{Service, ServiceExt};
 use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
-use trine::executor::{Attempt, ExecutorSettings, Executors, Measured, Slot};
+use trine::executor::{Attempt, CommandSettings, ExecutorSettings, Executors, Measured, Slot};
 use trine::job::{Bound, Executor, Outcome, Queue, Runtime, Spec};
+use trine::sandbox::{Mode, Sandbox};
 use trine::workload::{Reporter, Stop, WorkloadSettings};
 
 fn main() -> ExitCode {
@@ -57,6 +58,7 @@ impl Bench {
             http_max_bytes: 1 << 20,
             workspace: folder.path().join("workspace"),
             python: trine::workload::PythonRules::default(),
+            commands: trine::command::Commands::default(),
         };
         let settings = ExecutorSettings {
             async_slots: 64,
@@ -65,6 +67,11 @@ impl Bench {
             threads_cpu: 2,
             stop_grace: GRACE,
             python: None,
+            commands: CommandSettings {
+                sandbox: Sandbox::new("/nowhere".into(), Mode::On).unwrap(),
+                folder: folder.path().join("commands"),
+                slots: 1,
+            },
             processes: ProcessSettings { program: std::env::current_exe().unwrap(), size: 2, max_jobs: 3, workloads },
         };
         Self { executors: Executors::start(&settings, workloads::registry).unwrap(), folder }
@@ -89,7 +96,7 @@ impl Bench {
             claimed: Monotonic::now(),
             stop,
             reporter: Reporter::default(),
-            slot: Slot(None),
+            slot: Slot::default(),
         };
         let mut stack = self.executors.stack(queue);
         let running = self.executors.home(queue).spawn(async move { stack.ready().await.unwrap().call(attempt).await.unwrap() });

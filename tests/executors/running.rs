@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 use serde_json::json;
-use trine::job::{Executor, FailureKind, Queue};
+use trine::job::{Executor, FailureKind, Queue, Runtime};
 use trine::workload::Stop;
 
 use crate::{failure, output, trial};
@@ -24,14 +24,14 @@ pub(crate) fn trials() -> Vec<Trial> {
                 json!({"type": "hold", "hold_ms": 2}),
             ] {
                 let mut outputs = Vec::new();
-                for queue in Queue::ALL {
+                for queue in Queue::of(Runtime::Native) {
                     outputs.push(output(&bench.run_on(queue, workload.clone(), None, Stop::default()).await));
                 }
                 assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]), "{workload}: {outputs:?}");
             }
         }),
         trial("a_panic_fails_its_own_job_and_keeps_its_message", |bench| async move {
-            for queue in Queue::ALL {
+            for queue in Queue::of(Runtime::Native) {
                 let workload = json!({"type": "panics", "message": "on purpose"});
                 let measured = bench.run_on(queue, workload, None, Stop::default()).await;
                 let failure = failure(&measured);

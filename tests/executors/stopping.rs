@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use trine::job::{Executor, FailureKind, Queue};
+use trine::job::{Executor, FailureKind, Queue, Runtime};
 use trine::workload::{Stop, StopReason};
 
 use crate::{Bench, PATIENCE, failure, output, trial};
@@ -58,7 +58,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         }),
         trial("a_cancelled_attempt_ends_as_cancelled", |bench| async move {
-            for queue in Queue::ALL {
+            for queue in Queue::of(Runtime::Native) {
                 let stop = Stop::default();
                 stop.stop(StopReason::Cancelled);
                 // A second reason does not replace the first.
@@ -86,7 +86,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 queued_for: Duration::ZERO,
                 claimed: trine::clock::Monotonic::now(),
                 stop: Stop::default(),
-                slot: trine::executor::Slot(Some(slots.clone().try_acquire_owned().unwrap())),
+                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), claim: None },
             };
             let mut stack = bench.executors.stack(Queue::ThreadsCpu);
             let measured = tower::Service::call(&mut stack, attempt).await.unwrap();

@@ -103,7 +103,7 @@ fn the_highest_source_of_a_setting_wins() {
         .env("TRINE_DATA_DIR", "of-the-environment")
         .env("TRINE_HTTP_ALLOW", "127.0.0.1, fd00::/8")
         .env("TRINE_LOG", "")
-        .env("TRINE_PYTHON_NETWORK", "not a setting"));
+        .env("TRINE_NO_SUCH_SETTING", "not a setting"));
     let settings: Value = serde_json::from_slice(&output.stdout).unwrap();
     let expected = json!({
         "listen": { "value": "127.0.0.1:3", "source": "flag", "from": "--listen" },

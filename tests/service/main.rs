@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod command_line;
+mod commands;
 mod crash;
 mod drain;
+mod python;
 mod server;
 mod slow_clients;
 mod workers;

@@ -9,7 +9,8 @@ use crate::server::{PATIENCE, Server, folder};
 fn workers(executors: &Value) -> Vec<Value> {
     let all = executors["items"].as_array().unwrap();
     let processes = all.iter().find(|executor| executor["name"] == "processes").unwrap();
-    processes["workers"].as_array().unwrap().clone()
+    let queue = processes["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "processes").unwrap();
+    queue["workers"].as_array().unwrap().clone()
 }
 
 async fn busy_worker(server: &Server) -> Pid {

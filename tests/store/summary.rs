@@ -32,9 +32,9 @@ async fn quantiles_are_those_of_the_results(place: impl Place) {
     for wall_us in 1..=100 {
         accept(&store, &[io_job()]).await;
         let lease = crate::claim_one(&store).await.lease;
-        let Settlement::Finish(finished) = succeeded() else { unreachable!() };
+        let Settlement::Finish(conclusion) = succeeded() else { unreachable!() };
         let timing = Some(crate::timing(wall_us));
-        settle(&store, lease, Settlement::Finish(Conclusion { timing, ..finished })).await.unwrap();
+        settle(&store, lease, Settlement::Finish(Conclusion { timing, ..conclusion })).await.unwrap();
     }
     let summary = store.summary().await.unwrap();
     let wall = summary[&key(Ending::Succeeded)].wall().unwrap();

@@ -137,11 +137,7 @@ async fn run(request: RunRequest, registry: Arc<Registry>, stop: Stop, reporter:
     let wall_us = micros(began.started.elapsed());
     let usage = Usage::of_process() - before;
     let max_rss_bytes = if peak_is_fresh { memory::peak_bytes() } else { None };
-    let (output, failure) = match result {
-        Ok(output) => (Some(output), None),
-        Err(failure) => (None, Some(failure)),
-    };
-    Report { output, failure, began, wall_us, usage, max_rss_bytes }
+    Report { result, began, wall_us, usage, max_rss_bytes }
 }
 
 /// Runs work so that this process can still be told to stop meanwhile: a blocking call on a thread beside.

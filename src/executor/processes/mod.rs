@@ -19,7 +19,7 @@ use self::protocol::Report;
 use self::worker::{Ended, Worker};
 use super::attempt::{Attempt, Ran, Reading};
 use super::pool::{Pool, Worker as _};
-use crate::job::{Failure, FailureKind, Outcome};
+use crate::job::{Failure, FailureKind};
 use crate::workload::WorkloadSettings;
 
 /// The worker processes of native work.
@@ -93,11 +93,6 @@ async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
 }
 
 fn reported(report: Report) -> Ran {
-    let outcome = match (report.output, report.failure) {
-        (Some(output), None) => Outcome::Output(output),
-        (_, Some(failure)) => Outcome::Error(failure),
-        (None, None) => Outcome::Error(Failure::error("the worker process reported neither an output nor a failure")),
-    };
     let reading = Reading {
         began: Some(report.began),
         wall: Some(Duration::from_micros(report.wall_us)),
@@ -106,7 +101,7 @@ fn reported(report: Report) -> Ran {
         max_rss_bytes: report.max_rss_bytes,
         gil: None,
     };
-    Ran { outcome, reading }
+    Ran { outcome: report.result.into(), reading }
 }
 
 /// What became of a process, in words.

@@ -55,10 +55,8 @@ pub(super) enum FromWorker {
 /// How an attempt ended in a worker, and what was measured there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// What the workload returned.
-    pub output: Option<Output>,
-    /// Why it returned nothing.
-    pub failure: Option<Failure>,
+    /// What the workload returned, or why it returned nothing.
+    pub result: Result<Output, Failure>,
     /// When the work began, by clocks that all processes of a machine share.
     pub began: Stopwatch,
     /// How long it took, in microseconds.

@@ -138,7 +138,7 @@ impl Python {
             Queue::PythonAsync => self.on_loop.workers(),
             Queue::PythonThreads => self.on_threads.workers(),
             Queue::PythonProcesses => self.processes.workers(),
-            Queue::Async | Queue::ThreadsIo | Queue::ThreadsCpu | Queue::Processes => Vec::new(),
+            Queue::Async | Queue::ThreadsIo | Queue::ThreadsCpu | Queue::Processes | Queue::Commands => Vec::new(),
         }
     }
 
@@ -174,7 +174,9 @@ impl PythonExecutor {
         let call = match (self.registry.task(&attempt.workload), &self.python) {
             (Ok(Task::Python(call)), Some(_)) => call,
             (Ok(Task::Python(_)), None) => return Ran::failed(Failure::error("this server has no Python interpreter any more")),
-            (Ok(Task::Native(_)), _) => return Ran::failed(Failure::error("it is native and was sent to an executor of Python")),
+            (Ok(Task::Native(_) | Task::Command(_)), _) => {
+                return Ran::failed(Failure::error("it is not written in Python and was sent to an executor of Python"));
+            }
             (Err(failure), _) => return Ran::failed(failure),
         };
         let Some(python) = self.python else { return Ran::failed(Failure::error("this server has no Python interpreter")) };
@@ -210,12 +212,20 @@ enum Called {
 }
 
 /// Runs a call on a host of many. A job that does not listen costs the host: at once if it holds the event loop, and with it all others.
-async fn on_shared(hosts: &SharedHosts, key: &Key, call: PythonCall, attempt: Attempt, grace: Duration, holds_all: bool) -> Ran {
+async fn on_shared(
+    hosts: &SharedHosts,
+    key: &Key,
+    call: PythonCall,
+    mut attempt: Attempt,
+    grace: Duration,
+    holds_all: bool,
+) -> Ran {
     let host = tokio::select! {
         host = hosts.get(key) => host,
         _ = attempt.stop.stopped() => return not_begun(),
     };
-    match on_host(&host, &call, attempt, grace).await {
+    let slot = Arc::new(std::mem::take(&mut attempt.slot));
+    match on_host(&host, &call, attempt, &slot, grace).await {
         Called::Ended(ended) => ran(ended, &host, "shared by all jobs of its kind"),
         Called::Deaf if holds_all => {
             host.kill();
@@ -229,12 +239,14 @@ async fn on_shared(hosts: &SharedHosts, key: &Key, call: PythonCall, attempt: At
 }
 
 /// Runs a call on a host that it has to itself meanwhile.
-async fn alone(pool: &Pool<Host>, key: &Key, call: PythonCall, attempt: Attempt, grace: Duration) -> Ran {
+async fn alone(pool: &Pool<Host>, key: &Key, call: PythonCall, mut attempt: Attempt, grace: Duration) -> Ran {
     let host = tokio::select! {
         host = pool.take(key) => host,
         _ = attempt.stop.stopped() => return not_begun(),
     };
-    let called = on_host(&host, &call, attempt, grace).await;
+    // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
+    let slot = Arc::new(std::mem::take(&mut attempt.slot));
+    let called = on_host(&host, &call, attempt, &slot, grace).await;
     let ran = match called {
         Called::Ended(Ok(done)) => {
             pool.give_back(host);
@@ -249,12 +261,11 @@ async fn alone(pool: &Pool<Host>, key: &Key, call: PythonCall, attempt: Attempt,
     ran
 }
 
-async fn on_host(host: &Host, call: &PythonCall, attempt: Attempt, grace: Duration) -> Called {
-    let Attempt { job, number, stop, reporter, slot, .. } = attempt;
-    let slot: Arc<Slot> = Arc::new(slot);
+async fn on_host(host: &Host, call: &PythonCall, attempt: Attempt, slot: &Arc<Slot>, grace: Duration) -> Called {
+    let Attempt { job, number, stop, reporter, .. } = attempt;
     let mut code_is_lacking = false;
     loop {
-        let mut begun = host.begin((job, number), &call.function, reporter.clone(), &slot, code_is_lacking);
+        let mut begun = host.begin((job, number), &call.function, reporter.clone(), slot, code_is_lacking);
         let ended = tokio::select! {
             biased;
             ended = &mut begun.ended => Some(ended),

@@ -97,10 +97,16 @@ pub(super) enum FromHost {
 #[derive(Debug, Deserialize)]
 pub(super) struct Done {
     pub(super) id: u64,
+    /// A `null` that it returned is an output, too.
+    #[serde(default, deserialize_with = "present")]
     output: Option<Output>,
     pickle: Option<String>,
     error: Option<Box<RawValue>>,
     measured: Option<Figures>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Output>, D::Error> {
+    Output::deserialize(value).map(Some)
 }
 
 #[derive(Debug, Deserialize)]

@@ -46,13 +46,14 @@ impl Code for Queue {
         Self::PythonAsync,
         Self::PythonThreads,
         Self::PythonProcesses,
+        Self::Commands,
     ];
 }
 
 impl Code for Rule {
     const NAME: &'static str = "rule";
     const CODES: &'static [Self] =
-        &[Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::Isolated, Self::CpuProcesses];
+        &[Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::Isolated, Self::CpuProcesses, Self::Command];
 }
 
 impl Code for Ending {

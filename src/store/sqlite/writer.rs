@@ -326,7 +326,9 @@ impl Writer {
                     Command::Close(reply) => closing = Some(reply),
                 }
             }
-            if !open || closing.is_some() || patient.is_due() {
+            // Where jobs are claimed from a backlog, there is a transaction anyway.
+            let claiming = batch.accepts.is_empty() && self.has_work();
+            if !open || closing.is_some() || claiming || patient.is_due() {
                 batch.settles.append(&mut patient.take());
             }
             if !open || closing.is_some() || patient.due.is_none() || batch.len() > 0 {

@@ -1,0 +1,371 @@
+//! Server-sent events: what happens to jobs, while it happens and since.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use url::form_urlencoded;
+use utoipa::{IntoParams, ToSchema};
+
+use super::jobs::find;
+use super::list::Label;
+use super::problem::{Kind, Problem, answers};
+use super::query::{Id, Query};
+use super::view::{ErrorView, StateName, TimingView, error, output};
+use super::{ApiState, example};
+use crate::clock::Timestamp;
+use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, State as JobState, What};
+use crate::store::{EventFilter, Follower};
+
+/// How often a comment shows that a stream is alive on which nothing happens.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The id of an event: microseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct EventId(pub(super) Timestamp);
+
+impl TryFrom<String> for EventId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let micros = text.parse().ok().filter(|_| digits).ok_or("must be the id of an event, which is a decimal number")?;
+        Ok(Self(Timestamp::from_micros(micros)))
+    }
+}
+
+/// Kinds of events, separated by commas.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "String")]
+struct Kinds(Vec<EventKind>);
+
+impl TryFrom<String> for Kinds {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let kind = |name: &str| EventKind::from_str(name).map_err(|()| format!("{name:?} is no kind of event"));
+        text.split(',').map(kind).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Which events of a job are sent.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct JobEventsQuery {
+    /// The id of an event: only those behind it are sent. The header `Last-Event-ID` goes before it.
+    #[param(value_type = Option<String>, example = "1769860800000000")]
+    after: Option<EventId>,
+    /// Only these kinds, separated by commas.
+    #[serde(default)]
+    #[param(value_type = Option<String>, example = "finished,log")]
+    kinds: Kinds,
+}
+
+/// Which events are sent.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventsQuery {
+    /// The id of an event: only those behind it are sent. The header `Last-Event-ID` goes before it. Without either, the stream begins
+    /// now.
+    #[param(value_type = Option<String>, example = "1769860800000000")]
+    after: Option<EventId>,
+    /// Only these kinds, separated by commas.
+    #[serde(default)]
+    #[param(value_type = Option<String>, example = "finished,log")]
+    kinds: Kinds,
+    /// Only those that leave their job in this state.
+    #[param(example = "failed")]
+    state: Option<StateName>,
+    /// Only those of jobs with this tag of what they do.
+    bound: Option<Bound>,
+    /// Only those of jobs on this executor.
+    executor: Option<Executor>,
+    /// Only those of jobs with a workload of this `type`.
+    #[param(example = "primes")]
+    workload: Option<String>,
+    /// Only those of jobs with this label, as `name:value`; may be repeated.
+    #[serde(skip)]
+    #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
+    tag: Vec<Label>,
+}
+
+/// What is sent as the data of an event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventData)]
+pub(super) struct EventView<'a> {
+    /// The job that it happened to.
+    #[schema(value_type = String, format = "uuid")]
+    job: JobId,
+    /// When it was recorded.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    #[serde(flatten)]
+    #[schema(inline)]
+    what: WhatView<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum WhatView<'a> {
+    /// `running`
+    Running { attempt: u32, executor: Executor },
+    /// `progress`
+    Progress {
+        attempt: u32,
+        #[schema(value_type = serde_json::Value)]
+        value: &'a RawValue,
+    },
+    /// `log`
+    Log { attempt: u32, stream: LogStream, line: &'a str },
+    /// `retrying`
+    Retrying {
+        attempt: u32,
+        error: ErrorView<'a>,
+        #[schema(value_type = String, format = DateTime)]
+        due_at: Timestamp,
+    },
+    /// `finished`, with the fields of a result
+    Finished {
+        state: Ending,
+        attempt: u32,
+        #[schema(required, value_type = Option<serde_json::Value>)]
+        output: Option<&'a RawValue>,
+        #[schema(required)]
+        error: Option<ErrorView<'a>>,
+        #[schema(required)]
+        timing: Option<TimingView>,
+    },
+    /// `accepted` and `requeued`
+    Plain {},
+}
+
+impl<'a> From<&'a Event> for EventView<'a> {
+    fn from(event: &'a Event) -> Self {
+        let what = match &event.what {
+            What::Accepted | What::Requeued => WhatView::Plain {},
+            What::Running { attempt } => WhatView::Running { attempt: *attempt, executor: event.executor },
+            What::Progress { attempt, value } => WhatView::Progress { attempt: *attempt, value },
+            What::Log { attempt, stream, line } => WhatView::Log { attempt: *attempt, stream: *stream, line },
+            What::Retrying { attempt, error, due_at } => {
+                WhatView::Retrying { attempt: *attempt, error: error.into(), due_at: *due_at }
+            }
+            What::Finished { attempt, finished } => WhatView::Finished {
+                state: finished.ending,
+                attempt: *attempt,
+                output: output(finished),
+                error: error(finished),
+                timing: TimingView::of(event.bound, event.executor, finished),
+            },
+        };
+        Self { job: event.job, at: event.at, what }
+    }
+}
+
+/// Follow a job
+///
+/// Everything that happens to the job, from its acceptance to its end: `accepted`, `running`, `progress`, `log`, `retrying`,
+/// `requeued`, `finished`. Each event is sent exactly once and in order; whoever was cut off goes on where it was with
+/// `Last-Event-ID`, also after a restart of the server. The stream ends after `finished`; whoever comes back after that is told so by
+/// `204`, at which browsers stop.
+#[utoipa::path(
+    get, path = "/jobs/{id}/events", tag = "events", operation_id = "followJob",
+    params(
+        ("id" = String, Path, description = "The job's id", format = "uuid"), JobEventsQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen", example = "1769860800000000"),
+    ),
+    responses(
+        (status = 200, description = "The events, as they happen; the data of each is an `EventData`",
+            content((String = "text/event-stream", example = example::events))),
+        (status = 204, description = "The job has ended, and nothing happened behind that event"),
+        answers::BadQuery, answers::UnknownJob, answers::Unavailable,
+    ),
+)]
+pub(super) async fn of_job(
+    State(api): State<ApiState>,
+    Id(id): Id,
+    Query(query): Query<JobEventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let after = after(&api, &headers, query.after)?;
+    let filter = EventFilter { job: Some(id), ..EventFilter::default() };
+    // Made before looking at the job, so that its end is not missed.
+    let follower = api.dispatcher.follow(filter, Some(after.unwrap_or(Timestamp::from_micros(0))));
+    let job = find(&api, id).await?;
+    if matches!(job.state, JobState::Finished(finished) if after.is_some_and(|after| after >= finished.finished_at)) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    // A job's stream sees every kind, because it ends with one of them. Whoever does not want to see the end learns its id all the
+    // same: coming back behind it is answered with 204.
+    let Kinds(kinds) = query.kinds;
+    let shown = move |event: &Event| match event.kind() {
+        kind if kinds.is_empty() || kinds.contains(&kind) => Some(sent(event)),
+        EventKind::Finished => Some(position(event.at)),
+        _ => None,
+    };
+    send(&api, follower, None, shown)
+}
+
+/// Follow all jobs
+///
+/// What happens to all jobs that pass the filters, from now on or behind `Last-Event-ID`. Each event is sent exactly once and in the
+/// order in which it was recorded. The stream has no end of its own.
+#[utoipa::path(
+    get, path = "/events", tag = "events", operation_id = "followJobs",
+    params(
+        EventsQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen", example = "1769860800000000"),
+    ),
+    responses(
+        (status = 200, description = "The events, as they happen; the data of each is an `EventData`",
+            content((String = "text/event-stream", example = example::events))),
+        answers::BadQuery, answers::Unavailable,
+    ),
+)]
+pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
+    let query = EventsQuery::parse(request.uri().query().unwrap_or_default())?;
+    let after = after(&api, request.headers(), query.after)?;
+    let follower = api.dispatcher.follow(query.filter(), after);
+    // Whoever is cut off before the first event knows where to go on.
+    let first = position(follower.position());
+    send(&api, follower, Some(first), |event| Some(sent(event)))
+}
+
+impl EventsQuery {
+    /// The only query in which a parameter can be repeated.
+    fn parse(query: &str) -> Result<Self, Problem> {
+        let (tags, others): (Vec<_>, Vec<_>) =
+            form_urlencoded::parse(query.as_bytes()).into_owned().partition(|(name, _)| name == "tag");
+        let others = form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish();
+        let Query(query) = Query::<Self>::parse(&others)?;
+        let label = |(name, text)| Label::try_from(text).map_err(|error| Problem::bad_query(name, error));
+        Ok(Self { tag: tags.into_iter().map(label).collect::<Result<_, _>>()?, ..query })
+    }
+
+    fn filter(self) -> EventFilter {
+        EventFilter {
+            job: None,
+            kinds: self.kinds.0,
+            state: self.state.map(Into::into),
+            bound: self.bound,
+            executor: self.executor,
+            workload: self.workload,
+            tags: self.tag.into_iter().map(|Label(name, value)| (name, value)).collect(),
+        }
+    }
+}
+
+/// Behind which event to begin. What a browser sends when it reconnects goes before what stands in its address.
+fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<Option<Timestamp>, Problem> {
+    let wrong = |detail: &str| Problem::bad_query("after", format!("{detail} (the header Last-Event-ID counts as well)"));
+    let header = headers.get("last-event-id").filter(|value| !value.is_empty());
+    let header =
+        header.map(|value| EventId::try_from(value.to_str().unwrap_or_default().to_owned()).map_err(wrong)).transpose()?;
+    let after = header.or(query).map(|EventId(at)| at);
+    if after.is_some_and(|after| after > api.dispatcher.store().latest_event()) {
+        return Err(wrong("is the id of no event that has happened"));
+    }
+    Ok(after)
+}
+
+/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream.
+fn send(
+    api: &ApiState,
+    follower: Follower,
+    first: Option<SentEvent>,
+    shown: impl Fn(&Event) -> Option<SentEvent> + Send + 'static,
+) -> Result<Response, Problem> {
+    let full = |_| Problem::new(Kind::Unavailable, "as many streams of events are open as may be");
+    let place = Arc::clone(&api.streams).try_acquire_owned().map_err(full)?;
+    let events = stream::unfold((follower, place), |(mut follower, place)| async move {
+        match follower.next().await {
+            Ok(event) => event.map(|event| (event, (follower, place))),
+            Err(error) => {
+                tracing::warn!(%error, "a stream of events broke off");
+                None
+            }
+        }
+    });
+    let events = events.filter_map(move |event| std::future::ready(shown(&event)));
+    let events = stream::iter(first).chain(events).map(Ok::<_, Infallible>).take_until(api.dispatcher.drained());
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response())
+}
+
+fn sent(event: &Event) -> SentEvent {
+    SentEvent::default().id(event.at.as_micros().to_string()).event(event.kind().as_str()).data(data(event))
+}
+
+/// No event, but the id of one: what a client goes on behind.
+fn position(at: Timestamp) -> SentEvent {
+    SentEvent::default().id(at.as_micros().to_string())
+}
+
+/// One line of JSON. An output is kept as it was written: line breaks in it stand between values, never within.
+fn data(event: &Event) -> String {
+    // Views have text as names, so they always can be written as JSON.
+    serde_json::to_string(&EventView::from(event)).unwrap_or_default().replace(['\n', '\r'], " ")
+}
+
+/// Events as they are sent, for the document.
+pub(super) fn example(events: &[Event]) -> String {
+    let text = |event: &Event| format!("id: {}\nevent: {}\ndata: {}\n\n", event.at.as_micros(), event.kind(), data(event));
+    events.iter().map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[test]
+    fn every_filter_is_read() {
+        let query =
+            EventsQuery::parse("tag=a%3Ab&kinds=log,finished&tag=c:d&state=failed&bound=io&executor=async&workload=http&after=7");
+        let query = query.unwrap();
+        assert_eq!(query.after, Some(EventId(Timestamp::from_micros(7))));
+        let filter = query.filter();
+        assert_eq!(filter.tags, [("a".into(), "b".into()), ("c".into(), "d".into())]);
+        assert_eq!(filter.kinds, [EventKind::Log, EventKind::Finished]);
+        assert_eq!(
+            (filter.bound, filter.executor, filter.workload.as_deref()),
+            (Some(Bound::Io), Some(Executor::Async), Some("http"))
+        );
+        assert_eq!(filter.state, Some(crate::store::StateFilter::Ended(Ending::Failed)));
+    }
+
+    #[rstest]
+    #[case("tag=team", "tag")]
+    #[case("kinds=", "kinds")]
+    #[case("kinds=log,line", "kinds")]
+    #[case("after=-1", "after")]
+    #[case("after=soon", "after")]
+    #[case("after=99999999999999999999", "after")]
+    #[case("job=1", "job")]
+    fn other_queries_are_refused(#[case] query: &str, #[case] parameter: &str) {
+        let problem = EventsQuery::parse(query).err().unwrap();
+        assert_eq!(serde_json::to_value(problem.body()).unwrap()["errors"][0]["parameter"], parameter);
+    }
+
+    #[test]
+    fn data_is_one_line_with_the_fields_of_its_kind() {
+        let lines: Vec<_> = example::events().as_str().unwrap().lines().map(str::to_owned).collect();
+        let data = |line: usize| serde_json::from_str::<serde_json::Value>(lines[line].strip_prefix("data: ").unwrap()).unwrap();
+        assert_eq!((lines[1].as_str(), lines[0].as_str()), ("event: accepted", "id: 1769860800000000"));
+        assert_eq!(data(6)["executor"], "threads");
+        assert_eq!(data(10)["value"], serde_json::json!({ "share": 0.5 }));
+        assert_eq!((&data(14)["stream"], &data(14)["line"]), (&"stdout".into(), &"half of them are counted".into()));
+        let finished = data(18);
+        assert_eq!((&finished["state"], &finished["output"]["count"]), (&"succeeded".into(), &78_498.into()));
+        assert!(finished["error"].is_null() && finished["timing"]["wall_us"].is_u64() && finished.get("workload").is_none());
+    }
+}

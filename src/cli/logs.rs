@@ -1,0 +1,63 @@
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::answer::{Page, parse};
+use super::client::Server;
+use super::error::CliError;
+use super::print;
+use super::stream::Events;
+use crate::job::JobId;
+
+/// `trine logs`
+#[derive(Args, Debug)]
+pub(super) struct Logs {
+    #[command(flatten)]
+    server: Server,
+    /// Id of the job
+    id: JobId,
+    /// Go on with lines as they are written, until the job has ended
+    #[arg(long, short)]
+    follow: bool,
+    /// One JSON object a line, as the API has it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Query {
+    limit: u32,
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    line: String,
+}
+
+impl Logs {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let client = self.server.client()?;
+        if self.follow {
+            let mut events = Events::new(&client, format!("/jobs/{}/events", self.id), [("kinds", "log,finished")]);
+            while let Some(sent) = events.next().await?.filter(|sent| sent.event == "log") {
+                self.show(&sent.data)?;
+            }
+            return Ok(());
+        }
+        let mut cursor = None;
+        loop {
+            let query = Query { limit: 1_000, cursor };
+            let page: Page<Box<RawValue>> = client.get(&format!("/jobs/{}/logs", self.id), &query).await?;
+            page.items.iter().try_for_each(|item| self.show(item))?;
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn show(&self, item: &RawValue) -> Result<(), CliError> {
+        if self.json { print::json(item) } else { print::line(parse::<Line>(item)?.line) }
+    }
+}

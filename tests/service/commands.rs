@@ -1,0 +1,246 @@
+//! Programs that the operator offers.
+
+use std::path::Path;
+
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::server::{PATIENCE, Server, folder};
+
+const COMMANDS: &str = r#"
+[commands.word-count]
+about = "Counts what is in its standard input"
+path = "/usr/bin/wc"
+arguments = ["{what}"]
+parameters.what = { type = "choice", choices = ["-w", "-l"], default = "-w", about = "Words or lines" }
+limits.stdin_bytes = 100
+
+# A shell that an operator offers is a program like any other; the tests do with it what they like.
+[commands.shell]
+path = "/bin/sh"
+arguments = ["-c", "{script}", "sh", "{argument}"]
+parameters.script = { type = "text", max_length = 1000 }
+parameters.argument = { type = "text", default = "" }
+environment = { GREETING = "hello" }
+limits = { processes = 16, output_bytes = 1000, scratch_bytes = 10_000_000, memory_bytes = 200_000_000 }
+
+[commands.nap]
+path = "/bin/sleep"
+arguments = ["{seconds}"]
+parameters.seconds = { type = "integer", min = 0 }
+limits.deadline_ms = 300
+"#;
+
+async fn start() -> (Server, TempDir) {
+    let folder = folder();
+    std::fs::write(folder.path().join("trine.toml"), COMMANDS).unwrap();
+    (Server::start(folder.path(), &[]).await, folder)
+}
+
+fn job(command: &str, parameters: &Value) -> Value {
+    json!({"bound": "cpu", "workload": {"type": "command", "name": command, "parameters": parameters}})
+}
+
+fn script(script: &str) -> Value {
+    job("shell", &json!({"script": script}))
+}
+
+/// Submits a job and waits for its end.
+async fn ended(server: &Server, job: &Value) -> Value {
+    let id = server.submit(job).await;
+    server.until(&id, |job| !job["finished_at"].is_null()).await
+}
+
+/// The message of a job that has to fail.
+async fn failure(server: &Server, job: &Value) -> String {
+    let job = ended(server, job).await;
+    assert_eq!(job["state"], "failed", "{job}");
+    job["error"]["message"].as_str().unwrap().to_owned()
+}
+
+/// How many scratch folders there are.
+fn scratches(folder: &Path) -> usize {
+    std::fs::read_dir(folder.join("data/commands")).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_command_runs_in_a_process_of_its_own_and_is_measured() {
+    let (server, _folder) = start().await;
+    let mut submission = job("word-count", &json!({}));
+    submission["workload"]["stdin"] = json!("one two\nthree\n");
+    let job = ended(&server, &submission).await;
+    let output = json!({"exit_status": 0, "stdout": "3\n", "stderr": "", "stdout_truncated": false, "stderr_truncated": false});
+    assert_eq!(job["output"], output, "{job}");
+    assert_eq!((&job["route"]["executor"], &job["route"]["rule"]), (&json!("processes"), &json!("command")));
+    let timing = &job["timing"];
+    assert!(timing["cpu_user_us"].is_u64() && timing["ctx_voluntary"].is_u64(), "{timing}");
+    assert!(timing["max_rss_bytes"].as_u64().unwrap() > 100_000, "{timing}");
+    submission["workload"]["parameters"] = json!({"what": "-l"});
+    assert_eq!(ended(&server, &submission).await["output"]["stdout"], "2\n");
+}
+
+#[tokio::test]
+async fn what_can_be_run_is_published() {
+    let (server, _folder) = start().await;
+    let workloads = server.get("/workloads").await;
+    let workload = workloads["items"].as_array().unwrap().iter().find(|workload| workload["name"] == "command").unwrap();
+    let count = &workload["commands"]["word-count"];
+    assert_eq!((&count["about"], &count["stdin_bytes"]), (&json!("Counts what is in its standard input"), &json!(100)));
+    let what = json!({"type": "string", "enum": ["-w", "-l"], "default": "-w", "description": "Words or lines"});
+    assert_eq!(count["parameters"]["properties"]["what"], what);
+    // Where its programs are is the operator's business.
+    assert!(!workloads.to_string().contains("/usr/bin/wc"));
+    let executors = server.get("/executors").await;
+    let queues = executors["items"][2]["queues"].as_array().unwrap();
+    assert!(queues.iter().any(|queue| queue["name"] == "commands" && queue["slots"].as_u64() > Some(0)), "{executors}");
+}
+
+#[tokio::test]
+async fn what_can_not_be_run_is_refused_at_the_field_at_fault() {
+    let (server, _folder) = start().await;
+    let mut on_threads = job("word-count", &json!({}));
+    on_threads["executor"] = json!("threads");
+    let mut long = job("word-count", &json!({}));
+    long["workload"]["stdin"] = json!("x".repeat(101));
+    for (submission, pointer) in [
+        (job("rm", &json!({})), "/workload/name"),
+        (job("word-count", &json!({"what": "--files0-from=/etc/passwd"})), "/workload/parameters/what"),
+        (job("nap", &json!({"seconds": -1})), "/workload/parameters/seconds"),
+        (long, "/workload/stdin"),
+        (on_threads, "/executor"),
+    ] {
+        let answer = server.client.post(format!("{}/jobs", server.url)).json(&submission).send().await.unwrap();
+        assert_eq!(answer.status(), 422);
+        assert_eq!(answer.json::<Value>().await.unwrap()["errors"][0]["pointer"], pointer);
+    }
+}
+
+#[tokio::test]
+async fn a_value_is_one_argument_whatever_is_in_it() {
+    let (server, _folder) = start().await;
+    let tricky = "a b; echo c $(echo d) 'e' \"f\" * | g";
+    let job = ended(&server, &job("shell", &json!({"script": "printf '%s|%s' $# \"$1\"", "argument": tricky}))).await;
+    assert_eq!(job["output"]["stdout"], format!("1|{tricky}"));
+}
+
+#[tokio::test]
+async fn an_exit_status_is_a_failure_with_the_last_words() {
+    let (server, _folder) = start().await;
+    let message = failure(&server, &script("echo said; echo first >&2; echo last >&2; exit 3")).await;
+    assert_eq!(message, "exit status 3: first\nlast");
+    assert_eq!(failure(&server, &script("kill -9 $$")).await, "it was ended by SIGKILL");
+}
+
+#[tokio::test]
+async fn output_is_cut_to_what_is_kept() {
+    let (server, _folder) = start().await;
+    let job = ended(
+        &server,
+        &script("head -c 5000000 /dev/zero | tr '\\0' a; echo; head -c 2000 /dev/zero | tr '\\0' b >&2; echo end >&2"),
+    )
+    .await;
+    let output = &job["output"];
+    assert_eq!(output["stdout"], "a".repeat(1000));
+    assert_eq!(output["stderr"], format!("{}end\n", "b".repeat(996)));
+    assert_eq!((&output["stdout_truncated"], &output["stderr_truncated"]), (&json!(true), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_command_sees_its_scratch_folder_and_nothing_of_the_server() {
+    let (server, folder) = start().await;
+    let database = folder.path().join("data/trine.db");
+    assert!(database.exists());
+    let look = format!(
+        "echo kept > file; cat file; pwd; env | sort; cat {0}; echo x >> {0}; ls {1}; kill -0 {2}; exit 0",
+        database.display(),
+        folder.path().display(),
+        server.pid()
+    );
+    let job = ended(&server, &script(&look)).await;
+    let (stdout, stderr) = (job["output"]["stdout"].as_str().unwrap(), job["output"]["stderr"].as_str().unwrap());
+    let lines: Vec<_> = stdout.lines().collect();
+    let scratch = lines[1];
+    assert_eq!(lines, ["kept", scratch, "GREETING=hello", &format!("PWD={scratch}"), &format!("TMPDIR={scratch}")]);
+    if trine::sandbox::probe().landlock_abi > 0 {
+        assert_eq!(stderr.lines().filter(|line| line.contains("ermission denied")).count(), 3, "{stderr}");
+    }
+    assert!(stderr.contains("not permitted"), "{stderr}");
+    // It is removed behind the job's back.
+    let gone = async {
+        while scratches(folder.path()) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the scratch folder to go");
+}
+
+#[tokio::test]
+async fn what_is_used_up_ends_the_command_and_nothing_else() {
+    let (server, _folder) = start().await;
+    let other = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 1_000}, "executor": "processes"})).await;
+    let fork_bomb = "n=0; while [ $n -lt 100 ]; do sleep 1000 & n=$((n + 1)); done; wait";
+    assert!(failure(&server, &script(fork_bomb)).await.contains("processes; its limit is 16"));
+    let disk = failure(&server, &script("while true; do head -c 1000000 /dev/zero >> file; done")).await;
+    assert!(disk.contains("its limit is 10 MiB") || disk.contains("File size limit"), "{disk}");
+    let memory = failure(&server, &script("x=$(head -c 1000 /dev/zero | tr '\\0' a); while true; do x=$x$x; done")).await;
+    assert!(memory.contains("of memory; its limit is 191 MiB") || memory.contains("xit status 2"), "{memory}");
+    server.until_state(&other, "succeeded").await;
+    assert_eq!(ended(&server, &script("echo fine")).await["output"]["stdout"], "fine\n");
+}
+
+#[tokio::test]
+async fn a_cancel_and_each_deadline_end_the_whole_group() {
+    let (server, folder) = start().await;
+    let deaf = "trap '' TERM; sleep 1000 & sleep 1000";
+    let id = server.submit(&script(deaf)).await;
+    server.until_state(&id, "running").await;
+    let answer = server.client.delete(format!("{}/jobs/{id}", server.url)).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    server.until_state(&id, "cancelled").await;
+    let mut short = script(deaf);
+    short["deadline_ms"] = json!(100);
+    let late = ended(&server, &short).await;
+    assert_eq!(late["error"], json!({"kind": "timeout", "message": "it ran longer than its deadline of 100 ms"}), "{late}");
+    let late = ended(&server, &job("nap", &json!({"seconds": 1000}))).await;
+    let message = "it ran longer than the command's deadline of 300 ms";
+    assert_eq!(late["error"], json!({"kind": "timeout", "message": message}), "{late}");
+    let gone = async {
+        while scratches(folder.path()) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the scratch folders to go");
+}
+
+#[tokio::test]
+async fn a_command_goes_with_its_server_and_runs_again_with_the_next() {
+    let (server, folder) = start().await;
+    // It tells its number by the name of a file, in the one place where it can.
+    let id = server.submit(&script("touch pid-$$; exec sleep 1000")).await;
+    let commands = folder.path().join("data/commands");
+    let number = || -> Option<i32> {
+        let scratch = std::fs::read_dir(&commands).ok()?.next()?.ok()?.path();
+        let name = std::fs::read_dir(scratch).ok()?.next()?.ok()?.file_name();
+        name.to_str()?.strip_prefix("pid-")?.parse().ok()
+    };
+    let running = async {
+        loop {
+            if let Some(number) = number() {
+                break Pid::from_raw(number);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let pid = tokio::time::timeout(PATIENCE, running).await.expect("the command to run");
+    server.crash();
+    let gone = async {
+        // A zombie that nobody has collected yet is gone as well.
+        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the command to end");
+    let server = Server::start(folder.path(), &[]).await;
+    server.until(&id, |job| job["state"] == "running" && job["attempt"] == 2).await;
+}

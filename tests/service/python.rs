@@ -1,0 +1,180 @@
+//! Python on the three models: what it gives, what it measures, and what it can't do to others.
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, database, folder};
+
+const MODELS: [&str; 3] = ["async", "threads", "processes"];
+
+fn python(executor: &str, source: &str, args: &Value) -> Value {
+    json!({ "bound": "cpu", "executor": executor, "workload": { "type": "python", "source": source, "args": args } })
+}
+
+async fn run(server: &Server, submission: &Value) -> Value {
+    let id = server.submit(submission).await;
+    server.until(&id, |job| job["finished_at"].is_string()).await
+}
+
+#[tokio::test]
+async fn a_function_gives_the_same_on_every_model_and_is_measured_there() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let source = "
+import time
+
+def main(n, scale=1):
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end:
+        pass
+    return {'sum': sum(range(n)) * scale}
+";
+    for model in MODELS {
+        let mut submission = python(model, source, &json!([10]));
+        submission["workload"]["kwargs"] = json!({ "scale": 2 });
+        let job = run(&server, &submission).await;
+        assert_eq!((&job["state"], &job["output"]), (&json!("succeeded"), &json!({ "sum": 90 })), "{job}");
+        let timing = &job["timing"];
+        let cpu = timing["cpu_user_us"].as_u64().unwrap() + timing["cpu_system_us"].as_u64().unwrap();
+        assert!(cpu >= 50_000 && timing["gil"].is_boolean(), "{timing}");
+        let (held, memory) = (&timing["longest_poll_us"], &timing["max_rss_bytes"]);
+        assert_eq!(held.as_u64().is_some_and(|held| held >= 50_000), model == "async", "{timing}");
+        assert_eq!(memory.is_u64(), model == "processes", "{timing}");
+    }
+}
+
+#[tokio::test]
+async fn the_route_follows_the_form_and_the_lock() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let gil = server.get("/executors").await["python"]["interpreters"][0]["gil"].as_bool().unwrap();
+    let computing = if gil { ("processes", "cpu_processes") } else { ("threads", "cpu_threads") };
+    for (bound, source, expected) in [
+        ("io", "async def main(): pass", ("async", "io_async")),
+        ("io", "def main(): pass", ("threads", "io_blocking")),
+        ("cpu", "def main(): pass", computing),
+    ] {
+        let job = run(&server, &json!({ "bound": bound, "workload": { "type": "python", "source": source } })).await;
+        assert_eq!((&job["route"]["executor"], &job["route"]["rule"]), (&json!(expected.0), &json!(expected.1)), "{job}");
+        assert_eq!(job["state"], "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn an_exception_is_told_with_its_frames() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let source = "def inner(x):\n    return 1 / x\n\ndef main(x):\n    try:\n        inner(x)\n    except ZeroDivisionError as error:\n        raise ValueError('no') from error\n";
+    for model in MODELS {
+        let job = run(&server, &python(model, source, &json!([0]))).await;
+        let error = &job["error"];
+        assert_eq!((&error["kind"], &error["message"]), (&json!("error"), &json!("ValueError: no")), "{job}");
+        assert_eq!(
+            (&error["python"]["type"], &error["python"]["cause"]["type"]),
+            (&json!("ValueError"), &json!("ZeroDivisionError"))
+        );
+        assert_eq!(error["python"]["frames"][0]["line"], 8);
+        assert!(error["python"]["traceback"].as_str().unwrap().contains("return 1 / x"), "{error}");
+    }
+}
+
+/// Each of these ends its own job with an error that says what happened; the others go on.
+#[tokio::test]
+async fn a_bad_job_harms_itself_alone() {
+    let folder = folder();
+    let small = (64 << 20).to_string();
+    let memory = (192 << 20).to_string();
+    let settings = [("TRINE_PYTHON_MEMORY_BYTES", &*memory), ("TRINE_PYTHON_SCRATCH_BYTES", &*small)];
+    let server = Server::start(folder.path(), &settings).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let once = json!({ "on": [] });
+    let deeds = [
+        ("import os\ndef main():\n    while True:\n        os.fork()\n", json!([]), "failed", "PermissionError"),
+        (
+            "def main():\n    hoard = []\n    while True:\n        hoard.append(bytearray(8 << 20))\n",
+            json!([]),
+            "failed",
+            "memory",
+        ),
+        (
+            "def main():\n    n = 0\n    while True:\n        n += 1\n        with open(f'{n}', 'wb') as file:\n            file.write(bytes(8 << 20))\n",
+            json!([]),
+            "failed",
+            "scratch folder",
+        ),
+        ("def main():\n    while True:\n        pass\n", json!([]), "failed", "deadline of 300 ms"),
+        ("import os, signal\ndef main():\n    os.kill(os.getpid(), signal.SIGKILL)\n", json!([]), "lost", "SIGKILL"),
+        (
+            "def main(path):\n    return open(path, 'rb').read(16)\n",
+            json!([database(folder.path())]),
+            "failed",
+            "PermissionError",
+        ),
+        (
+            "import socket\ndef main(port):\n    socket.create_connection(('127.0.0.1', port))\n",
+            json!([port]),
+            "failed",
+            "PermissionError",
+        ),
+        ("import os\ndef main(pid):\n    os.kill(pid, 15)\n", json!([server.pid().as_raw()]), "failed", "PermissionError"),
+        ("import os\ndef main():\n    os._exit(3)\n", json!([]), "lost", "exit status 3"),
+    ];
+    for (source, args, state, message) in deeds {
+        let mut bad = python("processes", source, &args);
+        bad["retry"] = once.clone();
+        if source.contains("pass") {
+            bad["deadline_ms"] = json!(300);
+        }
+        let (bad, good) = tokio::join!(run(&server, &bad), async {
+            let source = "import time\ndef main():\n    time.sleep(0.05)\n    return 7\n";
+            run(&server, &python("processes", source, &json!([]))).await
+        });
+        let text = bad["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            bad["state"] == state && (text.contains(message) || text.contains("MemoryError") && message == "memory"),
+            "{bad}"
+        );
+        assert_eq!((&good["state"], &good["output"]), (&json!("succeeded"), &json!(7)), "{good}");
+    }
+    // Nothing is left behind.
+    let scratch = folder.path().join("data/python/scratch");
+    let held = std::fs::read_dir(scratch).unwrap().count();
+    assert!(held <= 16, "{held} scratch folders are left");
+}
+
+#[tokio::test]
+async fn a_crash_on_threads_costs_the_jobs_of_that_host_and_says_so() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let begun = folder.path().join("data/python");
+    assert!(begun.is_dir());
+    let waits = "import time\ndef main():\n    time.sleep(0.6)\n    return 'well'\n";
+    let innocent = server.submit(&python("threads", waits, &json!([]))).await;
+    let elsewhere = server.submit(&python("processes", waits, &json!([]))).await;
+    server.until_state(&innocent, "running").await;
+    let mut crash = python("threads", "import ctypes\ndef main():\n    ctypes.string_at(0)\n", &json!([]));
+    crash["retry"] = json!({ "on": [] });
+    let crashed = run(&server, &crash).await;
+    let message = crashed["error"]["message"].as_str().unwrap();
+    assert_eq!(crashed["state"], "lost");
+    assert!(message.contains("SIGSEGV") && message.contains("shared by all jobs of its kind"), "{message}");
+    let innocent = server.until_state(&innocent, "succeeded").await;
+    assert!(innocent["losses"].as_u64().unwrap() <= 1, "{innocent}");
+    let elsewhere = server.until_state(&elsewhere, "succeeded").await;
+    assert_eq!(elsewhere["losses"], 0, "{elsewhere}");
+}
+
+#[tokio::test]
+async fn a_function_that_does_not_listen_is_ended_on_every_model() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_STOP_GRACE_MS", "200")]).await;
+    let endless = "def main():\n    while True:\n        try:\n            while True: pass\n        except BaseException:\n            continue\n";
+    for model in MODELS {
+        let mut submission = python(model, endless, &json!([]));
+        submission["deadline_ms"] = json!(100);
+        let job = run(&server, &submission).await;
+        assert_eq!((&job["state"], &job["error"]["kind"]), (&json!("failed"), &json!("timeout")), "{job}");
+        let next = run(&server, &python(model, "def main(): return 1", &json!([]))).await;
+        assert_eq!(next["output"], 1, "{next}");
+    }
+}
