@@ -93,7 +93,7 @@ class ServerTest(unittest.TestCase):
 
     def executor(self, url=None, **settings):
         executor = trine.Executor(url or self.url, **{"executor": "processes", **settings})
-        self.addCleanup(executor.shutdown, cancel_futures=True)
+        self.addCleanup(end, executor)
         return executor
 
     def until(self, condition):
@@ -104,6 +104,13 @@ class ServerTest(unittest.TestCase):
                 raise TimeoutError
             time.sleep(0.005)
         return held
+
+
+def end(executor):
+    """Ends an executor now: a test that failed may have left calls that would run for long."""
+    for call in list(executor._engine._calls.values()):
+        executor._engine.stop(call)
+    executor.shutdown(cancel_futures=True)
 
 
 class Proxy:

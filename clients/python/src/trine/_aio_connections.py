@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from collections.abc import Iterator
 from types import TracebackType
-from typing import NoReturn, Optional
+from typing import Optional
 
 from ._http1 import Request, Response, Server
 from .errors import ServerUnreachable
@@ -56,10 +56,12 @@ class Connection:
 
     @contextlib.contextmanager
     def _until(self, timeout: float) -> Iterator[None]:
-        """Breaks the connection after so many seconds."""
+        """Breaks the connection after so many seconds, and says so if it breaks."""
         timer = asyncio.get_running_loop().call_later(timeout, self.writer.transport.abort)
         try:
             yield
+        except OSError as error:
+            raise ServerUnreachable(f"the connection to the server broke: {error}") from error
         finally:
             timer.cancel()
 
@@ -85,10 +87,7 @@ class Stream:
         while not (data := response.take()):
             if response.complete:
                 return b""
-            try:
-                await self.connection.more(response, self.silence)
-            except OSError as error:
-                _fail(error)
+            await self.connection.more(response, self.silence)
         return data
 
     async def __aenter__(self) -> Stream:
@@ -132,9 +131,6 @@ class Connections:
             await connection.send(request.encoded(self.server), self.timeout)
             while not response.status or (response.status >= 300 and not response.complete):
                 await connection.more(response, self.timeout)
-        except OSError as error:
-            connection.close()
-            _fail(error)
         except BaseException:
             connection.close()
             raise
@@ -157,9 +153,6 @@ class Connections:
             await connection.send(data, timeout)
             while not response.complete:
                 await connection.more(response, timeout)
-        except OSError as error:
-            connection.close()
-            _fail(error)
         except BaseException:  # a cancelled task among them: what still comes would be taken for another answer
             connection.close()
             raise
@@ -174,10 +167,3 @@ def _close_opened(opening: asyncio.Future[tuple[asyncio.StreamReader, asyncio.St
     """Closes a connection that came when nobody waited for it any more."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result()[1].close()
-
-
-def _fail(error: OSError) -> NoReturn:
-    """Raises what a failure of a connection is to its user."""
-    if isinstance(error, ServerUnreachable):
-        raise error
-    raise ServerUnreachable(f"the connection to the server broke: {error}") from error

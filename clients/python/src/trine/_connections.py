@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from types import TracebackType
-from typing import NoReturn, Optional
+from typing import Optional
 
 from ._http1 import Request, Response, Server
 from .errors import ServerUnreachable
@@ -33,12 +33,18 @@ class Connection:
             raise ServerUnreachable(f"no secure connection to {server.host}:{server.port}: {error}") from error
 
     def send(self, data: bytes, timeout: float) -> None:
-        self.socket.settimeout(timeout)
-        self.socket.sendall(data)
+        try:
+            self.socket.settimeout(timeout)
+            self.socket.sendall(data)
+        except OSError as error:
+            raise ServerUnreachable(f"the connection to the server broke: {error}") from error
 
     def more(self, response: Response) -> None:
         """Takes in what comes next of an answer."""
-        data = self.socket.recv(RECEIVE)
+        try:
+            data = self.socket.recv(RECEIVE)
+        except OSError as error:
+            raise ServerUnreachable(f"the connection to the server broke: {error}") from error
         response.feed(data)
         if not data and not response.complete:
             raise ServerUnreachable("the server hung up before its answer was whole")
@@ -72,10 +78,7 @@ class Stream:
         while not (data := response.take()):
             if response.complete:
                 return b""
-            try:
-                self.connection.more(response)
-            except OSError as error:
-                _fail(error)
+            self.connection.more(response)
         return data
 
     def abort(self) -> None:
@@ -121,9 +124,6 @@ class Connections:
             while not response.status or (response.status >= 300 and not response.complete):
                 connection.more(response)
             connection.socket.settimeout(silence)
-        except OSError as error:
-            connection.close()
-            _fail(error)
         except BaseException:
             connection.close()
             raise
@@ -152,13 +152,10 @@ class Connections:
     def _exchange(self, connection: Connection, request: Request, data: bytes, timeout: float) -> Response:
         response = Response(request.method)
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its answer may say why it took no more
+            with contextlib.suppress(ServerUnreachable):  # its answer may say why it took no more
                 connection.send(data, timeout)
             while not response.complete:
                 connection.more(response)
-        except OSError as error:
-            connection.close()
-            _fail(error)
         except BaseException:
             connection.close()
             raise
@@ -168,10 +165,3 @@ class Connections:
                 return response
         connection.close()
         return response
-
-
-def _fail(error: OSError) -> NoReturn:
-    """Raises what a failure of a connection is to its user."""
-    if isinstance(error, ServerUnreachable):
-        raise error
-    raise ServerUnreachable(f"the connection to the server broke: {error}") from error
