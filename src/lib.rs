@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod dispatch;
 pub mod executor;
+pub mod function;
 pub mod job;
 pub mod measure;
 pub mod sandbox;

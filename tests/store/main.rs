@@ -3,6 +3,7 @@
 
 mod claims;
 mod events;
+mod functions;
 mod lists;
 mod restart;
 mod settling;

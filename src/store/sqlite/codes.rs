@@ -1,6 +1,7 @@
 //! The integers that stand for small enumerations in the database. They are there to stay: only append.
 
-use crate::job::{Bound, Choice, Ending, Executor, Queue, Rule};
+use crate::function::Kind;
+use crate::job::{Bound, Choice, Ending, Executor, Form, Queue, Rule};
 use crate::store::StoreError;
 
 /// A value that is stored as a small integer: its place in a fixed list.
@@ -61,6 +62,16 @@ impl Code for Ending {
     const CODES: &'static [Self] = &[Self::Succeeded, Self::Failed, Self::Cancelled, Self::Lost];
 }
 
+impl Code for Form {
+    const NAME: &'static str = "form";
+    const CODES: &'static [Self] = &[Self::Async, Self::Blocking];
+}
+
+impl Code for Kind {
+    const NAME: &'static str = "kind of content";
+    const CODES: &'static [Self] = &[Self::Source, Self::Zip];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +90,8 @@ mod tests {
         all_come_back(&Queue::ALL);
         all_come_back(&Rule::ALL);
         all_come_back(&Ending::ALL);
+        all_come_back(&[Form::Async, Form::Blocking]);
+        all_come_back(&Kind::ALL);
         all_come_back(&[Choice::Auto, Choice::Async, Choice::Threads, Choice::Processes]);
     }
 }
