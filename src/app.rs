@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::api::{self, ApiState, BodyLimits, InterpreterView, ProgramsView, PythonView, SandboxView};
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Functions};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
@@ -80,6 +80,7 @@ pub async fn serve(
         job_log_bytes: config.job_log_bytes,
     };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
+    let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
     let settings = ExecutorSettings {
@@ -88,12 +89,12 @@ pub async fn serve(
         threads_io: config.threads_io,
         threads_cpu: config.threads_cpu,
         stop_grace: config.stop_grace,
-        python: python_settings(&config, &sandbox, interpreters)?,
+        python: python_settings(&config, &sandbox, interpreters, &functions)?,
         commands: CommandSettings { sandbox, folder: config.data_dir.join("commands"), slots: config.command_slots },
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
     let executors = Executors::start(&settings, Registry::native)?;
-    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, executors, config.max_losses);
+    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, config.max_losses);
     let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
     let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
     let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs), streams });
@@ -153,6 +154,7 @@ fn python_settings(
     config: &Config,
     sandbox: &Sandbox,
     interpreters: Vec<Interpreter>,
+    functions: &Arc<Functions>,
 ) -> Result<Option<PythonSettings>, AppError> {
     if interpreters.is_empty() {
         return Ok(None);
@@ -174,6 +176,7 @@ fn python_settings(
         threads: config.python_threads,
         processes: config.python_processes,
         max_jobs: config.worker_max_jobs,
+        functions: Arc::<Functions>::clone(functions),
     }))
 }
 

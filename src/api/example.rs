@@ -14,7 +14,7 @@ use super::logs::LogLines;
 use super::view::{JobView, ResultView};
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
-use crate::dispatch::QueueStatus;
+use crate::dispatch::{QueueStatus, Written};
 use crate::executor::WorkerStatus;
 use crate::job::{
     Bound, Choice, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob, Outcome, Queue,
@@ -119,7 +119,7 @@ pub(super) fn batch_items() -> Value {
 
 /// Why the job runs where it runs.
 pub(super) fn route() -> Value {
-    value(&RouteExplanation::of(&accepted(), Some((Runtime::Native, Form::Blocking, false))))
+    value(&RouteExplanation::of(&accepted(), Some(Written { runtime: Runtime::Native, form: Form::Blocking, gil: false })))
 }
 
 /// A page of results.

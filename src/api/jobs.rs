@@ -16,9 +16,10 @@ use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
 use super::view::{JobView, ResultView};
 use super::{ApiState, body, example, submission};
+use crate::dispatch::Written;
 use crate::dispatch::router::{Considered, considered};
 use crate::executor::Capabilities;
-use crate::job::{Bound, Choice, Executor, Form, Job, JobId, Rule, Runtime};
+use crate::job::{Bound, Choice, Executor, Form, Job, JobId, Rule};
 use crate::store::{Cancellation, Requeue};
 
 /// Submit a job
@@ -157,7 +158,7 @@ struct ConsideredView {
 
 impl RouteExplanation {
     /// Why this job runs where it runs, if its workload is written in this language and form, and with a global lock or without.
-    pub(super) fn of(job: &Job, written: Option<(Runtime, Form, bool)>) -> Self {
+    pub(super) fn of(job: &Job, written: Option<Written>) -> Self {
         let bound = job.submission.bound;
         let route = job.route;
         let view = |Considered { executor, because, capabilities }| ConsideredView {
@@ -172,10 +173,10 @@ impl RouteExplanation {
             reason: route.rule.reason(),
             bound,
             asked: job.submission.executor,
-            form: written.map(|(_, form, _)| form),
+            form: written.map(|written| written.form),
             considered: written
                 .into_iter()
-                .flat_map(|(runtime, form, gil)| considered(bound, runtime, form, gil))
+                .flat_map(|Written { runtime, form, gil }| considered(bound, runtime, form, gil))
                 .map(view)
                 .collect(),
         }
@@ -194,9 +195,9 @@ impl RouteExplanation {
     ),
 )]
 pub(super) async fn route(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
-    let job = find(&api, id).await?;
-    let prepared = api.dispatcher.registry().prepare(&job.submission.workload).ok();
-    Ok(Json(RouteExplanation::of(&job, prepared.map(|prepared| (prepared.runtime, prepared.form, prepared.gil)))).into_response())
+    let mut job = find(&api, id).await?;
+    let written = api.dispatcher.written(&mut job.submission.workload).ok();
+    Ok(Json(RouteExplanation::of(&job, written)).into_response())
 }
 
 /// Cancel a job

@@ -1,10 +1,15 @@
 //! Who runs next, and where: from an accepted submission to a recorded result.
 
+mod catalogue;
+mod functions;
 pub mod router;
 mod running;
 mod serve_queue;
 mod settle;
 mod waiters;
+
+pub use catalogue::Catalogue;
+pub use functions::{DeployError, Deployment, Functions};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +23,9 @@ use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
-use crate::job::{Job, JobId, NewJob, Queue, State, Submission};
+use crate::job::{Form, Job, JobId, NewJob, Queue, Runtime, Spec, State, Submission};
 use crate::store::{Cancellation, Depth, EventFilter, Follower, Requeue, Store, StoreError};
-use crate::workload::{Invalid, Prepared, Registry, StopReason};
+use crate::workload::{Invalid, Prepared, Registry, StopReason, is_function};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -36,6 +41,7 @@ pub struct Dispatcher {
 struct Shared {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
+    functions: Arc<Functions>,
     executors: Executors,
     max_losses: u32,
     running: Running,
@@ -83,6 +89,17 @@ pub enum NotReady {
     Workers(String),
 }
 
+/// How a workload is written, as far as the choice of an executor depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// What it is written in.
+    pub runtime: Runtime,
+    /// How.
+    pub form: Form,
+    /// Whether a global lock lets one of its threads compute at a time.
+    pub gil: bool,
+}
+
 /// One queue as it is now.
 #[derive(Clone, Debug)]
 pub struct QueueStatus {
@@ -100,10 +117,17 @@ impl Dispatcher {
     /// Begins to serve all queues. Must be called on a tokio runtime.
     ///
     /// `max_losses`: a job whose runner died this often under it is not run again.
-    pub fn start(store: Arc<dyn Store>, registry: Arc<Registry>, executors: Executors, max_losses: u32) -> Self {
+    pub fn start(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        functions: Arc<Functions>,
+        executors: Executors,
+        max_losses: u32,
+    ) -> Self {
         let shared = Arc::new(Shared {
             store,
             registry,
+            functions,
             executors,
             max_losses,
             running: Running::default(),
@@ -256,16 +280,36 @@ impl Dispatcher {
         &self.shared.registry
     }
 
+    /// The registered functions.
+    pub fn functions(&self) -> &Functions {
+        &self.shared.functions
+    }
+
+    /// Validates a workload, and finds out how it is written. One that calls a function gets the whole version of it written in.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, pointing into the workload.
+    pub fn written(&self, workload: &mut Spec) -> Result<Written, Invalid> {
+        let registry = &self.shared.registry;
+        let Prepared { runtime, form, gil, .. } = registry.prepare(workload)?;
+        if !is_function(workload) {
+            return Ok(Written { runtime, form, gil });
+        }
+        let function = self.shared.functions.catalogue().pin(workload)?;
+        let interpreter = registry.environment().python().interpreter(function.interpreter.as_deref());
+        let gil = interpreter.map_err(|Invalid { message, .. }| Invalid::new("/name", message))?.gil;
+        Ok(Written { runtime, form: function.form, gil })
+    }
+
     /// Validates and routes.
     fn prepare(&self, submissions: Vec<Submission>) -> Result<Vec<NewJob>, SubmitError> {
         if self.shared.draining.is_cancelled() {
             return Err(SubmitError::Draining);
         }
         let accepted_at = Timestamp::now();
-        let prepare = |(index, submission): (usize, Submission)| {
-            let registry = &self.shared.registry;
+        let prepare = |(index, mut submission): (usize, Submission)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            let Prepared { runtime, form, gil, .. } = registry.prepare(&submission.workload).map_err(invalid)?;
+            let Written { runtime, form, gil } = self.written(&mut submission.workload).map_err(invalid)?;
             let facts =
                 Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =

@@ -73,7 +73,7 @@ impl CommandsExecutor {
         let Attempt { workload, stop, reporter, slot, .. } = attempt;
         let call = match self.registry.task(&workload) {
             Ok(Task::Command(call)) => call,
-            Ok(Task::Native(_) | Task::Python(_)) => {
+            Ok(Task::Native(_) | Task::Python(_) | Task::Function(_)) => {
                 return Ran::failed(Failure::error("it is no command and was sent to the executor of commands"));
             }
             Err(failure) => return Ran::failed(failure),

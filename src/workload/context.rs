@@ -71,6 +71,11 @@ impl Environment {
 }
 
 impl Environment {
+    /// What jobs in Python may use.
+    pub const fn python(&self) -> &PythonRules {
+        &self.python
+    }
+
     /// The programs that jobs may run.
     pub const fn commands(&self) -> &Commands {
         &self.commands

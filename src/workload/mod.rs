@@ -7,6 +7,7 @@ mod command;
 mod content;
 mod context;
 mod file;
+mod function;
 mod http;
 mod image;
 mod outbound;
@@ -22,7 +23,10 @@ mod workspace;
 
 pub use command::CommandCall;
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
+pub use function::FunctionCall;
+pub(crate) use function::{is_function, pin as pin_function};
 pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
+pub(crate) use python::{form_of, sha256};
 pub use registry::{Description, Prepared, Registry, Task};
 pub use report::{Pace, Reporter, Sink};
 

@@ -157,7 +157,10 @@ pub(super) fn prepare(text: &str, rules: &PythonRules) -> Result<Prepared, Inval
 
 impl PythonRules {
     /// The interpreter of this name, or the default one.
-    pub(super) fn interpreter(&self, name: Option<&str>) -> Result<&InterpreterRule, Invalid> {
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn interpreter(&self, name: Option<&str>) -> Result<&InterpreterRule, Invalid> {
         let Some(first) = self.interpreters.first() else {
             return Err(Invalid::new("/type", "this server has no Python interpreter (its setting python_interpreters)"));
         };

@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::openapi::{RefOr, Schema};
 
 use super::command::{self, CommandCall};
+use super::function::{self, FunctionCall};
 use super::python::{self, PythonCall};
 use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, parameters};
 use crate::job::{Bound, Failure, Form, Runtime, Spec};
@@ -54,6 +55,8 @@ pub enum Task {
     Native(Box<dyn FnOnce(Context) -> Work + Send>),
     /// A call of a Python function.
     Python(Box<PythonCall>),
+    /// A call of a Python function that is registered.
+    Function(Box<FunctionCall>),
     /// A run of a program.
     Command(Box<CommandCall>),
 }
@@ -81,6 +84,7 @@ impl Registry {
             .register::<super::primes::Primes>()
             .register::<super::sleep::Sleep>()
             .with(command::description(), |text, environment| command::prepare(text, &environment.commands))
+            .with(function::description(), |text, environment| function::prepare(text, &environment.python))
             .with(python::description(), |text, environment| python::prepare(text, &environment.python))
     }
 
@@ -144,7 +148,7 @@ impl Registry {
     pub fn work(&self, spec: &Spec, stop: Stop, reporter: Reporter) -> Result<Work, Failure> {
         match self.task(spec)? {
             Task::Native(work) => Ok(work(Context { environment: Arc::clone(&self.environment), stop, reporter })),
-            Task::Python(_) | Task::Command(_) => {
+            Task::Python(_) | Task::Function(_) | Task::Command(_) => {
                 Err(Failure::error("it is not native and was sent to an executor of native work"))
             }
         }
@@ -228,7 +232,7 @@ mod tests {
             invalid,
             Invalid::new(
                 "/type",
-                "no workload is called \"prime\"; there are: command, file, http, image, primes, python, sleep"
+                "no workload is called \"prime\"; there are: command, file, function, http, image, primes, python, sleep"
             )
         );
     }

@@ -3,11 +3,13 @@
 //! A host is `host.py`, run by one of the operator's interpreters in the sandbox. `async` and `threads` share one host among many
 //! jobs, as their models do: what one of them breaks, it breaks for all, and they say so.
 
+mod codes;
 mod host;
 mod interpreter;
 mod protocol;
 mod shared;
 
+pub use codes::CodeSource;
 pub use interpreter::{Interpreter, InterpreterError};
 
 use std::convert::Infallible;
@@ -20,11 +22,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tower::Service;
 
+use self::codes::Codes;
 use self::host::{Ended, Gone, Host};
 use self::shared::SharedHosts;
 use super::attempt::{Attempt, Ran, Slot};
 use super::pool::{Pool, Worker, WorkerStatus};
-use crate::job::{Executor, Failure, FailureKind, Queue};
+use crate::job::{Executor, Failure, FailureKind, Queue, Spec};
 use crate::sandbox::{Limits, Sandbox, ScratchSpace};
 use crate::workload::{PythonCall, Registry, Task};
 
@@ -50,6 +53,8 @@ pub struct PythonSettings {
     pub processes: usize,
     /// A host is replaced after so many jobs.
     pub max_jobs: u64,
+    /// Where the code of registered functions comes from.
+    pub functions: Arc<dyn CodeSource>,
 }
 
 /// What one kind of hosts is started with.
@@ -88,6 +93,7 @@ pub(super) struct Python {
     on_loop: SharedHosts,
     on_threads: SharedHosts,
     processes: Pool<Host>,
+    codes: Codes,
     slots: [usize; 3],
 }
 
@@ -95,7 +101,9 @@ impl Python {
     /// Starts the hosts of the first interpreter in the background.
     pub(super) fn start(settings: &PythonSettings, first: &Interpreter) -> io::Result<Self> {
         let script = settings.folder.join("host.py");
-        let archives = archives(&settings.folder);
+        let archives = settings.folder.join("archives");
+        // They are made anew from the store, as they are needed.
+        remove(&archives)?;
         std::fs::create_dir_all(&archives)?;
         std::fs::write(&script, SCRIPT)?;
         let scratch = ScratchSpace::open(&settings.folder.join("scratch"))?;
@@ -118,6 +126,7 @@ impl Python {
             on_loop: SharedHosts::start(of_mode(Executor::Async), usual.clone()),
             on_threads: SharedHosts::start(of_mode(Executor::Threads), usual.clone()),
             processes: Pool::start(of_mode(Executor::Processes), settings.processes, usual),
+            codes: Codes::new(Arc::clone(&settings.functions), archives),
             slots: [settings.async_slots, settings.threads, settings.processes],
         })
     }
@@ -150,9 +159,9 @@ impl Python {
     }
 }
 
-/// Where the zips of functions are, for hosts to read.
-pub fn archives(folder: &Path) -> PathBuf {
-    folder.join("archives")
+/// Removes a folder that may be there.
+fn remove(folder: &Path) -> io::Result<()> {
+    std::fs::remove_dir_all(folder).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Runs calls of Python functions in one of the ways.
@@ -170,21 +179,30 @@ impl PythonExecutor {
         Self { python, mode, registry, grace }
     }
 
-    async fn run(self, attempt: Attempt) -> Ran {
-        let call = match (self.registry.task(&attempt.workload), &self.python) {
-            (Ok(Task::Python(call)), Some(_)) => call,
-            (Ok(Task::Python(_)), None) => return Ran::failed(Failure::error("this server has no Python interpreter any more")),
-            (Ok(Task::Native(_) | Task::Command(_)), _) => {
-                return Ran::failed(Failure::error("it is not written in Python and was sent to an executor of Python"));
+    /// The call that a workload asks for.
+    async fn call(&self, python: &Python, workload: &Spec) -> Result<PythonCall, Failure> {
+        match self.registry.task(workload)? {
+            Task::Python(call) => Ok(*call),
+            Task::Function(call) => python.codes.call(*call, self.registry.environment().python()).await,
+            Task::Native(_) | Task::Command(_) => {
+                Err(Failure::error("it is not written in Python and was sent to an executor of Python"))
             }
-            (Err(failure), _) => return Ran::failed(failure),
+        }
+    }
+
+    async fn run(self, attempt: Attempt) -> Ran {
+        let Some(python) = &self.python else {
+            return Ran::failed(Failure::error("this server has no Python interpreter any more"));
         };
-        let Some(python) = self.python else { return Ran::failed(Failure::error("this server has no Python interpreter")) };
+        let call = match self.call(python, &attempt.workload).await {
+            Ok(call) => call,
+            Err(failure) => return Ran::failed(failure),
+        };
         let key = Key { interpreter: call.interpreter.clone(), network: call.network };
         match self.mode {
-            Executor::Async => on_shared(&python.on_loop, &key, *call, attempt, self.grace, true).await,
-            Executor::Threads => on_shared(&python.on_threads, &key, *call, attempt, self.grace, false).await,
-            Executor::Processes => alone(&python.processes, &key, *call, attempt, self.grace).await,
+            Executor::Async => on_shared(&python.on_loop, &key, call, attempt, self.grace, true).await,
+            Executor::Threads => on_shared(&python.on_threads, &key, call, attempt, self.grace, false).await,
+            Executor::Processes => alone(&python.processes, &key, call, attempt, self.grace).await,
         }
     }
 }

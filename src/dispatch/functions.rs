@@ -1,0 +1,202 @@
+//! Registered functions: kept by the store, known by the catalogue, given to the executors of Python.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::catalogue::Catalogue;
+use crate::clock::Timestamp;
+use crate::executor::python::CodeSource;
+use crate::function::{self, BadArchive, Defaults, Function, Kind, is_dotted, is_name, open_archive};
+use crate::job::Form;
+use crate::store::{Store, StoreError};
+use crate::workload::{Invalid, PythonRules, form_of, sha256};
+
+/// Content under a name, and what it is declared with.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// The name.
+    pub name: String,
+    /// What the content is.
+    pub kind: Kind,
+    /// The content.
+    pub content: Vec<u8>,
+    /// What to call; `main` of the module, or `main:main` of a zip, if it is not said.
+    pub entrypoint: Option<String>,
+    /// The interpreter that runs it; without one, the server's default.
+    pub interpreter: Option<String>,
+    /// What its jobs are where they do not say otherwise.
+    pub defaults: Defaults,
+}
+
+/// Why a function was not deployed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// It can't have this name.
+    #[error(
+        "{0:?} is no name of a function: it has 1 to 64 lower-case letters, digits, _ and -, and begins with one of the first two"
+    )]
+    Name(String),
+    /// What is to be called is not said as it has to be.
+    #[error("{0}")]
+    Entrypoint(&'static str),
+    /// There is no such interpreter.
+    #[error("{0}")]
+    Interpreter(String),
+    /// The content can't be read.
+    #[error("{0}")]
+    Content(String),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<BadArchive> for DeployError {
+    fn from(error: BadArchive) -> Self {
+        Self::Content(error.to_string())
+    }
+}
+
+/// The functions of this server.
+pub struct Functions {
+    store: Arc<dyn Store>,
+    catalogue: Catalogue,
+    /// Held during a change, so that the catalogue changes in the order of the commits.
+    changing: Mutex<()>,
+}
+
+impl fmt::Debug for Functions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Functions").field("catalogue", &self.catalogue).finish_non_exhaustive()
+    }
+}
+
+impl Functions {
+    /// Those of a store, which is not to be changed by anybody else.
+    pub async fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let catalogue = Catalogue::new(store.functions().await?);
+        Ok(Self { store, catalogue, changing: Mutex::default() })
+    }
+
+    /// What is known of them.
+    pub const fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Checks and keeps a version, which becomes the latest of its name. The same again is no new version.
+    pub async fn deploy(&self, deployment: Deployment, rules: &PythonRules) -> Result<Arc<Function>, DeployError> {
+        rules
+            .interpreter(deployment.interpreter.as_deref())
+            .map_err(|Invalid { message, .. }| DeployError::Interpreter(message))?;
+        // Unpacking megabytes takes longer than other requests should wait for this thread.
+        let looked_at = tokio::task::spawn_blocking(move || look_at(deployment)).await;
+        // It ends early only if the runtime does, or if it panics.
+        let (function, content) = looked_at.map_err(|error| StoreError::Refused(error.to_string()))??;
+        let _changing = self.changing.lock().await;
+        Ok(self.catalogue.put(self.store.deploy(function, content).await?))
+    }
+
+    /// Makes a version that is known the latest of its name. `None` if it is not known any more.
+    pub async fn redeploy(&self, function: &Function) -> Result<Option<Arc<Function>>, StoreError> {
+        let _changing = self.changing.lock().await;
+        let redeployed = self.store.redeploy(&function.name, &function.version).await?;
+        Ok(redeployed.map(|function| self.catalogue.put(function)))
+    }
+
+    /// Forgets a function with all of its versions: what waits to call it fails. Whether there was one.
+    pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        let _changing = self.changing.lock().await;
+        let removed = self.store.undeploy(name).await?;
+        self.catalogue.remove(name);
+        Ok(removed)
+    }
+
+    /// The content of a version.
+    pub async fn content(&self, function: &Function) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.function_content(&function.name, &function.version).await
+    }
+}
+
+#[async_trait]
+impl CodeSource for Functions {
+    fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, Invalid> {
+        self.catalogue.find(name, version)
+    }
+
+    async fn content(&self, function: &Function) -> Result<Option<Vec<u8>>, String> {
+        self.content(function).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Checks a deployment, and finds out what its version and its form are.
+fn look_at(deployment: Deployment) -> Result<(Function, Vec<u8>), DeployError> {
+    let Deployment { name, kind, content, entrypoint, interpreter, defaults } = deployment;
+    if !is_name(&name) {
+        return Err(DeployError::Name(name));
+    }
+    let (entrypoint, form) = match kind {
+        Kind::Source => {
+            let entrypoint = entrypoint.unwrap_or_else(|| "main".into());
+            if !is_dotted(&entrypoint) {
+                return Err(DeployError::Entrypoint("must be the name of a function, such as main or Tool.run"));
+            }
+            let source = std::str::from_utf8(&content).map_err(|_| DeployError::Content("the source is not UTF-8".into()))?;
+            let form = form_of(source, &entrypoint);
+            (entrypoint, form)
+        }
+        Kind::Zip => {
+            let entrypoint = entrypoint.unwrap_or_else(|| "main:main".into());
+            let form = form_in_archive(&content, &entrypoint)?;
+            (entrypoint, form)
+        }
+    };
+    let now = Timestamp::now();
+    let function = Function {
+        version: version(kind, &content, &entrypoint, interpreter.as_deref()),
+        name,
+        created_at: now,
+        deployed_at: now,
+        kind,
+        bytes: content.len() as u64,
+        entrypoint,
+        form,
+        interpreter,
+        defaults,
+    };
+    Ok((function, content))
+}
+
+fn form_in_archive(content: &[u8], entrypoint: &str) -> Result<Form, DeployError> {
+    match entrypoint.split_once(':') {
+        Some((module, path)) if is_dotted(module) && is_dotted(path) => Ok(form_of(&open_archive(content, module)?, path)),
+        _ => Err(DeployError::Entrypoint("of a zip, must be a module and a function in it, such as main:main")),
+    }
+}
+
+/// What tells versions apart: everything that decides about what runs.
+fn version(kind: function::Kind, content: &[u8], entrypoint: &str, interpreter: Option<&str>) -> String {
+    // None of the parts holds a line break, so they can't run into each other.
+    let mut identity = format!("{}\n{entrypoint}\n{}\n", kind.as_str(), interpreter.unwrap_or_default()).into_bytes();
+    identity.extend_from_slice(content);
+    sha256(&identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_all_that_decides_about_what_runs() {
+        let versions = [
+            version(Kind::Source, b"x", "main", None),
+            version(Kind::Source, b"y", "main", None),
+            version(Kind::Source, b"x", "other", None),
+            version(Kind::Source, b"x", "main", Some("venv")),
+        ];
+        let different: std::collections::BTreeSet<_> = versions.iter().collect();
+        assert_eq!(different.len(), versions.len());
+        assert_eq!(versions[0], version(Kind::Source, b"x", "main", None));
+    }
+}

@@ -1,0 +1,100 @@
+//! The code of registered functions, fetched when it is first needed and kept for a while.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use tempfile::NamedTempFile;
+
+use crate::function::{Function, Kind};
+use crate::job::Failure;
+use crate::workload::{FunctionCall, Invalid, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
+
+/// The most bytes of sources that are kept in memory.
+const MOST_BYTES: u64 = 64 << 20;
+/// What an entry takes up besides its source, at a guess.
+const ENTRY_BYTES: usize = 512;
+
+/// Where the code of functions comes from.
+#[async_trait]
+pub trait CodeSource: fmt::Debug + Send + Sync + 'static {
+    /// The version of a function; looked up in memory.
+    ///
+    /// # Errors
+    /// There is none.
+    fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, Invalid>;
+
+    /// Its content; `None` if it is gone.
+    ///
+    /// # Errors
+    /// It can't be read, for this reason.
+    async fn content(&self, function: &Function) -> Result<Option<Vec<u8>>, String>;
+}
+
+/// Turns calls of functions into calls of their code.
+#[derive(Clone)]
+pub(super) struct Codes {
+    source: Arc<dyn CodeSource>,
+    /// The zips are here, under their versions: hosts read them as long as they run, so they stay as long as the server does.
+    archives: PathBuf,
+    /// By version.
+    recent: Cache<String, PythonContent>,
+}
+
+impl Codes {
+    pub(super) fn new(source: Arc<dyn CodeSource>, archives: PathBuf) -> Self {
+        let bytes = |_: &String, content: &PythonContent| {
+            let bytes = match content {
+                PythonContent::Source(source) => source.len(),
+                PythonContent::Zip(_) => 0,
+            };
+            u32::try_from(bytes + ENTRY_BYTES).unwrap_or(u32::MAX)
+        };
+        let recent = Cache::builder().weigher(bytes).max_capacity(MOST_BYTES).eviction_policy(EvictionPolicy::lru()).build();
+        Self { source, archives, recent }
+    }
+
+    /// The call of the code that a function is.
+    pub(super) async fn call(&self, call: FunctionCall, rules: &PythonRules) -> Result<PythonCall, Failure> {
+        let FunctionCall { name, version, args, kwargs, network } = call;
+        let gone = |invalid: Invalid| Failure::error(format!("the function is gone: {}", invalid.message));
+        let function = self.source.find(&name, version.as_deref()).map_err(gone)?;
+        let interpreter = rules.interpreter(function.interpreter.as_deref());
+        let interpreter = interpreter.map_err(|invalid| Failure::error(invalid.message))?.name.clone();
+        let content = self.recent.try_get_with_by_ref(&function.version, self.fetch(&function)).await;
+        let content =
+            content.map_err(|reason| Failure::error(format!("the code of the function {name} can't be had: {reason}")))?;
+        let code = PythonCode { sha: function.version.clone(), content, entrypoint: function.entrypoint.clone() };
+        Ok(PythonCall { function: PythonFunction::Code { code, args, kwargs }, interpreter, network })
+    }
+
+    async fn fetch(&self, function: &Function) -> Result<PythonContent, String> {
+        let path = self.archives.join(format!("{}.zip", function.version));
+        if function.kind == Kind::Zip && path.exists() {
+            return Ok(PythonContent::Zip(path));
+        }
+        let content = self.source.content(function).await?.ok_or("it was removed")?;
+        match function.kind {
+            Kind::Source => {
+                let source = String::from_utf8(content).map_err(|error| error.to_string())?;
+                Ok(PythonContent::Source(source.into()))
+            }
+            Kind::Zip => {
+                let written = tokio::task::spawn_blocking(move || write(&path, &content).map(|()| path)).await;
+                written.map_err(io::Error::other).flatten().map(PythonContent::Zip).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+/// Writes a file that is there whole or not at all.
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(content)?;
+    file.persist(path)?;
+    Ok(())
+}
