@@ -16,7 +16,7 @@ use super::list::List;
 use super::problem::{Kind, Problem, answers};
 use super::view::{RouteView, StateName};
 use super::{ApiState, body, example, submission};
-use crate::dispatch::SubmitError;
+use crate::dispatch::{Catalogue, SubmitError};
 use crate::job::{Job, JobId, Submission};
 use crate::workload::Invalid;
 
@@ -69,8 +69,11 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let layouts = [("application/json", Layout::Array), ("application/x-ndjson", Layout::Lines)];
     let layout = body::media_type(&parts.headers, &layouts)?;
     let body = body::read(body, api.bodies).await?;
+    let dispatcher = api.dispatcher.clone();
     // Megabytes take longer to read than other requests should wait for this thread.
-    let submissions = tokio::task::spawn_blocking(move || parse(&body, layout)).await.map_err(Problem::internal)??;
+    let submissions = tokio::task::spawn_blocking(move || parse(&body, layout, dispatcher.functions().catalogue()))
+        .await
+        .map_err(Problem::internal)??;
     let jobs = api.dispatcher.submit(submissions).await.map_err(|error| match error {
         SubmitError::Invalid { index, invalid } => Problem::from(invalid).within(index),
         error => error.into(),
@@ -78,7 +81,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     Ok((StatusCode::ACCEPTED, Json(List::whole(jobs.iter().map(BatchItem::from)))).into_response())
 }
 
-fn parse(body: &Bytes, layout: Layout) -> Result<Vec<Submission>, Problem> {
+fn parse(body: &Bytes, layout: Layout, functions: &Catalogue) -> Result<Vec<Submission>, Problem> {
     let texts = match layout {
         Layout::Array => elements(body)?,
         Layout::Lines => {
@@ -97,7 +100,7 @@ fn parse(body: &Bytes, layout: Layout) -> Result<Vec<Submission>, Problem> {
                 Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)).within(index)
             );
         }
-        submission::parse(text).map_err(|problem| problem.within(index))
+        submission::parse(text, functions).map_err(|problem| problem.within(index))
     };
     texts.into_iter().enumerate().map(one).collect()
 }
@@ -145,13 +148,13 @@ mod tests {
     const JOB: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":1}}"#;
 
     fn refused(body: String, layout: Layout) -> Value {
-        json!(parse(&body.into(), layout).unwrap_err().body())
+        json!(parse(&body.into(), layout, &Catalogue::default()).unwrap_err().body())
     }
 
     #[test]
     fn arrays_and_lines_hold_the_same() {
-        let array = parse(&format!(" [{JOB}, {JOB}] ").into(), Layout::Array).unwrap();
-        let lines = parse(&format!("{JOB}\r\n\n{JOB}").into(), Layout::Lines).unwrap();
+        let array = parse(&format!(" [{JOB}, {JOB}] ").into(), Layout::Array, &Catalogue::default()).unwrap();
+        let lines = parse(&format!("{JOB}\r\n\n{JOB}").into(), Layout::Lines, &Catalogue::default()).unwrap();
         assert_eq!((array.len(), lines.len()), (2, 2));
         assert_eq!(array[1].workload.json.get(), lines[1].workload.json.get());
     }
@@ -178,7 +181,7 @@ mod tests {
             Layout::Array => format!("[{}]", vec![JOB; jobs].join(",")),
             Layout::Lines => vec![JOB; jobs].join("\n"),
         };
-        assert_eq!(parse(&body(MAX_JOBS).into(), layout).unwrap().len(), MAX_JOBS);
+        assert_eq!(parse(&body(MAX_JOBS).into(), layout, &Catalogue::default()).unwrap().len(), MAX_JOBS);
         assert_eq!(refused(body(MAX_JOBS + 1), layout)["status"], 413);
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::batch::BatchItem;
 use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
+use super::functions::FunctionView;
 use super::jobs::RouteExplanation;
 use super::list::{Cursor, List};
 use super::logs::LogLines;
@@ -16,6 +17,7 @@ use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
 use crate::dispatch::{QueueStatus, Written};
 use crate::executor::WorkerStatus;
+use crate::function::{Defaults, Function, Kind};
 use crate::job::{
     Bound, Choice, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob, Outcome, Queue,
     Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, What,
@@ -142,6 +144,21 @@ pub(super) fn summary() -> Value {
     value(&super::summary::example())
 }
 
+/// The source of a function.
+pub(super) fn source() -> Value {
+    "def main(width, height):\n    return {\"pixels\": width * height}\n".into()
+}
+
+/// A version of a function.
+pub(super) fn function() -> Value {
+    value(&FunctionView::of(&resize(), true))
+}
+
+/// Functions.
+pub(super) fn functions() -> Value {
+    value(&List::whole([FunctionView::of(&resize(), true)]))
+}
+
 /// What can be run.
 pub(super) fn workloads(registry: &Registry) -> Value {
     value(&WorkloadView::all(registry))
@@ -160,6 +177,21 @@ pub(super) fn executors() -> Value {
         InterpreterView { name: "python3".into(), version: "3.13.0".into(), implementation: "cpython".into(), gil: true };
     let python = PythonView { interpreters: vec![interpreter], network: false, pickles: true };
     value(&ExecutorsView::new(&queues, 140, ProgramsView { sandbox, python }))
+}
+
+fn resize() -> Function {
+    Function {
+        name: "resize".into(),
+        version: "6b23c0d5f35d1b11f9b683f0b0a617355deb11277d91ae091d399c655b87940d".into(),
+        created_at: NOON,
+        deployed_at: NOON,
+        kind: Kind::Source,
+        bytes: 67,
+        entrypoint: "main".into(),
+        form: Form::Blocking,
+        interpreter: None,
+        defaults: Defaults { bound: Some(Bound::Cpu), executor: Choice::Auto, deadline: Some(Duration::from_secs(30)) },
+    }
 }
 
 fn accepted() -> Job {

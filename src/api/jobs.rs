@@ -45,7 +45,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let (parts, body) = request.into_parts();
     body::media_type(&parts.headers, &[("application/json", ())])?;
     let body = body::read(body, api.bodies.at_most(submission::MAX_BYTES)).await?;
-    let submission = submission::parse(&body)?;
+    let submission = submission::parse(&body, api.dispatcher.functions().catalogue())?;
     let Some(seconds) = preference::wait(&parts.headers) else {
         let jobs = api.dispatcher.submit(vec![submission]).await?;
         return jobs.first().map(accepted).ok_or_else(|| Problem::internal("a submission was accepted without a job"));

@@ -8,6 +8,7 @@ mod events;
 mod example;
 mod executors;
 mod format;
+mod functions;
 mod health;
 mod jobs;
 mod list;
@@ -91,6 +92,10 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(results::list))
         .routes(routes!(summary::get))
         .routes(routes!(results::get))
+        .routes(routes!(functions::list))
+        .routes(routes!(functions::deploy, functions::versions, functions::remove))
+        .routes(routes!(functions::get))
+        .routes(routes!(functions::redeploy))
         .routes(routes!(workloads::list))
         .routes(routes!(executors::list))
         .routes(routes!(health::live))

@@ -43,6 +43,7 @@ pub(super) fn frame() -> OpenApi {
             tag("jobs", "Submit work, follow it, cancel it, run it again"),
             tag("events", "What happens to jobs, while it happens: server-sent events, and the lines that jobs wrote"),
             tag("results", "What came of it, and what was measured"),
+            tag("functions", "Users' own code, registered under a name"),
             tag("service", "What the server can run, and on what"),
             tag("health", "For whoever watches over the server"),
         ]))
@@ -60,7 +61,8 @@ pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
     if let Some(list) = document.paths.paths.get_mut("/workloads").and_then(|item| item.get.as_mut()) {
         give_example(list, &example::workloads(registry));
     }
-    let operations = document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.post, &mut item.delete]);
+    let operations =
+        document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.put, &mut item.post, &mut item.delete]);
     operations.flatten().for_each(may_fail);
 }
 

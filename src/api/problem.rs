@@ -86,6 +86,9 @@ kinds! {
     /// No job has this id.
     UnknownJob = NOT_FOUND "unknown-job", "No job has this id",
         "no job has the id 01997d3e-8c00-7000-8000-000000000000";
+    /// No function has this name, or it has no such version.
+    UnknownFunction = NOT_FOUND "unknown-function", "There is no such function",
+        "no function is called \"resize\"";
     /// The path is right, the method is not; `Allow` lists those that are.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed", "The path does not have this method",
         "the header Allow lists the methods of this path";
@@ -110,6 +113,9 @@ kinds! {
     /// The submission is JSON, but not a job that can be accepted. `errors` points at the field.
     InvalidJob = UNPROCESSABLE_ENTITY "invalid-job", "The job is not valid",
         "/workload/below: invalid type: string \"many\", expected u64";
+    /// The function can't be deployed: its name or its content is not what it has to be.
+    InvalidFunction = UNPROCESSABLE_ENTITY "invalid-function", "The function is not valid",
+        "the source is not UTF-8";
     /// Something unexpected; the cause is in the server's log.
     Internal = INTERNAL_SERVER_ERROR "internal", "The server failed",
         "the cause is in the server's log";

@@ -12,14 +12,16 @@ use utoipa::openapi::{Object, RefOr, Schema};
 
 use super::example;
 use super::problem::{Kind, Problem};
+use crate::dispatch::Catalogue;
+use crate::function::Defaults;
 use crate::job::{Bound, Choice, FailureKind, Retry, Spec, Submission, Tags};
-use crate::workload::Invalid;
+use crate::workload::{Invalid, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
-pub(super) const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_BYTES: usize = 12 << 20;
 
 const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
-const DAY_MS: u64 = 86_400_000;
+pub(super) const DAY_MS: u64 = 86_400_000;
 const MAX_TAGS: usize = 16;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
@@ -29,20 +31,22 @@ const MAX_TAG_VALUE: usize = 256;
 #[serde(deny_unknown_fields)]
 #[schema(as = Submission, example = example::submission)]
 pub(super) struct Fields<'a> {
-    /// What the work does most of the time: wait (`io`) or compute (`cpu`).
-    bound: Bound,
+    /// What the work does most of the time: wait (`io`) or compute (`cpu`). Only a function that declares it may go without.
+    #[serde(default)]
+    bound: Option<Bound>,
     /// What to run: its `type`, and the parameters of that type.
     #[serde(borrow)]
     #[schema(value_type = AnyWorkload)]
     workload: &'a RawValue,
-    /// The executor to run it on; `auto` lets Trine choose.
+    /// The executor to run it on; `auto` lets Trine choose. A function may declare another default than `auto`.
     #[serde(default)]
-    executor: Choice,
+    #[schema(value_type = Choice, default = "auto")]
+    executor: Option<Choice>,
     /// Higher runs first among the jobs that wait for the same executor.
     #[serde(default)]
     #[schema(minimum = -100, maximum = 100, default = 0)]
     priority: i16,
-    /// The longest that one attempt may run, in milliseconds. Without it there is no limit.
+    /// The longest that one attempt may run, in milliseconds. Without it there is no limit, unless a function declares one.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 86_400_000)]
     deadline_ms: Option<u64>,
@@ -82,8 +86,9 @@ struct Head<'a> {
     r#type: Cow<'a, str>,
 }
 
-/// Reads one submission. Its workload's parameters are not looked at, apart from `type`.
-pub(super) fn parse(text: &[u8]) -> Result<Submission, Problem> {
+/// Reads one submission. Its workload's parameters are not looked at, apart from `type`; but a call of a function gets what that declares,
+/// and is bound to the version that declares it.
+pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Problem> {
     let Fields { bound, workload, executor, priority, deadline_ms, isolated, retry, tags } = object(text, "")?;
     let head: Head<'_> = object(workload.get().as_bytes(), "/workload")?;
     let retry = retry.map_or_else(|| Ok(Retry::default()), |retry| object(retry.get().as_bytes(), "/retry"))?;
@@ -95,12 +100,19 @@ pub(super) fn parse(text: &[u8]) -> Result<Submission, Problem> {
     }
     check_retry(&retry)?;
     check_tags(&tags)?;
+    let mut workload = Spec { kind: head.r#type.into_owned(), json: workload.to_owned() };
+    let defaults = if is_function(&workload) {
+        functions.pin(&mut workload).map_err(|invalid| invalid.within("/workload"))?.defaults
+    } else {
+        Defaults::default()
+    };
+    let bound = bound.or(defaults.bound).ok_or_else(|| Invalid::new("", "missing field `bound`"))?;
     Ok(Submission {
         bound,
-        workload: Spec { kind: head.r#type.into_owned(), json: workload.to_owned() },
-        executor,
+        workload,
+        executor: executor.unwrap_or(defaults.executor),
         priority,
-        deadline: deadline_ms.map(Duration::from_millis),
+        deadline: deadline_ms.map(Duration::from_millis).or(defaults.deadline),
         isolated,
         retry,
         tags,
@@ -182,14 +194,15 @@ mod tests {
     use rstest::rstest;
 
     fn refused(text: &str) -> (u16, String) {
-        let problem = parse(text.as_bytes()).unwrap_err();
+        let problem = parse(text.as_bytes(), &Catalogue::default()).unwrap_err();
         let json = serde_json::to_value(problem.body()).unwrap();
         (problem.into_response().status().as_u16(), json["errors"][0]["pointer"].as_str().unwrap_or("-").to_owned())
     }
 
     #[test]
     fn a_short_one_has_defaults() {
-        let submission = parse(br#" {"bound": "cpu", "workload": { "type": "primes", "below": 10 }} "#).unwrap();
+        let submission =
+            parse(br#" {"bound": "cpu", "workload": { "type": "primes", "below": 10 }} "#, &Catalogue::default()).unwrap();
         assert_eq!(submission.bound, Bound::Cpu);
         assert_eq!(submission.workload.kind, "primes");
         assert_eq!(submission.workload.json.get(), r#"{ "type": "primes", "below": 10 }"#);
@@ -203,6 +216,7 @@ mod tests {
         let submission = parse(
             br#"{"bound":"io","workload":{"ms":5,"type":"sl\u0065ep"},"executor":"processes","priority":-7,"deadline_ms":1500,
                 "retry":{"attempts":3,"on":["timeout"]},"tags":{"team":"search"}}"#,
+            &Catalogue::default(),
         )
         .unwrap();
         assert_eq!(submission.workload.kind, "sleep");
@@ -225,7 +239,10 @@ mod tests {
     #[rstest]
     #[case("[]", "")]
     #[case("7", "")]
-    #[case(r"{}", "/bound")]
+    #[case(r"{}", "/workload")]
+    #[case(r#"{"workload":{"type":"x"}}"#, "/bound")]
+    #[case(r#"{"workload":{"type":"function","name":"f"}}"#, "/workload/name")]
+    #[case(r#"{"workload":{"type":"function"}}"#, "/workload/name")]
     #[case(r#"{"bound":"io"}"#, "/workload")]
     #[case(r#"{"bound":"gpu","workload":{"type":"x"}}"#, "/bound")]
     #[case(r#"{"bound":"io","bound":"io","workload":{"type":"x"}}"#, "/bound")]

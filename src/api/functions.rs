@@ -1,0 +1,283 @@
+//! `/functions`: users' own code, registered under a name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::format::preferred;
+use super::list::List;
+use super::problem::{Kind as ProblemKind, Problem, answers};
+use super::query::Query;
+use super::submission::DAY_MS;
+use super::{ApiState, body, example};
+use crate::clock::Timestamp;
+use crate::dispatch::{DeployError, Deployment};
+use crate::function::{Defaults, Function, Kind};
+use crate::job::{Bound, Choice, Form};
+
+/// The longest content of a function, in bytes.
+const MAX_BYTES: usize = 8 << 20;
+
+/// A version of a function.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Function)]
+pub(super) struct FunctionView {
+    /// By what jobs name it.
+    name: String,
+    /// SHA-256 of its content, its entry point and its interpreter; jobs may name it by 8 or more of its first digits.
+    version: String,
+    /// Whether jobs that name no version get this one.
+    latest: bool,
+    /// Whether its content is a `source` or a `zip`.
+    kind: &'static str,
+    /// How long its content is.
+    bytes: u64,
+    /// What is called.
+    entrypoint: String,
+    /// How that is written.
+    form: Form,
+    /// The interpreter that runs it; null for the server's default.
+    #[schema(required)]
+    interpreter: Option<String>,
+    /// What it does most of the time; null if each job has to say so.
+    #[schema(required)]
+    bound: Option<Bound>,
+    /// The executor that runs it where a job does not ask for one.
+    executor: Choice,
+    /// The longest that one attempt may run where a job does not say, in milliseconds.
+    #[schema(required)]
+    deadline_ms: Option<u64>,
+    /// When it was deployed first.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it was deployed last.
+    #[schema(value_type = String, format = DateTime)]
+    deployed_at: Timestamp,
+}
+
+impl FunctionView {
+    /// A version as it is known.
+    pub(super) fn of(function: &Function, latest: bool) -> Self {
+        let Function { name, version, created_at, deployed_at, kind, bytes, entrypoint, form, interpreter, defaults } =
+            function.clone();
+        let Defaults { bound, executor, deadline } = defaults;
+        Self {
+            name,
+            version,
+            latest,
+            kind: kind.as_str(),
+            bytes,
+            entrypoint,
+            form,
+            interpreter,
+            bound,
+            executor,
+            deadline_ms: deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            created_at,
+            deployed_at,
+        }
+    }
+}
+
+/// What a function is declared with.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Declaration {
+    /// What to call: `main`, or `main:main` of a zip, by default.
+    #[param(example = "main")]
+    entrypoint: Option<String>,
+    /// What it does most of the time. Without it, each job has to say so.
+    bound: Option<Bound>,
+    /// The executor that runs it where a job does not ask for one.
+    #[serde(default)]
+    #[param(inline, value_type = Option<Choice>)]
+    executor: Choice,
+    /// The name of the interpreter that runs it; without it the server's default.
+    interpreter: Option<String>,
+    /// The longest that one attempt may run where a job does not say, in milliseconds.
+    #[param(minimum = 1, maximum = 86_400_000)]
+    deadline_ms: Option<u64>,
+}
+
+/// Deploy a function
+///
+/// The body is the source of a module, or a zip with several. Its content, entry point and interpreter make its version, which is the
+/// latest of its name from here on; earlier ones can still be called. The same once more makes no new version.
+#[utoipa::path(
+    put, path = "/functions/{name}", tag = "functions", operation_id = "deployFunction",
+    params(("name" = String, Path, description = "Its name", pattern = "^[a-z0-9][a-z0-9_-]{0,63}$"), Declaration),
+    request_body(description = "Up to 8 MiB", content(
+        (String = "text/x-python", example = example::source),
+        (Vec<u8> = "application/zip", example = "PK…"),
+    )),
+    responses(
+        (status = 200, description = "The version was there, and is the latest now", body = FunctionView,
+            headers(("Location" = String, description = "The version")), example = example::function),
+        (status = 201, description = "The version is new", body = FunctionView,
+            headers(("Location" = String, description = "The version")), example = example::function),
+        answers::BadQuery, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidFunction,
+        answers::Unavailable,
+    ),
+)]
+pub(super) async fn deploy(
+    State(api): State<ApiState>,
+    Path(name): Path<String>,
+    Query(declaration): Query<Declaration>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Declaration { entrypoint, bound, executor, interpreter, deadline_ms } = declaration;
+    if deadline_ms.is_some_and(|ms| !(1..=DAY_MS).contains(&ms)) {
+        return Err(Problem::bad_query("deadline_ms", format!("must be 1 to {DAY_MS}")));
+    }
+    let (parts, body) = request.into_parts();
+    let kind = body::media_type(&parts.headers, &Kind::ALL.map(|kind| (kind.media_type(), kind)))?;
+    let content = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
+    let defaults = Defaults { bound, executor, deadline: deadline_ms.map(Duration::from_millis) };
+    let deployment = Deployment { name, kind, content: content.to_vec(), entrypoint, interpreter, defaults };
+    let rules = api.dispatcher.registry().environment().python();
+    let function = api.dispatcher.functions().deploy(deployment, rules).await?;
+    let status = if function.is_new() { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, [(LOCATION, location(&function))], Json(FunctionView::of(&function, true))).into_response())
+}
+
+/// List functions
+///
+/// The latest version of each.
+#[utoipa::path(
+    get, path = "/functions", tag = "functions", operation_id = "listFunctions",
+    responses((status = 200, description = "All functions, by name", body = List<FunctionView>, example = example::functions)),
+)]
+pub(super) async fn list(State(api): State<ApiState>) -> Json<List<FunctionView>> {
+    let latest = api.dispatcher.functions().catalogue().latest();
+    Json(List::whole(latest.iter().map(|function| FunctionView::of(function, true))))
+}
+
+/// List the versions of a function
+///
+/// The latest first.
+#[utoipa::path(
+    get, path = "/functions/{name}", tag = "functions", operation_id = "listFunctionVersions",
+    params(("name" = String, Path, description = "Its name")),
+    responses(
+        (status = 200, description = "All of its versions", body = List<FunctionView>, example = example::functions),
+        answers::UnknownFunction,
+    ),
+)]
+pub(super) async fn versions(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let versions = api.dispatcher.functions().catalogue().versions(&name);
+    if versions.is_empty() {
+        return Err(unknown(format!("no function is called {name:?}")));
+    }
+    let views = versions.iter().enumerate().map(|(place, function)| FunctionView::of(function, place == 0));
+    Ok(Json(List::whole(views)).into_response())
+}
+
+/// Look at a version of a function
+///
+/// What is known of it; its content for whoever accepts the media type of that.
+#[utoipa::path(
+    get, path = "/functions/{name}/versions/{version}", tag = "functions", operation_id = "getFunctionVersion",
+    params(
+        ("name" = String, Path, description = "Its name"),
+        ("version" = String, Path, description = "Its version, or at least 8 of its first digits"),
+    ),
+    responses(
+        (status = 200, description = "The version, or its content", headers(("ETag" = String, description = "The version")), content(
+            (FunctionView = "application/json", example = example::function),
+            (String = "text/x-python", example = example::source),
+            (Vec<u8> = "application/zip", example = "PK…"),
+        )),
+        answers::UnknownFunction, answers::NotAcceptable, answers::Unavailable,
+    ),
+)]
+pub(super) async fn get(
+    State(api): State<ApiState>,
+    Path((name, version)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let function = find(&api, &name, &version)?;
+    let own = function.kind.media_type();
+    let wants_content = preferred(&headers, &[("application/json", false), (own, true)])?;
+    let etag = [(ETAG, format!("\"{}\"", function.version))];
+    if !wants_content {
+        return Ok((etag, Json(view(&api, &function))).into_response());
+    }
+    let content = api.dispatcher.functions().content(&function).await?;
+    let content = content.ok_or_else(|| unknown(format!("{name} was removed")))?;
+    Ok((etag, [(CONTENT_TYPE, own)], content).into_response())
+}
+
+/// Make a version the latest
+///
+/// Jobs that name no version get this one from here on: the way back from a deployment that was wrong.
+#[utoipa::path(
+    post, path = "/functions/{name}/versions/{version}/latest", tag = "functions", operation_id = "redeployFunction",
+    params(
+        ("name" = String, Path, description = "Its name"),
+        ("version" = String, Path, description = "Its version, or at least 8 of its first digits"),
+    ),
+    responses(
+        (status = 200, description = "It is the latest", body = FunctionView, example = example::function),
+        answers::UnknownFunction, answers::Unavailable,
+    ),
+)]
+pub(super) async fn redeploy(
+    State(api): State<ApiState>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let function = api.dispatcher.functions().redeploy(&*find(&api, &name, &version)?).await?;
+    let function = function.ok_or_else(|| unknown(format!("{name} was removed")))?;
+    Ok(Json(FunctionView::of(&function, true)).into_response())
+}
+
+/// Remove a function
+///
+/// All of its versions. Jobs that wait to call it fail, and say so; those that run go on.
+#[utoipa::path(
+    delete, path = "/functions/{name}", tag = "functions", operation_id = "removeFunction",
+    params(("name" = String, Path, description = "Its name")),
+    responses((status = 204, description = "It is gone"), answers::UnknownFunction, answers::Unavailable),
+)]
+pub(super) async fn remove(State(api): State<ApiState>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    if api.dispatcher.functions().remove(&name).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(unknown(format!("no function is called {name:?}")))
+    }
+}
+
+fn find(api: &ApiState, name: &str, version: &str) -> Result<Arc<Function>, Problem> {
+    api.dispatcher.functions().catalogue().find(name, Some(version)).map_err(|invalid| unknown(invalid.message))
+}
+
+fn view(api: &ApiState, function: &Function) -> FunctionView {
+    let latest = api.dispatcher.functions().catalogue().find(&function.name, None);
+    FunctionView::of(function, latest.is_ok_and(|latest| latest.version == function.version))
+}
+
+fn location(function: &Function) -> String {
+    format!("/functions/{}/versions/{}", function.name, function.version)
+}
+
+fn unknown(detail: String) -> Problem {
+    Problem::new(ProblemKind::UnknownFunction, detail)
+}
+
+impl From<DeployError> for Problem {
+    fn from(error: DeployError) -> Self {
+        match error {
+            DeployError::Entrypoint(detail) => Self::bad_query("entrypoint", detail),
+            DeployError::Interpreter(detail) => Self::bad_query("interpreter", detail),
+            DeployError::Name(_) | DeployError::Content(_) => Self::new(ProblemKind::InvalidFunction, error.to_string()),
+            DeployError::Store(error) => error.into(),
+        }
+    }
+}
