@@ -96,7 +96,7 @@ impl Bare {
                 Work::Blocking(call) => Ok(call()?),
                 Work::Future(_) => Err("a workload that computes is not a future".into()),
             },
-            Task::Python(_) | Task::Command(_) => Err("it is native".into()),
+            Task::Python(_) | Task::Function(_) | Task::Command(_) => Err("it is native".into()),
         }
     }
 

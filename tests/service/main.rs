@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod drain;
 mod events;
+mod functions;
 mod python;
 mod server;
 mod slow_clients;
