@@ -97,6 +97,17 @@ impl Client {
         self.answer(self.request(Method::POST, path)).await
     }
 
+    /// `PUT path` with a body of this media type.
+    pub(super) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        media_type: &str,
+        body: Vec<u8>,
+    ) -> Result<T, CliError> {
+        self.answer(self.request(Method::PUT, path).query(query).header("Content-Type", media_type).body(body)).await
+    }
+
     /// `DELETE path`.
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.answer(self.request(Method::DELETE, path)).await
@@ -133,7 +144,9 @@ impl Client {
         if !status.is_success() {
             return Err(CliError::Refused(Problem { status, details: serde_json::from_slice(&body).ok() }));
         }
-        serde_json::from_slice(&body).map_err(|error| CliError::NotTrine(error.to_string()))
+        // Where there is nothing to say, nothing is said.
+        let body = if status == StatusCode::NO_CONTENT { b"null" } else { &body[..] };
+        serde_json::from_slice(body).map_err(|error| CliError::NotTrine(error.to_string()))
     }
 
     /// The error of a server that has not answered for so long.

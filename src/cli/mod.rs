@@ -11,6 +11,7 @@ mod demo;
 mod error;
 mod events;
 mod filter;
+mod function;
 mod health;
 mod human;
 mod jobs;
@@ -66,6 +67,8 @@ enum Command {
     Logs(logs::Logs),
     /// Show what happens to jobs, while it happens
     Events(events::WatchEvents),
+    /// Register Python functions on the server, and call them
+    Function(function::Function),
     /// Cancel jobs
     Cancel(order::Order),
     /// Run finished jobs again
@@ -112,6 +115,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Results(results) => client()?.block_on(results.run())?,
         Command::Logs(logs) => client()?.block_on(logs.run())?,
         Command::Events(events) => client()?.block_on(events.run())?,
+        Command::Function(function) => client()?.block_on(function.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
         Command::Health(health) => client()?.block_on(health.run())?,

@@ -122,12 +122,14 @@ impl Submit {
     /// The submission that the command line describes.
     async fn submission(&self, client: &Client) -> Result<Value, CliError> {
         let workload = self.workload()?;
-        let bound = match &self.bound {
-            Some(bound) => bound.clone(),
-            None => usual_bound(client, &workload["type"]).await?,
-        };
-        let mut submission = json!({ "bound": bound, "workload": workload });
         let mut options = Map::new();
+        match &self.bound {
+            Some(bound) => drop(options.insert("bound".into(), bound.as_str().into())),
+            // What a function is, was declared when it was deployed.
+            None if workload["type"] == "function" => {}
+            None => drop(options.insert("bound".into(), usual_bound(client, &workload["type"]).await?.into())),
+        }
+        let mut submission = json!({ "workload": workload });
         options.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
         options.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
         options.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));

@@ -213,3 +213,44 @@ fn the_document_is_printed_and_nothing_is_left_behind() {
     assert!(document["paths"]["/jobs"]["post"].is_object());
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_is_deployed_called_and_removed() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let function = |arguments: &[&str]| {
+        let mut command = trine();
+        command.current_dir(folder.path()).env("TRINE_SERVER", &server.url);
+        run(command.arg("function").args(arguments))
+    };
+    let done = |arguments: &[&str]| {
+        let output = function(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    std::fs::write(folder.path().join("area.py"), "def main(a, b=1):\n    print('at work')\n    return a * b\n").unwrap();
+    std::fs::create_dir_all(folder.path().join("tools/pkg")).unwrap();
+    std::fs::write(folder.path().join("tools/pkg/__init__.py"), "def call():\n    raise ValueError('no')\n").unwrap();
+    let deployed = done(&["deploy", "area.py", "--name", "area", "--bound", "cpu", "--deadline", "30s", "--json"]);
+    let deployed: Value = serde_json::from_str(&deployed).unwrap();
+    assert_eq!((&deployed["deadline_ms"], &deployed["latest"]), (&30_000.into(), &true.into()));
+    done(&["deploy", "tools", "--name", "fails", "--entrypoint", "pkg:call", "--bound", "io"]);
+    assert_eq!(done(&["run", "area", "--args", "[6]", "--kwargs", "{\"b\": 7}"]), "42\n");
+    assert!(done(&["run", "area", "--args", "[6]", "--follow"]).contains("at work"));
+    let failed = function(&["run", "fails"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(stderr(&failed).contains("pkg/__init__.py") && stderr(&failed).contains("ValueError: no"), "{}", stderr(&failed));
+    let listed = done(&["list"]);
+    assert!(listed.contains("area") && listed.contains("fails"), "{listed}");
+
+    std::fs::write(folder.path().join("area.py"), "def main(a):\n    return 'new'\n").unwrap();
+    done(&["deploy", "area.py", "--name", "area", "--bound", "cpu"]);
+    assert_eq!(done(&["run", "area", "--args", "[1]"]), "\"new\"\n");
+    let first = deployed["version"].as_str().unwrap();
+    assert_eq!(done(&["run", "area", "--args", "[1]", "--version", &first[..8]]), "1\n");
+    done(&["rollback", "area", first]);
+    assert_eq!(done(&["run", "area", "--args", "[1]"]), "1\n");
+    assert_eq!(done(&["show", "area"]).lines().count(), 3);
+    done(&["remove", "area"]);
+    assert_eq!(function(&["run", "area"]).status.code(), Some(1));
+}

@@ -1,0 +1,64 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::value::RawValue;
+
+use super::package::{self, Package};
+use super::{List, Named, path};
+use crate::cli::error::CliError;
+use crate::cli::human;
+use crate::job::{Bound, Executor};
+
+/// `trine function deploy`
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Deploy {
+    #[command(flatten)]
+    list: List,
+    /// A Python file, a folder with modules, or a zip of them
+    code: PathBuf,
+    /// The name
+    #[arg(long)]
+    name: String,
+    /// What to call: a function, main by default; of a folder or zip module:function, main:main by default
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Whether it mostly waits or computes; without it each job has to say so
+    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
+    bound: Option<String>,
+    /// The executor that runs it where a job does not ask for one
+    #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
+    executor: Option<String>,
+    /// The name of the interpreter that runs it
+    #[arg(long)]
+    interpreter: Option<String>,
+    /// The longest that an attempt may run where a job does not say, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    deadline: Option<Duration>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  trine function deploy resize.py --name resize --bound cpu
+  trine function deploy ./tools --name crawl --entrypoint crawler:main --bound io --deadline 30s";
+
+impl Deploy {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let Package { kind, content } =
+            package::of(&self.code).map_err(|error| CliError::Usage(format!("{}: {error}", self.code.display())))?;
+        let deadline_ms = self.deadline.map(|deadline| deadline.as_millis().max(1).to_string());
+        let query = [
+            ("entrypoint", &self.entrypoint),
+            ("bound", &self.bound),
+            ("executor", &self.executor),
+            ("interpreter", &self.interpreter),
+            ("deadline_ms", &deadline_ms),
+        ];
+        let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
+        let Named { list, name } = Named { list: self.list, name: self.name };
+        let function: Box<RawValue> = list.server.client()?.put(&path(&name), &query, kind.media_type(), content).await?;
+        list.show_one(&function)
+    }
+}

@@ -1,0 +1,95 @@
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Map, Value, json};
+
+use super::{List, Named};
+use crate::cli::answer::Accepted;
+use crate::cli::error::CliError;
+use crate::cli::{events, human, print, wait};
+use crate::job::{Bound, Executor};
+
+/// `trine function run`
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  trine function run resize --args '[640, 480]' --kwargs '{\"keep\": true}'")]
+pub(super) struct Run {
+    #[command(flatten)]
+    named: Named,
+    /// Its arguments, a JSON array
+    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    args: Option<Value>,
+    /// Its keyword arguments, a JSON object
+    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    kwargs: Option<Value>,
+    /// The version, or at least 8 of its first digits; the latest by default
+    #[arg(long)]
+    version: Option<String>,
+    /// Whether it mostly waits or computes; as it was declared by default
+    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
+    bound: Option<String>,
+    /// Run it here, whatever was declared and the router thinks
+    #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
+    executor: Option<String>,
+    /// The longest that an attempt may run, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    deadline: Option<Duration>,
+    /// Show what happens to the job, its lines of log included, while it happens
+    #[arg(long)]
+    follow: bool,
+}
+
+impl Run {
+    /// Calls it and waits until it has ended.
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let List { server, json } = &self.named.list;
+        let client = server.client()?;
+        let Accepted { id, .. } = client.post("/jobs", &self.submission()).await?;
+        if self.follow {
+            return events::follow(&client, &id, *json).await;
+        }
+        for ended in wait::all(&client, &[id]).await? {
+            match (&ended.job.error, ended.job.succeeded()) {
+                _ if *json => print::json(&ended.json)?,
+                (_, true) => print::line(ended.job.output.as_ref().unwrap_or(&Value::Null))?,
+                (Some(failure), false) => eprintln!("{}", told(failure)),
+                (None, false) => {}
+            }
+            if !ended.job.succeeded() {
+                return Err(CliError::Unsuccessful { failed: 1, jobs: 1 });
+            }
+        }
+        Ok(())
+    }
+
+    fn submission(&self) -> Value {
+        let given = |fields: [(&str, Option<Value>); 3]| -> Map<String, Value> {
+            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+        };
+        let mut workload = given([
+            ("args", self.args.clone()),
+            ("kwargs", self.kwargs.clone()),
+            ("version", self.version.clone().map(Value::from)),
+        ]);
+        workload.insert("type".into(), "function".into());
+        workload.insert("name".into(), self.named.name.as_str().into());
+        let mut submission = given([
+            ("bound", self.bound.clone().map(Value::from)),
+            ("executor", self.executor.clone().map(Value::from)),
+            ("deadline_ms", self.deadline.map(|deadline| json!(deadline.as_millis().max(1)))),
+        ]);
+        submission.insert("workload".into(), workload.into());
+        submission.into()
+    }
+}
+
+/// The traceback of an exception, or else what there is to say.
+fn told(failure: &crate::job::Failure) -> String {
+    let python: Option<Value> = failure.python.as_ref().and_then(|python| serde_json::from_str(python.get()).ok());
+    let traceback = python.as_ref().and_then(|python| python["traceback"].as_str());
+    traceback.map_or_else(|| failure.to_string(), |traceback| traceback.trim_end().to_owned())
+}
+
+fn json_value(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
+}
