@@ -106,7 +106,7 @@ kinds! {
         "the job is running";
     /// The body is longer, or the batch has more jobs, than the server takes.
     TooLarge = PAYLOAD_TOO_LARGE "too-large", "There is more in the body than the server takes",
-        "the body may have at most 1048576 bytes";
+        "the body may have at most 12582912 bytes";
     /// The body is of a kind that this operation does not take.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type", "The body is not of a media type that is taken",
         "send application/json";

@@ -110,9 +110,9 @@ async fn a_query_is_checked(#[case] path: &str, #[case] parameter: &str) {
 }
 
 #[tokio::test]
-async fn a_job_has_at_most_one_mib() {
+async fn a_job_has_at_most_twelve_mib() {
     let server = Server::start().await;
-    let job = with(sleep(0), json!({ "tags": { "x": "y".repeat(1 << 20) } }));
+    let job = with(sleep(0), json!({ "tags": { "x": "y".repeat(12 << 20) } }));
     assert_eq!(server.post("/jobs", &job).await.problem(413).0, "too-large");
     assert_eq!(server.post("/jobs/batch", &json!([sleep(0), job])).await.problem(413).1.as_deref(), Some("/1"));
 }

@@ -1,4 +1,4 @@
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -9,10 +9,14 @@ async fn every_workload_is_described_by_what_it_takes() {
     // The example of a command names one that the operator offers.
     let offer = "[word-count]\npath = '/bin/sh'\narguments = ['{what}']\nparameters.what = { type = 'text' }";
     let server = Server::start_with(&["--commands", offer]).await;
+    // And that of a function one that is registered.
+    let source = "def main(width, height): pass";
+    let deployed = server.request(Method::PUT, "/functions/resize").header(CONTENT_TYPE, "text/x-python").body(source);
+    assert_eq!(deployed.answer().await.status, StatusCode::CREATED);
     let workloads = server.get("/workloads").await.json();
     let workloads = workloads["items"].as_array().unwrap();
     let names: Vec<_> = workloads.iter().map(|workload| workload["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["command", "file", "http", "image", "primes", "python", "sleep"]);
+    assert_eq!(names, ["command", "file", "function", "http", "image", "primes", "python", "sleep"]);
     for workload in workloads {
         let name = &workload["name"];
         assert_eq!((&workload["example"]["type"], &workload["schema"]["properties"]["type"]["enum"]), (name, &json!([name])));
