@@ -162,8 +162,8 @@ def put_function(name: str, code: Union[str, bytes], options: Mapping[str, Any])
     return Call(Request("PUT", path("functions", name), options, body, {"Content-Type": kind}), _function)
 
 
-def get_function(name: str) -> Call[Function]:
-    return Call(Request("GET", path("functions", name)), _function)
+def function_versions(name: str) -> Call[list[Function]]:
+    return Call(Request("GET", path("functions", name)), _functions)
 
 
 def delete_function(name: str) -> Call[None]:
@@ -171,7 +171,11 @@ def delete_function(name: str) -> Call[None]:
 
 
 def functions() -> Call[list[Function]]:
-    return Call(Request("GET", "/functions"), lambda told: [parsed(Function, item) for item in told["items"]])
+    return Call(Request("GET", "/functions"), _functions)
+
+
+def _functions(told: Any) -> list[Function]:
+    return [parsed(Function, item) for item in told["items"]]
 
 
 def _function(told: Any) -> Function:

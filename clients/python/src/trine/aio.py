@@ -56,7 +56,7 @@ class AsyncClient:
         self,
         workload: Mapping[str, Any],
         *,
-        bound: Bound,
+        bound: Optional[Bound],
         executor: Optional[Choice] = None,
         isolated: Optional[bool] = None,
         priority: Optional[int] = None,
@@ -66,7 +66,10 @@ class AsyncClient:
         wait: Optional[float] = None,
         **more: Any,
     ) -> Job:
-        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API."""
+        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API.
+
+        `bound` may be None only where a function has declared it.
+        """
         own: dict[str, Any] = {"bound": bound, "executor": executor, "isolated": isolated, "priority": priority}
         own.update(deadline_ms=deadline_ms, retry=retry, tags=tags, **more)
         return await self._send(_calls.submit(_calls.submission(workload, own), wait))
@@ -188,7 +191,11 @@ class AsyncClient:
 
     async def function(self, name: str) -> Function:
         """One function, in its latest version."""
-        return await self._send(_calls.get_function(name))
+        return (await self.function_versions(name))[0]
+
+    async def function_versions(self, name: str) -> list[Function]:
+        """All versions of a function, the latest first."""
+        return await self._send(_calls.function_versions(name))
 
     async def run_function(
         self,
@@ -196,11 +203,11 @@ class AsyncClient:
         *args: Any,
         version: Optional[str] = None,
         kwargs: Optional[Mapping[str, Any]] = None,
-        bound: Bound = "cpu",
+        bound: Optional[Bound] = None,
         wait: Optional[float] = None,
         **options: Any,
     ) -> Job:
-        """Submits a call of a function; `options` are those of `submit`."""
+        """Submits a call of a function; `options` are those of `submit`. What is not given is as the function was declared with."""
         return await self.submit(_calls.function_workload(name, version, args, kwargs or {}), bound=bound, wait=wait, **options)
 
     async def delete_function(self, name: str) -> None:

@@ -59,7 +59,7 @@ class Client:
         self,
         workload: Mapping[str, Any],
         *,
-        bound: Bound,
+        bound: Optional[Bound],
         executor: Optional[Choice] = None,
         isolated: Optional[bool] = None,
         priority: Optional[int] = None,
@@ -69,7 +69,10 @@ class Client:
         wait: Optional[float] = None,
         **more: Any,
     ) -> Job:
-        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API."""
+        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API.
+
+        `bound` may be None only where a function has declared it.
+        """
         own: dict[str, Any] = {"bound": bound, "executor": executor, "isolated": isolated, "priority": priority}
         own.update(deadline_ms=deadline_ms, retry=retry, tags=tags, **more)
         return self._send(_calls.submit(_calls.submission(workload, own), wait))
@@ -191,7 +194,11 @@ class Client:
 
     def function(self, name: str) -> Function:
         """One function, in its latest version."""
-        return self._send(_calls.get_function(name))
+        return (self.function_versions(name))[0]
+
+    def function_versions(self, name: str) -> list[Function]:
+        """All versions of a function, the latest first."""
+        return self._send(_calls.function_versions(name))
 
     def run_function(
         self,
@@ -199,11 +206,11 @@ class Client:
         *args: Any,
         version: Optional[str] = None,
         kwargs: Optional[Mapping[str, Any]] = None,
-        bound: Bound = "cpu",
+        bound: Optional[Bound] = None,
         wait: Optional[float] = None,
         **options: Any,
     ) -> Job:
-        """Submits a call of a function; `options` are those of `submit`."""
+        """Submits a call of a function; `options` are those of `submit`. What is not given is as the function was declared with."""
         return self.submit(_calls.function_workload(name, version, args, kwargs or {}), bound=bound, wait=wait, **options)
 
     def delete_function(self, name: str) -> None:

@@ -1,0 +1,50 @@
+"""Registered functions, by both clients against a real server."""
+
+import asyncio
+import unittest
+import uuid
+
+from harness import ServerTest
+
+import trine
+
+FIRST = "def main(n, by=2):\n    return n * by\n"
+SECOND = "def main(n, by=2):\n    return -n * by\n"
+
+
+class Functions(ServerTest):
+    def test_from_its_deployment_to_its_end(self):
+        client, name = self.client(), f"f-{uuid.uuid4().hex[:8]}"
+        first = client.put_function(name, FIRST, bound="io", executor="threads")
+        second = client.put_function(name, SECOND, bound="io", executor="threads")
+        self.assertEqual((first.name, first.bound, first.executor), (name, "io", "threads"))
+        self.assertNotEqual(first.version, second.version)
+        self.assertEqual(client.function(name).version, second.version)
+        self.assertEqual([of.version for of in client.function_versions(name)], [second.version, first.version])
+        self.assertIn(second.version, [of.version for of in client.functions()])
+        # What the job does not say, the function has declared.
+        job = client.run_function(name, 21, wait=30)
+        self.assertEqual((job.state, job.output, job.bound, job.route.executor), ("succeeded", -42, "io", "threads"))
+        job = client.run_function(name, 21, version=first.version[:8], kwargs={"by": 3}, bound="cpu", wait=30)
+        self.assertEqual((job.output, job.bound), (63, "cpu"))
+        client.delete_function(name)
+        with self.assertRaises(trine.ProblemError) as caught:
+            client.function(name)
+        self.assertEqual(caught.exception.status, 404)
+
+    def test_for_asyncio(self):
+        async def main():
+            async with trine.AsyncClient(self.url) as client:
+                name = f"f-{uuid.uuid4().hex[:8]}"
+                deployed = await client.put_function(name, FIRST, bound="cpu")
+                self.assertEqual((await client.function(name)).version, deployed.version)
+                self.assertEqual(len(await client.function_versions(name)), 1)
+                job = await client.run_function(name, 4, wait=30)
+                self.assertEqual(job.output, 8)
+                await client.delete_function(name)
+
+        asyncio.run(main())
+
+
+if __name__ == "__main__":
+    unittest.main()
