@@ -55,6 +55,16 @@ impl Server {
         server
     }
 
+    /// Waits until it says that it is ready, or that it is not.
+    pub(crate) async fn until_ready(&self, ready: bool) {
+        let seen = async {
+            while self.client.get(format!("{}/readyz", self.url)).send().await.unwrap().status().is_success() != ready {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("ready should be {ready}"));
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }

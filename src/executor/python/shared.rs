@@ -1,7 +1,7 @@
 //! Hosts that work on many jobs at once: one for each interpreter and network permission, replaced when they are worn or stuck.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::host::Host;
@@ -22,7 +22,32 @@ pub(super) struct SharedHosts {
 struct Shared {
     settings: HostSettings,
     hosts: Mutex<HashMap<Key, Place>>,
-    trouble: Mutex<Option<String>>,
+    /// Why the latest start failed, of the hosts that somebody waits for.
+    trouble: Mutex<HashMap<Key, String>>,
+}
+
+/// Whoever tries to start a host. Gone, be it with a host or because nobody wants it any more, its trouble is nobody's.
+struct Trying<'a> {
+    shared: &'a Shared,
+    key: &'a Key,
+}
+
+impl Trying<'_> {
+    fn failed(&self, why: String) {
+        self.shared.trouble().insert(self.key.clone(), why);
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.shared.trouble().remove(self.key);
+    }
+}
+
+impl Shared {
+    fn trouble(&self) -> MutexGuard<'_, HashMap<Key, String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The host of a key, once it is started; whoever wants it meanwhile waits for the one start.
@@ -46,18 +71,18 @@ impl SharedHosts {
         }
         // The one before lives on until its last job has ended.
         *place = None;
+        let trying = Trying { shared: &self.shared, key };
         let mut backoff = BACKOFF.0;
         loop {
             match Host::start(&self.shared.settings, key).await {
                 Ok(host) => {
-                    self.trouble(None);
                     let host = Arc::new(host);
                     *place = Some(Arc::clone(&host));
                     return host;
                 }
                 Err(error) => {
                     tracing::error!(%error, ?key, "a Python host can't be started");
-                    self.trouble(Some(error.to_string()));
+                    trying.failed(error.to_string());
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
@@ -74,13 +99,9 @@ impl SharedHosts {
         });
     }
 
-    /// Why the latest start failed, if it did.
+    /// Why a host can't be started that somebody waits for, if there is one.
     pub(super) fn why_not(&self) -> Option<String> {
-        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn trouble(&self, trouble: Option<String>) {
-        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        self.shared.trouble().values().next().cloned()
     }
 
     /// The hosts as they are now; one that is just being started is left out.
