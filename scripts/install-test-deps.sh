@@ -2,6 +2,7 @@
 # Installs what the tests need and this machine lacks, from Debian's packages: as root, or through sudo.
 # Without either it says what is missing and fails; a test never skips itself for want of something.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 fail() {
   printf '%s\n' "$@" >&2

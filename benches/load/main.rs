@@ -9,6 +9,7 @@ mod bare;
 mod cpu;
 mod http;
 mod noop;
+mod python;
 mod report;
 mod server;
 mod waits;
@@ -54,6 +55,8 @@ enum Benchmark {
     Waits,
     /// Many queued jobs: memory, and the time that a restart takes
     Backlog,
+    /// Python jobs: processes against threads, and fetches against asyncio alone
+    Python,
 }
 
 fn main() -> Result<()> {
@@ -72,6 +75,7 @@ fn main() -> Result<()> {
                 Benchmark::Cpu => cpu::run(&options).await?,
                 Benchmark::Waits => waits::run(&options).await?,
                 Benchmark::Backlog => backlog::run(&options).await?,
+                Benchmark::Python => python::run(&options).await?,
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! Ends attempts that run too long, or that somebody told to stop, whether or not they listen.
+//! Ends attempts that run too long, or that somebody told to stop, whether or not they listen; but on an event loop not before it is
+//! their turn there.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
