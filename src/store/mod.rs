@@ -9,12 +9,14 @@
 
 mod event;
 mod follow;
+mod function;
 pub mod sqlite;
 mod summary;
 
 pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
+pub use function::FunctionStore;
 pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
 
 use std::collections::BTreeMap;
@@ -24,7 +26,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::function::Function;
 use crate::job::{Bound, Conclusion, Ending, Executor, Failure, Job, JobId, NewJob, Note, Queue, Retry, Spec};
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
@@ -202,9 +203,9 @@ pub enum StoreError {
     Database(#[from] sqlx::Error),
 }
 
-/// Where jobs are kept.
+/// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: FunctionStore + Send + Sync + 'static {
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 
@@ -230,22 +231,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a finished job wait again. It keeps its id and its count of attempts; its losses are forgotten.
     async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError>;
-
-    /// Keeps a version of a function and makes it the latest of its name, with the moment of the commit as its times. One that is
-    /// there already gets other defaults, and keeps the time of its creation.
-    async fn deploy(&self, function: Function, content: Vec<u8>) -> Result<Function, StoreError>;
-
-    /// Makes a version that is there the latest of its name. `None` if it is not there.
-    async fn redeploy(&self, name: &str, version: &str) -> Result<Option<Function>, StoreError>;
-
-    /// Forgets all versions of a function. Whether there were any.
-    async fn undeploy(&self, name: &str) -> Result<bool, StoreError>;
-
-    /// All versions of all functions: by name, of each the latest first.
-    async fn functions(&self) -> Result<Vec<Function>, StoreError>;
-
-    /// The content of a version of a function.
-    async fn function_content(&self, name: &str, version: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// One job, wherever it is.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;

@@ -1,25 +1,17 @@
-//! Functions: small changes by the writer, and what can be read of them.
+//! Functions, as the writer changes them and as they are read.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{SqliteConnection, SqlitePool};
 
+use super::SqliteStore;
 use super::codes::Code;
 use super::rows::Cells;
 use crate::clock::Timestamp;
 use crate::function::{Defaults, Function};
-use crate::store::StoreError;
-
-/// A change of the functions. Each gives the versions that it touched.
-pub(super) enum Change {
-    /// Keep a version with its content, and make it the latest.
-    Deploy(Box<Function>, Vec<u8>),
-    /// Make a version of a name the latest.
-    Redeploy(String, String),
-    /// Forget a name.
-    Undeploy(String),
-}
+use crate::store::{FunctionStore, StoreError};
 
 /// The columns without the content, in the order in which [`function`] reads them.
 macro_rules! columns {
@@ -35,56 +27,69 @@ macro_rules! moment {
     };
 }
 
-impl Change {
-    pub(super) async fn carry_out(&self, connection: &mut SqliteConnection) -> Result<Vec<Function>, StoreError> {
-        let now = Timestamp::now().as_micros();
-        let query = match self {
-            Self::Deploy(function, content) => sqlx::query(concat!(
-                "INSERT INTO functions (",
-                columns!(),
-                ", content) SELECT ?2, ?3, moment, moment, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM (SELECT ",
-                moment!(),
-                " AS moment) WHERE true ON CONFLICT DO UPDATE SET deployed_at = excluded.deployed_at, bound = excluded.bound, \
-                 choice = excluded.choice, deadline_ms = excluded.deadline_ms RETURNING ",
-                columns!()
-            ))
-            .bind(now)
-            .bind(&function.name)
-            .bind(&function.version)
-            .bind(function.kind.code())
-            .bind(i64::try_from(function.bytes).unwrap_or(i64::MAX))
-            .bind(&function.entrypoint)
-            .bind(function.form.code())
-            .bind(&function.interpreter)
-            .bind(function.defaults.bound.map(Code::code))
-            .bind(function.defaults.executor.code())
-            .bind(function.defaults.deadline.map(|deadline| i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)))
-            .bind(content),
-            Self::Redeploy(name, version) => sqlx::query(concat!(
-                "UPDATE functions SET deployed_at = ",
-                moment!(),
-                " WHERE name = ?2 AND version = ?3 RETURNING ",
-                columns!()
-            ))
-            .bind(now)
-            .bind(name)
-            .bind(version),
-            Self::Undeploy(name) => {
-                sqlx::query(concat!("DELETE FROM functions WHERE name = ?1 RETURNING ", columns!())).bind(name)
-            }
-        };
-        query.fetch_all(connection).await?.iter().map(function).collect()
+#[async_trait]
+impl FunctionStore for SqliteStore {
+    async fn deploy(&self, function: Function, content: Vec<u8>) -> Result<Function, StoreError> {
+        let kept = self.edit((function, content), |(new, content), connection| Box::pin(deploy(connection, new, content)));
+        kept.await?.ok_or_else(|| StoreError::Corrupt("a function was kept and is not there".into()))
+    }
+
+    async fn redeploy(&self, name: &str, version: &str) -> Result<Option<Function>, StoreError> {
+        let given = (name.to_owned(), version.to_owned());
+        self.edit(given, |(name, version), connection| Box::pin(redeploy(connection, name, version))).await
+    }
+
+    async fn undeploy(&self, name: &str) -> Result<bool, StoreError> {
+        self.edit(name.to_owned(), |name, connection| Box::pin(undeploy(connection, name))).await
+    }
+
+    async fn functions(&self) -> Result<Vec<Function>, StoreError> {
+        let text = concat!("SELECT ", columns!(), " FROM functions ORDER BY name, deployed_at DESC");
+        sqlx::query(text).fetch_all(&self.readers).await?.iter().map(function).collect()
+    }
+
+    async fn function_content(&self, name: &str, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let query = sqlx::query_scalar("SELECT content FROM functions WHERE name = ? AND version = ?");
+        Ok(query.bind(name).bind(version).fetch_optional(&self.readers).await?)
     }
 }
 
-pub(super) async fn all(readers: &SqlitePool) -> Result<Vec<Function>, StoreError> {
-    let text = concat!("SELECT ", columns!(), " FROM functions ORDER BY name, deployed_at DESC");
-    sqlx::query(text).fetch_all(readers).await?.iter().map(function).collect()
+async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8]) -> Result<Option<Function>, StoreError> {
+    let text = concat!(
+        "INSERT INTO functions (",
+        columns!(),
+        ", content) SELECT ?2, ?3, moment, moment, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM (SELECT ",
+        moment!(),
+        " AS moment) WHERE true ON CONFLICT DO UPDATE SET deployed_at = excluded.deployed_at, bound = excluded.bound, \
+         choice = excluded.choice, deadline_ms = excluded.deadline_ms RETURNING ",
+        columns!()
+    );
+    let query = sqlx::query(text)
+        .bind(Timestamp::now().as_micros())
+        .bind(&new.name)
+        .bind(&new.version)
+        .bind(new.kind.code())
+        .bind(i64::try_from(new.bytes).unwrap_or(i64::MAX))
+        .bind(&new.entrypoint)
+        .bind(new.form.code())
+        .bind(&new.interpreter)
+        .bind(new.defaults.bound.map(Code::code))
+        .bind(new.defaults.executor.code())
+        .bind(new.defaults.deadline.map(|deadline| i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)))
+        .bind(content);
+    query.fetch_optional(connection).await?.as_ref().map(function).transpose()
 }
 
-pub(super) async fn content(readers: &SqlitePool, name: &str, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    let query = sqlx::query_scalar("SELECT content FROM functions WHERE name = ? AND version = ?");
-    Ok(query.bind(name).bind(version).fetch_optional(readers).await?)
+async fn redeploy(connection: &mut SqliteConnection, name: &str, version: &str) -> Result<Option<Function>, StoreError> {
+    let text =
+        concat!("UPDATE functions SET deployed_at = ", moment!(), " WHERE name = ?2 AND version = ?3 RETURNING ", columns!());
+    let query = sqlx::query(text).bind(Timestamp::now().as_micros()).bind(name).bind(version);
+    query.fetch_optional(connection).await?.as_ref().map(function).transpose()
+}
+
+async fn undeploy(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
+    let removed = sqlx::query("DELETE FROM functions WHERE name = ?").bind(name).execute(connection).await?;
+    Ok(removed.rows_affected() > 0)
 }
 
 fn function(row: &SqliteRow) -> Result<Function, StoreError> {

@@ -1,6 +1,7 @@
 //! The store in a SQLite file: one connection that writes, a few that read, WAL, and every commit synced to disk.
 
 mod codes;
+mod edit;
 mod events;
 mod functions;
 mod intake;
@@ -22,7 +23,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, SqlitePool};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::functions::Change;
+use self::edit::{OneStep, Step};
 use self::intake::Intake;
 use self::writer::{Command, NoteLimits, Published, Reply, Writer};
 use super::{
@@ -30,7 +31,6 @@ use super::{
     StoreError, Subscription, SummaryKey,
 };
 use crate::clock::Timestamp;
-use crate::function::Function;
 use crate::job::{Job, JobId, NewJob, Note, Queue};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -104,9 +104,13 @@ impl SqliteStore {
         Ok(Self { commands, readers, published, intake, looking_for_events, _lock: lock })
     }
 
-    /// Changes the functions; the versions that were touched.
-    async fn change(&self, change: Change) -> Result<Vec<Function>, StoreError> {
-        self.ask(|reply| Command::Change(change, reply)).await
+    /// Has the writer take a step in one of its transactions; what the step gave, after the commit.
+    async fn edit<V, T>(&self, given: V, step: Step<V, T>) -> Result<T, StoreError>
+    where
+        V: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.ask(|reply| Command::Edit(Box::new(OneStep::new(given, step, reply)))).await
     }
 
     /// Sends a command and waits for its answer.
@@ -177,27 +181,6 @@ impl Store for SqliteStore {
 
     async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError> {
         self.ask(|reply| Command::Requeue(id, reply)).await
-    }
-
-    async fn deploy(&self, function: Function, content: Vec<u8>) -> Result<Function, StoreError> {
-        let touched = self.change(Change::Deploy(Box::new(function), content)).await?;
-        touched.into_iter().next().ok_or_else(|| StoreError::Corrupt("a function was kept and is not there".into()))
-    }
-
-    async fn redeploy(&self, name: &str, version: &str) -> Result<Option<Function>, StoreError> {
-        Ok(self.change(Change::Redeploy(name.to_owned(), version.to_owned())).await?.into_iter().next())
-    }
-
-    async fn undeploy(&self, name: &str) -> Result<bool, StoreError> {
-        Ok(!self.change(Change::Undeploy(name.to_owned())).await?.is_empty())
-    }
-
-    async fn functions(&self) -> Result<Vec<Function>, StoreError> {
-        functions::all(&self.readers).await
-    }
-
-    async fn function_content(&self, name: &str, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        functions::content(&self.readers, name, version).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

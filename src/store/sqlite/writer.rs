@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::edit::Edit;
 use super::events::{self, EventRow};
-use super::functions::Change;
 use super::intake::Noted;
 use super::marks::Marks;
 use super::rows::{Fresh, QUEUED, RUNNING};
 use super::statements::{self, Claim, End, Insertion, Script};
 use crate::clock::Timestamp;
-use crate::function::Function;
 use crate::job::{
     Conclusion, Ending, Failure, FailureKind, JobId, LogStream, NewJob, Note, Outcome, Queue, State, Submission, What,
 };
@@ -50,7 +49,7 @@ pub(super) enum Command {
     Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
     Cancel(JobId, Reply<Cancellation>),
     Requeue(JobId, Reply<Requeue>),
-    Change(Change, Reply<Vec<Function>>),
+    Edit(Box<dyn Edit>),
     Check(Reply<()>),
     Close(oneshot::Sender<()>),
 }
@@ -202,7 +201,7 @@ struct Batch {
     settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     cancels: Vec<(JobId, Reply<Cancellation>)>,
     requeues: Vec<(JobId, Reply<Requeue>)>,
-    changes: Vec<(Change, Reply<Vec<Function>>)>,
+    edits: Vec<Box<dyn Edit>>,
     checks: Vec<Reply<()>>,
 }
 
@@ -212,7 +211,6 @@ struct Done {
     settled: Vec<Settled>,
     cancelled: Vec<Cancellation>,
     requeued: Vec<Requeue>,
-    changed: Vec<Vec<Function>>,
     claimed: [VecDeque<Fresh>; Queue::ALL.len()],
     /// What is to be told of; `None` if nobody listened when it began.
     news: Option<Vec<News>>,
@@ -335,7 +333,7 @@ impl Writer {
                     Command::Settle(lease, settlement, false, reply) => patient.push((lease, settlement, reply)),
                     Command::Cancel(id, reply) => batch.cancels.push((id, reply)),
                     Command::Requeue(id, reply) => batch.requeues.push((id, reply)),
-                    Command::Change(change, reply) => batch.changes.push((change, reply)),
+                    Command::Edit(edit) => batch.edits.push(edit),
                     Command::Check(reply) => batch.checks.push(reply),
                     Command::Close(reply) => closing = Some(reply),
                 }
@@ -439,7 +437,6 @@ impl Writer {
             settled: Vec::with_capacity(batch.settles.len()),
             cancelled: Vec::new(),
             requeued: Vec::new(),
-            changed: Vec::new(),
             claimed: [const { VecDeque::new() }; Queue::ALL.len()],
             ended: HashSet::with_capacity(batch.settles.len()),
             stopping: Vec::new(),
@@ -454,8 +451,8 @@ impl Writer {
         self.accept(batch, &mut script, &mut done);
         let due = done.next_due.is_some_and(|due| due <= now);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
-        let edits = batch.cancels.len() + batch.requeues.len() + batch.changes.len() + batch.checks.len();
-        if odd.is_empty() && rows.is_empty() && edits == 0 && !due && !queued {
+        let further = batch.cancels.len() + batch.requeues.len() + batch.edits.len() + batch.checks.len();
+        if odd.is_empty() && rows.is_empty() && further == 0 && !due && !queued {
             script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
             script.run_and_commit(&mut self.connection).await?;
             return Ok(done);
@@ -477,8 +474,8 @@ impl Writer {
             let requeue = self.requeue(*id, &mut done).await?;
             done.requeued.push(requeue);
         }
-        for (change, _) in &batch.changes {
-            done.changed.push(change.carry_out(&mut self.connection).await?);
+        for edit in &batch.edits {
+            edit.carry_out(&mut self.connection).await?;
         }
         if done.next_due.is_some_and(|due| due <= now) {
             for queue in statements::promote(&mut self.connection, now).await? {
@@ -789,9 +786,7 @@ impl Writer {
         for ((_, reply), requeue) in batch.requeues.into_iter().zip(done.requeued) {
             let _ = reply.send(Ok(requeue));
         }
-        for ((_, reply), touched) in batch.changes.into_iter().zip(done.changed) {
-            let _ = reply.send(Ok(touched));
-        }
+        batch.edits.into_iter().for_each(|edit| edit.answer(Ok(())));
         for reply in batch.checks {
             let _ = reply.send(Ok(()));
         }
@@ -837,8 +832,8 @@ impl Writer {
 
 impl Batch {
     const fn len(&self) -> usize {
-        let edits = self.cancels.len() + self.requeues.len() + self.changes.len() + self.checks.len();
-        self.notes.len() + self.accepts.len() + self.settles.len() + edits
+        let further = self.cancels.len() + self.requeues.len() + self.edits.len() + self.checks.len();
+        self.notes.len() + self.accepts.len() + self.settles.len() + further
     }
 
     /// A batch for each command.
@@ -849,7 +844,7 @@ impl Batch {
         singles.extend(batch.settles.into_iter().map(|settle| Self { settles: vec![settle], ..Self::default() }));
         singles.extend(batch.cancels.into_iter().map(|cancel| Self { cancels: vec![cancel], ..Self::default() }));
         singles.extend(batch.requeues.into_iter().map(|requeue| Self { requeues: vec![requeue], ..Self::default() }));
-        singles.extend(batch.changes.into_iter().map(|change| Self { changes: vec![change], ..Self::default() }));
+        singles.extend(batch.edits.into_iter().map(|edit| Self { edits: vec![edit], ..Self::default() }));
         singles.extend(batch.accepts.into_iter().map(|accept| Self { accepts: vec![accept], ..Self::default() }));
         singles.extend(batch.checks.into_iter().map(|check| Self { checks: vec![check], ..Self::default() }));
         singles
@@ -872,7 +867,7 @@ impl Batch {
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.cancels.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
-        self.changes.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.edits.into_iter().for_each(|edit| edit.answer(Err(told())));
         self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
     }
 }
