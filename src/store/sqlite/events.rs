@@ -62,7 +62,7 @@ impl EventRow {
     }
 
     fn new(at: Timestamp, job: JobId, attempt: u32, kind: i64, data: Option<String>) -> Self {
-        Self(at.as_micros(), super::statements::hex_id(job).to_string(), attempt, kind, data)
+        Self(at.as_micros(), super::script::hex_id(job).to_string(), attempt, kind, data)
     }
 }
 

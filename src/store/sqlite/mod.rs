@@ -8,6 +8,7 @@ mod intake;
 mod marks;
 mod read;
 mod rows;
+mod script;
 mod statements;
 mod writer;
 

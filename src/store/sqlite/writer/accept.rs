@@ -1,0 +1,67 @@
+//! New jobs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::rows::Fresh;
+use super::super::script::{Insertion, Script};
+use super::super::statements::Claim;
+use super::Writer;
+use super::batch::Batch;
+use super::transaction::Done;
+use crate::job::{NewJob, Queue, What};
+use crate::store::{Claimed, Lease};
+
+impl Writer {
+    /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
+    pub(super) fn accept<'b>(&mut self, batch: &'b Batch, script: &mut Script<'b>, done: &mut Done) {
+        if batch.accepts.is_empty() {
+            return;
+        }
+        let token = self.token();
+        let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|(jobs, _)| jobs).collect();
+        let mut at_once = HashMap::new();
+        for queue in Queue::ALL {
+            let wanted = self.wanted(queue, done);
+            if wanted == 0 || done.depths.of(queue).queued > 0 {
+                continue;
+            }
+            let mut here: Vec<&NewJob> = jobs.iter().copied().filter(|job| job.route.queue == queue).collect();
+            here.sort_by_key(|job| (-job.submission.priority, job.id));
+            for job in here.into_iter().take(wanted) {
+                let claim = Claim { token, at: self.moments.next() };
+                at_once.insert(job.id, claim);
+                done.tell(claim.at, job.id, || self.subject(&job.submission, queue), || What::Running { attempt: 1 });
+                done.claimed[queue as usize].push_back(fresh(job, claim));
+            }
+        }
+        script.jobs.extend(jobs.into_iter().map(|job| Insertion { job, claim: at_once.get(&job.id).copied() }));
+        for Insertion { job, claim } in &script.jobs {
+            let depth = done.depths.at(job.route.queue);
+            *(if claim.is_some() { &mut depth.running } else { &mut depth.queued }) += 1;
+        }
+    }
+
+    /// What new jobs are told of as.
+    pub(super) fn tell_of_accepted(&self, batch: &Batch, done: &mut Done) {
+        for job in batch.accepts.iter().flat_map(|(jobs, _)| jobs) {
+            done.tell(job.accepted_at, job.id, || self.subject(&job.submission, job.route.queue), || What::Accepted);
+        }
+    }
+}
+
+/// A new job as its claim hands it over.
+fn fresh(job: &NewJob, claim: Claim) -> Fresh {
+    let tags = &job.submission.tags;
+    let claimed = Claimed {
+        lease: Lease { id: job.id, token: claim.token },
+        bound: job.submission.bound,
+        workload: job.submission.workload.clone(),
+        deadline: job.submission.deadline,
+        retry: job.submission.retry.clone(),
+        attempt: 1,
+        losses: 0,
+        queued_for: claim.at.since(job.accepted_at),
+    };
+    Fresh { claimed, claimed_at: claim.at, tags: (!tags.is_empty()).then(|| Arc::new(tags.clone())) }
+}

@@ -1,0 +1,79 @@
+//! After a commit: what was done is published, then those who wait for it are answered.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::super::rows::Fresh;
+use super::Writer;
+use super::batch::Batch;
+use super::held::Held;
+use super::transaction::Done;
+use crate::job::Queue;
+use crate::store::{Lease, Settlement, Subject};
+
+impl Writer {
+    /// Publishes what was committed, then answers those who wait for it.
+    pub(super) async fn answer(&mut self, batch: Batch, mut done: Done) {
+        self.claims_blocked = false;
+        self.next_due = done.next_due;
+        self.depths = done.depths;
+        *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;
+        self.published.rollups().append(&mut done.rollups);
+        self.published.latest_event.store(self.moments.0.as_micros(), Ordering::SeqCst);
+        self.published.hub.publish(done.news);
+        for id in done.ended {
+            self.held.remove(&id);
+        }
+        for id in done.stopping {
+            if let Some(held) = self.held.get_mut(&id) {
+                held.stopping = true;
+            }
+        }
+        for queue in Queue::ALL {
+            for Fresh { claimed, claimed_at, tags } in &done.claimed[queue as usize] {
+                let workload = self.kind(&claimed.workload.kind);
+                let subject = Subject { bound: claimed.bound, executor: queue.executor(), workload, tags: tags.clone() };
+                let held = Held {
+                    token: claimed.lease.token,
+                    queue,
+                    subject,
+                    attempt: claimed.attempt,
+                    claimed_at: *claimed_at,
+                    stopping: false,
+                    said: None,
+                };
+                self.held.insert(claimed.lease.id, held);
+            }
+        }
+        // Nobody may be waiting for an answer any more; that changes nothing about what was done.
+        for (jobs, reply) in batch.accepts {
+            let _ = reply.send(Ok(jobs));
+        }
+        for ((_, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
+            let _ = reply.send(Ok(settled));
+        }
+        for ((_, reply), cancellation) in batch.cancels.into_iter().zip(done.cancelled) {
+            let _ = reply.send(Ok(cancellation));
+        }
+        for ((_, reply), requeue) in batch.requeues.into_iter().zip(done.requeued) {
+            let _ = reply.send(Ok(requeue));
+        }
+        batch.edits.into_iter().for_each(|edit| edit.answer(Ok(())));
+        for reply in batch.checks {
+            let _ = reply.send(Ok(()));
+        }
+        let unwanted = self.hand_out(done.claimed);
+        if !unwanted.is_empty() {
+            // Whoever claimed them went away in the meantime.
+            Box::pin(self.release(unwanted.into_iter().map(|claimed| claimed.lease).collect())).await;
+        }
+    }
+
+    /// Makes claimed jobs wait again as if they had not been claimed.
+    pub(super) async fn release(&mut self, leases: Vec<Lease>) {
+        let release = |lease| (lease, Arc::new(Settlement::Release), oneshot::channel().0);
+        self.write(Batch { settles: leases.into_iter().map(release).collect(), ..Batch::default() }).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! The commands of one transaction.
+
+use std::sync::Arc;
+
+use super::super::edit::Edit;
+use super::super::intake::Noted;
+use super::{Command, Reply};
+use crate::job::{JobId, NewJob};
+use crate::store::{Cancellation, Lease, Requeue, Settled, Settlement, StoreError};
+
+/// The most bytes of new workloads in one transaction, unless a single batch is larger.
+const MOST_BYTES: usize = 32 << 20;
+
+/// The commands of one transaction, by kind.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) notes: Vec<Noted>,
+    pub(super) accepts: Vec<(Vec<NewJob>, Reply<Vec<NewJob>>)>,
+    pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
+    pub(super) cancels: Vec<(JobId, Reply<Cancellation>)>,
+    pub(super) requeues: Vec<(JobId, Reply<Requeue>)>,
+    pub(super) edits: Vec<Box<dyn Edit>>,
+    pub(super) checks: Vec<Reply<()>>,
+}
+
+impl Batch {
+    pub(super) const fn len(&self) -> usize {
+        self.notes.len() + self.accepts.len() + self.settles.len() + self.further()
+    }
+
+    /// How many commands there are that the usual script can't carry out.
+    pub(super) const fn further(&self) -> usize {
+        self.cancels.len() + self.requeues.len() + self.edits.len() + self.checks.len()
+    }
+
+    /// A batch for each command.
+    pub(super) fn split(&mut self) -> Vec<Self> {
+        let batch = std::mem::take(self);
+        let mut singles = Vec::with_capacity(batch.len());
+        singles.push(Self { notes: batch.notes, ..Self::default() });
+        singles.extend(batch.settles.into_iter().map(|settle| Self { settles: vec![settle], ..Self::default() }));
+        singles.extend(batch.cancels.into_iter().map(|cancel| Self { cancels: vec![cancel], ..Self::default() }));
+        singles.extend(batch.requeues.into_iter().map(|requeue| Self { requeues: vec![requeue], ..Self::default() }));
+        singles.extend(batch.edits.into_iter().map(|edit| Self { edits: vec![edit], ..Self::default() }));
+        singles.extend(batch.accepts.into_iter().map(|accept| Self { accepts: vec![accept], ..Self::default() }));
+        singles.extend(batch.checks.into_iter().map(|check| Self { checks: vec![check], ..Self::default() }));
+        singles
+    }
+
+    /// Tells everyone that it failed.
+    pub(super) fn fail(self, error: &StoreError) {
+        let told = || {
+            if is_of_the_machine(error) {
+                StoreError::Unavailable(error.to_string())
+            } else {
+                StoreError::Refused(error.to_string())
+            }
+        };
+        if !self.notes.is_empty() {
+            tracing::warn!(notes = self.notes.len(), "what attempts said could not be written and is lost");
+        }
+        // Nobody may be waiting for an answer any more.
+        self.accepts.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
+        self.cancels.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.edits.into_iter().for_each(|edit| edit.answer(Err(told())));
+        self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
+    }
+}
+
+/// How many of these commands one transaction takes: at least one, but no more than [`MOST_BYTES`] of new jobs.
+pub(super) fn fitting(commands: &[Command]) -> usize {
+    let mut bytes = 0;
+    let fits = |command: &&Command| {
+        if let Command::Accept(jobs, _) = command {
+            bytes += jobs.iter().map(|job| job.submission.workload.json.get().len()).sum::<usize>();
+        }
+        bytes <= MOST_BYTES
+    };
+    commands.iter().take_while(fits).count().max(usize::from(!commands.is_empty()))
+}
+
+/// Whether the error comes from the disk or the database as a whole rather than from one command.
+pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
+    // SQLITE_BUSY, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN; extended codes keep the primary one in the low byte.
+    const CODES: [u32; 7] = [5, 7, 8, 10, 11, 13, 14];
+    let StoreError::Database(sqlx::Error::Database(error)) = error else { return true };
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_none_or(|code| CODES.contains(&(code & 0xff)))
+}

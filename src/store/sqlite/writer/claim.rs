@@ -1,0 +1,64 @@
+//! Claims: those that wait are served from the jobs that wait, and handed out after the commit.
+
+use std::collections::VecDeque;
+
+use super::super::rows::Fresh;
+use super::super::statements::{self, Claim};
+use super::transaction::Done;
+use super::{Waiting, Writer};
+use crate::job::{Queue, What};
+use crate::store::{Claimed, StoreError, Subject};
+
+/// The most jobs of one claim.
+const MOST_CLAIMED: usize = 512;
+
+impl Writer {
+    /// Serves the claims that wait from the jobs that wait.
+    pub(super) async fn claim(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        for queue in Queue::ALL {
+            let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
+            if wanted == 0 || done.depths.of(queue).queued == 0 {
+                continue;
+            }
+            let claim = Claim { token: self.token(), at: self.moments.skip(wanted) };
+            let claimed = statements::claim(&mut self.connection, queue, wanted, claim).await?;
+            let depth = done.depths.at(queue);
+            depth.queued = depth.queued.saturating_sub(claimed.len() as u64);
+            depth.running += claimed.len() as u64;
+            for Fresh { claimed, claimed_at, tags } in &claimed {
+                let subject = || Subject {
+                    bound: claimed.bound,
+                    executor: queue.executor(),
+                    workload: claimed.workload.kind.as_str().into(),
+                    tags: tags.clone(),
+                };
+                done.tell(*claimed_at, claimed.lease.id, subject, || What::Running { attempt: claimed.attempt });
+            }
+            done.claimed[queue as usize].extend(claimed);
+        }
+        Ok(())
+    }
+
+    /// How many more jobs of a queue the waiting claims could take.
+    pub(super) fn wanted(&self, queue: Queue, done: &Done) -> usize {
+        let most: usize = self.claims[queue as usize].iter().map(|claim| claim.most).sum();
+        most.saturating_sub(done.claimed[queue as usize].len())
+    }
+
+    /// Answers the claims that wait; what nobody takes is returned.
+    pub(super) fn hand_out(&mut self, claimed: [VecDeque<Fresh>; Queue::ALL.len()]) -> Vec<Claimed> {
+        let mut unwanted = Vec::new();
+        for (waiting, claimed) in self.claims.iter_mut().zip(claimed) {
+            let mut claimed: VecDeque<Claimed> = claimed.into_iter().map(|fresh| fresh.claimed).collect();
+            while !claimed.is_empty() {
+                let Some(Waiting { most, reply }) = waiting.pop_front() else { break };
+                let share = claimed.drain(..most.min(claimed.len())).collect();
+                if let Err(Ok(share)) = reply.send(Ok(share)) {
+                    unwanted.extend(share);
+                }
+            }
+            unwanted.extend(claimed);
+        }
+        unwanted
+    }
+}

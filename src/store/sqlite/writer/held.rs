@@ -1,0 +1,24 @@
+//! What the writer knows of the jobs that run.
+
+use crate::clock::Timestamp;
+use crate::job::Queue;
+use crate::store::Subject;
+
+/// What is known of a running job.
+pub(super) struct Held {
+    pub(super) token: i64,
+    pub(super) queue: Queue,
+    pub(super) subject: Subject,
+    pub(super) attempt: u32,
+    pub(super) claimed_at: Timestamp,
+    pub(super) stopping: bool,
+    /// What the job has said so far; unknown until this attempt says something.
+    pub(super) said: Option<Said>,
+}
+
+/// How much a job has said.
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}

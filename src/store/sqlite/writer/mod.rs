@@ -1,0 +1,118 @@
+//! Group commit: one task owns the only connection that writes.
+//!
+//! It takes all commands that have arrived, carries them out in one transaction, and answers each only after the commit. A claim
+//! that finds nothing stays with the writer until there is something; a job that is accepted while such a claim waits is claimed
+//! by the transaction that accepts it, without a way through the queue's index.
+//!
+//! `run.rs` is the loop, `batch.rs` the commands of one transaction by kind, `transaction.rs` its steps in their order; each kind of
+//! command has its step in a file of its own, and `answer.rs` publishes what was done. A new kind is a [`Command`], its place in a
+//! `Batch`, its step and its answer.
+
+mod accept;
+mod answer;
+mod batch;
+mod cancel;
+mod claim;
+mod held;
+mod moments;
+mod note;
+mod patient;
+mod promote;
+mod published;
+mod requeue;
+mod run;
+mod settle;
+mod start;
+mod transaction;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use sqlx::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+pub(super) use self::note::NoteLimits;
+pub(super) use self::published::Published;
+
+use self::held::Held;
+use self::moments::Moments;
+use self::published::Depths;
+use super::edit::Edit;
+use super::intake::Noted;
+use crate::clock::Timestamp;
+use crate::job::{JobId, NewJob, Queue, Submission};
+use crate::store::{Cancellation, Claimed, Lease, Requeue, Settled, Settlement, StoreError, Subject};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    Note(Noted),
+    Accept(Vec<NewJob>, Reply<Vec<NewJob>>),
+    Claim(Queue, usize, Reply<Vec<Claimed>>),
+    Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
+    Cancel(JobId, Reply<Cancellation>),
+    Requeue(JobId, Reply<Requeue>),
+    Edit(Box<dyn Edit>),
+    Check(Reply<()>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The task that writes.
+pub(super) struct Writer {
+    connection: SqliteConnection,
+    moments: Moments,
+    limits: NoteLimits,
+    published: Arc<Published>,
+    depths: Depths,
+    /// The leases that are valid. Only this task makes and ends any, so it knows without asking the database.
+    held: HashMap<JobId, Held>,
+    claims: [VecDeque<Waiting>; Queue::ALL.len()],
+    next_due: Option<Timestamp>,
+    next_token: i64,
+    /// The names of workloads, each kept once.
+    kinds: HashSet<Arc<str>>,
+    /// A transaction failed, so claims that wait are tried again soon.
+    claims_blocked: bool,
+}
+
+/// A claim that waits for jobs.
+struct Waiting {
+    most: usize,
+    reply: Reply<Vec<Claimed>>,
+}
+
+impl Writer {
+    /// Writes, on a thread of its own, until it is told to close or nobody is left who could tell it anything.
+    ///
+    /// Everything waits for this task, so it must not stand in a queue behind requests.
+    pub(super) fn spawn(self, commands: mpsc::Receiver<Command>) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        std::thread::Builder::new().name("trine-writer".into()).spawn(move || runtime.block_on(self.run(commands)))?;
+        Ok(())
+    }
+
+    fn subject(&self, submission: &Submission, queue: Queue) -> Subject {
+        let kind = submission.workload.kind.as_str();
+        Subject {
+            bound: submission.bound,
+            executor: queue.executor(),
+            workload: self.kinds.get(kind).map_or_else(|| kind.into(), Arc::clone),
+            tags: (!submission.tags.is_empty()).then(|| Arc::new(submission.tags.clone())),
+        }
+    }
+
+    fn kind(&mut self, name: &str) -> Arc<str> {
+        if let Some(kind) = self.kinds.get(name) {
+            return Arc::clone(kind);
+        }
+        let kind: Arc<str> = name.into();
+        self.kinds.insert(Arc::clone(&kind));
+        kind
+    }
+
+    const fn token(&mut self) -> i64 {
+        self.next_token += 1;
+        self.next_token
+    }
+}

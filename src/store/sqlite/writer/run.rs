@@ -1,0 +1,149 @@
+//! The writer's loop: what has arrived becomes a batch, and a batch a transaction.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
+use tokio::sync::mpsc;
+
+use super::super::statements;
+use super::batch::{self, Batch};
+use super::patient::Patient;
+use super::{Command, Waiting, Writer};
+use crate::clock::Timestamp;
+use crate::job::Queue;
+use crate::store::Lease;
+
+/// The most commands of one transaction.
+const MOST_COMMANDS: usize = 1_024;
+/// How long to wait before a claim is tried again that failed.
+const CLAIM_RETRY: Duration = Duration::from_millis(200);
+/// The longest sleep until a job is due, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+impl Writer {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut arrived = Vec::with_capacity(MOST_COMMANDS);
+        let mut patient = Patient::default();
+        let mut closing = None;
+        while closing.is_none() {
+            self.mark().await;
+            let sleep = patient.due.map_or_else(|| self.sleep(), |due| due.saturating_duration_since(Instant::now()));
+            let open = tokio::select! {
+                biased;
+                // What did not fit the batch before comes first.
+                () = std::future::ready(()), if !arrived.is_empty() => true,
+                count = commands.recv_many(&mut arrived, MOST_COMMANDS) => count > 0,
+                () = tokio::time::sleep(sleep) => true,
+            };
+            let mut batch = Batch::default();
+            let fitting = batch::fitting(&arrived);
+            for command in arrived.drain(..fitting) {
+                match command {
+                    Command::Accept(jobs, reply) => batch.accepts.push((jobs, reply)),
+                    Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
+                    Command::Note(note) => patient.push_note(note),
+                    Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
+                    Command::Settle(lease, settlement, false, reply) => patient.push((lease, settlement, reply)),
+                    Command::Cancel(id, reply) => batch.cancels.push((id, reply)),
+                    Command::Requeue(id, reply) => batch.requeues.push((id, reply)),
+                    Command::Edit(edit) => batch.edits.push(edit),
+                    Command::Check(reply) => batch.checks.push(reply),
+                    Command::Close(reply) => closing = Some(reply),
+                }
+            }
+            // Where jobs are claimed from a backlog, there is a transaction anyway.
+            let claiming = batch.accepts.is_empty() && self.has_work();
+            if !open || closing.is_some() || claiming || patient.is_due() {
+                batch.settles.append(&mut patient.take());
+            }
+            if !open || closing.is_some() || patient.due.is_none() || batch.len() > 0 {
+                batch.notes.append(&mut patient.notes);
+            }
+            self.write(batch).await;
+            if !open {
+                break;
+            }
+        }
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            // Whoever waits for an answer sees the channel closed.
+            drop(command);
+        }
+        self.claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        if closing.is_some() {
+            // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
+            let left: Vec<Lease> = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token }).collect();
+            self.release(left).await;
+        }
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
+            tracing::warn!(%error, "the last checkpoint failed; the next start makes up for it");
+        }
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "closing the database failed");
+        }
+        if let Some(reply) = closing {
+            // Nobody may be waiting any more.
+            let _ = reply.send(());
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        if self.claims_blocked {
+            return CLAIM_RETRY;
+        }
+        if self.has_work() {
+            return Duration::ZERO;
+        }
+        self.next_due.map_or(LONGEST_SLEEP, |due| due.since(Timestamp::now()).min(LONGEST_SLEEP))
+    }
+
+    /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
+    pub(super) async fn write(&mut self, mut batch: Batch) {
+        for waiting in &mut self.claims {
+            waiting.retain(|claim| !claim.reply.is_closed());
+        }
+        if batch.len() == 0 && !self.has_work() {
+            return;
+        }
+        {
+            let mut marks = self.published.marks();
+            for job in batch.accepts.iter_mut().flat_map(|(jobs, _)| jobs) {
+                marks.touch(job.id);
+                job.accepted_at = self.moments.next();
+            }
+        }
+        match self.transaction(&batch).await {
+            Ok(done) => self.answer(batch, done).await,
+            Err(error) if batch.len() > 1 && !batch::is_of_the_machine(&error) => {
+                tracing::warn!(%error, commands = batch.len(), "a transaction failed; its commands are tried one by one");
+                for single in batch.split() {
+                    Box::pin(self.write(single)).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a transaction failed");
+                self.claims_blocked = true;
+                batch.fail(&error);
+            }
+        }
+    }
+
+    /// Whether there is something to do that nobody asks for just now: jobs that are due, or claims that can be served.
+    fn has_work(&self) -> bool {
+        self.next_due.is_some_and(|due| due <= Timestamp::now())
+            || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.depths.of(queue).queued > 0)
+    }
+
+    /// Notes how far back one has to look for what happens from here on, if it is time for that.
+    async fn mark(&mut self) {
+        if !self.published.marks().is_due(self.moments.0) {
+            return;
+        }
+        match statements::oldest(&mut self.connection).await {
+            Ok(oldest) => self.published.marks().push(self.moments.0, oldest),
+            // Whoever looks back looks further.
+            Err(error) => tracing::warn!(%error, "the oldest unfinished job is not known"),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Settlements: how attempts end.
+
+use super::super::events::{self, EventRow};
+use super::super::script::{End, Script};
+use super::super::statements;
+use super::Writer;
+use super::batch::Batch;
+use super::transaction::Done;
+use crate::clock::Timestamp;
+use crate::job::{JobId, Queue, What};
+use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
+use sqlx::SqliteConnection;
+
+/// Settlements that do not end a job as they stand; they are rare.
+pub(super) struct Odd<'a> {
+    lease: Lease,
+    settlement: &'a Settlement,
+    queue: Queue,
+    stopping: bool,
+    attempt: u32,
+    subject: Subject,
+}
+
+impl Writer {
+    /// Ends what is to be ended; what is not that simple is returned.
+    pub(super) fn settle<'b>(&mut self, batch: &'b Batch, script: &mut Script<'b>, done: &mut Done) -> Vec<Odd<'b>> {
+        let mut odd = Vec::new();
+        for (lease, settlement, _) in &batch.settles {
+            let held = self.held.get(&lease.id).filter(|held| held.token == lease.token);
+            // A second settlement of the same lease comes too late, though both came together.
+            let Some(held) = held.filter(|_| done.ended.insert(lease.id)) else {
+                done.settled.push(Settled::Stale);
+                continue;
+            };
+            done.settled.push(Settled::Recorded);
+            let depth = done.depths.at(held.queue);
+            depth.running = depth.running.saturating_sub(1);
+            match &**settlement {
+                Settlement::Finish(conclusion) => {
+                    let (started_at, finished_at) = (held.claimed_at, self.moments.next());
+                    self.sketches(held.subject.key(conclusion.ending), done).add(conclusion.timing.as_ref());
+                    script.ends.push(End { lease: *lease, conclusion, started_at, finished_at });
+                    let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
+                    let what = || What::Finished { attempt: held.attempt, finished: finished() };
+                    done.tell(finished_at, lease.id, || held.subject.clone(), what);
+                }
+                settlement => odd.push(Odd {
+                    lease: *lease,
+                    settlement,
+                    queue: held.queue,
+                    stopping: held.stopping,
+                    attempt: held.attempt,
+                    subject: held.subject.clone(),
+                }),
+            }
+        }
+        odd
+    }
+
+    pub(super) async fn settle_odd(&mut self, odd: Odd<'_>, done: &mut Done) -> Result<(), StoreError> {
+        let Odd { lease, settlement, queue, stopping, attempt, subject } = odd;
+        match settlement {
+            _ if stopping => self.end_cancelled(lease.id, done).await?,
+            Settlement::Again { due_at, lost, error } => {
+                let at = self.moments.next();
+                let row = EventRow::retrying(at, lease.id, attempt, error, *due_at);
+                again(&mut self.connection, lease.id, row, *due_at, *lost).await?;
+                let what = || What::Retrying { attempt, error: error.clone(), due_at: *due_at };
+                done.tell(at, lease.id, || subject, what);
+                done.depths.at(queue).scheduled += 1;
+                done.next_due = Some(done.next_due.map_or(*due_at, |due| due.min(*due_at)));
+            }
+            Settlement::Release => {
+                events::keep_attempt(&mut self.connection, lease.id).await?;
+                statements::release(&mut self.connection, lease.id).await?;
+                done.depths.at(queue).queued += 1;
+            }
+            // Not odd: `settle` has put it into the script.
+            Settlement::Finish(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Makes a running job wait again, and keeps that its attempt ran and how it ended.
+pub(super) async fn again(
+    connection: &mut SqliteConnection,
+    id: JobId,
+    row: EventRow,
+    due_at: Timestamp,
+    lost: bool,
+) -> Result<(), StoreError> {
+    events::keep_attempt(connection, id).await?;
+    events::insert(connection, &[row]).await?;
+    statements::again(connection, id, due_at, lost).await
+}

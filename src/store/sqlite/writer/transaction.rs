@@ -1,0 +1,116 @@
+//! One transaction: its steps in their order.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use super::super::events;
+use super::super::rows::Fresh;
+use super::super::script::Script;
+use super::super::statements;
+use super::Writer;
+use super::batch::Batch;
+use super::published::Depths;
+use crate::clock::Timestamp;
+use crate::job::{JobId, Queue, What};
+use crate::store::{Cancellation, News, Requeue, Settled, Sketches, StoreError, Subject, SummaryKey};
+
+/// What a transaction does: to be published and answered after its commit.
+pub(super) struct Done {
+    pub(super) depths: Depths,
+    pub(super) settled: Vec<Settled>,
+    pub(super) cancelled: Vec<Cancellation>,
+    pub(super) requeued: Vec<Requeue>,
+    pub(super) claimed: [VecDeque<Fresh>; Queue::ALL.len()],
+    /// What is to be told of; `None` if nobody listened when it began.
+    pub(super) news: Option<Vec<News>>,
+    /// Jobs whose lease has ended.
+    pub(super) ended: HashSet<JobId>,
+    pub(super) stopping: Vec<JobId>,
+    pub(super) rollups: BTreeMap<SummaryKey, Sketches>,
+    pub(super) next_due: Option<Timestamp>,
+}
+
+impl Done {
+    /// Takes note of an event, if anybody listens.
+    pub(super) fn tell(&mut self, at: Timestamp, job: JobId, subject: impl FnOnce() -> Subject, what: impl FnOnce() -> What) {
+        if let Some(news) = &mut self.news {
+            news.push(News::new(at, job, subject(), what()));
+        }
+    }
+}
+
+impl Writer {
+    pub(super) async fn transaction(&mut self, batch: &Batch) -> Result<Done, StoreError> {
+        let result = self.carry_out(batch).await;
+        if result.is_err() {
+            // After some errors SQLite has rolled back by itself, and this fails; either way nothing is left open.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+        }
+        result
+    }
+
+    async fn carry_out(&mut self, batch: &Batch) -> Result<Done, StoreError> {
+        let now = Timestamp::now();
+        let mut done = Done {
+            depths: self.depths,
+            settled: Vec::with_capacity(batch.settles.len()),
+            cancelled: Vec::new(),
+            requeued: Vec::new(),
+            claimed: [const { VecDeque::new() }; Queue::ALL.len()],
+            ended: HashSet::with_capacity(batch.settles.len()),
+            stopping: Vec::new(),
+            rollups: BTreeMap::new(),
+            next_due: self.next_due,
+            news: self.published.hub.is_heard().then(Vec::new),
+        };
+        self.tell_of_accepted(batch, &mut done);
+        let rows = self.note(batch, &mut done).await?;
+        let mut script = Script::default();
+        let odd = self.settle(batch, &mut script, &mut done);
+        self.accept(batch, &mut script, &mut done);
+        let due = done.next_due.is_some_and(|due| due <= now);
+        let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
+        if odd.is_empty() && rows.is_empty() && batch.further() == 0 && !due && !queued {
+            script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
+            script.run_and_commit(&mut self.connection).await?;
+            return Ok(done);
+        }
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        script.run(&mut self.connection).await?;
+        events::insert(&mut self.connection, &rows).await?;
+        for odd in odd {
+            self.settle_odd(odd, &mut done).await?;
+        }
+        self.further(batch, &mut done).await?;
+        self.promote(now, &mut done).await?;
+        self.claim(&mut done).await?;
+        let rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
+        Script { rollups, ..Script::default() }.run(&mut self.connection).await?;
+        sqlx::query("COMMIT").execute(&mut self.connection).await?;
+        Ok(done)
+    }
+
+    /// The steps of what is asked for one by one: a step for each kind of command.
+    async fn further(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+        if !batch.checks.is_empty() {
+            statements::touch(&mut self.connection).await?;
+        }
+        for (id, _) in &batch.cancels {
+            let cancellation = self.cancel(*id, done).await?;
+            done.cancelled.push(cancellation);
+        }
+        for (id, _) in &batch.requeues {
+            let requeue = self.requeue(*id, done).await?;
+            done.requeued.push(requeue);
+        }
+        for edit in &batch.edits {
+            edit.carry_out(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    /// The sketches of a kind of results, as this transaction changes them.
+    pub(super) fn sketches<'d>(&self, key: SummaryKey, done: &'d mut Done) -> &'d mut Sketches {
+        let published = &self.published;
+        done.rollups.entry(key).or_insert_with_key(|key| published.rollups().get(key).cloned().unwrap_or_default())
+    }
+}
