@@ -197,14 +197,10 @@ fn resize() -> Function {
 fn accepted() -> Job {
     let workload = Spec { kind: "primes".into(), json: raw(&json!({ "type": "primes", "below": 1_000_000 })) };
     let submission = Submission {
-        isolated: false,
-        bound: Bound::Cpu,
-        workload,
-        executor: Choice::Auto,
-        priority: 0,
         deadline: Some(Duration::from_secs(30)),
         retry: Retry { attempts: 3, ..Retry::default() },
         tags: Tags::from([("team".into(), "search".into())]),
+        ..Submission::new(Bound::Cpu, workload)
     };
     let route = Route {
         executor: Executor::Threads,

@@ -9,7 +9,7 @@ use super::submission::AnyWorkload;
 use crate::clock::Timestamp;
 use crate::job::{
     Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State,
-    Tags, Timing,
+    Tags, Timing, Unique,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;
@@ -96,6 +96,15 @@ pub(super) struct JobView<'a> {
     deadline_ms: Option<u64>,
     /// When a failed attempt is followed by another.
     retry: &'a Retry,
+    /// The moment before which it is not to be started, as it was submitted.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    run_at: Option<Timestamp>,
+    /// The moment from which on it is not started any more, but ends as failed with an error of the kind `expired`.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// When another submission like it is taken for this job.
+    #[schema(required)]
+    unique: Option<Unique>,
     /// Free labels.
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     tags: &'a Tags,
@@ -145,6 +154,9 @@ impl<'a> From<&'a Job> for JobView<'a> {
             priority: submission.priority,
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
             retry: &submission.retry,
+            run_at: submission.run_at,
+            expires_at: submission.expires_at,
+            unique: submission.unique,
             tags: &submission.tags,
             attempt: job.attempt,
             losses: job.losses,

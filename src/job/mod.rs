@@ -15,7 +15,7 @@ pub use id::JobId;
 pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};
 pub use state::{Conclusion, Ending, Finished, State};
-pub use submission::{Retry, Spec, Submission, Tags};
+pub use submission::{Retry, Spec, Submission, Tags, Unique};
 pub use timing::{Observed, Timing};
 
 use crate::clock::Timestamp;

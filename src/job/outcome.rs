@@ -79,9 +79,14 @@ pub enum FailureKind {
     Cancelled,
     /// Whatever ran it died: a worker process, or the server.
     Lost,
+    /// It was not started before its time was over.
+    Expired,
 }
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Error, Self::Timeout, Self::Panic, Self::Cancelled, Self::Lost, Self::Expired];
+
     /// The name that the API uses.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -90,6 +95,7 @@ impl FailureKind {
             Self::Panic => "panic",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
+            Self::Expired => "expired",
         }
     }
 }

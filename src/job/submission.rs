@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Bound, Choice, FailureKind};
+use crate::clock::Timestamp;
 
 /// Free labels of a job, by which lists are filtered.
 pub type Tags = BTreeMap<String, String>;
@@ -28,6 +29,31 @@ pub struct Submission {
     pub retry: Retry,
     /// Free labels.
     pub tags: Tags,
+    /// Not to be started before this moment.
+    pub run_at: Option<Timestamp>,
+    /// Not to be started from this moment on: if it was not by then, it ends.
+    pub expires_at: Option<Timestamp>,
+    /// Not to be accepted while there is another one like it.
+    pub unique: Option<Unique>,
+}
+
+impl Submission {
+    /// One that asks for nothing but what it can't do without.
+    pub fn new(bound: Bound, workload: Spec) -> Self {
+        Self {
+            bound,
+            workload,
+            executor: Choice::Auto,
+            isolated: false,
+            priority: 0,
+            deadline: None,
+            retry: Retry::default(),
+            tags: Tags::new(),
+            run_at: None,
+            expires_at: None,
+            unique: None,
+        }
+    }
 }
 
 /// A workload as JSON: an object with its `type` and its parameters.
@@ -98,6 +124,16 @@ impl Retry {
     pub fn survives_loss(&self, losses: u32, max_losses: u32) -> bool {
         losses < max_losses && self.on.contains(&FailureKind::Lost)
     }
+}
+
+/// When a job is taken for another one like it: one with the same workload and parameters, that was submitted as unique as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Unique {
+    /// As long as this after the other one was accepted, in milliseconds. Without it, until the other one has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604_800_000)]
+    pub within_ms: Option<u64>,
 }
 
 #[cfg(test)]

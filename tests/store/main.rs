@@ -19,8 +19,7 @@ use serde_json::value::to_raw_value;
 use trine::clock::Timestamp;
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
-    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Retry, Runtime, Spec, Submission, Tags,
-    Timing,
+    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
 };
 use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 
@@ -49,16 +48,10 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
     let form = if bound == Bound::Io { Form::Async } else { Form::Blocking };
     NewJob {
         id: JobId::new(),
-        submission: Submission {
-            isolated: false,
+        submission: Submission::new(
             bound,
-            workload: Spec { kind: "sleep".into(), json: to_raw_value(&json!({"type": "sleep", "ms": 5})).unwrap() },
-            executor: Choice::Auto,
-            priority: 0,
-            deadline: None,
-            retry: Retry::default(),
-            tags: Tags::new(),
-        },
+            Spec { kind: "sleep".into(), json: to_raw_value(&json!({"type": "sleep", "ms": 5})).unwrap() },
+        ),
         route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
         accepted_at: Timestamp::now(),
     }

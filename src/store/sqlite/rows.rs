@@ -11,7 +11,9 @@ use sqlx::sqlite::SqliteRow;
 
 use super::codes::Code;
 use crate::clock::Timestamp;
-use crate::job::{Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing};
+use crate::job::{
+    Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing, Unique,
+};
 use crate::store::{Claimed, Lease, StoreError, Subject};
 
 /// The columns that unfinished jobs and results share, in the order in which [`Cells`] reads them.
@@ -30,7 +32,7 @@ pub(super) const QUEUED: i64 = 1;
 pub(super) const RUNNING: i64 = 2;
 
 /// What is kept of a submission only where it is not as it is by default.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,6 +41,13 @@ pub(super) struct Options<'a> {
     retry: Option<Cow<'a, Retry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tags: Option<Cow<'a, Tags>>,
+    /// Microseconds since the Unix epoch, as `expires_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique: Option<Unique>,
 }
 
 impl<'a> Options<'a> {
@@ -48,9 +57,11 @@ impl<'a> Options<'a> {
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
             retry: (submission.retry != Retry::default()).then_some(Cow::Borrowed(&submission.retry)),
             tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
+            run_at: submission.run_at.map(Timestamp::as_micros),
+            expires_at: submission.expires_at.map(Timestamp::as_micros),
+            unique: submission.unique,
         };
-        let any = options.deadline_ms.is_some() || options.retry.is_some() || options.tags.is_some();
-        any.then_some(options)
+        (options != Self::default()).then_some(options)
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -166,6 +177,9 @@ impl<'r> Cells<'r> {
             deadline: options.deadline(),
             retry: options.retry(),
             tags: options.tags.map(Cow::into_owned).unwrap_or_default(),
+            run_at: options.run_at.map(Timestamp::from_micros),
+            expires_at: options.expires_at.map(Timestamp::from_micros),
+            unique: options.unique,
         };
         let accepted_at = self.time()?;
         Ok(Job { id, submission, route, accepted_at, attempt: self.number()?, losses: self.number()?, state: State::Queued })

@@ -1,7 +1,8 @@
 //! The JSON of a submission.
 
+mod rules;
+
 use std::borrow::Cow;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -10,21 +11,19 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
 
+use self::rules::{check_priority, check_retry, check_tags, check_unique, deadline, start};
 use super::example;
 use super::problem::{Kind, Problem};
+use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
-use crate::job::{Bound, Choice, FailureKind, Retry, Spec, Submission, Tags};
+use crate::job::{Bound, Choice, Retry, Spec, Submission, Tags, Unique};
 use crate::workload::{Invalid, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
 pub(super) const MAX_BYTES: usize = 12 << 20;
 
-const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
 pub(super) const DAY_MS: u64 = 86_400_000;
-const MAX_TAGS: usize = 16;
-const MAX_TAG_NAME: usize = 64;
-const MAX_TAG_VALUE: usize = 256;
 
 /// A job to run.
 #[derive(Deserialize, ToSchema)]
@@ -62,6 +61,23 @@ pub(super) struct Fields<'a> {
     #[serde(default)]
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     tags: Tags,
+    /// Not to be started before this time (RFC 3339). The job is `scheduled` until then.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Timestamp>,
+    /// The same as so many milliseconds from now; not together with `run_at`.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 31_536_000_000_u64)]
+    delay_ms: Option<u64>,
+    /// Not to be started from this time on (RFC 3339): a job that was not by then ends as `failed`, its error of the kind `expired`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// Not to be accepted while there is another one like it: with the same workload and parameters, and submitted as unique as well.
+    /// The answer is then that job.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<Unique>)]
+    unique: Option<&'a RawValue>,
 }
 
 /// Any workload that the server can run. The OpenAPI document lists them; this stands for the list until it is known.
@@ -89,33 +105,35 @@ struct Head<'a> {
 /// Reads one submission. Its workload's parameters are not looked at, apart from `type`; but a call of a function gets what that declares,
 /// and is bound to the version that declares it.
 pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Problem> {
-    let Fields { bound, workload, executor, priority, deadline_ms, isolated, retry, tags } = object(text, "")?;
+    let fields: Fields<'_> = object(text, "")?;
+    let workload = fields.workload;
     let head: Head<'_> = object(workload.get().as_bytes(), "/workload")?;
-    let retry = retry.map_or_else(|| Ok(Retry::default()), |retry| object(retry.get().as_bytes(), "/retry"))?;
-    if !PRIORITIES.contains(&priority) {
-        return Err(Invalid::new("/priority", "must be -100 to 100").into());
-    }
-    if deadline_ms.is_some_and(|ms| !(1..=DAY_MS).contains(&ms)) {
-        return Err(Invalid::new("/deadline_ms", format!("must be 1 to {DAY_MS}")).into());
-    }
+    let retry = fields.retry.map(|retry| object(retry.get().as_bytes(), "/retry")).transpose()?.unwrap_or_default();
+    let unique = fields.unique.map(|unique| object(unique.get().as_bytes(), "/unique")).transpose()?;
+    check_priority(fields.priority)?;
     check_retry(&retry)?;
-    check_tags(&tags)?;
+    check_tags(&fields.tags)?;
+    unique.as_ref().map_or(Ok(()), check_unique)?;
+    let deadline = deadline(fields.deadline_ms)?;
+    let run_at = start(fields.run_at, fields.delay_ms, fields.expires_at)?;
     let mut workload = Spec { kind: head.r#type.into_owned(), json: workload.to_owned() };
     let defaults = if is_function(&workload) {
         functions.pin(&mut workload).map_err(|invalid| invalid.within("/workload"))?.defaults
     } else {
         Defaults::default()
     };
-    let bound = bound.or(defaults.bound).ok_or_else(|| Invalid::new("", "missing field `bound`"))?;
+    let bound = fields.bound.or(defaults.bound).ok_or_else(|| Invalid::new("", "missing field `bound`"))?;
     Ok(Submission {
-        bound,
-        workload,
-        executor: executor.unwrap_or(defaults.executor),
-        priority,
-        deadline: deadline_ms.map(Duration::from_millis).or(defaults.deadline),
-        isolated,
+        executor: fields.executor.unwrap_or(defaults.executor),
+        isolated: fields.isolated,
+        priority: fields.priority,
+        deadline: deadline.or(defaults.deadline),
         retry,
-        tags,
+        tags: fields.tags,
+        run_at,
+        expires_at: fields.expires_at,
+        unique,
+        ..Submission::new(bound, workload)
     })
 }
 
@@ -153,43 +171,12 @@ fn locate<'a, T: Deserialize<'a>>(text: &'a [u8], error: &serde_json::Error) -> 
     }
 }
 
-fn check_retry(retry: &Retry) -> Result<(), Invalid> {
-    if !(1..=100).contains(&retry.attempts) {
-        return Err(Invalid::new("/retry/attempts", "must be 1 to 100"));
-    }
-    if !(1.0..=100.0).contains(&retry.factor) {
-        return Err(Invalid::new("/retry/factor", "must be 1 to 100"));
-    }
-    for (name, ms) in [("backoff_ms", retry.backoff_ms), ("max_backoff_ms", retry.max_backoff_ms)] {
-        if ms > DAY_MS {
-            return Err(Invalid::new(format!("/retry/{name}"), format!("must be 0 to {DAY_MS}")));
-        }
-    }
-    match retry.on.iter().position(|&kind| kind == FailureKind::Cancelled) {
-        Some(index) => Err(Invalid::new(format!("/retry/on/{index}"), "a cancelled job is not tried again")),
-        None => Ok(()),
-    }
-}
-
-fn check_tags(tags: &Tags) -> Result<(), Invalid> {
-    if tags.len() > MAX_TAGS {
-        return Err(Invalid::new("/tags", format!("there may be {MAX_TAGS} at most")));
-    }
-    for (name, value) in tags {
-        let at = || format!("/tags/{}", name.replace('~', "~0").replace('/', "~1"));
-        if name.is_empty() || name.chars().count() > MAX_TAG_NAME || name.contains(':') {
-            return Err(Invalid::new(at(), format!("a tag's name has 1 to {MAX_TAG_NAME} characters and no colon")));
-        }
-        if value.chars().count() > MAX_TAG_VALUE {
-            return Err(Invalid::new(at(), format!("a tag's value has {MAX_TAG_VALUE} characters at most")));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::job::FailureKind;
     use axum::response::IntoResponse;
     use rstest::rstest;
 
@@ -224,6 +211,19 @@ mod tests {
         assert_eq!(submission.deadline, Some(Duration::from_millis(1500)));
         assert_eq!(submission.retry, Retry { attempts: 3, on: vec![FailureKind::Timeout], ..Retry::default() });
         assert_eq!(submission.tags["team"], "search");
+        let timed = |fields: &str| {
+            let text = format!(r#"{{"bound":"io","workload":{{"type":"sleep"}},{fields}}}"#);
+            parse(text.as_bytes(), &Catalogue::default()).unwrap()
+        };
+        let timed_at = timed(r#""run_at":"2026-01-31T13:00:00+01:00","expires_at":"2026-02-01T00:00:00Z","unique":{}"#);
+        assert_eq!(timed_at.run_at.unwrap().to_string(), "2026-01-31T12:00:00.000000Z");
+        assert_eq!(timed_at.expires_at.unwrap().to_string(), "2026-02-01T00:00:00.000000Z");
+        assert_eq!(timed_at.unique, Some(Unique { within_ms: None }));
+        let before = Timestamp::now();
+        let delayed = timed(r#""delay_ms":1500,"unique":{"within_ms":60000}"#);
+        let delay = delayed.run_at.unwrap().since(before);
+        assert!((Duration::from_millis(1500)..Duration::from_secs(60)).contains(&delay), "{delay:?}");
+        assert_eq!(delayed.unique, Some(Unique { within_ms: Some(60_000) }));
     }
 
     #[rstest]
@@ -264,6 +264,20 @@ mod tests {
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"tries":3}}"#, "/retry/tries")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","bored"]}}"#, "/retry/on/1")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["cancelled"]}}"#, "/retry/on/0")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","expired"]}}"#, "/retry/on/1")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"run_at":"tomorrow"}"#, "/run_at")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"run_at":1}"#, "/run_at")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"delay_ms":-1}"#, "/delay_ms")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"delay_ms":31536000001}"#, "/delay_ms")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"delay_ms":1,"run_at":"2026-01-31T12:00:00Z"}"#, "/delay_ms")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"expires_at":"soon"}"#, "/expires_at")]
+    #[case(
+        r#"{"bound":"io","workload":{"type":"x"},"run_at":"2026-01-31T12:00:00Z","expires_at":"2026-01-31T12:00:00Z"}"#,
+        "/expires_at"
+    )]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"unique":true}"#, "/unique")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"unique":{"within_ms":0}}"#, "/unique/within_ms")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"unique":{"within":5}}"#, "/unique/within")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"tags":{"a":1}}"#, "/tags/a")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"tags":{"a:b":"c"}}"#, "/tags/a:b")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"tags":{"":"c"}}"#, "/tags/")]

@@ -1,0 +1,95 @@
+//! What the fields of a submission may be, apart from their types.
+
+use std::time::Duration;
+
+use super::DAY_MS;
+use crate::clock::Timestamp;
+use crate::job::{FailureKind, Retry, Tags, Unique};
+use crate::workload::Invalid;
+
+const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
+const LONGEST_DELAY_MS: u64 = 365 * DAY_MS;
+/// How long it is remembered that there was a unique job.
+const LONGEST_UNIQUE_MS: u64 = 7 * DAY_MS;
+const MAX_TAGS: usize = 16;
+const MAX_TAG_NAME: usize = 64;
+const MAX_TAG_VALUE: usize = 256;
+
+/// How soon it runs.
+pub(super) fn check_priority(priority: i16) -> Result<(), Invalid> {
+    if PRIORITIES.contains(&priority) { Ok(()) } else { Err(Invalid::new("/priority", "must be -100 to 100")) }
+}
+
+/// How long an attempt may take.
+pub(super) fn deadline(ms: Option<u64>) -> Result<Option<Duration>, Invalid> {
+    if ms.is_some_and(|ms| !(1..=DAY_MS).contains(&ms)) {
+        return Err(Invalid::new("/deadline_ms", format!("must be 1 to {DAY_MS}")));
+    }
+    Ok(ms.map(Duration::from_millis))
+}
+
+/// From when on it may start.
+pub(super) fn start(
+    run_at: Option<Timestamp>,
+    delay_ms: Option<u64>,
+    expires_at: Option<Timestamp>,
+) -> Result<Option<Timestamp>, Invalid> {
+    if delay_ms.is_some_and(|ms| ms > LONGEST_DELAY_MS) {
+        return Err(Invalid::new("/delay_ms", format!("must be 0 to {LONGEST_DELAY_MS}")));
+    }
+    match (run_at, delay_ms, expires_at) {
+        (Some(_), Some(_), _) => Err(Invalid::new("/delay_ms", "says the same as run_at: give one of them")),
+        (Some(run_at), _, Some(expires_at)) if expires_at <= run_at => {
+            Err(Invalid::new("/expires_at", "must be later than run_at"))
+        }
+        (Some(run_at), ..) => Ok(Some(run_at)),
+        (None, delay_ms, _) => Ok(delay_ms.map(|ms| Timestamp::now().after(Duration::from_millis(ms)))),
+    }
+}
+
+/// When it is taken for another one.
+pub(super) fn check_unique(unique: &Unique) -> Result<(), Invalid> {
+    if unique.within_ms.is_some_and(|ms| !(1..=LONGEST_UNIQUE_MS).contains(&ms)) {
+        return Err(Invalid::new("/unique/within_ms", format!("must be 1 to {LONGEST_UNIQUE_MS}")));
+    }
+    Ok(())
+}
+
+/// When a failed attempt is followed by another.
+pub(super) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
+    if !(1..=100).contains(&retry.attempts) {
+        return Err(Invalid::new("/retry/attempts", "must be 1 to 100"));
+    }
+    if !(1.0..=100.0).contains(&retry.factor) {
+        return Err(Invalid::new("/retry/factor", "must be 1 to 100"));
+    }
+    for (name, ms) in [("backoff_ms", retry.backoff_ms), ("max_backoff_ms", retry.max_backoff_ms)] {
+        if ms > DAY_MS {
+            return Err(Invalid::new(format!("/retry/{name}"), format!("must be 0 to {DAY_MS}")));
+        }
+    }
+    match retry.on.iter().position(|&kind| matches!(kind, FailureKind::Cancelled | FailureKind::Expired)) {
+        Some(index) => {
+            let message = format!("a job that is {} is not tried again", retry.on[index]);
+            Err(Invalid::new(format!("/retry/on/{index}"), message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The labels.
+pub(super) fn check_tags(tags: &Tags) -> Result<(), Invalid> {
+    if tags.len() > MAX_TAGS {
+        return Err(Invalid::new("/tags", format!("there may be {MAX_TAGS} at most")));
+    }
+    for (name, value) in tags {
+        let at = || format!("/tags/{}", name.replace('~', "~0").replace('/', "~1"));
+        if name.is_empty() || name.chars().count() > MAX_TAG_NAME || name.contains(':') {
+            return Err(Invalid::new(at(), format!("a tag's name has 1 to {MAX_TAG_NAME} characters and no colon")));
+        }
+        if value.chars().count() > MAX_TAG_VALUE {
+            return Err(Invalid::new(at(), format!("a tag's value has {MAX_TAG_VALUE} characters at most")));
+        }
+    }
+    Ok(())
+}
