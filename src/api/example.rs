@@ -121,7 +121,10 @@ pub(super) fn batch_items() -> Value {
 
 /// Why the job runs where it runs.
 pub(super) fn route() -> Value {
-    value(&RouteExplanation::of(&accepted(), Some(Written { runtime: Runtime::Native, form: Form::Blocking, gil: false })))
+    value(&RouteExplanation::of(
+        &accepted(),
+        Some(Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, likeness: None }),
+    ))
 }
 
 /// A page of results.

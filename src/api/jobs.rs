@@ -173,10 +173,10 @@ impl RouteExplanation {
             reason: route.rule.reason(),
             bound,
             asked: job.submission.executor,
-            form: written.map(|written| written.form),
+            form: written.as_ref().map(|written| written.form),
             considered: written
                 .into_iter()
-                .flat_map(|Written { runtime, form, gil }| considered(bound, runtime, form, gil))
+                .flat_map(|Written { runtime, form, gil, .. }| considered(bound, runtime, form, gil))
                 .map(view)
                 .collect(),
         }

@@ -25,7 +25,7 @@ use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
 use crate::job::{Form, Job, JobId, NewJob, Queue, Runtime, Spec, State, Submission};
 use crate::store::{Cancellation, Depth, EventFilter, Follower, Requeue, Store, StoreError};
-use crate::workload::{Invalid, Prepared, Registry, StopReason, is_function};
+use crate::workload::{Invalid, Likeness, Prepared, Registry, StopReason, is_function, likeness_of_function};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ pub enum NotReady {
 }
 
 /// How a workload is written, as far as the choice of an executor depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// What it is written in.
     pub runtime: Runtime,
@@ -98,6 +98,8 @@ pub struct Written {
     pub form: Form,
     /// Whether a global lock lets one of its threads compute at a time.
     pub gil: bool,
+    /// The runs that its figures belong to; `None` where no other run can be expected to be like it.
+    pub likeness: Option<Likeness>,
 }
 
 /// One queue as it is now.
@@ -291,14 +293,15 @@ impl Dispatcher {
     /// The first thing that is wrong, pointing into the workload.
     pub fn written(&self, workload: &mut Spec) -> Result<Written, Invalid> {
         let registry = &self.shared.registry;
-        let Prepared { runtime, form, gil, .. } = registry.prepare(workload)?;
+        let Prepared { runtime, form, gil, likeness, .. } = registry.prepare(workload)?;
         if !is_function(workload) {
-            return Ok(Written { runtime, form, gil });
+            return Ok(Written { runtime, form, gil, likeness });
         }
         let function = self.shared.functions.catalogue().pin(workload)?;
         let interpreter = registry.environment().python().interpreter(function.interpreter.as_deref());
         let gil = interpreter.map_err(|Invalid { message, .. }| Invalid::new("/name", message))?.gil;
-        Ok(Written { runtime, form: function.form, gil })
+        let likeness = Some(likeness_of_function(&function.name, &function.version));
+        Ok(Written { runtime, form: function.form, gil, likeness })
     }
 
     /// Validates and routes.
@@ -309,7 +312,7 @@ impl Dispatcher {
         let accepted_at = Timestamp::now();
         let prepare = |(index, mut submission): (usize, Submission)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            let Written { runtime, form, gil } = self.written(&mut submission.workload).map_err(invalid)?;
+            let Written { runtime, form, gil, .. } = self.written(&mut submission.workload).map_err(invalid)?;
             let facts =
                 Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =

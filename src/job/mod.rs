@@ -5,6 +5,7 @@
 mod event;
 mod id;
 mod outcome;
+mod profile_key;
 mod route;
 mod state;
 mod submission;
@@ -13,6 +14,7 @@ mod timing;
 pub use event::{Event, EventKind, LogStream, Note, What};
 pub use id::JobId;
 pub use outcome::{Failure, FailureKind, Outcome, Output};
+pub use profile_key::ProfileKey;
 pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};
 pub use state::{Conclusion, Ending, Finished, State};
 pub use submission::{Retry, Spec, Submission, Tags, Unique};

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{Description, Invalid, Prepared, Task, parameters};
+use super::{Description, Invalid, Likeness, Prepared, Task, parameters};
 use crate::command::{BadValue, Command, Commands};
 use crate::job::{Bound, Form, Runtime};
 
@@ -65,8 +65,9 @@ pub(super) fn prepare(text: &str, commands: &Commands) -> Result<Prepared, Inval
     if stdin.len() > most {
         return Err(Invalid::new("/stdin", format!("must have at most {most} bytes")));
     }
+    let likeness = Some(Likeness::of(TYPE).name(name));
     let call = CommandCall { command: Arc::clone(command), arguments, stdin };
-    Ok(Prepared { runtime: Runtime::Command, form: Form::Blocking, gil: false, task: Task::Command(Box::new(call)) })
+    Ok(Prepared { runtime: Runtime::Command, form: Form::Blocking, gil: false, likeness, task: Task::Command(Box::new(call)) })
 }
 
 #[cfg(test)]

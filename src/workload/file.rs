@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::content::text_or_base64;
 use super::workspace::{Workspace, for_each_chunk};
-use super::{Context, Environment, Invalid, Pace, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload};
 use crate::job::{Bound, Failure, Form};
 
 const MAX_READ_BYTES: u64 = 8 << 20;
@@ -85,6 +85,16 @@ impl Workload for File {
             Some(bytes) if bytes > MAX_READ_BYTES => Err(Invalid::new("/max_bytes", format!("at most {MAX_READ_BYTES}"))),
             _ => Ok(()),
         }
+    }
+
+    fn likeness(&self) -> Likeness {
+        let op = match self.op {
+            Op::Read => "read",
+            Op::Digest => "digest",
+            Op::CountLines => "count_lines",
+            Op::Copy => "copy",
+        };
+        Likeness::of(Self::TYPE).name(op)
     }
 
     fn work(self, context: Context) -> Work {

@@ -6,10 +6,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::python::{PythonRules, array, object};
-use super::{Description, Invalid, Prepared, Task, parameters};
+use super::{Description, Invalid, Likeness, Prepared, Task, parameters};
 use crate::job::{Bound, Form, Runtime, Spec};
 
 const TYPE: &str = "function";
+/// How many digits of a version are enough to tell it from the others of a function.
+const DIGITS: usize = 12;
 
 /// A call of a registered function. Which code that is and which interpreter runs it, its version says.
 #[derive(Clone, Debug)]
@@ -63,8 +65,15 @@ pub(super) fn description() -> Description {
 pub(super) fn prepare(text: &str, rules: &PythonRules) -> Result<Prepared, Invalid> {
     let Fields { name, version, args, kwargs, network } = parameters::parse(text)?;
     rules.check_network(network)?;
+    let likeness = version.as_deref().map(|version| likeness(&name, version));
     let call = FunctionCall { name, version, args: array(args)?, kwargs: object(kwargs)?, network };
-    Ok(Prepared { runtime: Runtime::Python, form: Form::Blocking, gil: true, task: Task::Function(Box::new(call)) })
+    Ok(Prepared { runtime: Runtime::Python, form: Form::Blocking, gil: true, likeness, task: Task::Function(Box::new(call)) })
+}
+
+/// The calls of a version of a function.
+pub(crate) fn likeness(name: &str, version: &str) -> Likeness {
+    let digits = version.get(..DIGITS).unwrap_or(version);
+    Likeness::of(TYPE).name(format!("{name}@{digits}"))
 }
 
 /// Whether a workload is a call of a function.

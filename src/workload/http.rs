@@ -17,7 +17,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::content::text_or_base64;
-use super::{Context, Environment, Invalid, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Work, Workload};
 use crate::job::{Bound, Failure, FailureKind, Form};
 
 const MAX_REDIRECTS: usize = 5;
@@ -134,6 +134,13 @@ impl Workload for Http {
             return Err(Invalid::new("/timeout_ms", format!("from 1 to {MAX_TIMEOUT_MS}")));
         }
         Ok(())
+    }
+
+    fn likeness(&self) -> Likeness {
+        let host = self.url.host_str().unwrap_or_default();
+        // The usual port of a scheme is none to the URL.
+        let name = self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Likeness::of(Self::TYPE).name(name)
     }
 
     fn work(self, context: Context) -> Work {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::workspace::Workspace;
-use super::{Context, Environment, Invalid, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Work, Workload};
 use crate::job::{Bound, Failure, Form};
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -153,6 +153,15 @@ impl Workload for Image {
             }
         }
         Ok(())
+    }
+
+    fn likeness(&self) -> Likeness {
+        // How large the source is, is known when it is read.
+        let like = Likeness::of(Self::TYPE).name(if self.blur.is_some() { "blur" } else { "resize" });
+        match self.resize {
+            Some(Resize { width, height, .. }) => like.size("side", width.max(height).unwrap_or_default().into()),
+            None => like,
+        }
     }
 
     fn work(self, context: Context) -> Work {

@@ -10,6 +10,7 @@ mod file;
 mod function;
 mod http;
 mod image;
+mod likeness;
 mod outbound;
 mod parameters;
 mod primes;
@@ -24,7 +25,8 @@ mod workspace;
 pub use command::CommandCall;
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
 pub use function::FunctionCall;
-pub(crate) use function::{is_function, pin as pin_function};
+pub(crate) use function::{is_function, likeness as likeness_of_function, pin as pin_function};
+pub use likeness::Likeness;
 pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
 pub(crate) use python::{form_of, sha256};
 pub use registry::{Description, Prepared, Registry, Task};
@@ -62,6 +64,11 @@ pub trait Workload: DeserializeOwned + utoipa::ToSchema + Send + Sync + 'static 
     /// The first thing that is wrong.
     fn check(&self, _environment: &Environment) -> Result<(), Invalid> {
         Ok(())
+    }
+
+    /// The runs that its figures belong to. A workload says here which of its parameters make a difference: their sizes, or whose it is.
+    fn likeness(&self) -> Likeness {
+        Likeness::of(Self::TYPE)
     }
 
     /// The work itself, not begun.

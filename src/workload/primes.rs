@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Context, Environment, Invalid, Pace, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload};
 use crate::job::{Bound, Failure, Form};
 
 // The square of the last divisor tried fits 32 bits, whose division is the fastest.
@@ -36,6 +36,10 @@ impl Workload for Primes {
 
     fn check(&self, _environment: &Environment) -> Result<(), Invalid> {
         if self.below > MAX_BELOW { Err(Invalid::new("/below", format!("at most {MAX_BELOW}"))) } else { Ok(()) }
+    }
+
+    fn likeness(&self) -> Likeness {
+        Likeness::of(Self::TYPE).size("below", self.below.into())
     }
 
     fn work(self, context: Context) -> Work {

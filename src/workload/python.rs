@@ -9,12 +9,14 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::Invalid;
 use super::parameters;
 use super::registry::{Description, Prepared, Task};
+use super::{Invalid, Likeness};
 use crate::job::{Bound, Form, Runtime};
 
 pub(super) const TYPE: &str = "python";
+/// How many digits of a hash are enough to tell code from other code.
+const DIGITS: usize = 16;
 
 /// What jobs in Python may use, as the operator configured it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,8 +153,16 @@ pub(super) fn prepare(text: &str, rules: &PythonRules) -> Result<Prepared, Inval
     };
     let rule = rules.interpreter(interpreter.as_deref())?;
     rules.check_network(network)?;
+    let likeness = match &function {
+        PythonFunction::Code { code, .. } => {
+            let hash = sha256(format!("{} {} {}", code.sha, rule.name, code.entrypoint).as_bytes());
+            Some(Likeness::of(TYPE).name(&hash[..DIGITS]))
+        }
+        // Its arguments are in it, so each is unlike all others.
+        PythonFunction::Pickle(_) => None,
+    };
     let call = PythonCall { function, interpreter: rule.name.clone(), network };
-    Ok(Prepared { runtime: Runtime::Python, form, gil: rule.gil, task: Task::Python(Box::new(call)) })
+    Ok(Prepared { runtime: Runtime::Python, form, gil: rule.gil, likeness, task: Task::Python(Box::new(call)) })
 }
 
 impl PythonRules {

@@ -8,6 +8,7 @@ use utoipa::openapi::{RefOr, Schema};
 
 use super::command::{self, CommandCall};
 use super::function::{self, FunctionCall};
+use super::likeness::Likeness;
 use super::python::{self, PythonCall};
 use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, parameters};
 use crate::job::{Bound, Failure, Form, Runtime, Spec};
@@ -45,6 +46,8 @@ pub struct Prepared {
     pub form: Form,
     /// Whether a global lock lets one of its threads compute at a time.
     pub gil: bool,
+    /// The runs that its figures belong to; `None` where no other run can be expected to be like it.
+    pub likeness: Option<Likeness>,
     /// What is to be done.
     pub task: Task,
 }
@@ -167,8 +170,9 @@ impl Registry {
 fn prepare<W: Workload>(text: &str, environment: &Environment) -> Result<Prepared, Invalid> {
     let workload: W = parameters::parse(text)?;
     workload.check(environment)?;
+    let likeness = Some(workload.likeness());
     let task = Task::Native(Box::new(move |context| workload.work(context)));
-    Ok(Prepared { runtime: Runtime::Native, form: W::FORM, gil: false, task })
+    Ok(Prepared { runtime: Runtime::Native, form: W::FORM, gil: false, likeness, task })
 }
 
 impl Invalid {
@@ -198,6 +202,7 @@ impl Invalid {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use serde_json::value::RawValue;
 
     use super::super::testing::Bench;
@@ -223,6 +228,32 @@ mod tests {
                 assert!(property.get("description").is_some(), "{} of {} is not described", name, workload.name);
             }
         }
+    }
+
+    #[test]
+    fn a_likeness_keeps_sizes_and_hosts_and_no_secrets() {
+        let bench = Bench::allowing(&["127.0.0.1/32"]);
+        let key = |workload: Value| {
+            let kind = workload["type"].as_str().unwrap().to_owned();
+            let json = RawValue::from_string(workload.to_string()).unwrap();
+            bench.registry.prepare(&Spec { kind, json }).unwrap().likeness.map(|likeness| likeness.to_string())
+        };
+        let secret = json!({ "type": "http", "url": "http://127.0.0.1:81/secret?secret#secret", "headers": { "x": "secret" } });
+        assert_eq!(key(secret).unwrap(), "http:127.0.0.1:81");
+        assert_eq!(key(json!({ "type": "http", "url": "https://Example.com/x" })).unwrap(), "http:example.com");
+        assert_eq!(key(json!({ "type": "primes", "below": 1_000_000 })).unwrap(), "primes:below~2^20");
+        assert_eq!(key(json!({ "type": "sleep", "ms": 0 })).unwrap(), "sleep:ms~0");
+        assert_eq!(key(json!({ "type": "file", "op": "digest", "path": "secret" })).unwrap(), "file:digest");
+        assert_eq!(
+            key(json!({ "type": "function", "name": "f", "version": "0123456789abcdef" })).unwrap(),
+            "function:f@0123456789ab"
+        );
+        assert_eq!(key(json!({ "type": "function", "name": "f" })), None);
+        let code = |args: Value| key(json!({ "type": "python", "source": "def main(x): pass", "args": args })).unwrap();
+        assert_eq!(code(json!(["secret"])), code(json!(["other"])));
+        assert!(code(json!([])).starts_with("python:") && code(json!([])).len() == "python:".len() + 16);
+        let program = json!({ "type": "command", "name": "word-count", "parameters": { "what": "words" }, "stdin": "secret" });
+        assert_eq!(key(program).unwrap(), "command:word-count");
     }
 
     #[test]

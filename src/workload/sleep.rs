@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Context, Environment, Invalid, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Work, Workload};
 use crate::job::{Bound, Form};
 
 const MAX_MS: u64 = 86_400_000;
@@ -37,6 +37,10 @@ impl Workload for Sleep {
 
     fn check(&self, _environment: &Environment) -> Result<(), Invalid> {
         if self.ms > MAX_MS { Err(Invalid::new("/ms", format!("at most {MAX_MS}, a day"))) } else { Ok(()) }
+    }
+
+    fn likeness(&self) -> Likeness {
+        Likeness::of(Self::TYPE).size("ms", self.ms)
     }
 
     fn work(self, _context: Context) -> Work {
