@@ -12,6 +12,7 @@ pub mod function;
 pub mod job;
 pub mod measure;
 pub mod sandbox;
+pub mod schedule;
 pub mod server;
 pub mod shutdown;
 pub mod store;

@@ -1,0 +1,186 @@
+use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, Direction};
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+
+use crate::clock::Timestamp;
+
+/// The longest cron expression, in bytes.
+const LONGEST: usize = 256;
+
+/// When something is due: a cron expression in a time zone.
+///
+/// Where clocks go forward, a fixed time in the hour that is left out is due when that hour would have begun to count on; where they
+/// go back, a fixed time is due once, at its first coming, and what is due every so many minutes is due all through both hours.
+#[derive(Clone, Debug)]
+pub struct Timetable {
+    cron: Cron,
+    zone: TimeZone,
+    expression: String,
+    zone_name: String,
+}
+
+/// Why there is no timetable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTimetable {
+    /// The expression can't be read.
+    #[error("not a cron expression of 5 or 6 fields: {0}")]
+    Cron(String),
+    /// It can be read, but no day ever comes that it names.
+    #[error("no moment ever matches")]
+    Never,
+    /// There is no such time zone.
+    #[error("not a time zone of the IANA database, such as Europe/Paris")]
+    Zone,
+}
+
+impl Timetable {
+    /// Reads an expression of five fields, or of six with the seconds first, and the IANA name of a time zone.
+    ///
+    /// # Errors
+    /// One of them can't be read, or no moment from `now` on matches.
+    pub fn parse(expression: &str, zone_name: &str, now: Timestamp) -> Result<Self, BadTimetable> {
+        if expression.len() > LONGEST {
+            return Err(BadTimetable::Cron(format!("longer than {LONGEST} bytes")));
+        }
+        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+        let cron = parser.parse(expression).map_err(|error| BadTimetable::Cron(error.to_string()))?;
+        let zone = TimeZone::get(zone_name).map_err(|_| BadTimetable::Zone)?;
+        let table = Self { cron, zone, expression: expression.to_owned(), zone_name: zone_name.to_owned() };
+        if table.from(now).next().is_none() {
+            return Err(BadTimetable::Never);
+        }
+        Ok(table)
+    }
+
+    /// The expression, as it was written.
+    pub fn expression(&self) -> &str {
+        &self.expression
+    }
+
+    /// The name of the time zone, as it was written.
+    pub fn zone(&self) -> &str {
+        &self.zone_name
+    }
+
+    /// The moments that match, from this one on.
+    pub fn from(&self, start: Timestamp) -> impl Iterator<Item = Timestamp> + use<> {
+        // Moments are whole seconds: the first one that may match is the next of those.
+        let second = start.as_micros().div_euclid(1_000_000) + i64::from(start.as_micros().rem_euclid(1_000_000) > 0);
+        self.walk(second, Direction::Forward)
+    }
+
+    /// The moments that match, before this one, the latest first.
+    pub fn before(&self, end: Timestamp) -> impl Iterator<Item = Timestamp> + use<> {
+        self.walk((end.as_micros() - 1).div_euclid(1_000_000), Direction::Backward)
+    }
+
+    fn walk(&self, second: i64, direction: Direction) -> impl Iterator<Item = Timestamp> + use<> {
+        let start = jiff::Timestamp::from_second(second).ok().map(|at| Zoned::new(at, self.zone.clone()));
+        let found = start.into_iter().flat_map({
+            let cron = self.cron.clone();
+            move |start| cron.iter_from(start, direction)
+        });
+        found.map(|at| Timestamp::from_micros(at.timestamp().as_microsecond()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn paris(expression: &str) -> Timetable {
+        Timetable::parse(expression, "Europe/Paris", at("2026-01-01T00:00:00Z")).unwrap()
+    }
+
+    /// The moments of a span as the clocks of Paris show them, without the date.
+    fn shown(table: &Timetable, from: &str, until: &str) -> Vec<String> {
+        let show = |moment: Timestamp| {
+            let moment: jiff::Timestamp = moment.to_string().parse().unwrap();
+            moment.in_tz("Europe/Paris").unwrap().strftime("%d. %H:%M%:z").to_string()
+        };
+        table.from(at(from)).take_while(|moment| *moment < at(until)).map(show).collect()
+    }
+
+    #[rstest]
+    #[case("* * * * *", "Europe/Paris", None)]
+    #[case("0 */5 * * * *", "UTC", None)]
+    #[case("0 9 * * MON-FRI", "America/New_York", None)]
+    #[case("@daily", "UTC", None)]
+    #[case("", "UTC", Some("cron"))]
+    #[case("* * * *", "UTC", Some("cron"))]
+    #[case("* * * * * * 2030", "UTC", Some("cron"))]
+    #[case("61 * * * *", "UTC", Some("cron"))]
+    #[case("0 0 30 2 *", "UTC", Some("never"))]
+    #[case("* * * * *", "Mars/Olympus", Some("zone"))]
+    #[case("* * * * *", "", Some("zone"))]
+    fn what_can_be_read(#[case] expression: &str, #[case] zone: &str, #[case] wrong: Option<&str>) {
+        let table = Timetable::parse(expression, zone, at("2026-01-01T00:00:00Z"));
+        let found = table.err().map(|error| match error {
+            BadTimetable::Cron(_) => "cron",
+            BadTimetable::Never => "never",
+            BadTimetable::Zone => "zone",
+        });
+        assert_eq!(found, wrong);
+    }
+
+    #[test]
+    fn moments_are_whole_seconds_and_the_start_is_one_of_them() {
+        let table = paris("*/10 * * * * *");
+        let first = |from: &str| table.from(at(from)).next().unwrap().to_string();
+        assert_eq!(first("2026-01-01T00:00:10Z"), "2026-01-01T00:00:10.000000Z");
+        assert_eq!(first("2026-01-01T00:00:10.000001Z"), "2026-01-01T00:00:20.000000Z");
+        let last = |before: &str| table.before(at(before)).next().unwrap().to_string();
+        assert_eq!(last("2026-01-01T00:00:10Z"), "2026-01-01T00:00:00.000000Z");
+        assert_eq!(last("2026-01-01T00:00:10.000001Z"), "2026-01-01T00:00:10.000000Z");
+    }
+
+    #[test]
+    fn a_fixed_time_that_spring_leaves_out_is_due_once_when_the_clocks_are_forward() {
+        // At 02:00 on the 29th the clocks go to 03:00.
+        let days = |expression| shown(&paris(expression), "2026-03-28T00:00:00Z", "2026-03-31T00:00:00Z");
+        assert_eq!(days("30 2 * * *"), ["28. 02:30+01:00", "29. 03:00+02:00", "30. 02:30+02:00"]);
+        assert_eq!(days("0 3 * * *"), ["28. 03:00+01:00", "29. 03:00+02:00", "30. 03:00+02:00"]);
+    }
+
+    #[test]
+    fn a_fixed_time_that_autumn_repeats_is_due_once() {
+        // At 03:00 on the 25th the clocks go back to 02:00.
+        let days = |expression| shown(&paris(expression), "2026-10-24T00:00:00Z", "2026-10-26T12:00:00Z");
+        assert_eq!(days("30 2 * * *"), ["24. 02:30+02:00", "25. 02:30+02:00", "26. 02:30+01:00"]);
+    }
+
+    #[test]
+    fn what_is_due_every_so_often_is_due_all_through_both_hours() {
+        let spring = shown(&paris("*/30 * * * *"), "2026-03-29T00:00:00Z", "2026-03-29T02:00:00Z");
+        assert_eq!(spring, ["29. 01:00+01:00", "29. 01:30+01:00", "29. 03:00+02:00", "29. 03:30+02:00"]);
+        let autumn = shown(&paris("*/30 * * * *"), "2026-10-25T00:00:00Z", "2026-10-25T02:00:00Z");
+        assert_eq!(autumn, ["25. 02:00+02:00", "25. 02:30+02:00", "25. 02:00+01:00", "25. 02:30+01:00"]);
+    }
+
+    #[rstest]
+    #[case("*/7 * * * *")]
+    #[case("15 2 * * *")]
+    #[case("30 2,3 * * *")]
+    #[case("0 0 1 * *")]
+    #[case("0 30 1-3 * * SUN")]
+    #[case("0 12 L * *")]
+    fn looking_back_finds_what_looking_ahead_found(#[case] expression: &str) {
+        for zone in ["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "UTC"] {
+            for (from, until) in [("2026-03-01", "2026-04-10"), ("2026-10-01", "2026-11-10")] {
+                let (from, until) = (at(&format!("{from}T00:00:00Z")), at(&format!("{until}T00:00:00Z")));
+                let table = Timetable::parse(expression, zone, from).unwrap();
+                let ahead: Vec<_> = table.from(from).take_while(|moment| *moment < until).collect();
+                let mut back: Vec<_> = table.before(until).take_while(|moment| *moment >= from).collect();
+                back.reverse();
+                assert_eq!(ahead, back, "{zone}");
+                assert!(ahead.is_sorted_by(|a, b| a < b), "{zone}");
+            }
+        }
+    }
+}
