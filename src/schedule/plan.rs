@@ -57,7 +57,7 @@ pub fn plan(schedule: &Schedule, seen: Seen, now: Timestamp) -> Option<Plan> {
         let earlier = corrected.then(|| table.from(now).next()).flatten().filter(|first| *first < next_at);
         return earlier.map(|first| Plan { times: Vec::new(), next_at: Some(first) });
     }
-    let on_time_from = Timestamp::from_micros(now.as_micros() - LATE.as_micros() as i64);
+    let on_time_from = now.before(LATE);
     let mut missed: Vec<_> = table.before(on_time_from).take_while(|at| *at >= next_at).take(MOST_MADE_UP + 1).collect();
     missed.reverse();
     let mut times = Vec::new();
@@ -121,7 +121,7 @@ mod tests {
     fn each_minute(catch_up: CatchUp, overlap: Overlap) -> Schedule {
         Schedule {
             name: "s".into(),
-            timetable: Timetable::parse("* * * * *", "UTC", at("00:00:00")).unwrap(),
+            timetable: Timetable::parse("* * * * *", "UTC").unwrap(),
             catch_up,
             overlap,
             job: RawValue::NULL.to_owned(),
@@ -178,12 +178,7 @@ mod tests {
     #[case(Overlap::Queue, false, 0, &["12:00", "12:01 waits", "12:02 waits"])]
     #[case(Overlap::Queue, false, 1, &["12:00 waits", "12:01 waits", "12:02 waits"])]
     #[case(Overlap::Queue, true, 999, &["12:00 waits", "12:01 is too much", "12:02 is too much"])]
-    fn times_overlap_by_the_rule(
-        #[case] overlap: Overlap,
-        #[case] busy: bool,
-        #[case] waiting: usize,
-        #[case] times: &[&str],
-    ) {
+    fn times_overlap_by_the_rule(#[case] overlap: Overlap, #[case] busy: bool, #[case] waiting: usize, #[case] times: &[&str]) {
         let seen = Seen { busy, waiting, latest: None };
         let found = decided(&each_minute(CatchUp::All, overlap), seen, "12:02:20");
         assert_eq!(found.0, times.iter().map(ToString::to_string).collect::<Vec<_>>());
@@ -192,7 +187,7 @@ mod tests {
     #[test]
     fn of_too_many_missed_times_the_latest_are_made_up_for() {
         let mut schedule = each_minute(CatchUp::All, Overlap::Allow);
-        schedule.timetable = Timetable::parse("* * * * * *", "UTC", at("00:00:00")).unwrap();
+        schedule.timetable = Timetable::parse("* * * * * *", "UTC").unwrap();
         let plan = plan(&schedule, Seen::default(), at("20:00:00")).unwrap();
         let submitted = plan.times.iter().filter(|(_, decision)| *decision == Decision::Submit);
         // The last ten seconds and the present one were not missed.
@@ -205,7 +200,7 @@ mod tests {
     #[test]
     fn years_without_a_server_take_no_time_to_look_through() {
         let mut schedule = each_minute(CatchUp::All, Overlap::Skip);
-        schedule.timetable = Timetable::parse("* * * * * *", "Europe/Paris", at("00:00:00")).unwrap();
+        schedule.timetable = Timetable::parse("* * * * * *", "Europe/Paris").unwrap();
         let now = at("00:00:00").after(Duration::from_secs(30 * 365 * 86_400));
         let started = std::time::Instant::now();
         assert!(plan(&schedule, Seen::default(), now).unwrap().times.len() <= MOST_MADE_UP + 12);

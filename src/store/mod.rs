@@ -10,6 +10,7 @@
 mod event;
 mod follow;
 mod function;
+mod schedule;
 pub mod sqlite;
 mod summary;
 
@@ -17,6 +18,7 @@ pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
+pub use schedule::{Firing, ScheduleStore};
 pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
 
 use std::collections::BTreeMap;
@@ -205,7 +207,7 @@ pub enum StoreError {
 
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
-pub trait Store: FunctionStore + Send + Sync + 'static {
+pub trait Store: FunctionStore + ScheduleStore + Send + Sync + 'static {
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 

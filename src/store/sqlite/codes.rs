@@ -2,6 +2,7 @@
 
 use crate::function::Kind;
 use crate::job::{Bound, Choice, Ending, Executor, Form, Queue, Rule};
+use crate::schedule::{CatchUp, Overlap, Skip};
 use crate::store::StoreError;
 
 /// A value that is stored as a small integer: its place in a fixed list.
@@ -72,6 +73,21 @@ impl Code for Kind {
     const CODES: &'static [Self] = &[Self::Source, Self::Zip];
 }
 
+impl Code for CatchUp {
+    const NAME: &'static str = "way to catch up";
+    const CODES: &'static [Self] = &[Self::Skip, Self::Once, Self::All];
+}
+
+impl Code for Overlap {
+    const NAME: &'static str = "rule of overlaps";
+    const CODES: &'static [Self] = &[Self::Allow, Self::Skip, Self::Queue];
+}
+
+impl Code for Skip {
+    const NAME: &'static str = "reason to skip";
+    const CODES: &'static [Self] = &[Self::Overlap, Self::Full, Self::Missed];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +108,9 @@ mod tests {
         all_come_back(&Ending::ALL);
         all_come_back(&[Form::Async, Form::Blocking]);
         all_come_back(&Kind::ALL);
+        all_come_back(&[CatchUp::Skip, CatchUp::Once, CatchUp::All]);
+        all_come_back(&[Overlap::Allow, Overlap::Skip, Overlap::Queue]);
+        all_come_back(&Skip::ALL);
         all_come_back(&[Choice::Auto, Choice::Async, Choice::Threads, Choice::Processes]);
     }
 }

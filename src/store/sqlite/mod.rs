@@ -8,6 +8,7 @@ mod intake;
 mod marks;
 mod read;
 mod rows;
+mod schedules;
 mod script;
 mod statements;
 mod writer;
@@ -26,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::edit::{OneStep, Step};
 use self::intake::Intake;
-use self::writer::{Command, NoteLimits, Published, Reply, Writer};
+use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
 use super::{
     Cancellation, Claimed, Depth, EventFilter, EventPage, Filter, Lease, Page, Requeue, Settled, Settlement, Sketches, Store,
     StoreError, Subscription, SummaryKey,
@@ -156,7 +157,7 @@ fn migration(path: &Path, error: MigrateError) -> StoreError {
 #[async_trait]
 impl Store for SqliteStore {
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError> {
-        self.ask(|reply| Command::Accept(jobs, reply)).await
+        self.ask(|reply| Command::Accept(Acceptance { jobs, with: None, reply })).await
     }
 
     async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError> {

@@ -19,7 +19,7 @@ impl Writer {
             return;
         }
         let token = self.token();
-        let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|(jobs, _)| jobs).collect();
+        let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|accept| &accept.jobs).collect();
         let mut at_once = HashMap::new();
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done);
@@ -44,7 +44,7 @@ impl Writer {
 
     /// What new jobs are told of as.
     pub(super) fn tell_of_accepted(&self, batch: &Batch, done: &mut Done) {
-        for job in batch.accepts.iter().flat_map(|(jobs, _)| jobs) {
+        for job in batch.accepts.iter().flat_map(|accept| &accept.jobs) {
             done.tell(job.accepted_at, job.id, || self.subject(&job.submission, job.route.queue), || What::Accepted);
         }
     }

@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::oneshot;
 
 use super::super::rows::Fresh;
-use super::Writer;
 use super::batch::Batch;
 use super::held::Held;
 use super::transaction::Done;
+use super::{Acceptance, Writer};
 use crate::job::Queue;
 use crate::store::{Lease, Settlement, Subject};
 
@@ -48,8 +48,11 @@ impl Writer {
             }
         }
         // Nobody may be waiting for an answer any more; that changes nothing about what was done.
-        for (jobs, reply) in batch.accepts {
+        for Acceptance { jobs, with, reply } in batch.accepts {
             let _ = reply.send(Ok(jobs));
+            if let Some(edit) = with {
+                edit.answer(Ok(()));
+            }
         }
         for ((_, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
             let _ = reply.send(Ok(settled));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::super::edit::Edit;
 use super::super::intake::Noted;
-use super::{Command, Reply};
-use crate::job::{JobId, NewJob};
+use super::{Acceptance, Command, Reply};
+use crate::job::JobId;
 use crate::store::{Cancellation, Lease, Requeue, Settled, Settlement, StoreError};
 
 /// The most bytes of new workloads in one transaction, unless a single batch is larger.
@@ -15,7 +15,7 @@ const MOST_BYTES: usize = 32 << 20;
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) notes: Vec<Noted>,
-    pub(super) accepts: Vec<(Vec<NewJob>, Reply<Vec<NewJob>>)>,
+    pub(super) accepts: Vec<Acceptance>,
     pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     pub(super) cancels: Vec<(JobId, Reply<Cancellation>)>,
     pub(super) requeues: Vec<(JobId, Reply<Requeue>)>,
@@ -28,8 +28,12 @@ impl Batch {
         self.notes.len() + self.accepts.len() + self.settles.len() + self.further()
     }
 
-    /// How many commands there are that the usual script can't carry out.
-    pub(super) const fn further(&self) -> usize {
+    /// Whether there is something that the usual script can't carry out.
+    pub(super) fn has_further(&self) -> bool {
+        self.further() > 0 || self.accepts.iter().any(|accept| accept.with.is_some())
+    }
+
+    const fn further(&self) -> usize {
         self.cancels.len() + self.requeues.len() + self.edits.len() + self.checks.len()
     }
 
@@ -60,7 +64,7 @@ impl Batch {
             tracing::warn!(notes = self.notes.len(), "what attempts said could not be written and is lost");
         }
         // Nobody may be waiting for an answer any more.
-        self.accepts.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.accepts.into_iter().for_each(|accept| drop(accept.reply.send(Err(told()))));
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.cancels.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
@@ -73,8 +77,8 @@ impl Batch {
 pub(super) fn fitting(commands: &[Command]) -> usize {
     let mut bytes = 0;
     let fits = |command: &&Command| {
-        if let Command::Accept(jobs, _) = command {
-            bytes += jobs.iter().map(|job| job.submission.workload.json.get().len()).sum::<usize>();
+        if let Command::Accept(accept) = command {
+            bytes += accept.jobs.iter().map(|job| job.submission.workload.json.get().len()).sum::<usize>();
         }
         bytes <= MOST_BYTES
     };

@@ -48,7 +48,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the writer is asked to do.
 pub(super) enum Command {
     Note(Noted),
-    Accept(Vec<NewJob>, Reply<Vec<NewJob>>),
+    Accept(Acceptance),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
     Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
     Cancel(JobId, Reply<Cancellation>),
@@ -56,6 +56,14 @@ pub(super) enum Command {
     Edit(Box<dyn Edit>),
     Check(Reply<()>),
     Close(oneshot::Sender<()>),
+}
+
+/// New jobs.
+pub(super) struct Acceptance {
+    pub(super) jobs: Vec<NewJob>,
+    /// What is to change in the same transaction, or not at all.
+    pub(super) with: Option<Box<dyn Edit>>,
+    pub(super) reply: Reply<Vec<NewJob>>,
 }
 
 /// The task that writes.

@@ -40,7 +40,7 @@ impl Writer {
             let fitting = batch::fitting(&arrived);
             for command in arrived.drain(..fitting) {
                 match command {
-                    Command::Accept(jobs, reply) => batch.accepts.push((jobs, reply)),
+                    Command::Accept(accept) => batch.accepts.push(accept),
                     Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
                     Command::Note(note) => patient.push_note(note),
                     Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
@@ -108,7 +108,7 @@ impl Writer {
         }
         {
             let mut marks = self.published.marks();
-            for job in batch.accepts.iter_mut().flat_map(|(jobs, _)| jobs) {
+            for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
                 marks.touch(job.id);
                 job.accepted_at = self.moments.next();
             }

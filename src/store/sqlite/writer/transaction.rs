@@ -69,7 +69,7 @@ impl Writer {
         self.accept(batch, &mut script, &mut done);
         let due = done.next_due.is_some_and(|due| due <= now);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
-        if odd.is_empty() && rows.is_empty() && batch.further() == 0 && !due && !queued {
+        if odd.is_empty() && rows.is_empty() && !batch.has_further() && !due && !queued {
             script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
             script.run_and_commit(&mut self.connection).await?;
             return Ok(done);
@@ -102,7 +102,8 @@ impl Writer {
             let requeue = self.requeue(*id, done).await?;
             done.requeued.push(requeue);
         }
-        for edit in &batch.edits {
+        let with = batch.accepts.iter().filter_map(|accept| accept.with.as_ref());
+        for edit in with.chain(&batch.edits) {
             edit.carry_out(&mut self.connection).await?;
         }
         Ok(())
