@@ -6,6 +6,7 @@ mod events;
 mod functions;
 mod lists;
 mod restart;
+mod schedules;
 mod settling;
 mod sqlite;
 mod summary;
