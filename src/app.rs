@@ -65,7 +65,7 @@ pub async fn serve(
     };
     let programs = programs(&config, kernel, &interpreters, &python);
     let workloads = WorkloadSettings {
-        http_allow: config.http_allow.clone(),
+        outbound: config.outbound(),
         http_max_bytes: config.http_max_bytes,
         workspace: config.workspace(),
         python,

@@ -11,6 +11,7 @@ pub mod executor;
 pub mod function;
 pub mod job;
 pub mod measure;
+pub mod outbound;
 pub mod sandbox;
 pub mod schedule;
 pub mod server;

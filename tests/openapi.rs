@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use trine::command::Commands;
+use trine::outbound::OutboundSettings;
 use trine::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
@@ -10,7 +11,7 @@ const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.js
 fn document() -> String {
     let folder = tempfile::tempdir().unwrap();
     let settings = WorkloadSettings {
-        http_allow: Vec::new(),
+        outbound: OutboundSettings::default(),
         http_max_bytes: 0,
         workspace: folder.path().to_owned(),
         python: PythonRules::default(),

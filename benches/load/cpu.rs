@@ -60,7 +60,7 @@ struct Bare {
 impl Bare {
     fn new(folder: &Path, threads: usize) -> Result<Self> {
         let settings = WorkloadSettings {
-            http_allow: Vec::new(),
+            outbound: trine::outbound::OutboundSettings::default(),
             http_max_bytes: 0,
             workspace: folder.join("workspace"),
             python: PythonRules::default(),

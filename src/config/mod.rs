@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use crate::command::Commands;
+use crate::outbound::{Denied, OutboundSettings, Rules};
 use crate::sandbox;
 
 /// The flags of a command that runs the service: every setting, and the file that holds some of them.
@@ -56,6 +57,16 @@ pub struct Config {
     /// Networks that `http` may reach besides public ones, such as 127.0.0.1 or 10.0.0.0/8; separated by commas
     #[arg(long, env = "TRINE_HTTP_ALLOW", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub http_allow: Vec<IpNet>,
+    /// What `http` never reaches, though it is public or allowed: networks, and names with all names below them, such as 10.0.0.1 or
+    /// internal.example.com; separated by commas
+    #[arg(long, env = "TRINE_HTTP_DENY", value_name = "NETWORKS AND NAMES", value_delimiter = ',', value_parser = Denied::from_str)]
+    pub http_deny: Vec<Denied>,
+    /// The only ports that `http` reaches, such as 80,443 [default: any]
+    #[arg(long, env = "TRINE_HTTP_PORTS", value_name = "PORTS", value_delimiter = ',')]
+    pub http_ports: Vec<u16>,
+    /// Name servers that `http` asks, and nobody else, such as 10.0.0.53:53; separated by commas [default: as the system does it]
+    #[arg(long, env = "TRINE_HTTP_NAME_SERVERS", value_name = "ADDRESSES", value_delimiter = ',')]
+    pub http_name_servers: Vec<SocketAddr>,
     /// Longest body that `http` reads, in bytes
     #[arg(long, env = "TRINE_HTTP_MAX_BYTES", value_name = "BYTES", default_value_t = 8 << 20)]
     pub http_max_bytes: u64,
@@ -198,6 +209,12 @@ impl Config {
     /// The folder that `file` and `image` work in.
     pub fn workspace(&self) -> PathBuf {
         self.workspace.clone().unwrap_or_else(|| self.data_dir.join("workspace"))
+    }
+
+    /// Where `http` and webhooks may go.
+    pub fn outbound(&self) -> OutboundSettings {
+        let (allow, deny, ports) = (self.http_allow.clone(), self.http_deny.clone(), self.http_ports.clone());
+        OutboundSettings { rules: Rules { allow, deny, ports }, name_servers: self.http_name_servers.clone() }
     }
 
     /// Whether functions may come by pickle.

@@ -4,22 +4,21 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::Reporter;
-use super::outbound::Outbound;
 use super::python::PythonRules;
 use super::workspace::Workspace;
 use crate::command::Commands;
 use crate::job::{Failure, LogStream};
+use crate::outbound::{Outbound, OutboundError, OutboundSettings};
 
 /// What workloads may reach, as the operator configured it. Worker processes get it as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadSettings {
-    /// The networks that `http` may reach besides public ones.
-    pub http_allow: Vec<IpNet>,
+    /// Where `http` may go.
+    pub outbound: OutboundSettings,
     /// The longest body that `http` accepts, in bytes.
     pub http_max_bytes: u64,
     /// The folder that `file` and `image` work in; created if it is missing.
@@ -33,7 +32,7 @@ pub struct WorkloadSettings {
 /// What all workloads of a process share: clients and folders, opened once.
 #[derive(Debug)]
 pub struct Environment {
-    pub(super) outbound: Outbound,
+    pub(super) outbound: Arc<Outbound>,
     pub(super) http_max_bytes: u64,
     pub(super) workspace: Workspace,
     pub(super) python: PythonRules,
@@ -51,12 +50,9 @@ pub enum EnvironmentError {
         /// Why.
         source: io::Error,
     },
-    /// No HTTP client can be made.
-    #[error("no HTTP client can be made: {0}")]
-    Client(#[from] reqwest::Error),
-    /// The TLS library refuses its settings.
-    #[error("TLS can't be set up: {0}")]
-    Tls(#[from] rustls::Error),
+    /// There is no way out to the network.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
 }
 
 impl Environment {
@@ -64,13 +60,18 @@ impl Environment {
     pub fn open(settings: &WorkloadSettings) -> Result<Self, EnvironmentError> {
         let workspace = Workspace::open(&settings.workspace)
             .map_err(|source| EnvironmentError::Workspace { path: settings.workspace.clone(), source })?;
-        let outbound = Outbound::new(&settings.http_allow)?;
+        let outbound = Arc::new(Outbound::new(&settings.outbound)?);
         let (python, commands) = (settings.python.clone(), settings.commands.clone());
         Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace, python, commands })
     }
 }
 
 impl Environment {
+    /// The way out to the network.
+    pub const fn outbound(&self) -> &Arc<Outbound> {
+        &self.outbound
+    }
+
     /// What jobs in Python may use.
     pub const fn python(&self) -> &PythonRules {
         &self.python

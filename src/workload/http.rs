@@ -1,7 +1,6 @@
 //! `http`: fetches a URL.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +18,11 @@ use utoipa::ToSchema;
 use super::content::text_or_base64;
 use super::{Context, Environment, Invalid, Likeness, Work, Workload};
 use crate::job::{Bound, Failure, FailureKind, Form};
+use crate::outbound::{read_body, root_cause};
 
 const MAX_REDIRECTS: usize = 5;
 const DEFAULT_TIMEOUT_MS: u64 = 30_000;
 const MAX_TIMEOUT_MS: u64 = 300_000;
-const FIRST_BODY_BYTES: usize = 64 * 1024;
 
 /// Headers that say how a message travels. The HTTP library sets them; others would let a job lie about where it ends.
 const TRAVEL_HEADERS: [HeaderName; 9] =
@@ -168,7 +167,9 @@ impl Http {
             if let Some(expected) = self.expect_status.as_ref().filter(|expected| !expected.codes().contains(&status)) {
                 return Err(Failure::error(format!("{} answered {status}, expected was {}", hop.origin(), expected.in_words())));
             }
-            let body = hop.body(&mut response, self.max_bytes.unwrap_or(environment.http_max_bytes)).await?;
+            let body = read_body(&mut response, self.max_bytes.unwrap_or(environment.http_max_bytes))
+                .await
+                .map_err(|error| Failure::error(format!("the body from {} {error}", hop.origin())))?;
             return Ok(Page::new(&response, hop.url, body));
         }
         Err(Failure::error(format!("more than {MAX_REDIRECTS} redirects, the last one to {}", hop.origin())))
@@ -229,25 +230,6 @@ impl Hop {
         }
         Ok(Some(next))
     }
-
-    /// Reads the body of a response to its end, or to the limit.
-    async fn body(&self, response: &mut Response, max_bytes: u64) -> Result<Vec<u8>, Failure> {
-        let too_long = || Failure::error(format!("the body from {} is longer than {max_bytes} bytes", self.origin()));
-        let broke_off = |error| Failure::error(format!("the body from {} broke off: {}", self.origin(), root_cause(&error)));
-        let announced = response.content_length().unwrap_or(0);
-        if announced > max_bytes {
-            return Err(too_long());
-        }
-        // Memory follows what has come, not what was promised.
-        let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0).min(FIRST_BODY_BYTES));
-        while let Some(chunk) = response.chunk().await.map_err(broke_off)? {
-            if (body.len() + chunk.len()) as u64 > max_bytes {
-                return Err(too_long());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
 }
 
 impl Page {
@@ -267,15 +249,6 @@ impl Page {
         let (body, encoding) = text_or_base64(body);
         Self { status: response.status().as_u16(), url: url.into(), headers, bytes, body, encoding }
     }
-}
-
-/// The innermost cause: what the layers above it say is known from where the error is caught.
-fn root_cause(error: &reqwest::Error) -> &dyn Error {
-    let mut cause: &dyn Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause
 }
 
 fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Invalid> {

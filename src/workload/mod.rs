@@ -11,7 +11,6 @@ mod function;
 mod http;
 mod image;
 mod likeness;
-mod outbound;
 mod parameters;
 mod primes;
 mod python;

@@ -10,6 +10,7 @@ use super::{
     Context, Environment, InterpreterRule, Invalid, PythonRules, Registry, Reporter, Stop, Task, Work, WorkloadSettings,
 };
 use crate::job::{Failure, Spec};
+use crate::outbound::{OutboundSettings, Rules};
 
 /// One for the example.
 const COMMANDS: &str = "
@@ -33,7 +34,10 @@ impl Bench {
     pub(super) fn allowing(networks: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let settings = WorkloadSettings {
-            http_allow: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            outbound: OutboundSettings {
+                rules: Rules { allow: networks.iter().map(|network| network.parse().unwrap()).collect(), ..Rules::default() },
+                ..OutboundSettings::default()
+            },
             http_max_bytes: 1 << 20,
             workspace: folder.path().join("workspace"),
             python: PythonRules {

@@ -17,6 +17,7 @@ use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
 use trine::executor::{Attempt, CommandSettings, ExecutorSettings, Executors, Measured, Slot};
 use trine::job::{Bound, Executor, Outcome, Queue, Runtime, Spec};
+use trine::outbound::OutboundSettings;
 use trine::sandbox::{Mode, Sandbox};
 use trine::workload::{Reporter, Stop, WorkloadSettings};
 
@@ -54,7 +55,7 @@ impl Bench {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let workloads = WorkloadSettings {
-            http_allow: Vec::new(),
+            outbound: OutboundSettings::default(),
             http_max_bytes: 1 << 20,
             workspace: folder.path().join("workspace"),
             python: trine::workload::PythonRules::default(),
