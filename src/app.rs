@@ -8,20 +8,23 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::api::{self, ApiState, BodyLimits, InterpreterView, ProgramsView, PythonView, SandboxView};
+use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, ProgramsView, PythonView, SandboxView};
 use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::{Dispatcher, Functions};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
 use crate::sandbox::{self, Sandbox};
-use crate::server::{self, Limits};
+use crate::server::{self, Limits, Patience};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
 use crate::workload::{Environment, EnvironmentError, PythonRules, Registry, WorkloadSettings};
 
 /// How long the API still answers after it has begun to say that it is not ready, so that a load balancer notices.
 const HANDOVER: Duration = Duration::from_millis(100);
+
+/// What part of the file descriptors is kept for jobs: one in so many.
+const OF_FILES_FOR_JOBS: usize = 4;
 
 /// Why the service could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
-    raise_file_limit();
+    let files = raise_file_limit();
     let kernel = check_sandbox(&config)?;
     let interpreters = interpreters(&config).await?;
     let python = PythonRules {
@@ -95,11 +98,19 @@ pub async fn serve(
     };
     let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, config.max_losses);
-    let bodies = BodyLimits { max_bytes: config.max_body_bytes, timeout: config.body_timeout };
+    let bodies = BodyLimits {
+        max_bytes: config.max_body_bytes,
+        timeout: config.body_timeout,
+        memory: Memory::new(config.max_body_memory_bytes),
+    };
+    let pages = Pages { origins: config.cors_allow.clone().into(), hosts: config.allowed_hosts.clone().into() };
     let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
-    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs), streams });
-    let limits =
-        Limits { header_timeout: config.header_timeout, max_connections: config.max_connections, grace: config.stop_grace };
+    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs), pages, streams });
+    let limits = Limits {
+        patience: Patience { headers: config.header_timeout, idle: config.idle_timeout, answer: config.answer_timeout },
+        max_connections: connections(&config, files),
+        grace: config.stop_grace,
+    };
     let drained = {
         let dispatcher = dispatcher.clone();
         async move {
@@ -201,10 +212,23 @@ fn check_sandbox(config: &Config) -> Result<sandbox::Report, AppError> {
     Ok(report)
 }
 
-/// Thousands of connections and fetches at once need as many file descriptors as the system allows.
-fn raise_file_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "can't raise the limit of open files");
+/// Thousands of connections and fetches at once need as many file descriptors as the system allows. How many that is.
+fn raise_file_limit() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(error) => {
+            tracing::warn!(%error, "can't raise the limit of open files");
+            soft
+        }
+    });
+    limit.ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// How many connections there may be: clients must not take the file descriptors that the jobs and the database need.
+fn connections(config: &Config, files: usize) -> usize {
+    let most = files - files / OF_FILES_FOR_JOBS;
+    if most < config.max_connections {
+        tracing::info!("only {most} connections at once, since the system allows {files} open files");
     }
+    most.min(config.max_connections)
 }

@@ -7,6 +7,7 @@
 mod backlog;
 mod bare;
 mod cpu;
+mod crowd;
 mod http;
 mod noop;
 mod python;
@@ -55,6 +56,8 @@ enum Benchmark {
     Waits,
     /// Many queued jobs: memory, and the time that a restart takes
     Backlog,
+    /// Honest requests among thousands of idle and slow connections
+    Crowd,
     /// Python jobs: processes against threads, and fetches against asyncio alone
     Python,
 }
@@ -75,6 +78,7 @@ fn main() -> Result<()> {
                 Benchmark::Cpu => cpu::run(&options).await?,
                 Benchmark::Waits => waits::run(&options).await?,
                 Benchmark::Backlog => backlog::run(&options).await?,
+                Benchmark::Crowd => crowd::run(&options).await?,
                 Benchmark::Python => python::run(&options).await?,
             }
         }

@@ -68,7 +68,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let (parts, body) = request.into_parts();
     let layouts = [("application/json", Layout::Array), ("application/x-ndjson", Layout::Lines)];
     let layout = body::media_type(&parts.headers, &layouts)?;
-    let body = body::read(body, api.bodies).await?;
+    let body = body::read(body, api.bodies.clone()).await?;
     let dispatcher = api.dispatcher.clone();
     // Megabytes take longer to read than other requests should wait for this thread.
     let submissions = tokio::task::spawn_blocking(move || parse(&body, layout, dispatcher.functions().catalogue()))

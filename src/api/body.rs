@@ -1,29 +1,76 @@
-//! The body of a request: its media type, its length and the time that it may take.
+//! The body of a request: its media type, its length, the time that it may take, and the memory.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::problem::{Kind, Problem};
 
+/// In which portions memory is given out. Also what a frame of a body costs at least, since it is kept with more than its bytes.
+const PORTION: usize = 1024;
+
 /// What the server takes as the body of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BodyLimits {
     /// The longest body, in bytes.
     pub max_bytes: usize,
     /// The longest that it may take to arrive.
     pub timeout: Duration,
+    /// The memory for all bodies that are being read, one permit a portion.
+    pub memory: Memory,
+}
+
+/// The memory for all bodies that are being read.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Semaphore>);
+
+impl Memory {
+    /// As many bytes as this.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / PORTION).min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Room for so many bytes, if there is any.
+    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let portions = u32::try_from(bytes.div_ceil(PORTION).max(1)).ok()?;
+        Arc::clone(&self.0).try_acquire_many_owned(portions).ok()
+    }
+}
+
+/// A body that was read. Its memory is taken until it is dropped.
+#[derive(Debug)]
+pub(super) struct Content {
+    bytes: Bytes,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Content {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// Why a body is not read.
+enum Unread {
+    TooLong,
+    NoMemory,
+    BrokeOff,
 }
 
 impl BodyLimits {
     /// The same, with bodies of at most `max_bytes`.
-    pub(super) fn at_most(self, max_bytes: usize) -> Self {
-        Self { max_bytes: self.max_bytes.min(max_bytes), ..self }
+    pub(super) fn at_most(&self, max_bytes: usize) -> Self {
+        Self { max_bytes: self.max_bytes.min(max_bytes), ..self.clone() }
     }
 }
 
@@ -43,21 +90,70 @@ pub(super) fn media_type<T: Copy>(headers: &HeaderMap, taken: &[(&str, T)]) -> R
 }
 
 /// Reads the whole body.
-pub(super) async fn read(mut body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
-    let too_large = match timeout(limits.timeout, Limited::new(&mut body, limits.max_bytes).collect()).await {
-        Ok(Ok(read)) => return Ok(read.to_bytes()),
-        Ok(Err(error)) => error.is::<LengthLimitError>(),
+pub(super) async fn read(mut body: Body, limits: BodyLimits) -> Result<Content, Problem> {
+    let problem = match timeout(limits.timeout, collect(&mut body, &limits)).await {
+        Ok(Ok(content)) => return Ok(content),
+        Ok(Err(Unread::BrokeOff)) => {
+            return Err(Problem::new(Kind::MalformedJson, "the body ended before it was complete"));
+        }
+        Ok(Err(Unread::TooLong)) => Problem::new(Kind::TooLarge, format!("the body may have at most {} bytes", limits.max_bytes)),
+        Ok(Err(Unread::NoMemory)) => {
+            Problem::new(Kind::Unavailable, "the bodies of other requests take all the memory that there is for them")
+        }
         Err(_) => {
             return Err(Problem::new(Kind::BodyTimeout, format!("the body took longer than {} s", limits.timeout.as_secs_f64())));
         }
     };
-    if !too_large {
-        return Err(Problem::new(Kind::MalformedJson, "the body ended before it was complete"));
-    }
     // A client that is still sending when the connection closes may never see the answer, so the rest is read and thrown away.
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = timeout(limits.timeout, rest).await;
-    Err(Problem::new(Kind::TooLarge, format!("the body may have at most {} bytes", limits.max_bytes)))
+    Err(problem)
+}
+
+async fn collect(body: &mut Body, limits: &BodyLimits) -> Result<Content, Unread> {
+    let (mut whole, mut memory) = (Whole::default(), None::<OwnedSemaphorePermit>);
+    while let Some(frame) = body.frame().await {
+        // Trailers say nothing that is asked for.
+        let Ok(bytes) = frame.map_err(|_| Unread::BrokeOff)?.into_data() else { continue };
+        if whole.len() + bytes.len() > limits.max_bytes {
+            return Err(Unread::TooLong);
+        }
+        let more = limits.memory.take(bytes.len()).ok_or(Unread::NoMemory)?;
+        match &mut memory {
+            Some(memory) => memory.merge(more),
+            None => memory = Some(more),
+        }
+        whole.add(bytes);
+    }
+    Ok(Content { bytes: whole.into_bytes(), _memory: memory })
+}
+
+/// What has come of a body. Most come in one piece, which is not copied.
+#[derive(Default)]
+struct Whole {
+    first: Bytes,
+    all: Vec<u8>,
+}
+
+impl Whole {
+    fn len(&self) -> usize {
+        self.first.len().max(self.all.len())
+    }
+
+    fn add(&mut self, bytes: Bytes) {
+        if self.len() == 0 {
+            self.first = bytes;
+        } else {
+            if self.all.is_empty() {
+                self.all.extend_from_slice(&std::mem::take(&mut self.first));
+            }
+            self.all.extend_from_slice(&bytes);
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.into() }
+    }
 }
 
 #[cfg(test)]
@@ -69,10 +165,12 @@ mod tests {
     use rstest::rstest;
     use std::convert::Infallible;
 
-    const LIMITS: BodyLimits = BodyLimits { max_bytes: 10, timeout: Duration::from_millis(50) };
+    fn limits() -> BodyLimits {
+        BodyLimits { max_bytes: 10, timeout: Duration::from_millis(50), memory: Memory::new(4 * PORTION) }
+    }
 
     async fn status(body: Body) -> u16 {
-        read(body, LIMITS).await.unwrap_err().into_response().status().as_u16()
+        read(body, limits()).await.unwrap_err().into_response().status().as_u16()
     }
 
     fn chunks(texts: &'static [&'static str]) -> impl Stream<Item = Result<&'static str, Infallible>> + Unpin {
@@ -81,7 +179,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_the_limit() {
-        assert_eq!(read(Body::from("0123456789"), LIMITS).await.unwrap(), "0123456789");
+        assert_eq!(&**read(Body::from("0123456789"), limits()).await.unwrap(), b"0123456789");
+        assert_eq!(&**read(Body::from_stream(chunks(&["012", "34", "", "56789"])), limits()).await.unwrap(), b"0123456789");
+        assert_eq!(&**read(Body::empty(), limits()).await.unwrap(), b"");
         assert_eq!(status(Body::from("0123456789!")).await, 413);
         assert_eq!(status(Body::from_stream(chunks(&["012345", "6789!"]))).await, 413);
     }
@@ -89,6 +189,19 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_never_ends_is_given_up() {
         assert_eq!(status(Body::from_stream(chunks(&["0"]).chain(stream::pending()))).await, 408);
+    }
+
+    #[tokio::test]
+    async fn all_bodies_share_one_memory() {
+        let limits = limits();
+        let kept = [read(Body::from("0"), limits.clone()).await.unwrap(), read(Body::from("1"), limits.clone()).await.unwrap()];
+        let pieces = || Body::from_stream(chunks(&["0", "1", "2"]));
+        let refused = read(pieces(), limits.clone()).await.unwrap_err().into_response();
+        assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &HeaderValue::from_static("2")));
+        // What was refused has given its part back; what is dropped gives back all.
+        assert!(read(Body::from_stream(chunks(&["0", "1"])), limits.clone()).await.is_ok());
+        drop(kept);
+        assert!(read(pieces(), limits).await.is_ok());
     }
 
     #[rstest]

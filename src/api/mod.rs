@@ -2,8 +2,12 @@
 //!
 //! A handler reads the request, calls the dispatcher and shows what comes back. Whatever goes wrong becomes a `Problem`.
 
+mod answer;
 mod batch;
 mod body;
+mod cors;
+mod depth;
+mod entrance;
 mod events;
 mod example;
 mod executors;
@@ -14,6 +18,7 @@ mod jobs;
 mod list;
 mod logs;
 mod openapi;
+mod origin;
 mod preference;
 mod problem;
 mod query;
@@ -24,15 +29,15 @@ mod table;
 mod view;
 mod workloads;
 
-pub use body::BodyLimits;
+pub use body::{BodyLimits, Memory};
 pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
+pub use origin::Pages;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::HeaderValue;
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
@@ -56,6 +61,8 @@ pub struct ApiState {
     pub bodies: BodyLimits,
     /// How programs are confined.
     pub programs: Arc<ProgramsView>,
+    /// Which pages may call the API.
+    pub pages: Pages,
     /// A place for each stream of events that may be open.
     pub streams: Arc<Semaphore>,
 }
@@ -64,12 +71,16 @@ pub struct ApiState {
 pub fn router(state: ApiState) -> Router {
     let (router, mut document) = operations().split_for_parts();
     openapi::complete(&mut document, state.dispatcher.registry());
-    guard(
-        router
-            .with_state(state)
-            .route("/", get(|| async { Redirect::to("/docs/") }))
-            .merge(SwaggerUi::new("/docs").url("/openapi.json", document)),
-    )
+    let cors = cors::layer(&state.pages);
+    let router = router
+        .route_layer(from_fn_with_state(state.clone(), entrance::pass))
+        .with_state(state)
+        .route("/", get(|| async { Redirect::to("/docs/") }))
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+    guard(match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    })
 }
 
 /// The OpenAPI document of a server with these workloads.
@@ -104,26 +115,19 @@ fn operations() -> OpenApiRouter<ApiState> {
 
 /// Sees to it that each request gets an answer, and each answer what all have in common.
 fn guard(router: Router) -> Router {
-    router.layer(ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).map_response(guarded))
-}
-
-/// What all answers have in common: errors are problems, and no browser guesses a media type.
-fn guarded(response: Response) -> Response {
-    let mut response = problem::complete(response);
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    router.layer(ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).map_response(answer::complete))
 }
 
 /// A handler that panics fails one request, not its connection.
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    guarded(Problem::of_panic(panic).into_response())
+    answer::complete(Problem::of_panic(panic).into_response())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::body::Body;
-    use axum::http::header::{ALLOW, CONTENT_TYPE};
+    use axum::http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
     use axum::http::{Method, Request};
     use rstest::rstest;
     use tower::ServiceExt as _;

@@ -93,10 +93,12 @@ fn give_example(operation: &mut Operation, example: &Value) {
     }
 }
 
-/// Every operation can fail in a way that nobody foresaw.
+/// Every operation can fail in a way that nobody foresaw, and refuses what has no business here.
 fn may_fail(operation: &mut Operation) {
-    let internal = Ref::from_response_name(Kind::Internal.slug());
-    operation.responses.responses.insert(Kind::Internal.status().as_str().into(), RefOr::Ref(internal));
+    for kind in [Kind::ForeignOrigin, Kind::UriTooLong, Kind::Internal] {
+        let problem = Ref::from_response_name(kind.slug());
+        operation.responses.responses.insert(kind.status().as_str().into(), RefOr::Ref(problem));
+    }
 }
 
 /// `primes` is described as `PrimesWorkload`.

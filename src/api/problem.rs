@@ -80,6 +80,9 @@ kinds! {
     /// A query parameter is unknown, repeated or has a value that it can't have.
     BadQuery = BAD_REQUEST "bad-query", "A query parameter is not valid",
         "limit: must be 1 to 1000";
+    /// A page of another origin asked, or one that gave this server a name of its own.
+    ForeignOrigin = FORBIDDEN "foreign-origin", "Pages from elsewhere may not call this server",
+        "pages of \"https://example.com\" may not call this server; `cors_allow` can permit them";
     /// The path names nothing.
     NotFound = NOT_FOUND "not-found", "There is nothing here",
         "the path names nothing that this server has; /docs lists what there is";
@@ -107,6 +110,9 @@ kinds! {
     /// The body is longer, or the batch has more jobs, than the server takes.
     TooLarge = PAYLOAD_TOO_LARGE "too-large", "There is more in the body than the server takes",
         "the body may have at most 12582912 bytes";
+    /// The URL is longer than any that this server has a use for.
+    UriTooLong = URI_TOO_LONG "uri-too-long", "The URL is too long",
+        "a URL may have at most 8192 bytes";
     /// The body is of a kind that this operation does not take.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type", "The body is not of a media type that is taken",
         "send application/json";

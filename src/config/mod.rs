@@ -21,6 +21,7 @@ use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
+use url::{Host, Url};
 
 use crate::command::Commands;
 use crate::outbound::{Denied, OutboundSettings, Rules};
@@ -151,12 +152,29 @@ pub struct Config {
     #[arg(id = "body_timeout_ms", long = "body-timeout-ms", env = "TRINE_BODY_TIMEOUT_MS", value_name = "MS", default_value = "30000", value_parser = some_millis)]
     #[serde(rename = "body_timeout_ms", serialize_with = "as_millis")]
     pub body_timeout: Duration,
-    /// Connections that may be open at once
-    #[arg(long, env = "TRINE_MAX_CONNECTIONS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<usize>)]
+    /// How long a connection may be idle between two requests, in milliseconds
+    #[arg(id = "idle_timeout_ms", long = "idle-timeout-ms", env = "TRINE_IDLE_TIMEOUT_MS", value_name = "MS", default_value = "75000", value_parser = some_millis)]
+    #[serde(rename = "idle_timeout_ms", serialize_with = "as_millis")]
+    pub idle_timeout: Duration,
+    /// How long a client may take in nothing of an answer, in milliseconds
+    #[arg(id = "answer_timeout_ms", long = "answer-timeout-ms", env = "TRINE_ANSWER_TIMEOUT_MS", value_name = "MS", default_value = "30000", value_parser = some_millis)]
+    #[serde(rename = "answer_timeout_ms", serialize_with = "as_millis")]
+    pub answer_timeout: Duration,
+    /// Connections that may be open at once; further ones are told to come back later
+    #[arg(long, env = "TRINE_MAX_CONNECTIONS", value_name = "N", default_value_t = 12_000, value_parser = at_least_one::<usize>)]
     pub max_connections: usize,
     /// Longest body of a request, in bytes
     #[arg(long, env = "TRINE_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 32 << 20, value_parser = at_least_one::<usize>)]
     pub max_body_bytes: usize,
+    /// Bytes of all bodies that are read at once; further ones are refused for the moment
+    #[arg(long, env = "TRINE_MAX_BODY_MEMORY_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = at_least_one::<usize>)]
+    pub max_body_memory_bytes: usize,
+    /// Origins whose pages may call the API, such as `https://example.com`, or `*` for all; separated by commas [default: none]
+    #[arg(long, env = "TRINE_CORS_ALLOW", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
+    pub cors_allow: Vec<String>,
+    /// Names by which browsers may find the server, besides addresses, `localhost` and names without a dot; separated by commas
+    #[arg(long, env = "TRINE_ALLOWED_HOSTS", value_name = "NAMES", value_delimiter = ',', value_parser = host)]
+    pub allowed_hosts: Vec<String>,
     /// What is logged: a level, or levels by module such as `info,trine::dispatch=debug`
     #[arg(long, env = "TRINE_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,
@@ -292,6 +310,26 @@ fn network(text: &str) -> Result<IpNet, ipnet::AddrParseError> {
     text.parse().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error))
 }
 
+/// An origin as browsers write it, or all of them.
+fn origin(text: &str) -> Result<String, &'static str> {
+    let text = text.trim().trim_end_matches('/');
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let origin =
+        Url::parse(text).ok().map(|url| url.origin()).filter(url::Origin::is_tuple).map(|origin| origin.ascii_serialization());
+    origin.filter(|origin| origin.eq_ignore_ascii_case(text)).ok_or("must be an origin such as https://example.com, or *")
+}
+
+/// A name without a port.
+fn host(text: &str) -> Result<String, &'static str> {
+    match Host::parse(text.trim().trim_end_matches('.')) {
+        Ok(Host::Domain(name)) => Ok(name),
+        Ok(_) => Err("an address needs no permission"),
+        Err(_) => Err("must be a host's name such as trine.example.com"),
+    }
+}
+
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
     tracing_subscriber::EnvFilter::builder().parse(text).map(|_| text.to_owned())
 }
@@ -315,6 +353,19 @@ mod tests {
         assert_eq!(network(" 127.0.0.1 ").unwrap().to_string(), "127.0.0.1/32");
         assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
         assert!(network("example.com").is_err());
+    }
+
+    #[test]
+    fn origins_and_hosts_are_written_as_browsers_do() {
+        assert_eq!(origin(" HTTPS://Example.com:8443/ ").unwrap(), "https://example.com:8443");
+        assert_eq!(origin("*").unwrap(), "*");
+        for text in ["", "example.com", "https://example.com/path", "https://user@example.com", "null", "file:///x"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+        assert_eq!(host("Trine.Example.com.").unwrap(), "trine.example.com");
+        for text in ["", "10.0.0.1", "a b", "example.com:80"] {
+            assert!(host(text).is_err(), "{text}");
+        }
     }
 
     /// The rule by which people find a setting's three forms.

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod batch;
+mod browsers;
 mod errors;
 mod jobs;
+mod limits;
 mod results;
 mod service;
 
@@ -26,7 +28,7 @@ struct Server {
     _process: Child,
     url: String,
     client: reqwest::Client,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// What the server answered.
@@ -63,7 +65,7 @@ impl Server {
         let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("the server says where it listens");
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("an address").to_owned();
         let client = client();
-        let server = Self { _process: process, url, client, _folder: folder };
+        let server = Self { _process: process, url, client, folder };
         server.until(|| async { (server.get("/readyz").await.status == 200).then_some(()) }).await;
         server
     }

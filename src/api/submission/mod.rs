@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
 
 use self::rules::{check_priority, check_retry, check_tags, check_unique, deadline, start};
-use super::example;
 use super::problem::{Kind, Problem};
+use super::{depth, example};
 use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
@@ -107,6 +107,8 @@ struct Head<'a> {
 pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Problem> {
     let fields: Fields<'_> = object(text, "")?;
     let workload = fields.workload;
+    // What is handed on as it is has to be fit to be read by others.
+    depth::check(workload.get().as_bytes()).map_err(|invalid| invalid.within("/workload"))?;
     let head: Head<'_> = object(workload.get().as_bytes(), "/workload")?;
     let retry = fields.retry.map(|retry| object(retry.get().as_bytes(), "/retry")).transpose()?.unwrap_or_default();
     let unique = fields.unique.map(|unique| object(unique.get().as_bytes(), "/unique")).transpose()?;

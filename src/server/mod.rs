@@ -1,0 +1,263 @@
+//! The accept loop: HTTP/1.1 connections, with limits that slow clients run into and honest ones don't.
+
+mod full;
+mod patience;
+
+pub use patience::Patience;
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use full::Full;
+
+/// How long to wait after the system refused to hand over a connection, for example because all file descriptors are in use.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// How many headers a request may have, and how long they and its first line may be together, in bytes.
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+
+/// What a client may take of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a connection may keep the server waiting.
+    pub patience: Patience,
+    /// How many connections may be open at once. Further ones are told so, and closed.
+    pub max_connections: usize,
+    /// How long to wait for the requests in flight once the server shuts down.
+    pub grace: Duration,
+}
+
+/// Answers requests until `shutdown` resolves; then takes no more connections, and returns when those that are open have answered what
+/// they were asked, or when the grace period is over. What is not answered by then goes on as long as the runtime does.
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: impl Future<Output = ()>) {
+    let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let (open, full) = (GracefulShutdown::new(), Full::new());
+    let mut http = http1::Builder::new();
+    http.max_headers(MAX_HEADERS).max_header_size(MAX_HEADER_BYTES).header_read_timeout(limits.patience.headers);
+    let service = TowerToHyperService::new(router);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            () = &mut shutdown => break,
+        };
+        // Better a quick no than a wait without an end: whoever is told can turn to another server.
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            full.turn_away(stream);
+            continue;
+        };
+        let (stream, timer) = patience::watch(stream, limits.patience);
+        // Without a timer, a header timeout does nothing.
+        let connection = open.watch(http.timer(timer).serve_connection(TokioIo::new(stream), service.clone()));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.grace, open.shutdown()).await.is_err() {
+        tracing::info!("some requests did not end within the grace period");
+    }
+}
+
+/// The next connection.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are written whole, so there is nothing to gain from waiting for more.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY can't be set");
+                }
+                return stream;
+            }
+            // The client was gone before it was its turn.
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+    use tokio::time::timeout;
+
+    /// Long enough to be told from one that is far longer.
+    const SHORT: Duration = Duration::from_millis(200);
+    const PATIENCE: Patience = Patience { headers: SHORT, idle: LONG, answer: SHORT };
+    /// Far longer than anything here takes.
+    const LONG: Duration = Duration::from_secs(20);
+    /// More than the system keeps for a client that does not read.
+    const MUCH: usize = 64 << 20;
+
+    struct Server {
+        address: SocketAddr,
+        stop: Arc<Notify>,
+        /// Requests that have reached the handler of `/never`.
+        reached: Arc<Semaphore>,
+        task: JoinHandle<()>,
+    }
+
+    async fn start(patience: Patience, max_connections: usize) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, reached) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+        let (stopped, arrived) = (Arc::clone(&stop), Arc::clone(&reached));
+        let never = get(move || async move {
+            arrived.add_permits(1);
+            std::future::pending::<()>().await;
+        });
+        let router = Router::new()
+            .route("/", get(|| async { "hello" }))
+            .route("/much", get(|| async { vec![b'x'; MUCH] }))
+            .route("/never", never);
+        let limits = Limits { patience, max_connections, grace: SHORT };
+        let task = tokio::spawn(async move { serve(listener, router, limits, async move { stopped.notified().await }).await });
+        Server { address, stop, reached, task }
+    }
+
+    async fn send(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// What arrives until the server closes the connection, or breaks it.
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = Vec::new();
+        let _ = timeout(LONG, stream.read_to_end(&mut text)).await.unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    const ASK: &str = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
+    const ASK_ONCE: &str = "GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+
+    /// Asks on a connection that stays open, and reads the answer.
+    async fn ask(stream: &mut TcpStream) {
+        stream.write_all(ASK.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            let mut bytes = [0; 1024];
+            let length = timeout(LONG, stream.read(&mut bytes)).await.unwrap().unwrap();
+            assert!(length > 0, "the connection is closed");
+            answer.extend(&bytes[..length]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered() {
+        let server = start(PATIENCE, 2).await;
+        let answer = rest(send(server.address, ASK_ONCE).await).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn headers_that_never_end_are_cut_off() {
+        let server = start(PATIENCE, 2).await;
+        let slow = send(server.address, "GET / HTTP/1.1\r\nHost: t\r\nX-More: ").await;
+        assert!(!rest(slow).await.contains("200 OK"));
+        // Nor is a connection kept on which nothing was ever asked.
+        assert_eq!(rest(TcpStream::connect(server.address).await.unwrap()).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_connection_may_be_idle_for_longer_than_headers_may_take() {
+        let server = start(PATIENCE, 1).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        for _ in 0..3 {
+            ask(&mut stream).await;
+            tokio::time::sleep(SHORT * 2).await;
+        }
+        // Once the next request has begun, its headers have to come.
+        stream.write_all(b"GET / HTTP/1.1\r\nX-More: ").await.unwrap();
+        assert!(!rest(stream).await.contains("200 OK"));
+        // The place is free again.
+        assert!(rest(send(server.address, ASK_ONCE).await).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_not_idle_for_ever() {
+        let server = start(Patience { headers: LONG, idle: SHORT, answer: LONG }, 2).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        ask(&mut stream).await;
+        assert_eq!(rest(stream).await, "");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_is_given_up() {
+        let server = start(PATIENCE, 1).await;
+        let unread = send(server.address, "GET /much HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        // There is room for one connection, so this one tells when the other is gone.
+        let room = async {
+            while !rest(send(server.address, ASK_ONCE).await).await.ends_with("hello") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, room).await.unwrap();
+        drop(unread);
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_when_there_is_no_room_is_told_so() {
+        let server = start(PATIENCE, 2).await;
+        let mut open = [TcpStream::connect(server.address).await.unwrap(), TcpStream::connect(server.address).await.unwrap()];
+        for stream in &mut open {
+            ask(stream).await;
+        }
+        for _ in 0..3 {
+            let answer = rest(send(server.address, ASK_ONCE).await).await;
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("/problems/unavailable"), "{answer}");
+        }
+        ask(&mut open[1]).await;
+    }
+
+    #[tokio::test]
+    async fn headers_have_an_end() {
+        let server = start(PATIENCE, 8).await;
+        let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(MAX_HEADER_BYTES));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS + 1));
+        for request in [long, many] {
+            assert!(rest(send(server.address, &request).await).await.starts_with("HTTP/1.1 431 "));
+        }
+        let enough = format!("GET / HTTP/1.1\r\nConnection: close\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS - 1));
+        assert!(rest(send(server.address, &enough).await).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn shutting_down_closes_idle_connections_and_leaves_late_answers_behind() {
+        let server = start(PATIENCE, 2).await;
+        let idle = TcpStream::connect(server.address).await.unwrap();
+        let late = send(server.address, "GET /never HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        timeout(LONG, server.reached.acquire()).await.unwrap().unwrap().forget();
+        server.stop.notify_one();
+        timeout(LONG, server.task).await.unwrap().unwrap();
+        assert_eq!(rest(idle).await, "");
+        assert!(TcpStream::connect(server.address).await.is_err());
+        drop(late);
+    }
+}

@@ -1,0 +1,64 @@
+//! Requests that ask for too much.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{PATIENCE, Send as _, Server, sleep};
+
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!(0), |inner, _| json!([inner]))
+}
+
+#[tokio::test]
+async fn json_is_not_nested_without_end() {
+    let server = Server::start().await;
+    let job = |depth| {
+        let workload = json!({ "type": "python", "source": "def main(x): pass", "args": [nested(depth)] });
+        json!({ "bound": "io", "workload": workload })
+    };
+    assert_eq!(server.post("/jobs", &job(90)).await.status, 202);
+    assert_eq!(server.post("/jobs", &job(110)).await.problem(422).1.as_deref(), Some("/workload"));
+    let batch = json!([sleep(0), job(110)]);
+    assert_eq!(server.post("/jobs/batch", &batch).await.problem(422), ("invalid-job".to_owned(), Some("/1/workload".to_owned())));
+    // Megabytes of brackets cost no stack.
+    let brackets = "[".repeat(4 << 20);
+    for text in [brackets.clone(), format!("{{\"bound\":\"io\",\"workload\":{brackets}")] {
+        for path in ["/jobs", "/jobs/batch"] {
+            let request = server.request(Method::POST, path).header("Content-Type", "application/json").body(text.clone());
+            assert!(request.answer().await.status.is_client_error());
+        }
+    }
+    assert_eq!(server.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn urls_have_an_end() {
+    let server = Server::start().await;
+    assert_eq!(server.get(&format!("/jobs?tag=a:{}", "x".repeat(1_000))).await.status, 200);
+    assert_eq!(server.get(&format!("/jobs?tag=a:{}", "x".repeat(9_000))).await.problem(414).0, "uri-too-long");
+    assert_eq!(server.get(&format!("/jobs/{}", "x".repeat(9_000))).await.problem(414).0, "uri-too-long");
+    // Beyond that nothing is looked at.
+    let address = server.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(format!("GET /{} HTTP/1.1\r\nHost: t\r\n\r\n", "x".repeat(1 << 20)).as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_for_which_there_is_no_memory_is_refused_for_the_moment() {
+    let server = Server::start_with(&["--max-body-memory-bytes", "100000"]).await;
+    let body = |length: usize| sleep(0).to_string() + &" ".repeat(length);
+    let post = |length| server.request(Method::POST, "/jobs").header("Content-Type", "application/json").body(body(length));
+    // What is refused, and what is taken, gives its part back.
+    for _ in 0..5 {
+        let answer = post(200_000).answer().await;
+        assert_eq!((answer.problem(503).0.as_str(), answer.header("retry-after")), ("unavailable", "2"));
+        assert_eq!(post(60_000).answer().await.status, 202);
+    }
+}
