@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, ProgramsView, PythonView, SandboxView};
+use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::{Dispatcher, Functions};
 use crate::executor::processes::ProcessSettings;
@@ -98,6 +99,7 @@ pub async fn serve(
     };
     let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, config.max_losses);
+    let comparisons = Comparisons::start(dispatcher.clone()).await?;
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,
         timeout: config.body_timeout,
@@ -105,7 +107,14 @@ pub async fn serve(
     };
     let pages = Pages { origins: config.cors_allow.clone().into(), hosts: config.allowed_hosts.clone().into() };
     let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
-    let router = api::router(ApiState { dispatcher: dispatcher.clone(), bodies, programs: Arc::new(programs), pages, streams });
+    let router = api::router(ApiState {
+        dispatcher: dispatcher.clone(),
+        comparisons: comparisons.clone(),
+        bodies,
+        programs: Arc::new(programs),
+        pages,
+        streams,
+    });
     let limits = Limits {
         patience: Patience { headers: config.header_timeout, idle: config.idle_timeout, answer: config.answer_timeout },
         max_connections: connections(&config, files),
@@ -121,6 +130,7 @@ pub async fn serve(
         }
     };
     server::serve(listener, router, limits, drained).await;
+    comparisons.shut_down().await;
     dispatcher.shut_down(config.grace).await;
     store.close().await;
     Ok(())

@@ -128,6 +128,17 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Microseconds for people: `850 µs`, `1.2 ms`, `3.45 s`, `2 min 5 s`.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+pub fn readable(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        1_000_000..60_000_000 => format!("{:.2} s", us as f64 / 1e6),
+        _ => format!("{} min {} s", us / 60_000_000, us / 1_000_000 % 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod comparison;
 pub mod config;
 pub mod dispatch;
 pub mod executor;

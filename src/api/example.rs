@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::batch::BatchItem;
+use super::comparison_view::{ComparisonSummary, ComparisonView};
 use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
 use super::functions::FunctionView;
 use super::jobs::RouteExplanation;
@@ -19,11 +20,11 @@ use crate::dispatch::{QueueStatus, Written};
 use crate::executor::WorkerStatus;
 use crate::function::{Defaults, Function, Kind};
 use crate::job::{
-    Bound, Choice, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob, Outcome, Queue,
-    Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, What,
+    Bound, Choice, ComparisonId, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob,
+    Outcome, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, What,
 };
 use crate::sandbox;
-use crate::store::Depth;
+use crate::store::{Comparison, ComparisonState, Depth};
 use crate::workload::Registry;
 
 /// 2026-01-31T12:00:00Z.
@@ -147,6 +148,32 @@ pub(super) fn summary() -> Value {
     value(&super::summary::example())
 }
 
+/// What to compare.
+pub(super) fn comparison_request() -> Value {
+    json!({
+        "bound": "cpu",
+        "workload": { "type": "primes", "below": 300_000 },
+        "tasks": 64,
+        "concurrency": [1, 2],
+        "executors": ["async", "threads", "processes"],
+    })
+}
+
+/// A comparison that waits.
+pub(super) fn queued_comparison() -> Value {
+    ComparisonView::of(compared(ComparisonState::Queued), None).map_or(Value::Null, |view| value(&view))
+}
+
+/// A comparison that has finished.
+pub(super) fn comparison() -> Value {
+    ComparisonView::of(compared(ComparisonState::Finished), None).map_or(Value::Null, |view| value(&view))
+}
+
+/// Comparisons, as lists show them.
+pub(super) fn comparisons() -> Value {
+    ComparisonSummary::of(compared(ComparisonState::Finished)).map_or(Value::Null, |view| value(&List::whole([view])))
+}
+
 /// The source of a function.
 pub(super) fn source() -> Value {
     "def main(width, height):\n    return {\"pixels\": width * height}\n".into()
@@ -194,6 +221,23 @@ fn resize() -> Function {
         form: Form::Blocking,
         interpreter: None,
         defaults: Defaults { bound: Some(Bound::Cpu), executor: Choice::Auto, deadline: Some(Duration::from_secs(30)) },
+    }
+}
+
+fn compared(state: ComparisonState) -> Comparison {
+    let mut request = comparison_request();
+    request["interpreters"] = json!([]);
+    request["budget_ms"] = 30_000.into();
+    let ended = (state == ComparisonState::Finished).then_some(());
+    Comparison {
+        id: ComparisonId::from_bytes(*id().as_bytes()),
+        state,
+        requested_at: NOON,
+        started_at: ended.map(|()| NOON.after(Duration::from_millis(3))),
+        finished_at: ended.map(|()| NOON.after(Duration::from_millis(24_210))),
+        request: raw(&request),
+        report: ended.map(|()| raw(&value(&crate::comparison::example_report()))),
+        error: None,
     }
 }
 

@@ -126,6 +126,16 @@ impl Cursor {
     pub(super) const fn after(id: JobId) -> Self {
         Self(id)
     }
+
+    /// The page behind what has this id, of whatever kind.
+    pub(super) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(JobId::from_bytes(bytes))
+    }
+
+    /// The id that the page is behind.
+    pub(super) const fn bytes(self) -> [u8; 16] {
+        *self.0.as_bytes()
+    }
 }
 
 impl From<Cursor> for String {
@@ -214,7 +224,7 @@ fn lines(items: impl Iterator<Item = impl Serialize>) -> Vec<u8> {
 }
 
 /// The header `Link` (RFC 8288) to the next page: the same query with another cursor.
-fn next(uri: &Uri, cursor: Cursor) -> Option<HeaderValue> {
+pub(super) fn next(uri: &Uri, cursor: Cursor) -> Option<HeaderValue> {
     let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name != "cursor");
     let query =
         form_urlencoded::Serializer::new(String::new()).extend_pairs(query).append_pair("cursor", &String::from(cursor)).finish();

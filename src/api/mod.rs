@@ -5,6 +5,8 @@
 mod answer;
 mod batch;
 mod body;
+mod comparison_view;
+mod comparisons;
 mod cors;
 mod depth;
 mod entrance;
@@ -49,6 +51,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::problem::Problem;
+use crate::comparison::Comparisons;
 use crate::dispatch::Dispatcher;
 use crate::workload::Registry;
 
@@ -57,6 +60,8 @@ use crate::workload::Registry;
 pub struct ApiState {
     /// Takes, runs and knows jobs.
     pub dispatcher: Dispatcher,
+    /// Compares the executors.
+    pub comparisons: Comparisons,
     /// What is taken as the body of a request.
     pub bodies: BodyLimits,
     /// How programs are confined.
@@ -103,6 +108,11 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(results::list))
         .routes(routes!(summary::get))
         .routes(routes!(results::get))
+        .routes(routes!(comparisons::ask, comparisons::list))
+        .routes(routes!(comparisons::get, comparisons::cancel))
+        .routes(routes!(comparisons::report))
+        .routes(routes!(comparisons::chart_svg))
+        .routes(routes!(comparisons::chart_png))
         .routes(routes!(functions::list))
         .routes(routes!(functions::deploy, functions::versions, functions::remove))
         .routes(routes!(functions::get))

@@ -43,6 +43,7 @@ pub(super) fn frame() -> OpenApi {
             tag("jobs", "Submit work, follow it, cancel it, run it again"),
             tag("events", "What happens to jobs, while it happens: server-sent events, and the lines that jobs wrote"),
             tag("results", "What came of it, and what was measured"),
+            tag("comparisons", "One workload on all executors, with controls and a verdict"),
             tag("functions", "Users' own code, registered under a name"),
             tag("service", "What the server can run, and on what"),
             tag("health", "For whoever watches over the server"),

@@ -89,6 +89,9 @@ kinds! {
     /// No job has this id.
     UnknownJob = NOT_FOUND "unknown-job", "No job has this id",
         "no job has the id 01997d3e-8c00-7000-8000-000000000000";
+    /// No comparison has this id.
+    UnknownComparison = NOT_FOUND "unknown-comparison", "No comparison has this id",
+        "no comparison has the id 01997d3e-8c00-7000-8000-000000000000";
     /// No function has this name, or it has no such version.
     UnknownFunction = NOT_FOUND "unknown-function", "There is no such function",
         "no function is called \"resize\"";
@@ -101,12 +104,15 @@ kinds! {
     /// The body did not arrive in time.
     BodyTimeout = REQUEST_TIMEOUT "body-timeout", "The body did not arrive in time",
         "the body took longer than 30 s";
-    /// The job has ended, so there is nothing to cancel.
-    AlreadyFinished = CONFLICT "already-finished", "The job has already ended",
+    /// It has ended, so there is nothing to cancel.
+    AlreadyFinished = CONFLICT "already-finished", "It has already ended",
         "the job ended as succeeded";
     /// The job has not ended, so there is no result and nothing to run again.
     NotFinished = CONFLICT "not-finished", "The job has not ended yet",
         "the job is running";
+    /// The comparison has not finished, so there is nothing to show.
+    NoReport = CONFLICT "no-report", "The comparison has no report",
+        "the comparison is running";
     /// The body is longer, or the batch has more jobs, than the server takes.
     TooLarge = PAYLOAD_TOO_LARGE "too-large", "There is more in the body than the server takes",
         "the body may have at most 12582912 bytes";
@@ -119,6 +125,9 @@ kinds! {
     /// The submission is JSON, but not a job that can be accepted. `errors` points at the field.
     InvalidJob = UNPROCESSABLE_ENTITY "invalid-job", "The job is not valid",
         "/workload/below: invalid type: string \"many\", expected u64";
+    /// The comparison is JSON, but can't be run here. `errors` points at the field.
+    InvalidComparison = UNPROCESSABLE_ENTITY "invalid-comparison", "The comparison is not valid",
+        "/concurrency/2: must be 1 to 64, and not more than `tasks`";
     /// The function can't be deployed: its name or its content is not what it has to be.
     InvalidFunction = UNPROCESSABLE_ENTITY "invalid-function", "The function is not valid",
         "the source is not UTF-8";
@@ -241,6 +250,14 @@ impl Problem {
         }
         if let [Fault { pointer: Some(pointer), detail, .. }] = self.errors.as_slice() {
             self.detail = format!("{pointer}: {detail}");
+        }
+        self
+    }
+
+    /// The same problem of a body that is to be something else than a job.
+    pub(super) fn of_what(mut self, kind: Kind) -> Self {
+        if self.kind == Kind::InvalidJob {
+            self.kind = kind;
         }
         self
     }

@@ -133,6 +133,17 @@ impl Client {
         }
     }
 
+    /// `GET path`, where the answer is text.
+    pub(super) async fn text(&self, path: &str) -> Result<String, CliError> {
+        let response = self.request(Method::GET, path).send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if !status.is_success() {
+            return Err(CliError::Refused(Problem { status, details: serde_json::from_slice(&body).ok() }));
+        }
+        String::from_utf8(body.into()).map_err(|error| CliError::NotTrine(error.to_string()))
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.server))
     }

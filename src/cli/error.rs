@@ -53,6 +53,14 @@ pub(super) enum CliError {
         /// Of how many.
         jobs: usize,
     },
+    /// A comparison ended without a report.
+    #[error("the comparison {state}: {reason}")]
+    NoReport {
+        /// How it ended.
+        state: String,
+        /// Why.
+        reason: String,
+    },
     /// The address is taken, or not this machine's.
     #[error("can't listen on {0}: {1}; choose another address with --listen")]
     Listen(std::net::SocketAddr, io::Error),

@@ -3,17 +3,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::clock::Timestamp;
-
-/// Microseconds for people: `850 µs`, `1.2 ms`, `3.45 s`, `2 min 5 s`.
-#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-pub(super) fn micros(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} µs"),
-        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
-        1_000_000..60_000_000 => format!("{:.2} s", us as f64 / 1e6),
-        _ => format!("{} min {} s", us / 60_000_000, us / 1_000_000 % 60),
-    }
-}
+pub(super) use crate::clock::readable as micros;
 
 /// Reads a duration such as `30s`, `1m 30s` or `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -1,4 +1,4 @@
-//! The command line: one file a command. All but `serve` and `demo` are clients of a server's API.
+//! The command line: one file a command. All but `serve`, `demo` and often `compare` are clients of a server's API.
 //!
 //! What is asked for goes to standard output, as a table for people or with `--json` as JSON for programs; everything else goes to
 //! standard error.
@@ -6,6 +6,7 @@
 mod answer;
 mod cancel;
 mod client;
+mod compare;
 mod config;
 mod demo;
 mod error;
@@ -26,6 +27,7 @@ mod serve;
 mod stream;
 mod submit;
 mod table;
+mod temporary;
 mod wait;
 
 use std::ffi::OsString;
@@ -69,6 +71,8 @@ enum Command {
     Events(events::WatchEvents),
     /// Register Python functions on the server, and call them
     Function(function::Function),
+    /// Run one workload on all executors and say which suits it, or hold the guide's claims against this machine
+    Compare(Box<compare::Compare>),
     /// Cancel jobs
     Cancel(order::Order),
     /// Run finished jobs again
@@ -110,6 +114,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     match command {
         Command::Serve(settings) => service()?.block_on(serve::run(settings.config))?,
         Command::Demo(demo) => service()?.block_on(demo.run(sources))?,
+        Command::Compare(compare) => service()?.block_on(compare.run(sources))?,
         Command::Submit(submit) => client()?.block_on(submit.run())?,
         Command::Jobs(jobs) => client()?.block_on(jobs.run())?,
         Command::Results(results) => client()?.block_on(results.run())?,

@@ -1,4 +1,6 @@
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use super::error::CliError;
 
 /// Reads `key=value`.
 pub(super) fn tag(text: &str) -> Result<(String, String), &'static str> {
@@ -13,6 +15,22 @@ pub(super) fn parameter(text: &str) -> Result<(String, Value), &'static str> {
     let (key, value) = tag(text)?;
     let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
     Ok((key, value))
+}
+
+/// The workload that a command line describes: as a whole, or by its name and parameters.
+pub(super) fn workload(kind: Option<&str>, parameters: &[(String, Value)], whole: Option<&str>) -> Result<Value, CliError> {
+    let Some(text) = whole else {
+        let mut fields: Map<String, Value> = parameters.iter().cloned().collect();
+        fields.insert("type".into(), kind.into());
+        return Ok(fields.into());
+    };
+    let workload: Value =
+        serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--workload is not JSON: {error}")))?;
+    if workload["type"].is_string() {
+        Ok(workload)
+    } else {
+        Err(CliError::Usage("--workload takes an object with a `type`, such as {\"type\": \"sleep\", \"ms\": 5}".into()))
+    }
 }
 
 #[cfg(test)]

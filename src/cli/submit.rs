@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Accepted, Job, Page, Workload, parse};
 use super::client::{Client, Server};
 use super::error::CliError;
-use super::parameter::{parameter, tag};
+use super::parameter::{parameter, tag, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
 use crate::job::{Bound, Executor};
@@ -121,7 +121,7 @@ impl Submit {
 
     /// The submission that the command line describes.
     async fn submission(&self, client: &Client) -> Result<Value, CliError> {
-        let workload = self.workload()?;
+        let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
         let mut options = Map::new();
         match &self.bound {
             Some(bound) => drop(options.insert("bound".into(), bound.as_str().into())),
@@ -141,21 +141,6 @@ impl Submit {
             fields.extend(options);
         }
         Ok(submission)
-    }
-
-    fn workload(&self) -> Result<Value, CliError> {
-        if let Some(text) = &self.workload {
-            let workload: Value =
-                serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--workload is not JSON: {error}")))?;
-            return if workload["type"].is_string() {
-                Ok(workload)
-            } else {
-                Err(CliError::Usage("--workload takes an object with a `type`, such as {\"type\": \"sleep\", \"ms\": 5}".into()))
-            };
-        }
-        let mut fields: Map<String, Value> = self.parameters.iter().cloned().collect();
-        fields.insert("type".into(), self.kind.as_deref().into());
-        Ok(fields.into())
     }
 
     fn show_accepted(&self, accepted: &[Box<RawValue>]) -> Result<(), CliError> {
@@ -195,7 +180,7 @@ fn print_rest(jobs: usize) {
 }
 
 /// The tag that fits a workload, as the server has it.
-async fn usual_bound(client: &Client, kind: &Value) -> Result<String, CliError> {
+pub(super) async fn usual_bound(client: &Client, kind: &Value) -> Result<String, CliError> {
     let workloads: Page<Workload> = client.get("/workloads", &()).await?;
     let known = workloads.items.iter().find(|workload| *kind == workload.name);
     known.map(|workload| workload.bound.clone()).ok_or_else(|| {

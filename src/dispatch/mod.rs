@@ -272,6 +272,11 @@ impl Dispatcher {
         self.shared.draining.clone().cancelled_owned()
     }
 
+    /// Whether nothing new is taken any more.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.is_cancelled()
+    }
+
     /// What can be read of the store.
     pub fn store(&self) -> &dyn Store {
         &*self.shared.store
@@ -280,6 +285,11 @@ impl Dispatcher {
     /// What can be run.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// What runs the jobs.
+    pub fn executors(&self) -> &Executors {
+        &self.shared.executors
     }
 
     /// The registered functions.

@@ -5,6 +5,7 @@ mod attempt;
 mod capability;
 mod commands;
 mod deadline;
+mod inline;
 mod measure;
 mod pool;
 pub mod processes;

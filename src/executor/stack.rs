@@ -18,6 +18,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
 use super::commands::{CommandSettings, CommandsExecutor};
+use super::inline::InlineExecutor;
 use super::pool::WorkerStatus;
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
 use super::python::{Python, PythonExecutor, PythonSettings};
@@ -81,6 +82,9 @@ pub struct Executors {
     pool: ProcessPool,
     python: Option<Python>,
     stacks: [Stack; Queue::ALL.len()],
+    /// Makes a registry with an environment of its own, as each executor has one.
+    registry: Box<dyn Fn() -> Result<Arc<Registry>, ExecutorError> + Send + Sync>,
+    grace: Duration,
     slots: [usize; Queue::ALL.len()],
 }
 
@@ -90,7 +94,8 @@ impl Executors {
     /// `registry` makes the workloads out of an environment. Each executor has an environment of its own: a connection that one of
     /// them opened is driven by its runtime, and must not be handed to another.
     pub fn start(settings: &ExecutorSettings, registry: fn(Environment) -> Registry) -> Result<Self, ExecutorError> {
-        let open = || Ok::<_, ExecutorError>(Arc::new(registry(Environment::open(&settings.processes.workloads)?)));
+        let workloads = settings.processes.workloads.clone();
+        let open = move || Ok::<_, ExecutorError>(Arc::new(registry(Environment::open(&workloads)?)));
         let (for_loop, for_threads) = (open()?, open()?);
         let event_loop = AsyncRuntime::start("trine-async", settings.async_threads, LOOKUPS)?;
         let reactor = AsyncRuntime::start("trine-threads", 1, settings.threads_io + LOOKUPS)?;
@@ -127,6 +132,8 @@ impl Executors {
             ],
             pool,
             python,
+            registry: Box::new(open),
+            grace,
         })
     }
 
@@ -142,6 +149,12 @@ impl Executors {
     /// The executor that serves a queue, with its layers.
     pub fn stack(&self, queue: Queue) -> Stack {
         self.stacks[queue as usize].clone()
+    }
+
+    /// Native work on no executor: one call after the other, on a thread that ends with the last handle to it.
+    pub fn inline(&self) -> Result<Stack, ExecutorError> {
+        let inline = InlineExecutor::start((self.registry)()?)?;
+        Ok(layers(inline, self.grace))
     }
 
     /// How many jobs of a queue run at once.

@@ -1,7 +1,9 @@
 //! `threads`: a pool for work that blocks while it waits, and a pool of one thread a core for work that computes.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
@@ -13,7 +15,7 @@ use tower::Service;
 
 use super::attempt::{Attempt, Ran, Reading, panicked};
 use crate::clock::Stopwatch;
-use crate::job::{Failure, FailureKind, Outcome};
+use crate::job::{Failure, FailureKind, Outcome, Output};
 use crate::measure::Usage;
 use crate::workload::{Registry, Stop, Work};
 
@@ -64,7 +66,7 @@ impl Service<Attempt> for ThreadsExecutor {
         let on_thread = move || {
             let _entered = span.entered();
             let Attempt { workload, stop, reporter, slot, .. } = attempt;
-            let ran = run(registry.work(&workload, stop.clone(), reporter), &stop, &reactor);
+            let ran = run(registry.work(&workload, stop.clone(), reporter), &stop, |work| reactor.block_on(work));
             // The thread is free from here on, whether or not anybody still waits for the report.
             drop(slot);
             let _ = report.send(ran);
@@ -79,8 +81,15 @@ impl Service<Attempt> for ThreadsExecutor {
     }
 }
 
-/// Runs work on the calling thread and measures the thread meanwhile.
-fn run(work: Result<Work, Failure>, stop: &Stop, reactor: &Handle) -> Ran {
+/// A future on its way to be waited for, told to stop or not.
+pub(super) type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Output, Failure>> + 'a>>;
+
+/// Runs work on the calling thread and measures the thread meanwhile. `block_on` waits for work that is a future.
+pub(super) fn run(
+    work: Result<Work, Failure>,
+    stop: &Stop,
+    block_on: impl FnOnce(Waiting<'_>) -> Result<Output, Failure>,
+) -> Ran {
     let work = match work {
         Ok(work) => work,
         Err(failure) => return Ran::failed(failure),
@@ -89,13 +98,13 @@ fn run(work: Result<Work, Failure>, stop: &Stop, reactor: &Handle) -> Ran {
     let began = Stopwatch::start();
     let ended = catch_unwind(AssertUnwindSafe(|| match work {
         Work::Blocking(call) => call(),
-        Work::Future(future) => reactor.block_on(async {
+        Work::Future(future) => block_on(Box::pin(async {
             tokio::select! {
                 biased;
                 result = future => result,
                 _ = stop.stopped() => Err(Failure::error("stopped")),
             }
-        }),
+        })),
     }));
     let wall = began.started.elapsed();
     let usage = Usage::of_thread() - before;

@@ -12,7 +12,7 @@ mod submission;
 mod timing;
 
 pub use event::{Event, EventKind, LogStream, Note, What};
-pub use id::JobId;
+pub use id::{ComparisonId, JobId};
 pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use profile_key::ProfileKey;
 pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};

@@ -1,6 +1,7 @@
 //! Meters: what an attempt has cost, taken where it ran.
 
 pub mod advice;
+pub mod machine;
 pub mod memory;
 mod metered;
 mod usage;

@@ -52,7 +52,11 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         self.folder.disable_cleanup(true);
-        if let Err(error) = remove(self.folder.path()) {
+        // Gone is what it should be, also if the folder that it was in went first.
+        if let Err(error) = remove(self.folder.path()).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }) {
             tracing::warn!(%error, folder = %self.folder.path().display(), "a scratch folder can't be removed");
         }
     }

@@ -7,6 +7,7 @@
 //!
 //! Each method is one short transaction. Rows stay private to a driver.
 
+mod comparison;
 mod event;
 mod follow;
 mod function;
@@ -14,6 +15,7 @@ mod schedule;
 pub mod sqlite;
 mod summary;
 
+pub use comparison::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore};
 pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
@@ -207,7 +209,7 @@ pub enum StoreError {
 
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
-pub trait Store: FunctionStore + ScheduleStore + Send + Sync + 'static {
+pub trait Store: ComparisonStore + FunctionStore + ScheduleStore + Send + Sync + 'static {
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 

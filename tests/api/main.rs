@@ -3,6 +3,7 @@
 
 mod batch;
 mod browsers;
+mod comparisons;
 mod errors;
 mod jobs;
 mod limits;

@@ -3,6 +3,7 @@
 
 mod command_line;
 mod commands;
+mod comparisons;
 mod crash;
 mod drain;
 mod events;

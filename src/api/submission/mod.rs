@@ -97,9 +97,9 @@ impl ToSchema for AnyWorkload {
 
 /// The part of a workload that every workload has.
 #[derive(Deserialize)]
-struct Head<'a> {
+pub(super) struct Head<'a> {
     #[serde(borrow)]
-    r#type: Cow<'a, str>,
+    pub(super) r#type: Cow<'a, str>,
 }
 
 /// Reads one submission. Its workload's parameters are not looked at, apart from `type`; but a call of a function gets what that declares,
@@ -140,7 +140,7 @@ pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Pr
 }
 
 /// Reads an object that is found at `pointer`. The place of an error is looked for only once there is one.
-fn object<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<T, Problem> {
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<T, Problem> {
     // Otherwise an array would do for a struct, its elements taken as fields.
     starts_with(text, b'{', || Invalid::new(pointer, "must be an object"))?;
     serde_json::from_slice(text).map_err(|error| match error.classify() {

@@ -6,30 +6,27 @@ mod pages;
 mod report;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tokio::task::JoinError;
 
 use super::answer::{Accepted, Job, Page};
 use super::client::Client;
 use super::error::CliError;
 use super::human::micros;
 use super::serve::{addresses, listen};
+use super::temporary::{self, served, until_ready};
 use super::{print, wait};
-use crate::app::{self, AppError};
+use crate::app;
 use crate::config::{Config, LogFormat, Settings, Source, Sources};
 use crate::{clock, shutdown, telemetry};
 use batch::Planned;
 
 /// The most jobs with a wrong outcome that are named.
 const NAMED: usize = 10;
-const START_LIMIT: Duration = Duration::from_secs(30);
-const START_INTERVAL: Duration = Duration::from_millis(20);
 
 /// `trine demo`
 #[derive(Args, Debug)]
@@ -75,27 +72,20 @@ impl Demo {
         outcome
     }
 
-    /// The settings as they suit a demo where nobody has said otherwise, and the folder that goes when it ends.
+    /// The settings as they suit a demo, and the folder that goes when it ends; one that stays is where an operator would look for it.
     fn prepare(self, sources: &Sources) -> Result<(Config, Option<TempDir>), CliError> {
         let given = |name| sources.get(name).is_some_and(|source| *source != Source::Default);
-        let mut config = self.settings.config;
+        let mut settings = self.settings.config;
+        if !self.keep {
+            return temporary::prepare(settings, sources);
+        }
         if !given("log") {
-            // What people want to see is the demo.
-            "warn".clone_into(&mut config.log);
+            "warn".clone_into(&mut settings.log);
         }
-        if !given("listen") && !self.keep {
-            config.listen.set_port(0);
+        if !given("data_dir") {
+            settings.data_dir.push(jiff::Timestamp::now().strftime("demo-%Y%m%d-%H%M%S").to_string());
         }
-        if given("data_dir") {
-            return Ok((config, None));
-        }
-        if self.keep {
-            config.data_dir.push(jiff::Timestamp::now().strftime("demo-%Y%m%d-%H%M%S").to_string());
-            return Ok((config, None));
-        }
-        let folder = TempDir::with_prefix("trine-demo-").map_err(|error| CliError::Prepare("make a temporary folder", error))?;
-        folder.path().clone_into(&mut config.data_dir);
-        Ok((config, Some(folder)))
+        Ok((settings, None))
     }
 }
 
@@ -129,23 +119,4 @@ async fn run_rounds(url: &str, rounds: &[Vec<Planned>]) -> Result<(), CliError> 
         eprintln!("{} ({} on {}): {wrong}", job.id, job.kind(), job.route.executor);
     }
     if failed == 0 { Ok(()) } else { Err(CliError::Unsuccessful { failed, jobs: plan.len() }) }
-}
-
-/// Waits until the service takes work.
-async fn until_ready(client: &Client) -> Result<(), CliError> {
-    let deadline = Instant::now() + START_LIMIT;
-    loop {
-        match client.get::<IgnoredAny>("/readyz", &()).await {
-            Err(CliError::Refused(_)) if Instant::now() < deadline => tokio::time::sleep(START_INTERVAL).await,
-            ready => return ready.map(drop),
-        }
-    }
-}
-
-/// How the service ended.
-fn served(ended: Result<Result<(), AppError>, JoinError>) -> Result<(), CliError> {
-    match ended {
-        Ok(ended) => Ok(ended?),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }

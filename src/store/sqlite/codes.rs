@@ -3,7 +3,7 @@
 use crate::function::Kind;
 use crate::job::{Bound, Choice, Ending, Executor, Form, Queue, Rule};
 use crate::schedule::{CatchUp, Overlap, Skip};
-use crate::store::StoreError;
+use crate::store::{ComparisonState, StoreError};
 
 /// A value that is stored as a small integer: its place in a fixed list.
 pub(super) trait Code: Copy + PartialEq + 'static {
@@ -31,6 +31,11 @@ impl Code for Bound {
 impl Code for Executor {
     const NAME: &'static str = "executor";
     const CODES: &'static [Self] = &[Self::Async, Self::Threads, Self::Processes];
+}
+
+impl Code for ComparisonState {
+    const NAME: &'static str = "state of a comparison";
+    const CODES: &'static [Self] = &[Self::Queued, Self::Running, Self::Finished, Self::Failed, Self::Cancelled];
 }
 
 impl Code for Choice {

@@ -1,6 +1,7 @@
 //! The store in a SQLite file: one connection that writes, a few that read, WAL, and every commit synced to disk.
 
 mod codes;
+mod comparisons;
 mod edit;
 mod events;
 mod functions;

@@ -149,11 +149,11 @@ impl<'r> Cells<'r> {
         Ok(Timestamp::from_micros(self.take()?))
     }
 
-    fn raw(&mut self) -> Result<Box<RawValue>, StoreError> {
+    pub(super) fn raw(&mut self) -> Result<Box<RawValue>, StoreError> {
         RawValue::from_string(self.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
         let text: Option<&str> = self.take()?;
         text.map(serde_json::from_str).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
     }

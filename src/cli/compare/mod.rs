@@ -1,0 +1,192 @@
+//! `trine compare`: one workload on all executors, or the guide's claims on this machine.
+
+mod claims;
+mod guide;
+mod terminal;
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{ArgGroup, Args};
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Url;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::answer::parse;
+use super::client::Client;
+use super::error::CliError;
+use super::parameter::{parameter, workload};
+use super::submit::usual_bound;
+use super::{human, print, temporary};
+use crate::comparison::report::Report;
+use crate::config::{Settings, Sources};
+use crate::job::{Bound, Executor};
+
+/// `trine compare`
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "guide"]), after_help = EXAMPLES)]
+pub(super) struct Compare {
+    /// URL of a running server; without it, one is started for as long as it takes
+    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL")]
+    server: Option<Url>,
+    /// What to run, such as primes or http
+    #[arg(value_name = "WORKLOAD")]
+    kind: Option<String>,
+    /// Its parameters; a value that is not JSON is text
+    #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
+    parameters: Vec<(String, Value)>,
+    /// What to run with its parameters, as a JSON object with a `type`
+    #[arg(long, value_name = "JSON")]
+    workload: Option<String>,
+    /// Run work that waits and work that computes, native and Python, and hold what the guide says about it against the figures
+    #[arg(long, conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
+    guide: bool,
+    /// Whether it mostly waits or computes; the workload's own tag by default
+    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
+    bound: Option<String>,
+    /// Tasks in each cell of the matrix, each time it is run, at the most
+    #[arg(long, value_name = "N")]
+    tasks: Option<u32>,
+    /// How many of them are under way at once; a row for each
+    #[arg(long, value_name = "LEVELS", value_delimiter = ',')]
+    concurrency: Option<Vec<u32>>,
+    /// Where to run it
+    #[arg(long, value_name = "EXECUTORS", value_delimiter = ',', value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
+    executors: Option<Vec<String>>,
+    /// The interpreters of a Python workload, by name
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    interpreters: Option<Vec<String>>,
+    /// How long it may take, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    budget: Option<Duration>,
+    /// One JSON object, as the API has it; with --guide the claims and the comparisons behind them
+    #[arg(long)]
+    json: bool,
+    /// Write the report to this file, as a page that stands alone
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  trine compare primes below=300000 --concurrency 1,2,4
+  trine compare sleep ms=20 --concurrency 1,16,64 --html report.html
+  trine compare --workload '{\"type\": \"python\", \"source\": \"def main():\\n    sum(range(10**6))\\n\"}' --budget 1m
+  trine compare --guide
+
+The settings below are those of the server that is started if no --server is named.";
+
+/// A comparison, as far as it is read here.
+#[derive(Deserialize)]
+pub(super) struct Comparison {
+    id: String,
+    state: String,
+    error: Option<String>,
+    workload: Value,
+    bound: Bound,
+    progress: Option<Progress>,
+}
+
+#[derive(Deserialize)]
+struct Progress {
+    percent: f64,
+    doing: String,
+}
+
+/// A comparison that has finished.
+struct Finished {
+    head: Comparison,
+    report: Report,
+    json: Box<RawValue>,
+}
+
+impl Compare {
+    pub(super) async fn run(self, sources: &Sources) -> Result<(), CliError> {
+        if let Some(url) = self.server.clone() {
+            return self.ask(Client::new(url.as_str())?).await;
+        }
+        let (config, _temporary) = temporary::prepare(self.settings.config.clone(), sources)?;
+        temporary::with_server(config, |client| self.ask(client)).await
+    }
+
+    async fn ask(self, client: Client) -> Result<(), CliError> {
+        if self.guide {
+            return guide::show(&client, self.json).await;
+        }
+        let request = self.request(&client).await?;
+        let Finished { head, report, json } = run(&client, &request, "").await?;
+        if let Some(path) = &self.html {
+            let page = client.text(&format!("/comparisons/{}/report.html", head.id)).await?;
+            std::fs::write(path, page).map_err(|error| CliError::Prepare("write the page", error))?;
+        }
+        if self.json { print::json(&json) } else { print::line(terminal::report(&head, &report)) }
+    }
+
+    async fn request(&self, client: &Client) -> Result<Value, CliError> {
+        let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
+        let bound = match &self.bound {
+            Some(bound) => bound.clone(),
+            None => usual_bound(client, &workload["type"]).await?,
+        };
+        let given: [(&str, Option<Value>); 5] = [
+            ("tasks", self.tasks.map(Value::from)),
+            ("concurrency", self.concurrency.clone().map(Value::from)),
+            ("executors", self.executors.clone().map(Value::from)),
+            ("interpreters", self.interpreters.clone().map(Value::from)),
+            ("budget_ms", self.budget.map(|budget| json!(budget.as_millis()))),
+        ];
+        let mut request: Map<String, Value> =
+            given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        request.insert("bound".into(), bound.into());
+        request.insert("workload".into(), workload);
+        Ok(request.into())
+    }
+}
+
+/// Has a comparison run and waits for it. People see a bar in the meantime.
+async fn run(client: &Client, request: &Value, before: &str) -> Result<Finished, CliError> {
+    let bar = bar();
+    let asked: Comparison = client.post("/comparisons", request).await?;
+    let path = format!("/comparisons/{}", asked.id);
+    let json: Box<RawValue> = loop {
+        let json: Box<RawValue> = client.get(&path, &[("wait", 1)]).await?;
+        let now: Comparison = parse(&json)?;
+        match (now.state.as_str(), now.progress) {
+            ("queued", _) => bar.set_message(format!("{before}waits for another comparison")),
+            ("running", Some(Progress { percent, doing })) => {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage")]
+                bar.set_position(percent as u64);
+                bar.set_message(format!("{before}{doing}"));
+            }
+            ("running", None) => {}
+            _ => break json,
+        }
+    };
+    bar.finish_and_clear();
+    let head: Comparison = parse(&json)?;
+    if head.state == "finished" {
+        let report = parse(&json)?;
+        return Ok(Finished { head, report, json });
+    }
+    Err(CliError::NoReport {
+        state: head.state,
+        reason: head.error.unwrap_or_else(|| "a client did not want it any more".into()),
+    })
+}
+
+/// Hidden wherever standard error is no terminal.
+fn bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    // The template is a constant that parses.
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {elapsed}  {wide_msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(100).with_style(style)
+}

@@ -1,0 +1,196 @@
+//! A number of tasks on one executor, so many at once; and a bystander beside them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+
+use crate::clock::{Monotonic, micros};
+use crate::executor::{Attempt, Executors, Measured, Slot, Stack};
+use crate::job::{JobId, Outcome, Queue, Spec, Timing};
+use crate::workload::{Reporter, Stop};
+
+/// How often the bystander wants something.
+const PACE: Duration = Duration::from_millis(10);
+/// How many of its wishes may be open; on an event loop that is held for longer, the rest would tell nothing new.
+const MOST_OPEN: usize = 500;
+
+/// Where tasks go.
+#[derive(Clone)]
+pub(super) struct Place {
+    stack: Stack,
+    home: Handle,
+    slots: usize,
+}
+
+/// What one task has shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    /// From asking until the answer, the wait for a slot included.
+    pub(super) latency_us: u64,
+    /// The way there and back, without the work itself.
+    pub(super) handover_us: u64,
+    pub(super) timing: Timing,
+}
+
+/// What a number of tasks have shown.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Batch {
+    /// From the first task until the last.
+    pub(super) elapsed: Duration,
+    /// Of those that ended well.
+    pub(super) samples: Vec<Sample>,
+    pub(super) failures: u32,
+    /// Why one of them failed.
+    pub(super) failure: Option<String>,
+    /// How long the bystander's short waits took.
+    pub(super) bystanders: Vec<u64>,
+    /// What the processes that served it hold in memory, and how many they are.
+    pub(super) runners: (Option<u64>, u32),
+}
+
+impl Place {
+    /// Where the tasks of a queue go.
+    pub(super) fn of(executors: &Executors, queue: Queue) -> Self {
+        Self { stack: executors.stack(queue), home: executors.home(queue), slots: executors.slots(queue) }
+    }
+
+    /// The same, or another stack, with so many tasks at once. Must be called on a tokio runtime.
+    pub(super) fn inline(stack: Stack, slots: usize) -> Self {
+        Self { stack, home: Handle::current(), slots }
+    }
+
+    /// Where tasks of a queue go, so that one of them runs at a time.
+    pub(super) fn one_at_a_time(executors: &Executors, queue: Queue) -> Self {
+        Self { slots: 1, ..Self::of(executors, queue) }
+    }
+
+    /// How many tasks run at once.
+    pub(super) const fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Runs one task and waits for it.
+    async fn run(&self, spec: &Spec, deadline: Option<Duration>, stop: &Stop, slot: Slot) -> Option<Measured> {
+        let attempt = Attempt {
+            job: JobId::new(),
+            number: 1,
+            workload: spec.clone(),
+            deadline,
+            queued_for: Duration::ZERO,
+            claimed: Monotonic::now(),
+            stop: stop.clone(),
+            reporter: Reporter::default(),
+            slot,
+        };
+        let mut stack = self.stack.clone();
+        let running = self.home.spawn(async move {
+            match stack.ready().await {
+                Ok(ready) => ready.call(attempt).await.ok(),
+                Err(never) => match never {},
+            }
+        });
+        // It ends early only if the runtime does.
+        running.await.ok().flatten()
+    }
+}
+
+impl Batch {
+    /// How long a task took from one end of the batch to the other, in microseconds.
+    pub(super) fn per_task_us(&self) -> Option<f64> {
+        self.shared(self.elapsed.as_secs_f64() * 1e6)
+    }
+
+    /// How long a task takes if nothing but the work itself is done, one after the other, in microseconds.
+    pub(super) fn serial_us(&self) -> Option<f64> {
+        // A duration is cut to whole microseconds, so it is half of one too short on average.
+        #[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
+        let walls: f64 = self.samples.iter().map(|sample| sample.timing.wall_us as f64 + 0.5).sum();
+        self.shared(walls)
+    }
+
+    fn shared(&self, us: f64) -> Option<f64> {
+        let tasks = u32::try_from(self.samples.len()).ok().filter(|tasks| *tasks > 0)?;
+        // What fails ends sooner or later than what does not: its share of the time is not the others'.
+        (self.failures * 10 <= tasks).then(|| us / f64::from(tasks))
+    }
+}
+
+/// Runs `tasks` of them, up to `concurrency` under way at once.
+pub(super) async fn run(place: &Place, spec: &Spec, tasks: u32, concurrency: u32, deadline: Duration, stop: &Stop) -> Batch {
+    let (next, slots) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(place.slots)));
+    let client = || {
+        let (place, spec, stop, next, slots) = (place.clone(), spec.clone(), stop.clone(), Arc::clone(&next), Arc::clone(&slots));
+        tokio::spawn(async move {
+            let mut own = Batch::default();
+            while next.fetch_add(1, Ordering::Relaxed) < tasks && !stop.is_stopped() {
+                let asked = Monotonic::now();
+                let slot = Slot { permit: Arc::clone(&slots).acquire_owned().await.ok() };
+                let began = Monotonic::now();
+                let measured = place.run(&spec, Some(deadline), &stop, slot).await;
+                own.take(measured, asked, began);
+            }
+            own
+        })
+    };
+    let began = Monotonic::now();
+    let clients: Vec<_> = (0..concurrency.min(tasks)).map(|_| client()).collect();
+    let batches = join_all(clients).await;
+    let mut all = Batch { elapsed: began.elapsed(), ..Batch::default() };
+    for batch in batches.into_iter().flatten() {
+        all.samples.extend(batch.samples);
+        all.failures += batch.failures;
+        all.failure = all.failure.or(batch.failure);
+    }
+    all
+}
+
+impl Batch {
+    fn take(&mut self, measured: Option<Measured>, asked: Monotonic, began: Monotonic) {
+        let now = Monotonic::now();
+        match measured {
+            Some(Measured { outcome: Outcome::Output(_), timing: Some(timing), .. }) => {
+                let handover_us = micros(now.since(began)).saturating_sub(timing.wall_us);
+                self.samples.push(Sample { latency_us: micros(now.since(asked)), handover_us, timing });
+            }
+            Some(Measured { outcome: Outcome::Error(failure), .. }) => {
+                self.failures += 1;
+                self.failure.get_or_insert_with(|| failure.to_string());
+            }
+            Some(Measured { outcome: Outcome::Output(_), .. }) | None => self.failures += 1,
+        }
+    }
+}
+
+/// Wants something short at a steady pace until it is told to end; how long each wish took, from when it should have begun.
+pub(super) async fn bystand(place: Place, spec: Spec, end: CancellationToken) -> Vec<u64> {
+    let (mut open, mut took) = (JoinSet::new(), Vec::new());
+    let mut pace = interval_at(tokio::time::Instant::now() + PACE / 2, PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => break,
+            _ = pace.tick() => {}
+        }
+        if open.len() < MOST_OPEN {
+            let (place, spec) = (place.clone(), spec.clone());
+            let wanted = Monotonic::now();
+            open.spawn(async move {
+                let measured = place.run(&spec, None, &Stop::default(), Slot::default()).await;
+                measured.filter(|measured| measured.outcome.is_success()).map(|_| micros(wanted.elapsed()))
+            });
+        }
+        while let Some(ended) = open.try_join_next() {
+            took.extend(ended.ok().flatten());
+        }
+    }
+    took.extend(open.join_all().await.into_iter().flatten());
+    took
+}

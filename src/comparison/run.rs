@@ -1,0 +1,240 @@
+//! Drives a comparison: warms up, finds out what things take, then runs all cells in turn until the figures are sure or time is up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{self, Batch, Place};
+use super::control::{self, Kind};
+use super::plan::{self, Cell, Controlled, FEWEST, MOST, REPETITIONS, Run, What};
+use super::pressure::{self, Watch};
+use super::report::Report;
+use super::request::{Request, Subject, queue};
+use super::tally::{self, Runs};
+use crate::clock::Monotonic;
+use crate::dispatch::Dispatcher;
+use crate::executor::ExecutorError;
+use crate::job::{Executor, Runtime};
+use crate::workload::{Invalid, Stop};
+
+/// A row is precise enough when its speed-up is known to so much on either side; after so many repetitions less will do.
+const PRECISE: (f64, f64) = (0.03, 0.1);
+/// So many attempts are kept in memory until the figures are made of them; the last repetition may exceed it.
+const MOST_ATTEMPTS: usize = 200_000;
+/// Tasks of the first warm-up; enough for an interpreter to have met them.
+const FIRST_TASKS: u32 = 3;
+/// How often a control's length is corrected.
+const CORRECTIONS: u32 = 3;
+
+/// How far a comparison is.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// From 0 to 1, by time.
+    pub share: f64,
+    /// What it does now.
+    pub doing: String,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    #[error("it can't be run any more: {0}")]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Executors(#[from] ExecutorError),
+    #[error("it fails already when it is run alone: {0}")]
+    Fails(String),
+    #[error("a control fails: {0}")]
+    Control(String),
+    #[error("it was stopped")]
+    Stopped,
+}
+
+/// Runs a comparison to its end.
+pub(super) async fn run(
+    dispatcher: &Dispatcher,
+    request: &Request,
+    stop: &Stop,
+    progress: &watch::Sender<Progress>,
+) -> Result<Report, RunError> {
+    let subject = request.subject(dispatcher)?;
+    let runner = Runner::new(dispatcher, request, &subject, stop, progress)?;
+    let controls = runner.controls().await?;
+    let cells = runner.runs(&controls).await?;
+    let watch = Watch::start(dispatcher);
+    let (runs, watch) = runner.repeat(&cells, watch).await?;
+    let pressure = watch.end(dispatcher);
+    Ok(tally::report(request, &subject, &controls, runner.probe, &runs, pressure))
+}
+
+struct Runner<'a> {
+    dispatcher: &'a Dispatcher,
+    request: &'a Request,
+    subject: &'a Subject,
+    /// What the controls are written in.
+    runtime: Runtime,
+    stop: &'a Stop,
+    progress: &'a watch::Sender<Progress>,
+    /// Native work inline.
+    inline: Place,
+    probe: u32,
+    began: Monotonic,
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        dispatcher: &'a Dispatcher,
+        request: &'a Request,
+        subject: &'a Subject,
+        stop: &'a Stop,
+        progress: &'a watch::Sender<Progress>,
+    ) -> Result<Self, RunError> {
+        let runtime = if subject.runtime == Runtime::Python { Runtime::Python } else { Runtime::Native };
+        // One task waits while another runs, so that the thread never does.
+        let inline = Place::inline(dispatcher.executors().inline()?, 2);
+        let probe = plan::probe(super::cores());
+        Ok(Self { dispatcher, request, subject, runtime, stop, progress, inline, probe, began: Monotonic::now() })
+    }
+
+    /// The controls of each variant, about as long as the workload; and with that the first warm-up.
+    async fn controls(&self) -> Result<Vec<Controlled>, RunError> {
+        let mut controls = Vec::new();
+        for (at, variant) in self.subject.variants.iter().enumerate() {
+            self.tell(0.0, "warming up: the workload inline".into());
+            let alone = Cell { what: What::Workload, variant: at, executor: None, concurrency: 1 };
+            let first = self.batch(&Run { cell: alone, spec: variant.spec.clone(), tasks: 1 }, false).await?;
+            let first = first.serial_us().ok_or_else(|| RunError::Fails(first.failure.unwrap_or_default()))?;
+            // What takes long was warm enough after one.
+            let tasks = if first < 1e5 { FIRST_TASKS } else { 1 };
+            let run = Run { cell: alone, spec: variant.spec.clone(), tasks };
+            let wall = if tasks > 1 { self.batch(&run, false).await?.serial_us().unwrap_or(first) } else { first };
+            let span = control::span(Duration::from_secs_f64(wall / 1e6));
+            let (runtime, form) = (self.runtime, self.subject.form);
+            let waiting = control::waiting(variant, runtime, form, span);
+            let mut steps = control::first_steps(runtime);
+            self.tell(0.0, "warming up: the controls".into());
+            let cell = Cell { what: What::Control(Kind::Computing), ..alone };
+            for _ in 0..CORRECTIONS {
+                let spec = control::of(&control::computing(variant, runtime, form, steps));
+                let took = self.batch(&Run { cell, spec, tasks: 2 }, false).await?;
+                let took = took.serial_us().ok_or_else(|| RunError::Control(took.failure.unwrap_or_default()))?;
+                steps = control::more_steps(runtime, steps, Duration::from_secs_f64(took / 1e6), span);
+            }
+            controls.push(Controlled { waiting, computing: control::computing(variant, runtime, form, steps), span });
+        }
+        Ok(controls)
+    }
+
+    /// All cells with their tasks: warms each of them up, and makes as many tasks of the workload as the budget has room for.
+    async fn runs(&self, controls: &[Controlled]) -> Result<Vec<Run>, RunError> {
+        let mut beside = Vec::new();
+        let mut of_controls = Duration::ZERO;
+        for cell in plan::of_controls(self.request, self.subject, self.probe) {
+            let (What::Control(kind), Some(control)) = (cell.what, controls.get(cell.variant)) else { continue };
+            let run = control.run(cell, kind, self.probe);
+            self.tell(0.0, format!("warming up: {}", name(cell)));
+            let warm = self.batch(&Run { tasks: cell.concurrency, ..run.clone() }, false).await?;
+            of_controls += warm.elapsed / cell.concurrency * run.tasks;
+            beside.push(run);
+        }
+        let mut per_task = Duration::ZERO;
+        let mut cells = Vec::new();
+        for cell in plan::of_workload(self.request, self.subject, self.probe) {
+            let Some(variant) = self.subject.variants.get(cell.variant) else { continue };
+            self.tell(0.0, format!("warming up: {}", name(cell)));
+            let run = Run { cell, spec: variant.spec.clone(), tasks: cell.concurrency };
+            let warm = self.batch(&run, false).await?;
+            per_task += warm.elapsed / cell.concurrency;
+            cells.push(run);
+        }
+        let left = self.request.budget().saturating_sub(self.began.elapsed());
+        let tasks = plan::tasks(self.request, left, per_task, of_controls);
+        for run in &mut cells {
+            // As many as are under way at once, where the controls are wider than what was asked for.
+            run.tasks = tasks.max(run.cell.concurrency);
+        }
+        cells.extend(beside);
+        Ok(cells)
+    }
+
+    /// Runs all cells in turn, again and again.
+    async fn repeat(&self, cells: &[Run], mut watch: Watch) -> Result<(Runs, Watch), RunError> {
+        let mut runs = Runs::new();
+        let budget = self.request.budget();
+        for repetition in 0..MOST {
+            let mut batches = BTreeMap::new();
+            for (at, run) in plan::in_turn(cells, repetition).into_iter().enumerate() {
+                #[expect(clippy::cast_precision_loss, reason = "few cells")]
+                let done = (f64::from(repetition) + at as f64 / cells.len() as f64) / f64::from(REPETITIONS);
+                let share = done.min(1.0).max(self.began.elapsed().as_secs_f64() / budget.as_secs_f64()).min(0.99);
+                self.tell(share, format!("repetition {}: {}", repetition + 1, name(run.cell)));
+                batches.insert(run.cell, self.batch(&run, true).await?);
+            }
+            watch.look(self.dispatcher);
+            for (cell, batch) in batches {
+                runs.entry(cell).or_default().push(batch);
+            }
+            let (spent, repetitions) = (self.began.elapsed(), repetition + 1);
+            let late = spent >= budget && repetitions >= FEWEST || spent >= budget * 2 || tally::attempts(&runs) >= MOST_ATTEMPTS;
+            let precise = |enough| tally::half_width(&runs).is_some_and(|width| width <= enough);
+            // Fewer than six repetitions can't be as sure as is wanted.
+            if late || repetitions >= 6 && precise(PRECISE.0) || repetitions >= REPETITIONS && precise(PRECISE.1) {
+                break;
+            }
+        }
+        Ok((runs, watch))
+    }
+
+    /// Runs a cell once, with a bystander beside it if that is wanted.
+    async fn batch(&self, run: &Run, with_bystander: bool) -> Result<Batch, RunError> {
+        let place = self.place(run.cell);
+        let end = CancellationToken::new();
+        let variant = self.subject.variants.get(run.cell.variant).filter(|_| with_bystander && run.cell.what == What::Workload);
+        let bystander = variant.map(|variant| {
+            let on_loop = queue(Executor::Async, self.runtime, self.request.bound);
+            let place = Place::of(self.dispatcher.executors(), on_loop);
+            tokio::spawn(batch::bystand(place, control::bystander(variant, self.runtime), end.clone()))
+        });
+        // Two at once keep the inline thread busy; it still runs one at a time.
+        let clients = if run.cell.executor.is_none() && place.slots() > 1 { 2 } else { run.cell.concurrency };
+        let mut batch = batch::run(&place, &run.spec, run.tasks, clients, self.request.budget(), self.stop).await;
+        end.cancel();
+        if let Some(bystander) = bystander {
+            batch.bystanders = bystander.await.unwrap_or_default();
+        }
+        if let (What::Workload, Some(executor)) = (run.cell.what, run.cell.executor) {
+            batch.runners = pressure::runners(self.dispatcher, queue(executor, self.subject.runtime, self.request.bound));
+        }
+        if self.stop.is_stopped() { Err(RunError::Stopped) } else { Ok(batch) }
+    }
+
+    /// Where a cell runs. Inline, Python has a process to itself and no concurrency; its hand-over is not counted.
+    fn place(&self, cell: Cell) -> Place {
+        let runtime = if cell.what == What::Workload { self.subject.runtime } else { self.runtime };
+        let executors = self.dispatcher.executors();
+        match cell.executor {
+            Some(executor) => Place::of(executors, queue(executor, runtime, self.request.bound)),
+            None if runtime == Runtime::Native => self.inline.clone(),
+            None => Place::one_at_a_time(executors, queue(Executor::Processes, runtime, self.request.bound)),
+        }
+    }
+
+    fn tell(&self, share: f64, doing: String) {
+        self.progress.send_replace(Progress { share: (share * 1000.0).round() / 1000.0, doing });
+    }
+}
+
+/// A cell in words.
+fn name(cell: Cell) -> String {
+    let what = match cell.what {
+        What::Workload => "the workload",
+        What::Control(Kind::Waiting) => "pure waiting",
+        What::Control(Kind::Computing) => "pure computing",
+    };
+    match cell.executor {
+        None => format!("{what} inline"),
+        Some(executor) => format!("{what} on {executor}, {} at once", cell.concurrency),
+    }
+}

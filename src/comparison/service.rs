@@ -1,0 +1,244 @@
+//! Keeps comparisons and runs them, one at a time: two at once would measure each other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::request::{Asked, Request};
+use super::run::{Progress, RunError, run};
+use crate::dispatch::Dispatcher;
+use crate::job::ComparisonId;
+use crate::store::{Comparison, ComparisonEnd, ComparisonState, Store, StoreError};
+use crate::workload::{Invalid, Stop, StopReason};
+
+/// The wait before another try at a store that can't write.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Said of those that ran when the server went away.
+const INTERRUPTED: &str = "it was interrupted: the server went down while it ran";
+
+/// Why a comparison was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// It can't be run here.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a cancellation did.
+#[derive(Clone, Debug)]
+pub enum Cancelled {
+    /// It waited, and will not run.
+    Waiting(Comparison),
+    /// It runs, and is being stopped.
+    Stopping(Comparison),
+    /// It had already ended.
+    Ended,
+    /// There is no such comparison.
+    Unknown,
+}
+
+/// The comparisons of a server. Clones are handles to the same ones.
+#[derive(Clone)]
+pub struct Comparisons {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dispatcher: Dispatcher,
+    /// Told when one was asked for.
+    asked: Notify,
+    /// Held while one begins, so that a cancellation finds it either waiting or live.
+    beginning: tokio::sync::Mutex<()>,
+    /// The one that runs.
+    live: Mutex<HashMap<ComparisonId, Live>>,
+    /// Counts those that have ended.
+    ended: watch::Sender<u64>,
+    serving: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Clone)]
+struct Live {
+    stop: Stop,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Comparisons {
+    /// Takes up those that wait; those that ran when an earlier server went away have failed. Must be called on a tokio runtime.
+    pub async fn start(dispatcher: Dispatcher) -> Result<Self, StoreError> {
+        let interrupted = dispatcher.store().interrupt_comparisons(INTERRUPTED).await?;
+        if interrupted > 0 {
+            tracing::warn!(interrupted, "comparisons were interrupted when the server went down");
+        }
+        let shared = Arc::new(Shared {
+            dispatcher,
+            asked: Notify::new(),
+            beginning: tokio::sync::Mutex::default(),
+            live: Mutex::default(),
+            ended: watch::Sender::new(0),
+            serving: Mutex::default(),
+        });
+        let serving = tokio::spawn(serve(Arc::clone(&shared)));
+        *shared.serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(serving);
+        Ok(Self { shared })
+    }
+
+    /// Checks one and keeps it; it runs when it is its turn.
+    pub async fn ask(&self, asked: Asked) -> Result<Comparison, CompareError> {
+        if self.shared.dispatcher.is_draining() {
+            return Err(CompareError::Draining);
+        }
+        let request = asked.settle(&self.shared.dispatcher)?;
+        let json = serde_json::value::to_raw_value(&request).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let kept = self.store().add_comparison(ComparisonId::new(), json).await?;
+        self.shared.asked.notify_one();
+        Ok(kept)
+    }
+
+    /// One of them, and how far it is if it runs.
+    pub async fn get(&self, id: ComparisonId) -> Result<Option<(Comparison, Option<Progress>)>, StoreError> {
+        let progress = self.shared.live().get(&id).map(|live| live.progress.borrow().clone());
+        Ok(self.store().comparison(id).await?.map(|comparison| (comparison, progress)))
+    }
+
+    /// The same once it has ended, or when `limit` is over.
+    pub async fn wait(&self, id: ComparisonId, limit: Duration) -> Result<Option<(Comparison, Option<Progress>)>, StoreError> {
+        let until = tokio::time::Instant::now() + limit;
+        // Subscribed before looking: an end in between is seen.
+        let mut ended = self.shared.ended.subscribe();
+        loop {
+            let found = self.get(id).await?;
+            let open = found.as_ref().is_some_and(|(found, _)| is_open(found.state));
+            let draining = self.shared.dispatcher.drained();
+            let more = tokio::time::timeout_at(until, async {
+                tokio::select! {
+                    changed = ended.changed() => changed.is_ok(),
+                    () = draining => false,
+                }
+            });
+            if !open || !more.await.unwrap_or(false) {
+                return if open { self.get(id).await } else { Ok(found) };
+            }
+        }
+    }
+
+    /// Up to `limit` of them, the latest first.
+    pub async fn list(&self, after: Option<ComparisonId>, limit: usize) -> Result<Vec<Comparison>, StoreError> {
+        self.store().comparisons(after, limit).await
+    }
+
+    /// Cancels one that waits; stops the one that runs.
+    pub async fn cancel(&self, id: ComparisonId) -> Result<Cancelled, StoreError> {
+        let _beginning = self.shared.beginning.lock().await;
+        let Some(found) = self.store().comparison(id).await? else { return Ok(Cancelled::Unknown) };
+        if !is_open(found.state) {
+            return Ok(Cancelled::Ended);
+        }
+        if let Some(live) = self.shared.live().get(&id) {
+            live.stop.stop(StopReason::Cancelled);
+            return Ok(Cancelled::Stopping(found));
+        }
+        self.store().end_comparison(id, ComparisonEnd::Cancelled).await?;
+        self.shared.ended.send_modify(|ended| *ended += 1);
+        let found = self.store().comparison(id).await?;
+        Ok(found.map_or(Cancelled::Unknown, Cancelled::Waiting))
+    }
+
+    /// Stops the one that runs, which says so, and begins no other: the dispatcher has to be draining.
+    pub async fn shut_down(&self) {
+        // One that is just beginning is live after that.
+        drop(self.shared.beginning.lock().await);
+        for live in self.shared.live().values() {
+            live.stop.stop(StopReason::Shutdown);
+        }
+        let serving = self.shared.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(serving) = serving {
+            // It ends early only if it panics, and then there is nothing to wait for.
+            let _ = serving.await;
+        }
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.shared.dispatcher.store()
+    }
+}
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, HashMap<ComparisonId, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const fn is_open(state: ComparisonState) -> bool {
+    matches!(state, ComparisonState::Queued | ComparisonState::Running)
+}
+
+/// Runs one after the other until the server drains.
+async fn serve(shared: Arc<Shared>) {
+    let store = shared.dispatcher.store();
+    while !shared.dispatcher.is_draining() {
+        let (next, stop, progress) = match begin(&shared).await {
+            Ok(Some(begun)) => begun,
+            Ok(None) => {
+                tokio::select! {
+                    () = shared.asked.notified() => continue,
+                    () = shared.dispatcher.drained() => return,
+                }
+            }
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::error!(%error, "can't begin a comparison");
+                tokio::time::sleep(STORE_RETRY).await;
+                continue;
+            }
+        };
+        let id = next.id;
+        let end = one(&shared.dispatcher, next, &stop, &progress).await;
+        while let Err(error) = store.end_comparison(id, end.clone()).await {
+            tracing::warn!(%id, %error, "what a comparison found can't be kept yet");
+            if shared.dispatcher.is_draining() || !matches!(error, StoreError::Unavailable(_)) {
+                break;
+            }
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+        shared.live().remove(&id);
+        shared.ended.send_modify(|ended| *ended += 1);
+    }
+}
+
+/// Begins the one that waits longest, with how to stop it and where it tells of its progress.
+async fn begin(shared: &Shared) -> Result<Option<(Comparison, Stop, watch::Sender<Progress>)>, StoreError> {
+    let _beginning = shared.beginning.lock().await;
+    // Looked at behind the lock, which a shut-down takes after it began to drain.
+    if shared.dispatcher.is_draining() {
+        return Ok(None);
+    }
+    let Some(next) = shared.dispatcher.store().begin_comparison().await? else { return Ok(None) };
+    let (sender, progress) = watch::channel(Progress::default());
+    let stop = Stop::default();
+    shared.live().insert(next.id, Live { stop: stop.clone(), progress });
+    Ok(Some((next, stop, sender)))
+}
+
+async fn one(dispatcher: &Dispatcher, next: Comparison, stop: &Stop, progress: &watch::Sender<Progress>) -> ComparisonEnd {
+    let request: Request = match serde_json::from_str(next.request.get()) {
+        Ok(request) => request,
+        Err(error) => return ComparisonEnd::Failed(format!("this server can't read what was asked: {error}")),
+    };
+    tracing::info!(id = %next.id, "a comparison begins");
+    match run(dispatcher, &request, stop, progress).await {
+        Ok(report) => serde_json::value::to_raw_value(&report)
+            .map_or_else(|error| ComparisonEnd::Failed(error.to_string()), ComparisonEnd::Finished),
+        Err(RunError::Stopped) if stop.reason() == Some(StopReason::Cancelled) => ComparisonEnd::Cancelled,
+        Err(RunError::Stopped) => ComparisonEnd::Failed(INTERRUPTED.into()),
+        Err(error) => ComparisonEnd::Failed(error.to_string()),
+    }
+}

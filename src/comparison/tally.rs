@@ -1,0 +1,283 @@
+//! From attempts to figures.
+
+use std::collections::BTreeMap;
+
+use super::batch::{Batch, Sample};
+use super::control::Kind;
+use super::plan::{Cell, Controlled, What};
+use super::report::{
+    Bystander, Control, ControlRow, Controls, GilRelease, Handover, Inline, Pressure, Report, Row, Spans, Spread,
+};
+use super::request::{Request, Subject};
+use super::statistics::{Interval, interval, median, quantile};
+use super::verdict::{Evidence, verdict};
+use crate::job::{Executor, Runtime};
+
+/// What every cell has shown in every repetition.
+pub(super) type Runs = BTreeMap<Cell, Vec<Batch>>;
+
+/// Controls that are closer than this can't have anything placed between them.
+const APART: f64 = 0.25;
+
+/// The speed-up of a cell over another inline, repetition by repetition; not a number where one of them failed.
+fn speedups(runs: &Runs, cell: Cell, over: Cell) -> Vec<f64> {
+    let (Some(own), Some(serial)) = (runs.get(&cell), runs.get(&over)) else { return Vec::new() };
+    let ratio = |(own, serial): (&Batch, &Batch)| {
+        let own = if cell.executor.is_none() { own.serial_us() } else { own.per_task_us() };
+        serial.serial_us().zip(own).map_or(f64::NAN, |(serial, own)| serial / own.max(0.001))
+    };
+    own.iter().zip(serial).map(ratio).collect()
+}
+
+fn inline(cell: Cell) -> Cell {
+    Cell { executor: None, concurrency: 1, ..cell }
+}
+
+/// Of how many attempts there are figures.
+pub(super) fn attempts(runs: &Runs) -> usize {
+    runs.values().flatten().map(|batch| batch.samples.len()).sum()
+}
+
+/// How precise the least precise of the best rows is.
+pub(super) fn half_width(runs: &Runs) -> Option<f64> {
+    let mut best = BTreeMap::<(Executor, usize), Interval>::new();
+    for cell in runs.keys().filter(|cell| cell.what == What::Workload) {
+        let Some(executor) = cell.executor else { continue };
+        let Some(found) = interval(&speedups(runs, *cell, inline(*cell))) else { continue };
+        let known = best.entry((executor, cell.variant)).or_insert(found);
+        if found.estimate > known.estimate {
+            *known = found;
+        }
+    }
+    best.values().map(Interval::half_width).max_by(f64::total_cmp)
+}
+
+/// Everything that was found, and what follows from it.
+pub(super) fn report(
+    request: &Request,
+    subject: &Subject,
+    controls: &[Controlled],
+    probe: u32,
+    runs: &Runs,
+    pressure: Pressure,
+) -> Report {
+    let tally = Tally { request, subject, probe, runs };
+    let inline: Vec<Inline> = (0..subject.variants.len()).filter_map(|variant| tally.inline(variant)).collect();
+    let rows = tally.rows();
+    let gil = tally.gil();
+    let evidence = Evidence {
+        runtime: subject.runtime,
+        wall_us: inline.first().map_or(0, |inline| inline.wall_us.p50),
+        cpu_share: inline.first().and_then(|inline| inline.cpu_share),
+        crowded: tally.crowded(),
+        calm_us: inline.first().and_then(|inline| inline.bystander_us).map(|bystander| bystander.p99),
+        rows: &rows,
+        interpreters: subject.variants.len() > 1,
+        gil: subject.variants.first().is_some_and(|variant| variant.gil),
+        released: gil.first().and_then(|gil| gil.released),
+        pressure,
+    };
+    let verdict = verdict(&evidence);
+    let workloads = || runs.iter().filter(|(cell, _)| cell.what == What::Workload);
+    Report {
+        runtime: subject.runtime,
+        form: subject.form,
+        cores: super::cores(),
+        repetitions: workloads().map(|(_, batches)| count(batches.len())).max().unwrap_or(0),
+        tasks_per_repetition: workloads().filter_map(|(_, batches)| batches.first()).map(tasks).min().unwrap_or(0),
+        inline,
+        matrix: rows.into_iter().map(|(row, _)| row).collect(),
+        controls: Controls {
+            concurrency: probe,
+            waiting: tally.control(Kind::Waiting, controls),
+            computing: tally.control(Kind::Computing, controls),
+        },
+        gil,
+        pressure,
+        verdict,
+    }
+}
+
+struct Tally<'a> {
+    request: &'a Request,
+    subject: &'a Subject,
+    probe: u32,
+    runs: &'a Runs,
+}
+
+impl Tally<'_> {
+    fn inline(&self, variant: usize) -> Option<Inline> {
+        let cell = Cell { what: What::Workload, variant, executor: None, concurrency: 1 };
+        let batches = self.runs.get(&cell)?;
+        let serial = median(&batches.iter().filter_map(Batch::serial_us).collect::<Vec<_>>())?;
+        let python = self.subject.runtime == Runtime::Python;
+        Some(Inline {
+            interpreter: self.interpreter(variant),
+            throughput_per_s: thousandths(1e6 / serial),
+            wall_us: spans(batches, |sample| sample.timing.wall_us)?,
+            cpu_share: cpu_share(batches),
+            max_rss_bytes: samples(batches).filter_map(|sample| sample.timing.max_rss_bytes).max().filter(|_| python),
+            bystander_us: bystander(batches),
+        })
+    }
+
+    /// Whether the kernel took the core away more often than the tasks gave it back by themselves.
+    fn crowded(&self) -> bool {
+        let cell = Cell { what: What::Workload, variant: 0, executor: None, concurrency: 1 };
+        let batches = self.runs.get(&cell).map_or(&[][..], Vec::as_slice);
+        let sum = |count: fn(&Sample) -> Option<u64>| samples(batches).filter_map(count).sum::<u64>();
+        sum(|sample| sample.timing.ctx_involuntary) > sum(|sample| sample.timing.ctx_voluntary)
+    }
+
+    /// The rows that were asked for, each with its speed-up of every repetition.
+    fn rows(&self) -> Vec<(Row, Vec<f64>)> {
+        let asked = |cell: &Cell| cell.what == What::Workload && self.request.concurrency.contains(&cell.concurrency);
+        let rows = self.runs.iter().filter(|(cell, _)| asked(cell));
+        let mut rows: Vec<_> = rows.filter_map(|(cell, batches)| self.row(*cell, cell.executor?, batches)).collect();
+        rows.sort_by_key(|(row, _)| (row.executor, row.concurrency));
+        rows
+    }
+
+    fn row(&self, cell: Cell, executor: Executor, batches: &[Batch]) -> Option<(Row, Vec<f64>)> {
+        let base = Cell { variant: 0, ..inline(cell) };
+        let ratios = speedups(self.runs, cell, base);
+        let gain = interval(&ratios);
+        let per_task = median(&batches.iter().filter_map(Batch::per_task_us).collect::<Vec<_>>());
+        let serial = median(&self.runs.get(&base)?.iter().filter_map(Batch::serial_us).collect::<Vec<_>>());
+        let cost = spans(batches, |sample| sample.handover_us).map(|spans| spans.p50);
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds")]
+        let handover = cost
+            .zip(serial.zip(per_task))
+            .map(|(cost_us, (serial, own))| Handover { cost_us, gained_us: (serial - own).round() as i64 });
+        let runners = batches.iter().map(|batch| batch.runners).max().unwrap_or_default();
+        let slots = self.subject.slots.get(&executor).copied().unwrap_or(u32::MAX);
+        let row = Row {
+            executor,
+            interpreter: self.interpreter(cell.variant),
+            concurrency: cell.concurrency,
+            at_once: cell.concurrency.min(slots),
+            tasks: batches.iter().map(|batch| u64::from(tasks(batch))).sum(),
+            failures: batches.iter().map(|batch| u64::from(batch.failures)).sum(),
+            failure: batches.iter().find_map(|batch| batch.failure.clone()),
+            throughput_per_s: per_task.map(|us| thousandths(1e6 / us.max(0.001))),
+            speedup: gain.map(|gain| thousandths(gain.estimate)),
+            spread: gain.map(|gain| spread(gain, &ratios)),
+            between_controls: self.between(cell),
+            latency_us: spans(batches, |sample| sample.latency_us),
+            wall_us: spans(batches, |sample| sample.timing.wall_us),
+            cpu_share: cpu_share(batches),
+            longest_poll_us: samples(batches).filter_map(|sample| sample.timing.longest_poll_us).max(),
+            max_rss_bytes: samples(batches).filter_map(|sample| sample.timing.max_rss_bytes).max(),
+            runners_pss_bytes: runners.0,
+            runners: runners.1,
+            handover,
+            bystander_us: bystander(batches),
+        };
+        Some((row, ratios))
+    }
+
+    /// Where a cell's speed-up lies between those of the controls, at the same place and concurrency.
+    fn between(&self, cell: Cell) -> Option<f64> {
+        let over_own = |what| {
+            let cell = Cell { what, ..cell };
+            interval(&speedups(self.runs, cell, inline(cell))).map(|interval| interval.estimate)
+        };
+        let computing = over_own(What::Control(Kind::Computing))?;
+        let waiting = over_own(What::Control(Kind::Waiting))?;
+        ((waiting - computing).abs() >= APART).then_some(())?;
+        Some(thousandths((over_own(What::Workload)? - computing) / (waiting - computing)))
+    }
+
+    fn control(&self, kind: Kind, controls: &[Controlled]) -> Control {
+        let what = What::Control(kind);
+        let rows = self.runs.keys().filter(|cell| cell.what == what).filter_map(|cell| {
+            let ratios = speedups(self.runs, *cell, inline(*cell));
+            let gain = interval(&ratios)?;
+            Some(ControlRow {
+                executor: cell.executor?,
+                interpreter: self.interpreter(cell.variant),
+                speedup: thousandths(gain.estimate),
+                spread: spread(gain, &ratios),
+            })
+        });
+        let alone = self.runs.get(&Cell { what, variant: 0, executor: None, concurrency: 1 });
+        Control {
+            workload: controls.first().map(|control| control.workload(kind).clone()).unwrap_or_default(),
+            wall_us: alone.and_then(|batches| spans(batches, |sample| sample.timing.wall_us)).map(|spans| spans.p50),
+            rows: rows.collect(),
+        }
+    }
+
+    fn gil(&self) -> Vec<GilRelease> {
+        if self.subject.runtime != Runtime::Python {
+            return Vec::new();
+        }
+        let released = |(variant, named): (usize, &super::request::Variant)| {
+            let cell = Cell { what: What::Workload, variant, executor: Some(Executor::Threads), concurrency: self.probe };
+            let gain = |what| {
+                let cell = Cell { what, ..cell };
+                interval(&speedups(self.runs, cell, inline(cell))).map(|interval| thousandths(interval.estimate))
+            };
+            Some(GilRelease {
+                interpreter: named.interpreter.clone()?,
+                gil: named.gil,
+                concurrency: self.probe,
+                speedup: gain(What::Workload)?,
+                computing: gain(What::Control(Kind::Computing))?,
+                waiting: gain(What::Control(Kind::Waiting))?,
+                released: self.between(cell),
+            })
+        };
+        self.subject.variants.iter().enumerate().filter_map(released).collect()
+    }
+
+    fn interpreter(&self, variant: usize) -> Option<String> {
+        self.subject.variants.get(variant)?.interpreter.clone()
+    }
+}
+
+fn samples(batches: &[Batch]) -> impl Iterator<Item = &Sample> {
+    batches.iter().flat_map(|batch| &batch.samples)
+}
+
+fn tasks(batch: &Batch) -> u32 {
+    count(batch.samples.len()) + batch.failures
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+fn spans(batches: &[Batch], figure: impl Fn(&Sample) -> u64) -> Option<Spans> {
+    let mut figures: Vec<u64> = samples(batches).map(figure).collect();
+    figures.sort_unstable();
+    Some(Spans { p50: quantile(&figures, 0.5)?, p90: quantile(&figures, 0.9)?, p99: quantile(&figures, 0.99)? })
+}
+
+fn bystander(batches: &[Batch]) -> Option<Bystander> {
+    let mut waits: Vec<u64> = batches.iter().flat_map(|batch| batch.bystanders.iter().copied()).collect();
+    waits.sort_unstable();
+    let (p50, p99, longest) = (quantile(&waits, 0.5)?, quantile(&waits, 0.99)?, waits.last().copied()?);
+    Some(Bystander { p50, p99, longest, count: waits.len() as u64 })
+}
+
+/// CPU time over wall time, of all tasks together.
+#[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
+fn cpu_share(batches: &[Batch]) -> Option<f64> {
+    let (mut cpu, mut wall) = (0, 0);
+    for sample in samples(batches) {
+        cpu += sample.timing.cpu_us()?;
+        wall += sample.timing.wall_us;
+    }
+    (wall > 0).then(|| thousandths(cpu as f64 / wall as f64))
+}
+
+fn spread(gain: Interval, ratios: &[f64]) -> Spread {
+    let Interval { low, high, confidence, .. } = gain;
+    let repetitions = count(ratios.iter().filter(|ratio| ratio.is_finite()).count());
+    Spread { low: thousandths(low), high: thousandths(high), confidence: thousandths(confidence), repetitions }
+}
+
+fn thousandths(figure: f64) -> f64 {
+    (figure * 1000.0).round() / 1000.0
+}

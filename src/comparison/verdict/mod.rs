@@ -1,0 +1,207 @@
+//! From figures to a verdict: a pure function, so that it can be asked about any matrix.
+
+#[cfg(test)]
+mod tests;
+mod words;
+
+use self::words::{nature, reasons, sentence, under_pressure};
+use super::report::{Choice, Confidence, Pressure, Row, Verdict};
+use super::statistics::{Interval, interval};
+use crate::clock::readable;
+use crate::job::{Executor, Runtime};
+
+/// A gain below this is not worth a hop.
+const WORTH: f64 = 1.1;
+/// Executors that are this close are as fast as each other.
+const EQUAL: f64 = 1.07;
+/// From here on other tasks notice that the event loop is held.
+const HELD_US: u64 = 20_000;
+/// So long a task is worth a hop, if the hop costs this share of it.
+const CHEAP_HOP: f64 = 0.25;
+/// What other programs may use of the machine until its figures are less sure, and until they are not sure at all.
+const BUSY: (f64, f64) = (0.15, 0.5);
+
+/// What a verdict is made of.
+pub(super) struct Evidence<'a> {
+    /// What the workload is written in.
+    pub(super) runtime: Runtime,
+    /// How long half of the tasks take inline at the most.
+    pub(super) wall_us: u64,
+    /// CPU time over wall time inline.
+    pub(super) cpu_share: Option<f64>,
+    /// Whether it was kept from its core more often than it waited for anything: then it wanted to compute, whatever its share says.
+    pub(super) crowded: bool,
+    /// The worst of the bystander's waits while nothing is in its way.
+    pub(super) calm_us: Option<u64>,
+    /// The rows of the matrix, each with its speed-up of every repetition.
+    pub(super) rows: &'a [(Row, Vec<f64>)],
+    /// Whether several interpreters are compared.
+    pub(super) interpreters: bool,
+    /// Whether an interpreter's global lock is in the way of threads.
+    pub(super) gil: bool,
+    /// How much of the lock is released.
+    pub(super) released: Option<f64>,
+    /// What else the machine had to do.
+    pub(super) pressure: Pressure,
+}
+
+/// The executor that should run it, or why none should.
+pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
+    let bests = bests(evidence.rows);
+    let Some(best) = bests.iter().max_by(|a, b| a.speedup.total_cmp(&b.speedup)) else {
+        return without(Choice::Inconclusive, "no executor ran it without failures.", Confidence::Low);
+    };
+    if best.gain.high < WORTH || (best.gain.low <= WORTH && best.speedup < WORTH && best.gain.half_width() < 0.15) {
+        return none_gains(evidence, best);
+    }
+    if best.gain.low <= WORTH {
+        if hop_share(evidence, best.row).is_some_and(|share| share >= 1.0) {
+            return none_gains(evidence, best);
+        }
+        let because = format!(
+            "the best of them, {}, gained somewhere between {:.2} and {:.2}: too wide to tell it from none.",
+            best.name(evidence),
+            best.gain.low,
+            best.gain.high,
+        );
+        let because = [vec![because], under_pressure(evidence)].concat().join(" ");
+        return without(Choice::Inconclusive, &because, Confidence::Low);
+    }
+    let (winner, equals) = cheapest(evidence, &bests, best);
+    let sure = confidence(evidence, &bests, winner, &equals);
+    Verdict {
+        executor: winner.row.executor.into(),
+        interpreter: winner.row.interpreter.clone().filter(|_| evidence.interpreters),
+        concurrency: Some(winner.row.concurrency),
+        speedup: Some(rounded(winner.speedup)),
+        because: reasons(evidence, &bests, winner, &equals),
+        confidence: sure,
+    }
+}
+
+/// The best row of an executor and an interpreter.
+struct Best<'a> {
+    row: &'a Row,
+    speedups: &'a [f64],
+    speedup: f64,
+    gain: Interval,
+}
+
+impl Best<'_> {
+    /// How many times as fast it was as the other, repetition by repetition.
+    fn versus(&self, other: &Self) -> Option<Interval> {
+        let ratios: Vec<f64> = self.speedups.iter().zip(other.speedups).map(|(own, others)| own / others).collect();
+        interval(&ratios)
+    }
+
+    fn name(&self, evidence: &Evidence<'_>) -> String {
+        let name = Choice::from(self.row.executor).in_words();
+        match &self.row.interpreter {
+            Some(interpreter) if evidence.interpreters => format!("{name} of {interpreter}"),
+            _ => name.into(),
+        }
+    }
+
+    /// Whether tasks kept the event loop from others while it ran them.
+    fn holds_the_loop(&self, evidence: &Evidence<'_>) -> bool {
+        let late = self.row.bystander_us.zip(evidence.calm_us);
+        self.row.executor == Executor::Async
+            && (self.row.longest_poll_us.is_some_and(|us| us >= HELD_US)
+                || late.is_some_and(|(late, calm)| late.p99 >= calm.saturating_mul(5).max(calm + HELD_US)))
+    }
+}
+
+/// Of each executor and interpreter the row with the largest speed-up; of those that are as good, the one with the fewest at once.
+fn bests(rows: &[(Row, Vec<f64>)]) -> Vec<Best<'_>> {
+    let mut bests: Vec<Best<'_>> = Vec::new();
+    for (row, speedups) in rows {
+        let Some(gain) = interval(speedups).filter(|_| row.speedup.is_some()) else { continue };
+        let new = Best { row, speedups, speedup: gain.estimate, gain };
+        let same = bests.iter_mut().find(|best| best.row.executor == row.executor && best.row.interpreter == row.interpreter);
+        match same {
+            Some(best) => {
+                let better = if row.concurrency > best.row.concurrency { EQUAL } else { 1.0 / EQUAL };
+                if new.speedup > best.speedup * better {
+                    *best = new;
+                }
+            }
+            None => bests.push(new),
+        }
+    }
+    bests
+}
+
+/// Of those that are as fast as the best one, the one that costs least; and the others.
+fn cheapest<'a, 'b>(evidence: &Evidence<'_>, bests: &'a [Best<'b>], best: &'a Best<'b>) -> (&'a Best<'b>, Vec<&'a Best<'b>>) {
+    let as_fast = |other: &&Best<'_>| best.versus(other).is_some_and(|interval| interval.estimate <= EQUAL);
+    let mut equals: Vec<&Best<'_>> = bests.iter().filter(as_fast).collect();
+    equals.sort_by_key(|other| (other.holds_the_loop(evidence), other.row.executor, other.row.concurrency));
+    if equals.is_empty() {
+        return (best, equals);
+    }
+    let winner = equals.remove(0);
+    equals.retain(|other| other.row.executor != winner.row.executor);
+    (winner, equals)
+}
+
+/// How much of a task's time its hand-over costs.
+#[expect(clippy::cast_precision_loss, reason = "microseconds")]
+fn hop_share(evidence: &Evidence<'_>, row: &Row) -> Option<f64> {
+    row.handover.map(|handover| handover.cost_us as f64 / evidence.wall_us.max(1) as f64)
+}
+
+fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
+    let cheapest =
+        evidence.rows.iter().filter_map(|(row, _)| row.handover.map(|handover| (handover.cost_us, row.executor))).min();
+    let confidence = if best.gain.confidence < 0.8 || evidence.pressure.others_share.is_some_and(|share| share >= BUSY.1) {
+        Confidence::Low
+    } else if best.gain.high < WORTH {
+        Confidence::High
+    } else {
+        Confidence::Medium
+    };
+    let gained = format!("the best of them, {}, reached {:.2} times the speed", best.name(evidence), best.speedup);
+    let share = hop_share(evidence, best.row).unwrap_or(0.0);
+    match cheapest {
+        #[expect(clippy::cast_precision_loss, reason = "microseconds")]
+        Some((cost, executor)) if share >= CHEAP_HOP || cost as f64 >= evidence.wall_us as f64 * CHEAP_HOP => {
+            let because = format!(
+                "a task takes {}, and handing it over takes {} at the least ({}): {gained}.",
+                readable(evidence.wall_us),
+                readable(cost),
+                Choice::from(executor).in_words()
+            );
+            without(Choice::TooShort, &because, confidence)
+        }
+        _ => {
+            let because = format!("no executor is faster than one task after the other: {gained}.");
+            let because = [because].into_iter().chain(nature(evidence)).collect::<Vec<_>>().join(" ");
+            without(Choice::Inline, &because, confidence)
+        }
+    }
+}
+
+fn without(executor: Choice, because: &str, confidence: Confidence) -> Verdict {
+    let because = sentence(because);
+    Verdict { executor, interpreter: None, concurrency: None, speedup: None, because, confidence }
+}
+
+fn confidence(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> Confidence {
+    let beaten = bests.iter().filter(|other| {
+        other.row.executor != winner.row.executor && !equals.iter().any(|equal| std::ptr::eq::<Row>(equal.row, other.row))
+    });
+    let ahead = beaten.filter_map(|other| winner.versus(other)).all(|interval| interval.low > 1.0);
+    let busy = evidence.pressure.others_share.unwrap_or(0.0) + evidence.pressure.stolen_share.unwrap_or(0.0);
+    let width = winner.gain.half_width();
+    if !ahead || width > 0.35 || winner.gain.confidence < 0.8 || busy >= BUSY.1 {
+        Confidence::Low
+    } else if width > 0.1 || winner.gain.confidence < 0.9 || busy >= BUSY.0 || evidence.pressure.jobs > 0 {
+        Confidence::Medium
+    } else {
+        Confidence::High
+    }
+}
+
+fn rounded(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
+}

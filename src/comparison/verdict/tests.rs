@@ -1,0 +1,131 @@
+//! Made-up matrices, and what is to be said of them.
+
+use rstest::rstest;
+
+use super::*;
+use crate::comparison::report::{Bystander, Handover};
+
+fn row(executor: Executor, concurrency: u32, speedups: &[f64]) -> (Row, Vec<f64>) {
+    let row = Row {
+        executor,
+        interpreter: None,
+        concurrency,
+        at_once: concurrency,
+        tasks: 64,
+        failures: 0,
+        failure: None,
+        throughput_per_s: Some(1.0),
+        speedup: interval(speedups).map(|interval| interval.estimate),
+        spread: None,
+        between_controls: None,
+        latency_us: None,
+        wall_us: None,
+        cpu_share: None,
+        longest_poll_us: None,
+        max_rss_bytes: None,
+        runners_pss_bytes: None,
+        runners: 0,
+        handover: Some(Handover { cost_us: 60, gained_us: 0 }),
+        bystander_us: None,
+    };
+    (row, speedups.to_vec())
+}
+
+/// Seven repetitions that differ by 2 % at the most.
+fn steady(executor: Executor, concurrency: u32, speedup: f64) -> (Row, Vec<f64>) {
+    row(executor, concurrency, &[1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.005].map(|noise| noise * speedup))
+}
+
+fn evidence(rows: &[(Row, Vec<f64>)]) -> Evidence<'_> {
+    Evidence {
+        runtime: Runtime::Native,
+        wall_us: 20_000,
+        cpu_share: Some(0.99),
+        crowded: false,
+        calm_us: Some(1_500),
+        rows,
+        interpreters: false,
+        gil: false,
+        released: None,
+        pressure: Pressure { others_share: Some(0.01), stolen_share: Some(0.0), jobs: 0 },
+    }
+}
+
+#[rstest]
+#[case::native_computing([0.99, 1.95, 1.93], Choice::Threads)]
+#[case::python_computing([0.98, 0.97, 1.88], Choice::Processes)]
+#[case::waiting([15.8, 15.9, 2.0], Choice::Async)]
+#[case::blocking_waits([1.0, 15.9, 2.0], Choice::Threads)]
+#[case::nothing_helps([1.0, 1.01, 0.98], Choice::Inline)]
+fn the_fastest_wins_and_of_equals_the_cheapest(#[case] speedups: [f64; 3], #[case] expected: Choice) {
+    let [on_loop, threads, processes] = speedups;
+    let rows =
+        [steady(Executor::Async, 2, on_loop), steady(Executor::Threads, 2, threads), steady(Executor::Processes, 2, processes)];
+    let verdict = verdict(&evidence(&rows));
+    assert_eq!((verdict.executor, verdict.confidence), (expected, Confidence::High), "{}", verdict.because);
+}
+
+#[test]
+fn an_event_loop_that_is_held_is_not_preferred_for_being_cheap() {
+    let mut on_loop = steady(Executor::Async, 2, 1.9);
+    on_loop.0.longest_poll_us = Some(80_000);
+    let rows = [on_loop, steady(Executor::Threads, 2, 1.92)];
+    assert_eq!(verdict(&evidence(&rows)).executor, Choice::Threads);
+    let mut on_loop = steady(Executor::Async, 2, 1.9);
+    on_loop.0.bystander_us = Some(Bystander { p50: 1_200, p99: 90_000, longest: 90_000, count: 100 });
+    let rows = [on_loop, steady(Executor::Threads, 2, 1.92)];
+    assert_eq!(verdict(&evidence(&rows)).executor, Choice::Threads);
+}
+
+#[test]
+fn what_costs_more_to_hand_over_than_to_do_is_too_short() {
+    let rows = [steady(Executor::Async, 1, 0.3), steady(Executor::Threads, 2, 0.2), steady(Executor::Processes, 2, 0.05)];
+    let verdict = verdict(&Evidence { wall_us: 10, ..evidence(&rows) });
+    assert_eq!((verdict.executor, verdict.confidence), (Choice::TooShort, Confidence::High));
+    assert!(verdict.because.contains("10 µs") && verdict.because.contains("60 µs"), "{}", verdict.because);
+}
+
+#[test]
+fn a_gain_that_can_t_be_told_from_none_is_inconclusive() {
+    let rows = [row(Executor::Threads, 2, &[0.7, 1.9, 1.2, 2.4, 0.9])];
+    let verdict = verdict(&evidence(&rows));
+    assert_eq!((verdict.executor, verdict.confidence), (Choice::Inconclusive, Confidence::Low), "{}", verdict.because);
+}
+
+#[test]
+fn a_busy_machine_makes_less_sure_and_is_named() {
+    let rows = [steady(Executor::Threads, 2, 1.9), steady(Executor::Async, 2, 1.0)];
+    let under = |share| {
+        verdict(&Evidence { pressure: Pressure { others_share: Some(share), stolen_share: None, jobs: 0 }, ..evidence(&rows) })
+    };
+    assert_eq!([0.05, 0.3, 0.8].map(|share| under(share).confidence), [Confidence::High, Confidence::Medium, Confidence::Low]);
+    assert!(under(0.3).because.contains("30 % of the machine"), "{}", under(0.3).because);
+}
+
+#[test]
+fn few_repetitions_are_not_sure() {
+    let rows = [row(Executor::Threads, 2, &[1.9, 1.91]), row(Executor::Async, 2, &[1.0, 1.0])];
+    assert_eq!(verdict(&evidence(&rows)).confidence, Confidence::Low);
+}
+
+#[test]
+fn of_equal_concurrencies_the_smallest_is_named() {
+    let rows = [steady(Executor::Threads, 4, 1.97), steady(Executor::Threads, 2, 1.95), steady(Executor::Threads, 1, 1.0)];
+    let verdict = verdict(&evidence(&rows));
+    assert_eq!((verdict.executor, verdict.concurrency), (Choice::Threads, Some(2)));
+}
+
+#[test]
+fn the_lock_is_named_where_it_is_in_the_way() {
+    let rows = [steady(Executor::Threads, 2, 0.98), steady(Executor::Processes, 2, 1.9)];
+    let verdict = verdict(&Evidence { runtime: Runtime::Python, gil: true, released: Some(0.02), ..evidence(&rows) });
+    assert_eq!(verdict.executor, Choice::Processes);
+    assert!(verdict.because.contains("the interpreter's lock") && verdict.because.contains("2 % of"), "{}", verdict.because);
+}
+
+#[test]
+fn what_fails_everywhere_is_inconclusive() {
+    let mut failed = row(Executor::Threads, 2, &[]);
+    failed.0.failures = 64;
+    assert_eq!(verdict(&evidence(&[failed])).executor, Choice::Inconclusive);
+}

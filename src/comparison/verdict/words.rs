@@ -1,0 +1,119 @@
+//! Why, in words: a sentence for each thing that a reader would ask.
+
+use super::{BUSY, Best, EQUAL, Evidence, HELD_US, hop_share};
+use crate::clock::readable;
+use crate::comparison::report::Pressure;
+use crate::job::{Executor, Runtime};
+
+/// From this share of a core on, work computes.
+const COMPUTES: f64 = 0.7;
+
+/// Why the winner is it.
+pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> String {
+    let mut said = vec![gain(evidence, winner)];
+    said.extend(nature(evidence));
+    said.extend(beaten(evidence, bests, winner));
+    said.extend(equals.iter().map(|equal| as_fast(evidence, equal)));
+    said.extend(hop(evidence, winner));
+    said.extend(held(evidence, bests));
+    said.extend(under_pressure(evidence));
+    said.join(" ")
+}
+
+fn gain(evidence: &Evidence<'_>, winner: &Best<'_>) -> String {
+    let Best { row, speedup, gain, .. } = winner;
+    format!(
+        "{} ran it {speedup:.2} times as fast as one after the other, {} at once ({:.2} to {:.2} with {:.0} % confidence).",
+        sentence(&winner.name(evidence)),
+        row.at_once,
+        gain.low,
+        gain.high,
+        gain.confidence * 100.0
+    )
+}
+
+/// What it does, by its share of a core.
+pub(super) fn nature(evidence: &Evidence<'_>) -> Option<String> {
+    let share = evidence.cpu_share?;
+    if evidence.crowded && share < COMPUTES {
+        return Some(format!("It computes, but other programs left it {:.0} % of a core.", share * 100.0));
+    }
+    let does = match share {
+        share if share >= COMPUTES => "computes",
+        share if share <= 0.3 => "waits",
+        _ => "does both, waits and computes",
+    };
+    Some(format!("It {does}: {:.0} % of a core while it runs.", share * 100.0))
+}
+
+/// How the others did, and why.
+fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>) -> Vec<String> {
+    let computes = evidence.crowded || evidence.cpu_share.is_some_and(|share| share >= COMPUTES);
+    let slower = |other: &&Best<'_>| other.row.executor != winner.row.executor && other.speedup * EQUAL <= winner.speedup;
+    let why = |other: &Best<'_>| match other.row.executor {
+        Executor::Threads if evidence.gil && computes => ": the interpreter's lock lets one of them compute at a time",
+        Executor::Async if computes => ": an event loop computes one thing at a time",
+        Executor::Async => ": its waits held the event loop",
+        Executor::Processes if other.row.at_once < winner.row.at_once => ": there are fewer of them",
+        Executor::Threads if other.row.at_once < winner.row.at_once => ": there are fewer of them for this tag",
+        Executor::Threads | Executor::Processes => "",
+    };
+    let mut said: Vec<String> = bests
+        .iter()
+        .filter(slower)
+        .map(|other| format!("{} reached {:.2}{}.", sentence(&other.name(evidence)), other.speedup, why(other)))
+        .collect();
+    if let Some(released) = evidence.released.filter(|_| evidence.runtime == Runtime::Python && evidence.gil && computes) {
+        let percent = (released * 100.0).clamp(0.0, 100.0);
+        said.push(format!("It releases the lock for {percent:.0} % of what could be gained."));
+    }
+    said
+}
+
+/// Of one that is as fast, why it was not chosen.
+fn as_fast(evidence: &Evidence<'_>, equal: &Best<'_>) -> String {
+    let dear = if equal.holds_the_loop(evidence) {
+        "held the event loop meanwhile"
+    } else if equal.row.executor == Executor::Processes {
+        "cost more for each task, and more memory"
+    } else {
+        "took a thread for each task"
+    };
+    format!("{} came as far ({:.2}), but {dear}.", sentence(&equal.name(evidence)), equal.speedup)
+}
+
+fn hop(evidence: &Evidence<'_>, winner: &Best<'_>) -> Option<String> {
+    let (handover, share) = (winner.row.handover?, hop_share(evidence, winner.row)?);
+    let (cost, wall) = (readable(handover.cost_us), readable(evidence.wall_us));
+    Some(if share < 0.01 {
+        format!("Handing a task over costs {cost}, next to nothing of its {wall}.")
+    } else {
+        format!("Handing a task over costs {cost}, and a task takes {wall}.")
+    })
+}
+
+/// What the event loop's other tasks would have had to bear.
+fn held(evidence: &Evidence<'_>, bests: &[Best<'_>]) -> Option<String> {
+    let on_loop = bests.iter().find(|best| best.row.executor == Executor::Async && best.holds_the_loop(evidence))?;
+    let us = on_loop.row.longest_poll_us.filter(|us| *us >= HELD_US)?;
+    Some(format!("On the event loop, one task kept all others waiting for {}.", readable(us)))
+}
+
+/// What makes the figures less sure.
+pub(super) fn under_pressure(evidence: &Evidence<'_>) -> Vec<String> {
+    let Pressure { others_share, stolen_share, jobs } = evidence.pressure;
+    let others = others_share.filter(|share| *share >= BUSY.0);
+    let stolen = stolen_share.filter(|share| *share >= 0.05);
+    let said = [
+        others.map(|share| format!("Other programs used {:.0} % of the machine meanwhile.", share * 100.0)),
+        stolen.map(|share| format!("A hypervisor kept {:.0} % of it back.", share * 100.0)),
+        (jobs > 0).then(|| "Jobs of this server ran meanwhile.".to_owned()),
+    ];
+    said.into_iter().flatten().collect()
+}
+
+/// With a capital letter, as a sentence begins.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}

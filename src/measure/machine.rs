@@ -1,0 +1,69 @@
+//! What the whole machine is busy with, and what single processes have of it.
+
+use std::fs;
+
+/// What all cores have done since the machine started, in the kernel's ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks {
+    /// How many cores there are.
+    pub cores: u32,
+    /// All of them.
+    pub all: u64,
+    /// Those that programs used.
+    pub busy: u64,
+    /// Those that a hypervisor kept for others.
+    pub stolen: u64,
+}
+
+/// A tick in microseconds, as the kernel counts them for programs on every architecture (`USER_HZ`).
+const TICK_US: u64 = 10_000;
+
+impl Ticks {
+    /// Until now: the first line of `/proc/stat` (`proc_stat(5)`). `None` where there is no such thing.
+    pub fn now() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let line = text.lines().next()?.strip_prefix("cpu ")?;
+        let figures: Vec<u64> = line.split_whitespace().map_while(|figure| figure.parse().ok()).collect();
+        let [user, nice, system, idle, waiting, interrupts, soft, stolen, ..] = figures[..] else { return None };
+        let busy = user + nice + system + interrupts + soft;
+        let is_core =
+            |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+        let cores = u32::try_from(text.lines().filter(is_core).count()).unwrap_or(u32::MAX);
+        Some(Self { cores, all: busy + idle + waiting + stolen, busy, stolen })
+    }
+}
+
+/// The CPU time that a process and its threads have used, in microseconds: `proc_pid_stat(5)`, to a hundredth of a second.
+pub fn used_us(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, which may hold anything.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((user + system) * TICK_US)
+}
+
+/// What a process holds in memory, in bytes: its own pages, and its proportional share of those that it shares with others
+/// (`Pss` of `proc_pid_smaps_rollup(5)`).
+pub fn proportional_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_and_this_process_are_seen() {
+        let ticks = Ticks::parse("cpu  10 1 5 100 4 0 1 2 0 0\ncpu0 …").unwrap();
+        assert_eq!(ticks, Ticks { cores: 1, all: 123, busy: 17, stolen: 2 });
+        assert!(Ticks::now().unwrap().all > 0 && Ticks::parse("intr 1").is_none());
+        assert!(used_us(std::process::id()).is_some());
+        assert!(proportional_bytes(std::process::id()).unwrap() > 1 << 20);
+    }
+}

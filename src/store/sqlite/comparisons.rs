@@ -1,0 +1,106 @@
+//! Comparisons, as the writer changes them and as they are read.
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::SqliteStore;
+use super::codes::Code;
+use super::rows::Cells;
+use crate::clock::Timestamp;
+use crate::job::ComparisonId;
+use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError};
+
+/// The columns in the order in which [`comparison`] reads them.
+macro_rules! columns {
+    () => {
+        "id, state, requested_at, started_at, finished_at, request, report, error"
+    };
+}
+
+#[async_trait]
+impl ComparisonStore for SqliteStore {
+    async fn add_comparison(&self, id: ComparisonId, request: Box<RawValue>) -> Result<Comparison, StoreError> {
+        let kept = self.edit((id, request), |(id, request), connection| Box::pin(add(connection, *id, request)));
+        kept.await?.ok_or_else(|| StoreError::Corrupt("a comparison was kept and is not there".into()))
+    }
+
+    async fn begin_comparison(&self) -> Result<Option<Comparison>, StoreError> {
+        self.edit((), |(), connection| Box::pin(begin(connection))).await
+    }
+
+    async fn end_comparison(&self, id: ComparisonId, end: ComparisonEnd) -> Result<bool, StoreError> {
+        self.edit((id, end), |(id, given), connection| Box::pin(end_one(connection, *id, given))).await
+    }
+
+    async fn interrupt_comparisons(&self, reason: &str) -> Result<u64, StoreError> {
+        self.edit(reason.to_owned(), |reason, connection| Box::pin(interrupt(connection, reason))).await
+    }
+
+    async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
+        let text = concat!("SELECT ", columns!(), " FROM comparisons WHERE id = ?");
+        let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(&self.readers).await?;
+        row.as_ref().map(comparison).transpose()
+    }
+
+    async fn comparisons(&self, after: Option<ComparisonId>, limit: usize) -> Result<Vec<Comparison>, StoreError> {
+        let text = concat!("SELECT ", columns!(), " FROM comparisons WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2");
+        let query = sqlx::query(text).bind(after.map(|id| id.as_bytes().to_vec())).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        query.fetch_all(&self.readers).await?.iter().map(comparison).collect()
+    }
+}
+
+async fn add(connection: &mut SqliteConnection, id: ComparisonId, request: &RawValue) -> Result<Option<Comparison>, StoreError> {
+    let text = concat!("INSERT INTO comparisons (id, state, requested_at, request) VALUES (?, ?, ?, ?) RETURNING ", columns!());
+    let query = sqlx::query(text)
+        .bind(&id.as_bytes()[..])
+        .bind(ComparisonState::Queued.code())
+        .bind(Timestamp::now().as_micros())
+        .bind(request.get());
+    query.fetch_optional(connection).await?.as_ref().map(comparison).transpose()
+}
+
+async fn begin(connection: &mut SqliteConnection) -> Result<Option<Comparison>, StoreError> {
+    let text = concat!(
+        "UPDATE comparisons SET state = ?1, started_at = ?2 \
+         WHERE id = (SELECT min(id) FROM comparisons WHERE state = 0) RETURNING ",
+        columns!()
+    );
+    let query = sqlx::query(text).bind(ComparisonState::Running.code()).bind(Timestamp::now().as_micros());
+    query.fetch_optional(connection).await?.as_ref().map(comparison).transpose()
+}
+
+async fn end_one(connection: &mut SqliteConnection, id: ComparisonId, end: &ComparisonEnd) -> Result<bool, StoreError> {
+    let (state, report, error) = match end {
+        ComparisonEnd::Finished(report) => (ComparisonState::Finished, Some(report.get()), None),
+        ComparisonEnd::Failed(reason) => (ComparisonState::Failed, None, Some(reason.as_str())),
+        ComparisonEnd::Cancelled => (ComparisonState::Cancelled, None, None),
+    };
+    let text = "UPDATE comparisons SET state = ?, finished_at = ?, report = ?, error = ? WHERE id = ? AND state < 2";
+    let query =
+        sqlx::query(text).bind(state.code()).bind(Timestamp::now().as_micros()).bind(report).bind(error).bind(&id.as_bytes()[..]);
+    Ok(query.execute(connection).await?.rows_affected() > 0)
+}
+
+async fn interrupt(connection: &mut SqliteConnection, reason: &str) -> Result<u64, StoreError> {
+    let text = "UPDATE comparisons SET state = ?, finished_at = ?, error = ? WHERE state = 1";
+    let query = sqlx::query(text).bind(ComparisonState::Failed.code()).bind(Timestamp::now().as_micros()).bind(reason);
+    Ok(query.execute(connection).await?.rows_affected())
+}
+
+fn comparison(row: &SqliteRow) -> Result<Comparison, StoreError> {
+    let mut cells = Cells::new(row);
+    let id: &[u8] = cells.take()?;
+    let id = id.try_into().map_err(|_| StoreError::Corrupt("an id is not 16 bytes long".into()))?;
+    Ok(Comparison {
+        id: ComparisonId::from_bytes(id),
+        state: cells.code()?,
+        requested_at: cells.time()?,
+        started_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
+        finished_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
+        request: cells.raw()?,
+        report: cells.json()?,
+        error: cells.take()?,
+    })
+}

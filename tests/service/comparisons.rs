@@ -1,0 +1,111 @@
+//! Comparisons over restarts, and from the command line.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, folder, trine};
+
+fn asks(ms: u64) -> Value {
+    json!({
+        "bound": "io",
+        "workload": { "type": "sleep", "ms": ms },
+        "tasks": 2,
+        "concurrency": [1, 2],
+        "executors": ["async"],
+        "budget_ms": if ms > 1_000 { 3_600_000 } else { 1_000 },
+    })
+}
+
+async fn ask(server: &Server, request: &Value) -> String {
+    let answer = server.client.post(format!("{}/comparisons", server.url)).json(request).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+async fn until_state(server: &Server, id: &str, state: &str) -> Value {
+    let path = format!("/comparisons/{id}?wait=1");
+    let seen = async {
+        loop {
+            let comparison = server.get(&path).await;
+            if comparison["state"] == state {
+                break comparison;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{id} should be {state}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_ran_during_a_crash_has_failed_and_those_that_waited_run() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let (running, waiting) = (ask(&server, &asks(600_000)).await, ask(&server, &asks(1)).await);
+    until_state(&server, &running, "running").await;
+    server.crash();
+    let server = Server::start(folder.path(), &[]).await;
+    let interrupted = until_state(&server, &running, "failed").await;
+    assert!(interrupted["error"].as_str().unwrap().contains("interrupted"), "{interrupted}");
+    let finished = until_state(&server, &waiting, "finished").await;
+    assert!(finished["verdict"]["because"].is_string(), "{finished}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_end_does_not_wait_for_a_comparison() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    let id = ask(&server, &asks(600_000)).await;
+    until_state(&server, &id, "running").await;
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    let server = Server::start(folder.path(), &[]).await;
+    let interrupted = until_state(&server, &id, "failed").await;
+    assert!(interrupted["error"].as_str().unwrap().contains("interrupted"), "{interrupted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_compares_on_a_running_server_and_on_one_of_its_own() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let page = folder.path().join("report.html");
+    let compare = |of_its_own: bool, arguments: &[&str]| {
+        let mut command = trine();
+        command.current_dir(folder.path()).args([
+            "compare",
+            "sleep",
+            "ms=5",
+            "--tasks",
+            "4",
+            "--concurrency",
+            "1,4",
+            "--budget",
+            "1s",
+        ]);
+        if !of_its_own {
+            command.env("TRINE_SERVER", &server.url);
+        }
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = compare(false, &["--html", page.to_str().unwrap()]);
+    for expected in ["sleep, tagged io", "confidence:", "async", "threads", "processes", "█", "pure waiting"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    assert!(std::fs::read_to_string(page).unwrap().starts_with("<!doctype html>"));
+    let json: Value = serde_json::from_str(&compare(false, &["--executors", "async,threads", "--json"])).unwrap();
+    assert_eq!((&json["executors"], &json["state"]), (&json!(["async", "threads"]), &json!("finished")));
+    assert_eq!(server.get("/comparisons").await["items"].as_array().unwrap().len(), 2);
+
+    let alone: Value = serde_json::from_str(&compare(true, &["--json"])).unwrap();
+    assert_eq!(alone["matrix"].as_array().unwrap().len(), 6);
+    assert_eq!(server.get("/comparisons").await["items"].as_array().unwrap().len(), 2, "it had a server of its own");
+    assert!(!folder.path().join("trine-data").exists());
+}
+
+#[test]
+fn a_workload_that_is_not_there_is_refused_in_words() {
+    let output = trine().current_dir(folder().path()).args(["compare", "primes", "below=-1", "--budget", "1s"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("The comparison is not valid") && said.contains("/workload/below"), "{said}");
+}
