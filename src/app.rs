@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, ProgramsView, PythonView, SandboxView};
+use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::{Dispatcher, Functions};
@@ -79,6 +80,7 @@ pub async fn serve(
     let Database::Sqlite(path) = config.database();
     let options = SqliteOptions {
         path,
+        clock: Arc::new(SystemClock),
         max_losses: config.max_losses,
         job_log_lines: config.job_log_lines,
         job_log_bytes: config.job_log_bytes,

@@ -77,6 +77,22 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// Tells what time it is.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The present.
+    fn now(&self) -> Timestamp;
+}
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
 /// A moment of the machine's monotonic clock, which is the same in all its processes: nanoseconds since some start.
 ///
 /// Unlike [`std::time::Instant`] it can be sent to another process, so that the hop there can be timed.

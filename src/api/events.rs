@@ -132,6 +132,8 @@ enum WhatView<'a> {
     Retrying {
         attempt: u32,
         error: ErrorView<'a>,
+        #[schema(required)]
+        timing: Option<TimingView>,
         #[schema(value_type = String, format = DateTime)]
         due_at: Timestamp,
     },
@@ -157,15 +159,18 @@ impl<'a> From<&'a Event> for EventView<'a> {
             What::Running { attempt } => WhatView::Running { attempt: *attempt, executor: event.executor },
             What::Progress { attempt, value } => WhatView::Progress { attempt: *attempt, value },
             What::Log { attempt, stream, line } => WhatView::Log { attempt: *attempt, stream: *stream, line },
-            What::Retrying { attempt, error, due_at } => {
-                WhatView::Retrying { attempt: *attempt, error: error.into(), due_at: *due_at }
-            }
+            What::Retrying { attempt, error, timing, due_at } => WhatView::Retrying {
+                attempt: *attempt,
+                error: error.into(),
+                timing: timing.as_ref().map(|timing| TimingView::of(event.bound, event.executor, timing)),
+                due_at: *due_at,
+            },
             What::Finished { attempt, finished } => WhatView::Finished {
                 state: finished.ending,
                 attempt: *attempt,
                 output: output(finished),
                 error: error(finished),
-                timing: TimingView::of(event.bound, event.executor, finished),
+                timing: TimingView::of_last(event.bound, event.executor, finished),
             },
         };
         Self { job: event.job, at: event.at, what }

@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::table;
 use super::view::StateName;
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, Job, JobId};
+use crate::job::{Bound, Executor, FailureKind, Job, JobId};
 use crate::store::{Filter, Order, Page};
 
 /// A page of a list.
@@ -43,6 +43,9 @@ pub(super) struct ListQuery {
     /// Where they are or how they ended.
     #[param(example = "succeeded")]
     pub(super) state: Option<StateName>,
+    /// Of which kind the error is with which they ended.
+    #[param(example = "timeout")]
+    error: Option<FailureKind>,
     /// How they are tagged.
     bound: Option<Bound>,
     /// Where they run.
@@ -160,6 +163,7 @@ impl ListQuery {
     pub(super) fn filter(&self) -> Filter {
         Filter {
             state: self.state.map(Into::into),
+            error: self.error,
             bound: self.bound,
             executor: self.executor,
             workload: self.workload.clone(),

@@ -57,7 +57,7 @@ pub(super) fn csv(jobs: &[Job]) -> String {
         let line = Line {
             job,
             finished,
-            timing: finished.and_then(|finished| TimingView::of(job.submission.bound, job.route.executor, finished)),
+            timing: finished.and_then(|finished| TimingView::of_last(job.submission.bound, job.route.executor, finished)),
         };
         let _ = table.write_record(COLUMNS.map(|(_, cell)| cell(&line)));
     }

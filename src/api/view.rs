@@ -163,7 +163,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             stopping: matches!(job.state, State::Running { stopping: true, .. }),
             output: finished.and_then(output),
             error: finished.and_then(error),
-            timing: finished.and_then(|finished| TimingView::of(submission.bound, job.route.executor, finished)),
+            timing: finished.and_then(|finished| TimingView::of_last(submission.bound, job.route.executor, finished)),
             accepted_at: job.accepted_at,
             due_at: match job.state {
                 State::Scheduled { due_at } => Some(due_at),
@@ -234,7 +234,7 @@ impl<'a> ResultView<'a> {
             attempt: job.attempt,
             output: output(finished),
             error: error(finished),
-            timing: TimingView::of(job.submission.bound, job.route.executor, finished),
+            timing: TimingView::of_last(job.submission.bound, job.route.executor, finished),
             tags: &job.submission.tags,
             accepted_at: job.accepted_at,
             started_at: finished.started_at,
@@ -328,11 +328,15 @@ pub(super) struct TimingView {
 
 impl TimingView {
     /// What was measured of the job's last attempt, and what follows from it.
-    pub(super) fn of(bound: Bound, executor: Executor, finished: &Finished) -> Option<Self> {
-        let timing = finished.timing.as_ref()?;
+    pub(super) fn of_last(bound: Bound, executor: Executor, finished: &Finished) -> Option<Self> {
+        finished.timing.as_ref().map(|timing| Self::of(bound, executor, timing))
+    }
+
+    /// What was measured of an attempt of a job that is tagged so and runs here, and what follows from it.
+    pub(super) fn of(bound: Bound, executor: Executor, timing: &Timing) -> Self {
         let Timing { queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, .. } = *timing;
         let Timing { polls, longest_poll_us, max_rss_bytes, ctx_voluntary, ctx_involuntary, gil, .. } = *timing;
-        Some(Self {
+        Self {
             queue_us,
             dispatch_us,
             wall_us,
@@ -347,7 +351,7 @@ impl TimingView {
             gil,
             observed: timing.observed(),
             advice: advice(bound, executor, timing),
-        })
+        }
     }
 }
 

@@ -146,6 +146,7 @@ impl Dispatcher {
                 shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&slots)));
             }
         }
+        shared.loops.spawn(tell_of_unasked(Arc::clone(&shared)));
         Self { shared }
     }
 
@@ -332,4 +333,14 @@ impl Dispatcher {
         };
         submissions.into_iter().enumerate().map(prepare).collect()
     }
+}
+
+/// Tells those who wait for jobs of the ends that the store brought about by itself.
+async fn tell_of_unasked(shared: Arc<Shared>) {
+    let listening = async {
+        loop {
+            shared.store.ended_unasked().await.into_iter().for_each(|id| shared.waiters.ended(id));
+        }
+    };
+    shared.draining.run_until_cancelled(listening).await;
 }

@@ -17,16 +17,17 @@ pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32,
         Outcome::Error(failure) => match failure.kind {
             FailureKind::Cancelled => Ending::Cancelled,
             FailureKind::Lost if claimed.retry.survives_loss(claimed.losses + 1, max_losses) => {
-                return Settlement::Again { due_at: now, lost: true, error: failure.clone() };
+                return Settlement::Again { due_at: now, lost: true, error: failure.clone(), timing };
             }
             FailureKind::Lost => Ending::Lost,
-            // Attempts that were lost do not count: they say nothing about the work.
-            kind => match claimed.retry.wait_after(claimed.attempt.saturating_sub(claimed.losses), kind) {
+            // Attempts that were lost do not count: they say nothing about the work. Nor do those before it was run again by hand.
+            kind => match claimed.retry.wait_after(claimed.attempt.saturating_sub(claimed.losses + claimed.earlier), kind) {
                 Some(wait) => {
                     return Settlement::Again {
                         due_at: now.after(jittered(wait, claimed.lease.id, claimed.attempt)),
                         lost: false,
                         error: failure.clone(),
+                        timing,
                     };
                 }
                 None => Ending::Failed,
@@ -60,6 +61,7 @@ mod tests {
             retry: Retry { attempts: 2, backoff_ms: 1_000, ..Retry::default() },
             attempt,
             losses,
+            earlier: 0,
             queued_for: Duration::ZERO,
         }
     }

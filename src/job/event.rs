@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Bound, Executor, Failure, Finished, JobId};
+use super::{Bound, Executor, Failure, Finished, JobId, Timing};
 use crate::clock::Timestamp;
 
 /// The longest line of log, in bytes; the rest of a longer one is cut off.
@@ -60,6 +60,8 @@ pub enum What {
         attempt: u32,
         /// How it ended.
         error: Failure,
+        /// What was measured of it; absent if its work never began.
+        timing: Option<Timing>,
         /// When the next one may run.
         due_at: Timestamp,
     },

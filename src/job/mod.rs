@@ -17,7 +17,7 @@ pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use profile_key::ProfileKey;
 pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};
 pub use state::{Conclusion, Ending, Finished, State};
-pub use submission::{Retry, Spec, Submission, Tags, Unique};
+pub use submission::{PRIORITY_LEVEL, Retry, Spec, Submission, Tags, Unique};
 pub use timing::{Observed, Timing};
 
 use crate::clock::Timestamp;
@@ -58,6 +58,7 @@ impl NewJob {
     /// The job as it is right after it was accepted.
     pub fn into_job(self) -> Job {
         let NewJob { id, submission, route, accepted_at } = self;
-        Job { id, submission, route, accepted_at, attempt: 0, losses: 0, state: State::Queued }
+        let state = submission.scheduled_for(accepted_at).map_or(State::Queued, |due_at| State::Scheduled { due_at });
+        Job { id, submission, route, accepted_at, attempt: 0, losses: 0, state }
     }
 }

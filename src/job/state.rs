@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 /// Where a job is. Each state carries just its own timestamps.
 #[derive(Clone, Debug)]
 pub enum State {
-    /// It waits for its time: so far only a retry's back-off.
+    /// It waits for its time: it is to run later, or a retry's back-off.
     Scheduled {
         /// When it may run.
         due_at: Timestamp,

@@ -21,7 +21,7 @@ pub struct Submission {
     pub executor: Choice,
     /// Whether it must run where its crash hurts nobody else. Kept as the rule of its route.
     pub isolated: bool,
-    /// Higher runs first within a queue.
+    /// Higher runs first within a queue: by [`Submission::turn`].
     pub priority: i16,
     /// The longest that one attempt may run.
     pub deadline: Option<Duration>,
@@ -37,7 +37,25 @@ pub struct Submission {
     pub unique: Option<Unique>,
 }
 
+/// By how long waiting one level of priority is outweighed.
+pub const PRIORITY_LEVEL: Duration = Duration::from_secs(60);
+
 impl Submission {
+    /// When it is its turn among those that wait for the same queue: the smallest first. `due_at` is since when it may run.
+    ///
+    /// The moment itself, earlier by a minute for each level of priority. So the higher of two that came together goes first; but all that
+    /// wait grow older at the same pace, so that of the lowest priority goes before everything that comes 200 minutes later. Nothing about a
+    /// job that waits ever has to be updated, and an index has them in this order.
+    pub fn turn(&self, due_at: Timestamp) -> i64 {
+        let level = i64::try_from(PRIORITY_LEVEL.as_micros()).unwrap_or(i64::MAX);
+        due_at.as_micros().saturating_sub(i64::from(self.priority).saturating_mul(level))
+    }
+
+    /// When it may start that was accepted then: `None` if at once.
+    pub fn scheduled_for(&self, accepted_at: Timestamp) -> Option<Timestamp> {
+        self.run_at.filter(|run_at| *run_at > accepted_at)
+    }
+
     /// One that asks for nothing but what it can't do without.
     pub fn new(bound: Bound, workload: Spec) -> Self {
         Self {

@@ -30,7 +30,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::job::{Bound, Conclusion, Ending, Executor, Failure, Job, JobId, NewJob, Note, Queue, Retry, Spec};
+use crate::job::{
+    Bound, Conclusion, Ending, Executor, Failure, FailureKind, Job, JobId, NewJob, Note, Queue, Retry, Spec, Timing,
+};
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +60,8 @@ pub struct Claimed {
     pub attempt: u32,
     /// How often whatever ran the job died under it before.
     pub losses: u32,
+    /// How many of its attempts were before it was last run again by hand: its retry rule does not count them.
+    pub earlier: u32,
     /// How long it was waiting since it was accepted or due.
     pub queued_for: Duration,
 }
@@ -75,6 +79,8 @@ pub enum Settlement {
         lost: bool,
         /// How the attempt ended.
         error: Failure,
+        /// What was measured of it; absent if its work never began.
+        timing: Option<Timing>,
     },
     /// It was handed back, not run to its end: it waits again as if it had not been claimed.
     Release,
@@ -113,6 +119,24 @@ pub enum Requeue {
     Unknown,
 }
 
+/// What was done to one page of jobs.
+#[derive(Debug)]
+pub struct Portion<T> {
+    /// What was done.
+    pub done: T,
+    /// The last job of the page; `None` if there are no more behind it.
+    pub last: Option<JobId>,
+}
+
+/// Jobs that were cancelled together.
+#[derive(Debug, Default)]
+pub struct Cancelled {
+    /// Those that were waiting; they have ended.
+    pub ended: Vec<JobId>,
+    /// Attempts that run; they have been marked and must be told to stop.
+    pub stopping: Vec<Lease>,
+}
+
 /// Where a job may be, as lists filter it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateFilter {
@@ -131,6 +155,8 @@ pub enum StateFilter {
 pub struct Filter {
     /// Where they are.
     pub state: Option<StateFilter>,
+    /// Of which kind their error is.
+    pub error: Option<FailureKind>,
     /// How they are tagged.
     pub bound: Option<Bound>,
     /// Where they run.
@@ -233,8 +259,19 @@ pub trait Store: ComparisonStore + FunctionStore + ScheduleStore + Send + Sync +
     /// Cancels a job that waits; marks one that runs.
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
 
-    /// Makes a finished job wait again. It keeps its id and its count of attempts; its losses are forgotten.
+    /// Does the same to a page of the unfinished jobs that pass a filter, in the order of their ids: short enough that others need not
+    /// wait for long.
+    async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError>;
+
+    /// Makes a finished job wait again. It keeps its id and its count of attempts; its losses are forgotten, and its retry rule applies
+    /// anew.
     async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError>;
+
+    /// Does the same to a page of the finished jobs that pass a filter, in the order of their ids.
+    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Vec<JobId>>, StoreError>;
+
+    /// Waits until jobs have ended that nobody asked to end, because their time was over: which they are. For one listener.
+    async fn ended_unasked(&self) -> Vec<JobId>;
 
     /// One job, wherever it is.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;

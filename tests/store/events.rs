@@ -74,7 +74,7 @@ async fn a_job_is_told_of_from_its_beginning_to_its_end(place: impl Place) {
     let first = claim_one(&store).await.lease;
     store.note(first, log("one")).await;
     store.offer(first, Note::progress(&json!({"done": 1})).unwrap());
-    let again = Settlement::Again { due_at: Timestamp::now(), lost: false, error: Failure::error("no luck") };
+    let again = Settlement::Again { due_at: Timestamp::now(), lost: false, error: Failure::error("no luck"), timing: None };
     settle(&store, first, again).await.unwrap();
     let second = claim_one(&store).await.lease;
     store.offer(second, log("two"));
@@ -314,7 +314,7 @@ async fn a_job_that_says_too_much_is_cut_off(place: impl Place) {
     for n in 0..30 {
         store.note(first, log(&n.to_string())).await;
     }
-    let again = Settlement::Again { due_at: Timestamp::now(), lost: false, error: Failure::error("no luck") };
+    let again = Settlement::Again { due_at: Timestamp::now(), lost: false, error: Failure::error("no luck"), timing: None };
     settle(&store, first, again).await.unwrap();
     let second = claim_one(&store).await.lease;
     for n in 30..100 {

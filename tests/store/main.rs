@@ -5,6 +5,7 @@ mod claims;
 mod comparisons;
 mod events;
 mod functions;
+mod life;
 mod lists;
 mod restart;
 mod schedules;
@@ -14,11 +15,12 @@ mod summary;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::to_raw_value;
-use trine::clock::Timestamp;
+use trine::clock::{Clock, Timestamp};
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
     Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
@@ -28,6 +30,33 @@ use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 /// A place where a driver keeps its data; it can be opened again and again.
 pub(crate) trait Place: Send {
     fn open(&self) -> impl Future<Output = Arc<dyn Store>> + Send;
+
+    /// What the driver takes for the time.
+    fn clock(&self) -> &TestClock;
+}
+
+/// The machine's clock until it is stopped; from then on, a test says what time it is.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(crate) fn stop(&self) {
+        self.0.store(Timestamp::now().as_micros(), Ordering::SeqCst);
+    }
+
+    /// Lets time pass on a clock that is stopped.
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_micros().try_into().unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Timestamp::now(),
+            stopped => Timestamp::from_micros(stopped),
+        }
+    }
 }
 
 /// Makes a test of each function for each driver.

@@ -31,7 +31,9 @@ async fn everything_is_still_there(place: impl Place) {
     accept(&store, std::slice::from_ref(&scheduled)).await;
     let lease = claim_one(&store).await.lease;
     let due_at = Timestamp::now().after(Duration::from_secs(3_600));
-    settle(&store, lease, Settlement::Again { due_at, lost: false, error: Failure::error("not yet") }).await.unwrap();
+    settle(&store, lease, Settlement::Again { due_at, lost: false, error: Failure::error("not yet"), timing: None })
+        .await
+        .unwrap();
     accept(&store, std::slice::from_ref(&queued)).await;
     let summary = store.summary().await.unwrap();
 

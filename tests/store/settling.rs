@@ -21,7 +21,7 @@ crate::for_every_driver!(
 );
 
 fn again(due_at: Timestamp, lost: bool) -> Settlement {
-    Settlement::Again { due_at, lost, error: Failure::error("not yet") }
+    Settlement::Again { due_at, lost, error: Failure::error("not yet"), timing: None }
 }
 
 async fn finished(store: &std::sync::Arc<dyn trine::store::Store>, id: JobId) -> Finished {

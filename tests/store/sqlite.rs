@@ -6,17 +6,18 @@ use sqlx::{Connection, SqliteConnection};
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Store, StoreError};
 
-use crate::{Place, accept, io_job};
+use crate::{Place, TestClock, accept, io_job};
 
-pub(crate) struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir, Arc<TestClock>);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir().unwrap(), Arc::default())
     }
 
     fn options(&self) -> SqliteOptions {
-        SqliteOptions { path: self.0.path().join("trine.db"), max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
+        let clock = Arc::<TestClock>::clone(&self.1);
+        SqliteOptions { path: self.0.path().join("trine.db"), clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
     }
 
     async fn raw(&self) -> SqliteConnection {
@@ -27,6 +28,10 @@ impl Folder {
 impl Place for Folder {
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(SqliteStore::open(self.options()).await.unwrap())
+    }
+
+    fn clock(&self) -> &TestClock {
+        &self.1
     }
 }
 

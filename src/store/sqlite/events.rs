@@ -10,7 +10,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use super::read;
 use super::rows::{self, Cells};
 use crate::clock::Timestamp;
-use crate::job::{Event, EventKind, Failure, JobId, LogStream, Note, What};
+use crate::job::{Event, EventKind, Failure, JobId, LogStream, Note, Timing, What};
 use crate::store::{EventFilter, EventPage, StoreError};
 
 /// Events that are looked at for one page, and about how many bytes of them it holds.
@@ -37,6 +37,8 @@ pub(super) struct EventRow(i64, String, u32, i64, Option<String>);
 struct Retried {
     error: Failure,
     due_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timing: Option<rows::Figures>,
 }
 
 impl EventRow {
@@ -51,14 +53,16 @@ impl EventRow {
     }
 
     /// An attempt ended and is followed by another.
-    pub(super) fn retrying(at: Timestamp, job: JobId, attempt: u32, error: &Failure, due_at: Timestamp) -> Self {
-        let data = Retried { error: error.clone(), due_at: due_at.as_micros() };
+    pub(super) fn retrying(
+        at: Timestamp,
+        job: JobId,
+        attempt: u32,
+        error: &Failure,
+        timing: Option<&Timing>,
+        due_at: Timestamp,
+    ) -> Self {
+        let data = Retried { error: error.clone(), due_at: due_at.as_micros(), timing: timing.map(rows::figures) };
         Self::new(at, job, attempt, RETRYING, serde_json::to_string(&data).ok())
-    }
-
-    /// A job that had ended waits again.
-    pub(super) fn requeued(at: Timestamp, job: JobId, attempt: u32) -> Self {
-        Self::new(at, job, attempt, REQUEUED, None)
     }
 
     fn new(at: Timestamp, job: JobId, attempt: u32, kind: i64, data: Option<String>) -> Self {
@@ -84,15 +88,19 @@ pub(super) async fn keep_attempt(connection: &mut SqliteConnection, id: JobId) -
     Ok(())
 }
 
-/// Keeps how a job ended, and that its last attempt was running, before its result is taken away.
-pub(super) async fn keep_result(connection: &mut SqliteConnection, id: JobId) -> Result<(), StoreError> {
-    let running = "INSERT INTO events (at, job, attempt, kind) \
-                   SELECT started_at, id, attempt, ? FROM results WHERE id = ? AND started_at IS NOT NULL";
-    sqlx::query(running).bind(RUNNING).bind(&id.as_bytes()[..]).execute(&mut *connection).await?;
+/// Keeps how jobs ended, that their last attempts were running, and that they wait again, before their results are taken away. `ids` is
+/// a JSON array; each job waits again at its place in it behind `before`.
+pub(super) async fn keep_results(connection: &mut SqliteConnection, ids: &str, before: Timestamp) -> Result<(), StoreError> {
+    let running = "INSERT INTO events (at, job, attempt, kind) SELECT started_at, id, attempt, ? FROM results \
+                   WHERE id IN (SELECT unhex(value) FROM jsonb_each(?)) AND started_at IS NOT NULL";
+    sqlx::query(running).bind(RUNNING).bind(ids).execute(&mut *connection).await?;
     let finished = "INSERT INTO events (at, job, attempt, kind, data) \
-                    SELECT finished_at, id, attempt, ?, json_array(ending, started_at, output, error, timing) \
-                    FROM results WHERE id = ?";
-    sqlx::query(finished).bind(FINISHED).bind(&id.as_bytes()[..]).execute(connection).await?;
+                    SELECT finished_at, id, attempt, ?, json_array(ending, started_at, output, error, timing) FROM results \
+                    WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
+    sqlx::query(finished).bind(FINISHED).bind(ids).execute(&mut *connection).await?;
+    let requeued = "INSERT INTO events (at, job, attempt, kind) SELECT ? + 1 + e.key, results.id, attempt, ? \
+                    FROM jsonb_each(?) AS e CROSS JOIN results ON results.id = unhex(e.value)";
+    sqlx::query(requeued).bind(before.as_micros()).bind(REQUEUED).bind(ids).execute(connection).await?;
     Ok(())
 }
 
@@ -254,8 +262,8 @@ fn event(row: &SqliteRow) -> Result<(Event, usize), StoreError> {
         STDOUT => What::Log { attempt, stream: LogStream::Stdout, line: text() },
         STDERR => What::Log { attempt, stream: LogStream::Stderr, line: text() },
         RETRYING => {
-            let Retried { error, due_at } = serde_json::from_str(&text()).map_err(corrupt)?;
-            What::Retrying { attempt, error, due_at: Timestamp::from_micros(due_at) }
+            let Retried { error, due_at, timing } = serde_json::from_str(&text()).map_err(corrupt)?;
+            What::Retrying { attempt, error, timing: timing.map(rows::timing), due_at: Timestamp::from_micros(due_at) }
         }
         REQUEUED => What::Requeued,
         FINISHED => {

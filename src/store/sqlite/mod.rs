@@ -7,6 +7,7 @@ mod events;
 mod functions;
 mod intake;
 mod marks;
+mod moves;
 mod read;
 mod rows;
 mod schedules;
@@ -28,13 +29,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::edit::{OneStep, Step};
 use self::intake::Intake;
+use self::read::Table;
 use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
 use super::{
-    Cancellation, Claimed, Depth, EventFilter, EventPage, Filter, Lease, Page, Requeue, Settled, Settlement, Sketches, Store,
-    StoreError, Subscription, SummaryKey,
+    Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Lease, Order, Page, Portion, Requeue, Settled,
+    Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
 };
-use crate::clock::Timestamp;
-use crate::job::{Job, JobId, NewJob, Note, Queue};
+use crate::clock::{Clock, Timestamp};
+use crate::job::{Job, JobId, NewJob, Note, Queue, State};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -44,6 +46,8 @@ const COMMANDS: usize = 8_192;
 const READERS: u32 = 4;
 /// How many of them may look for events at once.
 const LOOKING_FOR_EVENTS: usize = 2;
+/// How many jobs are cancelled, or made to run again, by one transaction.
+const PAGE: usize = 1_000;
 /// How long to wait for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -52,6 +56,8 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct SqliteOptions {
     /// The database file; made if it is missing, with its folder.
     pub path: PathBuf,
+    /// Tells what time it is.
+    pub clock: Arc<dyn Clock>,
     /// A job that was running this often when a server went down ends as lost.
     pub max_losses: u32,
     /// The most lines of log, and of progress, that are kept of one job.
@@ -99,7 +105,7 @@ impl SqliteStore {
             .connect_with(connect.create_if_missing(false).read_only(true))
             .await?;
         let limits = NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes };
-        let (writer, published) = Writer::start(connection, options.max_losses, limits).await?;
+        let (writer, published) = Writer::start(connection, options.clock, options.max_losses, limits).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         writer.spawn(receiver).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
         let looking_for_events = Semaphore::new(LOOKING_FOR_EVENTS);
@@ -122,6 +128,11 @@ impl SqliteStore {
         self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
+}
+
+/// Behind which there may be more.
+fn last(ids: &[JobId]) -> Option<JobId> {
+    ids.last().copied().filter(|_| ids.len() == PAGE)
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
@@ -179,11 +190,52 @@ impl Store for SqliteStore {
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
-        self.ask(|reply| Command::Cancel(id, reply)).await
+        loop {
+            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], None, reply)).await?;
+            if !ended.is_empty() {
+                return Ok(Cancellation::Cancelled);
+            }
+            if let Some(lease) = stopping.first() {
+                return Ok(Cancellation::Stopping(*lease));
+            }
+            match self.job(id).await?.map(|job| job.state) {
+                Some(State::Finished(finished)) => return Ok(Cancellation::Finished(finished.ending)),
+                // It has just been made to wait again.
+                Some(_) => {}
+                None => return Ok(Cancellation::Unknown),
+            }
+        }
+    }
+
+    async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
+        let page = Page { order: Order::OldestFirst, after, limit: PAGE };
+        let ids = read::ids(&self.readers, Table::Jobs, filter, page).await?;
+        let last = last(&ids);
+        let done = if ids.is_empty() {
+            Cancelled::default()
+        } else {
+            self.ask(|reply| Command::Cancel(ids, filter.state, reply)).await?
+        };
+        Ok(Portion { done, last })
     }
 
     async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError> {
-        self.ask(|reply| Command::Requeue(id, reply)).await
+        if !self.ask(|reply| Command::Requeue(vec![id], reply)).await?.is_empty() {
+            return Ok(Requeue::Queued);
+        }
+        Ok(if self.job(id).await?.is_some() { Requeue::Unfinished } else { Requeue::Unknown })
+    }
+
+    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Vec<JobId>>, StoreError> {
+        let page = Page { order: Order::OldestFirst, after, limit: PAGE };
+        let ids = read::ids(&self.readers, Table::Results, filter, page).await?;
+        let last = last(&ids);
+        let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, reply)).await? };
+        Ok(Portion { done, last })
+    }
+
+    async fn ended_unasked(&self) -> Vec<JobId> {
+        self.published.unasked.wait().await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

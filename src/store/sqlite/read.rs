@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
-use super::rows::{self, OF_JOB, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
+use super::rows::{self, Cells, OF_JOB, OF_RESULT, SHARED, code_of};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Queue};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
@@ -41,7 +41,7 @@ pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> R
     // One snapshot for both tables, so that no job is seen in neither or in both.
     let mut snapshot = readers.begin().await?;
     let mut jobs = Vec::new();
-    if !matches!(filter.state, Some(StateFilter::Ended(_))) {
+    if !matches!(filter.state, Some(StateFilter::Ended(_))) && filter.error.is_none() {
         let rows = query("jobs", OF_JOB, filter, page).build().fetch_all(&mut *snapshot).await?;
         for row in &rows {
             jobs.push(rows::unfinished(row)?);
@@ -70,15 +70,37 @@ pub(super) async fn results(readers: &SqlitePool, filter: &Filter, page: Page) -
     rows.iter().map(rows::result).collect()
 }
 
+/// The ids of a page of unfinished jobs, or of finished ones.
+pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
+    let table = if table == Table::Jobs { "jobs" } else { "results" };
+    let rows = conditions(format!("SELECT id FROM {table} WHERE true"), filter, page).build().fetch_all(readers).await?;
+    rows.iter().map(|row| Cells::new(row).id()).collect()
+}
+
+/// Where jobs are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    /// Among those that have not ended.
+    Jobs,
+    /// Among those that have.
+    Results,
+}
+
 fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(format!("SELECT {SHARED}, {further} FROM {table} WHERE true"));
+    conditions(format!("SELECT {SHARED}, {further} FROM {table} WHERE true"), filter, page)
+}
+
+/// What is selected, of the jobs of a page.
+fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(select);
     match filter.state {
-        Some(StateFilter::Scheduled) => state(&mut query, SCHEDULED),
-        Some(StateFilter::Queued) => state(&mut query, QUEUED),
-        Some(StateFilter::Running) => state(&mut query, RUNNING),
         // As text, so that the partial index on unsuccessful endings can be used.
         Some(StateFilter::Ended(ending)) => ended(&mut query, ending),
+        Some(unfinished) => drop(code_of(unfinished).map(|code| query.push(format!(" AND state = {code}")))),
         None => {}
+    }
+    if let Some(kind) = filter.error {
+        query.push(" AND ending <> 0 AND error ->> 'kind' = ").push_bind(kind.as_str());
     }
     subject(&mut query, filter.bound, filter.executor, filter.workload.as_deref());
     if let Some((key, value)) = &filter.tag {
@@ -135,10 +157,6 @@ pub(super) fn subject(
 pub(super) fn tagged(query: &mut QueryBuilder<Sqlite>, key: &str, value: &str) {
     query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.to_owned());
     query.push(" AND value = ").push_bind(value.to_owned()).push(")");
-}
-
-fn state(query: &mut QueryBuilder<Sqlite>, state: i64) {
-    query.push(format!(" AND state = {state}"));
 }
 
 fn ended(query: &mut QueryBuilder<Sqlite>, ending: Ending) {

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::job::{
     Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing, Unique,
 };
-use crate::store::{Claimed, Lease, StoreError, Subject};
+use crate::store::{Claimed, Lease, StateFilter, StoreError};
 
 /// The columns that unfinished jobs and results share, in the order in which [`Cells`] reads them.
 pub(super) const SHARED: &str = "id, queue, rule, bound, choice, type, workload, priority, options, accepted_at, attempt, losses";
@@ -24,12 +24,22 @@ pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing";
 /// What a claim returns.
 pub(super) const OF_CLAIM: &str =
-    "id, token, bound, type, workload, options, attempt, losses, claimed_at - due_at, claimed_at, priority";
+    "id, token, bound, type, workload, options, attempt, losses, coalesce(earlier, 0), claimed_at - due_at, claimed_at";
 
 /// Values of `state` in the table of unfinished jobs. The partial indexes name them too.
 pub(super) const SCHEDULED: i64 = 0;
 pub(super) const QUEUED: i64 = 1;
 pub(super) const RUNNING: i64 = 2;
+
+/// The value of `state` of those that a list shows; `None` for those that are not among the unfinished jobs.
+pub(super) const fn code_of(state: StateFilter) -> Option<i64> {
+    match state {
+        StateFilter::Scheduled => Some(SCHEDULED),
+        StateFilter::Queued => Some(QUEUED),
+        StateFilter::Running => Some(RUNNING),
+        StateFilter::Ended(_) => None,
+    }
+}
 
 /// What is kept of a submission only where it is not as it is by default.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -97,7 +107,7 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
     ]
 }
 
-fn timing(figures: Figures) -> Timing {
+pub(super) fn timing(figures: Figures) -> Timing {
     let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
     let [.., voluntary, involuntary, gil] = figures;
     Timing {
@@ -231,7 +241,17 @@ pub(super) fn finished(cells: &mut Cells<'_>, id: JobId) -> Result<Finished, Sto
         }
         (None, None) => return Err(StoreError::Corrupt(format!("the result of {id} has neither output nor error"))),
     };
-    Ok(Finished { ending, outcome, timing: cells.json()?.map(timing), started_at, finished_at })
+    Ok(Finished { ending, outcome, timing: measured(cells)?, started_at, finished_at })
+}
+
+/// From the figures of a timing.
+pub(super) fn measured(cells: &mut Cells<'_>) -> Result<Option<Timing>, StoreError> {
+    Ok(cells.json()?.map(timing))
+}
+
+/// From the options.
+pub(super) fn tags(cells: &mut Cells<'_>) -> Result<Option<Tags>, StoreError> {
+    Ok(cells.json::<Options<'_>>()?.unwrap_or_default().tags.map(Cow::into_owned))
 }
 
 /// A job that was just claimed, with what the writer keeps of it.
@@ -242,25 +262,8 @@ pub(super) struct Fresh {
     pub(super) tags: Option<Arc<Tags>>,
 }
 
-/// A job that was moved to the results without anything measured.
-pub(super) struct Ended {
-    pub(super) subject: Subject,
-    pub(super) attempt: u32,
-    pub(super) started_at: Option<Timestamp>,
-}
-
-/// From the queue, the tag, the workload's name, the options, the attempt and the claim's moment.
-pub(super) fn ended(row: &SqliteRow) -> Result<Ended, StoreError> {
-    let mut cells = Cells::new(row);
-    let queue: Queue = cells.code()?;
-    let (bound, workload) = (cells.code()?, cells.take::<&str>()?.into());
-    let tags = cells.json::<Options<'_>>()?.unwrap_or_default().tags.map(|tags| Arc::new(tags.into_owned()));
-    let subject = Subject { bound, executor: queue.executor(), workload, tags };
-    Ok(Ended { subject, attempt: cells.number()?, started_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros) })
-}
-
-/// From [`OF_CLAIM`]: the claim and its priority.
-pub(super) fn claimed(row: &SqliteRow) -> Result<(i64, Fresh), StoreError> {
+/// From [`OF_CLAIM`].
+pub(super) fn claimed(row: &SqliteRow) -> Result<Fresh, StoreError> {
     let mut cells = Cells::new(row);
     let lease = Lease { id: cells.id()?, token: cells.take()? };
     let bound = cells.code()?;
@@ -274,8 +277,8 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<(i64, Fresh), StoreError> {
         retry: options.retry(),
         attempt: cells.number()?,
         losses: cells.number()?,
+        earlier: cells.number()?,
         queued_for: Duration::from_micros(cells.take::<i64>()?.try_into().unwrap_or(0)),
     };
-    let fresh = Fresh { claimed, claimed_at: cells.time()?, tags: options.tags.map(|tags| Arc::new(tags.into_owned())) };
-    Ok((cells.take()?, fresh))
+    Ok(Fresh { claimed, claimed_at: cells.time()?, tags: options.tags.map(|tags| Arc::new(tags.into_owned())) })
 }

@@ -50,9 +50,10 @@ static STEPS: LazyLock<[String; 4]> = LazyLock::new(|| {
         ),
         format!(
             "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, options, \
-                               accepted_at, due_at, token, claimed_at, state, attempt) \
-             SELECT unhex(value ->> 0), {of_job}, value ->> 9, value ->> 9, value ->> 10, value ->> 11, \
-                    iif(value ->> 10 IS NULL, 1, 2), value ->> 10 IS NOT NULL FROM jsonb_each(?);"
+                               accepted_at, due_at, token, claimed_at, state, attempt, expires_at) \
+             SELECT unhex(value ->> 0), {of_job}, value ->> 9, coalesce(value ->> 12, value ->> 9), value ->> 10, value ->> 11, \
+                    iif(value ->> 10 IS NULL, value ->> 12 IS NULL, 2), value ->> 10 IS NOT NULL, value ->> 13 \
+             FROM jsonb_each(?);"
         ),
         "INSERT INTO tags (key, value, id) SELECT value ->> 0, value ->> 1, unhex(value ->> 2) FROM jsonb_each(?);".into(),
         "INSERT INTO rollups (type, bound, executor, ending, sketches) \
@@ -143,7 +144,10 @@ impl Serialize for Insertion<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { job, claim } = self;
         let submission = &job.submission;
-        let mut row = serializer.serialize_tuple(12)?;
+        let scheduled_for = submission.scheduled_for(job.accepted_at);
+        // What most jobs don't have is left out.
+        let further = scheduled_for.is_some() || submission.expires_at.is_some();
+        let mut row = serializer.serialize_tuple(if further { 14 } else { 12 })?;
         row.serialize_element(&hex_id(job.id))?;
         row.serialize_element(&job.route.queue.code())?;
         row.serialize_element(&job.route.rule.code())?;
@@ -156,6 +160,10 @@ impl Serialize for Insertion<'_> {
         row.serialize_element(&job.accepted_at.as_micros())?;
         row.serialize_element(&claim.map(|claim| claim.token))?;
         row.serialize_element(&claim.map(|claim| claim.at.as_micros()))?;
+        if further {
+            row.serialize_element(&scheduled_for.map(Timestamp::as_micros))?;
+            row.serialize_element(&submission.expires_at.map(Timestamp::as_micros))?;
+        }
         row.end()
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
-use super::rows::{self, Ended, Fresh, OF_CLAIM, OF_RESULT, SHARED};
+use super::rows::{self, Fresh, OF_CLAIM, SHARED};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FailureKind, Job, JobId, Queue, State};
 use crate::store::{Sketches, StoreError, SummaryKey};
@@ -21,8 +21,28 @@ pub(super) struct Claim {
     pub(super) at: Timestamp,
 }
 
-/// Claims up to `most` queued jobs, the highest priority first, then the oldest: each a microsecond later than the one before, the
-/// first one a microsecond after `claim.at`.
+/// When it is its turn: [`Submission::turn`](crate::job::Submission::turn) as the index has it.
+macro_rules! turn {
+    () => {
+        "due_at - priority * 60000000"
+    };
+}
+
+/// The next jobs of a queue whose time is not over.
+macro_rules! next {
+    () => {
+        concat!(
+            "SELECT id AS next, ",
+            turn!(),
+            " AS turn FROM jobs WHERE state = 1 AND queue = ?3 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY ",
+            turn!(),
+            ", id LIMIT ?4"
+        )
+    };
+}
+
+/// Claims up to `most` queued jobs, in the order in which it is their turn: each a microsecond later than the one before, the first one
+/// a microsecond after `claim.at`.
 pub(super) async fn claim(
     connection: &mut Connection,
     queue: Queue,
@@ -31,10 +51,10 @@ pub(super) async fn claim(
 ) -> Result<Vec<Fresh>, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?, claimed_at = ? + place FROM \
-             (SELECT next, row_number() OVER (ORDER BY first DESC, next) AS place FROM \
-              (SELECT id AS next, priority AS first FROM jobs WHERE state = 1 AND queue = ? ORDER BY priority DESC, id LIMIT ?)) \
-             WHERE id = next RETURNING {OF_CLAIM}"
+            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?1, claimed_at = ?2 + place FROM \
+             (SELECT next, row_number() OVER (ORDER BY turn, next) AS place FROM ({})) \
+             WHERE id = next RETURNING {OF_CLAIM}",
+            next!()
         )
     });
     let rows = sqlx::query(TEXT.as_str())
@@ -45,74 +65,35 @@ pub(super) async fn claim(
         .fetch_all(connection)
         .await?;
     let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
-    claimed.sort_unstable_by_key(|(priority, fresh)| (-priority, fresh.claimed.lease.id));
-    Ok(claimed.into_iter().map(|(_, fresh)| fresh).collect())
+    claimed.sort_unstable_by_key(|fresh| fresh.claimed_at);
+    Ok(claimed)
 }
 
-/// Moves an unfinished job, wherever it is, to the results, without anything measured.
-pub(super) async fn end(
+/// Makes a running job wait again until `due_at`, and counts a loss if it was one; when its time is over, if ever.
+pub(super) async fn again(
     connection: &mut Connection,
     id: JobId,
-    ending: Ending,
-    failure: &Failure,
-    at: Timestamp,
-) -> Result<Ended, StoreError> {
-    static TEXT: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "INSERT INTO results ({SHARED}, started_at, ending, finished_at, error) \
-             SELECT {SHARED}, iif(state = 2, claimed_at, NULL), ?, ?, ? FROM jobs WHERE id = ? \
-             RETURNING queue, bound, type, options, attempt, started_at"
-        )
-    });
-    let row = sqlx::query(TEXT.as_str())
-        .bind(ending.code())
-        .bind(at.as_micros())
-        .bind(json(failure))
-        .bind(&id.as_bytes()[..])
-        .fetch_one(&mut *connection)
-        .await?;
-    sqlx::query("DELETE FROM jobs WHERE id = ?").bind(&id.as_bytes()[..]).execute(connection).await?;
-    rows::ended(&row)
+    due_at: Timestamp,
+    lost: bool,
+) -> Result<Option<Timestamp>, StoreError> {
+    let text = "UPDATE jobs SET state = 0, due_at = ?, token = NULL, losses = losses + ? WHERE id = ? RETURNING expires_at";
+    let again = sqlx::query_scalar(text).bind(due_at.as_micros()).bind(i64::from(lost)).bind(&id.as_bytes()[..]);
+    Ok(again.fetch_one(connection).await.map(|at: Option<i64>| at.map(Timestamp::from_micros))?)
 }
 
-/// The queue and the state of an unfinished job.
-pub(super) async fn place(connection: &mut Connection, id: JobId) -> Result<Option<(Queue, i64)>, StoreError> {
-    let row =
-        sqlx::query("SELECT queue, state FROM jobs WHERE id = ?").bind(&id.as_bytes()[..]).fetch_optional(connection).await?;
-    row.map(|row| Ok((Queue::from_code(row.try_get(0)?)?, row.try_get(1)?))).transpose()
+/// Makes a running job wait again as if it had not been claimed; when its time is over, if ever.
+pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<Option<Timestamp>, StoreError> {
+    let text = "UPDATE jobs SET state = 1, token = NULL, attempt = attempt - 1 WHERE id = ? RETURNING expires_at";
+    let release = sqlx::query_scalar(text).bind(&id.as_bytes()[..]);
+    Ok(release.fetch_one(connection).await.map(|at: Option<i64>| at.map(Timestamp::from_micros))?)
 }
 
-/// Makes a running job wait again until `due_at`, and counts a loss if it was one.
-pub(super) async fn again(connection: &mut Connection, id: JobId, due_at: Timestamp, lost: bool) -> Result<(), StoreError> {
-    sqlx::query("UPDATE jobs SET state = 0, due_at = ?, token = NULL, losses = losses + ? WHERE id = ?")
-        .bind(due_at.as_micros())
-        .bind(i64::from(lost))
-        .bind(&id.as_bytes()[..])
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Makes a running job wait again as if it had not been claimed.
-pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE jobs SET state = 1, token = NULL, attempt = attempt - 1 WHERE id = ?")
-        .bind(&id.as_bytes()[..])
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn mark_stopping(connection: &mut Connection, id: JobId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE jobs SET stopping = 1 WHERE id = ?").bind(&id.as_bytes()[..]).execute(connection).await?;
-    Ok(())
-}
-
-/// Queues the scheduled jobs that are due; how many in each queue.
-pub(super) async fn promote(connection: &mut Connection, now: Timestamp) -> Result<Vec<Queue>, StoreError> {
-    let rows = sqlx::query("UPDATE jobs SET state = 1 WHERE state = 0 AND due_at <= ? RETURNING queue")
-        .bind(now.as_micros())
-        .fetch_all(connection)
-        .await?;
+/// Queues up to `most` scheduled jobs that are due; the queue of each.
+pub(super) async fn promote(connection: &mut Connection, now: Timestamp, most: usize) -> Result<Vec<Queue>, StoreError> {
+    let text = "UPDATE jobs SET state = 1 WHERE id IN \
+                (SELECT id FROM jobs WHERE state = 0 AND due_at <= ? ORDER BY due_at LIMIT ?) RETURNING queue";
+    let rows =
+        sqlx::query(text).bind(now.as_micros()).bind(i64::try_from(most).unwrap_or(i64::MAX)).fetch_all(connection).await?;
     rows.iter().map(|row| Queue::from_code(row.try_get(0)?)).collect()
 }
 
@@ -127,23 +108,6 @@ pub(super) async fn oldest(connection: &mut Connection) -> Result<Option<JobId>,
 pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<Timestamp>, StoreError> {
     let due: Option<i64> = sqlx::query_scalar("SELECT min(due_at) FROM jobs WHERE state = 0").fetch_one(connection).await?;
     Ok(due.map(Timestamp::from_micros))
-}
-
-pub(super) async fn result(connection: &mut Connection, id: JobId) -> Result<Option<Job>, StoreError> {
-    static TEXT: LazyLock<String> = LazyLock::new(|| format!("SELECT {SHARED}, {OF_RESULT} FROM results WHERE id = ?"));
-    let row = sqlx::query(TEXT.as_str()).bind(&id.as_bytes()[..]).fetch_optional(connection).await?;
-    row.as_ref().map(rows::result).transpose()
-}
-
-/// Moves a result back to the queue.
-pub(super) async fn requeue(connection: &mut Connection, id: JobId, now: Timestamp) -> Result<(), StoreError> {
-    static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let columns = SHARED.trim_end_matches(", losses");
-        format!("INSERT INTO jobs ({columns}, state, due_at) SELECT {columns}, 1, ? FROM results WHERE id = ?")
-    });
-    sqlx::query(TEXT.as_str()).bind(now.as_micros()).bind(&id.as_bytes()[..]).execute(&mut *connection).await?;
-    sqlx::query("DELETE FROM results WHERE id = ?").bind(&id.as_bytes()[..]).execute(connection).await?;
-    Ok(())
 }
 
 /// The running jobs with their losses and retry rules.
@@ -221,5 +185,24 @@ fn ordinal(n: u32) -> String {
         2 => "second".into(),
         3 => "third".into(),
         n => format!("{n}th"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+    use crate::job::PRIORITY_LEVEL;
+
+    #[tokio::test]
+    async fn whose_turn_it_is_stands_in_the_index() {
+        assert_eq!(turn!(), format!("due_at - priority * {}", PRIORITY_LEVEL.as_micros()));
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        let text = concat!("EXPLAIN QUERY PLAN ", next!());
+        let rows = sqlx::query(text).bind(0).bind(0).bind(0).bind(1).fetch_all(&mut connection).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        assert_eq!(plan, ["SEARCH jobs USING INDEX jobs_queued (queue=?)"]);
     }
 }

@@ -9,12 +9,13 @@ use super::super::statements::Claim;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
+use crate::clock::Timestamp;
 use crate::job::{NewJob, Queue, What};
 use crate::store::{Claimed, Lease};
 
 impl Writer {
     /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
-    pub(super) fn accept<'b>(&mut self, batch: &'b Batch, script: &mut Script<'b>, done: &mut Done) {
+    pub(super) fn accept<'b>(&mut self, batch: &'b Batch, now: Timestamp, script: &mut Script<'b>, done: &mut Done) {
         if batch.accepts.is_empty() {
             return;
         }
@@ -26,8 +27,13 @@ impl Writer {
             if wanted == 0 || done.depths.of(queue).queued > 0 {
                 continue;
             }
-            let mut here: Vec<&NewJob> = jobs.iter().copied().filter(|job| job.route.queue == queue).collect();
-            here.sort_by_key(|job| (-job.submission.priority, job.id));
+            let ready = |job: &&NewJob| {
+                job.route.queue == queue
+                    && job.submission.scheduled_for(job.accepted_at).is_none()
+                    && job.submission.expires_at.is_none_or(|at| at > now)
+            };
+            let mut here: Vec<&NewJob> = jobs.iter().copied().filter(ready).collect();
+            here.sort_by_key(|job| (job.submission.turn(job.accepted_at), job.id));
             for job in here.into_iter().take(wanted) {
                 let claim = Claim { token, at: self.moments.next() };
                 at_once.insert(job.id, claim);
@@ -38,7 +44,18 @@ impl Writer {
         script.jobs.extend(jobs.into_iter().map(|job| Insertion { job, claim: at_once.get(&job.id).copied() }));
         for Insertion { job, claim } in &script.jobs {
             let depth = done.depths.at(job.route.queue);
-            *(if claim.is_some() { &mut depth.running } else { &mut depth.queued }) += 1;
+            if claim.is_some() {
+                depth.running += 1;
+                continue;
+            }
+            match job.submission.scheduled_for(job.accepted_at) {
+                Some(due_at) => {
+                    depth.scheduled += 1;
+                    done.due(due_at);
+                }
+                None => depth.queued += 1,
+            }
+            done.expires(job.submission.expires_at);
         }
     }
 
@@ -61,6 +78,7 @@ fn fresh(job: &NewJob, claim: Claim) -> Fresh {
         retry: job.submission.retry.clone(),
         attempt: 1,
         losses: 0,
+        earlier: 0,
         queued_for: claim.at.since(job.accepted_at),
     };
     Fresh { claimed, claimed_at: claim.at, tags: (!tags.is_empty()).then(|| Arc::new(tags.clone())) }

@@ -18,11 +18,13 @@ impl Writer {
     pub(super) async fn answer(&mut self, batch: Batch, mut done: Done) {
         self.claims_blocked = false;
         self.next_due = done.next_due;
+        self.next_expiry = done.next_expiry;
         self.depths = done.depths;
         *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;
         self.published.rollups().append(&mut done.rollups);
-        self.published.latest_event.store(self.moments.0.as_micros(), Ordering::SeqCst);
+        self.published.latest_event.store(self.moments.latest.as_micros(), Ordering::SeqCst);
         self.published.hub.publish(done.news);
+        self.published.unasked.add(done.unasked);
         for id in done.ended {
             self.held.remove(&id);
         }
@@ -57,11 +59,11 @@ impl Writer {
         for ((_, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
             let _ = reply.send(Ok(settled));
         }
-        for ((_, reply), cancellation) in batch.cancels.into_iter().zip(done.cancelled) {
-            let _ = reply.send(Ok(cancellation));
+        for ((_, _, reply), cancelled) in batch.cancels.into_iter().zip(done.cancelled) {
+            let _ = reply.send(Ok(cancelled));
         }
-        for ((_, reply), requeue) in batch.requeues.into_iter().zip(done.requeued) {
-            let _ = reply.send(Ok(requeue));
+        for ((_, reply), requeued) in batch.requeues.into_iter().zip(done.requeued) {
+            let _ = reply.send(Ok(requeued));
         }
         batch.edits.into_iter().for_each(|edit| edit.answer(Ok(())));
         for reply in batch.checks {

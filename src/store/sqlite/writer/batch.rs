@@ -6,7 +6,7 @@ use super::super::edit::Edit;
 use super::super::intake::Noted;
 use super::{Acceptance, Command, Reply};
 use crate::job::JobId;
-use crate::store::{Cancellation, Lease, Requeue, Settled, Settlement, StoreError};
+use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError};
 
 /// The most bytes of new workloads in one transaction, unless a single batch is larger.
 const MOST_BYTES: usize = 32 << 20;
@@ -17,8 +17,8 @@ pub(super) struct Batch {
     pub(super) notes: Vec<Noted>,
     pub(super) accepts: Vec<Acceptance>,
     pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
-    pub(super) cancels: Vec<(JobId, Reply<Cancellation>)>,
-    pub(super) requeues: Vec<(JobId, Reply<Requeue>)>,
+    pub(super) cancels: Vec<(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>)>,
+    pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     pub(super) edits: Vec<Box<dyn Edit>>,
     pub(super) checks: Vec<Reply<()>>,
 }
@@ -66,7 +66,7 @@ impl Batch {
         // Nobody may be waiting for an answer any more.
         self.accepts.into_iter().for_each(|accept| drop(accept.reply.send(Err(told()))));
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
-        self.cancels.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.cancels.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.edits.into_iter().for_each(|edit| edit.answer(Err(told())));
         self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));

@@ -1,44 +1,31 @@
 //! Cancellations.
 
-use super::super::rows::{QUEUED, RUNNING};
-use super::super::statements;
+use super::super::moves;
+use super::super::rows::{RUNNING, code_of};
 use super::Writer;
 use super::transaction::Done;
-use crate::job::{Conclusion, Ending, Failure, JobId, Outcome, State, What};
-use crate::store::{Cancellation, Lease, StoreError};
+use crate::job::{Ending, Failure, JobId};
+use crate::store::{Cancelled, Lease, StateFilter, StoreError};
 
 impl Writer {
-    pub(super) async fn cancel(&mut self, id: JobId, done: &mut Done) -> Result<Cancellation, StoreError> {
-        let Some((queue, state)) = statements::place(&mut self.connection, id).await? else {
-            let result = statements::result(&mut self.connection, id).await?;
-            return Ok(match result.map(|job| job.state) {
-                Some(State::Finished(finished)) => Cancellation::Finished(finished.ending),
-                _ => Cancellation::Unknown,
-            });
-        };
-        if state == RUNNING {
-            statements::mark_stopping(&mut self.connection, id).await?;
-            done.stopping.push(id);
-            return Ok(self
-                .held
-                .get(&id)
-                .map_or(Cancellation::Unknown, |held| Cancellation::Stopping(Lease { id, token: held.token })));
+    /// Ends those of these jobs that wait, and marks those that run; only those that are still there, if `only` says where.
+    pub(super) async fn cancel(
+        &mut self,
+        ids: &[JobId],
+        only: Option<StateFilter>,
+        done: &mut Done,
+    ) -> Result<Cancelled, StoreError> {
+        let mut places = moves::places(&mut self.connection, ids).await?;
+        places.retain(|place| only.is_none_or(|only| code_of(only) == Some(place.state)));
+        let (running, waiting): (Vec<_>, Vec<_>) = places.into_iter().partition(|place| place.state == RUNNING);
+        let lease = |id| self.held.get(&id).map(|held| Lease { id, token: held.token });
+        let stopping: Vec<Lease> = running.iter().filter_map(|place| lease(place.id)).collect();
+        if !running.is_empty() {
+            let ids: Vec<JobId> = running.iter().map(|place| place.id).collect();
+            moves::stop(&mut self.connection, &ids).await?;
+            done.stopping.extend(ids);
         }
-        self.end_cancelled(id, done).await?;
-        let depth = done.depths.at(queue);
-        let waiting = if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled };
-        *waiting = waiting.saturating_sub(1);
-        Ok(Cancellation::Cancelled)
-    }
-
-    /// Ends a job as cancelled that is not ended by an attempt of its own.
-    pub(super) async fn end_cancelled(&mut self, id: JobId, done: &mut Done) -> Result<(), StoreError> {
-        let (ending, failure, at) = (Ending::Cancelled, Failure::cancelled(), self.moments.next());
-        let ended = statements::end(&mut self.connection, id, ending, &failure, at).await?;
-        self.sketches(ended.subject.key(ending), done).add(None);
-        let conclusion = Conclusion { ending, outcome: Outcome::Error(failure), timing: None };
-        let finished = || Box::new(conclusion.at(ended.started_at, at));
-        done.tell(at, id, || ended.subject, || What::Finished { attempt: ended.attempt, finished: finished() });
-        Ok(())
+        let ended = self.end_waiting(&waiting, Ending::Cancelled, &Failure::cancelled(), done).await?;
+        Ok(Cancelled { ended, stopping })
     }
 }

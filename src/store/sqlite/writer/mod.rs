@@ -13,6 +13,7 @@ mod answer;
 mod batch;
 mod cancel;
 mod claim;
+mod end;
 mod held;
 mod moments;
 mod note;
@@ -39,9 +40,9 @@ use self::moments::Moments;
 use self::published::Depths;
 use super::edit::Edit;
 use super::intake::Noted;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Queue, Submission};
-use crate::store::{Cancellation, Claimed, Lease, Requeue, Settled, Settlement, StoreError, Subject};
+use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -51,8 +52,8 @@ pub(super) enum Command {
     Accept(Acceptance),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
     Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
-    Cancel(JobId, Reply<Cancellation>),
-    Requeue(JobId, Reply<Requeue>),
+    Cancel(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>),
+    Requeue(Vec<JobId>, Reply<Vec<JobId>>),
     Edit(Box<dyn Edit>),
     Check(Reply<()>),
     Close(oneshot::Sender<()>),
@@ -69,6 +70,7 @@ pub(super) struct Acceptance {
 /// The task that writes.
 pub(super) struct Writer {
     connection: SqliteConnection,
+    clock: Arc<dyn Clock>,
     moments: Moments,
     limits: NoteLimits,
     published: Arc<Published>,
@@ -77,6 +79,8 @@ pub(super) struct Writer {
     held: HashMap<JobId, Held>,
     claims: [VecDeque<Waiting>; Queue::ALL.len()],
     next_due: Option<Timestamp>,
+    /// When the time of a job that waits is over, at the earliest.
+    next_expiry: Option<Timestamp>,
     next_token: i64,
     /// The names of workloads, each kept once.
     kinds: HashSet<Arc<str>>,

@@ -1,21 +1,24 @@
 //! Scheduled jobs that are due.
 
+use super::super::rows::SCHEDULED;
 use super::super::statements;
 use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
+/// The most jobs that one transaction queues because they are due.
+const MOST_PROMOTED: usize = 4_096;
+
 impl Writer {
-    /// Queues the jobs that are due.
+    /// Queues the jobs that are due: so many of them that others need not wait for long.
     pub(super) async fn promote(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
         if done.next_due.is_none_or(|due| due > now) {
             return Ok(());
         }
-        for queue in statements::promote(&mut self.connection, now).await? {
-            let depth = done.depths.at(queue);
-            depth.scheduled = depth.scheduled.saturating_sub(1);
-            depth.queued += 1;
+        for queue in statements::promote(&mut self.connection, now, MOST_PROMOTED).await? {
+            done.depths.leave(queue, SCHEDULED);
+            done.depths.at(queue).queued += 1;
         }
         done.next_due = statements::next_due(&mut self.connection).await?;
         Ok(())

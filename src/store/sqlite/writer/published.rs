@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::super::marks::Marks;
+use super::super::rows::SCHEDULED;
 use crate::clock::Timestamp;
-use crate::job::Queue;
+use crate::job::{JobId, Queue};
 use crate::store::{Depth, Hub, Sketches, SummaryKey};
 
 /// What others see of the writer's state: as of the latest commit.
@@ -16,6 +19,33 @@ pub(in crate::store::sqlite) struct Published {
     pub(super) latest_event: AtomicI64,
     pub(super) marks: Mutex<Marks>,
     pub(in crate::store::sqlite) hub: Arc<Hub>,
+    pub(in crate::store::sqlite) unasked: Unasked,
+}
+
+/// Jobs that ended without anybody asking for it, until somebody takes note.
+#[derive(Default)]
+pub(in crate::store::sqlite) struct Unasked {
+    ended: Mutex<Vec<JobId>>,
+    some: Notify,
+}
+
+impl Unasked {
+    pub(super) fn add(&self, ids: Vec<JobId>) {
+        if !ids.is_empty() {
+            self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+            self.some.notify_one();
+        }
+    }
+
+    pub(in crate::store::sqlite) async fn wait(&self) -> Vec<JobId> {
+        loop {
+            let ended = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
+            if !ended.is_empty() {
+                return ended;
+            }
+            self.some.notified().await;
+        }
+    }
 }
 
 impl Published {
@@ -43,6 +73,13 @@ pub(super) struct Depths([Depth; Queue::ALL.len()]);
 impl Depths {
     pub(super) const fn of(&self, queue: Queue) -> Depth {
         self.0[queue as usize]
+    }
+
+    /// A job does not wait any more that did, as the database has it.
+    pub(super) const fn leave(&mut self, queue: Queue, state: i64) {
+        let depth = self.at(queue);
+        let waiting = if state == SCHEDULED { &mut depth.scheduled } else { &mut depth.queued };
+        *waiting = waiting.saturating_sub(1);
     }
 
     pub(super) const fn at(&mut self, queue: Queue) -> &mut Depth {

@@ -1,29 +1,27 @@
 //! Finished jobs that are to run again.
 
-use super::super::events::{self, EventRow};
-use super::super::statements;
+use super::super::moves;
 use super::Writer;
 use super::transaction::Done;
-use crate::job::{JobId, State, What};
-use crate::store::{Requeue, StoreError};
+use crate::job::{JobId, What};
+use crate::store::StoreError;
 
 impl Writer {
-    pub(super) async fn requeue(&mut self, id: JobId, done: &mut Done) -> Result<Requeue, StoreError> {
-        let Some(job) = statements::result(&mut self.connection, id).await? else {
-            let unfinished = statements::place(&mut self.connection, id).await?.is_some();
-            return Ok(if unfinished { Requeue::Unfinished } else { Requeue::Unknown });
-        };
-        self.published.marks().touch(id);
-        let at = self.moments.next();
-        events::keep_result(&mut self.connection, id).await?;
-        events::insert(&mut self.connection, &[EventRow::requeued(at, id, job.attempt)]).await?;
-        statements::requeue(&mut self.connection, id, at).await?;
-        done.depths.at(job.route.queue).queued += 1;
-        let subject = self.subject(&job.submission, job.route.queue);
-        if let State::Finished(finished) = job.state {
-            self.sketches(subject.key(finished.ending), done).remove(finished.timing.as_ref());
+    /// Makes those of these jobs wait again that have ended; which they were.
+    pub(super) async fn requeue(&mut self, ids: &[JobId], done: &mut Done) -> Result<Vec<JobId>, StoreError> {
+        for id in ids {
+            self.published.marks().touch(*id);
         }
-        done.tell(at, id, || subject, || What::Requeued);
-        Ok(Requeue::Queued)
+        let before = self.moments.skip(ids.len());
+        let back = moves::requeue(&mut self.connection, ids, before).await?;
+        let requeued = back.iter().map(|back| back.id).collect();
+        for back in back {
+            done.depths.at(back.queue).queued += 1;
+            self.sketches(back.subject.key(back.ending), done).remove(back.timing.as_ref());
+            done.tell(back.at, back.id, || back.subject, || What::Requeued);
+        }
+        // Those whose time is not over yet have it still.
+        done.next_expiry = moves::next_expiry(&mut self.connection).await?;
+        Ok(requeued)
     }
 }

@@ -10,7 +10,6 @@ use super::super::statements;
 use super::batch::{self, Batch};
 use super::patient::Patient;
 use super::{Command, Waiting, Writer};
-use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::Lease;
 
@@ -45,8 +44,8 @@ impl Writer {
                     Command::Note(note) => patient.push_note(note),
                     Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
                     Command::Settle(lease, settlement, false, reply) => patient.push((lease, settlement, reply)),
-                    Command::Cancel(id, reply) => batch.cancels.push((id, reply)),
-                    Command::Requeue(id, reply) => batch.requeues.push((id, reply)),
+                    Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
+                    Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
                     Command::Edit(edit) => batch.edits.push(edit),
                     Command::Check(reply) => batch.checks.push(reply),
                     Command::Close(reply) => closing = Some(reply),
@@ -95,7 +94,8 @@ impl Writer {
         if self.has_work() {
             return Duration::ZERO;
         }
-        self.next_due.map_or(LONGEST_SLEEP, |due| due.since(Timestamp::now()).min(LONGEST_SLEEP))
+        let next = [self.next_due, self.next_expiry].into_iter().flatten().min();
+        next.map_or(LONGEST_SLEEP, |at| at.since(self.clock.now()).min(LONGEST_SLEEP))
     }
 
     /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
@@ -129,19 +129,21 @@ impl Writer {
         }
     }
 
-    /// Whether there is something to do that nobody asks for just now: jobs that are due, or claims that can be served.
+    /// Whether there is something to do that nobody asks for just now: jobs that are due or whose time is over, or claims that can be
+    /// served.
     fn has_work(&self) -> bool {
-        self.next_due.is_some_and(|due| due <= Timestamp::now())
+        let next = [self.next_due, self.next_expiry].into_iter().flatten().min();
+        next.is_some_and(|at| at <= self.clock.now())
             || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.depths.of(queue).queued > 0)
     }
 
     /// Notes how far back one has to look for what happens from here on, if it is time for that.
     async fn mark(&mut self) {
-        if !self.published.marks().is_due(self.moments.0) {
+        if !self.published.marks().is_due(self.moments.latest) {
             return;
         }
         match statements::oldest(&mut self.connection).await {
-            Ok(oldest) => self.published.marks().push(self.moments.0, oldest),
+            Ok(oldest) => self.published.marks().push(self.moments.latest, oldest),
             // Whoever looks back looks further.
             Err(error) => tracing::warn!(%error, "the oldest unfinished job is not known"),
         }

@@ -7,7 +7,7 @@ use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
-use crate::job::{JobId, Queue, What};
+use crate::job::{Ending, Failure, JobId, Queue, What};
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 use sqlx::SqliteConnection;
 
@@ -60,19 +60,19 @@ impl Writer {
     pub(super) async fn settle_odd(&mut self, odd: Odd<'_>, done: &mut Done) -> Result<(), StoreError> {
         let Odd { lease, settlement, queue, stopping, attempt, subject } = odd;
         match settlement {
-            _ if stopping => self.end_cancelled(lease.id, done).await?,
-            Settlement::Again { due_at, lost, error } => {
+            _ if stopping => self.end(&[lease.id], Ending::Cancelled, &Failure::cancelled(), done).await?,
+            Settlement::Again { due_at, lost, error, timing } => {
                 let at = self.moments.next();
-                let row = EventRow::retrying(at, lease.id, attempt, error, *due_at);
-                again(&mut self.connection, lease.id, row, *due_at, *lost).await?;
-                let what = || What::Retrying { attempt, error: error.clone(), due_at: *due_at };
+                let row = EventRow::retrying(at, lease.id, attempt, error, timing.as_ref(), *due_at);
+                done.expires(again(&mut self.connection, lease.id, row, *due_at, *lost).await?);
+                let what = || What::Retrying { attempt, error: error.clone(), timing: *timing, due_at: *due_at };
                 done.tell(at, lease.id, || subject, what);
                 done.depths.at(queue).scheduled += 1;
-                done.next_due = Some(done.next_due.map_or(*due_at, |due| due.min(*due_at)));
+                done.due(*due_at);
             }
             Settlement::Release => {
                 events::keep_attempt(&mut self.connection, lease.id).await?;
-                statements::release(&mut self.connection, lease.id).await?;
+                done.expires(statements::release(&mut self.connection, lease.id).await?);
                 done.depths.at(queue).queued += 1;
             }
             // Not odd: `settle` has put it into the script.
@@ -82,14 +82,14 @@ impl Writer {
     }
 }
 
-/// Makes a running job wait again, and keeps that its attempt ran and how it ended.
+/// Makes a running job wait again, and keeps that its attempt ran and how it ended; when its time is over, if ever.
 pub(super) async fn again(
     connection: &mut SqliteConnection,
     id: JobId,
     row: EventRow,
     due_at: Timestamp,
     lost: bool,
-) -> Result<(), StoreError> {
+) -> Result<Option<Timestamp>, StoreError> {
     events::keep_attempt(connection, id).await?;
     events::insert(connection, &[row]).await?;
     statements::again(connection, id, due_at, lost).await

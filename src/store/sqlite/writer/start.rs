@@ -9,12 +9,12 @@ use sqlx::{Connection as _, SqliteConnection};
 use super::super::events::{self, EventRow};
 use super::super::rows::QUEUED;
 use super::super::script::Script;
-use super::super::statements;
+use super::super::{moves, statements};
 use super::moments::Moments;
-use super::published::{Depths, Published};
+use super::published::{Depths, Published, Unasked};
 use super::settle::again;
 use super::{NoteLimits, Writer};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
 use crate::store::{Hub, StoreError};
 
@@ -22,6 +22,7 @@ impl Writer {
     /// Makes ready to write: what ran when an earlier server went down waits again, or has ended as lost.
     pub(in crate::store::sqlite) async fn start(
         mut connection: SqliteConnection,
+        clock: Arc<dyn Clock>,
         max_losses: u32,
         limits: NoteLimits,
     ) -> Result<(Self, Arc<Published>), StoreError> {
@@ -29,24 +30,26 @@ impl Writer {
         let boot = statements::next_boot(&mut transaction).await?;
         let mut rollups = statements::rollups(&mut transaction).await?;
         let mut script = Script::default();
-        let mut moments = Moments(events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0)));
+        let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
+        let mut moments = Moments::new(Arc::clone(&clock), latest);
         let now = moments.next();
         for job in statements::running(&mut transaction).await? {
             if let Some((ending, failure)) = statements::fate(&job, max_losses) {
-                let ended = statements::end(&mut transaction, job.id, ending, &failure, moments.next()).await?;
-                let key = ended.subject.key(ending);
-                let sketches = rollups.entry(key.clone()).or_default();
-                sketches.add(None);
-                script.rollups.push((key, sketches.clone()));
+                for ended in moves::end(&mut transaction, &[job.id], ending, &failure, moments.skip(1)).await? {
+                    let key = ended.subject.key(ending);
+                    let sketches = rollups.entry(key.clone()).or_default();
+                    sketches.add(None);
+                    script.rollups.push((key, sketches.clone()));
+                }
             } else {
                 let error = Failure::new(FailureKind::Lost, "the server went down while this attempt ran");
-                let row = EventRow::retrying(moments.next(), job.id, job.attempt, &error, now);
+                let row = EventRow::retrying(moments.next(), job.id, job.attempt, &error, None, now);
                 again(&mut transaction, job.id, row, now, true).await?;
             }
         }
         script.run(&mut transaction).await?;
-        statements::promote(&mut transaction, now).await?;
         let next_due = statements::next_due(&mut transaction).await?;
+        let next_expiry = moves::next_expiry(&mut transaction).await?;
         let mut depths = Depths::default();
         for (queue, state, count) in statements::count_waiting(&mut transaction).await? {
             let depth = depths.at(queue);
@@ -56,12 +59,14 @@ impl Writer {
         let published = Arc::new(Published {
             depths: Mutex::new(depths),
             rollups: Mutex::new(rollups),
-            latest_event: AtomicI64::new(moments.0.as_micros()),
+            latest_event: AtomicI64::new(moments.latest.as_micros()),
             marks: Mutex::default(),
             hub: Hub::new(),
+            unasked: Unasked::default(),
         });
         let writer = Self {
             connection,
+            clock,
             moments,
             limits,
             published: Arc::clone(&published),
@@ -69,6 +74,7 @@ impl Writer {
             held: HashMap::new(),
             claims: [const { VecDeque::new() }; Queue::ALL.len()],
             next_due,
+            next_expiry,
             // A million million claims a boot, and eight million boots, before a token could come back.
             next_token: boot << 40,
             kinds: HashSet::new(),

@@ -11,25 +11,38 @@ use super::batch::Batch;
 use super::published::Depths;
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue, What};
-use crate::store::{Cancellation, News, Requeue, Settled, Sketches, StoreError, Subject, SummaryKey};
+use crate::store::{Cancelled, News, Settled, Sketches, StoreError, Subject, SummaryKey};
 
 /// What a transaction does: to be published and answered after its commit.
 pub(super) struct Done {
     pub(super) depths: Depths,
     pub(super) settled: Vec<Settled>,
-    pub(super) cancelled: Vec<Cancellation>,
-    pub(super) requeued: Vec<Requeue>,
+    pub(super) cancelled: Vec<Cancelled>,
+    pub(super) requeued: Vec<Vec<JobId>>,
     pub(super) claimed: [VecDeque<Fresh>; Queue::ALL.len()],
     /// What is to be told of; `None` if nobody listened when it began.
     pub(super) news: Option<Vec<News>>,
     /// Jobs whose lease has ended.
     pub(super) ended: HashSet<JobId>,
     pub(super) stopping: Vec<JobId>,
+    /// Jobs that have ended without anybody asking for it.
+    pub(super) unasked: Vec<JobId>,
     pub(super) rollups: BTreeMap<SummaryKey, Sketches>,
     pub(super) next_due: Option<Timestamp>,
+    pub(super) next_expiry: Option<Timestamp>,
 }
 
 impl Done {
+    /// A job waits that may start at this moment.
+    pub(super) fn due(&mut self, at: Timestamp) {
+        self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
+    }
+
+    /// A job waits whose time is over at this moment, if it ever is.
+    pub(super) fn expires(&mut self, at: Option<Timestamp>) {
+        self.next_expiry = self.next_expiry.into_iter().chain(at).min();
+    }
+
     /// Takes note of an event, if anybody listens.
     pub(super) fn tell(&mut self, at: Timestamp, job: JobId, subject: impl FnOnce() -> Subject, what: impl FnOnce() -> What) {
         if let Some(news) = &mut self.news {
@@ -49,7 +62,7 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, batch: &Batch) -> Result<Done, StoreError> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let mut done = Done {
             depths: self.depths,
             settled: Vec::with_capacity(batch.settles.len()),
@@ -58,16 +71,18 @@ impl Writer {
             claimed: [const { VecDeque::new() }; Queue::ALL.len()],
             ended: HashSet::with_capacity(batch.settles.len()),
             stopping: Vec::new(),
+            unasked: Vec::new(),
             rollups: BTreeMap::new(),
             next_due: self.next_due,
+            next_expiry: self.next_expiry,
             news: self.published.hub.is_heard().then(Vec::new),
         };
         self.tell_of_accepted(batch, &mut done);
         let rows = self.note(batch, &mut done).await?;
         let mut script = Script::default();
         let odd = self.settle(batch, &mut script, &mut done);
-        self.accept(batch, &mut script, &mut done);
-        let due = done.next_due.is_some_and(|due| due <= now);
+        self.accept(batch, now, &mut script, &mut done);
+        let due = [done.next_due, done.next_expiry].into_iter().flatten().any(|at| at <= now);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
         if odd.is_empty() && rows.is_empty() && !batch.has_further() && !due && !queued {
             script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
@@ -82,6 +97,7 @@ impl Writer {
         }
         self.further(batch, &mut done).await?;
         self.promote(now, &mut done).await?;
+        self.expire(now, &mut done).await?;
         self.claim(&mut done).await?;
         let rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
         Script { rollups, ..Script::default() }.run(&mut self.connection).await?;
@@ -94,13 +110,13 @@ impl Writer {
         if !batch.checks.is_empty() {
             statements::touch(&mut self.connection).await?;
         }
-        for (id, _) in &batch.cancels {
-            let cancellation = self.cancel(*id, done).await?;
-            done.cancelled.push(cancellation);
+        for (ids, only, _) in &batch.cancels {
+            let cancelled = self.cancel(ids, *only, done).await?;
+            done.cancelled.push(cancelled);
         }
-        for (id, _) in &batch.requeues {
-            let requeue = self.requeue(*id, done).await?;
-            done.requeued.push(requeue);
+        for (ids, _) in &batch.requeues {
+            let requeued = self.requeue(ids, done).await?;
+            done.requeued.push(requeued);
         }
         let with = batch.accepts.iter().filter_map(|accept| accept.with.as_ref());
         for edit in with.chain(&batch.edits) {

@@ -1,0 +1,10 @@
+-- What further fields of a submission need. Whoever does not use them has NULL here and no row of an index.
+ALTER TABLE jobs ADD COLUMN expires_at INTEGER; -- not to be started from then on
+ALTER TABLE jobs ADD COLUMN earlier    INTEGER; -- attempts before it was last run again by hand
+
+CREATE INDEX jobs_expiring ON jobs (expires_at) WHERE expires_at IS NOT NULL AND state <> 2;
+
+-- Higher priorities first, but none waits for ever: a level of priority is worth a minute of waiting. That never has to be updated,
+-- because all that wait grow older at the same pace. src/job/submission.rs says the same.
+DROP INDEX jobs_queued;
+CREATE INDEX jobs_queued ON jobs (queue, due_at - priority * 60000000, id) WHERE state = 1;

@@ -1,0 +1,183 @@
+//! The SQL of jobs that move between the tables otherwise than by the end of an attempt: many of them by one statement.
+//!
+//! Ids come as a JSON array. Where each job gets a moment of its own, that is its place in the array behind `before`.
+
+use std::sync::{Arc, LazyLock};
+
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::codes::Code;
+use super::events;
+use super::rows::{self, Cells, SHARED};
+use super::script::hex_id;
+use super::statements::json;
+use crate::clock::Timestamp;
+use crate::job::{Ending, Failure, JobId, Queue, Timing};
+use crate::store::{StoreError, Subject};
+
+/// The jobs of an array of ids, in `from`; `e.key` is the place of each in the array.
+macro_rules! among {
+    ($from:literal) => {
+        concat!("jsonb_each(?) AS e CROSS JOIN ", $from, " ON ", $from, ".id = unhex(e.value)")
+    };
+}
+
+/// Where an unfinished job is.
+pub(super) struct Place {
+    pub(super) id: JobId,
+    pub(super) queue: Queue,
+    /// As the database has it.
+    pub(super) state: i64,
+}
+
+/// A job that was ended by no attempt of its own.
+pub(super) struct Ended {
+    pub(super) id: JobId,
+    pub(super) subject: Subject,
+    pub(super) attempt: u32,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) finished_at: Timestamp,
+}
+
+/// A result that is a job again.
+pub(super) struct Back {
+    pub(super) id: JobId,
+    pub(super) queue: Queue,
+    pub(super) subject: Subject,
+    /// What its result was.
+    pub(super) ending: Ending,
+    pub(super) timing: Option<Timing>,
+    pub(super) at: Timestamp,
+}
+
+fn array(ids: &[JobId]) -> String {
+    json(&ids.iter().map(|id| hex_id(*id)).collect::<Vec<_>>())
+}
+
+/// Where those of these jobs are that have not ended.
+pub(super) async fn places(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<Vec<Place>, StoreError> {
+    let text = concat!("SELECT jobs.id, queue, state FROM ", among!("jobs"));
+    sqlx::query(text).bind(array(ids)).fetch_all(connection).await?.iter().map(place).collect()
+}
+
+/// Up to `most` jobs that wait although their time is over.
+pub(super) async fn expired(connection: &mut SqliteConnection, now: Timestamp, most: usize) -> Result<Vec<Place>, StoreError> {
+    let text = "SELECT id, queue, state FROM jobs \
+                WHERE expires_at IS NOT NULL AND state <> 2 AND expires_at <= ? ORDER BY expires_at LIMIT ?";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    sqlx::query(text).bind(now.as_micros()).bind(most).fetch_all(connection).await?.iter().map(place).collect()
+}
+
+/// When the time of the next job that waits is over.
+pub(super) async fn next_expiry(connection: &mut SqliteConnection) -> Result<Option<Timestamp>, StoreError> {
+    let text = "SELECT min(expires_at) FROM jobs WHERE expires_at IS NOT NULL AND state <> 2";
+    let at: Option<i64> = sqlx::query_scalar(text).fetch_one(connection).await?;
+    Ok(at.map(Timestamp::from_micros))
+}
+
+/// Notes that the attempts of these jobs are to stop.
+pub(super) async fn stop(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<(), StoreError> {
+    let text = "UPDATE jobs SET stopping = 1 WHERE state = 2 AND id IN (SELECT unhex(value) FROM jsonb_each(?))";
+    sqlx::query(text).bind(array(ids)).execute(connection).await?;
+    Ok(())
+}
+
+/// Moves unfinished jobs, wherever they are, to the results, without anything measured. In the order of their ends.
+pub(super) async fn end(
+    connection: &mut SqliteConnection,
+    ids: &[JobId],
+    ending: Ending,
+    failure: &Failure,
+    before: Timestamp,
+) -> Result<Vec<Ended>, StoreError> {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "INSERT INTO results ({SHARED}, started_at, ending, finished_at, error) \
+             SELECT {}, iif(state = 2, claimed_at, NULL), ?, ? + 1 + e.key, ? FROM {} \
+             RETURNING id, queue, bound, type, options, attempt, started_at, finished_at",
+            of("jobs", SHARED),
+            among!("jobs")
+        )
+    });
+    let rows = sqlx::query(TEXT.as_str())
+        .bind(ending.code())
+        .bind(before.as_micros())
+        .bind(json(failure))
+        .bind(array(ids))
+        .fetch_all(&mut *connection)
+        .await?;
+    let text = "DELETE FROM jobs WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
+    sqlx::query(text).bind(array(ids)).execute(connection).await?;
+    let mut ended = rows.iter().map(ended).collect::<Result<Vec<_>, _>>()?;
+    ended.sort_unstable_by_key(|ended| ended.finished_at);
+    Ok(ended)
+}
+
+/// Moves results back to the queue; what has no result is left out. Each is kept among the events first.
+pub(super) async fn requeue(
+    connection: &mut SqliteConnection,
+    ids: &[JobId],
+    before: Timestamp,
+) -> Result<Vec<Back>, StoreError> {
+    static INSERT: LazyLock<String> = LazyLock::new(|| {
+        let columns = SHARED.trim_end_matches(", losses");
+        // Whoever wants a job to run again that was too late wants it all the same.
+        format!(
+            "INSERT INTO jobs ({columns}, state, due_at, earlier, expires_at) \
+             SELECT {}, 1, ?1 + 1 + e.key, attempt, iif(options ->> 'expires_at' > ?1, options ->> 'expires_at', NULL) \
+             FROM {}",
+            of("results", columns),
+            among!("results").replace('?', "?2"),
+        )
+    });
+    let ids = array(ids);
+    let text = concat!(
+        "SELECT results.id, queue, bound, results.type, options, ending, timing, ?1 + 1 + e.key FROM ",
+        "jsonb_each(?2) AS e CROSS JOIN results ON results.id = unhex(e.value) ORDER BY e.key"
+    );
+    let rows = sqlx::query(text).bind(before.as_micros()).bind(&ids).fetch_all(&mut *connection).await?;
+    let back = rows.iter().map(back).collect::<Result<Vec<_>, _>>()?;
+    if back.is_empty() {
+        return Ok(back);
+    }
+    events::keep_results(connection, &ids, before).await?;
+    sqlx::query(INSERT.as_str()).bind(before.as_micros()).bind(&ids).execute(&mut *connection).await?;
+    let text = "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
+    sqlx::query(text).bind(&ids).execute(connection).await?;
+    Ok(back)
+}
+
+/// These columns of this table.
+fn of(table: &str, columns: &str) -> String {
+    columns.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
+}
+
+fn place(row: &SqliteRow) -> Result<Place, StoreError> {
+    let mut cells = Cells::new(row);
+    Ok(Place { id: cells.id()?, queue: cells.code()?, state: cells.take()? })
+}
+
+/// From the queue, the tag, the workload's name and the options.
+fn subject(cells: &mut Cells<'_>) -> Result<(Queue, Subject), StoreError> {
+    let queue: Queue = cells.code()?;
+    let (bound, workload) = (cells.code()?, cells.take::<&str>()?.into());
+    let tags = rows::tags(cells)?.map(Arc::new);
+    Ok((queue, Subject { bound, executor: queue.executor(), workload, tags }))
+}
+
+fn ended(row: &SqliteRow) -> Result<Ended, StoreError> {
+    let mut cells = Cells::new(row);
+    let id = cells.id()?;
+    let (_, subject) = subject(&mut cells)?;
+    let attempt = cells.number()?;
+    let started_at = cells.take::<Option<i64>>()?.map(Timestamp::from_micros);
+    Ok(Ended { id, subject, attempt, started_at, finished_at: cells.time()? })
+}
+
+fn back(row: &SqliteRow) -> Result<Back, StoreError> {
+    let mut cells = Cells::new(row);
+    let id = cells.id()?;
+    let (queue, subject) = subject(&mut cells)?;
+    Ok(Back { id, queue, subject, ending: cells.code()?, timing: rows::measured(&mut cells)?, at: cells.time()? })
+}
