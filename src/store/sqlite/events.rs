@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
+use super::many::{MOST, Many, Values, make, marks};
 use super::read;
 use super::rows::{self, Cells};
 use crate::clock::Timestamp;
@@ -29,8 +30,23 @@ const REQUEUED: i64 = 6;
 const FINISHED: i64 = 7;
 
 /// A row of `events`.
-#[derive(Serialize)]
-pub(super) struct EventRow(i64, String, u32, i64, Option<String>);
+pub(super) struct EventRow {
+    at: Timestamp,
+    job: JobId,
+    attempt: u32,
+    kind: i64,
+    data: Option<String>,
+}
+
+static INSERT: LazyLock<Many> = LazyLock::new(|| {
+    Many::new(|rows| {
+        format!(
+            "INSERT INTO events (at, job, attempt, kind, data) SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL;",
+            marks(INSERT_COLUMNS, rows)
+        )
+    })
+});
+const INSERT_COLUMNS: usize = 5;
 
 /// The data of an attempt that is followed by another.
 #[derive(Serialize, Deserialize)]
@@ -66,18 +82,27 @@ impl EventRow {
     }
 
     fn new(at: Timestamp, job: JobId, attempt: u32, kind: i64, data: Option<String>) -> Self {
-        Self(at.as_micros(), super::script::hex_id(job).to_string(), attempt, kind, data)
+        Self { at, job, attempt, kind, data }
+    }
+
+    fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
+        values.push(self.at.as_micros())?;
+        values.push(&self.job.as_bytes()[..])?;
+        values.push(self.attempt)?;
+        values.push(self.kind)?;
+        values.push(self.data.as_deref())
     }
 }
 
-/// Adds rows, all of them by one statement.
+/// Adds rows.
 pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[EventRow]) -> Result<(), StoreError> {
-    let text = "INSERT INTO events (at, job, attempt, kind, data) \
-                SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each(?)";
-    if !rows.is_empty() {
-        sqlx::query(text).bind(serde_json::to_string(rows).unwrap_or_default()).execute(connection).await?;
-    }
-    Ok(())
+    let trip = |rows: &[EventRow]| {
+        INSERT.trip(rows, 1, |values, row, _| match row {
+            Some(row) => row.push_to(values),
+            None => values.nothing(INSERT_COLUMNS),
+        })
+    };
+    make(connection, rows.chunks(MOST).map(trip).collect::<Result<_, _>>()?, false).await
 }
 
 /// Keeps that a job's attempt was running, which the row of the job is about to forget.

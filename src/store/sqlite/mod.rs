@@ -6,6 +6,7 @@ mod edit;
 mod events;
 mod functions;
 mod intake;
+mod many;
 mod marks;
 mod moves;
 mod read;
@@ -42,6 +43,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Commands that may wait for the writer; who comes then waits to be let in.
 const COMMANDS: usize = 8_192;
+/// Statements that the writer keeps prepared.
+const STATEMENTS: usize = 256;
 /// Connections that read.
 const READERS: u32 = 4;
 /// How many of them may look for events at once.
@@ -95,9 +98,14 @@ impl SqliteStore {
             .pragma("temp_store", "memory")
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();
-        // 16 MiB of cache: what a busy second touches, so that no page is read twice.
-        let mut connection =
-            connect.clone().pragma("wal_autocheckpoint", "4000").pragma("cache_size", "-16384").connect().await?;
+        // 16 MiB of cache: what a busy second touches, so that no page is read twice. And room for statements in all their sizes.
+        let mut connection = connect
+            .clone()
+            .pragma("wal_autocheckpoint", "4000")
+            .pragma("cache_size", "-16384")
+            .statement_cache_capacity(STATEMENTS)
+            .connect()
+            .await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)

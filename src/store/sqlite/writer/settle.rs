@@ -39,7 +39,7 @@ impl Writer {
                 Settlement::Finish(conclusion) => {
                     let (started_at, finished_at) = (held.claimed_at, self.moments.next());
                     self.sketches(held.subject.key(conclusion.ending), done).add(conclusion.timing.as_ref());
-                    script.ends.push(End { lease: *lease, conclusion, started_at, finished_at });
+                    script.ends.push(End { id: lease.id, conclusion, started_at, finished_at });
                     let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
                     let what = || What::Finished { attempt: held.attempt, finished: finished() };
                     done.tell(finished_at, lease.id, || held.subject.clone(), what);

@@ -1,0 +1,147 @@
+//! Statements that take many rows at once, as bound values.
+//!
+//! Each statement is there in a few sizes, so that it is prepared once for each of them. Where there are fewer rows than a size has,
+//! the rest is null, and a statement has to pass over such rows.
+
+use sqlx::encode::Encode;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments as _, Sqlite, SqliteConnection, Type};
+
+use crate::store::StoreError;
+
+/// How many rows a statement has.
+const SIZES: [usize; 10] = [1, 2, 4, 8, 16, 32, 48, 64, 96, 128];
+/// The most rows of one statement.
+pub(super) const MOST: usize = SIZES[SIZES.len() - 1];
+
+/// One or more statements that take the same rows.
+pub(super) struct Many {
+    /// By size: inside a transaction, beginning one, ending one, and doing both.
+    texts: Vec<[String; 4]>,
+}
+
+/// Statements and what they are given: one trip to the thread that talks to SQLite.
+pub(super) struct Trip {
+    texts: &'static [String; 4],
+    arguments: SqliteArguments,
+}
+
+/// Values for the rows of a statement, from the left to the right.
+pub(super) struct Values {
+    arguments: SqliteArguments,
+}
+
+impl Many {
+    /// From the text of the statements for so many rows.
+    pub(super) fn new(text: impl Fn(usize) -> String) -> Self {
+        let texts = SIZES.iter().map(|&rows| {
+            let inside = text(rows);
+            // A single statement is a transaction by itself.
+            let alone =
+                if inside.matches(';').count() == 1 { inside.clone() } else { format!("BEGIN IMMEDIATE; {inside} COMMIT;") };
+            [inside.clone(), format!("BEGIN IMMEDIATE; {inside}"), format!("{inside} COMMIT;"), alone]
+        });
+        Self { texts: texts.collect() }
+    }
+
+    /// A trip with up to [`MOST`] rows: `each` gives the values of one, or of a row to be passed over. Where the rows are taken more than
+    /// once, `each` is asked about all of them each time, told which time it is.
+    pub(super) fn trip<T>(
+        &'static self,
+        rows: &[T],
+        times: usize,
+        each: impl Fn(&mut Values, Option<&T>, usize) -> Result<(), StoreError>,
+    ) -> Result<Trip, StoreError> {
+        let at = SIZES.partition_point(|size| *size < rows.len()).min(SIZES.len() - 1);
+        let mut values = Values { arguments: SqliteArguments::default() };
+        for time in 0..times {
+            for row in 0..SIZES[at] {
+                each(&mut values, rows.get(row), time)?;
+            }
+        }
+        Ok(Trip { texts: &self.texts[at], arguments: values.arguments })
+    }
+}
+
+impl Values {
+    /// The next value.
+    pub(super) fn push<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> Result<(), StoreError> {
+        self.arguments.add(value).map_err(|error| StoreError::Database(sqlx::Error::Encode(error)))
+    }
+
+    /// A row to be passed over.
+    pub(super) fn nothing(&mut self, columns: usize) -> Result<(), StoreError> {
+        (0..columns).try_for_each(|_| self.push(None::<i64>))
+    }
+}
+
+/// Makes the trips one after the other; `alone`, as a transaction of their own.
+pub(super) async fn make(connection: &mut SqliteConnection, trips: Vec<Trip>, alone: bool) -> Result<(), StoreError> {
+    let last = trips.len().saturating_sub(1);
+    for (at, Trip { texts, arguments }) in trips.into_iter().enumerate() {
+        let which = usize::from(alone && at == 0) + 2 * usize::from(alone && at == last);
+        sqlx::query_with(texts[which].as_str(), arguments).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// `(?, ?), (?, ?)`, with so many columns and rows.
+pub(super) fn marks(columns: usize, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(", "));
+    vec![row; rows].join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    static NUMBERS: LazyLock<Many> = LazyLock::new(|| {
+        Many::new(|rows| {
+            format!(
+                "INSERT INTO numbers SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL; DELETE FROM numbers WHERE n IN ({});",
+                marks(1, rows),
+                marks(1, rows)
+            )
+        })
+    });
+
+    fn numbers(all: &[i64]) -> Vec<Trip> {
+        let trip = |chunk: &[i64]| {
+            NUMBERS.trip(chunk, 2, |values, row, time| match row {
+                Some(n) if time == 0 => values.push(*n),
+                // Of the second time, only each tenth is there.
+                Some(n) if n % 10 == 0 => values.push(*n),
+                _ => values.nothing(1),
+            })
+        };
+        all.chunks(MOST).map(|chunk| trip(chunk).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn every_number_of_rows_fits() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("CREATE TABLE numbers (n INTEGER NOT NULL PRIMARY KEY)").execute(&mut connection).await.unwrap();
+        for count in (0..=130).chain([255, 256, 257, 1_000]) {
+            let all: Vec<i64> = (0..count).collect();
+            make(&mut connection, numbers(&all), true).await.unwrap();
+            let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM numbers").fetch_one(&mut connection).await.unwrap();
+            assert_eq!(kept, count - (count + 9) / 10);
+            sqlx::query("DELETE FROM numbers").execute(&mut connection).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transaction_over_several_trips_is_all_or_nothing() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("CREATE TABLE numbers (n INTEGER NOT NULL PRIMARY KEY)").execute(&mut connection).await.unwrap();
+        let twice: Vec<i64> = (1..400).chain([399]).collect();
+        assert!(make(&mut connection, numbers(&twice), true).await.is_err());
+        sqlx::query("ROLLBACK").execute(&mut connection).await.unwrap();
+        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM numbers").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(kept, 0);
+    }
+}
