@@ -60,7 +60,7 @@ CREATE TABLE tags (
     PRIMARY KEY (key, value, id)
 ) WITHOUT ROWID;
 
--- Counts and sketches of the results, kept up to date by the transactions that record them.
+-- Counts and sketches of the results, but for those in `counted`.
 CREATE TABLE rollups (
     type     TEXT    NOT NULL,
     bound    INTEGER NOT NULL,
@@ -69,6 +69,12 @@ CREATE TABLE rollups (
     sketches BLOB    NOT NULL,
     PRIMARY KEY (type, bound, executor, ending)
 ) WITHOUT ROWID;
+
+-- Results that the rollups do not hold yet: a row for each transaction, gone when the rollups are written.
+CREATE TABLE counted (
+    n       INTEGER NOT NULL PRIMARY KEY,
+    results TEXT    NOT NULL              -- JSON; src/store/sqlite/rollups.rs says which
+);
 
 -- How often a server was started on this database: makes the tokens of its claims unlike all earlier ones.
 CREATE TABLE server (

@@ -6,7 +6,7 @@ use sqlx::{Connection, SqliteConnection};
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Store, StoreError};
 
-use crate::{Place, TestClock, accept, io_job};
+use crate::{Place, TestClock, accept, finish_all, io_job};
 
 pub(crate) struct Folder(tempfile::TempDir, Arc<TestClock>);
 
@@ -18,6 +18,15 @@ impl Folder {
     fn options(&self) -> SqliteOptions {
         let clock = Arc::<TestClock>::clone(&self.1);
         SqliteOptions { path: self.0.path().join("trine.db"), clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
+    }
+
+    /// What a crash would leave behind now. (The database itself does not change as long as its journal is short.)
+    fn crashed(&self) -> Self {
+        let copy = Self::new();
+        for name in ["trine.db", "trine.db-wal"] {
+            std::fs::copy(self.0.path().join(name), copy.0.path().join(name)).unwrap();
+        }
+        copy
     }
 
     async fn raw(&self) -> SqliteConnection {
@@ -67,6 +76,34 @@ async fn a_newer_schema_is_refused_by_name() {
     let Err(StoreError::TooNew { found: 9999, .. }) = SqliteStore::open(folder.options()).await else {
         panic!("a newer schema was opened")
     };
+}
+
+#[tokio::test]
+async fn the_summary_is_exact_after_a_crash() {
+    let counts = async |store: &Arc<dyn Store>| {
+        let summary = store.summary().await.unwrap();
+        summary.iter().map(|(key, sketches)| (key.clone(), sketches.count(), sketches.cpu())).collect::<Vec<_>>()
+    };
+    let folder = Folder::new();
+    let store = folder.open().await;
+    let jobs: Vec<_> = (0..300).map(|_| io_job()).collect();
+    finish_all(&store, &jobs).await;
+    store.requeue(jobs[0].id).await.unwrap();
+    store.cancel(jobs[0].id).await.unwrap();
+    let before = counts(&store).await;
+    assert_eq!(before.iter().map(|(_, count, _)| count).collect::<Vec<_>>(), [&299, &1]);
+
+    // Whether the rollups were written before the crash or not, and whether it happens again or not.
+    let crashed = folder.crashed();
+    let again = crashed.open().await;
+    assert_eq!(counts(&again).await, before);
+    let twice = crashed.crashed();
+    assert_eq!(counts(&twice.open().await).await, before);
+    finish_all(&again, &[io_job()]).await;
+    again.close().await;
+    drop(again);
+    let after = counts(&crashed.open().await).await;
+    assert_eq!(after.iter().map(|(_, count, _)| count).collect::<Vec<_>>(), [&300, &1]);
 }
 
 #[tokio::test]

@@ -97,10 +97,7 @@ impl EventRow {
 /// Adds rows.
 pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[EventRow]) -> Result<(), StoreError> {
     let trip = |rows: &[EventRow]| {
-        INSERT.trip(rows, 1, |values, row, _| match row {
-            Some(row) => row.push_to(values),
-            None => values.nothing(INSERT_COLUMNS),
-        })
+        INSERT.trip(rows.len(), |values, size| values.rows(rows, size, INSERT_COLUMNS, |values, row| row.push_to(values)))
     };
     make(connection, rows.chunks(MOST).map(trip).collect::<Result<_, _>>()?, false).await
 }

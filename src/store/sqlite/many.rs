@@ -44,21 +44,15 @@ impl Many {
         Self { texts: texts.collect() }
     }
 
-    /// A trip with up to [`MOST`] rows: `each` gives the values of one, or of a row to be passed over. Where the rows are taken more than
-    /// once, `each` is asked about all of them each time, told which time it is.
-    pub(super) fn trip<T>(
+    /// A trip with so many rows, at most [`MOST`]. `fill` gives all values of the statements, for as many rows as it is told.
+    pub(super) fn trip(
         &'static self,
-        rows: &[T],
-        times: usize,
-        each: impl Fn(&mut Values, Option<&T>, usize) -> Result<(), StoreError>,
+        rows: usize,
+        fill: impl FnOnce(&mut Values, usize) -> Result<(), StoreError>,
     ) -> Result<Trip, StoreError> {
-        let at = SIZES.partition_point(|size| *size < rows.len()).min(SIZES.len() - 1);
+        let at = SIZES.partition_point(|size| *size < rows).min(SIZES.len() - 1);
         let mut values = Values { arguments: SqliteArguments::default() };
-        for time in 0..times {
-            for row in 0..SIZES[at] {
-                each(&mut values, rows.get(row), time)?;
-            }
-        }
+        fill(&mut values, SIZES[at])?;
         Ok(Trip { texts: &self.texts[at], arguments: values.arguments })
     }
 }
@@ -69,9 +63,16 @@ impl Values {
         self.arguments.add(value).map_err(|error| StoreError::Database(sqlx::Error::Encode(error)))
     }
 
-    /// A row to be passed over.
-    pub(super) fn nothing(&mut self, columns: usize) -> Result<(), StoreError> {
-        (0..columns).try_for_each(|_| self.push(None::<i64>))
+    /// The values of all rows, and of those to be passed over up to `size`.
+    pub(super) fn rows<T>(
+        &mut self,
+        rows: &[T],
+        size: usize,
+        columns: usize,
+        push: impl Fn(&mut Self, &T) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        rows.iter().try_for_each(|row| push(self, row))?;
+        (rows.len()..size).flat_map(|_| 0..columns).try_for_each(|_| self.push(None::<i64>))
     }
 }
 
@@ -111,11 +112,9 @@ mod tests {
 
     fn numbers(all: &[i64]) -> Vec<Trip> {
         let trip = |chunk: &[i64]| {
-            NUMBERS.trip(chunk, 2, |values, row, time| match row {
-                Some(n) if time == 0 => values.push(*n),
-                // Of the second time, only each tenth is there.
-                Some(n) if n % 10 == 0 => values.push(*n),
-                _ => values.nothing(1),
+            NUMBERS.trip(chunk.len(), |values, size| {
+                values.rows(chunk, size, 1, |values, n| values.push(*n))?;
+                values.rows(chunk, size, 1, |values, n| values.push(Some(*n).filter(|n| n % 10 == 0)))
             })
         };
         all.chunks(MOST).map(|chunk| trip(chunk).unwrap()).collect()

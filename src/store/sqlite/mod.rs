@@ -10,6 +10,7 @@ mod many;
 mod marks;
 mod moves;
 mod read;
+mod rollups;
 mod rows;
 mod schedules;
 mod script;

@@ -10,7 +10,6 @@ use sqlx::sqlite::SqliteRow;
 use super::codes::Code;
 use super::events;
 use super::rows::{self, Cells, SHARED};
-use super::script::hex_id;
 use super::statements::json;
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, JobId, Queue, Timing};
@@ -180,4 +179,9 @@ fn back(row: &SqliteRow) -> Result<Back, StoreError> {
     let id = cells.id()?;
     let (queue, subject) = subject(&mut cells)?;
     Ok(Back { id, queue, subject, ending: cells.code()?, timing: rows::measured(&mut cells)?, at: cells.time()? })
+}
+
+/// As SQLite's `unhex` reads it.
+fn hex_id(id: JobId) -> uuid::fmt::Simple {
+    uuid::Uuid::from_bytes(*id.as_bytes()).simple()
 }

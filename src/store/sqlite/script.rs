@@ -1,4 +1,4 @@
-//! What most transactions consist of: jobs that end, new ones, and the rollups of what ended.
+//! What most transactions consist of: jobs that end, and new ones.
 
 use std::sync::LazyLock;
 
@@ -6,11 +6,12 @@ use sqlx::SqliteConnection;
 
 use super::codes::Code;
 use super::many::{MOST, Many, Trip, Values, make, marks};
+use super::rollups::{self, Count};
 use super::rows::{self, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
 use super::statements::{Claim, json};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, JobId, NewJob, Outcome};
-use crate::store::{Sketches, StoreError, SummaryKey};
+use crate::store::StoreError;
 
 /// What most transactions consist of, in few statements for many rows, and few trips to the thread that talks to SQLite.
 #[derive(Default)]
@@ -19,8 +20,6 @@ pub(super) struct Script<'a> {
     pub(super) ends: Vec<End<'a>>,
     /// New jobs; with a claim if they are to run at once.
     pub(super) jobs: Vec<Insertion<'a>>,
-    /// Rollups to replace.
-    pub(super) rollups: Vec<(SummaryKey, Sketches)>,
 }
 
 pub(super) struct End<'a> {
@@ -29,6 +28,7 @@ pub(super) struct End<'a> {
     pub(super) conclusion: &'a Conclusion,
     pub(super) started_at: Timestamp,
     pub(super) finished_at: Timestamp,
+    pub(super) count: Count,
 }
 
 pub(super) struct Insertion<'a> {
@@ -36,7 +36,7 @@ pub(super) struct Insertion<'a> {
     pub(super) claim: Option<Claim>,
 }
 
-/// Both statements take the same jobs: none that is not put into `results` is taken away.
+/// The first two statements take the same jobs: none that is not put into `results` is taken away.
 static END: LazyLock<Many> = LazyLock::new(|| {
     let shared = SHARED.split(", ").map(|column| format!("jobs.{column}")).collect::<Vec<_>>().join(", ");
     Many::new(|rows| {
@@ -44,7 +44,8 @@ static END: LazyLock<Many> = LazyLock::new(|| {
             "INSERT INTO results ({SHARED}, {OF_RESULT}) \
              SELECT {shared}, column2, column3, column4, column5, column6, column7 \
              FROM (VALUES {}) CROSS JOIN jobs ON jobs.id = column1; \
-             DELETE FROM jobs WHERE id IN ({});",
+             DELETE FROM jobs WHERE id IN ({}); \
+             INSERT INTO counted (results) VALUES (?);",
             marks(END_COLUMNS, rows),
             vec!["?"; rows].join(", ")
         )
@@ -66,19 +67,13 @@ const INSERT_COLUMNS: usize = 16;
 
 static TAG: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
-        format!("INSERT INTO tags (key, value, id) SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL;", marks(3, rows))
-    })
-});
-
-static ROLLUP: LazyLock<Many> = LazyLock::new(|| {
-    Many::new(|rows| {
         format!(
-            "INSERT INTO rollups (type, bound, executor, ending, sketches) \
-             SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL ON CONFLICT DO UPDATE SET sketches = excluded.sketches;",
-            marks(5, rows)
+            "INSERT INTO tags (key, value, id) SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL;",
+            marks(TAG_COLUMNS, rows)
         )
     })
 });
+const TAG_COLUMNS: usize = 3;
 
 impl Script<'_> {
     /// The steps inside a transaction.
@@ -95,43 +90,31 @@ impl Script<'_> {
         let tags = self.jobs.iter().flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(|tag| (job.id, tag)));
         let tags: Vec<_> = tags.collect();
         let ends = self.ends.chunks(MOST).map(|ends| {
-            END.trip(ends, 2, |values, end, time| match (end, time) {
-                (Some(end), 0) => end.push_to(values),
-                (None, 0) => values.nothing(END_COLUMNS),
-                (end, _) => values.push(end.map(|end| &end.id.as_bytes()[..])),
+            END.trip(ends.len(), |values, size| {
+                values.rows(ends, size, END_COLUMNS, |values, end| end.push_to(values))?;
+                values.rows(ends, size, 1, |values, end| values.push(&end.id.as_bytes()[..]))?;
+                values.push(rollups::logged(ends.iter().map(|end| &end.count)))
             })
         });
         let jobs = self.jobs.chunks(MOST).map(|jobs| {
-            INSERT.trip(jobs, 1, |values, job, _| match job {
-                Some(job) => job.push_to(values),
-                None => values.nothing(INSERT_COLUMNS),
-            })
+            INSERT.trip(jobs.len(), |values, size| values.rows(jobs, size, INSERT_COLUMNS, |values, job| job.push_to(values)))
         });
         let tags = tags.chunks(MOST).map(|tags| {
-            TAG.trip(tags, 1, |values, tag, _| {
-                let Some((id, (key, value))) = tag else { return values.nothing(3) };
-                values.push(key.as_str())?;
-                values.push(value.as_str())?;
-                values.push(&id.as_bytes()[..])
+            TAG.trip(tags.len(), |values, size| {
+                values.rows(tags, size, TAG_COLUMNS, |values, (id, (key, value))| {
+                    values.push(key.as_str())?;
+                    values.push(value.as_str())?;
+                    values.push(&id.as_bytes()[..])
+                })
             })
         });
-        let rollups = self.rollups.chunks(MOST).map(|rollups| {
-            ROLLUP.trip(rollups, 1, |values, rollup, _| {
-                let Some((key, sketches)) = rollup else { return values.nothing(5) };
-                values.push(&*key.workload)?;
-                values.push(key.bound.code())?;
-                values.push(key.executor.code())?;
-                values.push(key.ending.code())?;
-                values.push(sketches.to_bytes())
-            })
-        });
-        ends.chain(jobs).chain(tags).chain(rollups).collect()
+        ends.chain(jobs).chain(tags).collect()
     }
 }
 
 impl End<'_> {
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
-        let Self { id, conclusion, started_at, finished_at } = self;
+        let Self { id, conclusion, started_at, finished_at, .. } = self;
         let (output, error) = match &conclusion.outcome {
             Outcome::Output(output) => (Some(output.get()), None),
             Outcome::Error(failure) => (None, Some(json(failure))),

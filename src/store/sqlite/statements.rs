@@ -1,6 +1,5 @@
 //! The SQL of the writer. Each function is one step inside the writer's transaction.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Serialize;
@@ -10,7 +9,7 @@ use super::codes::Code;
 use super::rows::{self, Fresh, OF_CLAIM, SHARED};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FailureKind, Job, JobId, Queue, State};
-use crate::store::{Sketches, StoreError, SummaryKey};
+use crate::store::StoreError;
 
 type Connection = SqliteConnection;
 
@@ -131,23 +130,6 @@ pub(super) async fn count_waiting(connection: &mut Connection) -> Result<Vec<(Qu
         }
     }
     Ok(counts)
-}
-
-pub(super) async fn rollups(connection: &mut Connection) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
-    let rows = sqlx::query("SELECT type, bound, executor, ending, sketches FROM rollups").fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| {
-            let key = SummaryKey {
-                workload: row.try_get::<&str, _>(0)?.into(),
-                bound: Code::from_code(row.try_get(1)?)?,
-                executor: Code::from_code(row.try_get(2)?)?,
-                ending: Code::from_code(row.try_get(3)?)?,
-            };
-            let sketches = Sketches::from_bytes(row.try_get(4)?)
-                .map_err(|error| StoreError::Corrupt(format!("the rollup of {}: {error}", key.workload)))?;
-            Ok((key, sketches))
-        })
-        .collect()
 }
 
 /// Writes something that changes nothing, to see whether writing works.

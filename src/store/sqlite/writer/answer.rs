@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::super::rollups;
 use super::super::rows::Fresh;
 use super::batch::Batch;
 use super::held::Held;
@@ -15,13 +16,13 @@ use crate::store::{Lease, Settlement, Subject};
 
 impl Writer {
     /// Publishes what was committed, then answers those who wait for it.
-    pub(super) async fn answer(&mut self, batch: Batch, mut done: Done) {
+    pub(super) async fn answer(&mut self, batch: Batch, done: Done) {
         self.claims_blocked = false;
         self.next_due = done.next_due;
         self.next_expiry = done.next_expiry;
         self.depths = done.depths;
         *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;
-        self.published.rollups().append(&mut done.rollups);
+        rollups::count(&done.counts, &mut self.published.rollups(), &mut self.counted);
         self.published.latest_event.store(self.moments.latest.as_micros(), Ordering::SeqCst);
         self.published.hub.publish(done.news);
         self.published.unasked.add(done.unasked);

@@ -1,6 +1,7 @@
 //! Ends that no attempt brings about: of jobs that wait, and of those whose attempt is not heard any more.
 
 use super::super::moves::{self, Place};
+use super::super::rollups::Count;
 use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
@@ -21,7 +22,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let before = self.moments.skip(ids.len());
         for ended in moves::end(&mut self.connection, ids, ending, failure, before).await? {
-            self.sketches(ended.subject.key(ending), done).add(None);
+            done.counts.push(Count::new(ended.subject.key(ending), None));
             let conclusion = Conclusion { ending, outcome: Outcome::Error(failure.clone()), timing: None };
             let finished = || Box::new(conclusion.at(ended.started_at, ended.finished_at));
             let what = || What::Finished { attempt: ended.attempt, finished: finished() };

@@ -21,13 +21,15 @@ mod patient;
 mod promote;
 mod published;
 mod requeue;
+mod roll_up;
 mod run;
 mod settle;
 mod start;
 mod transaction;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -42,7 +44,7 @@ use super::edit::Edit;
 use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Queue, Submission};
-use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject};
+use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject, SummaryKey};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -84,6 +86,9 @@ pub(super) struct Writer {
     next_token: i64,
     /// The names of workloads, each kept once.
     kinds: HashSet<Arc<str>>,
+    /// Whose rollups have changed since they were written, and when that was.
+    counted: BTreeSet<SummaryKey>,
+    rolled_up_at: Instant,
     /// A transaction failed, so claims that wait are tried again soon.
     claims_blocked: bool,
 }

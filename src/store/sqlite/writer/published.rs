@@ -1,21 +1,21 @@
 //! What others see of the writer's state.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::super::marks::Marks;
+use super::super::rollups::Rollups;
 use super::super::rows::SCHEDULED;
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue};
-use crate::store::{Depth, Hub, Sketches, SummaryKey};
+use crate::store::{Depth, Hub};
 
 /// What others see of the writer's state: as of the latest commit.
 pub(in crate::store::sqlite) struct Published {
     pub(super) depths: Mutex<Depths>,
-    pub(super) rollups: Mutex<BTreeMap<SummaryKey, Sketches>>,
+    pub(super) rollups: Mutex<Rollups>,
     pub(super) latest_event: AtomicI64,
     pub(super) marks: Mutex<Marks>,
     pub(in crate::store::sqlite) hub: Arc<Hub>,
@@ -61,7 +61,7 @@ impl Published {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(in crate::store::sqlite) fn rollups(&self) -> MutexGuard<'_, BTreeMap<SummaryKey, Sketches>> {
+    pub(in crate::store::sqlite) fn rollups(&self) -> MutexGuard<'_, Rollups> {
         self.rollups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! Finished jobs that are to run again.
 
 use super::super::moves;
+use super::super::rollups::Count;
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{JobId, What};
@@ -17,7 +18,7 @@ impl Writer {
         let requeued = back.iter().map(|back| back.id).collect();
         for back in back {
             done.depths.at(back.queue).queued += 1;
-            self.sketches(back.subject.key(back.ending), done).remove(back.timing.as_ref());
+            done.counts.push(Count::taken_out(back.subject.key(back.ending), back.timing.as_ref()));
             done.tell(back.at, back.id, || back.subject, || What::Requeued);
         }
         // Those whose time is not over yet have it still.

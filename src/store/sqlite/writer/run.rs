@@ -27,6 +27,7 @@ impl Writer {
         let mut closing = None;
         while closing.is_none() {
             self.mark().await;
+            self.roll_up().await;
             let sleep = patient.due.map_or_else(|| self.sleep(), |due| due.saturating_duration_since(Instant::now()));
             let open = tokio::select! {
                 biased;
@@ -75,6 +76,7 @@ impl Writer {
             let left: Vec<Lease> = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token }).collect();
             self.release(left).await;
         }
+        self.roll_up_now().await;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
             tracing::warn!(%error, "the last checkpoint failed; the next start makes up for it");
         }

@@ -1,6 +1,7 @@
 //! Settlements: how attempts end.
 
 use super::super::events::{self, EventRow};
+use super::super::rollups::Count;
 use super::super::script::{End, Script};
 use super::super::statements;
 use super::Writer;
@@ -38,8 +39,8 @@ impl Writer {
             match &**settlement {
                 Settlement::Finish(conclusion) => {
                     let (started_at, finished_at) = (held.claimed_at, self.moments.next());
-                    self.sketches(held.subject.key(conclusion.ending), done).add(conclusion.timing.as_ref());
-                    script.ends.push(End { id: lease.id, conclusion, started_at, finished_at });
+                    let count = Count::new(held.subject.key(conclusion.ending), conclusion.timing.as_ref());
+                    script.ends.push(End { id: lease.id, conclusion, started_at, finished_at, count });
                     let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
                     let what = || What::Finished { attempt: held.attempt, finished: finished() };
                     done.tell(finished_at, lease.id, || held.subject.clone(), what);

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use sqlx::{Connection as _, SqliteConnection};
 
 use super::super::events::{self, EventRow};
+use super::super::rollups::{self, Count};
 use super::super::rows::QUEUED;
-use super::super::script::Script;
 use super::super::{moves, statements};
 use super::moments::Moments;
 use super::published::{Depths, Published, Unasked};
@@ -28,18 +29,16 @@ impl Writer {
     ) -> Result<(Self, Arc<Published>), StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let boot = statements::next_boot(&mut transaction).await?;
-        let mut rollups = statements::rollups(&mut transaction).await?;
-        let mut script = Script::default();
+        let (mut rollups, mut counted) = rollups::load(&mut transaction).await?;
         let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
         let mut moments = Moments::new(Arc::clone(&clock), latest);
         let now = moments.next();
         for job in statements::running(&mut transaction).await? {
             if let Some((ending, failure)) = statements::fate(&job, max_losses) {
                 for ended in moves::end(&mut transaction, &[job.id], ending, &failure, moments.skip(1)).await? {
-                    let key = ended.subject.key(ending);
-                    let sketches = rollups.entry(key.clone()).or_default();
-                    sketches.add(None);
-                    script.rollups.push((key, sketches.clone()));
+                    let count = [Count::new(ended.subject.key(ending), None)];
+                    rollups::log(&mut transaction, &count).await?;
+                    rollups::count(&count, &mut rollups, &mut counted);
                 }
             } else {
                 let error = Failure::new(FailureKind::Lost, "the server went down while this attempt ran");
@@ -47,7 +46,6 @@ impl Writer {
                 again(&mut transaction, job.id, row, now, true).await?;
             }
         }
-        script.run(&mut transaction).await?;
         let next_due = statements::next_due(&mut transaction).await?;
         let next_expiry = moves::next_expiry(&mut transaction).await?;
         let mut depths = Depths::default();
@@ -78,6 +76,8 @@ impl Writer {
             // A million million claims a boot, and eight million boots, before a token could come back.
             next_token: boot << 40,
             kinds: HashSet::new(),
+            counted,
+            rolled_up_at: Instant::now(),
             claims_blocked: false,
         };
         Ok((writer, published))

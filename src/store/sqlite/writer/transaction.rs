@@ -1,8 +1,9 @@
 //! One transaction: its steps in their order.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use super::super::events;
+use super::super::rollups::{self, Count};
 use super::super::rows::Fresh;
 use super::super::script::Script;
 use super::super::statements;
@@ -11,7 +12,7 @@ use super::batch::Batch;
 use super::published::Depths;
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue, What};
-use crate::store::{Cancelled, News, Settled, Sketches, StoreError, Subject, SummaryKey};
+use crate::store::{Cancelled, News, Settled, StoreError, Subject};
 
 /// What a transaction does: to be published and answered after its commit.
 pub(super) struct Done {
@@ -27,7 +28,8 @@ pub(super) struct Done {
     pub(super) stopping: Vec<JobId>,
     /// Jobs that have ended without anybody asking for it.
     pub(super) unasked: Vec<JobId>,
-    pub(super) rollups: BTreeMap<SummaryKey, Sketches>,
+    /// Results to be counted.
+    pub(super) counts: Vec<Count>,
     pub(super) next_due: Option<Timestamp>,
     pub(super) next_expiry: Option<Timestamp>,
 }
@@ -72,7 +74,7 @@ impl Writer {
             ended: HashSet::with_capacity(batch.settles.len()),
             stopping: Vec::new(),
             unasked: Vec::new(),
-            rollups: BTreeMap::new(),
+            counts: Vec::new(),
             next_due: self.next_due,
             next_expiry: self.next_expiry,
             news: self.published.hub.is_heard().then(Vec::new),
@@ -85,8 +87,8 @@ impl Writer {
         let due = [done.next_due, done.next_expiry].into_iter().flatten().any(|at| at <= now);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
         if odd.is_empty() && rows.is_empty() && !batch.has_further() && !due && !queued {
-            script.rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
             script.run_and_commit(&mut self.connection).await?;
+            done.counts.extend(script.ends.into_iter().map(|end| end.count));
             return Ok(done);
         }
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
@@ -99,9 +101,9 @@ impl Writer {
         self.promote(now, &mut done).await?;
         self.expire(now, &mut done).await?;
         self.claim(&mut done).await?;
-        let rollups = done.rollups.iter().map(|(key, sketches)| (key.clone(), sketches.clone())).collect();
-        Script { rollups, ..Script::default() }.run(&mut self.connection).await?;
+        rollups::log(&mut self.connection, &done.counts).await?;
         sqlx::query("COMMIT").execute(&mut self.connection).await?;
+        done.counts.extend(script.ends.into_iter().map(|end| end.count));
         Ok(done)
     }
 
@@ -123,11 +125,5 @@ impl Writer {
             edit.carry_out(&mut self.connection).await?;
         }
         Ok(())
-    }
-
-    /// The sketches of a kind of results, as this transaction changes them.
-    pub(super) fn sketches<'d>(&self, key: SummaryKey, done: &'d mut Done) -> &'d mut Sketches {
-        let published = &self.published;
-        done.rollups.entry(key).or_insert_with_key(|key| published.rollups().get(key).cloned().unwrap_or_default())
     }
 }
