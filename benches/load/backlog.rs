@@ -19,12 +19,14 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut figures = [
         Figure::new("jobs that wait"),
         Figure::new("jobs accepted/s, in batches of 10,000"),
-        Figure::with_bar("most memory of the server, MiB", Bar::AtMost(300.0)),
+        Figure::with_bar("memory of the server, idle, MiB", Bar::AtMost(30.0)),
+        Figure::with_bar("most memory of the server, MiB", Bar::AtMost(150.0)),
         Figure::with_bar("ready after kill and restart, s", Bar::AtMost(5.0)),
-        Figure::with_bar("most memory after the restart, MiB", Bar::AtMost(300.0)),
+        Figure::with_bar("most memory after the restart, MiB", Bar::AtMost(150.0)),
     ];
     let folder = folder()?;
     let mut server = Server::start(folder.path(), &ONE_PROCESS).await?;
+    let idle = server.memory()?;
     server.submit(&[HOLD_UP]).await?;
     let start = Instant::now();
     let mut left = options.jobs;
@@ -46,7 +48,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         return Err(format!("{kept} jobs are left of {accepted}").into());
     }
     let finished = server.finished().await?;
-    let values = [(kept - finished) as f64, rate, mebibytes(peak), ready_after.as_secs_f64(), mebibytes(peak_after)];
+    let values =
+        [(kept - finished) as f64, rate, mebibytes(idle), mebibytes(peak), ready_after.as_secs_f64(), mebibytes(peak_after)];
     figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
     print("backlog: a queue that is held up", &figures);
     server.kill().await

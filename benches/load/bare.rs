@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -16,11 +17,12 @@ use tokio::process::{Child, Command};
 use trine::job::{Bound, Choice, JobId, Retry, Tags};
 
 use crate::Result;
+use crate::server::cpu_time;
 
 /// The running process; it ends with this value.
 pub(crate) struct Bare {
     pub(crate) address: SocketAddr,
-    _process: Child,
+    process: Child,
 }
 
 impl Bare {
@@ -34,7 +36,12 @@ impl Bare {
             .spawn()?;
         let stdout = process.stdout.take().ok_or("no standard output")?;
         let line = BufReader::new(stdout).lines().next_line().await?.ok_or("the bare route did not start")?;
-        Ok(Self { address: line.parse()?, _process: process })
+        Ok(Self { address: line.parse()?, process })
+    }
+
+    /// CPU time that it has used.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        cpu_time(self.process.id().ok_or("the bare route has ended")?)
     }
 }
 

@@ -18,30 +18,36 @@ use crate::report::{Bar, Figure, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
-const JOBS: usize = 64;
-/// How long one job should take.
-const LONG: Duration = Duration::from_millis(100);
+/// How many jobs of which length, and how much longer they may take through the API.
+const LOADS: [(usize, Duration, f64); 2] = [(64, Duration::from_millis(100), 1.03), (5_000, Duration::from_millis(1), 1.15)];
+/// Up to so many jobs have a connection each.
+const CONNECTIONS: usize = 64;
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let cores = std::thread::available_parallelism()?.get();
     let folder = folder()?;
     let bare = Bare::new(folder.path(), cores)?;
-    let workload = bare.calibrate()?;
-    let expected: Counted = serde_json::from_str(bare.call(&workload)?.get())?;
     let mut server = Server::start(folder.path(), &[("TRINE_THREADS_CPU", &cores.to_string())]).await?;
-    through_api(&mut server, &workload, cores, &expected).await?;
-
-    let mut alone = Figure::new("bare thread pool, s");
-    let mut through = Figure::new("through the API, s");
-    let mut ratio = Figure::with_bar("through the API over bare", Bar::AtMost(1.05));
-    for _ in 0..options.rounds {
-        let bare = bare.run(&workload, JOBS)?.as_secs_f64();
-        let api = through_api(&mut server, &workload, JOBS, &expected).await?.as_secs_f64();
-        alone.add(bare);
-        through.add(api);
-        ratio.add(api / bare);
+    for (jobs, length, bar) in LOADS {
+        let workload = bare.calibrate(length)?;
+        let expected: Counted = serde_json::from_str(bare.call(&workload)?.get())?;
+        through_api(&mut server, &workload, cores, &expected).await?;
+        let mut alone = Figure::new("bare thread pool, s");
+        let mut through = Figure::new("through the API, s");
+        let mut ratio = Figure::with_bar("through the API over bare", Bar::AtMost(bar));
+        for _ in 0..options.rounds {
+            let bare = bare.run(&workload, jobs)?.as_secs_f64();
+            let api = if jobs > CONNECTIONS {
+                in_a_batch(&mut server, &workload, jobs).await?
+            } else {
+                through_api(&mut server, &workload, jobs, &expected).await?
+            };
+            alone.add(bare);
+            through.add(api.as_secs_f64());
+            ratio.add(api.as_secs_f64() / bare);
+        }
+        print(&format!("cpu: {jobs} times {workload} on {cores} threads"), &[alone, through, ratio]);
     }
-    print(&format!("cpu: {JOBS} times {workload} on {cores} threads"), &[alone, through, ratio]);
     server.stop().await
 }
 
@@ -70,14 +76,14 @@ impl Bare {
         Ok(Self { registry, pool: ThreadPoolBuilder::new().num_threads(threads).build()? })
     }
 
-    /// A workload that takes about [`LONG`] a call.
-    fn calibrate(&self) -> Result<String> {
-        let mut below = 100_000_u32;
+    /// A workload that takes about this long a call.
+    fn calibrate(&self, length: Duration) -> Result<String> {
+        let mut below = 2_000_u32;
         loop {
             let workload = format!(r#"{{"type":"primes","below":{below}}}"#);
             let start = Instant::now();
             self.call(&workload)?;
-            if start.elapsed() >= LONG {
+            if start.elapsed() >= length {
                 return Ok(workload);
             }
             below += below / 20;
@@ -106,6 +112,16 @@ impl Bare {
         self.pool.install(|| (0..calls).into_par_iter().try_for_each(|_| self.call(workload).map(drop)))?;
         Ok(start.elapsed())
     }
+}
+
+/// How long this many jobs take that are submitted at once.
+async fn in_a_batch(server: &mut Server, workload: &str, jobs: usize) -> Result<Duration> {
+    let job = format!(r#"{{"bound":"cpu","executor":"threads","workload":{workload}}}"#);
+    let jobs = vec![job.as_str(); jobs];
+    let start = Instant::now();
+    server.submit(&jobs).await?;
+    server.finish(|_| Ok(())).await?;
+    Ok(start.elapsed())
 }
 
 /// How long this many jobs take, each submitted on a connection of its own that waits for the result.

@@ -8,12 +8,18 @@ mod backlog;
 mod bare;
 mod cpu;
 mod crowd;
+mod fetches;
+mod history;
 mod http;
+mod mixed;
 mod noop;
+mod origin;
 mod python;
 mod report;
 mod server;
 mod waits;
+
+use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
 
@@ -26,7 +32,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 /// Measures the service under load.
 #[derive(Parser)]
 struct Options {
-    /// What to measure; everything if nothing is named
+    /// What to measure; everything but `history` if nothing is named
     #[arg(value_enum)]
     benchmarks: Vec<Benchmark>,
     /// How often each thing is measured
@@ -38,9 +44,21 @@ struct Options {
     /// How many jobs wait in `backlog`
     #[arg(long, default_value_t = 1_000_000)]
     jobs: u64,
+    /// How many results there are in `history`: filling the database takes some minutes for ten million
+    #[arg(long, default_value_t = 10_000_000)]
+    results: u64,
     /// Serves the bare route, for `noop` to compare with
     #[arg(long, hide = true)]
     bare_route: bool,
+    /// Serves what is fetched in `fetches`
+    #[arg(long, hide = true)]
+    origin: bool,
+    /// Fetches so many times without the service, for `fetches` to compare with
+    #[arg(long, hide = true, requires = "from")]
+    bare_fetches: Option<usize>,
+    /// From where
+    #[arg(long, hide = true)]
+    from: Option<SocketAddr>,
     /// Given by cargo
     #[arg(long = "bench", hide = true)]
     _bench: bool,
@@ -54,12 +72,18 @@ enum Benchmark {
     Cpu,
     /// Jobs that wait, all at once
     Waits,
+    /// Fetches of 100 ms, against a bare program
+    Fetches,
+    /// Jobs that wait beside jobs that compute
+    Mixed,
     /// Many queued jobs: memory, and the time that a restart takes
     Backlog,
     /// Honest requests among thousands of idle and slow connections
     Crowd,
     /// Python jobs: processes against threads, and fetches against asyncio alone
     Python,
+    /// A long history: first pages, the summary, a start and the throughput
+    History,
 }
 
 fn main() -> Result<()> {
@@ -67,8 +91,15 @@ fn main() -> Result<()> {
     if options.bare_route {
         return tokio::runtime::Runtime::new()?.block_on(bare::serve());
     }
+    if options.origin {
+        return tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(origin::serve());
+    }
+    if let (Some(count), Some(from)) = (options.bare_fetches, options.from) {
+        return tokio::runtime::Runtime::new()?.block_on(origin::fetch_bare(from, count));
+    }
     if options.benchmarks.is_empty() {
         options.benchmarks = Benchmark::value_variants().to_vec();
+        options.benchmarks.retain(|benchmark| !matches!(benchmark, Benchmark::History));
     }
     // One thread: the load has to leave the cores to the server.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -77,9 +108,12 @@ fn main() -> Result<()> {
                 Benchmark::Noop => noop::run(&options).await?,
                 Benchmark::Cpu => cpu::run(&options).await?,
                 Benchmark::Waits => waits::run(&options).await?,
+                Benchmark::Fetches => fetches::run(&options).await?,
+                Benchmark::Mixed => mixed::run(&options).await?,
                 Benchmark::Backlog => backlog::run(&options).await?,
                 Benchmark::Crowd => crowd::run(&options).await?,
                 Benchmark::Python => python::run(&options).await?,
+                Benchmark::History => history::run(&options).await?,
             }
         }
         Ok(())

@@ -46,6 +46,17 @@ pub(crate) fn folder() -> Result<TempDir> {
     Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
 }
 
+/// CPU time that a process has used, in user mode and in the kernel.
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    /// The kernel counts in hundredths of a second, whatever its own clock does.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may hold anything, come the state and then numbers: user and system time are the 12th and 13th.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks = fields.skip(11).take(2).map(str::parse::<u32>).sum::<std::result::Result<u32, _>>()?;
+    Ok(TICK * ticks)
+}
+
 impl Server {
     /// Starts it on the data in `folder` and waits until it is ready. `settings` are environment variables.
     pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Result<Self> {
@@ -147,6 +158,11 @@ impl Server {
     /// The most resident memory that it ever had, in bytes.
     pub(crate) fn memory_peak(&self) -> Result<u64> {
         self.status("VmHWM:")
+    }
+
+    /// CPU time that it has used, of all its threads.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        cpu_time(self.pid()?)
     }
 
     /// Asks it to stop, and waits for a clean end.

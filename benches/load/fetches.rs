@@ -1,0 +1,40 @@
+//! Fetches of 100 ms, all at once, against a bare program that does the same.
+
+use std::time::Instant;
+
+use crate::origin::{Origin, fetched_bare};
+use crate::report::{Bar, Figure, print};
+use crate::server::{Server, folder};
+use crate::{Options, Result};
+
+const COUNTS: [usize; 2] = [1_000, 10_000];
+
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let origin = Origin::start().await?;
+    let fetch =
+        format!(r#"{{"bound":"io","workload":{{"type":"http","url":"http://{}/","expect_status":200}}}}"#, origin.address);
+    for count in COUNTS {
+        let mut figures = [
+            Figure::new("bare reqwest and tokio, s"),
+            Figure::new("through the API, s"),
+            Figure::with_bar("through the API over bare", Bar::AtMost(1.15)),
+        ];
+        for _ in 0..options.rounds {
+            // Neither finds connections of an earlier round.
+            let folder = folder()?;
+            let mut server = Server::start(folder.path(), &[("TRINE_HTTP_ALLOW", "127.0.0.0/8")]).await?;
+            server.submit(&[fetch.as_str()]).await?;
+            server.finish(|_| Ok(())).await?;
+            let bare = fetched_bare(origin.address, count).await?.as_secs_f64();
+            let jobs = vec![fetch.as_str(); count];
+            let start = Instant::now();
+            server.submit(&jobs).await?;
+            server.finish(|_| Ok(())).await?;
+            let through = start.elapsed().as_secs_f64();
+            server.stop().await?;
+            figures.iter_mut().zip([bare, through, through / bare]).for_each(|(figure, value)| figure.add(value));
+        }
+        print(&format!("fetches: {count} fetches of 100 ms on async"), &figures);
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! A long history: whether first pages, the summary, a start and the throughput suffer from what has been done before.
+//!
+//! The database is filled through the store, as a server would fill it, but without the HTTP.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use trine::clock::Timestamp;
+use trine::dispatch::router::{Facts, route};
+use trine::job::{
+    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
+};
+use trine::store::sqlite::{SqliteOptions, SqliteStore};
+use trine::store::{Settlement, Store};
+
+use crate::http::{Connection, request};
+use crate::noop;
+use crate::report::{Bar, Figure, print, quantile};
+use crate::server::{Server, folder};
+use crate::{Options, Result};
+
+/// How many results the short history has.
+const FEW: u64 = 10_000;
+const BATCH: u64 = 2_000;
+/// Every so many results, one is rare: it failed, has another type, another executor and a label.
+const RARE: u64 = 1_000;
+/// How often each page is read.
+const SAMPLES: usize = 50;
+/// How long jobs are submitted.
+const LOAD: Duration = Duration::from_secs(5);
+
+/// Every filter, and both orders.
+const PAGES: [&str; 13] = [
+    "/results",
+    "/results?order=oldest",
+    "/results?state=succeeded",
+    "/results?state=failed",
+    "/results?bound=io",
+    "/results?bound=cpu",
+    "/results?executor=async",
+    "/results?executor=threads",
+    "/results?workload=sleep",
+    "/results?workload=primes",
+    "/results?tag=rare:yes",
+    "/results?since=2020-01-01T00:00:00Z",
+    "/results?until=2100-01-01T00:00:00Z",
+];
+
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let (short, long) = (folder()?, folder()?);
+    fill(short.path(), FEW).await?;
+    fill(long.path(), options.results).await?;
+    let mut few = Server::start(short.path(), &[]).await?;
+    let mut many = Server::start(long.path(), &[]).await?;
+    few.accepted = FEW;
+    many.accepted = options.results;
+    let first = first_job(&mut many).await?;
+    let mut figures = vec![Figure::with_bar("start to first job done, ms", Bar::AtMost(100.0))];
+    figures[0].add(first);
+    for page in PAGES.into_iter().chain(["/results/summary"]) {
+        let mut figure = Figure::with_bar(page, Bar::AtMost(2.0));
+        for _ in 0..options.rounds {
+            figure.add(read(&many, page).await? / read(&few, page).await?);
+        }
+        figures.push(figure);
+    }
+    let mut throughput = Figure::with_bar("no-op jobs/s, long over short history", Bar::AtLeast(0.85));
+    for _ in 0..options.rounds {
+        let short = noop::rate(&mut few, LOAD).await?;
+        throughput.add(noop::rate(&mut many, LOAD).await? / short);
+    }
+    figures.push(throughput);
+    print(&format!("history: {} results over {FEW}, times of first pages", options.results), &figures);
+    few.stop().await?;
+    many.stop().await
+}
+
+/// The time from the server's start until it has done a job, in milliseconds.
+async fn first_job(server: &mut Server) -> Result<f64> {
+    let start = Instant::now();
+    let mut connection = Connection::open(server.address).await?;
+    let _: IgnoredAny = connection.json(&request("POST", "/jobs", "Prefer: wait=10\r\n", noop::NOOP), 200).await?;
+    server.accepted += 1;
+    Ok((server.ready_after + start.elapsed()).as_secs_f64() * 1e3)
+}
+
+/// How long a page takes, in microseconds.
+async fn read(server: &Server, page: &str) -> Result<f64> {
+    let mut connection = Connection::open(server.address).await?;
+    let mut times = Vec::with_capacity(SAMPLES);
+    for _ in 0..SAMPLES {
+        let start = Instant::now();
+        let _: IgnoredAny = connection.get(page).await?;
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(quantile(&times, 0.5))
+}
+
+/// Makes a database with so many results.
+async fn fill(folder: &Path, results: u64) -> Result<()> {
+    let path = folder.join("data").join("trine.db");
+    let options = SqliteOptions { path, max_losses: 3, job_log_lines: 1_000, job_log_bytes: 1 << 20 };
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
+    let mut made = 0;
+    while made < results {
+        let count = BATCH.min(results - made);
+        let jobs = (made..made + count).map(job).collect::<Result<Vec<_>>>()?;
+        store.accept(jobs).await?;
+        let mut left = count;
+        while left > 0 {
+            let mut claimed = Vec::new();
+            for queue in [Queue::Async, Queue::ThreadsCpu] {
+                if store.depth(queue).queued > 0 {
+                    claimed.extend(store.claim(queue, usize::try_from(left)?).await?);
+                }
+            }
+            left -= claimed.len() as u64;
+            let settled = claimed.into_iter().map(|claimed| {
+                let (store, settlement) = (Arc::clone(&store), settlement(claimed.bound));
+                async move { store.settle(claimed.lease, Arc::new(settlement), true).await }
+            });
+            futures_util::future::try_join_all(settled).await?;
+        }
+        made += count;
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn job(number: u64) -> Result<NewJob> {
+    let rare = number.is_multiple_of(RARE);
+    let (bound, form, kind, json) = if rare {
+        (Bound::Cpu, Form::Blocking, "primes", r#"{"type":"primes","below":10}"#)
+    } else {
+        (Bound::Io, Form::Async, "sleep", r#"{"type":"sleep","ms":0}"#)
+    };
+    let mut submission = Submission::new(bound, Spec { kind: kind.into(), json: RawValue::from_string(json.into())? });
+    if rare {
+        submission.tags.insert("rare".into(), "yes".into());
+    }
+    let facts = Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false };
+    let route = route(facts).map_err(|unable| unable.to_string())?;
+    Ok(NewJob { id: JobId::new(), submission, route, accepted_at: Timestamp::now() })
+}
+
+fn settlement(bound: Bound) -> Settlement {
+    let timing = Timing {
+        queue_us: 210,
+        dispatch_us: 35,
+        wall_us: 2,
+        cpu_user_us: Some(1),
+        cpu_system_us: Some(0),
+        polls: Some(1),
+        longest_poll_us: Some(2),
+        ..Timing::default()
+    };
+    let output = RawValue::from_string(r#"{"slept_ms":0}"#.into()).map_err(|error| error.to_string());
+    let (ending, outcome) = match (bound, output) {
+        (Bound::Io, Ok(output)) => (Ending::Succeeded, Outcome::Output(output)),
+        _ => (Ending::Failed, Outcome::Error(Failure::error("as planned"))),
+    };
+    Settlement::Finish(Conclusion { ending, outcome, timing: Some(timing) })
+}
