@@ -56,8 +56,9 @@ async fn a_job_that_must_not_be_repeated_says_what_happened() {
 async fn workers_go_with_their_server() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}, "executor": "processes"})).await;
-    server.until_state(&id, "running").await;
+    server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}, "executor": "processes"})).await;
+    // Not only running: a job is from its claim on, which may be before any worker has started.
+    busy_worker(&server).await;
     let pids: Vec<Pid> = workers(&server.get("/executors").await)
         .iter()
         .map(|worker| Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap()))
