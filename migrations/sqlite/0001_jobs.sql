@@ -50,6 +50,8 @@ CREATE TABLE results (
 CREATE INDEX results_type ON results (type, id);
 -- Not those of the event loop (0), which come by the ten thousand a second and are found without it.
 CREATE INDEX results_queue ON results (queue, id) WHERE queue <> 0;
+-- Nor those that wait.
+CREATE INDEX results_cpu ON results (id) WHERE bound = 1;
 CREATE INDEX results_unsuccessful ON results (ending, id) WHERE ending <> 0;
 
 -- Labels, by which lists are filtered; of unfinished and of finished jobs alike.

@@ -263,7 +263,8 @@ const fn has_conditions(filter: &EventFilter) -> bool {
 fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
     read::subject(query, filter.bound, filter.executor, filter.workload.as_deref());
     for (key, value) in &filter.tags {
-        read::tagged(query, key, value);
+        query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.clone());
+        query.push(" AND value = ").push_bind(value.clone()).push(")");
     }
 }
 

@@ -73,7 +73,10 @@ pub(super) async fn results(readers: &SqlitePool, filter: &Filter, page: Page) -
 /// The ids of a page of unfinished jobs, or of finished ones.
 pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
     let table = if table == Table::Jobs { "jobs" } else { "results" };
-    let rows = conditions(format!("SELECT id FROM {table} WHERE true"), filter, page).build().fetch_all(readers).await?;
+    let rows = conditions(format!("SELECT id FROM {} WHERE true", source(table, filter)), filter, page)
+        .build()
+        .fetch_all(readers)
+        .await?;
     rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 
@@ -87,7 +90,12 @@ pub(super) enum Table {
 }
 
 fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
-    conditions(format!("SELECT {SHARED}, {further} FROM {table} WHERE true"), filter, page)
+    conditions(format!("SELECT {SHARED}, {further} FROM {} WHERE true", source(table, filter)), filter, page)
+}
+
+/// Labels come in the order of the jobs that have them, so that a page is read from them, be they rare or on every job.
+fn source(table: &str, filter: &Filter) -> String {
+    if filter.tag.is_some() { format!("tags CROSS JOIN {table} USING (id)") } else { table.to_owned() }
 }
 
 /// What is selected, of the jobs of a page.
@@ -104,7 +112,7 @@ fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlit
     }
     subject(&mut query, filter.bound, filter.executor, filter.workload.as_deref());
     if let Some((key, value)) = &filter.tag {
-        tagged(&mut query, key, value);
+        query.push(" AND tags.key = ").push_bind(key.clone()).push(" AND tags.value = ").push_bind(value.clone());
     }
     if let Some(since) = filter.since {
         query.push(" AND accepted_at >= ").push_bind(since.as_micros());
@@ -143,7 +151,8 @@ pub(super) fn subject(
     workload: Option<&str>,
 ) {
     if let Some(bound) = bound {
-        query.push(" AND bound = ").push_bind(bound.code());
+        // As text, so that the partial index on jobs that compute can be used.
+        query.push(format!(" AND bound = {}", bound.code()));
     }
     if let Some(executor) = executor {
         in_queues(query, executor);
@@ -151,12 +160,6 @@ pub(super) fn subject(
     if let Some(workload) = workload {
         query.push(" AND type = ").push_bind(workload.to_owned());
     }
-}
-
-/// That a job has this label.
-pub(super) fn tagged(query: &mut QueryBuilder<Sqlite>, key: &str, value: &str) {
-    query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.to_owned());
-    query.push(" AND value = ").push_bind(value.to_owned()).push(")");
 }
 
 fn ended(query: &mut QueryBuilder<Sqlite>, ending: Ending) {
@@ -176,7 +179,38 @@ fn first_id(micros: i64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::{Connection as _, SqliteConnection};
+
     use super::*;
+
+    #[tokio::test]
+    async fn no_first_page_is_sorted_or_looked_for_in_all_results() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::raw_sql(include_str!("../../../migrations/sqlite/0001_jobs.sql")).execute(&mut connection).await.unwrap();
+        let mut plan = async |filter: &Filter, order| {
+            let page = Page { order, after: None, limit: 100 };
+            let mut explained = QueryBuilder::new("EXPLAIN QUERY PLAN ");
+            explained.push(query("results", OF_RESULT, filter, page).sql().as_str());
+            let rows = explained.build().fetch_all(&mut connection).await.unwrap();
+            rows.iter().map(|row| sqlx::Row::get::<String, _>(row, 3)).collect::<Vec<_>>().join("; ")
+        };
+        let all = Filter::default();
+        let filters = [
+            (Filter { bound: Some(Bound::Cpu), ..all.clone() }, "results_cpu"),
+            (Filter { executor: Some(Executor::Threads), ..all.clone() }, "results_queue"),
+            (Filter { workload: Some("sleep".into()), ..all.clone() }, "results_type"),
+            (Filter { state: Some(StateFilter::Ended(Ending::Failed)), ..all.clone() }, "results_unsuccessful"),
+            (Filter { tag: Some(("team".into(), "search".into())), ..all.clone() }, "tags USING PRIMARY KEY (key=? AND value=?)"),
+            (all, "SCAN results"),
+        ];
+        for (filter, found_by) in &filters {
+            for order in [Order::NewestFirst, Order::OldestFirst] {
+                let plan = plan(filter, order).await;
+                assert!(plan.contains(found_by), "{filter:?}: {plan}");
+                assert!(filter.executor.is_some() || !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
+            }
+        }
+    }
 
     #[test]
     fn ids_made_now_lie_behind_the_first_id_of_now() {
