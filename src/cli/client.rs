@@ -144,8 +144,13 @@ impl Client {
         String::from_utf8(body.into()).map_err(|error| CliError::NotTrine(error.to_string()))
     }
 
+    /// Where a path of the server is, for people.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.server))
+        self.http.request(method, self.url(path))
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {

@@ -79,6 +79,7 @@ fn row(executor: Executor, concurrency: u32, speedup: f64) -> Row {
         latency_us: Some(spans(23_100)),
         wall_us: Some(spans(23_060)),
         cpu_share: Some(0.997),
+        cores_used: Some(if speedup > 1.5 { 1.98 } else { 1.0 }),
         longest_poll_us: held,
         max_rss_bytes: isolated.then_some(14 << 20),
         runners_pss_bytes: isolated.then_some(19 << 20),

@@ -98,6 +98,10 @@ pub struct Row {
     /// CPU time over wall time.
     #[schema(required)]
     pub cpu_share: Option<f64>,
+    /// How many cores its tasks used at once: all their CPU time over the time from the first to the last, in the repetition where that
+    /// was the most. Other programs can lower it, but nothing can raise it over 1 where only one task computes at a time.
+    #[schema(required)]
+    pub cores_used: Option<f64>,
     /// The longest that one task held the event loop (`async` only).
     #[schema(required)]
     pub longest_poll_us: Option<u64>,

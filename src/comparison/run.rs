@@ -23,6 +23,8 @@ use crate::workload::{Invalid, Stop};
 const PRECISE: (f64, f64) = (0.03, 0.1);
 /// So many attempts are kept in memory until the figures are made of them; the last repetition may exceed it.
 const MOST_ATTEMPTS: usize = 200_000;
+/// How long a task may take, also where the budget is shorter: on a busy machine anything can take a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Tasks of the first warm-up; enough for an interpreter to have met them.
 const FIRST_TASKS: u32 = 3;
 /// How often a control's length is corrected.
@@ -199,7 +201,8 @@ impl<'a> Runner<'a> {
         });
         // Two at once keep the inline thread busy; it still runs one at a time.
         let clients = if run.cell.executor.is_none() && place.slots() > 1 { 2 } else { run.cell.concurrency };
-        let mut batch = batch::run(&place, &run.spec, run.tasks, clients, self.request.budget(), self.stop).await;
+        let deadline = self.request.budget().max(PATIENCE);
+        let mut batch = batch::run(&place, &run.spec, run.tasks, clients, deadline, self.stop).await;
         end.cancel();
         if let Some(bystander) = bystander {
             batch.bystanders = bystander.await.unwrap_or_default();

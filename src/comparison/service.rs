@@ -222,7 +222,7 @@ async fn begin(shared: &Shared) -> Result<Option<(Comparison, Stop, watch::Sende
         return Ok(None);
     }
     let Some(next) = shared.dispatcher.store().begin_comparison().await? else { return Ok(None) };
-    let (sender, progress) = watch::channel(Progress::default());
+    let (sender, progress) = watch::channel(Progress { share: 0.0, doing: "beginning".into() });
     let stop = Stop::default();
     shared.live().insert(next.id, Live { stop: stop.clone(), progress });
     Ok(Some((next, stop, sender)))

@@ -166,6 +166,7 @@ impl Tally<'_> {
             latency_us: spans(batches, |sample| sample.latency_us),
             wall_us: spans(batches, |sample| sample.timing.wall_us),
             cpu_share: cpu_share(batches),
+            cores_used: batches.iter().filter_map(cores_used).max_by(f64::total_cmp).map(thousandths),
             longest_poll_us: samples(batches).filter_map(|sample| sample.timing.longest_poll_us).max(),
             max_rss_bytes: samples(batches).filter_map(|sample| sample.timing.max_rss_bytes).max(),
             runners_pss_bytes: runners.0,
@@ -270,6 +271,14 @@ fn cpu_share(batches: &[Batch]) -> Option<f64> {
         wall += sample.timing.wall_us;
     }
     (wall > 0).then(|| thousandths(cpu as f64 / wall as f64))
+}
+
+/// How many cores the tasks of a batch used at once, on average over its time.
+#[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
+fn cores_used(batch: &Batch) -> Option<f64> {
+    let cpu: u64 = batch.samples.iter().map(|sample| sample.timing.cpu_us()).sum::<Option<u64>>()?;
+    let elapsed = batch.elapsed.as_secs_f64() * 1e6;
+    (elapsed > 0.0 && batch.failures == 0).then(|| cpu as f64 / elapsed)
 }
 
 fn spread(gain: Interval, ratios: &[f64]) -> Spread {

@@ -8,6 +8,8 @@ use crate::job::Executor;
 
 /// Between one core's work and two cores': what is surely above has run in parallel, what is surely below has not.
 const PARALLEL: f64 = 1.35;
+/// What computes one at a time uses one core, and a little for taking turns.
+const SERIAL: f64 = 1.1;
 /// Waits are side by side when so many times as many are over in the same time.
 const SIDE_BY_SIDE: f64 = 3.0;
 /// A figure is larger than another if it is so many times as large.
@@ -177,14 +179,27 @@ fn waits(report: &Report, executor: Executor) -> Found {
     above(widest(report, executor), SIDE_BY_SIDE)
 }
 
+/// Whether tasks of an executor have computed at once: by how much faster that was, or by the cores that they have used.
 fn parallel(report: &Report, executor: Executor) -> Found {
     if report.cores < 2 {
         return (Held::CantTell, "this machine has one core".into());
     }
-    let (held, measured) = above(widest(report, executor), PARALLEL);
-    // That nothing ran in parallel says nothing where other programs had the cores.
-    let blind = held == Held::DoesNot && !has_room(report);
-    (if blind { Held::CantTell } else { held }, measured)
+    let row = widest(report, executor);
+    let (held, measured) = above(row, PARALLEL);
+    let Some(used) = row.and_then(|row| row.cores_used) else { return (held, measured) };
+    let measured = format!("{measured} on up to {used:.2} cores");
+    let held = if used >= PARALLEL {
+        // One core's work can't use more, whatever others do.
+        Held::Holds
+    } else if held != Held::Holds && used <= SERIAL && has_room(report) {
+        Held::DoesNot
+    } else if held == Held::DoesNot && !has_room(report) {
+        // That nothing ran in parallel says nothing where other programs had the cores.
+        Held::CantTell
+    } else {
+        held
+    };
+    (held, measured)
 }
 
 fn not_parallel(report: &Report, executor: Executor) -> Found {
@@ -193,7 +208,10 @@ fn not_parallel(report: &Report, executor: Executor) -> Found {
 
 /// Whether there was a second core to run on: another executor got it, or nobody else wanted it.
 fn has_room(report: &Report) -> bool {
-    let got = |executor| above(widest(report, executor), PARALLEL).0 == Held::Holds;
+    let got = |executor| {
+        let row = widest(report, executor);
+        above(row, PARALLEL).0 == Held::Holds || row.and_then(|row| row.cores_used).is_some_and(|used| used >= PARALLEL)
+    };
     Executor::ALL.into_iter().any(got) || report.pressure.others_share.is_some_and(|share| share < BUSY)
 }
 
@@ -278,6 +296,7 @@ mod tests {
             for row in report.matrix.iter_mut().filter(|row| row.executor == executor && row.concurrency == 2) {
                 (row.concurrency, row.speedup) = (16, Some(speedup));
                 row.spread = Some(Spread { low: speedup * 0.97, high: speedup * 1.03, confidence: 0.96, repetitions: 8 });
+                row.cores_used = Some(speedup.min(2.0));
                 row.runners_pss_bytes = Some(if executor == Executor::Processes { 24 << 20 } else { 12 << 20 });
             }
         }
@@ -306,13 +325,28 @@ mod tests {
 
     #[rstest]
     #[case::no_lock(1.95, 1.9, "threads: the GIL", Held::DoesNot)]
-    #[case::blurred(1.35, 0.98, "threads: native", Held::CantTell)]
+    #[case::blurred(1.33, 0.98, "threads: native", Held::CantTell)]
     #[case::one_core(0.99, 0.98, "threads: native", Held::DoesNot)]
     fn what_does_not_hold_is_said(#[case] native: f64, #[case] python: f64, #[case] about: &str, #[case] expected: Held) {
         let claims = claims(&measured(native, python));
         let others = claims.iter().filter(|claim| claim.about != about);
         assert!(others.into_iter().all(|claim| claim.held == Held::Holds));
         assert_eq!(claims.iter().find(|claim| claim.about == about).unwrap().held, expected);
+    }
+
+    #[test]
+    fn cores_that_were_used_show_what_a_blurred_speed_up_can_t() {
+        let mut measured = measured(1.95, 0.98);
+        let Some(Python { cpu, .. }) = &mut measured.python else { panic!("there is Python") };
+        for report in [&mut measured.native_cpu, cpu] {
+            report.pressure = Pressure { others_share: Some(0.6), ..report.pressure };
+            for row in &mut report.matrix {
+                row.spread = Some(Spread { low: 0.6, high: 1.9, confidence: 0.96, repetitions: 8 });
+            }
+        }
+        for claim in claims(&measured) {
+            assert_eq!(claim.held, Held::Holds, "{claim:?}");
+        }
     }
 
     #[test]

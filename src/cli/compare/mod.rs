@@ -121,11 +121,17 @@ impl Compare {
         }
         let request = self.request(&client).await?;
         let Finished { head, report, json } = run(&client, &request, "").await?;
+        let page = format!("/comparisons/{}/report.html", head.id);
         if let Some(path) = &self.html {
-            let page = client.text(&format!("/comparisons/{}/report.html", head.id)).await?;
-            std::fs::write(path, page).map_err(|error| CliError::Prepare("write the page", error))?;
+            let html = client.text(&page).await?;
+            std::fs::write(path, html).map_err(|error| CliError::Prepare("write the page", error))?;
         }
-        if self.json { print::json(&json) } else { print::line(terminal::report(&head, &report)) }
+        if self.json {
+            return print::json(&json);
+        }
+        print::line(terminal::report(&head, &report))?;
+        // A server that was started for this is gone soon.
+        self.server.as_ref().map_or(Ok(()), |_| print::line(format_args!("\nThe page with charts: {}", client.url(&page))))
     }
 
     async fn request(&self, client: &Client) -> Result<Value, CliError> {

@@ -28,7 +28,6 @@ pub(super) fn report(head: &Comparison, report: &Report) -> String {
     let verdict = format!("{}  (confidence: {})", headline(report), report.verdict.confidence.as_str());
     let mut parts = vec![asked, format!("{verdict}\n{}", wrapped(&report.verdict.because)), matrix(report), controls(report)];
     parts.extend(report.gil.iter().map(|gil| wrapped(&released(gil))));
-    parts.push(format!("The page with charts: /comparisons/{}/report.html", head.id));
     parts.join("\n\n")
 }
 

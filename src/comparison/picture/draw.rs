@@ -45,12 +45,7 @@ pub(super) fn all<B: DrawingBackend>(area: &DrawingArea<B, Shift>, chart: &Chart
     }
     bars(&canvas, chart, &axis)?;
     canvas.line([(FIELD.0, FIELD.3), (FIELD.2, FIELD.3)], 1.5, INK)?;
-    if let Some((value, label)) = chart.line {
-        let y = axis.height(value);
-        canvas.dashes(y, INK)?;
-        canvas.text(label, (FIELD.0 + 6.0, y - 19.0), 13.0, INK, HPos::Left, FontStyle::Normal)?;
-    }
-    Ok(())
+    chart.line.map_or(Ok(()), |(value, _)| canvas.dashes((FIELD.0, FIELD.2), axis.height(value), INK))
 }
 
 fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Drawn<B> {
@@ -59,6 +54,10 @@ fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, chart: &Chart) -> Drawn<B> 
         canvas.rectangle((x, 76.0), (x + 13.0, 89.0), series.colour)?;
         canvas.text(&series.name, (x + 19.0, 76.0), 14.0, INK, HPos::Left, FontStyle::Normal)?;
         x += 44.0 + canvas.width(&series.name, 14.0);
+    }
+    if let Some((_, label)) = chart.line {
+        canvas.dashes((x, x + 31.0), 83.0, INK)?;
+        canvas.text(label, (x + 38.0, 76.0), 14.0, INK, HPos::Left, FontStyle::Normal)?;
     }
     Ok(())
 }
@@ -177,10 +176,10 @@ impl<B: DrawingBackend> Canvas<'_, B> {
     }
 
     /// A dashed line across.
-    fn dashes(&self, y: f64, colour: Colour) -> Drawn<B> {
-        let mut x = FIELD.0;
-        while x < FIELD.2 {
-            self.line([(x, y), ((x + 7.0).min(FIELD.2), y)], 1.0, colour)?;
+    fn dashes(&self, (from, to): (f64, f64), y: f64, colour: Colour) -> Drawn<B> {
+        let mut x = from;
+        while x < to {
+            self.line([(x, y), ((x + 7.0).min(to), y)], 1.0, colour)?;
             x += 12.0;
         }
         Ok(())

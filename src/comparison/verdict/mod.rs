@@ -51,6 +51,15 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
     let Some(best) = bests.iter().max_by(|a, b| a.speedup.total_cmp(&b.speedup)) else {
         return without(Choice::Inconclusive, "no executor ran it without failures.", Confidence::Low);
     };
+    // An interval of one or two repetitions is as good as none.
+    if best.gain.confidence <= 0.5 {
+        let because = "there was time for a repetition or two only: give it a larger budget.";
+        return without(
+            Choice::Inconclusive,
+            &[vec![because.to_owned()], under_pressure(evidence)].concat().join(" "),
+            Confidence::Low,
+        );
+    }
     if best.gain.high < WORTH || (best.gain.low <= WORTH && best.speedup < WORTH && best.gain.half_width() < 0.15) {
         return none_gains(evidence, best);
     }

@@ -21,6 +21,7 @@ fn row(executor: Executor, concurrency: u32, speedups: &[f64]) -> (Row, Vec<f64>
         latency_us: None,
         wall_us: None,
         cpu_share: None,
+        cores_used: None,
         longest_poll_us: None,
         max_rss_bytes: None,
         runners_pss_bytes: None,
@@ -105,7 +106,9 @@ fn a_busy_machine_makes_less_sure_and_is_named() {
 #[test]
 fn few_repetitions_are_not_sure() {
     let rows = [row(Executor::Threads, 2, &[1.9, 1.91]), row(Executor::Async, 2, &[1.0, 1.0])];
-    assert_eq!(verdict(&evidence(&rows)).confidence, Confidence::Low);
+    let verdict = verdict(&evidence(&rows));
+    assert_eq!((verdict.executor, verdict.confidence), (Choice::Inconclusive, Confidence::Low));
+    assert!(verdict.because.contains("larger budget"), "{}", verdict.because);
 }
 
 #[test]
