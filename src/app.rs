@@ -7,12 +7,13 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, ProgramsView, PythonView, SandboxView};
 use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::{Dispatcher, Functions};
+use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Retention, Schedules};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
@@ -20,6 +21,7 @@ use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
+use crate::webhook;
 use crate::workload::{Environment, EnvironmentError, PythonRules, Registry, WorkloadSettings};
 
 /// How long the API still answers after it has begun to say that it is not ready, so that a load balancer notices.
@@ -49,6 +51,9 @@ pub enum AppError {
     /// Programs can't be watched over.
     #[error("can't prepare the sandbox: {0}")]
     Watch(std::io::Error),
+    /// What signs webhooks can't be read or made.
+    #[error("can't read or make webhook.secret in the data folder: {0}")]
+    Secret(std::io::Error),
     /// This program does not know where it is, so it can't start workers.
     #[error("can't tell which program to start as a worker: {0}")]
     Program(std::io::Error),
@@ -102,6 +107,8 @@ pub async fn serve(
     let executors = Executors::start(&settings, Registry::native)?;
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, config.max_losses);
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
+    let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone())));
+    let mut house = keep_house(&config, &store, &dispatcher, &schedules)?;
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,
         timeout: config.body_timeout,
@@ -112,6 +119,7 @@ pub async fn serve(
     let router = api::router(ApiState {
         dispatcher: dispatcher.clone(),
         comparisons: comparisons.clone(),
+        schedules,
         bodies,
         programs: Arc::new(programs),
         pages,
@@ -133,9 +141,43 @@ pub async fn serve(
     };
     server::serve(listener, router, limits, drained).await;
     comparisons.shut_down().await;
+    while let Some(ended) = house.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task broke off");
+        }
+    }
     dispatcher.shut_down(config.grace).await;
     store.close().await;
     Ok(())
+}
+
+/// What goes on besides jobs until the server drains: schedules fire, webhooks are delivered, old results are removed.
+fn keep_house(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    dispatcher: &Dispatcher,
+    schedules: &Arc<Schedules>,
+) -> Result<JoinSet<()>, AppError> {
+    let mut house = JoinSet::new();
+    let (schedules, drained) = (Arc::clone(schedules), dispatcher.drained());
+    house.spawn(async move { schedules.keep(drained).await });
+    let outbound = Arc::clone(dispatcher.registry().environment().outbound());
+    let deliverer = Deliverer::new(Arc::clone(store), outbound, deliveries(config)?, api::message);
+    house.spawn(deliverer.keep(dispatcher.drained()));
+    let retention = Retention { age: config.retention_age.0, count: config.retention_count.0 };
+    house.spawn(retention.keep_to(Arc::clone(store), dispatcher.drained()));
+    Ok(house)
+}
+
+/// How webhooks are delivered.
+fn deliveries(config: &Config) -> Result<DeliverySettings, AppError> {
+    let secrets = if config.webhook_secrets.is_empty() {
+        vec![webhook::secret_in(&config.data_dir.join("webhook.secret")).map_err(AppError::Secret)?]
+    } else {
+        config.webhook_secrets.clone()
+    };
+    let rules = webhook::Rules { attempts: config.webhook_attempts, backoff: config.webhook_backoff };
+    Ok(DeliverySettings { secrets, rules, timeout: config.webhook_timeout })
 }
 
 /// The interpreters that the operator names, or else the usual one, if there is one.

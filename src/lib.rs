@@ -19,4 +19,5 @@ pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod webhook;
 pub mod workload;

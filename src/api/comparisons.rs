@@ -97,7 +97,7 @@ pub(super) async fn list(
     found.truncate(limit.0);
     let next_cursor = found.last().filter(|_| more).map(|last| Cursor::from_bytes(*last.id.as_bytes()));
     let items = found.into_iter().map(ComparisonSummary::of).collect::<Result<_, _>>()?;
-    let mut response = Json(List { items, next_cursor }).into_response();
+    let mut response = Json(List { items, next_cursor: next_cursor.map(String::from) }).into_response();
     if let Some(link) = next_cursor.and_then(|cursor| next(&uri, cursor)) {
         response.headers_mut().insert(LINK, link);
     }

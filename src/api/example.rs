@@ -13,7 +13,9 @@ use super::functions::FunctionView;
 use super::jobs::RouteExplanation;
 use super::list::{Cursor, List};
 use super::logs::LogLines;
+use super::schedules::ScheduleView;
 use super::view::{JobView, ResultView};
+use super::webhooks::DeliveryView;
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
 use crate::dispatch::{QueueStatus, Written};
@@ -24,7 +26,9 @@ use crate::job::{
     Outcome, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, What,
 };
 use crate::sandbox;
+use crate::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Skip, Timetable};
 use crate::store::{Comparison, ComparisonState, Depth};
+use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState};
 use crate::workload::Registry;
 
 /// 2026-01-31T12:00:00Z.
@@ -107,7 +111,7 @@ pub(super) fn log_text() -> Value {
 
 /// A page of jobs.
 pub(super) fn jobs() -> Value {
-    value(&List { items: vec![finished_job(), job()], next_cursor: Some(Cursor::after(id())) })
+    value(&List { items: vec![finished_job(), job()], next_cursor: Some(Cursor::after(id()).into()) })
 }
 
 /// Jobs as lines of JSON.
@@ -189,6 +193,54 @@ pub(super) fn functions() -> Value {
     value(&List::whole([FunctionView::of(&resize(), true)]))
 }
 
+/// A schedule to be made.
+pub(super) fn new_schedule() -> Value {
+    json!({
+        "name": "nightly",
+        "cron": "30 3 * * *",
+        "timezone": "Europe/Paris",
+        "catch_up": "once",
+        "overlap": "skip",
+        "job": { "bound": "io", "workload": { "type": "http", "url": "https://example.com/" } },
+    })
+}
+
+/// A schedule.
+pub(super) fn schedule() -> Value {
+    value(&ScheduleView::of(&nightly(), NOON))
+}
+
+/// The schedule while it is paused.
+pub(super) fn paused_schedule() -> Value {
+    value(&ScheduleView::of(&Schedule { paused: true, next_at: None, ..nightly() }, NOON))
+}
+
+/// The schedule with what came of it.
+pub(super) fn schedule_with_runs() -> Value {
+    let due_at = NOON.before(Duration::from_secs(34_200));
+    let at = |ms| due_at.after(Duration::from_millis(ms));
+    let fire = Fire { due_at, at: at(2), by_hand: false, outcome: FireOutcome::Submitted(id()) };
+    let day = Duration::from_secs(86_400);
+    let skipped =
+        Fire { due_at: due_at.before(day), at: at(1).before(day), by_hand: false, outcome: FireOutcome::Skipped(Skip::Overlap) };
+    value(&ScheduleView::of(&nightly(), NOON).with(&[fire, skipped]))
+}
+
+/// A page of schedules.
+pub(super) fn schedules() -> Value {
+    value(&List::whole([ScheduleView::of(&nightly(), NOON)]))
+}
+
+/// A message on its second attempt.
+pub(super) fn delivery() -> Value {
+    value(&DeliveryView::from(told()))
+}
+
+/// A page of deliveries.
+pub(super) fn deliveries() -> Value {
+    value(&List::whole([DeliveryView::from(told())]))
+}
+
 /// What can be run.
 pub(super) fn workloads(registry: &Registry) -> Value {
     value(&WorkloadView::all(registry))
@@ -207,6 +259,43 @@ pub(super) fn executors() -> Value {
         InterpreterView { name: "python3".into(), version: "3.13.0".into(), implementation: "cpython".into(), gil: true };
     let python = PythonView { interpreters: vec![interpreter], network: false, pickles: true };
     value(&ExecutorsView::new(&queues, 140, ProgramsView { sandbox, python }))
+}
+
+fn told() -> Delivery {
+    let finished_at = NOON.after(Duration::from_micros(23_310));
+    let attempt = |ms, status: Option<u16>, error: Option<&str>| DeliveryAttempt {
+        at: finished_at.after(Duration::from_millis(ms)),
+        took_us: 18_204,
+        status,
+        error: error.map(str::to_owned),
+    };
+    Delivery {
+        place: 1,
+        id: "msg_2b1c7a0f3d5e4896a7b8c9d0e1f20314".into(),
+        job: id(),
+        ending: Ending::Succeeded,
+        finished_at,
+        url: "https://example.com/hooks/trine".into(),
+        state: DeliveryState::Pending,
+        due_at: finished_at.after(Duration::from_secs(27)),
+        attempts: vec![attempt(100, None, Some("Connection refused (os error 111)")), attempt(5_400, Some(503), None)],
+    }
+}
+
+fn nightly() -> Schedule {
+    // What is written above is a timetable.
+    let timetable = Timetable::parse("30 3 * * *", "Europe/Paris").unwrap_or_else(|error| unreachable!("{error}"));
+    Schedule {
+        name: "nightly".into(),
+        next_at: timetable.from(NOON).next(),
+        timetable,
+        catch_up: CatchUp::Once,
+        overlap: Overlap::Skip,
+        job: raw(&new_schedule()["job"]),
+        paused: false,
+        created_at: NOON,
+        changed_at: NOON,
+    }
 }
 
 fn resize() -> Function {

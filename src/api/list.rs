@@ -24,8 +24,8 @@ pub(super) struct List<T> {
     /// What is on this page.
     pub(super) items: Vec<T>,
     /// Where the next page begins, as the parameter `cursor`; null on the last page.
-    #[schema(required, value_type = Option<String>)]
-    pub(super) next_cursor: Option<Cursor>,
+    #[schema(required)]
+    pub(super) next_cursor: Option<String>,
 }
 
 impl<T> List<T> {
@@ -199,7 +199,7 @@ impl ListQuery {
         let next_cursor = page.last().filter(|_| jobs.len() > page.len()).map(|last| Cursor(last.id));
         let items = page.iter().filter_map(view);
         let mut response = match format {
-            Format::Json => Json(List { items: items.collect(), next_cursor }).into_response(),
+            Format::Json => Json(List { items: items.collect(), next_cursor: next_cursor.map(String::from) }).into_response(),
             Format::Ndjson => lines(items).into_response(),
             Format::Csv => table::csv(page).into_response(),
         };

@@ -25,15 +25,19 @@ mod preference;
 mod problem;
 mod query;
 mod results;
+mod schedules;
 mod submission;
 mod summary;
 mod table;
 mod view;
+mod webhooks;
 mod workloads;
 
 pub use body::{BodyLimits, Memory};
 pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
 pub use origin::Pages;
+pub use schedules::job_maker;
+pub use webhooks::message;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -52,7 +56,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use self::problem::Problem;
 use crate::comparison::Comparisons;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Schedules};
 use crate::workload::Registry;
 
 /// What handlers work with.
@@ -62,6 +66,8 @@ pub struct ApiState {
     pub dispatcher: Dispatcher,
     /// Compares the executors.
     pub comparisons: Comparisons,
+    /// Submits jobs when it is time.
+    pub schedules: Arc<Schedules>,
     /// What is taken as the body of a request.
     pub bodies: BodyLimits,
     /// How programs are confined.
@@ -107,7 +113,7 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::all))
         .routes(routes!(results::list))
         .routes(routes!(summary::get))
-        .routes(routes!(results::get))
+        .routes(routes!(results::get, results::remove))
         .routes(routes!(comparisons::ask, comparisons::list))
         .routes(routes!(comparisons::get, comparisons::cancel))
         .routes(routes!(comparisons::report))
@@ -117,6 +123,14 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(functions::deploy, functions::versions, functions::remove))
         .routes(routes!(functions::get))
         .routes(routes!(functions::redeploy))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(schedules::get, schedules::put, schedules::remove))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(webhooks::of_job))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::redeliver))
         .routes(routes!(workloads::list))
         .routes(routes!(executors::list))
         .routes(routes!(health::live))

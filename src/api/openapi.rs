@@ -45,6 +45,8 @@ pub(super) fn frame() -> OpenApi {
             tag("results", "What came of it, and what was measured"),
             tag("comparisons", "One workload on all executors, with controls and a verdict"),
             tag("functions", "Users' own code, registered under a name"),
+            tag("schedules", "Jobs that are submitted because it is time"),
+            tag("webhooks", "What was told to whom when jobs had ended"),
             tag("service", "What the server can run, and on what"),
             tag("health", "For whoever watches over the server"),
         ]))

@@ -95,6 +95,12 @@ kinds! {
     /// No function has this name, or it has no such version.
     UnknownFunction = NOT_FOUND "unknown-function", "There is no such function",
         "no function is called \"resize\"";
+    /// No schedule has this name.
+    UnknownSchedule = NOT_FOUND "unknown-schedule", "There is no such schedule",
+        "no schedule is called \"nightly\"";
+    /// No message of a webhook has this id.
+    UnknownDelivery = NOT_FOUND "unknown-delivery", "No message has this id",
+        "no message has the id \"msg_2b1c7a0f3d5e4896a7b8c9d0e1f20314\"";
     /// The path is right, the method is not; `Allow` lists those that are.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed", "The path does not have this method",
         "the header Allow lists the methods of this path";
@@ -113,6 +119,9 @@ kinds! {
     /// The comparison has not finished, so there is nothing to show.
     NoReport = CONFLICT "no-report", "The comparison has no report",
         "the comparison is running";
+    /// There is a schedule of this name.
+    ScheduleExists = CONFLICT "schedule-exists", "There is a schedule of this name",
+        "there is a schedule \"nightly\"";
     /// The body is longer, or the batch has more jobs, than the server takes.
     TooLarge = PAYLOAD_TOO_LARGE "too-large", "There is more in the body than the server takes",
         "the body may have at most 12582912 bytes";
@@ -131,6 +140,9 @@ kinds! {
     /// The function can't be deployed: its name or its content is not what it has to be.
     InvalidFunction = UNPROCESSABLE_ENTITY "invalid-function", "The function is not valid",
         "the source is not UTF-8";
+    /// The schedule is JSON, but not one that can be kept, or its job can't be submitted. `errors` points at the field.
+    InvalidSchedule = UNPROCESSABLE_ENTITY "invalid-schedule", "The schedule is not valid",
+        "/cron: not a cron expression of 5 or 6 fields: CronPattern cannot be an empty string.";
     /// Something unexpected; the cause is in the server's log.
     Internal = INTERNAL_SERVER_ERROR "internal", "The server failed",
         "the cause is in the server's log";
@@ -240,13 +252,13 @@ impl Problem {
         Self::internal(format_args!("a handler panicked: {message}"))
     }
 
-    /// The same problem with the element of a batch, in which it happened, before its pointers.
-    pub(super) fn within(mut self, index: usize) -> Self {
+    /// The same problem with the place in which it happened, such as the element of a batch, before its pointers.
+    pub(super) fn within(mut self, place: impl Display) -> Self {
         if self.errors.is_empty() {
             self = self.at("");
         }
         for pointer in self.errors.iter_mut().filter_map(|fault| fault.pointer.as_mut()) {
-            pointer.insert_str(0, &format!("/{index}"));
+            pointer.insert_str(0, &format!("/{place}"));
         }
         if let [Fault { pointer: Some(pointer), detail, .. }] = self.errors.as_slice() {
             self.detail = format!("{pointer}: {detail}");
@@ -265,6 +277,19 @@ impl Problem {
     /// The same problem, pointing at this place of the body.
     pub(super) fn at(mut self, pointer: impl Into<String>) -> Self {
         self.errors = vec![Fault { pointer: Some(pointer.into()), detail: self.detail.clone(), ..Fault::default() }];
+        self
+    }
+
+    /// What happened this time.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The same problem as one of another kind, if it is of this one.
+    pub(super) fn instead_of(mut self, kind: Kind, other: Kind) -> Self {
+        if self.kind == kind {
+            self.kind = other;
+        }
         self
     }
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::jobs::find;
@@ -11,7 +11,7 @@ use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
 use super::view::ResultView;
 use super::{ApiState, example};
-use crate::store::StateFilter;
+use crate::store::{Removal, StateFilter};
 
 /// List results
 ///
@@ -58,4 +58,23 @@ pub(super) async fn get(State(api): State<ApiState>, Id(id): Id) -> Result<Respo
     let job = find(&api, id).await?;
     let unfinished = || Problem::new(Kind::NotFinished, format!("the job is {}", job.state.as_str()));
     ResultView::of(&job).map(|result| Json(result).into_response()).ok_or_else(unfinished)
+}
+
+/// Remove a result
+///
+/// The finished job with its output, labels, events and deliveries; from then on its id is that of no job. It stays counted in the summary.
+#[utoipa::path(
+    delete, path = "/results/{id}", tag = "results", operation_id = "removeResult",
+    params(("id" = String, Path, description = "The job's id", format = "uuid")),
+    responses(
+        (status = 204, description = "It is gone"),
+        answers::UnknownJob, answers::NotFinished, answers::Unavailable,
+    ),
+)]
+pub(super) async fn remove(State(api): State<ApiState>, Id(id): Id) -> Result<StatusCode, Problem> {
+    match api.dispatcher.store().remove_result(id).await? {
+        Removal::Removed => Ok(StatusCode::NO_CONTENT),
+        Removal::Unfinished => Err(Problem::new(Kind::NotFinished, "only a job that has ended can be removed; cancel it first")),
+        Removal::Unknown => Err(Problem::unknown_job(id)),
+    }
 }

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::example;
 use super::submission::AnyWorkload;
+use super::webhooks::WebhookView;
 use crate::clock::Timestamp;
 use crate::job::{
     Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State,
@@ -105,6 +106,9 @@ pub(super) struct JobView<'a> {
     /// When another submission like it is taken for this job.
     #[schema(required)]
     unique: Option<Unique>,
+    /// Whom to tell when it has ended.
+    #[schema(required)]
+    webhook: Option<WebhookView<'a>>,
     /// Free labels.
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     tags: &'a Tags,
@@ -157,6 +161,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             run_at: submission.run_at,
             expires_at: submission.expires_at,
             unique: submission.unique,
+            webhook: submission.webhook.as_deref().map(WebhookView::from),
             tags: &submission.tags,
             attempt: job.attempt,
             losses: job.losses,

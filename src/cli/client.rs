@@ -205,6 +205,11 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Text as one segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ mod cancel;
 mod client;
 mod compare;
 mod config;
+mod deliveries;
 mod demo;
 mod error;
 mod events;
@@ -23,6 +24,7 @@ mod parameter;
 mod print;
 mod results;
 mod retry;
+mod schedule;
 mod serve;
 mod stream;
 mod submit;
@@ -73,6 +75,10 @@ enum Command {
     Function(function::Function),
     /// Run one workload on all executors and say which suits it, or hold the guide's claims against this machine
     Compare(Box<compare::Compare>),
+    /// Submit jobs by cron expressions
+    Schedule(schedule::Schedule),
+    /// Show what was told to whom when jobs had ended
+    Deliveries(deliveries::Deliveries),
     /// Cancel jobs
     Cancel(order::Order),
     /// Run finished jobs again
@@ -121,6 +127,8 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Logs(logs) => client()?.block_on(logs.run())?,
         Command::Events(events) => client()?.block_on(events.run())?,
         Command::Function(function) => client()?.block_on(function.run())?,
+        Command::Schedule(schedule) => client()?.block_on(schedule.run())?,
+        Command::Deliveries(deliveries) => client()?.block_on(deliveries.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
         Command::Health(health) => client()?.block_on(health.run())?,

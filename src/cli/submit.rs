@@ -38,7 +38,7 @@ pub(super) struct Submit {
     #[arg(long, value_name = "JSON")]
     workload: Option<String>,
     /// A file with a submission as JSON on each line, - for standard input; sent in batches of 10,000, of each all or none is accepted
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "count", "priority", "deadline", "retries", "tags"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "count", "priority", "deadline", "retries", "tags", "webhook"])]
     file: Option<PathBuf>,
     /// Whether it mostly waits or computes; the workload's own tag by default
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
@@ -61,6 +61,9 @@ pub(super) struct Submit {
     /// A free label; may be repeated
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
+    /// Where to post a signed message when the job has ended
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
     /// Wait until all jobs have ended and show their results; exit with 1 unless all succeeded
     #[arg(long)]
     wait: bool,
@@ -134,6 +137,7 @@ impl Submit {
         options.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
         options.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
         options.extend(self.retries.map(|retries| ("retry".into(), json!({ "attempts": retries.saturating_add(1) }))));
+        options.extend(self.webhook.as_ref().map(|url| ("webhook".into(), json!({ "url": url }))));
         if !self.tags.is_empty() {
             options.insert("tags".into(), self.tags.iter().cloned().collect());
         }

@@ -6,10 +6,12 @@
 mod database;
 mod file;
 mod load;
+mod retention;
 
 pub use database::{BadDatabase, Database};
 pub use file::FileError;
 pub use load::{LoadError, Source, Sources, load};
+pub use retention::{KeptCount, KeptFor};
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::ParseIntError;
@@ -24,6 +26,7 @@ use serde::{Serialize, Serializer};
 use url::{Host, Url};
 
 use crate::command::Commands;
+use crate::job::Secret;
 use crate::outbound::{Denied, OutboundSettings, Rules};
 use crate::sandbox;
 
@@ -55,10 +58,10 @@ pub struct Config {
     /// Folder that `file` and `image` work in [default: workspace in the data folder]
     #[arg(long, env = "TRINE_WORKSPACE", value_name = "FOLDER")]
     pub workspace: Option<PathBuf>,
-    /// Networks that `http` may reach besides public ones, such as 127.0.0.1 or 10.0.0.0/8; separated by commas
+    /// Networks that `http` and webhooks may reach besides public ones, such as 127.0.0.1 or 10.0.0.0/8; separated by commas
     #[arg(long, env = "TRINE_HTTP_ALLOW", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub http_allow: Vec<IpNet>,
-    /// What `http` never reaches, though it is public or allowed: networks, and names with all names below them, such as 10.0.0.1 or
+    /// What `http` and webhooks never reach, though it is public or allowed: networks, and names with all names below them, such as 10.0.0.1 or
     /// internal.example.com; separated by commas
     #[arg(long, env = "TRINE_HTTP_DENY", value_name = "NETWORKS AND NAMES", value_delimiter = ',', value_parser = Denied::from_str)]
     pub http_deny: Vec<Denied>,
@@ -136,6 +139,29 @@ pub struct Config {
     /// Streams of events that may be open at once
     #[arg(long, env = "TRINE_MAX_EVENT_STREAMS", value_name = "N", default_value_t = 1_000, value_parser = at_least_one::<usize>)]
     pub max_event_streams: usize,
+    /// What webhooks are signed with, as whsec_ and 24 to 64 bytes in Base64; of several, separated by commas, each signs, so that
+    /// receivers can go from one to the next [default: one in the data folder, made when it is first needed]
+    #[arg(long, env = "TRINE_WEBHOOK_SECRETS", value_name = "SECRETS", value_delimiter = ',', hide_env_values = true, value_parser = Secret::from_str)]
+    #[serde(serialize_with = "hidden")]
+    pub webhook_secrets: Vec<Secret>,
+    /// How often a webhook is tried in all
+    #[arg(long, env = "TRINE_WEBHOOK_ATTEMPTS", value_name = "N", default_value_t = 11, value_parser = at_least_one::<u32>)]
+    pub webhook_attempts: u32,
+    /// How long to wait before a webhook is tried for the second time, in milliseconds; each further wait is four times as long, six hours
+    /// at most
+    #[arg(id = "webhook_backoff_ms", long = "webhook-backoff-ms", env = "TRINE_WEBHOOK_BACKOFF_MS", value_name = "MS", default_value = "5000", value_parser = some_millis)]
+    #[serde(rename = "webhook_backoff_ms", serialize_with = "as_millis")]
+    pub webhook_backoff: Duration,
+    /// How long the receiver of a webhook may take to answer, in milliseconds
+    #[arg(id = "webhook_timeout_ms", long = "webhook-timeout-ms", env = "TRINE_WEBHOOK_TIMEOUT_MS", value_name = "MS", default_value = "15000", value_parser = some_millis)]
+    #[serde(rename = "webhook_timeout_ms", serialize_with = "as_millis")]
+    pub webhook_timeout: Duration,
+    /// How long finished jobs are kept, such as 90d or 12h, or forever
+    #[arg(long, env = "TRINE_RETENTION_AGE", value_name = "TIME", default_value = "90d", value_parser = KeptFor::from_str)]
+    pub retention_age: KeptFor,
+    /// How many finished jobs are kept, or all
+    #[arg(long, env = "TRINE_RETENTION_COUNT", value_name = "N", default_value = "all", value_parser = KeptCount::from_str)]
+    pub retention_count: KeptCount,
     /// How long running jobs may take to end after SIGTERM, in milliseconds
     #[arg(id = "grace_ms", long = "grace-ms", env = "TRINE_GRACE_MS", value_name = "MS", default_value = "25000", value_parser = millis)]
     #[serde(rename = "grace_ms", serialize_with = "as_millis")]
@@ -292,6 +318,11 @@ fn some_millis(text: &str) -> Result<Duration, String> {
 
 fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+}
+
+/// As many secrets as there are, but not what they are.
+fn hidden<S: Serializer>(secrets: &[Secret], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(|_| "whsec_…"))
 }
 
 /// A program, with the name of its file unless it is given another.

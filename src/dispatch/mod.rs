@@ -1,15 +1,21 @@
 //! Who runs next, and where: from an accepted submission to a recorded result.
 
 mod catalogue;
+mod deliver;
 mod functions;
+mod retention;
 pub mod router;
 mod running;
+mod schedules;
 mod serve_queue;
 mod settle;
 mod waiters;
 
 pub use catalogue::Catalogue;
+pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use functions::{DeployError, Deployment, Functions};
+pub use retention::Retention;
+pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use self::router::{Facts, Unable, route};
 use self::running::Running;
@@ -315,6 +322,21 @@ impl Dispatcher {
         Ok(Written { runtime, form: function.form, gil, likeness })
     }
 
+    /// Validates and routes one submission, which is not accepted by that.
+    pub fn make(&self, submission: Submission) -> Result<NewJob, SubmitError> {
+        // One submission makes one job.
+        self.prepare(vec![submission])?.pop().ok_or_else(|| StoreError::Closed.into())
+    }
+
+    /// Refuses a webhook that would be refused when it is to be told.
+    fn check_webhook(&self, submission: &Submission) -> Result<(), Invalid> {
+        let Some(webhook) = &submission.webhook else { return Ok(()) };
+        let url = Url::parse(&webhook.url).map_err(|error| error.to_string());
+        let outbound = self.shared.registry.environment().outbound();
+        let checked = url.and_then(|url| outbound.check(&url).map_err(|refused| refused.to_string()));
+        checked.map_err(|message| Invalid::new("/webhook/url", message))
+    }
+
     /// Validates and routes.
     fn prepare(&self, submissions: Vec<Submission>) -> Result<Vec<NewJob>, SubmitError> {
         if self.shared.draining.is_cancelled() {
@@ -324,6 +346,7 @@ impl Dispatcher {
         let prepare = |(index, mut submission): (usize, Submission)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
             let Written { runtime, form, gil, .. } = self.written(&mut submission.workload).map_err(invalid)?;
+            self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
             let facts =
                 Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =

@@ -10,6 +10,7 @@ mod route;
 mod state;
 mod submission;
 mod timing;
+mod webhook;
 
 pub use event::{Event, EventKind, LogStream, Note, What};
 pub use id::{ComparisonId, JobId};
@@ -19,6 +20,7 @@ pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};
 pub use state::{Conclusion, Ending, Finished, State};
 pub use submission::{PRIORITY_LEVEL, Retry, Spec, Submission, Tags, Unique};
 pub use timing::{Observed, Timing};
+pub use webhook::{BadSecret, Secret, Webhook};
 
 use crate::clock::Timestamp;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Bound, Choice, FailureKind};
+use super::{Bound, Choice, FailureKind, Webhook};
 use crate::clock::Timestamp;
 
 /// Free labels of a job, by which lists are filtered.
@@ -35,6 +35,8 @@ pub struct Submission {
     pub expires_at: Option<Timestamp>,
     /// Not to be accepted while there is another one like it.
     pub unique: Option<Unique>,
+    /// Whom to tell when it has ended. Boxed: few jobs have one.
+    pub webhook: Option<Box<Webhook>>,
 }
 
 /// By how long waiting one level of priority is outweighed.
@@ -70,6 +72,7 @@ impl Submission {
             run_at: None,
             expires_at: None,
             unique: None,
+            webhook: None,
         }
     }
 }

@@ -20,6 +20,12 @@ pub struct Timetable {
     zone_name: String,
 }
 
+impl PartialEq for Timetable {
+    fn eq(&self, other: &Self) -> bool {
+        self.expression == other.expression && self.zone_name == other.zone_name
+    }
+}
+
 /// Why there is no timetable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTimetable {

@@ -11,17 +11,21 @@ mod comparison;
 mod event;
 mod follow;
 mod function;
+mod retention;
 mod schedule;
 pub mod sqlite;
 mod summary;
+mod webhook;
 
 pub use comparison::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore};
 pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
+pub use retention::{Removal, Removed, RetentionStore};
 pub use schedule::{Firing, ScheduleStore};
 pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
+pub use webhook::{DeliveryFilter, WebhookStore};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -235,7 +239,7 @@ pub enum StoreError {
 
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
-pub trait Store: ComparisonStore + FunctionStore + ScheduleStore + Send + Sync + 'static {
+pub trait Store: ComparisonStore + FunctionStore + RetentionStore + ScheduleStore + WebhookStore + Send + Sync + 'static {
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 

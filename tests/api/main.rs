@@ -8,7 +8,9 @@ mod errors;
 mod jobs;
 mod limits;
 mod results;
+mod schedules;
 mod service;
+mod webhooks;
 
 use std::process::Stdio;
 use std::time::Duration;

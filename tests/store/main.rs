@@ -8,10 +8,13 @@ mod functions;
 mod life;
 mod lists;
 mod restart;
+mod retention;
 mod schedules;
+mod scheduling;
 mod settling;
 mod sqlite;
 mod summary;
+mod webhooks;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -13,11 +13,11 @@ use utoipa::openapi::{Object, RefOr, Schema};
 
 use self::rules::{check_priority, check_retry, check_tags, check_unique, deadline, start};
 use super::problem::{Kind, Problem};
-use super::{depth, example};
+use super::{depth, example, webhooks};
 use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
-use crate::job::{Bound, Choice, Retry, Spec, Submission, Tags, Unique};
+use crate::job::{Bound, Choice, Retry, Spec, Submission, Tags, Unique, Webhook};
 use crate::workload::{Invalid, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
@@ -78,6 +78,10 @@ pub(super) struct Fields<'a> {
     #[serde(default, borrow)]
     #[schema(value_type = Option<Unique>)]
     unique: Option<&'a RawValue>,
+    /// Whom to tell when the job has ended.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<webhooks::Fields>)]
+    webhook: Option<&'a RawValue>,
 }
 
 /// Any workload that the server can run. The OpenAPI document lists them; this stands for the list until it is known.
@@ -112,6 +116,7 @@ pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Pr
     let head: Head<'_> = object(workload.get().as_bytes(), "/workload")?;
     let retry = fields.retry.map(|retry| object(retry.get().as_bytes(), "/retry")).transpose()?.unwrap_or_default();
     let unique = fields.unique.map(|unique| object(unique.get().as_bytes(), "/unique")).transpose()?;
+    let webhook = fields.webhook.map(webhook).transpose()?;
     check_priority(fields.priority)?;
     check_retry(&retry)?;
     check_tags(&fields.tags)?;
@@ -135,8 +140,16 @@ pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Pr
         run_at,
         expires_at: fields.expires_at,
         unique,
+        webhook,
         ..Submission::new(bound, workload)
     })
+}
+
+/// Reads whom to tell.
+fn webhook(text: &RawValue) -> Result<Box<Webhook>, Problem> {
+    let fields: webhooks::Fields = object(text.get().as_bytes(), "/webhook")?;
+    let webhook: Webhook = fields.try_into().map_err(|invalid: Invalid| invalid.within("/webhook"))?;
+    Ok(Box::new(webhook))
 }
 
 /// Reads an object that is found at `pointer`. The place of an error is looked for only once there is one.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Page, parse};
-use super::client::Server;
+use super::client::{Server, segment};
 use super::error::CliError;
 use super::table::{or_dash, table};
 use super::{human, print};
@@ -132,9 +132,4 @@ fn in_table(versions: &[Row]) -> String {
 
 fn path(name: &str) -> String {
     format!("/functions/{}", segment(name))
-}
-
-/// Text as one segment of a path.
-fn segment(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }

@@ -4,6 +4,7 @@ use crate::function::Kind;
 use crate::job::{Bound, Choice, Ending, Executor, Form, Queue, Rule};
 use crate::schedule::{CatchUp, Overlap, Skip};
 use crate::store::{ComparisonState, StoreError};
+use crate::webhook::DeliveryState;
 
 /// A value that is stored as a small integer: its place in a fixed list.
 pub(super) trait Code: Copy + PartialEq + 'static {
@@ -93,6 +94,11 @@ impl Code for Skip {
     const CODES: &'static [Self] = &[Self::Overlap, Self::Full, Self::Missed];
 }
 
+impl Code for DeliveryState {
+    const NAME: &'static str = "state of a delivery";
+    const CODES: &'static [Self] = &[Self::Pending, Self::Delivered, Self::Failed, Self::Gone];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +122,7 @@ mod tests {
         all_come_back(&[CatchUp::Skip, CatchUp::Once, CatchUp::All]);
         all_come_back(&[Overlap::Allow, Overlap::Skip, Overlap::Queue]);
         all_come_back(&Skip::ALL);
+        all_come_back(&[DeliveryState::Pending, DeliveryState::Delivered, DeliveryState::Failed, DeliveryState::Gone]);
         all_come_back(&[Choice::Auto, Choice::Async, Choice::Threads, Choice::Processes]);
     }
 }

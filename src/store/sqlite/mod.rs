@@ -10,11 +10,13 @@ mod many;
 mod marks;
 mod moves;
 mod read;
+mod retention;
 mod rollups;
 mod rows;
 mod schedules;
 mod script;
 mod statements;
+mod webhooks;
 mod writer;
 
 use std::collections::BTreeMap;

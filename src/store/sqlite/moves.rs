@@ -50,7 +50,8 @@ pub(super) struct Back {
     pub(super) at: Timestamp,
 }
 
-fn array(ids: &[JobId]) -> String {
+/// Ids as the argument of a statement for many jobs.
+pub(super) fn array(ids: &[JobId]) -> String {
     json(&ids.iter().map(|id| hex_id(*id)).collect::<Vec<_>>())
 }
 

@@ -170,7 +170,7 @@ fn ended(query: &mut QueryBuilder<Sqlite>, ending: Ending) {
 }
 
 /// The smallest id of a moment: its first 48 bits are the milliseconds since the Unix epoch (RFC 9562, UUID version 7).
-fn first_id(micros: i64) -> Vec<u8> {
+pub(super) fn first_id(micros: i64) -> Vec<u8> {
     let millis = Timestamp::from_micros(micros).as_micros().div_euclid(1_000).clamp(0, (1 << 48) - 1);
     let mut id = vec![0; 16];
     id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);

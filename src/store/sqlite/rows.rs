@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::{
-    Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing, Unique,
+    Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing, Unique, Webhook,
 };
 use crate::store::{Claimed, Lease, StateFilter, StoreError};
 
@@ -58,6 +58,9 @@ pub(super) struct Options<'a> {
     expires_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unique: Option<Unique>,
+    /// The trigger that makes deliveries reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<Cow<'a, Webhook>>,
 }
 
 impl<'a> Options<'a> {
@@ -70,6 +73,7 @@ impl<'a> Options<'a> {
             run_at: submission.run_at.map(Timestamp::as_micros),
             expires_at: submission.expires_at.map(Timestamp::as_micros),
             unique: submission.unique,
+            webhook: submission.webhook.as_deref().map(Cow::Borrowed),
         };
         (options != Self::default()).then_some(options)
     }
@@ -190,6 +194,7 @@ impl<'r> Cells<'r> {
             run_at: options.run_at.map(Timestamp::from_micros),
             expires_at: options.expires_at.map(Timestamp::from_micros),
             unique: options.unique,
+            webhook: options.webhook.map(|webhook| Box::new(webhook.into_owned())),
         };
         let accepted_at = self.time()?;
         Ok(Job { id, submission, route, accepted_at, attempt: self.number()?, losses: self.number()?, state: State::Queued })

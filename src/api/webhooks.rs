@@ -1,0 +1,280 @@
+//! `/webhooks/deliveries` and `/jobs/{id}/deliveries`: what was told to whom. And what is told.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use url::Url;
+use utoipa::{IntoParams, ToSchema};
+
+use super::jobs::find as find_job;
+use super::list::{Limit, List};
+use super::problem::{Kind, Problem, answers};
+use super::query::{Id, Query};
+use super::view::{ErrorView, TimingView, error, output};
+use super::{ApiState, example};
+use crate::clock::Timestamp;
+use crate::job::{Ending, Job, JobId, Secret, State as JobState, Tags, Webhook};
+use crate::store::DeliveryFilter;
+use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState};
+use crate::workload::Invalid;
+
+/// The longest URL.
+const MAX_URL: usize = 2_048;
+/// The longest output that a message has with it, in bytes.
+const MAX_OUTPUT: usize = 256 << 10;
+
+/// Whom to tell when the job has ended.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewWebhook)]
+pub(super) struct Fields {
+    /// Where the message is posted to, by http or https. Its host must have a public address, or one in a network that the operator allowed.
+    #[schema(format = "uri", example = "https://example.com/hooks/trine")]
+    url: String,
+    /// What signs it, as `whsec_` and 24 to 64 bytes in Base64; without it the server's own secrets. It is never shown.
+    #[serde(default)]
+    secret: Option<String>,
+    /// Of which endings to tell; without it, of all.
+    #[serde(default)]
+    events: Vec<Ending>,
+}
+
+impl TryFrom<Fields> for Webhook {
+    type Error = Invalid;
+
+    fn try_from(Fields { url, secret, events }: Fields) -> Result<Self, Invalid> {
+        let parsed = Url::parse(&url).map_err(|error| Invalid::new("/url", format!("not an absolute URL: {error}")))?;
+        let host = parsed.host_str().filter(|_| url.len() <= MAX_URL);
+        let host = host.ok_or_else(|| Invalid::new("/url", format!("has no host, or more than {MAX_URL} bytes")))?;
+        let host = format!("{host}:{}", parsed.port_or_known_default().unwrap_or_default());
+        let secret = secret.map(|text| text.parse::<Secret>()).transpose();
+        let secret = secret.map_err(|error| Invalid::new("/secret", error.to_string()))?;
+        Ok(Self { host, secret, events, url: parsed.into() })
+    }
+}
+
+/// Whom to tell when the job has ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Webhook)]
+pub(super) struct WebhookView<'a> {
+    /// Where the message is posted to.
+    url: &'a str,
+    /// Of which endings; of all if there are none.
+    events: &'a [Ending],
+}
+
+impl<'a> From<&'a Webhook> for WebhookView<'a> {
+    fn from(webhook: &'a Webhook) -> Self {
+        Self { url: &webhook.url, events: &webhook.events }
+    }
+}
+
+/// A message that is to be delivered, or was.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub(super) struct DeliveryView {
+    /// The message's id: the header `webhook-id`, the same at every attempt.
+    id: String,
+    /// The job that has ended.
+    #[schema(value_type = String, format = "uuid")]
+    job: JobId,
+    /// What it is about, such as `job.succeeded`.
+    r#type: String,
+    /// Where it is sent to.
+    url: String,
+    /// How it stands.
+    state: DeliveryState,
+    /// When it is tried next, while it is pending.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    due_at: Option<Timestamp>,
+    /// When the job ended.
+    #[schema(value_type = String, format = DateTime)]
+    finished_at: Timestamp,
+    /// What was tried, the latest 50 times, the earliest first.
+    attempts: Vec<AttemptView>,
+}
+
+/// One try to deliver a message.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeliveryAttempt)]
+struct AttemptView {
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// How long it took, in microseconds.
+    took_us: u64,
+    /// The status of the answer.
+    #[schema(required)]
+    status: Option<u16>,
+    /// Why there was no answer.
+    #[schema(required)]
+    error: Option<String>,
+}
+
+impl From<Delivery> for DeliveryView {
+    fn from(delivery: Delivery) -> Self {
+        let Delivery { id, job, ending, finished_at, url, state, due_at, attempts, .. } = delivery;
+        let attempt = |DeliveryAttempt { at, took_us, status, error }| AttemptView { at, took_us, status, error };
+        Self {
+            id,
+            job,
+            r#type: kind(ending),
+            url,
+            state,
+            due_at: (state == DeliveryState::Pending).then_some(due_at),
+            finished_at,
+            attempts: attempts.into_iter().map(attempt).collect(),
+        }
+    }
+}
+
+/// Which deliveries, and which page of them.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// How they stand.
+    #[param(example = "failed")]
+    state: Option<DeliveryState>,
+    /// How many on a page.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 50)]
+    limit: Limit,
+    /// The `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Place>,
+}
+
+/// The place of the last delivery on a page.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Place(i64);
+
+impl TryFrom<String> for Place {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        text.parse().map(Self).map_err(|_| "must be the next_cursor of a page")
+    }
+}
+
+/// List deliveries
+///
+/// The messages of all webhooks, the latest first.
+#[utoipa::path(
+    get, path = "/webhooks/deliveries", tag = "webhooks", operation_id = "listDeliveries",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page of deliveries", body = List<DeliveryView>, example = example::deliveries),
+        answers::BadQuery, answers::Unavailable,
+    ),
+)]
+pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+    page(&api, None, query).await
+}
+
+/// List a job's deliveries
+///
+/// The messages about its ends, the latest first: one for each time that it ended.
+#[utoipa::path(
+    get, path = "/jobs/{id}/deliveries", tag = "webhooks", operation_id = "listDeliveriesOfJob",
+    params(("id" = String, Path, description = "The job's id", format = "uuid"), ListQuery),
+    responses(
+        (status = 200, description = "A page of deliveries", body = List<DeliveryView>, example = example::deliveries),
+        answers::BadQuery, answers::UnknownJob, answers::Unavailable,
+    ),
+)]
+pub(super) async fn of_job(State(api): State<ApiState>, Id(id): Id, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+    find_job(&api, id).await?;
+    page(&api, Some(id), query).await
+}
+
+/// Deliver a message again
+///
+/// With the same id, whatever came of it before; with as many attempts as a new one has.
+#[utoipa::path(
+    post, path = "/webhooks/deliveries/{id}/redeliver", tag = "webhooks", operation_id = "redeliver",
+    params(("id" = String, Path, description = "The message's id")),
+    responses(
+        (status = 202, description = "It will be tried", body = DeliveryView, example = example::delivery),
+        answers::UnknownDelivery, answers::Unavailable,
+    ),
+)]
+pub(super) async fn redeliver(State(api): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let unknown = || Problem::new(Kind::UnknownDelivery, format!("no message has the id {id:?}"));
+    let delivery = api.dispatcher.store().redeliver(&id).await?.ok_or_else(unknown)?;
+    Ok((StatusCode::ACCEPTED, Json(DeliveryView::from(delivery))).into_response())
+}
+
+async fn page(api: &ApiState, job: Option<JobId>, query: ListQuery) -> Result<Response, Problem> {
+    let ListQuery { state, limit: Limit(limit), cursor } = query;
+    let before = cursor.map(|Place(place)| place);
+    let mut deliveries = api.dispatcher.store().deliveries(DeliveryFilter { job, state }, before, limit + 1).await?;
+    let more = deliveries.len() > limit;
+    deliveries.truncate(limit);
+    let next_cursor = deliveries.last().filter(|_| more).map(|last| last.place.to_string());
+    let items: Vec<_> = deliveries.into_iter().map(DeliveryView::from).collect();
+    Ok(Json(List { items, next_cursor }).into_response())
+}
+
+/// A message, as it is posted.
+#[derive(Serialize)]
+struct Message<'a> {
+    r#type: String,
+    timestamp: Timestamp,
+    data: Data<'a>,
+}
+
+/// What a message tells of a job. All but the first fields is null if the job was run again or removed since.
+#[derive(Serialize)]
+struct Data<'a> {
+    id: JobId,
+    state: Ending,
+    finished_at: Timestamp,
+    workload: Option<&'a str>,
+    tags: Option<&'a Tags>,
+    attempt: Option<u32>,
+    output: Option<&'a RawValue>,
+    /// Whether there is an output that is not in the message.
+    output_omitted: bool,
+    error: Option<ErrorView<'a>>,
+    timing: Option<TimingView>,
+    accepted_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+}
+
+/// The message of a delivery, about a job whose result is still the one that it is about.
+pub fn message(delivery: &Delivery, job: Option<&Job>) -> Vec<u8> {
+    let finished = job.and_then(|job| match &job.state {
+        JobState::Finished(finished) => Some(&**finished),
+        _ => None,
+    });
+    let whole = finished.and_then(output);
+    let output = whole.filter(|output| output.get().len() <= MAX_OUTPUT);
+    let data = Data {
+        id: delivery.job,
+        state: delivery.ending,
+        finished_at: delivery.finished_at,
+        workload: job.map(|job| job.submission.workload.kind.as_str()),
+        tags: job.map(|job| &job.submission.tags),
+        attempt: job.map(|job| job.attempt),
+        output,
+        output_omitted: output.is_none() && (whole.is_some() || finished.is_none() && delivery.ending == Ending::Succeeded),
+        error: finished.and_then(error),
+        timing: job
+            .zip(finished)
+            .and_then(|(job, finished)| TimingView::of_last(job.submission.bound, job.route.executor, finished)),
+        accepted_at: job.map(|job| job.accepted_at),
+        started_at: finished.and_then(|finished| finished.started_at),
+    };
+    let message = Message { r#type: kind(delivery.ending), timestamp: delivery.finished_at, data };
+    // Views have text as names, so they can always be written.
+    serde_json::to_vec(&message).unwrap_or_default()
+}
+
+fn kind(ending: Ending) -> String {
+    format!("job.{ending}")
+}

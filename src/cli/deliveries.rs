@@ -1,0 +1,107 @@
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::answer::{Page, parse};
+use super::client::{Server, segment};
+use super::error::CliError;
+use super::print;
+use super::table::{or_dash, shortened, table};
+use crate::job::JobId;
+
+/// The most deliveries that the API puts on a page.
+const PAGE: usize = 1_000;
+
+/// `trine deliveries`
+#[derive(Args, Debug)]
+pub(super) struct Deliveries {
+    #[command(flatten)]
+    server: Server,
+    /// Only those of this job
+    job: Option<JobId>,
+    /// Only those that stand so
+    #[arg(long, value_parser = PossibleValuesParser::new(["pending", "delivered", "failed", "gone"]))]
+    state: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Deliver the message with this id again, whatever came of it
+    #[arg(long, value_name = "ID", conflicts_with_all = ["job", "state", "limit"])]
+    redeliver: Option<String>,
+    /// One JSON object a line, as the API has it
+    #[arg(long)]
+    json: bool,
+}
+
+/// The query of a page.
+#[derive(Serialize)]
+struct Query<'a> {
+    state: Option<&'a str>,
+    limit: usize,
+    cursor: Option<String>,
+}
+
+/// What people are shown of a delivery.
+#[derive(Deserialize)]
+struct Row {
+    id: String,
+    job: String,
+    r#type: String,
+    url: String,
+    state: String,
+    due_at: Option<String>,
+    attempts: Vec<Attempt>,
+}
+
+#[derive(Deserialize)]
+struct Attempt {
+    status: Option<u16>,
+    error: Option<String>,
+}
+
+impl Deliveries {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let client = self.server.client()?;
+        if let Some(id) = &self.redeliver {
+            let path = format!("/webhooks/deliveries/{}/redeliver", segment(id));
+            return self.show(&[client.order::<Box<RawValue>>(&path).await?]);
+        }
+        let path = self.job.map_or_else(|| "/webhooks/deliveries".to_owned(), |job| format!("/jobs/{job}/deliveries"));
+        let (mut items, mut left, mut cursor) = (Vec::new(), self.limit as usize, None);
+        while left > 0 {
+            let query = Query { state: self.state.as_deref(), limit: left.min(PAGE), cursor };
+            let page: Page<Box<RawValue>> = client.get(&path, &query).await?;
+            left = left.saturating_sub(page.items.len());
+            items.extend(page.items);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        self.show(&items)
+    }
+
+    fn show(&self, items: &[Box<RawValue>]) -> Result<(), CliError> {
+        if self.json {
+            return items.iter().try_for_each(|item| print::json(item));
+        }
+        let rows = items.iter().map(|item| parse(item)).collect::<Result<Vec<Row>, _>>()?;
+        let columns = ["id", "job", "about", "state", "attempts", "latest answer", "next attempt", "to"];
+        let row = |delivery: &Row| {
+            let latest = delivery.attempts.last();
+            let status = latest.and_then(|latest| latest.status).map(|status| status.to_string());
+            vec![
+                delivery.id.clone(),
+                delivery.job.clone(),
+                delivery.r#type.clone(),
+                delivery.state.clone(),
+                delivery.attempts.len().to_string(),
+                or_dash(status.or_else(|| latest.and_then(|latest| latest.error.as_deref()).map(shortened))),
+                or_dash(delivery.due_at.clone()),
+                shortened(&delivery.url),
+            ]
+        };
+        print::line(table(&columns.map(|name| (name, name == "attempts")), rows.iter().map(row)))
+    }
+}

@@ -1,0 +1,86 @@
+use clap::builder::PossibleValuesParser;
+use clap::{ArgGroup, Args};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::{List, path};
+use crate::cli::client::Client;
+use crate::cli::error::CliError;
+use crate::cli::parameter::parameter;
+use crate::cli::submit::usual_bound;
+use crate::job::Bound;
+
+/// `trine schedule add`
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("what").required(true).args(["kind", "job"]), after_help = EXAMPLES)]
+pub(super) struct Add {
+    #[command(flatten)]
+    list: List,
+    /// By what it is to be known
+    name: String,
+    /// When it is due, as a cron expression of five fields, or of six with the seconds first
+    cron: String,
+    /// What to run, such as primes or http
+    #[arg(value_name = "WORKLOAD")]
+    kind: Option<String>,
+    /// Its parameters; a value that is not JSON is text
+    #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
+    parameters: Vec<(String, Value)>,
+    /// Whether it mostly waits or computes; the workload's own tag by default
+    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)), conflicts_with = "job")]
+    bound: Option<String>,
+    /// The whole submission as JSON
+    #[arg(long, value_name = "JSON")]
+    job: Option<String>,
+    /// The time zone in which the expression is read
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    timezone: String,
+    /// What becomes of times that were missed while no server ran
+    #[arg(long, value_parser = ["skip", "once", "all"], default_value = "skip")]
+    catch_up: String,
+    /// What becomes of a time at which a job of the schedule has not ended yet
+    #[arg(long, value_parser = ["allow", "skip", "queue"], default_value = "allow")]
+    overlap: String,
+    /// Replace the schedule of this name, if there is one
+    #[arg(long)]
+    replace: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  trine schedule add nightly '0 3 * * *' http url=https://example.com/ --timezone Europe/Paris --catch-up once
+  trine schedule add pulse '*/10 * * * * *' sleep ms=100 --overlap skip
+  trine schedule add report '0 9 * * MON' --job '{\"workload\": {\"type\": \"function\", \"name\": \"report\"}}'";
+
+impl Add {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let client = self.list.server.client()?;
+        let job = self.job(&client).await?;
+        let Self { name, cron, timezone, catch_up, overlap, .. } = &self;
+        let schedule = json!({
+            "name": name, "cron": cron, "timezone": timezone, "catch_up": catch_up, "overlap": overlap, "job": job,
+        });
+        let answer: Box<RawValue> = if self.replace {
+            client.put(&path(name), &(), "application/json", schedule.to_string().into()).await?
+        } else {
+            client.post("/schedules", &schedule).await?
+        };
+        self.list.show_one(&answer)
+    }
+
+    /// The submission that the command line describes.
+    async fn job(&self, client: &Client) -> Result<Value, CliError> {
+        if let Some(text) = &self.job {
+            return serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--job is not JSON: {error}")));
+        }
+        let mut workload: Map<String, Value> = self.parameters.iter().cloned().collect();
+        workload.insert("type".into(), self.kind.as_deref().into());
+        let workload = Value::from(workload);
+        Ok(match &self.bound {
+            Some(bound) => json!({ "bound": bound, "workload": workload }),
+            // What a function is, was declared when it was deployed.
+            None if workload["type"] == "function" => json!({ "workload": workload }),
+            None => json!({ "bound": usual_bound(client, &workload["type"]).await?, "workload": workload }),
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! `trine schedule`: one file a command that needs one.
+
+mod add;
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::answer::{Accepted, Page, parse};
+use super::client::{Server, segment};
+use super::error::CliError;
+use super::print;
+use super::table::{accepted, or_dash, shortened, table};
+
+/// `trine schedule`
+#[derive(Args, Debug)]
+pub(super) struct Schedule {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Create a schedule, or with --replace another one in its place
+    Add(add::Add),
+    /// Show all schedules
+    List(List),
+    /// Show a schedule, when it is due next and what came of it lately
+    Show(Named),
+    /// Let nothing of a schedule start until it is resumed
+    Pause(Named),
+    /// Let a schedule go on; what it was due for in between is not made up for
+    Resume(Named),
+    /// Submit a schedule's job now
+    Run(Named),
+    /// Remove a schedule; its jobs go on
+    Remove(Named),
+}
+
+#[derive(Args, Debug)]
+struct List {
+    #[command(flatten)]
+    server: Server,
+    /// One JSON object a line, as the API has it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct Named {
+    #[command(flatten)]
+    list: List,
+    /// Its name
+    name: String,
+}
+
+/// The most schedules that the API puts on a page.
+const PAGE: usize = 1_000;
+
+/// How many runs people are shown.
+const RUNS: usize = 20;
+
+/// The query of a page.
+#[derive(Serialize)]
+struct Query {
+    limit: usize,
+    cursor: Option<String>,
+}
+
+/// What people are shown of a schedule.
+#[derive(Deserialize)]
+struct Row {
+    name: String,
+    cron: String,
+    timezone: String,
+    catch_up: String,
+    overlap: String,
+    paused: bool,
+    job: Job,
+    next_runs: Vec<String>,
+    #[serde(default)]
+    last_runs: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    workload: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    due_at: String,
+    by_hand: bool,
+    outcome: String,
+    reason: Option<String>,
+    job: Option<String>,
+}
+
+impl Schedule {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::Add(add) => add.run().await,
+            Command::List(list) => list.show_all().await,
+            Command::Show(Named { list, name }) => {
+                let schedule: Box<RawValue> = list.server.client()?.get(&path(&name), &()).await?;
+                list.show_one(&schedule)
+            }
+            Command::Pause(Named { list, name }) => list.order(&format!("{}/pause", path(&name))).await,
+            Command::Resume(Named { list, name }) => list.order(&format!("{}/resume", path(&name))).await,
+            Command::Run(Named { list, name }) => {
+                let job: Box<RawValue> = list.server.client()?.order(&format!("{}/run", path(&name))).await?;
+                if list.json { print::json(&job) } else { print::line(accepted(&[parse::<Accepted>(&job)?])) }
+            }
+            Command::Remove(Named { list, name }) => list.server.client()?.delete(&path(&name)).await,
+        }
+    }
+}
+
+impl List {
+    async fn show_all(&self) -> Result<(), CliError> {
+        let client = self.server.client()?;
+        let mut rows: Vec<Row> = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page: Page<Box<RawValue>> = client.get("/schedules", &Query { limit: PAGE, cursor }).await?;
+            for item in &page.items {
+                if self.json {
+                    print::json(item)?;
+                } else {
+                    rows.push(parse(item)?);
+                }
+            }
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if self.json { Ok(()) } else { print::line(in_table(&rows)) }
+    }
+
+    async fn order(&self, path: &str) -> Result<(), CliError> {
+        self.show_one(&self.server.client()?.order::<Box<RawValue>>(path).await?)
+    }
+
+    fn show_one(&self, schedule: &RawValue) -> Result<(), CliError> {
+        if self.json {
+            return print::json(schedule);
+        }
+        let row: Row = parse(schedule)?;
+        print::line(in_table(std::slice::from_ref(&row)))?;
+        if row.next_runs.len() > 1 {
+            print::line(format!("\nnext runs\n{}", row.next_runs.join("\n")))?;
+        }
+        if row.last_runs.is_empty() { Ok(()) } else { print::line(format!("\n{}", runs(&row.last_runs))) }
+    }
+}
+
+fn in_table(schedules: &[Row]) -> String {
+    let columns = ["name", "cron", "timezone", "workload", "catch up", "overlap", "next run"];
+    let row = |schedule: &Row| {
+        vec![
+            schedule.name.clone(),
+            schedule.cron.clone(),
+            schedule.timezone.clone(),
+            shortened(schedule.job.workload["type"].as_str().unwrap_or_default()),
+            schedule.catch_up.clone(),
+            schedule.overlap.clone(),
+            if schedule.paused { "paused".to_owned() } else { or_dash(schedule.next_runs.first().cloned()) },
+        ]
+    };
+    table(&columns.map(|name| (name, false)), schedules.iter().map(row))
+}
+
+fn runs(runs: &[Run]) -> String {
+    let row = |run: &Run| {
+        let outcome = if run.by_hand { format!("{} by hand", run.outcome) } else { run.outcome.clone() };
+        vec![run.due_at.clone(), outcome, or_dash(run.job.clone().or_else(|| run.reason.as_deref().map(shortened)))]
+    };
+    table(&["was due", "outcome", "job"].map(|name| (name, false)), runs.iter().take(RUNS).map(row))
+}
+
+fn path(name: &str) -> String {
+    format!("/schedules/{}", segment(name))
+}

@@ -1,0 +1,60 @@
+//! Removes finished jobs that are older, or more, than are to be kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+use crate::store::{Store, StoreError};
+
+/// The most results of one step.
+const STEP: usize = 200;
+/// After a step, by how much longer than it took nothing is removed: the store does nothing else during one.
+const REST: u32 = 10;
+const SHORTEST_REST: Duration = Duration::from_millis(10);
+/// How often to look whether there is anything to remove.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How long finished jobs are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Retention {
+    /// Since their end; for ever if it is not said.
+    pub age: Option<Duration>,
+    /// How many; all if it is not said.
+    pub count: Option<u64>,
+}
+
+impl Retention {
+    /// Removes what is not to be kept, until `end`.
+    pub async fn keep_to(self, store: Arc<dyn Store>, end: impl Future<Output = ()>) {
+        let mut end = std::pin::pin!(end);
+        loop {
+            let began = Instant::now();
+            let sleep = match self.step(&*store, Timestamp::now()).await {
+                Ok(true) => (began.elapsed() * REST).max(SHORTEST_REST),
+                Ok(false) => LOOK,
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, "old results can't be removed");
+                    LOOK
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = &mut end => return,
+            }
+        }
+    }
+
+    /// Removes a few of the results that are not to be kept. Whether there were any.
+    pub async fn step(self, store: &dyn Store, now: Timestamp) -> Result<bool, StoreError> {
+        if let Some(age) = self.age
+            && store.remove_results(Some(now.before(age)), STEP).await?.any
+        {
+            return Ok(true);
+        }
+        let Some(count) = self.count else { return Ok(false) };
+        let excess = store.kept().await?.saturating_sub(count);
+        let most = usize::try_from(excess).unwrap_or(usize::MAX).min(STEP);
+        Ok(most > 0 && store.remove_results(None, most).await?.any)
+    }
+}

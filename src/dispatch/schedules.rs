@@ -1,0 +1,272 @@
+//! Schedules: jobs that are submitted because it is time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde_json::value::RawValue;
+use tokio::sync::{Mutex, Notify};
+
+use crate::clock::Timestamp;
+use crate::job::{JobId, NewJob};
+use crate::schedule::{Decision, Fire, FireOutcome, Schedule, plan};
+use crate::store::{Firing, Store, StoreError};
+
+/// The longest sleep until a schedule is due, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often to look whether a job has ended for which a time waits.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long to sleep while no schedule is ever due; whoever changes that wakes the loop.
+const NOTHING_DUE: Duration = Duration::from_secs(3_600);
+/// How many schedules are looked at together, and how many of them fire at once: one commit serves those.
+const TOGETHER: (usize, usize) = (256, 32);
+/// The most jobs that one transaction submits for a schedule.
+const MOST_JOBS: usize = 100;
+
+/// Why a schedule's job can't be submitted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotMade {
+    /// It is not valid any more, for example because a function was removed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The server is going down; the next one will submit it.
+    #[error("the server is shutting down")]
+    Later,
+}
+
+/// Makes a job of a submission as a client wrote it.
+pub type MakeJob = Arc<dyn Fn(&RawValue) -> Result<NewJob, NotMade> + Send + Sync>;
+
+/// Why a schedule was not run by hand.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no such schedule.
+    #[error("there is no such schedule")]
+    Unknown,
+    /// Its job can't be made.
+    #[error(transparent)]
+    NotMade(#[from] NotMade),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The schedules of this server.
+pub struct Schedules {
+    store: Arc<dyn Store>,
+    make: MakeJob,
+    /// Held while schedules fire and while one is changed, so that none fires by what it was before.
+    changing: Mutex<()>,
+    /// Something may be due earlier than it was.
+    changed: Notify,
+}
+
+impl fmt::Debug for Schedules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schedules").finish_non_exhaustive()
+    }
+}
+
+impl Schedules {
+    /// Those of a store, which is not to be changed by anybody else.
+    pub fn new(store: Arc<dyn Store>, make: MakeJob) -> Self {
+        Self { store, make, changing: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Fires what is due until `end`.
+    pub async fn keep(&self, end: impl Future<Output = ()>) {
+        let mut end = std::pin::pin!(end);
+        // What an earlier server knew of the time may have been wrong.
+        let (mut before, mut checked) = (Timestamp::now(), false);
+        loop {
+            let now = Timestamp::now();
+            checked &= now >= before;
+            before = now;
+            let round = async {
+                if !checked {
+                    self.correct(now).await?;
+                    checked = true;
+                }
+                self.round(now).await
+            };
+            let sleep = match round.await {
+                Ok(sleep) => sleep,
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, "schedules can't fire");
+                    LONGEST_SLEEP
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = self.changed.notified() => {}
+                () = &mut end => return,
+            }
+        }
+    }
+
+    /// Fires what is due by `now`; how long there is nothing more to do.
+    pub async fn round(&self, now: Timestamp) -> Result<Duration, StoreError> {
+        let _changing = self.changing.lock().await;
+        let (page, at_once) = TOGETHER;
+        loop {
+            let due = self.store.due_schedules(now, page).await?;
+            if due.is_empty() {
+                break;
+            }
+            let fire = |schedule| async move { self.fire(&schedule, now).await };
+            stream::iter(due).map(Ok).try_for_each_concurrent(at_once, fire).await?;
+        }
+        let waiting = self.store.waiting_schedules().await?;
+        for (name, _) in waiting.iter().filter(|(_, freed)| *freed) {
+            self.submit_waiting(name, now).await?;
+        }
+        let next = self.store.next_schedule_due().await?;
+        let longest = if waiting.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
+        Ok(match next {
+            Some(next) => next.since(now).min(longest),
+            None if waiting.is_empty() => NOTHING_DUE,
+            None => longest,
+        })
+    }
+
+    /// Sees to it that no schedule waits for a time that it took from a clock that was wrong.
+    pub async fn correct(&self, now: Timestamp) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.store.schedules(after.as_deref(), TOGETHER.0).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.name.clone());
+            for schedule in page.iter().filter(|schedule| schedule.next_at.is_some_and(|next| next > now)) {
+                self.fire(schedule, now).await?;
+            }
+        }
+    }
+
+    /// Adds a schedule. Whether its name was free.
+    pub async fn add(&self, schedule: Schedule) -> Result<bool, StoreError> {
+        let _changing = self.changing.lock().await;
+        let added = self.store.add_schedule(schedule).await?;
+        self.changed.notify_one();
+        Ok(added)
+    }
+
+    /// Adds a schedule, or replaces the one of its name: that stays paused if it was, and is due when it was if its timetable is the
+    /// same. Whether it is new.
+    pub async fn put(&self, mut schedule: Schedule) -> Result<(bool, Schedule), StoreError> {
+        let _changing = self.changing.lock().await;
+        let before = self.store.schedule(&schedule.name).await?;
+        let new = before.is_none();
+        if let Some(before) = before {
+            schedule.created_at = before.created_at;
+            schedule.paused = before.paused;
+            if before.paused || before.timetable == schedule.timetable {
+                schedule.next_at = before.next_at;
+            }
+            self.store.replace_schedule(schedule.clone()).await?;
+        } else {
+            self.store.add_schedule(schedule.clone()).await?;
+        }
+        self.changed.notify_one();
+        Ok((new, schedule))
+    }
+
+    /// Pauses a schedule, or resumes it: what it was due for in between is no time that it missed. `None` if there is none.
+    pub async fn pause(&self, name: &str, paused: bool) -> Result<Option<Schedule>, StoreError> {
+        let _changing = self.changing.lock().await;
+        let Some(mut schedule) = self.store.schedule(name).await? else { return Ok(None) };
+        if schedule.paused != paused {
+            schedule.paused = paused;
+            schedule.next_at = if paused { None } else { schedule.timetable.from(Timestamp::now()).next() };
+            self.store.pause_schedule(name, paused, schedule.next_at).await?;
+            self.changed.notify_one();
+        }
+        Ok(Some(schedule))
+    }
+
+    /// Forgets a schedule; its jobs go on. Whether there was one.
+    pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        let _changing = self.changing.lock().await;
+        self.store.remove_schedule(name).await
+    }
+
+    /// Submits a schedule's job now, whatever its rules say.
+    pub async fn run(&self, name: &str) -> Result<JobId, RunError> {
+        let _changing = self.changing.lock().await;
+        let schedule = self.store.schedule(name).await?.ok_or(RunError::Unknown)?;
+        let job = (self.make)(&schedule.job)?;
+        let (id, now) = (job.id, Timestamp::now());
+        let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
+        self.store.fire(Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() }).await?;
+        Ok(id)
+    }
+
+    async fn fire(&self, schedule: &Schedule, now: Timestamp) -> Result<(), StoreError> {
+        let seen = self.store.schedule_seen(&schedule.name).await?;
+        let Some(plan) = plan(schedule, seen, now) else { return Ok(()) };
+        if plan.times.is_empty() {
+            let advance = Firing { schedule: schedule.name.clone(), next_at: Some(plan.next_at), ..Firing::default() };
+            return self.store.fire(advance).await.map(drop);
+        }
+        let mut times = plan.times.chunks(MOST_JOBS).peekable();
+        while let Some(some) = times.next() {
+            // If the server goes down behind this step, the next one goes on from there.
+            let next_at = times.peek().and_then(|rest| rest.first()).map_or(plan.next_at, |(at, _)| Some(*at));
+            let mut firing = Firing { schedule: schedule.name.clone(), next_at: Some(next_at), ..Firing::default() };
+            for (due_at, decision) in some {
+                let outcome = match decision {
+                    Decision::Submit => self.submit(schedule, &mut firing)?,
+                    Decision::Wait => FireOutcome::Waiting,
+                    Decision::Skip(skip) => FireOutcome::Skipped(*skip),
+                };
+                firing.fires.push(Fire { due_at: *due_at, at: now, by_hand: false, outcome });
+            }
+            self.record(firing).await?;
+        }
+        Ok(())
+    }
+
+    /// Submits the job of the first time that waits.
+    async fn submit_waiting(&self, name: &str, now: Timestamp) -> Result<(), StoreError> {
+        let (schedule, first) = (self.store.schedule(name).await?, self.store.first_waiting_fire(name).await?);
+        let Some((schedule, first)) = schedule.zip(first) else { return Ok(()) };
+        let mut firing = Firing { schedule: name.to_owned(), waited: 1, ..Firing::default() };
+        let outcome = self.submit(&schedule, &mut firing)?;
+        firing.fires.push(Fire { at: now, outcome, ..first });
+        self.record(firing).await
+    }
+
+    /// Adds the schedule's job to those that are submitted.
+    fn submit(&self, schedule: &Schedule, firing: &mut Firing) -> Result<FireOutcome, StoreError> {
+        match (self.make)(&schedule.job) {
+            Ok(job) => {
+                let id = job.id;
+                firing.jobs.push(job);
+                Ok(FireOutcome::Submitted(id))
+            }
+            Err(NotMade::Invalid(reason)) => {
+                tracing::warn!(schedule = schedule.name, reason, "a schedule's job can't be submitted");
+                Ok(FireOutcome::Failed(reason))
+            }
+            Err(NotMade::Later) => Err(StoreError::Closed),
+        }
+    }
+
+    /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded.
+    async fn record(&self, firing: Firing) -> Result<(), StoreError> {
+        match self.store.fire(firing.clone()).await {
+            Err(StoreError::Refused(reason)) if !firing.jobs.is_empty() => {
+                let mut firing = Firing { jobs: Vec::new(), ..firing };
+                for fire in &mut firing.fires {
+                    if matches!(fire.outcome, FireOutcome::Submitted(_)) {
+                        fire.outcome = FireOutcome::Failed(reason.clone());
+                    }
+                }
+                self.store.fire(firing).await.map(drop)
+            }
+            recorded => recorded.map(drop),
+        }
+    }
+}

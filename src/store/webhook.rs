@@ -1,0 +1,32 @@
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::clock::Timestamp;
+use crate::job::JobId;
+use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
+
+/// Which deliveries a list holds: those that pass every condition that is set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeliveryFilter {
+    /// Of this job.
+    pub job: Option<JobId>,
+    /// That stand so.
+    pub state: Option<DeliveryState>,
+}
+
+/// Where it is kept what is to be told to whom. The transaction that records the end of a job with a webhook adds it.
+#[async_trait]
+pub trait WebhookStore {
+    /// The pending deliveries that are due by then: of each host the most overdue, at most `per_host` of them.
+    async fn due_deliveries(&self, now: Timestamp, per_host: usize) -> Result<Vec<DueDelivery>, StoreError>;
+
+    /// Writes down an attempt and what becomes of the delivery. If the receiver wants nothing more, no pending delivery to the same URL
+    /// is tried again.
+    async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError>;
+
+    /// Deliveries before this place, the latest first.
+    async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError>;
+
+    /// Makes a delivery that is not pending due again, with all of its attempts before it. `None` if there is no such delivery.
+    async fn redeliver(&self, id: &str) -> Result<Option<Delivery>, StoreError>;
+}

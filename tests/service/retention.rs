@@ -1,0 +1,52 @@
+//! Results that are not kept any longer: gone from every list, still counted, and their ids are those of no job.
+
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, folder};
+
+fn sleep() -> Value {
+    json!({ "bound": "io", "workload": { "type": "sleep", "ms": 0 }, "tags": { "a": "b" } })
+}
+
+async fn until_kept(server: &Server, count: usize) {
+    let kept = async {
+        while server.results().await.len() != count {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, kept).await.unwrap_or_else(|_| panic!("not {count} results are kept"));
+}
+
+#[tokio::test]
+async fn no_more_results_are_kept_than_are_to_be() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let batch: Vec<_> = (0..1_000).map(|_| sleep()).collect();
+    let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
+    let ids: Vec<_> = answer.json::<Value>().await.unwrap()["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| job["id"].as_str().unwrap().to_owned())
+        .collect();
+    until_kept(&server, 1_000).await;
+    drop(server);
+
+    let server = Server::start(folder.path(), &[("TRINE_RETENTION_COUNT", "100")]).await;
+    until_kept(&server, 100).await;
+    assert_eq!(server.count().await, 1_000);
+    assert_eq!(server.get("/jobs?tag=a:b&limit=1000").await["items"].as_array().unwrap().len(), 100);
+    let status = async |id: &str| server.client.get(format!("{}/jobs/{id}", server.url)).send().await.unwrap().status();
+    assert_eq!((status(&ids[0]).await.as_u16(), status(&ids[999]).await.as_u16()), (404, 200));
+    let remove = async |id: &str| server.client.delete(format!("{}/results/{id}", server.url)).send().await.unwrap().status();
+    assert_eq!((remove(&ids[999]).await.as_u16(), remove(&ids[999]).await.as_u16()), (204, 404));
+    let waiting = json!({ "bound": "io", "workload": { "type": "sleep", "ms": 600_000 } });
+    let waiting = server.submit(&waiting).await;
+    assert_eq!(remove(&waiting).await, 409);
+    drop(server);
+
+    let server = Server::start(folder.path(), &[("TRINE_RETENTION_AGE", "1ms")]).await;
+    until_kept(&server, 0).await;
+    assert_eq!(server.count().await, 1_000);
+    server.until_state(&waiting, "running").await;
+}

@@ -1,0 +1,240 @@
+//! Schedules that fire on a real store, at moments of the test's choice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use trine::clock::Timestamp;
+use trine::dispatch::{MakeJob, NotMade, RunError, Schedules};
+use trine::job::JobId;
+use trine::schedule::{CatchUp, FireOutcome, Overlap, Schedule, Timetable};
+use trine::store::{Store, StoreError};
+
+use crate::{Place, claim_one, io_job, settle, state, succeeded};
+
+crate::for_every_driver!(
+    a_schedule_fires_once_at_each_time,
+    a_crash_neither_loses_nor_repeats_a_time,
+    a_clock_that_jumps_neither_loses_nor_repeats_a_time,
+    a_clock_that_was_wrong_for_long_holds_up_nothing,
+    queued_times_start_one_after_the_other,
+    what_is_paused_does_not_start,
+    a_schedule_that_is_replaced_keeps_what_it_may,
+    a_job_that_can_not_be_made_is_noted_and_the_next_time_tries_again,
+    a_server_that_goes_down_leaves_the_time_to_the_next_one,
+    a_run_by_hand_knows_no_rules,
+    thousands_of_schedules_fire_together,
+);
+
+fn at(text: &str) -> Timestamp {
+    format!("2026-06-01T{text}Z").parse().unwrap()
+}
+
+/// Due each minute, next at noon.
+fn each_minute(name: &str, catch_up: CatchUp, overlap: Overlap) -> Schedule {
+    Schedule {
+        name: name.into(),
+        timetable: Timetable::parse("* * * * *", "UTC").unwrap(),
+        catch_up,
+        overlap,
+        job: to_raw_value(&json!("good")).unwrap(),
+        paused: false,
+        created_at: at("11:00:00"),
+        changed_at: at("11:00:00"),
+        next_at: Some(at("12:00:00")),
+    }
+}
+
+/// Makes jobs of `"good"`, none of `"bad"`, and none of `"later"` as a server that goes down.
+fn schedules(store: &Arc<dyn Store>) -> Schedules {
+    let make: MakeJob = Arc::new(|text: &RawValue| match text.get() {
+        r#""good""# => Ok(io_job()),
+        r#""later""# => Err(NotMade::Later),
+        other => Err(NotMade::Invalid(format!("{other} is no job"))),
+    });
+    Schedules::new(Arc::clone(store), make)
+}
+
+async fn add(store: &Arc<dyn Store>, schedule: Schedule) {
+    assert!(schedules(store).add(schedule).await.unwrap());
+}
+
+async fn round(store: &Arc<dyn Store>, now: &str) {
+    schedules(store).round(at(now)).await.unwrap();
+}
+
+/// The minutes for which a job was submitted, in the order of the submissions.
+async fn submitted(store: &Arc<dyn Store>, name: &str) -> Vec<String> {
+    let mut fires = store.fires(name, 1_000).await.unwrap();
+    fires.reverse();
+    fires.retain(|fire| matches!(fire.outcome, FireOutcome::Submitted(_)));
+    fires.iter().map(|fire| fire.due_at.to_string()[11..16].to_owned()).collect()
+}
+
+/// The jobs in the order of the submissions, each of which is in the store.
+async fn jobs(store: &Arc<dyn Store>, name: &str) -> Vec<JobId> {
+    let mut jobs = Vec::new();
+    for fire in store.fires(name, 1_000).await.unwrap().into_iter().rev() {
+        if let FireOutcome::Submitted(id) = fire.outcome {
+            assert_ne!(state(store, id).await, "unknown");
+            jobs.push(id);
+        }
+    }
+    jobs
+}
+
+async fn end_one(store: &Arc<dyn Store>) {
+    settle(store, claim_one(store).await.lease, succeeded()).await.unwrap();
+}
+
+async fn a_schedule_fires_once_at_each_time(place: impl Place) {
+    let store = place.open().await;
+    add(&store, each_minute("a", CatchUp::Skip, Overlap::Allow)).await;
+    let schedules = schedules(&store);
+    let second = Duration::from_secs(1);
+    assert_eq!(schedules.round(at("11:59:59.5")).await.unwrap(), second / 2);
+    assert_eq!(submitted(&store, "a").await, [""; 0]);
+    assert_eq!(schedules.round(at("12:00:00")).await.unwrap(), second);
+    for now in ["12:00:00", "12:00:30", "12:01:00.002", "12:01:00.002"] {
+        schedules.round(at(now)).await.unwrap();
+    }
+    assert_eq!(submitted(&store, "a").await, ["12:00", "12:01"]);
+    assert_eq!(jobs(&store, "a").await.len(), 2);
+}
+
+async fn a_crash_neither_loses_nor_repeats_a_time(place: impl Place) {
+    let mut store = place.open().await;
+    for (name, catch_up) in [("all", CatchUp::All), ("once", CatchUp::Once), ("skip", CatchUp::Skip)] {
+        add(&store, each_minute(name, catch_up, Overlap::Allow)).await;
+    }
+    for now in ["12:00:01", "12:00:30", "12:04:30", "12:05:01"] {
+        round(&store, now).await;
+        drop(store);
+        store = place.open().await;
+        round(&store, now).await;
+    }
+    assert_eq!(submitted(&store, "all").await, ["12:00", "12:01", "12:02", "12:03", "12:04", "12:05"]);
+    assert_eq!(submitted(&store, "once").await, ["12:00", "12:04", "12:05"]);
+    assert_eq!(submitted(&store, "skip").await, ["12:00", "12:05"]);
+    assert_eq!(jobs(&store, "all").await.len(), 6);
+}
+
+async fn a_clock_that_jumps_neither_loses_nor_repeats_a_time(place: impl Place) {
+    let store = place.open().await;
+    add(&store, each_minute("a", CatchUp::All, Overlap::Allow)).await;
+    for now in ["12:00:00", "12:03:00", "11:30:00", "12:02:59", "12:03:59", "12:04:00", "09:30:00", "12:04:00", "12:05:00"] {
+        schedules(&store).correct(at(now)).await.unwrap();
+        round(&store, now).await;
+    }
+    assert_eq!(submitted(&store, "a").await, ["12:00", "12:01", "12:02", "12:03", "12:04", "12:05"]);
+}
+
+async fn a_clock_that_was_wrong_for_long_holds_up_nothing(place: impl Place) {
+    let store = place.open().await;
+    add(&store, each_minute("a", CatchUp::Once, Overlap::Allow)).await;
+    round(&store, "22:00:00").await;
+    schedules(&store).correct(at("12:10:30")).await.unwrap();
+    round(&store, "12:11:00").await;
+    assert_eq!(submitted(&store, "a").await, ["21:59", "22:00", "12:11"]);
+    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at("12:12:00")));
+}
+
+async fn queued_times_start_one_after_the_other(place: impl Place) {
+    let store = place.open().await;
+    add(&store, each_minute("a", CatchUp::All, Overlap::Queue)).await;
+    round(&store, "12:02:00").await;
+    assert_eq!(submitted(&store, "a").await, ["12:00"]);
+    let sleep = schedules(&store).round(at("12:02:30")).await.unwrap();
+    assert!(sleep <= Duration::from_millis(100), "{sleep:?}");
+    assert_eq!(submitted(&store, "a").await.len(), 1);
+    for (ended, now) in [(1, "12:02:31"), (2, "12:02:32"), (3, "12:02:33")] {
+        end_one(&store).await;
+        round(&store, now).await;
+        assert_eq!(submitted(&store, "a").await.len(), (ended + 1).min(3));
+    }
+    assert_eq!(submitted(&store, "a").await, ["12:00", "12:01", "12:02"]);
+    assert_eq!(jobs(&store, "a").await.len(), 3);
+    assert!(store.waiting_schedules().await.unwrap().is_empty());
+}
+
+async fn what_is_paused_does_not_start(place: impl Place) {
+    let store = place.open().await;
+    add(&store, each_minute("a", CatchUp::All, Overlap::Queue)).await;
+    round(&store, "12:01:00").await;
+    let schedules = schedules(&store);
+    assert!(schedules.pause("a", true).await.unwrap().unwrap().next_at.is_none());
+    end_one(&store).await;
+    schedules.round(at("12:05:00")).await.unwrap();
+    assert_eq!(submitted(&store, "a").await, ["12:00"]);
+    let resumed = schedules.pause("a", false).await.unwrap().unwrap();
+    // What it was due for in between was not missed.
+    assert!(resumed.next_at.unwrap() >= Timestamp::now().before(Duration::from_secs(60)));
+    schedules.round(at("12:05:00")).await.unwrap();
+    assert_eq!(submitted(&store, "a").await, ["12:00", "12:01"]);
+    assert!(schedules.pause("nobody", true).await.unwrap().is_none());
+}
+
+async fn a_schedule_that_is_replaced_keeps_what_it_may(place: impl Place) {
+    let store = place.open().await;
+    let schedules = schedules(&store);
+    let new = || Schedule {
+        created_at: at("13:00:00"),
+        next_at: Some(at("13:01:00")),
+        ..each_minute("a", CatchUp::Once, Overlap::Skip)
+    };
+    assert!(schedules.put(each_minute("a", CatchUp::All, Overlap::Allow)).await.unwrap().0);
+    let (is_new, kept) = schedules.put(new()).await.unwrap();
+    assert!(!is_new && kept.created_at == at("11:00:00") && kept.next_at == Some(at("12:00:00")));
+    assert_eq!(store.schedule("a").await.unwrap().unwrap().catch_up, CatchUp::Once);
+    let other = Schedule { timetable: Timetable::parse("*/2 * * * *", "UTC").unwrap(), ..new() };
+    assert_eq!(schedules.put(other).await.unwrap().1.next_at, Some(at("13:01:00")));
+    schedules.pause("a", true).await.unwrap();
+    let (_, kept) = schedules.put(new()).await.unwrap();
+    assert!(kept.paused && kept.next_at.is_none() && store.next_schedule_due().await.unwrap().is_none());
+}
+
+async fn a_job_that_can_not_be_made_is_noted_and_the_next_time_tries_again(place: impl Place) {
+    let store = place.open().await;
+    let bad = Schedule { job: to_raw_value("bad").unwrap(), ..each_minute("a", CatchUp::All, Overlap::Allow) };
+    add(&store, bad).await;
+    round(&store, "12:00:00").await;
+    let fires = store.fires("a", 10).await.unwrap();
+    assert!(matches!(&fires[..], [fire] if fire.outcome == FireOutcome::Failed(r#""bad" is no job"#.into())), "{fires:?}");
+    assert!(matches!(schedules(&store).run("a").await, Err(RunError::NotMade(NotMade::Invalid(_)))));
+    schedules(&store).put(each_minute("a", CatchUp::All, Overlap::Allow)).await.unwrap();
+    round(&store, "12:01:00").await;
+    assert_eq!(submitted(&store, "a").await, ["12:01"]);
+}
+
+async fn a_server_that_goes_down_leaves_the_time_to_the_next_one(place: impl Place) {
+    let store = place.open().await;
+    let later = Schedule { job: to_raw_value("later").unwrap(), ..each_minute("a", CatchUp::All, Overlap::Allow) };
+    add(&store, later).await;
+    assert!(matches!(schedules(&store).round(at("12:00:00")).await, Err(StoreError::Closed)));
+    assert!(store.fires("a", 10).await.unwrap().is_empty());
+    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at("12:00:00")));
+}
+
+async fn a_run_by_hand_knows_no_rules(place: impl Place) {
+    let store = place.open().await;
+    add(&store, each_minute("a", CatchUp::All, Overlap::Skip)).await;
+    let schedules = schedules(&store);
+    schedules.pause("a", true).await.unwrap();
+    let (first, second) = (schedules.run("a").await.unwrap(), schedules.run("a").await.unwrap());
+    assert_eq!(jobs(&store, "a").await, [first, second]);
+    assert!(store.fires("a", 10).await.unwrap().iter().all(|fire| fire.by_hand));
+    assert!(matches!(schedules.run("nobody").await, Err(RunError::Unknown)));
+}
+
+async fn thousands_of_schedules_fire_together(place: impl Place) {
+    let store = place.open().await;
+    let names: Vec<_> = (0..2_000).map(|n| format!("s{n}")).collect();
+    let adding = names.iter().map(|name| add(&store, each_minute(name, CatchUp::Skip, Overlap::Skip)));
+    futures_util::future::join_all(adding).await;
+    round(&store, "12:00:00").await;
+    round(&store, "12:00:01").await;
+    for name in &names {
+        assert_eq!(submitted(&store, name).await, ["12:00"]);
+    }
+}
