@@ -12,10 +12,11 @@ use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, Pro
 use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::{Dispatcher, Functions};
+use crate::dispatch::{Dispatcher, Functions, Rules};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
+use crate::job::Queue;
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -100,7 +101,7 @@ pub async fn serve(
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
     let executors = Executors::start(&settings, Registry::native)?;
-    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, config.max_losses);
+    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules(&config));
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,
@@ -136,6 +137,15 @@ pub async fn serve(
     dispatcher.shut_down(config.grace).await;
     store.close().await;
     Ok(())
+}
+
+/// What the operator decides of jobs.
+fn rules(config: &Config) -> Rules {
+    Rules {
+        max_losses: config.max_losses,
+        most_waiting: Queue::ALL.map(|queue| config.most_waiting(queue)),
+        keys_kept: config.idempotency,
+    }
 }
 
 /// The interpreters that the operator names, or else the usual one, if there is one.

@@ -3,6 +3,7 @@
 //! Nothing here knows of HTTP, of the database or of threads.
 
 mod event;
+mod history;
 mod id;
 mod outcome;
 mod profile_key;
@@ -12,6 +13,7 @@ mod submission;
 mod timing;
 
 pub use event::{Event, EventKind, LogStream, Note, What};
+pub use history::{History, Tried};
 pub use id::{ComparisonId, JobId};
 pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use profile_key::ProfileKey;

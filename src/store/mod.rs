@@ -11,6 +11,7 @@ mod comparison;
 mod event;
 mod follow;
 mod function;
+mod once;
 mod schedule;
 pub mod sqlite;
 mod summary;
@@ -20,6 +21,7 @@ pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
+pub use once::{Answered, Digest, Once, OnceStore, Twin};
 pub use schedule::{Firing, ScheduleStore};
 pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
 
@@ -235,7 +237,7 @@ pub enum StoreError {
 
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
-pub trait Store: ComparisonStore + FunctionStore + ScheduleStore + Send + Sync + 'static {
+pub trait Store: ComparisonStore + FunctionStore + OnceStore + ScheduleStore + Send + Sync + 'static {
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 
