@@ -13,10 +13,11 @@ use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, Pro
 use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Retention, Schedules};
+use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Retention, Rules, Schedules};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
+use crate::job::Queue;
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -105,7 +106,7 @@ pub async fn serve(
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
     let executors = Executors::start(&settings, Registry::native)?;
-    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, config.max_losses);
+    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules(&config));
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
     let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone())));
     let mut house = keep_house(&config, &store, &dispatcher, &schedules)?;
@@ -178,6 +179,15 @@ fn deliveries(config: &Config) -> Result<DeliverySettings, AppError> {
     };
     let rules = webhook::Rules { attempts: config.webhook_attempts, backoff: config.webhook_backoff };
     Ok(DeliverySettings { secrets, rules, timeout: config.webhook_timeout })
+}
+
+/// What the operator decides of jobs.
+fn rules(config: &Config) -> Rules {
+    Rules {
+        max_losses: config.max_losses,
+        most_waiting: Queue::ALL.map(|queue| config.most_waiting(queue)),
+        keys_kept: config.idempotency,
+    }
 }
 
 /// The interpreters that the operator names, or else the usual one, if there is one.

@@ -16,6 +16,7 @@ mod noop;
 mod origin;
 mod python;
 mod report;
+mod scheduled;
 mod server;
 mod waits;
 
@@ -80,6 +81,8 @@ enum Benchmark {
     Backlog,
     /// Honest requests among thousands of idle and slow connections
     Crowd,
+    /// Jobs that are due within one second, with a server that is killed meanwhile
+    Scheduled,
     /// Python jobs: processes against threads, and fetches against asyncio alone
     Python,
     /// A long history: first pages, the summary, a start and the throughput
@@ -112,6 +115,7 @@ fn main() -> Result<()> {
                 Benchmark::Mixed => mixed::run(&options).await?,
                 Benchmark::Backlog => backlog::run(&options).await?,
                 Benchmark::Crowd => crowd::run(&options).await?,
+                Benchmark::Scheduled => scheduled::run(&options).await?,
                 Benchmark::Python => python::run(&options).await?,
                 Benchmark::History => history::run(&options).await?,
             }

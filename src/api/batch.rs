@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
 use super::view::{RouteView, StateName};
-use super::{ApiState, body, example, submission};
-use crate::dispatch::{Catalogue, SubmitError};
+use super::{ApiState, body, example, idempotency, submission};
+use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted};
 use crate::job::{Job, JobId, Submission};
 use crate::workload::Invalid;
 
@@ -40,20 +40,31 @@ pub(super) struct BatchItem {
     state: StateName,
     /// The executor that runs it, and why.
     route: RouteView,
+    /// The submission is unique, and this job was there before it. Only if it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    existing: bool,
 }
 
 impl From<&Job> for BatchItem {
     fn from(job: &Job) -> Self {
-        Self { id: job.id, state: (&job.state).into(), route: job.route.into() }
+        Self { id: job.id, state: (&job.state).into(), route: job.route.into(), existing: false }
+    }
+}
+
+impl From<&Submitted> for BatchItem {
+    fn from(Submitted { job, existing }: &Submitted) -> Self {
+        Self { existing: *existing, ..job.into() }
     }
 }
 
 /// Submit many jobs
 ///
 /// Up to 10,000 jobs and 32 MiB, as JSON array or one submission a line. All of them are accepted, or none; the pointers of a problem
-/// then start with the place in the batch, from 0.
+/// then start with the place in the batch, from 0. An `Idempotency-Key` and `unique` jobs work as for a single job.
 #[utoipa::path(
     post, path = "/jobs/batch", tag = "jobs", operation_id = "submitBatch",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", example = "order-4711")),
     request_body(content(
         (Vec<submission::Fields> = "application/json", example = example::batch),
         (String = "application/x-ndjson", example = example::batch_lines),
@@ -61,7 +72,7 @@ impl From<&Job> for BatchItem {
     responses(
         (status = 202, description = "All are accepted, in the order of the batch", body = List<BatchItem>, example = example::batch_items),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
-        answers::Unavailable,
+        answers::QueueFull, answers::Unavailable,
     ),
 )]
 pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
@@ -70,15 +81,26 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let layout = body::media_type(&parts.headers, &layouts)?;
     let body = body::read(body, api.bodies.clone()).await?;
     let dispatcher = api.dispatcher.clone();
+    let key = idempotency::key(&parts.headers, "/jobs/batch", &body)?;
+    if let Some(key) = &key
+        && let Some(receipt) = dispatcher.answered(key).await?
+    {
+        return Ok(answer(&receipt));
+    }
     // Megabytes take longer to read than other requests should wait for this thread.
     let submissions = tokio::task::spawn_blocking(move || parse(&body, layout, dispatcher.functions().catalogue()))
         .await
         .map_err(Problem::internal)??;
-    let jobs = api.dispatcher.submit(submissions).await.map_err(|error| match error {
+    let receipt = api.dispatcher.submit_once(submissions, key).await.map_err(|error| match error {
         SubmitError::Invalid { index, invalid } => Problem::from(invalid).within(index),
         error => error.into(),
     })?;
-    Ok((StatusCode::ACCEPTED, Json(List::whole(jobs.iter().map(BatchItem::from)))).into_response())
+    Ok(answer(&receipt))
+}
+
+fn answer(receipt: &Receipt) -> Response {
+    let items = List::whole(receipt.jobs.iter().map(BatchItem::from));
+    idempotency::told((StatusCode::ACCEPTED, Json(items)).into_response(), receipt.replayed)
 }
 
 fn parse(body: &Bytes, layout: Layout, functions: &Catalogue) -> Result<Vec<Submission>, Problem> {

@@ -5,6 +5,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use std::time::Duration;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::idempotency::{IDEMPOTENCY_KEY, REPLAYED};
 use super::origin::Pages;
 use super::preference::PREFERENCE_APPLIED;
 
@@ -21,13 +22,13 @@ pub(super) fn layer(pages: &Pages) -> Option<CorsLayer> {
     } else {
         AllowOrigin::list(pages.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
     };
-    let sent = ["idempotency-key", "last-event-id", "prefer"].map(HeaderName::from_static);
+    let sent = ["last-event-id", "prefer"].map(HeaderName::from_static).into_iter().chain([IDEMPOTENCY_KEY]);
     Some(
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE].into_iter().chain(sent).collect::<Vec<_>>())
-            .expose_headers([ETAG, LINK, LOCATION, RETRY_AFTER, PREFERENCE_APPLIED])
+            .expose_headers([ETAG, LINK, LOCATION, RETRY_AFTER, PREFERENCE_APPLIED, REPLAYED])
             .max_age(MAX_AGE),
     )
 }

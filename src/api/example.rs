@@ -13,8 +13,9 @@ use super::functions::FunctionView;
 use super::jobs::RouteExplanation;
 use super::list::{Cursor, List};
 use super::logs::LogLines;
+use super::many::{CancelledView, RetriedView};
 use super::schedules::ScheduleView;
-use super::view::{JobView, ResultView};
+use super::view::{AttemptView, JobView, ResultView};
 use super::webhooks::DeliveryView;
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
@@ -23,7 +24,7 @@ use crate::executor::WorkerStatus;
 use crate::function::{Defaults, Function, Kind};
 use crate::job::{
     Bound, Choice, ComparisonId, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob,
-    Outcome, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, What,
+    Outcome, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, Tried, What,
 };
 use crate::sandbox;
 use crate::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Skip, Timetable};
@@ -65,7 +66,11 @@ pub(super) fn job() -> Value {
 
 /// The job after it has ended.
 pub(super) fn finished_job() -> Value {
-    value(&JobView::from(&finished()))
+    let (job, timing) = (finished(), timing());
+    let (started_at, finished_at) = (NOON.after(Duration::from_micros(210)), NOON.after(Duration::from_micros(23_310)));
+    let tried = Tried { number: 1, started_at, finished_at: Some(finished_at), error: None, timing: Some(timing) };
+    let attempts = AttemptView::all(&job, vec![tried]);
+    value(&JobView::from(&job).with(attempts))
 }
 
 /// The job after it was cancelled while it waited.
@@ -94,6 +99,26 @@ pub(super) fn result() -> Value {
     value(&ResultView::of(&finished()))
 }
 
+/// Which waiting jobs are to be cancelled.
+pub(super) fn waiting_jobs() -> Value {
+    json!({ "state": "queued", "tag": "team:search" })
+}
+
+/// How many were.
+pub(super) fn cancelled_jobs() -> Value {
+    value(&CancelledView { cancelled: 1_250, stopping: 0 })
+}
+
+/// Which dead jobs are to run again.
+pub(super) fn dead_jobs() -> Value {
+    json!({ "error": "timeout", "workload": "http" })
+}
+
+/// How many do.
+pub(super) fn retried_jobs() -> Value {
+    value(&RetriedView { retried: 17 })
+}
+
 /// What happened to the job, as it is sent.
 pub(super) fn events() -> Value {
     super::events::example(&happened()).into()
@@ -111,12 +136,12 @@ pub(super) fn log_text() -> Value {
 
 /// A page of jobs.
 pub(super) fn jobs() -> Value {
-    value(&List { items: vec![finished_job(), job()], next_cursor: Some(Cursor::after(id()).into()) })
+    value(&List { items: vec![value(&JobView::from(&finished())), job()], next_cursor: Some(Cursor::after(id()).into()) })
 }
 
 /// Jobs as lines of JSON.
 pub(super) fn job_lines() -> Value {
-    format!("{}\n{}\n", finished_job(), job()).into()
+    format!("{}\n{}\n", value(&JobView::from(&finished())), job()).into()
 }
 
 /// The answer to a batch.
@@ -346,8 +371,8 @@ fn accepted() -> Job {
     NewJob { id: id(), submission, route, accepted_at: NOON }.into_job()
 }
 
-fn finished() -> Job {
-    let timing = Timing {
+fn timing() -> Timing {
+    Timing {
         queue_us: 210,
         dispatch_us: 60,
         wall_us: 23_040,
@@ -356,11 +381,14 @@ fn finished() -> Job {
         ctx_voluntary: Some(0),
         ctx_involuntary: Some(3),
         ..Timing::default()
-    };
+    }
+}
+
+fn finished() -> Job {
     let finished = Finished {
         ending: Ending::Succeeded,
         outcome: Outcome::Output(raw(&json!({ "count": 78_498 }))),
-        timing: Some(timing),
+        timing: Some(timing()),
         started_at: Some(NOON.after(Duration::from_micros(210))),
         finished_at: NOON.after(Duration::from_micros(23_310)),
     };

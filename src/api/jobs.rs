@@ -14,10 +14,10 @@ use super::list::{List, ListQuery};
 use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{JobView, ResultView};
-use super::{ApiState, body, example, submission};
-use crate::dispatch::Written;
+use super::view::{AttemptView, JobView, ResultView};
+use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
+use crate::dispatch::{Receipt, Submitted, Written};
 use crate::executor::Capabilities;
 use crate::job::{Bound, Choice, Executor, Form, Job, JobId, Rule};
 use crate::store::{Cancellation, Requeue};
@@ -26,39 +26,78 @@ use crate::store::{Cancellation, Requeue};
 ///
 /// The job is on stable storage when the answer comes: `202` with the job and its address. With `Prefer: wait=N` the answer waits up
 /// to N seconds (60 at most) for the job to end, and is then `200` with the result.
+///
+/// A request with an `Idempotency-Key` that came before is answered with the job of that time, and `Idempotent-Replayed: true`; with
+/// another body, it is a problem. A `unique` submission with another job like it is answered with that job: `200`, `existing` is true.
 #[utoipa::path(
     post, path = "/jobs", tag = "jobs", operation_id = "submitJob",
-    params(("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result", example = "wait=10")),
+    params(
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result", example = "wait=10"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", example = "order-4711"),
+    ),
     request_body(content = submission::Fields, content_type = "application/json", example = example::submission),
     responses(
-        (status = 200, description = "It has ended while the answer waited: its result", body = ResultView,
+        (status = 200, description = "It has ended while the answer waited: its result. Or it was there before: the job", body = ResultView,
             headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, such as `wait=10`")),
             example = example::result),
         (status = 202, description = "It is accepted", body = JobView,
             headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, if there was one")),
             example = example::job),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
-        answers::Unavailable,
+        answers::QueueFull, answers::Unavailable,
     ),
 )]
 pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     body::media_type(&parts.headers, &[("application/json", ())])?;
     let body = body::read(body, api.bodies.at_most(submission::MAX_BYTES)).await?;
+    let wait = preference::wait(&parts.headers);
+    let key = idempotency::key(&parts.headers, "/jobs", &body)?;
+    if let Some(key) = &key
+        && let Some(receipt) = api.dispatcher.answered(key).await?
+    {
+        return answer(&api, receipt, wait).await;
+    }
     let submission = submission::parse(&body, api.dispatcher.functions().catalogue())?;
-    let Some(seconds) = preference::wait(&parts.headers) else {
-        let jobs = api.dispatcher.submit(vec![submission]).await?;
-        return jobs.first().map(accepted).ok_or_else(|| Problem::internal("a submission was accepted without a job"));
-    };
-    let job = api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds)).await?;
-    let mut response = match ResultView::of(&job) {
-        Some(result) => (StatusCode::OK, [(LOCATION, location(job.id))], Json(result)).into_response(),
+    match wait {
+        // The shortest way, on which the end of the job can't be missed.
+        Some(seconds) if key.is_none() && submission.unique.is_none() => {
+            let job = api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds)).await?;
+            Ok(waited(ended(&job).unwrap_or_else(|| accepted(&job)), seconds))
+        }
+        _ => answer(&api, api.dispatcher.submit_once(vec![submission], key).await?, wait).await,
+    }
+}
+
+/// The answer to a submission.
+async fn answer(api: &ApiState, receipt: Receipt, wait: Option<u64>) -> Result<Response, Problem> {
+    let gone = || Problem::new(Kind::UnknownJob, "the job that was accepted with this key is not kept any more");
+    let Submitted { mut job, existing } = receipt.jobs.into_iter().next().ok_or_else(gone)?;
+    if let Some(seconds) = wait {
+        job = api.dispatcher.wait(job.id, Duration::from_secs(seconds)).await?.ok_or_else(gone)?;
+    }
+    let response = match wait.and_then(|_| ended(&job)) {
+        Some(result) => result,
+        None if existing => {
+            let view = JobView::from(&job).existing();
+            (StatusCode::OK, [(LOCATION, location(job.id))], Json(view)).into_response()
+        }
         None => accepted(&job),
     };
+    Ok(wait.into_iter().fold(idempotency::told(response, receipt.replayed), waited))
+}
+
+/// The result, if the job has ended.
+fn ended(job: &Job) -> Option<Response> {
+    ResultView::of(job).map(|result| (StatusCode::OK, [(LOCATION, location(job.id))], Json(result)).into_response())
+}
+
+/// The same answer, which says how long it was waited for.
+fn waited(mut response: Response, seconds: u64) -> Response {
     if let Ok(applied) = HeaderValue::try_from(format!("wait={seconds}")) {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
-    Ok(response)
+    response
 }
 
 /// List jobs
@@ -99,7 +138,7 @@ pub(super) struct WaitQuery {
 
 /// Look at a job
 ///
-/// With `wait` the answer comes when the job has ended, or after that many seconds with the job as it is then.
+/// The job as it is, with its attempts so far. With `wait` the answer comes when the job has ended, or after that many seconds with the job as it is then.
 #[utoipa::path(
     get, path = "/jobs/{id}", tag = "jobs", operation_id = "getJob",
     params(("id" = String, Path, description = "The job's id", format = "uuid"), WaitQuery),
@@ -119,7 +158,8 @@ pub(super) async fn get(
         None => api.dispatcher.store().job(id).await?,
     };
     let job = job.ok_or_else(|| Problem::unknown_job(id))?;
-    Ok(Json(JobView::from(&job)).into_response())
+    let attempts = AttemptView::all(&job, api.dispatcher.attempts(&job).await?);
+    Ok(Json(JobView::from(&job).with(attempts)).into_response())
 }
 
 /// Why a job runs where it runs.
@@ -226,7 +266,8 @@ pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Re
 
 /// Run a job again
 ///
-/// A finished job waits again, with the same id and workload. Its result is gone until it has ended once more.
+/// A finished job waits again, with the same id and workload, and its retry rule applies anew. Its result is gone until it has ended once
+/// more; what its attempts were stays among its `attempts`. It runs even if its time was over.
 #[utoipa::path(
     post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retryJob",
     params(("id" = String, Path, description = "The job's id", format = "uuid")),

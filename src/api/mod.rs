@@ -16,9 +16,11 @@ mod executors;
 mod format;
 mod functions;
 mod health;
+mod idempotency;
 mod jobs;
 mod list;
 mod logs;
+mod many;
 mod openapi;
 mod origin;
 mod preference;
@@ -108,6 +110,8 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(jobs::get, jobs::cancel))
         .routes(routes!(jobs::route))
         .routes(routes!(jobs::retry))
+        .routes(routes!(many::cancel))
+        .routes(routes!(many::retry))
         .routes(routes!(events::of_job))
         .routes(routes!(logs::get))
         .routes(routes!(events::all))

@@ -13,7 +13,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response as Described, ResponseBuilder, Type};
 
-use crate::dispatch::{NotReady, SubmitError};
+use crate::dispatch::{Full, NotReady, SubmitError};
 use crate::store::StoreError;
 use crate::workload::Invalid;
 
@@ -21,7 +21,7 @@ use crate::workload::Invalid;
 const MEDIA_TYPE: &str = "application/problem+json";
 
 /// Seconds after which a client should try again what can't be done now.
-const RETRY_AFTER_SECONDS: u32 = 2;
+const RETRY_AFTER_SECONDS: u64 = 2;
 
 macro_rules! kinds {
     ($($(#[$about:meta])* $kind:ident = $status:ident $slug:literal, $title:literal, $example:literal;)*) => {
@@ -77,6 +77,9 @@ kinds! {
     /// The body is not JSON, or broke off.
     MalformedJson = BAD_REQUEST "malformed-json", "The body is not JSON",
         "expected `,` or `}` at line 1 column 18";
+    /// The header `Idempotency-Key` has a value that it can't have.
+    BadIdempotencyKey = BAD_REQUEST "bad-idempotency-key", "The idempotency key is not valid",
+        "Idempotency-Key: must be one header with 1 to 255 visible characters";
     /// A query parameter is unknown, repeated or has a value that it can't have.
     BadQuery = BAD_REQUEST "bad-query", "A query parameter is not valid",
         "limit: must be 1 to 1000";
@@ -137,6 +140,12 @@ kinds! {
     /// The comparison is JSON, but can't be run here. `errors` points at the field.
     InvalidComparison = UNPROCESSABLE_ENTITY "invalid-comparison", "The comparison is not valid",
         "/concurrency/2: must be 1 to 64, and not more than `tasks`";
+    /// The idempotency key came before, with another path or body. What came then was accepted, this was not.
+    IdempotencyKeyReused = UNPROCESSABLE_ENTITY "idempotency-key-reused", "The idempotency key came with another request before",
+        "the key came before with another request";
+    /// Too many jobs wait for the executor already; `Retry-After` says when there may be room. Of a batch, nothing was accepted.
+    QueueFull = TOO_MANY_REQUESTS "queue-full", "Too many jobs wait already",
+        "the queue threads-cpu takes 10000 waiting jobs at most";
     /// The function can't be deployed: its name or its content is not what it has to be.
     InvalidFunction = UNPROCESSABLE_ENTITY "invalid-function", "The function is not valid",
         "the source is not UTF-8";
@@ -155,6 +164,11 @@ kinds! {
 }
 
 impl Kind {
+    /// Whether the answer says when to try again.
+    fn says_when(self) -> bool {
+        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
     /// Its description in the OpenAPI document.
     pub(super) fn describe(self) -> Described {
         let mut problem = Problem::new(self, self.example());
@@ -168,7 +182,7 @@ impl Kind {
         let content =
             ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).example(Some(json!(problem.body()))).build();
         let mut response = ResponseBuilder::new().description(self.title()).content(MEDIA_TYPE, content);
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+        if self.says_when() {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
             let header = HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds to wait before trying again"));
             response = response.header("Retry-After", header.build());
@@ -183,6 +197,8 @@ pub(super) struct Problem {
     kind: Kind,
     detail: String,
     errors: Vec<Fault>,
+    /// When to try again, in seconds, where the answer says so.
+    retry_after: u64,
 }
 
 /// A place in the request that is at fault.
@@ -222,14 +238,14 @@ pub(super) struct Body<'a> {
 impl Problem {
     /// A problem of this kind; the detail says what happened this time.
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new() }
+        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: RETRY_AFTER_SECONDS }
     }
 
     /// A query parameter is wrong.
     pub(super) fn bad_query(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
         let (parameter, detail) = (parameter.into(), detail.into());
         let fault = Fault { parameter: Some(parameter.clone()), detail: detail.clone(), ..Fault::default() };
-        Self { kind: Kind::BadQuery, detail: format!("{parameter}: {detail}"), errors: vec![fault] }
+        Self { errors: vec![fault], ..Self::new(Kind::BadQuery, format!("{parameter}: {detail}")) }
     }
 
     /// No job has the id that this text stands for.
@@ -309,8 +325,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status(), Json(self.body())).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if self.kind.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        if self.kind.says_when() {
+            response.headers_mut().insert(RETRY_AFTER, self.retry_after.into());
         }
         response
     }
@@ -321,7 +337,7 @@ impl From<Invalid> for Problem {
         let Invalid { pointer, message } = at_field(invalid);
         let detail = if pointer.is_empty() { message.clone() } else { format!("{pointer}: {message}") };
         let fault = Fault { pointer: Some(pointer), detail: message, ..Fault::default() };
-        Self { kind: Kind::InvalidJob, detail, errors: vec![fault] }
+        Self { errors: vec![fault], ..Self::new(Kind::InvalidJob, detail) }
     }
 }
 
@@ -342,7 +358,22 @@ impl From<SubmitError> for Problem {
         match error {
             SubmitError::Invalid { invalid, .. } => invalid.into(),
             SubmitError::Draining => Self::new(Kind::Unavailable, error.to_string()),
+            SubmitError::KeyUsed => Self::new(Kind::IdempotencyKeyReused, error.to_string()),
+            SubmitError::Full(full) => full.into(),
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Full> for Problem {
+    fn from(full: Full) -> Self {
+        match full.retry_after {
+            Some(wait) => {
+                let retry_after = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Self { retry_after, ..Self::new(Kind::QueueFull, full.to_string()) }
+            }
+            // However long a client waits, it does not fit.
+            None => Self::new(Kind::TooLarge, full.to_string()),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::jobs::find;
 use super::list::{List, ListQuery};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::ResultView;
+use super::view::{AttemptView, ResultView};
 use super::{ApiState, example};
 use crate::store::{Removal, StateFilter};
 
@@ -45,7 +45,7 @@ pub(super) async fn list(
 
 /// Look at a result
 ///
-/// The outcome and the timing of one finished job.
+/// The outcome and the timing of one finished job, and of each of its attempts.
 #[utoipa::path(
     get, path = "/results/{id}", tag = "results", operation_id = "getResult",
     params(("id" = String, Path, description = "The job's id", format = "uuid")),
@@ -57,7 +57,9 @@ pub(super) async fn list(
 pub(super) async fn get(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
     let job = find(&api, id).await?;
     let unfinished = || Problem::new(Kind::NotFinished, format!("the job is {}", job.state.as_str()));
-    ResultView::of(&job).map(|result| Json(result).into_response()).ok_or_else(unfinished)
+    let result = ResultView::of(&job).ok_or_else(unfinished)?;
+    let attempts = AttemptView::all(&job, api.dispatcher.attempts(&job).await?);
+    Ok(Json(result.with(attempts)).into_response())
 }
 
 /// Remove a result

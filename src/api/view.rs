@@ -10,7 +10,7 @@ use super::webhooks::WebhookView;
 use crate::clock::Timestamp;
 use crate::job::{
     Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State,
-    Tags, Timing, Unique,
+    Tags, Timing, Tried, Unique,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;
@@ -139,6 +139,25 @@ pub(super) struct JobView<'a> {
     /// When it ended.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     finished_at: Option<Timestamp>,
+    /// Its attempts so far, also those before it was run again by hand: the latest thousand. Only where one job is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<AttemptView>>,
+    /// The submission is unique, and this job was there before it. Only in the answer to a submission, and only if it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    existing: bool,
+}
+
+impl JobView<'_> {
+    /// The same with its attempts.
+    pub(super) fn with(self, attempts: Vec<AttemptView>) -> Self {
+        Self { attempts: Some(attempts), ..self }
+    }
+
+    /// The same as the answer to a submission that it was there before.
+    pub(super) fn existing(self) -> Self {
+        Self { existing: true, ..self }
+    }
 }
 
 impl<'a> From<&'a Job> for JobView<'a> {
@@ -180,6 +199,8 @@ impl<'a> From<&'a Job> for JobView<'a> {
                 State::Scheduled { .. } | State::Queued => None,
             },
             finished_at: finished.map(|finished| finished.finished_at),
+            attempts: None,
+            existing: false,
         }
     }
 }
@@ -224,9 +245,17 @@ pub(super) struct ResultView<'a> {
     /// When it ended.
     #[schema(value_type = String, format = DateTime)]
     finished_at: Timestamp,
+    /// Its attempts, also those before it was run again by hand: the latest thousand. Only where one result is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<AttemptView>>,
 }
 
 impl<'a> ResultView<'a> {
+    /// The same with its attempts.
+    pub(super) fn with(self, attempts: Vec<AttemptView>) -> Self {
+        Self { attempts: Some(attempts), ..self }
+    }
+
     /// The result of a job, if it has ended.
     pub(super) fn of(job: &'a Job) -> Option<Self> {
         let State::Finished(finished) = &job.state else { return None };
@@ -244,7 +273,46 @@ impl<'a> ResultView<'a> {
             accepted_at: job.accepted_at,
             started_at: finished.started_at,
             finished_at: finished.finished_at,
+            attempts: None,
         })
+    }
+}
+
+/// One attempt of a job.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Attempt)]
+pub(super) struct AttemptView {
+    /// Its number, from 1.
+    attempt: u32,
+    /// How it ended, or that it runs: `running`, `succeeded`, `failed`, `cancelled` or `lost`.
+    state: &'static str,
+    /// When it was claimed.
+    #[schema(value_type = String, format = DateTime)]
+    started_at: Timestamp,
+    /// When its end was recorded; null while it runs.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Timestamp>,
+    /// Why it gave no output; null if it did, or runs.
+    #[schema(required, value_type = Option<ErrorView>)]
+    error: Option<Failure>,
+    /// What was measured of it; null if its work never began, or it runs.
+    #[schema(required)]
+    timing: Option<TimingView>,
+}
+
+impl AttemptView {
+    /// The attempts of a job.
+    pub(super) fn all(job: &Job, attempts: Vec<Tried>) -> Vec<Self> {
+        let timing = |timing: &Timing| TimingView::of(job.submission.bound, job.route.executor, timing);
+        let view = |tried: Tried| Self {
+            attempt: tried.number,
+            state: tried.state(),
+            started_at: tried.started_at,
+            finished_at: tried.finished_at,
+            timing: tried.timing.as_ref().map(timing),
+            error: tried.error,
+        };
+        attempts.into_iter().map(view).collect()
     }
 }
 

@@ -44,6 +44,12 @@ pub(super) struct Job {
     #[serde(default)]
     pub(super) deadline_ms: Option<u64>,
     #[serde(default)]
+    pub(super) due_at: Option<String>,
+    #[serde(default)]
+    pub(super) expires_at: Option<String>,
+    #[serde(default)]
+    pub(super) attempts: Vec<Attempt>,
+    #[serde(default)]
     pub(super) tags: BTreeMap<String, String>,
     pub(super) accepted_at: String,
     #[serde(default)]
@@ -55,6 +61,17 @@ pub(super) struct Job {
     #[serde(default)]
     pub(super) error: Option<Failure>,
     #[serde(default)]
+    pub(super) timing: Option<Timing>,
+}
+
+/// One attempt of a job.
+#[derive(Deserialize)]
+pub(super) struct Attempt {
+    #[serde(rename = "attempt")]
+    pub(super) number: u32,
+    pub(super) state: String,
+    pub(super) started_at: String,
+    pub(super) error: Option<Failure>,
     pub(super) timing: Option<Timing>,
 }
 

@@ -92,6 +92,17 @@ impl Client {
         self.answer(self.request(Method::POST, path).json(body)).await
     }
 
+    /// The same with a key, by which the server knows the request if it comes again.
+    pub(super) async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        key: Option<String>,
+    ) -> Result<T, CliError> {
+        let request = self.request(Method::POST, path).json(body);
+        self.answer(key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key))).await
+    }
+
     /// `POST path` without a body.
     pub(super) async fn order<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.answer(self.request(Method::POST, path)).await

@@ -1,7 +1,9 @@
+use std::str::FromStr;
+
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 
 use super::answer::Page;
 use super::client::Client;
@@ -9,35 +11,53 @@ use super::error::CliError;
 use super::human::moment;
 use super::parameter::tag;
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor};
+use crate::job::{Bound, Executor, FailureKind};
 
 /// The most items that the API puts on a page.
 const PAGE: usize = 1_000;
 
-/// Which jobs or results a list shows: those that pass every condition.
-#[derive(Args, Debug)]
-pub(super) struct Filter {
+/// Which jobs: those that pass every condition.
+#[derive(Args, Debug, Serialize)]
+pub(super) struct Conditions {
     /// Only those in this state
     #[arg(long, value_parser = PossibleValuesParser::new(["scheduled", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<String>,
+    /// Only those that ended with an error of this kind
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(FailureKind::ALL.map(FailureKind::as_str)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     /// Only those with this tag of what they do
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     bound: Option<String>,
     /// Only those on this executor
     #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     executor: Option<String>,
     /// Only those of this type, such as primes
     #[arg(long, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
     /// Only those with this label
-    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
-    tag: Option<(String, String)>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<Label>,
     /// Only those accepted since, as RFC 3339 or as in 10m for ten minutes ago
     #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
     /// Only those accepted before, written alike
     #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
+}
+
+/// Which jobs or results a list shows.
+#[derive(Args, Debug)]
+pub(super) struct Filter {
+    #[command(flatten)]
+    conditions: Conditions,
     /// The oldest first
     #[arg(long)]
     oldest: bool,
@@ -52,13 +72,8 @@ pub(super) struct Filter {
 /// The query of a list.
 #[derive(Serialize)]
 struct Query<'a> {
-    state: Option<&'a str>,
-    bound: Option<&'a str>,
-    executor: Option<&'a str>,
-    workload: Option<&'a str>,
-    tag: Option<String>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    #[serde(flatten)]
+    conditions: &'a Conditions,
     order: &'a str,
     limit: usize,
     cursor: Option<String>,
@@ -74,15 +89,42 @@ pub(super) struct SummaryQuery<'a> {
     workload: Option<&'a str>,
 }
 
+/// A label, written as the API writes it.
+#[derive(Clone, Debug)]
+struct Label(String);
+
+impl FromStr for Label {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        tag(text).map(|(name, value)| Self(format!("{name}:{value}")))
+    }
+}
+
+impl Serialize for Label {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl Conditions {
+    /// Whether there is one.
+    pub(super) fn any(&self) -> bool {
+        let Self { state, error, bound, executor, workload, tag, since, until } = self;
+        let said = [state, error, bound, executor, workload].into_iter().any(Option::is_some);
+        said || tag.is_some() || since.is_some() || until.is_some()
+    }
+}
+
 impl Filter {
     /// The query of a summary by these fields of the results that pass.
     pub(super) fn of_summary(&self, by: &[String]) -> SummaryQuery<'_> {
         SummaryQuery {
             by: by.join(","),
-            state: self.state.as_deref(),
-            bound: self.bound.as_deref(),
-            executor: self.executor.as_deref(),
-            workload: self.workload.as_deref(),
+            state: self.conditions.state.as_deref(),
+            bound: self.conditions.bound.as_deref(),
+            executor: self.conditions.executor.as_deref(),
+            workload: self.conditions.workload.as_deref(),
         }
     }
 
@@ -97,13 +139,7 @@ impl Filter {
         let mut cursor = None;
         loop {
             let query = Query {
-                state: self.state.as_deref(),
-                bound: self.bound.as_deref(),
-                executor: self.executor.as_deref(),
-                workload: self.workload.as_deref(),
-                tag: self.tag.as_ref().map(|(name, value)| format!("{name}:{value}")),
-                since: self.since,
-                until: self.until,
+                conditions: &self.conditions,
                 order: if self.oldest { "oldest" } else { "newest" },
                 limit: left.min(PAGE),
                 cursor,

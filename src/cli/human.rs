@@ -23,6 +23,15 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     })
 }
 
+/// Reads a moment: RFC 3339, or a duration from now.
+pub(super) fn later(text: &str) -> Result<Timestamp, String> {
+    text.parse::<Timestamp>().or_else(|_| {
+        let by = duration(text)
+            .map_err(|_| "a moment is written as in 2026-01-31T12:00:00Z, or as in 10m for ten minutes from now")?;
+        Ok(Timestamp::now().after(by))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +59,8 @@ mod tests {
         let ago = Timestamp::now().since(moment("10m").unwrap());
         assert!((599..=601).contains(&ago.as_secs()));
         assert!(moment("yesterday").is_err());
+        let left = later("10m").unwrap().since(Timestamp::now());
+        assert!((598..=600).contains(&left.as_secs()));
+        assert!(later("tomorrow").is_err());
     }
 }

@@ -1,7 +1,20 @@
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::parse;
+use super::client::Client;
 use super::error::CliError;
 use super::order::Order;
 
+/// How many jobs wait again.
+#[derive(Deserialize)]
+struct Retried {
+    retried: u64,
+}
+
 /// Runs finished jobs again. They keep their ids; their results are replaced.
 pub(super) async fn run(order: Order) -> Result<(), CliError> {
-    order.run(async |client, id| client.order(&format!("/jobs/{id}/retry")).await, |_| "waits to run again").await
+    let one = async |client: &Client, id| client.order(&format!("/jobs/{id}/retry")).await;
+    let counted = |count: &RawValue| parse(count).map(|Retried { retried }| format!("{retried} wait to run again"));
+    order.run(one, |_| "waits to run again", "/jobs/retry", counted).await
 }

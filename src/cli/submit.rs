@@ -14,7 +14,8 @@ use super::error::CliError;
 use super::parameter::{parameter, tag, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
-use crate::job::{Bound, Executor};
+use crate::clock::Timestamp;
+use crate::job::{Bound, Executor, Unique};
 
 /// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
 const BATCH_JOBS: usize = 10_000;
@@ -38,7 +39,7 @@ pub(super) struct Submit {
     #[arg(long, value_name = "JSON")]
     workload: Option<String>,
     /// A file with a submission as JSON on each line, - for standard input; sent in batches of 10,000, of each all or none is accepted
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "count", "priority", "deadline", "retries", "tags", "webhook"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "count", "priority", "deadline", "retries", "tags", "webhook", "delay", "run_at", "expires", "unique"])]
     file: Option<PathBuf>,
     /// Whether it mostly waits or computes; the workload's own tag by default
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
@@ -64,6 +65,22 @@ pub(super) struct Submit {
     /// Where to post a signed message when the job has ended
     #[arg(long, value_name = "URL")]
     webhook: Option<String>,
+    /// Not to be started for so long, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with = "run_at")]
+    delay: Option<Duration>,
+    /// Not to be started before this moment, as RFC 3339
+    #[arg(long, value_name = "TIME")]
+    run_at: Option<Timestamp>,
+    /// Not to be started from this moment on, as RFC 3339 or as in 10m for ten minutes from now
+    #[arg(long, value_name = "TIME", value_parser = human::later)]
+    expires: Option<Timestamp>,
+    /// Take a job with the same workload and parameters for this one: one that has not ended, or was submitted within this time. Both
+    /// have to be submitted so
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = uniqueness)]
+    unique: Option<Unique>,
+    /// A name for this request: if it came before, its jobs are not submitted again
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// Wait until all jobs have ended and show their results; exit with 1 unless all succeeded
     #[arg(long)]
     wait: bool,
@@ -81,6 +98,7 @@ Examples:
   trine submit http url=https://example.com/ --retries 3 --deadline 10s
   trine submit --workload '{\"type\": \"sleep\", \"ms\": 5}' --executor processes
   trine submit primes below=20000000 --follow
+  trine submit http url=https://example.com/ --delay 10m --expires 1h --unique
   trine submit sleep ms=200 --count 1000 --wait
   trine submit --file jobs.ndjson --json";
 
@@ -89,7 +107,7 @@ impl Submit {
         let client = self.server.client()?;
         let mut accepted = Vec::new();
         let sent = match &self.file {
-            Some(path) => send_file(&client, path, &mut accepted).await,
+            Some(path) => send_file(&client, path, Keys::new(self.idempotency_key.clone()), &mut accepted).await,
             None => self.send_copies(&client, &mut accepted).await,
         };
         if let ([one], true, Ok(())) = (accepted.as_slice(), self.follow, &sent) {
@@ -107,16 +125,16 @@ impl Submit {
     /// Submits the job of the command line, as often as it says.
     async fn send_copies(&self, client: &Client, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
         let submission = self.submission(client).await?;
-        let mut left = self.count as usize;
+        let (mut left, mut keys) = (self.count as usize, Keys::new(self.idempotency_key.clone()));
         if left == 1 {
-            accepted.push(client.post("/jobs", &submission).await?);
+            accepted.push(client.post_once("/jobs", &submission, keys.next()).await?);
             return Ok(());
         }
         let most = (BATCH_BYTES / submission.to_string().len()).clamp(1, BATCH_JOBS);
         while left > 0 {
             let batch = vec![&submission; left.min(most)];
             left -= batch.len();
-            let page: Page<_> = client.post("/jobs/batch", &batch).await?;
+            let page: Page<_> = client.post_once("/jobs/batch", &batch, keys.next()).await?;
             accepted.extend(page.items);
         }
         Ok(())
@@ -138,6 +156,10 @@ impl Submit {
         options.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
         options.extend(self.retries.map(|retries| ("retry".into(), json!({ "attempts": retries.saturating_add(1) }))));
         options.extend(self.webhook.as_ref().map(|url| ("webhook".into(), json!({ "url": url }))));
+        options.extend(self.delay.map(|delay| ("delay_ms".into(), json!(delay.as_millis()))));
+        options.extend(self.run_at.map(|run_at| ("run_at".into(), json!(run_at))));
+        options.extend(self.expires.map(|expires| ("expires_at".into(), json!(expires))));
+        options.extend(self.unique.map(|unique| ("unique".into(), json!(unique))));
         if !self.tags.is_empty() {
             options.insert("tags".into(), self.tags.iter().cloned().collect());
         }
@@ -177,6 +199,13 @@ impl Submit {
     }
 }
 
+/// Reads a time, or nothing.
+fn uniqueness(text: &str) -> Result<Unique, String> {
+    let within = Some(text).filter(|text| !text.is_empty()).map(human::duration).transpose()?;
+    let within_ms = within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1));
+    Ok(Unique { within_ms })
+}
+
 fn print_rest(jobs: usize) {
     if jobs > ROWS {
         eprintln!("... and {} more, {jobs} in all", jobs - ROWS);
@@ -194,7 +223,7 @@ pub(super) async fn usual_bound(client: &Client, kind: &Value) -> Result<String,
 }
 
 /// Submits what is on the lines of a file, batch by batch.
-async fn send_file(client: &Client, path: &Path, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
+async fn send_file(client: &Client, path: &Path, mut keys: Keys, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
     let unreadable = |error: io::Error| CliError::Usage(format!("{}: {error}", path.display()));
     let reader: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
@@ -211,10 +240,28 @@ async fn send_file(client: &Client, path: &Path, accepted: &mut Vec<Box<RawValue
             serde_json::from_str(&text).map_err(|error| CliError::Usage(format!("{}: line {line}: {error}", path.display())))?;
         batch.push(line, submission);
         if batch.is_full() {
-            batch.send(client, accepted).await?;
+            batch.send(client, &mut keys, accepted).await?;
         }
     }
-    batch.send(client, accepted).await
+    batch.send(client, &mut keys, accepted).await
+}
+
+/// The keys of the requests of a command: the one that it was given, then the same with a number.
+struct Keys {
+    key: Option<String>,
+    used: usize,
+}
+
+impl Keys {
+    const fn new(key: Option<String>) -> Self {
+        Self { key, used: 0 }
+    }
+
+    fn next(&mut self) -> Option<String> {
+        self.used += 1;
+        let key = self.key.as_ref()?;
+        Some(if self.used == 1 { key.clone() } else { format!("{key}#{}", self.used) })
+    }
 }
 
 /// Submissions of a file that are sent together.
@@ -237,12 +284,12 @@ impl Batch {
     }
 
     /// Sends what there is, and begins a new batch.
-    async fn send(&mut self, client: &Client, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
+    async fn send(&mut self, client: &Client, keys: &mut Keys, accepted: &mut Vec<Box<RawValue>>) -> Result<(), CliError> {
         let Self { submissions, lines, .. } = std::mem::take(self);
         if submissions.is_empty() {
             return Ok(());
         }
-        let page: Page<_> = client.post("/jobs/batch", &submissions).await.map_err(|error| match error {
+        let page: Page<_> = client.post_once("/jobs/batch", &submissions, keys.next()).await.map_err(|error| match error {
             CliError::Refused(problem) => match problem.index().and_then(|index| lines.get(index)) {
                 Some(&line) => CliError::RefusedLine { line, problem },
                 None => CliError::Refused(problem),

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use serde_json::Value;
 
-use super::answer::{Accepted, Job, Timing};
+use super::answer::{Accepted, Attempt, Job, Timing};
 use super::human::micros;
 use crate::job::{Failure, FailureKind};
 
@@ -110,6 +110,8 @@ pub(super) fn details(job: &Job) -> String {
         ),
         ("attempt", Some(job.attempt.to_string())),
         ("accepted", Some(job.accepted_at.clone())),
+        ("due", job.due_at.clone()),
+        ("expires", job.expires_at.clone()),
         ("started", job.started_at.clone()),
         ("finished", job.finished_at.clone()),
     ];
@@ -140,6 +142,10 @@ pub(super) fn details(job: &Job) -> String {
             ("advice", timing.advice.clone()),
         ]);
     }
+    // The last one is what stands above.
+    if let [earlier @ .., _] = job.attempts.as_slice() {
+        rows.extend(earlier.iter().map(|attempt| ("before", Some(tried(attempt)))));
+    }
     if job.ending().is_some() {
         rows.push((if job.succeeded() { "output" } else { "error" }, Some(outcome(job))));
     }
@@ -149,6 +155,13 @@ pub(super) fn details(job: &Job) -> String {
 /// A value that may be absent.
 pub(super) fn or_dash(value: Option<String>) -> String {
     value.unwrap_or_else(|| "-".to_owned())
+}
+
+/// An attempt in a line.
+fn tried(Attempt { number, state, started_at, error, timing }: &Attempt) -> String {
+    let wall = timing.as_ref().map(|timing| format!(" after {}", micros(timing.wall_us))).unwrap_or_default();
+    let error = error.as_ref().map(|error| format!(": {}", shortened(&error.to_string()))).unwrap_or_default();
+    format!("attempt {number} of {started_at}, {state}{wall}{error}")
 }
 
 fn outcome(job: &Job) -> String {

@@ -7,11 +7,13 @@ mod database;
 mod file;
 mod load;
 mod retention;
+mod waiting;
 
 pub use database::{BadDatabase, Database};
 pub use file::FileError;
 pub use load::{LoadError, Source, Sources, load};
 pub use retention::{KeptCount, KeptFor};
+pub use waiting::WaitingLimit;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::ParseIntError;
@@ -26,7 +28,7 @@ use serde::{Serialize, Serializer};
 use url::{Host, Url};
 
 use crate::command::Commands;
-use crate::job::Secret;
+use crate::job::{Queue, Secret};
 use crate::outbound::{Denied, OutboundSettings, Rules};
 use crate::sandbox;
 
@@ -130,6 +132,14 @@ pub struct Config {
     /// How often whatever runs a job may die under it before the job ends as `lost`
     #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>)]
     pub max_losses: u32,
+    /// Jobs that may wait in a queue, as N for each or QUEUE=N for one; separated by commas. A submission beyond that is answered with
+    /// `429`; without a limit, jobs wait on disk
+    #[arg(long, env = "TRINE_MAX_WAITING", value_name = "LIMITS", value_delimiter = ',', value_parser = WaitingLimit::from_str)]
+    pub max_waiting: Vec<WaitingLimit>,
+    /// How long the answer to a request with an `Idempotency-Key` is kept, in milliseconds
+    #[arg(id = "idempotency_ms", long = "idempotency-ms", env = "TRINE_IDEMPOTENCY_MS", value_name = "MS", default_value = "86400000", value_parser = some_millis)]
+    #[serde(rename = "idempotency_ms", serialize_with = "as_millis")]
+    pub idempotency: Duration,
     /// Lines of log, and of progress, that are kept of a job; the rest is dropped
     #[arg(long, env = "TRINE_JOB_LOG_LINES", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>)]
     pub job_log_lines: u64,
@@ -259,6 +269,11 @@ impl Config {
     pub fn outbound(&self) -> OutboundSettings {
         let (allow, deny, ports) = (self.http_allow.clone(), self.http_deny.clone(), self.http_ports.clone());
         OutboundSettings { rules: Rules { allow, deny, ports }, name_servers: self.http_name_servers.clone() }
+    }
+
+    /// How many jobs may wait in a queue; `None` for any number.
+    pub fn most_waiting(&self, queue: Queue) -> Option<u64> {
+        waiting::most_waiting(&self.max_waiting, queue)
     }
 
     /// Whether functions may come by pickle.

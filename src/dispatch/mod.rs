@@ -4,6 +4,9 @@ mod catalogue;
 mod deliver;
 mod functions;
 mod retention;
+mod many;
+mod once;
+mod room;
 pub mod router;
 mod running;
 mod schedules;
@@ -16,6 +19,9 @@ pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use functions::{DeployError, Deployment, Functions};
 pub use retention::Retention;
 pub use schedules::{MakeJob, NotMade, RunError, Schedules};
+pub use many::Cancelling;
+pub use once::{Receipt, RequestKey, Submitted};
+pub use room::{Full, PerQueue};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +31,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use self::once::Turns;
+use self::room::Room;
 use self::router::{Facts, Unable, route};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
 use crate::job::{Form, Job, JobId, NewJob, Queue, Runtime, Spec, State, Submission};
-use crate::store::{Cancellation, Depth, EventFilter, Follower, Requeue, Store, StoreError};
+use crate::store::{Cancellation, Depth, EventFilter, Follower, Once, Requeue, Store, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, Registry, StopReason, is_function, likeness_of_function};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
@@ -51,8 +59,12 @@ struct Shared {
     functions: Arc<Functions>,
     executors: Executors,
     max_losses: u32,
+    /// How long it is kept what was answered to a request with a key.
+    keys_kept: Duration,
     running: Running,
     waiters: Waiters,
+    turns: Turns,
+    room: Room,
     /// The loops that claim.
     loops: TaskTracker,
     /// The attempts that run.
@@ -61,6 +73,17 @@ struct Shared {
     draining: CancellationToken,
     /// Set when results that can't be written are given up, so that the program can end.
     giving_up: CancellationToken,
+}
+
+/// What an operator decides of jobs.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// A job whose runner died this often under it is not run again.
+    pub max_losses: u32,
+    /// How many jobs may wait in each queue, where there is a limit.
+    pub most_waiting: PerQueue<Option<u64>>,
+    /// How long it is kept what was answered to a request with a key.
+    pub keys_kept: Duration,
 }
 
 /// Why a batch of submissions was not accepted. Nothing of it was.
@@ -77,6 +100,12 @@ pub enum SubmitError {
     /// The server is going down.
     #[error("the server is shutting down")]
     Draining,
+    /// Another request came with this key before.
+    #[error("the key came before with another request")]
+    KeyUsed,
+    /// Too many jobs wait.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -125,22 +154,24 @@ pub struct QueueStatus {
 impl Dispatcher {
     /// Begins to serve all queues. Must be called on a tokio runtime.
     ///
-    /// `max_losses`: a job whose runner died this often under it is not run again.
     pub fn start(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         functions: Arc<Functions>,
         executors: Executors,
-        max_losses: u32,
+        rules: Rules,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
             registry,
             functions,
             executors,
-            max_losses,
+            max_losses: rules.max_losses,
+            keys_kept: rules.keys_kept,
             running: Running::default(),
             waiters: Waiters::default(),
+            turns: Turns::default(),
+            room: Room::new(rules.most_waiting),
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -154,28 +185,42 @@ impl Dispatcher {
             }
         }
         shared.loops.spawn(tell_of_unasked(Arc::clone(&shared)));
+        shared.loops.spawn(once::forget(Arc::clone(&shared)));
         Self { shared }
     }
 
-    /// Validates, routes and makes durable: all of them, or none.
+    /// Validates, routes and makes durable: all of them, or none. A job for each, in their order.
     pub async fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<Job>, SubmitError> {
-        let jobs = if submissions.len() < MANY {
-            self.prepare(submissions)?
-        } else {
-            let dispatcher = self.clone();
-            let prepared = tokio::task::spawn_blocking(move || dispatcher.prepare(submissions)).await;
-            // It ends early only if the runtime does, or if a workload's validation panics.
-            prepared.map_err(|error| StoreError::Refused(error.to_string()))??
-        };
-        let accepted = self.shared.store.accept(jobs).await?;
-        Ok(accepted.into_iter().map(NewJob::into_job).collect())
+        let receipt = self.submit_once(submissions, None).await?;
+        Ok(receipt.jobs.into_iter().map(|submitted| submitted.job).collect())
+    }
+
+    /// Validates and routes, off the caller's thread if there are many.
+    async fn prepared(&self, submissions: Vec<Submission>) -> Result<Vec<NewJob>, SubmitError> {
+        if submissions.len() < MANY {
+            return self.prepare(submissions);
+        }
+        let dispatcher = self.clone();
+        let prepared = tokio::task::spawn_blocking(move || dispatcher.prepare(submissions)).await;
+        // It ends early only if the runtime does, or if a workload's validation panics.
+        prepared.map_err(|error| StoreError::Refused(error.to_string()))?
+    }
+
+    /// Makes durable what there is room for.
+    async fn accept(&self, jobs: Vec<NewJob>, once: Option<Once>) -> Result<Vec<NewJob>, SubmitError> {
+        let store = &self.shared.store;
+        let _room = self.shared.room.take(&jobs, |queue| store.depth(queue))?;
+        Ok(match once {
+            Some(once) => store.accept_once(jobs, once).await?,
+            None => store.accept(jobs).await?,
+        })
     }
 
     /// [`Dispatcher::submit`] of one job, then [`Dispatcher::wait`] for it, without a gap in between in which its end could be missed.
     pub async fn submit_and_wait(&self, submission: Submission, limit: Duration) -> Result<Job, SubmitError> {
         let jobs = self.prepare(vec![submission])?;
         let waiters: Vec<_> = jobs.iter().map(|job| self.shared.waiters.watch(job.id)).collect();
-        let accepted = self.shared.store.accept(jobs).await?;
+        let accepted = self.accept(jobs, None).await?;
         for waiter in waiters {
             waiter.ended(limit).await;
         }
@@ -202,14 +247,7 @@ impl Dispatcher {
         let cancellation = self.shared.store.cancel(id).await?;
         match cancellation {
             Cancellation::Cancelled => self.shared.waiters.ended(id),
-            Cancellation::Stopping(lease) => {
-                self.shared.running.stop(lease, StopReason::Cancelled);
-                // If the attempt was settled just before, nobody will take that note away any more.
-                let job = self.shared.store.job(id).await?;
-                if !job.is_some_and(|job| matches!(job.state, State::Running { .. })) {
-                    self.shared.running.end(lease);
-                }
-            }
+            Cancellation::Stopping(lease) => self.stop(lease).await?,
             Cancellation::Finished(_) | Cancellation::Unknown => {}
         }
         Ok(cancellation)

@@ -49,6 +49,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Se
         };
         match claimed {
             Ok(claimed) => {
+                shared.room.drained(queue, claimed.len());
                 for claimed in claimed {
                     // The store claims no more than it was asked for.
                     let slot = Slot { permit: free.split(1) };

@@ -3,6 +3,7 @@
 //! Nothing here knows of HTTP, of the database or of threads.
 
 mod event;
+mod history;
 mod id;
 mod outcome;
 mod profile_key;
@@ -13,6 +14,7 @@ mod timing;
 mod webhook;
 
 pub use event::{Event, EventKind, LogStream, Note, What};
+pub use history::{History, Tried};
 pub use id::{ComparisonId, JobId};
 pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use profile_key::ProfileKey;

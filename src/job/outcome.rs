@@ -20,6 +20,22 @@ impl Outcome {
     pub const fn is_success(&self) -> bool {
         matches!(self, Self::Output(_))
     }
+
+    /// Why it returned nothing, if it did not.
+    pub const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Output(_) => None,
+            Self::Error(failure) => Some(failure),
+        }
+    }
+
+    /// The same, without the outcome.
+    pub fn into_failure(self) -> Option<Failure> {
+        match self {
+            Self::Output(_) => None,
+            Self::Error(failure) => Some(failure),
+        }
+    }
 }
 
 impl From<Result<Output, Failure>> for Outcome {

@@ -12,6 +12,7 @@ mod event;
 mod follow;
 mod function;
 mod retention;
+mod once;
 mod schedule;
 pub mod sqlite;
 mod summary;
@@ -23,6 +24,7 @@ pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
 pub use retention::{Removal, Removed, RetentionStore};
+pub use once::{Answered, Digest, Once, OnceStore, Twin};
 pub use schedule::{Firing, ScheduleStore};
 pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
 pub use webhook::{DeliveryFilter, WebhookStore};
@@ -239,7 +241,9 @@ pub enum StoreError {
 
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
-pub trait Store: ComparisonStore + FunctionStore + RetentionStore + ScheduleStore + WebhookStore + Send + Sync + 'static {
+pub trait Store:
+    ComparisonStore + FunctionStore + OnceStore + RetentionStore + ScheduleStore + WebhookStore + Send + Sync + 'static
+{
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 

@@ -6,6 +6,7 @@ mod browsers;
 mod comparisons;
 mod errors;
 mod jobs;
+mod life;
 mod limits;
 mod results;
 mod schedules;

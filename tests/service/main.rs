@@ -1,6 +1,7 @@
 //! The program as its users run it: started, killed, drained, and driven by its own command line.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod cancel;
 mod command_line;
 mod commands;
 mod comparisons;
@@ -14,6 +15,7 @@ mod outbound;
 mod python;
 mod retention;
 mod schedules;
+mod scheduled;
 mod server;
 mod slow_clients;
 mod webhooks;

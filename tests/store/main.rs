@@ -7,6 +7,8 @@ mod events;
 mod functions;
 mod life;
 mod lists;
+mod model;
+mod once;
 mod restart;
 mod retention;
 mod schedules;
@@ -33,6 +35,9 @@ use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 /// A place where a driver keeps its data; it can be opened again and again.
 pub(crate) trait Place: Send {
     fn open(&self) -> impl Future<Output = Arc<dyn Store>> + Send;
+
+    /// The same where nothing has to reach a disk, for tests of very many steps.
+    fn light(self) -> Self;
 
     /// What the driver takes for the time.
     fn clock(&self) -> &TestClock;

@@ -9,6 +9,7 @@ mod intake;
 mod many;
 mod marks;
 mod moves;
+mod once;
 mod read;
 mod retention;
 mod rollups;

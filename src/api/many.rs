@@ -1,0 +1,135 @@
+//! `/jobs/cancel` and `/jobs/retry`: what is done to every job that passes a filter.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::list::Label;
+use super::problem::{Problem, answers};
+use super::view::StateName;
+use super::{ApiState, body, example, submission};
+use crate::clock::Timestamp;
+use crate::job::{Bound, Ending, Executor, FailureKind};
+use crate::store::{Filter, StateFilter};
+use crate::workload::Invalid;
+
+/// The longest filter, in bytes.
+const MAX_BYTES: usize = 64 << 10;
+
+/// Which jobs: those that pass every condition. There must be one; `all` is one that every job passes.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobFilter)]
+pub(super) struct Which {
+    /// Where they are or how they ended.
+    state: Option<StateName>,
+    /// Of which kind the error is with which they ended.
+    error: Option<FailureKind>,
+    /// How they are tagged.
+    bound: Option<Bound>,
+    /// Where they run.
+    executor: Option<Executor>,
+    /// Their workload's `type`.
+    workload: Option<String>,
+    /// A label, as `name:value`.
+    #[schema(value_type = Option<String>, example = "team:search")]
+    tag: Option<Label>,
+    /// Accepted at this time or later (RFC 3339).
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// Accepted before this time (RFC 3339).
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+    /// Every job.
+    #[serde(default)]
+    #[schema(default = false)]
+    all: bool,
+}
+
+impl Which {
+    async fn read(api: &ApiState, request: Request) -> Result<Filter, Problem> {
+        let (parts, body) = request.into_parts();
+        body::media_type(&parts.headers, &[("application/json", ())])?;
+        let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
+        let Self { state, error, bound, executor, workload, tag, since, until, all } = submission::object(&body, "")?;
+        let state = state.map(StateFilter::from);
+        let tag = tag.map(|Label(name, value)| (name, value));
+        let any = [state.is_some(), error.is_some(), bound.is_some(), executor.is_some(), workload.is_some(), tag.is_some()];
+        if !(all || since.is_some() || until.is_some() || any.contains(&true)) {
+            return Err(Invalid::new("", "needs a condition; `all` is one that every job passes").into());
+        }
+        Ok(Filter { state, error, bound, executor, workload, tag, since, until })
+    }
+}
+
+/// What came of cancelling many jobs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Cancelled)]
+pub(super) struct CancelledView {
+    /// Jobs that were waiting, and have ended.
+    pub(super) cancelled: u64,
+    /// Jobs that run, and are being stopped.
+    pub(super) stopping: u64,
+}
+
+/// What came of running many jobs again.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Retried)]
+pub(super) struct RetriedView {
+    /// Jobs that wait again.
+    pub(super) retried: u64,
+}
+
+/// Cancel many jobs
+///
+/// Every job that has not ended, passes the filter and was there when the request came: those that wait have ended with the answer, those
+/// that run are told to stop. They are cancelled in portions, while everything else goes on; the answer comes after the last one.
+#[utoipa::path(
+    post, path = "/jobs/cancel", tag = "jobs", operation_id = "cancelJobs",
+    request_body(content = Which, content_type = "application/json", example = example::waiting_jobs),
+    responses(
+        (status = 200, description = "How many there were", body = CancelledView, example = example::cancelled_jobs),
+        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
+        answers::Unavailable,
+    ),
+)]
+pub(super) async fn cancel(State(api): State<ApiState>, request: Request) -> Result<Json<CancelledView>, Problem> {
+    let filter = Which::read(&api, request).await?;
+    if matches!(filter.state, Some(StateFilter::Ended(_))) {
+        return Err(Invalid::new("/state", "a job that has ended can't be cancelled").into());
+    }
+    if filter.error.is_some() {
+        return Err(Invalid::new("/error", "a job that has not ended has no error").into());
+    }
+    let count = api.dispatcher.cancel_all(&filter).await?;
+    Ok(Json(CancelledView { cancelled: count.cancelled, stopping: count.stopping }))
+}
+
+/// Run many jobs again
+///
+/// Every finished job that passes the filter and had ended when the request came; without `state`, those that failed and those that were
+/// lost. Each keeps its id and waits again, its retry rule applies anew, and its result is gone until it has ended once more.
+#[utoipa::path(
+    post, path = "/jobs/retry", tag = "jobs", operation_id = "retryJobs",
+    request_body(content = Which, content_type = "application/json", example = example::dead_jobs),
+    responses(
+        (status = 200, description = "How many there were", body = RetriedView, example = example::retried_jobs),
+        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
+        answers::Unavailable,
+    ),
+)]
+pub(super) async fn retry(State(api): State<ApiState>, request: Request) -> Result<Json<RetriedView>, Problem> {
+    let filter = Which::read(&api, request).await?;
+    let endings = match filter.state {
+        Some(StateFilter::Ended(ending)) => vec![ending],
+        Some(_) => return Err(Invalid::new("/state", "only a job that has ended can be run again").into()),
+        None => vec![Ending::Failed, Ending::Lost],
+    };
+    let mut retried = 0;
+    for ending in endings {
+        let filter = Filter { state: Some(StateFilter::Ended(ending)), ..filter.clone() };
+        retried += api.dispatcher.retry_all(&filter).await?;
+    }
+    Ok(Json(RetriedView { retried }))
+}

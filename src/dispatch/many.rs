@@ -1,0 +1,102 @@
+//! What is done to many jobs at once: page by page, so that everything else goes on meanwhile.
+
+use super::Dispatcher;
+use crate::clock::Timestamp;
+use crate::job::{Event, EventKind, History, Job, State, Tried};
+use crate::store::{EventFilter, Filter, Lease, StoreError};
+use crate::workload::StopReason;
+
+/// How many jobs were cancelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cancelling {
+    /// Jobs that waited, and have ended.
+    pub cancelled: u64,
+    /// Jobs that run, and have been told to stop.
+    pub stopping: u64,
+}
+
+impl Dispatcher {
+    /// Cancels every unfinished job that passes the filter and was there when this began.
+    pub async fn cancel_all(&self, filter: &Filter) -> Result<Cancelling, StoreError> {
+        let filter = until_now(filter);
+        let (mut count, mut after) = (Cancelling::default(), None);
+        loop {
+            let portion = self.shared.store.cancel_page(&filter, after).await?;
+            count.cancelled += portion.done.ended.len() as u64;
+            count.stopping += portion.done.stopping.len() as u64;
+            for id in portion.done.ended {
+                self.shared.waiters.ended(id);
+            }
+            for lease in portion.done.stopping {
+                self.stop(lease).await?;
+            }
+            after = portion.last;
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Runs every finished job again that passes the filter and was there when this began; how many.
+    pub async fn retry_all(&self, filter: &Filter) -> Result<u64, StoreError> {
+        let filter = until_now(filter);
+        let (mut count, mut after) = (0, None);
+        loop {
+            let portion = self.shared.store.requeue_page(&filter, after).await?;
+            count += portion.done.len() as u64;
+            after = portion.last;
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Tells an attempt to stop that the store has marked.
+    pub(super) async fn stop(&self, lease: Lease) -> Result<(), StoreError> {
+        self.shared.running.stop(lease, StopReason::Cancelled);
+        // If the attempt was settled just before, nobody will take that note away any more.
+        let job = self.shared.store.job(lease.id).await?;
+        if !job.is_some_and(|job| matches!(job.state, State::Running { .. })) {
+            self.shared.running.end(lease);
+        }
+        Ok(())
+    }
+
+    /// The attempts of a job so far, the latest thousand of them.
+    pub async fn attempts(&self, job: &Job) -> Result<Vec<Tried>, StoreError> {
+        if let Some(first) = first(job) {
+            return Ok(first);
+        }
+        let kinds = vec![EventKind::Running, EventKind::Retrying, EventKind::Finished];
+        let filter = EventFilter { job: Some(job.id), kinds, ..EventFilter::default() };
+        let (mut history, mut after) = (History::default(), Timestamp::from_micros(0));
+        loop {
+            let page = self.shared.store.events(&filter, after).await?;
+            page.events.into_iter().for_each(|event: Event| history.add(event));
+            match page.more {
+                Some(more) => after = more,
+                None => return Ok(history.into_attempts()),
+            }
+        }
+    }
+}
+
+/// The attempts of a job that needs no look at what happened to it: it has had none, or its first one runs or was its last.
+fn first(job: &Job) -> Option<Vec<Tried>> {
+    let tried = |started_at| Tried { number: 1, started_at, finished_at: None, error: None, timing: None };
+    match (job.attempt, &job.state) {
+        (0, _) => Some(Vec::new()),
+        (1, State::Running { claimed_at, .. }) => Some(vec![tried(*claimed_at)]),
+        (1, State::Finished(finished)) => {
+            let (finished_at, error) = (Some(finished.finished_at), finished.outcome.failure().cloned());
+            finished.started_at.map(|at| vec![Tried { finished_at, error, timing: finished.timing, ..tried(at) }])
+        }
+        _ => None,
+    }
+}
+
+/// Whatever comes in meanwhile is left alone, or there might be no end.
+fn until_now(filter: &Filter) -> Filter {
+    let now = Timestamp::now();
+    Filter { until: Some(filter.until.map_or(now, |until| until.min(now))), ..filter.clone() }
+}

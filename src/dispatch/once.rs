@@ -1,0 +1,286 @@
+//! What is accepted once: a request with a key, and a unique job.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::{Dispatcher, Shared, SubmitError};
+use crate::clock::Timestamp;
+use crate::job::{Job, JobId, NewJob, Spec, Submission};
+use crate::store::{Answered, Digest, Once, StoreError, Twin};
+
+/// How often what is not needed any more is looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// The key that a client gave to a request, and a digest of what it sent with it.
+#[derive(Clone, Debug)]
+pub struct RequestKey {
+    /// The key.
+    pub key: String,
+    /// Of the rest.
+    pub digest: Digest,
+}
+
+/// What became of a submission.
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    /// The job that runs it.
+    pub job: Job,
+    /// The submission is unique, and the job was there before it.
+    pub existing: bool,
+}
+
+/// What became of the submissions of a request.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// A job for each submission, in their order.
+    pub jobs: Vec<Submitted>,
+    /// The request came before, and this is what was accepted then.
+    pub replayed: bool,
+}
+
+impl RequestKey {
+    /// The key of a request to `path` with this body.
+    pub fn new(key: &str, path: &str, body: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(path).chain_update([0]).chain_update(body).finalize().into();
+        Self { key: key.to_owned(), digest }
+    }
+}
+
+impl Dispatcher {
+    /// What was accepted when a request with this key came before, if one did.
+    pub async fn answered(&self, request: &RequestKey) -> Result<Option<Receipt>, SubmitError> {
+        let Some(answered) = self.shared.store.answered(&request.key).await? else { return Ok(None) };
+        if answered.digest != request.digest {
+            return Err(SubmitError::KeyUsed);
+        }
+        let mut jobs = Vec::with_capacity(answered.jobs.len());
+        for (id, existing) in answered.jobs {
+            // One that is not kept any more can't be shown.
+            jobs.extend(self.shared.store.job(id).await?.map(|job| Submitted { job, existing }));
+        }
+        Ok(Some(Receipt { jobs, replayed: true }))
+    }
+
+    /// [`Dispatcher::submit`], but what came before is not accepted again: the request, by its key, and unique jobs.
+    pub async fn submit_once(&self, submissions: Vec<Submission>, request: Option<RequestKey>) -> Result<Receipt, SubmitError> {
+        let jobs = self.prepared(submissions).await?;
+        let uniques: Vec<Option<Digest>> =
+            jobs.iter().map(|job| job.submission.unique.map(|_| likeness(&job.submission.workload))).collect();
+        let new = |job: NewJob| Submitted { job: job.into_job(), existing: false };
+        if request.is_none() && uniques.iter().all(Option::is_none) {
+            let accepted = self.accept(jobs, None).await?;
+            return Ok(Receipt { jobs: accepted.into_iter().map(new).collect(), replayed: false });
+        }
+        // Between looking and accepting, nobody else may accept the same.
+        let key = request.as_ref().map(|request| Key::Request(request.key.clone()));
+        let keys = uniques.iter().flatten().map(|digest| Key::Unique(*digest)).chain(key);
+        let _turn = self.shared.turns.take(keys.collect()).await;
+        if let Some(request) = &request
+            && let Some(receipt) = self.answered(request).await?
+        {
+            return Ok(receipt);
+        }
+        let digests: Vec<Digest> = uniques.iter().flatten().copied().collect();
+        let twins = self.shared.store.twins(&digests).await?;
+        let sorted = sort(jobs, &uniques, &twins, Timestamp::now());
+        let request = request.map(|RequestKey { key, digest }| {
+            let until = Timestamp::now().after(self.shared.keys_kept);
+            let jobs = sorted.places.iter().map(|place| (place.id(&sorted.new), place.is_existing())).collect();
+            Answered { key, digest, jobs, until }
+        });
+        let once = Once { request, unique: sorted.unique };
+        let accepted: Vec<NewJob> = self.accept(sorted.new, Some(once)).await?;
+        let mut receipt = Receipt { jobs: Vec::with_capacity(sorted.places.len()), replayed: false };
+        for place in sorted.places {
+            let (job, existing) = match place {
+                Place::New(at) => (accepted.get(at).cloned().map(NewJob::into_job), false),
+                Place::Twin(id) => (self.shared.store.job(id).await?, true),
+                Place::Earlier(at) => (accepted.get(at).cloned().map(NewJob::into_job), true),
+            };
+            // A store gives back what it was given, and what has just been found is not gone yet.
+            receipt.jobs.push(Submitted { job: job.ok_or(StoreError::Closed)?, existing });
+        }
+        Ok(receipt)
+    }
+}
+
+/// What becomes of the jobs of a request.
+struct Sorted {
+    /// Those that are to be accepted.
+    new: Vec<NewJob>,
+    /// For each job of the request, where it is.
+    places: Vec<Place>,
+    /// The unique ones among the new ones.
+    unique: Vec<(Digest, JobId)>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// Among the new ones.
+    New(usize),
+    /// It is like one of the new ones, which came earlier in the request.
+    Earlier(usize),
+    /// It is like this job.
+    Twin(JobId),
+}
+
+impl Place {
+    const fn is_existing(self) -> bool {
+        !matches!(self, Self::New(_))
+    }
+
+    fn id(self, new: &[NewJob]) -> JobId {
+        match self {
+            Self::New(at) | Self::Earlier(at) => new[at].id,
+            Self::Twin(id) => id,
+        }
+    }
+}
+
+/// Tells new jobs from those that are there.
+fn sort(jobs: Vec<NewJob>, uniques: &[Option<Digest>], twins: &HashMap<Digest, Twin>, now: Timestamp) -> Sorted {
+    let mut sorted = Sorted { new: Vec::new(), places: Vec::with_capacity(jobs.len()), unique: Vec::new() };
+    let mut here: HashMap<Digest, usize> = HashMap::new();
+    for (job, digest) in jobs.into_iter().zip(uniques) {
+        let twin = digest.and_then(|digest| twins.get(&digest)).filter(|twin| holds(&job, twin, now));
+        let place = match (digest.and_then(|digest| here.get(&digest)), twin) {
+            (Some(earlier), _) => Place::Earlier(*earlier),
+            (None, Some(twin)) => Place::Twin(twin.job),
+            (None, None) => {
+                if let Some(digest) = digest {
+                    here.insert(*digest, sorted.new.len());
+                    sorted.unique.push((*digest, job.id));
+                }
+                sorted.new.push(job);
+                Place::New(sorted.new.len() - 1)
+            }
+        };
+        sorted.places.push(place);
+    }
+    sorted
+}
+
+/// Whether a unique job is taken for the one that is there.
+fn holds(job: &NewJob, twin: &Twin, now: Timestamp) -> bool {
+    match job.submission.unique.and_then(|unique| unique.within_ms) {
+        Some(ms) => twin.accepted_at.after(Duration::from_millis(ms)) > now,
+        None => twin.unfinished,
+    }
+}
+
+/// What workloads have in common that are the same with the same parameters, however they are written.
+fn likeness(workload: &Spec) -> Digest {
+    // It was read before, so it is JSON. Objects come sorted by their names.
+    let value: Value = serde_json::from_str(workload.json.get()).unwrap_or_default();
+    Sha256::digest(value.to_string()).into()
+}
+
+/// What only one request at a time may accept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Request(String),
+    Unique(Digest),
+}
+
+/// Lets one request at a time look for a key, and accept it.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    taken: Mutex<BTreeSet<Key>>,
+    freed: Notify,
+}
+
+/// The right to accept these keys, until it is dropped.
+struct Turn<'a> {
+    turns: &'a Turns,
+    keys: BTreeSet<Key>,
+}
+
+impl Turns {
+    /// Waits until none of these keys is taken, then takes all of them at once.
+    async fn take(&self, keys: BTreeSet<Key>) -> Turn<'_> {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // From here on, whatever is freed is heard of.
+            freed.as_mut().enable();
+            {
+                let mut taken = self.taken();
+                if taken.is_disjoint(&keys) {
+                    taken.extend(keys.iter().cloned());
+                    return Turn { turns: self, keys };
+                }
+            }
+            freed.await;
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, BTreeSet<Key>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.turns.taken();
+        for key in &self.keys {
+            taken.remove(key);
+        }
+        drop(taken);
+        self.turns.freed.notify_waiters();
+    }
+}
+
+/// Forgets what is not needed any more, until the dispatcher drains.
+pub(super) async fn forget(shared: Arc<Shared>) {
+    let forgetting = async {
+        loop {
+            match shared.store.forget_once(Timestamp::now()).await {
+                Ok(true) => {}
+                Ok(false) => tokio::time::sleep(FORGET_EVERY).await,
+                Err(error) => {
+                    tracing::warn!(%error, "keys that are over are not forgotten yet");
+                    tokio::time::sleep(FORGET_EVERY).await;
+                }
+            }
+        }
+    };
+    shared.draining.run_until_cancelled(forgetting).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+
+    fn spec(json: &str) -> Spec {
+        Spec { kind: "x".into(), json: RawValue::from_string(json.into()).unwrap() }
+    }
+
+    #[test]
+    fn how_a_workload_is_written_makes_no_difference() {
+        let one = likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#));
+        assert_eq!(one, likeness(&spec(r#"{ "a": {"c": [1, 2], "b": 1}, "type": "\u0078" }"#)));
+        assert_ne!(one, likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[2,1]}}"#)));
+    }
+
+    #[tokio::test]
+    async fn one_request_at_a_time() {
+        let turns = Arc::new(Turns::default());
+        let key = |n: u8| Key::Unique([n; 32]);
+        let first = turns.take([key(1), key(2)].into()).await;
+        let second = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move { turns.take([key(2), key(3)].into()).await.keys.len() }
+        });
+        drop(turns.take([key(3), Key::Request("a".into())].into()).await);
+        assert!(!second.is_finished());
+        drop(first);
+        assert_eq!(second.await.unwrap(), 2);
+        assert!(turns.taken().is_empty());
+    }
+}

@@ -1,0 +1,120 @@
+//! A cancelled job leaves no process behind, whatever ran it.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, folder};
+
+const COMMANDS: &str = r#"
+[commands.shell]
+path = "/bin/sh"
+arguments = ["-c", "{script}"]
+parameters.script = { type = "text", max_length = 1000 }
+limits = { processes = 16 }
+"#;
+
+/// The processes of a server, and those that they started.
+fn descendants(server: &Server) -> Vec<i32> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // Behind the name, which may hold anything: the state and the parent. What has ended and is not collected yet counts.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        children.entry(parent.unwrap_or_default()).or_default().push(pid);
+    }
+    let mut found = Vec::new();
+    let mut look = vec![server.pid().as_raw()];
+    while let Some(pid) = look.pop() {
+        let of_it = children.remove(&pid).unwrap_or_default();
+        found.extend(&of_it);
+        look.extend(of_it);
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Whether a process of the machine was started with this argument.
+fn is_run(argument: &str) -> bool {
+    let started_with = |entry: &std::fs::DirEntry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes())
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| started_with(&entry))
+}
+
+async fn until(mut good: impl FnMut() -> bool) -> bool {
+    let waiting = async {
+        while !good() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.is_ok()
+}
+
+#[tokio::test]
+async fn no_process_is_left_of_a_cancelled_job() {
+    // A number that no other process of the machine sleeps for.
+    let nap = format!("86{:06}.5", std::process::id() % 1_000_000);
+    let folder = folder();
+    std::fs::write(folder.path().join("trine.toml"), COMMANDS).unwrap();
+    let settings = [("TRINE_PROCESSES", "1"), ("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_STOP_GRACE_MS", "200")];
+    let server = Server::start(folder.path(), &settings).await;
+    let deaf = "
+import signal, sys, threading, time
+
+def main():
+    print('began', flush=True)
+    while True:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+";
+    let script = format!("trap '' TERM; (trap '' TERM; sleep {nap}; sleep {nap}) & echo began; while :; do sleep {nap}; done");
+    let primes = json!({ "type": "primes", "below": 200_000_000 });
+    let jobs: [(&str, Value); 3] = [
+        ("native", json!({ "bound": "cpu", "executor": "processes", "workload": primes })),
+        ("python", json!({ "bound": "cpu", "executor": "processes", "workload": { "type": "python", "source": deaf } })),
+        (
+            "command",
+            json!({ "bound": "cpu", "workload": { "type": "command", "name": "shell", "parameters": { "script": script } } }),
+        ),
+    ];
+    for (kind, job) in jobs {
+        // Warm processes are there once a job of the kind has run; then their number stays.
+        let began = |job: &Value| job["state"] == "running";
+        let id = server.submit(&job).await;
+        server.until(&id, began).await;
+        if kind == "command" {
+            assert!(until(|| is_run(&nap)).await, "the command does not begin");
+        } else if kind == "python" {
+            let lines = async || server.get(&format!("/jobs/{id}/logs")).await["items"].as_array().unwrap().len();
+            while lines().await == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        }
+        let during = descendants(&server);
+        let answer = server.client.delete(format!("{}/jobs/{id}", server.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 202, "{kind}");
+        server.until_state(&id, "cancelled").await;
+        assert!(until(|| !is_run(&nap)).await, "{kind}: a process goes on");
+        // What ran the job has ended, or waits for the next one: nothing came to what was there.
+        assert!(until(|| descendants(&server).len() <= during.len()).await, "{kind}: there are more processes than before");
+        let ran = descendants(&server).len();
+        // The next job finds a place.
+        let next = match kind {
+            "native" => json!({ "bound": "cpu", "executor": "processes", "workload": { "type": "primes", "below": 10 } }),
+            "python" => {
+                json!({ "bound": "cpu", "executor": "processes", "workload": { "type": "python", "source": "def main(): return 1" } })
+            }
+            _ => {
+                json!({ "bound": "cpu", "workload": { "type": "command", "name": "shell", "parameters": { "script": "true" } } })
+            }
+        };
+        let next = server.submit(&next).await;
+        server.until_state(&next, "succeeded").await;
+        assert!(until(|| descendants(&server).len() <= ran.max(during.len())).await, "{kind}: processes come to more and more");
+    }
+}
