@@ -12,6 +12,7 @@ test: test-deps check
 	python3 -m unittest discover -s tests/python_host
 	cargo build --locked
 	PATH="$(CURDIR)/target/test-python/bin:$$PATH" python3 -m unittest discover -s clients/python/tests
+	PATH="$(CURDIR)/target/test-python/bin:$$PATH" python3 clients/python/tests/run_cpython_tests.py
 	cargo test --locked
 
 test-deps:

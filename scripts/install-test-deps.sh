@@ -32,6 +32,7 @@ done
 
 need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled from C
 need python3 python3 -c "import asyncio, unittest" # the Python host is tested with the interpreter that is there
+need libpython3-testsuite python3 clients/python/tests/interpreters.py # the client passes CPython's own tests of concurrent.futures
 need python3-venv python3 -c "import ensurepip, venv" # what the Python client needs goes into an environment of its own
 
 # The interpreter of the Python client's tests, with what functions travel by.

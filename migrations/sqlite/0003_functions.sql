@@ -12,6 +12,7 @@ CREATE TABLE functions (
     bound       INTEGER,
     choice      INTEGER NOT NULL,
     deadline_ms INTEGER,
+    limits      TEXT,             -- JSON of those that are set; NULL for none
     content     BLOB    NOT NULL, -- last: whoever looks for the rest need not read it
     PRIMARY KEY (name, version)
 );

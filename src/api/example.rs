@@ -21,7 +21,7 @@ use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
 use crate::dispatch::{QueueStatus, Written};
 use crate::executor::WorkerStatus;
-use crate::function::{Defaults, Function, Kind};
+use crate::function::{Defaults, Function, Kind, Limits};
 use crate::job::{
     Bound, Choice, ComparisonId, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob,
     Outcome, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, Tried, What,
@@ -153,7 +153,7 @@ pub(super) fn batch_items() -> Value {
 pub(super) fn route() -> Value {
     value(&RouteExplanation::of(
         &accepted(),
-        Some(Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, likeness: None }),
+        Some(Written { needs_a_process: false, runtime: Runtime::Native, form: Form::Blocking, gil: false, likeness: None }),
     ))
 }
 
@@ -335,6 +335,7 @@ fn resize() -> Function {
         form: Form::Blocking,
         interpreter: None,
         defaults: Defaults { bound: Some(Bound::Cpu), executor: Choice::Auto, deadline: Some(Duration::from_secs(30)) },
+        limits: Limits { output_bytes: Some(65_536), ..Limits::default() },
     }
 }
 

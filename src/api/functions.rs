@@ -19,11 +19,14 @@ use super::submission::DAY_MS;
 use super::{ApiState, body, example};
 use crate::clock::Timestamp;
 use crate::dispatch::{DeployError, Deployment};
-use crate::function::{Defaults, Function, Kind};
+use crate::executor::python::SourceFault;
+use crate::function::{Defaults, Function, Kind, Limits};
 use crate::job::{Bound, Choice, Form};
 
 /// The longest content of a function, in bytes.
 const MAX_BYTES: usize = 8 << 20;
+/// The least memory that a call may be limited to, in bytes: an interpreter needs about half of it for itself.
+const LEAST_MEMORY: u64 = 64 << 20;
 
 /// A version of a function.
 #[derive(Serialize, ToSchema)]
@@ -54,6 +57,15 @@ pub(super) struct FunctionView {
     /// The longest that one attempt may run where a job does not say, in milliseconds.
     #[schema(required)]
     deadline_ms: Option<u64>,
+    /// The most resident memory of the process of one call, in bytes; null for what the server gives every call.
+    #[schema(required)]
+    memory_bytes: Option<u64>,
+    /// The most CPU time of one call, in milliseconds.
+    #[schema(required)]
+    cpu_ms: Option<u64>,
+    /// The longest output of one call, in bytes of JSON; null for what the server takes of every call.
+    #[schema(required)]
+    output_bytes: Option<u64>,
     /// When it was deployed first.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -65,9 +77,10 @@ pub(super) struct FunctionView {
 impl FunctionView {
     /// A version as it is known.
     pub(super) fn of(function: &Function, latest: bool) -> Self {
-        let Function { name, version, created_at, deployed_at, kind, bytes, entrypoint, form, interpreter, defaults } =
+        let Function { name, version, created_at, deployed_at, kind, bytes, entrypoint, form, interpreter, defaults, limits } =
             function.clone();
         let Defaults { bound, executor, deadline } = defaults;
+        let Limits { memory_bytes, cpu_ms, output_bytes } = limits;
         Self {
             name,
             version,
@@ -80,6 +93,9 @@ impl FunctionView {
             bound,
             executor,
             deadline_ms: deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            memory_bytes,
+            cpu_ms,
+            output_bytes,
             created_at,
             deployed_at,
         }
@@ -105,11 +121,21 @@ pub(super) struct Declaration {
     /// The longest that one attempt may run where a job does not say, in milliseconds.
     #[param(minimum = 1, maximum = 86_400_000)]
     deadline_ms: Option<u64>,
+    /// The most resident memory of the process of one call, in bytes. With it, `executor` must be `processes`.
+    #[param(minimum = 67_108_864)]
+    memory_bytes: Option<u64>,
+    /// The most CPU time of one call, in milliseconds. With it, `executor` must be `processes`.
+    #[param(minimum = 1, maximum = 86_400_000)]
+    cpu_ms: Option<u64>,
+    /// The longest output of one call, in bytes of JSON.
+    #[param(minimum = 1)]
+    output_bytes: Option<u64>,
 }
 
 /// Deploy a function
 ///
-/// The body is the source of a module, or a zip with several. Its content, entry point and interpreter make its version, which is the
+/// The body is the source of a module, or a zip with several. The module of the entry point is looked at by the interpreter, and refused
+/// if that can't compile it, or if it defines no such function. Its content, entry point and interpreter make its version, which is the
 /// latest of its name from here on; earlier ones can still be called. The same once more makes no new version.
 #[utoipa::path(
     put, path = "/functions/{name}", tag = "functions", operation_id = "deployFunction",
@@ -133,17 +159,24 @@ pub(super) async fn deploy(
     Query(declaration): Query<Declaration>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Declaration { entrypoint, bound, executor, interpreter, deadline_ms } = declaration;
-    if deadline_ms.is_some_and(|ms| !(1..=DAY_MS).contains(&ms)) {
-        return Err(Problem::bad_query("deadline_ms", format!("must be 1 to {DAY_MS}")));
+    let Declaration { entrypoint, bound, executor, interpreter, deadline_ms, memory_bytes, cpu_ms, output_bytes } = declaration;
+    for (parameter, ms) in [("deadline_ms", deadline_ms), ("cpu_ms", cpu_ms)] {
+        if ms.is_some_and(|ms| !(1..=DAY_MS).contains(&ms)) {
+            return Err(Problem::bad_query(parameter, format!("must be 1 to {DAY_MS}")));
+        }
     }
+    for (parameter, bytes, least) in [("memory_bytes", memory_bytes, LEAST_MEMORY), ("output_bytes", output_bytes, 1)] {
+        if bytes.is_some_and(|bytes| bytes < least) {
+            return Err(Problem::bad_query(parameter, format!("must be {least} or more")));
+        }
+    }
+    let limits = Limits { memory_bytes, cpu_ms, output_bytes };
     let (parts, body) = request.into_parts();
     let kind = body::media_type(&parts.headers, &Kind::ALL.map(|kind| (kind.media_type(), kind)))?;
     let content = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
     let defaults = Defaults { bound, executor, deadline: deadline_ms.map(Duration::from_millis) };
-    let deployment = Deployment { name, kind, content: content.to_vec(), entrypoint, interpreter, defaults };
-    let rules = api.dispatcher.registry().environment().python();
-    let function = api.dispatcher.functions().deploy(deployment, rules).await?;
+    let deployment = Deployment { name, kind, content: content.to_vec(), entrypoint, interpreter, defaults, limits };
+    let function = api.dispatcher.deploy(deployment).await?;
     let status = if function.is_new() { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(LOCATION, location(&function))], Json(FunctionView::of(&function, true))).into_response())
 }
@@ -275,8 +308,13 @@ impl From<DeployError> for Problem {
     fn from(error: DeployError) -> Self {
         match error {
             DeployError::Entrypoint(detail) => Self::bad_query("entrypoint", detail),
+            DeployError::Limits => Self::bad_query("executor", error.to_string()),
             DeployError::Interpreter(detail) => Self::bad_query("interpreter", detail),
             DeployError::Name(_) | DeployError::Content(_) => Self::new(ProblemKind::InvalidFunction, error.to_string()),
+            DeployError::Source(SourceFault { line, column, .. }) => {
+                Self::new(ProblemKind::InvalidFunction, error.to_string()).in_line(line, column)
+            }
+            DeployError::Unchecked(_) => Self::new(ProblemKind::Unavailable, error.to_string()),
             DeployError::Store(error) => error.into(),
         }
     }

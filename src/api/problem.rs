@@ -212,6 +212,12 @@ pub(super) struct Fault {
     /// The query parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<String>,
+    /// The line of a source, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    /// The character of the line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u32>,
     /// What is wrong with it.
     detail: String,
 }
@@ -305,6 +311,14 @@ impl Problem {
     pub(super) fn instead_of(mut self, kind: Kind, other: Kind) -> Self {
         if self.kind == kind {
             self.kind = other;
+        }
+        self
+    }
+
+    /// The same problem, pointing into a source, if it is known where.
+    pub(super) fn in_line(mut self, line: Option<u32>, column: Option<u32>) -> Self {
+        if line.is_some() {
+            self.errors = vec![Fault { line, column, detail: self.detail.clone(), ..Fault::default() }];
         }
         self
     }

@@ -95,7 +95,7 @@ impl Catalogue {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::function::{Defaults, Kind};
+    use crate::function::{Defaults, Kind, Limits};
     use crate::job::Form;
     use rstest::rstest;
 
@@ -111,6 +111,7 @@ mod tests {
             form: Form::Blocking,
             interpreter: None,
             defaults: Defaults::default(),
+            limits: Limits::default(),
         }
     }
 

@@ -8,11 +8,11 @@ use tokio::sync::Mutex;
 
 use super::catalogue::Catalogue;
 use crate::clock::Timestamp;
-use crate::executor::python::CodeSource;
-use crate::function::{self, BadArchive, Defaults, Function, Kind, is_dotted, is_name, open_archive};
-use crate::job::Form;
+use crate::executor::python::{CodeSource, SourceFault};
+use crate::function::{self, BadArchive, Defaults, Function, Kind, Limits, is_dotted, is_name, open_archive};
+use crate::job::Choice;
 use crate::store::{Store, StoreError};
-use crate::workload::{Invalid, PythonRules, form_of, sha256};
+use crate::workload::{Invalid, form_of, sha256};
 
 /// Content under a name, and what it is declared with.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Deployment {
     pub interpreter: Option<String>,
     /// What its jobs are where they do not say otherwise.
     pub defaults: Defaults,
+    /// What one call of it may use.
+    pub limits: Limits,
 }
 
 /// Why a function was not deployed. Nothing was changed.
@@ -42,12 +44,21 @@ pub enum DeployError {
     /// What is to be called is not said as it has to be.
     #[error("{0}")]
     Entrypoint(&'static str),
+    /// Its limits would not hold where it is declared to run.
+    #[error("memory and CPU time of one call can only be limited on processes: declare that executor")]
+    Limits,
     /// There is no such interpreter.
     #[error("{0}")]
     Interpreter(String),
     /// The content can't be read.
     #[error("{0}")]
     Content(String),
+    /// Its code can't be run, says the interpreter.
+    #[error("{}", told(.0))]
+    Source(SourceFault),
+    /// Its code could not be looked at; that may be possible later.
+    #[error("the code could not be looked at: {0}")]
+    Unchecked(String),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -56,6 +67,30 @@ pub enum DeployError {
 impl From<BadArchive> for DeployError {
     fn from(error: BadArchive) -> Self {
         Self::Content(error.to_string())
+    }
+}
+
+fn told(SourceFault { line, column, message }: &SourceFault) -> String {
+    match (line, column) {
+        (Some(line), Some(column)) => format!("line {line}, column {column}: {message}"),
+        (Some(line), None) => format!("line {line}: {message}"),
+        (None, _) => message.clone(),
+    }
+}
+
+/// A deployment that was looked at.
+pub(super) struct Candidate {
+    pub(super) function: Function,
+    content: Vec<u8>,
+    /// The source of the module that the entry point is in.
+    pub(super) source: String,
+}
+
+impl Candidate {
+    /// The entry point within its module.
+    pub(super) fn entrypoint(&self) -> &str {
+        let whole = &self.function.entrypoint;
+        whole.split_once(':').map_or(whole.as_str(), |(_, path)| path)
     }
 }
 
@@ -85,15 +120,17 @@ impl Functions {
         &self.catalogue
     }
 
-    /// Checks and keeps a version, which becomes the latest of its name. The same again is no new version.
-    pub async fn deploy(&self, deployment: Deployment, rules: &PythonRules) -> Result<Arc<Function>, DeployError> {
-        rules
-            .interpreter(deployment.interpreter.as_deref())
-            .map_err(|Invalid { message, .. }| DeployError::Interpreter(message))?;
+    /// Checks a deployment, but for its code.
+    pub(super) async fn look_at(deployment: Deployment) -> Result<Candidate, DeployError> {
         // Unpacking megabytes takes longer than other requests should wait for this thread.
         let looked_at = tokio::task::spawn_blocking(move || look_at(deployment)).await;
         // It ends early only if the runtime does, or if it panics.
-        let (function, content) = looked_at.map_err(|error| StoreError::Refused(error.to_string()))??;
+        looked_at.map_err(|error| StoreError::Refused(error.to_string()))?
+    }
+
+    /// Keeps a version, which becomes the latest of its name. The same again is no new version.
+    pub(super) async fn keep(&self, candidate: Candidate) -> Result<Arc<Function>, DeployError> {
+        let Candidate { function, content, .. } = candidate;
         let _changing = self.changing.lock().await;
         Ok(self.catalogue.put(self.store.deploy(function, content).await?))
     }
@@ -131,27 +168,31 @@ impl CodeSource for Functions {
 }
 
 /// Checks a deployment, and finds out what its version and its form are.
-fn look_at(deployment: Deployment) -> Result<(Function, Vec<u8>), DeployError> {
-    let Deployment { name, kind, content, entrypoint, interpreter, defaults } = deployment;
+fn look_at(deployment: Deployment) -> Result<Candidate, DeployError> {
+    let Deployment { name, kind, content, entrypoint, interpreter, defaults, limits } = deployment;
     if !is_name(&name) {
         return Err(DeployError::Name(name));
     }
-    let (entrypoint, form) = match kind {
+    if limits.need_a_process() && defaults.executor != Choice::Processes {
+        return Err(DeployError::Limits);
+    }
+    let (entrypoint, source) = match kind {
         Kind::Source => {
             let entrypoint = entrypoint.unwrap_or_else(|| "main".into());
             if !is_dotted(&entrypoint) {
                 return Err(DeployError::Entrypoint("must be the name of a function, such as main or Tool.run"));
             }
             let source = std::str::from_utf8(&content).map_err(|_| DeployError::Content("the source is not UTF-8".into()))?;
-            let form = form_of(source, &entrypoint);
-            (entrypoint, form)
+            (entrypoint, source.to_owned())
         }
         Kind::Zip => {
             let entrypoint = entrypoint.unwrap_or_else(|| "main:main".into());
-            let form = form_in_archive(&content, &entrypoint)?;
-            (entrypoint, form)
+            let source = source_in_archive(&content, &entrypoint)?;
+            (entrypoint, source)
         }
     };
+    let path = entrypoint.split_once(':').map_or(entrypoint.as_str(), |(_, path)| path);
+    let form = form_of(&source, path);
     let now = Timestamp::now();
     let function = Function {
         version: version(kind, &content, &entrypoint, interpreter.as_deref()),
@@ -164,13 +205,14 @@ fn look_at(deployment: Deployment) -> Result<(Function, Vec<u8>), DeployError> {
         form,
         interpreter,
         defaults,
+        limits,
     };
-    Ok((function, content))
+    Ok(Candidate { function, content, source })
 }
 
-fn form_in_archive(content: &[u8], entrypoint: &str) -> Result<Form, DeployError> {
+fn source_in_archive(content: &[u8], entrypoint: &str) -> Result<String, DeployError> {
     match entrypoint.split_once(':') {
-        Some((module, path)) if is_dotted(module) && is_dotted(path) => Ok(form_of(&open_archive(content, module)?, path)),
+        Some((module, path)) if is_dotted(module) && is_dotted(path) => Ok(open_archive(content, module)?),
         _ => Err(DeployError::Entrypoint("of a zip, must be a module and a function in it, such as main:main")),
     }
 }

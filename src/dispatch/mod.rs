@@ -38,7 +38,8 @@ use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
-use crate::job::{Form, Job, JobId, NewJob, Queue, Runtime, Spec, State, Submission};
+use crate::function::Function;
+use crate::job::{Executor, Form, Job, JobId, NewJob, Queue, Runtime, Spec, State, Submission};
 use crate::store::{Cancellation, Depth, EventFilter, Follower, Once, Requeue, Store, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, Registry, StopReason, is_function, likeness_of_function};
 
@@ -128,6 +129,8 @@ pub enum NotReady {
 /// How a workload is written, as far as the choice of an executor depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
+    /// Whether only a process that it has to itself can keep it within its limits.
+    pub needs_a_process: bool,
     /// What it is written in.
     pub runtime: Runtime,
     /// How.
@@ -343,6 +346,19 @@ impl Dispatcher {
         &self.shared.functions
     }
 
+    /// Checks and keeps a version of a function, which becomes the latest of its name. The same again is no new version.
+    pub async fn deploy(&self, deployment: Deployment) -> Result<Arc<Function>, DeployError> {
+        let rules = self.shared.registry.environment().python();
+        let interpreter = rules.interpreter(deployment.interpreter.as_deref());
+        let interpreter = interpreter.map_err(|Invalid { message, .. }| DeployError::Interpreter(message))?;
+        let candidate = Functions::look_at(deployment).await?;
+        let looking = self.shared.executors.check_python(&interpreter.name, &candidate.source, candidate.entrypoint());
+        match looking.await.map_err(DeployError::Unchecked)? {
+            Some(fault) => Err(DeployError::Source(fault)),
+            None => self.shared.functions.keep(candidate).await,
+        }
+    }
+
     /// Validates a workload, and finds out how it is written. One that calls a function gets the whole version of it written in.
     ///
     /// # Errors
@@ -351,13 +367,14 @@ impl Dispatcher {
         let registry = &self.shared.registry;
         let Prepared { runtime, form, gil, likeness, .. } = registry.prepare(workload)?;
         if !is_function(workload) {
-            return Ok(Written { runtime, form, gil, likeness });
+            return Ok(Written { needs_a_process: false, runtime, form, gil, likeness });
         }
         let function = self.shared.functions.catalogue().pin(workload)?;
         let interpreter = registry.environment().python().interpreter(function.interpreter.as_deref());
         let gil = interpreter.map_err(|Invalid { message, .. }| Invalid::new("/name", message))?.gil;
         let likeness = Some(likeness_of_function(&function.name, &function.version));
-        Ok(Written { runtime, form: function.form, gil, likeness })
+        let needs_a_process = function.limits.need_a_process();
+        Ok(Written { needs_a_process, runtime, form: function.form, gil, likeness })
     }
 
     /// Validates and routes one submission, which is not accepted by that.
@@ -383,13 +400,18 @@ impl Dispatcher {
         let accepted_at = Timestamp::now();
         let prepare = |(index, mut submission): (usize, Submission)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            let Written { runtime, form, gil, .. } = self.written(&mut submission.workload).map_err(invalid)?;
+            let written = self.written(&mut submission.workload).map_err(invalid)?;
+            let Written { needs_a_process, runtime, form, gil, .. } = written;
             self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
             let facts =
                 Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
             let unable =
                 |unable: Unable| SubmitError::Invalid { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
             let route = route(facts).map_err(unable)?;
+            if needs_a_process && route.executor != Executor::Processes {
+                let message = format!("{} can't keep a call of this function within its limits", route.executor);
+                return Err(SubmitError::Invalid { index, invalid: Invalid::new("/executor", message) });
+            }
             Ok(NewJob { id: JobId::new(), submission, route, accepted_at })
         };
         submissions.into_iter().enumerate().map(prepare).collect()

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::job::Executor;
+use crate::job::{Executor, Runtime};
 
 /// How far an executor can do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -26,8 +26,9 @@ pub struct Capabilities {
     pub cancel: Ability,
     /// Stop it when its deadline has passed.
     pub deadline: Ability,
-    /// Limit its memory.
-    pub memory_limit: bool,
+    /// Limit its memory: that of jobs in these runtimes. A process of Trine's own work has no limit; Python shares one host on the other
+    /// executors, which has a limit for all of its jobs together.
+    pub memory_limit: &'static [Runtime],
     /// Keep the server and other jobs safe from its crash.
     pub isolation: bool,
     /// Measure its CPU time.
@@ -44,7 +45,7 @@ pub const fn capabilities(executor: Executor) -> Capabilities {
         Executor::Async => Capabilities {
             cancel: Ability::AtNextAwait,
             deadline: Ability::AtNextAwait,
-            memory_limit: false,
+            memory_limit: &[],
             isolation: false,
             cpu_time: true,
             memory: false,
@@ -53,7 +54,7 @@ pub const fn capabilities(executor: Executor) -> Capabilities {
         Executor::Threads => Capabilities {
             cancel: Ability::Cooperatively,
             deadline: Ability::Cooperatively,
-            memory_limit: false,
+            memory_limit: &[],
             isolation: false,
             cpu_time: true,
             memory: false,
@@ -62,7 +63,7 @@ pub const fn capabilities(executor: Executor) -> Capabilities {
         Executor::Processes => Capabilities {
             cancel: Ability::Always,
             deadline: Ability::Always,
-            memory_limit: false,
+            memory_limit: &[Runtime::Python, Runtime::Command],
             isolation: true,
             cpu_time: true,
             memory: true,

@@ -21,7 +21,7 @@ use super::commands::{CommandSettings, CommandsExecutor};
 use super::inline::InlineExecutor;
 use super::pool::WorkerStatus;
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
-use super::python::{Python, PythonExecutor, PythonSettings};
+use super::python::{Python, PythonExecutor, PythonSettings, SourceFault};
 use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
 use crate::job::{Executor, Queue};
 use crate::workload::{Environment, EnvironmentError, Registry};
@@ -179,6 +179,17 @@ impl Executors {
     /// Why there are no processes to work, if there are none because they can't be started.
     pub fn trouble(&self) -> Option<String> {
         self.pool.trouble().or_else(|| self.python.as_ref().and_then(Python::trouble))
+    }
+
+    /// What is wrong with the source of a Python module that is to be called by this entry point, says the interpreter with that name.
+    ///
+    /// # Errors
+    /// It could not be looked at, for this reason.
+    pub async fn check_python(&self, interpreter: &str, source: &str, entrypoint: &str) -> Result<Option<SourceFault>, String> {
+        match &self.python {
+            Some(python) => python.check(interpreter, source, entrypoint).await,
+            None => Err("this server has no Python interpreter any more".into()),
+        }
     }
 
     /// Kills the processes that wait for work, and starts no more.

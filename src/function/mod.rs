@@ -6,6 +6,8 @@ pub use archive::{BadArchive, open as open_archive};
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Timestamp;
 use crate::job::{Bound, Choice, Form};
 
@@ -33,6 +35,30 @@ pub struct Function {
     pub interpreter: Option<String>,
     /// What a job of it is where the job does not say otherwise.
     pub defaults: Defaults,
+    /// What one call of it may use.
+    pub limits: Limits,
+}
+
+/// The most that one call of a function may use, as far as that is less than what every call may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Resident memory of the process that runs it, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// CPU time, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// What it returns, in bytes of JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+}
+
+impl Limits {
+    /// Whether only a process that it has to itself can keep a call within them.
+    pub const fn need_a_process(&self) -> bool {
+        self.memory_bytes.is_some() || self.cpu_ms.is_some()
+    }
 }
 
 /// What a job of a function is where the job does not say otherwise.

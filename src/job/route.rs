@@ -227,6 +227,14 @@ impl Queue {
         }
     }
 
+    /// Whether its jobs run in other processes, so that nothing that they do can take the server down.
+    pub const fn is_apart(self) -> bool {
+        match self {
+            Self::Async | Self::ThreadsIo | Self::ThreadsCpu => false,
+            Self::Processes | Self::PythonAsync | Self::PythonThreads | Self::PythonProcesses | Self::Commands => true,
+        }
+    }
+
     /// Those of a runtime.
     pub fn of(runtime: Runtime) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |queue| queue.runtime() == runtime)

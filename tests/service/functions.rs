@@ -200,7 +200,7 @@ async fn what_can_not_be_deployed_is_told_why() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
     let source = || b"def main(): pass\n".to_vec();
-    let cases: [(&str, &str, Vec<u8>, u16, &str); 12] = [
+    let cases: [(&str, &str, Vec<u8>, u16, &str); 15] = [
         ("Upper", SOURCE, source(), 422, "no name of a function"),
         ("f", "text/plain", source(), 415, "text/x-python or application/zip"),
         ("f", SOURCE, vec![0xff], 422, "not UTF-8"),
@@ -213,11 +213,16 @@ async fn what_can_not_be_deployed_is_told_why() {
         ("f", ZIP, b"no zip".to_vec(), 422, "can't be read"),
         ("f", ZIP, zip(&[("main.py", ""), ("../x.py", "")]), 422, "leads out of it"),
         ("f", SOURCE, vec![b'#'; (8 << 20) + 1], 413, "at most 8388608 bytes"),
+        ("f", SOURCE, b"def main():\n    return 1 +\n".to_vec(), 422, "line 2, column "),
+        ("f", SOURCE, b"def other(): pass\n".to_vec(), 422, "defines no 'main'"),
+        ("f?entrypoint=pack.work:absent", ZIP, zip(&[("pack/work.py", "def main(): pass\n")]), 422, "defines no 'absent'"),
     ];
     for (path, media_type, content, status, detail) in cases {
         let (told, problem) = ask(&server, Method::PUT, &format!("/functions/{path}"), Some((media_type, content))).await;
         assert_eq!(told, status, "{path}: {problem}");
         assert!(problem["detail"].as_str().unwrap().contains(detail), "{problem}");
+        let line = problem["errors"][0]["line"].as_u64();
+        assert_eq!(line, detail.starts_with("line").then_some(2), "{problem}");
     }
     assert_eq!(server.get("/functions").await["items"], json!([]));
 }

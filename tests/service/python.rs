@@ -79,6 +79,28 @@ async fn an_exception_is_told_with_its_frames() {
     }
 }
 
+#[tokio::test]
+async fn a_process_that_keeps_much_memory_is_replaced() {
+    let folder = folder();
+    let memory = (256 << 20).to_string();
+    let settings = [("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_PYTHON_MEMORY_BYTES", &*memory)];
+    let server = Server::start(folder.path(), &settings).await;
+    let source = "import os\nkept = []\ndef main(bytes):\n    kept.append(b'x' * bytes)\n    return os.getpid()\n";
+    let first = run(&server, &python("processes", source, &json!([160 << 20]))).await;
+    let mut pid = first["output"].clone();
+    assert!(pid.is_u64(), "{first}");
+    // It is looked at now and then, not after each job; and no job fails for it.
+    for _ in 0..32 {
+        let job = run(&server, &python("processes", source, &json!([1]))).await;
+        assert_eq!(job["state"], "succeeded", "{job}");
+        pid = job["output"].clone();
+        if pid != first["output"] {
+            break;
+        }
+    }
+    assert_ne!(pid, first["output"], "it was never replaced");
+}
+
 /// Each of these ends its own job with an error that says what happened; the others go on.
 #[tokio::test]
 async fn a_bad_job_harms_itself_alone() {

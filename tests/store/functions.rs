@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::clock::Timestamp;
-use trine::function::{Defaults, Function, Kind};
+use trine::function::{Defaults, Function, Kind, Limits};
 use trine::job::{Bound, Choice, Form};
 use trine::store::Store;
 
@@ -30,6 +30,7 @@ fn function(name: &str, version: &str) -> Function {
         form: Form::Async,
         interpreter: Some("venv".into()),
         defaults: Defaults { bound: Some(Bound::Cpu), executor: Choice::Threads, deadline: Some(Duration::from_millis(1_500)) },
+        limits: Limits { memory_bytes: Some(1 << 30), cpu_ms: Some(1), output_bytes: None },
     }
 }
 
@@ -49,6 +50,7 @@ async fn a_version_is_kept_as_it_is(place: impl Place) {
         form: Form::Blocking,
         interpreter: None,
         defaults: Defaults::default(),
+        limits: Limits::default(),
         ..function("b", "plain")
     };
     for wanted in [function("a", "full"), plain] {
@@ -78,10 +80,10 @@ async fn the_same_again_is_no_new_version(place: impl Place) {
     let store = place.open().await;
     let first = deploy(&store, "a", "1").await;
     deploy(&store, "a", "2").await;
-    let other = Function { defaults: Defaults::default(), ..function("a", "1") };
+    let other = Function { defaults: Defaults::default(), limits: Limits::default(), ..function("a", "1") };
     let again = store.deploy(other, b"1".to_vec()).await.unwrap();
     assert!(again.created_at == first.created_at && again.deployed_at > first.deployed_at);
-    assert_eq!(again.defaults, Defaults::default());
+    assert_eq!((again.defaults, again.limits), (Defaults::default(), Limits::default()));
     assert_eq!(versions(&store).await, ["a 1", "a 2"]);
 }
 

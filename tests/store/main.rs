@@ -1,6 +1,7 @@
 //! One suite for every driver of the store trait, and what is special to each.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod backlog;
 mod claims;
 mod comparisons;
 mod events;

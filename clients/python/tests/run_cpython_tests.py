@@ -9,7 +9,6 @@ skipped says why.
 
 import argparse
 import contextlib
-import glob
 import importlib
 import os
 import pathlib
@@ -22,10 +21,10 @@ from concurrent import futures
 from unittest import mock
 
 import harness
+import interpreters
+from interpreters import PACKAGE
 
 import trine
-
-PACKAGE = "test.test_concurrent_futures"
 
 # Those that need what no executor has but a pool in this process or on this machine.
 SKIPPED = {
@@ -128,6 +127,7 @@ def future_cases():
             super().__init__(None)
 
         cancel = futures.Future.cancel
+        running = futures.Future.running
 
     tests = find("FutureTests")
     module = sys.modules[tests.__module__]
@@ -194,22 +194,9 @@ def verdict(loader, classes, title, arguments):
     return result.wasSuccessful()
 
 
-def has_tests(python):
-    done = subprocess.run([python, "-c", f"import {PACKAGE}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return done.returncode == 0
-
-
-def others():
-    """Other interpreters, the newest first: those on the path, and those installed beside this one."""
-    beside = pathlib.Path(sys.base_prefix).resolve().parent
-    names = [f"python3.{minor}" for minor in range(19, 8, -1)]
-    found = [path for name in names for path in (shutil.which(name), *glob.glob(f"{beside}/*/bin/{name}")) if path]
-    return list(dict.fromkeys(found))
-
-
 def elsewhere():
     """Runs all this in another interpreter, which need not have cloudpickle."""
-    python = next((python for python in others() if has_tests(python)), None)
+    python = interpreters.with_tests()
     if python is None:
         sys.exit(f"{sys.executable} does not have {PACKAGE}, and no other interpreter was found that has")
     print(f"{sys.executable} does not have {PACKAGE}; {python} has, and is used instead", flush=True)
@@ -225,7 +212,7 @@ def main():
     parser.add_argument("-k", action="append", help="only tests whose name has this in it")
     parser.add_argument("-v", dest="verbose", action="store_true", help="name each test")
     arguments = parser.parse_args()
-    if not has_tests(sys.executable):
+    if not interpreters.has_tests(sys.executable):
         elsewhere()
     # Under its own name: what is pickled by name, and the programs that tests start, find it there.
     sys.exit(not importlib.import_module("run_cpython_tests").run(arguments))

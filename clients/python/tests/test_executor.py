@@ -52,6 +52,20 @@ class Point:
         return Point(self.x + by)
 
 
+    def counted(self):
+        self.x += 1
+        return self.x
+
+
+COUNT = 0
+
+
+def counted():
+    global COUNT
+    COUNT += 1
+    return COUNT
+
+
 def fail(error):
     raise error  # where it goes wrong
 
@@ -70,6 +84,12 @@ def touch_and_wait(path, gate):
 class Calls(ServerTest):
     def setUp(self):
         self.trine = self.executor()
+
+    def test_a_function_keeps_its_globals_and_an_object_is_new_each_time(self):
+        one_host = self.executor(executor="threads", how="pickle")
+        self.assertEqual([one_host.submit(counted).result() for _ in range(3)], [1, 2, 3])
+        point = Point(1)
+        self.assertEqual([one_host.submit(point.counted).result() for _ in range(3)], [2, 2, 2])
 
     def test_values(self):
         self.assertEqual(self.trine.submit(multiply, 3, b=4).result(), 12)

@@ -37,6 +37,15 @@ pub(super) struct Deploy {
     /// The longest that an attempt may run where a job does not say, such as 30s
     #[arg(long, value_name = "TIME", value_parser = human::duration)]
     deadline: Option<Duration>,
+    /// The most resident memory of the process of one call, in bytes; only on processes
+    #[arg(long, value_name = "BYTES")]
+    memory_bytes: Option<u64>,
+    /// The most CPU time of one call, such as 10s; only on processes
+    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    cpu: Option<Duration>,
+    /// The longest output of one call, in bytes of JSON
+    #[arg(long, value_name = "BYTES")]
+    output_bytes: Option<u64>,
 }
 
 const EXAMPLES: &str = "\
@@ -49,12 +58,18 @@ impl Deploy {
         let Package { kind, content } =
             package::of(&self.code).map_err(|error| CliError::Usage(format!("{}: {error}", self.code.display())))?;
         let deadline_ms = self.deadline.map(|deadline| deadline.as_millis().max(1).to_string());
+        let cpu_ms = self.cpu.map(|cpu| cpu.as_millis().max(1).to_string());
+        let [memory_bytes, output_bytes] =
+            [self.memory_bytes, self.output_bytes].map(|bytes| bytes.map(|bytes| bytes.to_string()));
         let query = [
             ("entrypoint", &self.entrypoint),
             ("bound", &self.bound),
             ("executor", &self.executor),
             ("interpreter", &self.interpreter),
             ("deadline_ms", &deadline_ms),
+            ("memory_bytes", &memory_bytes),
+            ("cpu_ms", &cpu_ms),
+            ("output_bytes", &output_bytes),
         ];
         let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
         let Named { list, name } = Named { list: self.list, name: self.name };

@@ -10,7 +10,7 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tempfile::NamedTempFile;
 
-use crate::function::{Function, Kind};
+use crate::function::{Function, Kind, Limits};
 use crate::job::Failure;
 use crate::workload::{FunctionCall, Invalid, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
 
@@ -58,8 +58,8 @@ impl Codes {
         Self { source, archives, recent }
     }
 
-    /// The call of the code that a function is.
-    pub(super) async fn call(&self, call: FunctionCall, rules: &PythonRules) -> Result<PythonCall, Failure> {
+    /// The call of the code that a function is, and what it may use.
+    pub(super) async fn call(&self, call: FunctionCall, rules: &PythonRules) -> Result<(PythonCall, Limits), Failure> {
         let FunctionCall { name, version, args, kwargs, network } = call;
         let gone = |invalid: Invalid| Failure::error(format!("the function is gone: {}", invalid.message));
         let function = self.source.find(&name, version.as_deref()).map_err(gone)?;
@@ -69,7 +69,8 @@ impl Codes {
         let content =
             content.map_err(|reason| Failure::error(format!("the code of the function {name} can't be had: {reason}")))?;
         let code = PythonCode { sha: function.version.clone(), content, entrypoint: function.entrypoint.clone() };
-        Ok(PythonCall { function: PythonFunction::Code { code, args, kwargs }, interpreter, network })
+        let call = PythonCall { function: PythonFunction::Code { code, args, kwargs }, interpreter, network };
+        Ok((call, function.limits))
     }
 
     async fn fetch(&self, function: &Function) -> Result<PythonContent, String> {

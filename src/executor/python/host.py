@@ -47,6 +47,7 @@ LONGEST_LINE = 16_384  # characters of a log line
 LONGEST_TEXT = 262_144  # characters of a message or a traceback
 MOST_FRAMES = 100  # of a traceback, innermost last
 MOST_CAUSES = 8
+LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
 TICK_MS = 100  # how often `processes` looks for a `stop` while it runs a job
 
 JOB = contextvars.ContextVar("trine_job", default=None)
@@ -60,6 +61,10 @@ class Invalid(Exception):
     def __init__(self, message, cause="ValueError"):
         super().__init__(message)
         self.cause = cause
+
+
+class CpuTimeExceeded(BaseException):
+    """The job has used as much CPU time as its function may."""
 
 
 class Stopped(BaseException):
@@ -439,11 +444,53 @@ class Library:
         return code
 
 
+class Functions:
+    """Functions that came by pickle. Calls of one function begin with the same bytes: it is unpickled once, the arguments each time.
+
+    As with a module's, what such a function keeps in its globals lives on. What carries a state of its own is unpickled each time.
+    """
+
+    CAPACITY = 64
+    LONGEST = 1 << 18  # bytes of a function that is kept: so the memory that this takes up has a bound
+
+    # A pickle of Trine's client is `concat((loads(function),), (args, kwargs))`: this, four bytes of length, the function, `CALLED`, the
+    # arguments' pickle without its end, `JOINED`.
+    BEGINNING = b"\x80\x05coperator\nconcat\ncpickle\nloads\nB"
+    CALLED = b"\x85R\x85"
+    JOINED = b"\x86R."
+
+    def __init__(self):
+        self.known = {}
+
+    def call(self, text):
+        """The function and its arguments, from any pickle of the three."""
+        data = binascii.a2b_base64(text)
+        start = len(self.BEGINNING) + LENGTH.size
+        if data.startswith(self.BEGINNING) and data.endswith(self.JOINED):
+            end = start + int.from_bytes(data[start - LENGTH.size : start], "little")
+            if end - start <= self.LONGEST and data.startswith(self.CALLED, end):
+                arguments = data[end + len(self.CALLED) : -len(self.JOINED)] + b"."
+                return self.function(data[start:end]), *unpickled(arguments)
+        return unpickled(data)
+
+    def function(self, data):
+        # Two threads may unpickle it at once: then the one that comes later has its own, once.
+        found = self.known.pop(data, None)
+        if found is None:
+            found = unpickled(data)
+            if not isinstance(found, types.FunctionType) or found.__closure__ is not None:
+                return found
+            if len(self.known) >= self.CAPACITY:
+                self.known.pop(next(iter(self.known)), None)
+        self.known[data] = found
+        return found
+
+
 def unpickled(data):
     import pickle
 
     try:
-        return pickle.loads(binascii.a2b_base64(data))
+        return pickle.loads(data)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "cloudpickle":
             raise
@@ -479,10 +526,10 @@ def thread_usage():
 
 
 def process_usage():
-    """The same of all threads of this process, and of those of its children that it has waited for."""
+    """The same of all threads of this process, and of those of its children that it has waited for; then its peak memory in KiB."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     system = own[1] + children[1]
-    return round((own[0] + children[0] + system) * 1e9), system, own[14] + children[14], own[15] + children[15]
+    return round((own[0] + children[0] + system) * 1e9), system, own[14] + children[14], own[15] + children[15], own[2]
 
 
 class Memory:
@@ -494,17 +541,25 @@ class Memory:
             self.status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self.reset = None
+            return
+        self.begin()
+        # What getrusage tells never falls below the peak of whatever program this process was before. If that is no more than this one
+        # begins with, it is the same figure for nothing: to read it takes longer than many a job.
+        self.in_usage = process_usage()[4] * 1024 <= self.in_status()
 
     def begin(self):
         if self.reset is not None:
             os.pwrite(self.reset, b"5", 0)
 
-    def peak_bytes(self):
+    def peak_bytes(self, usage):
         if self.reset is None:
             return None
+        return usage[4] * 1024 if self.in_usage else self.in_status()
+
+    def in_status(self):
         status = os.pread(self.status, 4096, 0)
         at = status.find(b"VmHWM:")
-        return int(status[at + 6 : status.index(b"kB", at)]) * 1024 if at >= 0 else None
+        return int(status[at + 6 : status.index(b"kB", at)]) * 1024 if at >= 0 else 0
 
 
 def gil_enabled():
@@ -542,8 +597,6 @@ class Meter:
 
     def end(self):
         self.ended_ns = time.monotonic_ns()
-        if self.memory is not None:
-            self.peak = self.memory.peak_bytes()
 
     def enter(self):
         self.since = time.monotonic_ns()
@@ -556,6 +609,8 @@ class Meter:
         used[2] += after[2] - before[2]
         used[3] += after[3] - before[3]
         self.before = None
+        if self.memory is not None:
+            self.peak = self.memory.peak_bytes(after)
         self.polls += 1
         took = time.monotonic_ns() - self.since
         if took > self.longest_ns:
@@ -826,6 +881,9 @@ class Job:
         self.due = None  # an exception for when its code next turns to the host
         self.thread = None  # that its code has to itself and that runs it now
         self.interrupted = False  # it was told to stop by a signal
+        self.cpu_ms = run.get("cpu_ms")  # that it may use
+        self.overspent = False  # it was told that it has
+        self.most_output = min(host.max_output_bytes, run.get("output_bytes") or host.max_output_bytes)
 
     def start(self):
         """Loads what is to be run and calls it. Returns the value, or what will give it."""
@@ -833,7 +891,7 @@ class Job:
             raise Stopped("it was stopped before it began")
         run, self.run = self.run, None
         if self.by_pickle:
-            function, args, kwargs = unpickled(run["pickle"])
+            function, args, kwargs = self.host.functions.call(run["pickle"])
         else:
             function, args, kwargs = self.code.entry(run["code"]["entrypoint"]), run.get("args") or (), run.get("kwargs") or {}
         self.meter.loaded_ns = time.monotonic_ns()
@@ -925,6 +983,7 @@ class Host:
     def __init__(self, sock):
         self.channel = Channel(sock)
         self.library = Library()
+        self.functions = Functions()
         self.jobs = {}
 
     def main(self):
@@ -1003,8 +1062,8 @@ class Host:
         """A job's value, as part of its `done`."""
         try:
             if not job.by_pickle:
-                return b'"output":', as_json(value, "the output", self.max_output_bytes)
-            return b'"pickle":"', self.in_base64(pickled(value)), b'"'
+                return b'"output":', as_json(value, "the output", job.most_output)
+            return b'"pickle":"', self.in_base64(pickled(value), job.most_output), b'"'
         except Exception as error:
             what = "the output can't be pickled: " if job.by_pickle else ""
             raise Invalid(f"{what}{error}", type(error).__name__) from None
@@ -1021,15 +1080,16 @@ class Host:
         outcome = b'"error":', plain(told)
         if job.by_pickle:
             try:
-                data = self.in_base64(pickled(error))
-                unpickled(data)  # many an exception can be pickled only one way
+                data = self.in_base64(pickled(error), job.most_output)
+                unpickled(binascii.a2b_base64(data))  # many an exception can be pickled only one way
             except Exception:
                 return outcome
             outcome += b',"pickle":"', data, b'"'
         return outcome
 
-    def in_base64(self, data):
-        return binascii.b2a_base64(fits(data, "the output", self.max_output_bytes), newline=False)
+    @staticmethod
+    def in_base64(data, most):
+        return binascii.b2a_base64(fits(data, "the output", most), newline=False)
 
     def settle(self, job, outcome):
         if alone is job:
@@ -1170,12 +1230,17 @@ class Processes(Host):
     def __init__(self, sock):
         super().__init__(sock)
         self.memory = Memory()
+        signal.signal(signal.SIGPROF, self.spent)
 
     def begin(self, job):
         global alone
         alone = job
         sys.stdout, sys.stderr = self.streams
+        if job.cpu_ms is not None:
+            signal.setitimer(signal.ITIMER_PROF, job.cpu_ms / 1000, LAST_CPU_S)
         self.perform(job)
+        if job.cpu_ms is not None:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         alone = None
 
     def tick(self):
@@ -1194,6 +1259,24 @@ class Processes(Host):
             return
         job.due = KeyboardInterrupt("stopped" if job.stopped else "")
         job.interrupted = job.stopped
+        self.turn_to(job, frame)
+
+    def spent(self, signum, frame):
+        """The CPU time of a job is used up. One that does not heed that takes the process along."""
+        job = alone
+        if job is None or job.thread is None:
+            return
+        error = CpuTimeExceeded(f"it has used more CPU time than the {job.cpu_ms} ms that a call of its function may")
+        if job.overspent:
+            job.meter.leave()
+            job.meter.end()
+            self.settle(job, self.failed(job, error))
+            os._exit(1)
+        job.due, job.overspent = error, True
+        self.turn_to(job, frame)
+
+    @staticmethod
+    def turn_to(job, frame):
         if frame.f_code.co_filename != HOST or frame.f_code is call.__code__:
             job.heed()
 

@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use nix::unistd::Pid;
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
+use super::outbox::Outbox;
 use super::protocol::{Done, FromHost, LONGEST, Run, Setup, ToHost, framed};
-use super::{HostSettings, Key};
+use super::{HostSettings, Key, Wanted};
 use crate::executor::attempt::Slot;
 use crate::executor::{pool, processes};
 use crate::job::{FailureKind, JobId, Note};
-use crate::sandbox::{Group, Policy, Scratch};
+use crate::sandbox::{Group, Limits, Policy, Scratch};
 use crate::workload::{PythonFunction, Reporter};
 
 /// How long a host may take until it is ready.
@@ -34,7 +34,7 @@ const LAST_WORDS: usize = 4 << 10;
 pub(super) struct Host {
     key: Key,
     pid: Pid,
-    outbox: mpsc::UnboundedSender<Vec<u8>>,
+    outbox: Outbox,
     calls: Arc<Calls>,
     given: AtomicU64,
     /// The code that it was sent.
@@ -151,7 +151,7 @@ impl pool::Worker for Host {
             scratch: scratch.path().to_owned(),
             network: key.network,
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            limits: settings.limits,
+            limits: Limits { memory_bytes: most_memory(settings, key), ..settings.limits },
         };
         let arguments = ["-I".as_ref(), "-u".as_ref(), settings.script.as_os_str(), settings.mode.as_str().as_ref()];
         let mut command = settings.sandbox.command(&policy, &interpreter.path, arguments).map_err(failed)?;
@@ -165,10 +165,9 @@ impl pool::Worker for Host {
             move || stderr.map(last_words).unwrap_or_default()
         });
         let (reading, writing) = UnixStream::from_std(ours).map_err(failed)?.into_split();
-        let (outbox, messages) = mpsc::unbounded_channel();
         let (ready, is_ready) = oneshot::channel();
         let (calls, end) = (Arc::new(Calls::default()), Arc::new(Notify::new()));
-        tokio::spawn(write(writing, messages));
+        let outbox = Outbox::new(writing);
         tokio::spawn(serve(Process { group, scratch, last_words }, reading, Arc::clone(&calls), ready, Arc::clone(&end)));
         let host = Self {
             key: key.clone(),
@@ -219,13 +218,13 @@ impl Host {
     pub(super) fn begin(
         &self,
         (job, attempt): (JobId, u32),
-        function: &PythonFunction,
+        wanted: &Wanted<'_>,
         reporter: Reporter,
         slot: &Arc<Slot>,
         code_is_lacking: bool,
     ) -> Begun {
         let id = self.given.fetch_add(1, Ordering::Relaxed);
-        let with_source = match function {
+        let with_source = match wanted.function {
             PythonFunction::Code { code, .. } => {
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.insert(code.sha.clone()) || code_is_lacking
@@ -240,7 +239,7 @@ impl Host {
                 None => drop(state.open.insert(id, Call { ended: report, reporter, _slot: Arc::clone(slot) })),
             }
         }
-        self.say(&ToHost::Run(Run::new(id, job, attempt, function, with_source)));
+        self.say(&ToHost::Run(Run::new(id, (job, attempt), wanted, with_source)));
         Begun { id, ended }
     }
 
@@ -288,12 +287,12 @@ impl Host {
     fn is_worn(&self, settings: &HostSettings) -> bool {
         let given = self.given.load(Ordering::Relaxed);
         given >= settings.max_jobs
-            || (given % 16 == 15 && resident_bytes(self.pid).is_some_and(|bytes| bytes > settings.worn_bytes))
+            || (given % 16 == 15 && resident_bytes(self.pid).is_some_and(|bytes| bytes > most_memory(settings, &self.key) / 2))
     }
 
     fn say(&self, message: &ToHost<'_>) {
         // If the host is gone, whoever waits for an answer learns it from there.
-        let _ = self.outbox.send(framed(message));
+        self.outbox.send(framed(message));
     }
 }
 
@@ -308,14 +307,6 @@ struct Process {
     group: Group,
     scratch: Scratch,
     last_words: tokio::task::JoinHandle<String>,
-}
-
-async fn write(mut socket: OwnedWriteHalf, mut messages: mpsc::UnboundedReceiver<Vec<u8>>) {
-    while let Some(message) = messages.recv().await {
-        if socket.write_all(&message).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Takes in what the host says, until it is gone or is to be killed.
@@ -380,6 +371,11 @@ fn last_words(mut stderr: ChildStderr) -> String {
         kept.extend_from_slice(&buffer[..count.min(room)]);
     }
     String::from_utf8_lossy(&kept).trim().to_owned()
+}
+
+/// The most resident memory of a host for this key.
+fn most_memory(settings: &HostSettings, key: &Key) -> u64 {
+    key.memory_bytes.map_or(settings.limits.memory_bytes, |bytes| bytes.min(settings.limits.memory_bytes))
 }
 
 /// Resident memory of a process.

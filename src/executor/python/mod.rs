@@ -3,12 +3,15 @@
 //! A host is `host.py`, run by one of the operator's interpreters in the sandbox. `async` and `threads` share one host among many
 //! jobs, as their models do: what one of them breaks, it breaks for all, and they say so.
 
+mod check;
 mod codes;
 mod host;
 mod interpreter;
+mod outbox;
 mod protocol;
 mod shared;
 
+pub use check::SourceFault;
 pub use codes::CodeSource;
 pub use interpreter::{Interpreter, InterpreterError};
 
@@ -20,6 +23,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 use tower::Service;
 
 use self::codes::Codes;
@@ -27,9 +31,10 @@ use self::host::{Ended, Gone, Host};
 use self::shared::SharedHosts;
 use super::attempt::{Attempt, Ran, Slot};
 use super::pool::{Pool, Worker, WorkerStatus};
+use crate::function::Limits;
 use crate::job::{Executor, Failure, FailureKind, Queue, Spec};
-use crate::sandbox::{Limits, Sandbox, ScratchSpace};
-use crate::workload::{PythonCall, Registry, Task};
+use crate::sandbox::{self, Sandbox, ScratchSpace};
+use crate::workload::{PythonCall, PythonFunction, Registry, Task};
 
 /// The host's own code.
 const SCRIPT: &str = include_str!("host.py");
@@ -44,7 +49,7 @@ pub struct PythonSettings {
     /// How hosts are confined.
     pub sandbox: Sandbox,
     /// What a host may use.
-    pub limits: Limits,
+    pub limits: sandbox::Limits,
     /// Jobs on the event loop at once.
     pub async_slots: usize,
     /// Threads of the host with threads.
@@ -66,11 +71,9 @@ struct HostSettings {
     archives: PathBuf,
     scratch: ScratchSpace,
     sandbox: Sandbox,
-    limits: Limits,
+    limits: sandbox::Limits,
     threads: usize,
     max_jobs: u64,
-    /// A host with more resident memory is replaced.
-    worn_bytes: u64,
     max_output_bytes: usize,
     max_log_bytes: usize,
 }
@@ -85,6 +88,8 @@ const MAX_LOG: usize = 1 << 20;
 struct Key {
     interpreter: String,
     network: bool,
+    /// The most resident memory, where that is less than what every host may use.
+    memory_bytes: Option<u64>,
 }
 
 /// The Python executors, started.
@@ -94,6 +99,8 @@ pub(super) struct Python {
     on_threads: SharedHosts,
     processes: Pool<Host>,
     codes: Codes,
+    /// Held while a source is looked at.
+    checking: Arc<Mutex<()>>,
     slots: [usize; 3],
 }
 
@@ -117,16 +124,16 @@ impl Python {
             limits: settings.limits,
             threads: settings.threads,
             max_jobs: settings.max_jobs,
-            worn_bytes: settings.limits.memory_bytes / 2,
             max_output_bytes: MAX_OUTPUT,
             max_log_bytes: MAX_LOG,
         };
-        let usual = Key { interpreter: first.name.clone(), network: false };
+        let usual = Key { interpreter: first.name.clone(), network: false, memory_bytes: None };
         Ok(Self {
             on_loop: SharedHosts::start(of_mode(Executor::Async), usual.clone()),
             on_threads: SharedHosts::start(of_mode(Executor::Threads), usual.clone()),
             processes: Pool::start(of_mode(Executor::Processes), settings.processes, usual),
             codes: Codes::new(Arc::clone(&settings.functions), archives),
+            checking: Arc::default(),
             slots: [settings.async_slots, settings.threads, settings.processes],
         })
     }
@@ -180,9 +187,9 @@ impl PythonExecutor {
     }
 
     /// The call that a workload asks for.
-    async fn call(&self, python: &Python, workload: &Spec) -> Result<PythonCall, Failure> {
+    async fn call(&self, python: &Python, workload: &Spec) -> Result<(PythonCall, Limits), Failure> {
         match self.registry.task(workload)? {
-            Task::Python(call) => Ok(*call),
+            Task::Python(call) => Ok((*call, Limits::default())),
             Task::Function(call) => python.codes.call(*call, self.registry.environment().python()).await,
             Task::Native(_) | Task::Command(_) => {
                 Err(Failure::error("it is not written in Python and was sent to an executor of Python"))
@@ -194,11 +201,12 @@ impl PythonExecutor {
         let Some(python) = &self.python else {
             return Ran::failed(Failure::error("this server has no Python interpreter any more"));
         };
-        let call = match self.call(python, &attempt.workload).await {
+        let (call, limits) = match self.call(python, &attempt.workload).await {
             Ok(call) => call,
             Err(failure) => return Ran::failed(failure),
         };
-        let key = Key { interpreter: call.interpreter.clone(), network: call.network };
+        let key = Key { interpreter: call.interpreter.clone(), network: call.network, memory_bytes: limits.memory_bytes };
+        let call = &Wanted { function: &call.function, limits };
         match self.mode {
             Executor::Async => on_shared(&python.on_loop, &key, call, attempt, self.grace, true).await,
             Executor::Threads => on_shared(&python.on_threads, &key, call, attempt, self.grace, false).await,
@@ -222,6 +230,12 @@ impl Service<Attempt> for PythonExecutor {
     }
 }
 
+/// What is wanted of a host: a function with its arguments, and what the call may use.
+struct Wanted<'a> {
+    function: &'a PythonFunction,
+    limits: Limits,
+}
+
 /// What became of a call.
 enum Called {
     Ended(Ended),
@@ -233,7 +247,7 @@ enum Called {
 async fn on_shared(
     hosts: &SharedHosts,
     key: &Key,
-    call: PythonCall,
+    call: &Wanted<'_>,
     mut attempt: Attempt,
     grace: Duration,
     holds_all: bool,
@@ -243,7 +257,7 @@ async fn on_shared(
         _ = attempt.stop.stopped() => return not_begun(),
     };
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
-    match on_host(&host, &call, attempt, &slot, grace).await {
+    match on_host(&host, call, attempt, &slot, grace).await {
         Called::Ended(ended) => ran(ended, &host, "shared by all jobs of its kind"),
         Called::Deaf if holds_all => {
             host.kill();
@@ -257,14 +271,14 @@ async fn on_shared(
 }
 
 /// Runs a call on a host that it has to itself meanwhile.
-async fn alone(pool: &Pool<Host>, key: &Key, call: PythonCall, mut attempt: Attempt, grace: Duration) -> Ran {
+async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Attempt, grace: Duration) -> Ran {
     let host = tokio::select! {
         host = pool.take(key) => host,
         _ = attempt.stop.stopped() => return not_begun(),
     };
     // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
-    let called = on_host(&host, &call, attempt, &slot, grace).await;
+    let called = on_host(&host, call, attempt, &slot, grace).await;
     let ran = match called {
         Called::Ended(Ok(done)) => {
             pool.give_back(host);
@@ -279,11 +293,11 @@ async fn alone(pool: &Pool<Host>, key: &Key, call: PythonCall, mut attempt: Atte
     ran
 }
 
-async fn on_host(host: &Host, call: &PythonCall, attempt: Attempt, slot: &Arc<Slot>, grace: Duration) -> Called {
+async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Slot>, grace: Duration) -> Called {
     let Attempt { job, number, stop, reporter, .. } = attempt;
     let mut code_is_lacking = false;
     loop {
-        let mut begun = host.begin((job, number), &call.function, reporter.clone(), slot, code_is_lacking);
+        let mut begun = host.begin((job, number), call, reporter.clone(), slot, code_is_lacking);
         let ended = tokio::select! {
             biased;
             ended = &mut begun.ended => Some(ended),

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::Wanted;
 use crate::clock::{Monotonic, Stopwatch, Timestamp};
 use crate::executor::attempt::Reading;
+use crate::function::Limits;
 use crate::job::{Failure, FailureKind, JobId, LogStream, Outcome, Output};
 use crate::measure::Usage;
 use crate::workload::{PythonCode, PythonContent, PythonFunction};
@@ -42,6 +44,10 @@ pub(super) struct Run<'a> {
     args: Option<&'a RawValue>,
     kwargs: Option<&'a RawValue>,
     pickle: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -54,9 +60,10 @@ struct Code<'a> {
 
 impl<'a> Run<'a> {
     /// A call of this function, with its source if the host may not have it yet.
-    pub(super) fn new(id: u64, job: JobId, attempt: u32, function: &'a PythonFunction, with_source: bool) -> Self {
-        let empty = Self { id, job, attempt, code: None, args: None, kwargs: None, pickle: None };
-        match function {
+    pub(super) fn new(id: u64, (job, attempt): (JobId, u32), wanted: &Wanted<'a>, with_source: bool) -> Self {
+        let Limits { cpu_ms, output_bytes, .. } = wanted.limits;
+        let empty = Self { id, job, attempt, code: None, args: None, kwargs: None, pickle: None, cpu_ms, output_bytes };
+        match wanted.function {
             PythonFunction::Pickle(pickle) => Self { pickle: Some(pickle), ..empty },
             PythonFunction::Code { code: PythonCode { sha, content, entrypoint }, args, kwargs } => {
                 let (source, zip) = match content {

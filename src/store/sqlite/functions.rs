@@ -9,14 +9,15 @@ use sqlx::sqlite::SqliteRow;
 use super::SqliteStore;
 use super::codes::Code;
 use super::rows::Cells;
+use super::statements;
 use crate::clock::Timestamp;
-use crate::function::{Defaults, Function};
+use crate::function::{Defaults, Function, Limits};
 use crate::store::{FunctionStore, StoreError};
 
 /// The columns without the content, in the order in which [`function`] reads them.
 macro_rules! columns {
     () => {
-        "name, version, created_at, deployed_at, kind, bytes, entrypoint, form, interpreter, bound, choice, deadline_ms"
+        "name, version, created_at, deployed_at, kind, bytes, entrypoint, form, interpreter, bound, choice, deadline_ms, limits"
     };
 }
 
@@ -58,10 +59,10 @@ async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8
     let text = concat!(
         "INSERT INTO functions (",
         columns!(),
-        ", content) SELECT ?2, ?3, moment, moment, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM (SELECT ",
+        ", content) SELECT ?2, ?3, moment, moment, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 FROM (SELECT ",
         moment!(),
         " AS moment) WHERE true ON CONFLICT DO UPDATE SET deployed_at = excluded.deployed_at, bound = excluded.bound, \
-         choice = excluded.choice, deadline_ms = excluded.deadline_ms RETURNING ",
+         choice = excluded.choice, deadline_ms = excluded.deadline_ms, limits = excluded.limits RETURNING ",
         columns!()
     );
     let query = sqlx::query(text)
@@ -76,6 +77,7 @@ async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8
         .bind(new.defaults.bound.map(Code::code))
         .bind(new.defaults.executor.code())
         .bind(new.defaults.deadline.map(|deadline| i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)))
+        .bind((new.limits != Limits::default()).then(|| statements::json(&new.limits)))
         .bind(content);
     query.fetch_optional(connection).await?.as_ref().map(function).transpose()
 }
@@ -113,5 +115,6 @@ fn function(row: &SqliteRow) -> Result<Function, StoreError> {
                 .transpose()?
                 .map(Duration::from_millis),
         },
+        limits: cells.json()?.unwrap_or_default(),
     })
 }

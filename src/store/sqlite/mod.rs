@@ -4,6 +4,7 @@ mod codes;
 mod comparisons;
 mod edit;
 mod events;
+mod front;
 mod functions;
 mod intake;
 mod many;
@@ -33,6 +34,7 @@ use sqlx::{ConnectOptions as _, SqlitePool};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::edit::{OneStep, Step};
+use self::front::Fronts;
 use self::intake::Intake;
 use self::read::Table;
 use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
@@ -79,6 +81,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     published: Arc<Published>,
     intake: Intake,
+    fronts: Arc<Fronts>,
     /// Looking for events can take long after a restart, and must leave connections for others.
     looking_for_events: Semaphore,
     /// Held as long as the store is open: two servers on one file would each take the other's jobs for its own.
@@ -117,12 +120,14 @@ impl SqliteStore {
             .connect_with(connect.create_if_missing(false).read_only(true))
             .await?;
         let limits = NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes };
-        let (writer, published) = Writer::start(connection, options.clock, options.max_losses, limits).await?;
+        let fronts = Arc::new(Fronts::default());
+        let (writer, published) =
+            Writer::start(connection, options.clock, options.max_losses, limits, Arc::clone(&fronts)).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         writer.spawn(receiver).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
         let looking_for_events = Semaphore::new(LOOKING_FOR_EVENTS);
         let intake = Intake::new(commands.clone());
-        Ok(Self { commands, readers, published, intake, looking_for_events, _lock: lock })
+        Ok(Self { commands, readers, published, intake, fronts, looking_for_events, _lock: lock })
     }
 
     /// Has the writer take a step in one of its transactions; what the step gave, after the commit.
@@ -132,6 +137,14 @@ impl SqliteStore {
         T: Send + 'static,
     {
         self.ask(|reply| Command::Edit(Box::new(OneStep::new(given, step, reply)))).await
+    }
+
+    /// Waits until what was claimed from a front is written, so that whoever looks sees that it runs.
+    async fn catch_up(&self) {
+        if self.fronts.has_unwritten() {
+            // What can't be written now can be looked at all the same.
+            let _ = self.ask(Command::CatchUp).await;
+        }
     }
 
     /// Sends a command and waits for its answer.
@@ -185,6 +198,13 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError> {
+        if let Some((claimed, first)) = self.fronts.claim(queue, most) {
+            if first {
+                // If there is no room for this, the writer has something else to write, and this goes along.
+                let _ = self.commands.try_send(Command::Begun);
+            }
+            return Ok(claimed);
+        }
         self.ask(|reply| Command::Claim(queue, most, reply)).await
     }
 
@@ -221,6 +241,7 @@ impl Store for SqliteStore {
 
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
+        self.catch_up().await;
         let ids = read::ids(&self.readers, Table::Jobs, filter, page).await?;
         let last = last(&ids);
         let done = if ids.is_empty() {
@@ -251,10 +272,12 @@ impl Store for SqliteStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.catch_up().await;
         read::job(&self.readers, id).await
     }
 
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        self.catch_up().await;
         read::jobs(&self.readers, filter, page).await
     }
 

@@ -16,6 +16,8 @@ use crate::store::StoreError;
 /// What most transactions consist of, in few statements for many rows, and few trips to the thread that talks to SQLite.
 #[derive(Default)]
 pub(super) struct Script<'a> {
+    /// Queued jobs that were claimed.
+    pub(super) begins: Vec<(JobId, Claim)>,
     /// Running jobs to move to the results.
     pub(super) ends: Vec<End<'a>>,
     /// New jobs; with a claim if they are to run at once.
@@ -36,9 +38,23 @@ pub(super) struct Insertion<'a> {
     pub(super) claim: Option<Claim>,
 }
 
+/// Such jobs are few, and are found by their ids: the plus keeps SQLite from going through all that are queued.
+static BEGIN: LazyLock<Many> = LazyLock::new(|| {
+    Many::new(|rows| {
+        format!(
+            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = column2, claimed_at = column3 \
+             FROM (VALUES {}) WHERE id = column1 AND +state = 1;",
+            marks(BEGIN_COLUMNS, rows)
+        )
+    })
+});
+const BEGIN_COLUMNS: usize = 3;
+
 /// The first two statements take the same jobs: none that is not put into `results` is taken away.
 static END: LazyLock<Many> = LazyLock::new(|| {
     let shared = SHARED.split(", ").map(|column| format!("jobs.{column}")).collect::<Vec<_>>().join(", ");
+    // That a job runs may be written as late as its end: then it has no token, and its attempt was not counted.
+    let shared = shared.replace("jobs.attempt", "jobs.attempt + (jobs.token IS NULL)");
     Many::new(|rows| {
         format!(
             "INSERT INTO results ({SHARED}, {OF_RESULT}) \
@@ -89,6 +105,15 @@ impl Script<'_> {
     fn trips(&self) -> Result<Vec<Trip>, StoreError> {
         let tags = self.jobs.iter().flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(|tag| (job.id, tag)));
         let tags: Vec<_> = tags.collect();
+        let begins = self.begins.chunks(MOST).map(|begins| {
+            BEGIN.trip(begins.len(), |values, size| {
+                values.rows(begins, size, BEGIN_COLUMNS, |values, (id, claim)| {
+                    values.push(&id.as_bytes()[..])?;
+                    values.push(claim.token)?;
+                    values.push(claim.at.as_micros())
+                })
+            })
+        });
         let ends = self.ends.chunks(MOST).map(|ends| {
             END.trip(ends.len(), |values, size| {
                 values.rows(ends, size, END_COLUMNS, |values, end| end.push_to(values))?;
@@ -108,7 +133,7 @@ impl Script<'_> {
                 })
             })
         });
-        ends.chain(jobs).chain(tags).collect()
+        begins.chain(ends).chain(jobs).chain(tags).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use futures_util::TryStreamExt;
 use serde::Serialize;
 use sqlx::{Row as _, SqliteConnection};
 
@@ -9,7 +10,7 @@ use super::codes::Code;
 use super::rows::{self, Fresh, OF_CLAIM, SHARED};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FailureKind, Job, JobId, Queue, State};
-use crate::store::StoreError;
+use crate::store::{Claimed, StoreError};
 
 type Connection = SqliteConnection;
 
@@ -27,13 +28,13 @@ macro_rules! turn {
     };
 }
 
-/// The next jobs of a queue whose time is not over.
+/// These columns of the next jobs of a queue whose time is not over.
 macro_rules! next {
-    () => {
+    ($($columns:tt)*) => {
         concat!(
-            "SELECT id AS next, ",
-            turn!(),
-            " AS turn FROM jobs WHERE state = 1 AND queue = ?3 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY ",
+            "SELECT ",
+            $($columns)*,
+            " FROM jobs WHERE state = 1 AND queue = ?3 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY ",
             turn!(),
             ", id LIMIT ?4"
         )
@@ -53,7 +54,7 @@ pub(super) async fn claim(
             "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?1, claimed_at = ?2 + place FROM \
              (SELECT next, row_number() OVER (ORDER BY turn, next) AS place FROM ({})) \
              WHERE id = next RETURNING {OF_CLAIM}",
-            next!()
+            next!("id AS next, ", turn!(), " AS turn")
         )
     });
     let rows = sqlx::query(TEXT.as_str())
@@ -66,6 +67,37 @@ pub(super) async fn claim(
     let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
     claimed.sort_unstable_by_key(|fresh| fresh.claimed_at);
     Ok(claimed)
+}
+
+/// The queued jobs that are next, at most so many and so many bytes of them: as a claim under this token would return them at this moment,
+/// but not claimed; and when it is their turn. Ends before the first that does not pass.
+pub(super) async fn next(
+    connection: &mut Connection,
+    queue: Queue,
+    most: (usize, usize),
+    claim: Claim,
+    passes: impl Fn(&Claimed) -> bool,
+) -> Result<Vec<(i64, Fresh)>, StoreError> {
+    // What is too long for that is not even read.
+    const TEXT: &str = next!(
+        "id, ?1, bound, type, iif(octet_length(workload) <= ?5, workload, 'null'), options, attempt + 1, losses, \
+         coalesce(earlier, 0), ?2 - due_at, due_at, ",
+        turn!(),
+        ", octet_length(workload)"
+    );
+    let [jobs, most_bytes] = [most.0, most.1].map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+    let query = sqlx::query(TEXT).bind(claim.token).bind(claim.at.as_micros()).bind(queue.code());
+    let mut rows = query.bind(jobs).bind(most_bytes).fetch(connection);
+    let (mut next, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        bytes += row.try_get::<i64, _>(12)?;
+        let fresh = rows::claimed(&row)?;
+        if bytes > most_bytes || !passes(&fresh.claimed) {
+            break;
+        }
+        next.push((row.try_get(11)?, fresh));
+    }
+    Ok(next)
 }
 
 /// Makes a running job wait again until `due_at`, and counts a loss if it was one; when its time is over, if ever.
@@ -182,7 +214,7 @@ mod tests {
         assert_eq!(turn!(), format!("due_at - priority * {}", PRIORITY_LEVEL.as_micros()));
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
-        let text = concat!("EXPLAIN QUERY PLAN ", next!());
+        let text = concat!("EXPLAIN QUERY PLAN ", next!("id"));
         let rows = sqlx::query(text).bind(0).bind(0).bind(0).bind(1).fetch_all(&mut connection).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
         assert_eq!(plan, ["SEARCH jobs USING INDEX jobs_queued (queue=?)"]);

@@ -1,7 +1,7 @@
 """What is behind the executors: one thread sends whatever calls have come meanwhile as one batch, one reads how they went.
 
 A call is `queued` here, then `sending`, then `accepted` by the server under an id. Meanwhile its future is pending, until the
-server says that the job runs. Whoever changes a call's phase, under the lock, is the only one to tell its future.
+job has ended, or until somebody asks whether it runs and it does. Whoever changes a call's phase, under the lock, is the only one to tell its future.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ class JobFuture(Future):  # type: ignore[type-arg]
         """What was measured, once the job has ended; None if it was not run to its end."""
         told = (self._told or {}).get("timing")
         return None if told is None else parsed(Timing, told)
+
+    def running(self) -> bool:
+        """Whether the call is being made now. Asks the server, which does not tell by itself when a call begins."""
+        return super().running() or self._engine.has_begun(self._call)
 
     def cancel(self) -> bool:
         return self._engine.cancel(self._call)
@@ -317,7 +321,7 @@ class Engine:
 
     def _read_all(self) -> None:
         """The second thread."""
-        follower = Follower(None, {"tag": f"{TAG}:{self._name}"}, ("running", "finished"))
+        follower = Follower(None, {"tag": f"{TAG}:{self._name}"}, ("finished",))
         patience = Patience(self._patience)
         while not self._over.is_set():
             try:
@@ -365,26 +369,22 @@ class Engine:
 
     def _handle(self, messages: Iterable[Message]) -> None:
         """Takes in what happened."""
-        finished = []
-        for message in messages:
-            data = message.data
-            if message.kind == "running" and data.startswith(b'{"job":"'):
-                told, job = None, data[8:44].decode()
-            else:
-                told = json.loads(data)
-                job = told["job"]
-            with self._lock:
-                call = self._calls.get(job)
-                if call is None:
-                    if self._sending:
-                        self._early.setdefault(job, []).append(message)
-                    continue
-            if message.kind == "running":
-                self._begin(call)
-            elif told is not None and message.kind == "finished":
-                finished.append((job, told))
-        if finished:
-            self._finish_jobs(finished)
+        finished = [(message, json.loads(message.data)) for message in messages if message.kind == "finished"]
+        known = []
+        with self._lock:
+            for message, told in finished:
+                if told["job"] in self._calls:
+                    known.append((told["job"], told))
+                elif self._sending:
+                    self._early.setdefault(told["job"], []).append(message)
+        if known:
+            self._finish_jobs(known)
+
+    def has_begun(self, call: Call) -> bool:
+        """Whether a call runs."""
+        if call.phase == PENDING and call.place == ACCEPTED and self._runs(call.id or ""):
+            self._begin(call)
+        return call.phase == RUNNING
 
     def _begin(self, call: Call) -> None:
         """Tells a future that its call runs."""
@@ -394,15 +394,15 @@ class Engine:
                 call.future.set_running_or_notify_cancel()
 
     def _finish_jobs(self, finished: list[tuple[str, dict[str, Any]]]) -> None:
-        ended = []
-        for job, told in finished:
-            if told.get("large") and "output" not in told:
-                self._help(self._fetch, job)
-                continue
-            with self._lock:
-                call = self._calls.pop(job, None)
-            if call is not None:
-                ended.append((call, told))
+        ended, large = [], []
+        with self._lock:
+            for job, told in finished:
+                if told.get("large") and "output" not in told:
+                    large.append(job)
+                elif (call := self._calls.pop(job, None)) is not None:
+                    ended.append((call, told))
+        for job in large:
+            self._help(self._fetch, job)
         if ended:
             self._finish_all(ended)
 
@@ -425,23 +425,24 @@ class Engine:
 
     def _finish_all(self, ended: list[tuple[Call, Any]]) -> None:
         """Tells the futures how it ended: by what the server told of the job, or by an exception."""
-        count = sent = 0
-        for call, told in ended:
-            with self._lock:
+        sent = 0
+        telling: list[tuple[JobFuture, Call, Any, bool]] = []
+        with self._lock:
+            for call, told in ended:
                 if call.phase in (ENDED, CANCELLED):
                     continue
-                cancelled = call.phase == PENDING and isinstance(told, dict) and told.get("state") == "cancelled"
-                future = call.end(CANCELLED if cancelled else ENDED)
-                count += 1
+                cancelled = call.phase == PENDING and _never_ran(told)
+                telling.append((call.end(CANCELLED if cancelled else ENDED), call, told, cancelled))
                 sent += call.place != QUEUED
                 if call.place == SENDING:
                     self._sending = [each for each in self._sending if each is not call]
+        for future, call, told, cancelled in telling:
             if cancelled:
                 future._cancelled()
             else:
                 _tell(future, call, told)
         with self._lock:
-            self._ended(count, sent)
+            self._ended(len(telling), sent)
 
     def _ended(self, count: int, sent: int) -> None:
         """Counts calls that have ended. The lock is held."""
@@ -595,6 +596,11 @@ class Engine:
 def _takes_no_pickles(problem: ProblemError) -> bool:
     """Whether a batch was refused because functions may not come by pickle."""
     return problem.names("pickles-not-allowed") or (problem.pointer or "").endswith("/workload/pickle")
+
+
+def _never_ran(told: Any) -> bool:
+    """Whether this is the end of a job that was cancelled while it waited."""
+    return isinstance(told, dict) and told.get("state") == "cancelled" and not told.get("attempt")
 
 
 def _tell(future: JobFuture, call: Call, told: Any) -> None:

@@ -12,12 +12,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from ._references import Changeable, Snapshot, installed, name_of
+from ._references import Changeable, Snapshot, immutable, installed, name_of
 from ._source import Source, source_of
 from .errors import CannotTravel
 
@@ -93,6 +93,10 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """Takes functions and classes of modules that are not installed by value, as cloudpickle does with those of `__main__`."""
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, CodeType):
+            # Newer versions leave out in which file code is, without which a traceback has no lines.
+            make, parts = self.dispatch_table[CodeType](obj)
+            return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
         if isinstance(obj, (FunctionType, type)):
             module = obj.__module__
             if module is not None and module != "__main__" and not installed(module):
@@ -145,13 +149,19 @@ class ByPickle:
     def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         try:
             pickled = self._functions.of(function)
-            data = pickled.beginning + dumps((args, kwargs))[:-1] + b"\x86R."
+            data = pickled.beginning + _arguments(args, kwargs)[:-1] + b"\x86R."
         except Exception as error:
             raise CannotTravel(_culprit(function, args, kwargs, error)) from error
         return b'{"type":"python","pickle":"' + binascii.b2a_base64(data, newline=False) + pickled.end
 
     def value(self, output: Any) -> Any:
         return unpickled(output["pickle"])
+
+
+def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    # Most arguments need no more than what the standard library does, which is quicker by far.
+    plain = all(map(immutable, args)) and all(map(immutable, kwargs.values()))
+    return pickle.dumps((args, kwargs), PROTOCOL) if plain else dumps((args, kwargs))
 
 
 def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> str:

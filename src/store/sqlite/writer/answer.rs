@@ -26,6 +26,7 @@ impl Writer {
         self.published.latest_event.store(self.moments.latest.as_micros(), Ordering::SeqCst);
         self.published.hub.publish(done.news);
         self.published.unasked.add(done.unasked);
+        self.begun();
         for id in done.ended {
             self.held.remove(&id);
         }
@@ -35,6 +36,7 @@ impl Writer {
             }
         }
         for queue in Queue::ALL {
+            self.claimed_from[queue as usize] |= !done.claimed[queue as usize].is_empty();
             for Fresh { claimed, claimed_at, tags } in &done.claimed[queue as usize] {
                 let workload = self.kind(&claimed.workload.kind);
                 let subject = Subject { bound: claimed.bound, executor: queue.executor(), workload, tags: tags.clone() };
@@ -67,18 +69,19 @@ impl Writer {
             let _ = reply.send(Ok(requeued));
         }
         batch.edits.into_iter().for_each(|edit| edit.answer(Ok(())));
-        for reply in batch.checks {
+        for reply in batch.checks.into_iter().chain(batch.looks) {
             let _ = reply.send(Ok(()));
         }
+        // Whoever claimed them went away in the meantime.
         let unwanted = self.hand_out(done.claimed);
-        if !unwanted.is_empty() {
-            // Whoever claimed them went away in the meantime.
-            Box::pin(self.release(unwanted.into_iter().map(|claimed| claimed.lease).collect())).await;
-        }
+        Box::pin(self.release(unwanted.into_iter().map(|claimed| claimed.lease).collect())).await;
     }
 
     /// Makes claimed jobs wait again as if they had not been claimed.
     pub(super) async fn release(&mut self, leases: Vec<Lease>) {
+        if leases.is_empty() {
+            return;
+        }
         let release = |lease| (lease, Arc::new(Settlement::Release), oneshot::channel().0);
         self.write(Batch { settles: leases.into_iter().map(release).collect(), ..Batch::default() }).await;
     }

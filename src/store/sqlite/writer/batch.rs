@@ -21,11 +21,12 @@ pub(super) struct Batch {
     pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     pub(super) edits: Vec<Box<dyn Edit>>,
     pub(super) checks: Vec<Reply<()>>,
+    pub(super) looks: Vec<Reply<()>>,
 }
 
 impl Batch {
     pub(super) const fn len(&self) -> usize {
-        self.notes.len() + self.accepts.len() + self.settles.len() + self.further()
+        self.notes.len() + self.accepts.len() + self.settles.len() + self.looks.len() + self.further()
     }
 
     /// Whether there is something that the usual script can't carry out.
@@ -35,6 +36,14 @@ impl Batch {
 
     const fn further(&self) -> usize {
         self.cancels.len() + self.requeues.len() + self.edits.len() + self.checks.len()
+    }
+
+    /// Whether other jobs may be next in a queue after it, besides new ones.
+    pub(super) fn changes_what_waits(&self) -> bool {
+        let again = |settlement: &Settlement| !matches!(settlement, Settlement::Finish(_));
+        self.further() > self.checks.len()
+            || self.accepts.iter().any(|accept| accept.with.is_some())
+            || self.settles.iter().any(|(_, settlement, _)| again(settlement))
     }
 
     /// A batch for each command.
@@ -48,6 +57,7 @@ impl Batch {
         singles.extend(batch.edits.into_iter().map(|edit| Self { edits: vec![edit], ..Self::default() }));
         singles.extend(batch.accepts.into_iter().map(|accept| Self { accepts: vec![accept], ..Self::default() }));
         singles.extend(batch.checks.into_iter().map(|check| Self { checks: vec![check], ..Self::default() }));
+        singles.extend(batch.looks.into_iter().map(|look| Self { looks: vec![look], ..Self::default() }));
         singles
     }
 
@@ -69,7 +79,7 @@ impl Batch {
         self.cancels.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.edits.into_iter().for_each(|edit| edit.answer(Err(told())));
-        self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
+        self.checks.into_iter().chain(self.looks).for_each(|reply| drop(reply.send(Err(told()))));
     }
 }
 

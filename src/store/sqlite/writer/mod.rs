@@ -11,6 +11,7 @@
 mod accept;
 mod answer;
 mod batch;
+mod begin;
 mod cancel;
 mod claim;
 mod end;
@@ -41,6 +42,7 @@ use self::held::Held;
 use self::moments::Moments;
 use self::published::Depths;
 use super::edit::Edit;
+use super::front::{Begun, Fronts};
 use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Queue, Submission};
@@ -58,6 +60,10 @@ pub(super) enum Command {
     Requeue(Vec<JobId>, Reply<Vec<JobId>>),
     Edit(Box<dyn Edit>),
     Check(Reply<()>),
+    /// Jobs were claimed from a front.
+    Begun,
+    /// Somebody wants to see what there is once that is written which has happened.
+    CatchUp(Reply<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -80,6 +86,12 @@ pub(super) struct Writer {
     /// The leases that are valid. Only this task makes and ends any, so it knows without asking the database.
     held: HashMap<JobId, Held>,
     claims: [VecDeque<Waiting>; Queue::ALL.len()],
+    fronts: Arc<Fronts>,
+    /// Claimed from the fronts, but not committed.
+    begun: Vec<Begun>,
+    /// The queues whose jobs were claimed since their fronts were filled up.
+    claimed_from: [bool; Queue::ALL.len()],
+    max_losses: u32,
     next_due: Option<Timestamp>,
     /// When the time of a job that waits is over, at the earliest.
     next_expiry: Option<Timestamp>,

@@ -9,6 +9,8 @@ use crate::store::{Lease, Settled, Settlement};
 
 /// How long settlements that nobody waits for wait for company, and how many of them do.
 const COMPANY: (Duration, usize) = (Duration::from_millis(2), 512);
+/// How long they wait while jobs wait for other processes.
+const COMPANY_BEHIND: Duration = Duration::from_millis(8);
 
 /// What nobody waits for. Jobs come first: who submits one waits for the commit, and many results are written more cheaply together.
 #[derive(Default)]
@@ -21,9 +23,14 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-    pub(super) fn push(&mut self, settle: (Lease, Arc<Settlement>, Reply<Settled>)) {
-        self.due.get_or_insert_with(|| Instant::now() + COMPANY.0);
+    pub(super) fn push(&mut self, settle: (Lease, Arc<Settlement>, Reply<Settled>), behind: bool) {
+        self.begun(behind);
         self.settles.push(settle);
+    }
+
+    /// Something is to be written that is not here.
+    pub(super) fn begun(&mut self, behind: bool) {
+        self.due.get_or_insert_with(|| Instant::now() + if behind { COMPANY_BEHIND } else { COMPANY.0 });
     }
 
     pub(super) fn push_note(&mut self, note: Noted) {

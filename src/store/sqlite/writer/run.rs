@@ -44,23 +44,35 @@ impl Writer {
                     Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
                     Command::Note(note) => patient.push_note(note),
                     Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
-                    Command::Settle(lease, settlement, false, reply) => patient.push((lease, settlement, reply)),
+                    Command::Settle(lease, settlement, false, reply) => {
+                        patient.push((lease, settlement, reply), self.is_behind());
+                    }
+                    Command::Begun => patient.begun(self.is_behind()),
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
                     Command::Edit(edit) => batch.edits.push(edit),
                     Command::Check(reply) => batch.checks.push(reply),
+                    Command::CatchUp(reply) => batch.looks.push(reply),
                     Command::Close(reply) => closing = Some(reply),
                 }
             }
+            let unwanted = self.serve_from_fronts();
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
-            if !open || closing.is_some() || claiming || patient.is_due() {
+            let due = !open || closing.is_some() || claiming || patient.is_due();
+            if due {
                 batch.settles.append(&mut patient.take());
             }
             if !open || closing.is_some() || patient.due.is_none() || batch.len() > 0 {
                 batch.notes.append(&mut patient.notes);
             }
-            self.write(batch).await;
+            if batch.len() > 0 || self.has_work() || (due && self.fronts.has_unwritten()) {
+                self.write(batch).await;
+            }
+            self.release(unwanted).await;
+            if let Err(error) = self.fill_fronts().await {
+                tracing::warn!(%error, "the jobs that are next can't be read; they are claimed one by one");
+            }
             if !open {
                 break;
             }
@@ -71,10 +83,14 @@ impl Writer {
             drop(command);
         }
         self.claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        // What was claimed from a front and is not written still is queued.
+        for begun in self.begun.drain(..).chain(self.fronts.begin(true)) {
+            self.held.remove(&begun.lease.id);
+        }
         if closing.is_some() {
             // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
-            let left: Vec<Lease> = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token }).collect();
-            self.release(left).await;
+            let left = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token });
+            self.release(left.collect()).await;
         }
         self.roll_up_now().await;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
@@ -102,12 +118,6 @@ impl Writer {
 
     /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
     pub(super) async fn write(&mut self, mut batch: Batch) {
-        for waiting in &mut self.claims {
-            waiting.retain(|claim| !claim.reply.is_closed());
-        }
-        if batch.len() == 0 && !self.has_work() {
-            return;
-        }
         {
             let mut marks = self.published.marks();
             for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
@@ -137,6 +147,11 @@ impl Writer {
         let next = [self.next_due, self.next_expiry].into_iter().flatten().min();
         next.is_some_and(|at| at <= self.clock.now())
             || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.depths.of(queue).queued > 0)
+    }
+
+    /// Whether jobs wait for other processes: then it matters how many end, not how soon one of them is told.
+    fn is_behind(&self) -> bool {
+        Queue::ALL.into_iter().any(|queue| queue.is_apart() && self.depths.of(queue).queued > 0)
     }
 
     /// Notes how far back one has to look for what happens from here on, if it is time for that.

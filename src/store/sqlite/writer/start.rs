@@ -8,6 +8,7 @@ use std::time::Instant;
 use sqlx::{Connection as _, SqliteConnection};
 
 use super::super::events::{self, EventRow};
+use super::super::front::Fronts;
 use super::super::rollups::{self, Count};
 use super::super::rows::QUEUED;
 use super::super::{moves, statements};
@@ -26,6 +27,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
         max_losses: u32,
         limits: NoteLimits,
+        fronts: Arc<Fronts>,
     ) -> Result<(Self, Arc<Published>), StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let boot = statements::next_boot(&mut transaction).await?;
@@ -71,6 +73,10 @@ impl Writer {
             depths,
             held: HashMap::new(),
             claims: [const { VecDeque::new() }; Queue::ALL.len()],
+            fronts,
+            begun: Vec::new(),
+            claimed_from: [false; Queue::ALL.len()],
+            max_losses,
             next_due,
             next_expiry,
             // A million million claims a boot, and eight million boots, before a token could come back.

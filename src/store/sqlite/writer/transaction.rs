@@ -79,10 +79,13 @@ impl Writer {
             next_expiry: self.next_expiry,
             news: self.published.hub.is_heard().then(Vec::new),
         };
+        let due = [done.next_due, done.next_expiry].into_iter().flatten().any(|at| at <= now);
+        self.begin(batch, due, &mut done);
         self.tell_of_accepted(batch, &mut done);
         let rows = self.note(batch, &mut done).await?;
         let mut script = Script::default();
         let odd = self.settle(batch, &mut script, &mut done);
+        self.write_begun(&mut script);
         self.accept(batch, now, &mut script, &mut done);
         let due = [done.next_due, done.next_expiry].into_iter().flatten().any(|at| at <= now);
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);

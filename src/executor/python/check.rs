@@ -1,0 +1,76 @@
+//! Looks at the source of a function before it is kept, with the interpreter that will run it: what that can't compile is found here.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::to_raw_value;
+
+use super::{Key, Python, Wanted, alone};
+use crate::clock::Monotonic;
+use crate::executor::attempt::{Attempt, Slot};
+use crate::function::Limits;
+use crate::job::{JobId, Outcome, Spec};
+use crate::workload::{PythonCode, PythonContent, PythonFunction, Reporter, Stop, StopReason, sha256};
+
+/// It runs in a host, as users' code does: a compiler may be made to take very long, or to crash.
+const SOURCE: &str = include_str!("check.py");
+/// How long it may take, with the start of a host.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// What is wrong with a source.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SourceFault {
+    /// In this line, from 1, if it is in one.
+    pub line: Option<u32>,
+    /// At this character of the line, from 1.
+    pub column: Option<u32>,
+    /// What.
+    pub message: String,
+}
+
+impl Python {
+    /// What is wrong with the source of a module that is to be called by this entry point.
+    ///
+    /// # Errors
+    /// It could not be looked at, for this reason.
+    pub(in crate::executor) async fn check(
+        &self,
+        interpreter: &str,
+        source: &str,
+        entrypoint: &str,
+    ) -> Result<Option<SourceFault>, String> {
+        let args = to_raw_value(&[source, entrypoint]).map_err(|error| error.to_string())?;
+        let kwargs = to_raw_value(&serde_json::json!({})).map_err(|error| error.to_string())?;
+        let content = PythonContent::Source(SOURCE.into());
+        let code = PythonCode { sha: sha256(SOURCE.as_bytes()), content, entrypoint: "check".into() };
+        let function = PythonFunction::Code { code, args, kwargs };
+        let key = Key { interpreter: interpreter.to_owned(), network: false, memory_bytes: None };
+        let call = Wanted { function: &function, limits: Limits::default() };
+        let stop = Stop::default();
+        let attempt = Attempt {
+            job: JobId::new(),
+            number: 1,
+            workload: Spec::default(),
+            deadline: None,
+            queued_for: Duration::ZERO,
+            claimed: Monotonic::now(),
+            stop: stop.clone(),
+            reporter: Reporter::default(),
+            slot: Slot::default(),
+        };
+        // One at a time: it may take a process more than there are for jobs.
+        let _turn = self.checking.lock().await;
+        let mut looking = Box::pin(alone(&self.processes, &key, &call, attempt, Duration::ZERO));
+        let ran = tokio::select! {
+            ran = &mut looking => ran,
+            () = tokio::time::sleep(LONGEST) => {
+                stop.stop(StopReason::Deadline);
+                looking.await
+            }
+        };
+        match ran.outcome {
+            Outcome::Output(output) => serde_json::from_str(output.get()).map_err(|error| error.to_string()),
+            Outcome::Error(failure) => Err(failure.message),
+        }
+    }
+}

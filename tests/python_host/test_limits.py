@@ -1,0 +1,52 @@
+"""What the function of a call may use."""
+
+import unittest
+
+from harness import PATIENCE_S, HostTest, in_each
+
+SPEND = """
+    def main():
+        for _ in iter(int, 1):
+            pass
+
+    def deaf():
+        for _ in iter(int, 1):
+            try:
+                for _ in iter(int, 1):
+                    pass
+            except BaseException:
+                pass
+
+    def quick():
+        return "fine"
+"""
+
+
+class Limits(HostTest):
+    def test_a_call_that_uses_more_cpu_time_ends_and_the_next_goes_on(self):
+        host = self.host("processes")
+        done = host.call(SPEND, cpu_ms=50)
+        self.assertEqual((done["error"]["type"], done["error"]["kind"]), ("CpuTimeExceeded", "error"))
+        self.assertIn("50 ms", done["error"]["message"])
+        self.assertGreaterEqual(done["measured"]["cpu_user_us"] + done["measured"]["cpu_system_us"], 40_000)
+        # What another has used does not count, nor does time that passes.
+        for _ in range(3):
+            self.assertEqual(host.call(SPEND, entrypoint="quick", cpu_ms=50)["output"], "fine")
+        self.assertEqual(host.call("import time\ndef main(): time.sleep(0.2)", cpu_ms=50)["output"], None)
+
+    def test_a_call_that_does_not_heed_it_takes_its_process_along(self):
+        host = self.host("processes")
+        self.assertEqual(host.call(SPEND, entrypoint="deaf", cpu_ms=50)["error"]["type"], "CpuTimeExceeded")
+        self.assertEqual(host.process.wait(PATIENCE_S), 1)
+
+    @in_each()
+    def test_the_output_is_no_longer_than_the_function_says(self, host):
+        source = "def main(n): return 'x' * n"
+        self.assertEqual(host.call(source, 8, output_bytes=10)["output"], "x" * 8)
+        error = host.call(source, 9, output_bytes=10)["error"]
+        self.assertIn("the output takes 11 bytes; the most is 10", error["message"])
+        self.assertEqual(host.call(source, 9)["output"], "x" * 9)
+
+
+if __name__ == "__main__":
+    unittest.main()
