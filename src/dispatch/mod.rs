@@ -3,9 +3,9 @@
 mod catalogue;
 mod deliver;
 mod functions;
-mod retention;
 mod many;
 mod once;
+mod retention;
 mod room;
 pub mod router;
 mod running;
@@ -17,11 +17,11 @@ mod waiters;
 pub use catalogue::Catalogue;
 pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use functions::{DeployError, Deployment, Functions};
-pub use retention::Retention;
-pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 pub use many::Cancelling;
 pub use once::{Receipt, RequestKey, Submitted};
+pub use retention::Retention;
 pub use room::{Full, PerQueue};
+pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 
 use std::sync::Arc;
 use std::time::Duration;
