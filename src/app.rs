@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, ProgramsView, PythonView, SandboxView};
-use crate::clock::SystemClock;
+use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Retention, Rules, Schedules};
@@ -18,6 +18,7 @@ use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
 use crate::job::Queue;
+use crate::profile::{Profiles, day_of};
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -106,7 +107,9 @@ pub async fn serve(
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
     let executors = Executors::start(&settings, Registry::native)?;
-    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules(&config));
+    let today = day_of(Timestamp::now());
+    let profiles = Profiles::load(store.profiles().await?, &store.profile_days(today, today).await?);
+    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules(&config), profiles);
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
     let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone())));
     let mut house = keep_house(&config, &store, &dispatcher, &schedules)?;
@@ -187,6 +190,7 @@ fn rules(config: &Config) -> Rules {
         max_losses: config.max_losses,
         most_waiting: Queue::ALL.map(|queue| config.most_waiting(queue)),
         keys_kept: config.idempotency,
+        routing: config.routing,
     }
 }
 

@@ -112,6 +112,11 @@ impl Monotonic {
         Self(nanos)
     }
 
+    /// What the clock shows: nanoseconds since some start.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
     /// Time since `earlier`, zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -13,6 +13,7 @@ pub mod function;
 pub mod job;
 pub mod measure;
 pub mod outbound;
+pub mod profile;
 pub mod sandbox;
 pub mod schedule;
 pub mod server;

@@ -11,6 +11,8 @@ mod crowd;
 mod fetches;
 mod history;
 mod http;
+mod metering;
+mod misrouted;
 mod mixed;
 mod noop;
 mod origin;
@@ -39,7 +41,7 @@ struct Options {
     /// How often each thing is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long `noop` submits, in seconds
+    /// How long `noop`, `metering` and `misrouted` submit, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// How many jobs wait in `backlog`
@@ -87,6 +89,10 @@ enum Benchmark {
     Python,
     /// A long history: first pages, the summary, a start and the throughput
     History,
+    /// Jobs of which half are tagged wrong, against measured routing and every tag right
+    Misrouted,
+    /// What measuring and learning cost of a job that does nothing
+    Metering,
 }
 
 fn main() -> Result<()> {
@@ -118,6 +124,8 @@ fn main() -> Result<()> {
                 Benchmark::Scheduled => scheduled::run(&options).await?,
                 Benchmark::Python => python::run(&options).await?,
                 Benchmark::History => history::run(&options).await?,
+                Benchmark::Misrouted => misrouted::run(&options).await?,
+                Benchmark::Metering => metering::run(&options).await?,
             }
         }
         Ok(())

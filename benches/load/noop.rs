@@ -136,7 +136,7 @@ async fn warm_up(bare: &Bare, server: &mut Server) -> Result<()> {
 }
 
 /// Submits on all connections for this long; how many requests were answered with `202`. Any other answer is an error.
-async fn load(address: SocketAddr, duration: Duration) -> Result<u64> {
+pub(crate) async fn load(address: SocketAddr, duration: Duration) -> Result<u64> {
     let submission = Arc::new(request("POST", "/jobs", "", NOOP));
     let mut connections = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {

@@ -14,21 +14,24 @@ use super::jobs::RouteExplanation;
 use super::list::{Cursor, List};
 use super::logs::LogLines;
 use super::many::{CancelledView, RetriedView};
+use super::profiles::{ProfileView, ProfilesView, WhatIfView};
 use super::schedules::ScheduleView;
 use super::view::{AttemptView, JobView, ResultView};
 use super::webhooks::DeliveryView;
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
-use crate::dispatch::{QueueStatus, Written};
+use crate::dispatch::{Gain, QueueStatus, WhatIf};
 use crate::executor::WorkerStatus;
 use crate::function::{Defaults, Function, Kind, Limits};
 use crate::job::{
     Bound, Choice, ComparisonId, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob,
-    Outcome, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, Tried, What,
+    Observed, Outcome, ProfileKey, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, Tried, What,
+    Written,
 };
+use crate::profile::{Machine, Profiles, Sample};
 use crate::sandbox;
 use crate::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Skip, Timetable};
-use crate::store::{Comparison, ComparisonState, Depth};
+use crate::store::{Comparison, ComparisonState, DayTotals, Depth};
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState};
 use crate::workload::Registry;
 
@@ -153,7 +156,7 @@ pub(super) fn batch_items() -> Value {
 pub(super) fn route() -> Value {
     value(&RouteExplanation::of(
         &accepted(),
-        Some(Written { needs_a_process: false, runtime: Runtime::Native, form: Form::Blocking, gil: false, likeness: None }),
+        Some(Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false }),
     ))
 }
 
@@ -266,6 +269,58 @@ pub(super) fn deliveries() -> Value {
     value(&List::whole([DeliveryView::from(told())]))
 }
 
+/// What was learned of a workload.
+pub(super) fn profile() -> Value {
+    value(&learned())
+}
+
+/// A page of profiles.
+pub(super) fn profiles() -> Value {
+    value(&ProfilesView { items: vec![learned()], next_cursor: None })
+}
+
+/// What was found.
+pub(super) fn findings() -> Value {
+    json!({ "items": value(&learned())["findings"], "next_cursor": null })
+}
+
+/// What measured routing would have changed.
+pub(super) fn what_if() -> Value {
+    let totals = DayTotals {
+        runs: 1_260,
+        wall_us: 113_400_000,
+        cpu_us: 112_100_000,
+        held_runs: 1_260,
+        held_us: 113_400_000,
+        longest_us: 412_000,
+        held_jobs: 47_880,
+        ..DayTotals::default()
+    };
+    let found = WhatIf {
+        key: ProfileKey::from("function:resize@6b23c0d5f35d".to_owned()),
+        executor: Executor::Async,
+        bound: Bound::Io,
+        totals,
+        observed: Some(Observed::Cpu),
+        would: Executor::Processes,
+        rule: Rule::MeasuredCpu,
+        gain: Gain { loop_us: 113_400_000, slot_us: 0, faster_us: None },
+    };
+    value(&WhatIfView::of(NOON, NOON.after(Duration::from_secs(604_800)), vec![found]))
+}
+
+fn learned() -> ProfileView {
+    let (profiles, key) = (Profiles::default(), ProfileKey::from("primes:below~2^20".to_owned()));
+    profiles.digest(&key, Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false });
+    let State::Finished(finished) = finished().state else { unreachable!("it has ended") };
+    let timing = finished.timing.unwrap_or_default();
+    let sample =
+        Sample { bound: Bound::Io, executor: Executor::Threads, failure: None, timing: &timing, at: finished.finished_at };
+    (0..40).for_each(|_| profiles.record(Some(&key), &sample));
+    let profile = profiles.get(key.as_str()).unwrap_or_default();
+    ProfileView::of(key, &profile, &Machine::default())
+}
+
 /// What can be run.
 pub(super) fn workloads(registry: &Registry) -> Value {
     value(&WorkloadView::all(registry))
@@ -368,8 +423,9 @@ fn accepted() -> Job {
         executor: Executor::Threads,
         queue: Executor::Threads.queue(Runtime::Native, Bound::Cpu),
         rule: Rule::CpuThreads,
+        evidence: None,
     };
-    NewJob { id: id(), submission, route, accepted_at: NOON }.into_job()
+    NewJob { id: id(), submission, route, accepted_at: NOON, profile: None }.into_job()
 }
 
 fn timing() -> Timing {
@@ -381,6 +437,7 @@ fn timing() -> Timing {
         cpu_system_us: Some(70),
         ctx_voluntary: Some(0),
         ctx_involuntary: Some(3),
+        core_wait_us: Some(290),
         ..Timing::default()
     }
 }

@@ -1,5 +1,6 @@
 //! `/jobs`: submit, list, look at, cancel, run again.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
@@ -17,9 +18,9 @@ use super::query::{Id, Query};
 use super::view::{AttemptView, JobView, ResultView};
 use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
-use crate::dispatch::{Receipt, Submitted, Written};
+use crate::dispatch::{Receipt, Submitted};
 use crate::executor::Capabilities;
-use crate::job::{Bound, Choice, Executor, Form, Job, JobId, Rule};
+use crate::job::{Bound, Choice, Evidence, Executor, Form, Job, JobId, Rule, Written};
 use crate::store::{Cancellation, Requeue};
 
 /// Submit a job
@@ -169,8 +170,12 @@ pub(super) struct RouteExplanation {
     executor: Executor,
     /// The rule that chose it.
     rule: Rule,
-    /// The rule in words.
-    reason: &'static str,
+    /// The rule in words, with the numbers behind it.
+    #[schema(value_type = String)]
+    reason: Cow<'static, str>,
+    /// What was measured of earlier runs, where that chose the executor or would have chosen another; else null.
+    #[schema(required)]
+    evidence: Option<Evidence>,
     /// The client's tag.
     bound: Bound,
     /// The executor that the client asked for.
@@ -210,10 +215,11 @@ impl RouteExplanation {
         Self {
             executor: route.executor,
             rule: route.rule,
-            reason: route.rule.reason(),
+            reason: route.reason(),
+            evidence: route.evidence,
             bound,
             asked: job.submission.executor,
-            form: written.as_ref().map(|written| written.form),
+            form: written.map(|written| written.form),
             considered: written
                 .into_iter()
                 .flat_map(|Written { runtime, form, gil, .. }| considered(bound, runtime, form, gil))
@@ -236,7 +242,7 @@ impl RouteExplanation {
 )]
 pub(super) async fn route(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
     let mut job = find(&api, id).await?;
-    let written = api.dispatcher.written(&mut job.submission.workload).ok();
+    let written = api.dispatcher.written(&mut job.submission.workload).ok().map(|(written, _)| written);
     Ok(Json(RouteExplanation::of(&job, written)).into_response())
 }
 

@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::table;
 use super::view::StateName;
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, FailureKind, Job, JobId};
+use crate::job::{Bound, Executor, FailureKind, FindingKind, FindingKinds, Job, JobId};
 use crate::store::{Filter, Order, Page};
 
 /// A page of a list.
@@ -62,6 +62,9 @@ pub(super) struct ListQuery {
     /// Accepted before this time (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime, example = "2026-02-01T00:00:00Z")]
     until: Option<Timestamp>,
+    /// Only what has ended with figures that speak against its tag or executor: `any`, or of one kind.
+    #[param(inline)]
+    advice: Option<Advice>,
     /// In which order of acceptance.
     #[serde(default)]
     #[param(inline, value_type = Option<Sequence>)]
@@ -76,6 +79,31 @@ pub(super) struct ListQuery {
     /// The format, where the header `Accept` can't be set.
     #[param(inline)]
     format: Option<Format>,
+}
+
+/// What a job's figures by themselves can speak against.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Advice {
+    /// Any of these.
+    Any,
+    /// Tagged `io`, but it computed.
+    Computes,
+    /// Tagged `cpu`, but it waited.
+    Waits,
+    /// It held the event loop.
+    HeldLoop,
+}
+
+impl From<Advice> for FindingKinds {
+    fn from(advice: Advice) -> Self {
+        match advice {
+            Advice::Any => FindingKind::ALL.into_iter().collect(),
+            Advice::Computes => FindingKind::Computes.into(),
+            Advice::Waits => FindingKind::Waits.into(),
+            Advice::HeldLoop => FindingKind::HeldLoop.into(),
+        }
+    }
 }
 
 /// In which order of acceptance a list is.
@@ -170,6 +198,7 @@ impl ListQuery {
             tag: self.tag.clone().map(|Label(name, value)| (name, value)),
             since: self.since,
             until: self.until,
+            findings: self.advice.map(Into::into),
         }
     }
 

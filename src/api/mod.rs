@@ -13,6 +13,7 @@ mod entrance;
 mod events;
 mod example;
 mod executors;
+mod findings;
 mod format;
 mod functions;
 mod health;
@@ -21,10 +22,12 @@ mod jobs;
 mod list;
 mod logs;
 mod many;
+mod metrics;
 mod openapi;
 mod origin;
 mod preference;
 mod problem;
+mod profiles;
 mod query;
 mod results;
 mod schedules;
@@ -123,6 +126,10 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(comparisons::report))
         .routes(routes!(comparisons::chart_svg))
         .routes(routes!(comparisons::chart_png))
+        .routes(routes!(profiles::list))
+        .routes(routes!(profiles::what_if))
+        .routes(routes!(profiles::get))
+        .routes(routes!(findings::list))
         .routes(routes!(functions::list))
         .routes(routes!(functions::deploy, functions::versions, functions::remove))
         .routes(routes!(functions::get))
@@ -139,6 +146,7 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(executors::list))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::get))
 }
 
 /// Sees to it that each request gets an answer, and each answer what all have in common.

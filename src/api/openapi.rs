@@ -44,6 +44,7 @@ pub(super) fn frame() -> OpenApi {
             tag("events", "What happens to jobs, while it happens: server-sent events, and the lines that jobs wrote"),
             tag("results", "What came of it, and what was measured"),
             tag("comparisons", "One workload on all executors, with controls and a verdict"),
+            tag("profiles", "What was learned of workloads by running them, and what speaks against how they are tagged or run"),
             tag("functions", "Users' own code, registered under a name"),
             tag("schedules", "Jobs that are submitted because it is time"),
             tag("webhooks", "What was told to whom when jobs had ended"),

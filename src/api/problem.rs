@@ -104,6 +104,9 @@ kinds! {
     /// No message of a webhook has this id.
     UnknownDelivery = NOT_FOUND "unknown-delivery", "No message has this id",
         "no message has the id \"msg_2b1c7a0f3d5e4896a7b8c9d0e1f20314\"";
+    /// Nothing was learned of such runs, or it made way for others.
+    UnknownProfile = NOT_FOUND "unknown-profile", "There is no such profile",
+        "no runs are known of \"primes:below~2^20\"";
     /// The path is right, the method is not; `Allow` lists those that are.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed", "The path does not have this method",
         "the header Allow lists the methods of this path";

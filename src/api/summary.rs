@@ -125,9 +125,9 @@ impl SummaryQuery {
             executor,
             state,
             count: sketches.count(),
-            queue_us: sketches.queue(),
-            wall_us: sketches.wall(),
-            cpu_us: sketches.cpu(),
+            queue_us: sketches.queue().quantiles(),
+            wall_us: sketches.wall().quantiles(),
+            cpu_us: sketches.cpu().quantiles(),
         };
         groups.into_iter().map(item).collect()
     }

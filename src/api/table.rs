@@ -13,7 +13,7 @@ struct Line<'a> {
 type Column = (&'static str, fn(&Line<'_>) -> String);
 
 /// Each column with how its cell is written. What is absent is an empty cell.
-const COLUMNS: [Column; 28] = [
+const COLUMNS: [Column; 32] = [
     ("id", |line| line.job.id.to_string()),
     ("state", |line| line.job.state.as_str().to_owned()),
     ("bound", |line| line.job.submission.bound.to_string()),
@@ -35,7 +35,11 @@ const COLUMNS: [Column; 28] = [
     ("max_rss_bytes", |line| figure(line, |timing| timing.max_rss_bytes)),
     ("ctx_voluntary", |line| figure(line, |timing| timing.ctx_voluntary)),
     ("ctx_involuntary", |line| figure(line, |timing| timing.ctx_involuntary)),
-    ("observed", |line| figure(line, |timing| timing.observed.map(name))),
+    ("core_wait_us", |line| figure(line, |timing| timing.core_wait_us)),
+    ("loop_wait_us", |line| figure(line, |timing| timing.loop_wait_us)),
+    ("gil_wait_us", |line| figure(line, |timing| timing.gil_wait_us)),
+    ("held_jobs", |line| figure(line, |timing| timing.held_jobs)),
+    ("observed", |line| figure(line, |timing| timing.observed.map(Observed::as_str))),
     ("advice", |line| figure(line, |timing| timing.advice.clone())),
     ("error_kind", |line| text(line.finished.and_then(error).map(|error| error.kind))),
     ("error_message", |line| text(line.finished.and_then(error).map(|error| error.message))),
@@ -70,14 +74,6 @@ fn figure<T: ToString>(line: &Line<'_>, figure: impl FnOnce(&TimingView) -> Opti
 
 fn text(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
-}
-
-const fn name(observed: Observed) -> &'static str {
-    match observed {
-        Observed::Io => "io",
-        Observed::Cpu => "cpu",
-        Observed::Mixed => "mixed",
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What clients see of a job.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -9,8 +11,8 @@ use super::submission::AnyWorkload;
 use super::webhooks::WebhookView;
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Choice, Ending, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route, Rule, State,
-    Tags, Timing, Tried, Unique,
+    Bound, Choice, Ending, Evidence, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route,
+    Routing, Rule, State, Tags, Timing, Tried, Unique,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;
@@ -88,6 +90,9 @@ pub(super) struct JobView<'a> {
     workload: &'a RawValue,
     /// The executor that the client asked for.
     executor: Choice,
+    /// What the choice of its executor was to go by; null for the server's setting.
+    #[schema(required)]
+    routing: Option<Routing>,
     /// The executor that runs it, and why.
     pub(super) route: RouteView,
     /// Higher runs first among the jobs that wait for the same executor.
@@ -173,6 +178,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             bound: submission.bound,
             workload: &submission.workload.json,
             executor: submission.executor,
+            routing: submission.routing,
             route: job.route.into(),
             priority: submission.priority,
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
@@ -324,13 +330,17 @@ pub(super) struct RouteView {
     executor: Executor,
     /// The rule that chose it.
     rule: Rule,
-    /// The rule in words.
-    reason: &'static str,
+    /// The rule in words, with the numbers behind it.
+    #[schema(value_type = String)]
+    reason: Cow<'static, str>,
+    /// What was measured of earlier runs, where that chose the executor or would have chosen another; else null.
+    #[schema(required)]
+    evidence: Option<Evidence>,
 }
 
 impl From<Route> for RouteView {
-    fn from(Route { executor, rule, .. }: Route) -> Self {
-        Self { executor, rule, reason: rule.reason() }
+    fn from(route: Route) -> Self {
+        Self { executor: route.executor, rule: route.rule, reason: route.reason(), evidence: route.evidence }
     }
 }
 
@@ -391,7 +401,19 @@ pub(super) struct TimingView {
     /// Whether a global lock kept the runtime's threads from computing at once (Python only).
     #[schema(required)]
     pub(super) gil: Option<bool>,
-    /// What the work turned out to be, by its share of a core.
+    /// How long it could have run but had no core, because others had them: at least so long on the event loop. Null for programs.
+    #[schema(required)]
+    pub(super) core_wait_us: Option<u64>,
+    /// How long it was ready to go on while others held the event loop (native `async` only).
+    #[schema(required)]
+    pub(super) loop_wait_us: Option<u64>,
+    /// How long it may have waited for the global lock at most (Python on `threads` only).
+    #[schema(required)]
+    pub(super) gil_wait_us: Option<u64>,
+    /// How many other jobs were on the event loop during the longest poll, if that took 50 ms or more (`async` only).
+    #[schema(required)]
+    pub(super) held_jobs: Option<u64>,
+    /// What the work turned out to be, by its share of a core while others did not keep it from running; null if that can't be told.
     #[schema(required)]
     pub(super) observed: Option<Observed>,
     /// One sentence if the figures speak against the tag or the executor.
@@ -409,6 +431,7 @@ impl TimingView {
     pub(super) fn of(bound: Bound, executor: Executor, timing: &Timing) -> Self {
         let Timing { queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, .. } = *timing;
         let Timing { polls, longest_poll_us, max_rss_bytes, ctx_voluntary, ctx_involuntary, gil, .. } = *timing;
+        let Timing { core_wait_us, loop_wait_us, gil_wait_us, held_jobs, .. } = *timing;
         Self {
             queue_us,
             dispatch_us,
@@ -422,6 +445,10 @@ impl TimingView {
             ctx_voluntary,
             ctx_involuntary,
             gil,
+            core_wait_us,
+            loop_wait_us,
+            gil_wait_us,
+            held_jobs,
             observed: timing.observed(),
             advice: advice(bound, executor, timing),
         }

@@ -39,6 +39,10 @@ pub(super) struct Conditions {
     #[arg(long, value_name = "TYPE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
+    /// Only those whose figures speak against their tag or executor: any, or of one kind
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["any", "computes", "waits", "held_loop"]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
     /// Only those with this label
     #[arg(long, value_name = "KEY=VALUE")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -22,6 +22,7 @@ mod openapi;
 mod order;
 mod parameter;
 mod print;
+mod profile;
 mod results;
 mod retry;
 mod schedule;
@@ -67,6 +68,8 @@ enum Command {
     Jobs(jobs::Jobs),
     /// Show finished jobs with their outcome and timing, or one of them
     Results(results::Results),
+    /// Show what was learned of workloads by running them, what was found, and what measured routing would have changed
+    Profile(profile::ShowProfiles),
     /// Show the lines that a job wrote
     Logs(logs::Logs),
     /// Show what happens to jobs, while it happens
@@ -124,6 +127,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Submit(submit) => client()?.block_on(submit.run())?,
         Command::Jobs(jobs) => client()?.block_on(jobs.run())?,
         Command::Results(results) => client()?.block_on(results.run())?,
+        Command::Profile(profile) => client()?.block_on(profile.run())?,
         Command::Logs(logs) => client()?.block_on(logs.run())?,
         Command::Events(events) => client()?.block_on(events.run())?,
         Command::Function(function) => client()?.block_on(function.run())?,

@@ -15,7 +15,7 @@ use super::parameter::{parameter, tag, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, Unique};
+use crate::job::{Bound, Executor, Routing, Unique};
 
 /// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
 const BATCH_JOBS: usize = 10_000;
@@ -39,7 +39,7 @@ pub(super) struct Submit {
     #[arg(long, value_name = "JSON")]
     workload: Option<String>,
     /// A file with a submission as JSON on each line, - for standard input; sent in batches of 10,000, of each all or none is accepted
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "count", "priority", "deadline", "retries", "tags", "webhook", "delay", "run_at", "expires", "unique"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "routing", "count", "priority", "deadline", "retries", "tags", "webhook", "delay", "run_at", "expires", "unique"])]
     file: Option<PathBuf>,
     /// Whether it mostly waits or computes; the workload's own tag by default
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
@@ -47,6 +47,9 @@ pub(super) struct Submit {
     /// Run it here, whatever the router thinks
     #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
     executor: Option<String>,
+    /// What the choice of the executor goes by [default: the server's setting]
+    #[arg(long, value_enum)]
+    routing: Option<Routing>,
     /// Submit it so many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
@@ -152,6 +155,7 @@ impl Submit {
         }
         let mut submission = json!({ "workload": workload });
         options.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
+        options.extend(self.routing.map(|routing| ("routing".into(), routing.as_str().into())));
         options.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
         options.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
         options.extend(self.retries.map(|retries| ("retry".into(), json!({ "attempts": retries.saturating_add(1) }))));

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::dispatch::{Dispatcher, Written};
+use crate::dispatch::Dispatcher;
 use crate::executor::Executors;
-use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec};
+use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec, Written};
 use crate::workload::Invalid;
 
 /// The most tasks in a cell, the most tasks under way at once, and the most levels of that.
@@ -92,7 +92,7 @@ impl Asked {
         }
         let concurrency = levels(concurrency, tasks)?;
         let mut workload = workload;
-        let Written { runtime, .. } = dispatcher.written(&mut workload).map_err(|invalid| invalid.within("/workload"))?;
+        let (Written { runtime, .. }, _) = dispatcher.written(&mut workload).map_err(|invalid| invalid.within("/workload"))?;
         let executors = places(executors, dispatcher.executors(), runtime, bound)?;
         let interpreters = interpreters.unwrap_or_default();
         check_interpreters(&interpreters, &workload, dispatcher)?;
@@ -109,7 +109,7 @@ impl Request {
     /// Looks up again what is to be run: it may have waited through a restart.
     pub(super) fn subject(&self, dispatcher: &Dispatcher) -> Result<Subject, Invalid> {
         let mut workload = spec(self.workload.clone());
-        let Written { runtime, form, gil, .. } = dispatcher.written(&mut workload)?;
+        let (Written { runtime, form, gil, .. }, _) = dispatcher.written(&mut workload)?;
         let network = field(&workload, "network").and_then(|value| value.as_bool()).unwrap_or(false);
         let rules = dispatcher.registry().environment().python();
         let variants = match runtime {

@@ -28,7 +28,7 @@ use serde::{Serialize, Serializer};
 use url::{Host, Url};
 
 use crate::command::Commands;
-use crate::job::{Queue, Secret};
+use crate::job::{Queue, Routing, Secret};
 use crate::outbound::{Denied, OutboundSettings, Rules};
 use crate::sandbox;
 
@@ -129,6 +129,9 @@ pub struct Config {
     /// How far programs that are not trusted are confined
     #[arg(long, env = "TRINE_SANDBOX", value_name = "MODE", default_value = "on")]
     pub sandbox: sandbox::Mode,
+    /// What the choice of an executor goes by, where a job does not say
+    #[arg(long, env = "TRINE_ROUTING", value_name = "RULE", default_value = "advise")]
+    pub routing: Routing,
     /// How often whatever runs a job may die under it before the job ends as `lost`
     #[arg(long, env = "TRINE_MAX_LOSSES", value_name = "N", default_value_t = 3, value_parser = at_least_one::<u32>)]
     pub max_losses: u32,

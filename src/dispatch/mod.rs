@@ -3,6 +3,7 @@
 mod catalogue;
 mod deliver;
 mod functions;
+mod keep_profiles;
 mod many;
 mod once;
 mod retention;
@@ -13,6 +14,7 @@ mod schedules;
 mod serve_queue;
 mod settle;
 mod waiters;
+mod what_if;
 
 pub use catalogue::Catalogue;
 pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
@@ -22,6 +24,7 @@ pub use once::{Receipt, RequestKey, Submitted};
 pub use retention::Retention;
 pub use room::{Full, PerQueue};
 pub use schedules::{MakeJob, NotMade, RunError, Schedules};
+pub use what_if::{Gain, WhatIf};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +36,15 @@ use url::Url;
 
 use self::once::Turns;
 use self::room::Room;
-use self::router::{Facts, Unable, route};
+use self::router::{Facts, Unable, choose};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
 use crate::function::Function;
-use crate::job::{Executor, Form, Job, JobId, NewJob, Queue, Runtime, Spec, State, Submission};
+use crate::job::{Executor, Job, JobId, NewJob, Queue, Routing, Spec, State, Submission, Written};
+use crate::measure::memory;
+use crate::profile::{Machine, Profiles};
 use crate::store::{Cancellation, Depth, EventFilter, Follower, Once, Requeue, Store, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, Registry, StopReason, is_function, likeness_of_function};
 
@@ -59,6 +64,8 @@ struct Shared {
     registry: Arc<Registry>,
     functions: Arc<Functions>,
     executors: Executors,
+    profiles: Arc<Profiles>,
+    routing: Routing,
     max_losses: u32,
     /// How long it is kept what was answered to a request with a key.
     keys_kept: Duration,
@@ -85,6 +92,8 @@ pub struct Rules {
     pub most_waiting: PerQueue<Option<u64>>,
     /// How long it is kept what was answered to a request with a key.
     pub keys_kept: Duration,
+    /// What the choice of an executor goes by, where a job does not say.
+    pub routing: Routing,
 }
 
 /// Why a batch of submissions was not accepted. Nothing of it was.
@@ -126,21 +135,6 @@ pub enum NotReady {
     Workers(String),
 }
 
-/// How a workload is written, as far as the choice of an executor depends on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// Whether only a process that it has to itself can keep it within its limits.
-    pub needs_a_process: bool,
-    /// What it is written in.
-    pub runtime: Runtime,
-    /// How.
-    pub form: Form,
-    /// Whether a global lock lets one of its threads compute at a time.
-    pub gil: bool,
-    /// The runs that its figures belong to; `None` where no other run can be expected to be like it.
-    pub likeness: Option<Likeness>,
-}
-
 /// One queue as it is now.
 #[derive(Clone, Debug)]
 pub struct QueueStatus {
@@ -156,19 +150,21 @@ pub struct QueueStatus {
 
 impl Dispatcher {
     /// Begins to serve all queues. Must be called on a tokio runtime.
-    ///
     pub fn start(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         functions: Arc<Functions>,
         executors: Executors,
         rules: Rules,
+        profiles: Profiles,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
             registry,
             functions,
             executors,
+            profiles: Arc::new(profiles),
+            routing: rules.routing,
             max_losses: rules.max_losses,
             keys_kept: rules.keys_kept,
             running: Running::default(),
@@ -189,6 +185,7 @@ impl Dispatcher {
         }
         shared.loops.spawn(tell_of_unasked(Arc::clone(&shared)));
         shared.loops.spawn(once::forget(Arc::clone(&shared)));
+        shared.loops.spawn(keep_profiles::run(Arc::clone(&shared)));
         Self { shared }
     }
 
@@ -308,6 +305,7 @@ impl Dispatcher {
                 self.shared.giving_up.cancel();
             }
         }
+        keep_profiles::keep(&self.shared).await;
         self.shared.executors.close();
     }
 
@@ -359,22 +357,45 @@ impl Dispatcher {
         }
     }
 
-    /// Validates a workload, and finds out how it is written. One that calls a function gets the whole version of it written in.
+    /// What was learned of workloads.
+    pub fn profiles(&self) -> &Profiles {
+        &self.shared.profiles
+    }
+
+    /// What the choice of an executor goes by, where a job does not say.
+    pub fn routing(&self) -> Routing {
+        self.shared.routing
+    }
+
+    /// What there is for all jobs to share.
+    pub fn machine(&self) -> Machine {
+        let slots = Queue::ALL.map(|queue| self.shared.executors.slots(queue));
+        Machine { memory_bytes: memory::machine_bytes(), slots }
+    }
+
+    /// What measured routing would have changed in the days from this one to that one.
+    pub async fn what_if(&self, first_day: i64, last_day: i64) -> Result<Vec<WhatIf>, StoreError> {
+        let days = self.shared.store.profile_days(first_day, last_day).await?;
+        Ok(what_if::what_if(&days, &self.shared.profiles))
+    }
+
+    /// Validates a workload, and finds out how it is written and which runs are like it. One that calls a function gets the whole
+    /// version of it written in.
     ///
     /// # Errors
     /// The first thing that is wrong, pointing into the workload.
-    pub fn written(&self, workload: &mut Spec) -> Result<Written, Invalid> {
+    pub fn written(&self, workload: &mut Spec) -> Result<(Written, Option<Likeness>), Invalid> {
         let registry = &self.shared.registry;
         let Prepared { runtime, form, gil, likeness, .. } = registry.prepare(workload)?;
         if !is_function(workload) {
-            return Ok(Written { needs_a_process: false, runtime, form, gil, likeness });
+            return Ok((Written { runtime, form, gil, needs_a_process: false }, likeness));
         }
         let function = self.shared.functions.catalogue().pin(workload)?;
         let interpreter = registry.environment().python().interpreter(function.interpreter.as_deref());
         let gil = interpreter.map_err(|Invalid { message, .. }| Invalid::new("/name", message))?.gil;
         let likeness = Some(likeness_of_function(&function.name, &function.version));
         let needs_a_process = function.limits.need_a_process();
-        Ok(Written { needs_a_process, runtime, form: function.form, gil, likeness })
+        Ok((Written { runtime, form: function.form, gil, needs_a_process }, likeness))
     }
 
     /// Validates and routes one submission, which is not accepted by that.
@@ -400,19 +421,24 @@ impl Dispatcher {
         let accepted_at = Timestamp::now();
         let prepare = |(index, mut submission): (usize, Submission)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            let written = self.written(&mut submission.workload).map_err(invalid)?;
-            let Written { needs_a_process, runtime, form, gil, .. } = written;
+            let (written, likeness) = self.written(&mut submission.workload).map_err(invalid)?;
             self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
+            let profile = likeness.map(|likeness| likeness.key());
+            let digest = profile.as_ref().map(|key| self.shared.profiles.digest(key, written));
+            let Written { runtime, form, gil, needs_a_process } = written;
             let facts =
                 Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
+            // What its limits need a process for is not moved.
+            let routing = submission.routing.unwrap_or(self.shared.routing);
+            let routing = if needs_a_process { Routing::Declared } else { routing };
             let unable =
                 |unable: Unable| SubmitError::Invalid { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
-            let route = route(facts).map_err(unable)?;
+            let route = choose(facts, routing, digest.as_ref()).map_err(unable)?;
             if needs_a_process && route.executor != Executor::Processes {
                 let message = format!("{} can't keep a call of this function within its limits", route.executor);
                 return Err(SubmitError::Invalid { index, invalid: Invalid::new("/executor", message) });
             }
-            Ok(NewJob { id: JobId::new(), submission, route, accepted_at })
+            Ok(NewJob { id: JobId::new(), submission, route, accepted_at, profile })
         };
         submissions.into_iter().enumerate().map(prepare).collect()
     }

@@ -1,7 +1,15 @@
-//! Which executor runs a job: a pure function of what the client said and what the workload is.
+//! Which executor runs a job: a pure function of what the client said, what the workload is, and what was measured of it.
 
 use crate::executor::{Capabilities, capabilities};
-use crate::job::{Bound, Choice, Executor, Form, Route, Rule, Runtime};
+use crate::job::{Bound, Choice, Evidence, Executor, Form, Observed, Route, Routing, Rule, Runtime};
+use crate::profile::Digest;
+
+/// One job in so many is tried on the event loop, while it is not known how its workload behaves there.
+const TRIAL: u64 = 50;
+/// So many runs on the event loop show how a workload behaves there.
+const PROVEN: u64 = 8;
+/// What takes longer is not tried on the event loop: so long would it be held if it were not given back.
+const LONGEST_TRIAL_US: u64 = 250_000;
 
 /// What a decision rests on.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +77,63 @@ pub const fn route(facts: Facts) -> Result<Route, Unable> {
         (None, Bound::Cpu, _) if facts.gil => (Executor::Processes, Rule::CpuProcesses),
         (None, Bound::Cpu, _) => (Executor::Threads, Rule::CpuThreads),
     };
-    Ok(Route { executor, queue: executor.queue(facts.runtime, facts.bound), rule })
+    Ok(Route { executor, queue: executor.queue(facts.runtime, facts.bound), rule, evidence: None })
+}
+
+/// The route, where what was measured of earlier runs has a say.
+///
+/// Nothing moves a job whose executor the client insists on, that has to be isolated, or that is a program. Without enough evidence the
+/// tag decides. Otherwise the demand for a core does, never the wall time alone, which can't tell computing from waiting. Only what is
+/// known to give the event loop back comes there without its tag's word for it, and what is known to hold it does not in any case: to
+/// threads and processes, whose numbers are bounded, anything may go.
+pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result<Route, Unable> {
+    let declared = route(facts)?;
+    let fixed = matches!(declared.rule, Rule::Insisted | Rule::Isolated | Rule::Command);
+    let Some(digest) = digest.filter(|_| routing != Routing::Declared && !fixed) else { return Ok(declared) };
+    let Some((executor, bound, rule)) = measured(facts, declared.executor, digest) else { return Ok(declared) };
+    let queue = executor.queue(facts.runtime, bound);
+    let evidence = Some(Evidence {
+        runs: digest.runs,
+        observed: digest.observed.unwrap_or(Observed::Mixed),
+        cpu_percent: percent(digest.demand),
+        wall_us: digest.wall_us,
+        held_us: digest.on_loop.holds.then_some(digest.on_loop.longest_us),
+        executor,
+    });
+    Ok(match routing {
+        Routing::Measured => Route { executor, queue, rule, evidence },
+        // Where measurement says the same as the tag, nothing need be said.
+        _ if queue == declared.queue || rule == Rule::Trial => declared,
+        _ => Route { evidence, ..declared },
+    })
+}
+
+/// What measurement chooses: an executor, what the work is for it, and by which rule. `None` if it has nothing to say.
+fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Executor, Bound, Rule)> {
+    let holds = digest.on_loop.holds;
+    let chosen = match digest.observed {
+        Some(Observed::Cpu) if facts.gil => (Executor::Processes, Bound::Cpu, Rule::MeasuredCpu),
+        Some(Observed::Cpu) => (Executor::Threads, Bound::Cpu, Rule::MeasuredCpu),
+        _ if holds && declared == Executor::Async => (Executor::Threads, Bound::Io, Rule::MeasuredHold),
+        Some(Observed::Io) if facts.form == Form::Blocking || holds => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
+        Some(Observed::Io) if declared == Executor::Async || digest.on_loop.runs >= PROVEN => {
+            (Executor::Async, Bound::Io, Rule::MeasuredIo)
+        }
+        Some(Observed::Io) if digest.turn % TRIAL == TRIAL - 1 && digest.wall_us <= LONGEST_TRIAL_US => {
+            (Executor::Async, Bound::Io, Rule::Trial)
+        }
+        Some(Observed::Io) => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
+        // It does some of both, or now the one and now the other: the client knows better.
+        Some(Observed::Mixed) | None => return None,
+    };
+    // What fails there, but not where the tag sends it, stays with its tag.
+    let fails = |executor: Executor| digest.failing[executor as usize];
+    (!fails(chosen.0) || fails(declared)).then_some(chosen)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 255")]
+fn percent(share: f64) -> u8 {
+    (share * 100.0).round().clamp(0.0, 255.0) as u8
 }
 
 /// Every executor, with what speaks for or against running such a job on it.
@@ -101,6 +165,7 @@ pub fn considered(bound: Bound, runtime: Runtime, form: Form, gil: bool) -> [Con
 mod tests {
     use super::*;
     use crate::job::Queue;
+    use crate::profile::LoopRecord;
     use rstest::rstest;
 
     #[rstest]
@@ -147,6 +212,102 @@ mod tests {
     fn isolation_is_given_by_processes_or_refused(#[case] choice: Choice, #[case] expected: Result<(Executor, Rule), Unable>) {
         let facts = Facts { bound: Bound::Io, choice, isolated: true, runtime: Runtime::Native, form: Form::Async, gil: false };
         assert_eq!(route(facts).map(|route| (route.executor, route.rule)), expected);
+    }
+
+    const CPU: Option<Observed> = Some(Observed::Cpu);
+    const IO: Option<Observed> = Some(Observed::Io);
+    const MIXED: Option<Observed> = Some(Observed::Mixed);
+
+    fn digest(observed: Option<Observed>, loop_runs: u64, holds: bool, turn: u64) -> Digest {
+        let on_loop = LoopRecord { runs: loop_runs, holds, longest_us: 412_000 };
+        Digest { runs: 120, observed, demand: 0.97, wall_us: 23_000, on_loop, turn, ..Digest::default() }
+    }
+
+    fn native(bound: Bound, form: Form) -> Facts {
+        Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }
+    }
+
+    #[rstest]
+    #[case::computes(Bound::Io, Form::Async, digest(CPU, 0, false, 0), Queue::ThreadsCpu, Rule::MeasuredCpu)]
+    #[case::computes_and_holds(Bound::Io, Form::Async, digest(CPU, 50, true, 0), Queue::ThreadsCpu, Rule::MeasuredCpu)]
+    #[case::computes_in_the_wrong_pool(Bound::Io, Form::Blocking, digest(CPU, 0, false, 0), Queue::ThreadsCpu, Rule::MeasuredCpu)]
+    #[case::waits_in_the_wrong_pool(Bound::Cpu, Form::Blocking, digest(IO, 0, false, 0), Queue::ThreadsIo, Rule::MeasuredIo)]
+    #[case::waits_unproven(Bound::Cpu, Form::Async, digest(IO, 7, false, 48), Queue::ThreadsIo, Rule::MeasuredIo)]
+    #[case::waits_tried(Bound::Cpu, Form::Async, digest(IO, 7, false, 49), Queue::Async, Rule::Trial)]
+    #[case::waits_proven(Bound::Cpu, Form::Async, digest(IO, 8, false, 1), Queue::Async, Rule::MeasuredIo)]
+    #[case::holds_never_tried(Bound::Cpu, Form::Async, digest(IO, 1, true, 49), Queue::ThreadsIo, Rule::MeasuredIo)]
+    #[case::blocking_never_tried(Bound::Cpu, Form::Blocking, digest(IO, 0, false, 49), Queue::ThreadsIo, Rule::MeasuredIo)]
+    #[case::holds_while_it_waits(Bound::Io, Form::Async, digest(IO, 50, true, 0), Queue::ThreadsIo, Rule::MeasuredHold)]
+    #[case::holds_now_and_then(Bound::Io, Form::Async, digest(MIXED, 50, true, 0), Queue::ThreadsIo, Rule::MeasuredHold)]
+    #[case::as_tagged(Bound::Io, Form::Async, digest(IO, 50, false, 0), Queue::Async, Rule::MeasuredIo)]
+    #[case::both(Bound::Cpu, Form::Blocking, digest(MIXED, 0, false, 0), Queue::ThreadsCpu, Rule::CpuThreads)]
+    #[case::new(Bound::Io, Form::Async, digest(None, 0, false, 49), Queue::Async, Rule::IoAsync)]
+    fn measured_routing_goes_by_what_runs_did(
+        #[case] bound: Bound,
+        #[case] form: Form,
+        #[case] digest: Digest,
+        #[case] queue: Queue,
+        #[case] rule: Rule,
+    ) {
+        let (facts, declared) = (native(bound, form), route(native(bound, form)).unwrap());
+        let chosen = choose(facts, Routing::Measured, Some(&digest)).unwrap();
+        assert_eq!((chosen.queue, chosen.rule), (queue, rule));
+        // Advice follows the tag, and says so where measurement would not.
+        let advised = choose(facts, Routing::Advise, Some(&digest)).unwrap();
+        assert_eq!(Route { evidence: None, ..advised }, declared);
+        let other = queue != declared.queue && rule != Rule::Trial;
+        assert_eq!(advised.evidence.map(|evidence| evidence.executor), other.then_some(queue.executor()));
+        assert_eq!(choose(facts, Routing::Declared, Some(&digest)), Ok(declared));
+        assert_eq!(choose(facts, Routing::Measured, None), Ok(declared));
+    }
+
+    #[test]
+    fn computing_under_a_global_lock_goes_to_processes() {
+        let facts = Facts { runtime: Runtime::Python, gil: true, ..native(Bound::Io, Form::Async) };
+        let chosen = choose(facts, Routing::Measured, Some(&digest(CPU, 0, true, 0))).unwrap();
+        assert_eq!((chosen.queue, chosen.rule), (Queue::PythonProcesses, Rule::MeasuredCpu));
+        let reason = "measured to compute: 120 runs used 97 % of a core for 23 ms each, and held the event loop for up to 412 ms";
+        assert_eq!(chosen.reason(), reason);
+    }
+
+    #[test]
+    fn advice_has_the_numbers() {
+        let advised = choose(native(Bound::Cpu, Form::Blocking), Routing::Advise, Some(&digest(IO, 0, false, 0))).unwrap();
+        let (tag, advice) = (
+            Rule::CpuThreads.reason(),
+            "but it was measured to wait (120 runs used 97 % of a core for 23 ms each), and measured routing would choose threads",
+        );
+        assert_eq!(advised.reason(), format!("{tag}; {advice}"));
+    }
+
+    #[test]
+    fn what_is_fixed_is_never_moved() {
+        let io = native(Bound::Cpu, Form::Async);
+        let digest = digest(IO, 50, false, 49);
+        for facts in [
+            Facts { isolated: true, ..io },
+            Facts { choice: Choice::Processes, ..io },
+            Facts { runtime: Runtime::Command, ..io },
+            Facts { choice: Choice::Processes, isolated: true, ..io },
+        ] {
+            assert_eq!(choose(facts, Routing::Measured, Some(&digest)), route(facts));
+        }
+    }
+
+    #[test]
+    fn what_fails_where_it_is_sent_stays_with_its_tag() {
+        let facts = Facts { runtime: Runtime::Python, gil: true, ..native(Bound::Io, Form::Async) };
+        let failing = |failing| Digest { failing, ..digest(CPU, 50, false, 0) };
+        let queue = |digest| choose(facts, Routing::Measured, Some(&digest)).unwrap().queue;
+        assert_eq!(queue(failing([false, false, true])), Queue::PythonAsync);
+        assert_eq!(queue(failing([true, false, true])), Queue::PythonProcesses);
+    }
+
+    #[test]
+    fn what_takes_long_is_not_tried() {
+        let facts = native(Bound::Cpu, Form::Async);
+        let long = Digest { wall_us: LONGEST_TRIAL_US + 1, ..digest(IO, 0, false, 49) };
+        assert_eq!(choose(facts, Routing::Measured, Some(&long)).unwrap().queue, Queue::ThreadsIo);
     }
 
     #[rstest]

@@ -16,8 +16,9 @@ use super::settle::settlement;
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
 use crate::job::{Conclusion, Ending, Failure, Note, Outcome, Queue};
+use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
-use crate::workload::{Reporter, Sink, Stop};
+use crate::workload::{Reporter, Sink, Stop, StopReason};
 
 /// Loops a queue: while one hands out what it claimed, the claims of the others are with the store, so that a job that comes in
 /// meanwhile is claimed as it is accepted.
@@ -55,7 +56,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Se
                     let slot = Slot { permit: free.split(1) };
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
-                    let attempt = run(Arc::clone(&shared), stack.clone(), claimed, stop, slot).instrument(span);
+                    let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, slot).instrument(span);
                     shared.attempts.spawn_on(attempt, &home);
                 }
             }
@@ -85,7 +86,11 @@ impl Sink for Reports {
 }
 
 /// Runs one attempt and records what became of it.
-async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: Stop, slot: Slot) {
+async fn run(shared: Arc<Shared>, mut stack: Stack, queue: Queue, mut claimed: Claimed, stop: Stop, slot: Slot) {
+    if claimed.profile.is_none() {
+        // It comes from a backlog.
+        claimed.profile = shared.registry.likeness(&claimed.workload).map(|likeness| likeness.key());
+    }
     let attempt = Attempt {
         job: claimed.lease.id,
         number: claimed.attempt,
@@ -108,7 +113,19 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, mut claimed: Claimed, stop: 
         Ok(measured) => measured,
         Err(never) => match never {},
     };
+    learn(&shared, queue, &claimed, &measured);
     Box::pin(settle(shared, claimed, measured)).await;
+}
+
+/// Adds what was measured of an attempt to what is known of its workload. What a shut-down stopped says nothing of it.
+fn learn(shared: &Shared, queue: Queue, claimed: &Claimed, measured: &Measured) {
+    let Some(timing) = measured.timing.as_ref().filter(|_| measured.stopped != Some(StopReason::Shutdown)) else { return };
+    let failure = match &measured.outcome {
+        Outcome::Output(_) => None,
+        Outcome::Error(failure) => Some(failure.kind),
+    };
+    let sample = Sample { bound: claimed.bound, executor: queue.executor(), failure, timing, at: Timestamp::now() };
+    shared.profiles.record(claimed.profile.as_ref(), &sample);
 }
 
 /// Records what became of an attempt, and tells those who wait for it.

@@ -63,6 +63,7 @@ mod tests {
             losses,
             earlier: 0,
             queued_for: Duration::ZERO,
+            profile: None,
         }
     }
 

@@ -13,7 +13,7 @@ use tower::Service;
 use super::attempt::{Attempt, Ran, Reading, panicked};
 use crate::clock::{Monotonic, micros};
 use crate::job::{Failure, Outcome};
-use crate::measure::Metered;
+use crate::measure::{Crowd, Metered, park};
 use crate::workload::Registry;
 
 /// How often the event loop is asked how late it is.
@@ -35,6 +35,8 @@ impl AsyncRuntime {
             .max_blocking_threads(blocking)
             .thread_name(name)
             .enable_all()
+            .on_thread_park(park::falls_asleep)
+            .on_thread_unpark(park::is_awake)
             .build()?;
         let lag_us = Arc::new(AtomicU64::new(0));
         runtime.spawn(watch_lag(Arc::clone(&lag_us)));
@@ -76,12 +78,13 @@ async fn watch_lag(lag_us: Arc<AtomicU64>) {
 #[derive(Clone)]
 pub struct AsyncExecutor {
     registry: Arc<Registry>,
+    crowd: Crowd,
 }
 
 impl AsyncExecutor {
     /// Runs the workloads of `registry`.
-    pub const fn new(registry: Arc<Registry>) -> Self {
-        Self { registry }
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, crowd: Crowd::default() }
     }
 }
 
@@ -95,25 +98,25 @@ impl Service<Attempt> for AsyncExecutor {
     }
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
-        Box::pin(run(attempt, Arc::clone(&self.registry)))
+        Box::pin(run(attempt, Arc::clone(&self.registry), self.crowd.clone()))
     }
 }
 
-async fn run(attempt: Attempt, registry: Arc<Registry>) -> Result<Ran, Infallible> {
+async fn run(attempt: Attempt, registry: Arc<Registry>, crowd: Crowd) -> Result<Ran, Infallible> {
     let Attempt { workload, stop, reporter, slot, .. } = attempt;
     let work = match registry.work(&workload, stop.clone(), reporter) {
         Ok(work) => work,
         Err(failure) => return Ok(Ran::failed(failure)),
     };
+    let mut metered = Metered::new(work.into_future(), crowd);
     drop((workload, registry));
-    let mut metered = Metered::new(work.into_future());
-    let outcome = tokio::select! {
+    let (outcome, ended) = tokio::select! {
         biased;
         ended = &mut metered => match ended {
-            Ok(result) => Outcome::from(result),
-            Err(panic) => Outcome::Error(panicked(&*panic)),
+            Ok(result) => (Outcome::from(result), true),
+            Err(panic) => (Outcome::Error(panicked(&*panic)), true),
         },
-        _ = stop.stopped() => Outcome::Error(Failure::error("stopped")),
+        _ = stop.stopped() => (Outcome::Error(Failure::error("stopped")), false),
     };
     let meter = metered.meter();
     // What the work holds on to goes before its slot does.
@@ -121,11 +124,16 @@ async fn run(attempt: Attempt, registry: Arc<Registry>) -> Result<Ran, Infallibl
     drop(slot);
     let reading = Reading {
         began: meter.began,
-        wall: meter.began.map(|began| began.started.elapsed()),
+        // What comes after the last poll is not the work's, if that poll was its end.
+        wall: meter
+            .began
+            .map(|began| if ended { meter.latest.unwrap_or(began.started) } else { Monotonic::now() }.since(began.started)),
         usage: Some(meter.usage),
         polls: Some((meter.polls, meter.longest_poll)),
-        max_rss_bytes: None,
-        gil: None,
+        core_wait: Some(meter.core_wait + meter.late),
+        loop_wait: Some(meter.loop_wait),
+        held_jobs: meter.held,
+        ..Reading::default()
     };
     Ok(Ran { outcome, reading })
 }

@@ -65,6 +65,14 @@ pub struct Reading {
     pub max_rss_bytes: Option<u64>,
     /// Whether a global lock kept the runtime's threads from computing at once.
     pub gil: Option<bool>,
+    /// How long it could have run and had no core.
+    pub core_wait: Option<Duration>,
+    /// How long it was ready to be polled and was not.
+    pub loop_wait: Option<Duration>,
+    /// How long it may have waited for the global lock at most.
+    pub gil_wait: Option<Duration>,
+    /// How many others were on the event loop during the longest poll, if that was long.
+    pub held_jobs: Option<u64>,
 }
 
 impl Ran {

@@ -93,5 +93,9 @@ fn timing(queued_for: Duration, claimed: Monotonic, reading: &Reading) -> Option
         ctx_voluntary: reading.usage.map(|usage| usage.ctx_voluntary),
         ctx_involuntary: reading.usage.map(|usage| usage.ctx_involuntary),
         gil: reading.gil,
+        core_wait_us: reading.core_wait.map(micros),
+        loop_wait_us: reading.loop_wait.map(micros),
+        gil_wait_us: reading.gil_wait.map(micros),
+        held_jobs: reading.held_jobs,
     })
 }

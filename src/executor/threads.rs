@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rayon::ThreadPool;
@@ -16,7 +17,7 @@ use tower::Service;
 use super::attempt::{Attempt, Ran, Reading, panicked};
 use crate::clock::Stopwatch;
 use crate::job::{Failure, FailureKind, Outcome, Output};
-use crate::measure::Usage;
+use crate::measure::{Crowd, Metered, Usage, run_delay};
 use crate::workload::{Registry, Stop, Work};
 
 /// Runs each attempt on a thread that it has to itself meanwhile.
@@ -94,23 +95,31 @@ pub(super) fn run(
         Ok(work) => work,
         Err(failure) => return Ran::failed(failure),
     };
-    let before = Usage::of_thread();
+    let (before, delayed) = (Usage::of_thread(), run_delay());
     let began = Stopwatch::start();
-    let ended = catch_unwind(AssertUnwindSafe(|| match work {
-        Work::Blocking(call) => call(),
-        Work::Future(future) => block_on(Box::pin(async {
-            tokio::select! {
-                biased;
-                result = future => result,
-                _ = stop.stopped() => Err(Failure::error("stopped")),
-            }
-        })),
-    }));
+    let (ended, late) = match work {
+        Work::Blocking(call) => (catch_unwind(AssertUnwindSafe(call)), Duration::ZERO),
+        Work::Future(future) => {
+            // Whoever wakes it may be late, too.
+            let mut metered = Metered::new(future, Crowd::default());
+            let waiting = Box::pin(async {
+                tokio::select! {
+                    biased;
+                    ended = &mut metered => ended.unwrap_or_else(|panic| resume_unwind(panic)),
+                    _ = stop.stopped() => Err(Failure::error("stopped")),
+                }
+            });
+            let ended = catch_unwind(AssertUnwindSafe(|| block_on(waiting)));
+            (ended, metered.meter().late)
+        }
+    };
     let wall = began.started.elapsed();
     let usage = Usage::of_thread() - before;
+    let core_wait = delayed.and_then(|before| Some(run_delay()?.saturating_sub(before) + late));
     let outcome = match ended {
         Ok(result) => Outcome::from(result),
         Err(panic) => Outcome::Error(panicked(&*panic)),
     };
-    Ran { outcome, reading: Reading { began: Some(began), wall: Some(wall), usage: Some(usage), ..Reading::default() } }
+    let reading = Reading { began: Some(began), wall: Some(wall), usage: Some(usage), core_wait, ..Reading::default() };
+    Ran { outcome, reading }
 }

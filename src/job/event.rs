@@ -61,7 +61,7 @@ pub enum What {
         /// How it ended.
         error: Failure,
         /// What was measured of it; absent if its work never began.
-        timing: Option<Timing>,
+        timing: Option<Box<Timing>>,
         /// When the next one may run.
         due_at: Timestamp,
     },

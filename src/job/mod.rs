@@ -3,22 +3,26 @@
 //! Nothing here knows of HTTP, of the database or of threads.
 
 mod event;
+mod finding;
 mod history;
 mod id;
 mod outcome;
 mod profile_key;
 mod route;
+mod routing;
 mod state;
 mod submission;
 mod timing;
 mod webhook;
 
 pub use event::{Event, EventKind, LogStream, Note, What};
+pub use finding::{FindingKind, FindingKinds, LONG_HOLD_US};
 pub use history::{History, Tried};
 pub use id::{ComparisonId, JobId};
 pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use profile_key::ProfileKey;
-pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime};
+pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime, Written};
+pub use routing::{Evidence, Routing};
 pub use state::{Conclusion, Ending, Finished, State};
 pub use submission::{PRIORITY_LEVEL, Retry, Spec, Submission, Tags, Unique};
 pub use timing::{Observed, Timing};
@@ -56,12 +60,14 @@ pub struct NewJob {
     pub route: Route,
     /// When it was accepted: the store puts the moment of its commit here.
     pub accepted_at: Timestamp,
+    /// The profile that its runs belong to, if they are like any others.
+    pub profile: Option<ProfileKey>,
 }
 
 impl NewJob {
     /// The job as it is right after it was accepted.
     pub fn into_job(self) -> Job {
-        let NewJob { id, submission, route, accepted_at } = self;
+        let NewJob { id, submission, route, accepted_at, .. } = self;
         let state = submission.scheduled_for(accepted_at).map_or(State::Queued, |due_at| State::Scheduled { due_at });
         Job { id, submission, route, accepted_at, attempt: 0, losses: 0, state }
     }

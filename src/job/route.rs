@@ -1,7 +1,10 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::{Evidence, Observed};
 
 /// The client's tag: what it believes that the work does most of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -74,6 +77,20 @@ pub enum Runtime {
     Command,
 }
 
+/// How a workload is written, as far as the choice of an executor depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// What it is written in.
+    pub runtime: Runtime,
+    /// How.
+    pub form: Form,
+    /// Whether a global lock lets one of its threads compute at a time.
+    pub gil: bool,
+    /// Whether only a process that it has to itself can keep it within its limits.
+    #[serde(default)]
+    pub needs_a_process: bool,
+}
+
 /// Where jobs wait. Each has its own slots and its own dispatch loop, so that a full one never holds up another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Queue {
@@ -104,6 +121,8 @@ pub struct Route {
     pub queue: Queue,
     /// Why.
     pub rule: Rule,
+    /// What was measured of earlier runs, where that chose the executor, or would have chosen another.
+    pub evidence: Option<Evidence>,
 }
 
 /// The rules by which a route is chosen, in the order in which they are tried.
@@ -124,12 +143,31 @@ pub enum Rule {
     CpuThreads,
     /// Tagged `cpu`, and the interpreter's global lock lets one thread compute at a time.
     CpuProcesses,
+    /// Earlier runs computed.
+    MeasuredCpu,
+    /// Earlier runs waited.
+    MeasuredIo,
+    /// Earlier runs held the event loop.
+    MeasuredHold,
+    /// Earlier runs waited, and one in many is tried on the event loop, to see whether it holds it.
+    Trial,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Insisted, Self::Isolated, Self::Command, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::CpuProcesses];
+    pub const ALL: [Self; 11] = [
+        Self::Insisted,
+        Self::Isolated,
+        Self::Command,
+        Self::IoAsync,
+        Self::IoBlocking,
+        Self::CpuThreads,
+        Self::CpuProcesses,
+        Self::MeasuredCpu,
+        Self::MeasuredIo,
+        Self::MeasuredHold,
+        Self::Trial,
+    ];
 
     /// The name that is stored.
     pub const fn as_str(self) -> &'static str {
@@ -141,6 +179,10 @@ impl Rule {
             Self::CpuThreads => "cpu_threads",
             Self::CpuProcesses => "cpu_processes",
             Self::Command => "command",
+            Self::MeasuredCpu => "measured_cpu",
+            Self::MeasuredIo => "measured_io",
+            Self::MeasuredHold => "measured_hold",
+            Self::Trial => "trial",
         }
     }
 
@@ -160,7 +202,40 @@ impl Rule {
                 "tagged cpu, and the interpreter's global lock lets one thread compute at a time: processes compute on all cores"
             }
             Self::Command => "a command is a program, and a program runs in a process of its own",
+            Self::MeasuredCpu => "measured to compute",
+            Self::MeasuredIo => "measured to wait",
+            Self::MeasuredHold => "measured to hold the event loop",
+            Self::Trial => "measured to wait, and tried on the event loop now and then, to see whether it holds it",
         }
+    }
+}
+
+impl Route {
+    /// The reason in words, with the numbers that it rests on.
+    pub fn reason(&self) -> Cow<'static, str> {
+        let Some(evidence) = self.evidence else { return self.rule.reason().into() };
+        let measured = matches!(self.rule, Rule::MeasuredCpu | Rule::MeasuredIo | Rule::MeasuredHold | Rule::Trial);
+        if measured {
+            return format!("{}: {evidence}", self.rule.reason()).into();
+        }
+        let executor = evidence.executor;
+        let verb = match evidence.observed {
+            _ if evidence.held_us.is_some() && self.executor == Executor::Async => "to hold the event loop",
+            Observed::Cpu => "to compute",
+            Observed::Io => "to wait",
+            Observed::Mixed => "to do both",
+        };
+        format!("{}; but it was measured {verb} ({evidence}), and measured routing would choose {executor}", self.rule.reason())
+            .into()
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { runs, cpu_percent, wall_us, held_us, .. } = self;
+        let ms = |us: u64| us.div_ceil(1_000);
+        write!(f, "{runs} runs used {cpu_percent} % of a core for {} ms each", ms(*wall_us))?;
+        held_us.map_or(Ok(()), |held| write!(f, ", and held the event loop for up to {} ms", ms(held)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Bound, Choice, FailureKind, Webhook};
+use super::{Bound, Choice, FailureKind, Routing, Webhook};
 use crate::clock::Timestamp;
 
 /// Free labels of a job, by which lists are filtered.
@@ -37,6 +37,8 @@ pub struct Submission {
     pub unique: Option<Unique>,
     /// Whom to tell when it has ended. Boxed: few jobs have one.
     pub webhook: Option<Box<Webhook>>,
+    /// What the choice of the executor goes by, if not by the server's setting.
+    pub routing: Option<Routing>,
 }
 
 /// By how long waiting one level of priority is outweighed.
@@ -73,6 +75,7 @@ impl Submission {
             expires_at: None,
             unique: None,
             webhook: None,
+            routing: None,
         }
     }
 }

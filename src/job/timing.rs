@@ -25,6 +25,14 @@ pub struct Timing {
     pub ctx_involuntary: Option<u64>,
     /// Whether a global lock kept the runtime's threads from computing at once (Python only).
     pub gil: Option<bool>,
+    /// How long it could have run but had no core, because others had them. On the event loop, at least so long.
+    pub core_wait_us: Option<u64>,
+    /// How long it was ready to go on, but others held the event loop (native `async` only).
+    pub loop_wait_us: Option<u64>,
+    /// How long it may have waited for the global lock at most (Python's threads only).
+    pub gil_wait_us: Option<u64>,
+    /// How many other jobs were on the event loop during the longest poll, if that was long (`async` only).
+    pub held_jobs: Option<u64>,
 }
 
 /// What the work turned out to be, by its share of a core.
@@ -39,6 +47,29 @@ pub enum Observed {
     Mixed,
 }
 
+impl Observed {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Io, Self::Cpu, Self::Mixed];
+
+    /// The name that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Cpu => "cpu",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    /// What work with this demand is.
+    pub fn of_demand(demand: f64) -> Self {
+        match demand {
+            demand if demand <= 0.3 => Self::Io,
+            demand if demand >= 0.7 => Self::Cpu,
+            _ => Self::Mixed,
+        }
+    }
+}
+
 impl Timing {
     /// CPU time in user mode and in the kernel together.
     pub fn cpu_us(&self) -> Option<u64> {
@@ -46,18 +77,101 @@ impl Timing {
     }
 
     /// CPU time over wall time, rounded to a thousandth; over 1 if the work used several cores. Absent without a CPU figure or a wall time.
-    #[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
     pub fn cpu_share(&self) -> Option<f64> {
         let cpu = self.cpu_us()?;
-        (self.wall_us > 0).then(|| (cpu as f64 / self.wall_us as f64 * 1000.0).round() / 1000.0)
+        (self.wall_us > 0).then(|| (ratio(cpu, self.wall_us) * 1000.0).round() / 1000.0)
     }
 
-    /// What the work turned out to be.
+    /// How many cores it would use on a machine of its own: its CPU time over the time in which it was not kept from running. Unlike
+    /// the share of a core that it got, this is the same on an idle and on a busy machine.
+    pub fn demand(&self) -> Option<f64> {
+        self.demand_without(0)
+    }
+
+    /// How long it could run, whether it did or waited for something: the wall time without what others kept it from running.
+    pub fn own_us(&self) -> u64 {
+        self.wall_us.saturating_sub(self.kept_us()).max(self.cpu_us().unwrap_or(0))
+    }
+
+    /// How long it held the event loop itself at the longest: not the time in which it had no core.
+    pub fn held_us(&self) -> Option<u64> {
+        Some(self.longest_poll_us?.saturating_sub(self.core_wait_us.unwrap_or(0)))
+    }
+
+    /// What the work turned out to be; absent if that can't be told.
     pub fn observed(&self) -> Option<Observed> {
-        self.cpu_share().map(|share| match share {
-            share if share <= 0.3 => Observed::Io,
-            share if share >= 0.7 => Observed::Cpu,
-            _ => Observed::Mixed,
-        })
+        let observed = Observed::of_demand(self.demand()?);
+        // If all that may have been waiting for the lock was, it might be something else.
+        let otherwise = Observed::of_demand(self.demand_without(self.gil_wait_us.unwrap_or(0))?);
+        // Where nobody tells how long it had no core, it may have been most of the time.
+        let crowded_out = self.core_wait_us.is_none() && observed != Observed::Cpu && self.ctx_involuntary > self.ctx_voluntary;
+        (observed == otherwise && !crowded_out).then_some(observed)
+    }
+
+    /// The demand, if a further part of the wall time was none of its own.
+    fn demand_without(&self, further_us: u64) -> Option<f64> {
+        let (cpu, wall) = (self.cpu_us()?, self.wall_us);
+        if wall == 0 {
+            return None;
+        }
+        let kept = self.kept_us() + further_us;
+        // With several threads, each of them may have been kept; so many as wanted to run on average would each have had a core.
+        Some(if cpu + kept > wall { ratio(cpu + kept, wall) } else { ratio(cpu, (wall - kept).max(1)) })
+    }
+
+    /// How long others kept it from running, where that is known.
+    fn kept_us(&self) -> u64 {
+        self.core_wait_us.unwrap_or(0) + self.loop_wait_us.unwrap_or(0)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn timing(wall_us: u64, cpu_us: u64, core_wait_us: Option<u64>) -> Timing {
+        Timing { wall_us, cpu_user_us: Some(cpu_us), cpu_system_us: Some(0), core_wait_us, ..Timing::default() }
+    }
+
+    #[rstest]
+    #[case::idle(timing(100, 100, Some(0)), 1.0)]
+    #[case::a_third_of_a_core(timing(300, 100, Some(200)), 1.0)]
+    #[case::half_of_it_waiting(timing(200, 100, Some(0)), 0.5)]
+    #[case::the_same_on_a_busy_machine(timing(400, 100, Some(200)), 0.5)]
+    #[case::two_threads(timing(100, 200, Some(0)), 2.0)]
+    #[case::two_threads_on_a_busy_machine(timing(200, 200, Some(200)), 2.0)]
+    #[case::waiting_on_a_busy_machine(timing(100_000, 10, Some(5_000)), 0.000_105)]
+    fn the_demand_does_not_depend_on_others(#[case] timing: Timing, #[case] demand: f64) {
+        assert!((timing.demand().unwrap() - demand).abs() < 1e-6, "{:?}", timing.demand());
+    }
+
+    #[test]
+    fn a_turn_that_did_not_come_is_no_waiting() {
+        let crowded = Timing { loop_wait_us: Some(900), ..timing(1_000, 90, Some(0)) };
+        assert_eq!(crowded.observed(), Some(Observed::Cpu));
+    }
+
+    #[test]
+    fn what_can_not_be_told_is_absent() {
+        // Threads of one interpreter: it may have computed all the time, or waited.
+        let contended = Timing { gil_wait_us: Some(750), ..timing(1_000, 250, Some(0)) };
+        assert_eq!(contended.observed(), None);
+        assert_eq!(Timing { gil_wait_us: Some(50), ..contended }.observed(), Some(Observed::Io));
+        let unknown = Timing { ctx_voluntary: Some(1), ctx_involuntary: Some(40), ..timing(1_000, 250, None) };
+        assert_eq!(unknown.observed(), None);
+        assert_eq!(Timing { core_wait_us: Some(0), ..unknown }.observed(), Some(Observed::Io));
+        assert_eq!(timing(0, 0, Some(0)).observed(), None);
+    }
+
+    #[test]
+    fn a_hold_is_told_from_a_core_that_was_taken_away() {
+        let polled = Timing { longest_poll_us: Some(60_000), ..timing(60_000, 10_000, Some(50_000)) };
+        assert_eq!(polled.held_us(), Some(10_000));
     }
 }

@@ -2,43 +2,52 @@
 
 use std::time::Duration;
 
-use crate::job::{Bound, Executor, Observed, Timing};
-
-/// Shorter work says nothing: starting it costs as much as doing it.
-const SHORTEST_WALL_US: u64 = 10_000;
-
-/// From here on, other jobs notice that the event loop was held.
-const LONG_POLL_US: u64 = 50_000;
+use crate::job::{Bound, Executor, FindingKind, FindingKinds, Timing};
 
 /// One sentence if the figures contradict the client's tag, or if the work held the event loop; with the figures in it.
 pub fn advice(bound: Bound, executor: Executor, timing: &Timing) -> Option<String> {
-    if timing.wall_us < SHORTEST_WALL_US {
-        return None;
-    }
-    let held = timing.longest_poll_us.filter(|&us| executor == Executor::Async && us >= LONG_POLL_US).map(span);
-    // Work that wanted a core and was not given one looks as if it had waited.
-    let kept_waiting = timing.ctx_involuntary > timing.ctx_voluntary;
-    let better_tag = match (bound, timing.observed()) {
-        (Bound::Io, Some(Observed::Cpu)) => Some(Bound::Cpu),
-        (Bound::Cpu, Some(Observed::Io)) if !kept_waiting => Some(Bound::Io),
-        _ => None,
+    let kinds = FindingKinds::of(bound, executor, timing);
+    let better_tag = if kinds.contains(FindingKind::Computes) {
+        Some(Bound::Cpu)
+    } else if kinds.contains(FindingKind::Waits) {
+        Some(Bound::Io)
+    } else {
+        None
     };
+    let held = timing.held_us().filter(|_| kinds.contains(FindingKind::HeldLoop)).map(span);
+    let others = timing.held_jobs.filter(|&others| others > 0).map(|others| match others {
+        1 => " while another job was on it".to_owned(),
+        others => format!(" while {others} other jobs were on it"),
+    });
     match (better_tag, held) {
         (Some(tag), held) => {
-            let percent = timing.cpu_share()? * 100.0;
-            let wall = span(timing.wall_us);
-            let held = held.map_or_else(String::new, |held| format!(" and held the event loop for {held}"));
-            Some(format!(
-                "tagged {bound}, but used {percent:.0} % of a core for {wall}{held}: tag it {tag}, or let Trine route it"
-            ))
+            let used = used(timing)?;
+            let held = held
+                .map_or_else(String::new, |held| format!(" and held the event loop for {held}{}", others.unwrap_or_default()));
+            Some(format!("tagged {bound}, but used {used}{held}: tag it {tag}, or let Trine route it"))
         }
-        (None, Some(held)) => Some(format!("held the event loop for {held}, so every other job on it waited")),
+        (None, Some(held)) => {
+            let others = others.unwrap_or_else(|| ", so every other job on it waited".into());
+            Some(format!("held the event loop for {held}{others}"))
+        }
         (None, None) => None,
     }
 }
 
+/// The share of a core, of the time in which it could run.
+fn used(timing: &Timing) -> Option<String> {
+    let percent = timing.demand()? * 100.0;
+    let kept = timing.wall_us.saturating_sub(timing.own_us());
+    // A twentieth makes no difference to what is said.
+    if kept * 20 < timing.wall_us {
+        return Some(format!("{percent:.0} % of a core for {}", span(timing.wall_us)));
+    }
+    let own = span(timing.own_us());
+    Some(format!("{percent:.0} % of a core for {own} (for another {} the machine was too busy to run it)", span(kept)))
+}
+
 /// Whole milliseconds, or seconds with one decimal from ten seconds on.
-fn span(us: u64) -> String {
+pub fn span(us: u64) -> String {
     let span = Duration::from_micros(us);
     if span < Duration::from_secs(10) { format!("{} ms", span.as_millis()) } else { format!("{:.1} s", span.as_secs_f64()) }
 }
@@ -63,6 +72,12 @@ mod tests {
         timing(12_340_000, 1_000, None),
         "tagged cpu, but used 0 % of a core for 12.3 s: tag it io, or let Trine route it"
     )]
+    #[case(
+        Bound::Io,
+        Timing { core_wait_us: Some(588_000), ..timing(1_000_000, 400_000, None) },
+        "tagged io, but used 97 % of a core for 412 ms (for another 588 ms the machine was too busy to run it): tag it cpu, or let \
+         Trine route it"
+    )]
     fn a_tag_that_does_not_fit_is_named(#[case] bound: Bound, #[case] timing: Timing, #[case] sentence: &str) {
         assert_eq!(advice(bound, Executor::Threads, &timing).as_deref(), Some(sentence));
     }
@@ -73,6 +88,10 @@ mod tests {
         assert_eq!(
             advice(Bound::Io, Executor::Async, &blocking_wait).unwrap(),
             "held the event loop for 412 ms, so every other job on it waited"
+        );
+        assert_eq!(
+            advice(Bound::Io, Executor::Async, &Timing { held_jobs: Some(380), ..blocking_wait }).unwrap(),
+            "held the event loop for 412 ms while 380 other jobs were on it"
         );
         assert_eq!(
             advice(Bound::Io, Executor::Async, &timing(412_000, 412_000, Some(411_000))).unwrap(),
@@ -86,12 +105,15 @@ mod tests {
         assert_eq!(advice(Bound::Cpu, Executor::Threads, &crowded_out), None);
         let waited = Timing { ctx_voluntary: Some(40), ctx_involuntary: Some(1), ..crowded_out };
         assert!(advice(Bound::Cpu, Executor::Threads, &waited).is_some());
+        let held_by_the_machine = Timing { core_wait_us: Some(400_000), ..timing(412_000, 6_000, Some(410_000)) };
+        assert_eq!(advice(Bound::Io, Executor::Async, &held_by_the_machine), None);
     }
 
     #[rstest]
     #[case::fits(Bound::Io, timing(500_000, 100_000, Some(2_000)))]
     #[case::between(Bound::Io, timing(500_000, 250_000, None))]
     #[case::too_short(Bound::Io, timing(9_000, 9_000, Some(9_000)))]
+    #[case::too_short_without_the_machine(Bound::Io, Timing { core_wait_us: Some(20_000), ..timing(29_000, 9_000, None) })]
     #[case::not_measured(Bound::Io, Timing { wall_us: 500_000, ..Timing::default() })]
     fn otherwise_nothing_is_said(#[case] bound: Bound, #[case] timing: Timing) {
         assert_eq!(advice(bound, Executor::Async, &timing), None);

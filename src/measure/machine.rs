@@ -24,6 +24,13 @@ impl Ticks {
         Self::parse(&fs::read_to_string("/proc/stat").ok()?)
     }
 
+    /// The part of the time since then that a hypervisor kept for others.
+    #[expect(clippy::cast_precision_loss, reason = "ticks stay far below 2^53")]
+    pub fn stolen_since(self, earlier: Self) -> f64 {
+        let all = self.all.saturating_sub(earlier.all);
+        if all == 0 { 0.0 } else { self.stolen.saturating_sub(earlier.stolen) as f64 / all as f64 }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let line = text.lines().next()?.strip_prefix("cpu ")?;
         let figures: Vec<u64> = line.split_whitespace().map_while(|figure| figure.parse().ok()).collect();

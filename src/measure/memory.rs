@@ -10,7 +10,24 @@ pub fn reset_peak() -> bool {
 /// The peak since the last reset, in bytes: `VmHWM` of `proc_pid_status(5)`.
 pub fn peak_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kib(&status, "VmHWM:")
+}
+
+/// What is resident of this process now, in bytes.
+pub fn resident_bytes() -> Option<u64> {
+    kib(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// How much memory there is for this process and what it starts: what its control group allows, or else all of the machine's.
+pub fn machine_bytes() -> Option<u64> {
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|max| max.trim().parse().ok());
+    let all = fs::read_to_string("/proc/meminfo").ok().and_then(|memory| kib(&memory, "MemTotal:"));
+    group.into_iter().chain(all).min()
+}
+
+/// A figure of `/proc`, in bytes.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

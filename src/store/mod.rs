@@ -12,8 +12,10 @@ mod event;
 mod follow;
 mod function;
 mod once;
+mod profile;
 mod retention;
 mod schedule;
+mod sketch;
 pub mod sqlite;
 mod summary;
 mod webhook;
@@ -24,9 +26,11 @@ pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
 pub use once::{Answered, Digest, Once, OnceStore, Twin};
+pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
 pub use retention::{Removal, Removed, RetentionStore};
 pub use schedule::{Firing, ScheduleStore};
-pub use summary::{BadSketch, Quantiles, Sketches, SummaryKey};
+pub use sketch::{BadSketch, Quantiles, Sketch};
+pub use summary::{Sketches, SummaryKey};
 pub use webhook::{DeliveryFilter, WebhookStore};
 
 use std::collections::BTreeMap;
@@ -37,7 +41,8 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Conclusion, Ending, Executor, Failure, FailureKind, Job, JobId, NewJob, Note, Queue, Retry, Spec, Timing,
+    Bound, Conclusion, Ending, Executor, Failure, FailureKind, FindingKinds, Job, JobId, NewJob, Note, ProfileKey, Queue, Retry,
+    Spec, Timing,
 };
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
@@ -70,6 +75,8 @@ pub struct Claimed {
     pub earlier: u32,
     /// How long it was waiting since it was accepted or due.
     pub queued_for: Duration,
+    /// The profile that its runs belong to; known if it was claimed as it was accepted.
+    pub profile: Option<ProfileKey>,
 }
 
 /// What becomes of a job when an attempt of it ends.
@@ -175,6 +182,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Accepted before this moment.
     pub until: Option<Timestamp>,
+    /// What their figures speak against: any of these. Only what has ended has any.
+    pub findings: Option<FindingKinds>,
 }
 
 /// In which order of acceptance a list is.
@@ -242,7 +251,7 @@ pub enum StoreError {
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
 pub trait Store:
-    ComparisonStore + FunctionStore + OnceStore + RetentionStore + ScheduleStore + WebhookStore + Send + Sync + 'static
+    ComparisonStore + FunctionStore + OnceStore + ProfileStore + RetentionStore + ScheduleStore + WebhookStore + Send + Sync + 'static
 {
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;

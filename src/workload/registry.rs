@@ -157,6 +157,11 @@ impl Registry {
         }
     }
 
+    /// Which runs a stored workload's are like, if it is still valid and there can be any.
+    pub fn likeness(&self, spec: &Spec) -> Option<Likeness> {
+        self.prepare(spec).ok()?.likeness
+    }
+
     /// What a stored workload asks for.
     ///
     /// # Errors

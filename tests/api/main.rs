@@ -8,6 +8,7 @@ mod errors;
 mod jobs;
 mod life;
 mod limits;
+mod profiles;
 mod results;
 mod schedules;
 mod service;

@@ -1,6 +1,7 @@
 //! The executors, with work whose cost is known. This program is also the worker program of the processes that it tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod labelled;
 mod measuring;
 mod running;
 mod stopping;
@@ -15,18 +16,25 @@ use serde_json::Value;
 use tower::{Service, ServiceExt};
 use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
+use trine::executor::python::{Interpreter, PythonSettings};
 use trine::executor::{Attempt, CommandSettings, ExecutorSettings, Executors, Measured, Slot};
 use trine::job::{Bound, Executor, Outcome, Queue, Runtime, Spec};
-use trine::outbound::OutboundSettings;
+use trine::outbound::{OutboundSettings, Rules};
 use trine::sandbox::{Mode, Sandbox};
-use trine::workload::{Reporter, Stop, WorkloadSettings};
+use trine::workload::{PythonRules, Reporter, Stop, WorkloadSettings};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("worker") {
         return child::main(workloads::registry);
     }
+    if std::env::args().nth(1).as_deref() == Some("burn") {
+        labelled::burn();
+    }
     let arguments = Arguments::from_args();
-    let trials = [running::trials(), measuring::trials(), stopping::trials(), workers::trials()].into_iter().flatten().collect();
+    let trials = [running::trials(), labelled::trials(), measuring::trials(), stopping::trials(), workers::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -53,12 +61,31 @@ struct Bench {
 
 impl Bench {
     fn start() -> Self {
+        Self::start_with(tempfile::tempdir().unwrap(), None)
+    }
+
+    /// The same with Python, which takes longer to start.
+    async fn with_python(self) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let python = labelled::python_settings(folder.path()).await;
+        Self::start_with(folder, Some(python))
+    }
+
+    fn start_with(folder: tempfile::TempDir, python: Option<PythonSettings>) -> Self {
+        // Few, so that workers are replaced while a test looks on; or many, so that what they use can be added up.
+        let max_jobs = if python.is_some() { 1_000 } else { 3 };
+        let rules = |python: &PythonSettings| PythonRules {
+            interpreters: python.interpreters.iter().map(Interpreter::rule).collect(),
+            ..PythonRules::default()
+        };
         let workloads = WorkloadSettings {
-            outbound: OutboundSettings::default(),
+            outbound: OutboundSettings {
+                rules: Rules { allow: vec!["127.0.0.1/32".parse().unwrap()], ..Rules::default() },
+                ..OutboundSettings::default()
+            },
             http_max_bytes: 1 << 20,
             workspace: folder.path().join("workspace"),
-            python: trine::workload::PythonRules::default(),
+            python: python.as_ref().map(rules).unwrap_or_default(),
             commands: trine::command::Commands::default(),
         };
         let settings = ExecutorSettings {
@@ -67,13 +94,13 @@ impl Bench {
             threads_io: 8,
             threads_cpu: 2,
             stop_grace: GRACE,
-            python: None,
+            python,
             commands: CommandSettings {
                 sandbox: Sandbox::new("/nowhere".into(), Mode::On).unwrap(),
                 folder: folder.path().join("commands"),
                 slots: 1,
             },
-            processes: ProcessSettings { program: std::env::current_exe().unwrap(), size: 2, max_jobs: 3, workloads },
+            processes: ProcessSettings { program: std::env::current_exe().unwrap(), size: 2, max_jobs, workloads },
         };
         Self { executors: Executors::start(&settings, workloads::registry).unwrap(), folder }
     }

@@ -70,5 +70,70 @@ pub(crate) fn trials() -> Vec<Trial> {
             let timing = measured.timing.unwrap();
             assert!(timing.dispatch_us > 0, "{timing:?}");
         }),
+        trial("cpu_time_agrees_with_what_is_seen_from_outside", |bench| async move {
+            let bench = bench.with_python().await;
+            for queue in [
+                Queue::Async,
+                Queue::ThreadsIo,
+                Queue::ThreadsCpu,
+                Queue::Processes,
+                Queue::PythonAsync,
+                Queue::PythonThreads,
+                Queue::PythonProcesses,
+            ] {
+                // What there is to start and to load is so by then.
+                let [computes, does_both, waits] = mixed(queue.runtime());
+                timing(&bench, queue, computes.clone()).await;
+                let (mut told, before) = (0, seen_from_outside(&bench, queue));
+                for workload in [[&computes; 10], [&does_both; 10], [&waits; 10]].concat() {
+                    told += timing(&bench, queue, workload.clone()).await.cpu_us().unwrap();
+                }
+                let seen = seen_from_outside(&bench, queue) - before;
+                let off = told.abs_diff(seen);
+                assert!(off * 50 <= seen, "{queue}: the attempts tell of {told} µs, from outside it is {seen} µs");
+            }
+        }),
     ]
+}
+
+/// Work that computes, that does both and that waits.
+fn mixed(runtime: Runtime) -> [serde_json::Value; 3] {
+    if runtime == Runtime::Native {
+        return [
+            json!({"type": "spin", "cpu_ms": 100}),
+            json!({"type": "turns", "compute_ms": 10, "wait_ms": 5, "times": 5}),
+            json!({"type": "sleep", "ms": 20}),
+        ];
+    }
+    let spin = "import time\ndef spin(ms):\n    end = time.thread_time() + ms / 1000\n    while time.thread_time() < end: pass\n";
+    let python = |main: &str| json!({ "type": "python", "source": format!("{spin}{main}") });
+    [
+        python("def main(): spin(100)\n"),
+        python("def main():\n    for _ in range(5):\n        spin(10)\n        time.sleep(0.005)\n"),
+        python("import asyncio\nasync def main(): await asyncio.sleep(0.02)\n"),
+    ]
+}
+
+/// The CPU time of the threads that do the work of a queue, by the kernel's account of each, in microseconds.
+fn seen_from_outside(bench: &Bench, queue: Queue) -> u64 {
+    let name = match queue {
+        Queue::Async => "trine-async",
+        Queue::ThreadsIo => "trine-threads",
+        Queue::ThreadsCpu => "trine-cpu-",
+        _ => "",
+    };
+    let processes: Vec<_> = if name.is_empty() {
+        bench.executors.workers(queue).iter().map(|worker| worker.pid).collect()
+    } else {
+        vec![std::process::id()]
+    };
+    let threads = processes.iter().flat_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).unwrap());
+    let nanos = threads.map(|thread| {
+        let folder = thread.unwrap().path();
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let counts = read("comm").starts_with(name);
+        let used = read("schedstat").split_ascii_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok());
+        used.filter(|_| counts).unwrap_or(0)
+    });
+    nanos.sum::<u64>() / 1_000
 }

@@ -20,6 +20,13 @@ pub(crate) fn registry(environment: Environment) -> Registry {
         .register::<Pid>()
         .register::<Says>()
         .register::<SaysAsync>()
+        .register::<Turns>()
+        .register::<TurnsAsync>()
+        .register::<Yields>()
+        .register::<Faults>()
+        .register::<Cores>()
+        .register::<Reads>()
+        .register::<Locked>()
 }
 
 /// Computes until its thread has used this much CPU time.
@@ -161,5 +168,127 @@ workload!(Says, "says", Blocking, |this, context| Work::blocking(move || {
 workload!(SaysAsync, "says_async", Async, |this, context| Work::future(async move {
     say(&context, this.lines);
     tokio::task::yield_now().await;
+    Ok(())
+}));
+
+/// Turns of computing and waiting.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Turns {
+    compute_ms: u64,
+    wait_ms: u64,
+    times: u32,
+}
+
+/// The same as a future.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct TurnsAsync {
+    compute_ms: u64,
+    wait_ms: u64,
+    times: u32,
+}
+
+/// A future that computes and gives its thread back in between, without waiting for anything.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Yields {
+    compute_ms: u64,
+    times: u32,
+}
+
+/// Touches fresh memory, page by page.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Faults {
+    mib: usize,
+    times: u32,
+}
+
+/// Computes on several threads at once.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Cores {
+    cpu_ms: u64,
+    cores: u32,
+}
+
+/// Reads what comes byte by byte, each so much later than the one before.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Reads {
+    times: u32,
+    ms: u64,
+}
+
+/// Waits for a lock that another thread has for so long.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Locked {
+    ms: u64,
+}
+
+workload!(Turns, "turns", Blocking, |this| Work::blocking(move || {
+    for _ in 0..this.times {
+        spin(Duration::from_millis(this.compute_ms));
+        std::thread::sleep(Duration::from_millis(this.wait_ms));
+    }
+    Ok(())
+}));
+
+workload!(TurnsAsync, "turns_async", Async, |this| Work::future(async move {
+    for _ in 0..this.times {
+        spin(Duration::from_millis(this.compute_ms));
+        tokio::time::sleep(Duration::from_millis(this.wait_ms)).await;
+    }
+    Ok(())
+}));
+
+workload!(Yields, "yields", Async, |this| Work::future(async move {
+    for _ in 0..this.times {
+        spin(Duration::from_millis(this.compute_ms));
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}));
+
+workload!(Faults, "faults", Blocking, |this| Work::blocking(move || {
+    let sum = (0..this.times).map(|n| {
+        let mut memory = vec![0_u8; this.mib << 20];
+        memory.iter_mut().step_by(4_096).for_each(|byte| *byte = n.to_le_bytes()[0]);
+        std::hint::black_box(&memory).iter().map(|byte| u64::from(*byte)).sum::<u64>()
+    });
+    Ok(sum.sum::<u64>())
+}));
+
+workload!(Cores, "cores", Blocking, |this| Work::blocking(move || {
+    std::thread::scope(|scope| {
+        for _ in 0..this.cores {
+            scope.spawn(|| spin(Duration::from_millis(this.cpu_ms)));
+        }
+    });
+    Ok(())
+}));
+
+workload!(Reads, "reads", Blocking, |this| Work::blocking(move || {
+    use std::io::{Read as _, Write as _};
+    let (mut near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let feeding = std::thread::spawn(move || {
+        for _ in 0..this.times {
+            std::thread::sleep(Duration::from_millis(this.ms));
+            far.write_all(&[7]).unwrap();
+        }
+    });
+    for _ in 0..this.times {
+        near.read_exact(&mut [0]).unwrap();
+    }
+    feeding.join().unwrap();
+    Ok(())
+}));
+
+workload!(Locked, "locked", Blocking, |this| Work::blocking(move || {
+    let (lock, (taken, is_taken)) = (std::sync::Mutex::new(()), std::sync::mpsc::channel());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _held = lock.lock().unwrap();
+            taken.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(this.ms));
+        });
+        is_taken.recv().unwrap();
+        drop(lock.lock().unwrap());
+    });
     Ok(())
 }));

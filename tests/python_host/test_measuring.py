@@ -1,5 +1,8 @@
 """Known work against the figures."""
 
+import os
+import subprocess
+import sys
 import time
 
 from harness import HostTest, in_each
@@ -96,6 +99,42 @@ class Measuring(HostTest):
         held = self.measure(host, "cpu")
         self.assertEqual(held["polls"], 1)
         self.assertGreaterEqual(held["longest_poll_us"], US)
+
+    @in_each("threads", "processes")
+    def test_waiting_for_a_core_is_told_from_waiting(self, host):
+        burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * os.cpu_count())]
+        try:
+            busy, waited = self.measure(host, "cpu"), self.measure(host, "wait")
+        finally:
+            for burner in burners:
+                burner.kill()
+                burner.wait()
+        kept = busy["core_wait_us"]
+        self.assertGreater(kept, 0)
+        # It did one or the other nearly all the time.
+        self.assertGreater(busy["cpu_user_us"] + busy["cpu_system_us"] + kept, busy["wall_us"] * 0.9)
+        self.assertLess(waited["core_wait_us"], US / 2)
+
+    @in_each("threads")
+    def test_what_may_be_waiting_for_the_lock_is_bounded(self, host):
+        alone = self.measure(host, "cpu")
+        jobs = [host.submit(SPIN, MS, entrypoint="cpu") for _ in range(4)]
+        together = [host.wait(job)["measured"] for job in jobs]
+        if alone["gil"] is False:
+            self.assertEqual([measured["gil_wait_us"] for measured in together], [None] * 4)
+            return
+        self.assertLess(alone["gil_wait_us"], US / 4)
+        for measured in together:
+            cpu = measured["cpu_user_us"] + measured["cpu_system_us"]
+            self.assertLessEqual(measured["gil_wait_us"], measured["wall_us"] - cpu)
+        self.assertGreater(max(measured["gil_wait_us"] for measured in together), US)
+
+    @in_each("async")
+    def test_who_was_on_the_loop_while_it_was_held(self, host):
+        idle = [host.submit(SPIN, 4 * MS, entrypoint="await_") for _ in range(3)]
+        self.assertEqual(self.measure(host, "cpu")["held_jobs"], 3)
+        for job in idle:
+            self.assertIsNone(host.wait(job)["measured"]["held_jobs"])
 
     @in_each("threads", "processes")
     def test_only_a_loop_has_polls(self, host):

@@ -10,6 +10,7 @@ mod life;
 mod lists;
 mod model;
 mod once;
+mod profiles;
 mod restart;
 mod retention;
 mod schedules;
@@ -94,6 +95,7 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
         ),
         route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
         accepted_at: Timestamp::now(),
+        profile: None,
     }
 }
 

@@ -43,7 +43,7 @@ async fn everything_is_still_there(place: impl Place) {
     let depth = store.depth(Queue::Async);
     assert_eq!((depth.queued, depth.scheduled, depth.running), (1, 1, 0));
     let counts = |summary: &std::collections::BTreeMap<_, trine::store::Sketches>| {
-        summary.values().map(|sketches| (sketches.count(), sketches.wall())).collect::<Vec<_>>()
+        summary.values().map(|sketches| (sketches.count(), sketches.wall().quantiles())).collect::<Vec<_>>()
     };
     assert_eq!(counts(&store.summary().await.unwrap()), counts(&summary));
 }

@@ -37,6 +37,6 @@ async fn quantiles_are_those_of_the_results(place: impl Place) {
         settle(&store, lease, Settlement::Finish(Conclusion { timing, ..conclusion })).await.unwrap();
     }
     let summary = store.summary().await.unwrap();
-    let wall = summary[&key(Ending::Succeeded)].wall().unwrap();
+    let wall = summary[&key(Ending::Succeeded)].wall().quantiles().unwrap();
     assert_eq!((wall.p50, wall.p90, wall.p99), (50, 90, 99));
 }

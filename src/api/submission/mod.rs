@@ -17,7 +17,7 @@ use super::{depth, example, webhooks};
 use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
-use crate::job::{Bound, Choice, Retry, Spec, Submission, Tags, Unique, Webhook};
+use crate::job::{Bound, Choice, Retry, Routing, Spec, Submission, Tags, Unique, Webhook};
 use crate::workload::{Invalid, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
@@ -82,6 +82,10 @@ pub(super) struct Fields<'a> {
     #[serde(default, borrow)]
     #[schema(value_type = Option<webhooks::Fields>)]
     webhook: Option<&'a RawValue>,
+    /// What the choice of the executor goes by: the tag alone (`declared`), the tag with what measurement would have chosen (`advise`),
+    /// or what was measured of earlier runs, once there are enough (`measured`). Without it, the server's setting holds.
+    #[serde(default)]
+    routing: Option<Routing>,
 }
 
 /// Any workload that the server can run. The OpenAPI document lists them; this stands for the list until it is known.
@@ -141,6 +145,7 @@ pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Pr
         expires_at: fields.expires_at,
         unique,
         webhook,
+        routing: fields.routing,
         ..Submission::new(bound, workload)
     })
 }

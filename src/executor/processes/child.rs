@@ -6,23 +6,26 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::unistd::gettid;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::protocol::{Channel, FromWorker, ProtocolError, Report, RunRequest, ToWorker};
 use crate::clock::{Stopwatch, micros};
 use crate::executor::attempt::panicked;
 use crate::job::{Failure, Note, Output, Spec};
-use crate::measure::{Usage, memory};
+use crate::measure::{Helpers, Usage, memory, run_delay};
 use crate::workload::{Environment, Registry, Reporter, Sink, Stop, Work};
 
+/// How often threads are looked at that the work has started.
+const LOOK: Duration = Duration::from_millis(50);
 /// Notes that may wait for the server.
 const NOTES: usize = 1_024;
 
@@ -68,13 +71,16 @@ async fn serve(registry: fn(Environment) -> Registry) -> Result<(), ProtocolErro
         let stop = Stop::default();
         let (reports, mut notes) = Reports::new();
         let reporter = Reporter::new(Arc::clone(&reports) as _);
-        let mut running = tokio::spawn(run(*request, Arc::clone(&registry), stop.clone(), reporter));
+        let worker = Arc::new(AtomicI32::new(0));
+        let mut helpers = Helpers::default();
+        let mut running = tokio::spawn(run(*request, Arc::clone(&registry), stop.clone(), reporter, Arc::clone(&worker)));
         let report = loop {
             tokio::select! {
                 biased;
                 message = channel.receive() => if let ToWorker::Stop(reason) = message? { stop.stop(reason) },
                 report = &mut running => break report,
                 Some(note) = notes.recv() => channel.send(&FromWorker::Note(note)).await?,
+                () = tokio::time::sleep(LOOK) => helpers.look([gettid().as_raw(), worker.load(Ordering::Relaxed)]),
             }
         };
         while let Ok(note) = notes.try_recv() {
@@ -83,7 +89,8 @@ async fn serve(registry: fn(Environment) -> Registry) -> Result<(), ProtocolErro
         if let Some(missing) = reports.missing() {
             channel.send(&FromWorker::Note(missing)).await?;
         }
-        let Ok(report) = report else { return Err(ProtocolError::Gone) };
+        let Ok(mut report) = report else { return Err(ProtocolError::Gone) };
+        report.core_wait_us = report.core_wait_us.map(|own| own + micros(helpers.core_wait()));
         channel.send(&FromWorker::Done(Box::new(report))).await?;
     }
 }
@@ -124,29 +131,68 @@ impl Sink for Reports {
     }
 }
 
-async fn run(request: RunRequest, registry: Arc<Registry>, stop: Stop, reporter: Reporter) -> Report {
+async fn run(request: RunRequest, registry: Arc<Registry>, stop: Stop, reporter: Reporter, worker: Arc<AtomicI32>) -> Report {
     let spec = Spec { kind: request.kind, json: request.workload };
     let work = registry.work(&spec, stop.clone(), reporter);
     let peak_is_fresh = memory::reset_peak();
     let before = Usage::of_process();
-    let began = Stopwatch::start();
-    let result = match work {
-        Ok(work) => finish(work, stop).await,
-        Err(failure) => Err(failure),
+    let done = match work {
+        Ok(work) => finish(work, stop, &worker).await,
+        Err(failure) => Begun::now().end(Err(failure)),
     };
-    let wall_us = micros(began.started.elapsed());
     let usage = Usage::of_process() - before;
     let max_rss_bytes = if peak_is_fresh { memory::peak_bytes() } else { None };
-    Report { result, began, wall_us, usage, max_rss_bytes }
+    let Finished { result, began, wall, core_wait } = done;
+    Report { result, began, wall_us: micros(wall), usage, max_rss_bytes, core_wait_us: core_wait.map(micros) }
 }
 
-/// Runs work so that this process can still be told to stop meanwhile: a blocking call on a thread beside.
-async fn finish(work: Work, stop: Stop) -> Result<Output, Failure> {
-    let running = match work {
-        Work::Future(future) => return guarded(future, stop).await,
-        Work::Blocking(call) => tokio::task::spawn_blocking(call),
-    };
-    joined(running).await
+/// What begins when work does, on the thread that does it.
+struct Begun {
+    began: Stopwatch,
+    delayed: Option<Duration>,
+}
+
+/// Work that has ended.
+struct Finished {
+    result: Result<Output, Failure>,
+    began: Stopwatch,
+    wall: Duration,
+    /// How long the thread could have run and had no core.
+    core_wait: Option<Duration>,
+}
+
+impl Begun {
+    fn now() -> Self {
+        Self { delayed: run_delay(), began: Stopwatch::start() }
+    }
+
+    fn end(self, result: Result<Output, Failure>) -> Finished {
+        let wall = self.began.started.elapsed();
+        let core_wait = self.delayed.and_then(|before| Some(run_delay()?.saturating_sub(before)));
+        Finished { result, began: self.began, wall, core_wait }
+    }
+}
+
+/// Runs work so that this process can still be told to stop meanwhile: a blocking call on a thread beside, which is named in `worker`.
+async fn finish(work: Work, stop: Stop, worker: &Arc<AtomicI32>) -> Finished {
+    match work {
+        Work::Future(future) => {
+            let begun = Begun::now();
+            begun.end(guarded(future, stop).await)
+        }
+        Work::Blocking(call) => {
+            let worker = Arc::clone(worker);
+            let running = tokio::task::spawn_blocking(move || {
+                worker.store(gettid().as_raw(), Ordering::Relaxed);
+                let begun = Begun::now();
+                // What unwinds is no result, so nothing of it is seen in between.
+                let result = std::panic::catch_unwind(AssertUnwindSafe(call));
+                begun.end(result.unwrap_or_else(|panic| Err(panicked(&*panic))))
+            });
+            // Only a runtime that shuts down does not run it.
+            running.await.unwrap_or_else(|error| Begun::now().end(Err(Failure::error(error.to_string()))))
+        }
+    }
 }
 
 async fn guarded(future: impl Future<Output = Result<Output, Failure>>, stop: Stop) -> Result<Output, Failure> {
@@ -154,15 +200,5 @@ async fn guarded(future: impl Future<Output = Result<Output, Failure>>, stop: St
         biased;
         ended = AssertUnwindSafe(future).catch_unwind() => ended.unwrap_or_else(|panic| Err(panicked(&*panic))),
         _ = stop.stopped() => Err(Failure::error("stopped")),
-    }
-}
-
-async fn joined(running: JoinHandle<Result<Output, Failure>>) -> Result<Output, Failure> {
-    match running.await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => Err(panicked(&*panic)),
-            Err(error) => Err(Failure::error(error.to_string())),
-        },
     }
 }

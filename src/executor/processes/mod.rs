@@ -97,9 +97,9 @@ fn reported(report: Report) -> Ran {
         began: Some(report.began),
         wall: Some(Duration::from_micros(report.wall_us)),
         usage: Some(report.usage),
-        polls: None,
         max_rss_bytes: report.max_rss_bytes,
-        gil: None,
+        core_wait: report.core_wait_us.map(Duration::from_micros),
+        ..Reading::default()
     };
     Ran { outcome: report.result.into(), reading }
 }

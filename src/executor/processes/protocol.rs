@@ -65,6 +65,8 @@ pub(super) struct Report {
     pub usage: Usage,
     /// Its peak resident memory meanwhile, in bytes.
     pub max_rss_bytes: Option<u64>,
+    /// How long the thread that did it could have run and had no core, in microseconds.
+    pub core_wait_us: Option<u64>,
 }
 
 /// Why a message did not arrive.

@@ -31,6 +31,7 @@ import queue
 import re
 import resource
 import select
+import selectors
 import signal
 import socket
 import struct
@@ -532,6 +533,22 @@ def process_usage():
     return round((own[0] + children[0] + system) * 1e9), system, own[14] + children[14], own[15] + children[15], own[2]
 
 
+class Delay:
+    """How long this thread has been ready to run without a core, in ns since it started. None where /proc does not tell."""
+
+    kept = threading.local()  # the file stays open as long as the thread lives
+
+    @classmethod
+    def of_thread(cls):
+        try:
+            file = cls.kept.__dict__.get("file")
+            if file is None:
+                file = cls.kept.file = open("/proc/thread-self/schedstat", "rb", 0)
+            return int(os.pread(file.fileno(), 64, 0).split()[1])
+        except (OSError, IndexError):
+            return None
+
+
 class Memory:
     """The peak of this process's resident memory, counted afresh for each job. None where /proc does not tell."""
 
@@ -578,14 +595,21 @@ class Meter:
 
     FORM = (
         '"measured":{"began_ns":%d,"started_at_us":%d,"wall_us":%d,"load_us":%d,"cpu_user_us":%d,"cpu_system_us":%d,"polls":%s,'
-        '"longest_poll_us":%s,"max_rss_bytes":%s,"ctx_voluntary":%d,"ctx_involuntary":%d,"gil":%s}'
+        '"longest_poll_us":%s,"max_rss_bytes":%s,"ctx_voluntary":%d,"ctx_involuntary":%d,"gil":%s,"core_wait_us":%s,"gil_wait_us":%s,'
+        '"held_jobs":%s}'
     )
+    LONG_NS = 50_000_000  # from here on, other jobs notice that a step held the loop
+    STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
-    def __init__(self, usage, memory=None):
-        self.usage = usage
-        self.memory = memory
+    def __init__(self, host):
+        self.host = host
+        self.usage = host.usage
+        self.memory = host.memory
+        self.core_wait_ns = 0 if host.polled else None
+        self.gil_wait_ns = self.held_jobs = self.turn = None
         self.used = [0, 0, 0, 0]
         self.helpers = []
+        self.threads = {}
         self.polls = self.longest_ns = 0
         self.before = self.peak = None
 
@@ -603,7 +627,35 @@ class Meter:
         self.before = self.usage()
 
     def leave(self):
-        after, before, used = self.usage(), self.before, self.used
+        self.count(self.usage())
+
+    def call(self, function, *args):
+        """One step in a thread of its own, with all that others can keep it waiting for."""
+        delay, others = Delay.of_thread(), time.process_time_ns()
+        self.enter()
+        try:
+            return function(*args)
+        finally:
+            after = self.usage()
+            others = time.process_time_ns() - others
+            if delay is not None:
+                self.core_wait_ns = Delay.of_thread() - delay + sum(last - first for first, last in [*self.threads.values()])
+            if self.host.shares_gil:
+                # While other threads had the lock, this one may have wanted it, or not.
+                own = after[0] - self.before[0]
+                idle = time.monotonic_ns() - self.since - own - (self.core_wait_ns or 0)
+                self.gil_wait_ns = max(0, min(others - own, idle))
+            self.count(after)
+
+    def late(self):
+        """The loop has just come back from its wait, and this job is one of those that waited for it: once for each time."""
+        if self.turn != self.host.turn:
+            if self.turn is not None:
+                self.core_wait_ns += self.host.late_ns
+            self.turn = self.host.turn
+
+    def count(self, after):
+        before, used = self.before, self.used
         used[0] += after[0] - before[0]
         used[1] += after[1] - before[1]
         used[2] += after[2] - before[2]
@@ -615,6 +667,21 @@ class Meter:
         took = time.monotonic_ns() - self.since
         if took > self.longest_ns:
             self.longest_ns = took
+            self.held_jobs = len(self.host.jobs) - 1 if took >= self.LONG_NS else None
+        still = took - (after[0] - before[0])
+        if self.host.polled and still >= self.STANDSTILL_NS:
+            # It waited for something, or had no core: only then it is worth while to ask.
+            self.core_wait_ns += min(self.host.delayed(), still)
+
+    def look(self):
+        """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
+        of each thread before the first look and after the last one."""
+        apart = threading.main_thread().native_id, threading.get_native_id()
+        for thread in os.listdir("/proc/self/task"):
+            if int(thread) not in apart:
+                with contextlib.suppress(OSError, IndexError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
+                    delay = int(file.read().split()[1])
+                    self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
 
     def helped(self, context, function, *args):
         """Makes a call in a helper thread, whose usage is the job's."""
@@ -642,6 +709,9 @@ class Meter:
             voluntary,
             involuntary,
             {True: "true", False: "false", None: "null"}[gil_enabled()],
+            "null" if self.core_wait_ns is None else self.core_wait_ns // 1000,
+            "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000,
+            "null" if self.held_jobs is None or not polled else self.held_jobs,
         )
         return (self.FORM % figures).encode()
 
@@ -660,6 +730,7 @@ class Metered(Coroutine):
         if meter.before is not None:
             # An eager task's first step, within a step of its parent.
             return advance(*value)
+        meter.late()
         meter.enter()
         try:
             return advance(*value)
@@ -873,7 +944,7 @@ class Job:
         self.run = run
         self.code = code
         self.by_pickle = code is None
-        self.meter = Meter(host.usage, host.memory)
+        self.meter = Meter(host)
         self.log = Log(host.channel.send, self.id, host.max_log_bytes)
         self.tasks = set()  # that its code has started, on `async`
         self.cancel = None  # what cancels its coroutine, while it has one
@@ -978,6 +1049,7 @@ class Host:
     usage = staticmethod(thread_usage)
     memory = None
     polled = False
+    shares_gil = False
     tick = None
 
     def __init__(self, sock):
@@ -1046,17 +1118,21 @@ class Host:
         job.meter.begin()
         try:
             try:
-                job.meter.enter()
-                job.thread = threading.get_ident()
-                value = finished(job, job.start())
+                value = job.meter.call(self.evaluate, job)
             finally:
-                job.thread = None
-                job.meter.leave()
                 job.meter.end()
             outcome = self.written(job, value)
         except BaseException as error:
             outcome = self.failed(job, error)
         self.settle(job, outcome)
+
+    @staticmethod
+    def evaluate(job):
+        job.thread = threading.get_ident()
+        try:
+            return finished(job, job.start())
+        finally:
+            job.thread = None
 
     def written(self, job, value):
         """A job's value, as part of its `done`."""
@@ -1100,6 +1176,23 @@ class Host:
         self.channel.send(framed(b'{"done":{"id":%d,' % job.id, *outcome, b",", job.meter.measured(self.polled), b"}}"))
 
 
+class Selector(selectors.DefaultSelector):
+    """Tells the host how late its loop was each time that it came back from waiting: so long it had no core."""
+
+    def __init__(self, host):
+        super().__init__()
+        self.host = host
+
+    def select(self, timeout=None):
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)
+        self.host.delayed()
+        ready = super().select(timeout)
+        self.host.turn += 1
+        self.host.late_ns = self.host.delayed()
+        return ready
+
+
 class Async(Host):
     """Many jobs at once on one asyncio loop. A function that does not await runs on it too, and holds it."""
 
@@ -1110,7 +1203,8 @@ class Async(Host):
         import asyncio
 
         self.asyncio = asyncio
-        self.loop = asyncio.new_event_loop()
+        self.turn = self.late_ns = self.delay_ns = 0
+        self.loop = asyncio.SelectorEventLoop(Selector(self))
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor = self.loop.run_in_executor
 
@@ -1123,6 +1217,11 @@ class Async(Host):
             # A job's task has ended like this and has the exception, and the loop can go on.
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_forever()
+
+    def delayed(self):
+        """How long the loop's thread has had no core since this was asked the last time, in ns."""
+        before, self.delay_ns = self.delay_ns, Delay.of_thread() or 0
+        return self.delay_ns - before
 
     def readable(self):
         self.channel.fill(socket.MSG_DONTWAIT)
@@ -1191,6 +1290,7 @@ class Threads(Host):
 
     def __init__(self, sock):
         super().__init__(sock)
+        self.shares_gil = gil_enabled() is not False
         self.waiting = queue.SimpleQueue()
 
     def serve(self):
@@ -1247,6 +1347,7 @@ class Processes(Host):
         job = alone
         if job is None:
             return
+        job.meter.look()
         if any(kind == "stop" and body["id"] == job.id for kind, body in self.channel.look_ahead()):
             job.stopped = True
         if job.stopped and not job.interrupted:

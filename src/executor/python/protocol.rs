@@ -129,6 +129,9 @@ struct Figures {
     ctx_voluntary: u64,
     ctx_involuntary: u64,
     gil: Option<bool>,
+    core_wait_us: Option<u64>,
+    gil_wait_us: Option<u64>,
+    held_jobs: Option<u64>,
 }
 
 /// What of an error is needed here; the rest is passed on as it is.
@@ -175,6 +178,10 @@ impl Done {
             polls: figures.polls.zip(figures.longest_poll_us.map(micros)),
             max_rss_bytes: figures.max_rss_bytes,
             gil: figures.gil,
+            core_wait: figures.core_wait_us.map(micros),
+            gil_wait: figures.gil_wait_us.map(micros),
+            held_jobs: figures.held_jobs,
+            ..Reading::default()
         }
     }
 

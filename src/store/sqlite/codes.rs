@@ -60,8 +60,19 @@ impl Code for Queue {
 
 impl Code for Rule {
     const NAME: &'static str = "rule";
-    const CODES: &'static [Self] =
-        &[Self::Insisted, Self::IoAsync, Self::IoBlocking, Self::CpuThreads, Self::Isolated, Self::CpuProcesses, Self::Command];
+    const CODES: &'static [Self] = &[
+        Self::Insisted,
+        Self::IoAsync,
+        Self::IoBlocking,
+        Self::CpuThreads,
+        Self::Isolated,
+        Self::CpuProcesses,
+        Self::Command,
+        Self::MeasuredCpu,
+        Self::MeasuredIo,
+        Self::MeasuredHold,
+        Self::Trial,
+    ];
 }
 
 impl Code for Ending {

@@ -286,7 +286,12 @@ fn event(row: &SqliteRow) -> Result<(Event, usize), StoreError> {
         STDERR => What::Log { attempt, stream: LogStream::Stderr, line: text() },
         RETRYING => {
             let Retried { error, due_at, timing } = serde_json::from_str(&text()).map_err(corrupt)?;
-            What::Retrying { attempt, error, timing: timing.map(rows::timing), due_at: Timestamp::from_micros(due_at) }
+            What::Retrying {
+                attempt,
+                error,
+                timing: timing.map(rows::timing).map(Box::new),
+                due_at: Timestamp::from_micros(due_at),
+            }
         }
         REQUEUED => What::Requeued,
         FINISHED => {

@@ -11,6 +11,7 @@ mod many;
 mod marks;
 mod moves;
 mod once;
+mod profiles;
 mod read;
 mod retention;
 mod rollups;

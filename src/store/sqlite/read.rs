@@ -41,7 +41,8 @@ pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> R
     // One snapshot for both tables, so that no job is seen in neither or in both.
     let mut snapshot = readers.begin().await?;
     let mut jobs = Vec::new();
-    if !matches!(filter.state, Some(StateFilter::Ended(_))) && filter.error.is_none() {
+    let of_the_ended = filter.error.is_some() || filter.findings.is_some();
+    if !matches!(filter.state, Some(StateFilter::Ended(_))) && !of_the_ended {
         let rows = query("jobs", OF_JOB, filter, page).build().fetch_all(&mut *snapshot).await?;
         for row in &rows {
             jobs.push(rows::unfinished(row)?);
@@ -113,6 +114,10 @@ fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlit
     subject(&mut query, filter.bound, filter.executor, filter.workload.as_deref());
     if let Some((key, value)) = &filter.tag {
         query.push(" AND tags.key = ").push_bind(key.clone()).push(" AND tags.value = ").push_bind(value.clone());
+    }
+    if let Some(kinds) = filter.findings {
+        // The partial index is used only where its condition is said.
+        query.push(" AND findings IS NOT NULL AND findings & ").push_bind(i64::from(kinds.bits())).push(" <> 0");
     }
     if let Some(since) = filter.since {
         query.push(" AND accepted_at >= ").push_bind(since.as_micros());

@@ -12,7 +12,8 @@ use sqlx::sqlite::SqliteRow;
 use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::{
-    Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Rule, Spec, State, Submission, Tags, Timing, Unique, Webhook,
+    Evidence, Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Routing, Rule, Spec, State, Submission, Tags, Timing,
+    Unique, Webhook,
 };
 use crate::store::{Claimed, Lease, StateFilter, StoreError};
 
@@ -21,7 +22,7 @@ pub(super) const SHARED: &str = "id, queue, rule, bound, choice, type, workload,
 /// The further columns of an unfinished job.
 pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 /// The further columns of a result.
-pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing";
+pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing, findings";
 /// What a claim returns.
 pub(super) const OF_CLAIM: &str =
     "id, token, bound, type, workload, options, attempt, losses, coalesce(earlier, 0), claimed_at - due_at, claimed_at";
@@ -61,11 +62,16 @@ pub(super) struct Options<'a> {
     /// The trigger that makes deliveries reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<Cow<'a, Webhook>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing: Option<Routing>,
+    /// What the route rests on, besides its rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
 }
 
 impl<'a> Options<'a> {
-    /// Those of a submission; `None` if there are none.
-    pub(super) fn of(submission: &'a Submission) -> Option<Self> {
+    /// Those of a submission with this route; `None` if there are none.
+    pub(super) fn of(submission: &'a Submission, route: &Route) -> Option<Self> {
         let options = Self {
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
             retry: (submission.retry != Retry::default()).then_some(Cow::Borrowed(&submission.retry)),
@@ -74,6 +80,8 @@ impl<'a> Options<'a> {
             expires_at: submission.expires_at.map(Timestamp::as_micros),
             unique: submission.unique,
             webhook: submission.webhook.as_deref().map(Cow::Borrowed),
+            routing: submission.routing,
+            evidence: route.evidence,
         };
         (options != Self::default()).then_some(options)
     }
@@ -88,7 +96,7 @@ impl<'a> Options<'a> {
 }
 
 /// The figures of a timing, in the order in which they are stored.
-pub(super) type Figures = [Option<u64>; 11];
+pub(super) type Figures = [Option<u64>; 15];
 
 pub(super) const fn figures(timing: &Timing) -> Figures {
     let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
@@ -108,12 +116,16 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
             Some(false) => Some(0),
             None => None,
         },
+        timing.core_wait_us,
+        timing.loop_wait_us,
+        timing.gil_wait_us,
+        timing.held_jobs,
     ]
 }
 
 pub(super) fn timing(figures: Figures) -> Timing {
     let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
-    let [.., voluntary, involuntary, gil] = figures;
+    let [.., voluntary, involuntary, gil, core_wait_us, loop_wait_us, gil_wait_us, held_jobs] = figures;
     Timing {
         queue_us: queue_us.unwrap_or_default(),
         dispatch_us: dispatch_us.unwrap_or_default(),
@@ -126,6 +138,10 @@ pub(super) fn timing(figures: Figures) -> Timing {
         ctx_voluntary: voluntary,
         ctx_involuntary: involuntary,
         gil: gil.map(|gil| gil != 0),
+        core_wait_us,
+        loop_wait_us,
+        gil_wait_us,
+        held_jobs,
     }
 }
 
@@ -176,7 +192,7 @@ impl<'r> Cells<'r> {
     fn job(&mut self) -> Result<Job, StoreError> {
         let id = self.id()?;
         let queue: Queue = self.code()?;
-        let route = Route { executor: queue.executor(), queue, rule: self.code()? };
+        let mut route = Route { executor: queue.executor(), queue, rule: self.code()?, evidence: None };
         let isolated = route.rule == Rule::Isolated;
         let (bound, executor) = (self.code()?, self.code()?);
         let workload = Spec { kind: self.take()?, json: self.raw()? };
@@ -195,7 +211,9 @@ impl<'r> Cells<'r> {
             expires_at: options.expires_at.map(Timestamp::from_micros),
             unique: options.unique,
             webhook: options.webhook.map(|webhook| Box::new(webhook.into_owned())),
+            routing: options.routing,
         };
+        route.evidence = options.evidence;
         let accepted_at = self.time()?;
         Ok(Job { id, submission, route, accepted_at, attempt: self.number()?, losses: self.number()?, state: State::Queued })
     }
@@ -284,6 +302,7 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<Fresh, StoreError> {
         losses: cells.number()?,
         earlier: cells.number()?,
         queued_for: Duration::from_micros(cells.take::<i64>()?.try_into().unwrap_or(0)),
+        profile: None,
     };
     Ok(Fresh { claimed, claimed_at: cells.time()?, tags: options.tags.map(|tags| Arc::new(tags.into_owned())) })
 }

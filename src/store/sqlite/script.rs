@@ -10,7 +10,7 @@ use super::rollups::{self, Count};
 use super::rows::{self, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
 use super::statements::{Claim, json};
 use crate::clock::Timestamp;
-use crate::job::{Conclusion, JobId, NewJob, Outcome};
+use crate::job::{Conclusion, FindingKinds, JobId, NewJob, Outcome};
 use crate::store::StoreError;
 
 /// What most transactions consist of, in few statements for many rows, and few trips to the thread that talks to SQLite.
@@ -31,6 +31,7 @@ pub(super) struct End<'a> {
     pub(super) started_at: Timestamp,
     pub(super) finished_at: Timestamp,
     pub(super) count: Count,
+    pub(super) findings: FindingKinds,
 }
 
 pub(super) struct Insertion<'a> {
@@ -58,7 +59,7 @@ static END: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
         format!(
             "INSERT INTO results ({SHARED}, {OF_RESULT}) \
-             SELECT {shared}, column2, column3, column4, column5, column6, column7 \
+             SELECT {shared}, column2, column3, column4, column5, column6, column7, column8 \
              FROM (VALUES {}) CROSS JOIN jobs ON jobs.id = column1; \
              DELETE FROM jobs WHERE id IN ({}); \
              INSERT INTO counted (results) VALUES (?);",
@@ -67,7 +68,7 @@ static END: LazyLock<Many> = LazyLock::new(|| {
         )
     })
 });
-const END_COLUMNS: usize = 7;
+const END_COLUMNS: usize = 8;
 
 static INSERT: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
@@ -139,7 +140,7 @@ impl Script<'_> {
 
 impl End<'_> {
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
-        let Self { id, conclusion, started_at, finished_at, .. } = self;
+        let Self { id, conclusion, started_at, finished_at, findings, .. } = self;
         let (output, error) = match &conclusion.outcome {
             Outcome::Output(output) => (Some(output.get()), None),
             Outcome::Error(failure) => (None, Some(json(failure))),
@@ -150,7 +151,8 @@ impl End<'_> {
         values.push(finished_at.as_micros())?;
         values.push(output)?;
         values.push(error)?;
-        values.push(conclusion.timing.as_ref().map(|timing| json(&rows::figures(timing))))
+        values.push(conclusion.timing.as_ref().map(|timing| json(&rows::figures(timing))))?;
+        values.push((!findings.is_empty()).then_some(i64::from(findings.bits())))
     }
 }
 
@@ -172,7 +174,7 @@ impl Insertion<'_> {
         values.push(submission.workload.kind.as_str())?;
         values.push(submission.workload.json.get())?;
         values.push(submission.priority)?;
-        values.push(rows::Options::of(submission).map(|options| json(&options)))?;
+        values.push(rows::Options::of(submission, &job.route).map(|options| json(&options)))?;
         values.push(job.accepted_at.as_micros())?;
         values.push(scheduled_for.unwrap_or(job.accepted_at).as_micros())?;
         values.push(claim.map(|claim| claim.token))?;

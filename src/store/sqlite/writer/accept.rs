@@ -80,6 +80,7 @@ fn fresh(job: &NewJob, claim: Claim) -> Fresh {
         losses: 0,
         earlier: 0,
         queued_for: claim.at.since(job.accepted_at),
+        profile: job.profile.clone(),
     };
     Fresh { claimed, claimed_at: claim.at, tags: (!tags.is_empty()).then(|| Arc::new(tags.clone())) }
 }

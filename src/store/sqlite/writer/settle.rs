@@ -8,7 +8,7 @@ use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
-use crate::job::{Ending, Failure, JobId, Queue, What};
+use crate::job::{Ending, Failure, FindingKinds, JobId, Queue, What};
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 use sqlx::SqliteConnection;
 
@@ -39,8 +39,11 @@ impl Writer {
             match &**settlement {
                 Settlement::Finish(conclusion) => {
                     let (started_at, finished_at) = (held.claimed_at, self.moments.next());
+                    let Subject { bound, executor, .. } = held.subject;
+                    let findings = conclusion.timing.as_ref().map(|timing| FindingKinds::of(bound, executor, timing));
+                    let findings = findings.unwrap_or_default();
                     let count = Count::new(held.subject.key(conclusion.ending), conclusion.timing.as_ref());
-                    script.ends.push(End { id: lease.id, conclusion, started_at, finished_at, count });
+                    script.ends.push(End { id: lease.id, conclusion, started_at, finished_at, count, findings });
                     let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
                     let what = || What::Finished { attempt: held.attempt, finished: finished() };
                     done.tell(finished_at, lease.id, || held.subject.clone(), what);
@@ -66,7 +69,7 @@ impl Writer {
                 let at = self.moments.next();
                 let row = EventRow::retrying(at, lease.id, attempt, error, timing.as_ref(), *due_at);
                 done.expires(again(&mut self.connection, lease.id, row, *due_at, *lost).await?);
-                let what = || What::Retrying { attempt, error: error.clone(), timing: *timing, due_at: *due_at };
+                let what = || What::Retrying { attempt, error: error.clone(), timing: timing.map(Box::new), due_at: *due_at };
                 done.tell(at, lease.id, || subject, what);
                 done.depths.at(queue).scheduled += 1;
                 done.due(*due_at);

@@ -1,0 +1,223 @@
+//! `/metrics`: the figures of this server for Prometheus.
+
+use std::collections::BTreeMap;
+use std::fmt::Error;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::prometheus_text::{CONTENT_TYPE as TEXT_FORMAT, encode};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::problem::{Problem, answers};
+use super::{ApiState, findings};
+use crate::dispatch::QueueStatus;
+use crate::job::{Executor, FindingKind};
+use crate::measure::{Usage, memory};
+use crate::store::{Sketch, Sketches, SummaryKey};
+
+/// The upper ends of the buckets of times, in microseconds.
+const BUCKETS_US: [u64; 12] =
+    [100, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 10_000_000, 60_000_000, 600_000_000];
+
+/// Figures for Prometheus
+///
+/// Counts and times of finished jobs (from the same rollups as `GET /results/summary`), queues, worker processes, the event loop's lag,
+/// findings, and what the server process itself uses. Prometheus' text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health", operation_id = "metrics",
+    responses(
+        (status = 200, description = "The figures", content((String = "text/plain", example = "trine_queue_slots{queue=\"async\"} 16384\n"))),
+        answers::Unavailable,
+    ),
+)]
+pub(super) async fn get(State(api): State<ApiState>) -> Result<Response, Problem> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Figures::of(&api).await?));
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|_| Problem::internal("the metrics can't be written"))?;
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
+}
+
+/// All figures at one moment.
+#[derive(Debug)]
+struct Figures {
+    results: BTreeMap<SummaryKey, Sketches>,
+    queues: Vec<QueueStatus>,
+    loop_lag_us: u64,
+    advised: [u64; FindingKind::ALL.len()],
+    found: [u64; FindingKind::ALL.len()],
+    profiles: usize,
+}
+
+/// One family of figures with the same name.
+struct Family<'a> {
+    encoder: MetricEncoder<'a>,
+}
+
+type Labels<'a> = [(&'static str, &'a str)];
+
+/// One of the figures of results.
+type Figure = fn(&Sketches) -> &Sketch;
+
+impl Figures {
+    async fn of(api: &ApiState) -> Result<Self, Problem> {
+        let dispatcher = &api.dispatcher;
+        let mut found = [0; FindingKind::ALL.len()];
+        for finding in findings::all(api) {
+            found[finding.kind as usize] += 1;
+        }
+        Ok(Self {
+            results: dispatcher.store().summary().await?,
+            queues: dispatcher.queues(),
+            loop_lag_us: dispatcher.loop_lag_us(),
+            advised: FindingKind::ALL.map(|kind| dispatcher.profiles().advised(kind)),
+            found,
+            profiles: dispatcher.profiles().keys(None).len(),
+        })
+    }
+
+    /// The results of an executor, whatever they are of.
+    fn on(&self, executor: Executor) -> Sketches {
+        let mut sum = Sketches::default();
+        self.results.iter().filter(|(key, _)| key.executor == executor).for_each(|(_, sketches)| sum.merge(sketches));
+        sum
+    }
+
+    fn jobs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut finished =
+            Family::counter(encoder, "trine_jobs_finished", "Jobs that have ended, but not those that are run again")?;
+        for (key, sketches) in &self.results {
+            let labels = [
+                ("workload", &*key.workload),
+                ("bound", key.bound.as_str()),
+                ("executor", key.executor.as_str()),
+                ("state", key.ending.as_str()),
+            ];
+            finished.count(&labels, sketches.count())?;
+        }
+        let sums = Executor::ALL.map(|executor| (executor.as_str(), self.on(executor)));
+        let times: [(&str, &str, Figure); 3] = [
+            ("trine_job_wall_seconds", "Wall time of the work itself", Sketches::wall),
+            ("trine_job_queue_seconds", "Time from accepted (or due) until claimed", Sketches::queue),
+            ("trine_job_cpu_seconds", "CPU time of the work itself", Sketches::cpu),
+        ];
+        for (name, help, figure) in times {
+            let mut family = Family::new(encoder, name, help, MetricType::Histogram)?;
+            for (executor, sum) in &sums {
+                family.times(&[("executor", executor)], figure(sum))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut jobs = Family::gauge(encoder, "trine_queue_jobs", "Jobs that have not ended, by queue and state")?;
+        for QueueStatus { queue, depth, .. } in &self.queues {
+            for (state, count) in [("queued", depth.queued), ("scheduled", depth.scheduled), ("running", depth.running)] {
+                jobs.set(&[("queue", queue.as_str()), ("state", state)], number(count))?;
+            }
+        }
+        let mut slots = Family::gauge(encoder, "trine_queue_slots", "Jobs of a queue that run at once at the most")?;
+        for status in &self.queues {
+            slots.set(&[("queue", status.queue.as_str())], number(status.slots as u64))?;
+        }
+        let mut workers = Family::gauge(encoder, "trine_workers", "Processes that serve a queue")?;
+        for QueueStatus { queue, workers: of_queue, .. } in self.queues.iter().filter(|status| !status.workers.is_empty()) {
+            for (state, busy) in [("busy", true), ("idle", false)] {
+                let count = of_queue.iter().filter(|worker| worker.busy == busy).count();
+                workers.set(&[("queue", queue.as_str()), ("state", state)], number(count as u64))?;
+            }
+        }
+        let about = "How late a timer fired on the event loop of jobs: the latest of the last second";
+        Family::gauge(encoder, "trine_event_loop_lag_seconds", about)?.set(&[], seconds(self.loop_lag_us))
+    }
+
+    fn learned(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let about = "Results whose figures speak against their tag or executor, since the server was started";
+        let mut advised = Family::counter(encoder, "trine_results_advised", about)?;
+        for (kind, count) in FindingKind::ALL.into_iter().zip(self.advised) {
+            advised.count(&[("kind", kind.as_str())], count)?;
+        }
+        let mut found = Family::gauge(encoder, "trine_findings", "What is found of workloads now, by kind")?;
+        for (kind, count) in FindingKind::ALL.into_iter().zip(self.found) {
+            found.set(&[("kind", kind.as_str())], number(count))?;
+        }
+        Family::gauge(encoder, "trine_profiles", "Workloads of which something was learned")?
+            .set(&[], number(self.profiles as u64))
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        Family::gauge(&mut encoder, "trine_build_info", "The server's version; always 1")?.set(&version, 1.0)?;
+        self.jobs(&mut encoder)?;
+        self.queues(&mut encoder)?;
+        self.learned(&mut encoder)?;
+        let used = Usage::of_process();
+        let cpu = seconds(used.cpu_user_us + used.cpu_system_us);
+        let about = "CPU time of the server's process, without its workers";
+        Family::counter(&mut encoder, "process_cpu_seconds", about)?.total(&[], cpu)?;
+        if let Some(bytes) = memory::resident_bytes() {
+            let about = "Resident memory of the server's process, without its workers";
+            Family::gauge(&mut encoder, "process_resident_memory_bytes", about)?.set(&[], number(bytes))?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Family<'a> {
+    fn new(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, about: &str, kind: MetricType) -> Result<Self, Error> {
+        Ok(Self { encoder: encoder.encode_descriptor(name, about, None, kind)? })
+    }
+
+    fn counter(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, about: &str) -> Result<Self, Error> {
+        Self::new(encoder, name, about, MetricType::Counter)
+    }
+
+    fn gauge(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, about: &str) -> Result<Self, Error> {
+        Self::new(encoder, name, about, MetricType::Gauge)
+    }
+
+    fn count(&mut self, labels: &Labels<'_>, value: u64) -> Result<(), Error> {
+        self.encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn total(&mut self, labels: &Labels<'_>, value: f64) -> Result<(), Error> {
+        self.encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn set(&mut self, labels: &Labels<'_>, value: f64) -> Result<(), Error> {
+        self.encoder.encode_family(&labels)?.encode_gauge(&value)
+    }
+
+    /// A histogram, from a sketch of microseconds: its sum is as exact as that.
+    fn times(&mut self, labels: &Labels<'_>, sketch: &Sketch) -> Result<(), Error> {
+        let mut below = 0;
+        let mut buckets: Vec<_> = BUCKETS_US
+            .iter()
+            .map(|&end| {
+                let count = sketch.count_up_to(end);
+                let bucket = (seconds(end), count.saturating_sub(below));
+                below = below.max(count);
+                bucket
+            })
+            .collect();
+        buckets.push((f64::MAX, sketch.count().saturating_sub(below)));
+        let sum = sketch.mean() * number(sketch.count()) / 1e6;
+        self.encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, sketch.count(), &buckets, None)
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    number(us) / 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts, bytes and microseconds stay far below 2^53")]
+const fn number(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,229 @@
+//! What the figures of many runs speak against.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::summary::Summary;
+use super::{Profile, Sample};
+use crate::clock::Timestamp;
+use crate::job::{Bound, Executor, FindingKind, ProfileKey, Queue, Runtime};
+use crate::measure::advice::span;
+
+/// So many runs must show the same before it is said of the workload.
+const ENOUGH: u64 = 5;
+/// So many runs must there be before their quantiles are compared.
+const MANY: u64 = 20;
+/// A hand-over that takes longer than the work by this factor is not worth it.
+const HAND_OVER: u64 = 2;
+/// By so much must the median on another executor be better. Runs that are alike may be given twice the one's or half the other's size.
+const FASTER: u64 = 2;
+
+/// Something that speaks against how a workload is tagged or run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// What.
+    pub kind: FindingKind,
+    /// Of which runs.
+    pub key: ProfileKey,
+    /// What ran them.
+    pub executor: Executor,
+    /// How many of them showed it.
+    pub jobs: u64,
+    /// Of how many.
+    pub of: u64,
+    /// When the first of these ended.
+    pub since: Timestamp,
+    /// When the last of these ended.
+    pub last_seen: Timestamp,
+    /// What was measured.
+    pub evidence: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// What there is for all to share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Machine {
+    /// Memory in bytes, if it is known.
+    pub memory_bytes: Option<u64>,
+    /// How many jobs of each queue run at once, in the order of [`Queue::ALL`].
+    pub slots: [usize; Queue::ALL.len()],
+}
+
+/// The runs that showed something by themselves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Tally {
+    runs: u64,
+    executor: Executor,
+    since: Timestamp,
+    last_seen: Timestamp,
+    /// What was said of the latest.
+    sentence: String,
+}
+
+impl Tally {
+    pub(super) fn new(sample: &Sample<'_>) -> Self {
+        Self { runs: 0, executor: sample.executor, since: sample.at, last_seen: sample.at, sentence: String::new() }
+    }
+
+    pub(super) fn add(&mut self, sample: &Sample<'_>, sentence: Option<String>) {
+        self.runs += 1;
+        self.executor = sample.executor;
+        self.last_seen = self.last_seen.max(sample.at);
+        if let Some(sentence) = sentence {
+            self.sentence = sentence;
+        }
+    }
+}
+
+impl Profile {
+    /// What speaks against how it is tagged or run, if enough runs say so.
+    pub fn findings(&self, key: &ProfileKey, machine: &Machine) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (kind, tally) in FindingKind::ALL.into_iter().zip(&self.tallies) {
+            if let Some(tally) = tally.as_ref().filter(|tally| tally.runs >= ENOUGH) {
+                findings.push(self.by_tally(kind, key, tally));
+            }
+        }
+        for executor in Executor::ALL {
+            let Some(summary) = self.on(executor).filter(|summary| summary.counts.runs >= MANY) else { continue };
+            let found =
+                [self.too_short(executor, summary), self.memory(executor, summary, machine), self.elsewhere(executor, summary)];
+            findings.extend(found.into_iter().flatten().map(|(kind, evidence, advice)| Finding {
+                kind,
+                key: key.clone(),
+                executor,
+                jobs: summary.counts.runs,
+                of: summary.counts.runs,
+                since: summary.counts.since,
+                last_seen: summary.counts.until,
+                evidence,
+                advice,
+            }));
+        }
+        findings
+    }
+
+    fn by_tally(&self, kind: FindingKind, key: &ProfileKey, tally: &Tally) -> Finding {
+        let Tally { runs, executor, since, last_seen, ref sentence } = *tally;
+        let tagged = |bound: Bound| self.summaries.iter().flatten().map(|summary| summary.counts.tagged[bound as usize]).sum();
+        let (of, advice) = match kind {
+            FindingKind::Computes => (tagged(Bound::Io), "tag it cpu, or let Trine route it (`routing` measured)".to_owned()),
+            FindingKind::Waits => (tagged(Bound::Cpu), "tag it io, or let Trine route it (`routing` measured)".to_owned()),
+            _ => (
+                self.on(Executor::Async).map_or(runs, |summary| summary.counts.runs),
+                "run it on threads or in processes, or have it give the event loop back more often".to_owned(),
+            ),
+        };
+        let evidence = format!("{runs} of {of} jobs; the latest {sentence}");
+        Finding { kind, key: key.clone(), executor, jobs: runs, of, since, last_seen, evidence, advice }
+    }
+
+    fn too_short(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
+        let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.quantiles()?.p50);
+        let is_program = self.written.is_some_and(|written| written.runtime == Runtime::Command);
+        if executor == Executor::Async || is_program || dispatch < HAND_OVER * wall.max(1) {
+            return None;
+        }
+        let evidence = format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs", summary.counts.runs);
+        let advice = match executor {
+            Executor::Processes => "unless it has to be isolated, run it on threads, or do several of them in one job",
+            _ => "do several of them in one job, or call it where you are",
+        };
+        Some((FindingKind::TooShort, evidence, advice.into()))
+    }
+
+    fn memory(&self, executor: Executor, summary: &Summary, machine: &Machine) -> Option<(FindingKind, String, String)> {
+        let (written, available) = (self.written?, machine.memory_bytes?);
+        let each = summary.memory.quantiles()?.p99 << 10;
+        let slots = machine.slots[executor.queue(written.runtime, Bound::Cpu) as usize];
+        if each.saturating_mul(slots as u64) <= available {
+            return None;
+        }
+        let mib = |bytes: u64| bytes >> 20;
+        let evidence = format!(
+            "99 of 100 use up to {} MiB; {slots} at once would need {} MiB, and there are {} MiB",
+            mib(each),
+            mib(each.saturating_mul(slots as u64)),
+            mib(available)
+        );
+        Some((FindingKind::Memory, evidence, "have fewer slots, or split it into smaller parts".into()))
+    }
+
+    fn elsewhere(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
+        let here = summary.wall.quantiles()?;
+        let better = |(other, summary): &(Executor, &Summary)| {
+            let there = summary.wall.quantiles();
+            *other != executor
+                && summary.counts.runs >= MANY
+                // Too short work differs by chance.
+                && here.p50 >= 1_000
+                && there.is_some_and(|there| there.p50 * FASTER <= here.p50 && there.p90 < here.p50)
+        };
+        let others = Executor::ALL.into_iter().filter_map(|other| Some((other, self.on(other)?)));
+        let (other, there) = others.filter(better).min_by_key(|(_, summary)| summary.wall.quantiles().map(|there| there.p50))?;
+        let mut evidence = format!("{} on {executor} (median of {})", span(here.p50), summary.counts.runs);
+        // Writing to memory does not fail.
+        let _ = write!(evidence, ", {} on {other} (median of {})", span(there.wall.quantiles()?.p50), there.counts.runs);
+        Some((FindingKind::Elsewhere, evidence, format!("run it on {other}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Form, Timing, Written};
+    use crate::profile::Profiles;
+
+    const KEY: &str = "python:0123456789abcdef";
+
+    fn profile(runs: &[(u64, Executor, Timing)]) -> Vec<(FindingKind, Executor, String)> {
+        let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
+        profiles.digest(&key, Written { runtime: Runtime::Python, form: Form::Blocking, gil: true, needs_a_process: false });
+        for (times, executor, timing) in runs {
+            let sample = Sample { bound: Bound::Io, executor: *executor, failure: None, timing, at: Timestamp::from_micros(7) };
+            (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
+        }
+        let machine = Machine { memory_bytes: Some(1 << 30), slots: [2; Queue::ALL.len()] };
+        let findings = profiles.get(KEY).unwrap().findings(&key, &machine);
+        findings.into_iter().map(|finding| (finding.kind, finding.executor, finding.evidence)).collect()
+    }
+
+    fn cpu(wall_us: u64) -> Timing {
+        Timing { wall_us, cpu_user_us: Some(wall_us), cpu_system_us: Some(0), core_wait_us: Some(0), ..Timing::default() }
+    }
+
+    #[test]
+    fn what_a_few_runs_show_is_not_said() {
+        assert_eq!(profile(&[(4, Executor::Threads, cpu(90_000))]), []);
+        let said = "5 of 5 jobs; the latest tagged io, but used 100 % of a core for 90 ms: tag it cpu, or let Trine route it";
+        let found = profile(&[(5, Executor::Threads, cpu(90_000))]);
+        assert_eq!(found, [(FindingKind::Computes, Executor::Threads, said.into())]);
+    }
+
+    #[test]
+    fn work_that_is_shorter_than_its_hand_over_is_named() {
+        let short = Timing { dispatch_us: 200, ..cpu(40) };
+        let said = "the work takes 40 µs (median of 20), handing it over 200 µs";
+        assert_eq!(profile(&[(20, Executor::Processes, short)]), [(FindingKind::TooShort, Executor::Processes, said.into())]);
+        assert_eq!(profile(&[(20, Executor::Processes, Timing { wall_us: 101, ..short })]), []);
+    }
+
+    #[test]
+    fn memory_that_would_not_suffice_is_named() {
+        let large = Timing { wall_us: 9_000, max_rss_bytes: Some(600 << 20), ..Timing::default() };
+        let found = profile(&[(20, Executor::Processes, large)]);
+        assert!(found.len() == 1 && found[0].0 == FindingKind::Memory && found[0].2.contains("there are 1024 MiB"), "{found:?}");
+        assert_eq!(profile(&[(20, Executor::Processes, Timing { max_rss_bytes: Some(400 << 20), ..large })]), []);
+    }
+
+    #[test]
+    fn an_executor_that_is_far_faster_is_named() {
+        let slow_and_fast = [(20, Executor::Threads, cpu(8_000)), (20, Executor::Processes, cpu(2_000))];
+        let said = "8 ms on threads (median of 20), 2 ms on processes (median of 20)";
+        assert_eq!(profile(&slow_and_fast), [(FindingKind::Elsewhere, Executor::Threads, said.into())]);
+        assert_eq!(profile(&[(20, Executor::Threads, cpu(8_000)), (19, Executor::Processes, cpu(2_000))]), []);
+        assert_eq!(profile(&[(20, Executor::Threads, cpu(8_000)), (20, Executor::Processes, cpu(5_000))]), []);
+    }
+}

@@ -1,0 +1,244 @@
+//! What was learned of workloads by running them: for each likeness a profile, its sums in memory and kept by the store.
+//!
+//! A profile is brought up to date when an attempt is settled, and asked when a job is routed. Once a second what has changed is
+//! written: statistics, of which a crash may cost the last second. There is room for so many profiles; the one that was used least
+//! lately makes way.
+
+mod day;
+mod digest;
+mod finding;
+mod keep;
+mod learned;
+mod summary;
+
+pub use day::{day_of, start_of};
+pub use digest::{Digest, LoopRecord};
+pub use finding::{Finding, Machine};
+pub use summary::{Counts, Summary};
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use self::day::Days;
+use self::finding::Tally;
+use self::learned::Learned;
+use crate::clock::Timestamp;
+use crate::job::{Bound, Executor, FailureKind, FindingKind, FindingKinds, ProfileKey, Timing, Written};
+use crate::measure::advice::advice;
+
+/// The most profiles that are kept.
+const MOST: usize = 1_000;
+/// How many make way at once when there are more.
+const MAKE_WAY: usize = MOST / 10;
+
+/// The profiles of this server.
+#[derive(Debug, Default)]
+pub struct Profiles {
+    inner: Mutex<Inner>,
+    /// How many results had a finding of each kind, in the order of [`FindingKind::ALL`].
+    advised: [AtomicU64; FindingKind::ALL.len()],
+    /// Somebody outside takes the cores away just now, so that figures say little of the work.
+    unsteady: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    profiles: HashMap<ProfileKey, Profile>,
+    /// Counts uses, by which the one that was used least lately is found.
+    uses: u64,
+    /// Those that made way since they were last written.
+    gone: Vec<ProfileKey>,
+}
+
+/// What is known of runs that are alike.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// How the workload is written; unknown until it is submitted once more after a restart.
+    pub written: Option<Written>,
+    /// The runs on each executor, in the order of [`Executor::ALL`].
+    pub summaries: [Option<Box<Summary>>; Executor::ALL.len()],
+    learned: Learned,
+    tallies: [Option<Tally>; FindingKind::ALL.len()],
+    days: Days,
+    used: u64,
+    changed: bool,
+}
+
+/// An attempt that has ended, as far as a profile has a place for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// The client's tag.
+    pub bound: Bound,
+    /// What ran it.
+    pub executor: Executor,
+    /// Why it gave no output, if it gave none.
+    pub failure: Option<FailureKind>,
+    /// What was measured.
+    pub timing: &'a Timing,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+impl Profiles {
+    /// What is known of such runs, for a job that is about to be routed. It counts as one more that was.
+    pub fn digest(&self, key: &ProfileKey, written: Written) -> Digest {
+        let mut inner = self.inner();
+        let profile = inner.touch(key);
+        profile.written = Some(written);
+        profile.learned.routed()
+    }
+
+    /// Adds a run.
+    pub fn record(&self, key: Option<&ProfileKey>, sample: &Sample<'_>) {
+        let kinds = FindingKinds::of(sample.bound, sample.executor, sample.timing);
+        for kind in kinds.iter() {
+            self.advised[kind as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(key) = key else { return };
+        let steady = !self.unsteady.load(Ordering::Relaxed);
+        let mut inner = self.inner();
+        inner.touch(key).add(sample, if steady { kinds } else { FindingKinds::default() }, steady);
+    }
+
+    /// One profile.
+    pub fn get(&self, key: &str) -> Option<Profile> {
+        self.inner().profiles.get(key).filter(|profile| profile.has_run()).cloned()
+    }
+
+    /// The keys of all profiles in which there is a run, in their order, from behind `after` on.
+    pub fn keys(&self, after: Option<&str>) -> Vec<ProfileKey> {
+        let inner = self.inner();
+        let known = inner.profiles.iter().filter(|(_, profile)| profile.has_run()).map(|(key, _)| key);
+        let mut keys: Vec<_> = known.filter(|key| after.is_none_or(|after| key.as_str() > after)).cloned().collect();
+        drop(inner);
+        keys.sort_unstable();
+        keys
+    }
+
+    /// How many results had a finding of this kind since the server was started.
+    pub fn advised(&self, kind: FindingKind) -> u64 {
+        self.advised[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Says whether somebody outside takes the cores away just now: then runs say nothing of their workload's nature.
+    pub fn set_unsteady(&self, unsteady: bool) {
+        self.unsteady.store(unsteady, Ordering::Relaxed);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The profile, made if there is none, as the one that was used last.
+    fn touch(&mut self, key: &ProfileKey) -> &mut Profile {
+        self.uses += 1;
+        if !self.profiles.contains_key(key) && self.profiles.len() >= MOST {
+            self.make_way();
+        }
+        let profile = self.profiles.entry(key.clone()).or_default();
+        profile.used = self.uses;
+        profile
+    }
+
+    fn make_way(&mut self) {
+        let mut uses: Vec<u64> = self.profiles.values().map(|profile| profile.used).collect();
+        let (_, newest_to_go, _) = uses.select_nth_unstable(MAKE_WAY - 1);
+        let newest_to_go = *newest_to_go;
+        let gone = self.profiles.extract_if(|_, profile| profile.used <= newest_to_go).map(|(key, _)| key);
+        self.gone.extend(gone);
+    }
+}
+
+impl Profile {
+    /// The runs on an executor, if there are any.
+    pub fn on(&self, executor: Executor) -> Option<&Summary> {
+        self.summaries[executor as usize].as_deref()
+    }
+
+    /// What routing goes by.
+    pub fn digest(&self) -> Digest {
+        self.learned.digest()
+    }
+
+    /// How many runs there were.
+    pub fn runs(&self) -> u64 {
+        self.summaries.iter().flatten().map(|summary| summary.counts.runs).sum()
+    }
+
+    /// When the last one ended.
+    pub fn last_seen(&self) -> Option<Timestamp> {
+        self.summaries.iter().flatten().map(|summary| summary.counts.until).max()
+    }
+
+    fn has_run(&self) -> bool {
+        self.summaries.iter().any(Option::is_some)
+    }
+
+    fn add(&mut self, sample: &Sample<'_>, kinds: FindingKinds, steady: bool) {
+        self.changed = true;
+        self.summaries[sample.executor as usize].get_or_insert_default().add(sample);
+        self.learned.add(sample, steady);
+        self.days.add(sample);
+        for kind in kinds.iter() {
+            let sentence = advice(sample.bound, sample.executor, sample.timing);
+            self.tallies[kind as usize].get_or_insert_with(|| Tally::new(sample)).add(sample, sentence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Form, Observed, Runtime};
+
+    const WRITTEN: Written = Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false };
+
+    fn sample(timing: &Timing) -> Sample<'_> {
+        Sample { bound: Bound::Io, executor: Executor::Threads, failure: None, timing, at: Timestamp::from_micros(5) }
+    }
+
+    fn computing() -> Timing {
+        Timing { wall_us: 20_000, cpu_user_us: Some(19_000), cpu_system_us: Some(0), core_wait_us: Some(0), ..Timing::default() }
+    }
+
+    #[test]
+    fn the_one_that_was_used_least_lately_makes_way() {
+        let profiles = Profiles::default();
+        let key = |n: usize| ProfileKey::from(format!("key:{n}"));
+        for n in 0..MOST {
+            profiles.record(Some(&key(n)), &sample(&computing()));
+        }
+        profiles.digest(&key(0), WRITTEN);
+        profiles.record(Some(&key(MOST)), &sample(&computing()));
+        assert!(profiles.get("key:0").is_some() && profiles.get("key:1").is_none() && profiles.get("key:1000").is_some());
+        assert_eq!(profiles.keys(None).len(), MOST - MAKE_WAY + 1);
+    }
+
+    #[test]
+    fn what_was_only_submitted_is_no_profile_yet() {
+        let profiles = Profiles::default();
+        let key = ProfileKey::from("sleep:ms~2^3".to_owned());
+        assert_eq!(profiles.digest(&key, WRITTEN).observed, None);
+        assert!(profiles.get(key.as_str()).is_none() && profiles.keys(None).is_empty());
+    }
+
+    #[test]
+    fn runs_on_a_machine_whose_cores_are_taken_away_say_nothing_of_the_work() {
+        let profiles = Profiles::default();
+        let key = ProfileKey::from("primes:below~2^3".to_owned());
+        profiles.set_unsteady(true);
+        for _ in 0..100 {
+            profiles.record(Some(&key), &sample(&computing()));
+        }
+        assert_eq!(profiles.get(key.as_str()).unwrap().digest().observed, None);
+        profiles.set_unsteady(false);
+        for _ in 0..100 {
+            profiles.record(Some(&key), &sample(&computing()));
+        }
+        assert_eq!(profiles.get(key.as_str()).unwrap().digest().observed, Some(Observed::Cpu));
+        assert_eq!((profiles.advised(FindingKind::Computes), profiles.get(key.as_str()).unwrap().runs()), (200, 200));
+    }
+}

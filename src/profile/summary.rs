@@ -1,0 +1,155 @@
+//! The runs of a workload on one executor, in numbers.
+
+use serde::{Deserialize, Serialize};
+
+use super::Sample;
+use crate::clock::Timestamp;
+use crate::job::{Bound, FailureKind, Observed};
+use crate::store::{BadSketch, Sketch};
+
+/// What a set of runs was like. Sets can be merged.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// How many they were, by what became of them.
+    pub counts: Counts,
+    /// Wall time in microseconds.
+    pub wall: Sketch,
+    /// The time until the work began once it was claimed, in microseconds.
+    pub dispatch: Sketch,
+    /// Share of a core, in thousandths.
+    pub share: Sketch,
+    /// The longest poll, in microseconds.
+    pub poll: Sketch,
+    /// Peak memory in KiB.
+    pub memory: Sketch,
+}
+
+/// How many runs there were.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// All of them.
+    pub runs: u64,
+    /// Those that failed, in the order of [`FailureKind::ALL`].
+    pub failures: [u64; FailureKind::ALL.len()],
+    /// Those with each tag, in the order of [`Bound::ALL`].
+    pub tagged: [u64; Bound::ALL.len()],
+    /// Those that turned out to be each thing, in the order of [`Observed::ALL`].
+    pub observed: [u64; Observed::ALL.len()],
+    /// When the first of them ended.
+    pub since: Timestamp,
+    /// When the last of them ended.
+    pub until: Timestamp,
+}
+
+impl Default for Counts {
+    /// None.
+    fn default() -> Self {
+        Self {
+            runs: 0,
+            failures: [0; FailureKind::ALL.len()],
+            tagged: [0; Bound::ALL.len()],
+            observed: [0; Observed::ALL.len()],
+            since: Timestamp::from_micros(i64::MAX),
+            until: Timestamp::from_micros(0),
+        }
+    }
+}
+
+impl Summary {
+    /// Adds a run.
+    pub fn add(&mut self, sample: &Sample<'_>) {
+        let Self { counts, wall, dispatch, share, poll, memory } = self;
+        let timing = sample.timing;
+        counts.runs += 1;
+        counts.tagged[sample.bound as usize] += 1;
+        if let Some(failure) = sample.failure {
+            counts.failures[failure as usize] += 1;
+        }
+        if let Some(observed) = timing.observed() {
+            counts.observed[observed as usize] += 1;
+        }
+        counts.since = counts.since.min(sample.at);
+        counts.until = counts.until.max(sample.at);
+        wall.add(timing.wall_us);
+        dispatch.add(timing.dispatch_us);
+        if let Some(cpu) = timing.cpu_us().filter(|_| timing.wall_us > 0) {
+            share.add(cpu.saturating_mul(1_000) / timing.wall_us);
+        }
+        if let Some(longest) = timing.longest_poll_us {
+            poll.add(longest);
+        }
+        if let Some(bytes) = timing.max_rss_bytes {
+            memory.add(bytes >> 10);
+        }
+    }
+
+    /// Adds all that `other` holds.
+    pub fn merge(&mut self, other: &Self) {
+        let Self { counts, wall, dispatch, share, poll, memory } = self;
+        counts.runs += other.counts.runs;
+        for (mine, theirs) in counts.failures.iter_mut().zip(other.counts.failures) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in counts.tagged.iter_mut().zip(other.counts.tagged) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in counts.observed.iter_mut().zip(other.counts.observed) {
+            *mine += theirs;
+        }
+        counts.since = counts.since.min(other.counts.since);
+        counts.until = counts.until.max(other.counts.until);
+        let theirs = [&other.wall, &other.dispatch, &other.share, &other.poll, &other.memory];
+        for (mine, theirs) in [wall, dispatch, share, poll, memory].into_iter().zip(theirs) {
+            mine.merge(theirs);
+        }
+    }
+
+    /// Appends its sketches to bytes that a store keeps.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
+        for sketch in [&self.wall, &self.dispatch, &self.share, &self.poll, &self.memory] {
+            sketch.write(bytes);
+        }
+    }
+
+    /// Of these counts, with the sketches that [`Summary::write`] wrote; moves on behind them.
+    pub(super) fn read(counts: Counts, bytes: &mut &[u8]) -> Result<Self, BadSketch> {
+        let mut next = || Sketch::read(bytes);
+        Ok(Self { counts, wall: next()?, dispatch: next()?, share: next()?, poll: next()?, memory: next()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Executor, Timing};
+
+    #[test]
+    fn runs_are_counted_merged_and_come_back() {
+        let mut summary = Summary::default();
+        for n in 1..=100 {
+            let timing = Timing {
+                wall_us: n * 100,
+                cpu_user_us: Some(n * 90),
+                cpu_system_us: Some(0),
+                core_wait_us: Some(0),
+                max_rss_bytes: Some(n << 20),
+                ..Timing::default()
+            };
+            let failure = (n % 4 == 0).then_some(FailureKind::Timeout);
+            let at = Timestamp::from_micros(n.try_into().unwrap());
+            summary.add(&Sample { bound: Bound::Cpu, executor: Executor::Processes, failure, timing: &timing, at });
+        }
+        let mut bytes = Vec::new();
+        summary.write(&mut bytes);
+        let mut rest = &bytes[..];
+        let mut twice = Summary::read(summary.counts.clone(), &mut rest).unwrap();
+        assert!(rest.is_empty());
+        twice.merge(&summary);
+        assert_eq!((twice.counts.runs, twice.counts.failures, twice.counts.tagged), (200, [0, 50, 0, 0, 0, 0], [0, 200]));
+        assert_eq!((twice.counts.since.as_micros(), twice.counts.until.as_micros()), (1, 100));
+        assert_eq!(twice.counts.observed, [0, 200, 0]);
+        assert_eq!((twice.share.quantiles().unwrap().p50, twice.poll.quantiles()), (903, None));
+        assert_eq!((twice.wall.count(), twice.memory.quantiles().unwrap().p50 >> 10), (200, 50));
+    }
+}

@@ -1,0 +1,99 @@
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::clock::Timestamp;
+use crate::job::{Bound, Executor, ProfileKey};
+
+/// A profile as it is kept: what is in it, the store need not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileRow {
+    /// Of which runs.
+    pub key: ProfileKey,
+    /// When it was last brought up to date.
+    pub changed_at: Timestamp,
+    /// Its figures, as JSON.
+    pub figures: String,
+    /// Its sketches.
+    pub sketches: Vec<u8>,
+}
+
+/// What the runs of a day that are alike came to together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DayRow {
+    /// Days since the Unix epoch, in UTC.
+    pub day: i64,
+    /// Of which runs.
+    pub key: ProfileKey,
+    /// What ran them.
+    pub executor: Executor,
+    /// How they were tagged.
+    pub bound: Bound,
+    /// Their sums.
+    pub totals: DayTotals,
+}
+
+/// Sums of runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DayTotals {
+    /// How many.
+    pub runs: u64,
+    /// How many gave no output.
+    pub failed: u64,
+    /// Wall time.
+    pub wall_us: u64,
+    /// CPU time.
+    pub cpu_us: u64,
+    /// The time in which they could have run and had no core.
+    pub core_wait_us: u64,
+    /// How many held the event loop for long.
+    pub held_runs: u64,
+    /// For how long, together.
+    pub held_us: u64,
+    /// For how long at the longest.
+    pub longest_us: u64,
+    /// How many other jobs were on the loop at those times, together.
+    pub held_jobs: u64,
+}
+
+/// What is to be written of profiles, all of it or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileChanges {
+    /// Profiles to write over.
+    pub profiles: Vec<ProfileRow>,
+    /// Profiles to forget.
+    pub gone: Vec<ProfileKey>,
+    /// Days to write over.
+    pub days: Vec<DayRow>,
+    /// Days before this one are forgotten.
+    pub first_day: i64,
+}
+
+/// Where profiles are kept.
+#[async_trait]
+pub trait ProfileStore {
+    /// All profiles.
+    async fn profiles(&self) -> Result<Vec<ProfileRow>, StoreError>;
+
+    /// The days from this one to that one, both included.
+    async fn profile_days(&self, first: i64, last: i64) -> Result<Vec<DayRow>, StoreError>;
+
+    /// Writes what has changed.
+    async fn keep_profiles(&self, changes: ProfileChanges) -> Result<(), StoreError>;
+}
+
+impl DayTotals {
+    /// Adds all that `other` holds.
+    pub fn merge(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.failed += other.failed;
+        self.wall_us += other.wall_us;
+        self.cpu_us += other.cpu_us;
+        self.core_wait_us += other.core_wait_us;
+        self.held_runs += other.held_runs;
+        self.held_us += other.held_us;
+        self.longest_us = self.longest_us.max(other.longest_us);
+        self.held_jobs += other.held_jobs;
+    }
+}

@@ -1,0 +1,131 @@
+//! What is learned, what is found, and where measured routing sends jobs.
+
+use serde_json::{Value, json};
+
+use crate::{Server, primes, sleep, with};
+
+/// A job of one likeness that computes for well over ten milliseconds, tagged as if it waited.
+fn mistagged() -> Value {
+    with(primes(), json!({ "bound": "io", "workload": { "type": "primes", "below": 1_000_000 } }))
+}
+
+const KEY: &str = "/profiles/primes:below~2^20";
+
+/// Runs so many jobs, one after the other.
+async fn run(server: &Server, job: &Value, times: usize) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..times {
+        last = server.ended(&server.submit(job).await).await;
+        assert_eq!(last["state"], "succeeded");
+    }
+    last
+}
+
+#[tokio::test]
+async fn runs_make_a_profile_and_findings() {
+    let server = Server::start().await;
+    assert_eq!(server.get(KEY).await.problem(404).0, "unknown-profile");
+    let job = run(&server, &mistagged(), 5).await;
+    assert!(job["timing"]["advice"].as_str().unwrap().contains("tag it cpu"), "{job}");
+    run(&server, &sleep(1), 1).await;
+    let profile = server.get(KEY).await.json();
+    assert_eq!((&profile["workload"], &profile["runs"], &profile["runtime"]), (&json!("primes"), &json!(5), &json!("native")));
+    let threads = &profile["executors"][0];
+    assert_eq!((&threads["executor"], &threads["observed"]), (&json!("threads"), &json!({ "cpu": 5 })));
+    assert!(threads["cpu_percent"]["p50"].is_u64() && threads["longest_poll_us"].is_null(), "{threads}");
+    let list = server.get("/profiles").await.json();
+    let keys: Vec<_> = list["items"].as_array().unwrap().iter().map(|profile| &profile["key"]).collect();
+    assert_eq!(keys, ["primes:below~2^20", "sleep:ms~2^0"]);
+    let page = server.get("/profiles?limit=1").await.json();
+    let rest = server.get(&format!("/profiles?limit=1&cursor={}", page["next_cursor"].as_str().unwrap())).await.json();
+    assert_eq!((&rest["items"][0]["key"], &rest["next_cursor"]), (&json!("sleep:ms~2^0"), &Value::Null));
+    assert_eq!(server.get("/profiles?workload=sleep&executor=async").await.json()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(server.get("/profiles?executor=processes").await.json()["items"], json!([]));
+
+    let findings = server.get("/findings").await.json();
+    let finding = &findings["items"][0];
+    assert_eq!(findings["items"].as_array().unwrap().len(), 1, "{findings}");
+    assert_eq!(
+        (&finding["kind"], &finding["key"], &finding["jobs"], &finding["of"]),
+        (&json!("computes"), &json!("primes:below~2^20"), &json!(5), &json!(5))
+    );
+    assert!(finding["evidence"].as_str().unwrap().starts_with("5 of 5 jobs; the latest tagged io, but used"), "{finding}");
+    assert_eq!(server.get("/findings?kind=held_loop").await.json()["items"], json!([]));
+    let advised = server.get("/results?advice=any").await;
+    assert_eq!(advised.ids().len(), 5);
+    assert_eq!(server.get("/results?advice=computes&limit=2").await.ids().len(), 2);
+    assert!(server.get("/results?advice=waits").await.ids().is_empty());
+    assert_eq!(server.get("/jobs?advice=any").await.ids().len(), 5);
+    assert_eq!(server.get("/results?advice=none").await.status, 400);
+    let metrics = server.get("/metrics").await;
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        r#"trine_jobs_finished_total{workload="primes",bound="io",executor="threads",state="succeeded"} 5"#,
+        r#"trine_job_wall_seconds_count{executor="threads"} 5"#,
+        r#"trine_job_wall_seconds_bucket{executor="threads",le="+Inf"} 5"#,
+        r#"trine_results_advised_total{kind="computes"} 5"#,
+        r#"trine_findings{kind="computes"} 1.0"#,
+        r#"trine_queue_slots{queue="threads-cpu"} 1.0"#,
+        "trine_profiles 2.0",
+    ] {
+        assert!(metrics.text.lines().any(|is| is == line), "{line} is not in\n{}", metrics.text);
+    }
+}
+
+#[tokio::test]
+async fn a_route_goes_by_what_was_measured_if_it_is_to() {
+    let server = Server::start().await;
+    let before = run(&server, &mistagged(), 20).await;
+    assert_eq!((&before["route"]["rule"], &before["route"]["evidence"]), (&json!("io_blocking"), &Value::Null));
+    let advised = run(&server, &mistagged(), 1).await;
+    let route = &advised["route"];
+    assert_eq!(
+        (&route["rule"], &route["evidence"]["executor"], &advised["routing"]),
+        (&json!("io_blocking"), &json!("threads"), &Value::Null)
+    );
+    let reason = route["reason"].as_str().unwrap();
+    assert!(reason.contains("measured to compute (20 runs used ") && reason.ends_with("would choose threads"), "{reason}");
+    let measured = run(&server, &with(mistagged(), json!({ "routing": "measured" })), 1).await;
+    assert_eq!((&measured["route"]["rule"], &measured["routing"]), (&json!("measured_cpu"), &json!("measured")));
+    assert!(measured["route"]["reason"].as_str().unwrap().starts_with("measured to compute: 21 runs used "), "{measured}");
+    let explained = server.get(&format!("/jobs/{}/route", measured["id"].as_str().unwrap())).await.json();
+    assert_eq!((&explained["reason"], &explained["evidence"]), (&measured["route"]["reason"], &measured["route"]["evidence"]));
+    let declared = run(&server, &with(mistagged(), json!({ "routing": "declared" })), 1).await;
+    assert_eq!((&declared["route"]["rule"], &declared["route"]["evidence"]), (&json!("io_blocking"), &Value::Null));
+    let insisted = with(mistagged(), json!({ "routing": "measured", "isolated": true }));
+    assert_eq!(run(&server, &insisted, 1).await["route"]["rule"], "isolated");
+    let (problem, pointer) = server.post("/jobs", &with(sleep(1), json!({ "routing": "best" }))).await.problem(422);
+    assert_eq!((problem.as_str(), pointer.as_deref()), ("invalid-job", Some("/routing")));
+}
+
+#[tokio::test]
+async fn the_setting_holds_where_a_job_does_not_say() {
+    let server = Server::start_with(&["--routing", "measured"]).await;
+    run(&server, &mistagged(), 20).await;
+    assert_eq!(run(&server, &mistagged(), 1).await["route"]["rule"], "measured_cpu");
+    assert_eq!(run(&server, &with(mistagged(), json!({ "routing": "declared" })), 1).await["route"]["rule"], "io_blocking");
+}
+
+#[tokio::test]
+async fn history_says_what_would_have_changed() {
+    let server = Server::start().await;
+    let on_loop = with(mistagged(), json!({ "executor": "async" }));
+    let job = run(&server, &on_loop, 20).await;
+    let held = job["timing"]["advice"].as_str().unwrap();
+    assert!(held.contains("and held the event loop for"), "{held}");
+    // What was learned is written once a second.
+    let found = server
+        .until(|| async {
+            let found = server.get("/profiles/what-if").await.json();
+            (found["items"][0]["runs"] == 20).then_some(found)
+        })
+        .await;
+    let item = &found["items"][0];
+    assert_eq!((&item["key"], &item["executor"], &item["bound"]), (&json!("primes:below~2^20"), &json!("async"), &json!("io")));
+    assert_eq!((&item["would"], &item["rule"], &item["observed"]), (&json!("threads"), &json!("measured_cpu"), &json!("cpu")));
+    assert!(item["gain_loop_us"].as_u64().unwrap() > 0 && item["gain_loop_us"] == item["held_us"], "{item}");
+    assert_eq!(found["held_runs"], item["held_runs"]);
+    let earlier = server.get("/profiles/what-if?until=2026-01-01T00:00:00Z").await.json();
+    assert_eq!((&earlier["items"], &earlier["held_us"]), (&json!([]), &json!(0)));
+    assert_eq!(server.get("/profiles/what-if?since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z").await.status, 400);
+}

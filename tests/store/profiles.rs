@@ -1,0 +1,161 @@
+//! Profiles, their days, and results by what their figures speak against.
+
+use trine::clock::Timestamp;
+use trine::job::{Bound, Evidence, Executor, FindingKind, Observed, Outcome, ProfileKey, Routing, Timing};
+use trine::store::{DayRow, DayTotals, Filter, Order, Page, ProfileChanges, ProfileRow, Settlement, StateFilter};
+
+use crate::{Place, accept, claim_one, finish_all, io_job, settle, succeeded};
+
+crate::for_every_driver!(
+    what_changed_is_written_over,
+    what_made_way_is_gone,
+    results_are_found_by_their_findings,
+    a_job_that_is_run_again_has_no_findings,
+    the_evidence_of_a_route_survives,
+    a_claim_at_once_knows_the_profile,
+);
+
+fn key(text: &str) -> ProfileKey {
+    ProfileKey::from(text.to_owned())
+}
+
+fn row(text: &str, changed_at: i64) -> ProfileRow {
+    let changed_at = Timestamp::from_micros(changed_at);
+    ProfileRow { key: key(text), changed_at, figures: r#"{"a":1}"#.into(), sketches: vec![0, 255, 7] }
+}
+
+fn day(day: i64, executor: Executor, runs: u64) -> DayRow {
+    let totals = DayTotals { runs, wall_us: 70, held_jobs: 3, ..DayTotals::default() };
+    DayRow { day, key: key("a"), executor, bound: Bound::Io, totals }
+}
+
+async fn what_changed_is_written_over(place: impl Place) {
+    let store = place.open().await;
+    let first = ProfileChanges {
+        profiles: vec![row("a", 1), row("b", 1)],
+        days: vec![day(3, Executor::Async, 1), day(4, Executor::Async, 1), day(4, Executor::Threads, 1)],
+        ..ProfileChanges::default()
+    };
+    store.keep_profiles(first).await.unwrap();
+    let second =
+        ProfileChanges { profiles: vec![row("b", 2)], days: vec![day(4, Executor::Threads, 5)], ..ProfileChanges::default() };
+    store.keep_profiles(second).await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = place.open().await;
+    let mut profiles = store.profiles().await.unwrap();
+    profiles.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(profiles, [row("a", 1), row("b", 2)]);
+    let days = store.profile_days(4, 9).await.unwrap();
+    assert_eq!(days, [day(4, Executor::Async, 1), day(4, Executor::Threads, 5)]);
+    assert_eq!(store.profile_days(0, 3).await.unwrap(), [day(3, Executor::Async, 1)]);
+}
+
+async fn what_made_way_is_gone(place: impl Place) {
+    let store = place.open().await;
+    let days = vec![day(3, Executor::Async, 1), day(4, Executor::Async, 1)];
+    store
+        .keep_profiles(ProfileChanges { profiles: vec![row("a", 1), row("b", 1)], days, ..ProfileChanges::default() })
+        .await
+        .unwrap();
+    let changes = ProfileChanges { gone: vec![key("a"), key("never there")], first_day: 4, ..ProfileChanges::default() };
+    store.keep_profiles(changes).await.unwrap();
+    assert_eq!(store.profiles().await.unwrap(), [row("b", 1)]);
+    assert_eq!(store.profile_days(0, 9).await.unwrap(), [day(4, Executor::Async, 1)]);
+}
+
+/// A settlement of work that computed, or held the loop as well.
+fn computed(held: bool) -> Settlement {
+    let Settlement::Finish(mut conclusion) = succeeded() else { unreachable!("it has ended well") };
+    conclusion.timing = Some(Timing {
+        wall_us: 90_000,
+        cpu_user_us: Some(90_000),
+        cpu_system_us: Some(0),
+        longest_poll_us: held.then_some(90_000),
+        core_wait_us: Some(0),
+        ..Timing::default()
+    });
+    Settlement::Finish(conclusion)
+}
+
+fn advised(kind: Option<FindingKind>) -> Filter {
+    let findings = kind.map_or_else(|| FindingKind::ALL.into_iter().collect(), Into::into);
+    Filter { findings: Some(findings), ..Filter::default() }
+}
+
+async fn results_are_found_by_their_findings(place: impl Place) {
+    let store = place.open().await;
+    finish_all(&store, &[io_job()]).await;
+    let mut ids = Vec::new();
+    for held in [false, true, false] {
+        let job = io_job();
+        accept(&store, std::slice::from_ref(&job)).await;
+        settle(&store, claim_one(&store).await.lease, computed(held)).await.unwrap();
+        ids.push(job.id);
+    }
+    accept(&store, &[io_job()]).await;
+    let all = Page { order: Order::OldestFirst, after: None, limit: 10 };
+    let found = async |filter: Filter, page: Page| {
+        let results: Vec<_> = store.results(&filter, page).await.unwrap().into_iter().map(|job| job.id).collect();
+        let jobs: Vec<_> = store.jobs(&filter, page).await.unwrap().into_iter().map(|job| job.id).collect();
+        assert_eq!(results, jobs);
+        results
+    };
+    assert_eq!(found(advised(None), all).await, ids);
+    assert_eq!(found(advised(Some(FindingKind::HeldLoop)), all).await, ids[1..2]);
+    assert_eq!(found(advised(Some(FindingKind::Computes)), Page { after: Some(ids[0]), limit: 1, ..all }).await, ids[1..2]);
+    assert!(found(advised(Some(FindingKind::Waits)), all).await.is_empty());
+    let failed = Filter { state: Some(StateFilter::Ended(trine::job::Ending::Failed)), ..advised(None) };
+    assert!(found(failed, all).await.is_empty());
+}
+
+async fn a_job_that_is_run_again_has_no_findings(place: impl Place) {
+    let store = place.open().await;
+    let job = io_job();
+    accept(&store, std::slice::from_ref(&job)).await;
+    settle(&store, claim_one(&store).await.lease, computed(true)).await.unwrap();
+    store.requeue(job.id).await.unwrap();
+    let page = Page { order: Order::OldestFirst, after: None, limit: 10 };
+    assert!(store.jobs(&advised(None), page).await.unwrap().is_empty());
+    settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
+    assert!(store.results(&advised(None), page).await.unwrap().is_empty());
+}
+
+async fn the_evidence_of_a_route_survives(place: impl Place) {
+    let store = place.open().await;
+    let mut job = io_job();
+    let evidence = Evidence {
+        runs: 120,
+        observed: Observed::Cpu,
+        cpu_percent: 97,
+        wall_us: 23_000,
+        held_us: Some(412_000),
+        executor: Executor::Processes,
+    };
+    job.route.evidence = Some(evidence);
+    job.submission.routing = Some(Routing::Advise);
+    accept(&store, std::slice::from_ref(&job)).await;
+    let waiting = store.job(job.id).await.unwrap().unwrap();
+    assert_eq!((waiting.route, waiting.submission.routing), (job.route, Some(Routing::Advise)));
+    settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
+    store.close().await;
+    drop(store);
+    let ended = place.open().await.job(job.id).await.unwrap().unwrap();
+    assert_eq!((ended.route, ended.submission.routing), (job.route, Some(Routing::Advise)));
+    let trine::job::State::Finished(finished) = ended.state else { panic!("it has ended") };
+    assert!(matches!(finished.outcome, Outcome::Output(_)));
+}
+
+async fn a_claim_at_once_knows_the_profile(place: impl Place) {
+    let store = place.open().await;
+    let mut job = io_job();
+    job.profile = Some(key("sleep:ms~2^2"));
+    let claim = tokio::spawn({
+        let store = std::sync::Arc::clone(&store);
+        async move { claim_one(&store).await }
+    });
+    accept(&store, std::slice::from_ref(&job)).await;
+    // From a backlog it is not known; the dispatcher finds it out then.
+    let profile = claim.await.unwrap().profile;
+    assert!(profile.is_none() || profile == job.profile, "{profile:?}");
+}
