@@ -59,7 +59,7 @@ impl Which {
         if !(all || since.is_some() || until.is_some() || any.contains(&true)) {
             return Err(Invalid::new("", "needs a condition; `all` is one that every job passes").into());
         }
-        Ok(Filter { state, error, bound, executor, workload, tag, since, until })
+        Ok(Filter { state, error, bound, executor, workload, tag, since, until, findings: None })
     }
 }
 
