@@ -39,10 +39,6 @@ pub(super) struct Conditions {
     #[arg(long, value_name = "TYPE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
-    /// Only those whose figures speak against their tag or executor: any, or of one kind
-    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["any", "computes", "waits", "held_loop"]))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    advice: Option<String>,
     /// Only those with this label
     #[arg(long, value_name = "KEY=VALUE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +58,9 @@ pub(super) struct Conditions {
 pub(super) struct Filter {
     #[command(flatten)]
     conditions: Conditions,
+    /// Only those whose figures speak against their tag or executor: any, or of one kind
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["any", "computes", "waits", "held_loop"]))]
+    advice: Option<String>,
     /// The oldest first
     #[arg(long)]
     oldest: bool,
@@ -78,6 +77,7 @@ pub(super) struct Filter {
 struct Query<'a> {
     #[serde(flatten)]
     conditions: &'a Conditions,
+    advice: Option<&'a str>,
     order: &'a str,
     limit: usize,
     cursor: Option<String>,
@@ -144,6 +144,7 @@ impl Filter {
         loop {
             let query = Query {
                 conditions: &self.conditions,
+                advice: self.advice.as_deref(),
                 order: if self.oldest { "oldest" } else { "newest" },
                 limit: left.min(PAGE),
                 cursor,

@@ -43,7 +43,9 @@ impl History {
     pub fn add(&mut self, event: Event) {
         match event.what {
             What::Running { attempt } => self.begin(attempt, event.at),
-            What::Retrying { attempt, error, timing, .. } => self.end(attempt, event.at, Some(error), timing),
+            What::Retrying { attempt, error, timing, .. } => {
+                self.end(attempt, event.at, Some(error), timing.map(|timing| *timing))
+            }
             What::Finished { attempt, finished } if finished.started_at.is_some() => {
                 let finished = *finished;
                 self.end(attempt, event.at, finished.outcome.into_failure(), finished.timing);

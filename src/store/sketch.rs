@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 
 /// How the figures of a set are distributed. Each quantile is at most 1 % off.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sketch(Histogram<u64>);
 
 /// The three quantiles that summaries show, each at most 1 % off.

@@ -249,7 +249,7 @@ async fn a_retried_attempt_keeps_its_timing(place: impl Place) {
     else {
         panic!("{events:?}")
     };
-    assert_eq!(*seen, timing(7_000));
+    assert_eq!(**seen, timing(7_000));
 }
 
 async fn many_are_cancelled_by_filter(place: impl Place) {

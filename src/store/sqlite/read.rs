@@ -191,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn no_first_page_is_sorted_or_looked_for_in_all_results() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::raw_sql(include_str!("../../../migrations/sqlite/0001_jobs.sql")).execute(&mut connection).await.unwrap();
+        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
         let mut plan = async |filter: &Filter, order| {
             let page = Page { order, after: None, limit: 100 };
             let mut explained = QueryBuilder::new("EXPLAIN QUERY PLAN ");
