@@ -44,7 +44,7 @@ impl History {
         match event.what {
             What::Running { attempt } => self.begin(attempt, event.at),
             What::Retrying { attempt, error, timing, .. } => {
-                self.end(attempt, event.at, Some(error), timing.map(|timing| *timing))
+                self.end(attempt, event.at, Some(error), timing.map(|timing| *timing));
             }
             What::Finished { attempt, finished } if finished.started_at.is_some() => {
                 let finished = *finished;
