@@ -9,8 +9,10 @@ mod bare;
 mod cpu;
 mod crowd;
 mod fetches;
+mod graph;
 mod history;
 mod http;
+mod keys;
 mod metering;
 mod misrouted;
 mod mixed;
@@ -44,7 +46,7 @@ struct Options {
     /// How long `noop`, `metering` and `misrouted` submit, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How many jobs wait in `backlog`
+    /// How many jobs wait in `backlog`, and in `keys`
     #[arg(long, default_value_t = 1_000_000)]
     jobs: u64,
     /// How many results there are in `history`: filling the database takes some minutes for ten million
@@ -81,6 +83,10 @@ enum Benchmark {
     Mixed,
     /// Many queued jobs: memory, and the time that a restart takes
     Backlog,
+    /// Many jobs of one key, a few of another
+    Keys,
+    /// Jobs that come after other jobs
+    Graph,
     /// Honest requests among thousands of idle and slow connections
     Crowd,
     /// Jobs that are due within one second, with a server that is killed meanwhile
@@ -120,6 +126,8 @@ fn main() -> Result<()> {
                 Benchmark::Fetches => fetches::run(&options).await?,
                 Benchmark::Mixed => mixed::run(&options).await?,
                 Benchmark::Backlog => backlog::run(&options).await?,
+                Benchmark::Keys => keys::run(&options).await?,
+                Benchmark::Graph => graph::run(&options).await?,
                 Benchmark::Crowd => crowd::run(&options).await?,
                 Benchmark::Scheduled => scheduled::run(&options).await?,
                 Benchmark::Python => python::run(&options).await?,

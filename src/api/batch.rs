@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
+use super::submission::Draft;
 use super::view::{RouteView, StateName};
 use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted};
@@ -122,9 +123,9 @@ fn parse(body: &Bytes, layout: Layout, functions: &Catalogue) -> Result<Vec<Subm
                 Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)).within(index)
             );
         }
-        submission::parse(text, functions).map_err(|problem| problem.within(index))
+        submission::draft(text, functions).map_err(|problem| problem.within(index))
     };
-    texts.into_iter().enumerate().map(one).collect()
+    Draft::batch(texts.into_iter().enumerate().map(one).collect::<Result<_, _>>()?)
 }
 
 /// The texts of an array's elements: one more than a batch may have, at the most.

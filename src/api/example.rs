@@ -11,6 +11,7 @@ use super::comparison_view::{ComparisonSummary, ComparisonView};
 use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
 use super::functions::FunctionView;
 use super::jobs::RouteExplanation;
+use super::limits::{LimitList, LimitView};
 use super::list::{Cursor, List};
 use super::logs::LogLines;
 use super::many::{CancelledView, RetriedView};
@@ -60,6 +61,22 @@ pub(super) fn batch() -> Value {
 pub(super) fn batch_lines() -> Value {
     let lines: Vec<_> = batch().as_array().into_iter().flatten().map(ToString::to_string).collect();
     lines.join("\n").into()
+}
+
+/// Two limits.
+pub(super) fn limits() -> Value {
+    let items = vec![
+        LimitView::Concurrency { key: "customer-7".into(), limit: 3, running: 3, waiting: 120 },
+        LimitView::Rate {
+            key: "api.example.org".into(),
+            limit: 10,
+            per_ms: 1_000,
+            started: 10,
+            waiting: 5,
+            opens_at: Some(NOON),
+        },
+    ];
+    value(&LimitList { items, next_cursor: None })
 }
 
 /// The job right after it was accepted.
@@ -425,7 +442,7 @@ fn accepted() -> Job {
         rule: Rule::CpuThreads,
         evidence: None,
     };
-    NewJob { id: id(), submission, route, accepted_at: NOON, profile: None }.into_job()
+    NewJob { id: id(), submission, route, after: Vec::new(), accepted_at: NOON, profile: None }.into_job()
 }
 
 fn timing() -> Timing {

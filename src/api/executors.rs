@@ -98,6 +98,8 @@ struct QueueView {
     queued: u64,
     /// How many wait for their time.
     scheduled: u64,
+    /// How many wait for other jobs.
+    blocked: u64,
     /// How many run.
     running: u64,
     /// The processes that serve it, where there are any.
@@ -111,6 +113,7 @@ impl From<&QueueStatus> for QueueView {
             slots: *slots,
             queued: depth.queued,
             scheduled: depth.scheduled,
+            blocked: depth.blocked,
             running: depth.running,
             workers: workers.clone(),
         }

@@ -11,11 +11,13 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::graph::{self, GraphView};
 use super::list::{List, ListQuery};
 use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
 use super::view::{AttemptView, JobView, ResultView};
+use super::waiting::WaitingView;
 use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
 use crate::dispatch::{Receipt, Submitted};
@@ -160,7 +162,9 @@ pub(super) async fn get(
     };
     let job = job.ok_or_else(|| Problem::unknown_job(id))?;
     let attempts = AttemptView::all(&job, api.dispatcher.attempts(&job).await?);
-    Ok(Json(JobView::from(&job).with(attempts)).into_response())
+    let graph = GraphView::of(api.dispatcher.store().graph(id, graph::MOST).await?);
+    let waiting = WaitingView::of(&api, &job).await?;
+    Ok(Json(JobView::from(&job).with(attempts).explained(graph, waiting)).into_response())
 }
 
 /// Why a job runs where it runs.

@@ -16,9 +16,11 @@ mod executors;
 mod findings;
 mod format;
 mod functions;
+mod graph;
 mod health;
 mod idempotency;
 mod jobs;
+mod limits;
 mod list;
 mod logs;
 mod many;
@@ -35,6 +37,7 @@ mod submission;
 mod summary;
 mod table;
 mod view;
+mod waiting;
 mod webhooks;
 mod workloads;
 
@@ -144,6 +147,7 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::redeliver))
         .routes(routes!(workloads::list))
         .routes(routes!(executors::list))
+        .routes(routes!(limits::list))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::get))

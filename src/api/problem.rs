@@ -362,9 +362,11 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) | StoreError::Closed => Self::new(Kind::Unavailable, error.to_string()),
-            StoreError::TooNew { .. } | StoreError::Refused(_) | StoreError::Corrupt(_) | StoreError::Database(_) => {
-                Self::internal(error)
-            }
+            StoreError::TooNew { .. }
+            | StoreError::UnknownParent { .. }
+            | StoreError::Refused(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Database(_) => Self::internal(error),
         }
     }
 }

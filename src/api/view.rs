@@ -7,12 +7,14 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::example;
+use super::graph::GraphView;
 use super::submission::AnyWorkload;
+use super::waiting::WaitingView;
 use super::webhooks::WebhookView;
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Choice, Ending, Evidence, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Retry, Route,
-    Routing, Rule, State, Tags, Timing, Tried, Unique,
+    Bound, Choice, Concurrency, Ending, Evidence, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Rate,
+    Retry, Route, Routing, Rule, State, Tags, Timing, Tried, Unique,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;
@@ -24,6 +26,8 @@ use crate::store::StateFilter;
 pub(super) enum StateName {
     /// It waits for its time.
     Scheduled,
+    /// It waits for other jobs to end.
+    Blocked,
     /// It waits for its executor.
     Queued,
     /// An attempt runs.
@@ -42,6 +46,7 @@ impl From<&State> for StateName {
     fn from(state: &State) -> Self {
         match state {
             State::Scheduled { .. } => Self::Scheduled,
+            State::Blocked => Self::Blocked,
             State::Queued => Self::Queued,
             State::Running { .. } => Self::Running,
             State::Finished(finished) => finished.ending.into(),
@@ -60,10 +65,23 @@ impl From<Ending> for StateName {
     }
 }
 
+impl From<StateFilter> for StateName {
+    fn from(state: StateFilter) -> Self {
+        match state {
+            StateFilter::Scheduled => Self::Scheduled,
+            StateFilter::Blocked => Self::Blocked,
+            StateFilter::Queued => Self::Queued,
+            StateFilter::Running => Self::Running,
+            StateFilter::Ended(ending) => ending.into(),
+        }
+    }
+}
+
 impl From<StateName> for StateFilter {
     fn from(state: StateName) -> Self {
         match state {
             StateName::Scheduled => Self::Scheduled,
+            StateName::Blocked => Self::Blocked,
             StateName::Queued => Self::Queued,
             StateName::Running => Self::Running,
             StateName::Succeeded => Self::Ended(Ending::Succeeded),
@@ -151,6 +169,18 @@ pub(super) struct JobView<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     existing: bool,
+    /// At most so many jobs with the same key run at once.
+    #[schema(required)]
+    concurrency: Option<&'a Concurrency>,
+    /// At most so many jobs with the same key start within any period of that length.
+    #[schema(required)]
+    rate: Option<&'a Rate>,
+    /// The jobs that it comes after, and those that come after it. Only where one job is looked at that has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    graph: Option<GraphView>,
+    /// What it waits for. Only where one job is looked at that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<WaitingView>,
 }
 
 impl JobView<'_> {
@@ -162,6 +192,11 @@ impl JobView<'_> {
     /// The same as the answer to a submission that it was there before.
     pub(super) fn existing(self) -> Self {
         Self { existing: true, ..self }
+    }
+
+    /// The same with its parents and children, and what it waits for.
+    pub(super) fn explained(self, graph: Option<GraphView>, waiting: Option<WaitingView>) -> Self {
+        Self { graph, waiting, ..self }
     }
 }
 
@@ -202,11 +237,15 @@ impl<'a> From<&'a Job> for JobView<'a> {
             started_at: match &job.state {
                 State::Running { claimed_at, .. } => Some(*claimed_at),
                 State::Finished(finished) => finished.started_at,
-                State::Scheduled { .. } | State::Queued => None,
+                State::Scheduled { .. } | State::Blocked | State::Queued => None,
             },
             finished_at: finished.map(|finished| finished.finished_at),
             attempts: None,
             existing: false,
+            concurrency: submission.concurrency.as_ref(),
+            rate: submission.rate.as_ref(),
+            graph: None,
+            waiting: None,
         }
     }
 }

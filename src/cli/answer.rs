@@ -56,6 +56,9 @@ pub(super) struct Job {
     pub(super) started_at: Option<String>,
     #[serde(default)]
     pub(super) finished_at: Option<String>,
+    /// What it waits for.
+    #[serde(default)]
+    pub(super) waiting: Option<Value>,
     #[serde(default)]
     pub(super) output: Option<Value>,
     #[serde(default)]

@@ -20,7 +20,7 @@ const PAGE: usize = 1_000;
 #[derive(Args, Debug, Serialize)]
 pub(super) struct Conditions {
     /// Only those in this state
-    #[arg(long, value_parser = PossibleValuesParser::new(["scheduled", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
+    #[arg(long, value_parser = PossibleValuesParser::new(["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<String>,
     /// Only those that ended with an error of this kind

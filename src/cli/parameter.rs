@@ -1,6 +1,7 @@
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::error::CliError;
+use super::human::duration;
 
 /// Reads `key=value`.
 pub(super) fn tag(text: &str) -> Result<(String, String), &'static str> {
@@ -15,6 +16,35 @@ pub(super) fn parameter(text: &str) -> Result<(String, Value), &'static str> {
     let (key, value) = tag(text)?;
     let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
     Ok((key, value))
+}
+
+/// Reads `id` or `id=rule`: a job that another one comes after, as the API has it.
+pub(super) fn after(text: &str) -> Result<Value, &'static str> {
+    let (id, rule) = text.split_once('=').map_or((text, None), |(id, rule)| (id, Some(rule)));
+    match rule {
+        None => Ok(json!({ "job": id })),
+        Some("cancel" | "fail" | "run") => Ok(json!({ "job": id, "on_failure": rule })),
+        Some(_) => Err("expected id, or id=cancel, id=fail or id=run"),
+    }
+}
+
+/// Reads `key=limit`: how many run at once, as the API has it.
+pub(super) fn concurrency(text: &str) -> Result<Value, &'static str> {
+    let limit = text.rsplit_once('=').and_then(|(key, limit)| Some((key, limit.parse::<u32>().ok()?)));
+    limit.map(|(key, limit)| json!({ "key": key, "limit": limit })).ok_or("expected key=limit, such as customer-7=3")
+}
+
+/// Reads `key=limit/period`: how many start in a time, as the API has it.
+pub(super) fn rate(text: &str) -> Result<Value, &'static str> {
+    let rate = text.rsplit_once('=').and_then(|(key, rate)| {
+        let (limit, period) = rate.split_once('/')?;
+        // A period without a number is one of it.
+        let period =
+            if period.starts_with(|first: char| first.is_ascii_digit()) { period.to_owned() } else { format!("1{period}") };
+        Some((key, limit.parse::<u32>().ok()?, duration(&period).ok()?))
+    });
+    rate.map(|(key, limit, period)| json!({ "key": key, "limit": limit, "per_ms": period.as_millis() }))
+        .ok_or("expected key=limit/time, such as api.example.org=10/1s")
 }
 
 /// The workload that a command line describes: as a whole, or by its name and parameters.
@@ -37,7 +67,6 @@ pub(super) fn workload(kind: Option<&str>, parameters: &[(String, Value)], whole
 mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
 
     #[rstest]
     #[case("below=1000", "below", json!(1000))]
@@ -48,6 +77,18 @@ mod tests {
     #[case("on=true", "on", json!(true))]
     fn values_are_json_or_text(#[case] text: &str, #[case] key: &str, #[case] value: Value) {
         assert_eq!(parameter(text), Ok((key.to_owned(), value)));
+    }
+
+    #[test]
+    fn limits_are_read() {
+        assert_eq!(concurrency("a=b=3"), Ok(json!({ "key": "a=b", "limit": 3 })));
+        assert_eq!(rate("api=10/1m 30s"), Ok(json!({ "key": "api", "limit": 10, "per_ms": 90_000 })));
+        assert_eq!(rate("api=10/s"), rate("api=10/1s"));
+        assert!(["a", "a=", "a=b"].iter().all(|text| concurrency(text).is_err()));
+        assert!(["a=1", "a=1/", "a=x/1s", "a=1/x"].iter().all(|text| rate(text).is_err()));
+        assert_eq!(after("7"), Ok(json!({ "job": "7" })));
+        assert_eq!(after("7=run"), Ok(json!({ "job": "7", "on_failure": "run" })));
+        assert!(after("7=stop").is_err());
     }
 
     #[test]

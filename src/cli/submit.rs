@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Accepted, Job, Page, Workload, parse};
 use super::client::{Client, Server};
 use super::error::CliError;
-use super::parameter::{parameter, tag, workload};
+use super::parameter::{after, concurrency, parameter, rate, tag, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
 use crate::clock::Timestamp;
@@ -20,6 +20,25 @@ use crate::job::{Bound, Executor, Routing, Unique};
 /// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
 const BATCH_JOBS: usize = 10_000;
 const BATCH_BYTES: usize = 16 << 20;
+/// What is said of one job on the command line, not in a file.
+const OF_ONE: [&str; 16] = [
+    "bound",
+    "executor",
+    "routing",
+    "count",
+    "priority",
+    "deadline",
+    "retries",
+    "tags",
+    "webhook",
+    "delay",
+    "run_at",
+    "expires",
+    "unique",
+    "after",
+    "concurrency",
+    "rate",
+];
 /// The most rows of a table. Programs get all of them.
 const ROWS: usize = 20;
 
@@ -39,7 +58,7 @@ pub(super) struct Submit {
     #[arg(long, value_name = "JSON")]
     workload: Option<String>,
     /// A file with a submission as JSON on each line, - for standard input; sent in batches of 10,000, of each all or none is accepted
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bound", "executor", "routing", "count", "priority", "deadline", "retries", "tags", "webhook", "delay", "run_at", "expires", "unique"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE)]
     file: Option<PathBuf>,
     /// Whether it mostly waits or computes; the workload's own tag by default
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
@@ -84,6 +103,16 @@ pub(super) struct Submit {
     /// A name for this request: if it came before, its jobs are not submitted again
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// Run it after this job has ended; may be repeated. If that one does not succeed it is cancelled, or what else is said: cancel, fail
+    /// or run
+    #[arg(long, value_name = "ID[=RULE]", value_parser = after)]
+    after: Vec<Value>,
+    /// At most so many jobs with this key run at once, as in customer-7=3
+    #[arg(long, value_name = "KEY=LIMIT", value_parser = concurrency)]
+    concurrency: Option<Value>,
+    /// At most so many jobs with this key start in a time, as in api.example.org=10/1s
+    #[arg(long, value_name = "KEY=LIMIT/TIME", value_parser = rate)]
+    rate: Option<Value>,
     /// Wait until all jobs have ended and show their results; exit with 1 unless all succeeded
     #[arg(long)]
     wait: bool,
@@ -103,6 +132,7 @@ Examples:
   trine submit primes below=20000000 --follow
   trine submit http url=https://example.com/ --delay 10m --expires 1h --unique
   trine submit sleep ms=200 --count 1000 --wait
+  trine submit http url=https://example.com/ --rate example.com=10/1s --concurrency customer-7=3
   trine submit --file jobs.ndjson --json";
 
 impl Submit {
@@ -164,6 +194,11 @@ impl Submit {
         options.extend(self.run_at.map(|run_at| ("run_at".into(), json!(run_at))));
         options.extend(self.expires.map(|expires| ("expires_at".into(), json!(expires))));
         options.extend(self.unique.map(|unique| ("unique".into(), json!(unique))));
+        if !self.after.is_empty() {
+            options.insert("after".into(), self.after.as_slice().into());
+        }
+        options.extend(self.concurrency.as_ref().map(|limit| ("concurrency".into(), limit.clone())));
+        options.extend(self.rate.as_ref().map(|limit| ("rate".into(), limit.clone())));
         if !self.tags.is_empty() {
             options.insert("tags".into(), self.tags.iter().cloned().collect());
         }

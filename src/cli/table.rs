@@ -93,6 +93,26 @@ pub(super) fn results<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
     table(&columns, jobs.into_iter().map(row))
 }
 
+/// What a job waits for, in words.
+fn waiting(waiting: &Value) -> String {
+    let (text, number) =
+        (|field: &str| waiting[field].as_str().unwrap_or_default(), |field: &str| waiting[field].as_u64().unwrap_or(0));
+    match text("reason") {
+        "time" => format!("its time, {}", text("until")),
+        "jobs" => "other jobs to end".into(),
+        "slot" => "a slot of its executor".into(),
+        "concurrency" => format!("{}: {} of {} run", text("key"), number("running"), number("limit")),
+        "rate" => format!(
+            "{}: {} in {}, the next at {}",
+            text("key"),
+            number("limit"),
+            micros(number("per_ms").saturating_mul(1_000)),
+            text("until")
+        ),
+        other => other.into(),
+    }
+}
+
 /// All of one job, one field a row.
 pub(super) fn details(job: &Job) -> String {
     let mut rows = vec![
@@ -108,6 +128,7 @@ pub(super) fn details(job: &Job) -> String {
             (!job.tags.is_empty())
                 .then(|| job.tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
         ),
+        ("waits for", job.waiting.as_ref().map(waiting)),
         ("attempt", Some(job.attempt.to_string())),
         ("accepted", Some(job.accepted_at.clone())),
         ("due", job.due_at.clone()),

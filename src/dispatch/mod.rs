@@ -6,6 +6,7 @@ mod functions;
 mod keep_profiles;
 mod many;
 mod once;
+mod outputs;
 mod retention;
 mod room;
 pub mod router;
@@ -42,11 +43,15 @@ use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
 use crate::function::Function;
-use crate::job::{Executor, Job, JobId, NewJob, Queue, Routing, Spec, State, Submission, Written};
+use crate::job::{
+    After, Dependency, Executor, Job, JobId, NewJob, Parent, Queue, Routing, Runtime, Spec, State, Submission, Written,
+};
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
 use crate::store::{Cancellation, Depth, EventFilter, Follower, Once, Requeue, Store, StoreError};
-use crate::workload::{Invalid, Likeness, Prepared, Registry, StopReason, is_function, likeness_of_function};
+use crate::workload::{
+    Invalid, Likeness, Prepared, Registry, StopReason, is_function, likeness_of_function, may_have_placeholders,
+};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -208,11 +213,23 @@ impl Dispatcher {
 
     /// Makes durable what there is room for.
     async fn accept(&self, jobs: Vec<NewJob>, once: Option<Once>) -> Result<Vec<NewJob>, SubmitError> {
+        let with_parents = jobs.iter().enumerate().filter(|(_, job)| !job.after.is_empty());
+        let after: Vec<_> = with_parents.map(|(index, job)| (index, job.id, job.after.clone())).collect();
         let store = &self.shared.store;
         let _room = self.shared.room.take(&jobs, |queue| store.depth(queue))?;
-        Ok(match once {
-            Some(once) => store.accept_once(jobs, once).await?,
-            None => store.accept(jobs).await?,
+        let accepted = match once {
+            Some(once) => store.accept_once(jobs, once).await,
+            None => store.accept(jobs).await,
+        };
+        accepted.map_err(|error| match error {
+            StoreError::UnknownParent { job, parent } => {
+                let child = after.iter().find(|(_, id, _)| *id == job);
+                let place = child.and_then(|(_, _, after)| after.iter().position(|after| after.parent == parent));
+                let invalid =
+                    Invalid::new(format!("/after/{}/job", place.unwrap_or_default()), format!("there is no job {parent}"));
+                SubmitError::Invalid { index: child.map_or(0, |(index, ..)| *index), invalid }
+            }
+            error => error.into(),
         })
     }
 
@@ -234,7 +251,9 @@ impl Dispatcher {
     pub async fn wait(&self, id: JobId, limit: Duration) -> Result<Option<Job>, StoreError> {
         let waiter = self.shared.waiters.watch(id);
         match self.shared.store.job(id).await? {
-            Some(Job { state: State::Scheduled { .. } | State::Queued | State::Running { .. }, .. }) if !limit.is_zero() => {
+            Some(Job { state: State::Scheduled { .. } | State::Blocked | State::Queued | State::Running { .. }, .. })
+                if !limit.is_zero() =>
+            {
                 waiter.ended(limit).await;
                 self.shared.store.job(id).await
             }
@@ -386,7 +405,18 @@ impl Dispatcher {
     /// The first thing that is wrong, pointing into the workload.
     pub fn written(&self, workload: &mut Spec) -> Result<(Written, Option<Likeness>), Invalid> {
         let registry = &self.shared.registry;
-        let Prepared { runtime, form, gil, likeness, .. } = registry.prepare(workload)?;
+        let prepared = if may_have_placeholders(workload.json.get()) {
+            // Which other runs it will be like is not known before it has the outputs.
+            registry.foresee(workload)?.map(|prepared| Prepared { likeness: None, ..prepared })
+        } else {
+            Some(registry.prepare(workload)?)
+        };
+        let (runtime, form, gil, likeness) = match (prepared, registry.get(&workload.kind)) {
+            (Some(Prepared { runtime, form, gil, likeness, .. }), _) => (runtime, form, gil, likeness),
+            // What it is depends on the outputs of other jobs, so it is taken for what its kind mostly is.
+            (None, Some(kind)) => (kind.runtime, kind.form, kind.runtime == Runtime::Python, None),
+            (None, None) => return Err(Invalid::new("/type", "there is no such workload")),
+        };
         if !is_function(workload) {
             return Ok((Written { runtime, form, gil, needs_a_process: false }, likeness));
         }
@@ -419,8 +449,10 @@ impl Dispatcher {
             return Err(SubmitError::Draining);
         }
         let accepted_at = Timestamp::now();
+        let ids: Vec<JobId> = submissions.iter().map(|_| JobId::new()).collect();
         let prepare = |(index, mut submission): (usize, Submission)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
+            outputs::check(&submission.workload, &submission.after).map_err(invalid)?;
             let (written, likeness) = self.written(&mut submission.workload).map_err(invalid)?;
             self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
             let profile = likeness.map(|likeness| likeness.key());
@@ -438,7 +470,8 @@ impl Dispatcher {
                 let message = format!("{} can't keep a call of this function within its limits", route.executor);
                 return Err(SubmitError::Invalid { index, invalid: Invalid::new("/executor", message) });
             }
-            Ok(NewJob { id: JobId::new(), submission, route, accepted_at, profile })
+            let after = std::mem::take(&mut submission.after).into_iter().filter_map(|after| dependency(after, &ids)).collect();
+            Ok(NewJob { id: ids[index], submission, route, after, accepted_at, profile })
         };
         submissions.into_iter().enumerate().map(prepare).collect()
     }
@@ -452,4 +485,12 @@ async fn tell_of_unasked(shared: Arc<Shared>) {
         }
     };
     shared.draining.run_until_cancelled(listening).await;
+}
+
+/// What comes after a job of the same batch, comes after the id that it got.
+fn dependency(After { parent, on_failure }: After, ids: &[JobId]) -> Option<Dependency> {
+    match parent {
+        Parent::Job(parent) => Some(Dependency { parent, name: None, on_failure }),
+        Parent::Sibling { index, name } => Some(Dependency { parent: *ids.get(index)?, name: Some(name), on_failure }),
+    }
 }

@@ -87,14 +87,22 @@ impl Dispatcher {
         }
         let digests: Vec<Digest> = uniques.iter().flatten().copied().collect();
         let twins = self.shared.store.twins(&digests).await?;
-        let sorted = sort(jobs, &uniques, &twins, Timestamp::now());
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        let mut sorted = sort(jobs, &uniques, &twins, Timestamp::now());
+        sorted.go_after(&ids);
         let request = request.map(|RequestKey { key, digest }| {
             let until = Timestamp::now().after(self.shared.keys_kept);
             let jobs = sorted.places.iter().map(|place| (place.id(&sorted.new), place.is_existing())).collect();
             Answered { key, digest, jobs, until }
         });
         let once = Once { request, unique: sorted.unique };
-        let accepted: Vec<NewJob> = self.accept(sorted.new, Some(once)).await?;
+        let accepted: Vec<NewJob> = self.accept(sorted.new, Some(once)).await.map_err(|error| match error {
+            SubmitError::Invalid { index, invalid } => {
+                let place = sorted.places.iter().position(|place| matches!(place, Place::New(at) if *at == index));
+                SubmitError::Invalid { index: place.unwrap_or(index), invalid }
+            }
+            error => error,
+        })?;
         let mut receipt = Receipt { jobs: Vec::with_capacity(sorted.places.len()), replayed: false };
         for place in sorted.places {
             let (job, existing) = match place {
@@ -117,6 +125,17 @@ struct Sorted {
     places: Vec<Place>,
     /// The unique ones among the new ones.
     unique: Vec<(Digest, JobId)>,
+}
+
+impl Sorted {
+    /// What comes after a job of the request comes after the one that is there in its place. `ids` are those that they would have had.
+    fn go_after(&mut self, ids: &[JobId]) {
+        let existing = ids.iter().zip(&self.places).filter(|(_, place)| place.is_existing());
+        let instead: HashMap<JobId, JobId> = existing.map(|(id, place)| (*id, place.id(&self.new))).collect();
+        for after in self.new.iter_mut().flat_map(|job| &mut job.after) {
+            after.parent = instead.get(&after.parent).copied().unwrap_or(after.parent);
+        }
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -64,8 +64,8 @@ impl Room {
             // Counted before looking: two that come at once never both find the last place.
             let coming = self.coming[at].fetch_add(count, Ordering::SeqCst) + count;
             taken.jobs[at] = count;
-            let Depth { queued, scheduled, .. } = depth(queue);
-            let over = (queued + scheduled + coming).saturating_sub(most);
+            let Depth { queued, scheduled, blocked, .. } = depth(queue);
+            let over = (queued + scheduled + blocked + coming).saturating_sub(most);
             if over > 0 {
                 let retry_after = (count <= most).then(|| self.drains[at].time_for(over));
                 return Err(Full { queue, most, retry_after });

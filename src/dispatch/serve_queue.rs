@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
-use super::Shared;
 use super::settle::settlement;
+use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
 use crate::job::{Conclusion, Ending, Failure, Note, Outcome, Queue};
@@ -87,18 +87,27 @@ impl Sink for Reports {
 
 /// Runs one attempt and records what became of it.
 async fn run(shared: Arc<Shared>, mut stack: Stack, queue: Queue, mut claimed: Claimed, stop: Stop, slot: Slot) {
+    let began = Monotonic::now();
+    // Only the executor needs it from here on.
+    let workload = match Box::pin(outputs::put_in(&shared, claimed.lease.id, std::mem::take(&mut claimed.workload))).await {
+        Ok(workload) => workload,
+        Err(failure) => {
+            drop((stack, slot));
+            let measured = Measured { outcome: Outcome::Error(failure), stopped: stop.reason(), timing: None };
+            return Box::pin(settle(shared, claimed, measured)).await;
+        }
+    };
     if claimed.profile.is_none() {
-        // It comes from a backlog.
-        claimed.profile = shared.registry.likeness(&claimed.workload).map(|likeness| likeness.key());
+        // It comes from a backlog, or other jobs' outputs have just made it what it is.
+        claimed.profile = shared.registry.likeness(&workload).map(|likeness| likeness.key());
     }
     let attempt = Attempt {
         job: claimed.lease.id,
         number: claimed.attempt,
-        // Only the executor needs it from here on.
-        workload: std::mem::take(&mut claimed.workload),
+        workload,
         deadline: claimed.deadline,
         queued_for: claimed.queued_for,
-        claimed: Monotonic::now(),
+        claimed: began,
         stop,
         reporter: Reporter::new(Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease })),
         slot,

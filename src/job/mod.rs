@@ -4,8 +4,10 @@
 
 mod event;
 mod finding;
+mod graph;
 mod history;
 mod id;
+mod limit;
 mod outcome;
 mod profile_key;
 mod route;
@@ -17,8 +19,10 @@ mod webhook;
 
 pub use event::{Event, EventKind, LogStream, Note, What};
 pub use finding::{FindingKind, FindingKinds, LONG_HOLD_US};
+pub use graph::{After, Dependency, OnFailure, Parent, cycle};
 pub use history::{History, Tried};
 pub use id::{ComparisonId, JobId};
+pub use limit::{Concurrency, Rate};
 pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use profile_key::ProfileKey;
 pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime, Written};
@@ -58,6 +62,8 @@ pub struct NewJob {
     pub submission: Submission,
     /// The executor chosen for it, and why.
     pub route: Route,
+    /// The jobs that it comes after.
+    pub after: Vec<Dependency>,
     /// When it was accepted: the store puts the moment of its commit here.
     pub accepted_at: Timestamp,
     /// The profile that its runs belong to, if they are like any others.
@@ -67,8 +73,12 @@ pub struct NewJob {
 impl NewJob {
     /// The job as it is right after it was accepted.
     pub fn into_job(self) -> Job {
-        let NewJob { id, submission, route, accepted_at, .. } = self;
-        let state = submission.scheduled_for(accepted_at).map_or(State::Queued, |due_at| State::Scheduled { due_at });
+        let NewJob { id, submission, route, after, accepted_at, .. } = self;
+        let state = match submission.scheduled_for(accepted_at) {
+            _ if !after.is_empty() => State::Blocked,
+            Some(due_at) => State::Scheduled { due_at },
+            None => State::Queued,
+        };
         Job { id, submission, route, accepted_at, attempt: 0, losses: 0, state }
     }
 }

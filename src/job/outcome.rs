@@ -97,11 +97,14 @@ pub enum FailureKind {
     Lost,
     /// It was not started before its time was over.
     Expired,
+    /// A job that it comes after did not succeed, or has no output that it could be run with.
+    Dependency,
 }
 
 impl FailureKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Error, Self::Timeout, Self::Panic, Self::Cancelled, Self::Lost, Self::Expired];
+    pub const ALL: [Self; 7] =
+        [Self::Error, Self::Timeout, Self::Panic, Self::Cancelled, Self::Lost, Self::Expired, Self::Dependency];
 
     /// The name that the API uses.
     pub const fn as_str(self) -> &'static str {
@@ -112,6 +115,7 @@ impl FailureKind {
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
             Self::Expired => "expired",
+            Self::Dependency => "dependency",
         }
     }
 }

@@ -14,6 +14,8 @@ pub enum State {
         /// When it may run.
         due_at: Timestamp,
     },
+    /// It waits for other jobs to end.
+    Blocked,
     /// It waits for its executor.
     Queued,
     /// An attempt runs.
@@ -109,6 +111,7 @@ impl State {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Scheduled { .. } => "scheduled",
+            Self::Blocked => "blocked",
             Self::Queued => "queued",
             Self::Running { .. } => "running",
             Self::Finished(finished) => finished.ending.as_str(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Bound, Choice, FailureKind, Routing, Webhook};
+use super::{After, Bound, Choice, Concurrency, FailureKind, Rate, Routing, Webhook};
 use crate::clock::Timestamp;
 
 /// Free labels of a job, by which lists are filtered.
@@ -39,6 +39,12 @@ pub struct Submission {
     pub webhook: Option<Box<Webhook>>,
     /// What the choice of the executor goes by, if not by the server's setting.
     pub routing: Option<Routing>,
+    /// The jobs that it comes after. Once it is accepted, the store has them as edges; they are not here any more.
+    pub after: Vec<After>,
+    /// How many jobs with the same key may run at once.
+    pub concurrency: Option<Concurrency>,
+    /// How many jobs with the same key may start in a time.
+    pub rate: Option<Rate>,
 }
 
 /// By how long waiting one level of priority is outweighed.
@@ -53,6 +59,18 @@ impl Submission {
     pub fn turn(&self, due_at: Timestamp) -> i64 {
         let level = i64::try_from(PRIORITY_LEVEL.as_micros()).unwrap_or(i64::MAX);
         due_at.as_micros().saturating_sub(i64::from(self.priority).saturating_mul(level))
+    }
+
+    /// Whether there is a limit that it shares with others.
+    pub const fn is_limited(&self) -> bool {
+        self.concurrency.is_some() || self.rate.is_some()
+    }
+
+    /// The lane that it waits in with others that have the same keys; `None` if it has no limit.
+    pub fn lane(&self) -> Option<String> {
+        let concurrency = self.concurrency.as_ref().map(|concurrency| &concurrency.key);
+        let rate = self.rate.as_ref().map(|rate| &rate.key);
+        self.is_limited().then(|| serde_json::Value::from(vec![concurrency.cloned(), rate.cloned()]).to_string())
     }
 
     /// When it may start that was accepted then: `None` if at once.
@@ -76,6 +94,9 @@ impl Submission {
             unique: None,
             webhook: None,
             routing: None,
+            after: Vec::new(),
+            concurrency: None,
+            rate: None,
         }
     }
 }

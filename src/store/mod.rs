@@ -11,6 +11,8 @@ mod comparison;
 mod event;
 mod follow;
 mod function;
+mod graph;
+mod limit;
 mod once;
 mod profile;
 mod retention;
@@ -19,12 +21,15 @@ mod sketch;
 pub mod sqlite;
 mod summary;
 mod webhook;
+mod window;
 
 pub use comparison::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore};
 pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
+pub use graph::{Child, Graph, GraphStore, ParentEdge};
+pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
 pub use once::{Answered, Digest, Once, OnceStore, Twin};
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
 pub use retention::{Removal, Removed, RetentionStore};
@@ -32,6 +37,7 @@ pub use schedule::{Firing, ScheduleStore};
 pub use sketch::{BadSketch, Quantiles, Sketch};
 pub use summary::{Sketches, SummaryKey};
 pub use webhook::{DeliveryFilter, WebhookStore};
+pub(crate) use window::Window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -155,6 +161,8 @@ pub struct Cancelled {
 pub enum StateFilter {
     /// Waits for its time.
     Scheduled,
+    /// Waits for other jobs.
+    Blocked,
     /// Waits for its executor.
     Queued,
     /// An attempt runs.
@@ -210,10 +218,14 @@ pub struct Page {
 /// How many jobs wait and run in each queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Waiting for a slot.
+    /// Waiting for a slot, or until a limit allows it to start.
     pub queued: u64,
+    /// Those of them that have a limit.
+    pub limited: u64,
     /// Waiting for their time.
     pub scheduled: u64,
+    /// Waiting for other jobs.
+    pub blocked: u64,
     /// Claimed.
     pub running: u64,
 }
@@ -227,6 +239,14 @@ pub enum StoreError {
     /// It can't write this, however often it is tried, for example because it is too large. Nothing was changed.
     #[error("the store can't take this: {0}")]
     Refused(String),
+    /// A job comes after one that there is not. Nothing was changed.
+    #[error("the job {job} comes after {parent}, and there is no such job")]
+    UnknownParent {
+        /// The job that was not accepted.
+        job: JobId,
+        /// The one that there is not.
+        parent: JobId,
+    },
     /// It is shut.
     #[error("the store is shut")]
     Closed,
@@ -251,7 +271,18 @@ pub enum StoreError {
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
 pub trait Store:
-    ComparisonStore + FunctionStore + OnceStore + ProfileStore + RetentionStore + ScheduleStore + WebhookStore + Send + Sync + 'static
+    ComparisonStore
+    + FunctionStore
+    + GraphStore
+    + LimitStore
+    + OnceStore
+    + ProfileStore
+    + RetentionStore
+    + ScheduleStore
+    + WebhookStore
+    + Send
+    + Sync
+    + 'static
 {
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
@@ -287,7 +318,7 @@ pub trait Store:
     /// Does the same to a page of the finished jobs that pass a filter, in the order of their ids.
     async fn requeue_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Vec<JobId>>, StoreError>;
 
-    /// Waits until jobs have ended that nobody asked to end, because their time was over: which they are. For one listener.
+    /// Waits until jobs have ended that nobody asked to end, because their time was over, or a job that they come after did not succeed: which they are. For one listener.
     async fn ended_unasked(&self) -> Vec<JobId>;
 
     /// One job, wherever it is.

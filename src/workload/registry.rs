@@ -10,8 +10,11 @@ use super::command::{self, CommandCall};
 use super::function::{self, FunctionCall};
 use super::likeness::Likeness;
 use super::python::{self, PythonCall};
-use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, parameters};
+use super::{Context, Environment, Invalid, Reporter, Stop, Work, Workload, fill, parameters};
 use crate::job::{Bound, Failure, Form, Runtime, Spec};
+
+/// Values that might be an output, one of each type.
+const STAND_INS: [&str; 6] = ["null", "1", "\"x\"", "[]", "{}", "true"];
 
 /// The workloads that this server can run, with the environment that they share.
 pub struct Registry {
@@ -141,6 +144,37 @@ impl Registry {
         })?;
         (entry.prepare)(spec.json.get(), &self.environment)
     }
+
+    /// Validates a workload object that other jobs' outputs are to be put into, as far as that goes without them: `None` if what it is
+    /// depends on them.
+    ///
+    /// # Errors
+    /// As for [`Registry::prepare`]; what is said is not about the places of the outputs.
+    pub fn foresee(&self, spec: &Spec) -> Result<Option<Prepared>, Invalid> {
+        let example = self.get(&spec.kind).map(|description| &description.example);
+        // For each place, how many of the values that might be there have been refused.
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        loop {
+            let json = fill(&spec.json, &mut |pointer, _| {
+                let refused = *places.entry(pointer.to_owned()).or_default();
+                let usual = example.and_then(|example| example.pointer(pointer)).map(Value::to_string);
+                let value = usual.into_iter().chain(STAND_INS.map(str::to_owned)).nth(refused);
+                Ok(value.unwrap_or_else(|| "null".into()).into())
+            })?;
+            let invalid = match self.prepare(&Spec { kind: spec.kind.clone(), json }) {
+                Ok(prepared) => return Ok(Some(prepared)),
+                Err(invalid) => invalid,
+            };
+            let about = |place: &String| {
+                is_in(&invalid.pointer, place) || (is_in(place, &invalid.pointer) && !invalid.pointer.is_empty())
+            };
+            let Some((_, refused)) = places.iter_mut().find(|(place, _)| about(place)) else { return Err(invalid) };
+            *refused += 1;
+            if *refused > STAND_INS.len() {
+                return Ok(None);
+            }
+        }
+    }
 }
 
 impl Registry {
@@ -170,6 +204,11 @@ impl Registry {
         let prepared = self.prepare(spec).map_err(|invalid| Failure::error(format!("this server can't run it: {invalid}")))?;
         Ok(prepared.task)
     }
+}
+
+/// Whether what one pointer names is part of what the other names, or the same.
+fn is_in(pointer: &str, whole: &str) -> bool {
+    pointer.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn prepare<W: Workload>(text: &str, environment: &Environment) -> Result<Prepared, Invalid> {
@@ -259,6 +298,27 @@ mod tests {
         assert!(code(json!([])).starts_with("python:") && code(json!([])).len() == "python:".len() + 16);
         let program = json!({ "type": "command", "name": "word-count", "parameters": { "what": "words" }, "stdin": "secret" });
         assert_eq!(key(program).unwrap(), "command:word-count");
+    }
+
+    #[test]
+    fn what_depends_on_outputs_is_validated_as_far_as_it_goes() {
+        let registry = Bench::new().registry;
+        let foreseen = |workload: Value| {
+            let kind = workload["type"].as_str().unwrap().to_owned();
+            let json = RawValue::from_string(workload.to_string()).unwrap();
+            registry.foresee(&Spec { kind, json }).map(|prepared| prepared.is_some()).map_err(|invalid| invalid.pointer)
+        };
+        let output = json!({ "$output": "a" });
+        assert_eq!(foreseen(json!({ "type": "primes", "below": output })), Ok(true));
+        assert_eq!(foreseen(json!({ "type": "http", "url": output, "timeout": 1 })), Err("/timeout".into()));
+        assert_eq!(foreseen(json!({ "type": "http", "url": output })), Ok(true));
+        assert_eq!(foreseen(json!({ "type": "http", "url": "https://example.org", "method": output })), Ok(false));
+        assert_eq!(foreseen(json!({ "type": "function", "name": "f", "args": output })), Ok(true));
+        assert_eq!(foreseen(json!({ "type": "function", "name": "f", "args": [output] })), Ok(true));
+        assert_eq!(foreseen(json!({ "type": "primes", "below": output, "x": 1 })), Err("/x".into()));
+        assert_eq!(foreseen(json!({ "type": "http", "headers": { "a": output } })), Err(String::new()));
+        assert_eq!(foreseen(json!({ "type": "primes" })), Err(String::new()));
+        assert_eq!(foreseen(json!({ "type": "prime", "below": output })), Err("/type".into()));
     }
 
     #[test]

@@ -6,7 +6,9 @@ mod claims;
 mod comparisons;
 mod events;
 mod functions;
+mod graph;
 mod life;
+mod limits;
 mod lists;
 mod model;
 mod once;
@@ -30,7 +32,7 @@ use serde_json::value::to_raw_value;
 use trine::clock::{Clock, Timestamp};
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
-    Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
+    Bound, Choice, Conclusion, Ending, Executor, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
 };
 use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 
@@ -94,6 +96,7 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
             Spec { kind: "sleep".into(), json: to_raw_value(&json!({"type": "sleep", "ms": 5})).unwrap() },
         ),
         route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
+        after: Vec::new(),
         accepted_at: Timestamp::now(),
         profile: None,
     }
@@ -102,6 +105,13 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
 /// A job for `async`.
 pub(crate) fn io_job() -> NewJob {
     new_job(Bound::Io)
+}
+
+/// The same for worker processes, whose queue has its next jobs ready in memory.
+pub(crate) fn apart(mut job: NewJob) -> NewJob {
+    job.route.executor = Executor::Processes;
+    job.route.queue = Queue::Processes;
+    job
 }
 
 pub(crate) fn with_priority(priority: i16) -> NewJob {

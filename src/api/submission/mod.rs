@@ -1,5 +1,6 @@
 //! The JSON of a submission.
 
+mod after;
 mod rules;
 
 use std::borrow::Cow;
@@ -11,13 +12,15 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
 
-use self::rules::{check_priority, check_retry, check_tags, check_unique, deadline, start};
+pub(super) use self::after::{AfterFields, Draft};
+
+use self::rules::{check_limits, check_priority, check_retry, check_tags, check_unique, deadline, start};
 use super::problem::{Kind, Problem};
 use super::{depth, example, webhooks};
 use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
-use crate::job::{Bound, Choice, Retry, Routing, Spec, Submission, Tags, Unique, Webhook};
+use crate::job::{Bound, Choice, Concurrency, Rate, Retry, Routing, Spec, Submission, Tags, Unique, Webhook};
 use crate::workload::{Invalid, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
@@ -86,6 +89,23 @@ pub(super) struct Fields<'a> {
     /// or what was measured of earlier runs, once there are enough (`measured`). Without it, the server's setting holds.
     #[serde(default)]
     routing: Option<Routing>,
+    /// In a batch: what this job is called in `after` and `$output` of the others. Unique in the batch, up to 100 characters.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<String>)]
+    name: Option<Cow<'a, str>>,
+    /// The jobs that this one comes after: it is `blocked` until all of them have ended. Their outputs can be asked for anywhere in the
+    /// workload's parameters, as `{"$output": "name or id", "pointer": "/count"}`.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<Vec<AfterFields>>)]
+    after: Option<&'a RawValue>,
+    /// At most so many jobs with the same key run at once.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<Concurrency>)]
+    concurrency: Option<&'a RawValue>,
+    /// At most so many jobs with the same key start within any period of that length.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<Rate>)]
+    rate: Option<&'a RawValue>,
 }
 
 /// Any workload that the server can run. The OpenAPI document lists them; this stands for the list until it is known.
@@ -113,6 +133,11 @@ pub(super) struct Head<'a> {
 /// Reads one submission. Its workload's parameters are not looked at, apart from `type`; but a call of a function gets what that declares,
 /// and is bound to the version that declares it.
 pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Problem> {
+    draft(text, functions)?.alone()
+}
+
+/// The same for one of a batch, in which jobs have names.
+pub(super) fn draft(text: &[u8], functions: &Catalogue) -> Result<Draft, Problem> {
     let fields: Fields<'_> = object(text, "")?;
     let workload = fields.workload;
     // What is handed on as it is has to be fit to be read by others.
@@ -125,6 +150,11 @@ pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Pr
     check_retry(&retry)?;
     check_tags(&fields.tags)?;
     unique.as_ref().map_or(Ok(()), check_unique)?;
+    let concurrency = fields.concurrency.map(|limit| object(limit.get().as_bytes(), "/concurrency")).transpose()?;
+    let rate = fields.rate.map(|rate| object(rate.get().as_bytes(), "/rate")).transpose()?;
+    check_limits(concurrency.as_ref(), rate.as_ref())?;
+    let after = fields.after.map(after::parse).transpose()?.unwrap_or_default();
+    fields.name.as_deref().map_or(Ok(()), after::check_name)?;
     let deadline = deadline(fields.deadline_ms)?;
     let run_at = start(fields.run_at, fields.delay_ms, fields.expires_at)?;
     let mut workload = Spec { kind: head.r#type.into_owned(), json: workload.to_owned() };
@@ -134,7 +164,7 @@ pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Pr
         Defaults::default()
     };
     let bound = fields.bound.or(defaults.bound).ok_or_else(|| Invalid::new("", "missing field `bound`"))?;
-    Ok(Submission {
+    let submission = Submission {
         executor: fields.executor.unwrap_or(defaults.executor),
         isolated: fields.isolated,
         priority: fields.priority,
@@ -146,8 +176,11 @@ pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Pr
         unique,
         webhook,
         routing: fields.routing,
+        concurrency,
+        rate,
         ..Submission::new(bound, workload)
-    })
+    };
+    Ok(Draft { submission, name: fields.name.map(Cow::into_owned), after })
 }
 
 /// Reads whom to tell.
@@ -161,6 +194,16 @@ fn webhook(text: &RawValue) -> Result<Box<Webhook>, Problem> {
 pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<T, Problem> {
     // Otherwise an array would do for a struct, its elements taken as fields.
     starts_with(text, b'{', || Invalid::new(pointer, "must be an object"))?;
+    typed(text, pointer)
+}
+
+/// Reads an array that is found at `pointer`.
+fn array<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<Vec<T>, Problem> {
+    starts_with(text, b'[', || Invalid::new(pointer, "must be an array"))?;
+    typed(text, pointer)
+}
+
+fn typed<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<T, Problem> {
     serde_json::from_slice(text).map_err(|error| match error.classify() {
         Category::Data => locate::<T>(text, &error).within(pointer).into(),
         Category::Io | Category::Syntax | Category::Eof => malformed(&error),

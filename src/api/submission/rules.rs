@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::DAY_MS;
 use crate::clock::Timestamp;
-use crate::job::{FailureKind, Retry, Tags, Unique};
+use crate::job::{Concurrency, FailureKind, Rate, Retry, Tags, Unique};
 use crate::workload::Invalid;
 
 const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
 const LONGEST_DELAY_MS: u64 = 365 * DAY_MS;
 /// How long it is remembered that there was a unique job.
 const LONGEST_UNIQUE_MS: u64 = 7 * DAY_MS;
+/// The longest key of a limit, and the highest limit.
+const MAX_KEY: usize = 200;
+const MAX_LIMIT: u32 = 1_000_000;
 const MAX_TAGS: usize = 16;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
@@ -68,12 +71,38 @@ pub(super) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
             return Err(Invalid::new(format!("/retry/{name}"), format!("must be 0 to {DAY_MS}")));
         }
     }
-    match retry.on.iter().position(|&kind| matches!(kind, FailureKind::Cancelled | FailureKind::Expired)) {
+    match retry
+        .on
+        .iter()
+        .position(|&kind| matches!(kind, FailureKind::Cancelled | FailureKind::Expired | FailureKind::Dependency))
+    {
         Some(index) => {
             let message = format!("a job that is {} is not tried again", retry.on[index]);
             Err(Invalid::new(format!("/retry/on/{index}"), message))
         }
         None => Ok(()),
+    }
+}
+
+/// The limits that it shares with others.
+pub(super) fn check_limits(concurrency: Option<&Concurrency>, rate: Option<&Rate>) -> Result<(), Invalid> {
+    for (at, key, limit) in concurrency
+        .map(|limit| ("/concurrency", &limit.key, limit.limit))
+        .into_iter()
+        .chain(rate.map(|rate| ("/rate", &rate.key, rate.limit)))
+    {
+        if !(1..=MAX_KEY).contains(&key.chars().count()) || key.contains('\0') {
+            return Err(Invalid::new(format!("{at}/key"), format!("must have 1 to {MAX_KEY} characters")));
+        }
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(Invalid::new(format!("{at}/limit"), format!("must be 1 to {MAX_LIMIT}")));
+        }
+    }
+    match rate {
+        Some(Rate { per_ms, .. }) if !(1..=DAY_MS).contains(per_ms) => {
+            Err(Invalid::new("/rate/per_ms", format!("must be 1 to {DAY_MS}")))
+        }
+        _ => Ok(()),
     }
 }
 

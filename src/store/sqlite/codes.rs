@@ -1,7 +1,7 @@
 //! The integers that stand for small enumerations in the database. They are there to stay: only append.
 
 use crate::function::Kind;
-use crate::job::{Bound, Choice, Ending, Executor, Form, Queue, Rule};
+use crate::job::{Bound, Choice, Ending, Executor, Form, OnFailure, Queue, Rule};
 use crate::schedule::{CatchUp, Overlap, Skip};
 use crate::store::{ComparisonState, StoreError};
 use crate::webhook::DeliveryState;
@@ -80,6 +80,11 @@ impl Code for Ending {
     const CODES: &'static [Self] = &[Self::Succeeded, Self::Failed, Self::Cancelled, Self::Lost];
 }
 
+impl Code for OnFailure {
+    const NAME: &'static str = "rule for failed parents";
+    const CODES: &'static [Self] = &Self::ALL;
+}
+
 impl Code for Form {
     const NAME: &'static str = "form";
     const CODES: &'static [Self] = &[Self::Async, Self::Blocking];
@@ -128,6 +133,7 @@ mod tests {
         all_come_back(&Queue::ALL);
         all_come_back(&Rule::ALL);
         all_come_back(&Ending::ALL);
+        all_come_back(&OnFailure::ALL);
         all_come_back(&[Form::Async, Form::Blocking]);
         all_come_back(&Kind::ALL);
         all_come_back(&[CatchUp::Skip, CatchUp::Once, CatchUp::All]);

@@ -50,6 +50,8 @@ pub(super) struct Begun {
     pub(super) workload: String,
     pub(super) attempt: u32,
     pub(super) tags: Option<Arc<Tags>>,
+    /// Whether other jobs may wait for its end.
+    pub(super) children: bool,
 }
 
 impl Ahead {
@@ -64,9 +66,9 @@ impl Ahead {
 
     /// The claim, and what the writer has to know of it.
     fn split(self, queue: Queue) -> (Claimed, Begun) {
-        let Self { fresh: Fresh { claimed, tags, .. }, read, .. } = self;
+        let Self { fresh: Fresh { claimed, tags, children, .. }, read, .. } = self;
         let Claimed { lease, bound, attempt, .. } = claimed;
-        let begun = Begun { queue, lease, bound, workload: claimed.workload.kind.clone(), attempt, tags };
+        let begun = Begun { queue, lease, bound, workload: claimed.workload.kind.clone(), attempt, tags, children };
         (Claimed { queued_for: claimed.queued_for + read.elapsed(), ..claimed }, begun)
     }
 }
@@ -111,6 +113,11 @@ impl Fronts {
         let waiting = &mut self.state().waiting[queue as usize];
         let behind = waiting.partition_point(|ahead| ahead.place() < (turn, id));
         waiting.truncate(behind);
+    }
+
+    /// Others take turns with this queue's jobs: what is here may not be next any more.
+    pub(super) fn clear(&self, queue: Queue) {
+        self.state().waiting[queue as usize].clear();
     }
 
     /// So many of those that were claimed are written.

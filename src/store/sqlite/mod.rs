@@ -2,11 +2,14 @@
 
 mod codes;
 mod comparisons;
+mod edges;
 mod edit;
 mod events;
 mod front;
 mod functions;
 mod intake;
+mod lanes;
+mod limits;
 mod many;
 mod marks;
 mod moves;
@@ -40,11 +43,11 @@ use self::intake::Intake;
 use self::read::Table;
 use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
 use super::{
-    Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Lease, Order, Page, Portion, Requeue, Settled,
-    Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page, Portion,
+    Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Job, JobId, NewJob, Note, Queue, State};
+use crate::job::{Dependency, Job, JobId, NewJob, Note, Queue, State};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -189,6 +192,17 @@ fn migration(path: &Path, error: MigrateError) -> StoreError {
         },
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::Database(error),
         other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+#[async_trait]
+impl GraphStore for SqliteStore {
+    async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError> {
+        edges::dependencies(&self.readers, id).await
+    }
+
+    async fn graph(&self, id: JobId, most: usize) -> Result<Graph, StoreError> {
+        edges::graph(&self.readers, id, most).await
     }
 }
 

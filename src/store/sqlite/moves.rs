@@ -2,15 +2,16 @@
 //!
 //! Ids come as a JSON array. Where each job gets a moment of its own, that is its place in the array behind `before`.
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::codes::Code;
-use super::events;
 use super::rows::{self, Cells, SHARED};
 use super::statements::json;
+use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, JobId, Queue, Timing};
 use crate::store::{StoreError, Subject};
@@ -21,6 +22,15 @@ macro_rules! among {
         concat!("jsonb_each(?) AS e CROSS JOIN ", $from, " ON ", $from, ".id = unhex(e.value)")
     };
 }
+
+/// The lane of a job by its options, as [`Submission::lane`](crate::job::Submission::lane) has it.
+macro_rules! lane {
+    () => {
+        "iif(options ->> 'concurrency' IS NULL AND options ->> 'rate' IS NULL, NULL, \
+             json_array(options ->> '$.concurrency.key', options ->> '$.rate.key'))"
+    };
+}
+const LANE: &str = lane!();
 
 /// Where an unfinished job is.
 pub(super) struct Place {
@@ -33,11 +43,17 @@ pub(super) struct Place {
 /// A job that was ended by no attempt of its own.
 pub(super) struct Ended {
     pub(super) id: JobId,
+    pub(super) queue: Queue,
     pub(super) subject: Subject,
     pub(super) attempt: u32,
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Timestamp,
+    /// Whether other jobs may wait for its end.
+    pub(super) children: bool,
 }
+
+/// What [`Ended`] is read from.
+pub(super) const OF_END: &str = "id, queue, bound, type, options, attempt, started_at, finished_at";
 
 /// A result that is a job again.
 pub(super) struct Back {
@@ -48,6 +64,10 @@ pub(super) struct Back {
     pub(super) ending: Ending,
     pub(super) timing: Option<Timing>,
     pub(super) at: Timestamp,
+    /// If it has a limit.
+    pub(super) lane: Option<String>,
+    /// Whether it waits for other jobs.
+    pub(super) blocked: bool,
 }
 
 /// Ids as the argument of a statement for many jobs.
@@ -95,7 +115,7 @@ pub(super) async fn end(
         format!(
             "INSERT INTO results ({SHARED}, started_at, ending, finished_at, error) \
              SELECT {}, iif(state = 2, claimed_at, NULL), ?, ? + 1 + e.key, ? FROM {} \
-             RETURNING id, queue, bound, type, options, attempt, started_at, finished_at",
+             RETURNING {OF_END}",
             of("jobs", SHARED),
             among!("jobs")
         )
@@ -107,10 +127,26 @@ pub(super) async fn end(
         .bind(array(ids))
         .fetch_all(&mut *connection)
         .await?;
-    let text = "DELETE FROM jobs WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
-    sqlx::query(text).bind(array(ids)).execute(connection).await?;
+    gone(connection, &rows).await
+}
+
+/// Takes jobs that were moved to the results away from the others.
+pub(super) async fn gone(connection: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<Ended>, StoreError> {
     let mut ended = rows.iter().map(ended).collect::<Result<Vec<_>, _>>()?;
     ended.sort_unstable_by_key(|ended| ended.finished_at);
+    let ids: Vec<JobId> = ended.iter().map(|ended| ended.id).collect();
+    let text = "DELETE FROM jobs WHERE id IN (SELECT unhex(value) FROM jsonb_each(?)) RETURNING id, children";
+    let mut parents = HashSet::new();
+    for row in &sqlx::query(text).bind(array(&ids)).fetch_all(connection).await? {
+        let mut cells = Cells::new(row);
+        let id = cells.id()?;
+        if cells.take()? {
+            parents.insert(id);
+        }
+    }
+    for ended in &mut ended {
+        ended.children = parents.contains(&ended.id);
+    }
     Ok(ended)
 }
 
@@ -124,32 +160,37 @@ pub(super) async fn requeue(
         let columns = SHARED.trim_end_matches(", losses");
         // Whoever wants a job to run again that was too late wants it all the same.
         format!(
-            "INSERT INTO jobs ({columns}, state, due_at, earlier, expires_at) \
-             SELECT {}, 1, ?1 + 1 + e.key, attempt, iif(options ->> 'expires_at' > ?1, options ->> 'expires_at', NULL) \
-             FROM {}",
+            "INSERT INTO jobs ({columns}, lane, state, due_at, earlier, expires_at, children) \
+             SELECT {}, {LANE}, iif({LANE} IS NULL, 1, 4), ?1 + 1 + e.key, attempt, iif(options ->> 'expires_at' > ?1, options ->> 'expires_at', NULL), \
+                    EXISTS (SELECT 1 FROM edges WHERE edges.parent = results.id) FROM {}",
             of("results", columns),
             among!("results").replace('?', "?2"),
         )
     });
     let ids = array(ids);
     let text = concat!(
-        "SELECT results.id, queue, bound, results.type, options, ending, timing, ?1 + 1 + e.key FROM ",
-        "jsonb_each(?2) AS e CROSS JOIN results ON results.id = unhex(e.value) ORDER BY e.key"
+        "SELECT results.id, queue, bound, results.type, options, ending, timing, ?1 + 1 + e.key, ",
+        lane!(),
+        " FROM jsonb_each(?2) AS e CROSS JOIN results ON results.id = unhex(e.value) ORDER BY e.key"
     );
     let rows = sqlx::query(text).bind(before.as_micros()).bind(&ids).fetch_all(&mut *connection).await?;
-    let back = rows.iter().map(back).collect::<Result<Vec<_>, _>>()?;
+    let mut back = rows.iter().map(back).collect::<Result<Vec<_>, _>>()?;
     if back.is_empty() {
         return Ok(back);
     }
     events::keep_results(connection, &ids, before).await?;
     sqlx::query(INSERT.as_str()).bind(before.as_micros()).bind(&ids).execute(&mut *connection).await?;
     let text = "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
-    sqlx::query(text).bind(&ids).execute(connection).await?;
+    sqlx::query(text).bind(&ids).execute(&mut *connection).await?;
+    let blocked = edges::reopen(connection, &ids).await?;
+    for back in &mut back {
+        back.blocked = blocked.contains(&back.id);
+    }
     Ok(back)
 }
 
 /// These columns of this table.
-fn of(table: &str, columns: &str) -> String {
+pub(super) fn of(table: &str, columns: &str) -> String {
     columns.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
 }
 
@@ -169,20 +210,21 @@ fn subject(cells: &mut Cells<'_>) -> Result<(Queue, Subject), StoreError> {
 fn ended(row: &SqliteRow) -> Result<Ended, StoreError> {
     let mut cells = Cells::new(row);
     let id = cells.id()?;
-    let (_, subject) = subject(&mut cells)?;
+    let (queue, subject) = subject(&mut cells)?;
     let attempt = cells.number()?;
     let started_at = cells.take::<Option<i64>>()?.map(Timestamp::from_micros);
-    Ok(Ended { id, subject, attempt, started_at, finished_at: cells.time()? })
+    Ok(Ended { id, queue, subject, attempt, started_at, finished_at: cells.time()?, children: false })
 }
 
 fn back(row: &SqliteRow) -> Result<Back, StoreError> {
     let mut cells = Cells::new(row);
     let id = cells.id()?;
     let (queue, subject) = subject(&mut cells)?;
-    Ok(Back { id, queue, subject, ending: cells.code()?, timing: rows::measured(&mut cells)?, at: cells.time()? })
+    let (ending, timing, at) = (cells.code()?, rows::measured(&mut cells)?, cells.time()?);
+    Ok(Back { id, queue, subject, ending, timing, at, lane: cells.take()?, blocked: false })
 }
 
 /// As SQLite's `unhex` reads it.
-fn hex_id(id: JobId) -> uuid::fmt::Simple {
+pub(super) fn hex_id(id: JobId) -> uuid::fmt::Simple {
     uuid::Uuid::from_bytes(*id.as_bytes()).simple()
 }

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
-use super::rows::{self, Cells, OF_JOB, OF_RESULT, SHARED, code_of};
+use super::rows::{self, Cells, OF_JOB, OF_RESULT, SHARED, codes_of};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Queue};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
@@ -105,7 +105,10 @@ fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlit
     match filter.state {
         // As text, so that the partial index on unsuccessful endings can be used.
         Some(StateFilter::Ended(ending)) => ended(&mut query, ending),
-        Some(unfinished) => drop(code_of(unfinished).map(|code| query.push(format!(" AND state = {code}")))),
+        Some(unfinished) => {
+            let codes: Vec<_> = codes_of(unfinished).iter().map(ToString::to_string).collect();
+            query.push(format!(" AND state IN ({})", codes.join(", ")));
+        }
         None => {}
     }
     if let Some(kind) = filter.error {

@@ -48,10 +48,12 @@ impl RetentionStore for SqliteStore {
 impl SqliteStore {
     /// The oldest results that may be removed, by their ids: as many as one step can take.
     async fn removable(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Vec<JobId>, StoreError> {
-        // What ended before a moment was accepted before it, so few others are looked at.
+        // Whose output an unfinished job may ask for is kept. What ended before a moment was accepted before it, so few others are looked at.
         let text = "SELECT id, octet_length(workload) + coalesce(octet_length(output), 0) FROM results \
                     WHERE id < ?1 AND finished_at < ?2 \
-                    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE job = results.id AND state = 0) ORDER BY id LIMIT ?3";
+                    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE job = results.id AND state = 0) \
+                    AND NOT EXISTS (SELECT 1 FROM edges CROSS JOIN jobs ON jobs.id = edges.child WHERE edges.parent = results.id) \
+                    ORDER BY id LIMIT ?3";
         let (last, moment) = match ended_before {
             Some(moment) => (first_id(moment.as_micros()), moment.as_micros()),
             None => (vec![0xff; 16], i64::MAX),
@@ -82,7 +84,9 @@ impl SqliteStore {
 /// Removes these results, unless they have too many events: then some of those. How many results are gone.
 async fn remove(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<u64, StoreError> {
     // A job that was run again in the meantime is no result any more, and keeps what belongs to it.
-    let text = "SELECT json_group_array(lower(hex(id))) FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?))";
+    // So does one of which not all children have heard.
+    let text = "SELECT json_group_array(lower(hex(id))) FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?)) \
+                AND id NOT IN (SELECT parent FROM releases)";
     let ids: String = sqlx::query_scalar(text).bind(array(ids)).fetch_one(&mut *connection).await?;
     let text = "DELETE FROM events WHERE at IN \
                 (SELECT at FROM events WHERE job IN (SELECT unhex(value) FROM json_each(?)) LIMIT ?)";
@@ -93,6 +97,7 @@ async fn remove(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<u64,
     let steps = [
         "DELETE FROM tags WHERE (key, value, id) IN (SELECT tag.key, tag.value, results.id FROM results, \
          json_each(results.options, '$.tags') AS tag WHERE results.id IN (SELECT unhex(value) FROM json_each(?)))",
+        "DELETE FROM edges WHERE child IN (SELECT unhex(value) FROM json_each(?))",
         "DELETE FROM deliveries WHERE job IN (SELECT unhex(value) FROM json_each(?))",
         "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?))",
     ];

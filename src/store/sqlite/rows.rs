@@ -12,8 +12,8 @@ use sqlx::sqlite::SqliteRow;
 use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::{
-    Evidence, Failure, Finished, Job, JobId, Outcome, Queue, Retry, Route, Routing, Rule, Spec, State, Submission, Tags, Timing,
-    Unique, Webhook,
+    Concurrency, Evidence, Failure, Finished, Job, JobId, Outcome, Queue, Rate, Retry, Route, Routing, Rule, Spec, State,
+    Submission, Tags, Timing, Unique, Webhook,
 };
 use crate::store::{Claimed, Lease, StateFilter, StoreError};
 
@@ -25,20 +25,24 @@ pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing, findings";
 /// What a claim returns.
 pub(super) const OF_CLAIM: &str =
-    "id, token, bound, type, workload, options, attempt, losses, coalesce(earlier, 0), claimed_at - due_at, claimed_at";
+    "id, token, bound, type, workload, options, attempt, losses, coalesce(earlier, 0), claimed_at - due_at, claimed_at, children";
 
 /// Values of `state` in the table of unfinished jobs. The partial indexes name them too.
 pub(super) const SCHEDULED: i64 = 0;
 pub(super) const QUEUED: i64 = 1;
 pub(super) const RUNNING: i64 = 2;
+pub(super) const BLOCKED: i64 = 3;
+/// Queued, with a limit: in a lane.
+pub(super) const LIMITED: i64 = 4;
 
-/// The value of `state` of those that a list shows; `None` for those that are not among the unfinished jobs.
-pub(super) const fn code_of(state: StateFilter) -> Option<i64> {
+/// The values of `state` of those that a list shows; none for those that are not among the unfinished jobs.
+pub(super) const fn codes_of(state: StateFilter) -> &'static [i64] {
     match state {
-        StateFilter::Scheduled => Some(SCHEDULED),
-        StateFilter::Queued => Some(QUEUED),
-        StateFilter::Running => Some(RUNNING),
-        StateFilter::Ended(_) => None,
+        StateFilter::Scheduled => &[SCHEDULED],
+        StateFilter::Blocked => &[BLOCKED],
+        StateFilter::Queued => &[QUEUED, LIMITED],
+        StateFilter::Running => &[RUNNING],
+        StateFilter::Ended(_) => &[],
     }
 }
 
@@ -67,6 +71,10 @@ pub(super) struct Options<'a> {
     /// What the route rests on, besides its rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<Evidence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<Cow<'a, Concurrency>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<Cow<'a, Rate>>,
 }
 
 impl<'a> Options<'a> {
@@ -82,6 +90,8 @@ impl<'a> Options<'a> {
             webhook: submission.webhook.as_deref().map(Cow::Borrowed),
             routing: submission.routing,
             evidence: route.evidence,
+            concurrency: submission.concurrency.as_ref().map(Cow::Borrowed),
+            rate: submission.rate.as_ref().map(Cow::Borrowed),
         };
         (options != Self::default()).then_some(options)
     }
@@ -212,6 +222,9 @@ impl<'r> Cells<'r> {
             unique: options.unique,
             webhook: options.webhook.map(|webhook| Box::new(webhook.into_owned())),
             routing: options.routing,
+            after: Vec::new(),
+            concurrency: options.concurrency.map(Cow::into_owned),
+            rate: options.rate.map(Cow::into_owned),
         };
         route.evidence = options.evidence;
         let accepted_at = self.time()?;
@@ -232,7 +245,8 @@ pub(super) fn unfinished(row: &SqliteRow) -> Result<Job, StoreError> {
     let claimed_at: Option<i64> = cells.take()?;
     job.state = match state {
         SCHEDULED => State::Scheduled { due_at },
-        QUEUED => State::Queued,
+        QUEUED | LIMITED => State::Queued,
+        BLOCKED => State::Blocked,
         RUNNING => State::Running {
             claimed_at: Timestamp::from_micros(claimed_at.unwrap_or_default()),
             stopping: cells.take::<i64>()? != 0,
@@ -240,6 +254,17 @@ pub(super) fn unfinished(row: &SqliteRow) -> Result<Job, StoreError> {
         other => return Err(StoreError::Corrupt(format!("{other} is no state"))),
     };
     Ok(job)
+}
+
+/// Where a job is that has this value of `state`.
+pub(super) fn place_of(state: i64) -> Result<StateFilter, StoreError> {
+    match state {
+        SCHEDULED => Ok(StateFilter::Scheduled),
+        QUEUED | LIMITED => Ok(StateFilter::Queued),
+        RUNNING => Ok(StateFilter::Running),
+        BLOCKED => Ok(StateFilter::Blocked),
+        other => Err(StoreError::Corrupt(format!("{other} is no state"))),
+    }
 }
 
 /// From [`SHARED`] and [`OF_RESULT`].
@@ -283,6 +308,10 @@ pub(super) struct Fresh {
     pub(super) claimed_at: Timestamp,
     /// `None` if there are none.
     pub(super) tags: Option<Arc<Tags>>,
+    /// Whether other jobs may wait for its end.
+    pub(super) children: bool,
+    /// The key that it counts for as long as it runs.
+    pub(super) key: Option<Arc<str>>,
 }
 
 /// From [`OF_CLAIM`].
@@ -304,5 +333,7 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<Fresh, StoreError> {
         queued_for: Duration::from_micros(cells.take::<i64>()?.try_into().unwrap_or(0)),
         profile: None,
     };
-    Ok(Fresh { claimed, claimed_at: cells.time()?, tags: options.tags.map(|tags| Arc::new(tags.into_owned())) })
+    let (claimed_at, tags) = (cells.time()?, options.tags.map(|tags| Arc::new(tags.into_owned())));
+    let key = options.concurrency.map(|concurrency| concurrency.key.as_str().into());
+    Ok(Fresh { claimed, claimed_at, tags, children: cells.take()?, key })
 }

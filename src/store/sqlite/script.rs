@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 use super::codes::Code;
 use super::many::{MOST, Many, Trip, Values, make, marks};
 use super::rollups::{self, Count};
-use super::rows::{self, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
+use super::rows::{self, BLOCKED, LIMITED, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
 use super::statements::{Claim, json};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, FindingKinds, JobId, NewJob, Outcome};
@@ -74,13 +74,13 @@ static INSERT: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
         format!(
             "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, options, \
-                               accepted_at, due_at, token, claimed_at, state, attempt, expires_at) \
+                               accepted_at, due_at, token, claimed_at, state, attempt, expires_at, lane) \
              SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL;",
             marks(INSERT_COLUMNS, rows)
         )
     })
 });
-const INSERT_COLUMNS: usize = 16;
+const INSERT_COLUMNS: usize = 17;
 
 static TAG: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
@@ -157,15 +157,22 @@ impl End<'_> {
 }
 
 impl Insertion<'_> {
+    /// Where the job is to begin with.
+    pub(super) fn state(&self) -> i64 {
+        let Self { job, claim } = self;
+        match job.submission.scheduled_for(job.accepted_at) {
+            _ if claim.is_some() => RUNNING,
+            _ if !job.after.is_empty() => BLOCKED,
+            Some(_) => SCHEDULED,
+            None if job.submission.is_limited() => LIMITED,
+            None => QUEUED,
+        }
+    }
+
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
         let Self { job, claim } = self;
         let submission = &job.submission;
         let scheduled_for = submission.scheduled_for(job.accepted_at);
-        let state = match (claim, scheduled_for) {
-            (Some(_), _) => RUNNING,
-            (None, Some(_)) => SCHEDULED,
-            (None, None) => QUEUED,
-        };
         values.push(&job.id.as_bytes()[..])?;
         values.push(job.route.queue.code())?;
         values.push(job.route.rule.code())?;
@@ -179,8 +186,9 @@ impl Insertion<'_> {
         values.push(scheduled_for.unwrap_or(job.accepted_at).as_micros())?;
         values.push(claim.map(|claim| claim.token))?;
         values.push(claim.map(|claim| claim.at.as_micros()))?;
-        values.push(state)?;
+        values.push(self.state())?;
         values.push(i64::from(claim.is_some()))?;
-        values.push(submission.expires_at.map(Timestamp::as_micros))
+        values.push(submission.expires_at.map(Timestamp::as_micros))?;
+        values.push(submission.lane())
     }
 }

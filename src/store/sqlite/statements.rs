@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
-use super::rows::{self, Fresh, OF_CLAIM, SHARED};
+use super::rows::{self, Cells, Fresh, OF_CLAIM, SHARED};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FailureKind, Job, JobId, Queue, State};
 use crate::store::{Claimed, StoreError};
@@ -19,6 +19,13 @@ type Connection = SqliteConnection;
 pub(super) struct Claim {
     pub(super) token: i64,
     pub(super) at: Timestamp,
+}
+
+/// Where a job waits that may run.
+pub(super) struct Queued {
+    pub(super) queue: Queue,
+    /// If it has a limit.
+    pub(super) lane: Option<String>,
 }
 
 /// When it is its turn: [`Submission::turn`](crate::job::Submission::turn) as the index has it.
@@ -81,7 +88,7 @@ pub(super) async fn next(
     // What is too long for that is not even read.
     const TEXT: &str = next!(
         "id, ?1, bound, type, iif(octet_length(workload) <= ?5, workload, 'null'), options, attempt + 1, losses, \
-         coalesce(earlier, 0), ?2 - due_at, due_at, ",
+         coalesce(earlier, 0), ?2 - due_at, due_at, children, ",
         turn!(),
         ", octet_length(workload)"
     );
@@ -90,12 +97,12 @@ pub(super) async fn next(
     let mut rows = query.bind(jobs).bind(most_bytes).fetch(connection);
     let (mut next, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.try_next().await? {
-        bytes += row.try_get::<i64, _>(12)?;
+        bytes += row.try_get::<i64, _>(13)?;
         let fresh = rows::claimed(&row)?;
         if bytes > most_bytes || !passes(&fresh.claimed) {
             break;
         }
-        next.push((row.try_get(11)?, fresh));
+        next.push((row.try_get(12)?, fresh));
     }
     Ok(next)
 }
@@ -113,19 +120,26 @@ pub(super) async fn again(
 }
 
 /// Makes a running job wait again as if it had not been claimed; when its time is over, if ever.
-pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<Option<Timestamp>, StoreError> {
-    let text = "UPDATE jobs SET state = 1, token = NULL, attempt = attempt - 1 WHERE id = ? RETURNING expires_at";
-    let release = sqlx::query_scalar(text).bind(&id.as_bytes()[..]);
-    Ok(release.fetch_one(connection).await.map(|at: Option<i64>| at.map(Timestamp::from_micros))?)
+pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<(Option<Timestamp>, Queued), StoreError> {
+    let text = "UPDATE jobs SET state = iif(lane IS NULL, 1, 4), token = NULL, attempt = attempt - 1 WHERE id = ? \
+                RETURNING expires_at, queue, lane";
+    let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_one(connection).await?;
+    let mut cells = Cells::new(&row);
+    let expires_at: Option<i64> = cells.take()?;
+    Ok((expires_at.map(Timestamp::from_micros), Queued { queue: cells.code()?, lane: cells.take()? }))
 }
 
-/// Queues up to `most` scheduled jobs that are due; the queue of each.
-pub(super) async fn promote(connection: &mut Connection, now: Timestamp, most: usize) -> Result<Vec<Queue>, StoreError> {
-    let text = "UPDATE jobs SET state = 1 WHERE id IN \
-                (SELECT id FROM jobs WHERE state = 0 AND due_at <= ? ORDER BY due_at LIMIT ?) RETURNING queue";
+/// Queues up to `most` scheduled jobs that are due; where each waits.
+pub(super) async fn promote(connection: &mut Connection, now: Timestamp, most: usize) -> Result<Vec<Queued>, StoreError> {
+    let text = "UPDATE jobs SET state = iif(lane IS NULL, 1, 4) WHERE id IN \
+                (SELECT id FROM jobs WHERE state = 0 AND due_at <= ? ORDER BY due_at LIMIT ?) RETURNING queue, lane";
     let rows =
         sqlx::query(text).bind(now.as_micros()).bind(i64::try_from(most).unwrap_or(i64::MAX)).fetch_all(connection).await?;
-    rows.iter().map(|row| Queue::from_code(row.try_get(0)?)).collect()
+    let queued = |row| {
+        let mut cells = Cells::new(row);
+        Ok(Queued { queue: cells.code()?, lane: cells.take()? })
+    };
+    rows.iter().map(queued).collect()
 }
 
 /// The oldest job that has not ended.
@@ -151,11 +165,13 @@ pub(super) async fn running(connection: &mut Connection) -> Result<Vec<Job>, Sto
 
 /// How many jobs wait, by queue and state.
 pub(super) async fn count_waiting(connection: &mut Connection) -> Result<Vec<(Queue, i64, u64)>, StoreError> {
-    // Two counts, each over a partial index.
+    // Counts over partial indexes.
     let queued = "SELECT queue, 1, count(*) FROM jobs WHERE state = 1 GROUP BY queue";
     let scheduled = "SELECT queue, 0, count(*) FROM jobs WHERE state = 0 GROUP BY queue";
+    let blocked = "SELECT queue, 3, count(*) FROM jobs WHERE state = 3 GROUP BY queue";
+    let limited = "SELECT queue, 4, count(*) FROM jobs WHERE state = 4 GROUP BY queue";
     let mut counts = Vec::new();
-    for text in [queued, scheduled] {
+    for text in [queued, scheduled, blocked, limited] {
         for row in sqlx::query(text).fetch_all(&mut *connection).await? {
             let count: i64 = row.try_get(2)?;
             counts.push((Queue::from_code(row.try_get(0)?)?, row.try_get(1)?, u64::try_from(count).unwrap_or(0)));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::rows::Fresh;
+use super::super::rows::{Fresh, LIMITED, RUNNING, SCHEDULED};
 use super::super::script::{Insertion, Script};
 use super::super::statements::Claim;
 use super::Writer;
@@ -29,6 +29,8 @@ impl Writer {
             }
             let ready = |job: &&NewJob| {
                 job.route.queue == queue
+                    && job.after.is_empty()
+                    && !job.submission.is_limited()
                     && job.submission.scheduled_for(job.accepted_at).is_none()
                     && job.submission.expires_at.is_none_or(|at| at > now)
             };
@@ -42,18 +44,17 @@ impl Writer {
             }
         }
         script.jobs.extend(jobs.into_iter().map(|job| Insertion { job, claim: at_once.get(&job.id).copied() }));
-        for Insertion { job, claim } in &script.jobs {
-            let depth = done.depths.at(job.route.queue);
-            if claim.is_some() {
-                depth.running += 1;
+        for insertion in &script.jobs {
+            let (job, state) = (insertion.job, insertion.state());
+            *done.depths.of_state(job.route.queue, state) += 1;
+            if state == RUNNING {
                 continue;
             }
-            match job.submission.scheduled_for(job.accepted_at) {
-                Some(due_at) => {
-                    depth.scheduled += 1;
-                    done.due(due_at);
-                }
-                None => depth.queued += 1,
+            if let (LIMITED, Some(lane)) = (state, job.submission.lane()) {
+                done.lanes.entered.insert((job.route.queue, lane));
+            }
+            if let (SCHEDULED, Some(due_at)) = (state, job.submission.scheduled_for(job.accepted_at)) {
+                done.due(due_at);
             }
             done.expires(job.submission.expires_at);
         }
@@ -82,5 +83,6 @@ fn fresh(job: &NewJob, claim: Claim) -> Fresh {
         queued_for: claim.at.since(job.accepted_at),
         profile: job.profile.clone(),
     };
-    Fresh { claimed, claimed_at: claim.at, tags: (!tags.is_empty()).then(|| Arc::new(tags.clone())) }
+    // If another one of the batch comes after it, that is found out when the two are linked.
+    Fresh { claimed, claimed_at: claim.at, tags: (!tags.is_empty()).then(|| Arc::new(tags.clone())), children: false, key: None }
 }

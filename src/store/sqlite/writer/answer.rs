@@ -20,6 +20,9 @@ impl Writer {
         self.claims_blocked = false;
         self.next_due = done.next_due;
         self.next_expiry = done.next_expiry;
+        self.unblocking = done.unblocking;
+        self.lanes.apply(&done.lanes);
+        self.published.count_running(done.lanes.running);
         self.depths = done.depths;
         *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;
         rollups::count(&done.counts, &mut self.published.rollups(), &mut self.counted);
@@ -37,7 +40,7 @@ impl Writer {
         }
         for queue in Queue::ALL {
             self.claimed_from[queue as usize] |= !done.claimed[queue as usize].is_empty();
-            for Fresh { claimed, claimed_at, tags } in &done.claimed[queue as usize] {
+            for Fresh { claimed, claimed_at, tags, children, key } in &done.claimed[queue as usize] {
                 let workload = self.kind(&claimed.workload.kind);
                 let subject = Subject { bound: claimed.bound, executor: queue.executor(), workload, tags: tags.clone() };
                 let held = Held {
@@ -47,9 +50,16 @@ impl Writer {
                     attempt: claimed.attempt,
                     claimed_at: *claimed_at,
                     stopping: false,
+                    children: *children,
+                    key: key.clone(),
                     said: None,
                 };
                 self.held.insert(claimed.lease.id, held);
+            }
+        }
+        for id in done.parents {
+            if let Some(held) = self.held.get_mut(&id) {
+                held.children = true;
             }
         }
         // Nobody may be waiting for an answer any more; that changes nothing about what was done.

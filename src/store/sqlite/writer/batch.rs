@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::edit::Edit;
 use super::super::intake::Noted;
 use super::{Acceptance, Command, Reply};
-use crate::job::JobId;
+use crate::job::{JobId, NewJob};
 use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError};
 
 /// The most bytes of new workloads in one transaction, unless a single batch is larger.
@@ -34,6 +34,16 @@ impl Batch {
         self.further() > 0 || self.accepts.iter().any(|accept| accept.with.is_some())
     }
 
+    /// The jobs that are to be accepted.
+    pub(super) fn new_jobs(&self) -> impl Iterator<Item = &NewJob> {
+        self.accepts.iter().flat_map(|accept| &accept.jobs)
+    }
+
+    /// Whether any of them comes after another job.
+    pub(super) fn has_edges(&self) -> bool {
+        self.new_jobs().any(|job| !job.after.is_empty())
+    }
+
     const fn further(&self) -> usize {
         self.cancels.len() + self.requeues.len() + self.edits.len() + self.checks.len()
     }
@@ -43,6 +53,8 @@ impl Batch {
         let again = |settlement: &Settlement| !matches!(settlement, Settlement::Finish(_));
         self.further() > self.checks.len()
             || self.accepts.iter().any(|accept| accept.with.is_some())
+            // What stands at a front does not know that others come after it now.
+            || self.has_edges()
             || self.settles.iter().any(|(_, settlement, _)| again(settlement))
     }
 

@@ -18,17 +18,21 @@ impl Writer {
     /// from the fronts.
     pub(super) fn begin(&mut self, batch: &Batch, due: bool, done: &mut Done) {
         for job in batch.accepts.iter().flat_map(|accept| &accept.jobs) {
-            self.fronts.make_way(job.route.queue, job.submission.turn(job.accepted_at), job.id);
+            // Lanes take turns with all that have no limit.
+            let turn = if job.submission.is_limited() { i64::MIN } else { job.submission.turn(job.accepted_at) };
+            self.fronts.make_way(job.route.queue, turn, job.id);
         }
         self.begun.append(&mut self.fronts.begin(due || batch.changes_what_waits()));
         let begun = std::mem::take(&mut self.begun);
-        for Begun { queue, lease, bound, workload, attempt, tags } in &begun {
+        for Begun { queue, lease, bound, workload, attempt, tags, children } in &begun {
             let claimed_at = self.moments.next();
             let (queue, attempt) = (*queue, *attempt);
             let subject =
                 Subject { bound: *bound, executor: queue.executor(), workload: self.kind(workload), tags: tags.clone() };
             done.tell(claimed_at, lease.id, || subject.clone(), || What::Running { attempt });
-            let held = Held { token: lease.token, queue, subject, attempt, claimed_at, stopping: false, said: None };
+            // Jobs with a limit are never at a front: they have no key.
+            let (token, children) = (lease.token, *children);
+            let held = Held { token, queue, subject, attempt, claimed_at, stopping: false, children, key: None, said: None };
             self.held.insert(lease.id, held);
             let depth = done.depths.at(queue);
             depth.queued = depth.queued.saturating_sub(1);
@@ -78,7 +82,8 @@ impl Writer {
     pub(super) async fn fill_fronts(&mut self) -> Result<(), StoreError> {
         for queue in Queue::ALL.into_iter().filter(|queue| queue.is_apart()) {
             let claimed_from = std::mem::take(&mut self.claimed_from[queue as usize]);
-            if !claimed_from || self.depths.of(queue).queued == 0 || !self.begun.is_empty() {
+            let depth = self.depths.of(queue);
+            if !claimed_from || depth.queued == 0 || !self.begun.is_empty() || self.has_open_lanes(queue, depth.limited) {
                 continue;
             }
             let Some(most) = self.fronts.lacks(queue) else { continue };

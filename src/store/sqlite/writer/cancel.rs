@@ -1,7 +1,7 @@
 //! Cancellations.
 
 use super::super::moves;
-use super::super::rows::{RUNNING, code_of};
+use super::super::rows::{RUNNING, codes_of};
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{Ending, Failure, JobId};
@@ -16,7 +16,7 @@ impl Writer {
         done: &mut Done,
     ) -> Result<Cancelled, StoreError> {
         let mut places = moves::places(&mut self.connection, ids).await?;
-        places.retain(|place| only.is_none_or(|only| code_of(only) == Some(place.state)));
+        places.retain(|place| only.is_none_or(|only| codes_of(only).contains(&place.state)));
         let (running, waiting): (Vec<_>, Vec<_>) = places.into_iter().partition(|place| place.state == RUNNING);
         let lease = |id| self.held.get(&id).map(|held| Lease { id, token: held.token });
         let stopping: Vec<Lease> = running.iter().filter_map(|place| lease(place.id)).collect();

@@ -17,26 +17,36 @@ impl Writer {
     pub(super) async fn claim(&mut self, done: &mut Done) -> Result<(), StoreError> {
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
-            if wanted == 0 || done.depths.of(queue).queued == 0 {
+            let depth = done.depths.of(queue);
+            if wanted > 0 && self.has_open_lanes(queue, depth.limited) {
+                self.claim_in_turn(queue, wanted, done).await?;
+                continue;
+            }
+            if wanted == 0 || depth.queued == 0 {
                 continue;
             }
             let claim = Claim { token: self.token(), at: self.moments.skip(wanted) };
             let claimed = statements::claim(&mut self.connection, queue, wanted, claim).await?;
             let depth = done.depths.at(queue);
             depth.queued = depth.queued.saturating_sub(claimed.len() as u64);
-            depth.running += claimed.len() as u64;
-            for Fresh { claimed, claimed_at, tags } in &claimed {
-                let subject = || Subject {
-                    bound: claimed.bound,
-                    executor: queue.executor(),
-                    workload: claimed.workload.kind.as_str().into(),
-                    tags: tags.clone(),
-                };
-                done.tell(*claimed_at, claimed.lease.id, subject, || What::Running { attempt: claimed.attempt });
-            }
-            done.claimed[queue as usize].extend(claimed);
+            Self::hold(queue, claimed, done);
         }
         Ok(())
+    }
+
+    /// Jobs that waited have been claimed.
+    pub(super) fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
+        done.depths.at(queue).running += claimed.len() as u64;
+        for Fresh { claimed, claimed_at, tags, .. } in &claimed {
+            let subject = || Subject {
+                bound: claimed.bound,
+                executor: queue.executor(),
+                workload: claimed.workload.kind.as_str().into(),
+                tags: tags.clone(),
+            };
+            done.tell(*claimed_at, claimed.lease.id, subject, || What::Running { attempt: claimed.attempt });
+        }
+        done.claimed[queue as usize].extend(claimed);
     }
 
     /// How many more jobs of a queue the waiting claims could take.

@@ -23,6 +23,9 @@ impl Writer {
         let before = self.moments.skip(ids.len());
         for ended in moves::end(&mut self.connection, ids, ending, failure, before).await? {
             done.counts.push(Count::new(ended.subject.key(ending), None));
+            if ended.children {
+                done.unblocking.push_back(ended.id);
+            }
             let conclusion = Conclusion { ending, outcome: Outcome::Error(failure.clone()), timing: None };
             let finished = || Box::new(conclusion.at(ended.started_at, ended.finished_at));
             let what = || What::Finished { attempt: ended.attempt, finished: finished() };

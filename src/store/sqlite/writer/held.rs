@@ -1,5 +1,7 @@
 //! What the writer knows of the jobs that run.
 
+use std::sync::Arc;
+
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::Subject;
@@ -12,6 +14,10 @@ pub(super) struct Held {
     pub(super) attempt: u32,
     pub(super) claimed_at: Timestamp,
     pub(super) stopping: bool,
+    /// Whether other jobs may wait for its end.
+    pub(super) children: bool,
+    /// The key that it counts for.
+    pub(super) key: Option<Arc<str>>,
     /// What the job has said so far; unknown until this attempt says something.
     pub(super) said: Option<Said>,
 }

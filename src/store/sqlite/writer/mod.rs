@@ -16,6 +16,7 @@ mod cancel;
 mod claim;
 mod end;
 mod held;
+mod lanes;
 mod moments;
 mod note;
 mod patient;
@@ -27,6 +28,7 @@ mod run;
 mod settle;
 mod start;
 mod transaction;
+mod unblock;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub(super) use self::note::NoteLimits;
 pub(super) use self::published::Published;
 
 use self::held::Held;
+use self::lanes::Lanes;
 use self::moments::Moments;
 use self::published::Depths;
 use super::edit::Edit;
@@ -95,6 +98,9 @@ pub(super) struct Writer {
     next_due: Option<Timestamp>,
     /// When the time of a job that waits is over, at the earliest.
     next_expiry: Option<Timestamp>,
+    /// Jobs that have ended, of which not all children have heard.
+    unblocking: VecDeque<JobId>,
+    lanes: Lanes,
     next_token: i64,
     /// The names of workloads, each kept once.
     kinds: HashSet<Arc<str>>,

@@ -16,9 +16,9 @@ impl Writer {
         if done.next_due.is_none_or(|due| due > now) {
             return Ok(());
         }
-        for queue in statements::promote(&mut self.connection, now, MOST_PROMOTED).await? {
-            done.depths.leave(queue, SCHEDULED);
-            done.depths.at(queue).queued += 1;
+        for queued in statements::promote(&mut self.connection, now, MOST_PROMOTED).await? {
+            done.depths.leave(queued.queue, SCHEDULED);
+            done.queue(queued);
         }
         done.next_due = statements::next_due(&mut self.connection).await?;
         Ok(())

@@ -1,5 +1,6 @@
 //! What others see of the writer's state.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::super::marks::Marks;
 use super::super::rollups::Rollups;
-use super::super::rows::SCHEDULED;
+use super::super::rows::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue};
 use crate::store::{Depth, Hub};
@@ -20,6 +21,15 @@ pub(in crate::store::sqlite) struct Published {
     pub(super) marks: Mutex<Marks>,
     pub(in crate::store::sqlite) hub: Arc<Hub>,
     pub(in crate::store::sqlite) unasked: Unasked,
+    pub(super) running: Mutex<BTreeMap<Arc<str>, Running>>,
+}
+
+/// The jobs with a key that run.
+#[derive(Clone, Copy, Default)]
+pub(in crate::store::sqlite) struct Running {
+    pub(in crate::store::sqlite) count: u32,
+    /// The limit of the latest of them.
+    pub(in crate::store::sqlite) limit: u32,
 }
 
 /// Jobs that ended without anybody asking for it, until somebody takes note.
@@ -50,7 +60,30 @@ impl Unasked {
 
 impl Published {
     pub(in crate::store::sqlite) fn depth(&self, queue: Queue) -> Depth {
-        self.depths.lock().unwrap_or_else(PoisonError::into_inner).of(queue)
+        let depth = self.depths.lock().unwrap_or_else(PoisonError::into_inner).of(queue);
+        Depth { queued: depth.queued + depth.limited, ..depth }
+    }
+
+    /// The jobs that run, by their key of `concurrency`.
+    pub(in crate::store::sqlite) fn running(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many more of them run, or fewer.
+    pub(super) fn count_running(&self, changes: BTreeMap<Arc<str>, (i64, Option<u32>)>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut running = self.running();
+        for (key, (more, limit)) in changes {
+            let Running { count, limit: before } = running.get(&key).copied().unwrap_or_default();
+            let count = u32::try_from(i64::from(count) + more).unwrap_or(0);
+            if count == 0 {
+                running.remove(&key);
+            } else {
+                running.insert(key, Running { count, limit: limit.unwrap_or(before) });
+            }
+        }
     }
 
     pub(in crate::store::sqlite) fn latest_event(&self) -> Timestamp {
@@ -77,9 +110,20 @@ impl Depths {
 
     /// A job does not wait any more that did, as the database has it.
     pub(super) const fn leave(&mut self, queue: Queue, state: i64) {
-        let depth = self.at(queue);
-        let waiting = if state == SCHEDULED { &mut depth.scheduled } else { &mut depth.queued };
+        let waiting = self.of_state(queue, state);
         *waiting = waiting.saturating_sub(1);
+    }
+
+    /// How many jobs of a queue are where that is.
+    pub(super) const fn of_state(&mut self, queue: Queue, state: i64) -> &mut u64 {
+        let depth = self.at(queue);
+        match state {
+            SCHEDULED => &mut depth.scheduled,
+            RUNNING => &mut depth.running,
+            BLOCKED => &mut depth.blocked,
+            LIMITED => &mut depth.limited,
+            _ => &mut depth.queued,
+        }
     }
 
     pub(super) const fn at(&mut self, queue: Queue) -> &mut Depth {

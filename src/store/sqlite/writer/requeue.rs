@@ -2,6 +2,7 @@
 
 use super::super::moves;
 use super::super::rollups::Count;
+use super::super::statements::Queued;
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{JobId, What};
@@ -17,7 +18,11 @@ impl Writer {
         let back = moves::requeue(&mut self.connection, ids, before).await?;
         let requeued = back.iter().map(|back| back.id).collect();
         for back in back {
-            done.depths.at(back.queue).queued += 1;
+            if back.blocked {
+                done.depths.at(back.queue).blocked += 1;
+            } else {
+                done.queue(Queued { queue: back.queue, lane: back.lane });
+            }
             done.counts.push(Count::taken_out(back.subject.key(back.ending), back.timing.as_ref()));
             done.tell(back.at, back.id, || back.subject, || What::Requeued);
         }

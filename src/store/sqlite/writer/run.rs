@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::super::statements;
 use super::batch::{self, Batch};
 use super::patient::Patient;
+use super::published::Depths;
 use super::{Command, Waiting, Writer};
 use crate::job::Queue;
 use crate::store::Lease;
@@ -112,12 +113,16 @@ impl Writer {
         if self.has_work() {
             return Duration::ZERO;
         }
-        let next = [self.next_due, self.next_expiry].into_iter().flatten().min();
+        let next = [self.next_due, self.next_expiry, self.lanes.next_open].into_iter().flatten().min();
         next.map_or(LONGEST_SLEEP, |at| at.since(self.clock.now()).min(LONGEST_SLEEP))
     }
 
     /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
     pub(super) async fn write(&mut self, mut batch: Batch) {
+        if let Err(error) = self.refuse_orphans(&mut batch).await {
+            tracing::error!(%error, "can't look for the jobs that others come after");
+            return batch.fail(&error);
+        }
         {
             let mut marks = self.published.marks();
             for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
@@ -144,9 +149,16 @@ impl Writer {
     /// Whether there is something to do that nobody asks for just now: jobs that are due or whose time is over, or claims that can be
     /// served.
     fn has_work(&self) -> bool {
-        let next = [self.next_due, self.next_expiry].into_iter().flatten().min();
+        let next = [self.next_due, self.next_expiry, self.lanes.next_open].into_iter().flatten().min();
         next.is_some_and(|at| at <= self.clock.now())
-            || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.depths.of(queue).queued > 0)
+            || !self.unblocking.is_empty()
+            || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.has_any(queue, &self.depths))
+    }
+
+    /// Whether a claim may find a job.
+    pub(super) fn has_any(&self, queue: Queue, depths: &Depths) -> bool {
+        let depth = depths.of(queue);
+        depth.queued > 0 || self.has_open_lanes(queue, depth.limited)
     }
 
     /// Whether jobs wait for other processes: then it matters how many end, not how soon one of them is told.

@@ -36,6 +36,7 @@ impl Writer {
             done.settled.push(Settled::Recorded);
             let depth = done.depths.at(held.queue);
             depth.running = depth.running.saturating_sub(1);
+            self.vacate(held.key.as_ref(), done);
             match &**settlement {
                 Settlement::Finish(conclusion) => {
                     let (started_at, finished_at) = (held.claimed_at, self.moments.next());
@@ -43,6 +44,9 @@ impl Writer {
                     let findings = conclusion.timing.as_ref().map(|timing| FindingKinds::of(bound, executor, timing));
                     let findings = findings.unwrap_or_default();
                     let count = Count::new(held.subject.key(conclusion.ending), conclusion.timing.as_ref());
+                    if held.children {
+                        done.unblocking.push_back(lease.id);
+                    }
                     script.ends.push(End { id: lease.id, conclusion, started_at, finished_at, count, findings });
                     let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
                     let what = || What::Finished { attempt: held.attempt, finished: finished() };
@@ -76,8 +80,9 @@ impl Writer {
             }
             Settlement::Release => {
                 events::keep_attempt(&mut self.connection, lease.id).await?;
-                done.expires(statements::release(&mut self.connection, lease.id).await?);
-                done.depths.at(queue).queued += 1;
+                let (expires_at, queued) = statements::release(&mut self.connection, lease.id).await?;
+                done.expires(expires_at);
+                done.queue(queued);
             }
             // Not odd: `settle` has put it into the script.
             Settlement::Finish(_) => {}

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use sqlx::{Connection as _, SqliteConnection};
 
+use super::super::edges;
 use super::super::events::{self, EventRow};
 use super::super::front::Fronts;
 use super::super::rollups::{self, Count};
-use super::super::rows::QUEUED;
-use super::super::{moves, statements};
+use super::super::{lanes, moves, statements};
+use super::lanes::Lanes;
 use super::moments::Moments;
 use super::published::{Depths, Published, Unasked};
 use super::settle::again;
@@ -41,6 +42,9 @@ impl Writer {
                     let count = [Count::new(ended.subject.key(ending), None)];
                     rollups::log(&mut transaction, &count).await?;
                     rollups::count(&count, &mut rollups, &mut counted);
+                    if ended.children {
+                        edges::keep_releases(&mut transaction, &[], &[job.id]).await?;
+                    }
                 }
             } else {
                 let error = Failure::new(FailureKind::Lost, "the server went down while this attempt ran");
@@ -52,9 +56,11 @@ impl Writer {
         let next_expiry = moves::next_expiry(&mut transaction).await?;
         let mut depths = Depths::default();
         for (queue, state, count) in statements::count_waiting(&mut transaction).await? {
-            let depth = depths.at(queue);
-            *(if state == QUEUED { &mut depth.queued } else { &mut depth.scheduled }) = count;
+            *depths.of_state(queue, state) = count;
         }
+        let unblocking = edges::releases(&mut transaction).await?.into();
+        let open = lanes::start(&mut transaction).await?;
+        let lanes = Lanes::new(&open, lanes::next_open(&mut transaction).await?);
         transaction.commit().await?;
         let published = Arc::new(Published {
             depths: Mutex::new(depths),
@@ -63,6 +69,7 @@ impl Writer {
             marks: Mutex::default(),
             hub: Hub::new(),
             unasked: Unasked::default(),
+            running: Mutex::default(),
         });
         let writer = Self {
             connection,
@@ -79,6 +86,8 @@ impl Writer {
             max_losses,
             next_due,
             next_expiry,
+            unblocking,
+            lanes,
             // A million million claims a boot, and eight million boots, before a token could come back.
             next_token: boot << 40,
             kinds: HashSet::new(),

@@ -6,9 +6,10 @@ use super::super::events;
 use super::super::rollups::{self, Count};
 use super::super::rows::Fresh;
 use super::super::script::Script;
-use super::super::statements;
+use super::super::statements::{self, Queued};
 use super::Writer;
 use super::batch::Batch;
+use super::lanes::LaneChanges;
 use super::published::Depths;
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue, What};
@@ -32,9 +33,27 @@ pub(super) struct Done {
     pub(super) counts: Vec<Count>,
     pub(super) next_due: Option<Timestamp>,
     pub(super) next_expiry: Option<Timestamp>,
+    /// Jobs that others come after now.
+    pub(super) parents: HashSet<JobId>,
+    /// Jobs that have ended, of which not all children have heard; and of how many of the first of them all have.
+    pub(super) unblocking: VecDeque<JobId>,
+    pub(super) heard: usize,
+    pub(super) lanes: LaneChanges,
 }
 
 impl Done {
+    /// A job waits for a slot.
+    pub(super) fn queue(&mut self, Queued { queue, lane }: Queued) {
+        let depth = self.depths.at(queue);
+        match lane {
+            Some(lane) => {
+                depth.limited += 1;
+                self.lanes.entered.insert((queue, lane));
+            }
+            None => depth.queued += 1,
+        }
+    }
+
     /// A job waits that may start at this moment.
     pub(super) fn due(&mut self, at: Timestamp) {
         self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
@@ -59,6 +78,7 @@ impl Writer {
         if result.is_err() {
             // After some errors SQLite has rolled back by itself, and this fails; either way nothing is left open.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+            self.lanes.doubt();
         }
         result
     }
@@ -77,9 +97,13 @@ impl Writer {
             counts: Vec::new(),
             next_due: self.next_due,
             next_expiry: self.next_expiry,
+            parents: HashSet::new(),
+            unblocking: self.unblocking.clone(),
+            heard: 0,
+            lanes: LaneChanges::default(),
             news: self.published.hub.is_heard().then(Vec::new),
         };
-        let due = [done.next_due, done.next_expiry].into_iter().flatten().any(|at| at <= now);
+        let due = [done.next_due, done.next_expiry, self.lanes.next_open].into_iter().flatten().any(|at| at <= now);
         self.begin(batch, due, &mut done);
         self.tell_of_accepted(batch, &mut done);
         let rows = self.note(batch, &mut done).await?;
@@ -87,9 +111,10 @@ impl Writer {
         let odd = self.settle(batch, &mut script, &mut done);
         self.write_begun(&mut script);
         self.accept(batch, now, &mut script, &mut done);
-        let due = [done.next_due, done.next_expiry].into_iter().flatten().any(|at| at <= now);
-        let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && done.depths.of(queue).queued > 0);
-        if odd.is_empty() && rows.is_empty() && !batch.has_further() && !due && !queued {
+        let due = [done.next_due, done.next_expiry, self.lanes.next_open].into_iter().flatten().any(|at| at <= now);
+        let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && self.has_any(queue, &done.depths));
+        let edges = batch.has_edges() || !done.unblocking.is_empty() || done.lanes.any();
+        if odd.is_empty() && rows.is_empty() && !batch.has_further() && !due && !queued && !edges {
             script.run_and_commit(&mut self.connection).await?;
             done.counts.extend(script.ends.into_iter().map(|end| end.count));
             return Ok(done);
@@ -100,9 +125,12 @@ impl Writer {
         for odd in odd {
             self.settle_odd(odd, &mut done).await?;
         }
+        self.link(batch, &mut done).await?;
         self.further(batch, &mut done).await?;
         self.promote(now, &mut done).await?;
         self.expire(now, &mut done).await?;
+        self.unblock(&mut done).await?;
+        self.open_lanes(now, &mut done).await?;
         self.claim(&mut done).await?;
         rollups::log(&mut self.connection, &done.counts).await?;
         sqlx::query("COMMIT").execute(&mut self.connection).await?;

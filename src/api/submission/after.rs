@@ -1,0 +1,223 @@
+//! What a submission says of other jobs: its name in its batch, and what it comes after.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::{array, object};
+use crate::api::problem::{Kind, Problem};
+use crate::job::{After, JobId, OnFailure, Parent, Submission, cycle};
+use crate::workload::Invalid;
+
+/// The longest name of a job in a batch.
+const MAX_NAME: usize = 100;
+/// The most jobs that one comes after, and that all of a batch come after.
+const MAX_PARENTS: usize = 10_000;
+const MAX_EDGES: usize = 50_000;
+
+/// A job that this one comes after: by its id, or by its name in the same batch.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = After)]
+pub(in crate::api) struct AfterFields<'a> {
+    /// Its id.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    job: Option<JobId>,
+    /// Its name in the same batch.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<String>)]
+    name: Option<Cow<'a, str>>,
+    /// What becomes of this job if that one does not succeed: fails, is cancelled or lost.
+    #[serde(default)]
+    #[schema(inline, default = "cancel")]
+    on_failure: OnFailure,
+}
+
+/// A submission whose names have not been looked up.
+pub(in crate::api) struct Draft {
+    pub(super) submission: Submission,
+    pub(super) name: Option<String>,
+    pub(super) after: Vec<Named>,
+}
+
+/// A job that another one comes after.
+pub(super) struct Named {
+    job: Result<JobId, String>,
+    on_failure: OnFailure,
+}
+
+/// Reads the field `after`.
+pub(super) fn parse(text: &RawValue) -> Result<Vec<Named>, Problem> {
+    let elements: Vec<&RawValue> = array(text.get().as_bytes(), "/after")?;
+    if elements.len() > MAX_PARENTS {
+        return Err(Invalid::new("/after", format!("there may be {MAX_PARENTS} at most")).into());
+    }
+    let one = |(index, text): (usize, &&RawValue)| {
+        let pointer = format!("/after/{index}");
+        let AfterFields { job, name, on_failure } = object(text.get().as_bytes(), &pointer)?;
+        let job = match (job, name) {
+            (Some(job), None) => Ok(job),
+            (None, Some(name)) => Err(name.into_owned()),
+            _ => return Err(Invalid::new(pointer, "must have one of `job` and `name`").into()),
+        };
+        Ok(Named { job, on_failure })
+    };
+    elements.iter().enumerate().map(one).collect()
+}
+
+/// What a job is called in its batch.
+pub(super) fn check_name(name: &str) -> Result<(), Invalid> {
+    if (1..=MAX_NAME).contains(&name.chars().count()) {
+        return Ok(());
+    }
+    Err(Invalid::new("/name", format!("must have 1 to {MAX_NAME} characters")))
+}
+
+impl Draft {
+    /// A submission that is no part of a batch.
+    pub(super) fn alone(self) -> Result<Submission, Problem> {
+        if self.name.is_some() {
+            return Err(Invalid::new("/name", "only jobs of a batch have names").into());
+        }
+        let mut alone = together(vec![self]).map_err(|Misplaced { invalid, .. }| invalid)?;
+        alone.pop().ok_or_else(|| Problem::internal("a submission was read and is not there"))
+    }
+
+    /// The submissions of a batch.
+    pub(in crate::api) fn batch(drafts: Vec<Self>) -> Result<Vec<Submission>, Problem> {
+        if drafts.iter().map(|draft| draft.after.len()).sum::<usize>() > MAX_EDGES {
+            let most = format!("all jobs of a batch together come after {MAX_EDGES} others at most");
+            return Err(Problem::new(Kind::TooLarge, most));
+        }
+        together(drafts).map_err(|Misplaced { index, invalid }| Problem::from(invalid).within(index))
+    }
+}
+
+/// What is wrong with the submission at this place.
+struct Misplaced {
+    index: usize,
+    invalid: Invalid,
+}
+
+/// Looks up the names.
+fn together(drafts: Vec<Draft>) -> Result<Vec<Submission>, Misplaced> {
+    let mut names: HashMap<String, usize> = HashMap::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        let Some(name) = &draft.name else { continue };
+        if let Some(first) = names.insert(name.clone(), index) {
+            let invalid = Invalid::new("/name", format!("the job {first} of the batch is called {name:?} as well"));
+            return Err(Misplaced { index, invalid });
+        }
+    }
+    let mut submissions = Vec::with_capacity(drafts.len());
+    let mut graph = Vec::with_capacity(drafts.len());
+    for (index, Draft { mut submission, after, .. }) in drafts.into_iter().enumerate() {
+        let wrong = |place: usize, field: &str, message: String| Misplaced {
+            index,
+            invalid: Invalid::new(format!("/after/{place}{field}"), message),
+        };
+        let (mut seen, mut siblings) = (HashSet::new(), Vec::new());
+        for (place, Named { job, on_failure }) in after.into_iter().enumerate() {
+            let parent = match job {
+                Ok(id) => Parent::Job(id),
+                Err(name) => match names.get(&name) {
+                    Some(&index) => Parent::Sibling { index, name },
+                    None => return Err(wrong(place, "/name", format!("no job of the batch is called {name:?}"))),
+                },
+            };
+            if let Parent::Sibling { index, .. } = parent {
+                siblings.push(index);
+            }
+            if !seen.insert(parent.called()) {
+                return Err(wrong(place, "", "is there already".into()));
+            }
+            submission.after.push(After { parent, on_failure });
+        }
+        submissions.push(submission);
+        graph.push(siblings);
+    }
+    if let Some(way) = cycle(&graph) {
+        let name = |index: &usize| names.iter().find(|(_, at)| *at == index).map_or_else(String::new, |(name, _)| name.clone());
+        let way: Vec<String> = way.iter().map(name).collect();
+        let index = way.first().and_then(|name| names.get(name)).copied().unwrap_or_default();
+        let invalid = Invalid::new("/after", format!("these jobs come after each other: {}", shown(&way)));
+        return Err(Misplaced { index, invalid });
+    }
+    Ok(submissions)
+}
+
+/// A way round as text; of a long one only its ends.
+fn shown(way: &[String]) -> String {
+    const MOST: usize = 10;
+    if way.len() <= MOST {
+        return way.join(" after ");
+    }
+    let (first, last) = (&way[..MOST / 2], &way[way.len() - MOST / 2..]);
+    format!("{} after … after {}", first.join(" after "), last.join(" after "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::Catalogue;
+    use rstest::rstest;
+
+    fn batch(jobs: &[&str]) -> Result<Vec<Submission>, (String, String)> {
+        let job = |fields: &&str| format!(r#"{{"bound":"io","workload":{{"type":"sleep","ms":1}}{fields}}}"#);
+        let drafts = jobs.iter().map(|fields| super::super::draft(job(fields).as_bytes(), &Catalogue::default()));
+        let read = drafts.collect::<Result<Vec<_>, _>>().and_then(Draft::batch);
+        read.map_err(|problem| {
+            let body = serde_json::to_value(problem.body()).unwrap();
+            let told = |field: &str| body["errors"][0][field].as_str().unwrap_or_default().to_owned();
+            (told("pointer"), told("detail"))
+        })
+    }
+
+    #[test]
+    fn names_are_looked_up() {
+        let id = JobId::new();
+        let last = format!(r#","after":[{{"name":"a"}},{{"name":"b","on_failure":"run"}},{{"job":"{id}","on_failure":"fail"}}]"#);
+        let submissions = batch(&[&last, r#","name":"b","after":[{"name":"a"}]"#, r#","name":"a""#]).unwrap();
+        let sibling = |index, name: &str| Parent::Sibling { index, name: name.into() };
+        let after = |parent, on_failure| After { parent, on_failure };
+        assert_eq!(
+            submissions[0].after,
+            [
+                after(sibling(2, "a"), OnFailure::Cancel),
+                after(sibling(1, "b"), OnFailure::Run),
+                after(Parent::Job(id), OnFailure::Fail)
+            ]
+        );
+        assert_eq!(submissions[1].after, [after(sibling(2, "a"), OnFailure::Cancel)]);
+        assert_eq!(submissions[2].after, []);
+    }
+
+    #[rstest]
+    #[case(&[r#","name":"""#], "/name")]
+    #[case(&["", r#","after":{}"#], "/after")]
+    #[case(&["", r#","after":[["a"]]"#], "/after/0")]
+    #[case(&["", r#","after":[{}]"#], "/after/0")]
+    #[case(&["", r#","after":[{"job":"7"}]"#], "/after/0/job")]
+    #[case(&["", r#","after":[{"name":"a","when":1}]"#], "/after/0/when")]
+    #[case(&["", r#","after":[{"name":"a","on_failure":"explode"}]"#], "/after/0/on_failure")]
+    fn what_is_wrong_is_pointed_at(#[case] jobs: &[&str], #[case] pointer: &str) {
+        assert!(batch(jobs).unwrap_err().0.ends_with(pointer));
+    }
+
+    #[rstest]
+    #[case(&[r#","name":"a""#, r#","name":"a""#], "/1/name", "job 0 of the batch")]
+    #[case(&[r#","after":[{"name":"b"}]"#, r#","name":"a""#], "/0/after/0/name", "\"b\"")]
+    #[case(&[r#","name":"a""#, r#","after":[{"name":"a"},{"name":"a"}]"#], "/1/after/1", "already")]
+    #[case(&["", r#","name":"a","after":[{"name":"a"}]"#], "/1/after", "a after a")]
+    #[case(&[r#","name":"b","after":[{"name":"c"}]"#, r#","name":"a","after":[{"name":"b"}]"#, r#","name":"c","after":[{"name":"a"}]"#],
+        "/0/after", "b after c after a after b")]
+    fn names_have_to_make_sense(#[case] jobs: &[&str], #[case] pointer: &str, #[case] detail: &str) {
+        let (at, told) = batch(jobs).unwrap_err();
+        assert_eq!(at, pointer);
+        assert!(told.contains(detail), "{told}");
+    }
+}

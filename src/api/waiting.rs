@@ -1,0 +1,66 @@
+//! Why a job does not run yet.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::problem::Problem;
+use crate::clock::Timestamp;
+use crate::job::{Concurrency, Job, Rate, State};
+use crate::store::Gate;
+
+/// What a job waits for.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[schema(as = Waiting)]
+pub(super) enum WaitingView {
+    /// Its time.
+    Time {
+        /// When that is.
+        #[schema(value_type = String, format = DateTime)]
+        until: Timestamp,
+    },
+    /// Other jobs to end: `graph` says which.
+    Jobs,
+    /// A slot of its executor, behind those whose turn it is before.
+    Slot,
+    /// That a job with the same key ends.
+    Concurrency {
+        /// The key.
+        key: String,
+        /// How many may run at once.
+        limit: u32,
+        /// How many run.
+        running: u64,
+    },
+    /// That another job with the same key may start.
+    Rate {
+        /// The key.
+        key: String,
+        /// How many may start within a period.
+        limit: u32,
+        /// The period, in milliseconds.
+        per_ms: u64,
+        /// When the next one may start.
+        #[schema(value_type = String, format = DateTime)]
+        until: Timestamp,
+    },
+}
+
+impl WaitingView {
+    /// `None` if the job does not wait.
+    pub(super) async fn of(api: &ApiState, job: &Job) -> Result<Option<Self>, Problem> {
+        let gate = match job.state {
+            State::Scheduled { due_at } => return Ok(Some(Self::Time { until: due_at })),
+            State::Blocked => return Ok(Some(Self::Jobs)),
+            State::Running { .. } | State::Finished(_) => return Ok(None),
+            State::Queued if !job.submission.is_limited() => return Ok(Some(Self::Slot)),
+            State::Queued => api.dispatcher.store().gate(job.id).await?,
+        };
+        Ok(Some(match (gate, job.submission.concurrency.clone(), job.submission.rate.clone()) {
+            (Some(Gate::Full { running }), Some(Concurrency { key, limit }), _) => Self::Concurrency { key, limit, running },
+            (Some(Gate::Until(until)), _, Some(Rate { key, limit, per_ms })) => Self::Rate { key, limit, per_ms, until },
+            _ => Self::Slot,
+        }))
+    }
+}

@@ -1,0 +1,207 @@
+//! The SQL of lanes, where jobs wait that share a limit: inside the writer's transaction.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use sqlx::SqliteConnection;
+
+use super::codes::Code;
+use super::moves::hex_id;
+use super::rows::{self, Cells, Fresh, OF_CLAIM};
+use super::statements::json;
+use crate::clock::Timestamp;
+use crate::job::{Concurrency, JobId, Queue, Rate};
+use crate::store::{StoreError, Window};
+
+/// Values of `gate`; any other is when it opens.
+pub(super) const OPEN: i64 = 0;
+pub(super) const FULL: i64 = 1;
+
+/// A lane whose turn it is.
+pub(super) struct Lane {
+    pub(super) lane: String,
+    pub(super) turn: i64,
+}
+
+/// A job at the head of a lane, or close behind.
+pub(super) struct Head {
+    /// The place of the lane among those that were asked for.
+    pub(super) lane: usize,
+    pub(super) id: JobId,
+    turn: i64,
+    pub(super) concurrency: Option<Concurrency>,
+    pub(super) rate: Option<Rate>,
+}
+
+/// The starts of a key.
+pub(super) struct Starts {
+    pub(super) key: String,
+    pub(super) window: Window,
+    pub(super) latest: Rate,
+    pub(super) until: Timestamp,
+}
+
+/// Where a lane is to stand.
+pub(super) struct Standing {
+    pub(super) lane: String,
+    pub(super) turn: i64,
+    pub(super) gate: i64,
+}
+
+/// Notes that jobs wait in these lanes.
+pub(super) async fn enter(
+    connection: &mut SqliteConnection,
+    lanes: &BTreeSet<(Queue, String)>,
+    turn: Timestamp,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = lanes.iter().map(|(queue, lane)| (queue.code(), lane)).collect();
+    let text = "INSERT INTO lanes (queue, lane, turn) SELECT value ->> 0, value ->> 1, ? FROM json_each(?) WHERE true \
+                ON CONFLICT DO NOTHING";
+    sqlx::query(text).bind(turn.as_micros()).bind(json(&rows)).execute(connection).await?;
+    Ok(())
+}
+
+/// The open lanes of a queue, in the order of their turns.
+pub(super) async fn next(connection: &mut SqliteConnection, queue: Queue, most: usize) -> Result<Vec<Lane>, StoreError> {
+    let text = "SELECT lane, turn FROM lanes WHERE queue = ? AND gate = 0 ORDER BY turn LIMIT ?";
+    let rows = sqlx::query(text).bind(queue.code()).bind(number(most)).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = Cells::new(row);
+            Ok(Lane { lane: cells.take()?, turn: cells.take()? })
+        })
+        .collect()
+}
+
+/// The first jobs of each of these lanes, in the order in which it is their turn; without those whose time is over.
+pub(super) async fn heads(
+    connection: &mut SqliteConnection,
+    queue: Queue,
+    lanes: &[Lane],
+    each: usize,
+    now: Timestamp,
+) -> Result<Vec<Head>, StoreError> {
+    let text = "SELECT lanes.key, jobs.id, jobs.due_at - jobs.priority * 60000000, \
+                       jobs.options ->> 'concurrency', jobs.options ->> 'rate' \
+                FROM json_each(?1) AS lanes CROSS JOIN jobs ON jobs.id IN \
+                (SELECT head.id FROM jobs AS head WHERE head.state = 4 AND head.queue = ?2 AND head.lane = lanes.value \
+                 AND (head.expires_at IS NULL OR head.expires_at > ?4) \
+                 ORDER BY head.due_at - head.priority * 60000000, head.id LIMIT ?3)";
+    let names: Vec<_> = lanes.iter().map(|lane| &lane.lane).collect();
+    let query = sqlx::query(text).bind(json(&names)).bind(queue.code()).bind(number(each)).bind(now.as_micros());
+    let mut heads = Vec::new();
+    for row in &query.fetch_all(connection).await? {
+        let mut cells = Cells::new(row);
+        let (lane, id, turn) = (cells.number()?, cells.id()?, cells.take()?);
+        heads.push(Head { lane, id, turn, concurrency: cells.json()?, rate: cells.json()? });
+    }
+    heads.sort_unstable_by_key(|head| (head.lane, head.turn, head.id));
+    Ok(heads)
+}
+
+/// Claims these jobs, each at its moment.
+pub(super) async fn claim(
+    connection: &mut SqliteConnection,
+    jobs: &[(JobId, Timestamp)],
+    token: i64,
+) -> Result<Vec<Fresh>, StoreError> {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?, claimed_at = value ->> 1 FROM json_each(?) \
+             WHERE jobs.id = unhex(value ->> 0) AND jobs.state = 4 RETURNING {OF_CLAIM}"
+        )
+    });
+    let rows: Vec<_> = jobs.iter().map(|(id, at)| (hex_id(*id), at.as_micros())).collect();
+    let rows = sqlx::query(TEXT.as_str()).bind(token).bind(json(&rows)).fetch_all(connection).await?;
+    let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
+    claimed.sort_unstable_by_key(|fresh| fresh.claimed_at);
+    Ok(claimed)
+}
+
+/// Puts lanes where they are to stand, and takes away those in which nobody waits.
+pub(super) async fn stand(
+    connection: &mut SqliteConnection,
+    queue: Queue,
+    standing: &[Standing],
+    empty: &[String],
+) -> Result<(), StoreError> {
+    if !standing.is_empty() {
+        let rows: Vec<_> = standing.iter().map(|Standing { lane, turn, gate }| (lane, turn, gate)).collect();
+        let text = "UPDATE lanes SET turn = value ->> 1, gate = value ->> 2 FROM json_each(?) \
+                    WHERE lanes.queue = ? AND lanes.lane = value ->> 0";
+        sqlx::query(text).bind(json(&rows)).bind(queue.code()).execute(&mut *connection).await?;
+    }
+    if !empty.is_empty() {
+        let text = "DELETE FROM lanes WHERE queue = ? AND lane IN (SELECT value FROM json_each(?))";
+        sqlx::query(text).bind(queue.code()).bind(json(empty)).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Opens up to `most` lanes that were shut because too many jobs of this key run; the queue of each.
+pub(super) async fn vacate(connection: &mut SqliteConnection, key: &str, most: usize) -> Result<Vec<Queue>, StoreError> {
+    let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+                (SELECT queue, lane FROM lanes WHERE gate = 1 AND lane ->> 0 = ? ORDER BY turn LIMIT ?) RETURNING queue";
+    let rows = sqlx::query(text).bind(key).bind(number(most)).fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// Opens up to `most` lanes that were shut until now, or a moment before; the queue of each.
+pub(super) async fn open(connection: &mut SqliteConnection, now: Timestamp, most: usize) -> Result<Vec<Queue>, StoreError> {
+    let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+                (SELECT queue, lane FROM lanes WHERE gate > 1 AND gate <= ? ORDER BY gate LIMIT ?) RETURNING queue";
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// When the next lane opens that is shut for a time.
+pub(super) async fn next_open(connection: &mut SqliteConnection) -> Result<Option<Timestamp>, StoreError> {
+    let text = "SELECT min(gate) FROM lanes WHERE gate > 1";
+    let at: Option<i64> = sqlx::query_scalar(text).fetch_one(connection).await?;
+    Ok(at.map(Timestamp::from_micros))
+}
+
+/// At a start nothing runs, so no lane is full. The queues that have open ones.
+pub(super) async fn start(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
+    sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1").execute(&mut *connection).await?;
+    let rows = sqlx::query("SELECT DISTINCT queue FROM lanes WHERE gate = 0").fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// The starts of these keys, as far as there were any lately.
+pub(super) async fn starts(connection: &mut SqliteConnection, keys: &[&str]) -> Result<Vec<Starts>, StoreError> {
+    let text = "SELECT rates.key, starts, latest, until FROM json_each(?) CROSS JOIN rates ON rates.key = value";
+    let rows = sqlx::query(text).bind(json(keys)).fetch_all(connection).await?;
+    rows.iter().map(|row| read_starts(&mut Cells::new(row))).collect()
+}
+
+/// From the key, the starts, the limit and the end of a row of `rates`.
+pub(super) fn read_starts(cells: &mut Cells<'_>) -> Result<Starts, StoreError> {
+    let key: String = cells.take()?;
+    let missing = || StoreError::Corrupt(format!("the starts of {key:?} are missing"));
+    let (window, latest) = (cells.json()?.ok_or_else(missing)?, cells.json()?.ok_or_else(missing)?);
+    Ok(Starts { window, latest, until: cells.time()?, key })
+}
+
+/// Keeps the starts of these keys, and forgets those that no longer count.
+pub(super) async fn keep_starts<'s>(
+    connection: &mut SqliteConnection,
+    starts: impl Iterator<Item = &'s Starts>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> =
+        starts.map(|Starts { key, window, latest, until }| (key, json(window), json(latest), until.as_micros())).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let text = "INSERT INTO rates (key, starts, latest, until) \
+                SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?) WHERE true \
+                ON CONFLICT DO UPDATE SET starts = excluded.starts, latest = excluded.latest, until = excluded.until";
+    sqlx::query(text).bind(json(&rows)).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM rates WHERE until <= ?").bind(now.as_micros()).execute(connection).await?;
+    Ok(())
+}
+
+fn number(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,130 @@
+//! What can be read of limits.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use sqlx::SqlitePool;
+
+use super::SqliteStore;
+use super::lanes::{FULL, OPEN, Starts, read_starts};
+use super::rows::Cells;
+use crate::clock::Timestamp;
+use crate::job::{Concurrency, JobId, Rate};
+use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
+
+/// The most jobs that are counted of those that wait for a limit.
+const COUNTED: i64 = 100_000;
+
+/// The jobs in the lanes with a key, by its place in their names, and its field among the options.
+macro_rules! waiting {
+    ($place:literal, $field:literal) => {
+        concat!(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM lanes CROSS JOIN jobs ON jobs.state = 4 AND jobs.queue = lanes.queue \
+             AND jobs.lane = lanes.lane WHERE lanes.lane ->> ",
+            $place,
+            " = ?1 LIMIT ?2)), (SELECT jobs.options ->> '",
+            $field,
+            "' FROM lanes CROSS JOIN jobs ON jobs.state = 4 AND jobs.queue = lanes.queue AND jobs.lane = lanes.lane \
+             WHERE lanes.lane ->> ",
+            $place,
+            " = ?1 LIMIT 1)"
+        )
+    };
+}
+
+#[async_trait]
+impl LimitStore for SqliteStore {
+    async fn gate(&self, id: JobId) -> Result<Option<Gate>, StoreError> {
+        let text = "SELECT lanes.gate, jobs.lane ->> 0 FROM jobs \
+                    LEFT JOIN lanes ON lanes.queue = jobs.queue AND lanes.lane = jobs.lane WHERE jobs.id = ? AND jobs.state = 4";
+        let Some(row) = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(&self.readers).await? else {
+            return Ok(None);
+        };
+        let mut cells = Cells::new(&row);
+        let (gate, key): (Option<i64>, Option<String>) = (cells.take()?, cells.take()?);
+        Ok(Some(match gate.unwrap_or(OPEN) {
+            OPEN => Gate::Open,
+            FULL => Gate::Full { running: self.running(&key.unwrap_or_default()).0 },
+            until => Gate::Until(Timestamp::from_micros(until)),
+        }))
+    }
+
+    async fn limits(&self, after: Option<&LimitKey>, most: usize) -> Result<Vec<LimitStatus>, StoreError> {
+        let mut limits = Vec::new();
+        let (concurrency, rate) = match after {
+            None => (Some(""), ""),
+            Some(LimitKey::Concurrency(key)) => (Some(key.as_str()), ""),
+            Some(LimitKey::Rate(key)) => (None, key.as_str()),
+        };
+        for key in self.concurrency_keys(concurrency, most).await? {
+            limits.extend(self.concurrency(&key).await?);
+        }
+        for key in rate_keys(&self.readers, rate, most - limits.len().min(most)).await? {
+            limits.extend(self.rate(&key).await?);
+        }
+        Ok(limits)
+    }
+}
+
+impl SqliteStore {
+    /// How many jobs with a key run, and the limit of the latest of them.
+    fn running(&self, key: &str) -> (u64, Option<u32>) {
+        let running = self.published.running().get(key).copied();
+        running.map_or((0, None), |running| (u64::from(running.count), Some(running.limit)))
+    }
+
+    /// The keys behind this one with which jobs run or wait.
+    async fn concurrency_keys(&self, after: Option<&str>, most: usize) -> Result<BTreeSet<Arc<str>>, StoreError> {
+        let Some(after) = after else { return Ok(BTreeSet::new()) };
+        let text = "SELECT DISTINCT lane ->> 0 FROM lanes WHERE lane ->> 0 > ? ORDER BY lane ->> 0 LIMIT ?";
+        let waiting: Vec<String> = sqlx::query_scalar(text).bind(after).bind(number(most)).fetch_all(&self.readers).await?;
+        let running = self.published.running();
+        let behind = running.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).take(most);
+        let all: BTreeSet<Arc<str>> = behind.map(|(key, _)| Arc::clone(key)).chain(waiting.into_iter().map(Into::into)).collect();
+        Ok(all.into_iter().take(most).collect())
+    }
+
+    async fn concurrency(&self, key: &str) -> Result<Option<LimitStatus>, StoreError> {
+        let (running, limit) = self.running(key);
+        let (waiting, first) = waiting::<Concurrency>(&self.readers, waiting!("0", "concurrency"), key).await?;
+        let limit = first.or(limit.map(|limit| Concurrency { key: key.to_owned(), limit }));
+        Ok(limit.map(|limit| LimitStatus::Concurrency { limit, running, waiting }))
+    }
+
+    async fn rate(&self, key: &str) -> Result<Option<LimitStatus>, StoreError> {
+        let (waiting, first) = waiting::<Rate>(&self.readers, waiting!("1", "rate"), key).await?;
+        let text = "SELECT key, starts, latest, until FROM rates WHERE key = ?";
+        let row = sqlx::query(text).bind(key).fetch_optional(&self.readers).await?;
+        let starts = row.map(|row| read_starts(&mut Cells::new(&row))).transpose()?;
+        let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
+        let now = Timestamp::now();
+        let window = starts.map(|starts| starts.window).unwrap_or_default();
+        let (started, opens) = (u64::from(window.started(&limit, now)), window.opens(&limit, now));
+        Ok(Some(LimitStatus::Rate { limit, started, waiting, opens_at: Some(opens).filter(|opens| *opens > now) }))
+    }
+}
+
+async fn rate_keys(readers: &SqlitePool, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
+    let text = "SELECT key FROM (SELECT key FROM rates WHERE key > ?1 ORDER BY key LIMIT ?2) UNION \
+                SELECT key FROM (SELECT DISTINCT lane ->> 1 AS key FROM lanes WHERE lane ->> 1 > ?1 ORDER BY 1 LIMIT ?2) \
+                ORDER BY key LIMIT ?2";
+    Ok(sqlx::query_scalar(text).bind(after).bind(number(most)).fetch_all(readers).await?)
+}
+
+/// How many jobs with a key wait in queues, and the limit of one of them, if there is any: read with the text for its kind.
+async fn waiting<T: DeserializeOwned>(
+    readers: &SqlitePool,
+    text: &'static str,
+    key: &str,
+) -> Result<(u64, Option<T>), StoreError> {
+    let row = sqlx::query(text).bind(key).bind(COUNTED).fetch_one(readers).await?;
+    let mut cells = Cells::new(&row);
+    Ok((cells.number()?, cells.json()?))
+}
+
+fn number(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,309 @@
+//! Jobs that share a limit: they wait in lanes that take turns, and those without a limit are one more lane.
+//!
+//! How many jobs run with a key is known here, for only this task claims any. Which lanes there are is kept in a table, so a million
+//! keys take disk, not memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::lanes::{self, FULL, Head, Lane, OPEN, Standing, Starts};
+use super::super::rows::LIMITED;
+use super::super::statements::{self, Claim};
+use super::Writer;
+use super::transaction::Done;
+use crate::clock::Timestamp;
+use crate::job::{Queue, Rate};
+use crate::store::{StoreError, Window};
+
+/// The fewest and the most lanes that one claim looks at.
+const LOOKED_AT: (usize, usize) = (64, 512);
+
+/// What the writer knows of lanes. Where it is not sure it takes them for open: to look costs little.
+#[derive(Default)]
+pub(super) struct Lanes {
+    /// Whether a queue may have open lanes.
+    pub(super) open: [bool; Queue::ALL.len()],
+    /// When those without a limit had their last turn.
+    turn: [i64; Queue::ALL.len()],
+    /// Keys that lanes are shut for until a job with that key ends, and perhaps others.
+    full: HashSet<Arc<str>>,
+    /// When the next lane opens that is shut for a time.
+    pub(super) next_open: Option<Timestamp>,
+}
+
+/// What a transaction does to lanes.
+#[derive(Default)]
+pub(super) struct LaneChanges {
+    /// Lanes that jobs have entered.
+    pub(super) entered: BTreeSet<(Queue, String)>,
+    /// How many more jobs run with a key, or fewer; and the limit that the latest of them had.
+    pub(super) running: BTreeMap<Arc<str>, (i64, Option<u32>)>,
+    /// How many jobs with a key have ended that lanes may be shut for.
+    freed: HashMap<Arc<str>, usize>,
+    /// Keys that no lane is shut for any more.
+    pub(super) empty: Vec<Arc<str>>,
+    /// Queues that have no open lane any more.
+    pub(super) shut: [bool; Queue::ALL.len()],
+}
+
+impl Lanes {
+    /// Those of these queues are open.
+    pub(super) fn new(open: &[Queue], next_open: Option<Timestamp>) -> Self {
+        let mut lanes = Self { next_open, ..Self::default() };
+        for queue in open {
+            lanes.open[*queue as usize] = true;
+        }
+        lanes
+    }
+
+    /// What was believed may not be so: a transaction was not committed.
+    pub(super) fn doubt(&mut self) {
+        self.open = [true; Queue::ALL.len()];
+        self.next_open = Some(Timestamp::from_micros(0));
+    }
+
+    /// A transaction was committed.
+    pub(super) fn apply(&mut self, changes: &LaneChanges) {
+        for key in &changes.empty {
+            self.full.remove(key);
+        }
+        for (open, shut) in self.open.iter_mut().zip(changes.shut) {
+            *open &= !shut;
+        }
+    }
+}
+
+impl LaneChanges {
+    /// Whether there is something to do for lanes.
+    pub(super) fn any(&self) -> bool {
+        !self.entered.is_empty() || !self.freed.is_empty()
+    }
+}
+
+/// A lane while a claim looks at it.
+struct Visited {
+    lane: Lane,
+    heads: VecDeque<Head>,
+    /// Whether there may be more jobs than were looked at.
+    more: bool,
+    served: bool,
+    gate: i64,
+}
+
+impl Writer {
+    /// An attempt has ended that counted for this key.
+    pub(super) fn vacate(&self, key: Option<&Arc<str>>, done: &mut Done) {
+        let Some(key) = key else { return };
+        done.lanes.running.entry(Arc::clone(key)).or_default().0 -= 1;
+        if self.lanes.full.contains(key) {
+            *done.lanes.freed.entry(Arc::clone(key)).or_default() += 1;
+        }
+    }
+
+    /// Opens the lanes that may go on.
+    pub(super) async fn open_lanes(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+        if !done.lanes.entered.is_empty() {
+            lanes::enter(&mut self.connection, &done.lanes.entered, self.moments.next()).await?;
+            for (queue, _) in &done.lanes.entered {
+                self.lanes.open[*queue as usize] = true;
+            }
+        }
+        self.vacate_lanes(done).await?;
+        if self.lanes.next_open.is_some_and(|at| at <= now) {
+            for queue in lanes::open(&mut self.connection, now, LOOKED_AT.1).await? {
+                self.lanes.open[queue as usize] = true;
+            }
+            self.lanes.next_open = lanes::next_open(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens a lane for each place that has become free.
+    async fn vacate_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        for (key, places) in std::mem::take(&mut done.lanes.freed) {
+            let queues = lanes::vacate(&mut self.connection, &key, places).await?;
+            if queues.len() < places {
+                done.lanes.empty.push(key);
+            }
+            for queue in queues {
+                self.lanes.open[queue as usize] = true;
+                done.lanes.shut[queue as usize] = false;
+                self.fronts.clear(queue);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a queue may have lanes that a claim can be served from.
+    pub(super) fn has_open_lanes(&self, queue: Queue, limited: u64) -> bool {
+        self.lanes.open[queue as usize] && limited > 0
+    }
+
+    /// Serves claims from the lanes in turn, those without a limit being one of them.
+    pub(super) async fn claim_in_turn(&mut self, queue: Queue, wanted: usize, done: &mut Done) -> Result<(), StoreError> {
+        let looked_at = wanted.clamp(LOOKED_AT.0, LOOKED_AT.1);
+        let found = lanes::next(&mut self.connection, queue, looked_at).await?;
+        let all = found.len() < looked_at;
+        let unlimited = usize::try_from(done.depths.of(queue).queued).unwrap_or(usize::MAX).min(wanted);
+        let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
+        let (token, before) = (self.token(), self.moments.skip(wanted));
+        let heads = lanes::heads(&mut self.connection, queue, &found, each, before).await?;
+        let mut starts = self.starts_of(&heads).await?;
+        let mut visited = visit(found, heads, each);
+
+        let (mut plain, mut jobs) = (0, Vec::new());
+        let mut turn = before.as_micros();
+        // Those without a limit stand where it is their turn.
+        let own = visited.iter().position(|lane| lane.lane.turn > self.lanes.turn[queue as usize]).unwrap_or(visited.len());
+        let mut going_on = true;
+        while going_on && plain + jobs.len() < wanted {
+            going_on = false;
+            for at in 0..=visited.len() {
+                if plain + jobs.len() == wanted {
+                    break;
+                }
+                if at == own && plain < unlimited {
+                    (plain, turn, going_on) = (plain + 1, turn + 1, true);
+                    self.lanes.turn[queue as usize] = turn;
+                    if plain + jobs.len() == wanted {
+                        break;
+                    }
+                }
+                let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
+                let Some(head) = lane.heads.front() else { continue };
+                let moment = before.after(Duration::from_micros(jobs.len() as u64 + 1));
+                lane.gate = self.gate(head, moment, &starts, done);
+                turn += 1;
+                if lane.gate == OPEN {
+                    going_on = true;
+                    lane.served = true;
+                    lane.lane.turn = turn;
+                    begin(head, moment, &mut starts, done);
+                    jobs.push((head.id, moment));
+                    lane.heads.pop_front();
+                } else if lane.gate == FULL {
+                    // The next place that becomes free is another lane's, in case that may have it.
+                    lane.lane.turn = turn;
+                }
+            }
+        }
+
+        let claimed = lanes::claim(&mut self.connection, &jobs, token).await?;
+        let limited = done.depths.of_state(queue, LIMITED);
+        *limited = limited.saturating_sub(claimed.len() as u64);
+        Self::hold(queue, claimed, done);
+        if plain > 0 {
+            let at = before.after(Duration::from_micros(jobs.len() as u64));
+            let claimed = statements::claim(&mut self.connection, queue, plain, Claim { token, at }).await?;
+            let queued = &mut done.depths.at(queue).queued;
+            *queued = queued.saturating_sub(claimed.len() as u64);
+            Self::hold(queue, claimed, done);
+        }
+        lanes::keep_starts(&mut self.connection, starts.values().filter(|starts| starts.window.last() > Some(before)), before)
+            .await?;
+        self.leave_lanes(queue, visited, all, done).await
+    }
+
+    /// The starts of the keys of these jobs.
+    async fn starts_of(&mut self, heads: &[Head]) -> Result<HashMap<String, Starts>, StoreError> {
+        let mut keys: Vec<&str> = heads.iter().filter_map(|head| head.rate.as_ref()).map(|rate| rate.key.as_str()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let starts = lanes::starts(&mut self.connection, &keys).await?;
+        Ok(starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect())
+    }
+
+    /// Whether a job may start at this moment: what the gate of its lane has to be.
+    fn gate(&mut self, head: &Head, at: Timestamp, starts: &HashMap<String, Starts>, done: &mut Done) -> i64 {
+        if let Some(concurrency) = &head.concurrency {
+            let key: Arc<str> = concurrency.key.as_str().into();
+            let before = self.published.running().get(&key).map_or(0, |running| i64::from(running.count));
+            let running = before + done.lanes.running.get(&key).map_or(0, |(more, _)| *more);
+            if running >= i64::from(concurrency.limit) {
+                self.lanes.full.insert(key);
+                return FULL;
+            }
+        }
+        let opens = head.rate.as_ref().and_then(|rate| Some(starts.get(&rate.key)?.window.opens(rate, at)));
+        match opens {
+            Some(opens) if opens > at => {
+                self.lanes.next_open = Some(self.lanes.next_open.map_or(opens, |next| next.min(opens)));
+                opens.as_micros()
+            }
+            _ => OPEN,
+        }
+    }
+
+    /// Puts the lanes that were visited where they are to stand.
+    async fn leave_lanes(&mut self, queue: Queue, visited: Vec<Visited>, all: bool, done: &mut Done) -> Result<(), StoreError> {
+        let (mut standing, mut empty) = (Vec::new(), Vec::new());
+        let mut open = !all;
+        for Visited { lane: Lane { lane, turn }, heads, more, served, gate } in visited {
+            let left = !heads.is_empty() || more;
+            if !left || gate > FULL {
+                // A place that this lane was opened for is another one's, if it did not take it.
+                let key = key_of(&lane).filter(|key| !served && self.lanes.full.contains(key));
+                if let Some(key) = key {
+                    *done.lanes.freed.entry(key).or_default() += 1;
+                }
+            }
+            if left {
+                open |= gate == OPEN;
+                if served || gate != OPEN {
+                    standing.push(Standing { lane, turn, gate });
+                }
+            } else {
+                empty.push(lane);
+            }
+        }
+        lanes::stand(&mut self.connection, queue, &standing, &empty).await?;
+        done.lanes.shut[queue as usize] = !open;
+        self.vacate_lanes(done).await
+    }
+}
+
+/// The lanes with their first jobs, each of which was asked for so many.
+fn visit(lanes: Vec<Lane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
+    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN };
+    let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
+    for head in heads {
+        if let Some(lane) = visited.get_mut(head.lane) {
+            lane.heads.push_back(head);
+            lane.more = lane.heads.len() == each;
+        }
+    }
+    visited
+}
+
+/// A job starts.
+fn begin(head: &Head, at: Timestamp, starts: &mut HashMap<String, Starts>, done: &mut Done) {
+    if let Some(concurrency) = &head.concurrency {
+        let (more, limit) = done.lanes.running.entry(concurrency.key.as_str().into()).or_default();
+        *more += 1;
+        *limit = Some(concurrency.limit);
+    }
+    if let Some(rate) = &head.rate {
+        let new = || Starts { key: rate.key.clone(), window: Window::default(), latest: rate.clone(), until: at };
+        let starts = starts.entry(rate.key.clone()).or_insert_with(new);
+        start(starts, rate, at);
+    }
+}
+
+fn start(starts: &mut Starts, rate: &Rate, at: Timestamp) {
+    // Whoever asked for the longest period decides how long starts are remembered.
+    let longest = starts.until.since(starts.window.last().unwrap_or(at)).max(Duration::from_millis(rate.per_ms));
+    starts.window.forget(longest, at);
+    starts.window.start(rate, at);
+    starts.latest = rate.clone();
+    starts.until = at.after(longest);
+}
+
+/// The key of `concurrency` in the name of a lane.
+fn key_of(lane: &str) -> Option<Arc<str>> {
+    let (key, _): (Option<String>, Option<String>) = serde_json::from_str(lane).ok()?;
+    key.map(Into::into)
+}

@@ -1,0 +1,143 @@
+//! Blocked jobs: what new jobs come after, and what becomes of them when that has ended.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::edges::{self, Doomed, Ended};
+use super::super::moves;
+use super::super::rollups::Count;
+use super::super::rows::{BLOCKED, SCHEDULED};
+use super::super::statements::Queued;
+use super::Writer;
+use super::batch::Batch;
+use super::transaction::Done;
+use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, NewJob, OnFailure, Outcome, What};
+use crate::store::StoreError;
+
+/// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
+/// wide graph nor a deep one keeps others waiting.
+const MOST_EDGES: usize = 1_000;
+const MOST_STEPS: usize = 50;
+
+impl Writer {
+    /// Refuses what comes after a job that there is not.
+    pub(super) async fn refuse_orphans(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        if !batch.has_edges() {
+            return Ok(());
+        }
+        let own: HashSet<JobId> = batch.new_jobs().map(|job| job.id).collect();
+        let parents = batch.new_jobs().flat_map(|job| &job.after).map(|after| after.parent);
+        let others: Vec<JobId> = parents.filter(|parent| !own.contains(parent)).collect();
+        let unknown: HashSet<JobId> = edges::unknown(&mut self.connection, &others).await?.into_iter().collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for accept in std::mem::take(&mut batch.accepts) {
+            let orphan = accept.jobs.iter().flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
+            match orphan.into_iter().find(|(_, parent)| unknown.contains(parent)) {
+                // Nobody may be waiting for an answer any more.
+                Some((job, parent)) => drop(accept.reply.send(Err(StoreError::UnknownParent { job, parent }))),
+                None => batch.accepts.push(accept),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what new jobs come after. Those that come after nothing that is still to end don't wait.
+    pub(super) async fn link(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+        if !batch.has_edges() {
+            return Ok(());
+        }
+        let jobs: Vec<&NewJob> = batch.new_jobs().filter(|job| !job.after.is_empty()).collect();
+        done.parents.extend(jobs.iter().flat_map(|job| &job.after).map(|after| after.parent));
+        let children = edges::link(&mut self.connection, &jobs).await?;
+        if !children.is_empty() {
+            let past = edges::past(&mut self.connection, &children).await?;
+            self.go_on(past, children, done).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the children of jobs that have ended know of it, and the children of those that end by that.
+    pub(super) async fn unblock(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        let mut left = MOST_EDGES;
+        for _ in 0..MOST_STEPS {
+            let parents: Vec<JobId> = done.unblocking.iter().take(left).copied().collect();
+            if parents.is_empty() {
+                break;
+            }
+            let mut edges = edges::unheard(&mut self.connection, &parents, left + 1).await?;
+            if edges.len() <= left {
+                done.unblocking.drain(..parents.len());
+                done.heard += parents.len();
+            }
+            edges.truncate(left);
+            left -= edges.len();
+            edges::close(&mut self.connection, &edges).await?;
+            let children = edges.iter().map(|edge| edge.child).collect();
+            self.go_on(edges, children, done).await?;
+        }
+        // What was left before stands first, and is in the database.
+        let before = self.unblocking.len();
+        let heard = done.heard.min(before);
+        let added: Vec<JobId> = done.unblocking.iter().skip(before - heard).copied().collect();
+        let gone: Vec<JobId> = self.unblocking.iter().take(heard).copied().collect();
+        edges::keep_releases(&mut self.connection, &gone, &added).await
+    }
+
+    /// What becomes of children whose parents have ended.
+    async fn go_on(&mut self, edges: Vec<Ended>, children: Vec<JobId>, done: &mut Done) -> Result<(), StoreError> {
+        let mut doomed: HashMap<JobId, Doomed> = HashMap::new();
+        for edge in edges {
+            if let Some(job) = doom(edge) {
+                doomed.entry(job.id).or_insert(job);
+            }
+        }
+        if !doomed.is_empty() {
+            let at = self.moments.skip(doomed.len());
+            for fallen in edges::fall(&mut self.connection, doomed.values(), at).await? {
+                if let Some(doomed) = doomed.remove(&fallen.id) {
+                    tell_of_fallen(fallen, doomed, done);
+                }
+            }
+        }
+        for job in edges::unblock(&mut self.connection, &children, self.moments.next()).await? {
+            done.depths.leave(job.queue, BLOCKED);
+            if job.state == SCHEDULED {
+                done.depths.at(job.queue).scheduled += 1;
+                done.due(job.due_at);
+            } else {
+                // It may be next, before those that stand at the front.
+                self.fronts.clear(job.queue);
+                done.queue(Queued { queue: job.queue, lane: job.lane });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts and tells of a job that has ended because of another.
+fn tell_of_fallen(fallen: moves::Ended, doomed: Doomed, done: &mut Done) {
+    let Doomed { id, ending, failure } = doomed;
+    done.depths.leave(fallen.queue, BLOCKED);
+    done.counts.push(Count::new(fallen.subject.key(ending), None));
+    if fallen.children {
+        done.unblocking.push_back(id);
+    }
+    done.unasked.push(id);
+    let conclusion = Conclusion { ending, outcome: Outcome::Error(failure), timing: None };
+    let finished = || Box::new(conclusion.at(None, fallen.finished_at));
+    done.tell(fallen.finished_at, id, || fallen.subject, || What::Finished { attempt: fallen.attempt, finished: finished() });
+}
+
+/// How a job ends whose parent has ended this way, if it does.
+fn doom(Ended { parent, child, on_failure, name, ending }: Ended) -> Option<Doomed> {
+    let own = match on_failure {
+        _ if ending == Ending::Succeeded => return None,
+        OnFailure::Run => return None,
+        OnFailure::Cancel => Ending::Cancelled,
+        OnFailure::Fail => Ending::Failed,
+    };
+    let called = name.map_or_else(|| parent.to_string(), |name| format!("{name:?} ({parent})"));
+    let failure = Failure::new(FailureKind::Dependency, format!("the job {called}, which it comes after, ended as {ending}"));
+    Some(Doomed { id: child, ending: own, failure })
+}

@@ -1,0 +1,228 @@
+//! Places in a workload where another job's output goes: `{"$output": "a", "pointer": "/count"}`.
+//!
+//! All else stays as it was written, number for number.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::Invalid;
+
+const KEY: &str = "$output";
+/// The key as it stands in a text.
+const QUOTED: &str = "\"$output\"";
+/// How deep a workload that has placeholders may be nested.
+const DEEPEST: usize = 128;
+
+/// A place for another job's output.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Placeholder<'a> {
+    /// Whose: the name of a job in the batch, or an id.
+    #[serde(borrow, rename = "$output")]
+    pub(crate) output: Cow<'a, str>,
+    /// Which part of it, as a JSON Pointer; the whole of it without.
+    #[serde(borrow, default)]
+    pub(crate) pointer: Cow<'a, str>,
+    /// What to take if the job has no output, or that has no such part.
+    #[serde(borrow, default, deserialize_with = "given")]
+    pub(crate) default: Option<&'a RawValue>,
+}
+
+/// A `null` that is given is a value like any other.
+fn given<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What goes to a place: given where in the workload that is, by a JSON Pointer, and what it asks for.
+pub(crate) type Values<'v, 'a> = dyn FnMut(&str, Placeholder<'a>) -> Result<Cow<'a, str>, Invalid> + 'v;
+
+/// Whether a workload may have placeholders: fast, and never wrong where it has any.
+pub(crate) fn may_have_placeholders(workload: &str) -> bool {
+    workload.contains(QUOTED)
+}
+
+/// Puts in the place of each placeholder the JSON that `value` gives for it and for where it is.
+///
+/// # Errors
+/// What looks like a placeholder and is none, or what `value` refuses: pointing into the workload.
+pub(crate) fn fill<'a>(workload: &'a RawValue, value: &mut Values<'_, 'a>) -> Result<Box<RawValue>, Invalid> {
+    let mut filled = String::with_capacity(workload.get().len());
+    write(workload, 0, &mut String::new(), &mut filled, value)?;
+    RawValue::from_string(filled).map_err(|error| Invalid::new("", error.to_string()))
+}
+
+/// The part of a JSON text that a pointer names; `None` if there is none.
+pub(crate) fn part<'a>(json: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
+    if pointer.is_empty() {
+        return Some(json);
+    }
+    pointer.strip_prefix('/')?.split('/').try_fold(json, |json, segment| match json.get().as_bytes().first()? {
+        b'{' => {
+            let segment = segment.replace("~1", "/").replace("~0", "~");
+            let Entries(entries) = serde_json::from_str(json.get()).ok()?;
+            // Of a key that is there twice, the last one counts.
+            entries.into_iter().rev().find(|(key, _)| *key == segment).map(|(_, value)| value)
+        }
+        b'[' => {
+            let index = segment.parse().ok().filter(|index: &usize| index.to_string() == segment)?;
+            serde_json::from_str::<Vec<&RawValue>>(json.get()).ok()?.get(index).copied()
+        }
+        _ => None,
+    })
+}
+
+/// Whether this is a JSON Pointer.
+pub(crate) fn is_pointer(text: &str) -> bool {
+    let mut escapes = text.split('~').skip(1);
+    (text.is_empty() || text.starts_with('/')) && escapes.all(|after| after.starts_with(['0', '1']))
+}
+
+fn write<'a>(
+    json: &'a RawValue,
+    depth: usize,
+    pointer: &mut String,
+    filled: &mut String,
+    value: &mut Values<'_, 'a>,
+) -> Result<(), Invalid> {
+    let text = json.get();
+    let invalid = |pointer: &str, error: serde_json::Error| Invalid::new(pointer, error.to_string());
+    if !may_have_placeholders(text) {
+        filled.push_str(text);
+    } else if depth > DEEPEST {
+        return Err(Invalid::new(&*pointer, format!("is nested more than {DEEPEST} levels deep, and has an $output in it")));
+    } else if text.starts_with('{') {
+        let Entries(entries) = serde_json::from_str(text).map_err(|error| invalid(pointer, error))?;
+        if entries.iter().any(|(key, _)| key == KEY) {
+            let placeholder = serde_json::from_str(text).map_err(|error| {
+                let message = error.to_string();
+                Invalid::new(&*pointer, message.split(" at line ").next().unwrap_or_default())
+            })?;
+            filled.push_str(&value(pointer, placeholder)?);
+            return Ok(());
+        }
+        let length = pointer.len();
+        for (at, (key, json)) in entries.into_iter().enumerate() {
+            filled.push(if at == 0 { '{' } else { ',' });
+            filled.push_str(&serde_json::Value::from(&*key).to_string());
+            filled.push(':');
+            pointer.push('/');
+            pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+            write(json, depth + 1, pointer, filled, value)?;
+            pointer.truncate(length);
+        }
+        filled.push('}');
+    } else if text.starts_with('[') {
+        let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| invalid(pointer, error))?;
+        let length = pointer.len();
+        for (at, json) in elements.into_iter().enumerate() {
+            filled.push(if at == 0 { '[' } else { ',' });
+            pointer.push('/');
+            pointer.push_str(&at.to_string());
+            write(json, depth + 1, pointer, filled, value)?;
+            pointer.truncate(length);
+        }
+        filled.push(']');
+    } else {
+        filled.push_str(text);
+    }
+    Ok(())
+}
+
+/// The entries of an object in their order.
+struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A key, without a copy where that is possible.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Entries<'de>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Key(key), value)) = object.next_entry()? {
+                    entries.push((key, value));
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    /// Each placeholder becomes a text that says where it is and what it asks for.
+    fn filled(text: &str) -> Result<String, Invalid> {
+        let workload = raw(text);
+        let filled = fill(&workload, &mut |at, Placeholder { output, pointer, default }| {
+            Ok(format!("\"{at} {output}{pointer} {}\"", default.map_or("-", RawValue::get)).into())
+        });
+        filled.map(|filled| filled.get().to_owned())
+    }
+
+    #[rstest]
+    #[case(r#"{ "a": 1.50, "b":[ ] }"#, r#"{ "a": 1.50, "b":[ ] }"#)]
+    #[case(r#"{"$output":"a"}"#, r#"" a -""#)]
+    #[case(r#"{"n": 1.50, "x/y":[1e3, {"pointer": "/0", "$output":"a"}]}"#, r#"{"n":1.50,"x/y":[1e3,"/x~1y/1 a/0 -"]}"#)]
+    #[case(r#"{"n": {"$output":"a", "default":null}}"#, r#"{"n":"/n a null"}"#)]
+    #[case(r#"{"q\"": "the \"$output\" of", "n": {"$output":"a"}}"#, r#"{"q\"":"the \"$output\" of","n":"/n a -"}"#)]
+    fn placeholders_are_replaced_and_the_rest_is_kept(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(filled(text).unwrap(), expected);
+    }
+
+    #[rstest]
+    #[case(r#"{"n": {"$output": 7}}"#, "/n")]
+    #[case(r#"{"n": [{"$output": "a", "path": "/x"}]}"#, "/n/0")]
+    fn what_is_nearly_one_is_refused(#[case] text: &str, #[case] pointer: &str) {
+        assert_eq!(filled(text).unwrap_err().pointer, pointer);
+    }
+
+    #[test]
+    fn depth_has_a_limit_where_it_matters() {
+        let nested = |inner: &str| format!("{}{inner}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(filled(&nested("1")).is_ok());
+        assert!(filled(&nested(r#"{"$output":"a"}"#)).unwrap_err().message.contains("nested"));
+    }
+
+    #[rstest]
+    #[case("", Some(r#"{"a":[1.50,{"x/~":7}],"b":1,"b":2}"#))]
+    #[case("/a/0", Some("1.50"))]
+    #[case("/a/1/x~1~0", Some("7"))]
+    #[case("/b", Some("2"))]
+    #[case("/a/2", None)]
+    #[case("/a/01", None)]
+    #[case("/a/0/x", None)]
+    #[case("/c", None)]
+    fn a_pointer_names_a_part(#[case] pointer: &str, #[case] expected: Option<&str>) {
+        let json = raw(r#"{"a":[1.50,{"x/~":7}],"b":1,"b":2}"#);
+        assert_eq!(part(&json, pointer).map(RawValue::get), expected);
+        assert!(is_pointer(pointer));
+    }
+
+    #[test]
+    fn not_everything_is_a_pointer() {
+        assert!(["a", "/~", "/a~2", "#/a"].iter().all(|text| !is_pointer(text)));
+    }
+}

@@ -1,0 +1,123 @@
+use serde_json::{Value, json};
+
+use super::{Server, primes, sleep, with};
+
+/// The ids of a batch that must be accepted.
+async fn submit(server: &Server, jobs: Value) -> Vec<String> {
+    let answer = server.post("/jobs/batch", &jobs).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    answer.ids()
+}
+
+/// A job that fails.
+fn failing() -> Value {
+    json!({ "bound": "io", "workload": { "type": "file", "op": "digest", "path": "nowhere" } })
+}
+
+#[tokio::test]
+async fn jobs_of_a_batch_come_after_each_other_and_use_what_the_others_gave() {
+    let server = Server::start().await;
+    let counted =
+        json!({ "bound": "cpu", "workload": { "type": "primes", "below": { "$output": "count", "pointer": "/count" } } });
+    let jobs = json!([
+        with(counted, json!({ "name": "again", "after": [{ "name": "count" }] })),
+        with(primes(), json!({ "name": "count", "after": [{ "name": "wait" }] })),
+        with(sleep(100), json!({ "name": "wait" })),
+    ]);
+    let ids = submit(&server, jobs).await;
+    let job = server.get(&format!("/jobs/{}", ids[0])).await.json();
+    assert_eq!(job["graph"]["parent_count"], 1, "{job}");
+    let parent = &job["graph"]["parents"][0];
+    assert_eq!((&parent["id"], &parent["name"], &parent["on_failure"]), (&json!(ids[1]), &json!("count"), &json!("cancel")));
+    let job = server.ended(&ids[0]).await;
+    // There are 168 primes below 1000, and 39 below 168.
+    assert_eq!((&job["state"], &job["output"]["count"]), (&json!("succeeded"), &json!(39)));
+    assert_eq!(job["workload"]["below"]["$output"], "count");
+    assert_eq!((&job["graph"]["waits_for"], &job["graph"]["parents"][0]["state"]), (&json!(0), &json!("succeeded")));
+    let first = server.get(&format!("/jobs/{}", ids[2])).await.json();
+    assert_eq!(first["graph"]["children"], json!([{ "id": ids[1], "state": "succeeded" }]));
+    assert!(server.get(&format!("/jobs/{}", server.submit(&sleep(0)).await)).await.json().get("graph").is_none());
+}
+
+#[tokio::test]
+async fn a_job_comes_after_jobs_by_their_ids() {
+    let server = Server::start().await;
+    let parent = server.submit(&sleep(60_000)).await;
+    let child = with(
+        json!({ "bound": "io", "workload": { "type": "sleep", "ms": { "$output": parent, "pointer": "/slept_ms", "default": 1 } } }),
+        json!({ "after": [{ "job": parent, "on_failure": "run" }] }),
+    );
+    let child = server.submit(&child).await;
+    assert_eq!(server.in_state(&child, "blocked").await["started_at"], Value::Null);
+    assert_eq!(server.get("/jobs?state=blocked").await.ids(), [child.as_str()]);
+    server.in_state(&parent, "running").await;
+    assert_eq!(server.delete(&format!("/jobs/{parent}")).await.status, 202);
+    assert_eq!(server.ended(&child).await["output"]["slept_ms"], 1);
+}
+
+#[tokio::test]
+async fn what_becomes_of_the_children_of_a_job_that_fails() {
+    let server = Server::start().await;
+    let after = |rule: &str| with(sleep(0), json!({ "after": [{ "name": "a", "on_failure": rule }] }));
+    let jobs = json!([with(failing(), json!({ "name": "a" })), after("cancel"), after("fail"), after("run")]);
+    let ids = submit(&server, jobs).await;
+    for (id, state) in ids.iter().zip(["failed", "cancelled", "failed", "succeeded"]) {
+        assert_eq!(server.ended(id).await["state"], state);
+    }
+    let cancelled = server.get(&format!("/jobs/{}", ids[1])).await.json();
+    assert_eq!(cancelled["error"]["kind"], "dependency");
+    assert!(cancelled["error"]["message"].as_str().unwrap().contains("\"a\""), "{cancelled}");
+    // Submitted when it is known already: whoever waits does not wait for nothing.
+    let request = server.request(reqwest::Method::POST, "/jobs").header("Prefer", "wait=30");
+    let late = with(sleep(0), json!({ "after": [{ "job": ids[0] }] }));
+    let late: Value = request.json(&late).send().await.unwrap().json().await.unwrap();
+    assert_eq!(late["state"], "cancelled");
+}
+
+#[tokio::test]
+async fn an_output_that_does_not_fit_ends_the_job_and_says_why() {
+    let server = Server::start().await;
+    let asking = |output: Value| {
+        with(json!({ "bound": "cpu", "workload": { "type": "primes", "below": output } }), json!({ "after": [{ "name": "a" }] }))
+    };
+    let jobs = json!([
+        with(primes(), json!({ "name": "a" })),
+        asking(json!({ "$output": "a" })),
+        asking(json!({ "$output": "a", "pointer": "/colour" })),
+        asking(json!({ "$output": "a", "pointer": "/colour", "default": 10 })),
+    ]);
+    let ids = submit(&server, jobs).await;
+    let told = |job: &Value| job["error"]["message"].as_str().unwrap_or_default().to_owned();
+    let whole = server.ended(&ids[1]).await;
+    assert_eq!((&whole["state"], &whole["error"]["kind"]), (&json!("failed"), &json!("dependency")));
+    assert!(told(&whole).contains("/below"), "{whole}");
+    assert!(told(&server.ended(&ids[2]).await).contains("has no /colour"));
+    assert_eq!(server.ended(&ids[3]).await["output"]["count"], 4);
+}
+
+#[tokio::test]
+async fn graphs_that_can_not_be_are_refused() {
+    let server = Server::start().await;
+    let named = |name: &str, after: Value| with(sleep(0), json!({ "name": name, "after": after }));
+    let refused = async |jobs: Value| server.post("/jobs/batch", &jobs).await.problem(422).1.unwrap();
+    let cycle = json!([named("a", json!([{ "name": "b" }])), named("b", json!([{ "name": "a" }]))]);
+    let answer = server.post("/jobs/batch", &cycle).await;
+    assert!(answer.json()["detail"].as_str().unwrap().contains("a after b after a"), "{}", answer.text);
+    assert_eq!(refused(cycle).await, "/0/after");
+    assert_eq!(refused(json!([named("a", json!([])), named("a", json!([]))])).await, "/1/name");
+    assert_eq!(refused(json!([named("a", json!([{ "name": "b" }]))])).await, "/0/after/0/name");
+    let nobody = "01997d3e-8c00-7000-8000-000000000000";
+    assert_eq!(refused(json!([sleep(0), with(sleep(0), json!({ "after": [{ "job": nobody }] }))])).await, "/1/after/0/job");
+    let asking = json!({ "bound": "io", "workload": { "type": "sleep", "ms": { "$output": "a" } } });
+    assert_eq!(refused(json!([named("a", json!([])), asking.clone()])).await, "/1/workload/ms/$output");
+    assert_eq!(server.post("/jobs", &asking).await.problem(422).1.unwrap(), "/workload/ms/$output");
+    assert_eq!(server.post("/jobs", &named("a", json!([]))).await.problem(422).1.unwrap(), "/name");
+    assert_eq!(
+        server.post("/jobs", &with(sleep(0), json!({ "after": [{ "job": nobody }] }))).await.problem(422).1.unwrap(),
+        "/after/0/job"
+    );
+    // What can be known of a workload before it has the output, is known.
+    let wrong = json!({ "bound": "io", "workload": { "type": "sleep", "ms": { "$output": "a" }, "colour": 1 }, "after": [{ "name": "a" }] });
+    assert_eq!(refused(json!([named("a", json!([])), wrong])).await, "/1/workload/colour");
+    assert!(server.get("/jobs").await.ids().is_empty());
+}
