@@ -10,7 +10,7 @@ use crate::server::{Server, folder};
 use crate::{Options, Result};
 
 const BATCH: u64 = 10_000;
-const FEW: u64 = 10;
+const FEW: u32 = 10;
 /// How long the few may take before the benchmark is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Limit {
     key: String,
     #[serde(default)]
-    running: u64,
+    running: u32,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
@@ -31,7 +31,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     ];
     let folder = folder()?;
     let mut server = Server::start(folder.path(), &[]).await?;
-    let job = |key: &str, limit: u64| {
+    let job = |key: &str, limit: u32| {
         format!(r#"{{"bound":"io","workload":{{"type":"sleep","ms":3600000}},"concurrency":{{"key":"{key}","limit":{limit}}}}}"#)
     };
     let (many, few) = (job("many", 5), job("few", FEW));
@@ -44,7 +44,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     }
     let rate = options.jobs as f64 / start.elapsed().as_secs_f64();
     let start = Instant::now();
-    server.submit(&[few.as_str(); FEW as usize]).await?;
+    server.submit(&vec![few.as_str(); usize::try_from(FEW)?]).await?;
     while running(&mut server, "few").await? < FEW {
         if start.elapsed() > PATIENCE {
             return Err("the few do not start".into());
@@ -66,7 +66,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 }
 
 /// How many jobs with this key run.
-async fn running(server: &mut Server, key: &str) -> Result<u64> {
+async fn running(server: &mut Server, key: &str) -> Result<u32> {
     let mut running = 0;
     server.list("/limits", |limit: Limit| running += if limit.key == key { limit.running } else { 0 }).await?;
     Ok(running)

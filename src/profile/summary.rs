@@ -146,7 +146,7 @@ mod tests {
         let mut twice = Summary::read(summary.counts.clone(), &mut rest).unwrap();
         assert!(rest.is_empty());
         twice.merge(&summary);
-        assert_eq!((twice.counts.runs, twice.counts.failures, twice.counts.tagged), (200, [0, 50, 0, 0, 0, 0], [0, 200]));
+        assert_eq!((twice.counts.runs, twice.counts.failures, twice.counts.tagged), (200, [0, 50, 0, 0, 0, 0, 0], [0, 200]));
         assert_eq!((twice.counts.since.as_micros(), twice.counts.until.as_micros()), (1, 100));
         assert_eq!(twice.counts.observed, [0, 200, 0]);
         assert_eq!((twice.share.quantiles().unwrap().p50, twice.poll.quantiles()), (903, None));
