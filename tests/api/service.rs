@@ -41,7 +41,7 @@ async fn executors_say_what_they_can_do_and_how_busy_they_are() {
         .await;
     let [waits, computes, isolates] = executors["items"].as_array().unwrap().as_slice() else { panic!("three: {executors}") };
     assert_eq!([&waits["name"], &computes["name"], &isolates["name"]], ["async", "threads", "processes"]);
-    let expected = json!({ "name": "async", "slots": 2, "queued": 3, "scheduled": 0, "running": 2, "workers": [] });
+    let expected = json!({ "name": "async", "slots": 2, "queued": 3, "scheduled": 0, "blocked": 0, "running": 2, "workers": [] });
     assert_eq!(waits["queues"][0], expected);
     assert_eq!(computes["queues"].as_array().unwrap().len(), 3);
     assert_eq!((&isolates["capabilities"]["cancel"], &isolates["capabilities"]["isolation"]), (&json!("always"), &json!(true)));
