@@ -1,6 +1,7 @@
 //! Puts the service together: store, executors, dispatcher, API.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::api::{self, ApiState, BodyLimits, InterpreterView, Memory, Pages, ProgramsView, PythonView, SandboxView};
+use crate::api::{self, ApiState, BodyLimits, InterpreterView, Keyring, Memory, Pages, ProgramsView, PythonView, SandboxView};
+use crate::auth::KeyRule;
 use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
@@ -20,7 +22,7 @@ use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executor
 use crate::job::Queue;
 use crate::profile::{Profiles, day_of};
 use crate::sandbox::{self, Sandbox};
-use crate::server::{self, Limits, Patience};
+use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
 use crate::webhook;
@@ -47,6 +49,23 @@ pub enum AppError {
     /// Programs can't be confined as the operator requires.
     #[error("`sandbox` is `required`, but it has a gap: {0}")]
     Sandbox(String),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Requests need a key, and there is none.
+    #[error(
+        "{address} asks for API keys, and there is none that is good for anything: make one with \
+         `trine keys create admin --scopes admin --database {database}`, or let in whoever comes with `--keys off`"
+    )]
+    NoKeys {
+        /// Where the server would listen.
+        address: SocketAddr,
+        /// Where keys are kept.
+        database: Database,
+    },
+    /// The address of the listener can't be told.
+    #[error("can't tell the address of the listener: {0}")]
+    Listener(std::io::Error),
     /// An interpreter that the operator named can't be used.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
@@ -68,6 +87,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
     let files = raise_file_limit();
+    let tls = TlsFiles::both(config.tls_cert.clone(), config.tls_key.clone())?.map(Tls::load).transpose()?;
     let kernel = check_sandbox(&config)?;
     let interpreters = interpreters(&config).await?;
     let python = PythonRules {
@@ -93,6 +113,8 @@ pub async fn serve(
         job_log_bytes: config.job_log_bytes,
     };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
+    let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys).await?);
+    check_keys(&config, &keyring, listener.local_addr().map_err(AppError::Listener)?)?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
@@ -126,6 +148,7 @@ pub async fn serve(
         schedules,
         bodies,
         programs: Arc::new(programs),
+        keyring,
         pages,
         streams,
     });
@@ -143,7 +166,7 @@ pub async fn serve(
             tokio::time::sleep(HANDOVER).await;
         }
     };
-    server::serve(listener, router, limits, drained).await;
+    server::serve(listener, tls, router, limits, drained).await;
     comparisons.shut_down().await;
     while let Some(ended) = house.join_next().await {
         if let Err(error) = ended {
@@ -192,6 +215,18 @@ fn rules(config: &Config) -> Rules {
         keys_kept: config.idempotency,
         routing: config.routing,
     }
+}
+
+/// Where others than this machine reach the server, it asks for keys, so there has to be one; unless the operator wants it otherwise.
+fn check_keys(config: &Config, keyring: &Keyring, address: SocketAddr) -> Result<(), AppError> {
+    let needed = !keyring.is_open() || (config.keys == KeyRule::Auto && !address.ip().is_loopback());
+    if needed && !keyring.has_live() {
+        return Err(AppError::NoKeys { address, database: config.database() });
+    }
+    if !needed && !address.ip().is_loopback() {
+        tracing::warn!("no keys are asked for: whoever reaches {address} may do everything");
+    }
+    Ok(())
 }
 
 /// The interpreters that the operator names, or else the usual one, if there is one.

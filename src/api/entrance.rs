@@ -1,27 +1,91 @@
-//! What every operation asks of a request before it is looked at.
+//! What every operation asks of a request before it is looked at: an address of a sane length, a caller who may do that, and a note of
+//! what administrators do.
 
-use axum::extract::{Request, State};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 
 use super::ApiState;
+use super::access::{Caller, Operations};
 use super::problem::{Kind, Problem};
+use crate::auth::{KeyId, NewAct, Scope};
 
 /// The longest path with its query, in bytes. Filters and cursors are far shorter.
 const MAX_URI_BYTES: usize = 8192;
 
-/// Lets a request pass to its handler, or answers in its place.
-pub(super) async fn pass(State(api): State<ApiState>, request: Request, next: Next) -> Response {
-    match check(&api, &request) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
+/// Who is let in, and to what.
+pub(super) struct Entrance {
+    pub(super) api: ApiState,
+    pub(super) operations: Operations,
 }
 
-fn check(api: &ApiState, request: &Request) -> Result<(), Problem> {
-    let uri = request.uri();
-    if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
-        return Err(Problem::new(Kind::UriTooLong, format!("a URL may have at most {MAX_URI_BYTES} bytes")));
+/// Lets a request pass to its handler, with its caller if a key was asked for, or answers in its place.
+pub(super) async fn pass(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
+    let (caller, act) = match entrance.check(&request) {
+        Ok(passed) => passed,
+        Err(problem) => return problem.into_response(),
+    };
+    let key = caller.as_ref().map(|caller| caller.key.clone());
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
     }
-    api.pages.check(request.headers())
+    let Some(act) = act else { return entrance.while_live(key, next.run(request).await) };
+    // Written down before it is done: nothing is done that is not written down.
+    let store = entrance.api.dispatcher.store();
+    let id = match store.begin_act(act).await {
+        Ok(id) => id,
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let response = next.run(request).await;
+    if let Err(error) = store.end_act(id, response.status().as_u16()).await {
+        tracing::warn!(%error, act = id, "the end of an act could not be written down");
+    }
+    response
+}
+
+impl Entrance {
+    /// The same answer; if it goes on for as long as the client likes, it ends when the caller's key does.
+    fn while_live(&self, key: Option<KeyId>, response: Response) -> Response {
+        let media_type = response.headers().get(CONTENT_TYPE);
+        let Some(key) = key.filter(|_| media_type.is_some_and(|media_type| media_type == "text/event-stream")) else {
+            return response;
+        };
+        let gone = Arc::clone(&self.api.keyring).gone(key);
+        response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(gone))))
+    }
+
+    /// Who makes a request, if a key was asked for; and what is to be written down of it.
+    fn check(&self, request: &Request) -> Result<(Option<Caller>, Option<NewAct>), Problem> {
+        let uri = request.uri();
+        if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
+            return Err(Problem::new(Kind::UriTooLong, format!("a URL may have at most {MAX_URI_BYTES} bytes")));
+        }
+        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let operation = path.and_then(|path| self.operations.find(request.method(), path));
+        let asked = operation.map_or(Some(Scope::Admin), |operation| operation.scope);
+        let caller = if self.api.keyring.is_open() {
+            // With a key, a page has to have it; without one, it is enough to be a page.
+            self.api.pages.check(request.headers())?;
+            None
+        } else if let Some(scope) = asked {
+            let caller = self.api.keyring.caller(request.headers())?;
+            if !caller.scopes.allow(scope) {
+                return Err(Problem::new(Kind::Forbidden, format!("the API key does not have the scope {scope}")));
+            }
+            Some(caller)
+        } else {
+            None
+        };
+        let act = operation.filter(|operation| operation.is_recorded).map(|operation| NewAct {
+            key: caller.as_ref().map(|caller| caller.key.clone()),
+            operation: operation.id.clone(),
+            target: uri.path().to_owned(),
+        });
+        Ok((caller, act))
+    }
 }

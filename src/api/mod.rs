@@ -2,7 +2,9 @@
 //!
 //! A handler reads the request, calls the dispatcher and shows what comes back. Whatever goes wrong becomes a `Problem`.
 
+mod access;
 mod answer;
+mod audit;
 mod batch;
 mod body;
 mod comparison_view;
@@ -20,6 +22,7 @@ mod graph;
 mod health;
 mod idempotency;
 mod jobs;
+mod keys;
 mod limits;
 mod list;
 mod logs;
@@ -41,6 +44,7 @@ mod waiting;
 mod webhooks;
 mod workloads;
 
+pub use access::Keyring;
 pub use body::{BodyLimits, Memory};
 pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
 pub use origin::Pages;
@@ -62,6 +66,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+use self::access::Operations;
+use self::entrance::Entrance;
 use self::problem::Problem;
 use crate::comparison::Comparisons;
 use crate::dispatch::{Dispatcher, Schedules};
@@ -80,6 +86,8 @@ pub struct ApiState {
     pub bodies: BodyLimits,
     /// How programs are confined.
     pub programs: Arc<ProgramsView>,
+    /// Who may call it.
+    pub keyring: Arc<Keyring>,
     /// Which pages may call the API.
     pub pages: Pages,
     /// A place for each stream of events that may be open.
@@ -91,8 +99,9 @@ pub fn router(state: ApiState) -> Router {
     let (router, mut document) = operations().split_for_parts();
     openapi::complete(&mut document, state.dispatcher.registry());
     let cors = cors::layer(&state.pages);
+    let entrance = Entrance { api: state.clone(), operations: Operations::of(&mut document) };
     let router = router
-        .route_layer(from_fn_with_state(state.clone(), entrance::pass))
+        .route_layer(from_fn_with_state(Arc::new(entrance), entrance::pass))
         .with_state(state)
         .route("/", get(|| async { Redirect::to("/docs/") }))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
@@ -145,6 +154,10 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(webhooks::of_job))
         .routes(routes!(webhooks::list))
         .routes(routes!(webhooks::redeliver))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::get, keys::revoke))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(audit::list))
         .routes(routes!(workloads::list))
         .routes(routes!(executors::list))
         .routes(routes!(limits::list))

@@ -10,7 +10,7 @@ use utoipa::openapi::{Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiB
 use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::{self, Kind};
-use super::{example, workloads};
+use super::{access, example, workloads};
 use crate::workload::Registry;
 
 const ABOUT: &str = "\
@@ -48,6 +48,7 @@ pub(super) fn frame() -> OpenApi {
             tag("functions", "Users' own code, registered under a name"),
             tag("schedules", "Jobs that are submitted because it is time"),
             tag("webhooks", "What was told to whom when jobs had ended"),
+            tag("keys", "Who may do what, and what administrators did"),
             tag("service", "What the server can run, and on what"),
             tag("health", "For whoever watches over the server"),
         ]))
@@ -68,6 +69,7 @@ pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
     let operations =
         document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.put, &mut item.post, &mut item.delete]);
     operations.flatten().for_each(may_fail);
+    access::describe(document);
 }
 
 /// `Workload` is any of those that are registered; its `type` tells which.
@@ -99,7 +101,7 @@ fn give_example(operation: &mut Operation, example: &Value) {
 
 /// Every operation can fail in a way that nobody foresaw, and refuses what has no business here.
 fn may_fail(operation: &mut Operation) {
-    for kind in [Kind::ForeignOrigin, Kind::UriTooLong, Kind::Internal] {
+    for kind in [Kind::Forbidden, Kind::UriTooLong, Kind::Internal] {
         let problem = Ref::from_response_name(kind.slug());
         operation.responses.responses.insert(kind.status().as_str().into(), RefOr::Ref(problem));
     }

@@ -28,13 +28,13 @@ impl Pages {
         let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
         if let Some(host) = host.filter(|host| !self.knows(host)) {
             return Err(Problem::new(
-                Kind::ForeignOrigin,
+                Kind::Forbidden,
                 format!("this server is not known as {host:?}; `allowed_hosts` can permit the name"),
             ));
         }
         if let Some(origin) = headers.get(ORIGIN).filter(|origin| !self.welcomes(origin, host.unwrap_or_default())) {
             return Err(Problem::new(
-                Kind::ForeignOrigin,
+                Kind::Forbidden,
                 format!("pages of {:?} may not call this server; `cors_allow` can permit them", origin.to_str().unwrap_or("?")),
             ));
         }

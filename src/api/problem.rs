@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -83,9 +83,12 @@ kinds! {
     /// A query parameter is unknown, repeated or has a value that it can't have.
     BadQuery = BAD_REQUEST "bad-query", "A query parameter is not valid",
         "limit: must be 1 to 1000";
-    /// A page of another origin asked, or one that gave this server a name of its own.
-    ForeignOrigin = FORBIDDEN "foreign-origin", "Pages from elsewhere may not call this server",
-        "pages of \"https://example.com\" may not call this server; `cors_allow` can permit them";
+    /// There is no API key, or it is good for nothing.
+    Unauthenticated = UNAUTHORIZED "unauthenticated", "There is no valid API key",
+        "send an API key as `Authorization: Bearer trine_…`";
+    /// The API key does not go so far; or a page from elsewhere asked a server that needs no key.
+    Forbidden = FORBIDDEN "forbidden", "The caller may not do this",
+        "the API key does not have the scope submit";
     /// The path names nothing.
     NotFound = NOT_FOUND "not-found", "There is nothing here",
         "the path names nothing that this server has; /docs lists what there is";
@@ -107,6 +110,9 @@ kinds! {
     /// Nothing was learned of such runs, or it made way for others.
     UnknownProfile = NOT_FOUND "unknown-profile", "There is no such profile",
         "no runs are known of \"primes:below~2^20\"";
+    /// No key has this id.
+    UnknownKey = NOT_FOUND "unknown-key", "There is no such key",
+        "no key has the id \"3f1c09a2b47d\", or it was revoked";
     /// The path is right, the method is not; `Allow` lists those that are.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed", "The path does not have this method",
         "the header Allow lists the methods of this path";
@@ -155,6 +161,9 @@ kinds! {
     /// The schedule is JSON, but not one that can be kept, or its job can't be submitted. `errors` points at the field.
     InvalidSchedule = UNPROCESSABLE_ENTITY "invalid-schedule", "The schedule is not valid",
         "/cron: not a cron expression of 5 or 6 fields: CronPattern cannot be an empty string.";
+    /// The key can't be made as it is described.
+    InvalidKey = UNPROCESSABLE_ENTITY "invalid-key", "The key is not valid",
+        "/scopes: must have at least one";
     /// Something unexpected; the cause is in the server's log.
     Internal = INTERNAL_SERVER_ERROR "internal", "The server failed",
         "the cause is in the server's log";
@@ -344,6 +353,9 @@ impl IntoResponse for Problem {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if self.kind.says_when() {
             response.headers_mut().insert(RETRY_AFTER, self.retry_after.into());
+        }
+        if self.kind.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"trine\""));
         }
         response
     }

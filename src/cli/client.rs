@@ -1,9 +1,14 @@
 use std::error::Error;
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +24,32 @@ pub(super) struct Server {
     /// URL of the server
     #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8040")]
     url: Url,
+    /// API key, if the server asks for one; better by the variable, since others can see command lines
+    #[arg(long = "key", env = "TRINE_KEY", value_name = "KEY", hide_env_values = true)]
+    api_key: Option<Key>,
+    /// Certificate that vouches for the server's, as PEM, where no public authority does
+    #[arg(long, env = "TRINE_CA_CERT", value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
+}
+
+/// The text of an API key, as a header; never shown.
+#[derive(Clone)]
+struct Key(HeaderValue);
+
+impl FromStr for Key {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let mut header = HeaderValue::try_from(format!("Bearer {}", text.trim())).map_err(|_| "not the text of a key")?;
+        header.set_sensitive(true);
+        Ok(Self(header))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
 }
 
 /// A client of the API. Clones share its connections.
@@ -26,6 +57,7 @@ pub(super) struct Server {
 pub(super) struct Client {
     http: reqwest::Client,
     server: String,
+    key: Option<Key>,
 }
 
 /// Problem Details (RFC 9457), or whatever else came with an error's status.
@@ -56,15 +88,27 @@ struct Fault {
 impl Server {
     /// A client of this server. Connects when it is first used.
     pub(super) fn client(&self) -> Result<Client, CliError> {
-        Client::new(self.url.as_str())
+        let client = Client::trusting(self.url.as_str(), self.ca_cert.as_deref())?;
+        Ok(Client { key: self.api_key.clone(), ..client })
     }
 }
 
 impl Client {
     /// A client of the server at `url`.
     pub(super) fn new(url: &str) -> Result<Self, CliError> {
+        Self::trusting(url, None)
+    }
+
+    /// The same, with one more authority that may vouch for it.
+    fn trusting(url: &str, ca_cert: Option<&Path>) -> Result<Self, CliError> {
         let unusable = |error: &dyn fmt::Display| CliError::Usage(format!("no HTTP client can be made: {error}"));
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        if let Some(path) = ca_cert {
+            let wrong = |error: &dyn fmt::Display| CliError::Usage(format!("{}: {error}", path.display()));
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
+                roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+            }
+        }
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(&error))?
@@ -79,7 +123,7 @@ impl Client {
             .read_timeout(READ_TIMEOUT)
             .build()
             .map_err(|error| unusable(&error))?;
-        Ok(Self { http, server: url.trim_end_matches('/').to_owned() })
+        Ok(Self { http, server: url.trim_end_matches('/').to_owned(), key: None })
     }
 
     /// `GET path`, such as `/jobs`.
@@ -161,7 +205,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, self.url(path))
+        let request = self.http.request(method, self.url(path));
+        match &self.key {
+            Some(Key(header)) => request.header(AUTHORIZATION, header.clone()),
+            None => request,
+        }
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {

@@ -17,6 +17,7 @@ mod function;
 mod health;
 mod human;
 mod jobs;
+mod keys;
 mod logs;
 mod openapi;
 mod order;
@@ -82,6 +83,8 @@ enum Command {
     Schedule(schedule::Schedule),
     /// Show what was told to whom when jobs had ended
     Deliveries(deliveries::Deliveries),
+    /// Make and revoke the keys of a server's API
+    Keys(keys::Keys),
     /// Cancel jobs
     Cancel(order::Order),
     /// Run finished jobs again
@@ -133,6 +136,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Function(function) => client()?.block_on(function.run())?,
         Command::Schedule(schedule) => client()?.block_on(schedule.run())?,
         Command::Deliveries(deliveries) => client()?.block_on(deliveries.run())?,
+        Command::Keys(keys) => client()?.block_on(keys.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
         Command::Health(health) => client()?.block_on(health.run())?,

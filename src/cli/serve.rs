@@ -11,20 +11,20 @@ use crate::{app, shutdown, telemetry};
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let shutdown = shutdown::requested().map_err(CliError::Runtime)?;
-    let (listener, url) = listen(config.listen).await?;
+    let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" }).await?;
     print::line(addresses(&url))?;
     Ok(app::serve(config, listener, shutdown).await?)
 }
 
 /// A listener, and the URL by which this machine reaches it.
-pub(super) async fn listen(address: SocketAddr) -> Result<(TcpListener, String), CliError> {
+pub(super) async fn listen(address: SocketAddr, scheme: &str) -> Result<(TcpListener, String), CliError> {
     let failed = |error| CliError::Listen(address, error);
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let mut reached = listener.local_addr().map_err(failed)?;
     if reached.ip().is_unspecified() {
         reached.set_ip(if reached.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
-    Ok((listener, format!("http://{reached}")))
+    Ok((listener, format!("{scheme}://{reached}")))
 }
 
 /// Where to find what.

@@ -12,6 +12,7 @@ use super::client::Client;
 use super::error::CliError;
 use super::serve::listen;
 use crate::app::{self, AppError};
+use crate::auth::KeyRule;
 use crate::config::{Config, LogFormat, Source, Sources};
 use crate::{shutdown, telemetry};
 
@@ -21,6 +22,8 @@ const START_INTERVAL: Duration = Duration::from_millis(20);
 /// The settings as they suit a command that wants a server for itself, where nobody has said otherwise; and the folder that goes when it
 /// ends.
 pub(super) fn prepare(mut config: Config, sources: &Sources) -> Result<(Config, Option<TempDir>), CliError> {
+    // Whoever starts it is the one who uses it.
+    (config.tls_cert, config.tls_key, config.keys) = (None, None, KeyRule::Auto);
     let given = |name| sources.get(name).is_some_and(|source| *source != Source::Default);
     if !given("log") {
         // What people want to see is the command's own output.
@@ -44,7 +47,7 @@ where
 {
     telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let requested = shutdown::requested().map_err(CliError::Runtime)?;
-    let (listener, url) = listen(config.listen).await?;
+    let (listener, url) = listen(config.listen, "http").await?;
     let client = Client::new(&url)?;
     let (enough, had_enough) = oneshot::channel::<()>();
     let shutdown = async {

@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use url::{Host, Url};
 
+use crate::auth::KeyRule;
 use crate::command::Commands;
 use crate::job::{Queue, Routing, Secret};
 use crate::outbound::{Denied, OutboundSettings, Rules};
@@ -51,6 +52,15 @@ pub struct Config {
     /// Address and port of the API; port 0 takes a free one
     #[arg(long, env = "TRINE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8040")]
     pub listen: SocketAddr,
+    /// Certificate for HTTPS, with those that vouch for it, as PEM; read anew on SIGHUP [default: plain HTTP]
+    #[arg(long, env = "TRINE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, as PEM
+    #[arg(long, env = "TRINE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Whether requests need an API key
+    #[arg(long, env = "TRINE_KEYS", value_name = "RULE", default_value = "auto")]
+    pub keys: KeyRule,
     /// Folder of everything that is kept
     #[arg(long, env = "TRINE_DATA_DIR", value_name = "FOLDER", default_value = "./trine-data")]
     pub data_dir: PathBuf,

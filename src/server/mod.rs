@@ -2,8 +2,10 @@
 
 mod full;
 mod patience;
+mod tls;
 
 pub use patience::Patience;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use std::io;
 use std::pin::pin;
@@ -13,8 +15,9 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -39,7 +42,7 @@ pub struct Limits {
 
 /// Answers requests until `shutdown` resolves; then takes no more connections, and returns when those that are open have answered what
 /// they were asked, or when the grace period is over. What is not answered by then goes on as long as the runtime does.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, limits: Limits, shutdown: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let (open, full) = (GracefulShutdown::new(), Full::new());
     let mut http = http1::Builder::new();
@@ -53,15 +56,22 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
         };
         // Better a quick no than a wait without an end: whoever is told can turn to another server.
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            full.turn_away(stream);
+            // In TLS nothing can be said without shaking hands first, which is what there is no room for.
+            if tls.is_none() {
+                full.turn_away(stream);
+            }
             continue;
         };
-        let (stream, timer) = patience::watch(stream, limits.patience);
-        // Without a timer, a header timeout does nothing.
-        let connection = open.watch(http.timer(timer).serve_connection(TokioIo::new(stream), service.clone()));
+        let talk = Talk { http: http.clone(), service: service.clone(), watcher: open.watcher(), patience: limits.patience };
+        let tls = tls.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
+            match tls {
+                None => talk.over(stream).await,
+                Some(tls) => match tokio::time::timeout(limits.patience.headers, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => talk.over(stream).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "no TLS connection came about"),
+                    Err(_) => tracing::debug!("a TLS connection took too long to come about"),
+                },
             }
             drop(slot);
         });
@@ -69,6 +79,25 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     drop(listener);
     if tokio::time::timeout(limits.grace, open.shutdown()).await.is_err() {
         tracing::info!("some requests did not end within the grace period");
+    }
+}
+
+/// What it takes to answer the requests of one connection.
+struct Talk {
+    http: http1::Builder,
+    service: TowerToHyperService<Router>,
+    watcher: Watcher,
+    patience: Patience,
+}
+
+impl Talk {
+    async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S) {
+        let (stream, timer) = patience::watch(stream, self.patience);
+        // Without a timer, a header timeout does nothing.
+        let connection = self.http.timer(timer).serve_connection(TokioIo::new(stream), self.service);
+        if let Err(error) = self.watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection broke off");
+        }
     }
 }
 
@@ -137,7 +166,8 @@ mod tests {
             .route("/much", get(|| async { vec![b'x'; MUCH] }))
             .route("/never", never);
         let limits = Limits { patience, max_connections, grace: SHORT };
-        let task = tokio::spawn(async move { serve(listener, router, limits, async move { stopped.notified().await }).await });
+        let task =
+            tokio::spawn(async move { serve(listener, None, router, limits, async move { stopped.notified().await }).await });
         Server { address, stop, reached, task }
     }
 

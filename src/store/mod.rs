@@ -12,6 +12,7 @@ mod event;
 mod follow;
 mod function;
 mod graph;
+mod key;
 mod limit;
 mod once;
 mod profile;
@@ -29,6 +30,7 @@ pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
 pub use function::FunctionStore;
 pub use graph::{Child, Graph, GraphStore, ParentEdge};
+pub use key::KeyStore;
 pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
 pub use once::{Answered, Digest, Once, OnceStore, Twin};
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
@@ -274,6 +276,7 @@ pub trait Store:
     ComparisonStore
     + FunctionStore
     + GraphStore
+    + KeyStore
     + LimitStore
     + OnceStore
     + ProfileStore

@@ -35,7 +35,7 @@ async fn a_page_from_elsewhere_can_submit_nothing() {
             ask().header(HOST, &rebound).header(ORIGIN, &by_rebinding),
         ] {
             let answer = request.answer().await;
-            assert_eq!(answer.problem(403).0, "foreign-origin", "{method} {path}");
+            assert_eq!(answer.problem(403).0, "forbidden", "{method} {path}");
             assert!(!answer.headers.contains_key("access-control-allow-origin"));
         }
     }
@@ -61,7 +61,7 @@ async fn the_operator_names_pages_and_hosts_that_may() {
     let from = |origin: &str| server.request(Method::POST, "/jobs").header(ORIGIN, origin).json(&sleep(0));
     let answer = from("https://app.example.com").answer().await;
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (202, "https://app.example.com"));
-    assert_eq!(from("https://evil.example.com").answer().await.problem(403).0, "foreign-origin");
+    assert_eq!(from("https://evil.example.com").answer().await.problem(403).0, "forbidden");
     let preflight = server.request(Method::OPTIONS, "/jobs").header(ORIGIN, "https://app.example.com");
     let preflight = preflight.header("Access-Control-Request-Method", "POST");
     let answer = preflight.header("Access-Control-Request-Headers", "content-type").answer().await;

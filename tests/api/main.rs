@@ -1,6 +1,7 @@
 //! The API from outside: each test runs a server of its own, the binary as it is shipped, and talks to it over HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod access;
 mod batch;
 mod browsers;
 mod comparisons;

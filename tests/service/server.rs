@@ -30,6 +30,11 @@ pub(crate) fn trine() -> Command {
 impl Server {
     /// Starts on the data in `folder` and waits until it is ready.
     pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_at("http", client(), folder, settings).await
+    }
+
+    /// The same with another scheme, and a client that speaks it.
+    pub(crate) async fn start_at(scheme: &str, client: reqwest::Client, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let child = trine()
@@ -43,7 +48,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let server = Self { child, url: format!("http://127.0.0.1:{port}"), client: client() };
+        let server = Self { child, url: format!("{scheme}://127.0.0.1:{port}"), client };
         let ready = async {
             while !server.client.get(format!("{}/readyz", server.url)).send().await.is_ok_and(|answer| answer.status() == 200) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,6 +7,7 @@ mod comparisons;
 mod events;
 mod functions;
 mod graph;
+mod keys;
 mod life;
 mod limits;
 mod lists;

@@ -8,6 +8,7 @@ mod events;
 mod front;
 mod functions;
 mod intake;
+mod keys;
 mod lanes;
 mod limits;
 mod many;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::edit::{OneStep, Step};
@@ -46,6 +47,7 @@ use super::{
     Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page, Portion,
     Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
 };
+use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Dependency, Job, JobId, NewJob, Note, Queue, State};
 
@@ -96,28 +98,14 @@ impl SqliteStore {
     /// Opens the database, brings its schema up to date, and takes up what an earlier server left behind.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = &options.path;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
-        }
-        let lock = lock(path)?;
-        let connect = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY)
-            .pragma("temp_store", "memory")
-            .pragma("journal_size_limit", "67108864")
-            .disable_statement_logging();
+        let (lock, connect) = reserve(path)?;
         // 16 MiB of cache: what a busy second touches, so that no page is read twice. And room for statements in all their sizes.
-        let mut connection = connect
+        let writing = connect
             .clone()
             .pragma("wal_autocheckpoint", "4000")
             .pragma("cache_size", "-16384")
-            .statement_cache_capacity(STATEMENTS)
-            .connect()
-            .await?;
-        MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
+            .statement_cache_capacity(STATEMENTS);
+        let connection = migrated(path, writing).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .min_connections(1)
@@ -162,6 +150,39 @@ impl SqliteStore {
 /// Behind which there may be more.
 fn last(ids: &[JobId]) -> Option<JobId> {
     ids.last().copied().filter(|_| ids.len() == PAGE)
+}
+
+/// Keeps a new key in the database of a server that does not run.
+pub async fn keep_key(path: &Path, key: &Key) -> Result<(), StoreError> {
+    let (_lock, connect) = reserve(path)?;
+    let mut connection = migrated(path, connect).await?;
+    keys::add(&mut connection, key, None).await?;
+    Ok(connection.close().await?)
+}
+
+/// The database for this process alone, and how connections to it are opened; its folder is made if it is missing.
+fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
+    }
+    let lock = lock(path)?;
+    let connect = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY)
+        .pragma("temp_store", "memory")
+        .pragma("journal_size_limit", "67108864")
+        .disable_statement_logging();
+    Ok((lock, connect))
+}
+
+/// A connection to a database with the latest schema.
+async fn migrated(path: &Path, connect: SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
+    let mut connection = connect.connect().await?;
+    MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
+    Ok(connection)
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

@@ -1,0 +1,209 @@
+//! The API keys in memory: a request is checked without a look into the database. Whatever changes them goes through here, so that a key
+//! that is revoked is good for nothing from the next request on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use tokio::sync::{Mutex, watch};
+
+use crate::api::problem::{Kind, Problem};
+use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Scope, Scopes, Secret};
+use crate::clock::Timestamp;
+use crate::store::{Store, StoreError};
+
+/// How old the note of a key's last use may be.
+const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
+
+/// All keys, and whether requests need one.
+pub struct Keyring {
+    store: Arc<dyn Store>,
+    rule: KeyRule,
+    entries: RwLock<HashMap<KeyId, Arc<Entry>>>,
+    /// Held from a change in the store to the same change in memory.
+    changing: Mutex<()>,
+    /// Tells those who have let somebody in for longer that keys have changed.
+    changed: watch::Sender<()>,
+}
+
+struct Entry {
+    key: Key,
+    /// When its last use was noted, in microseconds.
+    used: AtomicI64,
+}
+
+/// Who makes a request that came with a key.
+#[derive(Clone, Debug)]
+pub(in crate::api) struct Caller {
+    /// The key.
+    pub(in crate::api) key: KeyId,
+    /// What may be done with it.
+    pub(in crate::api) scopes: Scopes,
+}
+
+/// A key that was just made, with the text that is shown this once.
+pub(in crate::api) struct Created {
+    pub(in crate::api) key: Key,
+    pub(in crate::api) secret: Secret,
+}
+
+impl Keyring {
+    /// The keys that are stored.
+    pub async fn load(store: Arc<dyn Store>, rule: KeyRule) -> Result<Self, StoreError> {
+        let entries = RwLock::new(entries(store.keys().await?));
+        Ok(Self { store, rule, entries, changing: Mutex::new(()), changed: watch::Sender::new(()) })
+    }
+
+    /// Whether requests are let in without a key.
+    pub fn is_open(&self) -> bool {
+        match self.rule {
+            KeyRule::Off => true,
+            KeyRule::Required => false,
+            KeyRule::Auto => self.entries().is_empty(),
+        }
+    }
+
+    /// Whether there is a key that is good for anything.
+    pub fn has_live(&self) -> bool {
+        let now = Timestamp::now();
+        self.entries().values().any(|entry| entry.key.state(now) == KeyState::Live)
+    }
+
+    /// Who makes a request with these headers, where a key is asked for.
+    pub(in crate::api) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let wrong = |detail: &str| Problem::new(Kind::Unauthenticated, detail);
+        let sent = headers.get(AUTHORIZATION).ok_or_else(|| wrong("send an API key as `Authorization: Bearer trine_…`"))?;
+        let token =
+            sent.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let presented = token.and_then(|(_, token)| Presented::parse(token.trim()));
+        let presented = presented.ok_or_else(|| wrong("the header Authorization has no API key, `Bearer trine_…`"))?;
+        let entry = self.entries().get(&presented.id).map(Arc::clone);
+        // One answer for a key that is not there and one that does not prove itself: ids are no secret, but nobody's business either.
+        let entry = entry.filter(|entry| entry.key.hash.is(&presented.hash)).ok_or_else(|| wrong("the API key is not known"))?;
+        let now = Timestamp::now();
+        match entry.key.state(now) {
+            KeyState::Live => {}
+            KeyState::Expired => return Err(wrong("the API key has expired")),
+            KeyState::Revoked => return Err(wrong("the API key was revoked")),
+        }
+        self.note_use(&entry, now);
+        Ok(Caller { key: entry.key.id.clone(), scopes: entry.key.scopes })
+    }
+
+    /// Resolves when a key is good for nothing any more.
+    pub(in crate::api) async fn gone(self: Arc<Self>, id: KeyId) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let now = Timestamp::now();
+            let Some(key) = self.get(&id).filter(|key| key.state(now) == KeyState::Live) else { return };
+            let expired = async {
+                match key.expires_at {
+                    Some(expires_at) => tokio::time::sleep(expires_at.since(now)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Ok(()) = changed.changed() => {}
+                () = expired => {}
+                else => return,
+            }
+        }
+    }
+
+    /// All keys, the oldest first.
+    pub(in crate::api) fn list(&self) -> Vec<Key> {
+        let mut keys: Vec<_> = self.entries().values().map(|entry| entry.key()).collect();
+        keys.sort_by(|a, b| (a.created_at, a.id.as_str()).cmp(&(b.created_at, b.id.as_str())));
+        keys
+    }
+
+    /// One key.
+    pub(in crate::api) fn get(&self, id: &KeyId) -> Option<Key> {
+        self.entries().get(id).map(|entry| entry.key())
+    }
+
+    /// Makes a key. The first one closes an open server, so it has to be one with which others can be made.
+    pub(in crate::api) async fn create(
+        &self,
+        name: String,
+        scopes: Scopes,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Created, Problem> {
+        let _turn = self.changing.lock().await;
+        if self.entries().is_empty() && !scopes.allow(Scope::Admin) {
+            return Err(
+                Problem::new(Kind::InvalidKey, "the first key has to be an admin's, or nobody could make another").at("/scopes")
+            );
+        }
+        let (key, secret) = Key::new(name, scopes, expires_at).map_err(Problem::internal)?;
+        self.store.add_key(key.clone(), None).await?;
+        self.refresh().await?;
+        Ok(Created { key, secret })
+    }
+
+    /// Makes a key like another one, which is good until `until`. `None` if that one is not there, or is revoked.
+    pub(in crate::api) async fn rotate(&self, id: &KeyId, until: Timestamp) -> Result<Option<Created>, Problem> {
+        let _turn = self.changing.lock().await;
+        let Some(old) = self.get(id).filter(|old| old.revoked_at.is_none()) else { return Ok(None) };
+        // As long a life as the old one had.
+        let expires_at = old.expires_at.map(|expires_at| Timestamp::now().after(expires_at.since(old.created_at)));
+        let (key, secret) = Key::new(old.name, old.scopes, expires_at).map_err(Problem::internal)?;
+        let kept = self.store.add_key(key.clone(), Some((old.id, until))).await?;
+        self.refresh().await?;
+        Ok(kept.then_some(Created { key, secret }))
+    }
+
+    /// Makes a key good for nothing. `None` if it is not there.
+    pub(in crate::api) async fn revoke(&self, id: &KeyId) -> Result<Option<Key>, Problem> {
+        let _turn = self.changing.lock().await;
+        self.store.revoke_key(id.clone()).await?;
+        self.refresh().await?;
+        Ok(self.get(id))
+    }
+
+    /// Takes over what is stored.
+    async fn refresh(&self) -> Result<(), StoreError> {
+        let fresh = entries(self.store.keys().await?);
+        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    fn entries(&self) -> std::sync::RwLockReadGuard<'_, HashMap<KeyId, Arc<Entry>>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes now and then that a key is used; the request does not wait for it.
+    fn note_use(&self, entry: &Arc<Entry>, now: Timestamp) {
+        let noted = entry.used.load(Ordering::Relaxed);
+        if now.since(Timestamp::from_micros(noted)) < USE_NOTED_EVERY {
+            return;
+        }
+        if entry.used.compare_exchange(noted, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let (store, id) = (Arc::clone(&self.store), entry.key.id.clone());
+            tokio::spawn(async move {
+                if let Err(error) = store.key_used(id, now).await {
+                    tracing::debug!(%error, "the use of a key could not be noted");
+                }
+            });
+        }
+    }
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        let used = self.used.load(Ordering::Relaxed);
+        Key { last_used_at: (used > 0).then(|| Timestamp::from_micros(used)), ..self.key.clone() }
+    }
+}
+
+fn entries(keys: Vec<Key>) -> HashMap<KeyId, Arc<Entry>> {
+    let entry = |key: Key| {
+        let used = AtomicI64::new(key.last_used_at.map_or(0, Timestamp::as_micros));
+        (key.id.clone(), Arc::new(Entry { key, used }))
+    };
+    keys.into_iter().map(entry).collect()
+}

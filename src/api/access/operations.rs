@@ -1,0 +1,186 @@
+//! What each operation asks of a key: the one place where it is said. The entrance and the OpenAPI document go by it.
+
+use std::collections::HashMap;
+
+use axum::http::Method;
+use utoipa::openapi::path::Operation as Described;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, OpenApi, PathItem, Ref, RefOr};
+
+use crate::api::problem::Kind;
+use crate::auth::Scope;
+
+/// Operations that everyone may call: whoever watches over the server needs no key.
+const OPEN: [&str; 2] = ["getHealth", "getReadiness"];
+
+/// Operations by the scope that they ask for. One that stands nowhere is for administrators; a test finds it.
+const SCOPES: [(Scope, &[&str]); 5] = [
+    (
+        Scope::Submit,
+        &[
+            "submitJob",
+            "submitBatch",
+            "retryJob",
+            "retryJobs",
+            "compare",
+            "createSchedule",
+            "putSchedule",
+            "pauseSchedule",
+            "resumeSchedule",
+            "runSchedule",
+            "removeSchedule",
+            "redeliver",
+        ],
+    ),
+    (
+        Scope::Read,
+        &[
+            "listJobs",
+            "getJob",
+            "explainRoute",
+            "followJob",
+            "readLog",
+            "followJobs",
+            "listResults",
+            "summariseResults",
+            "getResult",
+            "listSchedules",
+            "getSchedule",
+            "listDeliveries",
+            "listDeliveriesOfJob",
+            "listProfiles",
+            "getProfile",
+            "listFindings",
+            "whatIf",
+            "metrics",
+            "listComparisons",
+            "getComparison",
+            "getComparisonReport",
+            "getComparisonSvg",
+            "getComparisonPng",
+            "listFunctions",
+            "listFunctionVersions",
+            "getFunctionVersion",
+            "listWorkloads",
+            "listExecutors",
+            "listLimits",
+        ],
+    ),
+    (Scope::Cancel, &["cancelJob", "cancelJobs", "cancelComparison", "removeResult"]),
+    (Scope::Functions, &["deployFunction", "redeployFunction", "removeFunction"]),
+    (Scope::Admin, &["listKeys", "createKey", "getKey", "revokeKey", "rotateKey", "listActs"]),
+];
+
+/// The name of the security scheme in the document.
+const SCHEME: &str = "key";
+
+/// An operation of the API.
+pub(in crate::api) struct Operation {
+    /// Its name in the OpenAPI document.
+    pub(in crate::api) id: String,
+    /// What it asks of a key; `None` if it needs none.
+    pub(in crate::api) scope: Option<Scope>,
+    /// Whether it is written down: what changes the server for others.
+    pub(in crate::api) is_recorded: bool,
+}
+
+/// All operations, by method and path.
+pub(in crate::api) struct Operations(HashMap<String, HashMap<Method, Operation>>);
+
+impl Operations {
+    /// Those of a document.
+    pub(in crate::api) fn of(document: &mut OpenApi) -> Self {
+        let mut operations = HashMap::<String, HashMap<Method, Operation>>::new();
+        for (path, item) in &mut document.paths.paths {
+            for (method, described) in methods(item) {
+                let id = described.operation_id.clone().unwrap_or_default();
+                let scope = scope(&id);
+                let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
+                operations.entry(path.clone()).or_default().insert(method, Operation { id, scope, is_recorded });
+            }
+        }
+        Self(operations)
+    }
+
+    /// The operation behind a route, as the router matched it.
+    pub(in crate::api) fn find(&self, method: &Method, path: &str) -> Option<&Operation> {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        self.0.get(path)?.get(method)
+    }
+}
+
+/// Says in the document what each operation asks for.
+pub(in crate::api) fn describe(document: &mut OpenApi) {
+    let about = "An API key, `trine_…`. A server on a loopback address that has no keys asks for none. The scopes are those of the key: \
+                 submit, read, cancel, functions; an admin may do everything.";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about)).build();
+    let components = document.components.get_or_insert_with(Components::new);
+    components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+    for item in document.paths.paths.values_mut() {
+        for (_, described) in methods(item) {
+            let Some(scope) = scope(described.operation_id.as_deref().unwrap_or_default()) else {
+                // Said, so that it can be told from forgotten.
+                described.security = Some(Vec::new());
+                continue;
+            };
+            described.security = Some(vec![SecurityRequirement::new(SCHEME, [scope.as_str()])]);
+            let kind = Kind::Unauthenticated;
+            let problem = RefOr::Ref(Ref::from_response_name(kind.slug()));
+            described.responses.responses.insert(kind.status().as_str().into(), problem);
+        }
+    }
+}
+
+fn scope(id: &str) -> Option<Scope> {
+    if OPEN.contains(&id) {
+        return None;
+    }
+    let found = SCOPES.iter().find(|(_, ids)| ids.contains(&id));
+    Some(found.map_or(Scope::Admin, |&(scope, _)| scope))
+}
+
+fn methods(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Described)> {
+    let all = [
+        (Method::GET, item.get.as_mut()),
+        (Method::PUT, item.put.as_mut()),
+        (Method::POST, item.post.as_mut()),
+        (Method::PATCH, item.patch.as_mut()),
+        (Method::DELETE, item.delete.as_mut()),
+    ];
+    all.into_iter().filter_map(|(method, described)| Some((method, described?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_stands_in_the_table_once_and_nothing_else_does() {
+        let mut document = crate::api::operations().into_openapi();
+        let there: BTreeSet<_> = document
+            .paths
+            .paths
+            .values_mut()
+            .flat_map(methods)
+            .map(|(_, described)| described.operation_id.clone().expect("an operation has an id"))
+            .collect();
+        let listed: Vec<_> = OPEN.into_iter().chain(SCOPES.iter().flat_map(|(_, ids)| ids.iter().copied())).collect();
+        let known: BTreeSet<_> = listed.iter().map(|&id| id.to_owned()).collect();
+        assert_eq!(known.len(), listed.len(), "an operation stands in the table twice");
+        let missing: Vec<_> = there.difference(&known).collect();
+        assert!(missing.is_empty(), "src/api/access/operations.rs does not say what these ask for: {missing:?}");
+        let gone: Vec<_> = known.difference(&there).collect();
+        assert!(gone.is_empty(), "src/api/access/operations.rs has operations that are none: {gone:?}");
+    }
+
+    #[test]
+    fn what_changes_the_server_for_others_is_written_down() {
+        let operations = Operations::of(&mut crate::api::operations().into_openapi());
+        let recorded = |method, path| operations.find(&method, path).unwrap().is_recorded;
+        assert!(recorded(Method::POST, "/keys") && recorded(Method::PUT, "/functions/{name}"));
+        assert!(!recorded(Method::GET, "/keys") && !recorded(Method::POST, "/jobs") && !recorded(Method::DELETE, "/jobs/{id}"));
+        assert!(operations.find(&Method::HEAD, "/jobs").is_some() && operations.find(&Method::PUT, "/jobs").is_none());
+    }
+}

@@ -1,0 +1,80 @@
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::super::answer::parse;
+use super::super::client::Server;
+use super::super::error::CliError;
+use super::super::print;
+use crate::app::AppError;
+use crate::auth::{Key, Scope};
+use crate::clock::Timestamp;
+use crate::config::Database;
+use crate::store::sqlite::keep_key;
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// Makes a key. The first one of a server is made in its database, since nobody has a key yet to ask the server with.
+#[derive(Args, Debug)]
+pub(super) struct Create {
+    #[command(flatten)]
+    server: Server,
+    /// What people call it
+    name: String,
+    /// What it may do: submit, read, cancel, functions or admin, which is everything; separated by commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "SCOPES")]
+    scopes: Vec<Scope>,
+    /// Days after which it is good for nothing [default: never]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    expires_in_days: Option<u32>,
+    /// Make it in this database of a server that does not run, as sqlite:PATH, instead of asking one that does
+    #[arg(long, value_name = "URL")]
+    database: Option<Database>,
+    /// JSON, as the API has it
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the server answers, as far as it is shown.
+#[derive(Deserialize)]
+struct Created {
+    key: String,
+    id: String,
+    name: String,
+    scopes: Vec<String>,
+}
+
+impl Create {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let expires_at = self.expires_in_days.map(|days| Timestamp::now().after(DAY.saturating_mul(days)));
+        let created: Box<RawValue> = match self.database {
+            None => {
+                let wanted = json!({ "name": self.name, "scopes": self.scopes, "expires_at": expires_at });
+                self.server.client()?.post("/keys", &wanted).await?
+            }
+            Some(Database::Sqlite(path)) => {
+                let (key, secret) = Key::new(self.name, self.scopes.into_iter().collect(), expires_at)
+                    .map_err(|error| CliError::Prepare("make a random key", error.into()))?;
+                keep_key(&path, &key).await.map_err(AppError::from)?;
+                let created = json!({
+                    "key": secret.reveal(), "id": key.id, "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at,
+                });
+                to_raw_value(&created).map_err(CliError::Json)?
+            }
+        };
+        show(&created, self.json)
+    }
+}
+
+/// The text of a key goes to standard output alone, so that a script can take it.
+pub(super) fn show(created: &RawValue, as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        return print::json(created);
+    }
+    let Created { key, id, name, scopes } = parse(created)?;
+    eprintln!("Key {id} ({name}) may: {}. Its text is shown this once:", scopes.join(", "));
+    print::line(key)
+}

@@ -1,0 +1,150 @@
+//! `trine keys`: who may do what.
+
+mod create;
+
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::answer::{Page, parse};
+use super::client::{Server, segment};
+use super::error::CliError;
+use super::print;
+use super::table::{or_dash, table};
+
+/// `trine keys`
+#[derive(Args, Debug)]
+pub(super) struct Keys {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Make a key and print it, this once
+    Create(create::Create),
+    /// Show all keys
+    List(List),
+    /// Make a key like another one, which stays good for a while
+    Rotate(Rotate),
+    /// Make a key good for nothing, at once
+    Revoke(Named),
+    /// Show what administrators did
+    Audit(Audit),
+}
+
+#[derive(Args, Debug)]
+struct List {
+    #[command(flatten)]
+    server: Server,
+    /// One JSON object a line, as the API has it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct Named {
+    #[command(flatten)]
+    list: List,
+    /// The key's id: 12 hexadecimal digits, the first part of its text
+    id: String,
+}
+
+#[derive(Args, Debug)]
+struct Rotate {
+    #[command(flatten)]
+    named: Named,
+    /// How long the old key stays good, in seconds [default: a day]
+    #[arg(long, value_name = "SECONDS")]
+    grace: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+struct Audit {
+    #[command(flatten)]
+    list: List,
+    /// How many at most, the latest first
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
+}
+
+/// What people are shown of a key.
+#[derive(Deserialize)]
+struct Row {
+    id: String,
+    name: String,
+    scopes: Vec<String>,
+    state: String,
+    created_at: String,
+    expires_at: Option<String>,
+    last_used_at: Option<String>,
+}
+
+/// What people are shown of an act.
+#[derive(Deserialize)]
+struct Act {
+    at: String,
+    key: Option<String>,
+    operation: String,
+    target: String,
+    status: Option<u16>,
+}
+
+impl Keys {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::Create(create) => create.run().await,
+            Command::List(list) => list.run().await,
+            Command::Rotate(Rotate { named: Named { list, id }, grace }) => {
+                let body = json!({ "grace_seconds": grace });
+                let created: Box<RawValue> = list.server.client()?.post(&format!("{}/rotate", path(&id)), &body).await?;
+                create::show(&created, list.json)
+            }
+            Command::Revoke(Named { list, id }) => {
+                let key: Box<RawValue> = list.server.client()?.delete(&path(&id)).await?;
+                list.show(&[key])
+            }
+            Command::Audit(audit) => audit.run().await,
+        }
+    }
+}
+
+impl List {
+    async fn run(&self) -> Result<(), CliError> {
+        let page: Page<Box<RawValue>> = self.server.client()?.get("/keys", &()).await?;
+        self.show(&page.items)
+    }
+
+    fn show(&self, keys: &[Box<RawValue>]) -> Result<(), CliError> {
+        if self.json {
+            return keys.iter().try_for_each(|key| print::json(key));
+        }
+        let columns = ["id", "name", "scopes", "state", "created", "expires", "last used"].map(|name| (name, false));
+        let row = |key: Row| {
+            let Row { id, name, scopes, state, created_at, expires_at, last_used_at } = key;
+            vec![id, name, scopes.join(","), state, created_at, or_dash(expires_at), or_dash(last_used_at)]
+        };
+        let keys = keys.iter().map(|key| parse(key)).collect::<Result<Vec<Row>, _>>()?;
+        print::line(table(&columns, keys.into_iter().map(row)))
+    }
+}
+
+impl Audit {
+    async fn run(self) -> Result<(), CliError> {
+        let page: Page<Box<RawValue>> = self.list.server.client()?.get("/audit", &[("limit", self.limit)]).await?;
+        if self.list.json {
+            return page.items.iter().try_for_each(|act| print::json(act));
+        }
+        let columns = ["at", "key", "operation", "target", "status"].map(|name| (name, false));
+        let acts = page.items.iter().map(|act| parse(act)).collect::<Result<Vec<Act>, _>>()?;
+        let row = |Act { at, key, operation, target, status }| {
+            vec![at, or_dash(key), operation, target, or_dash(status.map(|status| status.to_string()))]
+        };
+        print::line(table(&columns, acts.into_iter().map(row)))
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("/keys/{}", segment(id))
+}

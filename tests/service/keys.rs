@@ -1,0 +1,90 @@
+//! Keys from the command line, and a server that does not start without.
+
+use std::process::{Output, Stdio};
+
+use crate::server::{Server, database, folder, trine};
+
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    trine().args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// What a command prints, which must succeed.
+fn printed(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let output = run(arguments, variables);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_others_reach_starts_with_a_key_only() {
+    let folder = folder();
+    let url = format!("sqlite:{}", database(folder.path()).display());
+    let data = folder.path().join("data").display().to_string();
+    let refused = run(&["serve", "--listen", "0.0.0.0:0", "--data-dir", &data], &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains(&format!("trine keys create admin --scopes admin --database {url}")) && said.contains("--keys off"),
+        "{said}"
+    );
+    // As it says: the first key is made where nobody has to be asked.
+    let admin = printed(&["keys", "create", "admin", "--scopes", "admin", "--database", &url], &[]);
+    assert!(admin.starts_with("trine_") && admin.lines().count() == 1);
+    let server = Server::start(folder.path(), &[]).await;
+    let by = |key: &str| server.client.get(format!("{}/jobs", server.url)).bearer_auth(key).send();
+    assert_eq!(
+        (by(&admin).await.unwrap().status(), by("x").await.unwrap().status()),
+        (reqwest::StatusCode::OK, reqwest::StatusCode::UNAUTHORIZED)
+    );
+    // Where a server runs, it is asked; its database is its own.
+    let refused = run(&["keys", "create", "x", "--scopes", "admin", "--database", &url], &[]);
+    assert!(text(&refused.stderr).contains("another server has"), "{}", text(&refused.stderr));
+    let at = [("TRINE_SERVER", server.url.as_str()), ("TRINE_KEY", admin.as_str())];
+    let key = printed(&["keys", "create", "ci", "--scopes", "submit,read", "--expires-in-days", "30"], &at);
+    let id = key.split('_').nth(1).unwrap();
+    let with = [("TRINE_SERVER", server.url.as_str()), ("TRINE_KEY", key.as_str())];
+    printed(&["submit", "sleep", "ms=0", "--bound", "io", "--wait"], &with);
+    assert!(text(&run(&["keys", "list"], &with).stderr).contains("does not have the scope admin"));
+    assert!(text(&run(&["jobs"], &at[..1]).stderr).contains("There is no valid API key"));
+    let listed = printed(&["keys", "list"], &at);
+    assert!(
+        listed.contains(id) && listed.contains("submit,read") && !listed.contains(key.rsplit('_').next().unwrap()),
+        "{listed}"
+    );
+    let new = printed(&["keys", "rotate", id, "--grace", "0"], &at);
+    assert!(!run(&["jobs"], &with).status.success());
+    let new_id = new.split('_').nth(1).unwrap();
+    assert!(printed(&["keys", "revoke", new_id], &at).contains("revoked"));
+    let audit = printed(&["keys", "audit"], &at);
+    assert!(audit.contains("revokeKey") && audit.contains(new_id) && audit.contains("createKey"), "{audit}");
+    printed(&["health"], &at[..1]);
+    // Nothing of a key is in the log or in the database.
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    drop(server);
+    let mut kept = std::fs::read(database(folder.path())).unwrap();
+    kept.extend(std::fs::read(database(folder.path()).with_extension("db-wal")).unwrap_or_default());
+    for key in [&admin, &key, &new] {
+        let secret = key.rsplit('_').next().unwrap().as_bytes();
+        assert!(!log.as_bytes().windows(secret.len()).any(|part| part == secret), "the log has a key");
+        assert!(!kept.windows(secret.len()).any(|part| part == secret), "the database has a key");
+    }
+    // With a key that is live it starts anywhere.
+    let everywhere = Server::start(folder.path(), &[("TRINE_KEYS", "required")]).await;
+    assert_eq!(everywhere.client.get(format!("{}/jobs", everywhere.url)).send().await.unwrap().status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_can_have_it_otherwise() {
+    let folder = folder();
+    let data = folder.path().join("data").display().to_string();
+    let refused = run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", &data, "--keys", "required"], &[]);
+    assert!(text(&refused.stderr).contains("trine keys create"), "{}", text(&refused.stderr));
+    let url = format!("sqlite:{}", database(folder.path()).display());
+    printed(&["keys", "create", "admin", "--scopes", "admin", "--database", &url], &[]);
+    let server = Server::start(folder.path(), &[("TRINE_KEYS", "off")]).await;
+    server.get("/jobs").await;
+}
