@@ -4,6 +4,7 @@ WORKDIR /trine
 # The dependencies, in a layer that stays as long as the manifests do: built for a package of the same name with nothing in it.
 # The manifest names a benchmark and a test, so cargo wants to see files of these names as well.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src benches/load tests/executors \
  && touch src/lib.rs \
  && echo 'fn main() {}' | tee src/main.rs benches/load/main.rs > tests/executors/main.rs \

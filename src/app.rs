@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::api::{self, ApiState, BodyLimits, InterpreterView, Keyring, Memory, Pages, ProgramsView, PythonView, SandboxView};
+use crate::api::{
+    self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView,
+};
 use crate::auth::KeyRule;
 use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
@@ -142,7 +144,7 @@ pub async fn serve(
     };
     let pages = Pages { origins: config.cors_allow.clone().into(), hosts: config.allowed_hosts.clone().into() };
     let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
-    let router = api::router(ApiState {
+    let parts = Parts {
         dispatcher: dispatcher.clone(),
         comparisons: comparisons.clone(),
         schedules,
@@ -151,7 +153,8 @@ pub async fn serve(
         keyring,
         pages,
         streams,
-    });
+    };
+    let router = api::router(parts.into());
     let limits = Limits {
         patience: Patience { headers: config.header_timeout, idle: config.idle_timeout, answer: config.answer_timeout },
         max_connections: connections(&config, files),

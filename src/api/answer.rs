@@ -25,16 +25,20 @@ pub(super) fn complete(response: Response) -> Response {
     let mut response = problem::complete(response);
     let headers = response.headers_mut();
     let (policy, cache) = match essence(headers) {
-        b"text/html" => (OF_PAGES, "no-cache"),
+        b"text/html" => {
+            for (name, value) in
+                [(X_FRAME_OPTIONS, "DENY"), (REFERRER_POLICY, "no-referrer"), (CROSS_ORIGIN_OPENER_POLICY, "same-origin")]
+            {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            (OF_PAGES, "no-cache")
+        }
         b"text/css" | b"text/javascript" | b"application/javascript" | b"image/png" => (OF_DATA, "no-cache"),
         b"image/svg+xml" => (OF_PICTURES, "no-store"),
         _ => (OF_DATA, "no-store"),
     };
     for (name, value) in [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (X_FRAME_OPTIONS, "DENY"),
-        (REFERRER_POLICY, "no-referrer"),
-        (CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
         (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
         (CONTENT_SECURITY_POLICY, policy),
         (CACHE_CONTROL, cache),

@@ -1,14 +1,18 @@
 //! What every operation asks of a request before it is looked at: an address of a sane length, a caller who may do that, and a note of
 //! what administrators do.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, Either};
+use tower::{Layer, Service};
 
 use super::ApiState;
 use super::access::{Caller, Operations};
@@ -18,37 +22,89 @@ use crate::auth::{KeyId, NewAct, Scope};
 /// The longest path with its query, in bytes. Filters and cursors are far shorter.
 const MAX_URI_BYTES: usize = 8192;
 
-/// Who is let in, and to what.
+/// Who is let in, and to what. Clones are handles to the same.
+#[derive(Clone)]
 pub(super) struct Entrance {
-    pub(super) api: ApiState,
-    pub(super) operations: Operations,
+    api: ApiState,
+    operations: Arc<Operations>,
 }
 
-/// Lets a request pass to its handler, with its caller if a key was asked for, or answers in its place.
-pub(super) async fn pass(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
-    let (caller, act) = match entrance.check(&request) {
-        Ok(passed) => passed,
-        Err(problem) => return problem.into_response(),
-    };
+impl<S> Layer<S> for Entrance {
+    type Service = Door<S>;
+
+    fn layer(&self, inner: S) -> Door<S> {
+        Door { entrance: self.clone(), inner }
+    }
+}
+
+/// A handler behind the entrance.
+#[derive(Clone)]
+pub(super) struct Door<S> {
+    entrance: Entrance,
+    inner: S,
+}
+
+impl<S> Service<Request> for Door<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    /// Boxed only for those who need more than a look at them.
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.entrance.check(&request) {
+            Ok((None, None)) => Either::Left(self.inner.call(request)),
+            Ok((caller, act)) => {
+                let inner = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, inner);
+                Either::Right(Box::pin(pass(self.entrance.clone(), ready, request, caller, act)))
+            }
+            Err(problem) => Either::Right(Box::pin(ready(Ok(problem.into_response())))),
+        }
+    }
+}
+
+/// Lets a request pass to its handler, with its caller if a key was asked for; what is to be written down is.
+async fn pass<S>(
+    entrance: Entrance,
+    mut handler: S,
+    mut request: Request,
+    caller: Option<Caller>,
+    act: Option<NewAct>,
+) -> Result<Response, Infallible>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
     let key = caller.as_ref().map(|caller| caller.key.clone());
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }
-    let Some(act) = act else { return entrance.while_live(key, next.run(request).await) };
+    let Some(act) = act else { return Ok(entrance.while_live(key, handler.call(request).await?)) };
     // Written down before it is done: nothing is done that is not written down.
     let store = entrance.api.dispatcher.store();
     let id = match store.begin_act(act).await {
         Ok(id) => id,
-        Err(error) => return Problem::from(error).into_response(),
+        Err(error) => return Ok(Problem::from(error).into_response()),
     };
-    let response = next.run(request).await;
+    let response = handler.call(request).await?;
     if let Err(error) = store.end_act(id, response.status().as_u16()).await {
         tracing::warn!(%error, act = id, "the end of an act could not be written down");
     }
-    response
+    Ok(response)
 }
 
 impl Entrance {
+    pub(super) fn new(api: ApiState, operations: Operations) -> Self {
+        Self { api, operations: Arc::new(operations) }
+    }
+
     /// The same answer; if it goes on for as long as the client likes, it ends when the caller's key does.
     fn while_live(&self, key: Option<KeyId>, response: Response) -> Response {
         let media_type = response.headers().get(CONTENT_TYPE);

@@ -57,7 +57,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let wait = preference::wait(&parts.headers);
     let key = idempotency::key(&parts.headers, "/jobs", &body)?;
     if let Some(key) = &key
-        && let Some(receipt) = api.dispatcher.answered(key).await?
+        && let Some(receipt) = Box::pin(api.dispatcher.answered(key)).await?
     {
         return answer(&api, receipt, wait).await;
     }
@@ -65,7 +65,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     match wait {
         // The shortest way, on which the end of the job can't be missed.
         Some(seconds) if key.is_none() && submission.unique.is_none() => {
-            let job = api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds)).await?;
+            let job = Box::pin(api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds))).await?;
             Ok(waited(ended(&job).unwrap_or_else(|| accepted(&job)), seconds))
         }
         _ => answer(&api, api.dispatcher.submit_once(vec![submission], key).await?, wait).await,
@@ -77,7 +77,7 @@ async fn answer(api: &ApiState, receipt: Receipt, wait: Option<u64>) -> Result<R
     let gone = || Problem::new(Kind::UnknownJob, "the job that was accepted with this key is not kept any more");
     let Submitted { mut job, existing } = receipt.jobs.into_iter().next().ok_or_else(gone)?;
     if let Some(seconds) = wait {
-        job = api.dispatcher.wait(job.id, Duration::from_secs(seconds)).await?.ok_or_else(gone)?;
+        job = Box::pin(api.dispatcher.wait(job.id, Duration::from_secs(seconds))).await?.ok_or_else(gone)?;
     }
     let response = match wait.and_then(|_| ended(&job)) {
         Some(result) => result,

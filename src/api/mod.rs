@@ -52,10 +52,10 @@ pub use schedules::job_maker;
 pub use webhooks::message;
 
 use std::any::Any;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
@@ -73,9 +73,12 @@ use crate::comparison::Comparisons;
 use crate::dispatch::{Dispatcher, Schedules};
 use crate::workload::Registry;
 
-/// What handlers work with.
+/// What handlers work with. Clones are handles to the same.
 #[derive(Clone)]
-pub struct ApiState {
+pub struct ApiState(Arc<Parts>);
+
+/// What the API is made of.
+pub struct Parts {
     /// Takes, runs and knows jobs.
     pub dispatcher: Dispatcher,
     /// Compares the executors.
@@ -94,14 +97,28 @@ pub struct ApiState {
     pub streams: Arc<Semaphore>,
 }
 
+impl From<Parts> for ApiState {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for ApiState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
 /// The whole API, with its documentation.
 pub fn router(state: ApiState) -> Router {
     let (router, mut document) = operations().split_for_parts();
     openapi::complete(&mut document, state.dispatcher.registry());
     let cors = cors::layer(&state.pages);
-    let entrance = Entrance { api: state.clone(), operations: Operations::of(&mut document) };
+    let entrance = Entrance::new(state.clone(), Operations::of(&mut document));
     let router = router
-        .route_layer(from_fn_with_state(Arc::new(entrance), entrance::pass))
+        .route_layer(entrance)
         .with_state(state)
         .route("/", get(|| async { Redirect::to("/docs/") }))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document));

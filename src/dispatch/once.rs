@@ -71,11 +71,22 @@ impl Dispatcher {
         let jobs = self.prepared(submissions).await?;
         let uniques: Vec<Option<Digest>> =
             jobs.iter().map(|job| job.submission.unique.map(|_| likeness(&job.submission.workload))).collect();
-        let new = |job: NewJob| Submitted { job: job.into_job(), existing: false };
         if request.is_none() && uniques.iter().all(Option::is_none) {
+            let new = |job: NewJob| Submitted { job: job.into_job(), existing: false };
             let accepted = self.accept(jobs, None).await?;
             return Ok(Receipt { jobs: accepted.into_iter().map(new).collect(), replayed: false });
         }
+        // Boxed, for most submissions don't come here and should not carry it along.
+        Box::pin(self.look_and_accept(jobs, uniques, request)).await
+    }
+
+    /// Accepts what has not been accepted before.
+    async fn look_and_accept(
+        &self,
+        jobs: Vec<NewJob>,
+        uniques: Vec<Option<Digest>>,
+        request: Option<RequestKey>,
+    ) -> Result<Receipt, SubmitError> {
         // Between looking and accepting, nobody else may accept the same.
         let key = request.as_ref().map(|request| Key::Request(request.key.clone()));
         let keys = uniques.iter().flatten().map(|digest| Key::Unique(*digest)).chain(key);

@@ -81,12 +81,13 @@ async fn every_answer_tells_browsers_to_be_careful() {
     server.submit(&sleep(0)).await;
     for path in ["/jobs", "/jobs?format=csv", "/healthz", "/nothing", "/jobs/1", "/openapi.json", "/", "/docs/"] {
         let answer = server.get(path).await;
-        assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
-        assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
         assert!(policy(&answer.headers).contains("frame-ancestors 'none'"));
         if path == "/docs/" {
             assert!(policy(&answer.headers).starts_with("default-src 'self'; "));
+            assert_eq!(answer.header("x-frame-options"), "DENY");
+            assert_eq!(answer.header("referrer-policy"), "no-referrer");
             // Its policy lets no script of the page itself run, and it has none.
             let scripts: Vec<_> = answer.text.split("<script").skip(1).collect();
             assert!(!scripts.is_empty() && scripts.iter().all(|script| script.contains("src=")), "{}", answer.text);

@@ -83,6 +83,9 @@ impl Draft {
         if self.name.is_some() {
             return Err(Invalid::new("/name", "only jobs of a batch have names").into());
         }
+        if self.after.is_empty() {
+            return Ok(self.submission);
+        }
         let mut alone = together(vec![self]).map_err(|Misplaced { invalid, .. }| invalid)?;
         alone.pop().ok_or_else(|| Problem::internal("a submission was read and is not there"))
     }
