@@ -10,9 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::api::{
-    self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView,
-};
+use crate::api::{self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView};
 use crate::auth::KeyRule;
 use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
