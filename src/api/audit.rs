@@ -1,6 +1,5 @@
 //! `/audit`: what administrators did.
 
-use axum::Json;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
+use super::json::Json;
 use super::problem::{Problem, answers};
 use super::query::Query;
 use crate::auth::{Act, KeyId};

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::json::Json;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
 use super::submission::Draft;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, LINK, LOCATION};
 use axum::http::request::Parts;
@@ -13,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::comparison_view::{self, ComparisonSummary, ComparisonView, Fields};
 use super::format::preferred;
+use super::json::Json;
 use super::list::{Cursor, Limit, List, next};
 use super::preference::MAX_WAIT_SECONDS;
 use super::problem::{Kind, Problem, answers};

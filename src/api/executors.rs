@@ -1,10 +1,10 @@
 //! `/executors`: what runs jobs, what it can do and how busy it is.
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::json::Json;
 use super::list::Cursor;
 use super::{ApiState, example};
 use crate::dispatch::QueueStatus;

@@ -1,10 +1,10 @@
 //! `/findings`: what speaks against how workloads are tagged or run.
 
-use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::json::Json;
 use super::list::List;
 use super::problem::answers;
 use super::query::Query;

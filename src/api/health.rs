@@ -1,11 +1,11 @@
 //! `/healthz` and `/readyz`: whether the server lives, and whether it can take work.
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiState;
+use super::json::Json;
 use super::problem::{Problem, answers};
 
 /// That all is well.

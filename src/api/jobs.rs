@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::graph::{self, GraphView};
+use super::json::Json;
 use super::list::{List, ListQuery};
 use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED};
 use super::problem::{Kind, Problem, answers};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::access::Created;
+use super::json::Json;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
 use super::{ApiState, body, submission};

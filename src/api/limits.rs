@@ -1,6 +1,5 @@
 //! `/limits`: the limits that jobs share by a key.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -8,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::json::Json;
 use super::list::Limit;
 use super::problem::{Problem, answers};
 use super::query::Query;

@@ -1,6 +1,5 @@
 //! Lists of jobs: filters, pages, cursors.
 
-use axum::Json;
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +10,7 @@ use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::format::Format;
+use super::json::Json;
 use super::problem::Problem;
 use super::table;
 use super::view::StateName;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -15,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::events::EventId;
 use super::format::preferred;
 use super::jobs::find;
+use super::json::Json;
 use super::list::Limit;
 use super::problem::{Problem, answers};
 use super::query::{Id, Query};

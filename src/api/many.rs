@@ -1,10 +1,10 @@
 //! `/jobs/cancel` and `/jobs/retry`: what is done to every job that passes a filter.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::json::Json;
 use super::list::Label;
 use super::problem::{Problem, answers};
 use super::view::StateName;

@@ -22,6 +22,7 @@ mod graph;
 mod health;
 mod idempotency;
 mod jobs;
+mod json;
 mod keys;
 mod limits;
 mod list;

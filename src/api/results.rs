@@ -1,11 +1,11 @@
 //! `/results`: finished jobs with their outcome and timing.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::jobs::find;
+use super::json::Json;
 use super::list::{List, ListQuery};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
@@ -12,6 +11,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::find as find_job;
+use super::json::Json;
 use super::list::{Limit, List};
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;

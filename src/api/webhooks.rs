@@ -1,6 +1,5 @@
 //! `/webhooks/deliveries` and `/jobs/{id}/deliveries`: what was told to whom. And what is told.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +9,7 @@ use url::Url;
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::find as find_job;
+use super::json::Json;
 use super::list::{Limit, List};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};

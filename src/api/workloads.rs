@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,6 +10,7 @@ use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
 use super::ApiState;
+use super::json::Json;
 use super::list::List;
 use crate::command::{Command, Commands};
 use crate::job::{Bound, Form, Runtime};
