@@ -11,6 +11,7 @@ mod keys;
 mod life;
 mod limits;
 mod lists;
+mod long;
 mod model;
 mod once;
 mod profiles;

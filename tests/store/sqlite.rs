@@ -130,3 +130,22 @@ async fn after_closing_everything_is_refused() {
     assert!(matches!(store.accept(vec![io_job()]).await, Err(StoreError::Closed)));
     assert!(matches!(store.check().await, Err(StoreError::Closed)));
 }
+
+#[tokio::test]
+async fn of_a_removed_result_nothing_is_left() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    let mut job = io_job();
+    let text = serde_json::json!({"type": "sleep", "ms": 1, "x": "long".repeat(1_000)});
+    job.submission.workload.json = serde_json::value::to_raw_value(&text).unwrap();
+    job.submission.tags = [("team".into(), "search".into())].into();
+    finish_all(&store, std::slice::from_ref(&job)).await;
+    store.remove_result(job.id).await.unwrap();
+    store.close().await;
+    drop(store);
+    let mut raw = folder.raw().await;
+    for table in ["jobs", "results", "payloads", "tags", "events"] {
+        let left: i64 = sqlx::query_scalar(&format!("SELECT count(*) FROM {table}")).fetch_one(&mut raw).await.unwrap();
+        assert_eq!(left, 0, "{table}");
+    }
+}

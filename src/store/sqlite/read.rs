@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
-use super::rows::{self, Cells, OF_JOB, OF_RESULT, SHARED, codes_of};
+use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, codes_of};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Queue};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
@@ -16,8 +16,8 @@ use crate::store::{Filter, Order, Page, StateFilter, StoreError};
 const ID_SLACK_US: i64 = 3_600_000_000;
 
 pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, StoreError> {
-    static UNFINISHED: LazyLock<String> = LazyLock::new(|| format!("SELECT {SHARED}, {OF_JOB} FROM jobs WHERE id = ?"));
-    static RESULT: LazyLock<String> = LazyLock::new(|| format!("SELECT {SHARED}, {OF_RESULT} FROM results WHERE id = ?"));
+    static UNFINISHED: LazyLock<String> = LazyLock::new(|| format!("SELECT {OF_BOTH}, {OF_JOB} FROM jobs WHERE id = ?"));
+    static RESULT: LazyLock<String> = LazyLock::new(|| format!("SELECT {OF_BOTH}, {OF_RESULT} FROM results WHERE id = ?"));
     let find = async |text: &'static str, read: fn(&SqliteRow) -> Result<Job, StoreError>| {
         let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(readers).await?;
         row.as_ref().map(read).transpose()
@@ -91,7 +91,7 @@ pub(super) enum Table {
 }
 
 fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
-    conditions(format!("SELECT {SHARED}, {further} FROM {} WHERE true", source(table, filter)), filter, page)
+    conditions(format!("SELECT {OF_BOTH}, {further} FROM {} WHERE true", source(table, filter)), filter, page)
 }
 
 /// Labels come in the order of the jobs that have them, so that a page is read from them, be they rare or on every job.

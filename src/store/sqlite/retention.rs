@@ -1,11 +1,14 @@
 //! Removing results, a few at a time: everything else waits meanwhile.
 
+use std::sync::LazyLock;
+
 use async_trait::async_trait;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::SqliteStore;
 use super::moves::array;
 use super::read::first_id;
+use super::rows::WORKLOAD_BYTES;
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::{Removal, Removed, RetentionStore, StoreError};
@@ -49,16 +52,20 @@ impl SqliteStore {
     /// The oldest results that may be removed, by their ids: as many as one step can take.
     async fn removable(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Vec<JobId>, StoreError> {
         // Whose output an unfinished job may ask for is kept. What ended before a moment was accepted before it, so few others are looked at.
-        let text = "SELECT id, octet_length(workload) + coalesce(octet_length(output), 0) FROM results \
-                    WHERE id < ?1 AND finished_at < ?2 \
-                    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE job = results.id AND state = 0) \
-                    AND NOT EXISTS (SELECT 1 FROM edges CROSS JOIN jobs ON jobs.id = edges.child WHERE edges.parent = results.id) \
-                    ORDER BY id LIMIT ?3";
+        static TEXT: LazyLock<String> = LazyLock::new(|| {
+            format!(
+                "SELECT id, {WORKLOAD_BYTES} + coalesce(octet_length(output), 0) FROM results \
+                 WHERE id < ?1 AND finished_at < ?2 \
+                 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE job = results.id AND state = 0) \
+                 AND NOT EXISTS (SELECT 1 FROM edges CROSS JOIN jobs ON jobs.id = edges.child WHERE edges.parent = results.id) \
+                 ORDER BY id LIMIT ?3"
+            )
+        });
         let (last, moment) = match ended_before {
             Some(moment) => (first_id(moment.as_micros()), moment.as_micros()),
             None => (vec![0xff; 16], i64::MAX),
         };
-        let query = sqlx::query(text).bind(last).bind(moment).bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let query = sqlx::query(TEXT.as_str()).bind(last).bind(moment).bind(i64::try_from(most).unwrap_or(i64::MAX));
         let (mut ids, mut bytes) = (Vec::new(), 0);
         for row in query.fetch_all(&self.readers).await? {
             bytes += row.try_get::<i64, _>(1)?;
@@ -99,6 +106,7 @@ async fn remove(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<u64,
          json_each(results.options, '$.tags') AS tag WHERE results.id IN (SELECT unhex(value) FROM json_each(?)))",
         "DELETE FROM edges WHERE child IN (SELECT unhex(value) FROM json_each(?))",
         "DELETE FROM deliveries WHERE job IN (SELECT unhex(value) FROM json_each(?))",
+        "DELETE FROM payloads WHERE n IN (SELECT payload FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?)))",
         "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?))",
     ];
     let mut removed = 0;

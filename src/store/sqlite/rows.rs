@@ -17,15 +17,37 @@ use crate::job::{
 };
 use crate::store::{Claimed, Lease, StateFilter, StoreError};
 
-/// The columns that unfinished jobs and results share, in the order in which [`Cells`] reads them.
-pub(super) const SHARED: &str = "id, queue, rule, bound, choice, type, workload, priority, options, accepted_at, attempt, losses";
+/// The longest workload that stands in the row of its job, in bytes. A longer one stands in `payloads`: a row of these tables that is
+/// longer than a quarter of a page takes a page of its own, and would be written once more when the job ends.
+pub(super) const LONGEST_INSIDE: usize = 512;
+
+/// The workload, wherever it stands.
+macro_rules! workload {
+    () => {
+        "iif(payload IS NULL, workload, (SELECT text FROM payloads WHERE n = payload))"
+    };
+}
+pub(super) const WORKLOAD: &str = workload!();
+/// How long it is.
+pub(super) const WORKLOAD_BYTES: &str =
+    "iif(payload IS NULL, octet_length(workload), (SELECT octet_length(text) FROM payloads WHERE n = payload))";
+
+/// The columns that unfinished jobs and results share, as they move from one table to the other.
+pub(super) const SHARED: &str =
+    "id, queue, rule, bound, choice, type, workload, payload, priority, options, accepted_at, attempt, losses";
+/// The same as they are read, in the order in which [`Cells`] reads them.
+pub(super) const OF_BOTH: &str =
+    concat!("id, queue, rule, bound, choice, type, ", workload!(), ", priority, options, accepted_at, attempt, losses");
 /// The further columns of an unfinished job.
 pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 /// The further columns of a result.
 pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing, findings";
 /// What a claim returns.
-pub(super) const OF_CLAIM: &str =
-    "id, token, bound, type, workload, options, attempt, losses, coalesce(earlier, 0), claimed_at - due_at, claimed_at, children";
+pub(super) const OF_CLAIM: &str = concat!(
+    "id, token, bound, type, ",
+    workload!(),
+    ", options, attempt, losses, coalesce(earlier, 0), claimed_at - due_at, claimed_at, children"
+);
 
 /// Values of `state` in the table of unfinished jobs. The partial indexes name them too.
 pub(super) const SCHEDULED: i64 = 0;
@@ -198,7 +220,7 @@ impl<'r> Cells<'r> {
         text.map(serde_json::from_str).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// The [`SHARED`] columns; the state is to be filled in.
+    /// The [`OF_BOTH`] columns; the state is to be filled in.
     fn job(&mut self) -> Result<Job, StoreError> {
         let id = self.id()?;
         let queue: Queue = self.code()?;
@@ -236,7 +258,7 @@ fn convert<T: TryFrom<i64>>(value: i64) -> Result<T, StoreError> {
     T::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is out of range")))
 }
 
-/// From [`SHARED`] and [`OF_JOB`].
+/// From [`OF_BOTH`] and [`OF_JOB`].
 pub(super) fn unfinished(row: &SqliteRow) -> Result<Job, StoreError> {
     let mut cells = Cells::new(row);
     let mut job = cells.job()?;
@@ -267,7 +289,7 @@ pub(super) fn place_of(state: i64) -> Result<StateFilter, StoreError> {
     }
 }
 
-/// From [`SHARED`] and [`OF_RESULT`].
+/// From [`OF_BOTH`] and [`OF_RESULT`].
 pub(super) fn result(row: &SqliteRow) -> Result<Job, StoreError> {
     let mut cells = Cells::new(row);
     let mut job = cells.job()?;

@@ -37,6 +37,8 @@ pub(super) struct End<'a> {
 pub(super) struct Insertion<'a> {
     pub(super) job: &'a NewJob,
     pub(super) claim: Option<Claim>,
+    /// Where its workload is to stand, if that is too long for its row.
+    pub(super) payload: Option<i64>,
 }
 
 /// Such jobs are few, and are found by their ids: the plus keeps SQLite from going through all that are queued.
@@ -70,17 +72,27 @@ static END: LazyLock<Many> = LazyLock::new(|| {
 });
 const END_COLUMNS: usize = 8;
 
+static PAYLOAD: LazyLock<Many> = LazyLock::new(|| {
+    Many::new(|rows| {
+        format!(
+            "INSERT INTO payloads (n, text) SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL;",
+            marks(PAYLOAD_COLUMNS, rows)
+        )
+    })
+});
+const PAYLOAD_COLUMNS: usize = 2;
+
 static INSERT: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
         format!(
-            "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, priority, options, \
+            "INSERT INTO jobs (id, queue, rule, bound, choice, type, workload, payload, priority, options, \
                                accepted_at, due_at, token, claimed_at, state, attempt, expires_at, lane) \
              SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL;",
             marks(INSERT_COLUMNS, rows)
         )
     })
 });
-const INSERT_COLUMNS: usize = 17;
+const INSERT_COLUMNS: usize = 18;
 
 static TAG: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
@@ -122,6 +134,15 @@ impl Script<'_> {
                 values.push(rollups::logged(ends.iter().map(|end| &end.count)))
             })
         });
+        let payloads: Vec<_> = self.jobs.iter().filter_map(|insertion| Some((insertion.payload?, insertion.job))).collect();
+        let payloads = payloads.chunks(MOST).map(|payloads| {
+            PAYLOAD.trip(payloads.len(), |values, size| {
+                values.rows(payloads, size, PAYLOAD_COLUMNS, |values, (n, job)| {
+                    values.push(*n)?;
+                    values.push(job.submission.workload.json.get())
+                })
+            })
+        });
         let jobs = self.jobs.chunks(MOST).map(|jobs| {
             INSERT.trip(jobs.len(), |values, size| values.rows(jobs, size, INSERT_COLUMNS, |values, job| job.push_to(values)))
         });
@@ -134,7 +155,7 @@ impl Script<'_> {
                 })
             })
         });
-        begins.chain(ends).chain(jobs).chain(tags).collect()
+        begins.chain(ends).chain(payloads).chain(jobs).chain(tags).collect()
     }
 }
 
@@ -159,7 +180,7 @@ impl End<'_> {
 impl Insertion<'_> {
     /// Where the job is to begin with.
     pub(super) fn state(&self) -> i64 {
-        let Self { job, claim } = self;
+        let Self { job, claim, .. } = self;
         match job.submission.scheduled_for(job.accepted_at) {
             _ if claim.is_some() => RUNNING,
             _ if !job.after.is_empty() => BLOCKED,
@@ -170,7 +191,7 @@ impl Insertion<'_> {
     }
 
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
-        let Self { job, claim } = self;
+        let Self { job, claim, payload } = self;
         let submission = &job.submission;
         let scheduled_for = submission.scheduled_for(job.accepted_at);
         values.push(&job.id.as_bytes()[..])?;
@@ -179,7 +200,8 @@ impl Insertion<'_> {
         values.push(submission.bound.code())?;
         values.push(submission.executor.code())?;
         values.push(submission.workload.kind.as_str())?;
-        values.push(submission.workload.json.get())?;
+        values.push(if payload.is_some() { "" } else { submission.workload.json.get() })?;
+        values.push(*payload)?;
         values.push(submission.priority)?;
         values.push(rows::Options::of(submission, &job.route).map(|options| json(&options)))?;
         values.push(job.accepted_at.as_micros())?;

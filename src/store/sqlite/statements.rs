@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
-use super::rows::{self, Cells, Fresh, OF_CLAIM, SHARED};
+use super::rows::{self, Cells, Fresh, OF_BOTH, OF_CLAIM};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FailureKind, Job, JobId, Queue, State};
 use crate::store::{Claimed, StoreError};
@@ -86,14 +86,20 @@ pub(super) async fn next(
     passes: impl Fn(&Claimed) -> bool,
 ) -> Result<Vec<(i64, Fresh)>, StoreError> {
     // What is too long for that is not even read.
-    const TEXT: &str = next!(
-        "id, ?1, bound, type, iif(octet_length(workload) <= ?5, workload, 'null'), options, attempt + 1, losses, \
-         coalesce(earlier, 0), ?2 - due_at, due_at, children, ",
-        turn!(),
-        ", octet_length(workload)"
-    );
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            next!(
+                "id, ?1, bound, type, iif({bytes} <= ?5, {workload}, 'null'), options, attempt + 1, losses, \
+                 coalesce(earlier, 0), ?2 - due_at, due_at, children, ",
+                turn!(),
+                ", {bytes}"
+            ),
+            workload = rows::WORKLOAD,
+            bytes = rows::WORKLOAD_BYTES,
+        )
+    });
     let [jobs, most_bytes] = [most.0, most.1].map(|most| i64::try_from(most).unwrap_or(i64::MAX));
-    let query = sqlx::query(TEXT).bind(claim.token).bind(claim.at.as_micros()).bind(queue.code());
+    let query = sqlx::query(TEXT.as_str()).bind(claim.token).bind(claim.at.as_micros()).bind(queue.code());
     let mut rows = query.bind(jobs).bind(most_bytes).fetch(connection);
     let (mut next, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.try_next().await? {
@@ -158,7 +164,7 @@ pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<Times
 /// The running jobs with their losses and retry rules.
 pub(super) async fn running(connection: &mut Connection) -> Result<Vec<Job>, StoreError> {
     static TEXT: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {SHARED}, {} FROM jobs WHERE state = 2 ORDER BY id", rows::OF_JOB));
+        LazyLock::new(|| format!("SELECT {OF_BOTH}, {} FROM jobs WHERE state = 2 ORDER BY id", rows::OF_JOB));
     let rows = sqlx::query(TEXT.as_str()).fetch_all(connection).await?;
     rows.iter().map(rows::unfinished).collect()
 }
@@ -184,6 +190,11 @@ pub(super) async fn count_waiting(connection: &mut Connection) -> Result<Vec<(Qu
 pub(super) async fn touch(connection: &mut Connection) -> Result<(), StoreError> {
     sqlx::query("UPDATE server SET boot = boot").execute(connection).await?;
     Ok(())
+}
+
+/// The last place of a workload that is too long for its row.
+pub(super) async fn latest_payload(connection: &mut Connection) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("SELECT coalesce(max(n), 0) FROM payloads").fetch_one(connection).await?)
 }
 
 /// Counts this start of a server.

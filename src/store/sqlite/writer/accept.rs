@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::rows::{Fresh, LIMITED, RUNNING, SCHEDULED};
+use super::super::rows::{Fresh, LIMITED, LONGEST_INSIDE, RUNNING, SCHEDULED};
 use super::super::script::{Insertion, Script};
 use super::super::statements::Claim;
 use super::Writer;
@@ -43,7 +43,10 @@ impl Writer {
                 done.claimed[queue as usize].push_back(fresh(job, claim));
             }
         }
-        script.jobs.extend(jobs.into_iter().map(|job| Insertion { job, claim: at_once.get(&job.id).copied() }));
+        for job in jobs {
+            let payload = self.payload(job);
+            script.jobs.push(Insertion { job, claim: at_once.get(&job.id).copied(), payload });
+        }
         for insertion in &script.jobs {
             let (job, state) = (insertion.job, insertion.state());
             *done.depths.of_state(job.route.queue, state) += 1;
@@ -58,6 +61,14 @@ impl Writer {
             }
             done.expires(job.submission.expires_at);
         }
+    }
+
+    /// Where the workload of a new job is to stand, if that is too long for its row.
+    fn payload(&mut self, job: &NewJob) -> Option<i64> {
+        (job.submission.workload.json.get().len() > LONGEST_INSIDE).then(|| {
+            self.latest_payload += 1;
+            self.latest_payload
+        })
     }
 
     /// What new jobs are told of as.

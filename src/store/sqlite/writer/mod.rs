@@ -102,6 +102,8 @@ pub(super) struct Writer {
     unblocking: VecDeque<JobId>,
     lanes: Lanes,
     next_token: i64,
+    /// The last place of a workload that is too long for its row.
+    latest_payload: i64,
     /// The names of workloads, each kept once.
     kinds: HashSet<Arc<str>>,
     /// Whose rollups have changed since they were written, and when that was.

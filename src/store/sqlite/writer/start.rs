@@ -32,6 +32,7 @@ impl Writer {
     ) -> Result<(Self, Arc<Published>), StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let boot = statements::next_boot(&mut transaction).await?;
+        let latest_payload = statements::latest_payload(&mut transaction).await?;
         let (mut rollups, mut counted) = rollups::load(&mut transaction).await?;
         let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
         let mut moments = Moments::new(Arc::clone(&clock), latest);
@@ -90,6 +91,7 @@ impl Writer {
             lanes,
             // A million million claims a boot, and eight million boots, before a token could come back.
             next_token: boot << 40,
+            latest_payload,
             kinds: HashSet::new(),
             counted,
             rolled_up_at: Instant::now(),
