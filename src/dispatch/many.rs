@@ -25,7 +25,7 @@ impl Dispatcher {
             count.cancelled += portion.done.ended.len() as u64;
             count.stopping += portion.done.stopping.len() as u64;
             for id in portion.done.ended {
-                self.shared.waiters.ended(id);
+                self.shared.waiters.ended(id, None);
             }
             for lease in portion.done.stopping {
                 self.stop(lease).await?;

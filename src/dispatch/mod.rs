@@ -238,13 +238,16 @@ impl Dispatcher {
         let jobs = self.prepare(vec![submission])?;
         let waiters: Vec<_> = jobs.iter().map(|job| self.shared.waiters.watch(job.id)).collect();
         let accepted = self.accept(jobs, None).await?;
+        let mut end = None;
         for waiter in waiters {
-            waiter.ended(limit).await;
+            end = waiter.ended(limit).await;
         }
         // One submission makes one job, and a store gives back what it was given.
-        let Some(job) = accepted.into_iter().next() else { return Err(StoreError::Closed.into()) };
-        let seen = self.shared.store.job(job.id).await?;
-        Ok(seen.unwrap_or_else(|| job.into_job()))
+        let Some(job) = accepted.into_iter().next().map(NewJob::into_job) else { return Err(StoreError::Closed.into()) };
+        match end {
+            Some(end) => Ok(end.of(job)),
+            None => Ok(self.shared.store.job(job.id).await?.unwrap_or(job)),
+        }
     }
 
     /// Waits until the job has ended, at most `limit`; then the job as it is. `None` if there is no such job.
@@ -265,7 +268,7 @@ impl Dispatcher {
     pub async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
         let cancellation = self.shared.store.cancel(id).await?;
         match cancellation {
-            Cancellation::Cancelled => self.shared.waiters.ended(id),
+            Cancellation::Cancelled => self.shared.waiters.ended(id, None),
             Cancellation::Stopping(lease) => self.stop(lease).await?,
             Cancellation::Finished(_) | Cancellation::Unknown => {}
         }
@@ -481,7 +484,7 @@ impl Dispatcher {
 async fn tell_of_unasked(shared: Arc<Shared>) {
     let listening = async {
         loop {
-            shared.store.ended_unasked().await.into_iter().for_each(|id| shared.waiters.ended(id));
+            shared.store.ended_unasked().await.into_iter().for_each(|id| shared.waiters.ended(id, None));
         }
     };
     shared.draining.run_until_cancelled(listening).await;

@@ -12,6 +12,7 @@ use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
 use super::settle::settlement;
+use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
@@ -142,19 +143,25 @@ async fn settle(shared: Arc<Shared>, claimed: Claimed, measured: Measured) {
     let id = claimed.lease.id;
     let settlement = settlement(&claimed, measured, shared.max_losses, Timestamp::now());
     let finished = matches!(settlement, Settlement::Finish(_));
+    let mut end = None;
     match record(&shared, claimed.lease, settlement).await {
-        Ok(Settled::Recorded) => {}
-        Ok(Settled::Stale) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
+        Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
+            let Claimed { attempt, losses, .. } = claimed;
+            end = Some(End { attempt, losses, settlement, started_at, finished_at });
+        }
+        Ok((Settled::Recorded, _)) => {}
+        Ok((Settled::Stale, _)) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
         Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
     }
     shared.running.end(claimed.lease);
     if finished {
-        shared.waiters.ended(id);
+        shared.waiters.ended(id, end);
     }
 }
 
-/// Records a settlement, however long the store can't write. A result is given up only when the program has to end.
-async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
+/// Records a settlement, however long the store can't write; and the settlement that was recorded. A result is given up only when the
+/// program has to end.
+async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result<(Settled, Arc<Settlement>), StoreError> {
     let mut settlement = Arc::new(settlement);
     let mut wait = STORE_RETRY.0;
     loop {
@@ -174,7 +181,7 @@ async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result
                     timing: None,
                 }));
             }
-            settled => return settled,
+            settled => return settled.map(|settled| (settled, settlement)),
         }
     }
 }

@@ -110,8 +110,15 @@ pub enum Settlement {
 /// Whether a settlement was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It was.
+    /// It was, and the job goes on.
     Recorded,
+    /// It was, and with it the job has ended.
+    Ended {
+        /// Since when its last attempt ran.
+        started_at: Timestamp,
+        /// When its end was recorded.
+        finished_at: Timestamp,
+    },
     /// The lease was no longer valid; nothing was changed.
     Stale,
 }

@@ -9,10 +9,7 @@ use trine::store::{Claimed, Filter, Order, Page, Removal, Store};
 
 use crate::{Place, accept, apart, claim_one, io_job, settle, succeeded};
 
-crate::for_every_driver!(
-    a_long_workload_goes_where_its_job_goes,
-    it_stands_at_the_front_of_a_queue_and_survives_a_restart,
-);
+crate::for_every_driver!(a_long_workload_goes_where_its_job_goes, it_stands_at_the_front_of_a_queue_and_survives_a_restart,);
 
 fn long(mut job: NewJob, n: usize) -> NewJob {
     let text = json!({"type": "sleep", "ms": n, "x": "long ".repeat(n)});

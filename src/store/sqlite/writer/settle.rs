@@ -33,13 +33,13 @@ impl Writer {
                 done.settled.push(Settled::Stale);
                 continue;
             };
-            done.settled.push(Settled::Recorded);
             let depth = done.depths.at(held.queue);
             depth.running = depth.running.saturating_sub(1);
             self.vacate(held.key.as_ref(), done);
             match &**settlement {
                 Settlement::Finish(conclusion) => {
                     let (started_at, finished_at) = (held.claimed_at, self.moments.next());
+                    done.settled.push(Settled::Ended { started_at, finished_at });
                     let Subject { bound, executor, .. } = held.subject;
                     let findings = conclusion.timing.as_ref().map(|timing| FindingKinds::of(bound, executor, timing));
                     let findings = findings.unwrap_or_default();
@@ -52,14 +52,17 @@ impl Writer {
                     let what = || What::Finished { attempt: held.attempt, finished: finished() };
                     done.tell(finished_at, lease.id, || held.subject.clone(), what);
                 }
-                settlement => odd.push(Odd {
-                    lease: *lease,
-                    settlement,
-                    queue: held.queue,
-                    stopping: held.stopping,
-                    attempt: held.attempt,
-                    subject: held.subject.clone(),
-                }),
+                settlement => {
+                    done.settled.push(Settled::Recorded);
+                    odd.push(Odd {
+                        lease: *lease,
+                        settlement,
+                        queue: held.queue,
+                        stopping: held.stopping,
+                        attempt: held.attempt,
+                        subject: held.subject.clone(),
+                    });
+                }
             }
         }
         odd
