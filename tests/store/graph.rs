@@ -49,7 +49,8 @@ async fn until_all_have_ended(store: &Arc<dyn Store>) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, ended).await.expect("all jobs to end");
+    let in_time = tokio::time::timeout(PATIENCE, ended).await;
+    assert!(in_time.is_ok(), "not all jobs have ended: {:?}", store.depth(Queue::Async));
 }
 
 async fn a_job_waits_for_all_that_it_comes_after(place: impl Place) {
