@@ -37,6 +37,11 @@ impl Writer {
                 count = commands.recv_many(&mut arrived, MOST_COMMANDS) => count > 0,
                 () = tokio::time::sleep(sleep) => true,
             };
+            if !open {
+                // The store was dropped, not closed: the file may be another's by now, who has read what there is to do. As in a crash,
+                // nothing is lost that was answered.
+                return;
+            }
             let mut batch = Batch::default();
             let fitting = batch::fitting(&arrived);
             for command in arrived.drain(..fitting) {
@@ -60,11 +65,11 @@ impl Writer {
             let unwanted = self.serve_from_fronts();
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
-            let due = !open || closing.is_some() || claiming || patient.is_due();
+            let due = closing.is_some() || claiming || patient.is_due();
             if due {
                 batch.settles.append(&mut patient.take());
             }
-            if !open || closing.is_some() || patient.due.is_none() || batch.len() > 0 {
+            if closing.is_some() || patient.due.is_none() || batch.len() > 0 {
                 batch.notes.append(&mut patient.notes);
             }
             if batch.len() > 0 || self.has_work() || (due && self.fronts.has_unwritten()) {
@@ -73,9 +78,6 @@ impl Writer {
             self.release(unwanted).await;
             if let Err(error) = self.fill_fronts().await {
                 tracing::warn!(%error, "the jobs that are next can't be read; they are claimed one by one");
-            }
-            if !open {
-                break;
             }
         }
         commands.close();
@@ -88,11 +90,9 @@ impl Writer {
         for begun in self.begun.drain(..).chain(self.fronts.begin(true)) {
             self.held.remove(&begun.lease.id);
         }
-        if closing.is_some() {
-            // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
-            let left = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token });
-            self.release(left.collect()).await;
-        }
+        // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
+        let left = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token });
+        self.release(left.collect()).await;
         self.roll_up_now().await;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
             tracing::warn!(%error, "the last checkpoint failed; the next start makes up for it");
