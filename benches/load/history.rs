@@ -69,8 +69,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     }
     let mut throughput = Figure::with_bar("no-op jobs/s, long over short history", Bar::AtLeast(0.85));
     for _ in 0..options.rounds {
-        let short = noop::rate(&mut few, LOAD).await?;
-        throughput.add(noop::rate(&mut many, LOAD).await? / short);
+        let short = noop::rate(&mut few, noop::MINIMAL, LOAD).await?;
+        throughput.add(noop::rate(&mut many, noop::MINIMAL, LOAD).await? / short);
     }
     figures.push(throughput);
     print(&format!("history: {} results over {FEW}, times of first pages", options.results), &figures);

@@ -18,6 +18,8 @@ use crate::{Options, Result};
 
 pub(crate) const NOOP: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
 const CONNECTIONS: usize = 256;
+/// As much of a job as the bare route answers.
+pub(crate) const MINIMAL: &str = "Prefer: return=minimal\r\n";
 /// How often a latency is measured in a round.
 const SAMPLES: usize = 1_000;
 const BATCH: usize = 1_000;
@@ -29,8 +31,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut server = Server::start(folder.path(), &[]).await?;
     let mut figures = [
         Figure::new("bare route, requests/s"),
-        Figure::new("jobs/s, one a request"),
-        Figure::with_bar("jobs/s over bare requests/s", Bar::AtLeast(0.6)),
+        Figure::new("jobs/s, one a request, with the whole job in the answer"),
+        Figure::new("the same over bare requests/s"),
+        Figure::new("jobs/s, one a request, with its id in the answer as the bare route has it"),
+        Figure::with_bar("the same over bare requests/s", Bar::AtLeast(0.6)),
         Figure::new("CPU of the bare route a request, µs"),
         Figure::new("CPU of the server a job, µs"),
         Figure::new("fdatasync of 4 KiB, p50, µs"),
@@ -49,11 +53,12 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let duration = Duration::from_secs(options.seconds);
         let (bare, bare_cpu) = {
             let (start, used) = (Instant::now(), bare.cpu_time()?);
-            let requests = load(bare.address, duration).await? as f64;
+            let requests = load(bare.address, "", duration).await? as f64;
             (requests / start.elapsed().as_secs_f64(), bare.cpu_time()?.saturating_sub(used).as_secs_f64() * 1e6 / requests)
         };
+        let whole = rate(&mut server, "", duration).await?;
         let (before, used) = (server.accepted, server.cpu_time()?);
-        let jobs = rate(&mut server, duration).await?;
+        let jobs = rate(&mut server, MINIMAL, duration).await?;
         let cpu = server.cpu_time()?.saturating_sub(used).as_secs_f64() * 1e6 / (server.accepted - before) as f64;
         let sync = syncs(folder.path())?;
         let submit = latencies(&mut server, "", |_, status| status == 202).await?;
@@ -63,6 +68,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let (sync, submit_p50, wait_p50) = (quantile(&sync, 0.5), quantile(&submit, 0.5), quantile(&wait, 0.5));
         let values = [
             bare,
+            whole,
+            whole / bare,
             jobs,
             jobs / bare,
             bare_cpu,
@@ -90,9 +97,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 }
 
 /// Completed jobs a second: submitted on all connections for this long, then waited for.
-pub(crate) async fn rate(server: &mut Server, duration: Duration) -> Result<f64> {
+pub(crate) async fn rate(server: &mut Server, headers: &str, duration: Duration) -> Result<f64> {
     let start = Instant::now();
-    let jobs = load(server.address, duration).await?;
+    let jobs = load(server.address, headers, duration).await?;
     server.accepted += jobs;
     server.finish(|_| Ok(())).await?;
     Ok(jobs as f64 / start.elapsed().as_secs_f64())
@@ -130,14 +137,14 @@ async fn paced(server: &mut Server, rate: f64, duration: Duration) -> Result<Vec
 
 async fn warm_up(bare: &Bare, server: &mut Server) -> Result<()> {
     let duration = Duration::from_secs(1);
-    load(bare.address, duration).await?;
-    server.accepted += load(server.address, duration).await?;
+    load(bare.address, "", duration).await?;
+    server.accepted += load(server.address, "", duration).await?;
     server.finish(|_| Ok(())).await
 }
 
 /// Submits on all connections for this long; how many requests were answered with `202`. Any other answer is an error.
-pub(crate) async fn load(address: SocketAddr, duration: Duration) -> Result<u64> {
-    let submission = Arc::new(request("POST", "/jobs", "", NOOP));
+pub(crate) async fn load(address: SocketAddr, headers: &str, duration: Duration) -> Result<u64> {
+    let submission = Arc::new(request("POST", "/jobs", headers, NOOP));
     let mut connections = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         connections.push(Connection::open(address).await?);

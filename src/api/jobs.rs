@@ -13,10 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::graph::{self, GraphView};
 use super::json::Json;
 use super::list::{List, ListQuery};
-use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED};
+use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED, Preferences};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{AttemptView, JobView, ResultView};
+use super::view::{AttemptView, JobView, ResultView, StateName};
 use super::waiting::WaitingView;
 use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
@@ -28,14 +28,15 @@ use crate::store::{Cancellation, Requeue};
 /// Submit a job
 ///
 /// The job is on stable storage when the answer comes: `202` with the job and its address. With `Prefer: wait=N` the answer waits up
-/// to N seconds (60 at most) for the job to end, and is then `200` with the result.
+/// to N seconds (60 at most) for the job to end, and is then `200` with the result. With `Prefer: return=minimal` a `202` has no more of
+/// the job than its `id` and `state`, which costs the server less.
 ///
 /// A request with an `Idempotency-Key` that came before is answered with the job of that time, and `Idempotent-Replayed: true`; with
 /// another body, it is a problem. A `unique` submission with another job like it is answered with that job: `200`, `existing` is true.
 #[utoipa::path(
     post, path = "/jobs", tag = "jobs", operation_id = "submitJob",
     params(
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result", example = "wait=10"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result. `return=minimal`: a short `202`", example = "wait=10"),
         ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", example = "order-4711"),
     ),
     request_body(content = submission::Fields, content_type = "application/json", example = example::submission),
@@ -43,8 +44,8 @@ use crate::store::{Cancellation, Requeue};
         (status = 200, description = "It has ended while the answer waited: its result. Or it was there before: the job", body = ResultView,
             headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, such as `wait=10`")),
             example = example::result),
-        (status = 202, description = "It is accepted", body = JobView,
-            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, if there was one")),
+        (status = 202, description = "It is accepted", body = AcceptedView,
+            headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "What was preferred")),
             example = example::job),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
         answers::QueueFull, answers::Unavailable,
@@ -54,26 +55,26 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let (parts, body) = request.into_parts();
     body::media_type(&parts.headers, &[("application/json", ())])?;
     let body = body::read(body, api.bodies.at_most(submission::MAX_BYTES)).await?;
-    let wait = preference::wait(&parts.headers);
+    let preferences = preference::of(&parts.headers);
     let key = idempotency::key(&parts.headers, "/jobs", &body)?;
     if let Some(key) = &key
         && let Some(receipt) = Box::pin(api.dispatcher.answered(key)).await?
     {
-        return answer(&api, receipt, wait).await;
+        return answer(&api, receipt, preferences).await;
     }
     let submission = submission::parse(&body, api.dispatcher.functions().catalogue())?;
-    match wait {
+    match preferences.wait {
         // The shortest way, on which the end of the job can't be missed.
         Some(seconds) if key.is_none() && submission.unique.is_none() => {
             let job = Box::pin(api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds))).await?;
-            Ok(waited(ended(&job).unwrap_or_else(|| accepted(&job)), seconds))
+            Ok(waited(ended(&job).unwrap_or_else(|| accepted(&job, preferences.minimal)), seconds))
         }
-        _ => answer(&api, api.dispatcher.submit_once(vec![submission], key).await?, wait).await,
+        _ => answer(&api, api.dispatcher.submit_once(vec![submission], key).await?, preferences).await,
     }
 }
 
 /// The answer to a submission.
-async fn answer(api: &ApiState, receipt: Receipt, wait: Option<u64>) -> Result<Response, Problem> {
+async fn answer(api: &ApiState, receipt: Receipt, Preferences { wait, minimal }: Preferences) -> Result<Response, Problem> {
     let gone = || Problem::new(Kind::UnknownJob, "the job that was accepted with this key is not kept any more");
     let Submitted { mut job, existing } = receipt.jobs.into_iter().next().ok_or_else(gone)?;
     if let Some(seconds) = wait {
@@ -85,7 +86,7 @@ async fn answer(api: &ApiState, receipt: Receipt, wait: Option<u64>) -> Result<R
             let view = JobView::from(&job).existing();
             (StatusCode::OK, [(LOCATION, location(job.id))], Json(view)).into_response()
         }
-        None => accepted(&job),
+        None => accepted(&job, minimal),
     };
     Ok(wait.into_iter().fold(idempotency::told(response, receipt.replayed), waited))
 }
@@ -98,7 +99,7 @@ fn ended(job: &Job) -> Option<Response> {
 /// The same answer, which says how long it was waited for.
 fn waited(mut response: Response, seconds: u64) -> Response {
     if let Ok(applied) = HeaderValue::try_from(format!("wait={seconds}")) {
-        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        response.headers_mut().append(PREFERENCE_APPLIED, applied);
     }
     response
 }
@@ -289,7 +290,7 @@ pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Re
 )]
 pub(super) async fn retry(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
     match api.dispatcher.retry(id).await? {
-        Requeue::Queued => Ok(accepted(&find(&api, id).await?)),
+        Requeue::Queued => Ok(accepted(&find(&api, id).await?, false)),
         Requeue::Unfinished => Err(Problem::new(Kind::NotFinished, "only a job that has ended can be run again")),
         Requeue::Unknown => Err(Problem::unknown_job(id)),
     }
@@ -300,8 +301,36 @@ pub(super) async fn find(api: &ApiState, id: JobId) -> Result<Job, Problem> {
     api.dispatcher.store().job(id).await?.ok_or_else(|| Problem::unknown_job(id))
 }
 
-fn accepted(job: &Job) -> Response {
-    (StatusCode::ACCEPTED, [(LOCATION, location(job.id))], Json(JobView::from(job))).into_response()
+/// A job that was accepted: the whole of it, or what has to be known of it.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Accepted)]
+#[expect(clippy::large_enum_variant, reason = "it lives as long as it takes to write it down")]
+enum AcceptedView<'a> {
+    Whole(JobView<'a>),
+    Minimal(MinimalView),
+}
+
+/// What has to be known of a job.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = MinimalJob)]
+struct MinimalView {
+    /// Its name for ever, a UUID of version 7.
+    #[schema(value_type = String, format = "uuid")]
+    id: JobId,
+    /// Where it is.
+    state: StateName,
+}
+
+fn accepted(job: &Job, minimal: bool) -> Response {
+    if !minimal {
+        let view = AcceptedView::Whole(job.into());
+        return (StatusCode::ACCEPTED, [(LOCATION, location(job.id))], Json(view)).into_response();
+    }
+    let view = AcceptedView::Minimal(MinimalView { id: job.id, state: (&job.state).into() });
+    let headers = [(LOCATION, location(job.id)), (PREFERENCE_APPLIED, "return=minimal".into())];
+    (StatusCode::ACCEPTED, headers, Json(view)).into_response()
 }
 
 fn location(id: JobId) -> String {

@@ -1,4 +1,4 @@
-//! The header `Prefer` (RFC 7240), of which `wait` is understood.
+//! The header `Prefer` (RFC 7240), of which `wait` and `return=minimal` are understood.
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -10,17 +10,30 @@ pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// Says which preference was followed.
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// How many seconds the client prefers to wait, at most [`MAX_WAIT_SECONDS`]. What can't be understood is not preferred.
-pub(super) fn wait(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get_all(PREFER)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|preference| preference.split(';').next()?.split_once('='))
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
-        .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
-        .map(|seconds: u64| seconds.min(MAX_WAIT_SECONDS))
+/// What a client prefers. What can't be understood is not preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Preferences {
+    /// How many seconds to wait for the result, at most [`MAX_WAIT_SECONDS`].
+    pub(super) wait: Option<u64>,
+    /// No more of a job than has to be known of it.
+    pub(super) minimal: bool,
+}
+
+/// The preferences of a request. Of one that is there twice, the first counts.
+pub(super) fn of(headers: &HeaderMap) -> Preferences {
+    let mut preferences = Preferences::default();
+    let (mut waits, mut returns) = (false, false);
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let named = values.flat_map(|value| value.split(',')).filter_map(|preference| preference.split(';').next()?.split_once('='));
+    for (name, value) in named {
+        let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+        if name.eq_ignore_ascii_case("wait") && !std::mem::replace(&mut waits, true) {
+            preferences.wait = value.parse().ok().map(|seconds: u64| seconds.min(MAX_WAIT_SECONDS));
+        } else if name.eq_ignore_ascii_case("return") && !std::mem::replace(&mut returns, true) {
+            preferences.minimal = value.eq_ignore_ascii_case("minimal");
+        }
+    }
+    preferences
 }
 
 #[cfg(test)]
@@ -30,21 +43,23 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case(&["wait=10"], Some(10))]
-    #[case(&["respond-async, Wait = \"5\"; x=1"], Some(5))]
-    #[case(&["return=minimal", "wait=7", "wait=9"], Some(7))]
-    #[case(&["wait=3600"], Some(60))]
-    #[case(&["wait=0"], Some(0))]
-    #[case(&["wait"], None)]
-    #[case(&["wait=soon"], None)]
-    #[case(&["wait=-1"], None)]
-    #[case(&["respond-async"], None)]
-    #[case(&[], None)]
-    fn the_first_wait_counts(#[case] values: &[&'static str], #[case] expected: Option<u64>) {
+    #[case(&["wait=10"], Some(10), false)]
+    #[case(&["respond-async, Wait = \"5\"; x=1"], Some(5), false)]
+    #[case(&["return=minimal", "wait=7", "wait=9"], Some(7), true)]
+    #[case(&["wait=3600"], Some(60), false)]
+    #[case(&["wait=0"], Some(0), false)]
+    #[case(&["wait"], None, false)]
+    #[case(&["wait=soon"], None, false)]
+    #[case(&["wait=-1"], None, false)]
+    #[case(&["respond-async"], None, false)]
+    #[case(&[], None, false)]
+    #[case(&["Return = \"minimal\", return=representation"], None, true)]
+    #[case(&["return=representation, return=minimal"], None, false)]
+    fn the_first_of_each_counts(#[case] values: &[&'static str], #[case] wait: Option<u64>, #[case] minimal: bool) {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(PREFER, HeaderValue::from_static(value));
         }
-        assert_eq!(wait(&headers), expected);
+        assert_eq!(of(&headers), Preferences { wait, minimal });
     }
 }

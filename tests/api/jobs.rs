@@ -49,6 +49,24 @@ async fn a_client_may_prefer_to_wait() {
 }
 
 #[tokio::test]
+async fn a_client_may_prefer_a_short_answer() {
+    let server = Server::start().await;
+    let prefer = async |preference: &str, job: &Value| {
+        server.request(Method::POST, "/jobs").header("Prefer", preference).json(job).answer().await
+    };
+    let answer = prefer("return=minimal", &sleep(60_000)).await;
+    assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (202, "return=minimal"));
+    let fields = answer.json().as_object().unwrap().clone();
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["id", "state"]);
+    assert_eq!(answer.header("location"), format!("/jobs/{}", fields["id"].as_str().unwrap()));
+    // A result that was waited for is what the client wants to know.
+    let answer = prefer("return=minimal, wait=30", &sleep(1)).await;
+    assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (200, "wait=30"));
+    assert_eq!(answer.json()["output"], json!({ "slept_ms": 1 }));
+    assert!(prefer("return=representation", &sleep(1)).await.json()["route"].is_object());
+}
+
+#[tokio::test]
 async fn a_wait_ends_with_the_job_or_with_the_time() {
     let server = Server::start().await;
     let id = server.submit(&sleep(60_000)).await;
