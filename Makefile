@@ -22,6 +22,7 @@ check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	scripts/check-image-context.sh
 	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny check bans licenses sources; \
 	else echo 'cargo-deny is not installed: licences and sources of dependencies were not checked'; fi
 
