@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::clock::Timestamp;
 use crate::store::{Store, StoreError};
 
-/// The most results of one step.
-const STEP: usize = 200;
-/// After a step, by how much longer than it took nothing is removed: the store does nothing else during one.
-const REST: u32 = 10;
+/// The most results of one step: the store does nothing else for a millisecond or two.
+const STEP: usize = 500;
+/// After a step, by how much longer than it took, its commit included, nothing is removed.
+const REST: u32 = 3;
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 /// How often to look whether there is anything to remove.
 const LOOK: Duration = Duration::from_secs(10);
