@@ -20,12 +20,13 @@ crate::for_every_driver!(
     a_crash_gives_no_result_twice_and_loses_none,
     a_job_that_must_not_be_repeated_is_known_to_run_before_it_does,
     a_long_workload_holds_up_nothing,
+    what_is_too_late_is_not_at_hand,
     what_is_claimed_at_a_clean_end_waits_again,
 );
 
 const QUEUE: Queue = Queue::PythonProcesses;
 
-fn job(priority: i16) -> NewJob {
+pub(crate) fn job(priority: i16) -> NewJob {
     let mut job = new_job(Bound::Cpu);
     job.submission.priority = priority;
     job.submission.executor = Choice::Processes;
@@ -217,6 +218,23 @@ async fn a_job_that_must_not_be_repeated_is_known_to_run_before_it_does(place: i
     for (at, job) in jobs.iter().enumerate() {
         assert_eq!(state(&store, job.id).await, if at < 10 { "lost" } else { "queued" });
     }
+}
+
+async fn what_is_too_late_is_not_at_hand(place: impl Place) {
+    let store = place.open().await;
+    place.clock().stop();
+    let hour = Duration::from_secs(3_600);
+    let mut jobs: Vec<NewJob> = (0..10).map(|_| job(0)).collect();
+    for late in &mut jobs[1..9] {
+        late.submission.expires_at = Some(trine::clock::Clock::now(place.clock()).after(hour));
+    }
+    accept(&store, &jobs).await;
+    // Whatever the store has at hand after that, time passes it by, and nobody tells it.
+    assert_eq!(claim_one(&store).await.lease.id, jobs[0].id);
+    assert_eq!(claim_one(&store).await.lease.id, jobs[1].id);
+    place.clock().advance(hour);
+    assert_eq!(claim_one(&store).await.lease.id, jobs[9].id);
+    assert_eq!(state(&store, jobs[8].id).await, "failed");
 }
 
 async fn a_long_workload_holds_up_nothing(place: impl Place) {

@@ -77,7 +77,8 @@ pub(super) async fn claim(
 }
 
 /// The queued jobs that are next, at most so many and so many bytes of them: as a claim under this token would return them at this moment,
-/// but not claimed; and when it is their turn. Ends before the first that does not pass.
+/// but not claimed; and when it is their turn. Ends before the first that does not pass, and before one that may be too late tomorrow: whether
+/// it is, is looked at when it is claimed.
 pub(super) async fn next(
     connection: &mut Connection,
     queue: Queue,
@@ -92,7 +93,7 @@ pub(super) async fn next(
                 "id, ?1, bound, type, iif({bytes} <= ?5, {workload}, 'null'), options, attempt + 1, losses, \
                  coalesce(earlier, 0), ?2 - due_at, due_at, children, ",
                 turn!(),
-                ", {bytes}"
+                ", {bytes}, expires_at IS NULL"
             ),
             workload = rows::WORKLOAD,
             bytes = rows::WORKLOAD_BYTES,
@@ -105,7 +106,7 @@ pub(super) async fn next(
     while let Some(row) = rows.try_next().await? {
         bytes += row.try_get::<i64, _>(13)?;
         let fresh = rows::claimed(&row)?;
-        if bytes > most_bytes || !passes(&fresh.claimed) {
+        if bytes > most_bytes || !row.try_get::<bool, _>(14)? || !passes(&fresh.claimed) {
             break;
         }
         next.push((row.try_get(12)?, fresh));

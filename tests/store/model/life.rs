@@ -120,10 +120,10 @@ impl Model {
         self.queued().len()
     }
 
-    /// Claims, with the leases that the store has given.
-    pub(super) fn claim(&mut self, most: usize, given: &[Claimed]) -> Vec<(JobId, u32, u32, u32)> {
+    /// Claims as many as the store has given leases for.
+    pub(super) fn claim(&mut self, given: &[Claimed]) -> Vec<(JobId, u32, u32, u32)> {
         let mut claimed = Vec::new();
-        for at in self.queued().into_iter().take(most) {
+        for at in self.queued().into_iter().take(given.len()) {
             let job = &mut self.jobs[at];
             job.attempt += 1;
             let lease = given.iter().map(|one| one.lease).find(|lease| lease.id == job.id);

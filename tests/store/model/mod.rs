@@ -17,7 +17,7 @@ use self::life::{Life, Model};
 use self::random::Random;
 use crate::{PATIENCE, Place, TestClock, accept, failed, io_job, settle, succeeded, timing};
 
-crate::for_every_driver!(the_first_lives, the_second_lives, the_third_lives);
+crate::for_every_driver!(the_first_lives, the_second_lives, lives_in_other_processes);
 
 /// Cases of each test.
 const CASES: u64 = 700;
@@ -25,18 +25,19 @@ const CASES: u64 = 700;
 const STEPS: u64 = 30;
 
 async fn the_first_lives(place: impl Place) {
-    lives(place, 0).await;
+    lives(place, io_job, 0).await;
 }
 
 async fn the_second_lives(place: impl Place) {
-    lives(place, CASES).await;
+    lives(place, io_job, CASES).await;
 }
 
-async fn the_third_lives(place: impl Place) {
-    lives(place, 2 * CASES).await;
+/// Where the store may have the next jobs at hand.
+async fn lives_in_other_processes(place: impl Place) {
+    lives(place, || crate::backlog::job(0), 2 * CASES).await;
 }
 
-async fn lives(place: impl Place, from: u64) {
+async fn lives(place: impl Place, job: fn() -> NewJob, from: u64) {
     let place = place.light();
     place.clock().stop();
     let seeds = match std::env::var("TRINE_MODEL_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {
@@ -47,6 +48,8 @@ async fn lives(place: impl Place, from: u64) {
     for seed in seeds {
         let mut case = Case {
             place: &place,
+            job,
+            queue: job().route.queue,
             store: store.take(),
             model: Model::new(place.clock().now()),
             random: Random::new(seed),
@@ -64,6 +67,8 @@ async fn lives(place: impl Place, from: u64) {
 
 struct Case<'a, P> {
     place: &'a P,
+    job: fn() -> NewJob,
+    queue: Queue,
     /// It is open, but for a moment.
     store: Option<Arc<dyn Store>>,
     model: Model,
@@ -106,8 +111,8 @@ impl<P: Place> Case<'_, P> {
         // At times a claim is there before the jobs.
         let ready = jobs.iter().filter(|job| self.is_ready(job)).count();
         let claimer = (ready > 0 && self.model.ready() == 0 && self.random.below(2) == 0).then(|| {
-            let (store, most) = (Arc::clone(self.store()), 1 + self.random.below(3));
-            (most, tokio::spawn(async move { store.claim(Queue::Async, usize::try_from(most).unwrap()).await.unwrap() }))
+            let (store, queue, most) = (Arc::clone(self.store()), self.queue, 1 + self.random.below(3));
+            (most, tokio::spawn(async move { store.claim(queue, usize::try_from(most).unwrap()).await.unwrap() }))
         });
         for job in accept(self.store(), &jobs).await {
             self.model.accept(&job);
@@ -115,12 +120,12 @@ impl<P: Place> Case<'_, P> {
         self.model.tick(self.clock().now());
         if let Some((most, claimer)) = claimer {
             let claimed = tokio::time::timeout(PATIENCE, claimer).await.expect("a claim").unwrap();
-            self.claimed(usize::try_from(most).unwrap(), &claimed);
+            self.claimed(usize::try_from(most).unwrap(), &claimed).await;
         }
     }
 
     fn new_job(&mut self) -> NewJob {
-        let mut job = io_job();
+        let mut job = (self.job)();
         let submission = &mut job.submission;
         let (name, value) = self.tag();
         submission.tags.insert(name, value);
@@ -149,16 +154,22 @@ impl<P: Place> Case<'_, P> {
             return;
         }
         let most = usize::try_from(1 + self.random.below(3)).unwrap();
-        let claimed = self.store().claim(Queue::Async, most);
+        let claimed = self.store().claim(self.queue, most);
         let claimed = tokio::time::timeout(PATIENCE, claimed).await.unwrap_or_else(|_| panic!("seed {}: no claim", self.seed));
-        self.claimed(most, &claimed.unwrap());
+        self.claimed(most, &claimed.unwrap()).await;
     }
 
     /// Who is claimed, in which order, and what is said of them.
-    fn claimed(&mut self, most: usize, claimed: &[Claimed]) {
+    async fn claimed(&mut self, most: usize, claimed: &[Claimed]) {
+        let ready = self.model.ready().min(most);
+        // Those at hand are handed over without looking for more.
+        let enough = if self.queue == Queue::Async { ready..=ready } else { 1..=ready };
+        assert!(enough.contains(&claimed.len()), "seed {}: {} of {ready}", self.seed, claimed.len());
         let seen: Vec<_> = claimed.iter().map(|one| (one.lease.id, one.attempt, one.losses, one.earlier)).collect();
-        assert_eq!(seen, self.model.claim(most, claimed), "seed {}", self.seed);
+        assert_eq!(seen, self.model.claim(claimed), "seed {}", self.seed);
         self.leases.extend(claimed.iter().map(|one| one.lease));
+        // Whoever looks sees that they run, so that is written.
+        self.check(claimed[0].lease.id).await;
     }
 
     async fn settle(&mut self) {
@@ -266,7 +277,7 @@ impl<P: Place> Case<'_, P> {
         for id in self.model.ids() {
             self.check(id).await;
         }
-        let depth = self.store().depth(Queue::Async);
+        let depth = self.store().depth(self.queue);
         assert_eq!((depth.queued, depth.scheduled, depth.running), self.model.depth(), "seed {}", self.seed);
     }
 
@@ -276,7 +287,7 @@ impl<P: Place> Case<'_, P> {
         for lease in self.store().cancel_page(&filter, None).await.unwrap().done.stopping {
             settle(self.store(), lease, Settlement::Release).await.unwrap();
         }
-        let idle = self.store().depth(Queue::Async);
+        let idle = self.store().depth(self.queue);
         assert_eq!(idle, trine::store::Depth::default(), "seed {}", self.seed);
         self.store.unwrap()
     }
