@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use trine::clock::Timestamp;
 use trine::job::{Bound, Concurrency, Dependency, Failure, JobId, NewJob, OnFailure, Queue, Rate, State};
 use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settlement, Store};
@@ -12,6 +13,7 @@ use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, 
 
 crate::for_every_driver!(
     at_most_so_many_of_a_key_run_at_once,
+    jobs_of_a_key_that_end_together_let_as_many_others_start,
     a_limit_holds_for_all_queues_together,
     at_most_so_many_of_a_key_start_in_a_period,
     those_without_a_limit_are_not_held_up,
@@ -74,6 +76,23 @@ async fn at_most_so_many_of_a_key_run_at_once(place: impl Place) {
     let (claimed, _) = tokio::join!(claim_one(&store), settle(&store, first[0].lease, Settlement::Release));
     assert!([jobs[0].id, jobs[3].id].contains(&claimed.lease.id));
     assert_eq!(store.depth(Queue::Async).running, 2);
+}
+
+async fn jobs_of_a_key_that_end_together_let_as_many_others_start(place: impl Place) {
+    let store = place.open().await;
+    let jobs: Vec<NewJob> = (0..20).map(|_| limited("a", 2)).collect();
+    accept(&store, &jobs).await;
+    let mut running = claim_all(&store, 100).await;
+    let mut left = jobs.len() - running.len();
+    while left > 0 {
+        // A claim waits that could take more than become free.
+        let ends = running.iter().map(|claimed| settle(&store, claimed.lease, succeeded()));
+        let claim = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 100));
+        let (claimed, ended) = tokio::join!(claim, join_all(ends));
+        ended.into_iter().for_each(|ended| drop(ended.unwrap()));
+        running = claimed.expect("a place that became free to be taken").unwrap();
+        left -= running.len();
+    }
 }
 
 async fn a_limit_holds_for_all_queues_together(place: impl Place) {

@@ -42,7 +42,7 @@ pub(super) struct LaneChanges {
     /// How many jobs with a key have ended that lanes may be shut for.
     freed: HashMap<Arc<str>, usize>,
     /// Keys that no lane is shut for any more.
-    pub(super) empty: Vec<Arc<str>>,
+    pub(super) empty: HashSet<Arc<str>>,
     /// Queues that have no open lane any more.
     pub(super) shut: [bool; Queue::ALL.len()],
 }
@@ -124,7 +124,7 @@ impl Writer {
         for (key, places) in std::mem::take(&mut done.lanes.freed) {
             let queues = lanes::vacate(&mut self.connection, &key, places).await?;
             if queues.len() < places {
-                done.lanes.empty.push(key);
+                done.lanes.empty.insert(key);
             }
             for queue in queues {
                 self.lanes.open[queue as usize] = true;
@@ -224,6 +224,8 @@ impl Writer {
             let before = self.published.running().get(&key).map_or(0, |running| i64::from(running.count));
             let running = before + done.lanes.running.get(&key).map_or(0, |(more, _)| *more);
             if running >= i64::from(concurrency.limit) {
+                // Places that became free may have been taken in this very transaction.
+                done.lanes.empty.remove(&key);
                 self.lanes.full.insert(key);
                 return FULL;
             }
