@@ -15,13 +15,13 @@ use super::parameter::{after, concurrency, parameter, rate, tag, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, Routing, Unique};
+use crate::job::{Bound, Executor, Retry, Routing, Unique};
 
 /// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
 const BATCH_JOBS: usize = 10_000;
 const BATCH_BYTES: usize = 16 << 20;
 /// What is said of one job on the command line, not in a file.
-const OF_ONE: [&str; 16] = [
+const OF_ONE: [&str; 18] = [
     "bound",
     "executor",
     "routing",
@@ -29,6 +29,8 @@ const OF_ONE: [&str; 16] = [
     "priority",
     "deadline",
     "retries",
+    "backoff",
+    "retry_on",
     "tags",
     "webhook",
     "delay",
@@ -81,6 +83,13 @@ pub(super) struct Submit {
     /// How many times it is tried again after a failure
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
+    /// The wait before it is tried again, such as 1s; twice as long each further time, up to a minute
+    #[arg(long, value_name = "TIME", value_parser = human::duration, requires = "retries")]
+    backoff: Option<Duration>,
+    /// After which failures it is tried again, separated by commas [default: all of them]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "retries",
+        value_parser = PossibleValuesParser::new(["error", "timeout", "panic", "lost"]))]
+    retry_on: Option<Vec<String>>,
     /// A free label; may be repeated
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
@@ -127,7 +136,7 @@ pub(super) struct Submit {
 const EXAMPLES: &str = "\
 Examples:
   trine submit primes below=1000000 --wait
-  trine submit http url=https://example.com/ --retries 3 --deadline 10s
+  trine submit http url=https://example.com/ --retries 3 --backoff 2s --retry-on timeout,lost --deadline 10s
   trine submit --workload '{\"type\": \"sleep\", \"ms\": 5}' --executor processes
   trine submit primes below=20000000 --follow
   trine submit http url=https://example.com/ --delay 10m --expires 1h --unique
@@ -188,7 +197,7 @@ impl Submit {
         options.extend(self.routing.map(|routing| ("routing".into(), routing.as_str().into())));
         options.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
         options.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
-        options.extend(self.retries.map(|retries| ("retry".into(), json!({ "attempts": retries.saturating_add(1) }))));
+        options.extend(self.retry().map(|retry| ("retry".into(), retry)));
         options.extend(self.webhook.as_ref().map(|url| ("webhook".into(), json!({ "url": url }))));
         options.extend(self.delay.map(|delay| ("delay_ms".into(), json!(delay.as_millis()))));
         options.extend(self.run_at.map(|run_at| ("run_at".into(), json!(run_at))));
@@ -206,6 +215,19 @@ impl Submit {
             fields.extend(options);
         }
         Ok(submission)
+    }
+
+    /// When a failed attempt is followed by another, if it is.
+    fn retry(&self) -> Option<Value> {
+        let mut retry = Map::new();
+        retry.insert("attempts".into(), self.retries?.saturating_add(1).into());
+        if let Some(backoff) = self.backoff {
+            let (backoff_ms, least) = (backoff.as_millis(), u128::from(Retry::default().max_backoff_ms));
+            retry.insert("backoff_ms".into(), json!(backoff_ms));
+            retry.insert("max_backoff_ms".into(), json!(backoff_ms.max(least)));
+        }
+        retry.extend(self.retry_on.as_ref().map(|kinds| ("on".into(), json!(kinds))));
+        Some(retry.into())
     }
 
     fn show_accepted(&self, accepted: &[Box<RawValue>]) -> Result<(), CliError> {

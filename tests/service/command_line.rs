@@ -46,6 +46,34 @@ async fn a_job_is_submitted_listed_and_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_a_job_can_be_is_said_on_the_command_line() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let submit = |arguments: &str| {
+        let mut command = trine();
+        command.current_dir(folder.path()).env("TRINE_SERVER", &server.url);
+        let submitted = run(command.args(["submit", "sleep", "ms=1", "--json"]).args(arguments.split_whitespace()));
+        assert!(submitted.status.success(), "{}", stderr(&submitted));
+        serde_json::from_str::<Value>(stdout(&submitted).lines().next().unwrap()).unwrap()
+    };
+    let parent = submit("--delay 1h --tag team=search --unique=1m");
+    assert_eq!((&parent["state"], &parent["unique"]), (&json!("scheduled"), &json!({ "within_ms": 60_000 })));
+    assert_eq!(submit("--unique=1m")["id"], parent["id"]);
+    let after = format!("--after {}=run", parent["id"].as_str().unwrap());
+    let retry = "--retries 4 --backoff 2m --retry-on timeout,lost";
+    let limits = "--concurrency customer-7=3 --rate api.example.org=10/1s";
+    let job =
+        submit(&format!("{after} {retry} {limits} --priority -5 --deadline 30s --expires 1h --webhook https://example.com/"));
+    assert_eq!((&job["state"], &job["priority"], &job["deadline_ms"]), (&json!("blocked"), &json!(-5), &json!(30_000)));
+    let retry =
+        json!({ "attempts": 5, "backoff_ms": 120_000, "factor": 2.0, "max_backoff_ms": 120_000, "on": ["timeout", "lost"] });
+    assert_eq!((&job["retry"], &job["webhook"]["url"]), (&retry, &json!("https://example.com/")));
+    let rate = json!({ "key": "api.example.org", "limit": 10, "per_ms": 1_000 });
+    assert_eq!((&job["concurrency"], &job["rate"]), (&json!({ "key": "customer-7", "limit": 3 }), &rate));
+    assert!(job["expires_at"].is_string(), "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_followed_and_its_lines_are_read() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use trine::clock::Timestamp;
 use trine::job::{Bound, Concurrency, Dependency, Failure, JobId, NewJob, OnFailure, Queue, Rate, State};
-use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settlement, Store};
+use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settled, Settlement, Store};
 
 use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, settle, state, succeeded};
 
@@ -89,7 +89,7 @@ async fn jobs_of_a_key_that_end_together_let_as_many_others_start(place: impl Pl
         let ends = running.iter().map(|claimed| settle(&store, claimed.lease, succeeded()));
         let claim = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 100));
         let (claimed, ended) = tokio::join!(claim, join_all(ends));
-        ended.into_iter().for_each(|ended| drop(ended.unwrap()));
+        assert!(ended.into_iter().all(|ended| ended.unwrap() != Settled::Stale));
         running = claimed.expect("a place that became free to be taken").unwrap();
         left -= running.len();
     }
