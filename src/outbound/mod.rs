@@ -108,8 +108,8 @@ impl Outbound {
     }
 }
 
-/// Reads the body of a response to its end, or to the limit.
-pub async fn read_body(response: &mut Response, max_bytes: u64) -> Result<Vec<u8>, BodyError> {
+/// Reads the body of a response to its end, or to the limit; `told` of its length so far with each piece that comes.
+pub async fn read_body(response: &mut Response, max_bytes: u64, mut told: impl FnMut(usize)) -> Result<Vec<u8>, BodyError> {
     let announced = response.content_length().unwrap_or(0);
     if announced > max_bytes {
         return Err(BodyError::TooLong(max_bytes));
@@ -121,6 +121,7 @@ pub async fn read_body(response: &mut Response, max_bytes: u64) -> Result<Vec<u8
             return Err(BodyError::TooLong(max_bytes));
         }
         body.extend_from_slice(&chunk);
+        told(body.len());
     }
     Ok(body)
 }

@@ -1,7 +1,6 @@
 //! `http`: fetches a URL.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::content::text_or_base64;
-use super::{Context, Environment, Invalid, Likeness, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload};
 use crate::job::{Bound, Failure, FailureKind, Form};
 use crate::outbound::{read_body, root_cause};
 
@@ -145,7 +144,7 @@ impl Workload for Http {
     fn work(self, context: Context) -> Work {
         Work::future(async move {
             let (origin, limit) = (self.url.origin().ascii_serialization(), self.timeout_ms);
-            tokio::time::timeout(Duration::from_millis(limit), self.fetch(context.environment)).await.unwrap_or_else(|_| {
+            tokio::time::timeout(Duration::from_millis(limit), self.fetch(&context)).await.unwrap_or_else(|_| {
                 Err(Failure::new(FailureKind::Timeout, format!("{origin} did not answer in full within {limit} ms")))
             })
         })
@@ -153,13 +152,15 @@ impl Workload for Http {
 }
 
 impl Http {
-    async fn fetch(self, environment: Arc<Environment>) -> Result<Page, Failure> {
+    async fn fetch(self, context: &Context) -> Result<Page, Failure> {
+        let environment = &context.environment;
         let headers = header_map(&self.headers).map_err(|invalid| Failure::error(invalid.to_string()))?;
         let mut hop = Hop { method: self.method.into(), url: self.url, headers, content: self.body.map(Bytes::from) };
         for _ in 0..=MAX_REDIRECTS {
-            let mut response = hop.request(&environment)?.send().await.map_err(|error| hop.unanswered(&error))?;
+            let mut response = hop.request(environment)?.send().await.map_err(|error| hop.unanswered(&error))?;
             let redirect = if self.follow_redirects { hop.redirect(&response)? } else { None };
             if let Some(next) = redirect {
+                context.log(format!("{} from {}, on to {}", response.status().as_u16(), hop.origin(), next.origin()));
                 hop = next;
                 continue;
             }
@@ -167,7 +168,13 @@ impl Http {
             if let Some(expected) = self.expect_status.as_ref().filter(|expected| !expected.codes().contains(&status)) {
                 return Err(Failure::error(format!("{} answered {status}, expected was {}", hop.origin(), expected.in_words())));
             }
-            let body = read_body(&mut response, self.max_bytes.unwrap_or(environment.http_max_bytes))
+            let (of, mut pace) = (response.content_length(), Pace::start());
+            let told = |bytes| {
+                if pace.is_due() {
+                    context.progress(&json!({ "bytes": bytes, "of": of }));
+                }
+            };
+            let body = read_body(&mut response, self.max_bytes.unwrap_or(environment.http_max_bytes), told)
                 .await
                 .map_err(|error| Failure::error(format!("the body from {} {error}", hop.origin())))?;
             return Ok(Page::new(&response, hop.url, body));
@@ -319,6 +326,7 @@ mod tests {
 
     use super::super::testing::Bench;
     use super::*;
+    use crate::job::{LogStream, Note};
 
     /// A small site on an address of this machine; returns its origin.
     async fn site(address: &str) -> String {
@@ -332,6 +340,16 @@ mod tests {
                 "/endless",
                 get(|| async {
                     Body::from_stream(futures_util::stream::repeat(Ok::<_, std::convert::Infallible>("x".repeat(1000))))
+                }),
+            )
+            .route(
+                "/slow",
+                get(|| async {
+                    let piece = |_| async {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        Ok::<_, std::convert::Infallible>("x")
+                    };
+                    Body::from_stream(futures_util::StreamExt::then(futures_util::stream::iter(0..20), piece))
                 }),
             )
             .route("/never", get(std::future::pending::<()>))
@@ -383,6 +401,18 @@ mod tests {
     /// What the site's `/echo` saw.
     fn echoed(page: &Value) -> Value {
         serde_json::from_str(page["body"].as_str().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_says_where_it_is_led_and_how_much_has_come() {
+        let (bench, site) = (bench(), site("127.0.0.1").await);
+        let told = bench.told(fetch(format!("{site}/chain/0"), &json!({}))).await;
+        let [Note::Log(LogStream::Stdout, line)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!(*line, format!("308 from {site}, on to {site}"));
+        let told = bench.told(fetch(format!("{site}/slow"), &json!({}))).await;
+        let Some(Note::Progress(first)) = told.first() else { panic!("{told:?}") };
+        let first: Value = serde_json::from_str(first.get()).unwrap();
+        assert!((1..=20).contains(&first["bytes"].as_u64().unwrap()) && first["of"].is_null(), "{first}");
     }
 
     #[tokio::test]

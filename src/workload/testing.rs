@@ -1,16 +1,32 @@
 //! What the tests of workloads share: a registry on a folder of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
 use super::{
-    Context, Environment, InterpreterRule, Invalid, PythonRules, Registry, Reporter, Stop, Task, Work, WorkloadSettings,
+    Context, Environment, InterpreterRule, Invalid, PythonRules, Registry, Reporter, Sink, Stop, Task, Work, WorkloadSettings,
 };
-use crate::job::{Failure, Spec};
+use crate::job::{Failure, Note, Spec};
 use crate::outbound::{OutboundSettings, Rules};
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Told(Mutex<Vec<Note>>);
+
+impl Sink for Told {
+    fn offer(&self, note: Note) {
+        self.0.lock().unwrap().push(note);
+    }
+
+    fn note(&self, note: Note) -> BoxFuture<'_, ()> {
+        self.offer(note);
+        Box::pin(std::future::ready(()))
+    }
+}
 
 /// One for the example.
 const COMMANDS: &str = "
@@ -57,8 +73,20 @@ impl Bench {
 
     /// The same, with a signal to end early.
     pub(super) async fn run_until(&self, workload: Value, stop: Stop) -> Result<Value, Failure> {
+        self.run_with(workload, stop, Reporter::default()).await
+    }
+
+    /// What a workload that succeeds says while it runs.
+    pub(super) async fn told(&self, workload: Value) -> Vec<Note> {
+        let told = Arc::new(Told::default());
+        let sink: Arc<dyn Sink> = Arc::<Told>::clone(&told);
+        self.run_with(workload, Stop::default(), Reporter::new(sink)).await.unwrap();
+        std::mem::take(&mut told.0.lock().unwrap())
+    }
+
+    async fn run_with(&self, workload: Value, stop: Stop, reporter: Reporter) -> Result<Value, Failure> {
         let prepared = self.registry.prepare(&spec(&workload)).unwrap();
-        let context = Context { environment: Arc::clone(self.registry.environment()), stop, reporter: Reporter::default() };
+        let context = Context { environment: Arc::clone(self.registry.environment()), stop, reporter };
         let Task::Native(work) = prepared.task else { panic!("{workload} is not native") };
         let output = match work(context) {
             Work::Future(future) => future.await,
