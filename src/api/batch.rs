@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::access::Caller;
 use super::json::Json;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
@@ -82,16 +83,20 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let layout = body::media_type(&parts.headers, &layouts)?;
     let body = body::read(body, api.bodies.clone()).await?;
     let dispatcher = api.dispatcher.clone();
-    let key = idempotency::key(&parts.headers, "/jobs/batch", &body)?;
+    let caller = Caller::of(&parts.extensions);
+    let key = idempotency::key(caller, &parts.headers, "/jobs/batch", &body)?;
     if let Some(key) = &key
         && let Some(receipt) = dispatcher.answered(key).await?
     {
         return Ok(answer(&receipt));
     }
     // Megabytes take longer to read than other requests should wait for this thread.
-    let submissions = tokio::task::spawn_blocking(move || parse(&body, layout, dispatcher.functions().catalogue()))
+    let mut submissions = tokio::task::spawn_blocking(move || parse(&body, layout, dispatcher.functions().catalogue()))
         .await
         .map_err(Problem::internal)??;
+    for submission in &mut submissions {
+        submission.owner = caller.0;
+    }
     let receipt = api.dispatcher.submit_once(submissions, key).await.map_err(|error| match error {
         SubmitError::Invalid { index, invalid } => Problem::from(invalid).within(index),
         error => error.into(),

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::comparison_view::{self, ComparisonSummary, ComparisonView, Fields};
 use super::format::preferred;
 use super::json::Json;
@@ -51,7 +52,8 @@ pub(super) async fn ask(State(api): State<ApiState>, request: Request) -> Result
     let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
     let invalid = |problem: Problem| problem.of_what(Kind::InvalidComparison);
     let asked = comparison_view::parse(&body).map_err(invalid)?;
-    let kept = api.comparisons.ask(asked).await.map_err(|error| match error {
+    let Caller(owner) = Caller::of(&parts.extensions);
+    let kept = api.comparisons.ask(owner, asked).await.map_err(|error| match error {
         CompareError::Invalid(wrong) => invalid(wrong.into()),
         CompareError::Draining => Problem::new(Kind::Unavailable, error.to_string()),
         CompareError::Store(error) => error.into(),
@@ -88,11 +90,12 @@ pub(super) struct PageQuery {
 )]
 pub(super) async fn list(
     State(api): State<ApiState>,
+    Caller(owner): Caller,
     Query(PageQuery { limit, cursor }): Query<PageQuery>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let after = cursor.map(|cursor| ComparisonId::from_bytes(cursor.bytes()));
-    let mut found = api.comparisons.list(after, limit.0 + 1).await?;
+    let mut found = api.comparisons.list(owner, after, limit.0 + 1).await?;
     let more = found.len() > limit.0;
     found.truncate(limit.0);
     let next_cursor = found.last().filter(|_| more).map(|last| Cursor::from_bytes(*last.id.as_bytes()));
@@ -274,12 +277,17 @@ pub(super) async fn chart_png(
 /// The id in the path. What is no id is the id of no comparison.
 pub(super) struct Named(ComparisonId);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl FromRequestParts<ApiState> for Named {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| unknown("in the path"))?;
-        text.parse().map(Self).map_err(|_| unknown(text))
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| unknown("in the path"))?;
+        let id = text.parse().map_err(|_| unknown(text))?;
+        let caller = Caller::of(&parts.extensions);
+        if caller.0.is_some() && !caller.sees(find(api, id).await?.owner) {
+            return Err(unknown(id));
+        }
+        Ok(Self(id))
     }
 }
 

@@ -15,9 +15,9 @@ use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 
 use super::ApiState;
-use super::access::{Caller, Operations};
+use super::access::{Caller, Holder, Operations};
 use super::problem::{Kind, Problem};
-use crate::auth::{KeyId, NewAct, Scope};
+use crate::auth::{NewAct, Scope};
 
 /// The longest path with its query, in bytes. Filters and cursors are far shorter.
 const MAX_URI_BYTES: usize = 8192;
@@ -61,10 +61,10 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         match self.entrance.check(&request) {
             Ok((None, None)) => Either::Left(self.inner.call(request)),
-            Ok((caller, act)) => {
+            Ok((holder, act)) => {
                 let inner = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, inner);
-                Either::Right(Box::pin(pass(self.entrance.clone(), ready, request, caller, act)))
+                Either::Right(Box::pin(pass(self.entrance.clone(), ready, request, holder, act)))
             }
             Err(problem) => Either::Right(Box::pin(ready(Ok(problem.into_response())))),
         }
@@ -76,17 +76,16 @@ async fn pass<S>(
     entrance: Entrance,
     mut handler: S,
     mut request: Request,
-    caller: Option<Caller>,
+    holder: Option<Holder>,
     act: Option<NewAct>,
 ) -> Result<Response, Infallible>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    let key = caller.as_ref().map(|caller| caller.key.clone());
-    if let Some(caller) = caller {
-        request.extensions_mut().insert(caller);
+    if let Some(holder) = &holder {
+        request.extensions_mut().insert(Caller::from(holder));
     }
-    let Some(act) = act else { return Ok(entrance.while_live(key, handler.call(request).await?)) };
+    let Some(act) = act else { return Ok(entrance.while_live(holder, handler.call(request).await?)) };
     // Written down before it is done: nothing is done that is not written down.
     let store = entrance.api.dispatcher.store();
     let id = match store.begin_act(act).await {
@@ -106,9 +105,10 @@ impl Entrance {
     }
 
     /// The same answer; if it goes on for as long as the client likes, it ends when the caller's key does.
-    fn while_live(&self, key: Option<KeyId>, response: Response) -> Response {
+    fn while_live(&self, holder: Option<Holder>, response: Response) -> Response {
         let media_type = response.headers().get(CONTENT_TYPE);
-        let Some(key) = key.filter(|_| media_type.is_some_and(|media_type| media_type == "text/event-stream")) else {
+        let Some(Holder { key, .. }) = holder.filter(|_| media_type.is_some_and(|media_type| media_type == "text/event-stream"))
+        else {
             return response;
         };
         let gone = Arc::clone(&self.api.keyring).gone(key);
@@ -116,7 +116,7 @@ impl Entrance {
     }
 
     /// Who makes a request, if a key was asked for; and what is to be written down of it.
-    fn check(&self, request: &Request) -> Result<(Option<Caller>, Option<NewAct>), Problem> {
+    fn check(&self, request: &Request) -> Result<(Option<Holder>, Option<NewAct>), Problem> {
         let uri = request.uri();
         if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
             return Err(Problem::new(Kind::UriTooLong, format!("a URL may have at most {MAX_URI_BYTES} bytes")));
@@ -124,24 +124,24 @@ impl Entrance {
         let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let operation = path.and_then(|path| self.operations.find(request.method(), path));
         let asked = operation.map_or(Some(Scope::Admin), |operation| operation.scope);
-        let caller = if self.api.keyring.is_open() {
+        let holder = if self.api.keyring.is_open() {
             // With a key, a page has to have it; without one, it is enough to be a page.
             self.api.pages.check(request.headers())?;
             None
         } else if let Some(scope) = asked {
-            let caller = self.api.keyring.caller(request.headers())?;
-            if !caller.scopes.allow(scope) {
+            let holder = self.api.keyring.holder(request.headers())?;
+            if !holder.scopes.allow(scope) {
                 return Err(Problem::new(Kind::Forbidden, format!("the API key does not have the scope {scope}")));
             }
-            Some(caller)
+            Some(holder)
         } else {
             None
         };
         let act = operation.filter(|operation| operation.is_recorded).map(|operation| NewAct {
-            key: caller.as_ref().map(|caller| caller.key.clone()),
+            key: holder.as_ref().map(|holder| holder.key.clone()),
             operation: operation.id.clone(),
             target: uri.path().to_owned(),
         });
-        Ok((caller, act))
+        Ok((holder, act))
     }
 }

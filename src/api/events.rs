@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::jobs::find;
 use super::list::Label;
 use super::problem::{Kind, Problem, answers};
@@ -239,8 +240,9 @@ pub(super) async fn of_job(
 )]
 pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let query = EventsQuery::parse(request.uri().query().unwrap_or_default())?;
+    let Caller(owner) = Caller::of(request.extensions());
     let after = after(&api, request.headers(), query.after)?;
-    let follower = api.dispatcher.follow(query.filter(), after);
+    let follower = api.dispatcher.follow(EventFilter { owner, ..query.filter() }, after);
     // Whoever is cut off before the first event knows where to go on.
     let first = position(follower.position());
     send(&api, follower, Some(first), |event| Some(sent(event)))
@@ -259,6 +261,7 @@ impl EventsQuery {
 
     fn filter(self) -> EventFilter {
         EventFilter {
+            owner: None,
             job: None,
             kinds: self.kinds.0,
             state: self.state.map(Into::into),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::access::Caller;
 use super::batch::BatchItem;
 use super::comparison_view::{ComparisonSummary, ComparisonView};
 use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
@@ -252,12 +253,12 @@ pub(super) fn new_schedule() -> Value {
 
 /// A schedule.
 pub(super) fn schedule() -> Value {
-    value(&ScheduleView::of(&nightly(), NOON))
+    value(&ScheduleView::of(&nightly(), Caller::default(), NOON))
 }
 
 /// The schedule while it is paused.
 pub(super) fn paused_schedule() -> Value {
-    value(&ScheduleView::of(&Schedule { paused: true, next_at: None, ..nightly() }, NOON))
+    value(&ScheduleView::of(&Schedule { paused: true, next_at: None, ..nightly() }, Caller::default(), NOON))
 }
 
 /// The schedule with what came of it.
@@ -268,12 +269,12 @@ pub(super) fn schedule_with_runs() -> Value {
     let day = Duration::from_secs(86_400);
     let skipped =
         Fire { due_at: due_at.before(day), at: at(1).before(day), by_hand: false, outcome: FireOutcome::Skipped(Skip::Overlap) };
-    value(&ScheduleView::of(&nightly(), NOON).with(&[fire, skipped]))
+    value(&ScheduleView::of(&nightly(), Caller::default(), NOON).with(&[fire, skipped]))
 }
 
 /// A page of schedules.
 pub(super) fn schedules() -> Value {
-    value(&List::whole([ScheduleView::of(&nightly(), NOON)]))
+    value(&List::whole([ScheduleView::of(&nightly(), Caller::default(), NOON)]))
 }
 
 /// A message on its second attempt.
@@ -417,6 +418,7 @@ fn compared(state: ComparisonState) -> Comparison {
     request["budget_ms"] = 30_000.into();
     let ended = (state == ComparisonState::Finished).then_some(());
     Comparison {
+        owner: None,
         id: ComparisonId::from_bytes(*id().as_bytes()),
         state,
         requested_at: NOON,

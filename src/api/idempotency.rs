@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 
+use super::access::Caller;
 use super::problem::{Kind, Problem};
 use crate::dispatch::RequestKey;
 
@@ -14,8 +15,8 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// The longest key.
 const MAX_KEY: usize = 255;
 
-/// The key of a request to `path` with this body, if the client gave it one.
-pub(super) fn key(headers: &HeaderMap, path: &str, body: &[u8]) -> Result<Option<RequestKey>, Problem> {
+/// The key of a request to `path` with this body, if the client gave it one. Others may have given the same key to theirs.
+pub(super) fn key(caller: Caller, headers: &HeaderMap, path: &str, body: &[u8]) -> Result<Option<RequestKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let key = value.to_str().unwrap_or_default();
@@ -23,7 +24,11 @@ pub(super) fn key(headers: &HeaderMap, path: &str, body: &[u8]) -> Result<Option
         let detail = format!("Idempotency-Key: must be one header with 1 to {MAX_KEY} visible characters");
         return Err(Problem::new(Kind::BadIdempotencyKey, detail));
     }
-    Ok(Some(RequestKey::new(key, path, body)))
+    Ok(Some(match caller {
+        // No client can send a line break within a key.
+        Caller(Some(owner)) => RequestKey::new(&format!("{owner}\n{key}"), path, body),
+        Caller(None) => RequestKey::new(key, path, body),
+    }))
 }
 
 /// The same answer, which says so if the request came before.
@@ -51,7 +56,7 @@ mod tests {
         for value in sent {
             headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let read = key(&headers, "/jobs", b"{}").map(|key| key.map_or("none".to_owned(), |key| key.key));
+        let read = key(Caller::default(), &headers, "/jobs", b"{}").map(|key| key.map_or("none".to_owned(), |key| key.key));
         assert_eq!(read.unwrap_or_else(|_| "refused".to_owned()), expected);
     }
 

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::graph::{self, GraphView};
 use super::json::Json;
 use super::list::{List, ListQuery};
@@ -56,13 +57,15 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     body::media_type(&parts.headers, &[("application/json", ())])?;
     let body = body::read(body, api.bodies.at_most(submission::MAX_BYTES)).await?;
     let preferences = preference::of(&parts.headers);
-    let key = idempotency::key(&parts.headers, "/jobs", &body)?;
+    let caller = Caller::of(&parts.extensions);
+    let key = idempotency::key(caller, &parts.headers, "/jobs", &body)?;
     if let Some(key) = &key
         && let Some(receipt) = Box::pin(api.dispatcher.answered(key)).await?
     {
         return answer(&api, receipt, preferences).await;
     }
-    let submission = submission::parse(&body, api.dispatcher.functions().catalogue())?;
+    let mut submission = submission::parse(&body, api.dispatcher.functions().catalogue())?;
+    submission.owner = caller.0;
     match preferences.wait {
         // The shortest way, on which the end of the job can't be missed.
         Some(seconds) if key.is_none() && submission.unique.is_none() => {
@@ -121,12 +124,13 @@ fn waited(mut response: Response, seconds: u64) -> Response {
 )]
 pub(super) async fn list(
     State(api): State<ApiState>,
+    caller: Caller,
     Query(query): Query<ListQuery>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let format = query.format(&headers)?;
-    let jobs = api.dispatcher.store().jobs(&query.filter(), query.page()).await?;
+    let jobs = api.dispatcher.store().jobs(&query.filter(caller), query.page()).await?;
     Ok(query.answer(format, &uri, &jobs, |job| Some(JobView::from(job))))
 }
 

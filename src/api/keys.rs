@@ -37,6 +37,9 @@ pub(super) struct KeyView {
     /// What it may do.
     #[schema(value_type = Vec<Scope>)]
     scopes: Scopes,
+    /// Whose things it is for: the id of the first key, if it took the place of others, or its own.
+    #[schema(pattern = "^[0-9a-f]{12}$")]
+    owner: String,
     /// Whether it is good for anything.
     state: KeyState,
     /// When it was made.
@@ -99,8 +102,18 @@ pub(super) struct Rotation {
 impl From<Key> for KeyView {
     fn from(key: Key) -> Self {
         let state = key.state(Timestamp::now());
-        let Key { id, name, scopes, created_at, expires_at, revoked_at, last_used_at, hash: _ } = key;
-        Self { id: KeyIdView(id), name, scopes, state, created_at, expires_at, revoked_at, last_used_at }
+        let Key { id, name, scopes, owner, created_at, expires_at, revoked_at, last_used_at, hash: _ } = key;
+        Self {
+            id: KeyIdView(id),
+            name,
+            scopes,
+            owner: owner.to_string(),
+            state,
+            created_at,
+            expires_at,
+            revoked_at,
+            last_used_at,
+        }
     }
 }
 
@@ -228,7 +241,7 @@ fn rotation() -> Value {
 
 fn key_example() -> Value {
     json!({
-        "id": "3f1c09a2b47d", "name": "ci", "scopes": ["submit", "read"], "state": "live",
+        "id": "3f1c09a2b47d", "name": "ci", "scopes": ["submit", "read"], "owner": "3f1c09a2b47d", "state": "live",
         "created_at": "2026-01-31T12:00:00.000000Z", "expires_at": "2027-01-31T12:00:00.000000Z", "revoked_at": null,
         "last_used_at": "2026-01-31T12:34:56.789012Z",
     })

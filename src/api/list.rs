@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::format::Format;
 use super::json::Json;
 use super::problem::Problem;
@@ -187,9 +188,10 @@ impl TryFrom<String> for Cursor {
 }
 
 impl ListQuery {
-    /// The conditions.
-    pub(super) fn filter(&self) -> Filter {
+    /// The conditions, of a request by this caller.
+    pub(super) fn filter(&self, Caller(owner): Caller) -> Filter {
         Filter {
+            owner,
             state: self.state.map(Into::into),
             error: self.error,
             bound: self.bound,
@@ -296,7 +298,7 @@ mod tests {
     fn filters_are_read() {
         let query =
             parse("state=failed&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2").unwrap();
-        let filter = query.filter();
+        let filter = query.filter(Caller::default());
         assert_eq!(filter.state, Some(StateFilter::Ended(crate::job::Ending::Failed)));
         assert_eq!(
             (filter.bound, filter.executor, filter.workload.as_deref()),

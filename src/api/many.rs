@@ -4,6 +4,7 @@ use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::access::Caller;
 use super::json::Json;
 use super::list::Label;
 use super::problem::{Problem, answers};
@@ -50,6 +51,7 @@ pub(super) struct Which {
 impl Which {
     async fn read(api: &ApiState, request: Request) -> Result<Filter, Problem> {
         let (parts, body) = request.into_parts();
+        let Caller(owner) = Caller::of(&parts.extensions);
         body::media_type(&parts.headers, &[("application/json", ())])?;
         let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
         let Self { state, error, bound, executor, workload, tag, since, until, all } = submission::object(&body, "")?;
@@ -59,7 +61,7 @@ impl Which {
         if !(all || since.is_some() || until.is_some() || any.contains(&true)) {
             return Err(Invalid::new("", "needs a condition; `all` is one that every job passes").into());
         }
-        Ok(Filter { state, error, bound, executor, workload, tag, since, until, findings: None })
+        Ok(Filter { owner, state, error, bound, executor, workload, tag, since, until, findings: None })
     }
 }
 

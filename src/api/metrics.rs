@@ -53,6 +53,15 @@ struct Figures {
     profiles: usize,
 }
 
+/// The same, whosever they are.
+fn everybodys(results: BTreeMap<SummaryKey, Sketches>) -> BTreeMap<SummaryKey, Sketches> {
+    let mut sums = BTreeMap::<_, Sketches>::new();
+    for (key, sketches) in results {
+        sums.entry(SummaryKey { owner: None, ..key }).or_default().merge(&sketches);
+    }
+    sums
+}
+
 /// One family of figures with the same name.
 struct Family<'a> {
     encoder: MetricEncoder<'a>,
@@ -71,7 +80,7 @@ impl Figures {
             found[finding.kind as usize] += 1;
         }
         Ok(Self {
-            results: dispatcher.store().summary().await?,
+            results: everybodys(dispatcher.store().summary().await?),
             queues: dispatcher.queues(),
             loop_lag_us: dispatcher.loop_lag_us(),
             advised: FindingKind::ALL.map(|kind| dispatcher.profiles().advised(kind)),

@@ -5,6 +5,8 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
+use super::ApiState;
+use super::access::Caller;
 use super::problem::Problem;
 use crate::job::JobId;
 
@@ -33,16 +35,22 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The id in the path. What is no id is the id of no job.
+/// The id in the path, of a job that the caller may see. What is no id is the id of no job, and so is that of somebody else's.
 pub(super) struct Id(pub(super) JobId);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl FromRequestParts<ApiState> for Id {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(text) =
-            Path::<String>::from_request_parts(parts, state).await.map_err(|_| Problem::unknown_job("in the path"))?;
-        text.parse().map(Self).map_err(|_| Problem::unknown_job(text))
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| Problem::unknown_job("in the path"))?;
+        let id = text.parse().map_err(|_| Problem::unknown_job(text))?;
+        // A job never changes hands, so it is enough to look before anything is done.
+        if let Caller(Some(owner)) = Caller::of(&parts.extensions)
+            && api.dispatcher.store().owned(owner, &[id]).await?.is_empty()
+        {
+            return Err(Problem::unknown_job(id));
+        }
+        Ok(Self(id))
     }
 }
 

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
+use super::access::Caller;
 use super::jobs::find;
 use super::json::Json;
 use super::list::{List, ListQuery};
@@ -30,12 +31,13 @@ use crate::store::{Removal, StateFilter};
 )]
 pub(super) async fn list(
     State(api): State<ApiState>,
+    caller: Caller,
     Query(query): Query<ListQuery>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let format = query.format(&headers)?;
-    let filter = query.filter();
+    let filter = query.filter(caller);
     if filter.state.is_some_and(|state| !matches!(state, StateFilter::Ended(_))) {
         return Err(Problem::bad_query("state", "a result is succeeded, failed, cancelled or lost"));
     }

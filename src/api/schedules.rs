@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::jobs::find as find_job;
 use super::json::Json;
 use super::list::{Limit, List};
@@ -138,10 +139,11 @@ enum RunOutcome {
 
 impl<'a> ScheduleView<'a> {
     /// A schedule as it is at a moment.
-    pub(super) fn of(schedule: &'a Schedule, now: Timestamp) -> Self {
+    pub(super) fn of(schedule: &'a Schedule, Caller(owner): Caller, now: Timestamp) -> Self {
         let from = schedule.next_at.map(|next| next.max(now));
         Self {
-            name: &schedule.name,
+            // Those who see all see whose they are, and call them so.
+            name: if owner.is_some() { schedule.own_name() } else { &schedule.name },
             cron: schedule.timetable.expression(),
             timezone: schedule.timetable.zone(),
             catch_up: schedule.catch_up,
@@ -201,11 +203,13 @@ pub(super) struct ListQuery {
     ),
 )]
 pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
+    let caller = Caller::of(request.extensions());
     let schedule = read(&api, request, None).await?;
     if !api.schedules.add(schedule.clone()).await? {
-        return Err(Problem::new(Kind::ScheduleExists, format!("there is a schedule {:?}", schedule.name)));
+        return Err(Problem::new(Kind::ScheduleExists, format!("there is a schedule {:?}", schedule.own_name())));
     }
-    Ok((StatusCode::CREATED, location(&schedule.name), Json(ScheduleView::of(&schedule, Timestamp::now()))).into_response())
+    let view = ScheduleView::of(&schedule, caller, Timestamp::now());
+    Ok((StatusCode::CREATED, location(&schedule), Json(view)).into_response())
 }
 
 /// List schedules
@@ -221,13 +225,17 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
 )]
 pub(super) async fn list(
     State(api): State<ApiState>,
+    caller: Caller,
     Query(ListQuery { limit: Limit(limit), cursor }): Query<ListQuery>,
 ) -> Result<Response, Problem> {
-    let schedules = api.dispatcher.store().schedules(cursor.as_deref(), limit + 1).await?;
+    // Those of an owner stand together, behind what is no name of any.
+    let after = Schedule::full_name(caller.0, cursor.as_deref().unwrap_or_default());
+    let mut schedules = api.dispatcher.store().schedules(Some(&after), limit + 1).await?;
+    schedules.retain(|schedule| caller.sees(schedule.owner()));
     let page = &schedules[..schedules.len().min(limit)];
-    let next_cursor = page.last().filter(|_| schedules.len() > limit).map(|last| last.name.clone());
     let now = Timestamp::now();
-    let items = page.iter().map(|schedule| ScheduleView::of(schedule, now)).collect();
+    let items: Vec<_> = page.iter().map(|schedule| ScheduleView::of(schedule, caller, now)).collect();
+    let next_cursor = items.last().filter(|_| schedules.len() > limit).map(|last| last.name.to_owned());
     Ok(Json(List { items, next_cursor }).into_response())
 }
 
@@ -242,11 +250,11 @@ pub(super) async fn list(
         answers::UnknownSchedule, answers::Unavailable,
     ),
 )]
-pub(super) async fn get(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn get(State(api): State<ApiState>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
     let store = api.dispatcher.store();
-    let schedule = store.schedule(&name).await?.ok_or_else(|| unknown(&name))?;
-    let fires = store.fires(&name, SHOWN.1).await?;
-    Ok(Json(ScheduleView::of(&schedule, Timestamp::now()).with(&fires)).into_response())
+    let schedule = store.schedule(&Schedule::full_name(caller.0, &name)).await?.ok_or_else(|| unknown(&name))?;
+    let fires = store.fires(&schedule.name, SHOWN.1).await?;
+    Ok(Json(ScheduleView::of(&schedule, caller, Timestamp::now()).with(&fires)).into_response())
 }
 
 /// Create or replace a schedule
@@ -265,9 +273,10 @@ pub(super) async fn get(State(api): State<ApiState>, Path(name): Path<String>) -
     ),
 )]
 pub(super) async fn put(State(api): State<ApiState>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+    let caller = Caller::of(request.extensions());
     let (new, schedule) = api.schedules.put(read(&api, request, Some(name)).await?).await?;
-    let view = Json(ScheduleView::of(&schedule, Timestamp::now()));
-    Ok(if new { (StatusCode::CREATED, location(&schedule.name), view).into_response() } else { view.into_response() })
+    let view = Json(ScheduleView::of(&schedule, caller, Timestamp::now()));
+    Ok(if new { (StatusCode::CREATED, location(&schedule), view).into_response() } else { view.into_response() })
 }
 
 /// Remove a schedule
@@ -278,8 +287,12 @@ pub(super) async fn put(State(api): State<ApiState>, Path(name): Path<String>, r
     params(("name" = String, Path, description = "Its name")),
     responses((status = 204, description = "It is gone"), answers::UnknownSchedule, answers::Unavailable),
 )]
-pub(super) async fn remove(State(api): State<ApiState>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
-    if api.schedules.remove(&name).await? { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&name)) }
+pub(super) async fn remove(
+    State(api): State<ApiState>,
+    Caller(owner): Caller,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if api.schedules.remove(&Schedule::full_name(owner, &name)).await? { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&name)) }
 }
 
 /// Pause a schedule
@@ -293,8 +306,8 @@ pub(super) async fn remove(State(api): State<ApiState>, Path(name): Path<String>
         answers::UnknownSchedule, answers::Unavailable,
     ),
 )]
-pub(super) async fn pause(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Response, Problem> {
-    set_paused(&api, &name, true).await
+pub(super) async fn pause(State(api): State<ApiState>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+    set_paused(&api, caller, &name, true).await
 }
 
 /// Resume a schedule
@@ -308,8 +321,8 @@ pub(super) async fn pause(State(api): State<ApiState>, Path(name): Path<String>)
         answers::UnknownSchedule, answers::Unavailable,
     ),
 )]
-pub(super) async fn resume(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Response, Problem> {
-    set_paused(&api, &name, false).await
+pub(super) async fn resume(State(api): State<ApiState>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+    set_paused(&api, caller, &name, false).await
 }
 
 /// Run a schedule by hand
@@ -324,8 +337,12 @@ pub(super) async fn resume(State(api): State<ApiState>, Path(name): Path<String>
         answers::UnknownSchedule, answers::InvalidSchedule, answers::Unavailable,
     ),
 )]
-pub(super) async fn run(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let id = api.schedules.run(&name).await.map_err(|error| match error {
+pub(super) async fn run(
+    State(api): State<ApiState>,
+    Caller(owner): Caller,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let id = api.schedules.run(&Schedule::full_name(owner, &name)).await.map_err(|error| match error {
         RunError::Unknown => unknown(&name),
         RunError::NotMade(NotMade::Invalid(reason)) => Problem::new(Kind::InvalidSchedule, reason),
         RunError::NotMade(NotMade::Later) => Problem::new(Kind::Unavailable, error.to_string()),
@@ -337,9 +354,10 @@ pub(super) async fn run(State(api): State<ApiState>, Path(name): Path<String>) -
 
 /// What makes the jobs of schedules: reads them as `POST /jobs` does.
 pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
-    Arc::new(move |text| {
-        let submission = submission::parse(text.get().as_bytes(), dispatcher.functions().catalogue());
-        let submission = submission.map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
+    Arc::new(move |schedule| {
+        let submission = submission::parse(schedule.job.get().as_bytes(), dispatcher.functions().catalogue());
+        let mut submission = submission.map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
+        submission.owner = schedule.owner();
         dispatcher.make(submission).map_err(|error| match error {
             SubmitError::Draining => NotMade::Later,
             error => NotMade::Invalid(Problem::from(error).detail().to_owned()),
@@ -347,9 +365,9 @@ pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
     })
 }
 
-async fn set_paused(api: &ApiState, name: &str, paused: bool) -> Result<Response, Problem> {
-    let schedule = api.schedules.pause(name, paused).await?.ok_or_else(|| unknown(name))?;
-    Ok(Json(ScheduleView::of(&schedule, Timestamp::now())).into_response())
+async fn set_paused(api: &ApiState, caller: Caller, name: &str, paused: bool) -> Result<Response, Problem> {
+    let schedule = api.schedules.pause(&Schedule::full_name(caller.0, name), paused).await?.ok_or_else(|| unknown(name))?;
+    Ok(Json(ScheduleView::of(&schedule, caller, Timestamp::now())).into_response())
 }
 
 /// Reads the schedule in a body. Where its name is in the path, it is in the body the same or not at all.
@@ -358,7 +376,9 @@ async fn read(api: &ApiState, request: Request, name: Option<String>) -> Result<
     body::media_type(&parts.headers, &[("application/json", ())])?;
     let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
     let schedule = parse(&body, name, &api.dispatcher);
-    schedule.map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidSchedule))
+    let mut schedule = schedule.map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidSchedule))?;
+    schedule.name = Schedule::full_name(Caller::of(&parts.extensions).0, &schedule.name);
+    Ok(schedule)
 }
 
 fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher) -> Result<Schedule, Problem> {
@@ -403,8 +423,8 @@ fn check_job(job: &RawValue, dispatcher: &Dispatcher) -> Result<(), Problem> {
     Ok(dispatcher.make(submission).map(drop)?)
 }
 
-fn location(name: &str) -> [(axum::http::HeaderName, String); 1] {
-    [(LOCATION, format!("/schedules/{name}"))]
+fn location(schedule: &Schedule) -> [(axum::http::HeaderName, String); 1] {
+    [(LOCATION, format!("/schedules/{}", schedule.own_name()))]
 }
 
 fn unknown(name: &str) -> Problem {

@@ -6,6 +6,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::json::Json;
 use super::list::List;
 use super::problem::{Problem, answers};
@@ -148,9 +149,11 @@ impl SummaryQuery {
 )]
 pub(super) async fn get(
     State(api): State<ApiState>,
+    caller: Caller,
     Query(query): Query<SummaryQuery>,
 ) -> Result<Json<List<SummaryItem>>, Problem> {
-    let summary = api.dispatcher.store().summary().await?;
+    let mut summary = api.dispatcher.store().summary().await?;
+    summary.retain(|key, _| caller.sees(key.owner));
     Ok(Json(List::whole(query.group(summary))))
 }
 
@@ -183,7 +186,7 @@ mod tests {
             for _ in 0..count {
                 sketches.add(Some(&Timing { wall_us: 100, ..Timing::default() }));
             }
-            summary.insert(SummaryKey { workload: workload.into(), bound, executor, ending }, sketches);
+            summary.insert(SummaryKey { workload: workload.into(), bound, executor, ending, owner: None }, sketches);
         };
         add("primes", Bound::Cpu, Executor::Threads, Ending::Succeeded, 3);
         add("primes", Bound::Cpu, Executor::Threads, Ending::Failed, 2);

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use url::Url;
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::jobs::find as find_job;
 use super::json::Json;
 use super::list::{Limit, List};
@@ -172,8 +173,12 @@ impl TryFrom<String> for Place {
         answers::BadQuery, answers::Unavailable,
     ),
 )]
-pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
-    page(&api, None, query).await
+pub(super) async fn list(
+    State(api): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Problem> {
+    page(&api, caller, None, query).await
 }
 
 /// List a job's deliveries
@@ -189,7 +194,7 @@ pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<ListQu
 )]
 pub(super) async fn of_job(State(api): State<ApiState>, Id(id): Id, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
     find_job(&api, id).await?;
-    page(&api, Some(id), query).await
+    page(&api, Caller::default(), Some(id), query).await
 }
 
 /// Deliver a message again
@@ -203,16 +208,16 @@ pub(super) async fn of_job(State(api): State<ApiState>, Id(id): Id, Query(query)
         answers::UnknownDelivery, answers::Unavailable,
     ),
 )]
-pub(super) async fn redeliver(State(api): State<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn redeliver(State(api): State<ApiState>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     let unknown = || Problem::new(Kind::UnknownDelivery, format!("no message has the id {id:?}"));
-    let delivery = api.dispatcher.store().redeliver(&id).await?.ok_or_else(unknown)?;
+    let delivery = api.dispatcher.store().redeliver(&id, caller.0).await?.ok_or_else(unknown)?;
     Ok((StatusCode::ACCEPTED, Json(DeliveryView::from(delivery))).into_response())
 }
 
-async fn page(api: &ApiState, job: Option<JobId>, query: ListQuery) -> Result<Response, Problem> {
+async fn page(api: &ApiState, Caller(owner): Caller, job: Option<JobId>, query: ListQuery) -> Result<Response, Problem> {
     let ListQuery { state, limit: Limit(limit), cursor } = query;
     let before = cursor.map(|Place(place)| place);
-    let mut deliveries = api.dispatcher.store().deliveries(DeliveryFilter { job, state }, before, limit + 1).await?;
+    let mut deliveries = api.dispatcher.store().deliveries(DeliveryFilter { owner, job, state }, before, limit + 1).await?;
     let more = deliveries.len() > limit;
     deliveries.truncate(limit);
     let next_cursor = deliveries.last().filter(|_| more).map(|last| last.place.to_string());

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Scopes, Secret, SecretHash};
 use crate::clock::Timestamp;
+use crate::job::Owner;
 
 const ID_BYTES: usize = 6;
 
@@ -31,6 +32,11 @@ impl KeyId {
             let _ = write!(text, "{byte:02x}");
             text
         })))
+    }
+
+    /// Whoever has the key with this id, if it takes the place of no other.
+    pub fn owner(&self) -> Owner {
+        Owner::of_digits(&self.0)
     }
 
     /// The digits.
@@ -69,6 +75,8 @@ pub struct Key {
     pub name: String,
     /// What it may do.
     pub scopes: Scopes,
+    /// Whose things it is for: those of the first key, if it takes the place of others.
+    pub owner: Owner,
     /// What proves it.
     pub hash: SecretHash,
     /// When it was made.
@@ -102,7 +110,8 @@ impl Key {
         let id = KeyId::random()?;
         let secret = Secret::random(&id)?;
         let (hash, created_at) = (secret.hash(), Timestamp::now());
-        Ok((Self { id, name, scopes, hash, created_at, expires_at, revoked_at: None, last_used_at: None }, secret))
+        let owner = id.owner();
+        Ok((Self { id, name, scopes, owner, hash, created_at, expires_at, revoked_at: None, last_used_at: None }, secret))
     }
 
     /// Whether it is good for anything at this moment.

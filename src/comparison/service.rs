@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::request::{Asked, Request};
 use super::run::{Progress, RunError, run};
 use crate::dispatch::Dispatcher;
-use crate::job::ComparisonId;
+use crate::job::{ComparisonId, Owner};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, Store, StoreError};
 use crate::workload::{Invalid, Stop, StopReason};
 
@@ -92,13 +92,13 @@ impl Comparisons {
     }
 
     /// Checks one and keeps it; it runs when it is its turn.
-    pub async fn ask(&self, asked: Asked) -> Result<Comparison, CompareError> {
+    pub async fn ask(&self, owner: Option<Owner>, asked: Asked) -> Result<Comparison, CompareError> {
         if self.shared.dispatcher.is_draining() {
             return Err(CompareError::Draining);
         }
         let request = asked.settle(&self.shared.dispatcher)?;
         let json = serde_json::value::to_raw_value(&request).map_err(|error| StoreError::Refused(error.to_string()))?;
-        let kept = self.store().add_comparison(ComparisonId::new(), json).await?;
+        let kept = self.store().add_comparison(ComparisonId::new(), owner, json).await?;
         self.shared.asked.notify_one();
         Ok(kept)
     }
@@ -131,8 +131,13 @@ impl Comparisons {
     }
 
     /// Up to `limit` of them, the latest first.
-    pub async fn list(&self, after: Option<ComparisonId>, limit: usize) -> Result<Vec<Comparison>, StoreError> {
-        self.store().comparisons(after, limit).await
+    pub async fn list(
+        &self,
+        owner: Option<Owner>,
+        after: Option<ComparisonId>,
+        limit: usize,
+    ) -> Result<Vec<Comparison>, StoreError> {
+        self.store().comparisons(owner, after, limit).await
     }
 
     /// Cancels one that waits; stops the one that runs.

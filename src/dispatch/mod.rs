@@ -27,6 +27,7 @@ pub use room::{Full, PerQueue};
 pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 pub use what_if::{Gain, WhatIf};
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -216,12 +217,7 @@ impl Dispatcher {
         let with_parents = jobs.iter().enumerate().filter(|(_, job)| !job.after.is_empty());
         let after: Vec<_> = with_parents.map(|(index, job)| (index, job.id, job.after.clone())).collect();
         let store = &self.shared.store;
-        let _room = self.shared.room.take(&jobs, |queue| store.depth(queue))?;
-        let accepted = match once {
-            Some(once) => store.accept_once(jobs, once).await,
-            None => store.accept(jobs).await,
-        };
-        accepted.map_err(|error| match error {
+        let misplaced = |error| match error {
             StoreError::UnknownParent { job, parent } => {
                 let child = after.iter().find(|(_, id, _)| *id == job);
                 let place = child.and_then(|(_, _, after)| after.iter().position(|after| after.parent == parent));
@@ -230,7 +226,30 @@ impl Dispatcher {
                 SubmitError::Invalid { index: child.map_or(0, |(index, ..)| *index), invalid }
             }
             error => error.into(),
-        })
+        };
+        self.check_parents(&jobs).await.map_err(misplaced)?;
+        let _room = self.shared.room.take(&jobs, |queue| store.depth(queue))?;
+        let accepted = match once {
+            Some(once) => store.accept_once(jobs, once).await,
+            None => store.accept(jobs).await,
+        };
+        accepted.map_err(misplaced)
+    }
+
+    /// Somebody else's job is none that a job could come after.
+    async fn check_parents(&self, jobs: &[NewJob]) -> Result<(), StoreError> {
+        let children = jobs.iter().filter(|job| !job.after.is_empty());
+        // A request's jobs have one owner.
+        let Some(owner) = children.clone().find_map(|job| job.submission.owner) else { return Ok(()) };
+        let here: HashSet<JobId> = jobs.iter().map(|job| job.id).collect();
+        let edges = children.flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
+        let edges: Vec<_> = edges.filter(|(_, parent)| !here.contains(parent)).collect();
+        let parents: Vec<_> = edges.iter().map(|(_, parent)| *parent).collect();
+        let owned = self.shared.store.owned(owner, &parents).await?;
+        match edges.into_iter().find(|(_, parent)| !owned.contains(parent)) {
+            Some((job, parent)) => Err(StoreError::UnknownParent { job, parent }),
+            None => Ok(()),
+        }
     }
 
     /// [`Dispatcher::submit`] of one job, then [`Dispatcher::wait`] for it, without a gap in between in which its end could be missed.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::{Dispatcher, Shared, SubmitError};
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, NewJob, Spec, Submission};
+use crate::job::{Job, JobId, NewJob, Owner, Spec, Submission};
 use crate::store::{Answered, Digest, Once, StoreError, Twin};
 
 /// How often what is not needed any more is looked for.
@@ -69,8 +69,10 @@ impl Dispatcher {
     /// [`Dispatcher::submit`], but what came before is not accepted again: the request, by its key, and unique jobs.
     pub async fn submit_once(&self, submissions: Vec<Submission>, request: Option<RequestKey>) -> Result<Receipt, SubmitError> {
         let jobs = self.prepared(submissions).await?;
-        let uniques: Vec<Option<Digest>> =
-            jobs.iter().map(|job| job.submission.unique.map(|_| likeness(&job.submission.workload))).collect();
+        let uniques: Vec<Option<Digest>> = jobs
+            .iter()
+            .map(|job| job.submission.unique.map(|_| likeness(job.submission.owner, &job.submission.workload)))
+            .collect();
         if request.is_none() && uniques.iter().all(Option::is_none) {
             let new = |job: NewJob| Submitted { job: job.into_job(), existing: false };
             let accepted = self.accept(jobs, None).await?;
@@ -203,11 +205,12 @@ fn holds(job: &NewJob, twin: &Twin, now: Timestamp) -> bool {
     }
 }
 
-/// What workloads have in common that are the same with the same parameters, however they are written.
-fn likeness(workload: &Spec) -> Digest {
+/// What workloads of an owner have in common that are the same with the same parameters, however they are written.
+fn likeness(owner: Option<Owner>, workload: &Spec) -> Digest {
     // It was read before, so it is JSON. Objects come sorted by their names.
     let value: Value = serde_json::from_str(workload.json.get()).unwrap_or_default();
-    Sha256::digest(value.to_string()).into()
+    let owner = owner.map(|owner| owner.to_string()).unwrap_or_default();
+    Sha256::new().chain_update(owner).chain_update(value.to_string()).finalize().into()
 }
 
 /// What only one request at a time may accept.
@@ -293,9 +296,12 @@ mod tests {
 
     #[test]
     fn how_a_workload_is_written_makes_no_difference() {
+        let likeness = |spec: &Spec| likeness(None, spec);
         let one = likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#));
         assert_eq!(one, likeness(&spec(r#"{ "a": {"c": [1, 2], "b": 1}, "type": "\u0078" }"#)));
         assert_ne!(one, likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[2,1]}}"#)));
+        let theirs = super::likeness(Owner::from_code(1), &spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#));
+        assert_ne!(one, theirs);
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use serde_json::value::RawValue;
 use tokio::sync::{Mutex, Notify};
 
 use crate::clock::Timestamp;
@@ -36,7 +35,7 @@ pub enum NotMade {
 }
 
 /// Makes a job of a submission as a client wrote it.
-pub type MakeJob = Arc<dyn Fn(&RawValue) -> Result<NewJob, NotMade> + Send + Sync>;
+pub type MakeJob = Arc<dyn Fn(&Schedule) -> Result<NewJob, NotMade> + Send + Sync>;
 
 /// Why a schedule was not run by hand.
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +195,7 @@ impl Schedules {
     pub async fn run(&self, name: &str) -> Result<JobId, RunError> {
         let _changing = self.changing.lock().await;
         let schedule = self.store.schedule(name).await?.ok_or(RunError::Unknown)?;
-        let job = (self.make)(&schedule.job)?;
+        let job = (self.make)(&schedule)?;
         let (id, now) = (job.id, Timestamp::now());
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
         self.store.fire(Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() }).await?;
@@ -240,7 +239,7 @@ impl Schedules {
 
     /// Adds the schedule's job to those that are submitted.
     fn submit(&self, schedule: &Schedule, firing: &mut Firing) -> Result<FireOutcome, StoreError> {
-        match (self.make)(&schedule.job) {
+        match (self.make)(schedule) {
             Ok(job) => {
                 let id = job.id;
                 firing.jobs.push(job);

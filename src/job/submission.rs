@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{After, Bound, Choice, Concurrency, FailureKind, Rate, Routing, Webhook};
+use super::{After, Bound, Choice, Concurrency, FailureKind, Owner, Rate, Routing, Webhook};
 use crate::clock::Timestamp;
 
 /// Free labels of a job, by which lists are filtered.
@@ -45,6 +45,8 @@ pub struct Submission {
     pub concurrency: Option<Concurrency>,
     /// How many jobs with the same key may start in a time.
     pub rate: Option<Rate>,
+    /// Whose it is: said by whoever lets it in, not by the client.
+    pub owner: Option<Owner>,
 }
 
 /// By how long waiting one level of priority is outweighed.
@@ -97,6 +99,7 @@ impl Submission {
             after: Vec::new(),
             concurrency: None,
             rate: None,
+            owner: None,
         }
     }
 }

@@ -9,7 +9,7 @@ pub use timetable::{BadTimetable, Timetable};
 use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
-use crate::job::JobId;
+use crate::job::{JobId, Owner};
 
 /// A timetable with the job that it submits.
 #[derive(Clone, Debug)]
@@ -95,6 +95,23 @@ pub enum Skip {
     Full,
     /// It was missed while no server ran, and perhaps others before it.
     Missed,
+}
+
+impl Schedule {
+    /// What a schedule of this owner is called among all: two owners may give theirs the same name.
+    pub fn full_name(owner: Option<Owner>, name: &str) -> String {
+        owner.map_or_else(|| name.to_owned(), |owner| format!("{owner}:{name}"))
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> Option<Owner> {
+        self.name.split_once(':').and_then(|(owner, _)| owner.parse().ok())
+    }
+
+    /// What its owner calls it.
+    pub fn own_name(&self) -> &str {
+        self.name.split_once(':').map_or(&self.name, |(_, name)| name)
+    }
 }
 
 impl Skip {

@@ -3,7 +3,7 @@ use serde_json::value::RawValue;
 
 use super::StoreError;
 use crate::clock::Timestamp;
-use crate::job::ComparisonId;
+use crate::job::{ComparisonId, Owner};
 
 /// Where a comparison is, or how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -24,6 +24,8 @@ pub enum ComparisonState {
 /// A comparison as it is kept. What is asked and what was found are JSON that the store does not look into.
 #[derive(Clone, Debug)]
 pub struct Comparison {
+    /// Whose it is.
+    pub owner: Option<Owner>,
     /// Its name for ever.
     pub id: ComparisonId,
     /// Where it is.
@@ -57,7 +59,12 @@ pub enum ComparisonEnd {
 #[async_trait]
 pub trait ComparisonStore {
     /// Keeps a new one, which waits. Its id is later than those of all before.
-    async fn add_comparison(&self, id: ComparisonId, request: Box<RawValue>) -> Result<Comparison, StoreError>;
+    async fn add_comparison(
+        &self,
+        id: ComparisonId,
+        owner: Option<Owner>,
+        request: Box<RawValue>,
+    ) -> Result<Comparison, StoreError>;
 
     /// Begins the one that waits longest. `None` if none waits.
     async fn begin_comparison(&self) -> Result<Option<Comparison>, StoreError>;
@@ -72,5 +79,10 @@ pub trait ComparisonStore {
     async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError>;
 
     /// Up to `limit` of them, the latest first; behind the one with the id `after`, if it is given.
-    async fn comparisons(&self, after: Option<ComparisonId>, limit: usize) -> Result<Vec<Comparison>, StoreError>;
+    async fn comparisons(
+        &self,
+        owner: Option<Owner>,
+        after: Option<ComparisonId>,
+        limit: usize,
+    ) -> Result<Vec<Comparison>, StoreError>;
 }

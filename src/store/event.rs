@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use super::{StateFilter, SummaryKey};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, Outcome, Tags, What};
+use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, Outcome, Owner, Tags, What};
 
 /// Events that are kept for listeners who are not there yet; whoever is later reads them from the store.
 const KEPT: usize = 16_384;
@@ -17,6 +17,8 @@ const CARRIED: usize = 4 << 10;
 /// Which events somebody wants: those that pass every condition that is set.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
+    /// Those of jobs of this owner.
+    pub owner: Option<Owner>,
     /// Those of this job.
     pub job: Option<JobId>,
     /// Those of these kinds; empty for all of them.
@@ -50,6 +52,7 @@ pub(crate) struct Subject {
     pub(crate) workload: Arc<str>,
     /// `None` if there are none.
     pub(crate) tags: Option<Arc<Tags>>,
+    pub(crate) owner: Option<Owner>,
 }
 
 /// An event that was recorded just now.
@@ -97,6 +100,7 @@ impl EventFilter {
         };
         self.takes(event)
             && self.job.is_none_or(|job| job == event.job)
+            && self.owner.is_none_or(|owner| subject.owner == Some(owner))
             && self.bound.is_none_or(|bound| bound == subject.bound)
             && self.executor.is_none_or(|executor| executor == subject.executor)
             && self.workload.as_ref().is_none_or(|workload| **workload == *subject.workload)
@@ -117,8 +121,8 @@ const fn left(what: &What) -> StateFilter {
 impl Subject {
     /// What a result of such a job is counted as.
     pub(crate) fn key(&self, ending: Ending) -> SummaryKey {
-        let Self { bound, executor, ref workload, .. } = *self;
-        SummaryKey { workload: Arc::clone(workload), bound, executor, ending }
+        let Self { bound, executor, ref workload, owner, .. } = *self;
+        SummaryKey { workload: Arc::clone(workload), bound, executor, ending, owner }
     }
 }
 

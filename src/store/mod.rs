@@ -15,6 +15,7 @@ mod graph;
 mod key;
 mod limit;
 mod once;
+mod owner;
 mod profile;
 mod retention;
 mod schedule;
@@ -33,6 +34,7 @@ pub use graph::{Child, Graph, GraphStore, ParentEdge};
 pub use key::KeyStore;
 pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
 pub use once::{Answered, Digest, Once, OnceStore, Twin};
+pub use owner::OwnerStore;
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
 pub use retention::{Removal, Removed, RetentionStore};
 pub use schedule::{Firing, ScheduleStore};
@@ -49,8 +51,8 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Conclusion, Ending, Executor, Failure, FailureKind, FindingKinds, Job, JobId, NewJob, Note, ProfileKey, Queue, Retry,
-    Spec, Timing,
+    Bound, Conclusion, Ending, Executor, Failure, FailureKind, FindingKinds, Job, JobId, NewJob, Note, Owner, ProfileKey, Queue,
+    Retry, Spec, Timing,
 };
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
@@ -183,6 +185,8 @@ pub enum StateFilter {
 /// Which jobs a list holds: those that pass every condition that is set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// Whose they are; `None` for everybody's.
+    pub owner: Option<Owner>,
     /// Where they are.
     pub state: Option<StateFilter>,
     /// Of which kind their error is.
@@ -286,6 +290,7 @@ pub trait Store:
     + KeyStore
     + LimitStore
     + OnceStore
+    + OwnerStore
     + ProfileStore
     + RetentionStore
     + ScheduleStore

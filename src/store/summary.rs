@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{BadSketch, Sketch};
-use crate::job::{Bound, Ending, Executor, Timing};
+use crate::job::{Bound, Ending, Executor, Owner, Timing};
 
 /// What results are counted by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +16,8 @@ pub struct SummaryKey {
     pub executor: Executor,
     /// How it ended.
     pub ending: Ending,
+    /// Whose it is.
+    pub owner: Option<Owner>,
 }
 
 /// A count and three sketches of a set of results. Sets can be merged, and results taken out again.

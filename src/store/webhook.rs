@@ -2,12 +2,14 @@ use async_trait::async_trait;
 
 use super::StoreError;
 use crate::clock::Timestamp;
-use crate::job::JobId;
+use crate::job::{JobId, Owner};
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
 
 /// Which deliveries a list holds: those that pass every condition that is set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeliveryFilter {
+    /// Those about jobs of this owner.
+    pub owner: Option<Owner>,
     /// Of this job.
     pub job: Option<JobId>,
     /// That stand so.
@@ -28,5 +30,5 @@ pub trait WebhookStore {
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError>;
 
     /// Makes a delivery that is not pending due again, with all of its attempts before it. `None` if there is no such delivery.
-    async fn redeliver(&self, id: &str) -> Result<Option<Delivery>, StoreError>;
+    async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError>;
 }

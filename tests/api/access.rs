@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{Answer, PATIENCE, Send as _, Server, sleep};
 
 /// The request with a key.
-fn with_key(request: RequestBuilder, key: &str) -> RequestBuilder {
+pub(super) fn with_key(request: RequestBuilder, key: &str) -> RequestBuilder {
     request.header(AUTHORIZATION, format!("Bearer {key}"))
 }
 
@@ -19,7 +19,7 @@ impl Server {
     }
 
     /// Makes a key with the rights of another, or on a server that asks for none yet; its id and its text.
-    async fn key(&self, by: &str, scopes: &[&str]) -> (String, String) {
+    pub(super) async fn key(&self, by: &str, scopes: &[&str]) -> (String, String) {
         let answer = self.by(by, Method::POST, "/keys", &json!({ "name": "k", "scopes": scopes })).await;
         assert_eq!(answer.status, 201, "{}", answer.text);
         let key = answer.json();

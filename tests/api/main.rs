@@ -11,6 +11,7 @@ mod jobs;
 mod keys;
 mod life;
 mod limits;
+mod owners;
 mod profiles;
 mod results;
 mod schedules;

@@ -21,7 +21,7 @@ fn request(n: u32) -> Box<RawValue> {
 }
 
 async fn add(store: &Arc<dyn Store>, n: u32) -> Comparison {
-    store.add_comparison(ComparisonId::new(), request(n)).await.unwrap()
+    store.add_comparison(ComparisonId::new(), None, request(n)).await.unwrap()
 }
 
 async fn state(store: &Arc<dyn Store>, id: ComparisonId) -> ComparisonState {
@@ -95,7 +95,7 @@ async fn they_are_listed_page_by_page_and_survive_a_restart(place: impl Place) {
     ids.reverse();
     let mut seen: Vec<ComparisonId> = Vec::new();
     loop {
-        let page = store.comparisons(seen.last().copied(), 2).await.unwrap();
+        let page = store.comparisons(None, seen.last().copied(), 2).await.unwrap();
         if page.is_empty() {
             break;
         }

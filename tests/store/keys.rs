@@ -32,6 +32,7 @@ async fn a_key_is_kept_without_its_secret(place: impl Place) {
     store.key_used(key.id.clone(), used).await.unwrap();
     let kept = store.keys().await.unwrap().remove(0);
     assert_eq!((&kept.id, kept.name.as_str(), kept.scopes), (&key.id, "ci", Scopes::ALL));
+    assert_eq!(kept.owner, key.id.owner());
     assert_eq!((kept.created_at, kept.expires_at, kept.revoked_at), (key.created_at, expires_at, None));
     assert_eq!(kept.last_used_at, Some(used));
     assert!(kept.hash.is(&secret.hash()) && kept.state(Timestamp::now()) == KeyState::Live);
@@ -55,7 +56,8 @@ async fn a_key_that_is_revoked_stays_so(place: impl Place) {
 
 async fn a_key_takes_the_place_of_another(place: impl Place) {
     let store = place.open().await;
-    let (old, new, newer) = (key("old"), key("new"), key("newer"));
+    let (old, newer) = (key("old"), key("newer"));
+    let new = Key { owner: old.owner, ..key("new") };
     store.add_key(old.clone(), None).await.unwrap();
     let until = later();
     assert!(store.add_key(new.clone(), Some((old.id.clone(), until))).await.unwrap());
@@ -63,6 +65,7 @@ async fn a_key_takes_the_place_of_another(place: impl Place) {
     assert!(store.add_key(newer.clone(), Some((old.id.clone(), until.after(Duration::from_secs(1))))).await.unwrap());
     let kept = store.keys().await.unwrap();
     assert_eq!((kept.len(), kept.iter().find(|key| key.id == old.id).unwrap().expires_at), (3, Some(until)));
+    assert_eq!(kept.iter().find(|key| key.id == new.id).unwrap().owner, old.id.owner());
     // One that is revoked, or not there, has no place to take.
     store.revoke_key(old.id.clone()).await.unwrap();
     for id in [old.id, key("unknown").id] {

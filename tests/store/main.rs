@@ -14,6 +14,7 @@ mod lists;
 mod long;
 mod model;
 mod once;
+mod owners;
 mod profiles;
 mod restart;
 mod retention;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 use trine::clock::Timestamp;
 use trine::dispatch::{MakeJob, NotMade, RunError, Schedules};
 use trine::job::JobId;
@@ -48,7 +48,7 @@ fn each_minute(name: &str, catch_up: CatchUp, overlap: Overlap) -> Schedule {
 
 /// Makes jobs of `"good"`, none of `"bad"`, and none of `"later"` as a server that goes down.
 fn schedules(store: &Arc<dyn Store>) -> Schedules {
-    let make: MakeJob = Arc::new(|text: &RawValue| match text.get() {
+    let make: MakeJob = Arc::new(|schedule: &Schedule| match schedule.job.get() {
         r#""good""# => Ok(io_job()),
         r#""later""# => Err(NotMade::Later),
         other => Err(NotMade::Invalid(format!("{other} is no job"))),

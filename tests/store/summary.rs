@@ -8,7 +8,7 @@ use crate::{Place, accept, failed, io_job, settle, succeeded};
 crate::for_every_driver!(results_are_counted_by_kind, quantiles_are_those_of_the_results);
 
 fn key(ending: Ending) -> SummaryKey {
-    SummaryKey { workload: "sleep".into(), bound: Bound::Io, executor: Executor::Async, ending }
+    SummaryKey { workload: "sleep".into(), bound: Bound::Io, executor: Executor::Async, ending, owner: None }
 }
 
 async fn results_are_counted_by_kind(place: impl Place) {

@@ -41,7 +41,7 @@ async fn all(store: &Arc<dyn Store>) -> Vec<Delivery> {
 }
 
 async fn of(store: &Arc<dyn Store>, job: JobId) -> Vec<Delivery> {
-    store.deliveries(DeliveryFilter { job: Some(job), state: None }, None, 1_000).await.unwrap()
+    store.deliveries(DeliveryFilter { job: Some(job), ..DeliveryFilter::default() }, None, 1_000).await.unwrap()
 }
 
 /// The ids of what is due, by host.
@@ -174,11 +174,11 @@ async fn a_delivery_can_be_wanted_again(place: impl Place) {
     let id = of(&store, job.id).await[0].id.clone();
     store.note_delivery(&id, attempt(500), Verdict::GivenUp).await.unwrap();
     assert_eq!((of(&store, job.id).await[0].state, due(&store, 8).await.len()), (DeliveryState::Failed, 0));
-    let again = store.redeliver(&id).await.unwrap().unwrap();
+    let again = store.redeliver(&id, None).await.unwrap().unwrap();
     assert_eq!((again.id.as_str(), again.state, again.attempts.len()), (id.as_str(), DeliveryState::Pending, 1));
     let due = store.due_deliveries(Timestamp::now(), 8).await.unwrap();
     assert!(due.len() == 1 && due[0].tries == 0);
-    assert_eq!(store.redeliver("msg_nobody").await.unwrap(), None);
+    assert_eq!(store.redeliver("msg_nobody", None).await.unwrap(), None);
 }
 
 async fn lists_have_filters_and_pages(place: impl Place) {
@@ -190,7 +190,7 @@ async fn lists_have_filters_and_pages(place: impl Place) {
     let id = of(&store, jobs[2].id).await[0].id.clone();
     store.note_delivery(&id, attempt(200), Verdict::Delivered).await.unwrap();
     let page = async |state, before, limit| {
-        let page = store.deliveries(DeliveryFilter { job: None, state }, before, limit).await.unwrap();
+        let page = store.deliveries(DeliveryFilter { state, ..DeliveryFilter::default() }, before, limit).await.unwrap();
         let jobs: Vec<_> = page.iter().map(|delivery| jobs.iter().position(|job| job.id == delivery.job).unwrap()).collect();
         (jobs, page.last().map(|last| last.place))
     };

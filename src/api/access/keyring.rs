@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 use crate::api::problem::{Kind, Problem};
 use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Scope, Scopes, Secret};
 use crate::clock::Timestamp;
+use crate::job::Owner;
 use crate::store::{Store, StoreError};
 
 /// How old the note of a key's last use may be.
@@ -37,11 +38,13 @@ struct Entry {
 
 /// Who makes a request that came with a key.
 #[derive(Clone, Debug)]
-pub(in crate::api) struct Caller {
+pub(in crate::api) struct Holder {
     /// The key.
     pub(in crate::api) key: KeyId,
     /// What may be done with it.
     pub(in crate::api) scopes: Scopes,
+    /// Whose things it is for.
+    pub(in crate::api) owner: Owner,
 }
 
 /// A key that was just made, with the text that is shown this once.
@@ -73,7 +76,7 @@ impl Keyring {
     }
 
     /// Who makes a request with these headers, where a key is asked for.
-    pub(in crate::api) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub(in crate::api) fn holder(&self, headers: &HeaderMap) -> Result<Holder, Problem> {
         let wrong = |detail: &str| Problem::new(Kind::Unauthenticated, detail);
         let sent = headers.get(AUTHORIZATION).ok_or_else(|| wrong("send an API key as `Authorization: Bearer trine_…`"))?;
         let token =
@@ -90,7 +93,8 @@ impl Keyring {
             KeyState::Revoked => return Err(wrong("the API key was revoked")),
         }
         self.note_use(&entry, now);
-        Ok(Caller { key: entry.key.id.clone(), scopes: entry.key.scopes })
+        let Key { id, scopes, owner, .. } = &entry.key;
+        Ok(Holder { key: id.clone(), scopes: *scopes, owner: *owner })
     }
 
     /// Resolves when a key is good for nothing any more.
@@ -151,6 +155,7 @@ impl Keyring {
         // As long a life as the old one had.
         let expires_at = old.expires_at.map(|expires_at| Timestamp::now().after(expires_at.since(old.created_at)));
         let (key, secret) = Key::new(old.name, old.scopes, expires_at).map_err(Problem::internal)?;
+        let key = Key { owner: old.owner, ..key };
         let kept = self.store.add_key(key.clone(), Some((old.id, until))).await?;
         self.refresh().await?;
         Ok(kept.then_some(Created { key, secret }))

@@ -1,8 +1,10 @@
-//! Who may call which operation.
+//! Who may call which operation, and for whom a request is.
 
+mod caller;
 mod keyring;
 mod operations;
 
+pub(super) use caller::Caller;
 pub use keyring::Keyring;
-pub(super) use keyring::{Caller, Created};
+pub(super) use keyring::{Created, Holder};
 pub(super) use operations::{Operations, describe};

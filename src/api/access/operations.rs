@@ -63,12 +63,11 @@ const SCOPES: [(Scope, &[&str]); 5] = [
             "getFunctionVersion",
             "listWorkloads",
             "listExecutors",
-            "listLimits",
         ],
     ),
     (Scope::Cancel, &["cancelJob", "cancelJobs", "cancelComparison", "removeResult"]),
     (Scope::Functions, &["deployFunction", "redeployFunction", "removeFunction"]),
-    (Scope::Admin, &["listKeys", "createKey", "getKey", "revokeKey", "rotateKey", "listActs"]),
+    (Scope::Admin, &["listKeys", "createKey", "getKey", "revokeKey", "rotateKey", "listActs", "listLimits"]),
 ];
 
 /// The name of the security scheme in the document.

@@ -9,20 +9,26 @@ use super::SqliteStore;
 use super::codes::Code;
 use super::rows::Cells;
 use crate::clock::Timestamp;
-use crate::job::ComparisonId;
+use crate::job::{ComparisonId, Owner};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError};
 
 /// The columns in the order in which [`comparison`] reads them.
 macro_rules! columns {
     () => {
-        "id, state, requested_at, started_at, finished_at, request, report, error"
+        "id, owner, state, requested_at, started_at, finished_at, request, report, error"
     };
 }
 
 #[async_trait]
 impl ComparisonStore for SqliteStore {
-    async fn add_comparison(&self, id: ComparisonId, request: Box<RawValue>) -> Result<Comparison, StoreError> {
-        let kept = self.edit((id, request), |(id, request), connection| Box::pin(add(connection, *id, request)));
+    async fn add_comparison(
+        &self,
+        id: ComparisonId,
+        owner: Option<Owner>,
+        request: Box<RawValue>,
+    ) -> Result<Comparison, StoreError> {
+        let given = (id, owner, request);
+        let kept = self.edit(given, |(id, owner, request), connection| Box::pin(add(connection, *id, *owner, request)));
         kept.await?.ok_or_else(|| StoreError::Corrupt("a comparison was kept and is not there".into()))
     }
 
@@ -44,17 +50,36 @@ impl ComparisonStore for SqliteStore {
         row.as_ref().map(comparison).transpose()
     }
 
-    async fn comparisons(&self, after: Option<ComparisonId>, limit: usize) -> Result<Vec<Comparison>, StoreError> {
-        let text = concat!("SELECT ", columns!(), " FROM comparisons WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2");
-        let query = sqlx::query(text).bind(after.map(|id| id.as_bytes().to_vec())).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    async fn comparisons(
+        &self,
+        owner: Option<Owner>,
+        after: Option<ComparisonId>,
+        limit: usize,
+    ) -> Result<Vec<Comparison>, StoreError> {
+        let text = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM comparisons WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR owner = ?2) ORDER BY id DESC LIMIT ?3"
+        );
+        let query = sqlx::query(text).bind(after.map(|id| id.as_bytes().to_vec())).bind(owner.map(Owner::code));
+        let query = query.bind(i64::try_from(limit).unwrap_or(i64::MAX));
         query.fetch_all(&self.readers).await?.iter().map(comparison).collect()
     }
 }
 
-async fn add(connection: &mut SqliteConnection, id: ComparisonId, request: &RawValue) -> Result<Option<Comparison>, StoreError> {
-    let text = concat!("INSERT INTO comparisons (id, state, requested_at, request) VALUES (?, ?, ?, ?) RETURNING ", columns!());
+async fn add(
+    connection: &mut SqliteConnection,
+    id: ComparisonId,
+    owner: Option<Owner>,
+    request: &RawValue,
+) -> Result<Option<Comparison>, StoreError> {
+    let text = concat!(
+        "INSERT INTO comparisons (id, owner, state, requested_at, request) VALUES (?, ?, ?, ?, ?) RETURNING ",
+        columns!()
+    );
     let query = sqlx::query(text)
         .bind(&id.as_bytes()[..])
+        .bind(owner.map(Owner::code))
         .bind(ComparisonState::Queued.code())
         .bind(Timestamp::now().as_micros())
         .bind(request.get());
@@ -95,6 +120,7 @@ fn comparison(row: &SqliteRow) -> Result<Comparison, StoreError> {
     let id = id.try_into().map_err(|_| StoreError::Corrupt("an id is not 16 bytes long".into()))?;
     Ok(Comparison {
         id: ComparisonId::from_bytes(id),
+        owner: cells.take::<Option<i64>>()?.and_then(Owner::from_code),
         state: cells.code()?,
         requested_at: cells.time()?,
         started_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),

@@ -256,12 +256,16 @@ fn kinds(filter: &EventFilter) -> Vec<i64> {
 }
 
 const fn has_conditions(filter: &EventFilter) -> bool {
-    filter.bound.is_some() || filter.executor.is_some() || filter.workload.is_some() || !filter.tags.is_empty()
+    filter.owner.is_some()
+        || filter.bound.is_some()
+        || filter.executor.is_some()
+        || filter.workload.is_some()
+        || !filter.tags.is_empty()
 }
 
 /// What is asked of the job, as conditions on its row in `jobs` or `results`.
 fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
-    read::subject(query, filter.bound, filter.executor, filter.workload.as_deref());
+    read::subject(query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
     for (key, value) in &filter.tags {
         query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.clone());
         query.push(" AND value = ").push_bind(value.clone()).push(")");

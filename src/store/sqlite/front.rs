@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::rows::Fresh;
 use crate::clock::Monotonic;
-use crate::job::{Bound, JobId, Queue, Tags};
+use crate::job::{Bound, JobId, Owner, Queue, Tags};
 use crate::store::{Claimed, Lease};
 
 /// A front is filled up when it has fewer jobs than the first, to no more than the second.
@@ -50,6 +50,7 @@ pub(super) struct Begun {
     pub(super) workload: String,
     pub(super) attempt: u32,
     pub(super) tags: Option<Arc<Tags>>,
+    pub(super) owner: Option<Owner>,
     /// Whether other jobs may wait for its end.
     pub(super) children: bool,
 }
@@ -66,9 +67,9 @@ impl Ahead {
 
     /// The claim, and what the writer has to know of it.
     fn split(self, queue: Queue) -> (Claimed, Begun) {
-        let Self { fresh: Fresh { claimed, tags, children, .. }, read, .. } = self;
+        let Self { fresh: Fresh { claimed, tags, owner, children, .. }, read, .. } = self;
         let Claimed { lease, bound, attempt, .. } = claimed;
-        let begun = Begun { queue, lease, bound, workload: claimed.workload.kind.clone(), attempt, tags, children };
+        let begun = Begun { queue, lease, bound, workload: claimed.workload.kind.clone(), attempt, tags, owner, children };
         (Claimed { queued_for: claimed.queued_for + read.elapsed(), ..claimed }, begun)
     }
 }

@@ -8,10 +8,11 @@ use super::SqliteStore;
 use super::rows::Cells;
 use crate::auth::{Act, Key, KeyId, NewAct, Scopes, SecretHash};
 use crate::clock::Timestamp;
+use crate::job::Owner;
 use crate::store::{KeyStore, StoreError};
 
 /// In the order in which [`key`] reads them.
-const KEYS: &str = "SELECT id, name, scopes, hash, created_at, expires_at, revoked_at, last_used_at FROM keys \
+const KEYS: &str = "SELECT id, name, scopes, owner, hash, created_at, expires_at, revoked_at, last_used_at FROM keys \
     ORDER BY created_at, id";
 /// In the order in which [`act`] reads them.
 const ACTS: &str = "SELECT id, at, key, operation, target, status FROM acts WHERE id < ? ORDER BY id DESC LIMIT ?";
@@ -60,11 +61,12 @@ pub(super) async fn add(
             return Ok(false);
         }
     }
-    let text = "INSERT INTO keys (id, name, scopes, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)";
+    let text = "INSERT INTO keys (id, name, scopes, owner, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)";
     let query = sqlx::query(text)
         .bind(key.id.as_str())
         .bind(&key.name)
         .bind(key.scopes.code())
+        .bind(key.owner.code())
         .bind(&key.hash.as_bytes()[..])
         .bind(key.created_at.as_micros())
         .bind(key.expires_at.map(Timestamp::as_micros));
@@ -104,10 +106,12 @@ async fn end(connection: &mut SqliteConnection, id: i64, status: u16) -> Result<
 
 fn key(row: &SqliteRow) -> Result<Key, StoreError> {
     let mut cells = Cells::new(row);
+    let id = id(&cells.take::<String>()?)?;
     Ok(Key {
-        id: id(&cells.take::<String>()?)?,
         name: cells.take()?,
         scopes: scopes(cells.take()?)?,
+        owner: cells.take::<Option<i64>>()?.and_then(Owner::from_code).unwrap_or_else(|| id.owner()),
+        id,
         hash: hash(&cells.take::<Vec<u8>>()?)?,
         created_at: cells.time()?,
         expires_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),

@@ -15,6 +15,7 @@ mod many;
 mod marks;
 mod moves;
 mod once;
+mod owners;
 mod profiles;
 mod read;
 mod retention;

@@ -203,8 +203,8 @@ fn place(row: &SqliteRow) -> Result<Place, StoreError> {
 fn subject(cells: &mut Cells<'_>) -> Result<(Queue, Subject), StoreError> {
     let queue: Queue = cells.code()?;
     let (bound, workload) = (cells.code()?, cells.take::<&str>()?.into());
-    let tags = rows::tags(cells)?.map(Arc::new);
-    Ok((queue, Subject { bound, executor: queue.executor(), workload, tags }))
+    let (tags, owner) = rows::labels(cells)?;
+    Ok((queue, Subject { bound, executor: queue.executor(), workload, tags: tags.map(Arc::new), owner }))
 }
 
 fn ended(row: &SqliteRow) -> Result<Ended, StoreError> {

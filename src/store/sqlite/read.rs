@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 use super::codes::Code;
 use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, codes_of};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Executor, Job, JobId, Queue};
+use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
@@ -114,7 +114,7 @@ fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlit
     if let Some(kind) = filter.error {
         query.push(" AND ending <> 0 AND error ->> 'kind' = ").push_bind(kind.as_str());
     }
-    subject(&mut query, filter.bound, filter.executor, filter.workload.as_deref());
+    subject(&mut query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
     if let Some((key, value)) = &filter.tag {
         query.push(" AND tags.key = ").push_bind(key.clone()).push(" AND tags.value = ").push_bind(value.clone());
     }
@@ -154,10 +154,14 @@ fn in_queues(query: &mut QueryBuilder<Sqlite>, executor: Executor) {
 /// What is asked of a job, as conditions on its row in `jobs` or `results`.
 pub(super) fn subject(
     query: &mut QueryBuilder<Sqlite>,
+    owner: Option<Owner>,
     bound: Option<Bound>,
     executor: Option<Executor>,
     workload: Option<&str>,
 ) {
+    if let Some(owner) = owner {
+        query.push(" AND owner = ").push_bind(owner.code());
+    }
     if let Some(bound) = bound {
         // As text, so that the partial index on jobs that compute can be used.
         query.push(format!(" AND bound = {}", bound.code()));
@@ -209,6 +213,7 @@ mod tests {
             (Filter { workload: Some("sleep".into()), ..all.clone() }, "results_type"),
             (Filter { state: Some(StateFilter::Ended(Ending::Failed)), ..all.clone() }, "results_unsuccessful"),
             (Filter { tag: Some(("team".into(), "search".into())), ..all.clone() }, "tags USING PRIMARY KEY (key=? AND value=?)"),
+            (Filter { owner: Owner::from_code(7), ..all.clone() }, "results_owner"),
             (all, "SCAN results"),
         ];
         for (filter, found_by) in &filters {

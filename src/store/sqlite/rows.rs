@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::{
-    Concurrency, Evidence, Failure, Finished, Job, JobId, Outcome, Queue, Rate, Retry, Route, Routing, Rule, Spec, State,
+    Concurrency, Evidence, Failure, Finished, Job, JobId, Outcome, Owner, Queue, Rate, Retry, Route, Routing, Rule, Spec, State,
     Submission, Tags, Timing, Unique, Webhook,
 };
 use crate::store::{Claimed, Lease, StateFilter, StoreError};
@@ -97,6 +97,9 @@ pub(super) struct Options<'a> {
     concurrency: Option<Cow<'a, Concurrency>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<Cow<'a, Rate>>,
+    /// A column is generated from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner>,
 }
 
 impl<'a> Options<'a> {
@@ -114,6 +117,7 @@ impl<'a> Options<'a> {
             evidence: route.evidence,
             concurrency: submission.concurrency.as_ref().map(Cow::Borrowed),
             rate: submission.rate.as_ref().map(Cow::Borrowed),
+            owner: submission.owner,
         };
         (options != Self::default()).then_some(options)
     }
@@ -247,6 +251,7 @@ impl<'r> Cells<'r> {
             after: Vec::new(),
             concurrency: options.concurrency.map(Cow::into_owned),
             rate: options.rate.map(Cow::into_owned),
+            owner: options.owner,
         };
         route.evidence = options.evidence;
         let accepted_at = self.time()?;
@@ -319,9 +324,10 @@ pub(super) fn measured(cells: &mut Cells<'_>) -> Result<Option<Timing>, StoreErr
     Ok(cells.json()?.map(timing))
 }
 
-/// From the options.
-pub(super) fn tags(cells: &mut Cells<'_>) -> Result<Option<Tags>, StoreError> {
-    Ok(cells.json::<Options<'_>>()?.unwrap_or_default().tags.map(Cow::into_owned))
+/// From the options: the labels, and whose the job is.
+pub(super) fn labels(cells: &mut Cells<'_>) -> Result<(Option<Tags>, Option<Owner>), StoreError> {
+    let options = cells.json::<Options<'_>>()?.unwrap_or_default();
+    Ok((options.tags.map(Cow::into_owned), options.owner))
 }
 
 /// A job that was just claimed, with what the writer keeps of it.
@@ -330,6 +336,7 @@ pub(super) struct Fresh {
     pub(super) claimed_at: Timestamp,
     /// `None` if there are none.
     pub(super) tags: Option<Arc<Tags>>,
+    pub(super) owner: Option<Owner>,
     /// Whether other jobs may wait for its end.
     pub(super) children: bool,
     /// The key that it counts for as long as it runs.
@@ -357,5 +364,5 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<Fresh, StoreError> {
     };
     let (claimed_at, tags) = (cells.time()?, options.tags.map(|tags| Arc::new(tags.into_owned())));
     let key = options.concurrency.map(|concurrency| concurrency.key.as_str().into());
-    Ok(Fresh { claimed, claimed_at, tags, children: cells.take()?, key })
+    Ok(Fresh { claimed, claimed_at, tags, owner: options.owner, children: cells.take()?, key })
 }

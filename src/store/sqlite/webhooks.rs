@@ -7,7 +7,7 @@ use super::SqliteStore;
 use super::codes::Code;
 use super::rows::Cells;
 use crate::clock::Timestamp;
-use crate::job::Secret;
+use crate::job::{Owner, Secret};
 use crate::store::{DeliveryFilter, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
 
@@ -55,6 +55,16 @@ impl WebhookStore for SqliteStore {
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         let mut query = QueryBuilder::<Sqlite>::new(concat!("SELECT ", columns!(), " FROM deliveries WHERE place < "));
         query.push_bind(before.unwrap_or(i64::MAX));
+        if let Some(owner) = filter.owner {
+            // While a job is run again, it is not among the results.
+            for (start, table) in [(" AND (EXISTS", "results"), (" OR EXISTS", "jobs")] {
+                query
+                    .push(format!("{start} (SELECT 1 FROM {table} AS t WHERE t.id = job AND t.owner = "))
+                    .push_bind(owner.code())
+                    .push(")");
+            }
+            query.push(")");
+        }
         if let Some(job) = filter.job {
             query.push(" AND job = ").push_bind(job.as_bytes().to_vec());
         }
@@ -65,8 +75,8 @@ impl WebhookStore for SqliteStore {
         query.build().fetch_all(&self.readers).await?.iter().map(|row| delivery(&mut Cells::new(row))).collect()
     }
 
-    async fn redeliver(&self, id: &str) -> Result<Option<Delivery>, StoreError> {
-        self.edit(id.to_owned(), |id, connection| Box::pin(again(connection, id))).await
+    async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
+        self.edit((id.to_owned(), owner), |(id, owner), connection| Box::pin(again(connection, id, *owner))).await
     }
 }
 
@@ -94,7 +104,16 @@ async fn note(
     Ok(())
 }
 
-async fn again(connection: &mut SqliteConnection, id: &str) -> Result<Option<Delivery>, StoreError> {
+async fn again(connection: &mut SqliteConnection, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
+    if let Some(owner) = owner {
+        let text = "SELECT EXISTS (SELECT 1 FROM deliveries AS d WHERE d.id = ?1 AND (\
+                    EXISTS (SELECT 1 FROM results AS t WHERE t.id = d.job AND t.owner = ?2) OR \
+                    EXISTS (SELECT 1 FROM jobs AS t WHERE t.id = d.job AND t.owner = ?2)))";
+        let theirs: bool = sqlx::query_scalar(text).bind(id).bind(owner.code()).fetch_one(&mut *connection).await?;
+        if !theirs {
+            return Ok(None);
+        }
+    }
     let text = "UPDATE deliveries SET state = 0, due_at = ?, tries = 0 WHERE id = ? AND state <> 0";
     sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
     let text = concat!("SELECT ", columns!(), " FROM deliveries WHERE id = ?");

@@ -95,5 +95,6 @@ fn fresh(job: &NewJob, claim: Claim) -> Fresh {
         profile: job.profile.clone(),
     };
     // If another one of the batch comes after it, that is found out when the two are linked.
-    Fresh { claimed, claimed_at: claim.at, tags: (!tags.is_empty()).then(|| Arc::new(tags.clone())), children: false, key: None }
+    let tags = (!tags.is_empty()).then(|| Arc::new(tags.clone()));
+    Fresh { claimed, claimed_at: claim.at, tags, owner: job.submission.owner, children: false, key: None }
 }

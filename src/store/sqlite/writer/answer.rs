@@ -40,9 +40,10 @@ impl Writer {
         }
         for queue in Queue::ALL {
             self.claimed_from[queue as usize] |= !done.claimed[queue as usize].is_empty();
-            for Fresh { claimed, claimed_at, tags, children, key } in &done.claimed[queue as usize] {
+            for Fresh { claimed, claimed_at, tags, owner, children, key } in &done.claimed[queue as usize] {
                 let workload = self.kind(&claimed.workload.kind);
-                let subject = Subject { bound: claimed.bound, executor: queue.executor(), workload, tags: tags.clone() };
+                let (bound, executor) = (claimed.bound, queue.executor());
+                let subject = Subject { bound, executor, workload, tags: tags.clone(), owner: *owner };
                 let held = Held {
                     token: claimed.lease.token,
                     queue,

@@ -24,11 +24,11 @@ impl Writer {
         }
         self.begun.append(&mut self.fronts.begin(due || batch.changes_what_waits()));
         let begun = std::mem::take(&mut self.begun);
-        for Begun { queue, lease, bound, workload, attempt, tags, children } in &begun {
+        for Begun { queue, lease, bound, workload, attempt, tags, owner, children } in &begun {
             let claimed_at = self.moments.next();
             let (queue, attempt) = (*queue, *attempt);
-            let subject =
-                Subject { bound: *bound, executor: queue.executor(), workload: self.kind(workload), tags: tags.clone() };
+            let (executor, workload) = (queue.executor(), self.kind(workload));
+            let subject = Subject { bound: *bound, executor, workload, tags: tags.clone(), owner: *owner };
             done.tell(claimed_at, lease.id, || subject.clone(), || What::Running { attempt });
             // Jobs with a limit are never at a front: they have no key.
             let (token, children) = (lease.token, *children);

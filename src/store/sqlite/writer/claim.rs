@@ -37,12 +37,13 @@ impl Writer {
     /// Jobs that waited have been claimed.
     pub(super) fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
         done.depths.at(queue).running += claimed.len() as u64;
-        for Fresh { claimed, claimed_at, tags, .. } in &claimed {
+        for Fresh { claimed, claimed_at, tags, owner, .. } in &claimed {
             let subject = || Subject {
                 bound: claimed.bound,
                 executor: queue.executor(),
                 workload: claimed.workload.kind.as_str().into(),
                 tags: tags.clone(),
+                owner: *owner,
             };
             done.tell(*claimed_at, claimed.lease.id, subject, || What::Running { attempt: claimed.attempt });
         }

@@ -136,6 +136,7 @@ impl Writer {
             executor: queue.executor(),
             workload: self.kinds.get(kind).map_or_else(|| kind.into(), Arc::clone),
             tags: (!submission.tags.is_empty()).then(|| Arc::new(submission.tags.clone())),
+            owner: submission.owner,
         }
     }
 
