@@ -1,5 +1,8 @@
 use serde::{Deserialize, Serialize};
 
+/// The figures of how long others kept an attempt from running are right to one part in so many, or better.
+const KEPT_ERROR: u64 = 20;
+
 /// What was measured of one attempt. Durations are in microseconds. A figure is of this attempt alone, or it is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
@@ -103,9 +106,11 @@ impl Timing {
         let observed = Observed::of_demand(self.demand()?);
         // If all that may have been waiting for the lock was, it might be something else.
         let otherwise = Observed::of_demand(self.demand_without(self.gil_wait_us.unwrap_or(0))?);
+        // How long others kept it is known to a twentieth or so. That matters where it was most of the time.
+        let sure = Observed::of_demand(self.demand_without(self.kept_us() / KEPT_ERROR)?) == observed;
         // Where nobody tells how long it had no core, it may have been most of the time.
         let crowded_out = self.core_wait_us.is_none() && observed != Observed::Cpu && self.ctx_involuntary > self.ctx_voluntary;
-        (observed == otherwise && !crowded_out).then_some(observed)
+        (observed == otherwise && sure && !crowded_out).then_some(observed)
     }
 
     /// The demand, if a further part of the wall time was none of its own.
@@ -167,6 +172,10 @@ mod tests {
         assert_eq!(unknown.observed(), None);
         assert_eq!(Timing { core_wait_us: Some(0), ..unknown }.observed(), Some(Observed::Io));
         assert_eq!(timing(0, 0, Some(0)).observed(), None);
+        // It computed, but had a core for a twentieth of the time.
+        let starved = timing(2_010_746, 91_539, Some(1_820_643));
+        assert_eq!(starved.observed(), None);
+        assert_eq!(timing(300, 90, Some(200)).observed(), Some(Observed::Cpu));
     }
 
     #[test]
