@@ -17,6 +17,9 @@ use crate::job::LONG_HOLD_US;
 /// A poll that takes so much longer than it computes was kept waiting for something.
 const STANDSTILL: Duration = Duration::from_micros(100);
 
+/// A poll that is shorter than this is taken for computing: to ask the kernel would cost more than most such polls.
+const SHORT: Duration = Duration::from_micros(50);
+
 /// A future that counts what its polls cost. A panic in a poll is its output.
 pub struct Metered<F> {
     inner: F,
@@ -98,9 +101,8 @@ impl<F> Drop for Metered<F> {
 }
 
 impl PollMeter {
-    /// Counts a poll from then on that used so much. `run_delay` says how long the thread has had no core lately.
-    fn add(&mut self, from: Monotonic, usage: Usage, crowd: &Crowd, run_delay: impl FnOnce() -> Duration) {
-        let now = Monotonic::now();
+    /// Counts a poll of that time, which used so much. `run_delay` says how long the thread has had no core lately.
+    fn add(&mut self, (from, now): (Monotonic, Monotonic), usage: Usage, crowd: &Crowd, run_delay: impl FnOnce() -> Duration) {
         let took = now.since(from);
         self.polls += 1;
         self.latest = Some(now);
@@ -122,11 +124,11 @@ impl<F: Future + Unpin> Future for Metered<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { inner, meter, waker, crowd } = &mut *self;
-        let before = Usage::of_thread();
         let from = match &meter.began {
             Some(_) => Monotonic::now(),
             None => meter.began.insert(Stopwatch::start()).started,
         };
+        let before = Usage::of_thread_until(from);
         let (stamped, stamp) = match waker {
             Some((stamped, stamp)) if stamp.waker.will_wake(cx.waker()) => (stamped, stamp),
             none => {
@@ -147,7 +149,12 @@ impl<F: Future + Unpin> Future for Metered<F> {
         }
         let mut cx = Context::from_waker(stamped);
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(&mut cx)));
-        meter.add(from, Usage::of_thread() - before, crowd, new_run_delay);
+        let now = Monotonic::now();
+        let usage = match now.since(from) {
+            short if short < SHORT => Usage { cpu_user_us: micros(short), ..Usage::default() },
+            _ => Usage::of_thread_at(now) - before,
+        };
+        meter.add((from, now), usage, crowd, new_run_delay);
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -193,8 +200,9 @@ mod tests {
         let mut meter = PollMeter::default();
         let mut add = |ran: u64, delay: u64| {
             let usage = Usage { cpu_user_us: ran, ..Usage::default() };
-            let from = Monotonic::from_nanos(Monotonic::now().as_nanos() - 900_000);
-            meter.add(from, usage, &Crowd::default(), || Duration::from_micros(delay));
+            let now = Monotonic::now();
+            let from = Monotonic::from_nanos(now.as_nanos() - 900_000);
+            meter.add((from, now), usage, &Crowd::default(), || Duration::from_micros(delay));
             meter.core_wait
         };
         assert_eq!(add(1_000_000, 70), Duration::ZERO);

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use super::Usage;
 use super::run_delay::new_run_delay;
 
 thread_local! {
@@ -23,6 +24,7 @@ enum Sleep {
 /// For a runtime to call when the calling thread is about to wait for something to happen.
 pub fn falls_asleep() {
     new_run_delay();
+    Usage::falls_asleep();
     SLEEP.set(Sleep::Asleep);
 }
 

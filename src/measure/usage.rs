@@ -1,10 +1,22 @@
 //! What the kernel says that a thread or a process has used.
 
+use std::cell::Cell;
 use std::ops::{AddAssign, Sub};
+use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+use crate::clock::{Monotonic, micros};
+
+/// For how long after the kernel was asked what a thread has used it is taken for granted that it has computed since.
+const FRESH: Duration = Duration::from_micros(200);
+
+thread_local! {
+    /// What the kernel said lately of the calling thread, and when.
+    static LATELY: Cell<Option<(Monotonic, Usage)>> = const { Cell::new(None) };
+}
 
 /// CPU time in microseconds, and context switches. Of user and system time the sum is exact; the kernel estimates their shares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +38,27 @@ impl Usage {
         // clock brings that up to date. (For RUSAGE_SELF it does so by itself.)
         let _ = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
         Self::of(UsageWho::RUSAGE_THREAD)
+    }
+
+    /// All that the calling thread has used until `now`, which is now. The kernel is not asked again within a moment in which the thread
+    /// did not go to sleep: then it has computed, or others had its core for a part of that moment.
+    pub(super) fn of_thread_until(now: Monotonic) -> Self {
+        match LATELY.get().map(|(then, usage)| (now.since(then), usage)) {
+            Some((since, usage)) if since < FRESH => Self { cpu_user_us: usage.cpu_user_us + micros(since), ..usage },
+            _ => Self::of_thread_at(now),
+        }
+    }
+
+    /// The same as the kernel has it.
+    pub(super) fn of_thread_at(now: Monotonic) -> Self {
+        let usage = Self::of_thread();
+        LATELY.set(Some((now, usage)));
+        usage
+    }
+
+    /// The calling thread goes to sleep.
+    pub(super) fn falls_asleep() {
+        LATELY.set(None);
     }
 
     /// All that the threads of this process have used since it started.

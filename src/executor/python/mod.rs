@@ -36,6 +36,9 @@ use crate::job::{Executor, Failure, FailureKind, Queue, Spec};
 use crate::sandbox::{self, Sandbox, ScratchSpace};
 use crate::workload::{PythonCall, PythonFunction, Registry, Task};
 
+/// How many files each of the jobs that share a host may have open on average: a connection, and what it takes to open one.
+const FILES_OF_A_JOB: u64 = 2;
+
 /// The host's own code.
 const SCRIPT: &str = include_str!("host.py");
 
@@ -121,7 +124,10 @@ impl Python {
             archives: archives.clone(),
             scratch: scratch.clone(),
             sandbox: settings.sandbox.clone(),
-            limits: settings.limits,
+            limits: sandbox::Limits {
+                open_files: settings.limits.open_files + FILES_OF_A_JOB * at_once(settings, mode),
+                ..settings.limits
+            },
             threads: settings.threads,
             max_jobs: settings.max_jobs,
             max_output_bytes: MAX_OUTPUT,
@@ -164,6 +170,16 @@ impl Python {
         self.on_threads.close();
         self.processes.close();
     }
+}
+
+/// How many jobs share a host of this model.
+fn at_once(settings: &PythonSettings, mode: Executor) -> u64 {
+    let jobs = match mode {
+        Executor::Async => settings.async_slots,
+        Executor::Threads => settings.threads,
+        Executor::Processes => 0,
+    };
+    jobs as u64
 }
 
 /// Removes a folder that may be there.
