@@ -54,7 +54,9 @@ pub(crate) fn trials() -> Vec<Trial> {
                 assert_eq!(failure(&measured).kind, FailureKind::Timeout, "{queue}");
                 assert!(failure(&measured).message.contains("50 ms"), "{queue}");
                 assert_eq!(measured.stopped, Some(StopReason::Deadline), "{queue}");
-                assert!(measured.timing.is_some_and(|timing| timing.wall_us >= 45_000), "{queue}: {:?}", measured.timing);
+                // The way to a busy worker is a part of that time.
+                let enough = measured.timing.is_some_and(|timing| timing.dispatch_us + timing.wall_us >= 45_000);
+                assert!(enough, "{queue}: {:?}", measured.timing);
             }
         }),
         trial("a_cancelled_attempt_ends_as_cancelled", |bench| async move {
