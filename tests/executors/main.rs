@@ -30,7 +30,9 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("burn") {
         labelled::burn();
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // One after the other: what is measured here must not be another test's.
+    arguments.test_threads.get_or_insert(1);
     let trials = [running::trials(), labelled::trials(), measuring::trials(), stopping::trials(), workers::trials()]
         .into_iter()
         .flatten()
