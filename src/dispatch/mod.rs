@@ -273,12 +273,10 @@ impl Dispatcher {
     pub async fn wait(&self, id: JobId, limit: Duration) -> Result<Option<Job>, StoreError> {
         let waiter = self.shared.waiters.watch(id);
         match self.shared.store.job(id).await? {
-            Some(Job { state: State::Scheduled { .. } | State::Blocked | State::Queued | State::Running { .. }, .. })
-                if !limit.is_zero() =>
-            {
-                waiter.ended(limit).await;
-                self.shared.store.job(id).await
-            }
+            Some(job) if !matches!(job.state, State::Finished(_)) && !limit.is_zero() => match waiter.ended(limit).await {
+                Some(end) => Ok(Some(end.of(job))),
+                None => self.shared.store.job(id).await,
+            },
             job => Ok(job),
         }
     }

@@ -101,6 +101,21 @@ async fn a_process_that_keeps_much_memory_is_replaced() {
     assert_ne!(pid, first["output"], "it was never replaced");
 }
 
+/// The jobs that share a host may have a connection each; one that has its process to itself needs no more than programs mostly do.
+#[tokio::test]
+async fn a_host_that_many_jobs_share_may_open_files_for_them() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let opens = |executor: &str| {
+        let source = "def main():\n    return len([open('/dev/null') for _ in range(1_000)])\n";
+        json!({ "bound": "io", "executor": executor, "workload": { "type": "python", "source": source } })
+    };
+    let job = run(&server, &opens("async")).await;
+    assert_eq!(job["output"], 1_000, "{job}");
+    let job = run(&server, &opens("processes")).await;
+    assert!(job["error"]["message"].as_str().unwrap().contains("Too many open files"), "{job}");
+}
+
 /// Each of these ends its own job with an error that says what happened; the others go on.
 #[tokio::test]
 async fn a_bad_job_harms_itself_alone() {
