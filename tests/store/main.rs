@@ -5,6 +5,7 @@ mod backlog;
 mod claims;
 mod comparisons;
 mod events;
+mod faults;
 mod functions;
 mod graph;
 mod keys;

@@ -1,5 +1,6 @@
 //! What is special to SQLite.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use sqlx::{Connection, SqliteConnection};
@@ -15,13 +16,21 @@ impl Folder {
         Self(tempfile::tempdir().unwrap(), Arc::default())
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) async fn try_open(&self) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open(self.options()).await
+    }
+
     fn options(&self) -> SqliteOptions {
         let clock = Arc::<TestClock>::clone(&self.1);
         SqliteOptions { path: self.0.path().join("trine.db"), clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
     }
 
     /// What a crash would leave behind now. (The database itself does not change as long as its journal is short.)
-    fn crashed(&self) -> Self {
+    pub(crate) fn crashed(&self) -> Self {
         let copy = Self::new();
         for name in ["trine.db", "trine.db-wal"] {
             std::fs::copy(self.0.path().join(name), copy.0.path().join(name)).unwrap();
@@ -29,14 +38,14 @@ impl Folder {
         copy
     }
 
-    async fn raw(&self) -> SqliteConnection {
+    pub(crate) async fn raw(&self) -> SqliteConnection {
         SqliteConnection::connect(&format!("sqlite:{}", self.options().path.display())).await.unwrap()
     }
 }
 
 impl Place for Folder {
     async fn open(&self) -> Arc<dyn Store> {
-        Arc::new(SqliteStore::open(self.options()).await.unwrap())
+        Arc::new(self.try_open().await.unwrap())
     }
 
     fn light(self) -> Self {
