@@ -15,7 +15,7 @@ use crate::auth::KeyRule;
 use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Retention, Rules, Schedules};
+use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
@@ -113,7 +113,8 @@ pub async fn serve(
         job_log_bytes: config.job_log_bytes,
     };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
-    let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys).await?);
+    let quotas = Arc::new(Quotas::new(Arc::clone(&store), config.quota()));
+    let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys, Arc::clone(&quotas)).await?);
     check_keys(&config, &keyring, listener.local_addr().map_err(AppError::Listener)?)?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
@@ -131,9 +132,10 @@ pub async fn serve(
     let executors = Executors::start(&settings, Registry::native)?;
     let today = day_of(Timestamp::now());
     let profiles = Profiles::load(store.profiles().await?, &store.profile_days(today, today).await?);
-    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules(&config), profiles);
+    let rules = rules(&config);
+    let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules, profiles, Arc::clone(&quotas));
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
-    let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone())));
+    let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone()), quotas));
     let mut house = keep_house(&config, &store, &dispatcher, &schedules)?;
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,

@@ -43,7 +43,7 @@ const HTML: &str = "text/html; charset=utf-8";
         (status = 202, description = "It is kept, and runs when it is its turn", body = ComparisonView,
             headers(("Location" = String, description = "The comparison")), example = example::queued_comparison),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidComparison,
-        answers::Unavailable,
+        answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn ask(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
@@ -56,6 +56,7 @@ pub(super) async fn ask(State(api): State<ApiState>, request: Request) -> Result
     let kept = api.comparisons.ask(owner, asked).await.map_err(|error| match error {
         CompareError::Invalid(wrong) => invalid(wrong.into()),
         CompareError::Draining => Problem::new(Kind::Unavailable, error.to_string()),
+        CompareError::OverQuota(over) => over.into(),
         CompareError::Store(error) => error.into(),
     })?;
     let location = location(kept.id);

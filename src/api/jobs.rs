@@ -289,11 +289,11 @@ pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Re
     responses(
         (status = 202, description = "It waits again", body = JobView,
             headers(("Location" = String, description = "The job")), example = example::job),
-        answers::UnknownJob, answers::NotFinished, answers::Unavailable,
+        answers::UnknownJob, answers::NotFinished, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
-pub(super) async fn retry(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
-    match api.dispatcher.retry(id).await? {
+pub(super) async fn retry(State(api): State<ApiState>, Caller(owner): Caller, Id(id): Id) -> Result<Response, Problem> {
+    match api.dispatcher.retry(id, owner).await? {
         Requeue::Queued => Ok(accepted(&find(&api, id).await?, false)),
         Requeue::Unfinished => Err(Problem::new(Kind::NotFinished, "only a job that has ended can be run again")),
         Requeue::Unknown => Err(Problem::unknown_job(id)),

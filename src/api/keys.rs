@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
@@ -14,8 +15,8 @@ use super::access::Created;
 use super::json::Json;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
-use super::{ApiState, body, submission};
-use crate::auth::{Key, KeyId, KeyState, Scope, Scopes};
+use super::{ApiState, body, quota, submission};
+use crate::auth::{Key, KeyId, KeyState, Quota, Scope, Scopes};
 use crate::clock::Timestamp;
 use crate::workload::Invalid;
 
@@ -40,6 +41,8 @@ pub(super) struct KeyView {
     /// Whose things it is for: the id of the first key, if it took the place of others, or its own.
     #[schema(pattern = "^[0-9a-f]{12}$")]
     owner: String,
+    /// How much it may have the server do; what is not said is as the settings of the server have it.
+    quota: Quota,
     /// Whether it is good for anything.
     state: KeyState,
     /// When it was made.
@@ -87,6 +90,10 @@ pub(super) struct NewKey {
     /// From when on it is good for nothing; never, if it is not given.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
+    /// How much it may have the server do; what is not said is as the settings of the server have it. What an administrator makes has no
+    /// quota.
+    #[serde(default)]
+    quota: Quota,
 }
 
 /// How a key is replaced.
@@ -102,12 +109,13 @@ pub(super) struct Rotation {
 impl From<Key> for KeyView {
     fn from(key: Key) -> Self {
         let state = key.state(Timestamp::now());
-        let Key { id, name, scopes, owner, created_at, expires_at, revoked_at, last_used_at, hash: _ } = key;
+        let Key { id, name, scopes, owner, quota, created_at, expires_at, revoked_at, last_used_at, hash: _ } = key;
         Self {
             id: KeyIdView(id),
             name,
             scopes,
             owner: owner.to_string(),
+            quota,
             state,
             created_at,
             expires_at,
@@ -143,7 +151,7 @@ pub(super) async fn list(State(api): State<ApiState>) -> Json<List<KeyView>> {
     ),
 )]
 pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
-    let NewKey { name, scopes, expires_at } = read(&api, request).await?;
+    let NewKey { name, scopes, expires_at, quota } = read(&api, request).await?;
     let wrong = |pointer, message: &str| {
         Err(Problem::from(Invalid::new(pointer, message)).instead_of(Kind::InvalidJob, Kind::InvalidKey))
     };
@@ -156,7 +164,8 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
     if expires_at.is_some_and(|expires_at| expires_at <= Timestamp::now()) {
         return wrong("/expires_at", "has passed already");
     }
-    Ok(created(api.keyring.create(name, scopes.into_iter().collect(), expires_at).await?))
+    quota::check(quota, "/quota")?;
+    Ok(created(api.keyring.create(name, scopes.into_iter().collect(), expires_at, quota).await?))
 }
 
 /// Look at a key
@@ -190,7 +199,7 @@ pub(super) async fn revoke(State(api): State<ApiState>, Path(id): Path<String>) 
 
 /// Replace a key
 ///
-/// Makes a key with the same name, scopes and length of life. The old one stays good for `grace_seconds`, so that whoever uses it can change
+/// Makes a key with the same name, scopes, quota and length of life. The old one stays good for `grace_seconds`, so that whoever uses it can change
 /// to the new one in peace.
 #[utoipa::path(
     post, path = "/keys/{id}/rotate", tag = "keys", operation_id = "rotateKey",
@@ -218,6 +227,11 @@ pub(super) async fn rotate(State(api): State<ApiState>, Path(id): Path<String>, 
 async fn read<T: for<'a> Deserialize<'a>>(api: &ApiState, request: Request) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     body::media_type(&parts.headers, &[("application/json", ())])?;
+    parse(api, body).await
+}
+
+/// Reads a body of that kind.
+pub(super) async fn parse<T: for<'a> Deserialize<'a>>(api: &ApiState, body: Body) -> Result<T, Problem> {
     let content = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
     submission::object(&content, "").map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidKey))
 }
@@ -227,21 +241,24 @@ fn created(Created { key, secret }: Created) -> Response {
     (StatusCode::CREATED, location, Json(CreatedView { key: secret.reveal().to_owned(), view: key.into() })).into_response()
 }
 
-fn unknown(id: &str) -> Problem {
+pub(super) fn unknown(id: &str) -> Problem {
     Problem::new(Kind::UnknownKey, format!("no key has the id {id:?}, or it was revoked"))
 }
 
 fn wanted() -> Value {
-    json!({ "name": "ci", "scopes": ["submit", "read"], "expires_at": "2027-01-31T12:00:00Z" })
+    json!({
+        "name": "ci", "scopes": ["submit", "read"], "expires_at": "2027-01-31T12:00:00Z",
+        "quota": { "queued": 10_000, "running": 50 },
+    })
 }
 
 fn rotation() -> Value {
     json!({ "grace_seconds": 3600 })
 }
 
-fn key_example() -> Value {
+pub(super) fn key_example() -> Value {
     json!({
-        "id": "3f1c09a2b47d", "name": "ci", "scopes": ["submit", "read"], "owner": "3f1c09a2b47d", "state": "live",
+        "id": "3f1c09a2b47d", "name": "ci", "scopes": ["submit", "read"], "owner": "3f1c09a2b47d", "quota": { "queued": 10_000, "running": 50 }, "state": "live",
         "created_at": "2026-01-31T12:00:00.000000Z", "expires_at": "2027-01-31T12:00:00.000000Z", "revoked_at": null,
         "last_used_at": "2026-01-31T12:34:56.789012Z",
     })

@@ -118,7 +118,7 @@ pub(super) async fn cancel(State(api): State<ApiState>, request: Request) -> Res
     responses(
         (status = 200, description = "How many there were", body = RetriedView, example = example::retried_jobs),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
-        answers::Unavailable,
+        answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn retry(State(api): State<ApiState>, request: Request) -> Result<Json<RetriedView>, Problem> {

@@ -35,6 +35,7 @@ mod preference;
 mod problem;
 mod profiles;
 mod query;
+mod quota;
 mod results;
 mod schedules;
 mod submission;
@@ -175,6 +176,8 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::get, keys::revoke))
         .routes(routes!(keys::rotate))
+        .routes(routes!(quota::get, quota::set))
+        .routes(routes!(quota::own))
         .routes(routes!(audit::list))
         .routes(routes!(workloads::list))
         .routes(routes!(executors::list))

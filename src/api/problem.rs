@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -13,7 +14,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response as Described, ResponseBuilder, Type};
 
 use super::json::Json;
-use crate::dispatch::{Full, NotReady, SubmitError};
+use crate::dispatch::{Full, NotReady, OverQuota, SubmitError};
 use crate::store::StoreError;
 use crate::workload::Invalid;
 
@@ -155,6 +156,10 @@ kinds! {
     /// Too many jobs wait for the executor already; `Retry-After` says when there may be room. Of a batch, nothing was accepted.
     QueueFull = TOO_MANY_REQUESTS "queue-full", "Too many jobs wait already",
         "the queue threads-cpu takes 10000 waiting jobs at most";
+    /// The key has the server do as much as its quota allows, or submitted too much in a minute; `Retry-After` says when there may be room. Of
+    /// a batch, nothing was accepted.
+    QuotaUsedUp = TOO_MANY_REQUESTS "quota-used-up", "The quota of the key is used up",
+        "the quota of this key is used up: its `queued` is 100";
     /// The function can't be deployed: its name or its content is not what it has to be.
     InvalidFunction = UNPROCESSABLE_ENTITY "invalid-function", "The function is not valid",
         "the source is not UTF-8";
@@ -277,6 +282,18 @@ impl Problem {
         Self::new(Kind::Internal, Kind::Internal.example())
     }
 
+    /// There is no room, and perhaps never will be.
+    fn no_room(kind: Kind, retry_after: Option<Duration>, detail: String) -> Self {
+        match retry_after {
+            Some(wait) => {
+                let retry_after = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Self { retry_after, ..Self::new(kind, detail) }
+            }
+            // However long a client waits, it does not fit.
+            None => Self::new(Kind::TooLarge, detail),
+        }
+    }
+
     /// A handler panicked.
     pub(super) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
         let message = match panic.downcast::<String>() {
@@ -391,6 +408,7 @@ impl From<SubmitError> for Problem {
             SubmitError::Draining => Self::new(Kind::Unavailable, error.to_string()),
             SubmitError::KeyUsed => Self::new(Kind::IdempotencyKeyReused, error.to_string()),
             SubmitError::Full(full) => full.into(),
+            SubmitError::OverQuota(over) => over.into(),
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -398,14 +416,13 @@ impl From<SubmitError> for Problem {
 
 impl From<Full> for Problem {
     fn from(full: Full) -> Self {
-        match full.retry_after {
-            Some(wait) => {
-                let retry_after = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                Self { retry_after, ..Self::new(Kind::QueueFull, full.to_string()) }
-            }
-            // However long a client waits, it does not fit.
-            None => Self::new(Kind::TooLarge, full.to_string()),
-        }
+        Self::no_room(Kind::QueueFull, full.retry_after, full.to_string())
+    }
+}
+
+impl From<OverQuota> for Problem {
+    fn from(over: OverQuota) -> Self {
+        Self::no_room(Kind::QuotaUsedUp, over.retry_after, over.to_string())
     }
 }
 

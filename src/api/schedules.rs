@@ -334,7 +334,7 @@ pub(super) async fn resume(State(api): State<ApiState>, caller: Caller, Path(nam
     responses(
         (status = 202, description = "The job is accepted", body = JobView,
             headers(("Location" = String, description = "The job")), example = example::job),
-        answers::UnknownSchedule, answers::InvalidSchedule, answers::Unavailable,
+        answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn run(
@@ -346,6 +346,7 @@ pub(super) async fn run(
         RunError::Unknown => unknown(&name),
         RunError::NotMade(NotMade::Invalid(reason)) => Problem::new(Kind::InvalidSchedule, reason),
         RunError::NotMade(NotMade::Later) => Problem::new(Kind::Unavailable, error.to_string()),
+        RunError::OverQuota(over) => over.into(),
         RunError::Store(error) => error.into(),
     })?;
     let job = find_job(&api, id).await?;

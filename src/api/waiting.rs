@@ -33,6 +33,11 @@ pub(super) enum WaitingView {
         /// How many run.
         running: u64,
     },
+    /// That another job of the same owner ends, whose quota does not let more of them run.
+    Quota {
+        /// How many of its jobs run.
+        running: u64,
+    },
     /// That another job with the same key may start.
     Rate {
         /// The key.
@@ -59,6 +64,7 @@ impl WaitingView {
         };
         Ok(Some(match (gate, job.submission.concurrency.clone(), job.submission.rate.clone()) {
             (Some(Gate::Full { running }), Some(Concurrency { key, limit }), _) => Self::Concurrency { key, limit, running },
+            (Some(Gate::OverQuota { running }), ..) => Self::Quota { running },
             (Some(Gate::Until(until)), _, Some(Rate { key, limit, per_ms })) => Self::Rate { key, limit, per_ms, until },
             _ => Self::Slot,
         }))

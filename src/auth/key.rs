@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Scopes, Secret, SecretHash};
+use super::{Quota, Scopes, Secret, SecretHash};
 use crate::clock::Timestamp;
 use crate::job::Owner;
 
@@ -77,6 +77,8 @@ pub struct Key {
     pub scopes: Scopes,
     /// Whose things it is for: those of the first key, if it takes the place of others.
     pub owner: Owner,
+    /// How much its owner may have the server do.
+    pub quota: Quota,
     /// What proves it.
     pub hash: SecretHash,
     /// When it was made.
@@ -102,7 +104,7 @@ pub enum KeyState {
 }
 
 impl Key {
-    /// A new key, with its secret, which is to be shown once.
+    /// A new key without a quota of its own, with its secret, which is to be shown once.
     ///
     /// # Errors
     /// The system has no random numbers.
@@ -111,7 +113,8 @@ impl Key {
         let secret = Secret::random(&id)?;
         let (hash, created_at) = (secret.hash(), Timestamp::now());
         let owner = id.owner();
-        Ok((Self { id, name, scopes, owner, hash, created_at, expires_at, revoked_at: None, last_used_at: None }, secret))
+        let quota = Quota::default();
+        Ok((Self { id, name, scopes, owner, quota, hash, created_at, expires_at, revoked_at: None, last_used_at: None }, secret))
     }
 
     /// Whether it is good for anything at this moment.

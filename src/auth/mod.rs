@@ -2,12 +2,14 @@
 
 mod act;
 mod key;
+mod quota;
 mod rule;
 mod scope;
 mod secret;
 
 pub use act::{Act, NewAct};
 pub use key::{Key, KeyId, KeyState};
+pub use quota::{Quota, QuotaPart};
 pub use rule::KeyRule;
 pub use scope::{Scope, Scopes};
 pub use secret::{Presented, Secret, SecretHash};

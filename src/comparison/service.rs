@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::request::{Asked, Request};
 use super::run::{Progress, RunError, run};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, NoRoom, OverQuota, Wanted};
 use crate::job::{ComparisonId, Owner};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, Store, StoreError};
 use crate::workload::{Invalid, Stop, StopReason};
@@ -28,9 +28,21 @@ pub enum CompareError {
     /// The server is going down.
     #[error("the server is shutting down")]
     Draining,
+    /// The owner has too much already.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<NoRoom> for CompareError {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Over(over) => over.into(),
+            NoRoom::Store(error) => error.into(),
+        }
+    }
 }
 
 /// What a cancellation did.
@@ -98,6 +110,8 @@ impl Comparisons {
         }
         let request = asked.settle(&self.shared.dispatcher)?;
         let json = serde_json::value::to_raw_value(&request).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let wanted = Wanted { jobs: 1, bytes: json.get().len() as u64 };
+        let _quota = self.shared.dispatcher.quotas().take(owner, wanted).await?;
         let kept = self.store().add_comparison(ComparisonId::new(), owner, json).await?;
         self.shared.asked.notify_one();
         Ok(kept)

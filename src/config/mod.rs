@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use url::{Host, Url};
 
-use crate::auth::KeyRule;
+use crate::auth::{KeyRule, Quota};
 use crate::command::Commands;
 use crate::job::{Queue, Routing, Secret};
 use crate::outbound::{Denied, OutboundSettings, Rules};
@@ -61,6 +61,18 @@ pub struct Config {
     /// Whether requests need an API key
     #[arg(long, env = "TRINE_KEYS", value_name = "RULE", default_value = "auto")]
     pub keys: KeyRule,
+    /// Jobs that may wait for a key whose own quota does not say [default: any number]
+    #[arg(long, env = "TRINE_QUOTA_QUEUED", value_name = "N", value_parser = at_least_one::<u64>)]
+    pub quota_queued: Option<u64>,
+    /// Jobs that may run at once for such a key [default: any number]
+    #[arg(long, env = "TRINE_QUOTA_RUNNING", value_name = "N", value_parser = at_least_one::<u32>)]
+    pub quota_running: Option<u32>,
+    /// Jobs that may be submitted in a minute with such a key [default: any number]
+    #[arg(long, env = "TRINE_QUOTA_PER_MINUTE", value_name = "N", value_parser = at_least_one::<u32>)]
+    pub quota_per_minute: Option<u32>,
+    /// Bytes of workloads that may wait for such a key [default: any number]
+    #[arg(long, env = "TRINE_QUOTA_BYTES", value_name = "BYTES", value_parser = at_least_one::<u64>)]
+    pub quota_bytes: Option<u64>,
     /// Folder of everything that is kept
     #[arg(long, env = "TRINE_DATA_DIR", value_name = "FOLDER", default_value = "./trine-data")]
     pub data_dir: PathBuf,
@@ -282,6 +294,12 @@ impl Config {
     pub fn outbound(&self) -> OutboundSettings {
         let (allow, deny, ports) = (self.http_allow.clone(), self.http_deny.clone(), self.http_ports.clone());
         OutboundSettings { rules: Rules { allow, deny, ports }, name_servers: self.http_name_servers.clone() }
+    }
+
+    /// How much a key may have the server do, where its own quota does not say.
+    pub fn quota(&self) -> Quota {
+        let Self { quota_queued, quota_running, quota_per_minute, quota_bytes, .. } = *self;
+        Quota { queued: quota_queued, running: quota_running, per_minute: quota_per_minute, bytes: quota_bytes }
     }
 
     /// How many jobs may wait in a queue; `None` for any number.

@@ -1,10 +1,13 @@
 //! What is done to many jobs at once: page by page, so that everything else goes on meanwhile.
 
-use super::Dispatcher;
+use super::{Dispatcher, SubmitError};
 use crate::clock::Timestamp;
 use crate::job::{Event, EventKind, History, Job, State, Tried};
 use crate::store::{EventFilter, Filter, Lease, StoreError};
 use crate::workload::StopReason;
+
+/// The most jobs that are run again by one transaction.
+const MOST_RETRIED: u64 = 1_000;
 
 /// How many jobs were cancelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,11 +41,14 @@ impl Dispatcher {
     }
 
     /// Runs every finished job again that passes the filter and was there when this began; how many.
-    pub async fn retry_all(&self, filter: &Filter) -> Result<u64, StoreError> {
+    pub async fn retry_all(&self, filter: &Filter) -> Result<u64, SubmitError> {
         let filter = until_now(filter);
         let (mut count, mut after) = (0, None);
         loop {
-            let portion = self.shared.store.requeue_page(&filter, after).await?;
+            let (most, quota) = self.shared.quotas.take_some(filter.owner, MOST_RETRIED).await?;
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            let portion = self.shared.store.requeue_page(&filter, after, most).await?;
+            quota.came(portion.done.len() as u64);
             count += portion.done.len() as u64;
             after = portion.last;
             if after.is_none() {

@@ -7,6 +7,7 @@ mod keep_profiles;
 mod many;
 mod once;
 mod outputs;
+mod quota;
 mod retention;
 mod room;
 pub mod router;
@@ -22,6 +23,7 @@ pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use functions::{DeployError, Deployment, Functions};
 pub use many::Cancelling;
 pub use once::{Receipt, RequestKey, Submitted};
+pub use quota::{NoRoom, OverQuota, QuotaStatus, Quotas, Taken, Wanted};
 pub use retention::Retention;
 pub use room::{Full, PerQueue};
 pub use schedules::{MakeJob, NotMade, RunError, Schedules};
@@ -45,7 +47,7 @@ use crate::clock::Timestamp;
 use crate::executor::{Executors, WorkerStatus};
 use crate::function::Function;
 use crate::job::{
-    After, Dependency, Executor, Job, JobId, NewJob, Parent, Queue, Routing, Runtime, Spec, State, Submission, Written,
+    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Queue, Routing, Runtime, Spec, State, Submission, Written,
 };
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
@@ -79,6 +81,7 @@ struct Shared {
     waiters: Waiters,
     turns: Turns,
     room: Room,
+    quotas: Arc<Quotas>,
     /// The loops that claim.
     loops: TaskTracker,
     /// The attempts that run.
@@ -122,9 +125,21 @@ pub enum SubmitError {
     /// Too many jobs wait.
     #[error(transparent)]
     Full(#[from] Full),
+    /// The owner has too much already.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<NoRoom> for SubmitError {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Over(over) => over.into(),
+            NoRoom::Store(error) => error.into(),
+        }
+    }
 }
 
 /// Why the server can't take work.
@@ -163,6 +178,7 @@ impl Dispatcher {
         executors: Executors,
         rules: Rules,
         profiles: Profiles,
+        quotas: Arc<Quotas>,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
@@ -177,6 +193,7 @@ impl Dispatcher {
             waiters: Waiters::default(),
             turns: Turns::default(),
             room: Room::new(rules.most_waiting),
+            quotas,
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -228,6 +245,9 @@ impl Dispatcher {
             error => error.into(),
         };
         self.check_parents(&jobs).await.map_err(misplaced)?;
+        // A request's jobs have one owner.
+        let owner = jobs.first().and_then(|job| job.submission.owner);
+        let _quota = self.shared.quotas.take(owner, Wanted::by(&jobs)).await?;
         let _room = self.shared.room.take(&jobs, |queue| store.depth(queue))?;
         let accepted = match once {
             Some(once) => store.accept_once(jobs, once).await,
@@ -292,9 +312,10 @@ impl Dispatcher {
         Ok(cancellation)
     }
 
-    /// Runs a finished job again.
-    pub async fn retry(&self, id: JobId) -> Result<Requeue, StoreError> {
-        self.shared.store.requeue(id).await
+    /// Runs a finished job again, for this owner.
+    pub async fn retry(&self, id: JobId, owner: Option<Owner>) -> Result<Requeue, SubmitError> {
+        let _quota = self.shared.quotas.take(owner, Wanted { jobs: 1, bytes: 0 }).await?;
+        Ok(self.shared.store.requeue(id).await?)
     }
 
     /// The queues as they are now, in the order of [`Queue::ALL`].
@@ -396,6 +417,11 @@ impl Dispatcher {
         }
     }
 
+    /// How much each key may have the server do.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.shared.quotas
+    }
+
     /// What was learned of workloads.
     pub fn profiles(&self) -> &Profiles {
         &self.shared.profiles
@@ -474,6 +500,7 @@ impl Dispatcher {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
             outputs::check(&submission.workload, &submission.after).map_err(invalid)?;
             let (written, likeness) = self.written(&mut submission.workload).map_err(invalid)?;
+            submission.confined = self.shared.quotas.confines(submission.owner);
             self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
             let profile = likeness.map(|likeness| likeness.key());
             let digest = profile.as_ref().map(|key| self.shared.profiles.digest(key, written));

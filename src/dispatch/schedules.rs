@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Mutex, Notify};
 
+use super::{NoRoom, OverQuota, Quotas, Taken, Wanted};
 use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob};
 use crate::schedule::{Decision, Fire, FireOutcome, Schedule, plan};
@@ -46,15 +47,28 @@ pub enum RunError {
     /// Its job can't be made.
     #[error(transparent)]
     NotMade(#[from] NotMade),
+    /// Its owner has too much already.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<NoRoom> for RunError {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Over(over) => over.into(),
+            NoRoom::Store(error) => error.into(),
+        }
+    }
 }
 
 /// The schedules of this server.
 pub struct Schedules {
     store: Arc<dyn Store>,
     make: MakeJob,
+    quotas: Arc<Quotas>,
     /// Held while schedules fire and while one is changed, so that none fires by what it was before.
     changing: Mutex<()>,
     /// Something may be due earlier than it was.
@@ -69,8 +83,8 @@ impl fmt::Debug for Schedules {
 
 impl Schedules {
     /// Those of a store, which is not to be changed by anybody else.
-    pub fn new(store: Arc<dyn Store>, make: MakeJob) -> Self {
-        Self { store, make, changing: Mutex::default(), changed: Notify::new() }
+    pub fn new(store: Arc<dyn Store>, make: MakeJob, quotas: Arc<Quotas>) -> Self {
+        Self { store, make, quotas, changing: Mutex::default(), changed: Notify::new() }
     }
 
     /// Fires what is due until `end`.
@@ -196,6 +210,7 @@ impl Schedules {
         let _changing = self.changing.lock().await;
         let schedule = self.store.schedule(name).await?.ok_or(RunError::Unknown)?;
         let job = (self.make)(&schedule)?;
+        let _quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
         let (id, now) = (job.id, Timestamp::now());
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
         self.store.fire(Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() }).await?;
@@ -214,9 +229,10 @@ impl Schedules {
             // If the server goes down behind this step, the next one goes on from there.
             let next_at = times.peek().and_then(|rest| rest.first()).map_or(plan.next_at, |(at, _)| Some(*at));
             let mut firing = Firing { schedule: schedule.name.clone(), next_at: Some(next_at), ..Firing::default() };
+            let mut taken = Vec::new();
             for (due_at, decision) in some {
                 let outcome = match decision {
-                    Decision::Submit => self.submit(schedule, &mut firing)?,
+                    Decision::Submit => self.submit(schedule, &mut firing, &mut taken).await?,
                     Decision::Wait => FireOutcome::Waiting,
                     Decision::Skip(skip) => FireOutcome::Skipped(*skip),
                 };
@@ -232,25 +248,30 @@ impl Schedules {
         let (schedule, first) = (self.store.schedule(name).await?, self.store.first_waiting_fire(name).await?);
         let Some((schedule, first)) = schedule.zip(first) else { return Ok(()) };
         let mut firing = Firing { schedule: name.to_owned(), waited: 1, ..Firing::default() };
-        let outcome = self.submit(&schedule, &mut firing)?;
+        let mut taken = Vec::new();
+        let outcome = self.submit(&schedule, &mut firing, &mut taken).await?;
         firing.fires.push(Fire { at: now, outcome, ..first });
         self.record(firing).await
     }
 
-    /// Adds the schedule's job to those that are submitted.
-    fn submit(&self, schedule: &Schedule, firing: &mut Firing) -> Result<FireOutcome, StoreError> {
-        match (self.make)(schedule) {
-            Ok(job) => {
-                let id = job.id;
-                firing.jobs.push(job);
-                Ok(FireOutcome::Submitted(id))
-            }
-            Err(NotMade::Invalid(reason)) => {
-                tracing::warn!(schedule = schedule.name, reason, "a schedule's job can't be submitted");
-                Ok(FireOutcome::Failed(reason))
-            }
-            Err(NotMade::Later) => Err(StoreError::Closed),
-        }
+    /// Adds the schedule's job to those that are submitted, if its owner has room for it: in `taken`, until they are.
+    async fn submit(&self, schedule: &Schedule, firing: &mut Firing, taken: &mut Vec<Taken>) -> Result<FireOutcome, StoreError> {
+        let reason = match (self.make)(schedule) {
+            Ok(job) => match self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await {
+                Ok(room) => {
+                    let id = job.id;
+                    firing.jobs.push(job);
+                    taken.push(room);
+                    return Ok(FireOutcome::Submitted(id));
+                }
+                Err(NoRoom::Over(over)) => over.to_string(),
+                Err(NoRoom::Store(error)) => return Err(error),
+            },
+            Err(NotMade::Invalid(reason)) => reason,
+            Err(NotMade::Later) => return Err(StoreError::Closed),
+        };
+        tracing::warn!(schedule = schedule.name, reason, "a schedule's job can't be submitted");
+        Ok(FireOutcome::Failed(reason))
     }
 
     /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded.

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{After, Bound, Choice, Concurrency, FailureKind, Owner, Rate, Routing, Webhook};
@@ -47,6 +48,8 @@ pub struct Submission {
     pub rate: Option<Rate>,
     /// Whose it is: said by whoever lets it in, not by the client.
     pub owner: Option<Owner>,
+    /// Whether a quota of its owner says how many may run at once.
+    pub confined: bool,
 }
 
 /// By how long waiting one level of priority is outweighed.
@@ -65,14 +68,18 @@ impl Submission {
 
     /// Whether there is a limit that it shares with others.
     pub const fn is_limited(&self) -> bool {
-        self.concurrency.is_some() || self.rate.is_some()
+        self.concurrency.is_some() || self.rate.is_some() || self.confined
     }
 
     /// The lane that it waits in with others that have the same keys; `None` if it has no limit.
     pub fn lane(&self) -> Option<String> {
         let concurrency = self.concurrency.as_ref().map(|concurrency| &concurrency.key);
         let rate = self.rate.as_ref().map(|rate| &rate.key);
-        self.is_limited().then(|| serde_json::Value::from(vec![concurrency.cloned(), rate.cloned()]).to_string())
+        let owner = self.owner.filter(|_| self.confined).map(Owner::code);
+        self.is_limited().then(|| match owner {
+            Some(owner) => json!([concurrency, rate, owner]).to_string(),
+            None => json!([concurrency, rate]).to_string(),
+        })
     }
 
     /// When it may start that was accepted then: `None` if at once.
@@ -100,6 +107,7 @@ impl Submission {
             concurrency: None,
             rate: None,
             owner: None,
+            confined: false,
         }
     }
 }

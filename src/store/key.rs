@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::auth::{Act, Key, KeyId, NewAct};
+use crate::auth::{Act, Key, KeyId, NewAct, Quota};
 use crate::clock::Timestamp;
 
 /// Where API keys are kept, and the record of what administrators did.
@@ -13,6 +13,9 @@ pub trait KeyStore {
 
     /// Marks a key as revoked from now on, unless it is already. Whether it is there.
     async fn revoke_key(&self, id: KeyId) -> Result<bool, StoreError>;
+
+    /// Gives a quota to this key and to all that have the same owner. Whether it is there.
+    async fn set_quota(&self, id: KeyId, quota: Quota) -> Result<bool, StoreError>;
 
     /// Notes that a key was used at this moment.
     async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError>;

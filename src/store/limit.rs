@@ -43,6 +43,11 @@ pub enum LimitStatus {
 pub enum Gate {
     /// For a slot, or its turn.
     Open,
+    /// That a job of its owner ends: so many run, which is all that the quota allows.
+    OverQuota {
+        /// How many.
+        running: u64,
+    },
     /// That a job with its key of `concurrency` ends: so many run.
     Full {
         /// How many.

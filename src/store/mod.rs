@@ -34,7 +34,7 @@ pub use graph::{Child, Graph, GraphStore, ParentEdge};
 pub use key::KeyStore;
 pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
 pub use once::{Answered, Digest, Once, OnceStore, Twin};
-pub use owner::OwnerStore;
+pub use owner::{OwnerStore, Usage};
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
 pub use retention::{Removal, Removed, RetentionStore};
 pub use schedule::{Firing, ScheduleStore};
@@ -330,8 +330,8 @@ pub trait Store:
     /// anew.
     async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError>;
 
-    /// Does the same to a page of the finished jobs that pass a filter, in the order of their ids.
-    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Vec<JobId>>, StoreError>;
+    /// Does the same to a page of the finished jobs that pass a filter, `most` at the most, in the order of their ids.
+    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError>;
 
     /// Waits until jobs have ended that nobody asked to end, because their time was over, or a job that they come after did not succeed: which they are. For one listener.
     async fn ended_unasked(&self) -> Vec<JobId>;

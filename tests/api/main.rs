@@ -13,6 +13,7 @@ mod life;
 mod limits;
 mod owners;
 mod profiles;
+mod quotas;
 mod results;
 mod schedules;
 mod service;

@@ -55,6 +55,10 @@ async fn a_server_that_others_reach_starts_with_a_key_only() {
         listed.contains(id) && listed.contains("submit,read") && !listed.contains(key.rsplit('_').next().unwrap()),
         "{listed}"
     );
+    assert!(printed(&["keys", "quota", id, "--queued", "7"], &at).contains('7'));
+    let quota = printed(&["keys", "quota"], &with);
+    let words: Vec<&str> = quota.lines().find(|line| line.starts_with("queued")).unwrap().split_whitespace().collect();
+    assert_eq!(words, ["queued", "0", "7"], "{quota}");
     let new = printed(&["keys", "rotate", id, "--grace", "0"], &at);
     assert!(!run(&["jobs"], &with).status.success());
     let new_id = new.split('_').nth(1).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trine::auth::{Act, Key, KeyState, NewAct, Scope, Scopes};
+use trine::auth::{Act, Key, KeyId, KeyState, NewAct, Quota, Scope, Scopes};
 use trine::clock::Timestamp;
 
 use crate::Place;
@@ -66,6 +66,13 @@ async fn a_key_takes_the_place_of_another(place: impl Place) {
     let kept = store.keys().await.unwrap();
     assert_eq!((kept.len(), kept.iter().find(|key| key.id == old.id).unwrap().expires_at), (3, Some(until)));
     assert_eq!(kept.iter().find(|key| key.id == new.id).unwrap().owner, old.id.owner());
+    // A quota is that of all who have the same owner.
+    let quota = Quota { queued: Some(3), ..Quota::default() };
+    assert!(store.set_quota(new.id.clone(), quota).await.unwrap());
+    assert!(!store.set_quota(key("unknown").id, quota).await.unwrap());
+    let of = |id: &KeyId, keys: &[Key]| keys.iter().find(|key| key.id == *id).unwrap().quota;
+    let kept = store.keys().await.unwrap();
+    assert_eq!([&old, &new, &newer].map(|key| of(&key.id, &kept)), [quota, quota, Quota::default()]);
     // One that is revoked, or not there, has no place to take.
     store.revoke_key(old.id.clone()).await.unwrap();
     for id in [old.id, key("unknown").id] {

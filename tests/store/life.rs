@@ -301,11 +301,11 @@ async fn many_are_run_again_by_filter(place: impl Place) {
         }
     }
     let dead = Filter { state: Some(StateFilter::Ended(Ending::Failed)), ..Filter::default() };
-    let first = store.requeue_page(&dead, None).await.unwrap();
-    let second = store.requeue_page(&dead, first.last).await.unwrap();
+    let first = store.requeue_page(&dead, None, usize::MAX).await.unwrap();
+    let second = store.requeue_page(&dead, first.last, usize::MAX).await.unwrap();
     assert_eq!((first.done.len(), second.done.len(), second.last), (1_000, 200, None));
     assert_eq!(store.depth(Queue::Async).queued, 1_200);
-    assert!(store.requeue_page(&dead, None).await.unwrap().done.is_empty());
+    assert!(store.requeue_page(&dead, None, usize::MAX).await.unwrap().done.is_empty());
     let claimed = store.claim(Queue::Async, 2_000).await.unwrap();
     assert!(claimed.iter().all(|claimed| (claimed.attempt, claimed.earlier) == (2, 1)));
     let kinds = vec![EventKind::Requeued];

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use trine::clock::Timestamp;
-use trine::job::{Bound, Concurrency, Dependency, Failure, JobId, NewJob, OnFailure, Queue, Rate, State};
-use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settled, Settlement, Store};
+use trine::job::{Bound, Concurrency, Dependency, Failure, JobId, NewJob, OnFailure, Owner, Queue, Rate, State};
+use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settled, Settlement, Store, Usage};
 
 use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, settle, state, succeeded};
 
@@ -26,6 +26,8 @@ crate::for_every_driver!(
     what_a_limit_blocks_is_told,
     limits_are_listed_page_by_page,
     no_limit_is_exceeded_under_random_load,
+    what_an_owner_may_have_run_is_not_exceeded,
+    what_an_owner_may_have_run_can_be_changed_while_jobs_wait,
 );
 
 fn limited(key: &str, limit: u32) -> NewJob {
@@ -76,6 +78,79 @@ async fn at_most_so_many_of_a_key_run_at_once(place: impl Place) {
     let (claimed, _) = tokio::join!(claim_one(&store), settle(&store, first[0].lease, Settlement::Release));
     assert!([jobs[0].id, jobs[3].id].contains(&claimed.lease.id));
     assert_eq!(store.depth(Queue::Async).running, 2);
+}
+
+/// One that counts for its owner.
+fn confined(owner: Owner) -> NewJob {
+    let mut job = io_job();
+    (job.submission.owner, job.submission.confined) = (Some(owner), true);
+    job
+}
+
+fn owner() -> Owner {
+    "00000000000a".parse().unwrap()
+}
+
+async fn what_an_owner_may_have_run_is_not_exceeded(place: impl Place) {
+    let store = place.open().await;
+    let allowed = || HashMap::from([(owner(), 2)]);
+    store.allow(allowed()).await.unwrap();
+    let mut jobs: Vec<NewJob> = (0..5).map(|_| confined(owner())).collect();
+    // Whichever is reached first holds.
+    jobs[1].submission.concurrency = Some(Concurrency { key: "a".into(), limit: 1 });
+    jobs[2].submission.concurrency = Some(Concurrency { key: "a".into(), limit: 1 });
+    accept(&store, &jobs).await;
+    let running = claim_all(&store, 100).await;
+    assert_eq!(running.len(), 2);
+    let waiting = jobs.iter().filter(|job| running.iter().all(|claimed| claimed.lease.id != job.id));
+    for job in waiting {
+        let gate = store.gate(job.id).await.unwrap().unwrap();
+        assert!(matches!(gate, Gate::OverQuota { running: 2 } | Gate::Full { running: 1 }), "{gate:?}");
+    }
+    // It is no limit that others see.
+    assert!(store.limits(None, 10).await.unwrap().iter().all(|limit| limit.key() == LimitKey::Concurrency("a".into())));
+    // One that is run again counts, too.
+    settle(&store, running[0].lease, succeeded()).await.unwrap();
+    let next = claim_all(&store, 100).await;
+    assert_eq!(next.len(), 1);
+    store.requeue(running[0].lease.id).await.unwrap();
+    assert!(claim_all(&store, 100).await.is_empty());
+    let usage = store.usage(owner()).await.unwrap();
+    assert_eq!((usage.queued, usage.running), (3, 2));
+    let workload = jobs[0].submission.workload.json.get().len() as u64;
+    assert_eq!(usage.bytes, 3 * workload);
+    // What ran when the server went down waits again; then it is counted from nothing.
+    drop(store);
+    let store = place.open().await;
+    store.allow(allowed()).await.unwrap();
+    let mut left = 5;
+    while left > 0 {
+        let running = claim_all(&store, 100).await;
+        assert!((1..=2).contains(&running.len()));
+        left -= running.len();
+        for claimed in running {
+            settle(&store, claimed.lease, succeeded()).await.unwrap();
+        }
+    }
+    assert_eq!(store.usage(owner()).await.unwrap(), Usage::default());
+}
+
+async fn what_an_owner_may_have_run_can_be_changed_while_jobs_wait(place: impl Place) {
+    let store = place.open().await;
+    store.allow(HashMap::from([(owner(), 1)])).await.unwrap();
+    let jobs: Vec<NewJob> = (0..8).map(|_| confined(owner())).collect();
+    accept(&store, &jobs).await;
+    assert_eq!(claim_all(&store, 100).await.len(), 1);
+    // A claim that waits already is served.
+    let more = async {
+        store.allow(HashMap::from([(owner(), 3)])).await.unwrap();
+    };
+    let (claimed, ()) = tokio::join!(tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 100)), more);
+    assert_eq!(claimed.unwrap().unwrap().len(), 2);
+    store.allow(HashMap::from([(owner(), 2)])).await.unwrap();
+    assert!(claim_all(&store, 100).await.is_empty());
+    store.allow(HashMap::new()).await.unwrap();
+    assert_eq!(claim_all(&store, 100).await.len(), 5);
 }
 
 async fn jobs_of_a_key_that_end_together_let_as_many_others_start(place: impl Place) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::to_raw_value;
+use trine::auth::Quota;
 use trine::clock::Timestamp;
-use trine::dispatch::{MakeJob, NotMade, RunError, Schedules};
+use trine::dispatch::{MakeJob, NotMade, Quotas, RunError, Schedules};
 use trine::job::JobId;
 use trine::schedule::{CatchUp, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::{Store, StoreError};
@@ -53,7 +54,7 @@ fn schedules(store: &Arc<dyn Store>) -> Schedules {
         r#""later""# => Err(NotMade::Later),
         other => Err(NotMade::Invalid(format!("{other} is no job"))),
     });
-    Schedules::new(Arc::clone(store), make)
+    Schedules::new(Arc::clone(store), make, Arc::new(Quotas::new(Arc::clone(store), Quota::default())))
 }
 
 async fn add(store: &Arc<dyn Store>, schedule: Schedule) {

@@ -11,8 +11,9 @@ use axum::http::header::AUTHORIZATION;
 use tokio::sync::{Mutex, watch};
 
 use crate::api::problem::{Kind, Problem};
-use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Scope, Scopes, Secret};
+use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Quota, Scope, Scopes, Secret};
 use crate::clock::Timestamp;
+use crate::dispatch::Quotas;
 use crate::job::Owner;
 use crate::store::{Store, StoreError};
 
@@ -23,6 +24,7 @@ const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
 pub struct Keyring {
     store: Arc<dyn Store>,
     rule: KeyRule,
+    quotas: Arc<Quotas>,
     entries: RwLock<HashMap<KeyId, Arc<Entry>>>,
     /// Held from a change in the store to the same change in memory.
     changing: Mutex<()>,
@@ -54,10 +56,12 @@ pub(in crate::api) struct Created {
 }
 
 impl Keyring {
-    /// The keys that are stored.
-    pub async fn load(store: Arc<dyn Store>, rule: KeyRule) -> Result<Self, StoreError> {
-        let entries = RwLock::new(entries(store.keys().await?));
-        Ok(Self { store, rule, entries, changing: Mutex::new(()), changed: watch::Sender::new(()) })
+    /// The keys that are stored; `quotas` learn of theirs.
+    pub async fn load(store: Arc<dyn Store>, rule: KeyRule, quotas: Arc<Quotas>) -> Result<Self, StoreError> {
+        let (entries, changing, changed) = (RwLock::default(), Mutex::new(()), watch::Sender::new(()));
+        let keyring = Self { store, rule, quotas, entries, changing, changed };
+        keyring.refresh().await?;
+        Ok(keyring)
     }
 
     /// Whether requests are let in without a key.
@@ -135,6 +139,7 @@ impl Keyring {
         name: String,
         scopes: Scopes,
         expires_at: Option<Timestamp>,
+        quota: Quota,
     ) -> Result<Created, Problem> {
         let _turn = self.changing.lock().await;
         if self.entries().is_empty() && !scopes.allow(Scope::Admin) {
@@ -143,6 +148,7 @@ impl Keyring {
             );
         }
         let (key, secret) = Key::new(name, scopes, expires_at).map_err(Problem::internal)?;
+        let key = Key { quota, ..key };
         self.store.add_key(key.clone(), None).await?;
         self.refresh().await?;
         Ok(Created { key, secret })
@@ -155,10 +161,18 @@ impl Keyring {
         // As long a life as the old one had.
         let expires_at = old.expires_at.map(|expires_at| Timestamp::now().after(expires_at.since(old.created_at)));
         let (key, secret) = Key::new(old.name, old.scopes, expires_at).map_err(Problem::internal)?;
-        let key = Key { owner: old.owner, ..key };
+        let key = Key { owner: old.owner, quota: old.quota, ..key };
         let kept = self.store.add_key(key.clone(), Some((old.id, until))).await?;
         self.refresh().await?;
         Ok(kept.then_some(Created { key, secret }))
+    }
+
+    /// Gives a quota to a key and to all that have the same owner. `None` if it is not there.
+    pub(in crate::api) async fn set_quota(&self, id: &KeyId, quota: Quota) -> Result<Option<Key>, Problem> {
+        let _turn = self.changing.lock().await;
+        self.store.set_quota(id.clone(), quota).await?;
+        self.refresh().await?;
+        Ok(self.get(id))
     }
 
     /// Makes a key good for nothing. `None` if it is not there.
@@ -171,7 +185,11 @@ impl Keyring {
 
     /// Takes over what is stored.
     async fn refresh(&self) -> Result<(), StoreError> {
-        let fresh = entries(self.store.keys().await?);
+        let keys = self.store.keys().await?;
+        // What administrators make is nobody's.
+        let owned = keys.iter().filter(|key| !key.scopes.allow(Scope::Admin));
+        self.quotas.set(owned.map(|key| (key.owner, key.quota))).await?;
+        let fresh = entries(keys);
         *self.entries.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.changed.send_replace(());
         Ok(())

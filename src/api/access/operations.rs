@@ -30,6 +30,7 @@ const SCOPES: [(Scope, &[&str]); 5] = [
             "runSchedule",
             "removeSchedule",
             "redeliver",
+            "getQuota",
         ],
     ),
     (
@@ -67,7 +68,10 @@ const SCOPES: [(Scope, &[&str]); 5] = [
     ),
     (Scope::Cancel, &["cancelJob", "cancelJobs", "cancelComparison", "removeResult"]),
     (Scope::Functions, &["deployFunction", "redeployFunction", "removeFunction"]),
-    (Scope::Admin, &["listKeys", "createKey", "getKey", "revokeKey", "rotateKey", "listActs", "listLimits"]),
+    (
+        Scope::Admin,
+        &["listKeys", "createKey", "getKey", "revokeKey", "rotateKey", "getKeyQuota", "setKeyQuota", "listActs", "listLimits"],
+    ),
 ];
 
 /// The name of the security scheme in the document.

@@ -9,8 +9,9 @@ use super::super::answer::parse;
 use super::super::client::Server;
 use super::super::error::CliError;
 use super::super::print;
+use super::quota::Numbers;
 use crate::app::AppError;
-use crate::auth::{Key, Scope};
+use crate::auth::{Key, Quota, Scope};
 use crate::clock::Timestamp;
 use crate::config::Database;
 use crate::store::sqlite::keep_key;
@@ -30,6 +31,8 @@ pub(super) struct Create {
     /// Days after which it is good for nothing [default: never]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     expires_in_days: Option<u32>,
+    #[command(flatten)]
+    quota: Numbers,
     /// Make it in this database of a server that does not run, as sqlite:PATH, instead of asking one that does
     #[arg(long, value_name = "URL")]
     database: Option<Database>,
@@ -50,14 +53,16 @@ struct Created {
 impl Create {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let expires_at = self.expires_in_days.map(|days| Timestamp::now().after(DAY.saturating_mul(days)));
+        let quota = Quota::from(self.quota);
         let created: Box<RawValue> = match self.database {
             None => {
-                let wanted = json!({ "name": self.name, "scopes": self.scopes, "expires_at": expires_at });
+                let wanted = json!({ "name": self.name, "scopes": self.scopes, "expires_at": expires_at, "quota": quota });
                 self.server.client()?.post("/keys", &wanted).await?
             }
             Some(Database::Sqlite(path)) => {
                 let (key, secret) = Key::new(self.name, self.scopes.into_iter().collect(), expires_at)
                     .map_err(|error| CliError::Prepare("make a random key", error.into()))?;
+                let key = Key { quota, ..key };
                 keep_key(&path, &key).await.map_err(AppError::from)?;
                 let created = json!({
                     "key": secret.reveal(), "id": key.id, "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at,

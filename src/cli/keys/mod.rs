@@ -1,6 +1,7 @@
 //! `trine keys`: who may do what.
 
 mod create;
+mod quota;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
@@ -28,6 +29,8 @@ enum Command {
     List(List),
     /// Make a key like another one, which stays good for a while
     Rotate(Rotate),
+    /// Show how much of its quota a key has used, or give it another quota
+    Quota(quota::ShowOrSet),
     /// Make a key good for nothing, at once
     Revoke(Named),
     /// Show what administrators did
@@ -96,6 +99,7 @@ impl Keys {
         match self.command {
             Command::Create(create) => create.run().await,
             Command::List(list) => list.run().await,
+            Command::Quota(quota) => quota.run().await,
             Command::Rotate(Rotate { named: Named { list, id }, grace }) => {
                 let body = json!({ "grace_seconds": grace });
                 let created: Box<RawValue> = list.server.client()?.post(&format!("{}/rotate", path(&id)), &body).await?;

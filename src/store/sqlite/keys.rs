@@ -6,13 +6,14 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::rows::Cells;
-use crate::auth::{Act, Key, KeyId, NewAct, Scopes, SecretHash};
+use super::statements::json;
+use crate::auth::{Act, Key, KeyId, NewAct, Quota, Scopes, SecretHash};
 use crate::clock::Timestamp;
 use crate::job::Owner;
 use crate::store::{KeyStore, StoreError};
 
 /// In the order in which [`key`] reads them.
-const KEYS: &str = "SELECT id, name, scopes, owner, hash, created_at, expires_at, revoked_at, last_used_at FROM keys \
+const KEYS: &str = "SELECT id, name, scopes, owner, quota, hash, created_at, expires_at, revoked_at, last_used_at FROM keys \
     ORDER BY created_at, id";
 /// In the order in which [`act`] reads them.
 const ACTS: &str = "SELECT id, at, key, operation, target, status FROM acts WHERE id < ? ORDER BY id DESC LIMIT ?";
@@ -25,6 +26,10 @@ impl KeyStore for SqliteStore {
 
     async fn revoke_key(&self, id: KeyId) -> Result<bool, StoreError> {
         self.edit(id, |id, connection| Box::pin(revoke(connection, id))).await
+    }
+
+    async fn set_quota(&self, id: KeyId, quota: Quota) -> Result<bool, StoreError> {
+        self.edit((id, quota), |(id, quota), connection| Box::pin(set_quota(connection, id, *quota))).await
     }
 
     async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError> {
@@ -61,12 +66,13 @@ pub(super) async fn add(
             return Ok(false);
         }
     }
-    let text = "INSERT INTO keys (id, name, scopes, owner, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let text = "INSERT INTO keys (id, name, scopes, owner, quota, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
     let query = sqlx::query(text)
         .bind(key.id.as_str())
         .bind(&key.name)
         .bind(key.scopes.code())
         .bind(key.owner.code())
+        .bind(text_of(key.quota))
         .bind(&key.hash.as_bytes()[..])
         .bind(key.created_at.as_micros())
         .bind(key.expires_at.map(Timestamp::as_micros));
@@ -78,6 +84,18 @@ async fn revoke(connection: &mut SqliteConnection, id: &KeyId) -> Result<bool, S
     let text = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?";
     let changed = sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id.as_str()).execute(connection).await?;
     Ok(changed.rows_affected() > 0)
+}
+
+async fn set_quota(connection: &mut SqliteConnection, id: &KeyId, quota: Quota) -> Result<bool, StoreError> {
+    // Of keys that were made before there were owners, each is its own.
+    let text = "UPDATE keys SET quota = ?1 WHERE id = ?2 OR owner = (SELECT owner FROM keys WHERE id = ?2)";
+    let changed = sqlx::query(text).bind(text_of(quota)).bind(id.as_str()).execute(connection).await?;
+    Ok(changed.rows_affected() > 0)
+}
+
+/// As it is stored.
+fn text_of(quota: Quota) -> Option<String> {
+    (!quota.is_none()).then(|| json(&quota))
 }
 
 async fn used(connection: &mut SqliteConnection, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
@@ -112,6 +130,7 @@ fn key(row: &SqliteRow) -> Result<Key, StoreError> {
         scopes: scopes(cells.take()?)?,
         owner: cells.take::<Option<i64>>()?.and_then(Owner::from_code).unwrap_or_else(|| id.owner()),
         id,
+        quota: cells.json()?.unwrap_or_default(),
         hash: hash(&cells.take::<Vec<u8>>()?)?,
         created_at: cells.time()?,
         expires_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),

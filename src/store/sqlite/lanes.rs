@@ -1,7 +1,7 @@
 //! The SQL of lanes, where jobs wait that share a limit: inside the writer's transaction.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::SqliteConnection;
 
@@ -10,12 +10,21 @@ use super::moves::hex_id;
 use super::rows::{self, Cells, Fresh, OF_CLAIM};
 use super::statements::json;
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, JobId, Queue, Rate};
+use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
 use crate::store::{StoreError, Window};
 
 /// Values of `gate`; any other is when it opens.
 pub(super) const OPEN: i64 = 0;
 pub(super) const FULL: i64 = 1;
+
+/// What jobs are counted for as long as they run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Counted {
+    /// Their key of `concurrency`.
+    Key(Arc<str>),
+    /// The quota of their owner.
+    Owner(Owner),
+}
 
 /// A lane whose turn it is.
 pub(super) struct Lane {
@@ -31,6 +40,16 @@ pub(super) struct Head {
     turn: i64,
     pub(super) concurrency: Option<Concurrency>,
     pub(super) rate: Option<Rate>,
+    /// If a quota of its owner says how many may run at once.
+    pub(super) owner: Option<Owner>,
+}
+
+impl Head {
+    /// What it counts for once it runs, with the limit that it says itself.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (Counted, Option<u32>)> {
+        let key = self.concurrency.as_ref().map(|Concurrency { key, limit }| (Counted::Key(key.as_str().into()), Some(*limit)));
+        key.into_iter().chain(self.owner.map(|owner| (Counted::Owner(owner), None)))
+    }
 }
 
 /// The starts of a key.
@@ -82,7 +101,8 @@ pub(super) async fn heads(
     now: Timestamp,
 ) -> Result<Vec<Head>, StoreError> {
     let text = "SELECT lanes.key, jobs.id, jobs.due_at - jobs.priority * 60000000, \
-                       jobs.options ->> 'concurrency', jobs.options ->> 'rate' \
+                       jobs.options ->> 'concurrency', jobs.options ->> 'rate', \
+                       iif(jobs.options ->> 'confined', jobs.owner, NULL) \
                 FROM json_each(?1) AS lanes CROSS JOIN jobs ON jobs.id IN \
                 (SELECT head.id FROM jobs AS head WHERE head.state = 4 AND head.queue = ?2 AND head.lane = lanes.value \
                  AND (head.expires_at IS NULL OR head.expires_at > ?4) \
@@ -93,7 +113,9 @@ pub(super) async fn heads(
     for row in &query.fetch_all(connection).await? {
         let mut cells = Cells::new(row);
         let (lane, id, turn) = (cells.number()?, cells.id()?, cells.take()?);
-        heads.push(Head { lane, id, turn, concurrency: cells.json()?, rate: cells.json()? });
+        let (concurrency, rate) = (cells.json()?, cells.json()?);
+        let owner = cells.take::<Option<i64>>()?.and_then(Owner::from_code);
+        heads.push(Head { lane, id, turn, concurrency, rate, owner });
     }
     heads.sort_unstable_by_key(|head| (head.lane, head.turn, head.id));
     Ok(heads)
@@ -138,11 +160,17 @@ pub(super) async fn stand(
     Ok(())
 }
 
-/// Opens up to `most` lanes that were shut because too many jobs of this key run; the queue of each.
-pub(super) async fn vacate(connection: &mut SqliteConnection, key: &str, most: usize) -> Result<Vec<Queue>, StoreError> {
-    let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-                (SELECT queue, lane FROM lanes WHERE gate = 1 AND lane ->> 0 = ? ORDER BY turn LIMIT ?) RETURNING queue";
-    let rows = sqlx::query(text).bind(key).bind(number(most)).fetch_all(connection).await?;
+/// Opens up to `most` lanes that were shut because too many jobs run that count for this; the queue of each.
+pub(super) async fn vacate(connection: &mut SqliteConnection, counted: &Counted, most: usize) -> Result<Vec<Queue>, StoreError> {
+    let key = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+               (SELECT queue, lane FROM lanes WHERE gate = 1 AND lane ->> 0 = ? ORDER BY turn LIMIT ?) RETURNING queue";
+    let owner = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+                 (SELECT queue, lane FROM lanes WHERE gate = 1 AND lane ->> 2 = ? ORDER BY turn LIMIT ?) RETURNING queue";
+    let query = match counted {
+        Counted::Key(name) => sqlx::query(key).bind(&**name),
+        Counted::Owner(code) => sqlx::query(owner).bind(code.code()),
+    };
+    let rows = query.bind(number(most)).fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).code()).collect()
 }
 
@@ -163,9 +191,23 @@ pub(super) async fn next_open(connection: &mut SqliteConnection) -> Result<Optio
 
 /// At a start nothing runs, so no lane is full. The queues that have open ones.
 pub(super) async fn start(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
-    sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1").execute(&mut *connection).await?;
+    reopen(&mut *connection).await?;
     let rows = sqlx::query("SELECT DISTINCT queue FROM lanes WHERE gate = 0").fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// Opens all lanes that are shut because too many jobs run; the queues of some.
+pub(super) async fn reopen(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
+    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1 RETURNING queue").fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// What jobs in a lane of this name count for once they run.
+pub(super) fn counted_of(lane: &str) -> Vec<Counted> {
+    let names: Vec<serde_json::Value> = serde_json::from_str(lane).unwrap_or_default();
+    let key = names.first().and_then(serde_json::Value::as_str).map(|key| Counted::Key(key.into()));
+    let owner = names.get(2).and_then(serde_json::Value::as_i64).and_then(Owner::from_code).map(Counted::Owner);
+    key.into_iter().chain(owner).collect()
 }
 
 /// The starts of these keys, as far as there were any lately.

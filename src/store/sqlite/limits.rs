@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use sqlx::SqlitePool;
 
 use super::SqliteStore;
-use super::lanes::{FULL, OPEN, Starts, read_starts};
+use super::lanes::{Counted, FULL, OPEN, Starts, read_starts};
 use super::rows::Cells;
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, JobId, Rate};
+use crate::job::{Concurrency, JobId, Owner, Rate};
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
 
 /// The most jobs that are counted of those that wait for a limit.
@@ -38,17 +38,21 @@ macro_rules! waiting {
 #[async_trait]
 impl LimitStore for SqliteStore {
     async fn gate(&self, id: JobId) -> Result<Option<Gate>, StoreError> {
-        let text = "SELECT lanes.gate, jobs.lane ->> 0 FROM jobs \
+        let text = "SELECT lanes.gate, jobs.lane ->> 0, jobs.options ->> '$.concurrency.limit', jobs.lane ->> 2 FROM jobs \
                     LEFT JOIN lanes ON lanes.queue = jobs.queue AND lanes.lane = jobs.lane WHERE jobs.id = ? AND jobs.state = 4";
         let Some(row) = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(&self.readers).await? else {
             return Ok(None);
         };
         let mut cells = Cells::new(&row);
         let (gate, key): (Option<i64>, Option<String>) = (cells.take()?, cells.take()?);
-        Ok(Some(match gate.unwrap_or(OPEN) {
-            OPEN => Gate::Open,
-            FULL => Gate::Full { running: self.running(&key.unwrap_or_default()).0 },
-            until => Gate::Until(Timestamp::from_micros(until)),
+        let (limit, owner): (Option<i64>, Option<i64>) = (cells.take()?, cells.take()?);
+        let running = self.running(&key.unwrap_or_default()).0;
+        let is_full = limit.is_some_and(|limit| i64::try_from(running).is_ok_and(|running| running >= limit));
+        Ok(Some(match (gate.unwrap_or(OPEN), owner.and_then(Owner::from_code)) {
+            (OPEN, _) => Gate::Open,
+            (FULL, Some(owner)) if !is_full => Gate::OverQuota { running: self.running_of(owner) },
+            (FULL, _) => Gate::Full { running },
+            (until, _) => Gate::Until(Timestamp::from_micros(until)),
         }))
     }
 
@@ -72,8 +76,13 @@ impl LimitStore for SqliteStore {
 impl SqliteStore {
     /// How many jobs with a key run, and the limit of the latest of them.
     fn running(&self, key: &str) -> (u64, Option<u32>) {
-        let running = self.published.running().get(key).copied();
+        let running = self.published.running().get(&Counted::Key(key.into())).copied();
         running.map_or((0, None), |running| (u64::from(running.count), Some(running.limit)))
+    }
+
+    /// How many confined jobs of an owner run.
+    fn running_of(&self, owner: Owner) -> u64 {
+        self.published.running().get(&Counted::Owner(owner)).map_or(0, |running| u64::from(running.count))
     }
 
     /// The keys behind this one with which jobs run or wait.
@@ -82,8 +91,12 @@ impl SqliteStore {
         let text = "SELECT DISTINCT lane ->> 0 FROM lanes WHERE lane ->> 0 > ? ORDER BY lane ->> 0 LIMIT ?";
         let waiting: Vec<String> = sqlx::query_scalar(text).bind(after).bind(number(most)).fetch_all(&self.readers).await?;
         let running = self.published.running();
-        let behind = running.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).take(most);
-        let all: BTreeSet<Arc<str>> = behind.map(|(key, _)| Arc::clone(key)).chain(waiting.into_iter().map(Into::into)).collect();
+        let behind = running.range((Bound::Excluded(Counted::Key(after.into())), Bound::Unbounded)).take(most);
+        let behind = behind.map_while(|(counted, _)| match counted {
+            Counted::Key(key) => Some(Arc::clone(key)),
+            Counted::Owner(_) => None,
+        });
+        let all: BTreeSet<Arc<str>> = behind.chain(waiting.into_iter().map(Into::into)).collect();
         Ok(all.into_iter().take(most).collect())
     }
 

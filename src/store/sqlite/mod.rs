@@ -149,8 +149,8 @@ impl SqliteStore {
 }
 
 /// Behind which there may be more.
-fn last(ids: &[JobId]) -> Option<JobId> {
-    ids.last().copied().filter(|_| ids.len() == PAGE)
+fn last(ids: &[JobId], page: Page) -> Option<JobId> {
+    ids.last().copied().filter(|_| ids.len() == page.limit)
 }
 
 /// Keeps a new key in the database of a server that does not run.
@@ -280,7 +280,7 @@ impl Store for SqliteStore {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
         self.catch_up().await;
         let ids = read::ids(&self.readers, Table::Jobs, filter, page).await?;
-        let last = last(&ids);
+        let last = last(&ids, page);
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
@@ -296,10 +296,10 @@ impl Store for SqliteStore {
         Ok(if self.job(id).await?.is_some() { Requeue::Unfinished } else { Requeue::Unknown })
     }
 
-    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Vec<JobId>>, StoreError> {
-        let page = Page { order: Order::OldestFirst, after, limit: PAGE };
+    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError> {
+        let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
         let ids = read::ids(&self.readers, Table::Results, filter, page).await?;
-        let last = last(&ids);
+        let last = last(&ids, page);
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, reply)).await? };
         Ok(Portion { done, last })
     }

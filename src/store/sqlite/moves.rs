@@ -26,8 +26,10 @@ macro_rules! among {
 /// The lane of a job by its options, as [`Submission::lane`](crate::job::Submission::lane) has it.
 macro_rules! lane {
     () => {
-        "iif(options ->> 'concurrency' IS NULL AND options ->> 'rate' IS NULL, NULL, \
-             json_array(options ->> '$.concurrency.key', options ->> '$.rate.key'))"
+        "iif(options ->> 'confined', \
+             json_array(options ->> '$.concurrency.key', options ->> '$.rate.key', options ->> 'owner'), \
+             iif(options ->> 'concurrency' IS NULL AND options ->> 'rate' IS NULL, NULL, \
+                 json_array(options ->> '$.concurrency.key', options ->> '$.rate.key')))"
     };
 }
 const LANE: &str = lane!();

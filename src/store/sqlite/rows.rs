@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::codes::Code;
+use super::lanes::Counted;
 use crate::clock::Timestamp;
 use crate::job::{
     Concurrency, Evidence, Failure, Finished, Job, JobId, Outcome, Owner, Queue, Rate, Retry, Route, Routing, Rule, Spec, State,
@@ -97,6 +98,9 @@ pub(super) struct Options<'a> {
     concurrency: Option<Cow<'a, Concurrency>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<Cow<'a, Rate>>,
+    /// The name of its lane is made of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    confined: bool,
     /// A column is generated from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<Owner>,
@@ -117,6 +121,7 @@ impl<'a> Options<'a> {
             evidence: route.evidence,
             concurrency: submission.concurrency.as_ref().map(Cow::Borrowed),
             rate: submission.rate.as_ref().map(Cow::Borrowed),
+            confined: submission.confined,
             owner: submission.owner,
         };
         (options != Self::default()).then_some(options)
@@ -251,6 +256,7 @@ impl<'r> Cells<'r> {
             after: Vec::new(),
             concurrency: options.concurrency.map(Cow::into_owned),
             rate: options.rate.map(Cow::into_owned),
+            confined: options.confined,
             owner: options.owner,
         };
         route.evidence = options.evidence;
@@ -339,8 +345,8 @@ pub(super) struct Fresh {
     pub(super) owner: Option<Owner>,
     /// Whether other jobs may wait for its end.
     pub(super) children: bool,
-    /// The key that it counts for as long as it runs.
-    pub(super) key: Option<Arc<str>>,
+    /// What it counts for as long as it runs.
+    pub(super) counted: Vec<Counted>,
 }
 
 /// From [`OF_CLAIM`].
@@ -363,6 +369,8 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<Fresh, StoreError> {
         profile: None,
     };
     let (claimed_at, tags) = (cells.time()?, options.tags.map(|tags| Arc::new(tags.into_owned())));
-    let key = options.concurrency.map(|concurrency| concurrency.key.as_str().into());
-    Ok(Fresh { claimed, claimed_at, tags, owner: options.owner, children: cells.take()?, key })
+    let key = options.concurrency.map(|concurrency| Counted::Key(concurrency.key.as_str().into()));
+    let quota = options.owner.filter(|_| options.confined).map(Counted::Owner);
+    let counted = key.into_iter().chain(quota).collect();
+    Ok(Fresh { claimed, claimed_at, tags, owner: options.owner, children: cells.take()?, counted })
 }

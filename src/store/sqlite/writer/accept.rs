@@ -96,5 +96,5 @@ fn fresh(job: &NewJob, claim: Claim) -> Fresh {
     };
     // If another one of the batch comes after it, that is found out when the two are linked.
     let tags = (!tags.is_empty()).then(|| Arc::new(tags.clone()));
-    Fresh { claimed, claimed_at: claim.at, tags, owner: job.submission.owner, children: false, key: None }
+    Fresh { claimed, claimed_at: claim.at, tags, owner: job.submission.owner, children: false, counted: Vec::new() }
 }

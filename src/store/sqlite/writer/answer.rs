@@ -40,7 +40,7 @@ impl Writer {
         }
         for queue in Queue::ALL {
             self.claimed_from[queue as usize] |= !done.claimed[queue as usize].is_empty();
-            for Fresh { claimed, claimed_at, tags, owner, children, key } in &done.claimed[queue as usize] {
+            for Fresh { claimed, claimed_at, tags, owner, children, counted } in &done.claimed[queue as usize] {
                 let workload = self.kind(&claimed.workload.kind);
                 let (bound, executor) = (claimed.bound, queue.executor());
                 let subject = Subject { bound, executor, workload, tags: tags.clone(), owner: *owner };
@@ -52,7 +52,7 @@ impl Writer {
                     claimed_at: *claimed_at,
                     stopping: false,
                     children: *children,
-                    key: key.clone(),
+                    counted: counted.clone(),
                     said: None,
                 };
                 self.held.insert(claimed.lease.id, held);
@@ -80,6 +80,9 @@ impl Writer {
             let _ = reply.send(Ok(requeued));
         }
         batch.edits.into_iter().for_each(|edit| edit.answer(Ok(())));
+        for (_, reply) in batch.allows {
+            let _ = reply.send(Ok(()));
+        }
         for reply in batch.checks.into_iter().chain(batch.looks) {
             let _ = reply.send(Ok(()));
         }

@@ -1,11 +1,12 @@
 //! The commands of one transaction.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::edit::Edit;
 use super::super::intake::Noted;
 use super::{Acceptance, Command, Reply};
-use crate::job::{JobId, NewJob};
+use crate::job::{JobId, NewJob, Owner};
 use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError};
 
 /// The most bytes of new workloads in one transaction, unless a single batch is larger.
@@ -20,6 +21,7 @@ pub(super) struct Batch {
     pub(super) cancels: Vec<(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>)>,
     pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     pub(super) edits: Vec<Box<dyn Edit>>,
+    pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,
     pub(super) looks: Vec<Reply<()>>,
 }
@@ -45,7 +47,7 @@ impl Batch {
     }
 
     const fn further(&self) -> usize {
-        self.cancels.len() + self.requeues.len() + self.edits.len() + self.checks.len()
+        self.cancels.len() + self.requeues.len() + self.edits.len() + self.allows.len() + self.checks.len()
     }
 
     /// Whether other jobs may be next in a queue after it, besides new ones.
@@ -67,6 +69,7 @@ impl Batch {
         singles.extend(batch.cancels.into_iter().map(|cancel| Self { cancels: vec![cancel], ..Self::default() }));
         singles.extend(batch.requeues.into_iter().map(|requeue| Self { requeues: vec![requeue], ..Self::default() }));
         singles.extend(batch.edits.into_iter().map(|edit| Self { edits: vec![edit], ..Self::default() }));
+        singles.extend(batch.allows.into_iter().map(|allow| Self { allows: vec![allow], ..Self::default() }));
         singles.extend(batch.accepts.into_iter().map(|accept| Self { accepts: vec![accept], ..Self::default() }));
         singles.extend(batch.checks.into_iter().map(|check| Self { checks: vec![check], ..Self::default() }));
         singles.extend(batch.looks.into_iter().map(|look| Self { looks: vec![look], ..Self::default() }));
@@ -91,6 +94,7 @@ impl Batch {
         self.cancels.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.edits.into_iter().for_each(|edit| edit.answer(Err(told())));
+        self.allows.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.checks.into_iter().chain(self.looks).for_each(|reply| drop(reply.send(Err(told()))));
     }
 }

@@ -30,9 +30,10 @@ impl Writer {
             let (executor, workload) = (queue.executor(), self.kind(workload));
             let subject = Subject { bound: *bound, executor, workload, tags: tags.clone(), owner: *owner };
             done.tell(claimed_at, lease.id, || subject.clone(), || What::Running { attempt });
-            // Jobs with a limit are never at a front: they have no key.
+            // Jobs with a limit are never at a front: they count for nothing.
             let (token, children) = (lease.token, *children);
-            let held = Held { token, queue, subject, attempt, claimed_at, stopping: false, children, key: None, said: None };
+            let counted = Vec::new();
+            let held = Held { token, queue, subject, attempt, claimed_at, stopping: false, children, counted, said: None };
             self.held.insert(lease.id, held);
             let depth = done.depths.at(queue);
             depth.queued = depth.queued.saturating_sub(1);

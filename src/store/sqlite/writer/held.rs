@@ -1,7 +1,6 @@
 //! What the writer knows of the jobs that run.
 
-use std::sync::Arc;
-
+use super::super::lanes::Counted;
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::Subject;
@@ -16,8 +15,8 @@ pub(super) struct Held {
     pub(super) stopping: bool,
     /// Whether other jobs may wait for its end.
     pub(super) children: bool,
-    /// The key that it counts for.
-    pub(super) key: Option<Arc<str>>,
+    /// What it counts for.
+    pub(super) counted: Vec<Counted>,
     /// What the job has said so far; unknown until this attempt says something.
     pub(super) said: Option<Said>,
 }

@@ -4,10 +4,9 @@
 //! keys take disk, not memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::lanes::{self, FULL, Head, Lane, OPEN, Standing, Starts};
+use super::super::lanes::{self, Counted, FULL, Head, Lane, OPEN, Standing, Starts};
 use super::super::rows::LIMITED;
 use super::super::statements::{self, Claim};
 use super::Writer;
@@ -26,8 +25,8 @@ pub(super) struct Lanes {
     pub(super) open: [bool; Queue::ALL.len()],
     /// When those without a limit had their last turn.
     turn: [i64; Queue::ALL.len()],
-    /// Keys that lanes are shut for until a job with that key ends, and perhaps others.
-    full: HashSet<Arc<str>>,
+    /// What lanes are shut for until a job ends that counts for it, and perhaps more.
+    full: HashSet<Counted>,
     /// When the next lane opens that is shut for a time.
     pub(super) next_open: Option<Timestamp>,
 }
@@ -37,12 +36,12 @@ pub(super) struct Lanes {
 pub(super) struct LaneChanges {
     /// Lanes that jobs have entered.
     pub(super) entered: BTreeSet<(Queue, String)>,
-    /// How many more jobs run with a key, or fewer; and the limit that the latest of them had.
-    pub(super) running: BTreeMap<Arc<str>, (i64, Option<u32>)>,
-    /// How many jobs with a key have ended that lanes may be shut for.
-    freed: HashMap<Arc<str>, usize>,
-    /// Keys that no lane is shut for any more.
-    pub(super) empty: HashSet<Arc<str>>,
+    /// How many more jobs run that count for it, or fewer; and the limit that the latest of them had.
+    pub(super) running: BTreeMap<Counted, (i64, Option<u32>)>,
+    /// How many jobs have ended that count for what lanes may be shut for.
+    freed: HashMap<Counted, usize>,
+    /// What no lane is shut for any more.
+    pub(super) empty: HashSet<Counted>,
     /// Queues that have no open lane any more.
     pub(super) shut: [bool; Queue::ALL.len()],
 }
@@ -65,8 +64,8 @@ impl Lanes {
 
     /// A transaction was committed.
     pub(super) fn apply(&mut self, changes: &LaneChanges) {
-        for key in &changes.empty {
-            self.full.remove(key);
+        for counted in &changes.empty {
+            self.full.remove(counted);
         }
         for (open, shut) in self.open.iter_mut().zip(changes.shut) {
             *open &= !shut;
@@ -92,12 +91,13 @@ struct Visited {
 }
 
 impl Writer {
-    /// An attempt has ended that counted for this key.
-    pub(super) fn vacate(&self, key: Option<&Arc<str>>, done: &mut Done) {
-        let Some(key) = key else { return };
-        done.lanes.running.entry(Arc::clone(key)).or_default().0 -= 1;
-        if self.lanes.full.contains(key) {
-            *done.lanes.freed.entry(Arc::clone(key)).or_default() += 1;
+    /// An attempt has ended that counted for this.
+    pub(super) fn vacate(&self, counted: &[Counted], done: &mut Done) {
+        for counted in counted {
+            done.lanes.running.entry(counted.clone()).or_default().0 -= 1;
+            if self.lanes.full.contains(counted) {
+                *done.lanes.freed.entry(counted.clone()).or_default() += 1;
+            }
         }
     }
 
@@ -121,10 +121,10 @@ impl Writer {
 
     /// Opens a lane for each place that has become free.
     async fn vacate_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
-        for (key, places) in std::mem::take(&mut done.lanes.freed) {
-            let queues = lanes::vacate(&mut self.connection, &key, places).await?;
+        for (counted, places) in std::mem::take(&mut done.lanes.freed) {
+            let queues = lanes::vacate(&mut self.connection, &counted, places).await?;
             if queues.len() < places {
-                done.lanes.empty.insert(key);
+                done.lanes.empty.insert(counted);
             }
             for queue in queues {
                 self.lanes.open[queue as usize] = true;
@@ -219,14 +219,18 @@ impl Writer {
 
     /// Whether a job may start at this moment: what the gate of its lane has to be.
     fn gate(&mut self, head: &Head, at: Timestamp, starts: &HashMap<String, Starts>, done: &mut Done) -> i64 {
-        if let Some(concurrency) = &head.concurrency {
-            let key: Arc<str> = concurrency.key.as_str().into();
-            let before = self.published.running().get(&key).map_or(0, |running| i64::from(running.count));
-            let running = before + done.lanes.running.get(&key).map_or(0, |(more, _)| *more);
-            if running >= i64::from(concurrency.limit) {
+        for (counted, limit) in head.counted() {
+            let limit = match counted {
+                Counted::Key(_) => limit,
+                Counted::Owner(owner) => self.allowed.get(&owner).copied(),
+            };
+            let Some(limit) = limit else { continue };
+            let before = self.published.running().get(&counted).map_or(0, |running| i64::from(running.count));
+            let running = before + done.lanes.running.get(&counted).map_or(0, |(more, _)| *more);
+            if running >= i64::from(limit) {
                 // Places that became free may have been taken in this very transaction.
-                done.lanes.empty.remove(&key);
-                self.lanes.full.insert(key);
+                done.lanes.empty.remove(&counted);
+                self.lanes.full.insert(counted);
                 return FULL;
             }
         }
@@ -248,9 +252,9 @@ impl Writer {
             let left = !heads.is_empty() || more;
             if !left || gate > FULL {
                 // A place that this lane was opened for is another one's, if it did not take it.
-                let key = key_of(&lane).filter(|key| !served && self.lanes.full.contains(key));
-                if let Some(key) = key {
-                    *done.lanes.freed.entry(key).or_default() += 1;
+                for counted in lanes::counted_of(&lane).into_iter().filter(|counted| !served && self.lanes.full.contains(counted))
+                {
+                    *done.lanes.freed.entry(counted).or_default() += 1;
                 }
             }
             if left {
@@ -283,10 +287,10 @@ fn visit(lanes: Vec<Lane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
 
 /// A job starts.
 fn begin(head: &Head, at: Timestamp, starts: &mut HashMap<String, Starts>, done: &mut Done) {
-    if let Some(concurrency) = &head.concurrency {
-        let (more, limit) = done.lanes.running.entry(concurrency.key.as_str().into()).or_default();
+    for (counted, limit) in head.counted() {
+        let (more, latest) = done.lanes.running.entry(counted).or_default();
         *more += 1;
-        *limit = Some(concurrency.limit);
+        *latest = limit;
     }
     if let Some(rate) = &head.rate {
         let new = || Starts { key: rate.key.clone(), window: Window::default(), latest: rate.clone(), until: at };
@@ -302,10 +306,4 @@ fn start(starts: &mut Starts, rate: &Rate, at: Timestamp) {
     starts.window.start(rate, at);
     starts.latest = rate.clone();
     starts.until = at.after(longest);
-}
-
-/// The key of `concurrency` in the name of a lane.
-fn key_of(lane: &str) -> Option<Arc<str>> {
-    let (key, _): (Option<String>, Option<String>) = serde_json::from_str(lane).ok()?;
-    key.map(Into::into)
 }

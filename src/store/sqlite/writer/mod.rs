@@ -9,6 +9,7 @@
 //! `Batch`, its step and its answer.
 
 mod accept;
+mod allow;
 mod answer;
 mod batch;
 mod begin;
@@ -48,7 +49,7 @@ use super::edit::Edit;
 use super::front::{Begun, Fronts};
 use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{JobId, NewJob, Queue, Submission};
+use crate::job::{JobId, NewJob, Owner, Queue, Submission};
 use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject, SummaryKey};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -62,6 +63,7 @@ pub(super) enum Command {
     Cancel(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>),
     Requeue(Vec<JobId>, Reply<Vec<JobId>>),
     Edit(Box<dyn Edit>),
+    Allow(HashMap<Owner, u32>, Reply<()>),
     Check(Reply<()>),
     /// Jobs were claimed from a front.
     Begun,
@@ -101,6 +103,8 @@ pub(super) struct Writer {
     /// Jobs that have ended, of which not all children have heard.
     unblocking: VecDeque<JobId>,
     lanes: Lanes,
+    /// How many jobs of an owner may run at once, where there is a quota.
+    allowed: HashMap<Owner, u32>,
     next_token: i64,
     /// The last place of a workload that is too long for its row.
     latest_payload: i64,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::super::lanes::Counted;
 use super::super::marks::Marks;
 use super::super::rollups::Rollups;
 use super::super::rows::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
@@ -21,10 +22,10 @@ pub(in crate::store::sqlite) struct Published {
     pub(super) marks: Mutex<Marks>,
     pub(in crate::store::sqlite) hub: Arc<Hub>,
     pub(in crate::store::sqlite) unasked: Unasked,
-    pub(super) running: Mutex<BTreeMap<Arc<str>, Running>>,
+    pub(super) running: Mutex<BTreeMap<Counted, Running>>,
 }
 
-/// The jobs with a key that run.
+/// The jobs with a key, or of an owner, that run.
 #[derive(Clone, Copy, Default)]
 pub(in crate::store::sqlite) struct Running {
     pub(in crate::store::sqlite) count: u32,
@@ -64,13 +65,13 @@ impl Published {
         Depth { queued: depth.queued + depth.limited, ..depth }
     }
 
-    /// The jobs that run, by their key of `concurrency`.
-    pub(in crate::store::sqlite) fn running(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Running>> {
+    /// The jobs that run, by what they are counted for.
+    pub(in crate::store::sqlite) fn running(&self) -> MutexGuard<'_, BTreeMap<Counted, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many more of them run, or fewer.
-    pub(super) fn count_running(&self, changes: BTreeMap<Arc<str>, (i64, Option<u32>)>) {
+    pub(super) fn count_running(&self, changes: BTreeMap<Counted, (i64, Option<u32>)>) {
         if changes.is_empty() {
             return;
         }

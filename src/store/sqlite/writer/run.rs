@@ -57,6 +57,7 @@ impl Writer {
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
                     Command::Edit(edit) => batch.edits.push(edit),
+                    Command::Allow(running, reply) => batch.allows.push((running, reply)),
                     Command::Check(reply) => batch.checks.push(reply),
                     Command::CatchUp(reply) => batch.looks.push(reply),
                     Command::Close(reply) => closing = Some(reply),

@@ -35,7 +35,7 @@ impl Writer {
             };
             let depth = done.depths.at(held.queue);
             depth.running = depth.running.saturating_sub(1);
-            self.vacate(held.key.as_ref(), done);
+            self.vacate(&held.counted, done);
             match &**settlement {
                 Settlement::Finish(conclusion) => {
                     let (started_at, finished_at) = (held.claimed_at, self.moments.next());

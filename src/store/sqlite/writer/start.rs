@@ -89,6 +89,7 @@ impl Writer {
             next_expiry,
             unblocking,
             lanes,
+            allowed: HashMap::new(),
             // A million million claims a boot, and eight million boots, before a token could come back.
             next_token: boot << 40,
             latest_payload,

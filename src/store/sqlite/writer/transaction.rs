@@ -155,6 +155,9 @@ impl Writer {
         for edit in with.chain(&batch.edits) {
             edit.carry_out(&mut self.connection).await?;
         }
+        for (running, _) in &batch.allows {
+            self.allow(running).await?;
+        }
         Ok(())
     }
 }
