@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -16,14 +17,26 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// Lines that wait for whoever reads the log. When there is no room for more, they are dropped.
+const WAITING: usize = 10_000;
+
+/// The log, as long as this is there; what waits when it is dropped is written if it is read at once.
+#[must_use = "the log ends when this is dropped"]
+pub struct Log {
+    _writer: WorkerGuard,
+}
+
 /// Starts the log: what passes `filter`, such as `info,trine::dispatch=debug`, as JSON objects or as text for people.
-pub fn init(filter: &str, json: bool) -> Result<(), TelemetryError> {
+///
+/// Lines are written by a thread of its own, so that a reader who stops reading holds up nothing but the log.
+pub fn init(filter: &str, json: bool) -> Result<Log, TelemetryError> {
     let filter = EnvFilter::builder().parse(filter)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (lines, writer) = NonBlockingBuilder::default().buffered_lines_limit(WAITING).finish(std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     if json {
         log.json().finish().try_init()?;
     } else {
         log.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?;
     }
-    Ok(())
+    Ok(Log { _writer: writer })
 }

@@ -45,7 +45,7 @@ pub(super) async fn with_server<T, F>(config: Config, work: impl FnOnce(Client) 
 where
     F: Future<Output = Result<T, CliError>>,
 {
-    telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
+    let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let requested = shutdown::requested().map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, "http").await?;
     let client = Client::new(&url)?;

@@ -19,7 +19,12 @@ pub(crate) struct Server {
 
 /// The program under test.
 pub(crate) fn trine() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trine"));
+    program(env!("CARGO_BIN_EXE_trine"))
+}
+
+/// A program that may start it.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
     // Settings of whoever runs the tests must not reach the program under test.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRINE_")) {
         command.env_remove(name);
@@ -35,9 +40,20 @@ impl Server {
 
     /// The same with another scheme, and a client that speaks it.
     pub(crate) async fn start_at(scheme: &str, client: reqwest::Client, folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_by(trine(), scheme, client, folder, settings).await
+    }
+
+    /// The same by a command that becomes the program under test.
+    pub(crate) async fn start_by(
+        mut command: Command,
+        scheme: &str,
+        client: reqwest::Client,
+        folder: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-        let child = trine()
+        let child = command
             .arg("serve")
             .current_dir(folder)
             .env("TRINE_LISTEN", format!("127.0.0.1:{port}"))
@@ -157,6 +173,11 @@ pub(crate) fn client() -> reqwest::Client {
         .with_root_certificates(roots)
         .with_no_client_auth();
     reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap()
+}
+
+/// A number of the environment; whoever sets it wants more than `make test` has time for.
+pub(crate) fn number(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |number| number.parse().unwrap())
 }
 
 pub(crate) fn folder() -> tempfile::TempDir {

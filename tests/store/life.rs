@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::clock::{Clock, Timestamp};
-use trine::job::{Ending, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What};
-use trine::store::{EventFilter, Filter, Lease, Requeue, Settlement, StateFilter, Store};
+use trine::job::{Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What};
+use trine::store::{EventFilter, Filter, Lease, Requeue, Settled, Settlement, StateFilter, Store};
 
 use crate::{PATIENCE, Place, accept, claim_one, failed, finish_all, io_job, settle, state, succeeded, timing, with_priority};
 
@@ -22,6 +22,7 @@ crate::for_every_driver!(
     many_are_cancelled_by_filter,
     many_are_run_again_by_filter,
     what_is_kept_of_a_submission_comes_back,
+    a_clock_that_is_set_holds_up_no_job_and_keeps_the_order_of_events,
 );
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -336,4 +337,43 @@ async fn what_is_kept_of_a_submission_comes_back(place: impl Place) {
     let lease = claim_one(&store).await.lease;
     settle(&store, lease, succeeded()).await.unwrap();
     check().await;
+}
+
+async fn a_clock_that_is_set_holds_up_no_job_and_keeps_the_order_of_events(place: impl Place) {
+    let mut store = place.open().await;
+    place.clock().stop();
+    let mut later = io_job();
+    later.submission.run_at = Some(place.clock().now().after(HOUR));
+    accept(&store, std::slice::from_ref(&later)).await;
+    let mut ended = Vec::new();
+    for hours in [-24_i64, 48, -1] {
+        let by = u32::try_from(hours.unsigned_abs()).unwrap() * HOUR;
+        if hours < 0 {
+            place.clock().set_back(by);
+        } else {
+            place.clock().advance(by);
+        }
+        let job = io_job();
+        accept(&store, std::slice::from_ref(&job)).await;
+        // What was to run later is there as well, once its time has come by the clock as it is now.
+        loop {
+            let claimed = claim_one(&store).await;
+            assert!(claimed.queued_for < 48 * HOUR);
+            assert!(matches!(settle(&store, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
+            ended.push(claimed.lease.id);
+            if claimed.lease.id == job.id {
+                break;
+            }
+        }
+        store.close().await;
+        drop(store);
+        store = place.open().await;
+    }
+    assert_eq!((ended.len(), ended.contains(&later.id)), (4, true));
+    let page = store.events(&EventFilter::default(), Timestamp::from_micros(0)).await.unwrap();
+    assert!(page.events.is_sorted_by(|a, b| a.at < b.at), "two events at one moment, or out of order");
+    for id in &ended {
+        let of_job: Vec<_> = page.events.iter().filter(|event| event.job == *id).map(Event::kind).collect();
+        assert_eq!(of_job, [EventKind::Accepted, EventKind::Running, EventKind::Finished]);
+    }
 }

@@ -64,6 +64,11 @@ impl TestClock {
     pub(crate) fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_micros().try_into().unwrap(), Ordering::SeqCst);
     }
+
+    /// Sets a clock back that is stopped.
+    pub(crate) fn set_back(&self, by: Duration) {
+        self.0.fetch_sub(by.as_micros().try_into().unwrap(), Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestClock {

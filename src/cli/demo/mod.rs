@@ -42,7 +42,7 @@ impl Demo {
     pub(super) async fn run(self, sources: &Sources) -> Result<(), CliError> {
         let keep = self.keep;
         let (mut config, _temporary) = self.prepare(sources)?;
-        telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
+        let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
         let requested = shutdown::requested().map_err(CliError::Runtime)?;
         let (listener, url) = listen(config.listen, "http").await?;
         let pages = pages::start().await?;

@@ -181,9 +181,24 @@ fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
 
 /// A connection to a database with the latest schema.
 async fn migrated(path: &Path, connect: SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
-    let mut connection = connect.connect().await?;
-    MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
-    Ok(connection)
+    let open = async {
+        let mut connection = connect.connect().await?;
+        MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
+        Ok(connection)
+    };
+    open.await.map_err(|error| if is_busy(&error) { in_other_hands(path) } else { error })
+}
+
+/// Whether it failed since somebody else has the database.
+fn is_busy(error: &StoreError) -> bool {
+    let StoreError::Database(sqlx::Error::Database(error)) = error else { return false };
+    // Extended codes keep the primary one, SQLITE_BUSY, in the low byte.
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
+}
+
+fn in_other_hands(path: &Path) -> StoreError {
+    let waited = BUSY.as_secs();
+    StoreError::Unavailable(format!("another program holds {}, and has not let it go for {waited} seconds", path.display()))
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

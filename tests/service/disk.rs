@@ -1,0 +1,188 @@
+//! The disk is full, the database is in other hands, or it is damaged: what clients see of it, and what becomes of their jobs.
+
+use std::collections::HashSet;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::Mutex;
+
+use crate::server::{PATIENCE, Server, client, database, folder, program, trine};
+
+/// A disk of its own, as large as this, that is gone with the server: only root may mount one.
+const MOUNT: &str = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
+/// What stands in the way until there is room again.
+const IN_THE_WAY: usize = 12 << 20;
+/// How many requests are refused before there is room.
+const REFUSED: usize = 300;
+
+async fn raw(database: &Path) -> SqliteConnection {
+    SqliteConnection::connect(&format!("sqlite:{}", database.display())).await.unwrap()
+}
+
+/// A job that fills some kilobytes.
+fn large(n: usize) -> Value {
+    let tags: serde_json::Map<_, _> = (0..16).map(|tag| (format!("tag{tag}"), json!("x".repeat(250)))).collect();
+    let executor = ["async", "threads", "processes"][n % 3];
+    json!({"bound": "io", "workload": {"type": "sleep", "ms": n % 3}, "executor": executor, "tags": tags})
+}
+
+#[derive(Default)]
+struct Load {
+    accepted: Mutex<HashSet<String>>,
+    refused: AtomicUsize,
+}
+
+impl Load {
+    /// Submits jobs until enough were refused: so many at once.
+    async fn run(self: Arc<Self>, url: String, batch: usize) {
+        let client = client();
+        while self.refused.load(Ordering::SeqCst) < REFUSED {
+            let request = if batch == 1 {
+                client.post(format!("{url}/jobs")).json(&large(self.refused.load(Ordering::SeqCst)))
+            } else {
+                client.post(format!("{url}/jobs/batch")).json(&(0..batch).map(large).collect::<Vec<_>>())
+            };
+            let answer = request.send().await.unwrap();
+            let status = answer.status().as_u16();
+            let body: Value = answer.json().await.unwrap();
+            if status == 202 {
+                let items = body["items"].as_array().cloned().unwrap_or_else(|| vec![body]);
+                self.accepted.lock().await.extend(items.iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+            } else {
+                assert!(status == 429 || status == 503, "{status}: {body}");
+                self.refused.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_room() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let mut command = program("unshare");
+    command.args(["--mount", "sh", "-c", MOUNT]).arg(&data).arg(trine().get_program());
+    let mut server = Server::start_by(command, "http", client(), folder.path(), &[]).await;
+    // The disk as the server sees it.
+    let inside = PathBuf::from(format!("/proc/{}/root{}", server.pid(), data.display()));
+    std::fs::write(inside.join("in the way"), vec![1; IN_THE_WAY]).unwrap();
+
+    let load = Arc::new(Load::default());
+    let clients: Vec<_> =
+        [1, 1, 1, 20, 100].into_iter().map(|batch| tokio::spawn(Arc::clone(&load).run(server.url.clone(), batch))).collect();
+    for client in clients {
+        tokio::time::timeout(PATIENCE, client).await.expect("the disk to be full").unwrap();
+    }
+    // It says that it can't take work, lives, and can be looked at.
+    server.until_ready(false).await;
+    server.get("/healthz").await;
+    assert_eq!(server.get("/jobs?limit=1").await["items"].as_array().unwrap().len(), 1);
+
+    std::fs::remove_file(inside.join("in the way")).unwrap();
+    server.until_ready(true).await;
+    let one_more = server.submit(&large(0)).await;
+    server.until_state(&one_more, "succeeded").await;
+    let accepted = load.accepted.lock().await.clone();
+    assert!(accepted.len() > 100, "{} jobs found room", accepted.len());
+    for id in &accepted {
+        server.until_state(id, "succeeded").await;
+    }
+    let results = server.results().await;
+    let ids: HashSet<&str> = results.iter().map(|result| result["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), results.len(), "a job has two results");
+    assert!(accepted.iter().all(|id| ids.contains(id.as_str())));
+    // What is on that disk now, as a crash would leave it.
+    for name in ["trine.db", "trine.db-wal"] {
+        std::fs::copy(inside.join(name), folder.path().join(name)).unwrap();
+    }
+    let mut raw = raw(&folder.path().join("trine.db")).await;
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut raw).await.unwrap();
+    assert_eq!(verdict, "ok");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn while_another_program_holds_the_database_writes_are_refused_and_reads_go_on() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await;
+    server.until_state(&id, "succeeded").await;
+    let mut other = raw(&database(folder.path())).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let submission = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
+    let refused = server.client.post(format!("{}/jobs", server.url)).json(&submission).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert!(refused.text().await.unwrap().contains("locked"));
+    assert_eq!(server.get(&format!("/jobs/{id}")).await["state"], "succeeded");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    server.until_ready(true).await;
+    let id = server.submit(&submission).await;
+    server.until_state(&id, "succeeded").await;
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+
+    // A server that can't get at its database says why it does not start.
+    sqlx::query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut other).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    sqlx::query("CREATE TABLE held (n)").execute(&mut other).await.unwrap();
+    let said = trine().arg("serve").arg("--listen=127.0.0.1:0").arg("--data-dir").arg(folder.path().join("data")).output();
+    let said = said.unwrap();
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(1));
+    assert!(error.contains("another program holds"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_reported_and_not_served() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    // A server that starts looks at the latest ten thousand results.
+    let noop = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let batch = vec![&noop; 6_000];
+        let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        ids.extend(answer["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+    }
+    let all = async { while server.count().await < 12_000 {} };
+    tokio::time::timeout(PATIENCE, all).await.expect("all jobs to end");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    damage(&database(folder.path())).await;
+
+    let server = Server::start(folder.path(), &[]).await;
+    for path in ["/results?order=oldest".to_owned(), format!("/jobs/{}", ids[0])] {
+        let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 500, "{path}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    }
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("malformed"), "{log}");
+    // What is not damaged is served, and work goes on.
+    assert_eq!(server.get(&format!("/jobs/{}", ids[11_999])).await["state"], "succeeded");
+    let id = server.submit(&noop).await;
+    server.until_state(&id, "succeeded").await;
+}
+
+/// Writes over the first page of results.
+async fn damage(database: &Path) {
+    let mut raw = raw(database).await;
+    let text = "SELECT pageno FROM dbstat WHERE name = 'results' AND pagetype = 'leaf' ORDER BY path LIMIT 1";
+    let page: u32 = sqlx::query_scalar(text).fetch_one(&mut raw).await.unwrap();
+    let size: u32 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let mut file = std::fs::File::options().read(true).write(true).open(database).unwrap();
+    let at = u64::from(page - 1) * u64::from(size);
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&vec![0xa5; size as usize]).unwrap();
+}

@@ -1,0 +1,39 @@
+//! The log: whoever does not read it holds up nothing but the log.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use serde_json::json;
+
+use crate::server::{Server, client, folder, program, trine};
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_nothing() {
+    let folder = folder();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    // Open at both ends, so that it is there and nobody reads it.
+    let unread = File::options().read(true).write(true).open(&pipe).unwrap();
+    fcntl(&unread, FcntlArg::F_SETPIPE_SZ(4_096)).unwrap();
+    let mut command = program("sh");
+    command.args(["-c", "exec \"$@\" 2> \"$0\""]).arg(&pipe).arg(trine().get_program());
+    let mut server = Server::start_by(command, "http", client(), folder.path(), &[("TRINE_LOG", "debug")]).await;
+    // Each of these is worth a line.
+    for _ in 0..300 {
+        let mut connection = TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
+        connection.write_all(b"no HTTP\r\n\r\n").unwrap();
+        // It has been looked at when it is answered or shut.
+        let _ = connection.read_to_end(&mut Vec::new());
+    }
+    for _ in 0..10 {
+        let id = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await;
+        server.until_state(&id, "succeeded").await;
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    drop(unread);
+}
