@@ -1,6 +1,5 @@
 //! Puts the service together: store, executors, dispatcher, API.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use crate::job::Queue;
 use crate::profile::{Profiles, day_of};
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
+use crate::shutdown::Stop;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
 use crate::webhook;
@@ -80,12 +80,9 @@ pub enum AppError {
     Program(std::io::Error),
 }
 
-/// Serves until `shutdown` resolves, then drains: takes nothing new, finishes what runs within the grace period, hands back the rest.
-pub async fn serve(
-    config: Config,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), AppError> {
+/// Serves until it is asked to stop, then drains: takes nothing new, finishes what runs within the grace period or until it is hurried, hands
+/// back the rest.
+pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<(), AppError> {
     let files = raise_file_limit();
     let tls = TlsFiles::both(config.tls_cert.clone(), config.tls_key.clone())?.map(Tls::load).transpose()?;
     let kernel = check_sandbox(&config)?;
@@ -161,22 +158,28 @@ pub async fn serve(
         grace: config.stop_grace,
     };
     let drained = {
-        let dispatcher = dispatcher.clone();
+        let (dispatcher, asked) = (dispatcher.clone(), stop.asked.clone());
         async move {
-            shutdown.await;
+            asked.cancelled().await;
             tracing::info!("shutting down: nothing new is taken");
             dispatcher.drain();
             tokio::time::sleep(HANDOVER).await;
         }
     };
-    server::serve(listener, tls, router, limits, drained).await;
+    let hurried = stop.hurried;
+    hurried.run_until_cancelled(server::serve(listener, tls, router, limits, drained)).await;
+    dispatcher.drain();
     comparisons.shut_down().await;
-    while let Some(ended) = house.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a task broke off");
+    let housework = async {
+        while let Some(ended) = house.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task broke off");
+            }
         }
-    }
-    dispatcher.shut_down(config.grace).await;
+    };
+    // What is cut off, such as a message on its way, is done again by the next server.
+    hurried.run_until_cancelled(housework).await;
+    dispatcher.shut_down(config.grace, &hurried).await;
     store.close().await;
     Ok(())
 }

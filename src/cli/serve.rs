@@ -10,10 +10,10 @@ use crate::{app, shutdown, telemetry};
 /// Runs the service until it is told to stop.
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
-    let shutdown = shutdown::requested().map_err(CliError::Runtime)?;
+    let stop = shutdown::requested().map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" }).await?;
     print::line(addresses(&url))?;
-    Ok(app::serve(config, listener, shutdown).await?)
+    Ok(app::serve(config, listener, stop).await?)
 }
 
 /// A listener, and the URL by which this machine reaches it.

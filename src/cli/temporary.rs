@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use serde::de::IgnoredAny;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use super::client::Client;
@@ -46,23 +45,16 @@ where
     F: Future<Output = Result<T, CliError>>,
 {
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
-    let requested = shutdown::requested().map_err(CliError::Runtime)?;
+    let stop = shutdown::requested().map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, "http").await?;
     let client = Client::new(&url)?;
-    let (enough, had_enough) = oneshot::channel::<()>();
-    let shutdown = async {
-        tokio::select! {
-            () = requested => {}
-            _ = had_enough => {}
-        }
-    };
-    let mut service = tokio::spawn(app::serve(config, listener, shutdown));
+    let mut service = tokio::spawn(app::serve(config, listener, stop.clone()));
     let outcome = tokio::select! {
         outcome = async { until_ready(&client).await?; work(client).await } => outcome,
         // It ends this early if it can't start, or at a signal.
         ended = &mut service => return served(ended).and(Err(CliError::Interrupted)),
     };
-    drop(enough);
+    stop.asked.cancel();
     served(service.await)?;
     outcome
 }

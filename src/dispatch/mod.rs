@@ -351,13 +351,14 @@ impl Dispatcher {
         self.shared.waiters.end_all();
     }
 
-    /// Drains; waits at most `grace` for what runs, then stops it and hands it back to the queue.
-    pub async fn shut_down(&self, grace: Duration) {
+    /// Drains; waits at most `grace`, or until it is hurried, for what runs; then stops it and hands it back to the queue.
+    pub async fn shut_down(&self, grace: Duration, hurried: &CancellationToken) {
         self.drain();
         self.shared.loops.close();
         self.shared.loops.wait().await;
         self.shared.attempts.close();
-        if tokio::time::timeout(grace, self.shared.attempts.wait()).await.is_err() {
+        let ended = hurried.run_until_cancelled(tokio::time::timeout(grace, self.shared.attempts.wait())).await;
+        if !matches!(ended, Some(Ok(()))) {
             tracing::info!(attempts = self.shared.running.count(), "the grace period is over; what still runs is handed back");
             self.shared.running.stop_all(StopReason::Shutdown);
             if tokio::time::timeout(LAST_WAIT, self.shared.attempts.wait()).await.is_err() {

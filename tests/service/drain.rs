@@ -1,9 +1,15 @@
 //! SIGTERM: nothing new, what runs is finished, what waits is kept.
 
-use nix::sys::signal::Signal;
-use serde_json::json;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use crate::server::{Server, folder};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, client, folder};
 
 #[tokio::test]
 async fn what_runs_is_finished_and_what_waits_is_kept() {
@@ -46,4 +52,166 @@ async fn what_does_not_end_in_time_is_handed_back_uncounted() {
         let job = server.until_state(&id, "running").await;
         assert_eq!(job["attempt"], 1);
     }
+}
+
+#[tokio::test]
+async fn told_twice_it_does_not_wait_for_the_grace_period() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "3600000"), ("TRINE_LOG", "info")]).await;
+    let sleep = json!({"bound": "io", "workload": {"type": "sleep", "ms": 3_600_000}});
+    let mut ids = Vec::new();
+    for executor in ["async", "threads", "processes"] {
+        let mut submission = sleep.clone();
+        submission["executor"] = json!(executor);
+        let id = server.submit(&submission).await;
+        server.until_state(&id, "running").await;
+        ids.push(id);
+    }
+    server.signal(Signal::SIGTERM);
+    said(folder.path(), "nothing new is taken").await;
+    assert!(server.runs(), "it should wait for what runs");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+
+    let server = Server::start(folder.path(), &[]).await;
+    for id in ids {
+        let job = server.until_state(&id, "running").await;
+        assert_eq!(job["attempt"], 1, "what was handed back does not count");
+    }
+}
+
+/// Waits until the log has these words.
+async fn said(folder: &Path, words: &str) {
+    let said = async {
+        while !std::fs::read_to_string(folder.join("log")).unwrap().contains(words) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("it does not say {words:?}"));
+}
+
+/// Submits jobs for each executor, one by one and in batches, until it is told to stop; goes on with the next server.
+#[derive(Default)]
+struct Load {
+    url: Mutex<String>,
+    accepted: Mutex<HashSet<String>>,
+    enough: AtomicBool,
+}
+
+impl Load {
+    async fn run(self: Arc<Self>, batch: usize) {
+        let client = client();
+        let mut sent = 0;
+        while !self.enough.load(Ordering::SeqCst) {
+            let url = self.url.lock().unwrap().clone();
+            let jobs: Vec<Value> = (sent..sent + batch).map(job).collect();
+            sent += batch;
+            let answer = client.post(format!("{url}/jobs/batch")).json(&jobs).send().await;
+            // Only what was answered counts as accepted.
+            let Ok(answer) = answer else {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                continue;
+            };
+            if answer.status() != 202 {
+                assert_eq!(answer.status(), 503);
+                continue;
+            }
+            let Ok(body) = answer.json::<Value>().await else { continue };
+            let ids = body["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned());
+            self.accepted.lock().unwrap().extend(ids);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.accepted.lock().unwrap().len()
+    }
+}
+
+/// Work for each executor: most of it is over soon, some takes longer than some servers wait.
+fn job(n: usize) -> Value {
+    match n % 20 {
+        0 => json!({"bound": "io", "workload": {"type": "sleep", "ms": 400}}),
+        1 => json!({"bound": "io", "executor": "threads", "workload": {"type": "sleep", "ms": 400}}),
+        2 => json!({"bound": "io", "executor": "processes", "workload": {"type": "sleep", "ms": 20}}),
+        3..10 => json!({"bound": "cpu", "workload": {"type": "primes", "below": 2_000}}),
+        _ => json!({"bound": "io", "workload": {"type": "sleep", "ms": n % 7}}),
+    }
+}
+
+/// The long form: `TRINE_TEST_DRAINS=30 cargo test --test service drained_under_load -- --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
+    let drains = std::env::var("TRINE_TEST_DRAINS").map_or(3, |text| text.parse().unwrap());
+    let folder = folder();
+    let load = Arc::new(Load::default());
+    let mut clients = Vec::new();
+    let (mut turned, mut ended) = (Vec::new(), Vec::new());
+    for round in 0..drains {
+        // Some servers have time for all that runs, some hand back what takes longer.
+        let grace = Duration::from_millis(if round % 2 == 0 { 10_000 } else { 50 });
+        let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", &grace.as_millis().to_string())]).await;
+        load.url.lock().unwrap().clone_from(&server.url);
+        if clients.is_empty() {
+            clients.extend([1, 1, 3, 20].map(|batch| tokio::spawn(Arc::clone(&load).run(batch))));
+        }
+        let before = load.count();
+        let reached = async {
+            while load.count() < before + 300 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("jobs to be accepted");
+        let told = Instant::now();
+        server.signal(Signal::SIGTERM);
+        let ready = || server.client.get(format!("{}/readyz", server.url)).send();
+        // It says so while it still answers: a load balancer that asks learns of it.
+        let status = loop {
+            match ready().await.map(|answer| answer.status()) {
+                Ok(status) if status == 200 => {}
+                other => break other,
+            }
+        };
+        assert_eq!(status.expect("it still answers"), 503, "round {round}");
+        turned.push(told.elapsed());
+        let status = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
+        assert_eq!(status.code(), Some(0), "round {round}");
+        ended.push((told.elapsed(), grace));
+    }
+    load.enough.store(true, Ordering::SeqCst);
+    let server = Server::start(folder.path(), &[]).await;
+    load.url.lock().unwrap().clone_from(&server.url);
+    for client in clients {
+        tokio::time::timeout(PATIENCE, client).await.expect("the load to end").unwrap();
+    }
+    let idle = async {
+        loop {
+            let executors = server.get("/executors").await;
+            let queues =
+                executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());
+            if queues.flat_map(|queue| ["queued", "scheduled", "running"].map(|state| &queue[state])).all(|count| count == 0) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, idle).await.expect("all jobs to end");
+    let results = server.results().await;
+    let ids: HashSet<&str> = results.iter().map(|result| result["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), results.len(), "a job has two results");
+    let accepted = load.accepted.lock().unwrap();
+    let missing = accepted.iter().filter(|id| !ids.contains(id.as_str())).count();
+    assert_eq!(missing, 0, "of {} jobs", accepted.len());
+    let wrong: Vec<_> =
+        results.iter().filter(|result| result["state"] != "succeeded" || result["attempt"] != 1).take(3).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let beyond = ended.iter().map(|(took, grace)| took.saturating_sub(*grace)).max().unwrap();
+    eprintln!(
+        "{drains} drains, {} jobs: not ready after {:?} at the most, ended after {:?} at the most, {beyond:?} beyond the grace period",
+        results.len(),
+        turned.iter().max().unwrap(),
+        ended.iter().map(|(took, _)| took).max().unwrap(),
+    );
+    // Beyond it, what is handed back is written.
+    assert!(beyond < Duration::from_secs(10), "{beyond:?}");
 }

@@ -1,6 +1,7 @@
 //! The program as its users run it: started, killed, drained, and driven by its own command line.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod canary;
 mod cancel;
 mod command_line;
 mod commands;
@@ -24,5 +25,6 @@ mod server;
 mod slow_clients;
 mod soak;
 mod tls;
+mod upgrade;
 mod webhooks;
 mod workers;

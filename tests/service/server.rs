@@ -94,6 +94,11 @@ impl Server {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()

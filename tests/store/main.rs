@@ -13,6 +13,7 @@ mod life;
 mod limits;
 mod lists;
 mod long;
+mod migrations;
 mod model;
 mod once;
 mod owners;

@@ -24,7 +24,7 @@ impl Folder {
         SqliteStore::open(self.options()).await
     }
 
-    fn options(&self) -> SqliteOptions {
+    pub(crate) fn options(&self) -> SqliteOptions {
         let clock = Arc::<TestClock>::clone(&self.1);
         SqliteOptions { path: self.0.path().join("trine.db"), clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
     }

@@ -11,7 +11,6 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 
 use super::answer::{Accepted, Job, Page};
 use super::client::Client;
@@ -43,21 +42,14 @@ impl Demo {
         let keep = self.keep;
         let (mut config, _temporary) = self.prepare(sources)?;
         let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
-        let requested = shutdown::requested().map_err(CliError::Runtime)?;
+        let stop = shutdown::requested().map_err(CliError::Runtime)?;
         let (listener, url) = listen(config.listen, "http").await?;
         let pages = pages::start().await?;
         config.http_allow.push(IpAddr::from(Ipv4Addr::LOCALHOST).into());
         let data_dir = config.data_dir.clone();
         let rounds = batch::plan(&config.workspace(), &pages)?;
 
-        let (enough, had_enough) = oneshot::channel::<()>();
-        let shutdown = async {
-            tokio::select! {
-                () = requested => {}
-                _ = had_enough => {}
-            }
-        };
-        let mut service = tokio::spawn(app::serve(config, listener, shutdown));
+        let mut service = tokio::spawn(app::serve(config, listener, stop.clone()));
         let outcome = tokio::select! {
             outcome = run_rounds(&url, &rounds) => outcome,
             // It ends this early if it can't start, or at a signal.
@@ -66,7 +58,7 @@ impl Demo {
         if keep && matches!(outcome, Ok(()) | Err(CliError::Unsuccessful { .. })) {
             print::line(format_args!("{}\nIts data is in {}. Ctrl-C ends it.", addresses(&url), data_dir.display()))?;
         } else {
-            drop(enough);
+            stop.asked.cancel();
         }
         served(service.await)?;
         outcome
