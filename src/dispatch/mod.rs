@@ -341,7 +341,9 @@ impl Dispatcher {
             return Err(NotReady::Draining);
         }
         self.shared.executors.trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
-        Ok(self.shared.store.check().await?)
+        self.shared.store.check().await?;
+        // That may have taken a while on a server with much to write.
+        if self.shared.draining.is_cancelled() { Err(NotReady::Draining) } else { Ok(()) }
     }
 
     /// Takes nothing new from here on: submissions are refused, and nothing more is claimed.

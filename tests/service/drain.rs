@@ -146,7 +146,7 @@ async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
     let folder = folder();
     let load = Arc::new(Load::default());
     let mut clients = Vec::new();
-    let (mut turned, mut ended) = (Vec::new(), Vec::new());
+    let (mut turned, mut ended, mut told_so) = (Vec::new(), Vec::new(), 0);
     for round in 0..drains {
         // Some servers have time for all that runs, some hand back what takes longer.
         let grace = Duration::from_millis(if round % 2 == 0 { 10_000 } else { 50 });
@@ -165,14 +165,15 @@ async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
         let told = Instant::now();
         server.signal(Signal::SIGTERM);
         let ready = || server.client.get(format!("{}/readyz", server.url)).send();
-        // It says so while it still answers: a load balancer that asks learns of it.
+        // It says so as long as it answers, which on a busy machine may be over before it is asked again.
         let status = loop {
             match ready().await.map(|answer| answer.status()) {
                 Ok(status) if status == 200 => {}
                 other => break other,
             }
         };
-        assert_eq!(status.expect("it still answers"), 503, "round {round}");
+        assert!(status.as_ref().map_or_else(reqwest::Error::is_connect, |status| *status == 503), "round {round}: {status:?}");
+        told_so += usize::from(status.is_ok());
         turned.push(told.elapsed());
         let status = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
         assert_eq!(status.code(), Some(0), "round {round}");
@@ -207,7 +208,7 @@ async fn drained_under_load_it_loses_nothing_and_nothing_fails() {
     assert!(wrong.is_empty(), "{wrong:?}");
     let beyond = ended.iter().map(|(took, grace)| took.saturating_sub(*grace)).max().unwrap();
     eprintln!(
-        "{drains} drains, {} jobs: not ready after {:?} at the most, ended after {:?} at the most, {beyond:?} beyond the grace period",
+        "{drains} drains, {} jobs: not ready after {:?} at the most ({told_so} said so), ended after {:?} at the most, {beyond:?} beyond the grace period",
         results.len(),
         turned.iter().max().unwrap(),
         ended.iter().map(|(took, _)| took).max().unwrap(),
