@@ -18,6 +18,7 @@ mod misrouted;
 mod mixed;
 mod noop;
 mod origin;
+mod overload;
 mod python;
 mod report;
 mod scheduled;
@@ -89,6 +90,8 @@ enum Benchmark {
     Graph,
     /// Honest requests among thousands of idle and slow connections
     Crowd,
+    /// Ten times as many jobs as can run
+    Overload,
     /// Jobs that are due within one second, with a server that is killed meanwhile
     Scheduled,
     /// Python jobs: processes against threads, and fetches against asyncio alone
@@ -129,6 +132,7 @@ fn main() -> Result<()> {
                 Benchmark::Keys => keys::run(&options).await?,
                 Benchmark::Graph => graph::run(&options).await?,
                 Benchmark::Crowd => crowd::run(&options).await?,
+                Benchmark::Overload => overload::run(&options).await?,
                 Benchmark::Scheduled => scheduled::run(&options).await?,
                 Benchmark::Python => python::run(&options).await?,
                 Benchmark::History => history::run(&options).await?,

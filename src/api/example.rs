@@ -22,7 +22,7 @@ use super::view::{AttemptView, JobView, ResultView};
 use super::webhooks::DeliveryView;
 use super::workloads::WorkloadView;
 use crate::clock::Timestamp;
-use crate::dispatch::{Gain, QueueStatus, WhatIf};
+use crate::dispatch::{Gain, Quarantined, QueueStatus, WhatIf};
 use crate::executor::WorkerStatus;
 use crate::function::{Defaults, Function, Kind, Limits};
 use crate::job::{
@@ -356,7 +356,9 @@ pub(super) fn executors() -> Value {
     let interpreter =
         InterpreterView { name: "python3".into(), version: "3.13.0".into(), implementation: "cpython".into(), gil: true };
     let python = PythonView { interpreters: vec![interpreter], network: false, pickles: true };
-    value(&ExecutorsView::new(&queues, 140, ProgramsView { sandbox, python }))
+    let until = NOON.after(Duration::from_secs(30));
+    let quarantined = Quarantined { key: String::from("function:resize@0123456789ab").into(), deaths: 3, until };
+    value(&ExecutorsView::new(&queues, 140, vec![quarantined], ProgramsView { sandbox, python }))
 }
 
 fn told() -> Delivery {

@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use super::json::Json;
 use super::list::Cursor;
 use super::{ApiState, example};
-use crate::dispatch::QueueStatus;
+use crate::clock::Timestamp;
+use crate::dispatch::{Quarantined, QueueStatus};
 use crate::executor::{Capabilities, WorkerStatus, capabilities};
 use crate::job::Executor;
 use crate::sandbox;
@@ -21,8 +22,29 @@ pub(super) struct ExecutorsView {
     /// Null: all are on one page.
     #[schema(required, value_type = Option<String>)]
     next_cursor: Option<Cursor>,
+    /// Work that is kept out for a while, because whatever runs it dies under it. Its jobs wait.
+    quarantined: Vec<QuarantinedView>,
     #[serde(flatten)]
     programs: ProgramsView,
+}
+
+/// Work that is kept out.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Quarantined)]
+pub(super) struct QuarantinedView {
+    /// The key of its profile.
+    key: String,
+    /// How many processes have died under it in a row.
+    deaths: u32,
+    /// When one attempt is let in, to see.
+    #[schema(value_type = String, format = DateTime)]
+    until: Timestamp,
+}
+
+impl From<Quarantined> for QuarantinedView {
+    fn from(Quarantined { key, deaths, until }: Quarantined) -> Self {
+        Self { key: key.into(), deaths, until }
+    }
 }
 
 /// What users' own programs can use.
@@ -122,26 +144,32 @@ impl From<&QueueStatus> for QueueView {
 
 impl ExecutorsView {
     /// Every executor, with what is known of it now.
-    pub(super) fn new(queues: &[QueueStatus], loop_lag_us: u64, programs: ProgramsView) -> Self {
+    pub(super) fn new(queues: &[QueueStatus], loop_lag_us: u64, quarantined: Vec<Quarantined>, programs: ProgramsView) -> Self {
         let items = Executor::ALL.map(|executor| ExecutorView {
             name: executor,
             capabilities: capabilities(executor),
             queues: queues.iter().filter(|status| status.queue.executor() == executor).map(QueueView::from).collect(),
             loop_lag_us: (executor == Executor::Async).then_some(loop_lag_us),
         });
-        Self { items: items.into(), next_cursor: None, programs }
+        let quarantined = quarantined.into_iter().map(Into::into).collect();
+        Self { items: items.into(), next_cursor: None, quarantined, programs }
     }
 }
 
 /// List executors
 ///
 /// What each can do with a job, how many jobs wait for it and run on it, how late its event loop is, and its worker processes;
-/// and how users' programs are confined.
+/// which work is kept out since it takes them down; and how users' programs are confined.
 #[utoipa::path(
     get, path = "/executors", tag = "service", operation_id = "listExecutors",
     responses((status = 200, description = "All three executors", body = ExecutorsView, example = example::executors)),
 )]
 pub(super) async fn list(State(api): State<ApiState>) -> Json<ExecutorsView> {
     let dispatcher = &api.dispatcher;
-    Json(ExecutorsView::new(&dispatcher.queues(), dispatcher.loop_lag_us(), ProgramsView::clone(&api.programs)))
+    Json(ExecutorsView::new(
+        &dispatcher.queues(),
+        dispatcher.loop_lag_us(),
+        dispatcher.quarantined(),
+        ProgramsView::clone(&api.programs),
+    ))
 }

@@ -51,6 +51,7 @@ struct Figures {
     advised: [u64; FindingKind::ALL.len()],
     found: [u64; FindingKind::ALL.len()],
     profiles: usize,
+    quarantined: usize,
 }
 
 /// The same, whosever they are.
@@ -86,6 +87,7 @@ impl Figures {
             advised: FindingKind::ALL.map(|kind| dispatcher.profiles().advised(kind)),
             found,
             profiles: dispatcher.profiles().keys(None).len(),
+            quarantined: dispatcher.quarantined().len(),
         })
     }
 
@@ -130,6 +132,8 @@ impl Figures {
                 jobs.set(&[("queue", queue.as_str()), ("state", state)], number(count))?;
             }
         }
+        let about = "Kinds of work that are kept out, because whatever runs them dies under them";
+        Family::gauge(encoder, "trine_quarantined", about)?.set(&[], number(self.quarantined as u64))?;
         let mut slots = Family::gauge(encoder, "trine_queue_slots", "Jobs of a queue that run at once at the most")?;
         for status in &self.queues {
             slots.set(&[("queue", status.queue.as_str())], number(status.slots as u64))?;

@@ -7,6 +7,7 @@ mod keep_profiles;
 mod many;
 mod once;
 mod outputs;
+mod quarantine;
 mod quota;
 mod retention;
 mod room;
@@ -23,6 +24,7 @@ pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use functions::{DeployError, Deployment, Functions};
 pub use many::Cancelling;
 pub use once::{Receipt, RequestKey, Submitted};
+pub use quarantine::Quarantined;
 pub use quota::{NoRoom, OverQuota, QuotaStatus, Quotas, Taken, Wanted};
 pub use retention::Retention;
 pub use room::{Full, PerQueue};
@@ -39,6 +41,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use self::once::Turns;
+use self::quarantine::Quarantine;
 use self::room::Room;
 use self::router::{Facts, Unable, choose};
 use self::running::Running;
@@ -82,6 +85,7 @@ struct Shared {
     turns: Turns,
     room: Room,
     quotas: Arc<Quotas>,
+    quarantine: Quarantine,
     /// The loops that claim.
     loops: TaskTracker,
     /// The attempts that run.
@@ -194,6 +198,7 @@ impl Dispatcher {
             turns: Turns::default(),
             room: Room::new(rules.most_waiting),
             quotas,
+            quarantine: Quarantine::default(),
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -330,6 +335,11 @@ impl Dispatcher {
         Queue::ALL.into_iter().map(status).collect()
     }
 
+    /// What is kept out, because whatever runs it dies under it.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.shared.quarantine.list()
+    }
+
     /// How late a timer fired on the event loop of the `async` executor, in microseconds: the latest of the last second.
     pub fn loop_lag_us(&self) -> u64 {
         self.shared.executors.loop_lag_us()
@@ -341,9 +351,9 @@ impl Dispatcher {
             return Err(NotReady::Draining);
         }
         self.shared.executors.trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
-        self.shared.store.check().await?;
-        // That may have taken a while on a server with much to write.
-        if self.shared.draining.is_cancelled() { Err(NotReady::Draining) } else { Ok(()) }
+        // On a server with much to write that may take a while.
+        let check = self.shared.draining.run_until_cancelled(self.shared.store.check()).await;
+        Ok(check.ok_or(NotReady::Draining)??)
     }
 
     /// Takes nothing new from here on: submissions are refused, and nothing more is claimed.

@@ -16,7 +16,7 @@ use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
-use crate::job::{Conclusion, Ending, Failure, Note, Outcome, Queue};
+use crate::job::{Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue};
 use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
 use crate::workload::{Reporter, Sink, Stop, StopReason};
@@ -94,13 +94,17 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, queue: Queue, mut claimed: C
         Ok(workload) => workload,
         Err(failure) => {
             drop((stack, slot));
-            let measured = Measured { outcome: Outcome::Error(failure), stopped: stop.reason(), timing: None };
+            let measured = Measured { outcome: Outcome::Error(failure), stopped: stop.reason(), timing: None, crashed: None };
             return Box::pin(settle(shared, claimed, measured)).await;
         }
     };
     if claimed.profile.is_none() {
         // It comes from a backlog, or other jobs' outputs have just made it what it is.
         claimed.profile = shared.registry.likeness(&workload).map(|likeness| likeness.key());
+    }
+    if let Some(wait) = shared.quarantine.keeps_out(claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
+        drop((stack, slot));
+        return Box::pin(postpone(shared, claimed, wait)).await;
     }
     let attempt = Attempt {
         job: claimed.lease.id,
@@ -123,8 +127,21 @@ async fn run(shared: Arc<Shared>, mut stack: Stack, queue: Queue, mut claimed: C
         Ok(measured) => measured,
         Err(never) => match never {},
     };
+    shared.quarantine.ended(claimed.profile.as_ref(), measured.crashed);
     learn(&shared, queue, &claimed, &measured);
     Box::pin(settle(shared, claimed, measured)).await;
+}
+
+/// Makes a job wait whose like took down what ran it, as if it had not been claimed.
+async fn postpone(shared: Arc<Shared>, claimed: Claimed, wait: Duration) {
+    let id = claimed.lease.id;
+    let why = "it waits: whatever runs work like this has died under it, again and again";
+    shared.store.note(claimed.lease, Note::log(LogStream::Stderr, why)).await;
+    let settlement = Settlement::Later { due_at: Timestamp::now().after(wait) };
+    if let Err(error) = record(&shared, claimed.lease, settlement).await {
+        tracing::error!(%id, %error, "that it waits could not be recorded; it will be tried again");
+    }
+    shared.running.end(claimed.lease);
 }
 
 /// Adds what was measured of an attempt to what is known of its workload. What a shut-down stopped says nothing of it.

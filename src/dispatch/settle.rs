@@ -10,7 +10,7 @@ use crate::workload::StopReason;
 
 /// Decides by the attempt's outcome, the job's retry rule and what the job has been through.
 pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32, now: Timestamp) -> Settlement {
-    let Measured { outcome, stopped, timing } = measured;
+    let Measured { outcome, stopped, timing, .. } = measured;
     let ending = match &outcome {
         Outcome::Output(_) => Ending::Succeeded,
         Outcome::Error(_) if stopped == Some(StopReason::Shutdown) => return Settlement::Release,
@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn ended(kind: FailureKind, stopped: Option<StopReason>) -> Measured {
-        Measured { outcome: Outcome::Error(Failure::new(kind, "")), stopped, timing: None }
+        Measured { outcome: Outcome::Error(Failure::new(kind, "")), stopped, timing: None, crashed: None }
     }
 
     #[rstest]
@@ -84,6 +84,7 @@ mod tests {
             Settlement::Again { lost: true, .. } => "again lost".into(),
             Settlement::Again { .. } => "again".into(),
             Settlement::Release => "release".into(),
+            Settlement::Later { .. } => "later".into(),
         };
         assert_eq!(settled, expected);
     }

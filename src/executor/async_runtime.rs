@@ -135,5 +135,5 @@ async fn run(attempt: Attempt, registry: Arc<Registry>, crowd: Crowd) -> Result<
         held_jobs: meter.held,
         ..Reading::default()
     };
-    Ok(Ran { outcome, reading })
+    Ok(Ran { outcome, reading, crashed: None })
 }

@@ -48,6 +48,8 @@ pub struct Ran {
     pub outcome: Outcome,
     /// What was measured.
     pub reading: Reading,
+    /// The process that ran it, if it died under it by itself.
+    pub crashed: Option<u32>,
 }
 
 /// What was measured of an attempt, where it ran. What could not be measured is absent.
@@ -78,7 +80,12 @@ pub struct Reading {
 impl Ran {
     /// An attempt that failed without anything measured.
     pub fn failed(failure: Failure) -> Self {
-        Self { outcome: Outcome::Error(failure), reading: Reading::default() }
+        Self { outcome: Outcome::Error(failure), reading: Reading::default(), crashed: None }
+    }
+
+    /// The same of one whose process died under it.
+    pub fn crashed(pid: u32, failure: Failure) -> Self {
+        Self { crashed: Some(pid), ..Self::failed(failure) }
     }
 }
 

@@ -186,7 +186,7 @@ impl Running {
             max_rss_bytes: Some(cost.max_rss_bytes),
             ..Reading::default()
         };
-        Ran { outcome, reading }
+        Ran { outcome, reading, crashed: None }
     }
 }
 

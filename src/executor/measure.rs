@@ -21,6 +21,8 @@ pub struct Measured {
     pub stopped: Option<StopReason>,
     /// The record; absent if the work never began.
     pub timing: Option<Timing>,
+    /// The process that ran it, if it died under it by itself.
+    pub crashed: Option<u32>,
 }
 
 /// Makes [`Measured`] out of what an executor reports.
@@ -58,12 +60,12 @@ where
         let (queued_for, claimed, stop, deadline) = (attempt.queued_for, attempt.claimed, attempt.stop.clone(), attempt.deadline);
         let running = self.inner.call(attempt);
         Box::pin(async move {
-            let Ran { outcome, reading } = running.await?;
+            let Ran { outcome, reading, crashed } = running.await?;
             // Work that was told to stop, but ended well all the same, has ended well.
             let stopped = if outcome.is_success() { None } else { stop.reason() };
             let outcome = stopped.map_or(outcome, |reason| Outcome::Error(stopped_by(reason, deadline)));
             let timing = timing(queued_for, claimed, &reading);
-            Ok(Measured { outcome, stopped, timing })
+            Ok(Measured { outcome, stopped, timing, crashed })
         })
     }
 }

@@ -121,5 +121,5 @@ pub(super) fn run(
         Err(panic) => Outcome::Error(panicked(&*panic)),
     };
     let reading = Reading { began: Some(began), wall: Some(wall), usage: Some(usage), core_wait, ..Reading::default() };
-    Ran { outcome, reading }
+    Ran { outcome, reading, crashed: None }
 }

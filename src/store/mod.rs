@@ -107,6 +107,11 @@ pub enum Settlement {
     },
     /// It was handed back, not run to its end: it waits again as if it had not been claimed.
     Release,
+    /// The same, but it waits until this moment.
+    Later {
+        /// When it may be claimed again.
+        due_at: Timestamp,
+    },
 }
 
 /// Whether a settlement was recorded.

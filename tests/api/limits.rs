@@ -62,3 +62,18 @@ async fn a_body_for_which_there_is_no_memory_is_refused_for_the_moment() {
         assert_eq!(post(60_000).answer().await.status, 202);
     }
 }
+
+#[tokio::test]
+async fn so_many_streams_of_events_may_be_open() {
+    let server = Server::start_with(&["--max-event-streams", "2"]).await;
+    let open = async || server.request(Method::GET, "/events").send().await.unwrap();
+    let (first, second) = (open().await, open().await);
+    assert!(first.status() == 200 && second.status() == 200);
+    let refused = server.get("/events").await;
+    assert_eq!(refused.problem(503).0, "unavailable");
+    assert!(!refused.header("retry-after").is_empty());
+    // Other requests are answered, and there is a place again when one has gone.
+    assert_eq!(server.get("/jobs").await.status, 200);
+    drop(first);
+    server.until(|| async { (open().await.status() == 200).then_some(()) }).await;
+}

@@ -18,6 +18,7 @@ mod log;
 mod names;
 mod outbound;
 mod python;
+mod quarantine;
 mod retention;
 mod scheduled;
 mod schedules;

@@ -24,6 +24,10 @@ fn again(due_at: Timestamp, lost: bool) -> Settlement {
     Settlement::Again { due_at, lost, error: Failure::error("not yet"), timing: None }
 }
 
+fn later() -> Settlement {
+    Settlement::Later { due_at: Timestamp::now() }
+}
+
 async fn finished(store: &std::sync::Arc<dyn trine::store::Store>, id: JobId) -> Finished {
     let State::Finished(finished) = store.job(id).await.unwrap().unwrap().state else { panic!("not finished") };
     *finished
@@ -52,7 +56,7 @@ async fn only_the_valid_lease_is_heard(place: impl Place) {
     accept(&store, std::slice::from_ref(&job)).await;
     let first = claim_one(&store).await.lease;
     let forged = Lease { token: first.token + 1, ..first };
-    for settlement in [succeeded(), again(Timestamp::now(), false), Settlement::Release] {
+    for settlement in [succeeded(), again(Timestamp::now(), false), Settlement::Release, later()] {
         assert_eq!(settle(&store, forged, settlement).await.unwrap(), Settled::Stale);
     }
     // The first attempt is taken for lost and runs again; then it reports after all.
@@ -102,6 +106,14 @@ async fn a_released_attempt_does_not_count(place: impl Place) {
     let claimed = claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (1, 0));
     assert_ne!(claimed.lease, lease);
+    // Nor does one that is put off.
+    settle(&store, claimed.lease, Settlement::Later { due_at: Timestamp::now().after(Duration::from_secs(3_600)) })
+        .await
+        .unwrap();
+    let id = claimed.lease.id;
+    assert_eq!((state(&store, id).await, store.job(id).await.unwrap().unwrap().attempt), ("scheduled", 0));
+    assert_eq!((store.depth(Queue::Async).scheduled, store.depth(Queue::Async).running), (1, 0));
+    assert_eq!(store.cancel(id).await.unwrap(), Cancellation::Cancelled);
 }
 
 async fn what_waits_can_be_cancelled(place: impl Place) {
@@ -122,7 +134,7 @@ async fn what_waits_can_be_cancelled(place: impl Place) {
 async fn what_runs_is_marked_and_then_cancelled(place: impl Place) {
     let store = place.open().await;
     // However the attempt ends after that, other than with a result of its own, the job does not run again.
-    for settlement in [again(Timestamp::now(), false), again(Timestamp::now(), true), Settlement::Release] {
+    for settlement in [again(Timestamp::now(), false), again(Timestamp::now(), true), Settlement::Release, later()] {
         let job = io_job();
         accept(&store, std::slice::from_ref(&job)).await;
         let lease = claim_one(&store).await.lease;

@@ -85,10 +85,10 @@ async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
     match ended {
         Ended::Reported(report) => reported(*report),
         Ended::Killed => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
-        Ended::Died(status) => Ran::failed(Failure::new(
-            FailureKind::Lost,
-            format!("worker process {pid} {} while it ran this job", status.map_or_else(|| "disappeared".into(), describe)),
-        )),
+        Ended::Died(status) => {
+            let how = status.map_or_else(|| "disappeared".into(), describe);
+            Ran::crashed(pid, Failure::new(FailureKind::Lost, format!("worker process {pid} {how} while it ran this job")))
+        }
     }
 }
 
@@ -101,7 +101,7 @@ fn reported(report: Report) -> Ran {
         core_wait: report.core_wait_us.map(Duration::from_micros),
         ..Reading::default()
     };
-    Ran { outcome: report.result.into(), reading }
+    Ran { outcome: report.result.into(), reading, crashed: None }
 }
 
 /// What became of a process, in words.

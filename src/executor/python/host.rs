@@ -65,6 +65,8 @@ pub(super) struct Gone {
     pub(super) kind: FailureKind,
     /// Said of the process.
     pub(super) how: String,
+    /// Nobody ended it.
+    pub(super) by_itself: bool,
 }
 
 /// How a call ended: what the host says of it, or what became of the host.
@@ -325,10 +327,10 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
     let words = last_words.await.unwrap_or_default();
     let gone = match ended {
         Ok(ended) => match ended.violation {
-            Some(violation) => Gone { kind: FailureKind::Error, how: format!("was ended: {violation}") },
-            None => Gone { kind: FailureKind::Lost, how: processes::describe(ended.status) },
+            Some(violation) => Gone { kind: FailureKind::Error, how: format!("was ended: {violation}"), by_itself: false },
+            None => Gone { kind: FailureKind::Lost, how: processes::describe(ended.status), by_itself: !killed },
         },
-        Err(error) => Gone { kind: FailureKind::Lost, how: format!("disappeared: {error}") },
+        Err(error) => Gone { kind: FailureKind::Lost, how: format!("disappeared: {error}"), by_itself: false },
     };
     let how = if words.is_empty() { gone.how } else { format!("{}; its last words: {words}", gone.how) };
     calls.end_all(&Gone { how, ..gone });

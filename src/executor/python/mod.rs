@@ -298,7 +298,7 @@ async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Att
     let ran = match called {
         Called::Ended(Ok(done)) => {
             pool.give_back(host);
-            return Ran { reading: done.reading(), outcome: done.into_outcome() };
+            return Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None };
         }
         Called::Ended(ended) => ran(ended, &host, "of this job alone"),
         Called::Deaf => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
@@ -322,7 +322,7 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
                 tokio::time::timeout(grace, &mut begun.ended).await.ok()
             }
         };
-        let gone = || Gone { kind: FailureKind::Lost, how: "was shut down".into() };
+        let gone = || Gone { kind: FailureKind::Lost, how: "was shut down".into(), by_itself: false };
         match ended.map(|ended| ended.unwrap_or_else(|_| Err(gone()))) {
             Some(Ok(done)) if done.lacks_code() && !code_is_lacking => code_is_lacking = true,
             Some(ended) => return Called::Ended(ended),
@@ -333,8 +333,11 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
 
 fn ran(ended: Ended, host: &Host, whose: &str) -> Ran {
     match ended {
-        Ok(done) => Ran { reading: done.reading(), outcome: done.into_outcome() },
-        Err(Gone { kind, how }) => Ran::failed(Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()))),
+        Ok(done) => Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None },
+        Err(Gone { kind, how, by_itself }) => {
+            let failure = Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()));
+            if by_itself { Ran::crashed(Worker::pid(host), failure) } else { Ran::failed(failure) }
+        }
     }
 }
 

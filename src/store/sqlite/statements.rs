@@ -136,6 +136,13 @@ pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<(O
     Ok((expires_at.map(Timestamp::from_micros), Queued { queue: cells.code()?, lane: cells.take()? }))
 }
 
+/// The same until `due_at`.
+pub(super) async fn postpone(connection: &mut Connection, id: JobId, due_at: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    let text = "UPDATE jobs SET state = 0, due_at = ?, token = NULL, attempt = attempt - 1 WHERE id = ? RETURNING expires_at";
+    let postponed = sqlx::query_scalar(text).bind(due_at.as_micros()).bind(&id.as_bytes()[..]);
+    Ok(postponed.fetch_one(connection).await.map(|at: Option<i64>| at.map(Timestamp::from_micros))?)
+}
+
 /// Queues up to `most` scheduled jobs that are due; where each waits.
 pub(super) async fn promote(connection: &mut Connection, now: Timestamp, most: usize) -> Result<Vec<Queued>, StoreError> {
     let text = "UPDATE jobs SET state = iif(lane IS NULL, 1, 4) WHERE id IN \

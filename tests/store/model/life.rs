@@ -154,6 +154,11 @@ impl Model {
                 job.attempt -= 1;
                 Life::Waiting
             }
+            Settlement::Later { due_at } => {
+                (job.due, job.scheduled) = ((due_at.as_micros(), 0, job.id), true);
+                job.attempt -= 1;
+                Life::Waiting
+            }
         };
         true
     }

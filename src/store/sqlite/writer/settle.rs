@@ -87,6 +87,12 @@ impl Writer {
                 done.expires(expires_at);
                 done.queue(queued);
             }
+            Settlement::Later { due_at } => {
+                events::keep_attempt(&mut self.connection, lease.id).await?;
+                done.expires(statements::postpone(&mut self.connection, lease.id, *due_at).await?);
+                done.depths.at(queue).scheduled += 1;
+                done.due(*due_at);
+            }
             // Not odd: `settle` has put it into the script.
             Settlement::Finish(_) => {}
         }

@@ -1,0 +1,184 @@
+//! Work that takes down whatever runs it, again and again, is kept out for a while, so that its neighbours go on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+use crate::job::ProfileKey;
+
+/// How many processes may die under it in a row, until it is kept out.
+const DEATHS: u32 = 3;
+/// Deaths that are further apart have nothing to do with each other.
+const APART: Duration = Duration::from_mins(10);
+/// For how long it is kept out at first, and at the most: each further time twice as long.
+const KEPT_OUT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(10));
+/// How soon to look again whether the one attempt that is let in to see has ended well.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The most kinds of work that deaths are kept of.
+const MOST: usize = 1_024;
+
+/// Which work is kept out, and what may come to be.
+#[derive(Debug, Default)]
+pub(super) struct Quarantine {
+    cases: Mutex<HashMap<ProfileKey, Case>>,
+    /// Whether there is any: most servers never have one.
+    any: AtomicBool,
+}
+
+/// What is known of work under which a process has died, since it last ended otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    deaths: u32,
+    /// When the latest process died, and which it was.
+    latest: (Instant, u32),
+    /// Until when it is kept out.
+    until: Option<Instant>,
+    /// Whether one attempt was let in after that, to see.
+    probed: bool,
+}
+
+/// Work that is kept out.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    /// What it has in common.
+    pub key: ProfileKey,
+    /// How many processes have died under it in a row.
+    pub deaths: u32,
+    /// When it is let in again, to see.
+    pub until: Timestamp,
+}
+
+impl Quarantine {
+    /// How long an attempt of this work has to wait, if it has to. If it does not, it begins now.
+    pub(super) fn keeps_out(&self, key: Option<&ProfileKey>) -> Option<Duration> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.keeps_out_at(key?, Instant::now())
+    }
+
+    fn keeps_out_at(&self, key: &ProfileKey, now: Instant) -> Option<Duration> {
+        let mut cases = self.cases();
+        let case = cases.get_mut(key)?;
+        let until = case.until?;
+        if until > now {
+            return Some(until - now);
+        }
+        // The first one that comes then is let in; the others wait for what becomes of it.
+        if std::mem::replace(&mut case.probed, true) {
+            return Some(LOOK_AGAIN);
+        }
+        None
+    }
+
+    /// An attempt of this work has ended; with the process under it, if that died by itself.
+    pub(super) fn ended(&self, key: Option<&ProfileKey>, died: Option<u32>) {
+        if let Some(key) = key.filter(|_| died.is_some() || self.any.load(Ordering::Acquire)) {
+            self.ended_at(key, died, Instant::now());
+        }
+    }
+
+    fn ended_at(&self, key: &ProfileKey, died: Option<u32>, now: Instant) {
+        let mut cases = self.cases();
+        if let Some(process) = died {
+            if cases.len() >= MOST && !cases.contains_key(key) {
+                cases.retain(|_, case| now < case.latest.0 + APART);
+            }
+            if cases.len() < MOST || cases.contains_key(key) {
+                let case = cases.entry(key.clone()).or_insert(Case { deaths: 0, latest: (now, 0), until: None, probed: false });
+                case.died(now, process);
+                if let Some(until) = case.until {
+                    let (deaths, seconds) = (case.deaths, (until - now).as_secs());
+                    tracing::warn!(key = key.as_str(), deaths, seconds, "takes down what runs it; its jobs wait");
+                }
+            }
+        } else if cases.remove(key).is_some_and(|case| case.until.is_some()) {
+            tracing::info!(key = key.as_str(), "is not kept out any more: an attempt did not take its process down");
+        }
+        self.any.store(!cases.is_empty(), Ordering::Release);
+    }
+
+    /// All work that is kept out, by its keys.
+    pub(super) fn list(&self) -> Vec<Quarantined> {
+        let (now, today) = (Instant::now(), Timestamp::now());
+        let view = |(key, case): (&ProfileKey, &Case)| {
+            let until = today.after(case.until?.saturating_duration_since(now));
+            Some(Quarantined { key: key.clone(), deaths: case.deaths, until })
+        };
+        let mut list: Vec<_> = self.cases().iter().filter_map(view).collect();
+        list.sort_by(|a, b| a.key.as_str().cmp(b.key.as_str()));
+        list
+    }
+
+    fn cases(&self) -> MutexGuard<'_, HashMap<ProfileKey, Case>> {
+        self.cases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Case {
+    fn died(&mut self, now: Instant, process: u32) {
+        let (before, same) = self.latest;
+        // Several attempts that ran in one process die together: that is one death.
+        if self.deaths > 0 && process == same {
+            return;
+        }
+        let is_apart = now >= before + APART && self.until.is_none();
+        self.deaths = if is_apart { 1 } else { self.deaths + 1 };
+        self.latest = (now, process);
+        if self.deaths >= DEATHS {
+            let (first, longest) = KEPT_OUT;
+            let times = 1_u32.checked_shl(self.deaths - DEATHS).unwrap_or(u32::MAX);
+            self.until = Some(now + first.saturating_mul(times).min(longest));
+            self.probed = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> ProfileKey {
+        ProfileKey::from(name.to_owned())
+    }
+
+    #[test]
+    fn what_dies_again_and_again_is_kept_out_and_let_in_to_see() {
+        let (quarantine, bad, good) = (Quarantine::default(), key("bad"), key("good"));
+        let mut now = Instant::now();
+        for process in 0..DEATHS {
+            assert_eq!(quarantine.keeps_out_at(&bad, now), None);
+            // Those that die together count once.
+            quarantine.ended_at(&bad, Some(process), now);
+            quarantine.ended_at(&bad, Some(process), now);
+            quarantine.ended_at(&good, Some(process), now);
+            quarantine.ended_at(&good, None, now);
+            now += Duration::from_secs(1);
+        }
+        assert_eq!(quarantine.keeps_out_at(&good, now), None);
+        assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(29)));
+        assert_eq!((quarantine.list().len(), quarantine.list()[0].deaths), (1, DEATHS));
+        now += Duration::from_secs(30);
+        assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.keeps_out_at(&bad, now)), (None, Some(LOOK_AGAIN)));
+        // It did no better, so it waits for longer.
+        quarantine.ended_at(&bad, Some(9), now);
+        assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(60)));
+        now += Duration::from_secs(60);
+        assert_eq!(quarantine.keeps_out_at(&bad, now), None);
+        quarantine.ended_at(&bad, None, now);
+        assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.list().len()), (None, 0));
+    }
+
+    #[test]
+    fn deaths_that_are_far_apart_keep_nothing_out() {
+        let (quarantine, key) = (Quarantine::default(), key("unlucky"));
+        let start = Instant::now();
+        for n in 0..10 {
+            let now = start + APART * n;
+            quarantine.ended_at(&key, Some(n), now);
+            assert_eq!(quarantine.keeps_out_at(&key, now), None);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Work that takes down whatever runs it is kept out for a while; its neighbours go on.
+
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, folder};
+
+fn python(executor: &str, source: &str) -> Value {
+    json!({ "bound": "cpu", "executor": executor, "workload": { "type": "python", "source": source } })
+}
+
+/// The kinds of work that are kept out.
+async fn kept_out(server: &Server) -> Vec<Value> {
+    server.get("/executors").await["quarantined"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn what_takes_its_process_down_again_and_again_waits_and_its_neighbours_go_on() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_MAX_LOSSES", "100")]).await;
+    for executor in ["processes", "threads"] {
+        let crash = python(executor, &format!("import os\ndef main():\n    os._exit(3) # on {executor}\n"));
+        let fine = python(executor, &format!("def main():\n    return {executor:?}\n"));
+        let bad = server.submit(&crash).await;
+        // It runs again each time, until it is kept out: then it waits, and what it did before does not count against it.
+        let job = server.until(&bad, |job| job["state"] == "scheduled" && job["waiting"]["reason"] == "time").await;
+        assert_eq!(job["attempt"], 3, "{job}");
+        let listed = kept_out(&server).await;
+        let case = listed.last().unwrap();
+        assert!(case["key"].as_str().unwrap().starts_with("python") && case["deaths"].as_u64().unwrap() >= 3, "{listed:?}");
+        let said = async {
+            while !server.get(&format!("/jobs/{bad}/logs")).await.to_string().contains("again and again") {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, said).await.expect("the job to say why it waits");
+        // Another one like it does not even start; others do.
+        let another = server.submit(&crash).await;
+        let neighbour = server.submit(&fine).await;
+        server.until_state(&neighbour, "succeeded").await;
+        let job = server.until_state(&another, "scheduled").await;
+        assert_eq!(job["attempt"], 0);
+        for job in [bad, another] {
+            let answer = server.client.delete(format!("{}/jobs/{job}", server.url)).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+        }
+    }
+    assert_eq!(kept_out(&server).await.len(), 2);
+    let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("trine_quarantined 2"), "{metrics}");
+}
