@@ -151,7 +151,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
         pages,
         streams,
     };
-    let router = api::router(parts.into());
+    let api = api::service(parts.into());
     let limits = Limits {
         patience: Patience { headers: config.header_timeout, idle: config.idle_timeout, answer: config.answer_timeout },
         max_connections: connections(&config, files),
@@ -167,7 +167,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
         }
     };
     let hurried = stop.hurried;
-    hurried.run_until_cancelled(server::serve(listener, tls, router, limits, drained)).await;
+    hurried.run_until_cancelled(server::serve(listener, tls, api, limits, drained)).await;
     dispatcher.drain();
     comparisons.shut_down().await;
     let housework = async {

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 /// Room for a job, which most answers are: it is written at one go.
 const USUAL_BYTES: usize = 1024;
+/// Room for the headers that an answer has in the end.
+const USUAL_HEADERS: usize = 12;
 
 /// A value as an answer.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
         let mut response = Response::new(Body::from(bytes));
+        response.headers_mut().reserve(USUAL_HEADERS);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }

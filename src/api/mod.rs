@@ -62,7 +62,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::util::MapResponse;
+use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -113,8 +114,12 @@ impl Deref for ApiState {
     }
 }
 
+/// The API as a service: the routes, and round them what all requests have in common. As one service it costs a request
+/// less than as a layer of each route, which would be a box more.
+pub type Api = CatchPanic<MapResponse<Router, fn(Response) -> Response>, fn(Box<dyn Any + Send>) -> Response>;
+
 /// The whole API, with its documentation.
-pub fn router(state: ApiState) -> Router {
+pub fn service(state: ApiState) -> Api {
     let (router, mut document) = operations().split_for_parts();
     openapi::complete(&mut document, state.dispatcher.registry());
     let cors = cors::layer(&state.pages);
@@ -188,8 +193,11 @@ fn operations() -> OpenApiRouter<ApiState> {
 }
 
 /// Sees to it that each request gets an answer, and each answer what all have in common.
-fn guard(router: Router) -> Router {
-    router.layer(ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).map_response(answer::complete))
+fn guard(router: Router) -> Api {
+    ServiceBuilder::new()
+        .layer(CatchPanicLayer::custom(panicked as fn(_) -> _))
+        .map_response(answer::complete as fn(_) -> _)
+        .service(router)
 }
 
 /// A handler that panics fails one request, not its connection.

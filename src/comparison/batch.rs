@@ -132,7 +132,7 @@ pub(super) async fn run(place: &Place, spec: &Spec, tasks: u32, concurrency: u32
             let mut own = Batch::default();
             while next.fetch_add(1, Ordering::Relaxed) < tasks && !stop.is_stopped() {
                 let asked = Monotonic::now();
-                let slot = Slot { permit: Arc::clone(&slots).acquire_owned().await.ok() };
+                let slot = Slot { permit: Arc::clone(&slots).acquire_owned().await.ok(), place: None };
                 let began = Monotonic::now();
                 let measured = place.run(&spec, Some(deadline), &stop, slot).await;
                 own.take(measured, asked, began);

@@ -35,7 +35,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -47,7 +46,7 @@ use self::router::{Facts, Unable, choose};
 use self::running::Running;
 use self::waiters::Waiters;
 use crate::clock::Timestamp;
-use crate::executor::{Executors, WorkerStatus};
+use crate::executor::{Executors, Slots, WorkerStatus};
 use crate::function::Function;
 use crate::job::{
     After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Queue, Routing, Runtime, Spec, State, Submission, Written,
@@ -75,6 +74,8 @@ struct Shared {
     registry: Arc<Registry>,
     functions: Arc<Functions>,
     executors: Executors,
+    /// By queue.
+    slots: [Arc<Slots>; Queue::ALL.len()],
     profiles: Arc<Profiles>,
     routing: Routing,
     max_losses: u32,
@@ -188,6 +189,8 @@ impl Dispatcher {
             store,
             registry,
             functions,
+            // Without slots, as those of Python without an interpreter, the loops wait for ever, and so do jobs of an earlier server.
+            slots: Queue::ALL.map(|queue| Slots::new(executors.slots(queue), Executors::has_line(queue))),
             executors,
             profiles: Arc::new(profiles),
             routing: rules.routing,
@@ -205,10 +208,8 @@ impl Dispatcher {
             giving_up: CancellationToken::new(),
         });
         for queue in Queue::ALL {
-            // Without slots, as those of Python without an interpreter, the loops wait for ever, and so do jobs of an earlier server.
-            let slots = Arc::new(Semaphore::new(shared.executors.slots(queue)));
             for _ in 0..serve_queue::LOOPS {
-                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue, Arc::clone(&slots)));
+                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue));
             }
         }
         shared.loops.spawn(tell_of_unasked(Arc::clone(&shared)));

@@ -1,7 +1,8 @@
 //! Which attempts run on this node, so that they can be told to stop.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
 
 use crate::job::JobId;
 use crate::store::Lease;

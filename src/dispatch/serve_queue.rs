@@ -1,13 +1,12 @@
-//! The loops that serve a queue: a slot first, then a claim, then the work.
+//! The loops that serve a queue: a place first, then a claim, then the work.
 //!
-//! Because a slot is there before a job is claimed, no job is ever `running` while it waits; and because each queue has loops of
-//! its own, one that is full holds up no other.
+//! Because a slot is there before a job is claimed, or will be within milliseconds, no job is `running` for long while it waits; and
+//! because each queue has loops of its own, one that is full holds up no other.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
@@ -15,7 +14,7 @@ use super::settle::settlement;
 use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
-use crate::executor::{Attempt, Measured, Slot, Stack};
+use crate::executor::{Attempt, Measured, Place, Slot, Stack, Turn};
 use crate::job::{Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue};
 use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
@@ -30,34 +29,27 @@ const MOST_CLAIMED: usize = 512;
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Serves a queue until the dispatcher drains.
-pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue, slots: Arc<Semaphore>) {
-    let (stack, home) = (shared.executors.stack(queue), shared.executors.home(queue));
+pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
+    let (stack, home, slots) = (shared.executors.stack(queue), shared.executors.home(queue), &shared.slots[queue as usize]);
     loop {
-        let mut free = tokio::select! {
-            free = Arc::clone(&slots).acquire_owned() => match free {
-                Ok(free) => free,
-                // Nobody closes the semaphore.
-                Err(_) => return,
-            },
+        let mut room = tokio::select! {
+            room = slots.room(MOST_CLAIMED) => room,
             () = shared.draining.cancelled() => return,
         };
-        let further = slots.available_permits().min(MOST_CLAIMED - 1);
-        if let Ok(more) = Arc::clone(&slots).try_acquire_many_owned(u32::try_from(further).unwrap_or(0)) {
-            free.merge(more);
-        }
         let claimed = tokio::select! {
-            claimed = shared.store.claim(queue, free.num_permits()) => claimed,
+            claimed = shared.store.claim(queue, room.left()) => claimed,
             () = shared.draining.cancelled() => return,
         };
         match claimed {
             Ok(claimed) => {
                 shared.room.drained(queue, claimed.len());
                 for claimed in claimed {
-                    // The store claims no more than it was asked for.
-                    let slot = Slot { permit: free.split(1) };
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
-                    let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, slot).instrument(span);
+                    // The store claims no more than it was asked for.
+                    let place = room.place();
+                    let turn = slots.turn();
+                    let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, place, turn).instrument(span);
                     shared.attempts.spawn_on(attempt, &home);
                 }
             }
@@ -87,8 +79,25 @@ impl Sink for Reports {
 }
 
 /// Runs one attempt and records what became of it.
-async fn run(shared: Arc<Shared>, mut stack: Stack, queue: Queue, mut claimed: Claimed, stop: Stop, slot: Slot) {
+async fn run(
+    shared: Arc<Shared>,
+    mut stack: Stack,
+    queue: Queue,
+    mut claimed: Claimed,
+    stop: Stop,
+    place: Option<Place>,
+    turn: Turn,
+) {
     let began = Monotonic::now();
+    let permit = match turn.slot(&stop).await {
+        Ok(permit) => permit,
+        Err(reason) => {
+            drop(stack);
+            let measured = Measured::never_began(reason, claimed.deadline);
+            return Box::pin(settle(shared, claimed, measured)).await;
+        }
+    };
+    let slot = Slot { permit: Some(permit), place };
     // Only the executor needs it from here on.
     let workload = match Box::pin(outputs::put_in(&shared, claimed.lease.id, std::mem::take(&mut claimed.workload))).await {
         Ok(workload) => workload,
@@ -144,9 +153,10 @@ async fn postpone(shared: Arc<Shared>, claimed: Claimed, wait: Duration) {
     shared.running.end(claimed.lease);
 }
 
-/// Adds what was measured of an attempt to what is known of its workload. What a shut-down stopped says nothing of it.
+/// Adds what was measured of an attempt to what is known of its queue and its workload. What a shut-down stopped says nothing of them.
 fn learn(shared: &Shared, queue: Queue, claimed: &Claimed, measured: &Measured) {
     let Some(timing) = measured.timing.as_ref().filter(|_| measured.stopped != Some(StopReason::Shutdown)) else { return };
+    shared.slots[queue as usize].took(Duration::from_micros(timing.wall_us));
     let failure = match &measured.outcome {
         Outcome::Output(_) => None,
         Outcome::Error(failure) => Some(failure.kind),

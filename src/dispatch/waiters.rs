@@ -1,9 +1,9 @@
 //! Who waits for the end of which job.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;

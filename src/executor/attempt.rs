@@ -3,8 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
+use super::slots::Slot;
 use crate::clock::{Monotonic, Stopwatch};
 use crate::job::{Failure, FailureKind, JobId, Outcome, Spec};
 use crate::measure::Usage;
@@ -32,13 +31,6 @@ pub struct Attempt {
     /// The slot that it takes up. It travels to where the work is done, and is free again when the work is really over - not when
     /// somebody has stopped waiting for it.
     pub slot: Slot,
-}
-
-/// One place on an executor, free again when it is dropped.
-#[derive(Debug, Default)]
-pub struct Slot {
-    /// The place itself; `None` where places are not counted.
-    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What an executor says of an attempt that has ended: how, and what was measured where it ran.

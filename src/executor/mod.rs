@@ -10,15 +10,17 @@ mod measure;
 mod pool;
 pub mod processes;
 pub mod python;
+mod slots;
 mod stack;
 mod threads;
 
 pub use async_runtime::{AsyncExecutor, AsyncRuntime};
-pub use attempt::{Attempt, Ran, Reading, Slot};
+pub use attempt::{Attempt, Ran, Reading};
 pub use capability::{Ability, Capabilities, capabilities};
 pub use commands::CommandSettings;
 pub use deadline::DeadlineLayer;
 pub use measure::{MeasureLayer, Measured};
 pub use pool::WorkerStatus;
+pub use slots::{Place, Slot, Slots, Turn};
 pub use stack::{ExecutorError, ExecutorSettings, Executors, Stack};
 pub use threads::ThreadsExecutor;

@@ -162,6 +162,11 @@ impl Executors {
         self.slots[queue as usize]
     }
 
+    /// Whether the executor of a queue has a line of its own, in which jobs wait for no longer than those before them take.
+    pub const fn has_line(queue: Queue) -> bool {
+        matches!(queue, Queue::ThreadsCpu)
+    }
+
     /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
     pub fn loop_lag_us(&self) -> u64 {
         self.event_loop.lag_us()

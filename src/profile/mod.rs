@@ -16,9 +16,10 @@ pub use digest::{Digest, LoopRecord};
 pub use finding::{Finding, Machine};
 pub use summary::{Counts, Summary};
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
 
 use self::day::Days;
 use self::finding::Tally;
@@ -135,7 +136,7 @@ impl Inner {
     /// The profile, made if there is none, as the one that was used last.
     fn touch(&mut self, key: &ProfileKey) -> &mut Profile {
         self.uses += 1;
-        if !self.profiles.contains_key(key) && self.profiles.len() >= MOST {
+        if self.profiles.len() >= MOST && !self.profiles.contains_key(key) {
             self.make_way();
         }
         let profile = self.profiles.entry(key.clone()).or_default();

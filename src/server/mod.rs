@@ -7,19 +7,23 @@ mod tls;
 pub use patience::Patience;
 pub use tls::{Tls, TlsError, TlsFiles};
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::BoxError;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tower::Service;
 
 use full::Full;
 
@@ -41,12 +45,17 @@ pub struct Limits {
 
 /// Answers requests until `shutdown` resolves; then takes no more connections, and returns when those that are open have answered what
 /// they were asked, or when the grace period is over. What is not answered by then goes on as long as the runtime does.
-pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, limits: Limits, shutdown: impl Future<Output = ()>) {
+pub async fn serve<S, B>(listener: TcpListener, tls: Option<Tls>, api: S, limits: Limits, shutdown: impl Future<Output = ()>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let (open, full) = (GracefulShutdown::new(), Full::new());
     let mut http = http1::Builder::new();
     http.max_header_size(MAX_HEADER_BYTES).header_read_timeout(limits.patience.headers);
-    let service = TowerToHyperService::new(router);
+    let service = TowerToHyperService::new(api);
     let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -82,14 +91,19 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, limi
 }
 
 /// What it takes to answer the requests of one connection.
-struct Talk {
+struct Talk<A> {
     http: http1::Builder,
-    service: TowerToHyperService<Router>,
+    service: TowerToHyperService<A>,
     watcher: Watcher,
     patience: Patience,
 }
 
-impl Talk {
+impl<A, B> Talk<A>
+where
+    A: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    A::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S) {
         let (stream, timer) = patience::watch(stream, self.patience);
         // Without a timer, a header timeout does nothing.
@@ -128,6 +142,7 @@ fn is_of_client(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use axum::routing::get;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

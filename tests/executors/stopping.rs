@@ -88,7 +88,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 queued_for: Duration::ZERO,
                 claimed: trine::clock::Monotonic::now(),
                 stop: Stop::default(),
-                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok() },
+                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
             };
             let mut stack = bench.executors.stack(Queue::ThreadsCpu);
             let measured = tower::Service::call(&mut stack, attempt).await.unwrap();

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sqlx::{Connection, SqliteConnection};
+use trine::job::Queue;
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Store, StoreError};
 
-use crate::{Place, TestClock, accept, finish_all, io_job};
+use crate::{PATIENCE, Place, TestClock, accept, finish_all, io_job};
 
 pub(crate) struct Folder(tempfile::TempDir, Arc<TestClock>);
 
@@ -157,4 +158,24 @@ async fn of_a_removed_result_nothing_is_left() {
                 + (SELECT count(*) FROM tags) + (SELECT count(*) FROM events)";
     let left: i64 = sqlx::query_scalar(text).fetch_one(&mut raw).await.unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn the_journal_is_folded_into_the_database_while_jobs_come() {
+    let folder = Folder::new().light();
+    let store = folder.open().await;
+    let length = || std::fs::metadata(folder.path().join("trine.db")).unwrap().len();
+    let before = length();
+    let folded = async {
+        while length() == before {
+            accept(&store, &[io_job()]).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, folded).await.unwrap();
+    // Far less than what SQLite itself would let it grow to.
+    assert!(std::fs::metadata(folder.path().join("trine.db-wal")).unwrap().len() < 40_000 * 4_096);
+    let jobs = store.depth(Queue::Async).queued;
+    store.close().await;
+    drop(store);
+    assert_eq!(folder.open().await.depth(Queue::Async).queued, jobs);
 }

@@ -7,7 +7,8 @@ use serde_json::value::to_raw_value;
 
 use super::{Key, Python, Wanted, alone};
 use crate::clock::Monotonic;
-use crate::executor::attempt::{Attempt, Slot};
+use crate::executor::attempt::Attempt;
+use crate::executor::slots::Slot;
 use crate::function::Limits;
 use crate::job::{JobId, Outcome, Spec};
 use crate::workload::{PythonCode, PythonContent, PythonFunction, Reporter, Stop, StopReason, sha256};

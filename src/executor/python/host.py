@@ -219,6 +219,8 @@ class Channel:
             except OSError:
                 os._exit(0)
 
+    send_soon = send
+
 
 class LoopChannel(Channel):
     """The same for an event loop, which must never wait to send: what the socket does not take at once is sent when it does."""
@@ -228,32 +230,48 @@ class LoopChannel(Channel):
         self.loop = loop
         self.thread = threading.get_ident()
         self.backlog = collections.deque()
+        self.waits = False  # for the socket to take more
+        self.is_soon = False  # what is there is sent in this turn of the loop
 
     def send(self, data):
         if threading.get_ident() != self.thread:
             self.loop.call_soon_threadsafe(self.send, data)
             return
         self.backlog.append(memoryview(data))
-        if len(self.backlog) == 1 and not self.flush():
+        self.send_backlog()
+
+    def send_soon(self, data):
+        """In this turn of the loop, with what else is to be sent in it: many ends are one message."""
+        self.backlog.append(memoryview(data))
+        if not self.is_soon:
+            self.is_soon = True
+            self.loop.call_soon(self.send_backlog)
+
+    def send_backlog(self):
+        self.is_soon = False
+        if not self.waits and not self.flush():
+            self.waits = True
             self.loop.add_writer(self.sock.fileno(), self.writable)
 
     def flush(self):
+        """Sends all that is there. False if the socket does not take it now."""
         while self.backlog:
-            data = self.backlog[0]
+            data = self.backlog[0] if len(self.backlog) == 1 else memoryview(b"".join(self.backlog))
+            self.backlog.clear()
             try:
                 sent = self.sock.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return False
+                sent = 0
             except OSError:
                 os._exit(0)
-            if sent == len(data):
-                self.backlog.popleft()
-            else:
-                self.backlog[0] = data[sent:]
+            if sent < len(data):
+                self.backlog.append(data[sent:])
+                return False
         return True
 
     def writable(self):
         if self.flush():
+            self.waits = False
             self.loop.remove_writer(self.sock.fileno())
 
 
@@ -599,6 +617,7 @@ class Meter:
         '"held_jobs":%s}'
     )
     LONG_NS = 50_000_000  # from here on, other jobs notice that a step held the loop
+    SHORT_NS = 50_000  # a step that is shorter is taken for computing: to ask the kernel would cost more than most such steps
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
     def __init__(self, host):
@@ -624,9 +643,18 @@ class Meter:
 
     def enter(self):
         self.since = time.monotonic_ns()
-        self.before = self.usage()
+        self.before = self.host.used_until(self.since)
 
     def leave(self):
+        if self.host.polled:
+            took = time.monotonic_ns() - self.since
+            if took < self.SHORT_NS:
+                self.used[0] += took
+                self.before = None
+                self.polls += 1
+                if took > self.longest_ns:
+                    self.longest_ns = took
+                return
         self.count(self.usage())
 
     def call(self, function, *args):
@@ -669,6 +697,8 @@ class Meter:
             self.longest_ns = took
             self.held_jobs = len(self.host.jobs) - 1 if took >= self.LONG_NS else None
         still = took - (after[0] - before[0])
+        if self.host.polled:
+            self.host.lately = self.since + took, after
         if self.host.polled and still >= self.STANDSTILL_NS:
             # It waited for something, or had no core: only then it is worth while to ask.
             self.core_wait_ns += min(self.host.delayed(), still)
@@ -1058,6 +1088,10 @@ class Host:
         self.functions = Functions()
         self.jobs = {}
 
+    def used_until(self, now):
+        """What the thread or the process of a job has used until `now`, which is now."""
+        return self.usage()
+
     def main(self):
         _, setup = self.channel.receive()
         self.threads = setup["threads"]
@@ -1173,7 +1207,7 @@ class Host:
         job.log.close()
         job.cancel = None  # or it would take a garbage collection to free the job
         del self.jobs[job.id]
-        self.channel.send(framed(b'{"done":{"id":%d,' % job.id, *outcome, b",", job.meter.measured(self.polled), b"}}"))
+        self.channel.send_soon(framed(b'{"done":{"id":%d,' % job.id, *outcome, b",", job.meter.measured(self.polled), b"}}"))
 
 
 class Selector(selectors.DefaultSelector):
@@ -1188,6 +1222,7 @@ class Selector(selectors.DefaultSelector):
             return super().select(timeout)
         self.host.delayed()
         ready = super().select(timeout)
+        self.host.lately = Async.LONG_AGO
         self.host.turn += 1
         self.host.late_ns = self.host.delayed()
         return ready
@@ -1197,6 +1232,8 @@ class Async(Host):
     """Many jobs at once on one asyncio loop. A function that does not await runs on it too, and holds it."""
 
     polled = True
+    FRESH_NS = 200_000  # for so long after the kernel was asked what the loop has used it has computed, unless it went to sleep
+    LONG_AGO = 0, None
 
     def __init__(self, sock):
         super().__init__(sock)
@@ -1204,6 +1241,7 @@ class Async(Host):
 
         self.asyncio = asyncio
         self.turn = self.late_ns = self.delay_ns = 0
+        self.lately = self.LONG_AGO
         self.loop = asyncio.SelectorEventLoop(Selector(self))
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor = self.loop.run_in_executor
@@ -1217,6 +1255,14 @@ class Async(Host):
             # A job's task has ended like this and has the exception, and the loop can go on.
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_forever()
+
+    def used_until(self, now):
+        then, used = self.lately
+        if now - then < self.FRESH_NS:
+            return used[0] + now - then, *used[1:]
+        used = self.usage()
+        self.lately = now, used
+        return used
 
     def delayed(self):
         """How long the loop's thread has had no core since this was asked the last time, in ns."""

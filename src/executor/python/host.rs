@@ -18,7 +18,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use super::outbox::Outbox;
 use super::protocol::{Done, FromHost, LONGEST, Run, Setup, ToHost, framed};
 use super::{HostSettings, Key, Wanted};
-use crate::executor::attempt::Slot;
+use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
 use crate::job::{FailureKind, JobId, Note};
 use crate::sandbox::{Group, Limits, Policy, Scratch};

@@ -99,7 +99,7 @@ pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[EventRow])
     let trip = |rows: &[EventRow]| {
         INSERT.trip(rows.len(), |values, size| values.rows(rows, size, INSERT_COLUMNS, |values, row| row.push_to(values)))
     };
-    make(connection, rows.chunks(MOST).map(trip).collect::<Result<_, _>>()?, false).await
+    make(connection, rows.chunks(MOST).map(trip), false).await
 }
 
 /// Keeps that a job's attempt was running, which the row of the job is about to forget.

@@ -62,6 +62,8 @@ const STATEMENTS: usize = 256;
 const READERS: u32 = 4;
 /// How many of them may look for events at once.
 const LOOKING_FOR_EVENTS: usize = 2;
+/// In pages: the writer itself folds a longer journal into the database, because what does that beside it can't keep up.
+const LONGEST_JOURNAL: &str = "40000";
 /// How many jobs are cancelled, or made to run again, by one transaction.
 const PAGE: usize = 1_000;
 /// How long to wait for another program that holds the database.
@@ -103,10 +105,11 @@ impl SqliteStore {
         // 16 MiB of cache: what a busy second touches, so that no page is read twice. And room for statements in all their sizes.
         let writing = connect
             .clone()
-            .pragma("wal_autocheckpoint", "4000")
+            .pragma("wal_autocheckpoint", LONGEST_JOURNAL)
             .pragma("cache_size", "-16384")
             .statement_cache_capacity(STATEMENTS);
         let connection = migrated(path, writing).await?;
+        let beside = connect.connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .min_connections(1)
@@ -117,7 +120,7 @@ impl SqliteStore {
         let (writer, published) =
             Writer::start(connection, options.clock, options.max_losses, limits, Arc::clone(&fronts)).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        writer.spawn(receiver).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
+        writer.spawn(receiver, beside).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
         let looking_for_events = Semaphore::new(LOOKING_FOR_EVENTS);
         let intake = Intake::new(commands.clone());
         Ok(Self { commands, readers, published, intake, fronts, looking_for_events, _lock: lock })

@@ -157,5 +157,5 @@ pub(super) async fn write(connection: &mut SqliteConnection, changed: &[(Summary
             })
         })
     };
-    make(connection, changed.chunks(MOST).map(trip).collect::<Result<_, _>>()?, true).await
+    make(connection, changed.chunks(MOST).map(trip), true).await
 }

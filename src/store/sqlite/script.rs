@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use sqlx::SqliteConnection;
 
 use super::codes::Code;
-use super::many::{MOST, Many, Trip, Values, make, marks};
+use super::many::{MOST, Many, Values, make, marks};
 use super::rollups::{self, Count};
 use super::rows::{self, BLOCKED, LIMITED, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
 use super::statements::{Claim, json};
@@ -105,19 +105,11 @@ static TAG: LazyLock<Many> = LazyLock::new(|| {
 const TAG_COLUMNS: usize = 3;
 
 impl Script<'_> {
-    /// The steps inside a transaction.
-    pub(super) async fn run(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        make(connection, self.trips()?, false).await
-    }
-
-    /// The steps as a transaction of their own.
-    pub(super) async fn run_and_commit(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        make(connection, self.trips()?, true).await
-    }
-
-    fn trips(&self) -> Result<Vec<Trip>, StoreError> {
+    /// The steps; `alone`, as a transaction of their own.
+    pub(super) async fn run(&self, connection: &mut SqliteConnection, alone: bool) -> Result<(), StoreError> {
         let tags = self.jobs.iter().flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(|tag| (job.id, tag)));
         let tags: Vec<_> = tags.collect();
+        let payloads: Vec<_> = self.jobs.iter().filter_map(|insertion| Some((insertion.payload?, insertion.job))).collect();
         let begins = self.begins.chunks(MOST).map(|begins| {
             BEGIN.trip(begins.len(), |values, size| {
                 values.rows(begins, size, BEGIN_COLUMNS, |values, (id, claim)| {
@@ -134,7 +126,6 @@ impl Script<'_> {
                 values.push(rollups::logged(ends.iter().map(|end| &end.count)))
             })
         });
-        let payloads: Vec<_> = self.jobs.iter().filter_map(|insertion| Some((insertion.payload?, insertion.job))).collect();
         let payloads = payloads.chunks(MOST).map(|payloads| {
             PAYLOAD.trip(payloads.len(), |values, size| {
                 values.rows(payloads, size, PAYLOAD_COLUMNS, |values, (n, job)| {
@@ -155,7 +146,7 @@ impl Script<'_> {
                 })
             })
         });
-        begins.chain(ends).chain(payloads).chain(jobs).chain(tags).collect()
+        make(connection, begins.chain(ends).chain(payloads).chain(jobs).chain(tags), alone).await
     }
 }
 

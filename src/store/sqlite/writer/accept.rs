@@ -1,7 +1,8 @@
 //! New jobs.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::super::rows::{Fresh, LIMITED, LONGEST_INSIDE, RUNNING, SCHEDULED};
 use super::super::script::{Insertion, Script};
@@ -21,7 +22,7 @@ impl Writer {
         }
         let token = self.token();
         let jobs: Vec<&NewJob> = batch.accepts.iter().flat_map(|accept| &accept.jobs).collect();
-        let mut at_once = HashMap::new();
+        let mut at_once = HashMap::default();
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done);
             if wanted == 0 || done.depths.of(queue).queued > 0 {

@@ -31,6 +31,11 @@ impl Batch {
         self.notes.len() + self.accepts.len() + self.settles.len() + self.looks.len() + self.further()
     }
 
+    /// About how many rows it writes.
+    pub(super) fn rows(&self) -> usize {
+        self.new_jobs().count() + self.len() - self.accepts.len()
+    }
+
     /// Whether there is something that the usual script can't carry out.
     pub(super) fn has_further(&self) -> bool {
         self.further() > 0 || self.accepts.iter().any(|accept| accept.with.is_some())

@@ -1,6 +1,6 @@
 //! Jobs that were claimed from the front of their queue: that they run is written here, and the fronts are filled up again.
 
-use std::collections::HashSet;
+use foldhash::HashSet;
 
 use super::super::front::{self, Ahead, Begun};
 use super::super::script::Script;

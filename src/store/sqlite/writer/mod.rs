@@ -16,6 +16,7 @@ mod begin;
 mod cancel;
 mod claim;
 mod end;
+mod fold;
 mod held;
 mod lanes;
 mod moments;
@@ -31,7 +32,7 @@ mod start;
 mod transaction;
 mod unblock;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -89,7 +90,7 @@ pub(super) struct Writer {
     published: Arc<Published>,
     depths: Depths,
     /// The leases that are valid. Only this task makes and ends any, so it knows without asking the database.
-    held: HashMap<JobId, Held>,
+    held: foldhash::HashMap<JobId, Held>,
     claims: [VecDeque<Waiting>; Queue::ALL.len()],
     fronts: Arc<Fronts>,
     /// Claimed from the fronts, but not committed.
@@ -109,7 +110,7 @@ pub(super) struct Writer {
     /// The last place of a workload that is too long for its row.
     latest_payload: i64,
     /// The names of workloads, each kept once.
-    kinds: HashSet<Arc<str>>,
+    kinds: foldhash::HashSet<Arc<str>>,
     /// Whose rollups have changed since they were written, and when that was.
     counted: BTreeSet<SummaryKey>,
     rolled_up_at: Instant,
@@ -126,10 +127,11 @@ struct Waiting {
 impl Writer {
     /// Writes, on a thread of its own, until it is told to close or nobody is left who could tell it anything.
     ///
-    /// Everything waits for this task, so it must not stand in a queue behind requests.
-    pub(super) fn spawn(self, commands: mpsc::Receiver<Command>) -> std::io::Result<()> {
+    /// Everything waits for this task, so it must not stand in a queue behind requests. `beside` is another connection to the same file, by
+    /// which the journal is folded meanwhile.
+    pub(super) fn spawn(self, commands: mpsc::Receiver<Command>, beside: SqliteConnection) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        std::thread::Builder::new().name("trine-writer".into()).spawn(move || runtime.block_on(self.run(commands)))?;
+        std::thread::Builder::new().name("trine-writer".into()).spawn(move || runtime.block_on(self.run(commands, beside)))?;
         Ok(())
     }
 

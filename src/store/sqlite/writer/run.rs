@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use sqlx::Connection as _;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::super::statements;
 use super::batch::{self, Batch};
+use super::fold::Folding;
 use super::patient::Patient;
 use super::published::Depths;
 use super::{Command, Waiting, Writer};
@@ -22,13 +23,15 @@ const CLAIM_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 impl Writer {
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, beside: SqliteConnection) {
         let mut arrived = Vec::with_capacity(MOST_COMMANDS);
         let mut patient = Patient::default();
+        let mut folding = Folding::start(beside);
         let mut closing = None;
         while closing.is_none() {
             self.mark().await;
             self.roll_up().await;
+            folding.finish(&mut self.connection).await;
             let sleep = patient.due.map_or_else(|| self.sleep(), |due| due.saturating_duration_since(Instant::now()));
             let open = tokio::select! {
                 biased;
@@ -74,6 +77,7 @@ impl Writer {
                 batch.notes.append(&mut patient.notes);
             }
             if batch.len() > 0 || self.has_work() || (due && self.fronts.has_unwritten()) {
+                folding.wrote(batch.rows());
                 self.write(batch).await;
             }
             self.release(unwanted).await;
@@ -95,6 +99,7 @@ impl Writer {
         let left = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token });
         self.release(left.collect()).await;
         self.roll_up_now().await;
+        folding.end().await;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
             tracing::warn!(%error, "the last checkpoint failed; the next start makes up for it");
         }

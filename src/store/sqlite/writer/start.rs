@@ -1,6 +1,6 @@
 //! The writer's start: what ran when an earlier server went down waits again, or has ended as lost.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -79,7 +79,7 @@ impl Writer {
             limits,
             published: Arc::clone(&published),
             depths,
-            held: HashMap::new(),
+            held: foldhash::HashMap::default(),
             claims: [const { VecDeque::new() }; Queue::ALL.len()],
             fronts,
             begun: Vec::new(),
@@ -93,7 +93,7 @@ impl Writer {
             // A million million claims a boot, and eight million boots, before a token could come back.
             next_token: boot << 40,
             latest_payload,
-            kinds: HashSet::new(),
+            kinds: foldhash::HashSet::default(),
             counted,
             rolled_up_at: Instant::now(),
             claims_blocked: false,

@@ -1,6 +1,8 @@
 //! One transaction: its steps in their order.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashSet, HashSetExt as _};
 
 use super::super::events;
 use super::super::rollups::{self, Count};
@@ -97,7 +99,7 @@ impl Writer {
             counts: Vec::new(),
             next_due: self.next_due,
             next_expiry: self.next_expiry,
-            parents: HashSet::new(),
+            parents: HashSet::default(),
             unblocking: self.unblocking.clone(),
             heard: 0,
             lanes: LaneChanges::default(),
@@ -115,12 +117,12 @@ impl Writer {
         let queued = Queue::ALL.into_iter().any(|queue| self.wanted(queue, &done) > 0 && self.has_any(queue, &done.depths));
         let edges = batch.has_edges() || !done.unblocking.is_empty() || done.lanes.any();
         if odd.is_empty() && rows.is_empty() && !batch.has_further() && !due && !queued && !edges {
-            script.run_and_commit(&mut self.connection).await?;
+            script.run(&mut self.connection, true).await?;
             done.counts.extend(script.ends.into_iter().map(|end| end.count));
             return Ok(done);
         }
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
-        script.run(&mut self.connection).await?;
+        script.run(&mut self.connection, false).await?;
         events::insert(&mut self.connection, &rows).await?;
         for odd in odd {
             self.settle_odd(odd, &mut done).await?;

@@ -1,0 +1,251 @@
+//! The slots of a queue, and how many jobs may be claimed before there is one.
+//!
+//! A job is claimed in a transaction, which takes as long as the disk does. Where jobs are shorter than that, a slot would be empty half of
+//! the time if each were claimed only once there is a slot; so some are claimed ahead, several by one transaction.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::workload::{Stop, StopReason};
+
+/// For how much work jobs are claimed ahead.
+const AHEAD: Duration = Duration::from_millis(8);
+/// The most jobs that are claimed ahead.
+const MOST_AHEAD: usize = 64;
+/// By which part of the difference an earlier, longer job counts less with each that ends.
+const FADING: u32 = 8;
+
+/// The slots of one queue.
+#[derive(Debug)]
+pub struct Slots {
+    count: usize,
+    permits: Arc<Semaphore>,
+    pace: Mutex<Pace>,
+    /// Jobs may be claimed that could not be before.
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pace {
+    /// How long jobs have taken lately: the longest, which fades.
+    longest: Duration,
+    /// How many may be claimed ahead.
+    ahead: usize,
+    /// How many are claimed, or being claimed, and have not ended.
+    claimed: usize,
+}
+
+/// That some jobs may be claimed. What is left of it when it is dropped is for others.
+#[derive(Debug)]
+pub struct Room {
+    slots: Arc<Slots>,
+    left: usize,
+}
+
+/// That one job is claimed, until this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _room: Room,
+}
+
+/// A slot, or a place in the line for one.
+pub enum Turn {
+    /// It is there.
+    Now(OwnedSemaphorePermit),
+    /// It comes.
+    Later(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>),
+}
+
+/// One place on an executor, free again when it is dropped.
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// The place itself; `None` where places are not counted.
+    pub permit: Option<OwnedSemaphorePermit>,
+    /// That the job could be claimed, if it was.
+    pub place: Option<Place>,
+}
+
+impl Slots {
+    /// So many. Where the executor has a line of its own, jobs that are claimed ahead stand there, so that whoever runs them has the next one
+    /// at once; otherwise they stand in line for a slot.
+    pub fn new(count: usize, has_line: bool) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(if has_line { count + MOST_AHEAD } else { count }));
+        Arc::new(Self { count, permits, pace: Mutex::default(), freed: Notify::new() })
+    }
+
+    /// Waits until jobs may be claimed; how many, at most `most`.
+    pub async fn room(self: &Arc<Self>, most: usize) -> Room {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(room) = self.take(most) {
+                return room;
+            }
+            freed.await;
+        }
+    }
+
+    fn take(self: &Arc<Self>, most: usize) -> Option<Room> {
+        let mut pace = self.pace();
+        let left = pace.room(self.count).min(most);
+        pace.claimed += left;
+        (left > 0).then(|| Room { slots: Arc::clone(self), left })
+    }
+
+    /// The next slot: who asks first has it first.
+    pub fn turn(&self) -> Turn {
+        if let Ok(slot) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Turn::Now(slot);
+        }
+        let mut slot = Arc::clone(&self.permits).acquire_owned().boxed();
+        // Polled once, it stands in the line.
+        match (&mut slot).now_or_never() {
+            Some(Ok(slot)) => Turn::Now(slot),
+            _ => Turn::Later(slot),
+        }
+    }
+
+    /// A job has taken so long.
+    pub fn took(&self, wall: Duration) {
+        let mut pace = self.pace();
+        pace.longest = wall.max(pace.longest.saturating_sub(pace.longest / FADING));
+        // A long one would keep those waiting that were claimed ahead of it.
+        pace.ahead = match pace.longest {
+            longest if longest >= AHEAD => 0,
+            longest => {
+                let work = AHEAD.as_micros() * self.count as u128 / longest.as_micros().max(1);
+                usize::try_from(work).unwrap_or(MOST_AHEAD).min(MOST_AHEAD)
+            }
+        };
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pace {
+    /// How many jobs may be claimed with so many slots. Where there is work for all of them, nothing is claimed until half of what may be
+    /// ahead is gone, so that one transaction claims several.
+    fn room(&self, slots: usize) -> usize {
+        let room = (slots + self.ahead).saturating_sub(self.claimed);
+        if self.claimed < slots || room > self.ahead / 2 { room } else { 0 }
+    }
+}
+
+impl Room {
+    /// For how many jobs it is.
+    pub const fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The place of one of them; `None` if no more are left.
+    pub fn place(&mut self) -> Option<Place> {
+        self.left = self.left.checked_sub(1)?;
+        Some(Place { _room: Self { slots: Arc::clone(&self.slots), left: 1 } })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut pace = self.slots.pace();
+        pace.claimed = pace.claimed.saturating_sub(self.left);
+        let is_free = pace.room(self.slots.count) > 0;
+        drop(pace);
+        if is_free {
+            self.slots.freed.notify_one();
+        }
+    }
+}
+
+impl Turn {
+    /// The slot, once it is there; or why the job is to stop before.
+    pub async fn slot(self, stop: &Stop) -> Result<OwnedSemaphorePermit, StopReason> {
+        let slot = match self {
+            Self::Now(slot) => return Ok(slot),
+            Self::Later(slot) => slot,
+        };
+        // A waiting attempt is kept small: few have to wait for this.
+        Box::pin(async {
+            tokio::select! {
+                // Nobody closes the semaphore.
+                Ok(slot) = slot => Ok(slot),
+                reason = stop.stopped() => Err(reason),
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(slots: &Arc<Slots>) -> usize {
+        slots.take(512).map_or(0, |room| room.left())
+    }
+
+    #[test]
+    fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
+        let slots = Slots::new(2, false);
+        assert_eq!(room(&slots), 2);
+        slots.took(Duration::from_millis(1));
+        assert_eq!(room(&slots), 2 + 16);
+        slots.took(Duration::from_millis(100));
+        assert_eq!(room(&slots), 2);
+        // One that was long by chance is soon forgotten.
+        (0..40).for_each(|_| slots.took(Duration::from_millis(1)));
+        assert_eq!(room(&slots), 2 + 16);
+        (0..100).for_each(|_| slots.took(Duration::ZERO));
+        assert_eq!(room(&slots), 2 + MOST_AHEAD);
+    }
+
+    #[tokio::test]
+    async fn several_are_claimed_at_once_but_no_slot_stays_empty_for_that() {
+        let slots = Slots::new(2, false);
+        slots.took(Duration::from_millis(4));
+        let mut all = slots.room(512).await;
+        assert_eq!((all.left(), room(&slots)), (2 + 4, 0));
+        let mut places: Vec<Place> = (0..6).filter_map(|_| all.place()).collect();
+        assert!(all.place().is_none());
+        // Half of those ahead are gone, and one more.
+        let after_each = [(); 4].map(|()| {
+            drop(places.pop());
+            room(&slots)
+        });
+        assert_eq!(after_each, [0, 0, 3, 4]);
+        slots.took(Duration::from_secs(1));
+        assert_eq!(room(&slots), 0, "both slots are taken");
+        drop(places.pop());
+        assert_eq!(room(&slots), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_room_hears_of_it() {
+        let slots = Slots::new(1, false);
+        let mut first = slots.room(1).await;
+        let place = first.place();
+        let waiting = tokio::spawn({
+            let slots = Arc::clone(&slots);
+            async move { slots.room(1).await.left() }
+        });
+        tokio::task::yield_now().await;
+        drop(place);
+        assert_eq!(waiting.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn slots_are_given_out_in_turn() {
+        let slots = Slots::new(1, false);
+        let Turn::Now(first) = slots.turn() else { panic!("there is a slot") };
+        let (Turn::Later(second), Turn::Later(mut third)) = (slots.turn(), slots.turn()) else { panic!("there is no slot") };
+        assert!((&mut third).now_or_never().is_none());
+        drop(first);
+        assert!((&mut third).now_or_never().is_none());
+        drop(second.await.unwrap());
+        assert!(third.await.is_ok());
+    }
+}
