@@ -10,6 +10,7 @@ mod crash;
 mod disk;
 mod drain;
 mod events;
+mod files;
 mod functions;
 mod hostile_sites;
 mod keys;

@@ -1,0 +1,83 @@
+//! The system gives no more file descriptors.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::server::{PATIENCE, Server, client, folder, program};
+
+/// How many the server may have. It needs some fifty for itself.
+const FILES: usize = 120;
+const JOBS: usize = 400;
+
+/// A site that answers when it is told to.
+async fn site(answers: watch::Receiver<bool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut answers = answers.clone();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = answers.wait_for(|answers| *answers).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn without_file_descriptors_it_says_so_and_goes_on_when_there_are_some() {
+    let folder = folder();
+    let (answer, answers) = watch::channel(false);
+    let url = site(answers).await;
+    let mut command = program("sh");
+    command.args(["-c", &format!("ulimit -n {FILES} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trine")]);
+    let settings = [("TRINE_HTTP_ALLOW", "127.0.0.1"), ("TRINE_PYTHON_INTERPRETERS", "none"), ("TRINE_PROCESSES", "1")];
+    let server = Server::start_by(command, "http", client(), folder.path(), &settings).await;
+    let fetch = json!({"bound": "io", "workload": {"type": "http", "url": url, "timeout_ms": 120_000}});
+    let batch = vec![fetch.clone(); JOBS];
+    let answered = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
+    assert_eq!(answered.status(), 202);
+    let accepted: Value = answered.json().await.unwrap();
+    let ids: Vec<String> = accepted["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().into()).collect();
+    // Those that find none fail, and say why; the connection that there is still is answered.
+    let failed = async {
+        loop {
+            let page = server.get("/results?state=failed&limit=1").await;
+            if let Some(result) = page["items"].as_array().unwrap().first() {
+                break result["error"]["message"].as_str().unwrap().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let message = tokio::time::timeout(PATIENCE, failed).await.expect("a job to find none");
+    assert!(message.contains("Too many open files"), "{message}");
+    // New connections are not accepted, which the log says, or wait until they are.
+    let strangers: Vec<_> = (0..20)
+        .map(|_| {
+            let (stranger, url) = (client(), format!("{}/healthz", server.url));
+            tokio::spawn(async move { stranger.get(url).timeout(PATIENCE).send().await.map(|answer| answer.status().as_u16()) })
+        })
+        .collect();
+    answer.send(true).unwrap();
+    for stranger in strangers {
+        let status = stranger.await.unwrap();
+        assert!(matches!(status, Ok(200 | 503)) || status.is_err(), "{status:?}");
+    }
+    // Then all is as it was: every job has ended, and the next ones find what they need.
+    for id in &ids {
+        server.until(id, |job| !job["finished_at"].is_null()).await;
+    }
+    server.until_ready(true).await;
+    assert_eq!(client().get(format!("{}/readyz", server.url)).send().await.unwrap().status(), 200);
+    let next = server.submit(&fetch).await;
+    server.until_state(&next, "succeeded").await;
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+}
