@@ -9,7 +9,7 @@ use sqlx::{Arguments as _, Sqlite, SqliteConnection, Type};
 
 use crate::store::StoreError;
 
-/// How many rows a statement has. Close together where most transactions are: a row that is passed over costs a third of one that is not.
+/// How many rows a statement has. Close together where most transactions are: a row that is passed over costs too.
 const SIZES: [usize; 20] = [1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96, 112, 128];
 /// The most rows of one statement.
 pub(super) const MOST: usize = SIZES[SIZES.len() - 1];
