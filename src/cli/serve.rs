@@ -1,25 +1,33 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::error::CliError;
 use super::print;
 use crate::config::{Config, LogFormat};
 use crate::{app, shutdown, telemetry};
 
+/// How many connections may wait to be accepted, as far as the system allows. Of a burst that finds no room here, each waits a second until
+/// its client asks again.
+const BACKLOG: u32 = 4096;
+
 /// Runs the service until it is told to stop.
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let stop = shutdown::requested().map_err(CliError::Runtime)?;
-    let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" }).await?;
+    let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" })?;
     print::line(addresses(&url))?;
     Ok(app::serve(config, listener, stop).await?)
 }
 
 /// A listener, and the URL by which this machine reaches it.
-pub(super) async fn listen(address: SocketAddr, scheme: &str) -> Result<(TcpListener, String), CliError> {
+pub(super) fn listen(address: SocketAddr, scheme: &str) -> Result<(TcpListener, String), CliError> {
     let failed = |error| CliError::Listen(address, error);
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    // A server that is started again has its address at once.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
     let mut reached = listener.local_addr().map_err(failed)?;
     if reached.ip().is_unspecified() {
         reached.set_ip(if reached.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
@@ -30,4 +38,25 @@ pub(super) async fn listen(address: SocketAddr, scheme: &str) -> Result<(TcpList
 /// Where to find what.
 pub(super) fn addresses(url: &str) -> String {
     format!("Trine listens at {url} - Swagger UI {url}/docs - results {url}/results")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_of_connections_finds_room() {
+        let (listener, _) = listen("127.0.0.1:0".parse().unwrap(), "http").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut open = Vec::new();
+        // Nobody accepts them; without room, one of them would wait for ever.
+        for _ in 0..500 {
+            let connecting = tokio::time::timeout(Duration::from_secs(20), TcpStream::connect(address));
+            open.push(connecting.await.expect("room for one more").unwrap());
+        }
+    }
 }

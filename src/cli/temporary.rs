@@ -46,7 +46,7 @@ where
 {
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let stop = shutdown::requested().map_err(CliError::Runtime)?;
-    let (listener, url) = listen(config.listen, "http").await?;
+    let (listener, url) = listen(config.listen, "http")?;
     let client = Client::new(&url)?;
     let mut service = tokio::spawn(app::serve(config, listener, stop.clone()));
     let outcome = tokio::select! {

@@ -43,7 +43,7 @@ impl Demo {
         let (mut config, _temporary) = self.prepare(sources)?;
         let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
         let stop = shutdown::requested().map_err(CliError::Runtime)?;
-        let (listener, url) = listen(config.listen, "http").await?;
+        let (listener, url) = listen(config.listen, "http")?;
         let pages = pages::start().await?;
         config.http_allow.push(IpAddr::from(Ipv4Addr::LOCALHOST).into());
         let data_dir = config.data_dir.clone();
