@@ -23,6 +23,7 @@ const FADING: u32 = 8;
 #[derive(Debug)]
 pub struct Slots {
     count: usize,
+    has_line: bool,
     permits: Arc<Semaphore>,
     pace: Mutex<Pace>,
     /// Jobs may be claimed that could not be before.
@@ -70,11 +71,11 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// So many. Where the executor has a line of its own, jobs that are claimed ahead stand there, so that whoever runs them has the next one
-    /// at once; otherwise they stand in line for a slot.
+    /// So many. Jobs are claimed ahead only where the executor has a line of its own, in which they stand, so that whoever runs them has the
+    /// next one at once.
     pub fn new(count: usize, has_line: bool) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(if has_line { count + MOST_AHEAD } else { count }));
-        Arc::new(Self { count, permits, pace: Mutex::default(), freed: Notify::new() })
+        Arc::new(Self { count, has_line, permits, pace: Mutex::default(), freed: Notify::new() })
     }
 
     /// Waits until jobs may be claimed; how many, at most `most`.
@@ -110,6 +111,9 @@ impl Slots {
 
     /// A job has taken so long.
     pub fn took(&self, wall: Duration) {
+        if !self.has_line {
+            return;
+        }
         let mut pace = self.pace();
         pace.longest = wall.max(pace.longest.saturating_sub(pace.longest / FADING));
         // A long one would keep those waiting that were claimed ahead of it.
@@ -190,7 +194,7 @@ mod tests {
 
     #[test]
     fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
-        let slots = Slots::new(2, false);
+        let slots = Slots::new(2, true);
         assert_eq!(room(&slots), 2);
         slots.took(Duration::from_millis(1));
         assert_eq!(room(&slots), 2 + 16);
@@ -205,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn several_are_claimed_at_once_but_no_slot_stays_empty_for_that() {
-        let slots = Slots::new(2, false);
+        let slots = Slots::new(2, true);
         slots.took(Duration::from_millis(4));
         let mut all = slots.room(512).await;
         assert_eq!((all.left(), room(&slots)), (2 + 4, 0));
@@ -225,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_room_hears_of_it() {
-        let slots = Slots::new(1, false);
+        let slots = Slots::new(1, true);
         let mut first = slots.room(1).await;
         let place = first.place();
         let waiting = tokio::spawn({
