@@ -1,7 +1,7 @@
 //! The loops that serve a queue: a place first, then a claim, then the work.
 //!
-//! Because a slot is there before a job is claimed, or will be within milliseconds, no job is `running` for long while it waits; and
-//! because each queue has loops of its own, one that is full holds up no other.
+//! Because a slot is there before a job is claimed, or soon will be where jobs are short, no job is `running` for long while it waits;
+//! and because each queue has loops of its own, one that is full holds up no other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::settle::settlement;
 use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
-use crate::executor::{Attempt, Measured, Place, Slot, Stack, Turn};
+use crate::executor::{Attempt, Measured, Slot, Stack};
 use crate::job::{Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue};
 use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
@@ -47,9 +47,8 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
                     // The store claims no more than it was asked for.
-                    let place = room.place();
-                    let turn = slots.turn();
-                    let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, place, turn).instrument(span);
+                    let slot = Slot { place: room.place(), permit: None };
+                    let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, slot).instrument(span);
                     shared.attempts.spawn_on(attempt, &home);
                 }
             }
@@ -79,25 +78,8 @@ impl Sink for Reports {
 }
 
 /// Runs one attempt and records what became of it.
-async fn run(
-    shared: Arc<Shared>,
-    mut stack: Stack,
-    queue: Queue,
-    mut claimed: Claimed,
-    stop: Stop,
-    place: Option<Place>,
-    turn: Turn,
-) {
+async fn run(shared: Arc<Shared>, mut stack: Stack, queue: Queue, mut claimed: Claimed, stop: Stop, slot: Slot) {
     let began = Monotonic::now();
-    let permit = match turn.slot(&stop).await {
-        Ok(permit) => permit,
-        Err(reason) => {
-            drop(stack);
-            let measured = Measured::never_began(reason, claimed.deadline);
-            return Box::pin(settle(shared, claimed, measured)).await;
-        }
-    };
-    let slot = Slot { permit: Some(permit), place };
     // Only the executor needs it from here on.
     let workload = match Box::pin(outputs::put_in(&shared, claimed.lease.id, std::mem::take(&mut claimed.workload))).await {
         Ok(workload) => workload,

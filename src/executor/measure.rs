@@ -25,13 +25,6 @@ pub struct Measured {
     pub crashed: Option<u32>,
 }
 
-impl Measured {
-    /// An attempt that was told to stop before its work began.
-    pub fn never_began(reason: StopReason, deadline: Option<Duration>) -> Self {
-        Self { outcome: Outcome::Error(stopped_by(reason, deadline)), stopped: Some(reason), timing: None, crashed: None }
-    }
-}
-
 /// Makes [`Measured`] out of what an executor reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MeasureLayer;

@@ -21,6 +21,6 @@ pub use commands::CommandSettings;
 pub use deadline::DeadlineLayer;
 pub use measure::{MeasureLayer, Measured};
 pub use pool::WorkerStatus;
-pub use slots::{Place, Slot, Slots, Turn};
+pub use slots::{Place, Slot, Slots};
 pub use stack::{ExecutorError, ExecutorSettings, Executors, Stack};
 pub use threads::ThreadsExecutor;

@@ -6,11 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
-
-use crate::workload::{Stop, StopReason};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// For how much work jobs are claimed ahead.
 const AHEAD: Duration = Duration::from_millis(8);
@@ -24,7 +20,6 @@ const FADING: u32 = 8;
 pub struct Slots {
     count: usize,
     has_line: bool,
-    permits: Arc<Semaphore>,
     pace: Mutex<Pace>,
     /// Jobs may be claimed that could not be before.
     freed: Notify,
@@ -53,29 +48,20 @@ pub struct Place {
     _room: Room,
 }
 
-/// A slot, or a place in the line for one.
-pub enum Turn {
-    /// It is there.
-    Now(OwnedSemaphorePermit),
-    /// It comes.
-    Later(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>),
-}
-
 /// One place on an executor, free again when it is dropped.
 #[derive(Debug, Default)]
 pub struct Slot {
-    /// The place itself; `None` where places are not counted.
-    pub permit: Option<OwnedSemaphorePermit>,
-    /// That the job could be claimed, if it was.
+    /// Where it is taken for a job that was claimed.
     pub place: Option<Place>,
+    /// Where whoever runs tasks counts them by a semaphore.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Slots {
     /// So many. Jobs are claimed ahead only where the executor has a line of its own, in which they stand, so that whoever runs them has the
     /// next one at once.
     pub fn new(count: usize, has_line: bool) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(if has_line { count + MOST_AHEAD } else { count }));
-        Arc::new(Self { count, has_line, permits, pace: Mutex::default(), freed: Notify::new() })
+        Arc::new(Self { count, has_line, pace: Mutex::default(), freed: Notify::new() })
     }
 
     /// Waits until jobs may be claimed; how many, at most `most`.
@@ -94,19 +80,6 @@ impl Slots {
         let left = pace.room(self.count).min(most);
         pace.claimed += left;
         (left > 0).then(|| Room { slots: Arc::clone(self), left })
-    }
-
-    /// The next slot: who asks first has it first.
-    pub fn turn(&self) -> Turn {
-        if let Ok(slot) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Turn::Now(slot);
-        }
-        let mut slot = Arc::clone(&self.permits).acquire_owned().boxed();
-        // Polled once, it stands in the line.
-        match (&mut slot).now_or_never() {
-            Some(Ok(slot)) => Turn::Now(slot),
-            _ => Turn::Later(slot),
-        }
     }
 
     /// A job has taken so long.
@@ -165,25 +138,6 @@ impl Drop for Room {
     }
 }
 
-impl Turn {
-    /// The slot, once it is there; or why the job is to stop before.
-    pub async fn slot(self, stop: &Stop) -> Result<OwnedSemaphorePermit, StopReason> {
-        let slot = match self {
-            Self::Now(slot) => return Ok(slot),
-            Self::Later(slot) => slot,
-        };
-        // A waiting attempt is kept small: few have to wait for this.
-        Box::pin(async {
-            tokio::select! {
-                // Nobody closes the semaphore.
-                Ok(slot) = slot => Ok(slot),
-                reason = stop.stopped() => Err(reason),
-            }
-        })
-        .await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,17 +193,5 @@ mod tests {
         tokio::task::yield_now().await;
         drop(place);
         assert_eq!(waiting.await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn slots_are_given_out_in_turn() {
-        let slots = Slots::new(1, false);
-        let Turn::Now(first) = slots.turn() else { panic!("there is a slot") };
-        let (Turn::Later(second), Turn::Later(mut third)) = (slots.turn(), slots.turn()) else { panic!("there is no slot") };
-        assert!((&mut third).now_or_never().is_none());
-        drop(first);
-        assert!((&mut third).now_or_never().is_none());
-        drop(second.await.unwrap());
-        assert!(third.await.is_ok());
     }
 }

@@ -30,19 +30,23 @@ async fn what_runs_is_finished_and_what_waits_is_kept() {
     assert_eq!(done["attempt"], 1);
 }
 
+/// Jobs that run for an hour, one on each executor.
+async fn running_on_all(server: &Server) -> Vec<String> {
+    let mut ids = Vec::new();
+    for executor in ["async", "threads", "processes"] {
+        let job = json!({"bound": "io", "executor": executor, "workload": {"type": "sleep", "ms": 3_600_000}});
+        let id = server.submit(&job).await;
+        server.until_state(&id, "running").await;
+        ids.push(id);
+    }
+    ids
+}
+
 #[tokio::test]
 async fn what_does_not_end_in_time_is_handed_back_uncounted() {
     let folder = folder();
     let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "50")]).await;
-    let sleep = json!({"bound": "io", "workload": {"type": "sleep", "ms": 3_600_000}});
-    let mut ids = Vec::new();
-    for executor in ["async", "threads", "processes"] {
-        let mut submission = sleep.clone();
-        submission["executor"] = json!(executor);
-        let id = server.submit(&submission).await;
-        server.until_state(&id, "running").await;
-        ids.push(id);
-    }
+    let ids = running_on_all(&server).await;
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
 
@@ -58,15 +62,7 @@ async fn what_does_not_end_in_time_is_handed_back_uncounted() {
 async fn told_twice_it_does_not_wait_for_the_grace_period() {
     let folder = folder();
     let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "3600000"), ("TRINE_LOG", "info")]).await;
-    let sleep = json!({"bound": "io", "workload": {"type": "sleep", "ms": 3_600_000}});
-    let mut ids = Vec::new();
-    for executor in ["async", "threads", "processes"] {
-        let mut submission = sleep.clone();
-        submission["executor"] = json!(executor);
-        let id = server.submit(&submission).await;
-        server.until_state(&id, "running").await;
-        ids.push(id);
-    }
+    let ids = running_on_all(&server).await;
     server.signal(Signal::SIGTERM);
     said(folder.path(), "nothing new is taken").await;
     assert!(server.runs(), "it should wait for what runs");
