@@ -30,6 +30,7 @@ for component in rustfmt clippy; do
   fi
 done
 
+need util-linux unshare --version # disks that fill up are mounted where only the server sees them
 need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled from C
 need python3 python3 -c "import asyncio, unittest" # the Python host is tested with the interpreter that is there
 need libpython3-testsuite python3 clients/python/tests/interpreters.py # the client passes CPython's own tests of concurrent.futures
@@ -40,6 +41,13 @@ python_environment() {
   local folder=target/test-python
   "$folder/bin/python3" -c "import cloudpickle" 2>/dev/null && return
   python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet cloudpickle
+}
+
+# Makes up requests from the OpenAPI document.
+schemathesis_environment() {
+  local folder=target/test-schemathesis
+  "$folder/bin/st" --version 2>/dev/null | grep -q 4.32.5 && return
+  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet schemathesis==4.32.5
 }
 
 if ((${#missing[@]} > 0)); then
@@ -61,3 +69,4 @@ if ((${#missing[@]} > 0)); then
   install_missing || fail "They could not be installed. Install them with: apt-get install ${missing[*]}"
 fi
 python_environment || fail "The Python environment for the tests could not be made in target/test-python."
+schemathesis_environment || fail "The Python environment for schemathesis could not be made in target/test-schemathesis."

@@ -11,6 +11,8 @@ pub mod config;
 pub mod dispatch;
 pub mod executor;
 pub mod function;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod job;
 pub mod measure;
 pub mod outbound;

@@ -66,7 +66,7 @@ impl From<&Submitted> for BatchItem {
 /// then start with the place in the batch, from 0. An `Idempotency-Key` and `unique` jobs work as for a single job.
 #[utoipa::path(
     post, path = "/jobs/batch", tag = "jobs", operation_id = "submitBatch",
-    params(("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", example = "order-4711")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", pattern = "^[!-~]{1,255}$", example = "order-4711")),
     request_body(content(
         (Vec<submission::Fields> = "application/json", example = example::batch),
         (String = "application/x-ndjson", example = example::batch_lines),

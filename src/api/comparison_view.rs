@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::AnyOfBuilder;
+use utoipa::openapi::{Object, Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::Problem;
 use super::submission::{self, AnyWorkload, Head};
@@ -59,7 +61,26 @@ pub(super) struct ComparisonView {
     #[schema(required)]
     progress: Option<ProgressView>,
     #[serde(flatten)]
-    report: Option<Report>,
+    report: Reported,
+}
+
+/// What is known once it has finished.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Reported(Option<Report>);
+
+impl PartialSchema for Reported {
+    /// A report, or nothing more: derived, it would be a report or null, and nothing is null here.
+    fn schema() -> RefOr<Schema> {
+        AnyOfBuilder::new().item(Ref::from_schema_name(Report::name())).item(Object::new()).into()
+    }
+}
+
+impl ToSchema for Reported {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Report::name().into_owned(), Report::schema()));
+        Report::schemas(schemas);
+    }
 }
 
 /// What lists show of a comparison.
@@ -124,7 +145,7 @@ impl ComparisonView {
     pub(super) fn of(kept: Comparison, progress: Option<Progress>) -> Result<Self, Problem> {
         let report = report(&kept)?;
         let progress = progress.map(|Progress { share, doing }| ProgressView { percent: (share * 1000.0).round() / 10.0, doing });
-        Ok(Self { head: ComparisonHead::of(kept)?, progress, report })
+        Ok(Self { head: ComparisonHead::of(kept)?, progress, report: Reported(report) })
     }
 }
 

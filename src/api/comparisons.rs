@@ -73,7 +73,7 @@ pub(super) struct PageQuery {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 50)]
     limit: Limit,
     /// The `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-]{12}[AQgw]$")]
     cursor: Option<Cursor>,
 }
 

@@ -192,7 +192,7 @@ impl<'a> From<&'a Event> for EventView<'a> {
     ),
     responses(
         (status = 200, description = "The events, as they happen; the data of each is an `EventData`",
-            content((String = "text/event-stream", example = example::events))),
+            content((serde_json::Value = "text/event-stream", example = example::events))),
         (status = 204, description = "The job has ended, and nothing happened behind that event"),
         answers::BadQuery, answers::UnknownJob, answers::Unavailable,
     ),
@@ -234,7 +234,7 @@ pub(super) async fn of_job(
     ),
     responses(
         (status = 200, description = "The events, as they happen; the data of each is an `EventData`",
-            content((String = "text/event-stream", example = example::events))),
+            content((serde_json::Value = "text/event-stream", example = example::events))),
         answers::BadQuery, answers::Unavailable,
     ),
 )]
@@ -250,7 +250,7 @@ pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result
 
 impl EventsQuery {
     /// The only query in which a parameter can be repeated.
-    fn parse(query: &str) -> Result<Self, Problem> {
+    pub(super) fn parse(query: &str) -> Result<Self, Problem> {
         let (tags, others): (Vec<_>, Vec<_>) =
             form_urlencoded::parse(query.as_bytes()).into_owned().partition(|(name, _)| name == "tag");
         let others = form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish();

@@ -38,7 +38,7 @@ use crate::store::{Cancellation, Requeue};
     post, path = "/jobs", tag = "jobs", operation_id = "submitJob",
     params(
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result. `return=minimal`: a short `202`", example = "wait=10"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", example = "order-4711"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", pattern = "^[!-~]{1,255}$", example = "order-4711"),
     ),
     request_body(content = submission::Fields, content_type = "application/json", example = example::submission),
     responses(
@@ -49,7 +49,7 @@ use crate::store::{Cancellation, Requeue};
             headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "What was preferred")),
             example = example::job),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
-        answers::QueueFull, answers::Unavailable,
+        answers::UnknownJob, answers::QueueFull, answers::Unavailable,
     ),
 )]
 pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {

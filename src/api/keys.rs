@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
@@ -92,8 +93,14 @@ pub(super) struct NewKey {
     expires_at: Option<Timestamp>,
     /// How much it may have the server do; what is not said is as the settings of the server have it. What an administrator makes has no
     /// quota.
-    #[serde(default)]
-    quota: Quota,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Quota, default)]
+    quota: Option<Box<RawValue>>,
+}
+
+/// Whatever is given, be it null.
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(value).map(Some)
 }
 
 /// How a key is replaced.
@@ -152,6 +159,10 @@ pub(super) async fn list(State(api): State<ApiState>) -> Json<List<KeyView>> {
 )]
 pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let NewKey { name, scopes, expires_at, quota } = read(&api, request).await?;
+    let quota = quota.map_or(Ok(Quota::default()), |quota| {
+        let quota = submission::object(quota.get().as_bytes(), "/quota");
+        quota.map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidKey))
+    })?;
     let wrong = |pointer, message: &str| {
         Err(Problem::from(Invalid::new(pointer, message)).instead_of(Kind::InvalidJob, Kind::InvalidKey))
     };

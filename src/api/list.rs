@@ -55,7 +55,7 @@ pub(super) struct ListQuery {
     #[param(example = "primes")]
     workload: Option<String>,
     /// A label, as `name:value`.
-    #[param(value_type = Option<String>, example = "team:search")]
+    #[param(value_type = Option<String>, pattern = ":", example = "team:search")]
     tag: Option<Label>,
     /// Accepted at this time or later (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
@@ -75,7 +75,7 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 50)]
     limit: Limit,
     /// The `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-]{12}[AQgw]$")]
     cursor: Option<Cursor>,
     /// The format, where the header `Accept` can't be set.
     #[param(inline)]

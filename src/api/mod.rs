@@ -18,6 +18,8 @@ mod executors;
 mod findings;
 mod format;
 mod functions;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod graph;
 mod health;
 mod idempotency;

@@ -204,6 +204,9 @@ fn places(asked: Option<Vec<Executor>>, executors: &Executors, runtime: Runtime,
     if asked.is_empty() {
         return Err(Invalid::new("/executors", "must name one at least"));
     }
+    if asked.len() > Executor::ALL.len() {
+        return Err(Invalid::new("/executors", "names one more than once"));
+    }
     if let Some(at) = asked.iter().position(|executor| !able(executor)) {
         return Err(Invalid::new(format!("/executors/{at}"), "a program runs in a process of its own, and nowhere else"));
     }

@@ -5,6 +5,8 @@ mod attempt;
 mod capability;
 mod commands;
 mod deadline;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod inline;
 mod measure;
 mod pool;

@@ -23,6 +23,7 @@ mod quarantine;
 mod retention;
 mod scheduled;
 mod schedules;
+mod schemathesis;
 mod server;
 mod slow_clients;
 mod soak;

@@ -15,6 +15,9 @@ use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
 use tower::Service;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use self::protocol::understand;
+
 use self::protocol::Report;
 use self::worker::{Ended, Worker};
 use super::attempt::{Attempt, Ran, Reading};

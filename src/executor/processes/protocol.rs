@@ -105,3 +105,9 @@ impl Channel {
         Ok(serde_json::from_slice(&bytes)?)
     }
 }
+
+/// Whether this is what a worker says.
+#[cfg(any(test, fuzzing))]
+pub(in crate::executor) fn understand(frame: &[u8]) -> bool {
+    serde_json::from_slice::<FromWorker>(frame).is_ok()
+}

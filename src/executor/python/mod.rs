@@ -15,6 +15,9 @@ pub use check::SourceFault;
 pub use codes::CodeSource;
 pub use interpreter::{Interpreter, InterpreterError};
 
+#[cfg(any(test, fuzzing))]
+pub(super) use self::protocol::understand;
+
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};

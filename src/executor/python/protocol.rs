@@ -7,6 +7,8 @@ use super::Wanted;
 use crate::clock::{Monotonic, Stopwatch, Timestamp};
 use crate::executor::attempt::Reading;
 use crate::function::Limits;
+#[cfg(any(test, fuzzing))]
+use crate::job::Note;
 use crate::job::{Failure, FailureKind, JobId, LogStream, Outcome, Output};
 use crate::measure::Usage;
 use crate::workload::{PythonCode, PythonContent, PythonFunction};
@@ -208,4 +210,25 @@ impl Done {
 fn with_pickle(error: Box<RawValue>, pickle: Option<String>) -> Box<RawValue> {
     let Some((pickle, open)) = pickle.zip(error.get().strip_suffix('}')) else { return error };
     RawValue::from_string(format!("{open},\"pickle\":\"{pickle}\"}}")).unwrap_or(error)
+}
+
+/// Whether this is what a host says; what is made of it is JSON.
+#[cfg(any(test, fuzzing))]
+pub(in crate::executor) fn understand(frame: &[u8]) -> bool {
+    let Ok(message) = serde_json::from_slice(frame) else { return false };
+    match message {
+        FromHost::Done(done) => {
+            let _ = (done.lacks_code(), done.reading());
+            let json = match done.into_outcome() {
+                Outcome::Output(output) => Some(output),
+                Outcome::Error(failure) => failure.python,
+            };
+            let is_json = |json: Box<RawValue>| serde_json::from_str::<serde::de::IgnoredAny>(json.get()).is_ok();
+            assert!(json.is_none_or(is_json), "what a host says made no JSON");
+        }
+        FromHost::Log { stream, line, .. } => drop(Note::log(stream, line)),
+        FromHost::Progress { value, .. } => drop(Note::progress(&value)),
+        FromHost::Ready {} => {}
+    }
+    true
 }
