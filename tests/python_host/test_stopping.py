@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import textwrap
 import time
 
 from harness import PATIENCE_S, HostTest, in_each
@@ -105,6 +106,34 @@ class Stopping(HostTest):
             if entrypoint in ("sleeps", "awaits", "yields"):
                 self.assertEqual(host.progress[job][-1], "cleaned")
             self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+
+    @in_each("processes")
+    def test_no_module_is_left_half_loaded(self, host):
+        module = """
+            import builtins, time, trine
+            builtins.loaded = getattr(builtins, "loaded", 0) + 1
+            print("loading")
+            while loaded == 1 and not trine.stopped(): time.sleep(0.001)
+            for _ in range(100): time.sleep(0.001)
+        """
+        source = """
+            import sys, time
+            def main():
+                import half_loaded
+                time.sleep(1000)
+            def again():
+                import half_loaded
+                return loaded
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "half_loaded.py"), "w") as file:
+                file.write(textwrap.dedent(module))
+            source = textwrap.dedent(source) + f"\nsys.path.insert(0, {folder!r})\n"
+            job = host.submit(source)
+            host.until(lambda: host.logs[job])
+            host.send({"stop": {"id": job}})
+            self.assert_cancelled(host.wait(job), "KeyboardInterrupt")
+            self.assertEqual(host.call(source, entrypoint="again")["output"], 1)
 
     def test_messages_stay_whole_when_a_printing_process_is_interrupted(self):
         host = self.host("processes", max_log_bytes=1 << 40)

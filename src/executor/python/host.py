@@ -1015,6 +1015,13 @@ def call(function, args, kwargs):
     return function(*args, **kwargs)
 
 
+def imports(frame):
+    """Whether a module is being loaded there. One that is cut off in the midst would stay broken for all later jobs of this process."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib."):
+        frame = frame.f_back
+    return frame is not None
+
+
 def reported(job, generator):
     """Drives a generator: what it yields is progress, what it returns is the output. Yields itself each time, as a turn for others."""
     try:
@@ -1402,8 +1409,8 @@ class Processes(Host):
     def interrupt(self, signum, frame):
         """Raises in users' code. In this file's an exception could cut a message in two, so there it waits for the way back."""
         job = alone
-        if job is None or job.thread is None:
-            return
+        if job is None or job.thread is None or imports(frame):
+            return  # it comes again with the next tick
         job.due = KeyboardInterrupt("stopped" if job.stopped else "")
         job.interrupted = job.stopped
         self.turn_to(job, frame)
@@ -1414,7 +1421,7 @@ class Processes(Host):
         if job is None or job.thread is None:
             return
         error = CpuTimeExceeded(f"it has used more CPU time than the {job.cpu_ms} ms that a call of its function may")
-        if job.overspent:
+        if job.overspent or imports(frame):
             job.meter.leave()
             job.meter.end()
             self.settle(job, self.failed(job, error))
