@@ -121,6 +121,7 @@ class Proxy:
         self.server = host, int(port)
         self.cut_after = None
         self.cuts = 0
+        self.answers = 0  # so often the server was heard
         self.pairs = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -147,6 +148,7 @@ class Proxy:
                     sink.sendall(data[:most])
                     break
                 sink.sendall(data)
+                self.answers += source.getpeername() == self.server
                 most = most and most - len(data)
         hang_up(source, sink)
 

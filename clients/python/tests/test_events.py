@@ -65,15 +65,15 @@ class Streams(ServerTest):
         self.addCleanup(proxy.close)
         tags, found = labels(), []
         events = self.client(proxy.url).events(tags=tags, kinds=["finished"])
-        thread = threading.Thread(target=lambda: found.append(next(events)))
+        thread = threading.Thread(target=lambda: found.append(next(events)), daemon=True)
         thread.start()
-        self.until(lambda: proxy.pairs)
+        self.until(lambda: proxy.answers)  # from then on it has a place in the stream
         job = None
         for _ in range(5):
             proxy.cut()
             if job is None:
                 job = self.trine.submit({"type": "sleep", "ms": 0}, bound="io", tags=tags, wait=30)
-        thread.join()
+        thread.join(30)
         self.assertEqual(found[0].job, job.id)
 
     def test_a_server_that_restarts(self):
