@@ -138,7 +138,7 @@ fn job(number: u64) -> Result<NewJob> {
     } else {
         (Bound::Io, Form::Async, "sleep", r#"{"type":"sleep","ms":0}"#)
     };
-    let mut submission = Submission::new(bound, Spec { kind: kind.into(), json: RawValue::from_string(json.into())? });
+    let mut submission = Box::new(Submission::new(bound, Spec { kind: kind.into(), json: RawValue::from_string(json.into())? }));
     if rare {
         submission.tags.insert("rare".into(), "yes".into());
     }

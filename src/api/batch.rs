@@ -109,7 +109,7 @@ fn answer(receipt: &Receipt) -> Response {
     idempotency::told((StatusCode::ACCEPTED, Json(items)).into_response(), receipt.replayed)
 }
 
-fn parse(body: &Bytes, layout: Layout, functions: &Catalogue) -> Result<Vec<Submission>, Problem> {
+fn parse(body: &Bytes, layout: Layout, functions: &Catalogue) -> Result<Vec<Box<Submission>>, Problem> {
     let texts = match layout {
         Layout::Array => elements(body)?,
         Layout::Lines => {

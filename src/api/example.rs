@@ -1,5 +1,6 @@
 //! The examples of the OpenAPI document: one job, shown by the same code that shows real ones.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -436,7 +437,7 @@ fn accepted() -> Job {
     let workload = Spec { kind: "primes".into(), json: raw(&json!({ "type": "primes", "below": 1_000_000 })) };
     let submission = Submission {
         deadline: Some(Duration::from_secs(30)),
-        retry: Retry { attempts: 3, ..Retry::default() },
+        retry: Some(Arc::new(Retry { attempts: 3, ..Retry::DEFAULT })),
         tags: Tags::from([("team".into(), "search".into())]),
         ..Submission::new(Bound::Cpu, workload)
     };
@@ -446,7 +447,7 @@ fn accepted() -> Job {
         rule: Rule::CpuThreads,
         evidence: None,
     };
-    NewJob { id: id(), submission, route, after: Vec::new(), accepted_at: NOON, profile: None }.into_job()
+    NewJob { id: id(), submission: Box::new(submission), route, after: Vec::new(), accepted_at: NOON, profile: None }.into_job()
 }
 
 fn timing() -> Timing {

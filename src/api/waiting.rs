@@ -62,7 +62,7 @@ impl WaitingView {
             State::Queued if !job.submission.is_limited() => return Ok(Some(Self::Slot)),
             State::Queued => api.dispatcher.store().gate(job.id).await?,
         };
-        Ok(Some(match (gate, job.submission.concurrency.clone(), job.submission.rate.clone()) {
+        Ok(Some(match (gate, job.submission.concurrency.as_deref().cloned(), job.submission.rate.as_deref().cloned()) {
             (Some(Gate::Full { running }), Some(Concurrency { key, limit }), _) => Self::Concurrency { key, limit, running },
             (Some(Gate::OverQuota { running }), ..) => Self::Quota { running },
             (Some(Gate::Until(until)), _, Some(Rate { key, limit, per_ms })) => Self::Rate { key, limit, per_ms, until },

@@ -219,13 +219,13 @@ impl Dispatcher {
     }
 
     /// Validates, routes and makes durable: all of them, or none. A job for each, in their order.
-    pub async fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<Job>, SubmitError> {
+    pub async fn submit(&self, submissions: Vec<Box<Submission>>) -> Result<Vec<Job>, SubmitError> {
         let receipt = self.submit_once(submissions, None).await?;
         Ok(receipt.jobs.into_iter().map(|submitted| submitted.job).collect())
     }
 
     /// Validates and routes, off the caller's thread if there are many.
-    async fn prepared(&self, submissions: Vec<Submission>) -> Result<Vec<NewJob>, SubmitError> {
+    async fn prepared(&self, submissions: Vec<Box<Submission>>) -> Result<Vec<NewJob>, SubmitError> {
         if submissions.len() < MANY {
             return self.prepare(submissions);
         }
@@ -279,7 +279,7 @@ impl Dispatcher {
     }
 
     /// [`Dispatcher::submit`] of one job, then [`Dispatcher::wait`] for it, without a gap in between in which its end could be missed.
-    pub async fn submit_and_wait(&self, submission: Submission, limit: Duration) -> Result<Job, SubmitError> {
+    pub async fn submit_and_wait(&self, submission: Box<Submission>, limit: Duration) -> Result<Job, SubmitError> {
         let jobs = self.prepare(vec![submission])?;
         let waiters: Vec<_> = jobs.iter().map(|job| self.shared.waiters.watch(job.id)).collect();
         let accepted = self.accept(jobs, None).await?;
@@ -489,7 +489,7 @@ impl Dispatcher {
     }
 
     /// Validates and routes one submission, which is not accepted by that.
-    pub fn make(&self, submission: Submission) -> Result<NewJob, SubmitError> {
+    pub fn make(&self, submission: Box<Submission>) -> Result<NewJob, SubmitError> {
         // One submission makes one job.
         self.prepare(vec![submission])?.pop().ok_or_else(|| StoreError::Closed.into())
     }
@@ -504,13 +504,13 @@ impl Dispatcher {
     }
 
     /// Validates and routes.
-    fn prepare(&self, submissions: Vec<Submission>) -> Result<Vec<NewJob>, SubmitError> {
+    fn prepare(&self, submissions: Vec<Box<Submission>>) -> Result<Vec<NewJob>, SubmitError> {
         if self.shared.draining.is_cancelled() {
             return Err(SubmitError::Draining);
         }
         let accepted_at = Timestamp::now();
         let ids: Vec<JobId> = submissions.iter().map(|_| JobId::new()).collect();
-        let prepare = |(index, mut submission): (usize, Submission)| {
+        let prepare = |(index, mut submission): (usize, Box<Submission>)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
             outputs::check(&submission.workload, &submission.after).map_err(invalid)?;
             let (written, likeness) = self.written(&mut submission.workload).map_err(invalid)?;

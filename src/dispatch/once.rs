@@ -67,7 +67,11 @@ impl Dispatcher {
     }
 
     /// [`Dispatcher::submit`], but what came before is not accepted again: the request, by its key, and unique jobs.
-    pub async fn submit_once(&self, submissions: Vec<Submission>, request: Option<RequestKey>) -> Result<Receipt, SubmitError> {
+    pub async fn submit_once(
+        &self,
+        submissions: Vec<Box<Submission>>,
+        request: Option<RequestKey>,
+    ) -> Result<Receipt, SubmitError> {
         let jobs = self.prepared(submissions).await?;
         let uniques: Vec<Option<Digest>> = jobs
             .iter()

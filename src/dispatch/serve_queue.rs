@@ -78,49 +78,54 @@ impl Sink for Reports {
 }
 
 /// Runs one attempt and records what became of it.
-async fn run(shared: Arc<Shared>, mut stack: Stack, queue: Queue, mut claimed: Claimed, stop: Stop, slot: Slot) {
+///
+/// A waiting attempt is kept small, since there may be thousands of them: this is a block, not an `async fn`, whose arguments are there
+/// twice while it waits; and what is not needed after the wait is gone before it.
+fn run(
+    shared: Arc<Shared>,
+    mut stack: Stack,
+    queue: Queue,
+    mut claimed: Claimed,
+    stop: Stop,
+    slot: Slot,
+) -> impl Future<Output = ()> + Send {
     let began = Monotonic::now();
-    // Only the executor needs it from here on.
-    let workload = match Box::pin(outputs::put_in(&shared, claimed.lease.id, std::mem::take(&mut claimed.workload))).await {
-        Ok(workload) => workload,
-        Err(failure) => {
-            drop((stack, slot));
-            let measured = Measured { outcome: Outcome::Error(failure), stopped: stop.reason(), timing: None, crashed: None };
-            return Box::pin(settle(shared, claimed, measured)).await;
+    async move {
+        // Only the executor needs it from here on.
+        let workload = match Box::pin(outputs::put_in(&shared, claimed.lease.id, std::mem::take(&mut claimed.workload))).await {
+            Ok(workload) => workload,
+            Err(failure) => {
+                drop((stack, slot));
+                let measured = Measured { outcome: Outcome::Error(failure), stopped: stop.reason(), timing: None, crashed: None };
+                return Box::pin(settle(shared, claimed, measured)).await;
+            }
+        };
+        if claimed.profile.is_none() {
+            // It comes from a backlog, or other jobs' outputs have just made it what it is.
+            claimed.profile = shared.registry.likeness(&workload).map(|likeness| likeness.key());
         }
-    };
-    if claimed.profile.is_none() {
-        // It comes from a backlog, or other jobs' outputs have just made it what it is.
-        claimed.profile = shared.registry.likeness(&workload).map(|likeness| likeness.key());
+        if let Some(wait) = shared.quarantine.keeps_out(claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
+            drop((stack, slot));
+            return Box::pin(postpone(shared, claimed, wait)).await;
+        }
+        let Ok(executor) = stack.ready().await;
+        let running = executor.call(Attempt {
+            job: claimed.lease.id,
+            number: claimed.attempt,
+            workload,
+            deadline: claimed.deadline,
+            queued_for: claimed.queued_for,
+            claimed: began,
+            stop,
+            reporter: Reporter::new(Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease })),
+            slot,
+        });
+        drop(stack);
+        let Ok(measured) = running.await;
+        shared.quarantine.ended(claimed.profile.as_ref(), measured.crashed);
+        learn(&shared, queue, &claimed, &measured);
+        Box::pin(settle(shared, claimed, measured)).await;
     }
-    if let Some(wait) = shared.quarantine.keeps_out(claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
-        drop((stack, slot));
-        return Box::pin(postpone(shared, claimed, wait)).await;
-    }
-    let attempt = Attempt {
-        job: claimed.lease.id,
-        number: claimed.attempt,
-        workload,
-        deadline: claimed.deadline,
-        queued_for: claimed.queued_for,
-        claimed: began,
-        stop,
-        reporter: Reporter::new(Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease })),
-        slot,
-    };
-    let running = match stack.ready().await {
-        Ok(ready) => ready.call(attempt),
-        Err(never) => match never {},
-    };
-    // A waiting attempt is kept small: there may be thousands of them.
-    drop(stack);
-    let measured = match running.await {
-        Ok(measured) => measured,
-        Err(never) => match never {},
-    };
-    shared.quarantine.ended(claimed.profile.as_ref(), measured.crashed);
-    learn(&shared, queue, &claimed, &measured);
-    Box::pin(settle(shared, claimed, measured)).await;
 }
 
 /// Makes a job wait whose like took down what ran it, as if it had not been claimed.

@@ -16,12 +16,12 @@ pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32,
         Outcome::Error(_) if stopped == Some(StopReason::Shutdown) => return Settlement::Release,
         Outcome::Error(failure) => match failure.kind {
             FailureKind::Cancelled => Ending::Cancelled,
-            FailureKind::Lost if claimed.retry.survives_loss(claimed.losses + 1, max_losses) => {
+            FailureKind::Lost if claimed.retry().survives_loss(claimed.losses + 1, max_losses) => {
                 return Settlement::Again { due_at: now, lost: true, error: failure.clone(), timing };
             }
             FailureKind::Lost => Ending::Lost,
             // Attempts that were lost do not count: they say nothing about the work. Nor do those before it was run again by hand.
-            kind => match claimed.retry.wait_after(claimed.attempt.saturating_sub(claimed.losses + claimed.earlier), kind) {
+            kind => match claimed.retry().wait_after(claimed.attempt.saturating_sub(claimed.losses + claimed.earlier), kind) {
                 Some(wait) => {
                     return Settlement::Again {
                         due_at: now.after(jittered(wait, claimed.lease.id, claimed.attempt)),
@@ -50,6 +50,7 @@ mod tests {
     use crate::job::{Bound, Failure, Retry, Spec};
     use crate::store::Lease;
     use rstest::rstest;
+    use std::sync::Arc;
 
     fn claimed(attempt: u32, losses: u32) -> Claimed {
         let json = serde_json::value::RawValue::from_string("{}".into()).unwrap();
@@ -58,7 +59,7 @@ mod tests {
             bound: Bound::Io,
             workload: Spec { kind: "sleep".into(), json },
             deadline: None,
-            retry: Retry { attempts: 2, backoff_ms: 1_000, ..Retry::default() },
+            retry: Some(Arc::new(Retry { attempts: 2, backoff_ms: 1_000, ..Retry::DEFAULT })),
             attempt,
             losses,
             earlier: 0,

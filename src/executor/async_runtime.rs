@@ -1,6 +1,7 @@
 //! `async`: many waits on few threads. Work that holds its thread holds up all the others, and the figures show it.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
@@ -13,7 +14,7 @@ use tower::Service;
 use super::attempt::{Attempt, Ran, Reading, panicked};
 use crate::clock::{Monotonic, micros};
 use crate::job::{Failure, Outcome};
-use crate::measure::{Crowd, Metered, park};
+use crate::measure::{Crowd, Metered, PollMeter, park};
 use crate::workload::Registry;
 
 /// How often the event loop is asked how late it is.
@@ -98,31 +99,34 @@ impl Service<Attempt> for AsyncExecutor {
     }
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
-        Box::pin(run(attempt, Arc::clone(&self.registry), self.crowd.clone()))
+        let Attempt { workload, stop, reporter, slot, .. } = attempt;
+        let work = match self.registry.work(&workload, stop.clone(), reporter) {
+            Ok(work) => work,
+            Err(failure) => return Box::pin(ready(Ok(Ran::failed(failure)))),
+        };
+        let mut metered = Metered::new(work.into_future(), self.crowd.clone());
+        // A block, not a function: the arguments of one are there twice while it waits, and there may be thousands of them.
+        Box::pin(async move {
+            let (outcome, ended) = tokio::select! {
+                biased;
+                ended = &mut metered => match ended {
+                    Ok(result) => (Outcome::from(result), true),
+                    Err(panic) => (Outcome::Error(panicked(&*panic)), true),
+                },
+                _ = stop.stopped() => (Outcome::Error(Failure::error("stopped")), false),
+            };
+            let meter = metered.meter();
+            // What the work holds on to goes before its slot does.
+            drop(metered);
+            drop(slot);
+            Ok(Ran { outcome, reading: reading(meter, ended), crashed: None })
+        })
     }
 }
 
-async fn run(attempt: Attempt, registry: Arc<Registry>, crowd: Crowd) -> Result<Ran, Infallible> {
-    let Attempt { workload, stop, reporter, slot, .. } = attempt;
-    let work = match registry.work(&workload, stop.clone(), reporter) {
-        Ok(work) => work,
-        Err(failure) => return Ok(Ran::failed(failure)),
-    };
-    let mut metered = Metered::new(work.into_future(), crowd);
-    drop((workload, registry));
-    let (outcome, ended) = tokio::select! {
-        biased;
-        ended = &mut metered => match ended {
-            Ok(result) => (Outcome::from(result), true),
-            Err(panic) => (Outcome::Error(panicked(&*panic)), true),
-        },
-        _ = stop.stopped() => (Outcome::Error(Failure::error("stopped")), false),
-    };
-    let meter = metered.meter();
-    // What the work holds on to goes before its slot does.
-    drop(metered);
-    drop(slot);
-    let reading = Reading {
+/// What is said of work that ended by itself, or was dropped.
+fn reading(meter: PollMeter, ended: bool) -> Reading {
+    Reading {
         began: meter.began,
         // What comes after the last poll is not the work's, if that poll was its end.
         wall: meter
@@ -134,6 +138,5 @@ async fn run(attempt: Attempt, registry: Arc<Registry>, crowd: Crowd) -> Result<
         loop_wait: Some(meter.loop_wait),
         held_jobs: meter.held,
         ..Reading::default()
-    };
-    Ok(Ran { outcome, reading, crashed: None })
+    }
 }

@@ -42,7 +42,7 @@ pub struct Job {
     /// Its name for ever.
     pub id: JobId,
     /// What the client asked for.
-    pub submission: Submission,
+    pub submission: Box<Submission>,
     /// The executor chosen for it, and why.
     pub route: Route,
     /// When it was accepted.
@@ -61,7 +61,7 @@ pub struct NewJob {
     /// Its name for ever.
     pub id: JobId,
     /// What the client asked for.
-    pub submission: Submission,
+    pub submission: Box<Submission>,
     /// The executor chosen for it, and why.
     pub route: Route,
     /// The jobs that it comes after.

@@ -1,4 +1,6 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,8 +28,8 @@ pub struct Submission {
     pub priority: i16,
     /// The longest that one attempt may run.
     pub deadline: Option<Duration>,
-    /// When a failed attempt is followed by another.
-    pub retry: Retry,
+    /// When a failed attempt is followed by another, if not by the default rule: see [`Submission::retry`].
+    pub retry: Option<Arc<Retry>>,
     /// Free labels.
     pub tags: Tags,
     /// Not to be started before this moment.
@@ -42,10 +44,10 @@ pub struct Submission {
     pub routing: Option<Routing>,
     /// The jobs that it comes after. Once it is accepted, the store has them as edges; they are not here any more.
     pub after: Vec<After>,
-    /// How many jobs with the same key may run at once.
-    pub concurrency: Option<Concurrency>,
+    /// How many jobs with the same key may run at once. Boxed, as the next: a million jobs may wait, and few have a limit.
+    pub concurrency: Option<Box<Concurrency>>,
     /// How many jobs with the same key may start in a time.
-    pub rate: Option<Rate>,
+    pub rate: Option<Box<Rate>>,
     /// Whose it is: said by whoever lets it in, not by the client.
     pub owner: Option<Owner>,
     /// Whether a quota of its owner says how many may run at once.
@@ -64,6 +66,11 @@ impl Submission {
     pub fn turn(&self, due_at: Timestamp) -> i64 {
         let level = i64::try_from(PRIORITY_LEVEL.as_micros()).unwrap_or(i64::MAX);
         due_at.as_micros().saturating_sub(i64::from(self.priority).saturating_mul(level))
+    }
+
+    /// When a failed attempt is followed by another.
+    pub fn retry(&self) -> &Retry {
+        self.retry.as_deref().unwrap_or(&Retry::DEFAULT)
     }
 
     /// Whether there is a limit that it shares with others.
@@ -96,7 +103,7 @@ impl Submission {
             isolated: false,
             priority: 0,
             deadline: None,
-            retry: Retry::default(),
+            retry: None,
             tags: Tags::new(),
             run_at: None,
             expires_at: None,
@@ -147,22 +154,26 @@ pub struct Retry {
     pub max_backoff_ms: u64,
     /// The kinds of failure that are tried again. Without `lost`, a job is never run a second time
     /// after its runner died under it.
-    pub on: Vec<FailureKind>,
+    #[schema(value_type = Vec<FailureKind>)]
+    pub on: Cow<'static, [FailureKind]>,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            attempts: 1,
-            backoff_ms: 500,
-            factor: 2.0,
-            max_backoff_ms: 60_000,
-            on: vec![FailureKind::Error, FailureKind::Timeout, FailureKind::Panic, FailureKind::Lost],
-        }
+        Self::DEFAULT
     }
 }
 
 impl Retry {
+    /// One attempt, unless what ran it died under it.
+    pub const DEFAULT: Self = Self {
+        attempts: 1,
+        backoff_ms: 500,
+        factor: 2.0,
+        max_backoff_ms: 60_000,
+        on: Cow::Borrowed(&[FailureKind::Error, FailureKind::Timeout, FailureKind::Panic, FailureKind::Lost]),
+    };
+
     /// The wait after the failed attempt number `attempt` before the next one, or `None` if there is none.
     ///
     /// Exponential back-off without jitter: `backoff_ms * factor^(attempt - 1)`, at most `max_backoff_ms`.
@@ -205,7 +216,7 @@ mod tests {
 
     #[test]
     fn only_the_named_kinds_are_tried_again() {
-        let retry = Retry { attempts: 2, on: vec![FailureKind::Timeout], ..Retry::default() };
+        let retry = Retry { attempts: 2, on: vec![FailureKind::Timeout].into(), ..Retry::default() };
         assert!(retry.wait_after(1, FailureKind::Timeout).is_some());
         assert!(retry.wait_after(1, FailureKind::Error).is_none());
     }

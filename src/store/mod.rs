@@ -75,8 +75,8 @@ pub struct Claimed {
     pub workload: Spec,
     /// The longest that the attempt may run.
     pub deadline: Option<Duration>,
-    /// When a failed attempt is followed by another.
-    pub retry: Retry,
+    /// When a failed attempt is followed by another, if not by the default rule: see [`Claimed::retry`].
+    pub retry: Option<Arc<Retry>>,
     /// The number of this attempt, from 1.
     pub attempt: u32,
     /// How often whatever ran the job died under it before.
@@ -87,6 +87,13 @@ pub struct Claimed {
     pub queued_for: Duration,
     /// The profile that its runs belong to; known if it was claimed as it was accepted.
     pub profile: Option<ProfileKey>,
+}
+
+impl Claimed {
+    /// When a failed attempt is followed by another.
+    pub fn retry(&self) -> &Retry {
+        self.retry.as_deref().unwrap_or(&Retry::DEFAULT)
+    }
 }
 
 /// What becomes of a job when an attempt of it ends.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use trine::clock::Timestamp;
 use trine::dispatch::router::{Facts, route};
-use trine::job::{Bound, Choice, Failure, FailureKind, Form, JobId, NewJob, Queue, Runtime};
+use trine::job::{Bound, Choice, Failure, Form, JobId, NewJob, Queue, Runtime};
 use trine::store::{Cancellation, Claimed, Depth, Settled, Settlement, StateFilter, Store};
 
-use crate::{PATIENCE, Place, accept, new_job, settle, state, succeeded};
+use crate::{PATIENCE, Place, accept, new_job, not_after_a_loss, settle, state, succeeded};
 
 crate::for_every_driver!(
     what_was_claimed_is_seen_to_run,
@@ -205,7 +205,7 @@ async fn a_job_that_must_not_be_repeated_is_known_to_run_before_it_does(place: i
     let store = place.open().await;
     let once = |_| {
         let mut once = job(0);
-        once.submission.retry.on.retain(|kind| *kind != FailureKind::Lost);
+        once.submission.retry = Some(not_after_a_loss());
         once
     };
     let jobs: Vec<NewJob> = (0..20).map(once).collect();

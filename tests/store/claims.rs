@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use trine::job::{Bound, NewJob, Queue};
+use trine::job::{Bound, NewJob, Queue, Retry};
 
 use crate::{PATIENCE, Place, accept, claim_one, io_job, new_job, settle, state, succeeded, with_priority};
 
@@ -21,7 +21,7 @@ async fn an_accepted_job_can_be_read_and_claimed(place: impl Place) {
     let store = place.open().await;
     let mut job = io_job();
     job.submission.tags.insert("team".into(), "search".into());
-    job.submission.retry.attempts = 4;
+    job.submission.retry = Some(Arc::new(Retry { attempts: 4, ..Retry::DEFAULT }));
     let accepted = accept(&store, std::slice::from_ref(&job)).await.remove(0);
     let seen = store.job(job.id).await.unwrap().unwrap();
     assert_eq!(seen.state.as_str(), "queued");

@@ -32,13 +32,13 @@ crate::for_every_driver!(
 
 fn limited(key: &str, limit: u32) -> NewJob {
     let mut job = io_job();
-    job.submission.concurrency = Some(Concurrency { key: key.into(), limit });
+    job.submission.concurrency = Some(Box::new(Concurrency { key: key.into(), limit }));
     job
 }
 
 fn rated(key: &str, limit: u32, per_ms: u64) -> NewJob {
     let mut job = io_job();
-    job.submission.rate = Some(Rate { key: key.into(), limit, per_ms });
+    job.submission.rate = Some(Box::new(Rate { key: key.into(), limit, per_ms }));
     job
 }
 
@@ -97,8 +97,8 @@ async fn what_an_owner_may_have_run_is_not_exceeded(place: impl Place) {
     store.allow(allowed()).await.unwrap();
     let mut jobs: Vec<NewJob> = (0..5).map(|_| confined(owner())).collect();
     // Whichever is reached first holds.
-    jobs[1].submission.concurrency = Some(Concurrency { key: "a".into(), limit: 1 });
-    jobs[2].submission.concurrency = Some(Concurrency { key: "a".into(), limit: 1 });
+    jobs[1].submission.concurrency = Some(Box::new(Concurrency { key: "a".into(), limit: 1 }));
+    jobs[2].submission.concurrency = Some(Box::new(Concurrency { key: "a".into(), limit: 1 }));
     accept(&store, &jobs).await;
     let running = claim_all(&store, 100).await;
     assert_eq!(running.len(), 2);
@@ -346,7 +346,7 @@ async fn an_empty_lane_passes_its_place_on(place: impl Place) {
     let mut jobs = Vec::new();
     for rate in ["x", "y", "z"] {
         let mut job = limited("a", 1);
-        job.submission.rate = Some(Rate { key: rate.into(), limit: 10, per_ms: 1 });
+        job.submission.rate = Some(Box::new(Rate { key: rate.into(), limit: 10, per_ms: 1 }));
         jobs.push(job);
     }
     accept(&store, &jobs).await;
@@ -408,11 +408,11 @@ fn random_job(random: &mut fastrand::Rng) -> NewJob {
     let mut job = if random.u32(0..4) == 0 { new_job(Bound::Cpu) } else { io_job() };
     if random.bool() {
         let key = random.u32(1..4);
-        job.submission.concurrency = Some(Concurrency { key: key.to_string(), limit: key });
+        job.submission.concurrency = Some(Box::new(Concurrency { key: key.to_string(), limit: key }));
     }
     if random.bool() {
         let key = random.u32(1..4);
-        job.submission.rate = Some(Rate { key: key.to_string(), limit: key, per_ms: 5 });
+        job.submission.rate = Some(Box::new(Rate { key: key.to_string(), limit: key, per_ms: 5 }));
     }
     job.submission.priority = random.i16(-2..=2);
     job

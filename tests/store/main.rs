@@ -37,7 +37,8 @@ use serde_json::value::to_raw_value;
 use trine::clock::{Clock, Timestamp};
 use trine::dispatch::router::{Facts, route};
 use trine::job::{
-    Bound, Choice, Conclusion, Ending, Executor, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
+    Bound, Choice, Conclusion, Ending, Executor, Failure, FailureKind, Form, JobId, NewJob, Outcome, Queue, Retry, Runtime, Spec,
+    Submission, Timing,
 };
 use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 
@@ -101,15 +102,20 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
     let form = if bound == Bound::Io { Form::Async } else { Form::Blocking };
     NewJob {
         id: JobId::new(),
-        submission: Submission::new(
+        submission: Box::new(Submission::new(
             bound,
             Spec { kind: "sleep".into(), json: to_raw_value(&json!({"type": "sleep", "ms": 5})).unwrap() },
-        ),
+        )),
         route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
         after: Vec::new(),
         accepted_at: Timestamp::now(),
         profile: None,
     }
+}
+
+/// The rule of a job that must not run a second time after what ran it died.
+pub(crate) fn not_after_a_loss() -> Arc<Retry> {
+    Arc::new(Retry { on: vec![FailureKind::Error].into(), ..Retry::DEFAULT })
 }
 
 /// A job for `async`.

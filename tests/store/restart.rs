@@ -7,7 +7,7 @@ use trine::clock::Timestamp;
 use trine::job::{Ending, Failure, FailureKind, NewJob, Outcome, Queue, State};
 use trine::store::{Settled, Settlement, Store};
 
-use crate::{Place, accept, claim_one, finish_all, io_job, settle, state, succeeded};
+use crate::{Place, accept, claim_one, finish_all, io_job, not_after_a_loss, settle, state, succeeded};
 
 crate::for_every_driver!(
     everything_is_still_there,
@@ -83,7 +83,7 @@ async fn a_job_that_takes_the_server_down_each_time_is_lost_in_the_end(place: im
 async fn a_job_that_must_not_be_repeated_is_lost_at_once(place: impl Place) {
     let store = place.open().await;
     let mut job = io_job();
-    job.submission.retry.on = vec![FailureKind::Error];
+    job.submission.retry = Some(not_after_a_loss());
     accept(&store, std::slice::from_ref(&job)).await;
     claim_one(&store).await;
     let store = reopened(&place, store).await;

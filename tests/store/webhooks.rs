@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::clock::Timestamp;
-use trine::job::{Ending, FailureKind, JobId, NewJob, Queue, Secret, State, Webhook};
+use trine::job::{Ending, JobId, NewJob, Queue, Secret, State, Webhook};
 use trine::store::{DeliveryFilter, Store};
 use trine::webhook::{Delivery, DeliveryAttempt, DeliveryState, Verdict};
 
-use crate::{Place, accept, claim_one, failed, finish_all, io_job, settle, state, succeeded};
+use crate::{Place, accept, claim_one, failed, finish_all, io_job, not_after_a_loss, settle, state, succeeded};
 
 crate::for_every_driver!(
     each_end_of_a_job_with_a_webhook_leaves_a_delivery,
@@ -66,7 +66,7 @@ async fn each_end_of_a_job_with_a_webhook_leaves_a_delivery(place: impl Place) {
     assert_eq!(all(&store).await, []);
 
     let [good, bad, cancelled, mut lost] = ["a", "a", "a", "a"].map(told);
-    lost.submission.retry.on = vec![FailureKind::Error];
+    lost.submission.retry = Some(not_after_a_loss());
     for (job, settlement) in [(&good, Some(succeeded())), (&bad, Some(failed("no"))), (&lost, None)] {
         accept(&store, std::slice::from_ref(job)).await;
         let lease = claim_one(&store).await.lease;

@@ -39,7 +39,7 @@ pub(in crate::api) struct AfterFields<'a> {
 
 /// A submission whose names have not been looked up.
 pub(in crate::api) struct Draft {
-    pub(super) submission: Submission,
+    pub(super) submission: Box<Submission>,
     pub(super) name: Option<String>,
     pub(super) after: Vec<Named>,
 }
@@ -79,7 +79,7 @@ pub(super) fn check_name(name: &str) -> Result<(), Invalid> {
 
 impl Draft {
     /// A submission that is no part of a batch.
-    pub(super) fn alone(self) -> Result<Submission, Problem> {
+    pub(super) fn alone(self) -> Result<Box<Submission>, Problem> {
         if self.name.is_some() {
             return Err(Invalid::new("/name", "only jobs of a batch have names").into());
         }
@@ -91,7 +91,7 @@ impl Draft {
     }
 
     /// The submissions of a batch.
-    pub(in crate::api) fn batch(drafts: Vec<Self>) -> Result<Vec<Submission>, Problem> {
+    pub(in crate::api) fn batch(drafts: Vec<Self>) -> Result<Vec<Box<Submission>>, Problem> {
         if drafts.iter().map(|draft| draft.after.len()).sum::<usize>() > MAX_EDGES {
             let most = format!("all jobs of a batch together come after {MAX_EDGES} others at most");
             return Err(Problem::new(Kind::TooLarge, most));
@@ -107,7 +107,7 @@ struct Misplaced {
 }
 
 /// Looks up the names.
-fn together(drafts: Vec<Draft>) -> Result<Vec<Submission>, Misplaced> {
+fn together(drafts: Vec<Draft>) -> Result<Vec<Box<Submission>>, Misplaced> {
     let mut names: HashMap<String, usize> = HashMap::new();
     for (index, draft) in drafts.iter().enumerate() {
         let Some(name) = &draft.name else { continue };
@@ -169,7 +169,7 @@ mod tests {
     use crate::dispatch::Catalogue;
     use rstest::rstest;
 
-    fn batch(jobs: &[&str]) -> Result<Vec<Submission>, (String, String)> {
+    fn batch(jobs: &[&str]) -> Result<Vec<Box<Submission>>, (String, String)> {
         let job = |fields: &&str| format!(r#"{{"bound":"io","workload":{{"type":"sleep","ms":1}}{fields}}}"#);
         let drafts = jobs.iter().map(|fields| super::super::draft(job(fields).as_bytes(), &Catalogue::default()));
         let read = drafts.collect::<Result<Vec<_>, _>>().and_then(Draft::batch);

@@ -4,6 +4,7 @@ mod after;
 mod rules;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -132,7 +133,7 @@ pub(super) struct Head<'a> {
 
 /// Reads one submission. Its workload's parameters are not looked at, apart from `type`; but a call of a function gets what that declares,
 /// and is bound to the version that declares it.
-pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Submission, Problem> {
+pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Box<Submission>, Problem> {
     draft(text, functions)?.alone()
 }
 
@@ -143,11 +144,11 @@ pub(super) fn draft(text: &[u8], functions: &Catalogue) -> Result<Draft, Problem
     // What is handed on as it is has to be fit to be read by others.
     depth::check(workload.get().as_bytes()).map_err(|invalid| invalid.within("/workload"))?;
     let head: Head<'_> = object(workload.get().as_bytes(), "/workload")?;
-    let retry = fields.retry.map(|retry| object(retry.get().as_bytes(), "/retry")).transpose()?.unwrap_or_default();
+    let retry = fields.retry.map(|retry| object(retry.get().as_bytes(), "/retry")).transpose()?;
     let unique = fields.unique.map(|unique| object(unique.get().as_bytes(), "/unique")).transpose()?;
     let webhook = fields.webhook.map(webhook).transpose()?;
     check_priority(fields.priority)?;
-    check_retry(&retry)?;
+    retry.as_ref().map_or(Ok(()), check_retry)?;
     check_tags(&fields.tags)?;
     unique.as_ref().map_or(Ok(()), check_unique)?;
     let concurrency = fields.concurrency.map(|limit| object(limit.get().as_bytes(), "/concurrency")).transpose()?;
@@ -164,22 +165,22 @@ pub(super) fn draft(text: &[u8], functions: &Catalogue) -> Result<Draft, Problem
         Defaults::default()
     };
     let bound = fields.bound.or(defaults.bound).ok_or_else(|| Invalid::new("", "missing field `bound`"))?;
-    let submission = Submission {
+    let submission = Box::new(Submission {
         executor: fields.executor.unwrap_or(defaults.executor),
         isolated: fields.isolated,
         priority: fields.priority,
         deadline: deadline.or(defaults.deadline),
-        retry,
+        retry: retry.filter(|retry| *retry != Retry::DEFAULT).map(Arc::new),
         tags: fields.tags,
         run_at,
         expires_at: fields.expires_at,
         unique,
         webhook,
         routing: fields.routing,
-        concurrency,
-        rate,
+        concurrency: concurrency.map(Box::new),
+        rate: rate.map(Box::new),
         ..Submission::new(bound, workload)
-    };
+    });
     Ok(Draft { submission, name: fields.name.map(Cow::into_owned), after })
 }
 
@@ -257,7 +258,7 @@ mod tests {
         assert_eq!(submission.workload.kind, "primes");
         assert_eq!(submission.workload.json.get(), r#"{ "type": "primes", "below": 10 }"#);
         assert_eq!((submission.executor, submission.priority, submission.deadline), (Choice::Auto, 0, None));
-        assert_eq!(submission.retry, Retry::default());
+        assert_eq!(submission.retry, None);
         assert!(submission.tags.is_empty());
     }
 
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!(submission.workload.kind, "sleep");
         assert_eq!((submission.executor, submission.priority), (Choice::Processes, -7));
         assert_eq!(submission.deadline, Some(Duration::from_millis(1500)));
-        assert_eq!(submission.retry, Retry { attempts: 3, on: vec![FailureKind::Timeout], ..Retry::default() });
+        assert_eq!(submission.retry(), &Retry { attempts: 3, on: vec![FailureKind::Timeout].into(), ..Retry::DEFAULT });
         assert_eq!(submission.tags["team"], "search");
         let timed = |fields: &str| {
             let text = format!(r#"{{"bound":"io","workload":{{"type":"sleep"}},{fields}}}"#);

@@ -102,11 +102,12 @@ impl SqliteStore {
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = &options.path;
         let (lock, connect) = reserve(path)?;
-        // 16 MiB of cache: what a busy second touches, so that no page is read twice. And room for statements in all their sizes.
+        // 4 MiB of cache: rows come and go at the ends of tables and indexes, and SQLite goes through all of its cache at each commit that
+        // has split a page. And room for statements in all their sizes.
         let writing = connect
             .clone()
             .pragma("wal_autocheckpoint", LONGEST_JOURNAL)
-            .pragma("cache_size", "-16384")
+            .pragma("cache_size", "-4096")
             .statement_cache_capacity(STATEMENTS);
         let connection = migrated(path, writing).await?;
         let beside = connect.connect().await?;

@@ -111,7 +111,7 @@ impl<'a> Options<'a> {
     pub(super) fn of(submission: &'a Submission, route: &Route) -> Option<Self> {
         let options = Self {
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
-            retry: (submission.retry != Retry::default()).then_some(Cow::Borrowed(&submission.retry)),
+            retry: submission.retry.as_deref().map(Cow::Borrowed),
             tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
             run_at: submission.run_at.map(Timestamp::as_micros),
             expires_at: submission.expires_at.map(Timestamp::as_micros),
@@ -119,8 +119,8 @@ impl<'a> Options<'a> {
             webhook: submission.webhook.as_deref().map(Cow::Borrowed),
             routing: submission.routing,
             evidence: route.evidence,
-            concurrency: submission.concurrency.as_ref().map(Cow::Borrowed),
-            rate: submission.rate.as_ref().map(Cow::Borrowed),
+            concurrency: submission.concurrency.as_deref().map(Cow::Borrowed),
+            rate: submission.rate.as_deref().map(Cow::Borrowed),
             confined: submission.confined,
             owner: submission.owner,
         };
@@ -131,8 +131,8 @@ impl<'a> Options<'a> {
         self.deadline_ms.map(Duration::from_millis)
     }
 
-    fn retry(&mut self) -> Retry {
-        self.retry.take().map(Cow::into_owned).unwrap_or_default()
+    fn retry(&mut self) -> Option<Arc<Retry>> {
+        self.retry.take().map(|retry| Arc::new(retry.into_owned()))
     }
 }
 
@@ -239,7 +239,7 @@ impl<'r> Cells<'r> {
         let workload = Spec { kind: self.take()?, json: self.raw()? };
         let priority = self.number()?;
         let mut options = self.json::<Options<'_>>()?.unwrap_or_default();
-        let submission = Submission {
+        let submission = Box::new(Submission {
             isolated,
             bound,
             executor,
@@ -254,11 +254,11 @@ impl<'r> Cells<'r> {
             webhook: options.webhook.map(|webhook| Box::new(webhook.into_owned())),
             routing: options.routing,
             after: Vec::new(),
-            concurrency: options.concurrency.map(Cow::into_owned),
-            rate: options.rate.map(Cow::into_owned),
+            concurrency: options.concurrency.map(|limit| Box::new(limit.into_owned())),
+            rate: options.rate.map(|rate| Box::new(rate.into_owned())),
             confined: options.confined,
             owner: options.owner,
-        };
+        });
         route.evidence = options.evidence;
         let accepted_at = self.time()?;
         Ok(Job { id, submission, route, accepted_at, attempt: self.number()?, losses: self.number()?, state: State::Queued })

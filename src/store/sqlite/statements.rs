@@ -222,7 +222,7 @@ pub(super) fn fate(job: &Job, max_losses: u32) -> Option<(Ending, Failure)> {
         return Some((Ending::Cancelled, Failure::cancelled()));
     }
     let losses = job.losses + 1;
-    (!job.submission.retry.survives_loss(losses, max_losses)).then(|| {
+    (!job.submission.retry().survives_loss(losses, max_losses)).then(|| {
         let message = format!("the server went down while this job ran, for the {} time; it is not run again", ordinal(losses));
         (Ending::Lost, Failure::new(FailureKind::Lost, message))
     })

@@ -89,7 +89,7 @@ impl Model {
             scheduled: scheduled.is_some(),
             expires,
             submitted_expires: expires,
-            survives: submission.retry.on.contains(&FailureKind::Lost),
+            survives: submission.retry().on.contains(&FailureKind::Lost),
             attempt: 0,
             losses: 0,
             earlier: 0,

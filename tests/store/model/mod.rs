@@ -138,7 +138,7 @@ impl<P: Place> Case<'_, P> {
             submission.expires_at = Some(now.after(self.random.millis(180_000)));
         }
         if self.random.below(4) == 0 {
-            submission.retry.on.retain(|kind| *kind != trine::job::FailureKind::Lost);
+            submission.retry = Some(crate::not_after_a_loss());
         }
         job
     }

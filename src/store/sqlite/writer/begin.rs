@@ -93,7 +93,7 @@ impl Writer {
             let most = (most, front::MOST_BYTES);
             // What must not be repeated is written as running before it runs.
             let next = statements::next(&mut self.connection, queue, most, claim, |claimed| {
-                claimed.retry.survives_loss(claimed.losses + 1, max_losses)
+                claimed.retry().survives_loss(claimed.losses + 1, max_losses)
             });
             let next = next.await?.into_iter().map(|(turn, fresh)| Ahead { fresh, turn, read });
             self.fronts.fill(queue, next.collect());
