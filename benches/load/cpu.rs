@@ -117,11 +117,7 @@ impl Bare {
 /// How long this many jobs take that are submitted at once.
 async fn in_a_batch(server: &mut Server, workload: &str, jobs: usize) -> Result<Duration> {
     let job = format!(r#"{{"bound":"cpu","executor":"threads","workload":{workload}}}"#);
-    let jobs = vec![job.as_str(); jobs];
-    let start = Instant::now();
-    server.submit(&jobs).await?;
-    server.finish(|_| Ok(())).await?;
-    Ok(start.elapsed())
+    server.take(&vec![job.as_str(); jobs]).await
 }
 
 /// How long this many jobs take, each submitted on a connection of its own that waits for the result.

@@ -1,7 +1,5 @@
 //! Fetches of 100 ms, all at once, against a bare program that does the same.
 
-use std::time::Instant;
-
 use crate::origin::{Origin, fetched_bare};
 use crate::report::{Bar, Figure, print};
 use crate::server::{Server, folder};
@@ -26,11 +24,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             server.submit(&[fetch.as_str()]).await?;
             server.finish(|_| Ok(())).await?;
             let bare = fetched_bare(origin.address, count).await?.as_secs_f64();
-            let jobs = vec![fetch.as_str(); count];
-            let start = Instant::now();
-            server.submit(&jobs).await?;
-            server.finish(|_| Ok(())).await?;
-            let through = start.elapsed().as_secs_f64();
+            let through = server.take(&vec![fetch.as_str(); count]).await?.as_secs_f64();
             server.stop().await?;
             figures.iter_mut().zip([bare, through, through / bare]).for_each(|(figure, value)| figure.add(value));
         }

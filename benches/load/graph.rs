@@ -1,7 +1,5 @@
 //! Jobs that come after other jobs: a long chain, and a wide fan.
 
-use std::time::Instant;
-
 use crate::report::{Bar, Figure, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
@@ -30,10 +28,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 
 /// How long it takes until all of them have succeeded, in seconds.
 async fn timed(server: &mut Server, jobs: &[String]) -> Result<f64> {
-    let start = Instant::now();
-    server.submit(&jobs.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    server.finish(|_| Ok(())).await?;
-    Ok(start.elapsed().as_secs_f64())
+    let jobs: Vec<_> = jobs.iter().map(String::as_str).collect();
+    Ok(server.take(&jobs).await?.as_secs_f64())
 }
 
 fn job(name: usize, after: &[usize]) -> String {

@@ -139,7 +139,7 @@ async fn warm_up(bare: &Bare, server: &mut Server) -> Result<()> {
     let duration = Duration::from_secs(1);
     load(bare.address, "", duration).await?;
     server.accepted += load(server.address, "", duration).await?;
-    server.finish(|_| Ok(())).await
+    server.finish(|_| Ok(())).await.map(drop)
 }
 
 /// Submits on all connections for this long; how many requests were answered with `202`. Any other answer is an error.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -96,10 +96,7 @@ fn job(bound: &str, executor: &str, source: &str, argument: &Value, network: boo
 
 /// How long so many of these jobs take, from their submission to the last result, in seconds.
 async fn through_api(server: &mut Server, job: &str, count: usize) -> Result<f64> {
-    let begun = Instant::now();
-    server.submit(&vec![job; count]).await?;
-    server.finish(|_| Ok(())).await?;
-    Ok(begun.elapsed().as_secs_f64())
+    Ok(server.take(&vec![job; count]).await?.as_secs_f64())
 }
 
 /// Every job has to have given what it should.

@@ -111,10 +111,17 @@ impl Server {
         Ok(summary.items.iter().map(|group| group.count).sum())
     }
 
-    /// Waits until every accepted job has a result; calls `meanwhile` now and then.
+    /// How long these jobs take together, from their submission until every one has a result.
+    pub(crate) async fn take(&mut self, jobs: &[&str]) -> Result<Duration> {
+        let start = Instant::now();
+        self.submit(jobs).await?;
+        Ok(self.finish(|_| Ok(())).await? - start)
+    }
+
+    /// Waits until every accepted job has a result; calls `meanwhile` now and then. Since when that is known: it is made sure of then.
     ///
     /// Fails if a job is missing, has more than one result or did not succeed.
-    pub(crate) async fn finish(&mut self, mut meanwhile: impl FnMut(&Self) -> Result<()>) -> Result<()> {
+    pub(crate) async fn finish(&mut self, mut meanwhile: impl FnMut(&Self) -> Result<()>) -> Result<Instant> {
         let (mut finished, mut changed) = (0, Instant::now());
         loop {
             let now = self.finished().await?;
@@ -130,13 +137,14 @@ impl Server {
             meanwhile(self)?;
             sleep(Duration::from_millis(10)).await;
         }
+        let done = Instant::now();
         for ending in ["failed", "lost", "cancelled"] {
             let wrong: Page<serde_json::Value> = self.connection.get(&format!("/results?state={ending}&limit=1")).await?;
             if let Some(job) = wrong.items.first() {
                 return Err(format!("a job has not succeeded: {job}").into());
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// All items of a list such as `/results`, page by page.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// For how much work jobs are claimed ahead.
-const AHEAD: Duration = Duration::from_millis(8);
+const AHEAD: Duration = Duration::from_millis(16);
 /// The most jobs that are claimed ahead.
 const MOST_AHEAD: usize = 64;
 /// By which part of the difference an earlier, longer job counts less with each that ends.
@@ -151,12 +151,12 @@ mod tests {
         let slots = Slots::new(2, true);
         assert_eq!(room(&slots), 2);
         slots.took(Duration::from_millis(1));
-        assert_eq!(room(&slots), 2 + 16);
+        assert_eq!(room(&slots), 2 + 32);
         slots.took(Duration::from_millis(100));
         assert_eq!(room(&slots), 2);
         // One that was long by chance is soon forgotten.
         (0..40).for_each(|_| slots.took(Duration::from_millis(1)));
-        assert_eq!(room(&slots), 2 + 16);
+        assert_eq!(room(&slots), 2 + 32);
         (0..100).for_each(|_| slots.took(Duration::ZERO));
         assert_eq!(room(&slots), 2 + MOST_AHEAD);
     }
@@ -164,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn several_are_claimed_at_once_but_no_slot_stays_empty_for_that() {
         let slots = Slots::new(2, true);
-        slots.took(Duration::from_millis(4));
+        slots.took(Duration::from_millis(8));
         let mut all = slots.room(512).await;
         assert_eq!((all.left(), room(&slots)), (2 + 4, 0));
         let mut places: Vec<Place> = (0..6).filter_map(|_| all.place()).collect();
