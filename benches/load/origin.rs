@@ -84,6 +84,8 @@ pub(crate) async fn fetched_bare(origin: SocketAddr, count: usize) -> Result<Dur
 /// Fetches, and prints the seconds that it took.
 pub(crate) async fn fetch_bare(origin: SocketAddr, count: usize) -> Result<()> {
     raise_file_limit()?;
+    // A client is not built without one, whatever it fetches.
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a provider already")?;
     let client = reqwest::Client::new();
     let url = format!("http://{origin}/");
     let start = Instant::now();
