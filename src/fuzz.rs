@@ -73,16 +73,54 @@ pub const TARGETS: [(&str, Target); 6] =
 mod tests {
     use super::*;
 
+    fn corpus(name: &str) -> Vec<Vec<u8>> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let files = std::fs::read_dir(folder).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        files
+    }
+
     #[test]
     fn the_corpus_is_read() {
         for (name, target) in TARGETS {
-            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-            let mut count = 0;
-            for file in std::fs::read_dir(&folder).unwrap() {
-                target(&std::fs::read(file.unwrap().path()).unwrap());
-                count += 1;
+            let corpus = corpus(name);
+            assert!(!corpus.is_empty(), "{name}");
+            corpus.iter().for_each(|data| target(data));
+        }
+    }
+
+    /// What `scripts/fuzz.sh` does for as long as one likes, for a moment and without looking where it leads.
+    #[test]
+    fn what_is_near_the_corpus_is_read() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for (name, target) in TARGETS {
+            let corpus = corpus(name);
+            for _ in 0..2_000 {
+                let mut data = random.choice(&corpus).unwrap().clone();
+                for _ in 0..random.usize(1..4) {
+                    change(&mut data, &mut random, &corpus);
+                }
+                target(&data);
             }
-            assert!(count > 0, "{} is empty", folder.display());
+        }
+    }
+
+    fn change(data: &mut Vec<u8>, random: &mut fastrand::Rng, corpus: &[Vec<u8>]) {
+        let (a, b) = (random.usize(..=data.len()), random.usize(..=data.len()));
+        let (from, to) = (a.min(b), a.max(b));
+        match random.u8(..5) {
+            0 if from < data.len() => data[from] ^= 1 << random.u8(..8),
+            1 if from < data.len() => data[from] = random.u8(..),
+            2 => drop(data.drain(from..to)),
+            3 => data.extend_from_within(from..to),
+            _ => {
+                let other = random.choice(corpus).unwrap();
+                data.truncate(from);
+                data.extend_from_slice(&other[random.usize(..=other.len())..]);
+            }
         }
     }
 }

@@ -7,6 +7,9 @@ use crate::clock::Timestamp;
 
 /// The longest cron expression, in bytes.
 const LONGEST: usize = 256;
+/// How many years are looked at for a moment. Between two moments are forty at the most: a 29 February of a certain weekday, where the one of
+/// 2100 is left out.
+const YEARS: i16 = 50;
 
 /// When something is due: a cron expression in a time zone.
 ///
@@ -74,10 +77,23 @@ impl Timetable {
     fn walk(&self, second: i64, direction: Direction) -> impl Iterator<Item = Timestamp> + use<> {
         let start = jiff::Timestamp::from_second(second).ok().map(|at| Zoned::new(at, self.zone.clone()));
         let found = start.into_iter().flat_map({
-            let cron = self.cron.clone();
-            move |start| cron.iter_from(start, direction)
+            let mut cron = self.cron.clone();
+            move |start| {
+                bound(&mut cron, start.year());
+                cron.iter_from(start, direction)
+            }
         });
         found.map(|at| Timestamp::from_micros(at.timestamp().as_microsecond()))
+    }
+}
+
+/// Leaves out the years that are far from this one. Without that, each day until the year 5000 is looked at if none ever matches, and for so long
+/// a core is held by whoever sends a February the 30th.
+fn bound(cron: &mut Cron, year: i16) {
+    let years = format!("* * * * * * {}-{}", (year - YEARS).max(1), (year + YEARS).min(5_000));
+    let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Required).build();
+    if let Ok(near) = parser.parse(&years) {
+        cron.pattern.years = near.pattern.years;
     }
 }
 
@@ -122,9 +138,29 @@ mod tests {
         assert_eq!(found, wrong);
     }
 
+    #[rstest]
+    #[case("0 0 30 2 *")]
+    #[case("* * * 30 2 *")]
+    #[case(", 5 2 * *")]
+    #[case("* , 5 31 4,6 *")]
+    fn what_never_comes_is_never_due_and_not_looked_for_till_doomsday(#[case] expression: &str) {
+        let table = paris(expression);
+        let start = at("2026-01-01T00:00:00Z");
+        // Of this thread alone, whatever else the machine does.
+        let used = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+        let before = used();
+        assert_eq!((table.from(start).next(), table.before(start).next()), (None, None));
+        let took = std::time::Duration::from(used() - before);
+        assert!(took < std::time::Duration::from_millis(150), "{took:?}");
+    }
+
     #[test]
-    fn what_never_comes_is_never_due() {
-        assert_eq!(paris("0 0 30 2 *").from(at("2026-01-01T00:00:00Z")).next(), None);
+    fn what_comes_seldom_is_found() {
+        let table = Timetable::parse("0 0 29 2 +MON", "UTC").unwrap();
+        let next = |from: &str| table.from(at(from)).next().unwrap().to_string();
+        assert_eq!(next("2026-01-01T00:00:00Z"), "2044-02-29T00:00:00.000000Z");
+        assert_eq!(next("2072-03-01T00:00:00Z"), "2112-02-29T00:00:00.000000Z");
+        assert_eq!(table.before(at("2112-02-29T00:00:00Z")).next().unwrap().to_string(), "2072-02-29T00:00:00.000000Z");
     }
 
     #[test]
