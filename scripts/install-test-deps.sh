@@ -22,6 +22,11 @@ has_c_compiler() {
   printf '#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n' | cc -x c -fsyntax-only -
 }
 
+# Debian puts its programs out of the way, a folder for each version.
+has_postgresql() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb'
+}
+
 # The Rust toolchain is the one thing that is not Debian's.
 cargo --version >/dev/null 2>&1 || fail 'Missing: a Rust toolchain. See https://rustup.rs.'
 for component in rustfmt clippy; do
@@ -34,6 +39,8 @@ need util-linux unshare --version # disks that fill up are mounted where only th
 need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled from C
 need python3 python3 -c "import asyncio, unittest" # the Python host is tested with the interpreter that is there
 need libpython3-testsuite python3 clients/python/tests/interpreters.py # the client passes CPython's own tests of concurrent.futures
+need postgresql has_postgresql # the store for several servers is tested on a real one, which the tests start themselves
+need util-linux setpriv --version # nobody may start PostgreSQL as root
 need python3-venv python3 -c "import ensurepip, venv" # what the Python client needs goes into an environment of its own
 
 # The interpreter of the Python client's tests, with what functions travel by.

@@ -390,7 +390,9 @@ impl From<Invalid> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Closed => Self::new(Kind::Unavailable, error.to_string()),
+            StoreError::Unavailable(_) | StoreError::Taken | StoreError::Closed => {
+                Self::new(Kind::Unavailable, error.to_string())
+            }
             StoreError::TooNew { .. }
             | StoreError::UnknownParent { .. }
             | StoreError::Refused(_)

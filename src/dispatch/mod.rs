@@ -213,6 +213,7 @@ impl Dispatcher {
             }
         }
         shared.loops.spawn(tell_of_unasked(Arc::clone(&shared)));
+        shared.loops.spawn(stop_revoked(Arc::clone(&shared)));
         shared.loops.spawn(once::forget(Arc::clone(&shared)));
         shared.loops.spawn(keep_profiles::run(Arc::clone(&shared)));
         Self { shared }
@@ -543,6 +544,17 @@ async fn tell_of_unasked(shared: Arc<Shared>) {
     let listening = async {
         loop {
             shared.store.ended_unasked().await.into_iter().for_each(|id| shared.waiters.ended(id, None));
+        }
+    };
+    shared.draining.run_until_cancelled(listening).await;
+}
+
+/// Stops attempts that this node was not asked to stop: because another one was, or because their leases have ended or soon will. What they
+/// still say is refused if the lease has ended.
+async fn stop_revoked(shared: Arc<Shared>) {
+    let listening = async {
+        loop {
+            shared.store.revoked().await.into_iter().for_each(|lease| shared.running.stop(lease, StopReason::Cancelled));
         }
     };
     shared.draining.run_until_cancelled(listening).await;

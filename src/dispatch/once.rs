@@ -82,8 +82,14 @@ impl Dispatcher {
             let accepted = self.accept(jobs, None).await?;
             return Ok(Receipt { jobs: accepted.into_iter().map(new).collect(), replayed: false });
         }
-        // Boxed, for most submissions don't come here and should not carry it along.
-        Box::pin(self.look_and_accept(jobs, uniques, request)).await
+        loop {
+            // Boxed, for most submissions don't come here and should not carry it along.
+            match Box::pin(self.look_and_accept(jobs.clone(), uniques.clone(), request.clone())).await {
+                // Another server has accepted the same in between, so now it is there to be found.
+                Err(SubmitError::Store(StoreError::Taken)) => {}
+                done => return done,
+            }
+        }
     }
 
     /// Accepts what has not been accepted before.

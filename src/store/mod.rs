@@ -7,21 +7,29 @@
 //!
 //! Each method is one short transaction. Rows stay private to a driver.
 
+mod codes;
 mod comparison;
+mod counted;
 mod event;
+mod fate;
 mod follow;
 mod function;
 mod graph;
+mod intake;
+mod kept;
 mod key;
 mod limit;
 mod once;
 mod owner;
+pub mod postgres;
 mod profile;
 mod retention;
 mod schedule;
 mod sketch;
 pub mod sqlite;
 mod summary;
+mod tally;
+mod unasked;
 mod webhook;
 mod window;
 
@@ -272,6 +280,9 @@ pub enum StoreError {
         /// The one that there is not.
         parent: JobId,
     },
+    /// The same was accepted by another node in the meantime: it is there to be looked at. Nothing was changed.
+    #[error("another server has just accepted the same")]
+    Taken,
     /// It is shut.
     #[error("the store is shut")]
     Closed,
@@ -331,6 +342,10 @@ pub trait Store:
     /// The same without waiting: what there is no room for is counted, and the count recorded in its place.
     fn offer(&self, lease: Lease, note: Note);
 
+    /// Waits until attempts of this node are to stop that it was not asked to stop: because another node was, or because their leases have
+    /// ended, or soon will. For one listener.
+    async fn revoked(&self) -> Vec<Lease>;
+
     /// Cancels a job that waits; marks one that runs.
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
 
@@ -345,7 +360,8 @@ pub trait Store:
     /// Does the same to a page of the finished jobs that pass a filter, `most` at the most, in the order of their ids.
     async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError>;
 
-    /// Waits until jobs have ended that nobody asked to end, because their time was over, or a job that they come after did not succeed: which they are. For one listener.
+    /// Waits until jobs have ended that nobody asked this node to end: because their time was over, or a job that they come after did not
+    /// succeed, or on another node. Which they are. For one listener.
     async fn ended_unasked(&self) -> Vec<JobId>;
 
     /// One job, wherever it is.
@@ -363,13 +379,13 @@ pub trait Store:
     /// Listens to what is recorded from here on; for a [`Follower`].
     fn subscribe(&self) -> Subscription;
 
-    /// The id of the latest event.
+    /// The id of the latest event that this node knows of.
     fn latest_event(&self) -> Timestamp;
 
     /// Counts and quantiles of the results, from rollups: one entry for each combination of workload, bound, executor and ending.
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError>;
 
-    /// How many jobs wait and run in a queue.
+    /// How many jobs wait and run in a queue: as of the latest change by this node; of those by others, as of a moment ago.
     fn depth(&self, queue: Queue) -> Depth;
 
     /// Whether it can write.

@@ -15,8 +15,10 @@ mod lists;
 mod long;
 mod migrations;
 mod model;
+mod nodes;
 mod once;
 mod owners;
+mod postgres;
 mod profiles;
 mod restart;
 mod retention;
@@ -45,6 +47,9 @@ use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 /// A place where a driver keeps its data; it can be opened again and again.
 pub(crate) trait Place: Send {
     fn open(&self) -> impl Future<Output = Arc<dyn Store>> + Send;
+
+    /// Another one that is empty.
+    fn another(&self) -> Self;
 
     /// The same where nothing has to reach a disk, for tests of very many steps.
     fn light(self) -> Self;
@@ -90,6 +95,13 @@ macro_rules! for_every_driver {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 super::$name($crate::sqlite::Folder::new()).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::postgres::Schema::new()).await;
             })*
         }
     };

@@ -49,6 +49,10 @@ impl Place for Folder {
         Arc::new(self.try_open().await.unwrap())
     }
 
+    fn another(&self) -> Self {
+        Self::new()
+    }
+
     fn light(self) -> Self {
         let memory = std::path::Path::new("/dev/shm");
         if memory.is_dir() { Self(tempfile::tempdir_in(memory).unwrap(), self.1) } else { self }

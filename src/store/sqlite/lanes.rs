@@ -1,7 +1,7 @@
 //! The SQL of lanes, where jobs wait that share a limit: inside the writer's transaction.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use sqlx::SqliteConnection;
 
@@ -11,20 +11,12 @@ use super::rows::{self, Cells, Fresh, OF_CLAIM};
 use super::statements::json;
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
-use crate::store::{StoreError, Window};
+use crate::store::StoreError;
+pub(super) use crate::store::counted::{Counted, Starts, counted_of};
 
 /// Values of `gate`; any other is when it opens.
 pub(super) const OPEN: i64 = 0;
 pub(super) const FULL: i64 = 1;
-
-/// What jobs are counted for as long as they run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Counted {
-    /// Their key of `concurrency`.
-    Key(Arc<str>),
-    /// The quota of their owner.
-    Owner(Owner),
-}
 
 /// A lane whose turn it is.
 pub(super) struct Lane {
@@ -50,14 +42,6 @@ impl Head {
         let key = self.concurrency.as_ref().map(|Concurrency { key, limit }| (Counted::Key(key.as_str().into()), Some(*limit)));
         key.into_iter().chain(self.owner.map(|owner| (Counted::Owner(owner), None)))
     }
-}
-
-/// The starts of a key.
-pub(super) struct Starts {
-    pub(super) key: String,
-    pub(super) window: Window,
-    pub(super) latest: Rate,
-    pub(super) until: Timestamp,
 }
 
 /// Where a lane is to stand.
@@ -200,14 +184,6 @@ pub(super) async fn start(connection: &mut SqliteConnection) -> Result<Vec<Queue
 pub(super) async fn reopen(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
     let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1 RETURNING queue").fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).code()).collect()
-}
-
-/// What jobs in a lane of this name count for once they run.
-pub(super) fn counted_of(lane: &str) -> Vec<Counted> {
-    let names: Vec<serde_json::Value> = serde_json::from_str(lane).unwrap_or_default();
-    let key = names.first().and_then(serde_json::Value::as_str).map(|key| Counted::Key(key.into()));
-    let owner = names.get(2).and_then(serde_json::Value::as_i64).and_then(Owner::from_code).map(Counted::Owner);
-    key.into_iter().chain(owner).collect()
 }
 
 /// The starts of these keys, as far as there were any lately.

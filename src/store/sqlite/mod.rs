@@ -1,13 +1,11 @@
 //! The store in a SQLite file: one connection that writes, a few that read, WAL, and every commit synced to disk.
 
-mod codes;
 mod comparisons;
 mod edges;
 mod edit;
 mod events;
 mod front;
 mod functions;
-mod intake;
 mod keys;
 mod lanes;
 mod limits;
@@ -41,9 +39,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::edit::{OneStep, Step};
 use self::front::Fronts;
-use self::intake::Intake;
 use self::read::Table;
 use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
+use super::codes;
+use super::intake::{self, Intake};
 use super::{
     Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page, Portion,
     Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
@@ -89,7 +88,7 @@ pub struct SqliteStore {
     commands: mpsc::Sender<Command>,
     readers: SqlitePool,
     published: Arc<Published>,
-    intake: Intake,
+    intake: Intake<Command>,
     fronts: Arc<Fronts>,
     /// Looking for events can take long after a restart, and must leave connections for others.
     looking_for_events: Semaphore,
@@ -275,6 +274,11 @@ impl Store for SqliteStore {
 
     fn offer(&self, lease: Lease, note: Note) {
         self.intake.offer(lease, note);
+    }
+
+    async fn revoked(&self) -> Vec<Lease> {
+        // There is no other node, and its leases last as long as it does.
+        std::future::pending().await
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {

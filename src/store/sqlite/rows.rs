@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -12,10 +11,8 @@ use sqlx::sqlite::SqliteRow;
 use super::codes::Code;
 use super::lanes::Counted;
 use crate::clock::Timestamp;
-use crate::job::{
-    Concurrency, Evidence, Failure, Finished, Job, JobId, Outcome, Owner, Queue, Rate, Retry, Route, Routing, Rule, Spec, State,
-    Submission, Tags, Timing, Unique, Webhook,
-};
+use crate::job::{Failure, Finished, Job, JobId, Outcome, Owner, Queue, Route, Rule, Spec, State, Submission, Tags, Timing};
+pub(super) use crate::store::kept::{Figures, Options, figures, timing};
 use crate::store::{Claimed, Lease, StateFilter, StoreError};
 
 /// The longest workload that stands in the row of its job, in bytes. A longer one stands in `payloads`: a row of these tables that is
@@ -66,123 +63,6 @@ pub(super) const fn codes_of(state: StateFilter) -> &'static [i64] {
         StateFilter::Queued => &[QUEUED, LIMITED],
         StateFilter::Running => &[RUNNING],
         StateFilter::Ended(_) => &[],
-    }
-}
-
-/// What is kept of a submission only where it is not as it is by default.
-#[derive(Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Options<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deadline_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry: Option<Cow<'a, Retry>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<Cow<'a, Tags>>,
-    /// Microseconds since the Unix epoch, as `expires_at`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_at: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unique: Option<Unique>,
-    /// The trigger that makes deliveries reads it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    webhook: Option<Cow<'a, Webhook>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    routing: Option<Routing>,
-    /// What the route rests on, besides its rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    evidence: Option<Evidence>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    concurrency: Option<Cow<'a, Concurrency>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate: Option<Cow<'a, Rate>>,
-    /// The name of its lane is made of it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    confined: bool,
-    /// A column is generated from it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<Owner>,
-}
-
-impl<'a> Options<'a> {
-    /// Those of a submission with this route; `None` if there are none.
-    pub(super) fn of(submission: &'a Submission, route: &Route) -> Option<Self> {
-        let options = Self {
-            deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
-            retry: submission.retry.as_deref().map(Cow::Borrowed),
-            tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
-            run_at: submission.run_at.map(Timestamp::as_micros),
-            expires_at: submission.expires_at.map(Timestamp::as_micros),
-            unique: submission.unique,
-            webhook: submission.webhook.as_deref().map(Cow::Borrowed),
-            routing: submission.routing,
-            evidence: route.evidence,
-            concurrency: submission.concurrency.as_deref().map(Cow::Borrowed),
-            rate: submission.rate.as_deref().map(Cow::Borrowed),
-            confined: submission.confined,
-            owner: submission.owner,
-        };
-        (options != Self::default()).then_some(options)
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.deadline_ms.map(Duration::from_millis)
-    }
-
-    fn retry(&mut self) -> Option<Arc<Retry>> {
-        self.retry.take().map(|retry| Arc::new(retry.into_owned()))
-    }
-}
-
-/// The figures of a timing, in the order in which they are stored.
-pub(super) type Figures = [Option<u64>; 15];
-
-pub(super) const fn figures(timing: &Timing) -> Figures {
-    let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
-    [
-        Some(queue_us),
-        Some(dispatch_us),
-        Some(wall_us),
-        timing.cpu_user_us,
-        timing.cpu_system_us,
-        timing.polls,
-        timing.longest_poll_us,
-        timing.max_rss_bytes,
-        timing.ctx_voluntary,
-        timing.ctx_involuntary,
-        match timing.gil {
-            Some(true) => Some(1),
-            Some(false) => Some(0),
-            None => None,
-        },
-        timing.core_wait_us,
-        timing.loop_wait_us,
-        timing.gil_wait_us,
-        timing.held_jobs,
-    ]
-}
-
-pub(super) fn timing(figures: Figures) -> Timing {
-    let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
-    let [.., voluntary, involuntary, gil, core_wait_us, loop_wait_us, gil_wait_us, held_jobs] = figures;
-    Timing {
-        queue_us: queue_us.unwrap_or_default(),
-        dispatch_us: dispatch_us.unwrap_or_default(),
-        wall_us: wall_us.unwrap_or_default(),
-        cpu_user_us,
-        cpu_system_us,
-        polls,
-        longest_poll_us,
-        max_rss_bytes,
-        ctx_voluntary: voluntary,
-        ctx_involuntary: involuntary,
-        gil: gil.map(|gil| gil != 0),
-        core_wait_us,
-        loop_wait_us,
-        gil_wait_us,
-        held_jobs,
     }
 }
 
@@ -237,29 +117,9 @@ impl<'r> Cells<'r> {
         let isolated = route.rule == Rule::Isolated;
         let (bound, executor) = (self.code()?, self.code()?);
         let workload = Spec { kind: self.take()?, json: self.raw()? };
-        let priority = self.number()?;
-        let mut options = self.json::<Options<'_>>()?.unwrap_or_default();
-        let submission = Box::new(Submission {
-            isolated,
-            bound,
-            executor,
-            workload,
-            priority,
-            deadline: options.deadline(),
-            retry: options.retry(),
-            tags: options.tags.map(Cow::into_owned).unwrap_or_default(),
-            run_at: options.run_at.map(Timestamp::from_micros),
-            expires_at: options.expires_at.map(Timestamp::from_micros),
-            unique: options.unique,
-            webhook: options.webhook.map(|webhook| Box::new(webhook.into_owned())),
-            routing: options.routing,
-            after: Vec::new(),
-            concurrency: options.concurrency.map(|limit| Box::new(limit.into_owned())),
-            rate: options.rate.map(|rate| Box::new(rate.into_owned())),
-            confined: options.confined,
-            owner: options.owner,
-        });
-        route.evidence = options.evidence;
+        let mut submission =
+            Box::new(Submission { isolated, executor, priority: self.number()?, ..Submission::new(bound, workload) });
+        self.json::<Options<'_>>()?.unwrap_or_default().give_back(&mut submission, &mut route);
         let accepted_at = self.time()?;
         Ok(Job { id, submission, route, accepted_at, attempt: self.number()?, losses: self.number()?, state: State::Queued })
     }

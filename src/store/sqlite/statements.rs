@@ -9,7 +9,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::codes::Code;
 use super::rows::{self, Cells, Fresh, OF_BOTH, OF_CLAIM};
 use crate::clock::Timestamp;
-use crate::job::{Ending, Failure, FailureKind, Job, JobId, Queue, State};
+use crate::job::{Job, JobId, Queue};
 use crate::store::{Claimed, StoreError};
 
 type Connection = SqliteConnection;
@@ -214,27 +214,6 @@ pub(super) async fn next_boot(connection: &mut Connection) -> Result<i64, StoreE
 /// Types of this program with string keys, which always can be written as JSON.
 pub(super) fn json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).unwrap_or_default()
-}
-
-/// Whether a job that was running when its runner died is finished by that, and how.
-pub(super) fn fate(job: &Job, max_losses: u32) -> Option<(Ending, Failure)> {
-    if matches!(job.state, State::Running { stopping: true, .. }) {
-        return Some((Ending::Cancelled, Failure::cancelled()));
-    }
-    let losses = job.losses + 1;
-    (!job.submission.retry().survives_loss(losses, max_losses)).then(|| {
-        let message = format!("the server went down while this job ran, for the {} time; it is not run again", ordinal(losses));
-        (Ending::Lost, Failure::new(FailureKind::Lost, message))
-    })
-}
-
-fn ordinal(n: u32) -> String {
-    match n {
-        1 => "first".into(),
-        2 => "second".into(),
-        3 => "third".into(),
-        n => format!("{n}th"),
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::super::statements::{self, Claim};
 use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
-use crate::job::{Queue, Rate};
+use crate::job::Queue;
 use crate::store::{StoreError, Window};
 
 /// The fewest and the most lanes that one claim looks at.
@@ -295,15 +295,6 @@ fn begin(head: &Head, at: Timestamp, starts: &mut HashMap<String, Starts>, done:
     if let Some(rate) = &head.rate {
         let new = || Starts { key: rate.key.clone(), window: Window::default(), latest: rate.clone(), until: at };
         let starts = starts.entry(rate.key.clone()).or_insert_with(new);
-        start(starts, rate, at);
+        starts.start(rate, at);
     }
-}
-
-fn start(starts: &mut Starts, rate: &Rate, at: Timestamp) {
-    // Whoever asked for the longest period decides how long starts are remembered.
-    let longest = starts.until.since(starts.window.last().unwrap_or(at)).max(Duration::from_millis(rate.per_ms));
-    starts.window.forget(longest, at);
-    starts.window.start(rate, at);
-    starts.latest = rate.clone();
-    starts.until = at.after(longest);
 }

@@ -73,6 +73,12 @@ pub(super) enum Command {
     Close(oneshot::Sender<()>),
 }
 
+impl From<Noted> for Command {
+    fn from(noted: Noted) -> Self {
+        Self::Note(noted)
+    }
+}
+
 /// New jobs.
 pub(super) struct Acceptance {
     pub(super) jobs: Vec<NewJob>,

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-
 use super::super::lanes::Counted;
 use super::super::marks::Marks;
 use super::super::rollups::Rollups;
 use super::super::rows::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
 use crate::clock::Timestamp;
-use crate::job::{JobId, Queue};
+use crate::job::Queue;
+use crate::store::unasked::Unasked;
 use crate::store::{Depth, Hub};
 
 /// What others see of the writer's state: as of the latest commit.
@@ -31,32 +30,6 @@ pub(in crate::store::sqlite) struct Running {
     pub(in crate::store::sqlite) count: u32,
     /// The limit of the latest of them.
     pub(in crate::store::sqlite) limit: u32,
-}
-
-/// Jobs that ended without anybody asking for it, until somebody takes note.
-#[derive(Default)]
-pub(in crate::store::sqlite) struct Unasked {
-    ended: Mutex<Vec<JobId>>,
-    some: Notify,
-}
-
-impl Unasked {
-    pub(super) fn add(&self, ids: Vec<JobId>) {
-        if !ids.is_empty() {
-            self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
-            self.some.notify_one();
-        }
-    }
-
-    pub(in crate::store::sqlite) async fn wait(&self) -> Vec<JobId> {
-        loop {
-            let ended = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
-            if !ended.is_empty() {
-                return ended;
-            }
-            self.some.notified().await;
-        }
-    }
 }
 
 impl Published {

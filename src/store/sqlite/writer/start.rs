@@ -14,11 +14,13 @@ use super::super::rollups::{self, Count};
 use super::super::{lanes, moves, statements};
 use super::lanes::Lanes;
 use super::moments::Moments;
-use super::published::{Depths, Published, Unasked};
+use super::published::{Depths, Published};
 use super::settle::again;
 use super::{NoteLimits, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
+use crate::store::fate::fate;
+use crate::store::unasked::Unasked;
 use crate::store::{Hub, StoreError};
 
 impl Writer {
@@ -38,7 +40,7 @@ impl Writer {
         let mut moments = Moments::new(Arc::clone(&clock), latest);
         let now = moments.next();
         for job in statements::running(&mut transaction).await? {
-            if let Some((ending, failure)) = statements::fate(&job, max_losses) {
+            if let Some((ending, failure)) = fate(&job, max_losses) {
                 for ended in moves::end(&mut transaction, &[job.id], ending, &failure, moments.skip(1)).await? {
                     let count = [Count::new(ended.subject.key(ending), None)];
                     rollups::log(&mut transaction, &count).await?;

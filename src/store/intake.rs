@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::writer::Command;
+use super::Lease;
 use crate::job::Note;
-use crate::store::Lease;
 
 /// How much may wait for the writer, in units: at most half as many notes as there is room for commands.
 const UNITS: usize = 4_096;
@@ -33,17 +32,17 @@ impl Noted {
     }
 }
 
-/// Hands notes to the writer as long as there is room for them.
-pub(super) struct Intake {
-    commands: mpsc::Sender<Command>,
+/// Hands notes to the writer, as commands among others, as long as there is room for them.
+pub(super) struct Intake<C> {
+    commands: mpsc::Sender<C>,
     room: Arc<Semaphore>,
     /// How many notes of which attempts found no room.
     missing: Mutex<HashMap<Lease, u64>>,
     any_missing: AtomicBool,
 }
 
-impl Intake {
-    pub(super) fn new(commands: mpsc::Sender<Command>) -> Self {
+impl<C: From<Noted>> Intake<C> {
+    pub(super) fn new(commands: mpsc::Sender<C>) -> Self {
         let room = Arc::new(Semaphore::new(UNITS));
         Self { commands, room, missing: Mutex::default(), any_missing: AtomicBool::new(false) }
     }
@@ -53,7 +52,7 @@ impl Intake {
         let missing = self.take_missing(lease);
         // Nobody closes the semaphore; and a store that is shut takes no notes.
         if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(units(&note)).await {
-            let _ = self.commands.send(Command::Note(Noted { lease, missing, note, _room: room })).await;
+            let _ = self.commands.send(Noted { lease, missing, note, _room: room }.into()).await;
         }
     }
 
@@ -61,7 +60,7 @@ impl Intake {
     pub(super) fn offer(&self, lease: Lease, note: Note) {
         let missing = self.take_missing(lease);
         let room = Arc::clone(&self.room).try_acquire_many_owned(units(&note));
-        let noted = room.map(|room| Command::Note(Noted { lease, missing, note, _room: room }));
+        let noted = room.map(|room| C::from(Noted { lease, missing, note, _room: room }));
         if noted.is_err() || noted.is_ok_and(|noted| self.commands.try_send(noted).is_err()) {
             *self.missing().entry(lease).or_default() += missing + 1;
             self.any_missing.store(true, Ordering::Relaxed);

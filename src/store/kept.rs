@@ -1,0 +1,142 @@
+//! What drivers keep of a job as JSON: the fields of its submission that few jobs have, and the figures of a timing.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::job::{Concurrency, Evidence, Owner, Rate, Retry, Route, Routing, Submission, Tags, Timing, Unique, Webhook};
+
+/// What is kept of a submission only where it is not as it is by default.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Options<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) deadline_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) retry: Option<Cow<'a, Retry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tags: Option<Cow<'a, Tags>>,
+    /// Microseconds since the Unix epoch, as `expires_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) run_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unique: Option<Unique>,
+    /// Deliveries are made of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) webhook: Option<Cow<'a, Webhook>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) routing: Option<Routing>,
+    /// What the route rests on, besides its rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) evidence: Option<Evidence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) concurrency: Option<Cow<'a, Concurrency>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate: Option<Cow<'a, Rate>>,
+    /// The name of its lane is made of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) confined: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<Owner>,
+}
+
+impl<'a> Options<'a> {
+    /// Those of a submission with this route; `None` if there are none.
+    pub(super) fn of(submission: &'a Submission, route: &Route) -> Option<Self> {
+        let options = Self {
+            deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+            retry: submission.retry.as_deref().map(Cow::Borrowed),
+            tags: (!submission.tags.is_empty()).then_some(Cow::Borrowed(&submission.tags)),
+            run_at: submission.run_at.map(Timestamp::as_micros),
+            expires_at: submission.expires_at.map(Timestamp::as_micros),
+            unique: submission.unique,
+            webhook: submission.webhook.as_deref().map(Cow::Borrowed),
+            routing: submission.routing,
+            evidence: route.evidence,
+            concurrency: submission.concurrency.as_deref().map(Cow::Borrowed),
+            rate: submission.rate.as_deref().map(Cow::Borrowed),
+            confined: submission.confined,
+            owner: submission.owner,
+        };
+        (options != Self::default()).then_some(options)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.deadline_ms.map(Duration::from_millis)
+    }
+
+    pub(super) fn retry(&mut self) -> Option<Arc<Retry>> {
+        self.retry.take().map(|retry| Arc::new(retry.into_owned()))
+    }
+    /// Gives a submission and its route back what is kept here.
+    pub(super) fn give_back(mut self, submission: &mut Submission, route: &mut Route) {
+        submission.deadline = self.deadline();
+        submission.retry = self.retry();
+        submission.tags = self.tags.map(Cow::into_owned).unwrap_or_default();
+        submission.run_at = self.run_at.map(Timestamp::from_micros);
+        submission.expires_at = self.expires_at.map(Timestamp::from_micros);
+        submission.unique = self.unique;
+        submission.webhook = self.webhook.map(|webhook| Box::new(webhook.into_owned()));
+        submission.routing = self.routing;
+        submission.concurrency = self.concurrency.map(|limit| Box::new(limit.into_owned()));
+        submission.rate = self.rate.map(|rate| Box::new(rate.into_owned()));
+        submission.confined = self.confined;
+        submission.owner = self.owner;
+        route.evidence = self.evidence;
+    }
+}
+
+/// The figures of a timing, in the order in which they are stored.
+pub(super) type Figures = [Option<u64>; 15];
+
+pub(super) const fn figures(timing: &Timing) -> Figures {
+    let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
+    [
+        Some(queue_us),
+        Some(dispatch_us),
+        Some(wall_us),
+        timing.cpu_user_us,
+        timing.cpu_system_us,
+        timing.polls,
+        timing.longest_poll_us,
+        timing.max_rss_bytes,
+        timing.ctx_voluntary,
+        timing.ctx_involuntary,
+        match timing.gil {
+            Some(true) => Some(1),
+            Some(false) => Some(0),
+            None => None,
+        },
+        timing.core_wait_us,
+        timing.loop_wait_us,
+        timing.gil_wait_us,
+        timing.held_jobs,
+    ]
+}
+
+pub(super) fn timing(figures: Figures) -> Timing {
+    let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
+    let [.., voluntary, involuntary, gil, core_wait_us, loop_wait_us, gil_wait_us, held_jobs] = figures;
+    Timing {
+        queue_us: queue_us.unwrap_or_default(),
+        dispatch_us: dispatch_us.unwrap_or_default(),
+        wall_us: wall_us.unwrap_or_default(),
+        cpu_user_us,
+        cpu_system_us,
+        polls,
+        longest_poll_us,
+        max_rss_bytes,
+        ctx_voluntary: voluntary,
+        ctx_involuntary: involuntary,
+        gil: gil.map(|gil| gil != 0),
+        core_wait_us,
+        loop_wait_us,
+        gil_wait_us,
+        held_jobs,
+    }
+}

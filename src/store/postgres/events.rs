@@ -1,0 +1,277 @@
+//! The SQL of events: what is written of them inside the writer's transaction, and what is read.
+
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
+
+use super::read;
+use super::rows::{Cells, outcome, text, uuid, uuids};
+use crate::clock::Timestamp;
+use crate::job::{Event, EventKind, Failure, Finished, JobId, LogStream, Note, Outcome, Queue, Timing, What};
+use crate::store::codes::Code;
+use crate::store::kept::{Figures, figures, timing};
+use crate::store::{EventFilter, EventPage, StoreError};
+
+/// Events that are looked at for one page, and about how many bytes of them it holds.
+const PAGE: (usize, usize) = (4_096, 1 << 20);
+
+/// Values of `kind`. They are there to stay.
+const ACCEPTED: i16 = 0;
+const RUNNING: i16 = 1;
+const PROGRESS: i16 = 2;
+const STDOUT: i16 = 3;
+const STDERR: i16 = 4;
+const RETRYING: i16 = 5;
+const REQUEUED: i16 = 6;
+const FINISHED: i16 = 7;
+
+/// A row of `events`.
+pub(super) struct EventRow {
+    at: Timestamp,
+    job: JobId,
+    attempt: u32,
+    kind: i16,
+    data: Option<String>,
+}
+
+/// The data of an attempt that is followed by another.
+#[derive(Serialize, Deserialize)]
+struct Retried {
+    error: Failure,
+    due_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timing: Option<Figures>,
+}
+
+/// The data of an end that was taken away: ending, start, output, error and timing, as they stood in `results`.
+type Taken = (i64, Option<i64>, Option<String>, Option<String>, Option<String>);
+
+impl EventRow {
+    /// What an attempt says.
+    pub(super) fn note(at: Timestamp, job: JobId, attempt: u32, note: &Note) -> Self {
+        let (kind, data) = match note {
+            Note::Progress(value) => (PROGRESS, value.get().to_owned()),
+            Note::Log(LogStream::Stdout, line) => (STDOUT, text(line)),
+            Note::Log(LogStream::Stderr, line) => (STDERR, text(line)),
+        };
+        Self { at, job, attempt, kind, data: Some(data) }
+    }
+
+    /// An attempt ended and is followed by another.
+    pub(super) fn retrying(
+        at: Timestamp,
+        job: JobId,
+        attempt: u32,
+        error: &Failure,
+        timing: Option<&Timing>,
+        due_at: Timestamp,
+    ) -> Self {
+        let data = Retried { error: error.clone(), due_at: due_at.as_micros(), timing: timing.map(figures) };
+        Self { at, job, attempt, kind: RETRYING, data: serde_json::to_string(&data).ok() }
+    }
+}
+
+/// Adds rows.
+pub(super) async fn insert(connection: &mut PgConnection, rows: &[EventRow]) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let text = "INSERT INTO events (at, job, attempt, kind, data) \
+                SELECT * FROM unnest($1::BIGINT[], $2::UUID[], $3::BIGINT[], $4::SMALLINT[], $5::TEXT[])";
+    sqlx::query(text)
+        .bind(rows.iter().map(|row| row.at.as_micros()).collect::<Vec<_>>())
+        .bind(uuids(rows.iter().map(|row| &row.job)))
+        .bind(rows.iter().map(|row| i64::from(row.attempt)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.data.as_deref()).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Keeps that attempts of these jobs were running, which their rows are about to forget.
+pub(super) async fn keep_attempts(connection: &mut PgConnection, ids: &[JobId]) -> Result<(), StoreError> {
+    let text = "INSERT INTO events (at, job, attempt, kind) SELECT claimed_at, id, attempt, $1 FROM work WHERE id = ANY($2) AND state = 2";
+    sqlx::query(text).bind(RUNNING).bind(uuids(ids)).execute(connection).await?;
+    Ok(())
+}
+
+/// Keeps how jobs ended, that their last attempts were running, and that they wait again from these moments on, before their results are
+/// taken away.
+pub(super) async fn keep_results(connection: &mut PgConnection, ids: &[JobId], moments: &[i64]) -> Result<(), StoreError> {
+    let ids = uuids(ids);
+    let running = "INSERT INTO events (at, job, attempt, kind) SELECT started_at, id, attempt, $1 FROM results \
+                   WHERE id = ANY($2) AND started_at IS NOT NULL";
+    sqlx::query(running).bind(RUNNING).bind(&ids).execute(&mut *connection).await?;
+    let finished = "INSERT INTO events (at, job, attempt, kind, data) \
+                    SELECT finished_at, id, attempt, $1, json_build_array(ending, started_at, output, error, timing)::TEXT FROM results \
+                    WHERE id = ANY($2)";
+    sqlx::query(finished).bind(FINISHED).bind(&ids).execute(&mut *connection).await?;
+    let requeued = "INSERT INTO events (at, job, attempt, kind) SELECT t.at, r.id, r.attempt, $1 \
+                    FROM unnest($2::UUID[], $3::BIGINT[]) AS t(id, at) JOIN results r ON r.id = t.id";
+    sqlx::query(requeued).bind(REQUEUED).bind(&ids).bind(moments).execute(connection).await?;
+    Ok(())
+}
+
+/// How many notes a job has, and how many bytes of them.
+pub(super) async fn noted(connection: &mut PgConnection, id: JobId) -> Result<(u64, u64), StoreError> {
+    let text = "SELECT count(*), coalesce(sum(octet_length(data)), 0)::BIGINT FROM events WHERE job = $1 AND kind IN (2, 3, 4)";
+    let row = sqlx::query(text).bind(uuid(id)).fetch_one(connection).await?;
+    let mut cells = Cells::new(&row);
+    Ok((cells.number()?, cells.number()?))
+}
+
+/// The next events after `after`, in one snapshot.
+pub(super) async fn read(pool: &PgPool, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
+    let mut query = query(filter, after);
+    let mut rows = query.build().fetch(pool);
+    let (mut events, mut bytes, mut looked_at, mut last) = (Vec::new(), 0, 0, after);
+    while let Some(row) = rows.try_next().await? {
+        let (event, size) = event(&row)?;
+        looked_at += 1;
+        bytes += size;
+        last = event.at;
+        if filter.takes(&event) {
+            events.push(event);
+        }
+        if bytes > PAGE.1 {
+            break;
+        }
+    }
+    let more = (looked_at == PAGE.0 || bytes > PAGE.1).then_some(last);
+    Ok(EventPage { events, more })
+}
+
+/// What happened, found wherever it is kept: the moments first, each kind by an index in the order of its moments, then what belongs to
+/// those of the page.
+fn query(filter: &EventFilter, after: Timestamp) -> QueryBuilder<Postgres> {
+    // A job that waits again after an attempt has its claim among the events.
+    let sources = [
+        ("events AS s", "s.job", "at", "s.kind", 0_i16, "true"),
+        ("jobs AS s", "s.id", "accepted_at", "0::SMALLINT", 1, "true"),
+        ("work AS s", "s.id", "claimed_at", "1::SMALLINT", 1, "s.state = 2"),
+        ("results AS s", "s.id", "started_at", "1::SMALLINT", 2, "s.started_at IS NOT NULL"),
+        ("results AS s", "s.id", "finished_at", "7::SMALLINT", 2, "true"),
+    ];
+    let kinds = kinds(filter);
+    let list = kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut query = QueryBuilder::new("WITH page AS (SELECT * FROM (");
+    let mut first = true;
+    for (place, (table, id, at, kind, source, condition)) in sources.into_iter().enumerate() {
+        let own = [None, Some(ACCEPTED), Some(RUNNING), Some(RUNNING), Some(FINISHED)][place];
+        if own.is_some_and(|own| !kinds.contains(&own)) {
+            continue;
+        }
+        query.push(if std::mem::take(&mut first) { "(SELECT " } else { " UNION ALL (SELECT " });
+        query.push(format!("s.{at} AS at, {id} AS id, {kind} AS kind, {source} AS source FROM {table}"));
+        if has_conditions(filter) {
+            query.push(format!(" JOIN jobs j ON j.id = {id}"));
+        }
+        query.push(format!(" WHERE {condition} AND s.{at} > ")).push_bind(after.as_micros());
+        if own.is_none() {
+            query.push(format!(" AND s.kind IN ({list})"));
+        }
+        if let Some(job) = filter.job {
+            query.push(format!(" AND {id} = ")).push_bind(uuid(job));
+        }
+        conditions(&mut query, filter);
+        query.push(format!(" ORDER BY s.{at} LIMIT {})", PAGE.0));
+    }
+    query.push(format!(") AS all_sources ORDER BY at LIMIT {}) ", PAGE.0));
+    query.push(
+        "SELECT page.at, page.id, j.bound, j.queue, page.kind, coalesce(e.attempt, w.attempt, r.attempt, 0), e.data, \
+         f.ending, f.started_at, f.finished_at, f.output, f.error, f.timing \
+         FROM page JOIN jobs j ON j.id = page.id LEFT JOIN events e ON page.source = 0 AND e.at = page.at \
+         LEFT JOIN work w ON w.id = page.id LEFT JOIN results r ON r.id = page.id \
+         LEFT JOIN results f ON page.source = 2 AND page.kind = 7 AND f.id = page.id ORDER BY page.at",
+    );
+    query
+}
+
+/// The values of `kind` that may pass.
+fn kinds(filter: &EventFilter) -> Vec<i16> {
+    let all = EventKind::ALL;
+    let kinds = if filter.kinds.is_empty() { &all[..] } else { &filter.kinds[..] };
+    kinds
+        .iter()
+        .flat_map(|kind| match kind {
+            EventKind::Accepted => &[ACCEPTED][..],
+            EventKind::Running => &[RUNNING],
+            EventKind::Progress => &[PROGRESS],
+            EventKind::Log => &[STDOUT, STDERR],
+            EventKind::Retrying => &[RETRYING],
+            EventKind::Requeued => &[REQUEUED],
+            EventKind::Finished => &[FINISHED],
+        })
+        .copied()
+        .collect()
+}
+
+const fn has_conditions(filter: &EventFilter) -> bool {
+    filter.owner.is_some()
+        || filter.bound.is_some()
+        || filter.executor.is_some()
+        || filter.workload.is_some()
+        || !filter.tags.is_empty()
+}
+
+/// What is asked of the job, as conditions on its row `j`.
+fn conditions(query: &mut QueryBuilder<Postgres>, filter: &EventFilter) {
+    read::subject(query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
+    for (key, value) in &filter.tags {
+        query.push(" AND EXISTS (SELECT 1 FROM tags WHERE tags.id = j.id AND tags.key = ").push_bind(text(key));
+        query.push(" AND tags.value = ").push_bind(text(value)).push(")");
+    }
+}
+
+/// An event, and about how many bytes it takes up.
+fn event(row: &PgRow) -> Result<(Event, usize), StoreError> {
+    let mut cells = Cells::new(row);
+    let (at, job, bound) = (cells.time()?, cells.id()?, cells.code()?);
+    let queue: Queue = cells.code()?;
+    let (kind, attempt): (i16, u32) = (cells.take()?, cells.number()?);
+    let data: Option<String> = cells.take()?;
+    let mut size = size_of::<Event>() + data.as_ref().map_or(0, String::len);
+    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
+    let text = || data.clone().unwrap_or_default();
+    let what = match kind {
+        ACCEPTED => What::Accepted,
+        RUNNING => What::Running { attempt },
+        PROGRESS => What::Progress { attempt, value: serde_json::value::RawValue::from_string(text()).map_err(corrupt)? },
+        STDOUT => What::Log { attempt, stream: LogStream::Stdout, line: text() },
+        STDERR => What::Log { attempt, stream: LogStream::Stderr, line: text() },
+        RETRYING => {
+            let Retried { error, due_at, timing: figures } = serde_json::from_str(&text()).map_err(corrupt)?;
+            let due_at = Timestamp::from_micros(due_at);
+            What::Retrying { attempt, error, timing: figures.map(timing).map(Box::new), due_at }
+        }
+        REQUEUED => What::Requeued,
+        FINISHED => {
+            let finished = match cells.finished(job)? {
+                Some(finished) => finished,
+                None => taken(serde_json::from_str(&text()).map_err(corrupt)?, at, job)?,
+            };
+            size += match &finished.outcome {
+                Outcome::Output(output) => output.get().len(),
+                Outcome::Error(failure) => failure.message.len(),
+            };
+            What::Finished { attempt, finished: Box::new(finished) }
+        }
+        other => return Err(StoreError::Corrupt(format!("{other} is no kind of event"))),
+    };
+    Ok((Event { at, job, bound, executor: queue.executor(), what }, size))
+}
+
+/// An end that was taken away.
+fn taken((ending, started_at, output, error, figures): Taken, at: Timestamp, job: JobId) -> Result<Finished, StoreError> {
+    let figures: Option<Figures> =
+        figures.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    Ok(Finished {
+        ending: Code::from_code(ending)?,
+        outcome: outcome(output, error, job)?,
+        timing: figures.map(timing),
+        started_at: started_at.map(Timestamp::from_micros),
+        finished_at: at,
+    })
+}

@@ -1,0 +1,313 @@
+//! The SQL of lanes, where jobs wait that share a limit: inside the writer's transaction.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::rows::{self, Cells, Fresh, Lane, code, json, number, of_claim, uuid};
+use crate::clock::Timestamp;
+use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
+use crate::store::StoreError;
+use crate::store::counted::{Counted, Starts};
+use crate::store::kept::Options;
+
+/// Values of `gate`; any other is when it opens.
+pub(super) const OPEN: i64 = 0;
+pub(super) const FULL: i64 = 1;
+
+/// A lane whose turn it is.
+pub(super) struct Turn {
+    pub(super) lane: String,
+    pub(super) turn: i64,
+}
+
+/// A job at the head of a lane, or close behind.
+pub(super) struct Head {
+    /// The place of the lane among those that were asked for.
+    pub(super) lane: usize,
+    pub(super) id: JobId,
+    pub(super) concurrency: Option<Concurrency>,
+    pub(super) rate: Option<Rate>,
+    /// If a quota of its owner says how many may run at once.
+    pub(super) owner: Option<Owner>,
+}
+
+impl Head {
+    /// What it counts for once it runs, with the limit that it says itself.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (Counted, Option<u32>)> {
+        let key = self.concurrency.as_ref().map(|Concurrency { key, limit }| (Counted::Key(key.as_str().into()), Some(*limit)));
+        key.into_iter().chain(self.owner.map(|owner| (Counted::Owner(owner), None)))
+    }
+}
+
+/// Where a lane is to stand.
+pub(super) struct Standing {
+    pub(super) lane: String,
+    pub(super) turn: i64,
+    pub(super) gate: i64,
+}
+
+/// Notes that jobs wait in these lanes.
+pub(super) async fn enter(
+    connection: &mut PgConnection,
+    lanes: &HashMap<(Queue, String), Lane>,
+    turn: Timestamp,
+) -> Result<(), StoreError> {
+    let text = "INSERT INTO lanes (queue, lane, turn, ckey, rkey, owner) SELECT t.queue, t.lane, $1, t.ckey, t.rkey, t.owner \
+                FROM unnest($2::SMALLINT[], $3::TEXT[], $4::TEXT[], $5::TEXT[], $6::BIGINT[]) AS t(queue, lane, ckey, rkey, owner) \
+                ON CONFLICT DO NOTHING";
+    sqlx::query(text)
+        .bind(turn.as_micros())
+        .bind(lanes.keys().map(|(queue, _)| code(*queue)).collect::<Vec<_>>())
+        .bind(lanes.values().map(|lane| lane.name.as_str()).collect::<Vec<_>>())
+        .bind(lanes.values().map(|lane| lane.ckey.as_deref()).collect::<Vec<_>>())
+        .bind(lanes.values().map(|lane| lane.rkey.as_deref()).collect::<Vec<_>>())
+        .bind(lanes.values().map(|lane| lane.confined).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The open lanes of a queue, in the order of their turns.
+pub(super) async fn next(connection: &mut PgConnection, queue: Queue, most: usize) -> Result<Vec<Turn>, StoreError> {
+    let text = "SELECT lane, turn FROM lanes WHERE queue = $1 AND gate = 0 ORDER BY turn, lane LIMIT $2";
+    let rows = sqlx::query(text).bind(code(queue)).bind(number(most)).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = Cells::new(row);
+            Ok(Turn { lane: cells.take()?, turn: cells.take()? })
+        })
+        .collect()
+}
+
+/// The first jobs of each of these lanes, in the order in which it is their turn; without those whose time is over.
+pub(super) async fn heads(
+    connection: &mut PgConnection,
+    queue: Queue,
+    lanes: &[Turn],
+    each: usize,
+    now: Timestamp,
+) -> Result<Vec<Head>, StoreError> {
+    let text = "SELECT l.n, head.id, j.options, head.confined FROM unnest($1::TEXT[]) WITH ORDINALITY AS l(lane, n) CROSS JOIN LATERAL \
+                (SELECT id, turn, confined FROM work WHERE state = 4 AND queue = $2 AND lane = l.lane \
+                AND (expires_at IS NULL OR expires_at > $4) ORDER BY turn, id LIMIT $3) AS head \
+                JOIN jobs j ON j.id = head.id ORDER BY l.n, head.turn, head.id";
+    let names: Vec<&str> = lanes.iter().map(|lane| lane.lane.as_str()).collect();
+    let query = sqlx::query(text).bind(names).bind(code(queue)).bind(number(each)).bind(now.as_micros());
+    let mut heads = Vec::new();
+    for row in &query.fetch_all(connection).await? {
+        let mut cells = Cells::new(row);
+        let (n, id): (usize, JobId) = (cells.number()?, cells.id()?);
+        let options = cells.json::<Options<'_>>()?.unwrap_or_default();
+        let owner = cells.take::<Option<i64>>()?.and_then(Owner::from_code);
+        let concurrency = options.concurrency.map(std::borrow::Cow::into_owned);
+        heads.push(Head {
+            lane: n.saturating_sub(1),
+            id,
+            concurrency,
+            rate: options.rate.map(std::borrow::Cow::into_owned),
+            owner,
+        });
+    }
+    Ok(heads)
+}
+
+/// How many jobs run that count for these.
+pub(super) async fn running(
+    connection: &mut PgConnection,
+    counted: impl Iterator<Item = Counted>,
+) -> Result<HashMap<Counted, i64>, StoreError> {
+    let (mut keys, mut owners) = (Vec::new(), Vec::new());
+    for counted in counted {
+        match counted {
+            Counted::Key(key) => keys.push(rows::text(&key)),
+            Counted::Owner(owner) => owners.push(owner.code()),
+        }
+    }
+    let mut running = HashMap::new();
+    if !keys.is_empty() {
+        let text = "SELECT ckey, count(*) FROM work WHERE state = 2 AND ckey IS NOT NULL AND ckey = ANY($1) GROUP BY ckey";
+        let rows: Vec<(String, i64)> = sqlx::query_as(text).bind(keys).fetch_all(&mut *connection).await?;
+        running.extend(rows.into_iter().map(|(key, count)| (Counted::Key(key.into()), count)));
+    }
+    if !owners.is_empty() {
+        let text = "SELECT confined, count(*) FROM work WHERE state = 2 AND confined IS NOT NULL AND confined = ANY($1) GROUP BY confined";
+        let rows: Vec<(i64, i64)> = sqlx::query_as(text).bind(owners).fetch_all(connection).await?;
+        let owner = |(code, count)| Some((Counted::Owner(Owner::from_code(code)?), count));
+        running.extend(rows.into_iter().filter_map(owner));
+    }
+    Ok(running)
+}
+
+/// Claims these jobs for a node, each at its moment.
+pub(super) async fn claim(
+    connection: &mut PgConnection,
+    jobs: &[(JobId, Timestamp)],
+    token: i64,
+    node: i64,
+) -> Result<Vec<Fresh>, StoreError> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = concat!(
+        "UPDATE work w SET state = 2, attempt = w.attempt + 1, token = $1, node = $2, claimed_at = t.at, stopping = false \
+         FROM unnest($3::UUID[], $4::BIGINT[]) AS t(id, at), jobs j WHERE w.id = t.id AND w.state = 4 AND j.id = w.id RETURNING ",
+        of_claim!()
+    );
+    let rows = sqlx::query(text)
+        .bind(token)
+        .bind(node)
+        .bind(jobs.iter().map(|(id, _)| uuid(*id)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|(_, at)| at.as_micros()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
+    claimed.sort_unstable_by_key(|fresh| fresh.claimed_at);
+    Ok(claimed)
+}
+
+/// Claims up to `most` queued jobs for a node, in the order in which it is their turn: each a microsecond later than the one before, the
+/// first one a microsecond after `before`.
+pub(super) async fn claim_next(
+    connection: &mut PgConnection,
+    queue: Queue,
+    most: usize,
+    (token, node, before): (i64, i64, Timestamp),
+) -> Result<Vec<Fresh>, StoreError> {
+    let text = concat!(
+        "WITH next AS (SELECT id, turn FROM work WHERE state = 1 AND queue = $1 AND (expires_at IS NULL OR expires_at > $2) \
+         ORDER BY turn, id LIMIT $3 FOR UPDATE SKIP LOCKED), \
+         placed AS (SELECT id, row_number() OVER (ORDER BY turn, id) AS place FROM next) \
+         UPDATE work w SET state = 2, attempt = w.attempt + 1, token = $4, node = $5, claimed_at = $2 + placed.place, stopping = false \
+         FROM placed, jobs j WHERE w.id = placed.id AND j.id = placed.id RETURNING ",
+        of_claim!()
+    );
+    let query = sqlx::query(text).bind(code(queue)).bind(before.as_micros()).bind(number(most)).bind(token).bind(node);
+    let rows = query.fetch_all(connection).await?;
+    let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
+    claimed.sort_unstable_by_key(|fresh| fresh.claimed_at);
+    Ok(claimed)
+}
+
+/// Puts lanes where they are to stand, and takes away those in which nobody waits.
+pub(super) async fn stand(
+    connection: &mut PgConnection,
+    queue: Queue,
+    standing: &[Standing],
+    empty: &[String],
+) -> Result<(), StoreError> {
+    if !standing.is_empty() {
+        let text = "UPDATE lanes SET turn = t.turn, gate = t.gate FROM unnest($1::TEXT[], $2::BIGINT[], $3::BIGINT[]) AS t(lane, turn, gate) \
+                    WHERE lanes.queue = $4 AND lanes.lane = t.lane";
+        sqlx::query(text)
+            .bind(standing.iter().map(|standing| standing.lane.as_str()).collect::<Vec<_>>())
+            .bind(standing.iter().map(|standing| standing.turn).collect::<Vec<_>>())
+            .bind(standing.iter().map(|standing| standing.gate).collect::<Vec<_>>())
+            .bind(code(queue))
+            .execute(&mut *connection)
+            .await?;
+    }
+    if !empty.is_empty() {
+        sqlx::query("DELETE FROM lanes WHERE queue = $1 AND lane = ANY($2)")
+            .bind(code(queue))
+            .bind(empty)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Those of these for which lanes are shut.
+pub(super) async fn shut_for(connection: &mut PgConnection, counted: &[&Counted]) -> Result<Vec<Counted>, StoreError> {
+    let text = "SELECT DISTINCT ckey, owner FROM lanes WHERE gate = 1 AND (ckey = ANY($1) OR owner = ANY($2))";
+    let keys = counted.iter().filter_map(|counted| if let Counted::Key(key) = counted { Some(rows::text(key)) } else { None });
+    let owners = counted.iter().filter_map(|counted| if let Counted::Owner(owner) = counted { Some(owner.code()) } else { None });
+    let query = sqlx::query_as(text).bind(keys.collect::<Vec<_>>()).bind(owners.collect::<Vec<_>>());
+    let rows: Vec<(Option<String>, Option<i64>)> = query.fetch_all(connection).await?;
+    let is_shut = |counted: &Counted| {
+        rows.iter().any(|(key, owner)| match counted {
+            Counted::Key(name) => key.as_deref() == Some(rows::text(name).as_str()),
+            Counted::Owner(code) => *owner == Some(code.code()),
+        })
+    };
+    Ok(counted.iter().filter(|counted| is_shut(counted)).map(|counted| (*counted).clone()).collect())
+}
+
+/// Opens up to `most` lanes that were shut because too many jobs run that count for this; the queue of each.
+pub(super) async fn vacate(connection: &mut PgConnection, counted: &Counted, most: usize) -> Result<Vec<Queue>, StoreError> {
+    let key = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+               (SELECT queue, lane FROM lanes WHERE gate = 1 AND ckey = $1 ORDER BY turn LIMIT $2) RETURNING queue";
+    let owner = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+                 (SELECT queue, lane FROM lanes WHERE gate = 1 AND owner = $1 ORDER BY turn LIMIT $2) RETURNING queue";
+    let query = match counted {
+        Counted::Key(name) => sqlx::query(key).bind(rows::text(name)),
+        Counted::Owner(code) => sqlx::query(owner).bind(code.code()),
+    };
+    let rows = query.bind(number(most)).fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// Opens up to `most` lanes that were shut until now, or a moment before; the queue of each.
+pub(super) async fn open(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<Queue>, StoreError> {
+    let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+                (SELECT queue, lane FROM lanes WHERE gate > 1 AND gate <= $1 ORDER BY gate LIMIT $2) RETURNING queue";
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// When the next lane opens that is shut for a time.
+pub(super) async fn next_open(connection: &mut PgConnection) -> Result<Option<i64>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT min(gate) FROM lanes WHERE gate > 1").fetch_one(connection).await?)
+}
+
+/// Opens all lanes that are shut because too many jobs run; the queues of some.
+pub(super) async fn reopen(connection: &mut PgConnection) -> Result<Vec<Queue>, StoreError> {
+    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1 RETURNING queue").fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// The queues that have open lanes.
+pub(super) async fn open_queues(connection: &mut PgConnection) -> Result<Vec<Queue>, StoreError> {
+    let rows = sqlx::query("SELECT DISTINCT queue FROM lanes WHERE gate = 0").fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).code()).collect()
+}
+
+/// The starts of these keys, as far as there were any lately.
+pub(super) async fn starts(connection: &mut PgConnection, keys: &[&str]) -> Result<Vec<Starts>, StoreError> {
+    let text = "SELECT key, starts, latest, until FROM rates WHERE key = ANY($1)";
+    let keys: Vec<String> = keys.iter().map(|key| rows::text(key)).collect();
+    let rows = sqlx::query(text).bind(keys).fetch_all(connection).await?;
+    rows.iter().map(|row| read_starts(&mut Cells::new(row))).collect()
+}
+
+/// From the key, the starts, the limit and the end of a row of `rates`.
+pub(super) fn read_starts(cells: &mut Cells<'_>) -> Result<Starts, StoreError> {
+    let key: String = cells.take()?;
+    let missing = || StoreError::Corrupt(format!("the starts of {key:?} are missing"));
+    let (window, latest) = (cells.json()?.ok_or_else(missing)?, cells.json()?.ok_or_else(missing)?);
+    Ok(Starts { window, latest, until: cells.time()?, key })
+}
+
+/// Keeps the starts of these keys, and forgets those that no longer count.
+pub(super) async fn keep_starts<'s>(
+    connection: &mut PgConnection,
+    starts: impl Iterator<Item = &'s Starts>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let all: Vec<&Starts> = starts.collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let text = "INSERT INTO rates (key, starts, latest, until) \
+                SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[]) \
+                ON CONFLICT (key) DO UPDATE SET starts = excluded.starts, latest = excluded.latest, until = excluded.until";
+    sqlx::query(text)
+        .bind(all.iter().map(|starts| rows::text(&starts.key)).collect::<Vec<_>>())
+        .bind(all.iter().map(|starts| json(&starts.window)).collect::<Vec<_>>())
+        .bind(all.iter().map(|starts| json(&starts.latest)).collect::<Vec<_>>())
+        .bind(all.iter().map(|starts| starts.until.as_micros()).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM rates WHERE until <= $1").bind(now.as_micros()).execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What can be read of limits.
+
+use async_trait::async_trait;
+use sqlx::PgPool;
+
+use super::PostgresStore;
+use super::lanes::{FULL, OPEN, read_starts};
+use super::rows::{Cells, number, text, uuid};
+use crate::clock::Timestamp;
+use crate::job::{Concurrency, JobId, Owner, Rate};
+use crate::store::counted::Starts;
+use crate::store::kept::Options;
+use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
+
+/// The most jobs that are counted of those that wait for a limit.
+const COUNTED: i64 = 100_000;
+
+#[async_trait]
+impl LimitStore for PostgresStore {
+    async fn gate(&self, id: JobId) -> Result<Option<Gate>, StoreError> {
+        let text = "SELECT l.gate, w.confined, j.options, (SELECT count(*) FROM work r WHERE r.state = 2 AND r.ckey = w.ckey), \
+                    (SELECT count(*) FROM work r WHERE r.state = 2 AND r.confined = w.confined) \
+                    FROM work w JOIN jobs j ON j.id = w.id LEFT JOIN lanes l ON l.queue = w.queue AND l.lane = w.lane \
+                    WHERE w.id = $1 AND w.state = 4";
+        let Some(row) = sqlx::query(text).bind(uuid(id)).fetch_optional(&self.pool).await? else { return Ok(None) };
+        let mut cells = Cells::new(&row);
+        let (gate, owner): (Option<i64>, Option<i64>) = (cells.take()?, cells.take()?);
+        let limit = cells.json::<Options<'_>>()?.unwrap_or_default().concurrency.map(|limit| u64::from(limit.limit));
+        let (running, of_owner) = (cells.number()?, cells.number()?);
+        let is_full = limit.is_some_and(|limit| running >= limit);
+        Ok(Some(match (gate.unwrap_or(OPEN), owner.and_then(Owner::from_code)) {
+            (OPEN, _) => Gate::Open,
+            (FULL, Some(_)) if !is_full => Gate::OverQuota { running: of_owner },
+            (FULL, _) => Gate::Full { running },
+            (until, _) => Gate::Until(Timestamp::from_micros(until)),
+        }))
+    }
+
+    async fn limits(&self, after: Option<&LimitKey>, most: usize) -> Result<Vec<LimitStatus>, StoreError> {
+        let mut limits = Vec::new();
+        let (concurrency, rate) = match after {
+            None => (Some(""), ""),
+            Some(LimitKey::Concurrency(key)) => (Some(key.as_str()), ""),
+            Some(LimitKey::Rate(key)) => (None, key.as_str()),
+        };
+        if let Some(after) = concurrency {
+            for key in concurrency_keys(&self.pool, after, most).await? {
+                limits.extend(self.concurrency(&key).await?);
+            }
+        }
+        for key in rate_keys(&self.pool, rate, most - limits.len().min(most)).await? {
+            limits.extend(self.rate(&key).await?);
+        }
+        Ok(limits)
+    }
+}
+
+impl PostgresStore {
+    async fn concurrency(&self, key: &str) -> Result<Option<LimitStatus>, StoreError> {
+        let of = "SELECT (SELECT count(*) FROM (SELECT 1 FROM work WHERE state = 4 AND ckey = $1 LIMIT $2) AS few), \
+                  (SELECT count(*) FROM work WHERE state = 2 AND ckey = $1), \
+                  (SELECT options FROM jobs WHERE id = coalesce((SELECT id FROM work WHERE state = 4 AND ckey = $1 LIMIT 1), \
+                  (SELECT id FROM work WHERE state = 2 AND ckey = $1 ORDER BY claimed_at DESC LIMIT 1)))";
+        let row = sqlx::query(of).bind(key).bind(COUNTED).fetch_one(&self.pool).await?;
+        let mut cells = Cells::new(&row);
+        let (waiting, running) = (cells.number()?, cells.number()?);
+        let limit: Option<Concurrency> =
+            cells.json::<Options<'_>>()?.unwrap_or_default().concurrency.map(std::borrow::Cow::into_owned);
+        Ok(limit.map(|limit| LimitStatus::Concurrency { limit, running, waiting }))
+    }
+
+    async fn rate(&self, key: &str) -> Result<Option<LimitStatus>, StoreError> {
+        let of = "SELECT (SELECT count(*) FROM (SELECT 1 FROM work WHERE state = 4 AND rkey = $1 LIMIT $2) AS few), \
+                  (SELECT options FROM jobs WHERE id = (SELECT id FROM work WHERE state = 4 AND rkey = $1 LIMIT 1))";
+        let row = sqlx::query(of).bind(key).bind(COUNTED).fetch_one(&self.pool).await?;
+        let mut cells = Cells::new(&row);
+        let waiting = cells.number()?;
+        let first: Option<Rate> = cells.json::<Options<'_>>()?.unwrap_or_default().rate.map(std::borrow::Cow::into_owned);
+        let row = sqlx::query("SELECT key, starts, latest, until FROM rates WHERE key = $1")
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await?;
+        let starts = row.map(|row| read_starts(&mut Cells::new(&row))).transpose()?;
+        let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
+        let now = Timestamp::now();
+        let window = starts.map(|starts| starts.window).unwrap_or_default();
+        let (started, opens) = (u64::from(window.started(&limit, now)), window.opens(&limit, now));
+        Ok(Some(LimitStatus::Rate { limit, started, waiting, opens_at: Some(opens).filter(|opens| *opens > now) }))
+    }
+}
+
+/// The keys behind this one with which jobs run or wait.
+async fn concurrency_keys(pool: &PgPool, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
+    let keys = "SELECT key FROM (SELECT DISTINCT ckey AS key FROM lanes WHERE ckey > $1 UNION \
+                SELECT DISTINCT ckey COLLATE \"C\" FROM work WHERE state = 2 AND ckey IS NOT NULL AND ckey COLLATE \"C\" > $1) AS keys \
+                ORDER BY key LIMIT $2";
+    Ok(sqlx::query_scalar(keys).bind(text(after)).bind(number(most)).fetch_all(pool).await?)
+}
+
+async fn rate_keys(pool: &PgPool, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
+    let keys = "SELECT key FROM (SELECT key FROM rates WHERE key > $1 UNION SELECT DISTINCT rkey FROM lanes WHERE rkey > $1) AS keys \
+                ORDER BY key LIMIT $2";
+    Ok(sqlx::query_scalar(keys).bind(text(after)).bind(number(most)).fetch_all(pool).await?)
+}

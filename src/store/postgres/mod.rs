@@ -1,0 +1,288 @@
+//! The store in a PostgreSQL that several nodes share.
+//!
+//! One task writes whatever changes what waits or runs, many commands in one transaction, under the lock of the one row that all nodes go by
+//! (`shared.rs`); all else are short transactions of their own on a few connections. What a node has claimed is its own as long as it is
+//! heard of (`node.rs`); then any other may take it, and what the first one still says of it is refused.
+
+mod comparisons;
+mod connect;
+mod edges;
+mod events;
+mod functions;
+mod hints;
+mod keys;
+mod lanes;
+mod limits;
+mod moves;
+mod node;
+mod once;
+mod owners;
+mod profiles;
+mod read;
+mod retention;
+mod rollups;
+mod rows;
+mod schedules;
+mod shared;
+mod webhooks;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::connect::Connect;
+pub use self::node::LeaseRules;
+use self::node::Node;
+use self::read::Among;
+use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Start, Writer};
+use super::intake::Intake;
+use super::{
+    Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page, Portion,
+    Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::job::{Dependency, Job, JobId, NewJob, Note, Queue, State};
+
+/// Commands that may wait for the writer; who comes then waits to be let in.
+const COMMANDS: usize = 8_192;
+/// How many jobs are cancelled, or made to run again, by one transaction.
+const PAGE: usize = 1_000;
+
+/// How to open the store.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// Where the database is: `postgres://…`.
+    pub url: String,
+    /// The schema in which the tables are; made if it is missing.
+    pub schema: String,
+    /// What this node is called. One that comes with the name of another takes its place, and what ran there runs again at once.
+    pub node: String,
+    /// How leases are kept.
+    pub leases: LeaseRules,
+    /// How many connections there may be, besides the two that write and listen.
+    pub connections: u32,
+    /// Tells what time it is, in the place of the database.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// A job that was running this often when a server went down ends as lost.
+    pub max_losses: u32,
+    /// The most lines of log, and of progress, that are kept of one job.
+    pub job_log_lines: u64,
+    /// The most bytes of them.
+    pub job_log_bytes: u64,
+}
+
+/// Jobs in a PostgreSQL.
+pub struct PostgresStore {
+    commands: mpsc::Sender<Command>,
+    pool: PgPool,
+    published: Arc<Published>,
+    intake: Intake<Command>,
+    node: Arc<Node>,
+    /// Ends what goes on besides.
+    _end: DropGuard,
+}
+
+impl PostgresStore {
+    /// Brings the schema up to date, takes a place among the nodes, and takes up what an earlier start of this one left behind.
+    pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
+        let connect = Connect::new(&options.url, &options.schema)?;
+        connect.migrate().await?;
+        let (pool, channel) = (connect.pool(options.connections.max(2)), connect.channel());
+        let node = Arc::new(Node::new(options.node, options.leases));
+        let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let start = Start {
+            connect,
+            node: Arc::clone(&node),
+            clock: options.clock,
+            max_losses: options.max_losses,
+            limits: NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes },
+            told: Arc::clone(&told),
+        };
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let published = Writer::spawn(start, receiver, Arc::clone(&hint)).await?;
+        let end = CancellationToken::new();
+        tokio::spawn(hints::tell(pool.clone(), channel.clone(), told, end.clone()));
+        tokio::spawn(hints::listen(pool.clone(), channel, hint, end.clone()));
+        tokio::spawn({
+            let (node, pool, commands, end) = (Arc::clone(&node), pool.clone(), commands.downgrade(), end.clone());
+            async move { node.beat(&pool, &commands, &end).await }
+        });
+        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, published, node, _end: end.drop_guard() })
+    }
+
+    /// How many results came too late, because their leases had ended.
+    pub fn stale_results(&self) -> u64 {
+        self.node.stale()
+    }
+
+    /// Takes a step in a transaction of its own; what it gave, after the commit.
+    async fn edit<V, T>(
+        &self,
+        given: V,
+        step: for<'a> fn(&'a V, &'a mut PgConnection) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError>
+    where
+        V: Send + Sync,
+        T: Send,
+    {
+        let mut transaction = self.pool.begin().await?;
+        let gave = step(&given, &mut transaction).await?;
+        transaction.commit().await?;
+        Ok(gave)
+    }
+
+    /// Sends a command and waits for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Behind which there may be more.
+fn last(ids: &[JobId], page: Page) -> Option<JobId> {
+    ids.last().copied().filter(|_| ids.len() == page.limit)
+}
+
+#[async_trait]
+impl GraphStore for PostgresStore {
+    async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError> {
+        edges::dependencies(&self.pool, id).await
+    }
+
+    async fn graph(&self, id: JobId, most: usize) -> Result<Graph, StoreError> {
+        edges::graph(&self.pool, id, most).await
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError> {
+        self.ask(|reply| Command::Accept(Acceptance { jobs, with: None, reply })).await
+    }
+
+    async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError> {
+        self.ask(|reply| Command::Claim(queue, most, reply)).await
+    }
+
+    // All that comes while one transaction is on its way goes into the next, so nothing has to wait for company.
+    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, _: bool) -> Result<Settled, StoreError> {
+        self.intake.end(lease).await;
+        self.ask(|reply| Command::Settle(lease, settlement, reply)).await
+    }
+
+    async fn note(&self, lease: Lease, note: Note) {
+        self.intake.note(lease, note).await;
+    }
+
+    fn offer(&self, lease: Lease, note: Note) {
+        self.intake.offer(lease, note);
+    }
+
+    async fn revoked(&self) -> Vec<Lease> {
+        self.node.revoked().await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+        loop {
+            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], None, reply)).await?;
+            if !ended.is_empty() {
+                return Ok(Cancellation::Cancelled);
+            }
+            if let Some(lease) = stopping.first() {
+                return Ok(Cancellation::Stopping(*lease));
+            }
+            match self.job(id).await?.map(|job| job.state) {
+                Some(State::Finished(finished)) => return Ok(Cancellation::Finished(finished.ending)),
+                // It has just been made to wait again.
+                Some(_) => {}
+                None => return Ok(Cancellation::Unknown),
+            }
+        }
+    }
+
+    async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
+        let page = Page { order: Order::OldestFirst, after, limit: PAGE };
+        let ids = read::ids(&self.pool, Among::Unfinished, filter, page).await?;
+        let last = last(&ids, page);
+        let done = if ids.is_empty() {
+            Cancelled::default()
+        } else {
+            self.ask(|reply| Command::Cancel(ids, filter.state, reply)).await?
+        };
+        Ok(Portion { done, last })
+    }
+
+    async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError> {
+        if !self.ask(|reply| Command::Requeue(vec![id], reply)).await?.is_empty() {
+            return Ok(Requeue::Queued);
+        }
+        Ok(if self.job(id).await?.is_some() { Requeue::Unfinished } else { Requeue::Unknown })
+    }
+
+    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError> {
+        let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
+        let ids = read::ids(&self.pool, Among::Results, filter, page).await?;
+        let last = last(&ids, page);
+        let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, reply)).await? };
+        Ok(Portion { done, last })
+    }
+
+    async fn ended_unasked(&self) -> Vec<JobId> {
+        self.published.unasked.wait().await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        read::job(&self.pool, id).await
+    }
+
+    async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        read::jobs(&self.pool, Among::All, filter, page).await
+    }
+
+    async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        read::jobs(&self.pool, Among::Results, filter, page).await
+    }
+
+    async fn events(&self, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
+        events::read(&self.pool, filter, after).await
+    }
+
+    fn subscribe(&self) -> Subscription {
+        self.published.hub.subscribe()
+    }
+
+    fn latest_event(&self) -> Timestamp {
+        self.published.latest_event()
+    }
+
+    async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
+        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let (rollups, ..) = rollups::load(&mut snapshot).await?;
+        snapshot.commit().await?;
+        Ok(rollups)
+    }
+
+    fn depth(&self, queue: Queue) -> Depth {
+        self.published.depth(queue)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.ask(Command::Check).await
+    }
+
+    async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Close(reply)).await.is_ok() {
+            // If the writer went away without an answer, it is shut as well.
+            let _ = answer.await;
+        }
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,379 @@
+//! The SQL of jobs that come, go and come back: many of them by one statement.
+
+use sqlx::PgConnection;
+
+use super::rows::{Cells, Known, Lane, code, json, known, text, uuid, uuids};
+use super::{edges, events};
+use crate::clock::Timestamp;
+use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
+use crate::store::kept::{Options, figures};
+use crate::store::{Lease, StoreError};
+
+/// A new job, and where it is to begin with.
+pub(super) struct Insertion<'a> {
+    pub(super) job: &'a NewJob,
+    pub(super) state: i16,
+    /// The token and the moment of its claim, if it is to run at once.
+    pub(super) claim: Option<(i64, Timestamp)>,
+}
+
+/// Keeps new jobs; those with a claim run on this node.
+pub(super) async fn insert(connection: &mut PgConnection, jobs: &[Insertion<'_>], node: i64) -> Result<(), StoreError> {
+    let of =
+        |job: &Insertion<'_>| job.job.submission.scheduled_for(job.job.accepted_at).unwrap_or(job.job.accepted_at).as_micros();
+    let ids = uuids(jobs.iter().map(|insertion| &insertion.job.id));
+    let lanes: Vec<Option<Lane>> = jobs.iter().map(|insertion| Lane::of(&insertion.job.submission)).collect();
+    let queues: Vec<i16> = jobs.iter().map(|insertion| code(insertion.job.route.queue)).collect();
+    let priorities: Vec<i16> = jobs.iter().map(|insertion| insertion.job.submission.priority).collect();
+    let text_ = "INSERT INTO jobs (id, queue, rule, bound, choice, priority, accepted_at, owner, type, workload, options) \
+                 SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::SMALLINT[], $6::SMALLINT[], \
+                 $7::BIGINT[], $8::BIGINT[], $9::TEXT[], $10::TEXT[], $11::TEXT[])";
+    sqlx::query(text_)
+        .bind(&ids)
+        .bind(&queues)
+        .bind(jobs.iter().map(|insertion| code(insertion.job.route.rule)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| code(insertion.job.submission.bound)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| code(insertion.job.submission.executor)).collect::<Vec<_>>())
+        .bind(&priorities)
+        .bind(jobs.iter().map(|insertion| insertion.job.accepted_at.as_micros()).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.job.submission.owner.map(crate::job::Owner::code)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.kind.as_str()).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.json.get()).collect::<Vec<_>>())
+        .bind(
+            jobs.iter()
+                .map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))
+                .collect::<Vec<_>>(),
+        )
+        .execute(&mut *connection)
+        .await?;
+    let text_ = "INSERT INTO work (id, state, queue, priority, due_at, expires_at, attempt, token, node, claimed_at, lane, ckey, rkey, confined) \
+                 SELECT id, state, queue, priority, due_at, expires_at, CASE WHEN token IS NULL THEN 0 ELSE 1 END, token, \
+                 CASE WHEN token IS NULL THEN NULL ELSE $12::BIGINT END, claimed_at, lane, ckey, rkey, confined \
+                 FROM unnest($1::UUID[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], \
+                 $8::BIGINT[], $9::TEXT[], $10::TEXT[], $11::TEXT[], $13::BIGINT[]) \
+                 AS t(id, state, queue, priority, due_at, expires_at, token, claimed_at, lane, ckey, rkey, confined)";
+    sqlx::query(text_)
+        .bind(&ids)
+        .bind(jobs.iter().map(|insertion| insertion.state).collect::<Vec<_>>())
+        .bind(&queues)
+        .bind(&priorities)
+        .bind(jobs.iter().map(of).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.job.submission.expires_at.map(Timestamp::as_micros)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.0)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.1.as_micros())).collect::<Vec<_>>())
+        .bind(lanes.iter().map(|lane| lane.as_ref().map(|lane| lane.name.as_str())).collect::<Vec<_>>())
+        .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.ckey.as_deref())).collect::<Vec<_>>())
+        .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.rkey.as_deref())).collect::<Vec<_>>())
+        .bind(node)
+        .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.confined)).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await?;
+    let tags = || jobs.iter().flat_map(|insertion| insertion.job.submission.tags.iter().map(|tag| (insertion.job.id, tag)));
+    if tags().next().is_some() {
+        sqlx::query("INSERT INTO tags (key, value, id) SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::UUID[])")
+            .bind(tags().map(|(_, (key, _))| text(key)).collect::<Vec<_>>())
+            .bind(tags().map(|(_, (_, value))| text(value)).collect::<Vec<_>>())
+            .bind(tags().map(|(id, _)| uuid(id)).collect::<Vec<_>>())
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A job that runs, as the end of its attempt finds it.
+pub(super) struct Held {
+    pub(super) id: JobId,
+    pub(super) token: i64,
+    pub(super) attempt: u32,
+    pub(super) claimed_at: Timestamp,
+    pub(super) stopping: bool,
+    pub(super) children: bool,
+    pub(super) known: Known,
+}
+
+/// Those of these leases that are valid.
+pub(super) async fn held(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
+    let text = "SELECT w.id, w.token, w.attempt, w.claimed_at, w.stopping, w.children, j.queue, j.bound, j.type, j.options \
+                FROM unnest($1::UUID[], $2::BIGINT[]) AS l(id, token) JOIN work w ON w.id = l.id AND w.token = l.token AND w.state = 2 \
+                JOIN jobs j ON j.id = w.id";
+    let ids = uuids(leases.iter().map(|lease| &lease.id));
+    let tokens: Vec<i64> = leases.iter().map(|lease| lease.token).collect();
+    let rows = sqlx::query(text).bind(ids).bind(tokens).fetch_all(connection).await?;
+    let held = |row| {
+        let mut cells = Cells::new(row);
+        let (id, token, attempt, claimed_at) = (cells.id()?, cells.take()?, cells.number()?, cells.time()?);
+        Ok(Held { id, token, attempt, claimed_at, stopping: cells.take()?, children: cells.take()?, known: known(&mut cells)? })
+    };
+    rows.iter().map(held).collect()
+}
+
+/// Those of these leases under which a result was recorded, with when the attempt began and ended.
+pub(super) async fn recorded(
+    connection: &mut PgConnection,
+    leases: &[Lease],
+) -> Result<Vec<(Lease, Timestamp, Timestamp)>, StoreError> {
+    let text = "SELECT r.id, r.token, coalesce(r.started_at, r.finished_at), r.finished_at \
+                FROM unnest($1::UUID[], $2::BIGINT[]) AS l(id, token) JOIN results r ON r.id = l.id AND r.token = l.token";
+    let ids = uuids(leases.iter().map(|lease| &lease.id));
+    let tokens: Vec<i64> = leases.iter().map(|lease| lease.token).collect();
+    let rows = sqlx::query(text).bind(ids).bind(tokens).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = Cells::new(row);
+            Ok((Lease { id: cells.id()?, token: cells.take()? }, cells.time()?, cells.time()?))
+        })
+        .collect()
+}
+
+/// A running job to move to the results; its lease has been found valid.
+pub(super) struct End<'a> {
+    pub(super) lease: Lease,
+    pub(super) conclusion: &'a Conclusion,
+    pub(super) started_at: Timestamp,
+    pub(super) finished_at: Timestamp,
+    pub(super) findings: FindingKinds,
+}
+
+/// Moves running jobs to the results.
+pub(super) async fn finish(connection: &mut PgConnection, ends: &[End<'_>], node: i64) -> Result<(), StoreError> {
+    let text = "WITH e AS (SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], \
+                $7::TEXT[], $8::TEXT[], $9::TEXT[], $10::TEXT[]) \
+                AS t(id, ending, started_at, finished_at, token, findings, failure, output, error, timing)), \
+                gone AS (DELETE FROM work w USING e WHERE w.id = e.id RETURNING w.id, w.attempt, w.losses) \
+                INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, token, node, findings, failure, output, error, timing) \
+                SELECT e.id, e.ending, gone.attempt, gone.losses, e.started_at, e.finished_at, e.token, $11, e.findings, e.failure, \
+                e.output, e.error, e.timing FROM e JOIN gone ON gone.id = e.id";
+    let failure = |end: &End<'_>| match &end.conclusion.outcome {
+        Outcome::Output(_) => None,
+        Outcome::Error(failure) => Some(failure.clone()),
+    };
+    let output = |end: &End<'_>| match &end.conclusion.outcome {
+        Outcome::Output(output) => Some(output.get().to_owned()),
+        Outcome::Error(_) => None,
+    };
+    sqlx::query(text)
+        .bind(uuids(ends.iter().map(|end| &end.lease.id)))
+        .bind(ends.iter().map(|end| code(end.conclusion.ending)).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| end.started_at.as_micros()).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| end.finished_at.as_micros()).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| end.lease.token).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| (!end.findings.is_empty()).then_some(i64::from(end.findings.bits()))).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| failure(end).map(|failure| failure.kind.as_str())).collect::<Vec<_>>())
+        .bind(ends.iter().map(output).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| failure(end).map(|failure| json(&failure))).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| end.conclusion.timing.as_ref().map(|timing| json(&figures(timing)))).collect::<Vec<_>>())
+        .bind(node)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// A job that is to end otherwise than by the end of an attempt.
+pub(super) struct Doom {
+    pub(super) id: JobId,
+    pub(super) ending: Ending,
+    pub(super) failure: Failure,
+}
+
+/// One that has.
+pub(super) struct Ended {
+    pub(super) id: JobId,
+    pub(super) state: i16,
+    pub(super) known: Known,
+    pub(super) ending: Ending,
+    pub(super) failure: Failure,
+    pub(super) attempt: u32,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) finished_at: Timestamp,
+    pub(super) children: bool,
+}
+
+/// Moves unfinished jobs to the results, without anything measured: each a microsecond later than the one before, the first one a
+/// microsecond after `before`. In the order of their ends; only those in this state, if it is given.
+pub(super) async fn end(
+    connection: &mut PgConnection,
+    dooms: &[Doom],
+    only: Option<i16>,
+    before: Timestamp,
+    node: i64,
+) -> Result<Vec<Ended>, StoreError> {
+    let text = "WITH e AS (SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::TEXT[], $4::TEXT[]) \
+                WITH ORDINALITY AS t(id, ending, failure, error, n)), \
+                gone AS (DELETE FROM work w USING e WHERE w.id = e.id AND ($5::SMALLINT IS NULL OR w.state = $5) \
+                RETURNING w.id, w.state, w.attempt, w.losses, w.claimed_at, w.children), \
+                kept AS (INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, node, failure, error) \
+                SELECT gone.id, e.ending, gone.attempt, gone.losses, CASE WHEN gone.state = 2 THEN gone.claimed_at END, $6 + e.n, $7, \
+                e.failure, e.error FROM gone JOIN e ON e.id = gone.id) \
+                SELECT gone.id, e.n, gone.state, gone.attempt, CASE WHEN gone.state = 2 THEN gone.claimed_at END, gone.children, \
+                j.queue, j.bound, j.type, j.options FROM gone JOIN e ON e.id = gone.id JOIN jobs j ON j.id = gone.id ORDER BY e.n";
+    let rows = sqlx::query(text)
+        .bind(uuids(dooms.iter().map(|doom| &doom.id)))
+        .bind(dooms.iter().map(|doom| code(doom.ending)).collect::<Vec<_>>())
+        .bind(dooms.iter().map(|doom| doom.failure.kind.as_str()).collect::<Vec<_>>())
+        .bind(dooms.iter().map(|doom| json(&doom.failure)).collect::<Vec<_>>())
+        .bind(only)
+        .bind(before.as_micros())
+        .bind(node)
+        .fetch_all(connection)
+        .await?;
+    let ended = |row| {
+        let mut cells = Cells::new(row);
+        let (id, n): (JobId, i64) = (cells.id()?, cells.take()?);
+        let doom = usize::try_from(n - 1).ok().and_then(|at| dooms.get(at));
+        let Doom { ending, failure, .. } = doom.ok_or_else(|| StoreError::Corrupt(format!("{id} was not to end")))?;
+        let (state, attempt, started_at, children) = (cells.take()?, cells.number()?, cells.time_or_none()?, cells.take()?);
+        let finished_at = Timestamp::from_micros(before.as_micros() + n);
+        let (ending, failure, known) = (*ending, failure.clone(), known(&mut cells)?);
+        Ok(Ended { id, state, known, ending, failure, attempt, started_at, finished_at, children })
+    };
+    rows.iter().map(ended).collect()
+}
+
+/// Where an unfinished job is.
+pub(super) struct Place {
+    pub(super) id: JobId,
+    pub(super) state: i16,
+    pub(super) token: Option<i64>,
+    pub(super) node: Option<i64>,
+}
+
+/// Where those of these jobs are that have not ended, in their order.
+pub(super) async fn places(connection: &mut PgConnection, ids: &[JobId]) -> Result<Vec<Place>, StoreError> {
+    let text = "SELECT w.id, w.state, w.token, w.node FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) \
+                JOIN work w ON w.id = t.id ORDER BY t.n";
+    let rows = sqlx::query(text).bind(uuids(ids)).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = Cells::new(row);
+            Ok(Place { id: cells.id()?, state: cells.take()?, token: cells.take()?, node: cells.take()? })
+        })
+        .collect()
+}
+
+/// Notes that the attempts of these jobs are to stop.
+pub(super) async fn stop(connection: &mut PgConnection, ids: &[JobId]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE work SET stopping = true WHERE state = 2 AND id = ANY($1)").bind(uuids(ids)).execute(connection).await?;
+    Ok(())
+}
+
+/// Up to `most` jobs that wait although their time is over.
+pub(super) async fn expired(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<JobId>, StoreError> {
+    let text =
+        "SELECT id FROM work WHERE expires_at IS NOT NULL AND state <> 2 AND expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(super::rows::number(most)).fetch_all(connection).await?;
+    rows.iter().map(|row| Cells::new(row).id()).collect()
+}
+
+/// A result that is a job again.
+pub(super) struct Back {
+    pub(super) id: JobId,
+    pub(super) known: Known,
+    /// What its result was.
+    pub(super) ending: Ending,
+    pub(super) timing: Option<Timing>,
+    pub(super) at: Timestamp,
+    /// Whether it waits for other jobs.
+    pub(super) blocked: bool,
+}
+
+/// Makes jobs wait again that have ended; what has no result is left out. Each end is kept among the events first.
+pub(super) async fn requeue(connection: &mut PgConnection, ids: &[JobId], before: Timestamp) -> Result<Vec<Back>, StoreError> {
+    let text = "SELECT r.id, t.n, r.ending, r.timing, j.queue, j.bound, j.type, j.options \
+                FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) JOIN results r ON r.id = t.id JOIN jobs j ON j.id = r.id ORDER BY t.n";
+    let rows = sqlx::query(text).bind(uuids(ids)).fetch_all(&mut *connection).await?;
+    let back = |row| {
+        let mut cells = Cells::new(row);
+        let (id, n) = (cells.id()?, cells.take::<i64>()?);
+        let (ending, timing) = (cells.code()?, cells.measured()?);
+        let at = Timestamp::from_micros(before.as_micros() + n);
+        Ok(Back { id, ending, timing, at, known: known(&mut cells)?, blocked: false })
+    };
+    let mut back = rows.iter().map(back).collect::<Result<Vec<_>, StoreError>>()?;
+    if back.is_empty() {
+        return Ok(back);
+    }
+    let ids: Vec<JobId> = back.iter().map(|back| back.id).collect();
+    let moments: Vec<i64> = back.iter().map(|back| back.at.as_micros()).collect();
+    events::keep_results(connection, &ids, &moments).await?;
+    // Whoever wants a job to run again that was too late wants it all the same.
+    let text = "INSERT INTO work (id, state, queue, priority, children, due_at, expires_at, attempt, earlier, lane, ckey, rkey, confined) \
+                SELECT t.id, CASE WHEN t.lane IS NULL THEN 1 ELSE 4 END, j.queue, j.priority, \
+                EXISTS (SELECT 1 FROM edges WHERE edges.parent = t.id), t.due_at, \
+                CASE WHEN t.expires_at > $8 THEN t.expires_at END, r.attempt, r.attempt, t.lane, t.ckey, t.rkey, t.confined \
+                FROM unnest($1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[]) \
+                AS t(id, due_at, expires_at, lane, ckey, rkey, confined) JOIN jobs j ON j.id = t.id JOIN results r ON r.id = t.id";
+    let lane = |back: &Back| back.known.lane.clone();
+    sqlx::query(text)
+        .bind(uuids(&ids))
+        .bind(&moments)
+        .bind(back.iter().map(|back| back.known.expires_at).collect::<Vec<_>>())
+        .bind(back.iter().map(|back| lane(back).map(|lane| lane.name)).collect::<Vec<_>>())
+        .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.ckey)).collect::<Vec<_>>())
+        .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.rkey)).collect::<Vec<_>>())
+        .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.confined)).collect::<Vec<_>>())
+        .bind(before.as_micros())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM results WHERE id = ANY($1)").bind(uuids(&ids)).execute(&mut *connection).await?;
+    let blocked = edges::reopen(connection, &ids).await?;
+    for back in &mut back {
+        back.blocked = blocked.contains(&back.id);
+    }
+    Ok(back)
+}
+
+/// A job waits for a slot.
+pub(super) struct Queued {
+    pub(super) queue: Queue,
+    pub(super) lane: Option<Lane>,
+}
+
+/// From the queue and the lane with its keys.
+pub(super) fn queued(cells: &mut Cells<'_>) -> Result<Queued, StoreError> {
+    let queue = cells.code()?;
+    let (name, ckey, rkey, confined): (Option<String>, _, _, _) = (cells.take()?, cells.take()?, cells.take()?, cells.take()?);
+    Ok(Queued { queue, lane: name.map(|name| Lane { name, ckey, rkey, confined }) })
+}
+
+/// Makes running jobs wait again as if they had not been claimed, or until a moment.
+pub(super) async fn release(
+    connection: &mut PgConnection,
+    id: JobId,
+    due_at: Option<Timestamp>,
+) -> Result<(Option<i64>, Queued), StoreError> {
+    let text = "UPDATE work SET state = CASE WHEN $2::BIGINT IS NOT NULL THEN 0 WHEN lane IS NULL THEN 1 ELSE 4 END, \
+                due_at = coalesce($2, due_at), token = NULL, node = NULL, attempt = attempt - 1 WHERE id = $1 \
+                RETURNING expires_at, queue, lane, ckey, rkey, confined";
+    let row = sqlx::query(text).bind(uuid(id)).bind(due_at.map(Timestamp::as_micros)).fetch_one(connection).await?;
+    let mut cells = Cells::new(&row);
+    Ok((cells.take()?, queued(&mut cells)?))
+}
+
+/// Makes running jobs wait again until a moment, and counts a loss each if they were lost; the earliest end of their times.
+pub(super) async fn again(
+    connection: &mut PgConnection,
+    ids: &[JobId],
+    due_at: Timestamp,
+    lost: bool,
+) -> Result<Option<i64>, StoreError> {
+    let text = "WITH again AS (UPDATE work SET state = 0, due_at = $2, token = NULL, node = NULL, losses = losses + $3 \
+                WHERE id = ANY($1) RETURNING expires_at) SELECT min(expires_at) FROM again";
+    let query = sqlx::query_scalar(text).bind(uuids(ids)).bind(due_at.as_micros()).bind(i64::from(lost));
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// Queues up to `most` scheduled jobs that are due; where each waits.
+pub(super) async fn promote(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<Queued>, StoreError> {
+    let text = "UPDATE work SET state = CASE WHEN lane IS NULL THEN 1 ELSE 4 END WHERE id IN \
+                (SELECT id FROM work WHERE state = 0 AND due_at <= $1 ORDER BY due_at LIMIT $2) \
+                RETURNING queue, lane, ckey, rkey, confined";
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(super::rows::number(most)).fetch_all(connection).await?;
+    rows.iter().map(|row| queued(&mut Cells::new(row))).collect()
+}
+
+/// When the next scheduled job is due, and when the time of the next one that waits is over.
+pub(super) async fn next(connection: &mut PgConnection) -> Result<(Option<i64>, Option<i64>), StoreError> {
+    let text = "SELECT (SELECT min(due_at) FROM work WHERE state = 0), \
+                (SELECT min(expires_at) FROM work WHERE expires_at IS NOT NULL AND state <> 2)";
+    Ok(sqlx::query_as(text).fetch_one(connection).await?)
+}

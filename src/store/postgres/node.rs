@@ -1,0 +1,253 @@
+//! This server as one of several: what it has claimed, and what of that it has to stop.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use foldhash::HashMap;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::rows::{self, Cells, from_jobs, of_job};
+use super::writer::Command;
+use crate::clock::Timestamp;
+use crate::job::{Job, JobId};
+use crate::store::{ComparisonState, Lease, StoreError};
+
+/// How often a node says that it is there: so many times within its lease.
+const BEATS: u32 = 3;
+
+/// How a node keeps its leases.
+#[derive(Clone, Debug)]
+pub struct LeaseRules {
+    /// What a node runs is lost, and run elsewhere, when it has not been heard of for so long.
+    pub lease: Duration,
+    /// A node that has not reached the database for so long stops what it runs. Shorter than the lease.
+    pub give_up: Duration,
+}
+
+/// This node.
+pub(super) struct Node {
+    /// The number of its start.
+    id: AtomicI64,
+    pub(super) name: String,
+    pub(super) rules: LeaseRules,
+    /// The attempts that run here, each with the token of its lease.
+    held: Mutex<HashMap<JobId, i64>>,
+    revoked: Mutex<Vec<Lease>>,
+    some_revoked: Notify,
+    stale: AtomicU64,
+}
+
+impl Node {
+    pub(super) fn new(name: String, rules: LeaseRules) -> Self {
+        Self {
+            id: AtomicI64::new(0),
+            name,
+            rules,
+            held: Mutex::default(),
+            revoked: Mutex::default(),
+            some_revoked: Notify::new(),
+            stale: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn id(&self) -> i64 {
+        self.id.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_id(&self, id: i64) {
+        self.id.store(id, Ordering::SeqCst);
+    }
+
+    /// Attempts were claimed.
+    pub(super) fn hold_all(&self, leases: impl Iterator<Item = Lease>) {
+        self.held().extend(leases.map(|lease| (lease.id, lease.token)));
+    }
+
+    /// It does not run here any more.
+    pub(super) fn drop_lease(&self, lease: Lease) {
+        let mut held = self.held();
+        if held.get(&lease.id) == Some(&lease.token) {
+            held.remove(&lease.id);
+        }
+    }
+
+    /// All that runs here.
+    pub(super) fn leases(&self) -> Vec<Lease> {
+        self.held().iter().map(|(id, token)| Lease { id: *id, token: *token }).collect()
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<JobId, i64>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These attempts are to stop.
+    pub(super) fn revoke(&self, leases: impl IntoIterator<Item = Lease>) {
+        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        revoked.extend(leases);
+        if !revoked.is_empty() {
+            self.some_revoked.notify_one();
+        }
+    }
+
+    /// Waits until there are attempts to stop.
+    pub(super) async fn revoked(&self) -> Vec<Lease> {
+        loop {
+            let revoked = std::mem::take(&mut *self.revoked.lock().unwrap_or_else(PoisonError::into_inner));
+            if !revoked.is_empty() {
+                return revoked;
+            }
+            self.some_revoked.notified().await;
+        }
+    }
+
+    /// Results came too late: their leases had ended.
+    pub(super) fn count_stale(&self, count: u64) {
+        self.stale.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn stale(&self) -> u64 {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// Says that it is there, over and over, and has the writer look after nodes that are not. Stops what runs here if nobody can be told
+    /// for too long.
+    pub(super) async fn beat(&self, pool: &PgPool, writer: &mpsc::WeakSender<Command>, end: &CancellationToken) {
+        let every = self.rules.lease / BEATS;
+        // By a clock that goes on while the process is stopped, and that nobody sets.
+        let mut heard_at = Instant::now();
+        let mut gave_up = false;
+        while !end.is_cancelled() {
+            let wait = if gave_up { every } else { every.min(self.rules.give_up.saturating_sub(heard_at.elapsed())) };
+            if end.run_until_cancelled(tokio::time::sleep(wait.max(Duration::from_millis(1)))).await.is_none() {
+                return;
+            }
+            let asked_at = Instant::now();
+            let left = self.rules.give_up.saturating_sub(heard_at.elapsed()).max(Duration::from_millis(10));
+            match tokio::time::timeout(left, self.renew(pool)).await {
+                Ok(Ok(Beat { known, others_expired, stopping })) => {
+                    (heard_at, gave_up) = (asked_at, false);
+                    self.revoke(stopping);
+                    if !known {
+                        tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
+                        self.revoke(self.leases());
+                    }
+                    if others_expired || !known {
+                        // If there is no room for it, the next beat says it again.
+                        if let Some(writer) = writer.upgrade() {
+                            let _ = writer.try_send(Command::Reap);
+                        }
+                    }
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "the database can't be told that this node is there"),
+                Err(_) => tracing::warn!("the database does not answer"),
+            }
+            if !gave_up && heard_at.elapsed() >= self.rules.give_up {
+                gave_up = true;
+                tracing::error!(
+                    "the database has not been reached for too long: what runs here is stopped, since it is run elsewhere"
+                );
+                self.revoke(self.leases());
+            }
+        }
+    }
+
+    async fn renew(&self, pool: &PgPool) -> Result<Beat, StoreError> {
+        let lease = self.lease_ms();
+        let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
+                    WHERE id = $1";
+        let mut connection = pool.acquire().await?;
+        let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *connection).await?.rows_affected() > 0;
+        let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp())";
+        let others_expired = sqlx::query_scalar(text).fetch_one(&mut *connection).await?;
+        let stopping = stopping(&mut connection, self.id()).await?;
+        Ok(Beat { known, others_expired, stopping })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of minutes")]
+    fn lease_ms(&self) -> f64 {
+        self.rules.lease.as_millis() as f64
+    }
+
+    /// Counts this start, inside the writer's transaction.
+    pub(super) async fn register(&self, connection: &mut PgConnection) -> Result<i64, StoreError> {
+        let text = "INSERT INTO nodes (name, version, expires_at) \
+                    VALUES ($1, $2, clock_timestamp() + $3 * INTERVAL '1 millisecond') RETURNING id";
+        let query = sqlx::query_scalar(text).bind(&self.name).bind(env!("CARGO_PKG_VERSION")).bind(self.lease_ms());
+        Ok(query.fetch_one(connection).await?)
+    }
+}
+
+/// What a node hears when it says that it is there.
+struct Beat {
+    /// Its leases are still its own.
+    known: bool,
+    others_expired: bool,
+    /// What it runs and is to stop.
+    stopping: Vec<Lease>,
+}
+
+/// The attempts of a node that are to stop.
+pub(super) async fn stopping(connection: &mut PgConnection, node: i64) -> Result<Vec<Lease>, StoreError> {
+    let text = "SELECT id, token FROM work WHERE node = $1 AND state = 2 AND stopping";
+    let rows = sqlx::query(text).bind(node).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = Cells::new(row);
+            Ok(Lease { id: cells.id()?, token: cells.take()? })
+        })
+        .collect()
+}
+
+/// Nodes that were not heard of in time, or are earlier starts of the one of this name.
+pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> Result<Vec<i64>, StoreError> {
+    let text = "SELECT id FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2) AND id <> $1";
+    Ok(sqlx::query_scalar(text).bind(me).bind(name).fetch_all(connection).await?)
+}
+
+/// Nodes that are not there any more.
+pub(super) async fn forget(connection: &mut PgConnection, nodes: &[i64]) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM nodes WHERE id = ANY($1)").bind(nodes).execute(connection).await?;
+    Ok(())
+}
+
+/// Claims of this node that it does not know of: their transaction was committed, but nobody heard of it.
+pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Lease]) -> Result<Vec<Lease>, StoreError> {
+    let text = "SELECT id, token FROM work WHERE node = $1 AND state = 2 AND id <> ALL($2)";
+    let ids: Vec<Uuid> = rows::uuids(held.iter().map(|lease| &lease.id));
+    let rows = sqlx::query(text).bind(node).bind(ids).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = Cells::new(row);
+            Ok(Lease { id: cells.id()?, token: cells.take()? })
+        })
+        .collect()
+}
+
+/// Up to `most` of the jobs that run on these nodes, in the order of their ids.
+pub(super) async fn running(connection: &mut PgConnection, nodes: &[i64], most: usize) -> Result<Vec<Job>, StoreError> {
+    let text = concat!("SELECT ", of_job!(), from_jobs!(), "WHERE w.state = 2 AND w.node = ANY($1) ORDER BY w.id LIMIT $2");
+    sqlx::query(text).bind(nodes).bind(rows::number(most)).fetch_all(connection).await?.iter().map(rows::job).collect()
+}
+
+/// Ends the comparisons that ran on these nodes; but for those of an earlier start of the node of this name, which ends them by itself.
+pub(super) async fn interrupt(
+    connection: &mut PgConnection,
+    nodes: &[i64],
+    name: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let text = "UPDATE comparisons SET state = $1, finished_at = $2, error = 'the server went down while it ran' \
+                WHERE state = 1 AND node IN (SELECT id FROM nodes WHERE id = ANY($3) AND name <> $4)";
+    sqlx::query(text)
+        .bind(rows::code(ComparisonState::Failed))
+        .bind(now.as_micros())
+        .bind(nodes)
+        .bind(name)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! From rows to jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use sqlx::postgres::PgRow;
+use sqlx::{Postgres, Row as _};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::job::{
+    Failure, Finished, Job, JobId, Outcome, Owner, Queue, Route, Rule, Spec, State, Submission, Tags, Timing, Webhook,
+};
+use crate::store::codes::Code;
+use crate::store::counted::Counted;
+use crate::store::kept::{Figures, Options, timing};
+use crate::store::{Claimed, Lease, StateFilter, StoreError, Subject};
+
+/// Values of `state` in the table of what is left to do. The partial indexes name them too.
+pub(super) const SCHEDULED: i16 = 0;
+pub(super) const QUEUED: i16 = 1;
+pub(super) const RUNNING: i16 = 2;
+pub(super) const BLOCKED: i16 = 3;
+/// Queued, with a limit: in a lane.
+pub(super) const LIMITED: i16 = 4;
+
+/// A job with all that is known of it, in the order in which [`job`] reads it.
+macro_rules! of_job {
+    () => {
+        "j.id, j.queue, j.rule, j.bound, j.choice, j.type, j.workload, j.priority, j.options, j.accepted_at, \
+         coalesce(w.attempt, r.attempt), coalesce(w.losses, r.losses), w.state, w.due_at, w.claimed_at, w.stopping, \
+         r.ending, r.started_at, r.finished_at, r.output, r.error, r.timing"
+    };
+}
+/// Where that is: in one snapshot, a job is either among what is left to do or among the results.
+macro_rules! from_jobs {
+    () => {
+        " FROM jobs j LEFT JOIN work w ON w.id = j.id LEFT JOIN results r ON r.id = j.id "
+    };
+}
+/// What a claim returns, of `work w` and `jobs j`.
+macro_rules! of_claim {
+    () => {
+        "w.id, w.token, j.bound, j.type, j.workload, j.options, w.attempt, w.losses, w.earlier, w.claimed_at - w.due_at, w.claimed_at"
+    };
+}
+pub(super) use {from_jobs, of_claim, of_job};
+
+/// The values of `state` of those that a list shows; none for those that are not among the unfinished jobs.
+pub(super) const fn codes_of(state: StateFilter) -> &'static [i16] {
+    match state {
+        StateFilter::Scheduled => &[SCHEDULED],
+        StateFilter::Blocked => &[BLOCKED],
+        StateFilter::Queued => &[QUEUED, LIMITED],
+        StateFilter::Running => &[RUNNING],
+        StateFilter::Ended(_) => &[],
+    }
+}
+
+/// As it is stored.
+pub(super) fn code(value: impl Code) -> i16 {
+    i16::try_from(value.code()).unwrap_or(-1)
+}
+
+/// An id as the database has it.
+pub(super) const fn uuid(id: JobId) -> Uuid {
+    Uuid::from_bytes(*id.as_bytes())
+}
+
+/// Ids as the argument of a statement for many jobs.
+pub(super) fn uuids<'i>(ids: impl IntoIterator<Item = &'i JobId>) -> Vec<Uuid> {
+    ids.into_iter().map(|id| uuid(*id)).collect()
+}
+
+/// Types of this program with string keys, which always can be written as JSON.
+pub(super) fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// A limit of rows.
+pub(super) fn number(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+/// Text that may come from anywhere: PostgreSQL keeps no NUL in it.
+pub(super) fn text(text: &str) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
+}
+
+/// Reads a row's columns from left to right.
+pub(super) struct Cells<'r> {
+    row: &'r PgRow,
+    next: usize,
+}
+
+impl<'r> Cells<'r> {
+    pub(super) const fn new(row: &'r PgRow) -> Self {
+        Self { row, next: 0 }
+    }
+
+    pub(super) fn take<T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>>(&mut self) -> Result<T, StoreError> {
+        let at = self.next;
+        self.next += 1;
+        Ok(self.row.try_get(at)?)
+    }
+
+    pub(super) fn id(&mut self) -> Result<JobId, StoreError> {
+        Ok(JobId::from_bytes(self.take::<Uuid>()?.into_bytes()))
+    }
+
+    pub(super) fn code<T: Code>(&mut self) -> Result<T, StoreError> {
+        T::from_code(self.take::<i16>()?.into())
+    }
+
+    pub(super) fn code_or_none<T: Code>(&mut self) -> Result<Option<T>, StoreError> {
+        self.take::<Option<i16>>()?.map(|code| T::from_code(code.into())).transpose()
+    }
+
+    pub(super) fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
+        let value: i64 = self.take()?;
+        T::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is out of range")))
+    }
+
+    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp::from_micros(self.take()?))
+    }
+
+    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.take::<Option<i64>>()?.map(Timestamp::from_micros))
+    }
+
+    pub(super) fn raw(&mut self) -> Result<Box<RawValue>, StoreError> {
+        RawValue::from_string(self.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+        let text: Option<&str> = self.take()?;
+        text.map(serde_json::from_str).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// From the ending on, as far as there is one: the columns of a result.
+    pub(super) fn finished(&mut self, id: JobId) -> Result<Option<Finished>, StoreError> {
+        let Some(ending) = self.code_or_none()? else { return Ok(None) };
+        let (started_at, finished_at) = (self.time_or_none()?, self.time()?);
+        let (output, error) = (self.take()?, self.take()?);
+        let timing = self.measured()?;
+        Ok(Some(Finished { ending, outcome: outcome(output, error, id)?, timing, started_at, finished_at }))
+    }
+
+    /// From the figures of a timing.
+    pub(super) fn measured(&mut self) -> Result<Option<Timing>, StoreError> {
+        Ok(self.json::<Figures>()?.map(timing))
+    }
+}
+
+/// From the two columns of which one is there.
+pub(super) fn outcome(output: Option<String>, error: Option<String>, id: JobId) -> Result<Outcome, StoreError> {
+    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
+    match (output, error) {
+        (_, Some(error)) => Ok(Outcome::Error(serde_json::from_str::<Failure>(&error).map_err(corrupt)?)),
+        (Some(output), None) => Ok(Outcome::Output(RawValue::from_string(output).map_err(corrupt)?)),
+        (None, None) => Err(StoreError::Corrupt(format!("the result of {id} has neither output nor error"))),
+    }
+}
+
+/// From the columns of [`of_job`].
+pub(super) fn job(row: &PgRow) -> Result<Job, StoreError> {
+    let mut cells = Cells::new(row);
+    let id = cells.id()?;
+    let queue: Queue = cells.code()?;
+    let mut route = Route { executor: queue.executor(), queue, rule: cells.code()?, evidence: None };
+    let isolated = route.rule == Rule::Isolated;
+    let (bound, executor) = (cells.code()?, cells.code()?);
+    let workload = Spec { kind: cells.take()?, json: cells.raw()? };
+    let mut submission = Box::new(Submission { isolated, executor, priority: cells.take()?, ..Submission::new(bound, workload) });
+    cells.json::<Options<'_>>()?.unwrap_or_default().give_back(&mut submission, &mut route);
+    let accepted_at = cells.time()?;
+    let (attempt, losses) = (cells.number()?, cells.number()?);
+    let (state, due_at, claimed_at): (Option<i16>, Option<i64>, Option<i64>) = (cells.take()?, cells.take()?, cells.take()?);
+    let stopping = cells.take::<Option<bool>>()?.unwrap_or_default();
+    let time = |at: Option<i64>| Timestamp::from_micros(at.unwrap_or_default());
+    let state = match state.map(place_of).transpose()? {
+        Some(StateFilter::Scheduled) => State::Scheduled { due_at: time(due_at) },
+        Some(StateFilter::Blocked) => State::Blocked,
+        Some(StateFilter::Running) => State::Running { claimed_at: time(claimed_at), stopping },
+        Some(StateFilter::Queued | StateFilter::Ended(_)) => State::Queued,
+        None => match cells.finished(id)? {
+            Some(finished) => State::Finished(Box::new(finished)),
+            None => return Err(StoreError::Corrupt(format!("{id} is neither left to do nor done"))),
+        },
+    };
+    Ok(Job { id, submission, route, accepted_at, attempt, losses, state })
+}
+
+/// Where a job is that has this value of `state`.
+pub(super) fn place_of(state: i16) -> Result<StateFilter, StoreError> {
+    match state {
+        SCHEDULED => Ok(StateFilter::Scheduled),
+        QUEUED | LIMITED => Ok(StateFilter::Queued),
+        RUNNING => Ok(StateFilter::Running),
+        BLOCKED => Ok(StateFilter::Blocked),
+        other => Err(StoreError::Corrupt(format!("{other} is no state"))),
+    }
+}
+
+/// A job as far as others than its executor have to know it.
+pub(super) struct Known {
+    pub(super) queue: Queue,
+    pub(super) subject: Subject,
+    pub(super) webhook: Option<Webhook>,
+    /// What it counts for as long as it runs.
+    pub(super) counted: Vec<Counted>,
+    /// The name of its lane, if it has a limit, and the keys of that.
+    pub(super) lane: Option<Lane>,
+    pub(super) expires_at: Option<i64>,
+}
+
+/// The lane of a job with a limit.
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    pub(super) name: String,
+    pub(super) ckey: Option<String>,
+    pub(super) rkey: Option<String>,
+    pub(super) confined: Option<i64>,
+}
+
+impl Lane {
+    pub(super) fn of(submission: &Submission) -> Option<Self> {
+        let name = submission.lane()?;
+        Some(Self {
+            name: text(&name),
+            ckey: submission.concurrency.as_ref().map(|limit| text(&limit.key)),
+            rkey: submission.rate.as_ref().map(|limit| text(&limit.key)),
+            confined: submission.owner.filter(|_| submission.confined).map(Owner::code),
+        })
+    }
+}
+
+/// From the queue, the tag, the workload's name and the options.
+pub(super) fn known(cells: &mut Cells<'_>) -> Result<Known, StoreError> {
+    let queue: Queue = cells.code()?;
+    let bound = cells.code()?;
+    let workload = Spec { kind: cells.take()?, ..Spec::default() };
+    let mut submission = Submission::new(bound, workload);
+    let mut route = Route { executor: queue.executor(), queue, rule: Rule::Insisted, evidence: None };
+    cells.json::<Options<'_>>()?.unwrap_or_default().give_back(&mut submission, &mut route);
+    Ok(known_by(&submission, queue))
+}
+
+/// The same of a job that was read.
+pub(super) fn known_of(job: &Job) -> Known {
+    known_by(&job.submission, job.route.queue)
+}
+
+fn known_by(submission: &Submission, queue: Queue) -> Known {
+    let key = submission.concurrency.as_ref().map(|limit| Counted::Key(limit.key.as_str().into()));
+    let quota = submission.owner.filter(|_| submission.confined).map(Counted::Owner);
+    Known {
+        queue,
+        lane: Lane::of(submission),
+        counted: key.into_iter().chain(quota).collect(),
+        expires_at: submission.expires_at.map(Timestamp::as_micros),
+        subject: subject(submission, queue),
+        webhook: submission.webhook.as_deref().cloned(),
+    }
+}
+
+/// What a job is told of as.
+pub(super) fn subject(submission: &Submission, queue: Queue) -> Subject {
+    Subject {
+        bound: submission.bound,
+        executor: queue.executor(),
+        workload: submission.workload.kind.as_str().into(),
+        tags: (!submission.tags.is_empty()).then(|| Arc::new(submission.tags.clone())),
+        owner: submission.owner,
+    }
+}
+
+/// A job that was just claimed.
+pub(super) struct Fresh {
+    pub(super) claimed: Claimed,
+    pub(super) claimed_at: Timestamp,
+    pub(super) tags: Option<Arc<Tags>>,
+    pub(super) owner: Option<Owner>,
+}
+
+/// From the columns of [`of_claim`].
+pub(super) fn claimed(row: &PgRow) -> Result<Fresh, StoreError> {
+    let mut cells = Cells::new(row);
+    let lease = Lease { id: cells.id()?, token: cells.take()? };
+    let bound = cells.code()?;
+    let workload = Spec { kind: cells.take()?, json: cells.raw()? };
+    let mut options = cells.json::<Options<'_>>()?.unwrap_or_default();
+    let claimed = Claimed {
+        lease,
+        bound,
+        workload,
+        deadline: options.deadline(),
+        retry: options.retry(),
+        attempt: cells.number()?,
+        losses: cells.number()?,
+        earlier: cells.number()?,
+        queued_for: Duration::from_micros(cells.take::<i64>()?.try_into().unwrap_or(0)),
+        profile: None,
+    };
+    let tags = options.tags.map(|tags| Arc::new(tags.into_owned()));
+    Ok(Fresh { claimed, claimed_at: cells.time()?, tags, owner: options.owner })
+}

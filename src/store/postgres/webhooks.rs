@@ -1,0 +1,161 @@
+//! Deliveries, as the writer changes them and as they are read. They are made by the transactions that end jobs.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+
+use super::PostgresStore;
+use super::rows::{Cells, code, json, number, uuid};
+use crate::clock::Timestamp;
+use crate::job::{Ending, JobId, Owner, Secret, Webhook};
+use crate::store::{DeliveryFilter, StoreError, WebhookStore};
+use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
+
+/// How many attempts are kept of one delivery.
+const KEPT: usize = 50;
+/// How long a message that is to be sent is one node's: longer than a receiver may take to answer.
+const TAKEN: Duration = Duration::from_secs(120);
+
+/// A message that is to be sent: of this job and its end.
+pub(super) struct NewDelivery {
+    pub(super) job: JobId,
+    pub(super) ending: Ending,
+    pub(super) finished_at: Timestamp,
+    pub(super) webhook: Webhook,
+}
+
+/// Keeps messages, inside the transaction that ends their jobs.
+pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -> Result<(), StoreError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let text = "INSERT INTO deliveries (id, job, ending, finished_at, url, host, secret, due_at) \
+                SELECT 'msg_' || replace(gen_random_uuid()::TEXT, '-', ''), job, ending, finished_at, url, host, secret, finished_at \
+                FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[]) \
+                AS t(job, ending, finished_at, url, host, secret)";
+    sqlx::query(text)
+        .bind(new.iter().map(|new| uuid(new.job)).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| code(new.ending)).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.finished_at.as_micros()).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.webhook.url.as_str()).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.webhook.host.as_str()).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.webhook.secret.as_ref().map(Secret::reveal)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The columns in the order in which [`delivery`] reads them.
+macro_rules! columns {
+    () => {
+        "place, id, job, ending, finished_at, url, state, due_at, log"
+    };
+}
+
+#[async_trait]
+impl WebhookStore for PostgresStore {
+    async fn due_deliveries(&self, now: Timestamp, per_host: usize) -> Result<Vec<DueDelivery>, StoreError> {
+        // From host to host by the index, so that many messages for one of them cost no more than a few. Each is this node's for a while, or
+        // every node would send it.
+        let text = concat!(
+            "WITH RECURSIVE hosts (host) AS ((SELECT host FROM deliveries WHERE state = 0 ORDER BY host LIMIT 1) UNION ALL \
+             SELECT (SELECT host FROM deliveries WHERE state = 0 AND host > hosts.host ORDER BY host LIMIT 1) FROM hosts \
+             WHERE hosts.host IS NOT NULL), \
+             due AS (SELECT d.place FROM hosts CROSS JOIN LATERAL (SELECT place FROM deliveries WHERE state = 0 AND host = hosts.host \
+             AND due_at <= $1 AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) ORDER BY due_at, place LIMIT $2) AS d), \
+             taken AS (UPDATE deliveries SET taken_by = $3, taken_until = clock_timestamp() + $4 * INTERVAL '1 second' \
+             WHERE place IN (SELECT place FROM due) AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) RETURNING ",
+            columns!(),
+            ", host, secret, tries) SELECT * FROM taken ORDER BY due_at, place"
+        );
+        let query = sqlx::query(text).bind(now.as_micros()).bind(number(per_host)).bind(self.node.id()).bind(TAKEN.as_secs_f64());
+        let rows = query.fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                let mut cells = Cells::new(row);
+                let (delivery, host) = (delivery(&mut cells)?, cells.take()?);
+                let secret = cells.take::<Option<&str>>()?.map(str::parse::<Secret>).transpose();
+                let secret = secret.map_err(|error| StoreError::Corrupt(format!("the secret of {}: {error}", delivery.id)))?;
+                Ok(DueDelivery { delivery, host, secret, tries: cells.number()? })
+            })
+            .collect()
+    }
+
+    async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
+        let given = (id.to_owned(), attempt, verdict);
+        self.edit(given, |(id, attempt, verdict), connection| Box::pin(note(connection, id, attempt, *verdict))).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let mut query = QueryBuilder::<Postgres>::new(concat!("SELECT ", columns!(), " FROM deliveries WHERE place < "));
+        query.push_bind(before.unwrap_or(i64::MAX));
+        if let Some(owner) = filter.owner {
+            query.push(" AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = ").push_bind(owner.code()).push(")");
+        }
+        if let Some(job) = filter.job {
+            query.push(" AND job = ").push_bind(uuid(job));
+        }
+        if let Some(state) = filter.state {
+            query.push(" AND state = ").push_bind(code(state));
+        }
+        query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
+        query.build().fetch_all(&self.pool).await?.iter().map(|row| delivery(&mut Cells::new(row))).collect()
+    }
+
+    async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
+        self.edit((id.to_owned(), owner), |(id, owner), connection| Box::pin(again(connection, id, *owner))).await
+    }
+}
+
+async fn note(connection: &mut PgConnection, id: &str, attempt: &DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
+    let (state, due_at) = match verdict {
+        Verdict::Delivered => (DeliveryState::Delivered, None),
+        Verdict::Again(due_at) => (DeliveryState::Pending, Some(due_at)),
+        Verdict::GivenUp => (DeliveryState::Failed, None),
+        Verdict::Gone => (DeliveryState::Gone, None),
+    };
+    let log = "SELECT log FROM deliveries WHERE id = $1 FOR UPDATE";
+    let Some(log) = sqlx::query_scalar::<_, String>(log).bind(id).fetch_optional(&mut *connection).await? else { return Ok(()) };
+    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
+    let mut log: Vec<DeliveryAttempt> = serde_json::from_str(&log).map_err(corrupt)?;
+    log.push(attempt.clone());
+    log.drain(..log.len().saturating_sub(KEPT));
+    let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
+    let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
+    query.bind(id).execute(&mut *connection).await?;
+    if verdict == Verdict::Gone {
+        let text = "UPDATE deliveries SET state = $1 WHERE state = 0 AND url = (SELECT url FROM deliveries WHERE id = $2)";
+        sqlx::query(text).bind(code(state)).bind(id).execute(connection).await?;
+    }
+    Ok(())
+}
+
+async fn again(connection: &mut PgConnection, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
+    if let Some(owner) = owner {
+        let text = "SELECT EXISTS (SELECT 1 FROM deliveries d JOIN jobs j ON j.id = d.job WHERE d.id = $1 AND j.owner = $2)";
+        let theirs: bool = sqlx::query_scalar(text).bind(id).bind(owner.code()).fetch_one(&mut *connection).await?;
+        if !theirs {
+            return Ok(None);
+        }
+    }
+    let text = "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = NULL WHERE id = $2 AND state <> 0";
+    sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
+    let text = concat!("SELECT ", columns!(), " FROM deliveries WHERE id = $1");
+    let row = sqlx::query(text).bind(id).fetch_optional(connection).await?;
+    row.as_ref().map(|row| delivery(&mut Cells::new(row))).transpose()
+}
+
+fn delivery(cells: &mut Cells<'_>) -> Result<Delivery, StoreError> {
+    Ok(Delivery {
+        place: cells.take()?,
+        id: cells.take()?,
+        job: cells.id()?,
+        ending: cells.code()?,
+        finished_at: cells.time()?,
+        url: cells.take()?,
+        state: cells.code()?,
+        due_at: cells.time()?,
+        attempts: serde_json::from_str(cells.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+    })
+}

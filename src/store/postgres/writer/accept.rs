@@ -1,0 +1,100 @@
+//! New jobs.
+
+use std::collections::HashMap;
+
+use super::super::moves::{self, Insertion};
+use super::super::rows::{BLOCKED, Fresh, LIMITED, Lane, QUEUED, RUNNING, SCHEDULED, subject};
+use super::Writer;
+use super::batch::Batch;
+use super::transaction::Done;
+use crate::clock::Timestamp;
+use crate::job::{JobId, NewJob, Queue, What};
+use crate::store::{Claimed, Lease, StoreError};
+
+impl Writer {
+    /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
+    pub(super) async fn accept(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+        if batch.accepts.is_empty() {
+            return Ok(());
+        }
+        let jobs: Vec<&NewJob> = batch.new_jobs().collect();
+        for job in &jobs {
+            done.tell(job.accepted_at, job.id, || subject(&job.submission, job.route.queue), || What::Accepted);
+        }
+        let token = done.shared.next_token();
+        let at_once = self.at_once(&jobs, token, done);
+        let mut insertions = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let claim = at_once.get(&job.id).map(|at| (token, *at));
+            let state = state(job, claim.is_some());
+            done.shared.enter(job.route.queue, state, 1);
+            insertions.push(Insertion { job, state, claim });
+            if state == RUNNING {
+                continue;
+            }
+            if let (LIMITED, Some(lane)) = (state, Lane::of(&job.submission)) {
+                done.lanes.entered.insert((job.route.queue, lane.name.clone()), lane);
+            }
+            if let (SCHEDULED, Some(due_at)) = (state, job.submission.scheduled_for(job.accepted_at)) {
+                done.shared.due(due_at);
+            }
+            done.shared.expires(job.submission.expires_at.map(Timestamp::as_micros));
+        }
+        moves::insert(&mut self.connection, &insertions, done.registered.unwrap_or_else(|| self.node.id())).await
+    }
+
+    /// Claims the first of the new jobs where nothing waits and a claim does; when.
+    fn at_once(&self, jobs: &[&NewJob], token: i64, done: &mut Done) -> HashMap<JobId, Timestamp> {
+        let mut at_once = HashMap::new();
+        for queue in Queue::ALL {
+            let wanted = self.wanted(queue, done);
+            if wanted == 0 || done.shared.depth(queue).queued > 0 || done.shared.has_open_lanes(queue) {
+                continue;
+            }
+            let ready = |job: &&NewJob| {
+                job.route.queue == queue
+                    && job.after.is_empty()
+                    && !job.submission.is_limited()
+                    && job.submission.scheduled_for(job.accepted_at).is_none()
+                    && job.submission.expires_at.is_none_or(|at| at > done.now)
+            };
+            let mut here: Vec<&NewJob> = jobs.iter().copied().filter(ready).collect();
+            here.sort_by_key(|job| (job.submission.turn(job.accepted_at), job.id));
+            for job in here.into_iter().take(wanted) {
+                let at = done.moment();
+                at_once.insert(job.id, at);
+                done.tell(at, job.id, || subject(&job.submission, queue), || What::Running { attempt: 1 });
+                done.claimed[queue as usize].push_back(fresh(job, token, at));
+            }
+        }
+        at_once
+    }
+}
+
+/// Where a job is to begin with.
+fn state(job: &NewJob, is_claimed: bool) -> i16 {
+    match job.submission.scheduled_for(job.accepted_at) {
+        _ if is_claimed => RUNNING,
+        _ if !job.after.is_empty() => BLOCKED,
+        Some(_) => SCHEDULED,
+        None if job.submission.is_limited() => LIMITED,
+        None => QUEUED,
+    }
+}
+
+/// A new job as its claim hands it over.
+fn fresh(job: &NewJob, token: i64, at: Timestamp) -> Fresh {
+    let claimed = Claimed {
+        lease: Lease { id: job.id, token },
+        bound: job.submission.bound,
+        workload: job.submission.workload.clone(),
+        deadline: job.submission.deadline,
+        retry: job.submission.retry.clone(),
+        attempt: 1,
+        losses: 0,
+        earlier: 0,
+        queued_for: at.since(job.accepted_at),
+        profile: job.profile.clone(),
+    };
+    Fresh { claimed, claimed_at: at, tags: None, owner: job.submission.owner }
+}

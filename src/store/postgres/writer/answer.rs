@@ -1,0 +1,102 @@
+//! After a commit: what was done is published, then those who wait for it are answered.
+
+use sqlx::Row as _;
+
+use super::batch::Batch;
+use super::transaction::Done;
+use super::{Acceptance, Writer};
+use crate::job::{JobId, Queue};
+use crate::store::{Settled, StoreError};
+
+/// The most jobs that have ended on other nodes that are told of at once.
+const MOST_ENDED: i64 = 10_000;
+
+impl Writer {
+    /// Publishes what was committed, then answers those who wait for it.
+    pub(super) async fn answer(&mut self, batch: Batch, done: Done) {
+        self.is_blocked = false;
+        self.may_have_claimed = false;
+        if let Some(id) = done.registered {
+            self.node.set_id(id);
+        }
+        // What other nodes did comes before what was done here.
+        if let Err(error) = self.hear_of_others(done.before).await {
+            tracing::warn!(%error, "what other nodes have done can't be read now");
+            self.is_blocked = true;
+        }
+        for queue in Queue::ALL {
+            let more = done.shared.depth(queue).queued > self.shared.depth(queue).queued;
+            if more && self.claims[queue as usize].is_empty() {
+                self.told.notify_one();
+            }
+        }
+        if done.shared.stops != self.shared.stops {
+            self.told.notify_one();
+        }
+        self.shared = done.shared;
+        self.published.publish(&self.shared);
+        let news = done.news.map(|mut news| {
+            news.sort_by_key(|news| news.event.at);
+            news
+        });
+        self.published.hub.publish(news);
+        self.published.unasked.add(done.unasked);
+        for lease in done.ended {
+            self.node.drop_lease(lease);
+            self.said.remove(&lease);
+            self.unsure.remove(&lease);
+        }
+        // Nobody may be waiting for an answer any more; that changes nothing about what was done.
+        for Acceptance { jobs, reply, .. } in batch.accepts {
+            let _ = reply.send(Ok(jobs));
+        }
+        for (_, reply) in batch.withs {
+            let _ = reply.send(Ok(()));
+        }
+        let mut stale = 0;
+        for ((lease, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
+            if settled == Settled::Stale {
+                stale += 1;
+                self.node.drop_lease(lease);
+                self.said.remove(&lease);
+            }
+            self.unsure.remove(&lease);
+            let _ = reply.send(Ok(settled));
+        }
+        self.node.count_stale(stale);
+        for ((_, _, reply), cancelled) in batch.cancels.into_iter().zip(done.cancelled) {
+            let _ = reply.send(Ok(cancelled));
+        }
+        for ((_, reply), requeued) in batch.requeues.into_iter().zip(done.requeued) {
+            let _ = reply.send(Ok(requeued));
+        }
+        for ((_, reply), removed) in batch.removals.into_iter().zip(done.removed) {
+            let _ = reply.send(Ok(removed));
+        }
+        for (_, reply) in batch.allows {
+            let _ = reply.send(Ok(()));
+        }
+        for reply in batch.checks {
+            let _ = reply.send(Ok(()));
+        }
+        // Whoever claimed them went away in the meantime.
+        let unwanted = self.hand_out(done.claimed);
+        self.release(unwanted).await;
+    }
+
+    /// Other nodes have recorded what this one has not heard of: listeners are told that there is something to read, and those who wait for
+    /// jobs, which of them have ended.
+    pub(super) async fn hear_of_others(&mut self, latest: i64) -> Result<(), StoreError> {
+        if latest <= self.shared.latest {
+            return Ok(());
+        }
+        self.published.hub.publish(None);
+        let text = "SELECT id FROM results WHERE finished_at > $1 AND finished_at <= $2 AND node IS DISTINCT FROM $3 \
+                    ORDER BY finished_at LIMIT $4";
+        let query = sqlx::query(text).bind(self.shared.latest).bind(latest).bind(self.node.id()).bind(MOST_ENDED);
+        let rows = query.fetch_all(&mut self.connection).await?;
+        let ids = rows.iter().map(|row| row.try_get::<uuid::Uuid, _>(0).map(|id| JobId::from_bytes(id.into_bytes())));
+        self.published.unasked.add(ids.collect::<Result<_, _>>()?);
+        Ok(())
+    }
+}

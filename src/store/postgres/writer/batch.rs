@@ -1,0 +1,124 @@
+//! The commands of one transaction.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Acceptance, Command, Reply, With};
+use crate::job::{JobId, NewJob, Owner};
+use crate::store::intake::Noted;
+use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError};
+
+/// The most bytes of new workloads in one transaction, unless a single batch is larger.
+const MOST_BYTES: usize = 32 << 20;
+
+/// The commands of one transaction, by kind.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) notes: Vec<Noted>,
+    pub(super) accepts: Vec<Acceptance>,
+    pub(super) withs: Vec<(With, Reply<()>)>,
+    pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
+    pub(super) cancels: Vec<(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>)>,
+    pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
+    pub(super) removals: Vec<(Vec<JobId>, Reply<u64>)>,
+    pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
+    pub(super) checks: Vec<Reply<()>>,
+    pub(super) reap: bool,
+}
+
+impl Batch {
+    pub(super) const fn len(&self) -> usize {
+        self.notes.len()
+            + self.accepts.len()
+            + self.withs.len()
+            + self.settles.len()
+            + self.cancels.len()
+            + self.requeues.len()
+            + self.removals.len()
+            + self.allows.len()
+            + self.checks.len()
+            + self.reap as usize
+    }
+
+    /// The jobs that are to be accepted.
+    pub(super) fn new_jobs(&self) -> impl Iterator<Item = &NewJob> {
+        self.accepts.iter().flat_map(|accept| &accept.jobs)
+    }
+
+    /// Whether any of them comes after another job.
+    pub(super) fn has_edges(&self) -> bool {
+        self.new_jobs().any(|job| !job.after.is_empty())
+    }
+
+    /// A batch for each command.
+    pub(super) fn split(self) -> Vec<Self> {
+        let mut singles = Vec::with_capacity(self.len());
+        if !self.notes.is_empty() {
+            singles.push(Self { notes: self.notes, ..Self::default() });
+        }
+        singles.extend(self.settles.into_iter().map(|settle| Self { settles: vec![settle], ..Self::default() }));
+        singles.extend(self.cancels.into_iter().map(|cancel| Self { cancels: vec![cancel], ..Self::default() }));
+        singles.extend(self.requeues.into_iter().map(|requeue| Self { requeues: vec![requeue], ..Self::default() }));
+        singles.extend(self.removals.into_iter().map(|removal| Self { removals: vec![removal], ..Self::default() }));
+        singles.extend(self.allows.into_iter().map(|allow| Self { allows: vec![allow], ..Self::default() }));
+        singles.extend(self.accepts.into_iter().map(|accept| Self { accepts: vec![accept], ..Self::default() }));
+        singles.extend(self.withs.into_iter().map(|with| Self { withs: vec![with], ..Self::default() }));
+        singles.extend(self.checks.into_iter().map(|check| Self { checks: vec![check], ..Self::default() }));
+        if self.reap {
+            singles.push(Self { reap: true, ..Self::default() });
+        }
+        singles
+    }
+
+    /// Tells everyone that it failed.
+    pub(super) fn fail(self, error: &StoreError) {
+        let told = || {
+            if is_of_the_machine(error) {
+                StoreError::Unavailable(error.to_string())
+            } else {
+                StoreError::Refused(error.to_string())
+            }
+        };
+        if !self.notes.is_empty() {
+            tracing::warn!(notes = self.notes.len(), "what attempts said could not be written and is lost");
+        }
+        // Nobody may be waiting for an answer any more.
+        self.accepts.into_iter().for_each(|accept| drop(accept.reply.send(Err(told()))));
+        self.withs.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
+        self.cancels.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
+        self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.removals.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.allows.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
+    }
+}
+
+/// How many of these commands one transaction takes: at least one, but no more than [`MOST_BYTES`] of new jobs.
+pub(super) fn fitting(commands: &[Command]) -> usize {
+    let mut bytes = 0;
+    let fits = |command: &&Command| {
+        if let Command::Accept(accept) = command {
+            bytes += accept.jobs.iter().map(|job| job.submission.workload.json.get().len()).sum::<usize>();
+        }
+        bytes <= MOST_BYTES
+    };
+    commands.iter().take_while(fits).count().max(usize::from(!commands.is_empty()))
+}
+
+/// The class of the error, if the database says that it is one: the first two characters of its SQLSTATE.
+fn class(error: &StoreError) -> Option<String> {
+    let StoreError::Database(sqlx::Error::Database(error)) = error else { return None };
+    error.code().map(|code| code.chars().take(2).collect())
+}
+
+/// Whether the error comes from the database or the way there as a whole rather than from one command.
+pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
+    // What the database says of data (22), of what must be unique (23), or of what is too large (54), is about one command.
+    class(error).is_none_or(|class| !["22", "23", "54"].contains(&class.as_str()))
+}
+
+/// Whether the same may go well if it is tried again at once: others were in the way.
+pub(super) fn is_of_the_moment(error: &StoreError) -> bool {
+    class(error).is_some_and(|class| class == "40")
+}

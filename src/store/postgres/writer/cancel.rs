@@ -1,0 +1,47 @@
+//! Cancellations, and how many jobs of an owner may run at once.
+
+use std::collections::HashMap;
+
+use super::super::lanes;
+use super::super::moves::{self, Doom};
+use super::super::rows::{RUNNING, codes_of};
+use super::Writer;
+use super::transaction::Done;
+use crate::job::{Ending, Failure, JobId, Owner};
+use crate::store::{Cancelled, Lease, StateFilter, StoreError};
+
+impl Writer {
+    /// Ends those of these jobs that wait, and marks those that run, on whichever node; only those that are still there, if `only` says
+    /// where.
+    pub(super) async fn cancel(
+        &mut self,
+        ids: &[JobId],
+        only: Option<StateFilter>,
+        done: &mut Done,
+    ) -> Result<Cancelled, StoreError> {
+        let mut places = moves::places(&mut self.connection, ids).await?;
+        places.retain(|place| only.is_none_or(|only| codes_of(only).contains(&place.state)));
+        let (running, waiting): (Vec<_>, Vec<_>) = places.into_iter().partition(|place| place.state == RUNNING);
+        let lease = |place: &moves::Place| Some(Lease { id: place.id, token: place.token? });
+        let stopping: Vec<Lease> = running.iter().filter_map(lease).collect();
+        if !running.is_empty() {
+            let ids: Vec<JobId> = running.iter().map(|place| place.id).collect();
+            moves::stop(&mut self.connection, &ids).await?;
+            let me = self.me(done);
+            done.shared.stops += u64::from(running.iter().any(|place| place.node != Some(me)));
+        }
+        let doom = |place: moves::Place| Doom { id: place.id, ending: Ending::Cancelled, failure: Failure::cancelled() };
+        let ended = self.end(waiting.into_iter().map(doom).collect(), None, done).await?;
+        Ok(Cancelled { ended, stopping })
+    }
+
+    /// Goes by these numbers from here on. Lanes that were shut by the ones before are looked at again.
+    pub(super) async fn allow(&mut self, running: &HashMap<Owner, u32>, done: &mut Done) -> Result<(), StoreError> {
+        self.allowed.clone_from(running);
+        for queue in lanes::reopen(&mut self.connection).await? {
+            done.shared.set_open(queue, true);
+            done.lanes.shut[queue as usize] = false;
+        }
+        Ok(())
+    }
+}

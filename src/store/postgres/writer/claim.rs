@@ -1,0 +1,79 @@
+//! Claims: those that wait are served from the jobs that wait, and handed out after the commit.
+
+use std::collections::VecDeque;
+
+use super::super::lanes;
+use super::super::rows::{Fresh, QUEUED, RUNNING};
+use super::transaction::Done;
+use super::{Waiting, Writer};
+use crate::job::{Queue, What};
+use crate::store::{Claimed, Lease, StoreError, Subject};
+
+/// The most jobs of one claim.
+const MOST_CLAIMED: usize = 512;
+
+impl Writer {
+    /// Serves the claims that wait from the jobs that wait: with never more than they ask for.
+    pub(super) async fn claim(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        for queue in Queue::ALL {
+            let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
+            if wanted > 0 && done.shared.has_open_lanes(queue) {
+                self.claim_in_turn(queue, wanted, done).await?;
+                continue;
+            }
+            if wanted == 0 || done.shared.depth(queue).queued == 0 {
+                continue;
+            }
+            let (token, node, before) = (done.shared.next_token(), self.me(done), done.skip(wanted));
+            let claimed = lanes::claim_next(&mut self.connection, queue, wanted, (token, node, before)).await?;
+            done.shared.leave(queue, QUEUED, claimed.len() as u64);
+            Self::hold(queue, claimed, done);
+        }
+        Ok(())
+    }
+
+    /// The number of this node's start, also in the transaction that makes it.
+    pub(super) fn me(&self, done: &Done) -> i64 {
+        done.registered.unwrap_or_else(|| self.node.id())
+    }
+
+    /// Jobs that waited have been claimed.
+    pub(super) fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
+        done.shared.enter(queue, RUNNING, claimed.len() as u64);
+        for Fresh { claimed, claimed_at, tags, owner } in &claimed {
+            let subject = || Subject {
+                bound: claimed.bound,
+                executor: queue.executor(),
+                workload: claimed.workload.kind.as_str().into(),
+                tags: tags.clone(),
+                owner: *owner,
+            };
+            done.tell(*claimed_at, claimed.lease.id, subject, || What::Running { attempt: claimed.attempt });
+        }
+        done.claimed[queue as usize].extend(claimed);
+    }
+
+    /// How many more jobs of a queue the waiting claims could take.
+    pub(super) fn wanted(&self, queue: Queue, done: &Done) -> usize {
+        let most: usize = self.claims[queue as usize].iter().map(|claim| claim.most).sum();
+        most.saturating_sub(done.claimed[queue as usize].len())
+    }
+
+    /// Answers the claims that wait; what nobody takes is returned.
+    pub(super) fn hand_out(&mut self, claimed: [VecDeque<Fresh>; Queue::ALL.len()]) -> Vec<Lease> {
+        let mut unwanted = Vec::new();
+        for (waiting, claimed) in self.claims.iter_mut().zip(claimed) {
+            let mut claimed: VecDeque<Claimed> = claimed.into_iter().map(|fresh| fresh.claimed).collect();
+            self.node.hold_all(claimed.iter().map(|claimed| claimed.lease));
+            while !claimed.is_empty() {
+                let Some(Waiting { most, reply }) = waiting.pop_front() else { break };
+                let share = claimed.drain(..most.min(claimed.len())).collect();
+                if let Err(Ok(share)) = reply.send(Ok(share)) {
+                    unwanted.extend(share);
+                }
+            }
+            unwanted.extend(claimed);
+        }
+        unwanted.into_iter().map(|claimed| claimed.lease).collect()
+    }
+}

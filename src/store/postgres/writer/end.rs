@@ -1,0 +1,54 @@
+//! Ends that no attempt brings about: of jobs that wait, and of those whose attempt is not heard any more.
+
+use super::super::moves::{self, Doom, Ended};
+use super::super::rows::RUNNING;
+use super::Writer;
+use super::transaction::Done;
+use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, Outcome, What};
+use crate::store::StoreError;
+use crate::store::tally::Count;
+
+/// The most jobs that one transaction ends because their time is over.
+const MOST_EXPIRED: usize = 1_000;
+
+impl Writer {
+    /// Ends jobs, wherever they are, or only those in this state. The places that they had among the running are given back by whoever
+    /// took them.
+    pub(super) async fn end(&mut self, dooms: Vec<Doom>, only: Option<i16>, done: &mut Done) -> Result<Vec<JobId>, StoreError> {
+        if dooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (before, node) = (done.skip(dooms.len()), self.me(done));
+        let mut ids = Vec::with_capacity(dooms.len());
+        for ended in moves::end(&mut self.connection, &dooms, only, before, node).await? {
+            let Ended { id, state, known, ending, failure, attempt, started_at, finished_at, children } = ended;
+            ids.push(id);
+            if state != RUNNING {
+                done.shared.leave(known.queue, state, 1);
+            }
+            done.counts.push(Count::new(known.subject.key(ending), None));
+            if children {
+                done.unblocking.push_back(id);
+            }
+            done.announce(id, ending, finished_at, known.webhook);
+            let conclusion = Conclusion { ending, outcome: Outcome::Error(failure), timing: None };
+            let finished = || Box::new(conclusion.at(started_at, finished_at));
+            done.tell(finished_at, id, || known.subject, || What::Finished { attempt, finished: finished() });
+        }
+        Ok(ids)
+    }
+
+    /// Ends the jobs that wait although their time is over: so many of them that others need not wait for long.
+    pub(super) async fn expire(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        if done.shared.next_expiry.is_none_or(|at| at > done.now.as_micros()) {
+            return Ok(());
+        }
+        let failure = Failure::new(FailureKind::Expired, "it was not started before its time was over");
+        let ids = moves::expired(&mut self.connection, done.now, MOST_EXPIRED).await?;
+        let dooms = ids.into_iter().map(|id| Doom { id, ending: Ending::Failed, failure: failure.clone() });
+        let ended = self.end(dooms.collect(), None, done).await?;
+        done.unasked.extend(ended);
+        done.shared.next_expiry = moves::next(&mut self.connection).await?.1;
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! Jobs that share a limit: they wait in lanes that take turns, and those without a limit are one more lane.
+//!
+//! How many jobs run with a key is counted under the lock of all nodes, so a limit is exact whichever node claims. Which lanes there are is
+//! kept in a table, so a million keys take disk, not memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::super::lanes::{self, FULL, Head, OPEN, Standing, Turn};
+use super::super::rows::{self, LIMITED, QUEUED};
+use super::Writer;
+use super::transaction::Done;
+use crate::clock::Timestamp;
+use crate::job::Queue;
+use crate::store::counted::{Counted, Starts, counted_of};
+use crate::store::{StoreError, Window};
+
+/// The fewest and the most lanes that one claim looks at.
+const LOOKED_AT: (usize, usize) = (64, 512);
+
+/// What a transaction does to lanes.
+#[derive(Default)]
+pub(super) struct LaneChanges {
+    /// Lanes that jobs have entered.
+    pub(super) entered: HashMap<(Queue, String), rows::Lane>,
+    /// How many jobs have ended that counted for it.
+    freed: HashMap<Counted, usize>,
+    /// Queues that have no open lane any more.
+    pub(super) shut: [bool; Queue::ALL.len()],
+}
+
+impl LaneChanges {
+    /// An attempt has ended that counted for this.
+    pub(super) fn vacate(&mut self, counted: &[Counted]) {
+        for counted in counted {
+            *self.freed.entry(counted.clone()).or_default() += 1;
+        }
+    }
+}
+
+/// A lane while a claim looks at it.
+struct Visited {
+    lane: Turn,
+    heads: VecDeque<Head>,
+    /// Whether there may be more jobs than were looked at.
+    more: bool,
+    served: bool,
+    gate: i64,
+}
+
+/// What limits go by while a claim looks at lanes.
+struct Limits {
+    running: HashMap<Counted, i64>,
+    starts: HashMap<String, Starts>,
+}
+
+impl Writer {
+    /// Opens the lanes that may go on.
+    pub(super) async fn open_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        if !done.lanes.entered.is_empty() {
+            let turn = done.moment();
+            lanes::enter(&mut self.connection, &done.lanes.entered, turn).await?;
+            let entered: Vec<Queue> = done.lanes.entered.keys().map(|(queue, _)| *queue).collect();
+            for queue in entered {
+                done.shared.set_open(queue, true);
+            }
+        }
+        self.vacate_lanes(done).await?;
+        if done.shared.next_open.is_some_and(|at| at <= done.now.as_micros()) {
+            for queue in lanes::open(&mut self.connection, done.now, LOOKED_AT.1).await? {
+                done.shared.set_open(queue, true);
+            }
+            done.shared.next_open = lanes::next_open(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens a lane for each place that has become free.
+    async fn vacate_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        let freed = std::mem::take(&mut done.lanes.freed);
+        if freed.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<&Counted> = freed.keys().collect();
+        for counted in lanes::shut_for(&mut self.connection, &all).await? {
+            let places = freed.get(&counted).copied().unwrap_or_default();
+            for queue in lanes::vacate(&mut self.connection, &counted, places).await? {
+                done.shared.set_open(queue, true);
+                done.lanes.shut[queue as usize] = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves claims from the lanes in turn, those without a limit being one of them.
+    pub(super) async fn claim_in_turn(&mut self, queue: Queue, wanted: usize, done: &mut Done) -> Result<(), StoreError> {
+        let looked_at = wanted.clamp(LOOKED_AT.0, LOOKED_AT.1);
+        let found = lanes::next(&mut self.connection, queue, looked_at).await?;
+        let all = found.len() < looked_at;
+        let unlimited = usize::try_from(done.shared.depth(queue).queued).unwrap_or(usize::MAX).min(wanted);
+        let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
+        let (token, before) = (done.shared.next_token(), done.skip(wanted));
+        let heads = lanes::heads(&mut self.connection, queue, &found, each, before).await?;
+        let mut limits = self.limits_of(&heads).await?;
+        let mut visited = visit(found, heads, each);
+
+        let (mut plain, mut jobs) = (0, Vec::new());
+        let mut turn = before.as_micros();
+        // Those without a limit stand where it is their turn.
+        let own = visited.iter().position(|lane| lane.lane.turn > done.shared.turn(queue)).unwrap_or(visited.len());
+        let mut going_on = true;
+        while going_on && plain + jobs.len() < wanted {
+            going_on = false;
+            for at in 0..=visited.len() {
+                if plain + jobs.len() == wanted {
+                    break;
+                }
+                if at == own && plain < unlimited {
+                    (plain, turn, going_on) = (plain + 1, turn + 1, true);
+                    done.shared.set_turn(queue, turn);
+                    if plain + jobs.len() == wanted {
+                        break;
+                    }
+                }
+                let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
+                let Some(head) = lane.heads.front() else { continue };
+                let moment = before.after(Duration::from_micros(jobs.len() as u64 + 1));
+                lane.gate = self.gate(head, moment, &limits);
+                turn += 1;
+                if lane.gate == OPEN {
+                    going_on = true;
+                    lane.served = true;
+                    lane.lane.turn = turn;
+                    begin(head, moment, &mut limits);
+                    jobs.push((head.id, moment));
+                    lane.heads.pop_front();
+                } else if lane.gate == FULL {
+                    // The next place that becomes free is another lane's, in case that may have it.
+                    lane.lane.turn = turn;
+                } else {
+                    done.shared.opens(lane.gate);
+                }
+            }
+        }
+
+        let node = self.me(done);
+        let claimed = lanes::claim(&mut self.connection, &jobs, token, node).await?;
+        done.shared.leave(queue, LIMITED, claimed.len() as u64);
+        Self::hold(queue, claimed, done);
+        if plain > 0 {
+            let at = before.after(Duration::from_micros(jobs.len() as u64));
+            let claimed = lanes::claim_next(&mut self.connection, queue, plain, (token, node, at)).await?;
+            done.shared.leave(queue, QUEUED, claimed.len() as u64);
+            Self::hold(queue, claimed, done);
+        }
+        let started = limits.starts.values().filter(|starts| starts.window.last() > Some(before));
+        lanes::keep_starts(&mut self.connection, started, before).await?;
+        self.leave_lanes(queue, visited, all, done).await
+    }
+
+    /// How many jobs run with the keys of these, and when such jobs have started.
+    async fn limits_of(&mut self, heads: &[Head]) -> Result<Limits, StoreError> {
+        let running =
+            lanes::running(&mut self.connection, heads.iter().flat_map(Head::counted).map(|(counted, _)| counted)).await?;
+        let mut keys: Vec<&str> = heads.iter().filter_map(|head| head.rate.as_ref()).map(|rate| rate.key.as_str()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let starts = if keys.is_empty() { Vec::new() } else { lanes::starts(&mut self.connection, &keys).await? };
+        Ok(Limits { running, starts: starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect() })
+    }
+
+    /// Whether a job may start at this moment: what the gate of its lane has to be.
+    fn gate(&self, head: &Head, at: Timestamp, limits: &Limits) -> i64 {
+        for (counted, limit) in head.counted() {
+            let limit = match counted {
+                Counted::Key(_) => limit,
+                Counted::Owner(owner) => self.allowed.get(&owner).copied(),
+            };
+            let running = limits.running.get(&counted).copied().unwrap_or_default();
+            if limit.is_some_and(|limit| running >= i64::from(limit)) {
+                return FULL;
+            }
+        }
+        let opens = head.rate.as_ref().and_then(|rate| Some(limits.starts.get(&rate.key)?.window.opens(rate, at)));
+        opens.filter(|opens| *opens > at).map_or(OPEN, Timestamp::as_micros)
+    }
+
+    /// Puts the lanes that were visited where they are to stand.
+    async fn leave_lanes(&mut self, queue: Queue, visited: Vec<Visited>, all: bool, done: &mut Done) -> Result<(), StoreError> {
+        let (mut standing, mut empty) = (Vec::new(), Vec::new());
+        let mut open = !all;
+        for Visited { lane: Turn { lane, turn }, heads, more, served, gate } in visited {
+            let left = !heads.is_empty() || more;
+            if (!left || gate > FULL) && !served {
+                // A place that this lane was opened for is another one's, if it did not take it.
+                done.lanes.vacate(&counted_of(&lane));
+            }
+            if left {
+                open |= gate == OPEN;
+                if served || gate != OPEN {
+                    standing.push(Standing { lane, turn, gate });
+                }
+            } else {
+                empty.push(lane);
+            }
+        }
+        lanes::stand(&mut self.connection, queue, &standing, &empty).await?;
+        done.lanes.shut[queue as usize] = !open;
+        self.vacate_lanes(done).await?;
+        if done.lanes.shut[queue as usize] {
+            done.shared.set_open(queue, false);
+        }
+        Ok(())
+    }
+}
+
+/// The lanes with their first jobs, each of which was asked for so many.
+fn visit(lanes: Vec<Turn>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
+    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN };
+    let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
+    for head in heads {
+        if let Some(lane) = visited.get_mut(head.lane) {
+            lane.heads.push_back(head);
+            lane.more = lane.heads.len() == each;
+        }
+    }
+    visited
+}
+
+/// A job starts.
+fn begin(head: &Head, at: Timestamp, limits: &mut Limits) {
+    for (counted, _) in head.counted() {
+        *limits.running.entry(counted).or_default() += 1;
+    }
+    if let Some(rate) = &head.rate {
+        let new = || Starts { key: rate.key.clone(), window: Window::default(), latest: rate.clone(), until: at };
+        limits.starts.entry(rate.key.clone()).or_insert_with(new).start(rate, at);
+    }
+}

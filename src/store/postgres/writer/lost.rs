@@ -1,0 +1,85 @@
+//! Nodes that come, and those that are gone: what ran there waits again, or has ended as lost.
+
+use super::super::events::{self, EventRow};
+use super::super::moves::{self, Doom};
+use super::super::node;
+use super::super::rows::{self, RUNNING, SCHEDULED};
+use super::Writer;
+use super::transaction::Done;
+use crate::job::{Failure, FailureKind, JobId, What};
+use crate::store::StoreError;
+use crate::store::fate::fate;
+
+/// The most jobs of nodes that are gone that one transaction deals with.
+const MOST_LOST: usize = 1_000;
+
+impl Writer {
+    /// Takes a place among the nodes if this one has none, and gives back claims that it never heard of.
+    pub(super) async fn take_place(&mut self, known: bool, done: &mut Done) -> Result<(), StoreError> {
+        let held = self.node.leases();
+        if known {
+            let unheard = node::unheard(&mut self.connection, self.node.id(), &held).await?;
+            for lease in unheard {
+                events::keep_attempts(&mut self.connection, &[lease.id]).await?;
+                let (expires_at, queued) = moves::release(&mut self.connection, lease.id, None).await?;
+                done.shared.leave(queued.queue, RUNNING, 1);
+                done.shared.expires(expires_at);
+                done.queue(queued);
+            }
+            return Ok(());
+        }
+        // Whatever it held was lost with its place.
+        self.node.revoke(held);
+        let id = self.node.register(&mut self.connection).await?;
+        done.shared.nodes.push(id);
+        done.registered = Some(id);
+        if done.shared.nodes.len() == 1 {
+            self.recount(done).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks after nodes that are gone: those that were not heard of in time, and earlier starts of this one.
+    pub(super) async fn reap(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        let me = self.me(done);
+        let gone = node::gone(&mut self.connection, me, &self.node.name).await?;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let lost = node::running(&mut self.connection, &gone, MOST_LOST).await?;
+        if lost.len() < MOST_LOST {
+            node::interrupt(&mut self.connection, &gone, &self.node.name, done.now).await?;
+            node::forget(&mut self.connection, &gone).await?;
+            done.shared.nodes.retain(|node| !gone.contains(node));
+        }
+        let mut dooms = Vec::new();
+        let (mut again, mut rows) = (Vec::new(), Vec::new());
+        let due_at = done.moment();
+        for job in lost {
+            let known = rows::known_of(&job);
+            done.shared.leave(known.queue, RUNNING, 1);
+            done.lanes.vacate(&known.counted);
+            if let Some((ending, failure)) = fate(&job, self.max_losses) {
+                dooms.push(Doom { id: job.id, ending, failure });
+                continue;
+            }
+            let error = Failure::new(FailureKind::Lost, "the server went down while this attempt ran");
+            let at = done.moment();
+            rows.push(EventRow::retrying(at, job.id, job.attempt, &error, None, due_at));
+            let what = || What::Retrying { attempt: job.attempt, error, timing: None, due_at };
+            done.tell(at, job.id, || known.subject, what);
+            done.shared.enter(known.queue, SCHEDULED, 1);
+            again.push(job.id);
+        }
+        if !again.is_empty() {
+            events::keep_attempts(&mut self.connection, &again).await?;
+            self.keep_events(&rows).await?;
+            let expires_at = moves::again(&mut self.connection, &again, due_at, true).await?;
+            done.shared.expires(expires_at);
+            done.shared.due(due_at);
+        }
+        let ended: Vec<JobId> = self.end(dooms, None, done).await?;
+        done.unasked.extend(ended);
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! Group commit: one task writes for all of this node.
+//!
+//! It takes all commands that have arrived, carries them out in one transaction, and answers each only after the commit. A claim that
+//! finds nothing stays with the writer until there is something; a job that is accepted while such a claim waits is claimed by the
+//! transaction that accepts it.
+//!
+//! Each transaction begins with the lock of the row that all nodes go by (`shared.rs`), so it finds everything as the one before left it,
+//! whoever that was. What happens by itself - jobs that are due, or too late; the ends of lanes; the jobs of a node that is gone - is done
+//! by whichever node comes first.
+//!
+//! `run.rs` is the loop, `batch.rs` the commands of one transaction by kind, `transaction.rs` its steps in their order; each kind of
+//! command has its step in a file of its own, and `answer.rs` publishes what was done.
+
+mod accept;
+mod answer;
+mod batch;
+mod cancel;
+mod claim;
+mod end;
+mod lanes;
+mod lost;
+mod note;
+mod published;
+mod recount;
+mod run;
+mod settle;
+mod transaction;
+mod unblock;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlx::PgConnection;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(super) use self::note::NoteLimits;
+pub(super) use self::published::Published;
+
+use self::note::Said;
+use super::connect::Connect;
+use super::node::Node;
+use super::shared::Shared;
+use crate::clock::{Clock, Timestamp};
+use crate::job::{JobId, NewJob, Owner, Queue};
+use crate::store::intake::Noted;
+use crate::store::{Cancelled, Claimed, Firing, Lease, Once, Settled, Settlement, StateFilter, StoreError};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    Note(Noted),
+    Accept(Acceptance),
+    With(With, Reply<()>),
+    Claim(Queue, usize, Reply<Vec<Claimed>>),
+    Settle(Lease, Arc<Settlement>, Reply<Settled>),
+    Cancel(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>),
+    Requeue(Vec<JobId>, Reply<Vec<JobId>>),
+    Remove(Vec<JobId>, Reply<u64>),
+    Allow(HashMap<Owner, u32>, Reply<()>),
+    Check(Reply<()>),
+    /// Nodes have not been heard of in time.
+    Reap,
+    Close(oneshot::Sender<()>),
+}
+
+impl From<Noted> for Command {
+    fn from(noted: Noted) -> Self {
+        Self::Note(noted)
+    }
+}
+
+/// New jobs.
+pub(super) struct Acceptance {
+    pub(super) jobs: Vec<NewJob>,
+    /// What is to change in the same transaction, or not at all.
+    pub(super) with: Option<With>,
+    pub(super) reply: Reply<Vec<NewJob>>,
+}
+
+/// What goes along with new jobs, or without any.
+pub(super) enum With {
+    Once(Once),
+    Firing(Firing),
+}
+
+/// What the writer is started with.
+pub(super) struct Start {
+    pub(super) connect: Connect,
+    pub(super) node: Arc<Node>,
+    /// The database's if there is none.
+    pub(super) clock: Option<Arc<dyn Clock>>,
+    pub(super) max_losses: u32,
+    pub(super) limits: NoteLimits,
+    /// Told when there may be something for other nodes.
+    pub(super) told: Arc<Notify>,
+}
+
+/// The task that writes.
+pub(super) struct Writer {
+    connect: Connect,
+    connection: PgConnection,
+    /// It can't be used any more.
+    is_broken: bool,
+    node: Arc<Node>,
+    clock: Option<Arc<dyn Clock>>,
+    /// How far the database's clock is ahead of this machine's, in microseconds.
+    ahead_us: i64,
+    limits: NoteLimits,
+    published: Arc<Published>,
+    /// As it was when this node looked last.
+    shared: Shared,
+    claims: [VecDeque<Waiting>; Queue::ALL.len()],
+    max_losses: u32,
+    /// How many jobs of an owner may run at once, where there is a quota.
+    allowed: HashMap<Owner, u32>,
+    said: HashMap<Lease, Said>,
+    /// Leases whose settlement may have been committed, though the answer was lost.
+    unsure: HashSet<Lease>,
+    /// A transaction, and with it a claim, may have been committed, though the answer was lost.
+    may_have_claimed: bool,
+    rolled_up_at: Instant,
+    /// A transaction failed, so what is to be done is tried again soon.
+    is_blocked: bool,
+    told: Arc<Notify>,
+}
+
+/// A claim that waits for jobs.
+struct Waiting {
+    most: usize,
+    reply: Reply<Vec<Claimed>>,
+}
+
+impl Writer {
+    /// Writes, on a thread of its own, until it is told to close or nobody is left who could tell it anything. Returns what it publishes once
+    /// it is ready.
+    ///
+    /// Everything waits for this task, so it must not stand in a queue behind requests.
+    pub(super) async fn spawn(
+        start: Start,
+        commands: mpsc::Receiver<Command>,
+        hint: Arc<Notify>,
+    ) -> Result<Arc<Published>, StoreError> {
+        let unavailable = |error: std::io::Error| StoreError::Unavailable(format!("can't start the writer: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unavailable)?;
+        let (ready, is_ready) = oneshot::channel();
+        let write = move || runtime.block_on(Self::write_on(start, commands, hint, ready));
+        std::thread::Builder::new().name("trine-writer".into()).spawn(write).map_err(unavailable)?;
+        is_ready.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn write_on(
+        start: Start,
+        commands: mpsc::Receiver<Command>,
+        hint: Arc<Notify>,
+        ready: oneshot::Sender<Result<Arc<Published>, StoreError>>,
+    ) {
+        match Self::start(start).await {
+            Ok((writer, published)) => {
+                // Whoever opens the store may have gone away; then there is nobody who could tell it anything.
+                let _ = ready.send(Ok(published));
+                writer.run(commands, hint).await;
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    }
+
+    /// Makes ready to write: takes a place among the nodes, and takes up what an earlier start of this node left behind.
+    async fn start(start: Start) -> Result<(Self, Arc<Published>), StoreError> {
+        let Start { connect, node, clock, max_losses, limits, told } = start;
+        let mut connection = connect.open().await?;
+        let (shared, now) = Shared::look(&mut connection).await?;
+        let published = Arc::new(Published::new(&shared));
+        let mut writer = Self {
+            connect,
+            connection,
+            is_broken: false,
+            node,
+            clock,
+            ahead_us: now.as_micros() - Timestamp::now().as_micros(),
+            limits,
+            published: Arc::clone(&published),
+            shared,
+            claims: [const { VecDeque::new() }; Queue::ALL.len()],
+            max_losses,
+            allowed: HashMap::new(),
+            said: HashMap::new(),
+            unsure: HashSet::new(),
+            may_have_claimed: false,
+            rolled_up_at: Instant::now(),
+            is_blocked: false,
+            told,
+        };
+        writer.begin().await?;
+        Ok((writer, published))
+    }
+
+    /// The time by which the store goes: the database's, so that nodes agree on it.
+    fn now(&self) -> Timestamp {
+        match &self.clock {
+            Some(clock) => clock.now(),
+            None => Timestamp::from_micros(Timestamp::now().as_micros().saturating_add(self.ahead_us)),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What attempts say.
+
+use std::collections::HashMap;
+
+use super::super::events::{self, EventRow};
+use super::super::moves;
+use super::Writer;
+use super::batch::Batch;
+use super::transaction::Done;
+use crate::job::{LogStream, Note, What};
+use crate::store::{Lease, StoreError};
+
+/// How much of what a job says is kept.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store::postgres) struct NoteLimits {
+    pub(in crate::store::postgres) rows: u64,
+    pub(in crate::store::postgres) bytes: u64,
+}
+
+/// How much a job has said.
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    rows: u64,
+    bytes: u64,
+}
+
+impl Writer {
+    /// Keeps what attempts said whose leases are valid: of each job only as much as is kept of it.
+    pub(super) async fn note(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+        if batch.notes.is_empty() {
+            return Ok(());
+        }
+        let mut leases: Vec<Lease> = batch.notes.iter().map(|noted| noted.lease).collect();
+        leases.sort_unstable_by_key(|lease| (lease.id, lease.token));
+        leases.dedup();
+        let held = moves::held(&mut self.connection, &leases).await?;
+        let valid: HashMap<_, _> = leases
+            .into_iter()
+            .filter_map(|lease| Some((lease, held.iter().find(|held| held.id == lease.id && held.token == lease.token)?)))
+            .collect();
+        let mut rows = Vec::with_capacity(batch.notes.len());
+        let notes = batch.notes.iter().flat_map(|noted| noted.notes().map(|note| (noted.lease, note)));
+        for (lease, note) in notes {
+            let Some(held) = valid.get(&lease) else { continue };
+            if !self.said.contains_key(&lease) {
+                // The first attempt has nothing before it.
+                let (rows, bytes) =
+                    if held.attempt == 1 { (0, 0) } else { events::noted(&mut self.connection, lease.id).await? };
+                self.said.insert(lease, Said { rows, bytes });
+            }
+            let Some(said) = self.said.get_mut(&lease) else { continue };
+            let NoteLimits { rows: most_rows, bytes: most_bytes } = self.limits;
+            if said.rows >= most_rows {
+                continue;
+            }
+            let bytes = said.bytes + note.bytes() as u64;
+            let last = said.rows + 1 == most_rows || bytes > most_bytes;
+            let note = if last {
+                let end = format!("the rest is dropped: of each job {most_rows} lines or {most_bytes} bytes are kept");
+                Note::log(LogStream::Stderr, end)
+            } else {
+                note.into_owned()
+            };
+            *said = if last { Said { rows: u64::MAX, bytes } } else { Said { rows: said.rows + 1, bytes } };
+            let at = done.moment();
+            rows.push(EventRow::note(at, lease.id, held.attempt, &note));
+            done.tell(at, lease.id, || held.known.subject.clone(), || What::noted(held.attempt, note));
+        }
+        self.keep_events(&rows).await
+    }
+}

@@ -1,0 +1,203 @@
+//! The writer's loop: what has arrived becomes a batch, and a batch a transaction.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::super::node;
+use super::super::shared::Shared;
+use super::batch::{self, Batch};
+use super::{Command, Waiting, Writer};
+use crate::clock::Timestamp;
+use crate::job::Queue;
+use crate::store::{Lease, Settlement, StoreError};
+
+/// The most commands of one transaction.
+const MOST_COMMANDS: usize = 1_024;
+/// How long to wait before something is tried again that failed.
+const RETRY: Duration = Duration::from_millis(200);
+/// How often to look what other nodes have done: that is the truth, and a hint only comes sooner.
+const LOOK: Duration = Duration::from_millis(200);
+/// The rollups are written at most so often.
+const ROLL_UP: Duration = Duration::from_secs(1);
+/// How often a transaction is tried that others are in the way of.
+const TRIES: u32 = 5;
+
+impl Writer {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, hint: Arc<Notify>) {
+        let mut arrived = Vec::with_capacity(MOST_COMMANDS);
+        let mut looked_at = Instant::now();
+        let mut look_after = LOOK;
+        let mut closing = None;
+        while closing.is_none() {
+            let until_look = look_after.saturating_sub(looked_at.elapsed());
+            let sleep = self.sleep().min(until_look);
+            let mut hinted = false;
+            let open = tokio::select! {
+                biased;
+                // What did not fit the batch before comes first.
+                () = std::future::ready(()), if !arrived.is_empty() => true,
+                count = commands.recv_many(&mut arrived, MOST_COMMANDS) => count > 0,
+                () = hint.notified() => {
+                    hinted = true;
+                    true
+                }
+                () = tokio::time::sleep(sleep) => true,
+            };
+            if !open {
+                // The store was dropped, not closed. As in a crash, nothing is lost that was answered.
+                return;
+            }
+            let mut batch = Batch::default();
+            let fitting = batch::fitting(&arrived);
+            for command in arrived.drain(..fitting) {
+                match command {
+                    Command::Accept(accept) => batch.accepts.push(accept),
+                    Command::With(with, reply) => batch.withs.push((with, reply)),
+                    Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
+                    Command::Note(note) => batch.notes.push(note),
+                    Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
+                    Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
+                    Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
+                    Command::Remove(ids, reply) => batch.removals.push((ids, reply)),
+                    Command::Allow(running, reply) => batch.allows.push((running, reply)),
+                    Command::Check(reply) => batch.checks.push(reply),
+                    Command::Reap => batch.reap = true,
+                    Command::Close(reply) => closing = Some(reply),
+                }
+            }
+            for waiting in &mut self.claims {
+                waiting.retain(|claim| !claim.reply.is_closed());
+            }
+            if batch.len() > 0 || (self.has_work() && !self.is_blocked) {
+                self.write(batch).await;
+            } else if hinted || self.is_blocked || looked_at.elapsed() >= look_after {
+                self.look().await;
+                // Nodes don't look in step.
+                (looked_at, look_after) = (Instant::now(), LOOK.mul_f64(jitter()));
+            }
+        }
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            // Whoever waits for an answer sees the channel closed.
+            drop(command);
+        }
+        self.claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
+        self.release(self.node.leases()).await;
+        if let Err(error) = self.leave().await {
+            tracing::warn!(%error, "this node could not be taken from the list of those that are there; its lease ends by itself");
+        }
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "closing the connection failed");
+        }
+        if let Some(reply) = closing {
+            // Nobody may be waiting any more.
+            let _ = reply.send(());
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        if self.is_blocked {
+            return RETRY;
+        }
+        if self.has_work() {
+            return Duration::ZERO;
+        }
+        self.shared.next().map_or(LOOK, |at| Timestamp::from_micros(at).since(self.now()).min(LOOK))
+    }
+
+    /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
+    pub(super) async fn write(&mut self, mut batch: Batch) {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.transaction(&mut batch).await {
+                Ok(done) => return self.answer(batch, done).await,
+                Err(error) if batch::is_of_the_moment(&error) && tries < TRIES => {
+                    tracing::debug!(%error, "others were in the way of a transaction; it is tried again");
+                }
+                Err(error) if self.is_broken && !self.may_have_claimed && tries == 1 => {
+                    tracing::warn!(%error, "the connection was lost before a commit; it is tried again with another one");
+                }
+                Err(error) if batch.len() > 1 && !batch::is_of_the_machine(&error) => {
+                    tracing::warn!(%error, commands = batch.len(), "a transaction failed; its commands are tried one by one");
+                    for single in batch.split() {
+                        Box::pin(self.write(single)).await;
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a transaction failed");
+                    self.is_blocked = true;
+                    return batch.fail(&error);
+                }
+            }
+        }
+    }
+
+    /// Makes claimed jobs wait again as if they had not been claimed.
+    pub(super) async fn release(&mut self, leases: Vec<Lease>) {
+        if leases.is_empty() {
+            return;
+        }
+        let release = |lease| (lease, Arc::new(Settlement::Release), oneshot::channel().0);
+        Box::pin(self.write(Batch { settles: leases.into_iter().map(release).collect(), ..Batch::default() })).await;
+    }
+
+    /// Looks what other nodes have done.
+    async fn look(&mut self) {
+        match self.try_look().await {
+            Ok(()) => self.is_blocked = false,
+            Err(error) => {
+                if !self.is_blocked {
+                    tracing::error!(%error, "the database can't be read");
+                }
+                self.is_broken |= batch::is_of_the_machine(&error);
+                self.is_blocked = true;
+            }
+        }
+    }
+
+    async fn try_look(&mut self) -> Result<(), StoreError> {
+        self.mend().await?;
+        let (shared, now) = Shared::look(&mut self.connection).await?;
+        self.ahead_us = now.as_micros() - Timestamp::now().as_micros();
+        if shared.stops != self.shared.stops {
+            self.node.revoke(node::stopping(&mut self.connection, self.node.id()).await?);
+        }
+        self.hear_of_others(shared.latest).await?;
+        if self.rolled_up_at.elapsed() >= ROLL_UP {
+            self.roll_up().await?;
+        }
+        self.shared = shared;
+        self.published.publish(&self.shared);
+        Ok(())
+    }
+
+    /// Opens a connection in the place of one that can't be used any more.
+    pub(super) async fn mend(&mut self) -> Result<(), StoreError> {
+        if self.is_broken {
+            self.connection = self.connect.open().await?;
+            self.is_broken = false;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to do that nobody asks for just now: jobs that are due or whose time is over, or claims that can be
+    /// served.
+    fn has_work(&self) -> bool {
+        self.shared.next().is_some_and(|at| at <= self.now().as_micros())
+            || self.shared.releases > 0
+            || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.shared.has_any(queue))
+    }
+}
+
+/// A factor around 1, as random as the time.
+fn jitter() -> f64 {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    0.75 + f64::from(nanos % 1_000) / 2_000.0
+}

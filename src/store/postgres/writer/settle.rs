@@ -1,0 +1,136 @@
+//! Settlements: how attempts end.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::events::{self, EventRow};
+use super::super::moves::{self, Doom, End, Held};
+use super::super::rows::{RUNNING, SCHEDULED};
+use super::super::webhooks::NewDelivery;
+use super::Writer;
+use super::batch::Batch;
+use super::transaction::Done;
+use crate::job::{Ending, Failure, FindingKinds, JobId, What};
+use crate::store::tally::Count;
+use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
+
+impl Writer {
+    /// Ends attempts whose leases are valid: most of them, with a result, by one statement.
+    pub(super) async fn settle(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+        if batch.settles.is_empty() {
+            return Ok(());
+        }
+        let leases: Vec<Lease> = batch.settles.iter().map(|(lease, ..)| *lease).collect();
+        let mut held: HashMap<JobId, Held> =
+            moves::held(&mut self.connection, &leases).await?.into_iter().map(|held| (held.id, held)).collect();
+        let recorded = self.recorded(&leases).await?;
+        let (mut ends, mut odd) = (Vec::new(), Vec::new());
+        let mut again = HashSet::new();
+        for (lease, settlement, _) in &batch.settles {
+            // A second settlement of the same lease comes too late, though both came together.
+            let valid = held.get(&lease.id).is_some_and(|held| held.token == lease.token);
+            let Some(held) = valid.then(|| held.remove(&lease.id)).flatten() else {
+                let ended = recorded.get(lease).filter(|_| again.insert(*lease)).copied();
+                done.settled.push(ended.unwrap_or(Settled::Stale));
+                continue;
+            };
+            done.ended.push(*lease);
+            done.shared.leave(held.known.queue, RUNNING, 1);
+            done.lanes.vacate(&held.known.counted);
+            match &**settlement {
+                Settlement::Finish(conclusion) => {
+                    let (started_at, finished_at) = (held.claimed_at, done.moment());
+                    done.settled.push(Settled::Ended { started_at, finished_at });
+                    let Subject { bound, executor, .. } = held.known.subject;
+                    let findings = conclusion.timing.as_ref().map(|timing| FindingKinds::of(bound, executor, timing));
+                    let findings = findings.unwrap_or_default();
+                    let key = held.known.subject.key(conclusion.ending);
+                    done.counts.push(Count::new(key, conclusion.timing.as_ref()));
+                    if held.children {
+                        done.unblocking.push_back(lease.id);
+                    }
+                    done.announce(lease.id, conclusion.ending, finished_at, held.known.webhook);
+                    ends.push(End { lease: *lease, conclusion, started_at, finished_at, findings });
+                    let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
+                    let what = || What::Finished { attempt: held.attempt, finished: finished() };
+                    done.tell(finished_at, lease.id, || held.known.subject, what);
+                }
+                settlement => {
+                    done.settled.push(Settled::Recorded);
+                    odd.push((held, settlement));
+                }
+            }
+        }
+        if !ends.is_empty() {
+            let node = self.me(done);
+            moves::finish(&mut self.connection, &ends, node).await?;
+        }
+        for (held, settlement) in odd {
+            self.settle_odd(held, settlement, done).await?;
+        }
+        Ok(())
+    }
+
+    /// What was recorded under leases whose settlement may have been committed though nobody heard of it.
+    async fn recorded(&mut self, leases: &[Lease]) -> Result<HashMap<Lease, Settled>, StoreError> {
+        let unsure: Vec<Lease> = leases.iter().filter(|lease| self.unsure.contains(lease)).copied().collect();
+        if unsure.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let recorded = moves::recorded(&mut self.connection, &unsure).await?.into_iter();
+        Ok(recorded.map(|(lease, started_at, finished_at)| (lease, Settled::Ended { started_at, finished_at })).collect())
+    }
+
+    /// Settlements that do not end a job as they stand; they are rare.
+    async fn settle_odd(&mut self, held: Held, settlement: &Settlement, done: &mut Done) -> Result<(), StoreError> {
+        let Held { id, attempt, stopping, known, .. } = held;
+        match settlement {
+            _ if stopping => {
+                self.end(vec![Doom { id, ending: Ending::Cancelled, failure: Failure::cancelled() }], None, done).await?;
+            }
+            Settlement::Again { due_at, lost, error, timing } => {
+                let at = done.moment();
+                let row = EventRow::retrying(at, id, attempt, error, timing.as_ref(), *due_at);
+                events::keep_attempts(&mut self.connection, &[id]).await?;
+                self.keep_events(&[row]).await?;
+                let expires_at = moves::again(&mut self.connection, &[id], *due_at, *lost).await?;
+                done.shared.expires(expires_at);
+                let what = || What::Retrying { attempt, error: error.clone(), timing: timing.map(Box::new), due_at: *due_at };
+                done.tell(at, id, || known.subject, what);
+                done.shared.enter(known.queue, SCHEDULED, 1);
+                done.shared.due(*due_at);
+            }
+            Settlement::Release => {
+                events::keep_attempts(&mut self.connection, &[id]).await?;
+                let (expires_at, queued) = moves::release(&mut self.connection, id, None).await?;
+                done.shared.expires(expires_at);
+                done.queue(queued);
+            }
+            Settlement::Later { due_at } => {
+                events::keep_attempts(&mut self.connection, &[id]).await?;
+                let (expires_at, _) = moves::release(&mut self.connection, id, Some(*due_at)).await?;
+                done.shared.expires(expires_at);
+                done.shared.enter(known.queue, SCHEDULED, 1);
+                done.shared.due(*due_at);
+            }
+            // Not odd: it has been ended with the others.
+            Settlement::Finish(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Done {
+    /// A job has ended: if somebody is to be told of that, a message is kept.
+    pub(super) fn announce(
+        &mut self,
+        job: JobId,
+        ending: Ending,
+        finished_at: crate::clock::Timestamp,
+        webhook: Option<crate::job::Webhook>,
+    ) {
+        let wanted = |webhook: &crate::job::Webhook| webhook.events.is_empty() || webhook.events.contains(&ending);
+        if let Some(webhook) = webhook.filter(wanted) {
+            self.deliveries.push(NewDelivery { job, ending, finished_at, webhook });
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! One transaction: its steps in their order.
+
+use std::collections::VecDeque;
+
+use sqlx::PgConnection;
+
+use super::super::moves::{self, Queued};
+use super::super::rows::{Fresh, LIMITED, QUEUED};
+use super::super::shared::Shared;
+use super::super::webhooks::{self, NewDelivery};
+use super::super::{events, node, once, retention, rollups, schedules};
+use super::batch::{self, Batch};
+use super::lanes::LaneChanges;
+use super::{With, Writer};
+use crate::clock::Timestamp;
+use crate::job::{JobId, Queue, What};
+use crate::store::tally::Count;
+use crate::store::{Cancelled, Lease, News, Settled, StoreError, Subject};
+
+/// What a transaction does: to be published and answered after its commit.
+pub(super) struct Done {
+    /// What all nodes go by, as it will be.
+    pub(super) shared: Shared,
+    /// When it began.
+    pub(super) now: Timestamp,
+    /// The latest moment that was given before it.
+    pub(super) before: i64,
+    pub(super) settled: Vec<Settled>,
+    pub(super) cancelled: Vec<Cancelled>,
+    pub(super) requeued: Vec<Vec<JobId>>,
+    pub(super) removed: Vec<u64>,
+    pub(super) claimed: [VecDeque<Fresh>; Queue::ALL.len()],
+    /// What is to be told of; `None` if nobody listened when it began.
+    pub(super) news: Option<Vec<News>>,
+    /// Leases that have ended.
+    pub(super) ended: Vec<Lease>,
+    /// Jobs that have ended without anybody asking for it.
+    pub(super) unasked: Vec<JobId>,
+    /// Results to be counted.
+    pub(super) counts: Vec<Count>,
+    pub(super) deliveries: Vec<NewDelivery>,
+    /// Jobs that have ended, of which not all children have heard; of how many of the first of them all have; and how many of the first
+    /// are in the database.
+    pub(super) unblocking: VecDeque<JobId>,
+    pub(super) heard: usize,
+    pub(super) stored: Vec<JobId>,
+    pub(super) lanes: LaneChanges,
+    /// The number of this node's start, if it is a new one.
+    pub(super) registered: Option<i64>,
+}
+
+impl Done {
+    fn new(shared: Shared, now: Timestamp, is_heard: bool) -> Self {
+        Self {
+            before: shared.latest,
+            shared,
+            now,
+            settled: Vec::new(),
+            cancelled: Vec::new(),
+            requeued: Vec::new(),
+            removed: Vec::new(),
+            claimed: [const { VecDeque::new() }; Queue::ALL.len()],
+            news: is_heard.then(Vec::new),
+            ended: Vec::new(),
+            unasked: Vec::new(),
+            counts: Vec::new(),
+            deliveries: Vec::new(),
+            unblocking: VecDeque::new(),
+            heard: 0,
+            stored: Vec::new(),
+            lanes: LaneChanges::default(),
+            registered: None,
+        }
+    }
+
+    pub(super) fn moment(&mut self) -> Timestamp {
+        self.shared.moment(self.now)
+    }
+
+    pub(super) fn skip(&mut self, count: usize) -> Timestamp {
+        self.shared.skip(self.now, count)
+    }
+
+    /// A job waits for a slot.
+    pub(super) fn queue(&mut self, Queued { queue, lane }: Queued) {
+        match lane {
+            Some(lane) => {
+                self.shared.enter(queue, LIMITED, 1);
+                self.lanes.entered.insert((queue, lane.name.clone()), lane);
+            }
+            None => self.shared.enter(queue, QUEUED, 1),
+        }
+    }
+
+    /// Takes note of an event, if anybody listens.
+    pub(super) fn tell(&mut self, at: Timestamp, job: JobId, subject: impl FnOnce() -> Subject, what: impl FnOnce() -> What) {
+        if let Some(news) = &mut self.news {
+            news.push(News::new(at, job, subject(), what()));
+        }
+    }
+}
+
+impl Writer {
+    pub(super) async fn transaction(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
+        self.mend().await?;
+        let result = self.carry_out(batch).await;
+        if let Err(error) = &result
+            && (batch::is_of_the_machine(error) && !batch::is_of_the_moment(error) || self.roll_back().await.is_err())
+        {
+            // Whatever is open there ends with the connection.
+            self.is_broken = true;
+        }
+        result
+    }
+
+    async fn roll_back(&mut self) -> Result<(), StoreError> {
+        execute(&mut self.connection, "ROLLBACK").await
+    }
+
+    /// Begins a transaction under the lock of all nodes.
+    async fn lock(&mut self) -> Result<Done, StoreError> {
+        execute(&mut self.connection, "BEGIN").await?;
+        let (shared, now) = Shared::lock(&mut self.connection).await?;
+        self.ahead_us = now.as_micros() - Timestamp::now().as_micros();
+        Ok(Done::new(shared, self.now(), self.published.hub.is_heard()))
+    }
+
+    /// Writes what all nodes go by, and commits.
+    async fn commit(&mut self, shared: &Shared) -> Result<(), StoreError> {
+        shared.keep(&mut self.connection).await?;
+        execute(&mut self.connection, "COMMIT").await
+    }
+
+    async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
+        let mut done = self.lock().await?;
+        let known = done.shared.nodes.contains(&self.node.id());
+        if !known || self.may_have_claimed {
+            self.take_place(known, &mut done).await?;
+        }
+        self.refuse_taken(batch, done.now).await?;
+        self.refuse_orphans(batch).await?;
+        for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
+            job.accepted_at = done.shared.moment(done.now);
+        }
+        self.note(batch, &mut done).await?;
+        self.settle(batch, &mut done).await?;
+        self.accept(batch, &mut done).await?;
+        self.link(batch, &mut done).await?;
+        self.further(batch, &mut done).await?;
+        self.promote(&mut done).await?;
+        self.expire(&mut done).await?;
+        self.unblock(&mut done).await?;
+        self.open_lanes(&mut done).await?;
+        self.claim(&mut done).await?;
+        rollups::log(&mut self.connection, &done.counts).await?;
+        webhooks::insert(&mut self.connection, &done.deliveries).await?;
+        if let Err(error) = self.commit(&done.shared).await {
+            // It may have been committed all the same.
+            self.unsure.extend(batch.settles.iter().map(|(lease, ..)| *lease));
+            self.may_have_claimed = true;
+            return Err(error);
+        }
+        Ok(done)
+    }
+
+    /// The steps of what is asked for one by one: a step for each kind of command.
+    async fn further(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+        for (ids, only, _) in &batch.cancels {
+            let cancelled = self.cancel(ids, *only, done).await?;
+            done.cancelled.push(cancelled);
+        }
+        for (ids, _) in &batch.requeues {
+            let requeued = self.requeue(ids, done).await?;
+            done.requeued.push(requeued);
+        }
+        let with = batch.accepts.iter().filter_map(|accept| accept.with.as_ref());
+        for with in with.chain(batch.withs.iter().map(|(with, _)| with)) {
+            match with {
+                With::Once(once) => once::note(&mut self.connection, once).await?,
+                With::Firing(firing) => schedules::note_fires(&mut self.connection, firing).await?,
+            }
+        }
+        for (ids, _) in &batch.removals {
+            done.removed.push(retention::remove(&mut self.connection, ids).await?);
+        }
+        for (running, _) in &batch.allows {
+            self.allow(running, done).await?;
+        }
+        if batch.reap {
+            self.reap(done).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what another node has accepted or fired meanwhile.
+    async fn refuse_taken(&mut self, batch: &mut Batch, now: Timestamp) -> Result<(), StoreError> {
+        for accept in std::mem::take(&mut batch.accepts) {
+            // Nobody may be waiting for an answer any more.
+            match &accept.with {
+                Some(With::Once(once)) if once::is_taken(&mut self.connection, once, now).await? => {
+                    drop(accept.reply.send(Err(StoreError::Taken)));
+                }
+                Some(With::Firing(firing)) if schedules::is_fired(&mut self.connection, firing).await? => {
+                    drop(accept.reply.send(Ok(Vec::new())));
+                }
+                _ => batch.accepts.push(accept),
+            }
+        }
+        for (with, reply) in std::mem::take(&mut batch.withs) {
+            match &with {
+                With::Once(once) if once::is_taken(&mut self.connection, once, now).await? => {
+                    drop(reply.send(Err(StoreError::Taken)));
+                }
+                With::Firing(firing) if schedules::is_fired(&mut self.connection, firing).await? => drop(reply.send(Ok(()))),
+                _ => batch.withs.push((with, reply)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The first transaction of a start.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        // With this nothing is claimed, and nothing but the place of the node can be known by anybody.
+        let done = self.transaction(&mut Batch { reap: true, ..Batch::default() }).await?;
+        self.answer(Batch::default(), done).await;
+        Ok(())
+    }
+
+    /// Takes this node from the list of those that are there.
+    pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
+        self.mend().await?;
+        let mut done = self.lock().await?;
+        let me = self.node.id();
+        done.shared.nodes.retain(|node| *node != me);
+        node::forget(&mut self.connection, &[me]).await?;
+        rollups::write(&mut self.connection).await?;
+        self.commit(&done.shared).await
+    }
+
+    /// Takes what was counted into the rollups, if this node finds the lock free.
+    pub(super) async fn roll_up(&mut self) -> Result<(), StoreError> {
+        self.rolled_up_at = std::time::Instant::now();
+        let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM counted)").fetch_one(&mut self.connection).await?;
+        if !any {
+            return Ok(());
+        }
+        execute(&mut self.connection, "BEGIN").await?;
+        // The next one does it, be it this node or another.
+        let free = sqlx::query("SELECT 1 FROM shared FOR UPDATE SKIP LOCKED").fetch_optional(&mut self.connection).await?;
+        if free.is_some() {
+            rollups::write(&mut self.connection).await?;
+        }
+        execute(&mut self.connection, "COMMIT").await
+    }
+
+    /// Queues the jobs that are due: so many of them that others need not wait for long.
+    async fn promote(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        /// The most jobs that one transaction queues because they are due.
+        const MOST_PROMOTED: usize = 4_096;
+        if done.shared.next_due.is_none_or(|due| due > done.now.as_micros()) {
+            return Ok(());
+        }
+        for queued in moves::promote(&mut self.connection, done.now, MOST_PROMOTED).await? {
+            done.shared.leave(queued.queue, super::super::rows::SCHEDULED, 1);
+            done.queue(queued);
+        }
+        done.shared.next_due = moves::next(&mut self.connection).await?.0;
+        Ok(())
+    }
+
+    /// Makes those of these jobs wait again that have ended; which they were.
+    async fn requeue(&mut self, ids: &[JobId], done: &mut Done) -> Result<Vec<JobId>, StoreError> {
+        let before = done.skip(ids.len());
+        let back = moves::requeue(&mut self.connection, ids, before).await?;
+        let requeued = back.iter().map(|back| back.id).collect();
+        for back in back {
+            let known = back.known;
+            let key = known.subject.key(back.ending);
+            done.counts.push(Count::taken_out(key, back.timing.as_ref()));
+            if back.blocked {
+                done.shared.enter(known.queue, super::super::rows::BLOCKED, 1);
+            } else {
+                done.queue(Queued { queue: known.queue, lane: known.lane });
+            }
+            // Those whose time is not over yet have it still.
+            done.shared.expires(known.expires_at.filter(|at| *at > before.as_micros()));
+            done.tell(back.at, back.id, || known.subject, || What::Requeued);
+        }
+        Ok(requeued)
+    }
+
+    /// Keeps rows of events.
+    pub(super) async fn keep_events(&mut self, rows: &[events::EventRow]) -> Result<(), StoreError> {
+        events::insert(&mut self.connection, rows).await
+    }
+}
+
+/// A statement without arguments that returns nothing.
+async fn execute(connection: &mut PgConnection, text: &'static str) -> Result<(), StoreError> {
+    sqlx::query(text).execute(connection).await?;
+    Ok(())
+}

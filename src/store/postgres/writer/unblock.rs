@@ -1,0 +1,134 @@
+//! Blocked jobs: what new jobs come after, and what becomes of them when that has ended.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::edges::{self, Ended};
+use super::super::moves::Doom;
+use super::super::rows::{BLOCKED, SCHEDULED};
+use super::Writer;
+use super::batch::Batch;
+use super::transaction::Done;
+use crate::job::{Ending, Failure, FailureKind, JobId, NewJob, OnFailure};
+use crate::store::StoreError;
+
+/// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
+/// wide graph nor a deep one keeps others waiting.
+const MOST_EDGES: usize = 1_000;
+const MOST_STEPS: usize = 50;
+
+impl Writer {
+    /// Refuses what comes after a job that there is not.
+    pub(super) async fn refuse_orphans(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        if !batch.has_edges() {
+            return Ok(());
+        }
+        let own: HashSet<JobId> = batch.new_jobs().map(|job| job.id).collect();
+        let parents = batch.new_jobs().flat_map(|job| &job.after).map(|after| after.parent);
+        let others: Vec<JobId> = parents.filter(|parent| !own.contains(parent)).collect();
+        let mut unknown: HashSet<JobId> = edges::unknown(&mut self.connection, &others).await?.into_iter().collect();
+        // Whoever comes after one that is refused is refused as well.
+        while !unknown.is_empty() {
+            let before = batch.accepts.len();
+            for accept in std::mem::take(&mut batch.accepts) {
+                let mut edges = accept.jobs.iter().flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
+                match edges.find(|(_, parent)| unknown.contains(parent)) {
+                    Some((job, parent)) => {
+                        unknown.extend(accept.jobs.iter().map(|job| job.id));
+                        // Nobody may be waiting for an answer any more.
+                        drop(accept.reply.send(Err(StoreError::UnknownParent { job, parent })));
+                    }
+                    None => batch.accepts.push(accept),
+                }
+            }
+            if batch.accepts.len() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what new jobs come after. Those that come after nothing that is still to end don't wait.
+    pub(super) async fn link(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+        if !batch.has_edges() {
+            return Ok(());
+        }
+        let jobs: Vec<&NewJob> = batch.new_jobs().filter(|job| !job.after.is_empty()).collect();
+        let children = edges::link(&mut self.connection, &jobs).await?;
+        if !children.is_empty() {
+            let past = edges::past(&mut self.connection, &children).await?;
+            self.go_on(past, children, done).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the children of jobs that have ended know of it, and the children of those that end by that.
+    pub(super) async fn unblock(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        if done.shared.releases > 0 {
+            // What was left before stands first.
+            done.stored = edges::releases(&mut self.connection, MOST_EDGES).await?;
+            for id in done.stored.iter().rev() {
+                done.unblocking.push_front(*id);
+            }
+        }
+        if done.unblocking.is_empty() {
+            return Ok(());
+        }
+        let mut left = MOST_EDGES;
+        for _ in 0..MOST_STEPS {
+            let parents: Vec<JobId> = done.unblocking.iter().take(left).copied().collect();
+            if parents.is_empty() {
+                break;
+            }
+            let mut edges = edges::unheard(&mut self.connection, &parents, left + 1).await?;
+            if edges.len() <= left {
+                done.unblocking.drain(..parents.len());
+                done.heard += parents.len();
+            }
+            edges.truncate(left);
+            left -= edges.len();
+            edges::close(&mut self.connection, &edges).await?;
+            let children = edges.iter().map(|edge| edge.child).collect();
+            self.go_on(edges, children, done).await?;
+        }
+        let heard = done.heard.min(done.stored.len());
+        let added: Vec<JobId> = done.unblocking.iter().skip(done.stored.len() - heard).copied().collect();
+        done.shared.releases = (done.shared.releases + added.len() as u64).saturating_sub(heard as u64);
+        edges::keep_releases(&mut self.connection, &done.stored[..heard], &added).await
+    }
+
+    /// What becomes of children whose parents have ended.
+    async fn go_on(&mut self, edges: Vec<Ended>, children: Vec<JobId>, done: &mut Done) -> Result<(), StoreError> {
+        let mut doomed: HashMap<JobId, Doom> = HashMap::new();
+        for edge in edges {
+            if let Some(doom) = doom(edge) {
+                doomed.entry(doom.id).or_insert(doom);
+            }
+        }
+        let fallen = self.end(doomed.into_values().collect(), Some(BLOCKED), done).await?;
+        done.unasked.extend(fallen);
+        let now = done.moment();
+        for job in edges::unblock(&mut self.connection, &children, now).await? {
+            done.shared.leave(job.queued.queue, BLOCKED, 1);
+            if job.state == SCHEDULED {
+                done.shared.enter(job.queued.queue, SCHEDULED, 1);
+                done.shared.due(job.due_at);
+            } else {
+                done.queue(job.queued);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a job ends whose parent has ended this way, if it does.
+fn doom(Ended { parent, child, on_failure, name, ending }: Ended) -> Option<Doom> {
+    let own = match on_failure {
+        _ if ending == Ending::Succeeded => return None,
+        OnFailure::Run => return None,
+        OnFailure::Cancel => Ending::Cancelled,
+        OnFailure::Fail => Ending::Failed,
+    };
+    let called = name.map_or_else(|| parent.to_string(), |name| format!("{name:?} ({parent})"));
+    let failure = Failure::new(FailureKind::Dependency, format!("the job {called}, which it comes after, ended as {ending}"));
+    Some(Doom { id: child, ending: own, failure })
+}

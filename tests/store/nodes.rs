@@ -1,0 +1,231 @@
+//! Several nodes on one PostgreSQL.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trine::clock::Timestamp;
+use trine::job::{Concurrency, JobId, NewJob, Queue};
+use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
+use trine::store::postgres::PostgresStore;
+use trine::store::{
+    Answered, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, Once, OnceStore, ScheduleStore, Settled, Settlement,
+    Store, StoreError,
+};
+
+use crate::postgres::Schema;
+use crate::{PATIENCE, io_job, succeeded};
+
+async fn claim_one(store: &PostgresStore) -> Claimed {
+    let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 1)).await.expect("a job to claim").unwrap();
+    claimed.into_iter().next().unwrap()
+}
+
+async fn settle(store: &PostgresStore, lease: Lease, settlement: Settlement) -> Settled {
+    store.settle(lease, Arc::new(settlement), true).await.unwrap()
+}
+
+async fn revoked(store: &PostgresStore) -> Vec<Lease> {
+    tokio::time::timeout(PATIENCE, store.revoked()).await.expect("attempts to stop")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
+    const JOBS: usize = 40;
+    let place = Schema::new();
+    let (front, back) = (place.node("front").await, place.node("back").await);
+    let store: Arc<dyn Store> = Arc::<PostgresStore>::clone(&front);
+    let mut follower = Follower::new(store, EventFilter::default(), Some(Timestamp::from_micros(0)));
+    let worker = tokio::spawn(async move {
+        for _ in 0..JOBS {
+            let claimed = claim_one(&back).await;
+            assert!(matches!(settle(&back, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+        }
+        back
+    });
+    let mut ids = HashSet::new();
+    for _ in 0..JOBS {
+        let job = io_job();
+        ids.insert(job.id);
+        front.accept(vec![job]).await.unwrap();
+    }
+    let mut ended = HashSet::new();
+    while ended.len() < JOBS {
+        for id in tokio::time::timeout(PATIENCE, front.ended_unasked()).await.expect("an end") {
+            assert!(ended.insert(id), "{id} has ended twice");
+        }
+    }
+    assert_eq!(ended, ids);
+    let mut last = Timestamp::from_micros(0);
+    for _ in 0..3 * JOBS {
+        let event = tokio::time::timeout(PATIENCE, follower.next()).await.expect("an event").unwrap().unwrap();
+        assert!(event.at > last);
+        last = event.at;
+    }
+    let back = worker.await.unwrap();
+    let depth = async |store: &PostgresStore| {
+        store.check().await.unwrap();
+        store.depth(Queue::Async)
+    };
+    assert_eq!((depth(&front).await, depth(&back).await), Default::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused() {
+    let place = Schema::new();
+    let (dies, lives) = (place.node("dies").await, place.node("lives").await);
+    let jobs: Vec<NewJob> = (0..10).map(|_| io_job()).collect();
+    dies.accept(jobs.clone()).await.unwrap();
+    let mut before = Vec::new();
+    while before.len() < jobs.len() {
+        before.extend(dies.claim(Queue::Async, 10).await.unwrap());
+    }
+    // As a crash: nobody says any more that it is there.
+    drop(dies);
+    for _ in &jobs {
+        let claimed = claim_one(&lives).await;
+        assert_eq!((claimed.attempt, claimed.losses), (2, 1));
+        let old = before.iter().find(|old| old.lease.id == claimed.lease.id).unwrap();
+        assert_ne!(old.lease.token, claimed.lease.token);
+        assert_eq!(settle(&lives, old.lease, succeeded()).await, Settled::Stale);
+        assert!(matches!(settle(&lives, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+        assert_eq!(settle(&lives, old.lease, succeeded()).await, Settled::Stale);
+    }
+    assert_eq!(lives.stale_results(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on() {
+    let place = Schema::new();
+    let (slow, other) = (place.node("slow").await, place.node("other").await);
+    slow.accept(vec![io_job()]).await.unwrap();
+    let old = claim_one(&slow).await.lease;
+    // As if it had been stopped for longer than its lease.
+    let mut raw = place.raw().await;
+    let text = "UPDATE nodes SET expires_at = clock_timestamp() - INTERVAL '1 second' WHERE name = 'slow'";
+    // It says that it is there all the time, so the other one may have to look more than once.
+    let again = loop {
+        sqlx::query(text).execute(&mut raw).await.unwrap();
+        if let Ok(claimed) = tokio::time::timeout(Duration::from_millis(300), other.claim(Queue::Async, 1)).await {
+            break claimed.unwrap().remove(0);
+        }
+    };
+    assert_eq!((again.lease.id, again.losses), (old.id, 1));
+    assert_eq!(revoked(&slow).await, [old]);
+    assert_eq!(settle(&slow, old, succeeded()).await, Settled::Stale);
+    assert_eq!(slow.stale_results(), 1);
+    assert!(matches!(settle(&other, again.lease, succeeded()).await, Settled::Ended { .. }));
+    // It has another place among the nodes, and claims as before.
+    slow.accept(vec![io_job()]).await.unwrap();
+    assert!(matches!(settle(&slow, claim_one(&slow).await.lease, succeeded()).await, Settled::Ended { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time() {
+    let place = Schema::new();
+    let store = place.node("alone").await;
+    store.accept(vec![io_job()]).await.unwrap();
+    let lease = claim_one(&store).await.lease;
+    sqlx::query("ALTER TABLE nodes RENAME TO nodes_away").execute(&mut place.raw().await).await.unwrap();
+    assert_eq!(revoked(&store).await, [lease]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_runs_on_another_node_can_be_cancelled() {
+    let place = Schema::new();
+    let (asked, runs) = (place.node("asked").await, place.node("runs").await);
+    let job = io_job();
+    asked.accept(vec![job.clone()]).await.unwrap();
+    let lease = claim_one(&runs).await.lease;
+    assert_eq!(asked.cancel(job.id).await.unwrap(), Cancellation::Stopping(lease));
+    assert_eq!(revoked(&runs).await, [lease]);
+    settle(&runs, lease, Settlement::Release).await;
+    assert_eq!(asked.job(job.id).await.unwrap().unwrap().state.as_str(), "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_holds_for_all_nodes_together() {
+    const JOBS: usize = 60;
+    let place = Schema::new();
+    let nodes = [place.node("a").await, place.node("b").await];
+    let jobs: Vec<NewJob> = (0..JOBS)
+        .map(|_| {
+            let mut job = io_job();
+            job.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 3 }));
+            job
+        })
+        .collect();
+    nodes[0].accept(jobs).await.unwrap();
+    let running = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let left = Arc::new(std::sync::atomic::AtomicUsize::new(JOBS));
+    let claimers = nodes.map(|node| {
+        let (running, left) = (Arc::clone(&running), Arc::clone(&left));
+        tokio::spawn(async move {
+            use std::sync::atomic::Ordering::SeqCst;
+            while left.load(SeqCst) > 0 {
+                let claim = tokio::time::timeout(Duration::from_millis(500), node.claim(Queue::Async, 5)).await;
+                let Ok(claimed) = claim else { continue };
+                let claimed = claimed.unwrap();
+                assert!(running.fetch_add(claimed.len(), SeqCst) + claimed.len() <= 3, "more run than may");
+                for claimed in claimed {
+                    running.fetch_sub(1, SeqCst);
+                    left.fetch_sub(1, SeqCst);
+                    settle(&node, claimed.lease, succeeded()).await;
+                }
+            }
+        })
+    });
+    for claimer in claimers {
+        tokio::time::timeout(PATIENCE * 2, claimer).await.expect("all jobs to end").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_with_a_key_is_accepted_by_one_node() {
+    let place = Schema::new();
+    let nodes = [place.node("a").await, place.node("b").await];
+    for n in 0..20 {
+        let accepted = nodes.each_ref().map(|node| async move {
+            let job = io_job();
+            let until = Timestamp::now().after(Duration::from_secs(3_600));
+            let request = Answered { key: n.to_string(), digest: [7; 32], jobs: vec![(job.id, false)], until };
+            let unique = vec![([n; 32], job.id)];
+            let once = Once { request: (n % 2 == 0).then_some(request), unique: if n % 2 == 0 { Vec::new() } else { unique } };
+            node.accept_once(vec![job], once).await
+        });
+        let accepted = futures_util::future::join_all(accepted).await;
+        let taken = accepted.iter().filter(|accepted| matches!(accepted, Err(StoreError::Taken))).count();
+        assert_eq!((accepted.iter().filter(|accepted| accepted.is_ok()).count(), taken), (1, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_that_is_due_fires_on_one_node() {
+    let place = Schema::new();
+    let nodes = [place.node("a").await, place.node("b").await];
+    let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+    let schedule = Schedule {
+        name: "s".into(),
+        timetable: Timetable::parse("* * * * *", "UTC").unwrap(),
+        catch_up: CatchUp::All,
+        overlap: Overlap::Allow,
+        job: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
+        paused: false,
+        created_at: at(0),
+        changed_at: at(0),
+        next_at: Some(at(60)),
+    };
+    assert!(nodes[0].add_schedule(schedule).await.unwrap());
+    for minute in 1..=10 {
+        let fired = nodes.each_ref().map(|node| async move {
+            let job = io_job();
+            let fire = Fire { due_at: at(minute * 60), at: at(0), by_hand: false, outcome: FireOutcome::Submitted(job.id) };
+            let next_at = Some(Some(at(minute * 60 + 60)));
+            let firing = Firing { schedule: "s".into(), fires: vec![fire], jobs: vec![job], waited: 0, next_at };
+            node.fire(firing).await.unwrap().iter().map(|job| job.id).collect::<Vec<JobId>>()
+        });
+        let fired = futures_util::future::join_all(fired).await;
+        assert_eq!(fired.iter().flatten().count(), 1, "minute {minute}");
+    }
+    assert_eq!(nodes[0].fires("s", 100).await.unwrap().len(), 10);
+}
