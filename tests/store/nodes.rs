@@ -73,7 +73,7 @@ async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused() {
     let place = Schema::new();
-    let (dies, lives) = (place.node("dies").await, place.node("lives").await);
+    let (dies, lives) = (place.node_with("dies", Duration::from_millis(500)).await, place.node("lives").await);
     let jobs: Vec<NewJob> = (0..10).map(|_| io_job()).collect();
     dies.accept(jobs.clone()).await.unwrap();
     let mut before = Vec::new();
@@ -123,7 +123,7 @@ async fn a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time() {
     let place = Schema::new();
-    let store = place.node("alone").await;
+    let store = place.node_with("alone", Duration::from_secs(2)).await;
     store.accept(vec![io_job()]).await.unwrap();
     let lease = claim_one(&store).await.lease;
     sqlx::query("ALTER TABLE nodes RENAME TO nodes_away").execute(&mut place.raw().await).await.unwrap();

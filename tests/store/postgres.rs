@@ -80,9 +80,14 @@ impl Schema {
         if self.durable { url } else { format!("{url}&options[synchronous_commit]=off") }
     }
 
-    /// Opened by a node of this name, with leases that end soon.
+    /// Opened by a node of this name, with leases that last longer than a busy machine keeps it from saying that it is there.
     pub(crate) async fn node(&self, name: &str) -> Arc<PostgresStore> {
-        let leases = LeaseRules { lease: Duration::from_millis(1_500), give_up: Duration::from_millis(1_000) };
+        self.node_with(name, Duration::from_secs(15)).await
+    }
+
+    /// The same with leases that end after this time.
+    pub(crate) async fn node_with(&self, name: &str, lease: Duration) -> Arc<PostgresStore> {
+        let leases = LeaseRules { lease, give_up: lease * 5 / 6 };
         let options = PostgresOptions { node: name.into(), leases, clock: None, ..self.options() };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
