@@ -104,13 +104,13 @@ impl Node {
         }
     }
 
-    /// Results came too late: their leases had ended.
-    pub(super) fn count_stale(&self, count: u64) {
-        self.stale.fetch_add(count, Ordering::Relaxed);
+    /// A result came too late: its lease had ended.
+    pub(super) fn count_stale(&self) {
+        self.stale.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn stale(&self) -> u64 {
-        self.stale.load(Ordering::Relaxed)
+        self.stale.load(Ordering::SeqCst)
     }
 
     /// Says that it is there, over and over, and has the writer look after nodes that are not. Stops what runs here if nobody can be told

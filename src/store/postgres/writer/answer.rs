@@ -53,17 +53,15 @@ impl Writer {
         for (_, reply) in batch.withs {
             let _ = reply.send(Ok(()));
         }
-        let mut stale = 0;
         for ((lease, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
             if settled == Settled::Stale {
-                stale += 1;
+                self.node.count_stale();
                 self.node.drop_lease(lease);
                 self.said.remove(&lease);
             }
             self.unsure.remove(&lease);
             let _ = reply.send(Ok(settled));
         }
-        self.node.count_stale(stale);
         for ((_, _, reply), cancelled) in batch.cancels.into_iter().zip(done.cancelled) {
             let _ = reply.send(Ok(cancelled));
         }
