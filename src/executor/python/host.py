@@ -1416,7 +1416,7 @@ class Processes(Host):
         self.turn_to(job, frame)
 
     def spent(self, signum, frame):
-        """The CPU time of a job is used up. One that does not heed that takes the process along."""
+        """The CPU time of a job is used up. One that does not heed that takes the process along, as does one that is loading a module."""
         job = alone
         if job is None or job.thread is None:
             return
