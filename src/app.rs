@@ -133,7 +133,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules, profiles, Arc::clone(&quotas));
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
     let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone()), quotas));
-    let mut house = keep_house(&config, &store, &dispatcher, &schedules)?;
+    let mut house = keep_house(&config, &store, &dispatcher, &schedules, &keyring)?;
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,
         timeout: config.body_timeout,
@@ -184,14 +184,16 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
     Ok(())
 }
 
-/// What goes on besides jobs until the server drains: schedules fire, webhooks are delivered, old results are removed.
+/// What goes on besides jobs until the server drains: keys are followed, schedules fire, webhooks are delivered, old results are removed.
 fn keep_house(
     config: &Config,
     store: &Arc<dyn Store>,
     dispatcher: &Dispatcher,
     schedules: &Arc<Schedules>,
+    keyring: &Arc<Keyring>,
 ) -> Result<JoinSet<()>, AppError> {
     let mut house = JoinSet::new();
+    house.spawn(Arc::clone(keyring).follow(dispatcher.drained()));
     let (schedules, drained) = (Arc::clone(schedules), dispatcher.drained());
     house.spawn(async move { schedules.keep(drained).await });
     let outbound = Arc::clone(dispatcher.registry().environment().outbound());

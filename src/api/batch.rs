@@ -91,9 +91,9 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
         return Ok(answer(&receipt));
     }
     // Megabytes take longer to read than other requests should wait for this thread.
-    let mut submissions = tokio::task::spawn_blocking(move || parse(&body, layout, dispatcher.functions().catalogue()))
-        .await
-        .map_err(Problem::internal)??;
+    let runtime = tokio::runtime::Handle::current();
+    let read = move || runtime.block_on(dispatcher.functions().read(|functions| parse(&body, layout, functions)));
+    let mut submissions = tokio::task::spawn_blocking(read).await.map_err(Problem::internal)??;
     for submission in &mut submissions {
         submission.owner = caller.0;
     }

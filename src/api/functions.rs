@@ -18,7 +18,7 @@ use super::query::Query;
 use super::submission::DAY_MS;
 use super::{ApiState, body, example};
 use crate::clock::Timestamp;
-use crate::dispatch::{DeployError, Deployment};
+use crate::dispatch::{Catalogue, DeployError, Deployment};
 use crate::executor::python::SourceFault;
 use crate::function::{Defaults, Function, Kind, Limits};
 use crate::job::{Bound, Choice, Form};
@@ -201,10 +201,11 @@ pub(super) async fn list(State(api): State<ApiState>) -> Json<List<FunctionView>
     params(("name" = String, Path, description = "Its name")),
     responses(
         (status = 200, description = "All of its versions", body = List<FunctionView>, example = example::functions),
-        answers::UnknownFunction,
+        answers::UnknownFunction, answers::Unavailable,
     ),
 )]
 pub(super) async fn versions(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Response, Problem> {
+    api.dispatcher.functions().catch_up().await?;
     let versions = api.dispatcher.functions().catalogue().versions(&name);
     if versions.is_empty() {
         return Err(unknown(format!("no function is called {name:?}")));
@@ -236,7 +237,7 @@ pub(super) async fn get(
     Path((name, version)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let function = find(&api, &name, &version)?;
+    let function = find(&api, &name, &version).await?;
     let own = function.kind.media_type();
     let wants_content = preferred(&headers, &[("application/json", false), (own, true)])?;
     let etag = [(ETAG, format!("\"{}\"", function.version))];
@@ -266,7 +267,7 @@ pub(super) async fn redeploy(
     State(api): State<ApiState>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let function = api.dispatcher.functions().redeploy(&*find(&api, &name, &version)?).await?;
+    let function = api.dispatcher.functions().redeploy(&*find(&api, &name, &version).await?).await?;
     let function = function.ok_or_else(|| unknown(format!("{name} was removed")))?;
     Ok(Json(FunctionView::of(&function, true)).into_response())
 }
@@ -287,8 +288,9 @@ pub(super) async fn remove(State(api): State<ApiState>, Path(name): Path<String>
     }
 }
 
-fn find(api: &ApiState, name: &str, version: &str) -> Result<Arc<Function>, Problem> {
-    api.dispatcher.functions().catalogue().find(name, Some(version)).map_err(|invalid| unknown(invalid.message))
+async fn find(api: &ApiState, name: &str, version: &str) -> Result<Arc<Function>, Problem> {
+    let find = |functions: &Catalogue| functions.find(name, Some(version)).map_err(|invalid| unknown(invalid.message));
+    api.dispatcher.functions().read(find).await
 }
 
 fn view(api: &ApiState, function: &Function) -> FunctionView {

@@ -19,7 +19,7 @@ use super::query::Query;
 use super::view::JobView;
 use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
-use crate::dispatch::{Dispatcher, MakeJob, NotMade, RunError, SubmitError};
+use crate::dispatch::{Catalogue, Dispatcher, MakeJob, NotMade, RunError, SubmitError};
 use crate::function::is_name;
 use crate::job::JobId;
 use crate::schedule::{BadTimetable, CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
@@ -376,13 +376,13 @@ async fn read(api: &ApiState, request: Request, name: Option<String>) -> Result<
     let (parts, body) = request.into_parts();
     body::media_type(&parts.headers, &[("application/json", ())])?;
     let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
-    let schedule = parse(&body, name, &api.dispatcher);
-    let mut schedule = schedule.map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidSchedule))?;
+    let schedule = api.dispatcher.functions().read(|functions| parse(&body, name.clone(), &api.dispatcher, functions));
+    let mut schedule = schedule.await.map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidSchedule))?;
     schedule.name = Schedule::full_name(Caller::of(&parts.extensions).0, &schedule.name);
     Ok(schedule)
 }
 
-fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher) -> Result<Schedule, Problem> {
+fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<Schedule, Problem> {
     let Fields { name, cron, timezone, catch_up, overlap, job } = submission::object(text, "")?;
     let name = match (name, in_path) {
         (Some(name), Some(in_path)) if name != in_path => {
@@ -400,7 +400,7 @@ fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher) -> Resul
     })?;
     let now = Timestamp::now();
     let next_at = timetable.from(now).next().ok_or_else(|| Invalid::new("/cron", "no moment ever matches"))?;
-    check_job(job, dispatcher).map_err(|problem| problem.within("job"))?;
+    check_job(job, dispatcher, functions).map_err(|problem| problem.within("job"))?;
     let job = job.to_owned();
     Ok(Schedule {
         name,
@@ -415,8 +415,8 @@ fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher) -> Resul
     })
 }
 
-fn check_job(job: &RawValue, dispatcher: &Dispatcher) -> Result<(), Problem> {
-    let submission = submission::parse(job.get().as_bytes(), dispatcher.functions().catalogue())?;
+fn check_job(job: &RawValue, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<(), Problem> {
+    let submission = submission::parse(job.get().as_bytes(), functions)?;
     let fields: std::collections::BTreeMap<String, &RawValue> = submission::object(job.get().as_bytes(), "")?;
     if let Some((field, why)) = UNFITTING.iter().find(|(field, _)| fields.contains_key(*field)) {
         return Err(Invalid::new(format!("/{field}"), *why).into());

@@ -17,13 +17,13 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// With these, of each name the latest first.
-    pub(super) fn new(functions: Vec<Function>) -> Self {
+    /// Has these and no others from here on, of each name the latest first.
+    pub(super) fn replace(&self, functions: Vec<Function>) {
         let mut by_name: BTreeMap<String, Vec<Arc<Function>>> = BTreeMap::new();
         for function in functions {
             by_name.entry(function.name.clone()).or_default().push(Arc::new(function));
         }
-        Self { functions: RwLock::new(by_name) }
+        *self.write() = by_name;
     }
 
     /// The latest version of each, by name.
@@ -128,7 +128,8 @@ mod tests {
         #[case] version: Option<&str>,
         #[case] expected: Result<&str, &str>,
     ) {
-        let catalogue = Catalogue::new(vec![function("1111111122222222"), function("1111111133333333")]);
+        let catalogue = Catalogue::default();
+        catalogue.replace(vec![function("1111111122222222"), function("1111111133333333")]);
         let found = catalogue.find(name, version).map(|function| function.version.clone()).map_err(|invalid| invalid.pointer);
         assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned));
     }

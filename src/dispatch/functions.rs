@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
 
 use super::catalogue::Catalogue;
 use crate::clock::Timestamp;
 use crate::executor::python::{CodeSource, SourceFault};
 use crate::function::{self, BadArchive, Defaults, Function, Kind, Limits, is_dotted, is_name, open_archive};
 use crate::job::Choice;
-use crate::store::{Store, StoreError};
+use crate::store::{Age, Copied, Store, StoreError};
 use crate::workload::{Invalid, form_of, sha256};
 
 /// Content under a name, and what it is declared with.
@@ -98,8 +97,8 @@ impl Candidate {
 pub struct Functions {
     store: Arc<dyn Store>,
     catalogue: Catalogue,
-    /// Held during a change, so that the catalogue changes in the order of the commits.
-    changing: Mutex<()>,
+    /// Of the catalogue.
+    age: Age,
 }
 
 impl fmt::Debug for Functions {
@@ -109,10 +108,45 @@ impl fmt::Debug for Functions {
 }
 
 impl Functions {
-    /// Those of a store, which is not to be changed by anybody else.
+    /// Those of a store.
     pub async fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let catalogue = Catalogue::new(store.functions().await?);
-        Ok(Self { store, catalogue, changing: Mutex::default() })
+        let age = Age::new(Arc::clone(&store), Copied::Functions);
+        let functions = Self { store, catalogue: Catalogue::default(), age };
+        functions.catch_up().await?;
+        Ok(functions)
+    }
+
+    /// Takes over what other servers change, for as long as it is polled.
+    pub async fn follow(&self) {
+        loop {
+            self.age.changed().await;
+            if let Err(error) = self.catch_up().await {
+                self.age.rest(&error).await;
+            }
+        }
+    }
+
+    /// Takes over what other servers have changed up to now.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        self.age.catch_up(self.refresh()).await
+    }
+
+    /// Reads what may name functions; a second time if it is wrong by what was known of them, and others have changed them.
+    pub async fn read<T, E: From<StoreError>>(&self, read: impl Fn(&Catalogue) -> Result<T, E>) -> Result<T, E> {
+        let known = self.age.version();
+        let first = read(&self.catalogue);
+        if first.is_err() {
+            self.catch_up().await?;
+            if self.age.version() != known {
+                return read(&self.catalogue);
+            }
+        }
+        first
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        self.catalogue.replace(self.store.functions().await?);
+        Ok(())
     }
 
     /// What is known of them.
@@ -131,20 +165,20 @@ impl Functions {
     /// Keeps a version, which becomes the latest of its name. The same again is no new version.
     pub(super) async fn keep(&self, candidate: Candidate) -> Result<Arc<Function>, DeployError> {
         let Candidate { function, content, .. } = candidate;
-        let _changing = self.changing.lock().await;
+        let _turn = self.age.turn().await;
         Ok(self.catalogue.put(self.store.deploy(function, content).await?))
     }
 
     /// Makes a version that is known the latest of its name. `None` if it is not known any more.
     pub async fn redeploy(&self, function: &Function) -> Result<Option<Arc<Function>>, StoreError> {
-        let _changing = self.changing.lock().await;
+        let _turn = self.age.turn().await;
         let redeployed = self.store.redeploy(&function.name, &function.version).await?;
         Ok(redeployed.map(|function| self.catalogue.put(function)))
     }
 
     /// Forgets a function with all of its versions: what waits to call it fails. Whether there was one.
     pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
-        let _changing = self.changing.lock().await;
+        let _turn = self.age.turn().await;
         let removed = self.store.undeploy(name).await?;
         self.catalogue.remove(name);
         Ok(removed)
@@ -158,13 +192,23 @@ impl Functions {
 
 #[async_trait]
 impl CodeSource for Functions {
-    fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, Invalid> {
-        self.catalogue.find(name, version)
+    async fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, String> {
+        let found = self.read(|catalogue| catalogue.find(name, version).map_err(NotFound::Gone)).await;
+        found.map_err(|error| error.to_string())
     }
 
     async fn content(&self, function: &Function) -> Result<Option<Vec<u8>>, String> {
         self.content(function).await.map_err(|error| error.to_string())
     }
+}
+
+/// Why a function can't be called.
+#[derive(Debug, thiserror::Error)]
+enum NotFound {
+    #[error("the function is gone: {}", .0.message)]
+    Gone(Invalid),
+    #[error("the function can't be looked up: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// Checks a deployment, and finds out what its version and its form are.

@@ -213,6 +213,7 @@ impl Dispatcher {
             }
         }
         shared.loops.spawn(tell_of_unasked(Arc::clone(&shared)));
+        shared.loops.spawn(follow_functions(Arc::clone(&shared)));
         shared.loops.spawn(stop_revoked(Arc::clone(&shared)));
         shared.loops.spawn(once::forget(Arc::clone(&shared)));
         shared.loops.spawn(keep_profiles::run(Arc::clone(&shared)));
@@ -537,6 +538,11 @@ impl Dispatcher {
         };
         submissions.into_iter().enumerate().map(prepare).collect()
     }
+}
+
+/// Takes over what other servers change of the functions.
+async fn follow_functions(shared: Arc<Shared>) {
+    shared.draining.run_until_cancelled(shared.functions.follow()).await;
 }
 
 /// Tells those who wait for jobs of the ends that the store brought about by itself.

@@ -9,6 +9,7 @@
 
 mod codes;
 mod comparison;
+mod copied;
 mod counted;
 mod event;
 mod fate;
@@ -34,6 +35,7 @@ mod webhook;
 mod window;
 
 pub use comparison::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore};
+pub use copied::{Age, Copied, CopyStore};
 pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
@@ -308,6 +310,7 @@ pub enum StoreError {
 #[async_trait]
 pub trait Store:
     ComparisonStore
+    + CopyStore
     + FunctionStore
     + GraphStore
     + KeyStore

@@ -13,7 +13,7 @@ use trine::executor::python::{CodeSource, Interpreter, PythonSettings};
 use trine::function::Function;
 use trine::job::{Bound, Executor, Observed, Queue, Runtime, Timing};
 use trine::sandbox::{Limits, Mode, Sandbox};
-use trine::workload::{Invalid, Stop};
+use trine::workload::Stop;
 
 use crate::{Bench, output, trial};
 
@@ -205,8 +205,8 @@ struct NoFunctions;
 
 #[async_trait]
 impl CodeSource for NoFunctions {
-    fn find(&self, name: &str, _version: Option<&str>) -> Result<Arc<Function>, Invalid> {
-        Err(Invalid::new("/name", name))
+    async fn find(&self, name: &str, _version: Option<&str>) -> Result<Arc<Function>, String> {
+        Err(name.into())
     }
 
     async fn content(&self, _function: &Function) -> Result<Option<Vec<u8>>, String> {

@@ -18,7 +18,7 @@ crate::for_every_driver!(
     functions_survive_a_restart,
 );
 
-fn function(name: &str, version: &str) -> Function {
+pub(crate) fn function(name: &str, version: &str) -> Function {
     Function {
         name: name.into(),
         version: version.into(),

@@ -4,6 +4,7 @@
 mod backlog;
 mod claims;
 mod comparisons;
+mod copies;
 mod events;
 mod faults;
 mod functions;

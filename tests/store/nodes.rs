@@ -144,6 +144,36 @@ async fn a_job_that_runs_on_another_node_can_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_writes_all_the_time_hears_of_cancellations_all_the_same() {
+    const JOBS: usize = 20;
+    let place = Schema::new();
+    // It says so seldom that it is there that it hears of nothing by that.
+    let (asked, runs) = (place.node("asked").await, place.node_with("runs", Duration::from_secs(3_600)).await);
+    let jobs: Vec<NewJob> = (0..JOBS).map(|_| io_job()).collect();
+    asked.accept(jobs.clone()).await.unwrap();
+    let mut leases = Vec::new();
+    while leases.len() < JOBS {
+        leases.extend(runs.claim(Queue::Async, JOBS).await.unwrap().into_iter().map(|claimed| claimed.lease));
+    }
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let runs = Arc::clone(&runs);
+        writers.spawn(async move {
+            loop {
+                runs.check().await.unwrap();
+            }
+        });
+    }
+    let mut revoked_here = HashSet::new();
+    for job in jobs {
+        asked.cancel(job.id).await.unwrap();
+        while !revoked_here.contains(&job.id) {
+            revoked_here.extend(revoked(&runs).await.into_iter().map(|lease| lease.id));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_holds_for_all_nodes_together() {
     const JOBS: usize = 60;
     let place = Schema::new();

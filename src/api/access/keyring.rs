@@ -1,5 +1,5 @@
-//! The API keys in memory: a request is checked without a look into the database. Whatever changes them goes through here, so that a key
-//! that is revoked is good for nothing from the next request on.
+//! The API keys in memory: a request is checked without a look into the database. Whatever changes them here goes through here, so that a
+//! key that is revoked is good for nothing from the next request on; what other servers change is followed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 use crate::api::problem::{Kind, Problem};
 use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Quota, Scope, Scopes, Secret};
 use crate::clock::Timestamp;
 use crate::dispatch::Quotas;
 use crate::job::Owner;
-use crate::store::{Store, StoreError};
+use crate::store::{Age, Copied, Store, StoreError};
 
 /// How old the note of a key's last use may be.
 const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
@@ -26,8 +26,7 @@ pub struct Keyring {
     rule: KeyRule,
     quotas: Arc<Quotas>,
     entries: RwLock<HashMap<KeyId, Arc<Entry>>>,
-    /// Held from a change in the store to the same change in memory.
-    changing: Mutex<()>,
+    age: Age,
     /// Tells those who have let somebody in for longer that keys have changed.
     changed: watch::Sender<()>,
 }
@@ -58,10 +57,31 @@ pub(in crate::api) struct Created {
 impl Keyring {
     /// The keys that are stored; `quotas` learn of theirs.
     pub async fn load(store: Arc<dyn Store>, rule: KeyRule, quotas: Arc<Quotas>) -> Result<Self, StoreError> {
-        let (entries, changing, changed) = (RwLock::default(), Mutex::new(()), watch::Sender::new(()));
-        let keyring = Self { store, rule, quotas, entries, changing, changed };
-        keyring.refresh().await?;
+        let age = Age::new(Arc::clone(&store), Copied::Keys);
+        let keyring = Self { store, rule, quotas, entries: RwLock::default(), age, changed: watch::Sender::new(()) };
+        keyring.catch_up().await?;
         Ok(keyring)
+    }
+
+    /// Takes over what other servers change, until the `end`.
+    pub async fn follow(self: Arc<Self>, end: impl Future<Output = ()>) {
+        let following = async {
+            loop {
+                self.age.changed().await;
+                if let Err(error) = self.catch_up().await {
+                    self.age.rest(&error).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = end => {}
+            () = following => {}
+        }
+    }
+
+    /// Takes over what other servers have changed up to now.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        self.age.catch_up(self.refresh()).await
     }
 
     /// Whether requests are let in without a key.
@@ -141,7 +161,8 @@ impl Keyring {
         expires_at: Option<Timestamp>,
         quota: Quota,
     ) -> Result<Created, Problem> {
-        let _turn = self.changing.lock().await;
+        self.catch_up().await?;
+        let _turn = self.age.turn().await;
         if self.entries().is_empty() && !scopes.allow(Scope::Admin) {
             return Err(
                 Problem::new(Kind::InvalidKey, "the first key has to be an admin's, or nobody could make another").at("/scopes")
@@ -150,36 +171,37 @@ impl Keyring {
         let (key, secret) = Key::new(name, scopes, expires_at).map_err(Problem::internal)?;
         let key = Key { quota, ..key };
         self.store.add_key(key.clone(), None).await?;
-        self.refresh().await?;
+        self.age.renew(self.refresh()).await?;
         Ok(Created { key, secret })
     }
 
     /// Makes a key like another one, which is good until `until`. `None` if that one is not there, or is revoked.
     pub(in crate::api) async fn rotate(&self, id: &KeyId, until: Timestamp) -> Result<Option<Created>, Problem> {
-        let _turn = self.changing.lock().await;
+        self.catch_up().await?;
+        let _turn = self.age.turn().await;
         let Some(old) = self.get(id).filter(|old| old.revoked_at.is_none()) else { return Ok(None) };
         // As long a life as the old one had.
         let expires_at = old.expires_at.map(|expires_at| Timestamp::now().after(expires_at.since(old.created_at)));
         let (key, secret) = Key::new(old.name, old.scopes, expires_at).map_err(Problem::internal)?;
         let key = Key { owner: old.owner, quota: old.quota, ..key };
         let kept = self.store.add_key(key.clone(), Some((old.id, until))).await?;
-        self.refresh().await?;
+        self.age.renew(self.refresh()).await?;
         Ok(kept.then_some(Created { key, secret }))
     }
 
     /// Gives a quota to a key and to all that have the same owner. `None` if it is not there.
     pub(in crate::api) async fn set_quota(&self, id: &KeyId, quota: Quota) -> Result<Option<Key>, Problem> {
-        let _turn = self.changing.lock().await;
+        let _turn = self.age.turn().await;
         self.store.set_quota(id.clone(), quota).await?;
-        self.refresh().await?;
+        self.age.renew(self.refresh()).await?;
         Ok(self.get(id))
     }
 
     /// Makes a key good for nothing. `None` if it is not there.
     pub(in crate::api) async fn revoke(&self, id: &KeyId) -> Result<Option<Key>, Problem> {
-        let _turn = self.changing.lock().await;
+        let _turn = self.age.turn().await;
         self.store.revoke_key(id.clone()).await?;
-        self.refresh().await?;
+        self.age.renew(self.refresh()).await?;
         Ok(self.get(id))
     }
 

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::function::{Function, Kind, Limits};
 use crate::job::Failure;
-use crate::workload::{FunctionCall, Invalid, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
+use crate::workload::{FunctionCall, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
 
 /// The most bytes of sources that are kept in memory.
 const MOST_BYTES: u64 = 64 << 20;
@@ -22,11 +22,11 @@ const ENTRY_BYTES: usize = 512;
 /// Where the code of functions comes from.
 #[async_trait]
 pub trait CodeSource: fmt::Debug + Send + Sync + 'static {
-    /// The version of a function; looked up in memory.
+    /// The version of a function.
     ///
     /// # Errors
-    /// There is none.
-    fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, Invalid>;
+    /// It can't be called, for this reason.
+    async fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, String>;
 
     /// Its content; `None` if it is gone.
     ///
@@ -61,8 +61,7 @@ impl Codes {
     /// The call of the code that a function is, and what it may use.
     pub(super) async fn call(&self, call: FunctionCall, rules: &PythonRules) -> Result<(PythonCall, Limits), Failure> {
         let FunctionCall { name, version, args, kwargs, network } = call;
-        let gone = |invalid: Invalid| Failure::error(format!("the function is gone: {}", invalid.message));
-        let function = self.source.find(&name, version.as_deref()).map_err(gone)?;
+        let function = self.source.find(&name, version.as_deref()).await.map_err(Failure::error)?;
         let interpreter = rules.interpreter(function.interpreter.as_deref());
         let interpreter = interpreter.map_err(|invalid| Failure::error(invalid.message))?.name.clone();
         let content = self.recent.try_get_with_by_ref(&function.version, self.fetch(&function)).await;

@@ -10,7 +10,7 @@ use super::PostgresStore;
 use super::rows::{Cells, code, json};
 use crate::clock::Timestamp;
 use crate::function::{Defaults, Function, Limits};
-use crate::store::{FunctionStore, StoreError};
+use crate::store::{Copied, FunctionStore, StoreError};
 
 /// The columns without the content, in the order in which [`function`] reads them.
 macro_rules! columns {
@@ -29,17 +29,19 @@ macro_rules! moment {
 #[async_trait]
 impl FunctionStore for PostgresStore {
     async fn deploy(&self, function: Function, content: Vec<u8>) -> Result<Function, StoreError> {
-        let kept = self.edit((function, content), |(new, content), connection| Box::pin(deploy(connection, new, content)));
+        let kept = self.change(Copied::Functions, (function, content), |(new, content), connection| {
+            Box::pin(deploy(connection, new, content))
+        });
         kept.await?.ok_or_else(|| StoreError::Corrupt("a function was kept and is not there".into()))
     }
 
     async fn redeploy(&self, name: &str, version: &str) -> Result<Option<Function>, StoreError> {
         let given = (name.to_owned(), version.to_owned());
-        self.edit(given, |(name, version), connection| Box::pin(redeploy(connection, name, version))).await
+        self.change(Copied::Functions, given, |(name, version), connection| Box::pin(redeploy(connection, name, version))).await
     }
 
     async fn undeploy(&self, name: &str) -> Result<bool, StoreError> {
-        self.edit(name.to_owned(), |name, connection| Box::pin(undeploy(connection, name))).await
+        self.change(Copied::Functions, name.to_owned(), |name, connection| Box::pin(undeploy(connection, name))).await
     }
 
     async fn functions(&self) -> Result<Vec<Function>, StoreError> {

@@ -9,7 +9,7 @@ use super::rows::{Cells, json};
 use crate::auth::{Act, Key, KeyId, NewAct, Quota, Scopes, SecretHash};
 use crate::clock::Timestamp;
 use crate::job::Owner;
-use crate::store::{KeyStore, StoreError};
+use crate::store::{Copied, KeyStore, StoreError};
 
 /// In the order in which [`key`] reads them.
 const KEYS: &str = "SELECT id, name, scopes, owner, quota, hash, created_at, expires_at, revoked_at, last_used_at FROM keys \
@@ -20,15 +20,18 @@ const ACTS: &str = "SELECT id, at, key, operation, target, status FROM acts WHER
 #[async_trait]
 impl KeyStore for PostgresStore {
     async fn add_key(&self, key: Key, in_place_of: Option<(KeyId, Timestamp)>) -> Result<bool, StoreError> {
-        self.edit((key, in_place_of), |(key, replaced), connection| Box::pin(add(connection, key, replaced.as_ref()))).await
+        self.change(Copied::Keys, (key, in_place_of), |(key, replaced), connection| {
+            Box::pin(add(connection, key, replaced.as_ref()))
+        })
+        .await
     }
 
     async fn revoke_key(&self, id: KeyId) -> Result<bool, StoreError> {
-        self.edit(id, |id, connection| Box::pin(revoke(connection, id))).await
+        self.change(Copied::Keys, id, |id, connection| Box::pin(revoke(connection, id))).await
     }
 
     async fn set_quota(&self, id: KeyId, quota: Quota) -> Result<bool, StoreError> {
-        self.edit((id, quota), |(id, quota), connection| Box::pin(set_quota(connection, id, *quota))).await
+        self.change(Copied::Keys, (id, quota), |(id, quota), connection| Box::pin(set_quota(connection, id, *quota))).await
     }
 
     async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@
 
 mod comparisons;
 mod connect;
+mod copied;
 mod edges;
 mod events;
 mod functions;
@@ -43,8 +44,8 @@ use self::read::Among;
 use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Start, Writer};
 use super::intake::Intake;
 use super::{
-    Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page, Portion,
-    Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
+    Portion, Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Dependency, Job, JobId, NewJob, Note, Queue, State};
@@ -84,6 +85,8 @@ pub struct PostgresStore {
     published: Arc<Published>,
     intake: Intake<Command>,
     node: Arc<Node>,
+    /// Told when there is something for other nodes.
+    told: Arc<Notify>,
     /// Ends what goes on besides.
     _end: DropGuard,
 }
@@ -107,13 +110,13 @@ impl PostgresStore {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let published = Writer::spawn(start, receiver, Arc::clone(&hint)).await?;
         let end = CancellationToken::new();
-        tokio::spawn(hints::tell(pool.clone(), channel.clone(), told, end.clone()));
+        tokio::spawn(hints::tell(pool.clone(), channel.clone(), Arc::clone(&told), end.clone()));
         tokio::spawn(hints::listen(pool.clone(), channel, hint, end.clone()));
         tokio::spawn({
             let (node, pool, commands, end) = (Arc::clone(&node), pool.clone(), commands.downgrade(), end.clone());
             async move { node.beat(&pool, &commands, &end).await }
         });
-        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, published, node, _end: end.drop_guard() })
+        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, published, node, told, _end: end.drop_guard() })
     }
 
     /// How many results came too late, because their leases had ended.
@@ -134,6 +137,25 @@ impl PostgresStore {
         let mut transaction = self.pool.begin().await?;
         let gave = step(&given, &mut transaction).await?;
         transaction.commit().await?;
+        Ok(gave)
+    }
+
+    /// The same with what nodes have copies of: the others make new ones.
+    async fn change<V, T>(
+        &self,
+        of: Copied,
+        given: V,
+        step: for<'a> fn(&'a V, &'a mut PgConnection) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError>
+    where
+        V: Send + Sync,
+        T: Send,
+    {
+        let mut transaction = self.pool.begin().await?;
+        copied::count(&mut transaction, of).await?;
+        let gave = step(&given, &mut transaction).await?;
+        transaction.commit().await?;
+        self.told.notify_one();
         Ok(gave)
     }
 

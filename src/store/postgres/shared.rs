@@ -14,6 +14,14 @@ use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::{Depth, StoreError};
 
+/// The row, the time by the database's clock, and what is not in the row.
+macro_rules! columns {
+    () => {
+        "SELECT state, (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT, \
+         (SELECT array_agg(version ORDER BY kind) FROM versions) FROM shared"
+    };
+}
+
 /// What is in the row.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,26 +48,26 @@ pub(super) struct Shared {
     pub(super) releases: u64,
     /// How often a job was to be stopped that ran on another node than the one that was asked.
     pub(super) stops: u64,
+    /// How often was changed what nodes have copies of, by kind; in rows of their own (`copied.rs`), since that needs no lock.
+    #[serde(skip)]
+    pub(super) versions: Vec<i64>,
 }
 
 impl Shared {
     /// Takes the lock, and reads the row; and the time by the database's clock.
     pub(super) async fn lock(connection: &mut PgConnection) -> Result<(Self, Timestamp), StoreError> {
-        Self::read_by(
-            connection,
-            "SELECT state, (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT FROM shared FOR UPDATE",
-        )
-        .await
+        Self::read_by(connection, concat!(columns!(), " FOR UPDATE")).await
     }
 
     /// Reads it as it was committed last.
     pub(super) async fn look(connection: &mut PgConnection) -> Result<(Self, Timestamp), StoreError> {
-        Self::read_by(connection, "SELECT state, (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT FROM shared").await
+        Self::read_by(connection, columns!()).await
     }
 
     async fn read_by(connection: &mut PgConnection, text: &'static str) -> Result<(Self, Timestamp), StoreError> {
-        let (state, now): (String, i64) = sqlx::query_as(text).fetch_one(connection).await?;
+        let (state, now, versions): (String, i64, Vec<i64>) = sqlx::query_as(text).fetch_one(connection).await?;
         let mut shared: Self = serde_json::from_str(&state).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        shared.versions = versions;
         // A version with fewer queues may have written it.
         shared.counts.resize(Queue::ALL.len(), [0; 5]);
         shared.open.resize(Queue::ALL.len(), false);

@@ -44,8 +44,8 @@ use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
 use super::codes;
 use super::intake::{self, Intake};
 use super::{
-    Cancellation, Cancelled, Claimed, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page, Portion,
-    Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
+    Portion, Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
@@ -245,6 +245,9 @@ impl GraphStore for SqliteStore {
         edges::graph(&self.readers, id, most).await
     }
 }
+
+// One server has a file to itself.
+impl CopyStore for SqliteStore {}
 
 #[async_trait]
 impl Store for SqliteStore {

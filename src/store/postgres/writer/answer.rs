@@ -2,6 +2,7 @@
 
 use sqlx::Row as _;
 
+use super::super::node;
 use super::batch::Batch;
 use super::transaction::Done;
 use super::{Acceptance, Writer};
@@ -20,7 +21,8 @@ impl Writer {
             self.node.set_id(id);
         }
         // What other nodes did comes before what was done here.
-        if let Err(error) = self.hear_of_others(done.before).await {
+        let (latest, stops) = done.before;
+        if let Err(error) = self.hear_of_others(latest, stops).await {
             tracing::warn!(%error, "what other nodes have done can't be read now");
             self.is_blocked = true;
         }
@@ -30,7 +32,7 @@ impl Writer {
                 self.told.notify_one();
             }
         }
-        if done.shared.stops != self.shared.stops {
+        if done.shared.stops != stops {
             self.told.notify_one();
         }
         self.shared = done.shared;
@@ -82,9 +84,12 @@ impl Writer {
         self.release(unwanted).await;
     }
 
-    /// Other nodes have recorded what this one has not heard of: listeners are told that there is something to read, and those who wait for
-    /// jobs, which of them have ended.
-    pub(super) async fn hear_of_others(&mut self, latest: i64) -> Result<(), StoreError> {
+    /// Other nodes have recorded what this one has not heard of: attempts that run here are to stop; listeners are told that there is something
+    /// to read, and those who wait for jobs, which of them have ended.
+    pub(super) async fn hear_of_others(&mut self, latest: i64, stops: u64) -> Result<(), StoreError> {
+        if stops != self.shared.stops {
+            self.node.revoke(node::stopping(&mut self.connection, self.node.id()).await?);
+        }
         if latest <= self.shared.latest {
             return Ok(());
         }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use sqlx::Connection as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::super::node;
 use super::super::shared::Shared;
 use super::batch::{self, Batch};
 use super::{Command, Waiting, Writer};
@@ -166,10 +165,7 @@ impl Writer {
         self.mend().await?;
         let (shared, now) = Shared::look(&mut self.connection).await?;
         self.ahead_us = now.as_micros() - Timestamp::now().as_micros();
-        if shared.stops != self.shared.stops {
-            self.node.revoke(node::stopping(&mut self.connection, self.node.id()).await?);
-        }
-        self.hear_of_others(shared.latest).await?;
+        self.hear_of_others(shared.latest, shared.stops).await?;
         if self.rolled_up_at.elapsed() >= ROLL_UP {
             self.roll_up().await?;
         }

@@ -23,8 +23,8 @@ pub(super) struct Done {
     pub(super) shared: Shared,
     /// When it began.
     pub(super) now: Timestamp,
-    /// The latest moment that was given before it.
-    pub(super) before: i64,
+    /// The latest moment that was given before it, and how often attempts had been stopped.
+    pub(super) before: (i64, u64),
     pub(super) settled: Vec<Settled>,
     pub(super) cancelled: Vec<Cancelled>,
     pub(super) requeued: Vec<Vec<JobId>>,
@@ -52,7 +52,7 @@ pub(super) struct Done {
 impl Done {
     fn new(shared: Shared, now: Timestamp, is_heard: bool) -> Self {
         Self {
-            before: shared.latest,
+            before: (shared.latest, shared.stops),
             shared,
             now,
             settled: Vec::new(),
