@@ -23,6 +23,7 @@ use crate::profile::{Profiles, day_of};
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
 use crate::shutdown::Stop;
+use crate::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
 use crate::webhook;
@@ -101,18 +102,11 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
         commands: config.commands.clone(),
     };
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
-    let Database::Sqlite(path) = config.database();
-    let options = SqliteOptions {
-        path,
-        clock: Arc::new(SystemClock),
-        max_losses: config.max_losses,
-        job_log_lines: config.job_log_lines,
-        job_log_bytes: config.job_log_bytes,
-    };
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
+    let address = listener.local_addr().map_err(AppError::Listener)?;
+    let store = open_store(&config, address).await?;
     let quotas = Arc::new(Quotas::new(Arc::clone(&store), config.quota()));
     let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys, Arc::clone(&quotas)).await?);
-    check_keys(&config, &keyring, listener.local_addr().map_err(AppError::Listener)?)?;
+    check_keys(&config, &keyring, address)?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
     let program = std::env::current_exe().map_err(AppError::Program)?;
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
@@ -182,6 +176,39 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
     dispatcher.shut_down(config.grace, &hurried).await;
     store.close().await;
     Ok(())
+}
+
+/// The store that the settings name.
+async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Store>, StoreError> {
+    let Config { max_losses, job_log_lines, job_log_bytes, .. } = *config;
+    match config.database() {
+        Database::Sqlite(path) => {
+            let options = SqliteOptions { path, clock: Arc::new(SystemClock), max_losses, job_log_lines, job_log_bytes };
+            Ok(Arc::new(SqliteStore::open(options).await?))
+        }
+        Database::Postgres(url) => {
+            let node = config.node.clone().unwrap_or_else(|| node_name(address));
+            tracing::info!(%node, database = %url, "jobs are shared with the other servers of this database");
+            let options = PostgresOptions {
+                url: url.reveal().to_owned(),
+                schema: config.database_schema.clone(),
+                node,
+                leases: LeaseRules::lasting(config.lease),
+                connections: config.database_connections,
+                clock: None,
+                max_losses,
+                job_log_lines,
+                job_log_bytes,
+            };
+            Ok(Arc::new(PostgresStore::open(options).await?))
+        }
+    }
+}
+
+/// What this server is called where it is not said: no other one can be reached there.
+fn node_name(address: SocketAddr) -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{}:{}", host.as_deref().unwrap_or("trine"), address.port())
 }
 
 /// What goes on besides jobs until the server drains: keys are followed, schedules fire, webhooks are delivered, old results are removed.

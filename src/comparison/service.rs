@@ -176,7 +176,7 @@ impl Comparisons {
         // One that is just beginning is live after that.
         drop(self.shared.beginning.lock().await);
         for live in self.shared.live().values() {
-            live.stop.stop(StopReason::Shutdown);
+            live.stop.stop(StopReason::HandBack);
         }
         let serving = self.shared.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(serving) = serving {

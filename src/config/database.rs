@@ -3,19 +3,55 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use url::Url;
 
 /// Where jobs are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
     /// In this file; made if it is not there.
     Sqlite(PathBuf),
+    /// In a PostgreSQL, which other servers may share.
+    Postgres(PostgresUrl),
+}
+
+/// Where a PostgreSQL is, and who asks it: shown without the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(Url);
+
+impl PostgresUrl {
+    /// As it was written, with the password.
+    pub fn reveal(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() {
+            // It can't be done only to URLs that can't have a password.
+            let _ = shown.set_password(Some("***"));
+        }
+        let open: Vec<_> =
+            shown.query_pairs().filter(|(name, _)| name != "password").map(|(a, b)| (a.into_owned(), b.into_owned())).collect();
+        if open.len() < shown.query_pairs().count() {
+            shown.query_pairs_mut().clear().extend_pairs(open).append_pair("password", "***");
+        }
+        shown.fmt(f)
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The text names no database that this version can use.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDatabase {
-    /// It does not start with `sqlite:`.
-    #[error("this version keeps jobs in SQLite only: write sqlite:PATH")]
+    /// It starts with neither `sqlite:` nor `postgres:`.
+    #[error("jobs are kept in SQLite or in PostgreSQL: write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")]
     Unsupported,
     /// It names no file.
     #[error("no file is named: write sqlite:PATH")]
@@ -23,13 +59,19 @@ pub enum BadDatabase {
     /// It would be gone with the server, and with it what a 202 promises.
     #[error("a database in memory keeps nothing: write sqlite:PATH")]
     InMemory,
+    /// It is no URL. What is wrong is said without the text, in which there may be a password.
+    #[error("this is no URL of a PostgreSQL ({0}): write postgres://USER:PASSWORD@HOST/DATABASE")]
+    NoUrl(url::ParseError),
 }
 
 impl FromStr for Database {
     type Err = BadDatabase;
 
-    /// Reads `sqlite:PATH`; `sqlite://PATH`, as other programs write it, is the same.
+    /// Reads `sqlite:PATH`; `sqlite://PATH`, as other programs write it, is the same. Or `postgres://…`, or `postgresql://…`.
     fn from_str(text: &str) -> Result<Self, BadDatabase> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Url::parse(text).map(|url| Self::Postgres(PostgresUrl(url))).map_err(BadDatabase::NoUrl);
+        }
         let path = text.strip_prefix("sqlite:").ok_or(BadDatabase::Unsupported)?;
         match path.strip_prefix("//").unwrap_or(path) {
             "" => Err(BadDatabase::NoPath),
@@ -41,8 +83,10 @@ impl FromStr for Database {
 
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Sqlite(path) = self;
-        write!(f, "sqlite:{}", path.display())
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) => url.fmt(f),
+        }
     }
 }
 
@@ -57,11 +101,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_file_will_do() {
+    fn a_file_or_a_server_will_do() {
         assert_eq!("sqlite:a/b.db".parse(), Ok(Database::Sqlite("a/b.db".into())));
         assert_eq!("sqlite:///a/b.db".parse(), Ok(Database::Sqlite("/a/b.db".into())));
-        assert_eq!("postgres://db/trine".parse::<Database>(), Err(BadDatabase::Unsupported));
+        assert!(matches!("postgres://db/trine".parse(), Ok(Database::Postgres(_))));
+        assert!(matches!("postgresql://me@db:5433/trine?sslmode=require".parse(), Ok(Database::Postgres(_))));
+        assert_eq!("mysql://db/trine".parse::<Database>(), Err(BadDatabase::Unsupported));
+        assert!(matches!("postgres://db:no/trine".parse::<Database>(), Err(BadDatabase::NoUrl(_))));
         assert_eq!("sqlite::memory:".parse::<Database>(), Err(BadDatabase::InMemory));
         assert_eq!("sqlite:".parse::<Database>(), Err(BadDatabase::NoPath));
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for text in ["postgres://me:canary@db/trine", "postgres://me@db/trine?sslmode=require&password=canary"] {
+            let database: Database = text.parse().unwrap();
+            let shown = format!("{database} {database:?} {}", serde_json::to_string(&database).unwrap());
+            assert!(!shown.contains("canary") && shown.contains("me") && shown.contains("db/trine"), "{shown}");
+            let Database::Postgres(url) = database else { panic!("{shown}") };
+            assert_eq!(url.reveal(), text);
+        }
     }
 }

@@ -9,7 +9,7 @@ mod load;
 mod retention;
 mod waiting;
 
-pub use database::{BadDatabase, Database};
+pub use database::{BadDatabase, Database, PostgresUrl};
 pub use file::FileError;
 pub use load::{LoadError, Source, Sources, load};
 pub use retention::{KeptCount, KeptFor};
@@ -76,9 +76,25 @@ pub struct Config {
     /// Folder of everything that is kept
     #[arg(long, env = "TRINE_DATA_DIR", value_name = "FOLDER", default_value = "./trine-data")]
     pub data_dir: PathBuf,
-    /// Database, as sqlite:PATH [default: trine.db in the data folder]
-    #[arg(long, env = "TRINE_DATABASE", value_name = "URL")]
+    /// Database, as sqlite:PATH or, for servers that share their jobs, `postgres://USER:PASSWORD@HOST/DATABASE` [default: trine.db in the
+    /// data folder]
+    #[arg(long, env = "TRINE_DATABASE", value_name = "URL", hide_env_values = true)]
     pub database: Option<Database>,
+    /// Schema of a PostgreSQL in which the tables are; made if it is missing
+    #[arg(long, env = "TRINE_DATABASE_SCHEMA", value_name = "NAME", default_value = "trine")]
+    pub database_schema: String,
+    /// Connections to a PostgreSQL, besides the two that write and listen
+    #[arg(long, env = "TRINE_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16, value_parser = at_least_one::<u32>)]
+    pub database_connections: u32,
+    /// What this server is called among those that share a database; one that comes with the name of another takes its place [default: name
+    /// of the host and port]
+    #[arg(long, env = "TRINE_NODE", value_name = "NAME", value_parser = node_name)]
+    pub node: Option<String>,
+    /// What runs on a server is run elsewhere when it has not been heard of for so long, in milliseconds; it stops that by itself when it has
+    /// not reached the database for five sixths of the time
+    #[arg(id = "lease_ms", long = "lease-ms", env = "TRINE_LEASE_MS", value_name = "MS", default_value = "30000", value_parser = some_millis)]
+    #[serde(rename = "lease_ms", serialize_with = "as_millis")]
+    pub lease: Duration,
     /// Folder that `file` and `image` work in [default: workspace in the data folder]
     #[arg(long, env = "TRINE_WORKSPACE", value_name = "FOLDER")]
     pub workspace: Option<PathBuf>,
@@ -404,6 +420,15 @@ fn host(text: &str) -> Result<String, &'static str> {
         Ok(Host::Domain(name)) => Ok(name),
         Ok(_) => Err("an address needs no permission"),
         Err(_) => Err("must be a host's name such as trine.example.com"),
+    }
+}
+
+/// What a server is called: a word, as the names of hosts are.
+fn node_name(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    match text.len() {
+        1..=128 if text.chars().all(plain) => Ok(text.to_owned()),
+        _ => Err("must have 1 to 128 letters, digits, and any of - _ . :"),
     }
 }
 

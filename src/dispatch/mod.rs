@@ -53,7 +53,7 @@ use crate::job::{
 };
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
-use crate::store::{Cancellation, Depth, EventFilter, Follower, Once, Requeue, Store, StoreError};
+use crate::store::{Cancellation, Depth, EventFilter, Follower, Once, Requeue, Revocation, Store, StoreError};
 use crate::workload::{
     Invalid, Likeness, Prepared, Registry, StopReason, is_function, likeness_of_function, may_have_placeholders,
 };
@@ -214,7 +214,7 @@ impl Dispatcher {
         }
         shared.loops.spawn(tell_of_unasked(Arc::clone(&shared)));
         shared.loops.spawn(follow_functions(Arc::clone(&shared)));
-        shared.loops.spawn(stop_revoked(Arc::clone(&shared)));
+        tokio::spawn(stop_revoked(Arc::clone(&shared)));
         shared.loops.spawn(once::forget(Arc::clone(&shared)));
         shared.loops.spawn(keep_profiles::run(Arc::clone(&shared)));
         Self { shared }
@@ -375,12 +375,12 @@ impl Dispatcher {
         let ended = hurried.run_until_cancelled(tokio::time::timeout(grace, self.shared.attempts.wait())).await;
         if !matches!(ended, Some(Ok(()))) {
             tracing::info!(attempts = self.shared.running.count(), "the grace period is over; what still runs is handed back");
-            self.shared.running.stop_all(StopReason::Shutdown);
+            self.shared.running.stop_all(StopReason::HandBack);
             if tokio::time::timeout(LAST_WAIT, self.shared.attempts.wait()).await.is_err() {
                 tracing::error!(attempts = self.shared.running.count(), "what still runs is left; it will run again");
-                self.shared.giving_up.cancel();
             }
         }
+        self.shared.giving_up.cancel();
         keep_profiles::keep(&self.shared).await;
         self.shared.executors.close();
     }
@@ -555,15 +555,20 @@ async fn tell_of_unasked(shared: Arc<Shared>) {
     shared.draining.run_until_cancelled(listening).await;
 }
 
-/// Stops attempts that this node was not asked to stop: because another one was, or because their leases have ended or soon will. What they
-/// still say is refused if the lease has ended.
+/// Stops attempts that this node was not asked to stop, as long as any may run. What they still say is refused if the lease has ended.
 async fn stop_revoked(shared: Arc<Shared>) {
     let listening = async {
         loop {
-            shared.store.revoked().await.into_iter().for_each(|lease| shared.running.stop(lease, StopReason::Cancelled));
+            for (lease, why) in shared.store.revoked().await {
+                let reason = match why {
+                    Revocation::Cancelled => StopReason::Cancelled,
+                    Revocation::Lost => StopReason::HandBack,
+                };
+                shared.running.stop(lease, reason);
+            }
         }
     };
-    shared.draining.run_until_cancelled(listening).await;
+    shared.giving_up.run_until_cancelled(listening).await;
 }
 
 /// What comes after a job of the same batch, comes after the id that it got.

@@ -142,7 +142,7 @@ async fn postpone(shared: Arc<Shared>, claimed: Claimed, wait: Duration) {
 
 /// Adds what was measured of an attempt to what is known of its queue and its workload. What a shut-down stopped says nothing of them.
 fn learn(shared: &Shared, queue: Queue, claimed: &Claimed, measured: &Measured) {
-    let Some(timing) = measured.timing.as_ref().filter(|_| measured.stopped != Some(StopReason::Shutdown)) else { return };
+    let Some(timing) = measured.timing.as_ref().filter(|_| measured.stopped != Some(StopReason::HandBack)) else { return };
     shared.slots[queue as usize].took(Duration::from_micros(timing.wall_us));
     let failure = match &measured.outcome {
         Outcome::Output(_) => None,

@@ -13,7 +13,7 @@ pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32,
     let Measured { outcome, stopped, timing, .. } = measured;
     let ending = match &outcome {
         Outcome::Output(_) => Ending::Succeeded,
-        Outcome::Error(_) if stopped == Some(StopReason::Shutdown) => return Settlement::Release,
+        Outcome::Error(_) if stopped == Some(StopReason::HandBack) => return Settlement::Release,
         Outcome::Error(failure) => match failure.kind {
             FailureKind::Cancelled => Ending::Cancelled,
             FailureKind::Lost if claimed.retry().survives_loss(claimed.losses + 1, max_losses) => {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn work_that_a_shutdown_stopped_is_handed_back() {
-        let settled = settlement(&claimed(1, 0), ended(FailureKind::Lost, Some(StopReason::Shutdown)), 3, Timestamp::now());
+        let settled = settlement(&claimed(1, 0), ended(FailureKind::Lost, Some(StopReason::HandBack)), 3, Timestamp::now());
         assert!(matches!(settled, Settlement::Release));
     }
 

@@ -77,7 +77,7 @@ fn stopped_by(reason: StopReason, deadline: Option<Duration>) -> Failure {
             format!("it ran longer than its deadline of {} ms", deadline.unwrap_or_default().as_millis()),
         ),
         StopReason::Cancelled => Failure::cancelled(),
-        StopReason::Shutdown => Failure::new(FailureKind::Lost, "the server is shutting down"),
+        StopReason::HandBack => Failure::new(FailureKind::Lost, "the server hands it back"),
     }
 }
 

@@ -306,6 +306,15 @@ pub enum StoreError {
     Database(#[from] sqlx::Error),
 }
 
+/// Why an attempt is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// Another node was asked to cancel the job.
+    Cancelled,
+    /// Its lease has ended, or soon will: the job runs elsewhere, or waits again.
+    Lost,
+}
+
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
 pub trait Store:
@@ -345,9 +354,8 @@ pub trait Store:
     /// The same without waiting: what there is no room for is counted, and the count recorded in its place.
     fn offer(&self, lease: Lease, note: Note);
 
-    /// Waits until attempts of this node are to stop that it was not asked to stop: because another node was, or because their leases have
-    /// ended, or soon will. For one listener.
-    async fn revoked(&self) -> Vec<Lease>;
+    /// Waits until attempts of this node are to stop that it was not asked to stop, and why. For one listener.
+    async fn revoked(&self) -> Vec<(Lease, Revocation)>;
 
     /// Cancels a job that waits; marks one that runs.
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;

@@ -127,8 +127,8 @@ pub enum StopReason {
     Deadline,
     /// A client cancelled it.
     Cancelled,
-    /// The server is going down and hands it back.
-    Shutdown,
+    /// The server is going down, or its right to run this has ended or soon will: it hands it back.
+    HandBack,
 }
 
 impl Stop {

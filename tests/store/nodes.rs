@@ -9,8 +9,8 @@ use trine::job::{Concurrency, JobId, NewJob, Queue};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, Once, OnceStore, ScheduleStore, Settled, Settlement,
-    Store, StoreError,
+    Answered, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, Once, OnceStore, Revocation, ScheduleStore, Settled,
+    Settlement, Store, StoreError,
 };
 
 use crate::postgres::Schema;
@@ -25,7 +25,7 @@ async fn settle(store: &PostgresStore, lease: Lease, settlement: Settlement) -> 
     store.settle(lease, Arc::new(settlement), true).await.unwrap()
 }
 
-async fn revoked(store: &PostgresStore) -> Vec<Lease> {
+async fn revoked(store: &PostgresStore) -> Vec<(Lease, Revocation)> {
     tokio::time::timeout(PATIENCE, store.revoked()).await.expect("attempts to stop")
 }
 
@@ -111,7 +111,7 @@ async fn a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on() {
         }
     };
     assert_eq!((again.lease.id, again.losses), (old.id, 1));
-    assert_eq!(revoked(&slow).await, [old]);
+    assert_eq!(revoked(&slow).await, [(old, Revocation::Lost)]);
     assert_eq!(settle(&slow, old, succeeded()).await, Settled::Stale);
     assert_eq!(slow.stale_results(), 1);
     assert!(matches!(settle(&other, again.lease, succeeded()).await, Settled::Ended { .. }));
@@ -127,7 +127,7 @@ async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time() {
     store.accept(vec![io_job()]).await.unwrap();
     let lease = claim_one(&store).await.lease;
     sqlx::query("ALTER TABLE nodes RENAME TO nodes_away").execute(&mut place.raw().await).await.unwrap();
-    assert_eq!(revoked(&store).await, [lease]);
+    assert_eq!(revoked(&store).await, [(lease, Revocation::Lost)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +138,7 @@ async fn a_job_that_runs_on_another_node_can_be_cancelled() {
     asked.accept(vec![job.clone()]).await.unwrap();
     let lease = claim_one(&runs).await.lease;
     assert_eq!(asked.cancel(job.id).await.unwrap(), Cancellation::Stopping(lease));
-    assert_eq!(revoked(&runs).await, [lease]);
+    assert_eq!(revoked(&runs).await, [(lease, Revocation::Cancelled)]);
     settle(&runs, lease, Settlement::Release).await;
     assert_eq!(asked.job(job.id).await.unwrap().unwrap().state.as_str(), "cancelled");
 }

@@ -14,7 +14,7 @@ use crate::app::AppError;
 use crate::auth::{Key, Quota, Scope};
 use crate::clock::Timestamp;
 use crate::config::Database;
-use crate::store::sqlite::keep_key;
+use crate::store::{postgres, sqlite};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -33,9 +33,13 @@ pub(super) struct Create {
     expires_in_days: Option<u32>,
     #[command(flatten)]
     quota: Numbers,
-    /// Make it in this database of a server that does not run, as sqlite:PATH, instead of asking one that does
+    /// Make it in this database instead of asking a server: in sqlite:PATH of a server that does not run, or in a
+    /// `postgres://USER:PASSWORD@HOST/DATABASE`
     #[arg(long, value_name = "URL")]
     database: Option<Database>,
+    /// Schema of the PostgreSQL
+    #[arg(long, value_name = "NAME", default_value = "trine")]
+    database_schema: String,
     /// JSON, as the API has it
     #[arg(long)]
     json: bool,
@@ -59,11 +63,15 @@ impl Create {
                 let wanted = json!({ "name": self.name, "scopes": self.scopes, "expires_at": expires_at, "quota": quota });
                 self.server.client()?.post("/keys", &wanted).await?
             }
-            Some(Database::Sqlite(path)) => {
+            Some(database) => {
                 let (key, secret) = Key::new(self.name, self.scopes.into_iter().collect(), expires_at)
                     .map_err(|error| CliError::Prepare("make a random key", error.into()))?;
                 let key = Key { quota, ..key };
-                keep_key(&path, &key).await.map_err(AppError::from)?;
+                let kept = match database {
+                    Database::Sqlite(path) => sqlite::keep_key(&path, &key).await,
+                    Database::Postgres(url) => postgres::keep_key(url.reveal(), &self.database_schema, &key).await,
+                };
+                kept.map_err(AppError::from)?;
                 let created = json!({
                     "key": secret.reveal(), "id": key.id, "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at,
                 });

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -45,8 +45,9 @@ use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Start, Wri
 use super::intake::Intake;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
-    Portion, Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
 };
+use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Dependency, Job, JobId, NewJob, Note, Queue, State};
 
@@ -167,6 +168,17 @@ impl PostgresStore {
     }
 }
 
+/// Keeps a new key in a database, whether servers share it just now or not.
+pub async fn keep_key(url: &str, schema: &str, key: &Key) -> Result<(), StoreError> {
+    let connect = Connect::new(url, schema)?;
+    connect.migrate().await?;
+    let mut connection = connect.open().await?;
+    let mut transaction = connection.begin().await?;
+    keys::add(&mut transaction, key, None).await?;
+    transaction.commit().await?;
+    Ok(connection.close().await?)
+}
+
 /// Behind which there may be more.
 fn last(ids: &[JobId], page: Page) -> Option<JobId> {
     ids.last().copied().filter(|_| ids.len() == page.limit)
@@ -207,7 +219,7 @@ impl Store for PostgresStore {
         self.intake.offer(lease, note);
     }
 
-    async fn revoked(&self) -> Vec<Lease> {
+    async fn revoked(&self) -> Vec<(Lease, Revocation)> {
         self.node.revoked().await
     }
 

@@ -14,7 +14,7 @@ use super::rows::{self, Cells, from_jobs, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
-use crate::store::{ComparisonState, Lease, StoreError};
+use crate::store::{ComparisonState, Lease, Revocation, StoreError};
 
 /// How often a node says that it is there: so many times within its lease.
 const BEATS: u32 = 3;
@@ -28,6 +28,13 @@ pub struct LeaseRules {
     pub give_up: Duration,
 }
 
+impl LeaseRules {
+    /// Leases of this length. A node gives up after five sixths of it: the rest is for what it runs to end.
+    pub fn lasting(lease: Duration) -> Self {
+        Self { lease, give_up: lease - lease / 6 }
+    }
+}
+
 /// This node.
 pub(super) struct Node {
     /// The number of its start.
@@ -36,7 +43,7 @@ pub(super) struct Node {
     pub(super) rules: LeaseRules,
     /// The attempts that run here, each with the token of its lease.
     held: Mutex<HashMap<JobId, i64>>,
-    revoked: Mutex<Vec<Lease>>,
+    revoked: Mutex<Vec<(Lease, Revocation)>>,
     some_revoked: Notify,
     stale: AtomicU64,
 }
@@ -85,16 +92,16 @@ impl Node {
     }
 
     /// These attempts are to stop.
-    pub(super) fn revoke(&self, leases: impl IntoIterator<Item = Lease>) {
+    pub(super) fn revoke(&self, leases: impl IntoIterator<Item = Lease>, why: Revocation) {
         let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        revoked.extend(leases);
+        revoked.extend(leases.into_iter().map(|lease| (lease, why)));
         if !revoked.is_empty() {
             self.some_revoked.notify_one();
         }
     }
 
     /// Waits until there are attempts to stop.
-    pub(super) async fn revoked(&self) -> Vec<Lease> {
+    pub(super) async fn revoked(&self) -> Vec<(Lease, Revocation)> {
         loop {
             let revoked = std::mem::take(&mut *self.revoked.lock().unwrap_or_else(PoisonError::into_inner));
             if !revoked.is_empty() {
@@ -130,10 +137,10 @@ impl Node {
             match tokio::time::timeout(left, self.renew(pool)).await {
                 Ok(Ok(Beat { known, others_expired, stopping })) => {
                     (heard_at, gave_up) = (asked_at, false);
-                    self.revoke(stopping);
+                    self.revoke(stopping, Revocation::Cancelled);
                     if !known {
                         tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
-                        self.revoke(self.leases());
+                        self.revoke(self.leases(), Revocation::Lost);
                     }
                     if others_expired || !known {
                         // If there is no room for it, the next beat says it again.
@@ -150,7 +157,7 @@ impl Node {
                 tracing::error!(
                     "the database has not been reached for too long: what runs here is stopped, since it is run elsewhere"
                 );
-                self.revoke(self.leases());
+                self.revoke(self.leases(), Revocation::Lost);
             }
         }
     }

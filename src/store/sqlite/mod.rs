@@ -45,7 +45,7 @@ use super::codes;
 use super::intake::{self, Intake};
 use super::{
     Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
-    Portion, Requeue, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
@@ -279,7 +279,7 @@ impl Store for SqliteStore {
         self.intake.offer(lease, note);
     }
 
-    async fn revoked(&self) -> Vec<Lease> {
+    async fn revoked(&self) -> Vec<(Lease, Revocation)> {
         // There is no other node, and its leases last as long as it does.
         std::future::pending().await
     }

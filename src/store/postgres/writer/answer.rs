@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::job::{JobId, Queue};
-use crate::store::{Settled, StoreError};
+use crate::store::{Revocation, Settled, StoreError};
 
 /// The most jobs that have ended on other nodes that are told of at once.
 const MOST_ENDED: i64 = 10_000;
@@ -88,7 +88,8 @@ impl Writer {
     /// to read, and those who wait for jobs, which of them have ended.
     pub(super) async fn hear_of_others(&mut self, latest: i64, stops: u64) -> Result<(), StoreError> {
         if stops != self.shared.stops {
-            self.node.revoke(node::stopping(&mut self.connection, self.node.id()).await?);
+            let stopping = node::stopping(&mut self.connection, self.node.id()).await?;
+            self.node.revoke(stopping, Revocation::Cancelled);
         }
         if latest <= self.shared.latest {
             return Ok(());

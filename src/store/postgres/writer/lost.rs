@@ -7,8 +7,8 @@ use super::super::rows::{self, RUNNING, SCHEDULED};
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{Failure, FailureKind, JobId, What};
-use crate::store::StoreError;
 use crate::store::fate::fate;
+use crate::store::{Revocation, StoreError};
 
 /// The most jobs of nodes that are gone that one transaction deals with.
 const MOST_LOST: usize = 1_000;
@@ -29,7 +29,7 @@ impl Writer {
             return Ok(());
         }
         // Whatever it held was lost with its place.
-        self.node.revoke(held);
+        self.node.revoke(held, Revocation::Lost);
         let id = self.node.register(&mut self.connection).await?;
         done.shared.nodes.push(id);
         done.registered = Some(id);

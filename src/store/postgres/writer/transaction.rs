@@ -1,6 +1,7 @@
 //! One transaction: its steps in their order.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use sqlx::PgConnection;
 
@@ -16,6 +17,9 @@ use crate::clock::Timestamp;
 use crate::job::{JobId, Queue, What};
 use crate::store::tally::Count;
 use crate::store::{Cancelled, Lease, News, Settled, StoreError, Subject};
+
+/// How long a transaction may take before its connection is given up.
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// What a transaction does: to be published and answered after its commit.
 pub(super) struct Done {
@@ -103,7 +107,16 @@ impl Done {
 impl Writer {
     pub(super) async fn transaction(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
         self.mend().await?;
-        let result = self.carry_out(batch).await;
+        // A database that is cut off says nothing at all, for as long as one waits.
+        let result = match tokio::time::timeout(LONGEST, self.carry_out(batch)).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Unavailable("the database does not answer".into())),
+        };
+        if result.is_err() && std::mem::take(&mut self.is_committing) {
+            // It may have been committed all the same.
+            self.unsure.extend(batch.settles.iter().map(|(lease, ..)| *lease));
+            self.may_have_claimed = true;
+        }
         if let Err(error) = &result
             && (batch::is_of_the_machine(error) && !batch::is_of_the_moment(error) || self.roll_back().await.is_err())
         {
@@ -154,12 +167,9 @@ impl Writer {
         self.claim(&mut done).await?;
         rollups::log(&mut self.connection, &done.counts).await?;
         webhooks::insert(&mut self.connection, &done.deliveries).await?;
-        if let Err(error) = self.commit(&done.shared).await {
-            // It may have been committed all the same.
-            self.unsure.extend(batch.settles.iter().map(|(lease, ..)| *lease));
-            self.may_have_claimed = true;
-            return Err(error);
-        }
+        self.is_committing = true;
+        self.commit(&done.shared).await?;
+        self.is_committing = false;
         Ok(done)
     }
 
