@@ -3,6 +3,7 @@
 
 mod canary;
 mod cancel;
+mod cluster;
 mod command_line;
 mod commands;
 mod comparisons;
@@ -18,6 +19,8 @@ mod load;
 mod log;
 mod names;
 mod outbound;
+#[path = "../postgres/mod.rs"]
+mod postgres;
 mod python;
 mod quarantine;
 mod retention;

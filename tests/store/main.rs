@@ -25,6 +25,8 @@ mod restart;
 mod retention;
 mod schedules;
 mod scheduling;
+#[path = "../postgres/mod.rs"]
+mod server;
 mod settling;
 mod sqlite;
 mod summary;

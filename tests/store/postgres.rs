@@ -1,8 +1,5 @@
 //! A PostgreSQL of the tests' own, with a schema for each test.
 
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -11,55 +8,11 @@ use sqlx::{Connection, PgConnection};
 use trine::store::Store;
 use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 
+use crate::server::Postgres;
 use crate::{Place, TestClock};
 
-/// Makes a database in a folder of its own, says where that is, and serves until nobody holds its input any more: so it ends with the tests,
-/// however they end. Its text is sorted by a locale, as that of most databases is, so that it shows where bytes are to be sorted by.
-const SERVE: &str = r#"
-set -eu
-bin=$1 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-"$bin/initdb" -D "$folder/data" -A trust -U trine -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US --no-sync >&2
-"$bin/postgres" -D "$folder/data" -k "$folder" -c listen_addresses= -c max_connections=200 -c log_min_messages=fatal >&2 &
-until "$bin/pg_isready" -q -h "$folder"; do kill -0 $!; sleep 0.05; done
-echo "$folder"
-cat >/dev/null
-kill -INT $!
-wait $! || true
-"#;
-
 /// The server of this test program.
-struct Server {
-    folder: String,
-    /// Its input is open as long as this program runs.
-    _process: Child,
-}
-
-static SERVER: LazyLock<Server> = LazyLock::new(|| {
-    // Nobody may run it as root.
-    let mut command = if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--", "sh"]);
-        command
-    } else {
-        Command::new("sh")
-    };
-    command.args(["-c", SERVE, "sh"]).arg(programs());
-    // `mktemp` is asked by one who may not enter every folder.
-    command.env("TMPDIR", "/tmp").current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut process = command.spawn().expect("a shell");
-    let mut folder = String::new();
-    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut folder).unwrap();
-    assert!(!folder.is_empty(), "PostgreSQL does not start: see scripts/install-test-deps.sh");
-    Server { folder: folder.trim().to_owned(), _process: process }
-});
-
-/// Where PostgreSQL's programs are: Debian puts them out of the way.
-fn programs() -> std::path::PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("initdb").exists()).max();
-    newest.expect("PostgreSQL: see scripts/install-test-deps.sh")
-}
+static SERVER: LazyLock<Postgres> = LazyLock::new(Postgres::start);
 
 /// A schema of a test's own.
 pub(crate) struct Schema {
@@ -76,7 +29,7 @@ impl Schema {
     }
 
     pub(crate) fn url(&self) -> String {
-        let url = format!("postgres://trine@localhost/postgres?host={}", SERVER.folder);
+        let url = format!("postgres://trine@localhost/postgres?host={}", SERVER.folder());
         if self.durable { url } else { format!("{url}&options[synchronous_commit]=off") }
     }
 

@@ -31,7 +31,7 @@ pub struct LeaseRules {
 impl LeaseRules {
     /// Leases of this length. A node gives up after five sixths of it: the rest is for what it runs to end.
     pub fn lasting(lease: Duration) -> Self {
-        Self { lease, give_up: lease - lease / 6 }
+        Self { lease, give_up: lease.saturating_sub(lease / 6) }
     }
 }
 

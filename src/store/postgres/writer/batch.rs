@@ -24,6 +24,8 @@ pub(super) struct Batch {
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,
     pub(super) reap: bool,
+    /// Its commit is on its way: if no answer comes, it may have been carried out all the same.
+    pub(super) is_committing: bool,
 }
 
 impl Batch {

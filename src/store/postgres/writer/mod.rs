@@ -116,8 +116,6 @@ pub(super) struct Writer {
     /// How many jobs of an owner may run at once, where there is a quota.
     allowed: HashMap<Owner, u32>,
     said: HashMap<Lease, Said>,
-    /// A commit is on its way.
-    is_committing: bool,
     /// Leases whose settlement may have been committed, though the answer was lost.
     unsure: HashSet<Lease>,
     /// A transaction, and with it a claim, may have been committed, though the answer was lost.
@@ -188,7 +186,6 @@ impl Writer {
             max_losses,
             allowed: HashMap::new(),
             said: HashMap::new(),
-            is_committing: false,
             unsure: HashSet::new(),
             may_have_claimed: false,
             rolled_up_at: Instant::now(),

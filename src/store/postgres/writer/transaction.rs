@@ -112,7 +112,7 @@ impl Writer {
             Ok(result) => result,
             Err(_) => Err(StoreError::Unavailable("the database does not answer".into())),
         };
-        if result.is_err() && std::mem::take(&mut self.is_committing) {
+        if result.is_err() && std::mem::take(&mut batch.is_committing) {
             // It may have been committed all the same.
             self.unsure.extend(batch.settles.iter().map(|(lease, ..)| *lease));
             self.may_have_claimed = true;
@@ -167,9 +167,9 @@ impl Writer {
         self.claim(&mut done).await?;
         rollups::log(&mut self.connection, &done.counts).await?;
         webhooks::insert(&mut self.connection, &done.deliveries).await?;
-        self.is_committing = true;
+        batch.is_committing = true;
         self.commit(&done.shared).await?;
-        self.is_committing = false;
+        batch.is_committing = false;
         Ok(done)
     }
 

@@ -1,0 +1,274 @@
+//! Three servers on one PostgreSQL, and what may happen to each of them, to the database, and to the way between them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+
+use crate::load::Load;
+use crate::postgres::Postgres;
+use crate::server::{PATIENCE, Server, folder, number};
+
+/// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
+const JOBS: usize = 300;
+const LEASE_MS: usize = 3_000;
+
+/// The way from a server to the database. It can be cut: then nothing comes through, and nobody is told.
+struct Way {
+    address: SocketAddr,
+    open: watch::Sender<bool>,
+}
+
+impl Way {
+    /// To wherever `target` is when a connection is opened.
+    async fn to(target: Arc<Mutex<PathBuf>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, open) = (listener.local_addr().unwrap(), watch::Sender::new(true));
+        let is_open = open.subscribe();
+        tokio::spawn(async move {
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                let target = target.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                tokio::spawn(carry(near, target, is_open.clone()));
+            }
+        });
+        Self { address, open }
+    }
+
+    fn cut(&self) {
+        self.open.send_replace(false);
+    }
+
+    fn mend(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+async fn carry(near: TcpStream, target: PathBuf, open: watch::Receiver<bool>) {
+    // Without a database, the connection just ends.
+    let Ok(far) = UnixStream::connect(target).await else { return };
+    let (near, far) = (near.into_split(), far.into_split());
+    // Both go when one side is gone.
+    tokio::select! {
+        () = pass_on(near.0, far.1, open.clone()) => {}
+        () = pass_on(far.0, near.1, open) => {}
+    }
+}
+
+async fn pass_on(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut open: watch::Receiver<bool>) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        if open.wait_for(|open| *open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A database, and a folder and a way to it for each server.
+struct Cluster {
+    postgres: Postgres,
+    target: Arc<Mutex<PathBuf>>,
+    folders: Vec<tempfile::TempDir>,
+    ways: Vec<Way>,
+    lease: Duration,
+}
+
+impl Cluster {
+    async fn of(servers: usize) -> Self {
+        let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+        let target = Arc::new(Mutex::new(socket(&postgres, 5432)));
+        let mut ways = Vec::new();
+        for _ in 0..servers {
+            ways.push(Way::to(Arc::clone(&target)).await);
+        }
+        let lease = Duration::from_millis(number("TRINE_TEST_LEASE_MS", LEASE_MS) as u64);
+        Self { postgres, target, folders: (0..servers).map(|_| folder()).collect(), ways, lease }
+    }
+
+    fn folder(&self, server: usize) -> &Path {
+        self.folders[server].path()
+    }
+
+    async fn start(&self, server: usize) -> Server {
+        self.start_with(server, &[]).await
+    }
+
+    async fn start_with(&self, server: usize, settings: &[(&str, &str)]) -> Server {
+        let database = format!("postgres://trine:unused@{}/postgres", self.ways[server].address);
+        let lease = self.lease.as_millis().to_string();
+        // A job may be there when more than a few servers are lost.
+        let ours = [("TRINE_DATABASE", &*database), ("TRINE_LEASE_MS", &*lease), ("TRINE_MAX_LOSSES", "1000")];
+        Server::start(self.folder(server), &[&ours, settings].concat()).await
+    }
+
+    /// How many results the servers were refused, because their leases had ended.
+    fn refused(&self) -> usize {
+        (0..self.folders.len()).map(|server| self.log(server).matches("the lease was no longer valid").count()).sum()
+    }
+
+    fn log(&self, server: usize) -> String {
+        std::fs::read_to_string(self.folder(server).join("log")).unwrap()
+    }
+}
+
+fn socket(postgres: &Postgres, port: u16) -> PathBuf {
+    Path::new(postgres.folder()).join(format!(".s.PGSQL.{port}"))
+}
+
+fn sleep(ms: u128) -> Value {
+    json!({"bound": "io", "workload": {"type": "sleep", "ms": ms}})
+}
+
+/// Jobs that take their time, submitted to a server that runs some of them; in their second attempt when it has lost them.
+async fn until_lost(to: &Server, other: &Server, lose: impl AsyncFn(), find: impl AsyncFn()) -> Duration {
+    loop {
+        let mut ids = Vec::new();
+        for _ in 0..20 {
+            ids.push(to.submit(&sleep(1_500)).await);
+        }
+        lose().await;
+        let began = Instant::now();
+        loop {
+            let mut ended = 0;
+            for id in &ids {
+                let job = other.get(&format!("/jobs/{id}")).await;
+                if job["attempt"].as_u64() >= Some(2) {
+                    return began.elapsed();
+                }
+                ended += usize::from(job["state"] == "succeeded");
+            }
+            if ended == ids.len() {
+                // Others were quicker to claim them.
+                break;
+            }
+        }
+        find().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_each_accepted_job_has_one_result() {
+    let (jobs, is_long) = (number("TRINE_JOBS", JOBS), std::env::var("TRINE_JOBS").is_ok());
+    let mut cluster = Cluster::of(3).await;
+    let mut servers = [cluster.start(0).await, cluster.start(1).await, cluster.start(2).await];
+    let mut loads = Vec::new();
+    for server in &servers {
+        loads.push(Load::start(&server.url, &[1, 1, 1, 20]));
+    }
+    let accepted = async || {
+        let mut accepted = 0;
+        for (load, _) in &loads {
+            accepted += load.accepted.lock().await.len();
+        }
+        accepted
+    };
+    let mut goal = 0;
+    let mut more = async || {
+        goal = accepted().await.max(goal) + jobs;
+        let reached = async {
+            while accepted().await < goal {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(10 * PATIENCE, reached).await.expect("jobs to be accepted");
+    };
+    let say = |cluster: &Cluster, what: &str| {
+        if is_long {
+            println!("{what}; {} results refused", cluster.refused());
+        }
+    };
+    more().await;
+    say(&cluster, "started");
+
+    // A server that is stopped for longer than its lease, and then goes on.
+    let (stopped, other) = (&servers[1], &servers[2]);
+    until_lost(stopped, other, async || stopped.signal(Signal::SIGSTOP), async || stopped.signal(Signal::SIGCONT)).await;
+    more().await;
+    stopped.signal(Signal::SIGCONT);
+    more().await;
+    let refused = async {
+        while cluster.refused() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("a result that is refused");
+    say(&cluster, "one was stopped and went on");
+
+    // One that is killed, and comes again under another name.
+    let (killed, other) = (&servers[0], &servers[2]);
+    let after = until_lost(killed, other, async || killed.signal(Signal::SIGKILL), async || panic!("they ran elsewhere")).await;
+    say(&cluster, &format!("one was killed, and what it ran came back after {} ms", after.as_millis()));
+    assert!(after < cluster.lease + PATIENCE);
+    servers[0].wait();
+    servers[0] = cluster.start(0).await;
+    *loads[0].0.url.lock().await = servers[0].url.clone();
+    more().await;
+
+    // One that can't reach the database for twice as long as its lease.
+    let (cut, other) = (&servers[2], &servers[0]);
+    until_lost(cut, other, async || cluster.ways[2].cut(), async || cluster.ways[2].mend()).await;
+    tokio::time::sleep(2 * cluster.lease).await;
+    more().await;
+    cluster.ways[2].mend();
+    cut.until_ready(true).await;
+    more().await;
+    say(&cluster, "one was cut off");
+
+    // A database that crashes.
+    cluster.postgres.tell("standby");
+    more().await;
+    cluster.postgres.tell("stop");
+    servers[0].until_ready(false).await;
+    cluster.postgres.tell("start");
+    more().await;
+    say(&cluster, "the database was stopped and started");
+
+    // One that another takes the place of.
+    cluster.postgres.tell("stop");
+    cluster.postgres.tell("promote");
+    *cluster.target.lock().unwrap() = socket(&cluster.postgres, 5433);
+    for server in &servers {
+        server.until_ready(true).await;
+    }
+    more().await;
+    say(&cluster, "the standby was promoted");
+
+    for (load, _) in &loads {
+        load.enough.store(true, Ordering::SeqCst);
+    }
+    for (_, clients) in &mut loads {
+        while let Some(client) = tokio::time::timeout(PATIENCE, clients.join_next()).await.expect("the load to end") {
+            client.unwrap();
+        }
+    }
+    for ((load, _), server) in loads.iter().zip(&servers) {
+        let results = load.check(server).await;
+        say(&cluster, &format!("{} accepted here, {results} results", load.accepted.lock().await.len()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_gives_up_runs_again_and_does_not_end_as_cancelled() {
+    let cluster = Cluster::of(1).await;
+    let server = cluster.start(0).await;
+    // Longer than it takes to give up.
+    let id = server.submit(&sleep(3 * cluster.lease.as_millis())).await;
+    server.until_state(&id, "running").await;
+    cluster.ways[0].cut();
+    let gave_up = async {
+        while !cluster.log(0).contains("has not been reached for too long") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gave_up).await.expect("it to give up");
+    cluster.ways[0].mend();
+    let job = server.until(&id, |job| job["finished_at"].is_string()).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+}
