@@ -145,8 +145,8 @@ mod tests {
     #[case("[commands.c]\npath = 'sh'", "t.toml: `commands`: c: the path sh is not absolute")]
     #[case("http_allow = ['here']", "t.toml: `http_allow`: here: invalid IP address syntax")]
     #[case(
-        "database = 'postgres://x'",
-        "t.toml: `database`: postgres://x: this version keeps jobs in SQLite only: write sqlite:PATH"
+        "database = 'mysql://x'",
+        "t.toml: `database`: mysql://x: jobs are kept in SQLite or in PostgreSQL: write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
     )]
     #[case("http_allow = []\n[http]\nallow = []", "t.toml: `http_allow` is set twice")]
     fn what_is_wrong_is_named(#[case] text: &str, #[case] message: &str) {

@@ -12,7 +12,7 @@ use super::batch::{self, Batch};
 use super::{Command, Waiting, Writer};
 use crate::clock::Timestamp;
 use crate::job::Queue;
-use crate::store::{Lease, Revocation, Settlement, StoreError};
+use crate::store::{Lease, Settlement, StoreError};
 
 /// The most commands of one transaction.
 const MOST_COMMANDS: usize = 1_024;
