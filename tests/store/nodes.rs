@@ -168,7 +168,7 @@ async fn a_node_that_writes_all_the_time_hears_of_cancellations_all_the_same() {
     for job in jobs {
         asked.cancel(job.id).await.unwrap();
         while !revoked_here.contains(&job.id) {
-            revoked_here.extend(revoked(&runs).await.into_iter().map(|lease| lease.id));
+            revoked_here.extend(revoked(&runs).await.into_iter().map(|(lease, _)| lease.id));
         }
     }
 }
