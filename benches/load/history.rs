@@ -131,7 +131,7 @@ async fn fill(folder: &Path, results: u64) -> Result<()> {
     Ok(())
 }
 
-fn job(number: u64) -> Result<NewJob> {
+pub(crate) fn job(number: u64) -> Result<NewJob> {
     let rare = number.is_multiple_of(RARE);
     let (bound, form, kind, json) = if rare {
         (Bound::Cpu, Form::Blocking, "primes", r#"{"type":"primes","below":10}"#)
@@ -147,7 +147,7 @@ fn job(number: u64) -> Result<NewJob> {
     Ok(NewJob { id: JobId::new(), submission, route, after: Vec::new(), accepted_at: Timestamp::now(), profile: None })
 }
 
-fn settlement(bound: Bound) -> Settlement {
+pub(crate) fn settlement(bound: Bound) -> Settlement {
     let timing = Timing {
         queue_us: 210,
         dispatch_us: 35,

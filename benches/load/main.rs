@@ -6,6 +6,7 @@
 
 mod backlog;
 mod bare;
+mod cluster;
 mod cpu;
 mod crowd;
 mod fetches;
@@ -19,6 +20,8 @@ mod mixed;
 mod noop;
 mod origin;
 mod overload;
+#[path = "../../tests/postgres/mod.rs"]
+mod postgres;
 mod python;
 mod report;
 mod scheduled;
@@ -38,19 +41,19 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 /// Measures the service under load.
 #[derive(Parser)]
 struct Options {
-    /// What to measure; everything but `history` if nothing is named
+    /// What to measure; everything but `history` and `claims` if nothing is named
     #[arg(value_enum)]
     benchmarks: Vec<Benchmark>,
     /// How often each thing is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long `noop`, `metering` and `misrouted` submit, in seconds
+    /// How long `noop`, `cluster`, `metering` and `misrouted` submit, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How many jobs wait in `backlog`, and in `keys`
+    /// How many jobs wait in `backlog`, in `keys`, and in `claims`
     #[arg(long, default_value_t = 1_000_000)]
     jobs: u64,
-    /// How many results there are in `history`: filling the database takes some minutes for ten million
+    /// How many results there are in `history` and in `claims`: filling the database takes some minutes for ten million
     #[arg(long, default_value_t = 10_000_000)]
     results: u64,
     /// Serves the bare route, for `noop` to compare with
@@ -98,6 +101,10 @@ enum Benchmark {
     Python,
     /// A long history: first pages, the summary, a start and the throughput
     History,
+    /// Servers that share a PostgreSQL: three against one
+    Cluster,
+    /// Claims from a PostgreSQL with a long history
+    Claims,
     /// Jobs of which half are tagged wrong, against measured routing and every tag right
     Misrouted,
     /// What measuring and learning cost of a job that does nothing
@@ -117,7 +124,7 @@ fn main() -> Result<()> {
     }
     if options.benchmarks.is_empty() {
         options.benchmarks = Benchmark::value_variants().to_vec();
-        options.benchmarks.retain(|benchmark| !matches!(benchmark, Benchmark::History));
+        options.benchmarks.retain(|benchmark| !matches!(benchmark, Benchmark::History | Benchmark::Claims));
     }
     // One thread: the load has to leave the cores to the server.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -132,6 +139,8 @@ fn main() -> Result<()> {
                 Benchmark::Keys => keys::run(&options).await?,
                 Benchmark::Graph => graph::run(&options).await?,
                 Benchmark::Crowd => crowd::run(&options).await?,
+                Benchmark::Cluster => cluster::run(&options).await?,
+                Benchmark::Claims => cluster::claims(&options).await?,
                 Benchmark::Overload => overload::run(&options).await?,
                 Benchmark::Scheduled => scheduled::run(&options).await?,
                 Benchmark::Python => python::run(&options).await?,

@@ -16,7 +16,7 @@ use trine::measure::{Crowd, Metered};
 use trine::profile::{Profiles, Sample};
 use trine::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 
-use crate::noop::{MINIMAL, load};
+use crate::noop::{CONNECTIONS, MINIMAL, load};
 use crate::report::{Bar, Figure, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
@@ -55,11 +55,11 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         Figure::with_bar("measuring and learning, part of a job", Bar::AtMost(0.02)),
     ];
     // The first jobs make what later ones only use.
-    server.accepted += load(server.address, MINIMAL, Duration::from_secs(1)).await?;
+    server.accepted += load(server.address, MINIMAL, CONNECTIONS, Duration::from_secs(1)).await?;
     server.finish(|_| Ok(())).await?;
     for _ in 0..options.rounds {
         let before = server.cpu_time()?;
-        let jobs = load(server.address, MINIMAL, Duration::from_secs(options.seconds)).await?;
+        let jobs = load(server.address, MINIMAL, CONNECTIONS, Duration::from_secs(options.seconds)).await?;
         server.accepted += jobs;
         server.finish(|_| Ok(())).await?;
         let job = server.cpu_time()?.saturating_sub(before).as_secs_f64() / jobs as f64;

@@ -17,7 +17,7 @@ use crate::server::{Server, folder};
 use crate::{Options, Result};
 
 pub(crate) const NOOP: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
-const CONNECTIONS: usize = 256;
+pub(crate) const CONNECTIONS: usize = 256;
 /// As much of a job as the bare route answers.
 pub(crate) const MINIMAL: &str = "Prefer: return=minimal\r\n";
 /// How often a latency is measured in a round.
@@ -53,7 +53,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let duration = Duration::from_secs(options.seconds);
         let (bare, bare_cpu) = {
             let (start, used) = (Instant::now(), bare.cpu_time()?);
-            let requests = load(bare.address, "", duration).await? as f64;
+            let requests = load(bare.address, "", CONNECTIONS, duration).await? as f64;
             (requests / start.elapsed().as_secs_f64(), bare.cpu_time()?.saturating_sub(used).as_secs_f64() * 1e6 / requests)
         };
         let whole = rate(&mut server, "", duration).await?;
@@ -99,7 +99,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 /// Completed jobs a second: submitted on all connections for this long, then waited for.
 pub(crate) async fn rate(server: &mut Server, headers: &str, duration: Duration) -> Result<f64> {
     let start = Instant::now();
-    let jobs = load(server.address, headers, duration).await?;
+    let jobs = load(server.address, headers, CONNECTIONS, duration).await?;
     server.accepted += jobs;
     server.finish(|_| Ok(())).await?;
     Ok(jobs as f64 / start.elapsed().as_secs_f64())
@@ -137,16 +137,16 @@ async fn paced(server: &mut Server, rate: f64, duration: Duration) -> Result<Vec
 
 async fn warm_up(bare: &Bare, server: &mut Server) -> Result<()> {
     let duration = Duration::from_secs(1);
-    load(bare.address, "", duration).await?;
-    server.accepted += load(server.address, "", duration).await?;
+    load(bare.address, "", CONNECTIONS, duration).await?;
+    server.accepted += load(server.address, "", CONNECTIONS, duration).await?;
     server.finish(|_| Ok(())).await.map(drop)
 }
 
-/// Submits on all connections for this long; how many requests were answered with `202`. Any other answer is an error.
-pub(crate) async fn load(address: SocketAddr, headers: &str, duration: Duration) -> Result<u64> {
+/// Submits on so many connections for this long; how many requests were answered with `202`. Any other answer is an error.
+pub(crate) async fn load(address: SocketAddr, headers: &str, count: usize, duration: Duration) -> Result<u64> {
     let submission = Arc::new(request("POST", "/jobs", headers, NOOP));
-    let mut connections = Vec::with_capacity(CONNECTIONS);
-    for _ in 0..CONNECTIONS {
+    let mut connections = Vec::with_capacity(count);
+    for _ in 0..count {
         connections.push(Connection::open(address).await?);
     }
     let end = Instant::now() + duration;

@@ -1,5 +1,6 @@
 //! A PostgreSQL of the tests' own: made in a folder of its own by a shell that does what it is told, and that takes everything down when
 //! nobody holds its input any more: so it ends with the tests, however they end.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "without it there is nothing to go on with")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;

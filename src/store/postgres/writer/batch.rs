@@ -24,6 +24,8 @@ pub(super) struct Batch {
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,
     pub(super) reap: bool,
+    /// What arrives until it is its turn is taken in as well.
+    pub(super) is_open: bool,
     /// Its commit is on its way: if no answer comes, it may have been carried out all the same.
     pub(super) is_committing: bool,
 }
@@ -40,6 +42,18 @@ impl Batch {
             + self.allows.len()
             + self.checks.len()
             + self.reap as usize
+    }
+
+    /// How many of these commands it has room for: if it is empty, for one at least, but no more than [`MOST_BYTES`] of new jobs in all.
+    pub(super) fn fitting(&self, commands: &[Command]) -> usize {
+        let mut bytes: usize = self.accepts.iter().map(bytes_of).sum();
+        let fits = |command: &&Command| {
+            if let Command::Accept(accept) = command {
+                bytes += bytes_of(accept);
+            }
+            bytes <= MOST_BYTES
+        };
+        commands.iter().take_while(fits).count().max(usize::from(self.len() == 0 && !commands.is_empty()))
     }
 
     /// The jobs that are to be accepted.
@@ -96,16 +110,8 @@ impl Batch {
     }
 }
 
-/// How many of these commands one transaction takes: at least one, but no more than [`MOST_BYTES`] of new jobs.
-pub(super) fn fitting(commands: &[Command]) -> usize {
-    let mut bytes = 0;
-    let fits = |command: &&Command| {
-        if let Command::Accept(accept) = command {
-            bytes += accept.jobs.iter().map(|job| job.submission.workload.json.get().len()).sum::<usize>();
-        }
-        bytes <= MOST_BYTES
-    };
-    commands.iter().take_while(fits).count().max(usize::from(!commands.is_empty()))
+fn bytes_of(accept: &Acceptance) -> usize {
+    accept.jobs.iter().map(|job| job.submission.workload.json.get().len()).sum()
 }
 
 /// The class of the error, if the database says that it is one: the first two characters of its SQLSTATE.

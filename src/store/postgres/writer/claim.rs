@@ -10,7 +10,7 @@ use crate::job::{Queue, What};
 use crate::store::{Claimed, Lease, StoreError, Subject};
 
 /// The most jobs of one claim.
-const MOST_CLAIMED: usize = 512;
+const MOST_CLAIMED: usize = 1_024;
 
 impl Writer {
     /// Serves the claims that wait from the jobs that wait: with never more than they ask for.

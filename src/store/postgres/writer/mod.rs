@@ -111,6 +111,11 @@ pub(super) struct Writer {
     published: Arc<Published>,
     /// As it was when this node looked last.
     shared: Shared,
+    commands: mpsc::Receiver<Command>,
+    /// What has arrived and is in no batch yet.
+    arrived: Vec<Command>,
+    /// It is to end, and to tell so.
+    closing: Option<oneshot::Sender<()>>,
     claims: [VecDeque<Waiting>; Queue::ALL.len()],
     max_losses: u32,
     /// How many jobs of an owner may run at once, where there is a quota.
@@ -156,18 +161,18 @@ impl Writer {
         hint: Arc<Notify>,
         ready: oneshot::Sender<Result<Arc<Published>, StoreError>>,
     ) {
-        match Self::start(start).await {
+        match Self::start(start, commands).await {
             Ok((writer, published)) => {
                 // Whoever opens the store may have gone away; then there is nobody who could tell it anything.
                 let _ = ready.send(Ok(published));
-                writer.run(commands, hint).await;
+                writer.run(hint).await;
             }
             Err(error) => drop(ready.send(Err(error))),
         }
     }
 
     /// Makes ready to write: takes a place among the nodes, and takes up what an earlier start of this node left behind.
-    async fn start(start: Start) -> Result<(Self, Arc<Published>), StoreError> {
+    async fn start(start: Start, commands: mpsc::Receiver<Command>) -> Result<(Self, Arc<Published>), StoreError> {
         let Start { connect, node, clock, max_losses, limits, told } = start;
         let mut connection = connect.open().await?;
         let (shared, now) = Shared::look(&mut connection).await?;
@@ -182,6 +187,9 @@ impl Writer {
             limits,
             published: Arc::clone(&published),
             shared,
+            commands,
+            arrived: Vec::new(),
+            closing: None,
             claims: [const { VecDeque::new() }; Queue::ALL.len()],
             max_losses,
             allowed: HashMap::new(),

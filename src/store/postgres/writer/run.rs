@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::super::shared::Shared;
 use super::batch::{self, Batch};
@@ -26,20 +26,18 @@ const ROLL_UP: Duration = Duration::from_secs(1);
 const TRIES: u32 = 5;
 
 impl Writer {
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, hint: Arc<Notify>) {
-        let mut arrived = Vec::with_capacity(MOST_COMMANDS);
+    pub(super) async fn run(mut self, hint: Arc<Notify>) {
         let mut looked_at = Instant::now();
         let mut look_after = LOOK;
-        let mut closing = None;
-        while closing.is_none() {
+        while self.closing.is_none() {
             let until_look = look_after.saturating_sub(looked_at.elapsed());
             let sleep = self.sleep().min(until_look);
             let mut hinted = false;
             let open = tokio::select! {
                 biased;
                 // What did not fit the batch before comes first.
-                () = std::future::ready(()), if !arrived.is_empty() => true,
-                count = commands.recv_many(&mut arrived, MOST_COMMANDS) => count > 0,
+                () = std::future::ready(()), if !self.arrived.is_empty() => true,
+                count = self.commands.recv_many(&mut self.arrived, MOST_COMMANDS) => count > 0,
                 () = hint.notified() => {
                     hinted = true;
                     true
@@ -50,27 +48,8 @@ impl Writer {
                 // The store was dropped, not closed. As in a crash, nothing is lost that was answered.
                 return;
             }
-            let mut batch = Batch::default();
-            let fitting = batch::fitting(&arrived);
-            for command in arrived.drain(..fitting) {
-                match command {
-                    Command::Accept(accept) => batch.accepts.push(accept),
-                    Command::With(with, reply) => batch.withs.push((with, reply)),
-                    Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
-                    Command::Note(note) => batch.notes.push(note),
-                    Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
-                    Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
-                    Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
-                    Command::Remove(ids, reply) => batch.removals.push((ids, reply)),
-                    Command::Allow(running, reply) => batch.allows.push((running, reply)),
-                    Command::Check(reply) => batch.checks.push(reply),
-                    Command::Reap => batch.reap = true,
-                    Command::Close(reply) => closing = Some(reply),
-                }
-            }
-            for waiting in &mut self.claims {
-                waiting.retain(|claim| !claim.reply.is_closed());
-            }
+            let mut batch = Batch { is_open: true, ..Batch::default() };
+            self.take_in(&mut batch);
             if batch.len() > 0 || (self.has_work() && !self.is_blocked) {
                 self.write(batch).await;
             } else if hinted || self.is_blocked || looked_at.elapsed() >= look_after {
@@ -79,8 +58,9 @@ impl Writer {
                 (looked_at, look_after) = (Instant::now(), LOOK.mul_f64(jitter()));
             }
         }
-        commands.close();
-        while let Ok(command) = commands.try_recv() {
+        self.commands.close();
+        self.arrived.clear();
+        while let Ok(command) = self.commands.try_recv() {
             // Whoever waits for an answer sees the channel closed.
             drop(command);
         }
@@ -93,9 +73,38 @@ impl Writer {
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "closing the connection failed");
         }
-        if let Some(reply) = closing {
+        if let Some(reply) = self.closing {
             // Nobody may be waiting any more.
             let _ = reply.send(());
+        }
+    }
+
+    /// Takes what has arrived into a batch, as far as it fits.
+    pub(super) fn take_in(&mut self, batch: &mut Batch) {
+        while self.arrived.len() + batch.len() < MOST_COMMANDS
+            && let Ok(command) = self.commands.try_recv()
+        {
+            self.arrived.push(command);
+        }
+        let fitting = batch.fitting(&self.arrived);
+        for command in self.arrived.drain(..fitting) {
+            match command {
+                Command::Accept(accept) => batch.accepts.push(accept),
+                Command::With(with, reply) => batch.withs.push((with, reply)),
+                Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
+                Command::Note(note) => batch.notes.push(note),
+                Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
+                Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
+                Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
+                Command::Remove(ids, reply) => batch.removals.push((ids, reply)),
+                Command::Allow(running, reply) => batch.allows.push((running, reply)),
+                Command::Check(reply) => batch.checks.push(reply),
+                Command::Reap => batch.reap = true,
+                Command::Close(reply) => self.closing = Some(reply),
+            }
+        }
+        for waiting in &mut self.claims {
+            waiting.retain(|claim| !claim.reply.is_closed());
         }
     }
 

@@ -146,6 +146,10 @@ impl Writer {
 
     async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
         let mut done = self.lock().await?;
+        // Others may have had their turns meanwhile. The more goes into this one, the fewer have to be waited for.
+        if std::mem::take(&mut batch.is_open) {
+            self.take_in(batch);
+        }
         let known = done.shared.nodes.contains(&self.node.id());
         if !known || self.may_have_claimed {
             self.take_place(known, &mut done).await?;
