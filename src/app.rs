@@ -181,13 +181,13 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
 /// The store that the settings name.
 async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Store>, StoreError> {
     let Config { max_losses, job_log_lines, job_log_bytes, .. } = *config;
+    let node = config.node.clone().unwrap_or_else(|| node_name(address));
     match config.database() {
         Database::Sqlite(path) => {
-            let options = SqliteOptions { path, clock: Arc::new(SystemClock), max_losses, job_log_lines, job_log_bytes };
+            let options = SqliteOptions { path, node, clock: Arc::new(SystemClock), max_losses, job_log_lines, job_log_bytes };
             Ok(Arc::new(SqliteStore::open(options).await?))
         }
         Database::Postgres(url) => {
-            let node = config.node.clone().unwrap_or_else(|| node_name(address));
             tracing::info!(%node, database = %url, "jobs are shared with the other servers of this database");
             let options = PostgresOptions {
                 url: url.reveal().to_owned(),

@@ -102,8 +102,14 @@ async fn read(server: &Server, page: &str) -> Result<f64> {
 /// Makes a database with so many results.
 async fn fill(folder: &Path, results: u64) -> Result<()> {
     let path = folder.join("data").join("trine.db");
-    let options =
-        SqliteOptions { path, clock: Arc::new(SystemClock), max_losses: 3, job_log_lines: 1_000, job_log_bytes: 1 << 20 };
+    let options = SqliteOptions {
+        path,
+        node: "one".into(),
+        clock: Arc::new(SystemClock),
+        max_losses: 3,
+        job_log_lines: 1_000,
+        job_log_bytes: 1 << 20,
+    };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(options).await?);
     let mut made = 0;
     while made < results {

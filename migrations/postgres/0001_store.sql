@@ -28,7 +28,8 @@ CREATE TABLE nodes (
     version    TEXT        NOT NULL,
     started_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     seen_at    TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
-    expires_at TIMESTAMPTZ NOT NULL
+    expires_at TIMESTAMPTZ NOT NULL,
+    draining   BOOLEAN     NOT NULL DEFAULT false -- it is to claim nothing more
 );
 
 CREATE TABLE jobs (

@@ -60,7 +60,7 @@ pub(super) struct Acts {
 
 /// List what administrators did
 ///
-/// Every change of keys and functions, with the key that it was made with, the latest first. An act is written down before it is done.
+/// Every change of keys, functions and nodes, with the key that it was made with, the latest first. An act is written down before it is done.
 #[utoipa::path(
     get, path = "/audit", tag = "keys", operation_id = "listActs",
     params(AuditQuery),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::access::Caller;
 use super::batch::BatchItem;
+use super::cluster::ClusterView;
 use super::comparison_view::{ComparisonSummary, ComparisonView};
 use super::executors::{ExecutorsView, InterpreterView, ProgramsView, PythonView, SandboxView};
 use super::functions::FunctionView;
@@ -34,7 +35,7 @@ use crate::job::{
 use crate::profile::{Machine, Profiles, Sample};
 use crate::sandbox;
 use crate::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Skip, Timetable};
-use crate::store::{Comparison, ComparisonState, DayTotals, Depth};
+use crate::store::{Comparison, ComparisonState, DayTotals, Depth, NodeStatus};
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState};
 use crate::workload::Registry;
 
@@ -79,6 +80,33 @@ pub(super) fn limits() -> Value {
         },
     ];
     value(&LimitList { items, next_cursor: None })
+}
+
+/// Two servers.
+pub(super) fn cluster() -> Value {
+    value(&ClusterView::of(nodes(false).into()))
+}
+
+/// The same while one of them is drained.
+pub(super) fn draining_cluster() -> Value {
+    value(&ClusterView::of(nodes(true).into()))
+}
+
+fn nodes(is_draining: bool) -> [NodeStatus; 2] {
+    let node = |name: &str, start, leases| NodeStatus {
+        name: name.into(),
+        start,
+        version: "0.1.0".into(),
+        started_at: NOON,
+        seen_at: NOON.after(Duration::from_mins(10)),
+        unheard_for: Duration::from_millis(4_200),
+        expires_at: Some(NOON.after(Duration::from_mins(10) + Duration::from_secs(30))),
+        has_expired: false,
+        leases,
+        is_draining: is_draining && start == 8,
+        is_this: start == 7,
+    };
+    [node("worker-1", 7, 12), node("worker-2", 8, 9)]
 }
 
 /// The job right after it was accepted.

@@ -7,6 +7,7 @@ mod answer;
 mod audit;
 mod batch;
 mod body;
+mod cluster;
 mod comparison_view;
 mod comparisons;
 mod cors;
@@ -189,6 +190,9 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(workloads::list))
         .routes(routes!(executors::list))
         .routes(routes!(limits::list))
+        .routes(routes!(cluster::get))
+        .routes(routes!(cluster::drain))
+        .routes(routes!(cluster::resume))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::get))

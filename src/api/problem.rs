@@ -114,6 +114,9 @@ kinds! {
     /// No key has this id.
     UnknownKey = NOT_FOUND "unknown-key", "There is no such key",
         "no key has the id \"3f1c09a2b47d\", or it was revoked";
+    /// No node of the cluster has this name.
+    UnknownNode = NOT_FOUND "unknown-node", "There is no such node",
+        "no node is called \"worker-3\"";
     /// The path is right, the method is not; `Allow` lists those that are.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed", "The path does not have this method",
         "the header Allow lists the methods of this path";

@@ -6,6 +6,7 @@
 mod answer;
 mod cancel;
 mod client;
+mod cluster;
 mod compare;
 mod config;
 mod deliveries;
@@ -85,6 +86,8 @@ enum Command {
     Deliveries(deliveries::Deliveries),
     /// Make and revoke the keys of a server's API
     Keys(keys::Keys),
+    /// Show the servers that share a database, and have one of them take no more work
+    Cluster(cluster::Cluster),
     /// Cancel jobs
     Cancel(order::Order),
     /// Run finished jobs again
@@ -137,6 +140,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Schedule(schedule) => client()?.block_on(schedule.run())?,
         Command::Deliveries(deliveries) => client()?.block_on(deliveries.run())?,
         Command::Keys(keys) => client()?.block_on(keys.run())?,
+        Command::Cluster(cluster) => client()?.block_on(cluster.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
         Command::Health(health) => client()?.block_on(health.run())?,

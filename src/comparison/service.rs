@@ -16,6 +16,8 @@ use crate::workload::{Invalid, Stop, StopReason};
 
 /// The wait before another try at a store that can't write.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often to look for one that was asked of another node, or while this one was drained.
+const LOOK: Duration = Duration::from_secs(5);
 /// Said of those that ran when the server went away.
 const INTERRUPTED: &str = "it was interrupted: the server went down while it ran";
 
@@ -209,6 +211,7 @@ async fn serve(shared: Arc<Shared>) {
             Ok(None) => {
                 tokio::select! {
                     () = shared.asked.notified() => continue,
+                    () = tokio::time::sleep(LOOK) => continue,
                     () = shared.dispatcher.drained() => return,
                 }
             }
@@ -237,7 +240,7 @@ async fn serve(shared: Arc<Shared>) {
 async fn begin(shared: &Shared) -> Result<Option<(Comparison, Stop, watch::Sender<Progress>)>, StoreError> {
     let _beginning = shared.beginning.lock().await;
     // Looked at behind the lock, which a shut-down takes after it began to drain.
-    if shared.dispatcher.is_draining() {
+    if shared.dispatcher.is_draining() || shared.dispatcher.store().is_draining() {
         return Ok(None);
     }
     let Some(next) = shared.dispatcher.store().begin_comparison().await? else { return Ok(None) };

@@ -156,6 +156,9 @@ pub enum NotReady {
     /// The store can't write.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An administrator had it claim nothing more.
+    #[error("this node is drained: it claims no more jobs until it is resumed")]
+    Drained,
     /// Worker processes die as soon as they start.
     #[error("worker processes die as soon as they start: {0}")]
     Workers(String),
@@ -352,6 +355,9 @@ impl Dispatcher {
     pub async fn ready(&self) -> Result<(), NotReady> {
         if self.shared.draining.is_cancelled() {
             return Err(NotReady::Draining);
+        }
+        if self.shared.store.is_draining() {
+            return Err(NotReady::Drained);
         }
         self.shared.executors.trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
         // On a server with much to write that may take a while.

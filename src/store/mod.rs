@@ -20,6 +20,7 @@ mod intake;
 mod kept;
 mod key;
 mod limit;
+mod node;
 mod once;
 mod owner;
 pub mod postgres;
@@ -43,6 +44,7 @@ pub use function::FunctionStore;
 pub use graph::{Child, Graph, GraphStore, ParentEdge};
 pub use key::KeyStore;
 pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
+pub use node::{NodeStatus, NodeStore};
 pub use once::{Answered, Digest, Once, OnceStore, Twin};
 pub use owner::{OwnerStore, Usage};
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
@@ -324,6 +326,7 @@ pub trait Store:
     + GraphStore
     + KeyStore
     + LimitStore
+    + NodeStore
     + OnceStore
     + OwnerStore
     + ProfileStore

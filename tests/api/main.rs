@@ -4,6 +4,7 @@
 mod access;
 mod batch;
 mod browsers;
+mod cluster;
 mod comparisons;
 mod errors;
 mod graph;

@@ -5,6 +5,7 @@ mod backlog;
 mod claims;
 mod comparisons;
 mod copies;
+mod drain;
 mod events;
 mod faults;
 mod functions;

@@ -9,7 +9,7 @@ use trine::job::{Concurrency, JobId, NewJob, Queue};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, Once, OnceStore, Revocation, ScheduleStore, Settled,
+    Answered, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, NodeStore, Once, OnceStore, Revocation, ScheduleStore, Settled,
     Settlement, Store, StoreError,
 };
 
@@ -258,4 +258,32 @@ async fn a_schedule_that_is_due_fires_on_one_node() {
         assert_eq!(fired.iter().flatten().count(), 1, "minute {minute}");
     }
     assert_eq!(nodes[0].fires("s", 100).await.unwrap().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_drained_from_another_one_and_stays_so_if_it_loses_its_place() {
+    let place = Schema::new();
+    let (asked, drained) = (place.node("asked").await, place.node("drained").await);
+    assert!(asked.set_draining("drained", true).await.unwrap());
+    let hears = async |draining| {
+        while drained.is_draining() != draining {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, hears(true)).await.expect("it to hear of it");
+    let nodes = asked.nodes().await.unwrap();
+    let seen: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.is_this, node.is_draining)).collect();
+    assert_eq!(seen, [("asked", true, false), ("drained", false, true)]);
+    // As if others had taken it for dead.
+    let mut raw = place.raw().await;
+    sqlx::query("DELETE FROM nodes").execute(&mut raw).await.unwrap();
+    let nobody = "UPDATE shared SET state = (state::jsonb || '{\"nodes\": []}'::jsonb)::text";
+    sqlx::query(nobody).execute(&mut raw).await.unwrap();
+    drained.check().await.unwrap();
+    let again = drained.nodes().await.unwrap().remove(0);
+    assert_eq!((again.name.as_str(), again.is_this, again.is_draining), ("drained", true, true));
+    assert!(again.start > nodes[1].start);
+    // One that is started anew takes work.
+    let new = place.node("drained").await;
+    assert!(!new.is_draining() && !new.nodes().await.unwrap()[0].is_draining);
 }

@@ -27,7 +27,8 @@ impl Folder {
 
     pub(crate) fn options(&self) -> SqliteOptions {
         let clock = Arc::<TestClock>::clone(&self.1);
-        SqliteOptions { path: self.0.path().join("trine.db"), clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
+        let path = self.0.path().join("trine.db");
+        SqliteOptions { path, node: "one".into(), clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
     }
 
     /// What a crash would leave behind now. (The database itself does not change as long as its journal is short.)

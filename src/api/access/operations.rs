@@ -64,13 +64,26 @@ const SCOPES: [(Scope, &[&str]); 5] = [
             "getFunctionVersion",
             "listWorkloads",
             "listExecutors",
+            "getCluster",
         ],
     ),
     (Scope::Cancel, &["cancelJob", "cancelJobs", "cancelComparison", "removeResult"]),
     (Scope::Functions, &["deployFunction", "redeployFunction", "removeFunction"]),
     (
         Scope::Admin,
-        &["listKeys", "createKey", "getKey", "revokeKey", "rotateKey", "getKeyQuota", "setKeyQuota", "listActs", "listLimits"],
+        &[
+            "listKeys",
+            "createKey",
+            "getKey",
+            "revokeKey",
+            "rotateKey",
+            "getKeyQuota",
+            "setKeyQuota",
+            "listActs",
+            "listLimits",
+            "drainNode",
+            "resumeNode",
+        ],
     ),
 ];
 

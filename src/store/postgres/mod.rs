@@ -16,6 +16,7 @@ mod lanes;
 mod limits;
 mod moves;
 mod node;
+mod nodes;
 mod once;
 mod owners;
 mod profiles;
@@ -86,7 +87,7 @@ pub struct PostgresStore {
     published: Arc<Published>,
     intake: Intake<Command>,
     node: Arc<Node>,
-    /// Told when there is something for other nodes.
+    /// Told when there is something for other nodes, or for the writer of this one.
     told: Arc<Notify>,
     /// Ends what goes on besides.
     _end: DropGuard,
@@ -202,7 +203,14 @@ impl Store for PostgresStore {
     }
 
     async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError> {
-        self.ask(|reply| Command::Claim(queue, most, reply)).await
+        loop {
+            self.node.gatekeeper.open().await;
+            let claimed = self.ask(|reply| Command::Claim(queue, most, reply)).await?;
+            // Nothing comes back where claims are turned away.
+            if !claimed.is_empty() {
+                return Ok(claimed);
+            }
+        }
     }
 
     // All that comes while one transaction is on its way goes into the next, so nothing has to wait for company.

@@ -14,6 +14,7 @@ use super::rows::{self, Cells, from_jobs, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
+use crate::store::node::Gatekeeper;
 use crate::store::{ComparisonState, Lease, Revocation, StoreError};
 
 /// How often a node says that it is there: so many times within its lease.
@@ -41,6 +42,7 @@ pub(super) struct Node {
     id: AtomicI64,
     pub(super) name: String,
     pub(super) rules: LeaseRules,
+    pub(super) gatekeeper: Gatekeeper,
     /// The attempts that run here, each with the token of its lease.
     held: Mutex<HashMap<JobId, i64>>,
     revoked: Mutex<Vec<(Lease, Revocation)>>,
@@ -54,6 +56,7 @@ impl Node {
             id: AtomicI64::new(0),
             name,
             rules,
+            gatekeeper: Gatekeeper::new(),
             held: Mutex::default(),
             revoked: Mutex::default(),
             some_revoked: Notify::new(),
@@ -181,10 +184,11 @@ impl Node {
 
     /// Counts this start, inside the writer's transaction.
     pub(super) async fn register(&self, connection: &mut PgConnection) -> Result<i64, StoreError> {
-        let text = "INSERT INTO nodes (name, version, expires_at) \
-                    VALUES ($1, $2, clock_timestamp() + $3 * INTERVAL '1 millisecond') RETURNING id";
+        let text = "INSERT INTO nodes (name, version, expires_at, draining) \
+                    VALUES ($1, $2, clock_timestamp() + $3 * INTERVAL '1 millisecond', $4) RETURNING id";
         let query = sqlx::query_scalar(text).bind(&self.name).bind(env!("CARGO_PKG_VERSION")).bind(self.lease_ms());
-        Ok(query.fetch_one(connection).await?)
+        // One that lost its place is what it was; one that has just started claims.
+        Ok(query.bind(self.gatekeeper.is_shut()).fetch_one(connection).await?)
     }
 }
 

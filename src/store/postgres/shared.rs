@@ -9,16 +9,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::node::Node;
 use super::rows::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::{Depth, StoreError};
 
-/// The row, the time by the database's clock, and what is not in the row.
+/// The row, the time by the database's clock, what is not in the row, and whether a node is to claim nothing more: NULL of one that has no
+/// place.
 macro_rules! columns {
     () => {
         "SELECT state, (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT, \
-         (SELECT array_agg(version ORDER BY kind) FROM versions) FROM shared"
+         (SELECT array_agg(version ORDER BY kind) FROM versions), (SELECT draining FROM nodes WHERE id = $1) FROM shared"
     };
 }
 
@@ -54,18 +56,22 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Takes the lock, and reads the row; and the time by the database's clock.
-    pub(super) async fn lock(connection: &mut PgConnection) -> Result<(Self, Timestamp), StoreError> {
-        Self::read_by(connection, concat!(columns!(), " FOR UPDATE")).await
+    /// Takes the lock, and reads the row; with the time by the database's clock, and what this node is to do.
+    pub(super) async fn lock(connection: &mut PgConnection, node: &Node) -> Result<(Self, Timestamp), StoreError> {
+        Self::read_by(connection, concat!(columns!(), " FOR UPDATE"), node).await
     }
 
     /// Reads it as it was committed last.
-    pub(super) async fn look(connection: &mut PgConnection) -> Result<(Self, Timestamp), StoreError> {
-        Self::read_by(connection, columns!()).await
+    pub(super) async fn look(connection: &mut PgConnection, node: &Node) -> Result<(Self, Timestamp), StoreError> {
+        Self::read_by(connection, columns!(), node).await
     }
 
-    async fn read_by(connection: &mut PgConnection, text: &'static str) -> Result<(Self, Timestamp), StoreError> {
-        let (state, now, versions): (String, i64, Vec<i64>) = sqlx::query_as(text).fetch_one(connection).await?;
+    async fn read_by(connection: &mut PgConnection, text: &'static str, node: &Node) -> Result<(Self, Timestamp), StoreError> {
+        let (state, now, versions, draining): (String, i64, Vec<i64>, Option<bool>) =
+            sqlx::query_as(text).bind(node.id()).fetch_one(connection).await?;
+        if let Some(draining) = draining {
+            node.gatekeeper.shut(draining);
+        }
         let mut shared: Self = serde_json::from_str(&state).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         shared.versions = versions;
         // A version with fewer queues may have written it.

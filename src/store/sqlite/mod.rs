@@ -12,6 +12,7 @@ mod limits;
 mod many;
 mod marks;
 mod moves;
+mod nodes;
 mod once;
 mod owners;
 mod profiles;
@@ -39,10 +40,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::edit::{OneStep, Step};
 use self::front::Fronts;
+use self::nodes::Node;
 use self::read::Table;
 use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
 use super::codes;
 use super::intake::{self, Intake};
+use super::node::Gatekeeper;
 use super::{
     Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
     Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
@@ -73,6 +76,8 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct SqliteOptions {
     /// The database file; made if it is missing, with its folder.
     pub path: PathBuf,
+    /// What this server is called.
+    pub node: String,
     /// Tells what time it is.
     pub clock: Arc<dyn Clock>,
     /// A job that was running this often when a server went down ends as lost.
@@ -90,6 +95,7 @@ pub struct SqliteStore {
     published: Arc<Published>,
     intake: Intake<Command>,
     fronts: Arc<Fronts>,
+    node: Node,
     /// Looking for events can take long after a restart, and must leave connections for others.
     looking_for_events: Semaphore,
     /// Held as long as the store is open: two servers on one file would each take the other's jobs for its own.
@@ -117,13 +123,16 @@ impl SqliteStore {
             .await?;
         let limits = NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes };
         let fronts = Arc::new(Fronts::default());
+        let gatekeeper = Arc::new(Gatekeeper::new());
+        let node = Node { name: options.node, started_at: options.clock.now(), gatekeeper: Arc::clone(&gatekeeper) };
         let (writer, published) =
-            Writer::start(connection, options.clock, options.max_losses, limits, Arc::clone(&fronts)).await?;
+            Writer::start(connection, options.clock, options.max_losses, limits, Arc::clone(&fronts), Arc::clone(&gatekeeper))
+                .await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         writer.spawn(receiver, beside).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
         let looking_for_events = Semaphore::new(LOOKING_FOR_EVENTS);
         let intake = Intake::new(commands.clone());
-        Ok(Self { commands, readers, published, intake, fronts, looking_for_events, _lock: lock })
+        Ok(Self { commands, readers, published, intake, fronts, node, looking_for_events, _lock: lock })
     }
 
     /// Has the writer take a step in one of its transactions; what the step gave, after the commit.
@@ -256,14 +265,21 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError> {
-        if let Some((claimed, first)) = self.fronts.claim(queue, most) {
-            if first {
-                // If there is no room for this, the writer has something else to write, and this goes along.
-                let _ = self.commands.try_send(Command::Begun);
+        loop {
+            self.node.gatekeeper.open().await;
+            if let Some((claimed, first)) = self.fronts.claim(queue, most) {
+                if first {
+                    // If there is no room for this, the writer has something else to write, and this goes along.
+                    let _ = self.commands.try_send(Command::Begun);
+                }
+                return Ok(claimed);
             }
-            return Ok(claimed);
+            let claimed = self.ask(|reply| Command::Claim(queue, most, reply)).await?;
+            // Nothing comes back where claims are turned away.
+            if !claimed.is_empty() {
+                return Ok(claimed);
+            }
         }
-        self.ask(|reply| Command::Claim(queue, most, reply)).await
     }
 
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError> {

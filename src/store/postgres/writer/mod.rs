@@ -175,7 +175,7 @@ impl Writer {
     async fn start(start: Start, commands: mpsc::Receiver<Command>) -> Result<(Self, Arc<Published>), StoreError> {
         let Start { connect, node, clock, max_losses, limits, told } = start;
         let mut connection = connect.open().await?;
-        let (shared, now) = Shared::look(&mut connection).await?;
+        let (shared, now) = Shared::look(&mut connection, &node).await?;
         let published = Arc::new(Published::new(&shared));
         let mut writer = Self {
             connect,

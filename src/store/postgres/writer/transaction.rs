@@ -133,8 +133,9 @@ impl Writer {
     /// Begins a transaction under the lock of all nodes.
     async fn lock(&mut self) -> Result<Done, StoreError> {
         execute(&mut self.connection, "BEGIN").await?;
-        let (shared, now) = Shared::lock(&mut self.connection).await?;
+        let (shared, now) = Shared::lock(&mut self.connection, &self.node).await?;
         self.ahead_us = now.as_micros() - Timestamp::now().as_micros();
+        self.turn_away();
         Ok(Done::new(shared, self.now(), self.published.hub.is_heard()))
     }
 

@@ -50,6 +50,16 @@ impl Writer {
         done.claimed[queue as usize].extend(claimed);
     }
 
+    /// Answers the claims that wait with nothing, if this server is to claim nothing more: they wait outside then.
+    pub(super) fn turn_away(&mut self) {
+        if self.gatekeeper.is_shut() {
+            for Waiting { reply, .. } in self.claims.iter_mut().flat_map(|waiting| waiting.drain(..)) {
+                // Nobody may be waiting any more.
+                let _ = reply.send(Ok(Vec::new()));
+            }
+        }
+    }
+
     /// How many more jobs of a queue the waiting claims could take.
     pub(super) fn wanted(&self, queue: Queue, done: &Done) -> usize {
         let most: usize = self.claims[queue as usize].iter().map(|claim| claim.most).sum();

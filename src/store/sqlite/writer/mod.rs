@@ -51,6 +51,7 @@ use super::front::{Begun, Fronts};
 use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue, Submission};
+use crate::store::node::Gatekeeper;
 use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject, SummaryKey};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -99,6 +100,7 @@ pub(super) struct Writer {
     held: foldhash::HashMap<JobId, Held>,
     claims: [VecDeque<Waiting>; Queue::ALL.len()],
     fronts: Arc<Fronts>,
+    gatekeeper: Arc<Gatekeeper>,
     /// Claimed from the fronts, but not committed.
     begun: Vec<Begun>,
     /// The queues whose jobs were claimed since their fronts were filled up.

@@ -66,6 +66,7 @@ impl Writer {
                     Command::Close(reply) => closing = Some(reply),
                 }
             }
+            self.turn_away();
             let unwanted = self.serve_from_fronts();
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();

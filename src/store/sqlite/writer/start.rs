@@ -20,6 +20,7 @@ use super::{NoteLimits, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
 use crate::store::fate::fate;
+use crate::store::node::Gatekeeper;
 use crate::store::unasked::Unasked;
 use crate::store::{Hub, StoreError};
 
@@ -31,6 +32,7 @@ impl Writer {
         max_losses: u32,
         limits: NoteLimits,
         fronts: Arc<Fronts>,
+        gatekeeper: Arc<Gatekeeper>,
     ) -> Result<(Self, Arc<Published>), StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let boot = statements::next_boot(&mut transaction).await?;
@@ -84,6 +86,7 @@ impl Writer {
             held: foldhash::HashMap::default(),
             claims: [const { VecDeque::new() }; Queue::ALL.len()],
             fronts,
+            gatekeeper,
             begun: Vec::new(),
             claimed_from: [false; Queue::ALL.len()],
             max_losses,

@@ -1,0 +1,150 @@
+//! `/cluster`: the servers that share a database, and which of them take work.
+
+use axum::extract::{Path, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::json::Json;
+use super::problem::{Kind, Problem, answers};
+use super::{ApiState, example};
+use crate::clock::Timestamp;
+use crate::store::NodeStatus;
+
+/// The servers that share a database.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Cluster)]
+pub(super) struct ClusterView {
+    /// All of them, by name; a server that keeps its jobs in SQLite is the only one.
+    items: Vec<NodeView>,
+    /// Null: this list fits on one page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A server of a cluster.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Node)]
+pub(super) struct NodeView {
+    /// What it is called.
+    name: String,
+    /// Whether it is the one that answers.
+    #[serde(rename = "self")]
+    is_self: bool,
+    /// How it is.
+    state: NodeState,
+    /// The number of its start: the higher, the later.
+    start: i64,
+    /// The version of its program.
+    version: String,
+    /// How many jobs it has claimed.
+    leases: u64,
+    /// When it took its place.
+    #[schema(value_type = String, format = DateTime)]
+    started_at: Timestamp,
+    /// When it said last that it is there.
+    #[schema(value_type = String, format = DateTime)]
+    seen_at: Timestamp,
+    /// How long ago that was, in milliseconds, by the clock of the database.
+    heartbeat_age_ms: u64,
+    /// When others take over its jobs if it is not heard of again; null where there are no others.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+}
+
+/// How a server of a cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum NodeState {
+    /// It takes work.
+    Up,
+    /// It claims nothing more, and still runs jobs.
+    Draining,
+    /// It claims nothing more, and runs nothing.
+    Drained,
+    /// It was not heard of for so long that its jobs are run elsewhere.
+    Lost,
+}
+
+impl From<NodeStatus> for NodeView {
+    fn from(node: NodeStatus) -> Self {
+        let state = match node {
+            NodeStatus { has_expired: true, .. } => NodeState::Lost,
+            NodeStatus { is_draining: true, leases: 0, .. } => NodeState::Drained,
+            NodeStatus { is_draining: true, .. } => NodeState::Draining,
+            _ => NodeState::Up,
+        };
+        let NodeStatus { name, start, version, started_at, seen_at, unheard_for, expires_at, leases, is_this, .. } = node;
+        Self {
+            name,
+            is_self: is_this,
+            state,
+            start,
+            version,
+            leases,
+            started_at,
+            seen_at,
+            heartbeat_age_ms: unheard_for.as_millis().try_into().unwrap_or(u64::MAX),
+            expires_at,
+        }
+    }
+}
+
+impl ClusterView {
+    /// What is known of these.
+    pub(super) fn of(nodes: Vec<NodeStatus>) -> Self {
+        Self { items: nodes.into_iter().map(NodeView::from).collect(), next_cursor: None }
+    }
+}
+
+/// Look at the cluster
+///
+/// The servers that share this one's database: whether each takes work, when it was heard of last, and how many jobs it has claimed.
+#[utoipa::path(
+    get, path = "/cluster", tag = "service", operation_id = "getCluster",
+    responses(
+        (status = 200, description = "All servers", body = ClusterView, example = example::cluster),
+        answers::Unavailable,
+    ),
+)]
+pub(super) async fn get(State(api): State<ApiState>) -> Result<Json<ClusterView>, Problem> {
+    Ok(Json(ClusterView::of(api.dispatcher.store().nodes().await?)))
+}
+
+/// Drain a node
+///
+/// It claims nothing more, and is not ready any more; what runs there goes on to its end, and its API answers as before. It can be asked of
+/// any node. It lasts until the node is resumed, or its process is started anew.
+#[utoipa::path(
+    post, path = "/cluster/nodes/{name}/drain", tag = "service", operation_id = "drainNode",
+    params(("name" = String, Path, description = "What the node is called")),
+    responses(
+        (status = 200, description = "All servers", body = ClusterView, example = example::draining_cluster),
+        answers::UnknownNode, answers::Unavailable,
+    ),
+)]
+pub(super) async fn drain(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Json<ClusterView>, Problem> {
+    set_draining(&api, &name, true).await
+}
+
+/// Resume a node
+///
+/// One that was drained claims jobs again.
+#[utoipa::path(
+    post, path = "/cluster/nodes/{name}/resume", tag = "service", operation_id = "resumeNode",
+    params(("name" = String, Path, description = "What the node is called")),
+    responses(
+        (status = 200, description = "All servers", body = ClusterView, example = example::cluster),
+        answers::UnknownNode, answers::Unavailable,
+    ),
+)]
+pub(super) async fn resume(State(api): State<ApiState>, Path(name): Path<String>) -> Result<Json<ClusterView>, Problem> {
+    set_draining(&api, &name, false).await
+}
+
+async fn set_draining(api: &ApiState, name: &str, draining: bool) -> Result<Json<ClusterView>, Problem> {
+    let store = api.dispatcher.store();
+    if !store.set_draining(name, draining).await? {
+        return Err(Problem::new(Kind::UnknownNode, format!("no node is called {name:?}")));
+    }
+    Ok(Json(ClusterView::of(store.nodes().await?)))
+}

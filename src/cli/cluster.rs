@@ -1,0 +1,100 @@
+//! `trine cluster`: the servers that share a database.
+
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::parse;
+use super::client::{Server, segment};
+use super::error::CliError;
+use super::human::micros;
+use super::print;
+use super::table::table;
+
+/// `trine cluster`
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Cluster {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    show: Show,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Have a node claim nothing more; what runs there goes on to its end
+    Drain(Named),
+    /// Have a node that was drained claim jobs again
+    Resume(Named),
+}
+
+#[derive(Args, Debug)]
+struct Show {
+    #[command(flatten)]
+    server: Server,
+    /// One JSON object, as the API has it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct Named {
+    #[command(flatten)]
+    show: Show,
+    /// What the node is called
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    items: Vec<Row>,
+}
+
+/// What people are shown of a node.
+#[derive(Deserialize)]
+struct Row {
+    name: String,
+    #[serde(rename = "self")]
+    is_self: bool,
+    state: String,
+    version: String,
+    leases: u64,
+    started_at: String,
+    heartbeat_age_ms: u64,
+}
+
+impl Cluster {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let (show, answer): (_, Box<RawValue>) = match self.command {
+            None => {
+                let answer = self.show.server.client()?.get("/cluster", &()).await?;
+                (self.show, answer)
+            }
+            Some(Command::Drain(Named { show, name })) => {
+                let answer = show.server.client()?.order(&format!("/cluster/nodes/{}/drain", segment(&name))).await?;
+                (show, answer)
+            }
+            Some(Command::Resume(Named { show, name })) => {
+                let answer = show.server.client()?.order(&format!("/cluster/nodes/{}/resume", segment(&name))).await?;
+                (show, answer)
+            }
+        };
+        if show.json {
+            return print::json(&answer);
+        }
+        let columns =
+            [("node", false), ("state", false), ("jobs", true), ("heard of", false), ("up since", false), ("version", false)];
+        let row = |row: &Row| {
+            vec![
+                if row.is_self { format!("{} *", row.name) } else { row.name.clone() },
+                row.state.clone(),
+                row.leases.to_string(),
+                format!("{} ago", micros(row.heartbeat_age_ms.saturating_mul(1_000))),
+                row.started_at.clone(),
+                row.version.clone(),
+            ]
+        };
+        print::line(table(&columns, parse::<Answer>(&answer)?.items.iter().map(row)))
+    }
+}

@@ -1,0 +1,55 @@
+//! The one server of a SQLite file, as a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::SqliteStore;
+use super::writer::Command;
+use crate::clock::Timestamp;
+use crate::job::Queue;
+use crate::store::node::Gatekeeper;
+use crate::store::{NodeStatus, NodeStore, StoreError};
+
+/// This server.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) started_at: Timestamp,
+    pub(super) gatekeeper: Arc<Gatekeeper>,
+}
+
+#[async_trait]
+impl NodeStore for SqliteStore {
+    async fn nodes(&self) -> Result<Vec<NodeStatus>, StoreError> {
+        let start = sqlx::query_scalar("SELECT boot FROM server").fetch_one(&self.readers).await?;
+        let this = NodeStatus {
+            name: self.node.name.clone(),
+            start,
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: self.node.started_at,
+            seen_at: Timestamp::now(),
+            unheard_for: Duration::ZERO,
+            expires_at: None,
+            has_expired: false,
+            leases: Queue::ALL.into_iter().map(|queue| self.published.depth(queue).running).sum(),
+            is_draining: self.node.gatekeeper.is_shut(),
+            is_this: true,
+        };
+        Ok(vec![this])
+    }
+
+    async fn set_draining(&self, name: &str, draining: bool) -> Result<bool, StoreError> {
+        if name != self.node.name {
+            return Ok(false);
+        }
+        self.node.gatekeeper.shut(draining);
+        // Claims that wait with the writer are turned away when it wakes up.
+        let _ = self.ask(Command::CatchUp).await;
+        Ok(true)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.node.gatekeeper.is_shut()
+    }
+}

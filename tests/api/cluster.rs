@@ -1,0 +1,44 @@
+use reqwest::StatusCode;
+use serde_json::json;
+
+use super::{Server, primes, sleep};
+
+#[tokio::test]
+async fn the_only_server_can_be_drained_and_resumed() {
+    let server = Server::start().await;
+    let runs = server.submit(&sleep(60_000)).await;
+    server.in_state(&runs, "running").await;
+    let cluster = server.get("/cluster").await.json();
+    let [node] = cluster["items"].as_array().unwrap().as_slice() else { panic!("one node: {cluster}") };
+    assert_eq!((&node["self"], &node["state"], &node["leases"]), (&json!(true), &json!("up"), &json!(1)));
+    assert!(node["expires_at"].is_null() && node["started_at"].is_string() && node["heartbeat_age_ms"].is_u64());
+    let path = |what| format!("/cluster/nodes/{}/{what}", node["name"].as_str().unwrap());
+
+    let drained = server.post(&path("drain"), &json!(null)).await;
+    assert_eq!(drained.json()["items"][0]["state"], "draining");
+    let (kind, _) = server.get("/readyz").await.problem(503);
+    assert_eq!(kind, "not-ready");
+    assert!(server.get("/readyz").await.text.contains("drained"));
+    assert_eq!(server.get("/healthz").await.status, StatusCode::OK);
+    // Jobs are taken, but not begun; what runs goes on.
+    let waits = server.submit(&primes()).await;
+    server.submit(&sleep(0)).await;
+    assert_eq!(server.get(&format!("/jobs/{waits}")).await.json()["state"], "queued");
+    assert_eq!(server.get(&format!("/jobs/{runs}")).await.json()["state"], "running");
+    server.delete(&format!("/jobs/{runs}")).await;
+    server.ended(&runs).await;
+    let state = || async {
+        let state = server.get("/cluster").await.json()["items"][0]["state"].clone();
+        (state == "drained").then_some(())
+    };
+    server.until(state).await;
+
+    let resumed = server.post(&path("resume"), &json!(null)).await;
+    assert_eq!(resumed.status, StatusCode::OK);
+    assert_eq!(server.ended(&waits).await["state"], "succeeded");
+    assert_eq!(server.get("/readyz").await.status, StatusCode::OK);
+    let acts = server.get("/audit").await.json();
+    let operations: Vec<_> = acts["items"].as_array().unwrap().iter().map(|act| &act["operation"]).collect();
+    assert_eq!(operations, ["resumeNode", "drainNode"]);
+    assert_eq!(server.post("/cluster/nodes/nobody/drain", &json!(null)).await.problem(404).0, "unknown-node");
+}
