@@ -14,7 +14,9 @@ use crate::auth::KeyRule;
 use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules};
+use crate::dispatch::{
+    Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, watch_bloat,
+};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
@@ -228,6 +230,7 @@ fn keep_house(
     house.spawn(deliverer.keep(dispatcher.drained()));
     let retention = Retention { age: config.retention_age.0, count: config.retention_count.0 };
     house.spawn(retention.keep_to(Arc::clone(store), dispatcher.drained()));
+    house.spawn(watch_bloat(Arc::clone(store), dispatcher.drained()));
     Ok(house)
 }
 

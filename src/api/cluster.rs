@@ -1,5 +1,7 @@
 //! `/cluster`: the servers that share a database, and which of them take work.
 
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,7 +10,7 @@ use super::json::Json;
 use super::problem::{Kind, Problem, answers};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
-use crate::store::NodeStatus;
+use crate::store::{Bloat, NodeStatus, Store, TableBloat};
 
 /// The servers that share a database.
 #[derive(Serialize, ToSchema)]
@@ -19,6 +21,47 @@ pub(super) struct ClusterView {
     /// Null: this list fits on one page.
     #[schema(required)]
     next_cursor: Option<String>,
+    /// What their PostgreSQL has to clean up; null of SQLite, and of databases that do not say.
+    #[schema(required)]
+    database: Option<DatabaseView>,
+}
+
+/// What a database has to clean up.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DatabaseUpkeep)]
+struct DatabaseView {
+    /// For how long the oldest transaction is open, in milliseconds; null if none is that this server may see. What was deleted since takes
+    /// room until it ends.
+    #[schema(required)]
+    oldest_transaction_ms: Option<u64>,
+    /// The tables that change all the time, or are large.
+    tables: Vec<TableView>,
+    /// What somebody should look at, a sentence each. The log has it too.
+    alarms: Vec<String>,
+}
+
+/// The rows of a table, as the database has counted them lately.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TableUpkeep)]
+struct TableView {
+    /// Its name.
+    name: String,
+    /// Rows that are there.
+    live: u64,
+    /// Rows that were there, and still take room.
+    dead: u64,
+}
+
+impl From<Bloat> for DatabaseView {
+    fn from(bloat: Bloat) -> Self {
+        let alarms = bloat.alarms();
+        let table = |TableBloat { name, live, dead }| TableView { name, live, dead };
+        Self { oldest_transaction_ms: bloat.oldest_transaction.map(millis), tables: bloat.tables.into_iter().map(table).collect(), alarms }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// A server of a cluster.
@@ -83,7 +126,7 @@ impl From<NodeStatus> for NodeView {
             leases,
             started_at,
             seen_at,
-            heartbeat_age_ms: unheard_for.as_millis().try_into().unwrap_or(u64::MAX),
+            heartbeat_age_ms: millis(unheard_for),
             expires_at,
         }
     }
@@ -91,14 +134,19 @@ impl From<NodeStatus> for NodeView {
 
 impl ClusterView {
     /// What is known of these.
-    pub(super) fn of(nodes: Vec<NodeStatus>) -> Self {
-        Self { items: nodes.into_iter().map(NodeView::from).collect(), next_cursor: None }
+    pub(super) fn of(nodes: Vec<NodeStatus>, bloat: Option<Bloat>) -> Self {
+        Self { items: nodes.into_iter().map(NodeView::from).collect(), next_cursor: None, database: bloat.map(Into::into) }
+    }
+
+    async fn now(store: &dyn Store) -> Result<Json<Self>, Problem> {
+        Ok(Json(Self::of(store.nodes().await?, store.bloat().await?)))
     }
 }
 
 /// Look at the cluster
 ///
-/// The servers that share this one's database: whether each takes work, when it was heard of last, and how many jobs it has claimed.
+/// The servers that share this one's database: whether each takes work, when it was heard of last, and how many jobs it has claimed. And what their
+/// database has to clean up, with an alarm where it does not.
 #[utoipa::path(
     get, path = "/cluster", tag = "service", operation_id = "getCluster",
     responses(
@@ -107,7 +155,7 @@ impl ClusterView {
     ),
 )]
 pub(super) async fn get(State(api): State<ApiState>) -> Result<Json<ClusterView>, Problem> {
-    Ok(Json(ClusterView::of(api.dispatcher.store().nodes().await?)))
+    ClusterView::now(api.dispatcher.store()).await
 }
 
 /// Drain a node
@@ -146,5 +194,5 @@ async fn set_draining(api: &ApiState, name: &str, draining: bool) -> Result<Json
     if !store.set_draining(name, draining).await? {
         return Err(Problem::new(Kind::UnknownNode, format!("no node is called {name:?}")));
     }
-    Ok(Json(ClusterView::of(store.nodes().await?)))
+    ClusterView::now(store).await
 }

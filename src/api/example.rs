@@ -35,7 +35,7 @@ use crate::job::{
 use crate::profile::{Machine, Profiles, Sample};
 use crate::sandbox;
 use crate::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Skip, Timetable};
-use crate::store::{Comparison, ComparisonState, DayTotals, Depth, NodeStatus};
+use crate::store::{Bloat, Comparison, ComparisonState, DayTotals, Depth, NodeStatus, TableBloat};
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState};
 use crate::workload::Registry;
 
@@ -84,12 +84,18 @@ pub(super) fn limits() -> Value {
 
 /// Two servers.
 pub(super) fn cluster() -> Value {
-    value(&ClusterView::of(nodes(false).into()))
+    value(&ClusterView::of(nodes(false).into(), Some(bloat())))
 }
 
 /// The same while one of them is drained.
 pub(super) fn draining_cluster() -> Value {
-    value(&ClusterView::of(nodes(true).into()))
+    value(&ClusterView::of(nodes(true).into(), Some(bloat())))
+}
+
+fn bloat() -> Bloat {
+    let table = |name: &str, live, dead| TableBloat { name: name.into(), live, dead };
+    let tables = vec![table("results", 1_200_000, 350), table("work", 4_100, 12_600)];
+    Bloat { oldest_transaction: Some(Duration::from_millis(3)), tables }
 }
 
 fn nodes(is_draining: bool) -> [NodeStatus; 2] {

@@ -17,7 +17,7 @@ use super::{ApiState, findings};
 use crate::dispatch::QueueStatus;
 use crate::job::{Executor, FindingKind};
 use crate::measure::{Usage, memory};
-use crate::store::{Sketch, Sketches, SummaryKey};
+use crate::store::{Bloat, Sketch, Sketches, SummaryKey};
 
 /// The upper ends of the buckets of times, in microseconds.
 const BUCKETS_US: [u64; 12] =
@@ -52,6 +52,7 @@ struct Figures {
     found: [u64; FindingKind::ALL.len()],
     profiles: usize,
     quarantined: usize,
+    bloat: Option<Bloat>,
 }
 
 /// The same, whosever they are.
@@ -88,6 +89,7 @@ impl Figures {
             found,
             profiles: dispatcher.profiles().keys(None).len(),
             quarantined: dispatcher.quarantined().len(),
+            bloat: dispatcher.store().bloat().await?,
         })
     }
 
@@ -162,6 +164,21 @@ impl Figures {
         Family::gauge(encoder, "trine_profiles", "Workloads of which something was learned")?
             .set(&[], number(self.profiles as u64))
     }
+
+    fn database(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Some(bloat) = &self.bloat else { return Ok(()) };
+        let about = "For how long the oldest transaction of the database is open";
+        let oldest = bloat.oldest_transaction.unwrap_or_default();
+        Family::gauge(encoder, "trine_database_oldest_transaction_seconds", about)?.set(&[], oldest.as_secs_f64())?;
+        let mut rows = Family::gauge(encoder, "trine_database_rows", "Rows of a table: live ones, and dead ones to clean up")?;
+        for table in &bloat.tables {
+            for (state, count) in [("live", table.live), ("dead", table.dead)] {
+                rows.set(&[("table", &table.name), ("state", state)], number(count))?;
+            }
+        }
+        Family::gauge(encoder, "trine_database_alarms", "What of this is beyond its bound: `GET /cluster` says it in words")?
+            .set(&[], number(bloat.alarms().len() as u64))
+    }
 }
 
 impl Collector for Figures {
@@ -171,6 +188,7 @@ impl Collector for Figures {
         self.jobs(&mut encoder)?;
         self.queues(&mut encoder)?;
         self.learned(&mut encoder)?;
+        self.database(&mut encoder)?;
         let used = Usage::of_process();
         let cpu = seconds(used.cpu_user_us + used.cpu_system_us);
         let about = "CPU time of the server's process, without its workers";

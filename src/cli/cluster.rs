@@ -49,6 +49,12 @@ struct Named {
 #[derive(Deserialize)]
 struct Answer {
     items: Vec<Row>,
+    database: Option<Database>,
+}
+
+#[derive(Deserialize)]
+struct Database {
+    alarms: Vec<String>,
 }
 
 /// What people are shown of a node.
@@ -95,6 +101,8 @@ impl Cluster {
                 row.version.clone(),
             ]
         };
-        print::line(table(&columns, parse::<Answer>(&answer)?.items.iter().map(row)))
+        let Answer { items, database } = parse(&answer)?;
+        print::line(table(&columns, items.iter().map(row)))?;
+        database.iter().flat_map(|database| &database.alarms).try_for_each(|alarm| print::line(format_args!("Look at this: {alarm}.")))
     }
 }

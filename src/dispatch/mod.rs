@@ -1,5 +1,6 @@
 //! Who runs next, and where: from an accepted submission to a recorded result.
 
+mod bloat;
 mod catalogue;
 mod deliver;
 mod functions;
@@ -19,6 +20,7 @@ mod settle;
 mod waiters;
 mod what_if;
 
+pub use bloat::watch_bloat;
 pub use catalogue::Catalogue;
 pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use functions::{DeployError, Deployment, Functions};

@@ -7,6 +7,7 @@
 //!
 //! Each method is one short transaction. Rows stay private to a driver.
 
+mod bloat;
 mod codes;
 mod comparison;
 mod copied;
@@ -35,6 +36,7 @@ mod unasked;
 mod webhook;
 mod window;
 
+pub use bloat::{Bloat, BloatStore, TableBloat};
 pub use comparison::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore};
 pub use copied::{Age, Copied, CopyStore};
 pub use event::{EventFilter, EventPage, Subscription};
@@ -320,7 +322,8 @@ pub enum Revocation {
 /// Where jobs are kept, and with them whatever else is: a trait for each kind of thing.
 #[async_trait]
 pub trait Store:
-    ComparisonStore
+    BloatStore
+    + ComparisonStore
     + CopyStore
     + FunctionStore
     + GraphStore

@@ -11,6 +11,7 @@ async fn the_only_server_can_be_drained_and_resumed() {
     let cluster = server.get("/cluster").await.json();
     let [node] = cluster["items"].as_array().unwrap().as_slice() else { panic!("one node: {cluster}") };
     assert_eq!((&node["self"], &node["state"], &node["leases"]), (&json!(true), &json!("up"), &json!(1)));
+    assert!(cluster["database"].is_null());
     assert!(node["expires_at"].is_null() && node["started_at"].is_string() && node["heartbeat_age_ms"].is_u64());
     let path = |what| format!("/cluster/nodes/{}/{what}", node["name"].as_str().unwrap());
 

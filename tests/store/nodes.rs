@@ -9,7 +9,7 @@ use trine::job::{Concurrency, JobId, NewJob, Queue};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, NodeStore, Once, OnceStore, Revocation, ScheduleStore, Settled,
+    Answered, BloatStore, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, NodeStore, Once, OnceStore, Revocation, ScheduleStore, Settled,
     Settlement, Store, StoreError,
 };
 
@@ -286,4 +286,30 @@ async fn a_node_is_drained_from_another_one_and_stays_so_if_it_loses_its_place()
     // One that is started anew takes work.
     let new = place.node("drained").await;
     assert!(!new.is_draining() && !new.nodes().await.unwrap()[0].is_draining);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_cleaned_up_and_a_transaction_that_is_left_open_are_seen() {
+    let place = Schema::new();
+    let store = place.node("one").await;
+    let jobs: Vec<NewJob> = (0..100).map(|_| io_job()).collect();
+    store.accept(jobs).await.unwrap();
+    let mut left_open = place.raw().await;
+    sqlx::query("BEGIN").execute(&mut left_open).await.unwrap();
+    sqlx::query("SELECT count(*) FROM work").execute(&mut left_open).await.unwrap();
+    let seen = async {
+        loop {
+            let bloat = store.bloat().await.unwrap().unwrap();
+            // Sessions tell what they did now and then.
+            let counted = bloat.tables.iter().any(|table| table.name == "work" && table.live >= 100);
+            if counted && bloat.oldest_transaction.is_some_and(|age| age >= Duration::from_millis(100)) {
+                return bloat;
+            }
+            store.check().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let bloat = tokio::time::timeout(PATIENCE, seen).await.expect("the database to tell");
+    let names: Vec<_> = bloat.tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(names, ["events", "jobs", "results", "shared", "work"]);
 }

@@ -4,6 +4,7 @@
 //! (`shared.rs`); all else are short transactions of their own on a few connections. What a node has claimed is its own as long as it is
 //! heard of (`node.rs`); then any other may take it, and what the first one still says of it is refused.
 
+mod bloat;
 mod comparisons;
 mod connect;
 mod copied;

@@ -10,7 +10,7 @@ use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::node::Gatekeeper;
-use crate::store::{NodeStatus, NodeStore, StoreError};
+use crate::store::{Bloat, BloatStore, NodeStatus, NodeStore, StoreError};
 
 /// This server.
 pub(super) struct Node {
@@ -51,5 +51,13 @@ impl NodeStore for SqliteStore {
 
     fn is_draining(&self) -> bool {
         self.node.gatekeeper.is_shut()
+    }
+}
+
+#[async_trait]
+impl BloatStore for SqliteStore {
+    async fn bloat(&self) -> Result<Option<Bloat>, StoreError> {
+        // The room of what is deleted is free at once.
+        Ok(None)
     }
 }
