@@ -14,13 +14,11 @@ use crate::auth::KeyRule;
 use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::{
-    Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, watch_bloat,
-};
+use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, watch_bloat};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
-use crate::job::Queue;
+use crate::job::{Queue, Role};
 use crate::profile::{Profiles, day_of};
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
@@ -66,6 +64,9 @@ pub enum AppError {
         /// Where keys are kept.
         database: Database,
     },
+    /// It is to do a part of what there is to do, and there is nobody to do the rest.
+    #[error("the role `{}` is for servers that share a PostgreSQL: one that keeps its jobs in SQLite has to do all", .0.as_str())]
+    Alone(Role),
     /// The address of the listener can't be told.
     #[error("can't tell the address of the listener: {0}")]
     Listener(std::io::Error),
@@ -181,10 +182,11 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
 }
 
 /// The store that the settings name.
-async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Store>, StoreError> {
+async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Store>, AppError> {
     let Config { max_losses, job_log_lines, job_log_bytes, .. } = *config;
     let node = config.node.clone().unwrap_or_else(|| node_name(address));
     match config.database() {
+        Database::Sqlite(_) if config.role != Role::All => Err(AppError::Alone(config.role)),
         Database::Sqlite(path) => {
             let options = SqliteOptions { path, node, clock: Arc::new(SystemClock), max_losses, job_log_lines, job_log_bytes };
             Ok(Arc::new(SqliteStore::open(options).await?))
@@ -195,6 +197,7 @@ async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Stor
                 url: url.reveal().to_owned(),
                 schema: config.database_schema.clone(),
                 node,
+                role: config.role,
                 leases: LeaseRules::lasting(config.lease),
                 connections: config.database_connections,
                 clock: None,
@@ -252,6 +255,7 @@ fn rules(config: &Config) -> Rules {
         most_waiting: Queue::ALL.map(|queue| config.most_waiting(queue)),
         keys_kept: config.idempotency,
         routing: config.routing,
+        role: config.role,
     }
 }
 

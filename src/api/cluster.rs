@@ -10,6 +10,7 @@ use super::json::Json;
 use super::problem::{Kind, Problem, answers};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
+use crate::job::Role;
 use crate::store::{Bloat, NodeStatus, Store, TableBloat};
 
 /// The servers that share a database.
@@ -56,7 +57,11 @@ impl From<Bloat> for DatabaseView {
     fn from(bloat: Bloat) -> Self {
         let alarms = bloat.alarms();
         let table = |TableBloat { name, live, dead }| TableView { name, live, dead };
-        Self { oldest_transaction_ms: bloat.oldest_transaction.map(millis), tables: bloat.tables.into_iter().map(table).collect(), alarms }
+        Self {
+            oldest_transaction_ms: bloat.oldest_transaction.map(millis),
+            tables: bloat.tables.into_iter().map(table).collect(),
+            alarms,
+        }
     }
 }
 
@@ -75,6 +80,8 @@ pub(super) struct NodeView {
     is_self: bool,
     /// How it is.
     state: NodeState,
+    /// What it does.
+    role: Role,
     /// The number of its start: the higher, the later.
     start: i64,
     /// The version of its program.
@@ -116,11 +123,12 @@ impl From<NodeStatus> for NodeView {
             NodeStatus { is_draining: true, .. } => NodeState::Draining,
             _ => NodeState::Up,
         };
-        let NodeStatus { name, start, version, started_at, seen_at, unheard_for, expires_at, leases, is_this, .. } = node;
+        let NodeStatus { name, role, start, version, started_at, seen_at, unheard_for, expires_at, leases, is_this, .. } = node;
         Self {
             name,
             is_self: is_this,
             state,
+            role,
             start,
             version,
             leases,

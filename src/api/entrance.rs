@@ -18,6 +18,7 @@ use super::ApiState;
 use super::access::{Caller, Holder, Operations};
 use super::problem::{Kind, Problem};
 use crate::auth::{NewAct, Scope};
+use crate::job::Role;
 
 /// The longest path with its query, in bytes. Filters and cursors are far shorter.
 const MAX_URI_BYTES: usize = 8192;
@@ -123,6 +124,12 @@ impl Entrance {
         }
         let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let operation = path.and_then(|path| self.operations.find(request.method(), path));
+        if self.api.dispatcher.role() == Role::Work && !operation.is_some_and(|operation| operation.is_of_workers) {
+            return Err(Problem::new(
+                Kind::NoApi,
+                "the role of this server is `work`: send this to a server of the cluster whose role is `all` or `api`",
+            ));
+        }
         let asked = operation.map_or(Some(Scope::Admin), |operation| operation.scope);
         let holder = if self.api.keyring.is_open() {
             // With a key, a page has to have it; without one, it is enough to be a page.

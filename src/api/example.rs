@@ -29,7 +29,7 @@ use crate::executor::WorkerStatus;
 use crate::function::{Defaults, Function, Kind, Limits};
 use crate::job::{
     Bound, Choice, ComparisonId, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob,
-    Observed, Outcome, ProfileKey, Queue, Retry, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, Tried, What,
+    Observed, Outcome, ProfileKey, Queue, Retry, Role, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, Tried, What,
     Written,
 };
 use crate::profile::{Machine, Profiles, Sample};
@@ -102,6 +102,7 @@ fn nodes(is_draining: bool) -> [NodeStatus; 2] {
     let node = |name: &str, start, leases| NodeStatus {
         name: name.into(),
         start,
+        role: Role::All,
         version: "0.1.0".into(),
         started_at: NOON,
         seen_at: NOON.after(Duration::from_mins(10)),

@@ -77,6 +77,7 @@ use self::entrance::Entrance;
 use self::problem::Problem;
 use crate::comparison::Comparisons;
 use crate::dispatch::{Dispatcher, Schedules};
+use crate::job::Role;
 use crate::workload::Registry;
 
 /// What handlers work with. Clones are handles to the same.
@@ -127,11 +128,13 @@ pub fn service(state: ApiState) -> Api {
     openapi::complete(&mut document, state.dispatcher.registry());
     let cors = cors::layer(&state.pages);
     let entrance = Entrance::new(state.clone(), Operations::of(&mut document));
-    let router = router
-        .route_layer(entrance)
-        .with_state(state)
-        .route("/", get(|| async { Redirect::to("/docs/") }))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+    let has_api = state.dispatcher.role() != Role::Work;
+    let mut router = router.route_layer(entrance).with_state(state);
+    if has_api {
+        router = router
+            .route("/", get(|| async { Redirect::to("/docs/") }))
+            .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+    }
     guard(match cors {
         Some(cors) => router.layer(cors),
         None => router,

@@ -178,6 +178,9 @@ kinds! {
     /// The server takes no work now: its disk is full, or it is shutting down. Nothing was changed.
     Unavailable = SERVICE_UNAVAILABLE "unavailable", "The server can't take this now",
         "the store can't write now: database or disk is full";
+    /// The server runs jobs, and answers nobody but those who watch over it; another one of the cluster has the API.
+    NoApi = SERVICE_UNAVAILABLE "no-api", "This server only runs jobs",
+        "the role of this server is `work`: send this to a server of the cluster whose role is `all` or `api`";
     /// The server can't run jobs.
     NotReady = SERVICE_UNAVAILABLE "not-ready", "The server is not ready",
         "the server is shutting down";

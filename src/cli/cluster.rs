@@ -64,6 +64,7 @@ struct Row {
     #[serde(rename = "self")]
     is_self: bool,
     state: String,
+    role: String,
     version: String,
     leases: u64,
     started_at: String,
@@ -89,12 +90,20 @@ impl Cluster {
         if show.json {
             return print::json(&answer);
         }
-        let columns =
-            [("node", false), ("state", false), ("jobs", true), ("heard of", false), ("up since", false), ("version", false)];
+        let columns = [
+            ("node", false),
+            ("state", false),
+            ("role", false),
+            ("jobs", true),
+            ("heard of", false),
+            ("up since", false),
+            ("version", false),
+        ];
         let row = |row: &Row| {
             vec![
                 if row.is_self { format!("{} *", row.name) } else { row.name.clone() },
                 row.state.clone(),
+                row.role.clone(),
                 row.leases.to_string(),
                 format!("{} ago", micros(row.heartbeat_age_ms.saturating_mul(1_000))),
                 row.started_at.clone(),
@@ -103,6 +112,9 @@ impl Cluster {
         };
         let Answer { items, database } = parse(&answer)?;
         print::line(table(&columns, items.iter().map(row)))?;
-        database.iter().flat_map(|database| &database.alarms).try_for_each(|alarm| print::line(format_args!("Look at this: {alarm}.")))
+        database
+            .iter()
+            .flat_map(|database| &database.alarms)
+            .try_for_each(|alarm| print::line(format_args!("Look at this: {alarm}.")))
     }
 }

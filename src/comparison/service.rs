@@ -240,7 +240,7 @@ async fn serve(shared: Arc<Shared>) {
 async fn begin(shared: &Shared) -> Result<Option<(Comparison, Stop, watch::Sender<Progress>)>, StoreError> {
     let _beginning = shared.beginning.lock().await;
     // Looked at behind the lock, which a shut-down takes after it began to drain.
-    if shared.dispatcher.is_draining() || shared.dispatcher.store().is_draining() {
+    if !shared.dispatcher.begins_work() {
         return Ok(None);
     }
     let Some(next) = shared.dispatcher.store().begin_comparison().await? else { return Ok(None) };

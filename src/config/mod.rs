@@ -29,7 +29,7 @@ use url::{Host, Url};
 
 use crate::auth::{KeyRule, Quota};
 use crate::command::Commands;
-use crate::job::{Queue, Routing, Secret};
+use crate::job::{Queue, Role, Routing, Secret};
 use crate::outbound::{Denied, OutboundSettings, Rules};
 use crate::sandbox;
 
@@ -98,6 +98,9 @@ pub struct Config {
     /// Folder that `file` and `image` work in [default: workspace in the data folder]
     #[arg(long, env = "TRINE_WORKSPACE", value_name = "FOLDER")]
     pub workspace: Option<PathBuf>,
+    /// What this server does, of those that share a PostgreSQL: answer requests and run jobs, answer requests alone, or run jobs alone
+    #[arg(long, env = "TRINE_ROLE", value_name = "ROLE", default_value = "all")]
+    pub role: Role,
     /// Networks that `http` and webhooks may reach besides public ones, such as 127.0.0.1 or 10.0.0.0/8; separated by commas
     #[arg(long, env = "TRINE_HTTP_ALLOW", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub http_allow: Vec<IpNet>,

@@ -51,7 +51,8 @@ use crate::clock::Timestamp;
 use crate::executor::{Executors, Slots, WorkerStatus};
 use crate::function::Function;
 use crate::job::{
-    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Queue, Routing, Runtime, Spec, State, Submission, Written,
+    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Queue, Role, Routing, Runtime, Spec, State, Submission,
+    Written,
 };
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
@@ -80,6 +81,7 @@ struct Shared {
     slots: [Arc<Slots>; Queue::ALL.len()],
     profiles: Arc<Profiles>,
     routing: Routing,
+    role: Role,
     max_losses: u32,
     /// How long it is kept what was answered to a request with a key.
     keys_kept: Duration,
@@ -110,6 +112,8 @@ pub struct Rules {
     pub keys_kept: Duration,
     /// What the choice of an executor goes by, where a job does not say.
     pub routing: Routing,
+    /// What the server does: where it runs nothing, no jobs are claimed.
+    pub role: Role,
 }
 
 /// Why a batch of submissions was not accepted. Nothing of it was.
@@ -199,6 +203,7 @@ impl Dispatcher {
             executors,
             profiles: Arc::new(profiles),
             routing: rules.routing,
+            role: rules.role,
             max_losses: rules.max_losses,
             keys_kept: rules.keys_kept,
             running: Running::default(),
@@ -212,7 +217,7 @@ impl Dispatcher {
             draining: CancellationToken::new(),
             giving_up: CancellationToken::new(),
         });
-        for queue in Queue::ALL {
+        for queue in Queue::ALL.into_iter().filter(|_| rules.role.works()) {
             for _ in 0..serve_queue::LOOPS {
                 shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue));
             }
@@ -401,6 +406,16 @@ impl Dispatcher {
     /// Resolves when nothing new is taken any more.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
         self.shared.draining.clone().cancelled_owned()
+    }
+
+    /// Whether work may be begun here: it is what the server is there for, and nobody had it stop.
+    pub fn begins_work(&self) -> bool {
+        self.shared.role.works() && !self.is_draining() && !self.shared.store.is_draining()
+    }
+
+    /// What the server does.
+    pub fn role(&self) -> Role {
+        self.shared.role
     }
 
     /// Whether nothing new is taken any more.

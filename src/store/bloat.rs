@@ -39,7 +39,9 @@ impl Bloat {
         });
         let tables = self.tables.iter().filter(|table| table.dead > MOST_DEAD && table.dead > table.live);
         let tables = tables.map(|TableBloat { name, live, dead }| {
-            format!("the table {name} has {dead} dead rows beside {live} live ones: autovacuum does not keep up, or is kept from it")
+            format!(
+                "the table {name} has {dead} dead rows beside {live} live ones: autovacuum does not keep up, or is kept from it"
+            )
         });
         transaction.into_iter().chain(tables).collect()
     }

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use crate::clock::Timestamp;
+use crate::job::Role;
 
 /// A server among those that share a store; in SQLite there is one.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct NodeStatus {
     pub name: String,
     /// The number of its start: later ones have higher numbers.
     pub start: i64,
+    /// What it does.
+    pub role: Role,
     /// The version of the program.
     pub version: String,
     /// When it took its place among the nodes.

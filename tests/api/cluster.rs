@@ -43,3 +43,13 @@ async fn the_only_server_can_be_drained_and_resumed() {
     assert_eq!(operations, ["resumeNode", "drainNode"]);
     assert_eq!(server.post("/cluster/nodes/nobody/drain", &json!(null)).await.problem(404).0, "unknown-node");
 }
+
+#[tokio::test]
+async fn who_is_alone_has_to_do_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_trine"));
+    command.args(["serve", "--role", "work", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
+    let refused = command.current_dir(folder.path()).output().await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("the role `work` is for servers that share a PostgreSQL"), "{said}");
+}

@@ -9,8 +9,8 @@ use trine::job::{Concurrency, JobId, NewJob, Queue};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, BloatStore, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, NodeStore, Once, OnceStore, Revocation, ScheduleStore, Settled,
-    Settlement, Store, StoreError,
+    Answered, BloatStore, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, NodeStore, Once, OnceStore, Revocation,
+    ScheduleStore, Settled, Settlement, Store, StoreError,
 };
 
 use crate::postgres::Schema;

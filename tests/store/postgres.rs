@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
+use trine::job::Role;
 use trine::store::Store;
 use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 
@@ -56,6 +57,7 @@ impl Schema {
             schema: self.name.clone(),
             // Whoever opens it again is the same node, so that it takes up at once what was left behind.
             node: "one".into(),
+            role: Role::All,
             leases: LeaseRules { lease: Duration::from_secs(30), give_up: Duration::from_secs(25) },
             connections: 4,
             clock: Some(Arc::<TestClock>::clone(&self.clock)),

@@ -13,6 +13,9 @@ use crate::auth::Scope;
 /// Operations that everyone may call: whoever watches over the server needs no key.
 const OPEN: [&str; 2] = ["getHealth", "getReadiness"];
 
+/// Operations that a server answers whose role is to run jobs alone: those of whoever watches over it.
+const OF_WORKERS: [&str; 6] = ["getHealth", "getReadiness", "metrics", "getCluster", "drainNode", "resumeNode"];
+
 /// Operations by the scope that they ask for. One that stands nowhere is for administrators; a test finds it.
 const SCOPES: [(Scope, &[&str]); 5] = [
     (
@@ -98,6 +101,8 @@ pub(in crate::api) struct Operation {
     pub(in crate::api) scope: Option<Scope>,
     /// Whether it is written down: what changes the server for others.
     pub(in crate::api) is_recorded: bool,
+    /// Whether a server answers it that only runs jobs.
+    pub(in crate::api) is_of_workers: bool,
 }
 
 /// All operations, by method and path.
@@ -111,8 +116,9 @@ impl Operations {
             for (method, described) in methods(item) {
                 let id = described.operation_id.clone().unwrap_or_default();
                 let scope = scope(&id);
+                let is_of_workers = OF_WORKERS.contains(&id.as_str());
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
-                operations.entry(path.clone()).or_default().insert(method, Operation { id, scope, is_recorded });
+                operations.entry(path.clone()).or_default().insert(method, Operation { id, scope, is_recorded, is_of_workers });
             }
         }
         Self(operations)
@@ -187,6 +193,7 @@ mod tests {
         assert_eq!(known.len(), listed.len(), "an operation stands in the table twice");
         let missing: Vec<_> = there.difference(&known).collect();
         assert!(missing.is_empty(), "src/api/access/operations.rs does not say what these ask for: {missing:?}");
+        assert!(OF_WORKERS.iter().all(|&id| known.contains(id)));
         let gone: Vec<_> = known.difference(&there).collect();
         assert!(gone.is_empty(), "src/api/access/operations.rs has operations that are none: {gone:?}");
     }

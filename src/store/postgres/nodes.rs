@@ -3,10 +3,18 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use clap::ValueEnum as _;
 
 use super::PostgresStore;
 use super::rows::Cells;
+use crate::job::Role;
 use crate::store::{NodeStatus, NodeStore, StoreError};
+
+/// As it is kept.
+fn role(text: &str) -> Result<Role, StoreError> {
+    let known = Role::value_variants().iter().find(|role| role.as_str() == text);
+    known.copied().ok_or_else(|| StoreError::Corrupt(format!("{text:?} is nothing that a node does")))
+}
 
 #[async_trait]
 impl NodeStore for PostgresStore {
@@ -14,7 +22,7 @@ impl NodeStore for PostgresStore {
         let text = "SELECT n.name, n.id, n.version, (extract(epoch FROM n.started_at) * 1000000)::BIGINT, \
                     (extract(epoch FROM n.seen_at) * 1000000)::BIGINT, (extract(epoch FROM n.expires_at) * 1000000)::BIGINT, \
                     greatest(0, extract(epoch FROM clock_timestamp() - n.seen_at) * 1000000)::BIGINT, \
-                    n.expires_at < clock_timestamp(), n.draining, coalesce(w.leases, 0) \
+                    n.expires_at < clock_timestamp(), n.draining, coalesce(w.leases, 0), n.role \
                     FROM nodes n LEFT JOIN (SELECT node, count(*) AS leases FROM work WHERE state = 2 GROUP BY node) w ON w.node = n.id \
                     ORDER BY n.name COLLATE \"C\", n.id";
         let rows = sqlx::query(text).fetch_all(&self.pool).await?;
@@ -34,6 +42,7 @@ impl NodeStore for PostgresStore {
                     is_draining: cells.take()?,
                     leases: cells.number()?,
                     is_this: start == self.node.id(),
+                    role: role(cells.take()?)?,
                 })
             })
             .collect()

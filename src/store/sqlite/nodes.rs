@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::SqliteStore;
 use super::writer::Command;
 use crate::clock::Timestamp;
-use crate::job::Queue;
+use crate::job::{Queue, Role};
 use crate::store::node::Gatekeeper;
 use crate::store::{Bloat, BloatStore, NodeStatus, NodeStore, StoreError};
 
@@ -26,6 +26,8 @@ impl NodeStore for SqliteStore {
         let this = NodeStatus {
             name: self.node.name.clone(),
             start,
+            // There is nobody else to do the rest.
+            role: Role::All,
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.node.started_at,
             seen_at: Timestamp::now(),
