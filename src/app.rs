@@ -14,11 +14,13 @@ use crate::auth::KeyRule;
 use crate::clock::{SystemClock, Timestamp};
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
-use crate::dispatch::{Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, watch_bloat};
+use crate::dispatch::{
+    Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, interpreter_label, watch_bloat,
+};
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
-use crate::job::{Queue, Role};
+use crate::job::{Labels, Queue, Role};
 use crate::profile::{Profiles, day_of};
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
@@ -106,7 +108,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
     };
     let registry = Arc::new(Registry::native(Environment::open(&workloads)?));
     let address = listener.local_addr().map_err(AppError::Listener)?;
-    let store = open_store(&config, address).await?;
+    let store = open_store(&config, address, &workloads.python).await?;
     let quotas = Arc::new(Quotas::new(Arc::clone(&store), config.quota()));
     let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys, Arc::clone(&quotas)).await?);
     check_keys(&config, &keyring, address)?;
@@ -182,13 +184,15 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
 }
 
 /// The store that the settings name.
-async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Store>, AppError> {
+async fn open_store(config: &Config, address: SocketAddr, python: &PythonRules) -> Result<Arc<dyn Store>, AppError> {
     let Config { max_losses, job_log_lines, job_log_bytes, .. } = *config;
     let node = config.node.clone().unwrap_or_else(|| node_name(address));
+    let labels = labels(config, &node, python);
     match config.database() {
         Database::Sqlite(_) if config.role != Role::All => Err(AppError::Alone(config.role)),
         Database::Sqlite(path) => {
-            let options = SqliteOptions { path, node, clock: Arc::new(SystemClock), max_losses, job_log_lines, job_log_bytes };
+            let options =
+                SqliteOptions { path, node, labels, clock: Arc::new(SystemClock), max_losses, job_log_lines, job_log_bytes };
             Ok(Arc::new(SqliteStore::open(options).await?))
         }
         Database::Postgres(url) => {
@@ -198,6 +202,7 @@ async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Stor
                 schema: config.database_schema.clone(),
                 node,
                 role: config.role,
+                labels,
                 leases: LeaseRules::lasting(config.lease),
                 connections: config.database_connections,
                 clock: None,
@@ -214,6 +219,14 @@ async fn open_store(config: &Config, address: SocketAddr) -> Result<Arc<dyn Stor
 fn node_name(address: SocketAddr) -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     format!("{}:{}", host.as_deref().unwrap_or("trine"), address.port())
+}
+
+/// What is said of this server: by the operator, and by itself.
+fn labels(config: &Config, node: &str, python: &PythonRules) -> Labels {
+    let said = config.labels.iter().map(|label| (label.name.clone(), label.value.clone()));
+    let own = [("node", node), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    said.chain(own).chain(python.interpreters.iter().map(|rule| interpreter_label(&rule.name))).collect()
 }
 
 /// What goes on besides jobs until the server drains: keys are followed, schedules fire, webhooks are delivered, old results are removed.

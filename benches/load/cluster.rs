@@ -102,6 +102,8 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
     let options_of_store = PostgresOptions {
         url: url(&postgres),
         schema: "trine".into(),
+        role: trine::job::Role::All,
+        labels: trine::job::Labels::new(),
         node: "claims".into(),
         leases: LeaseRules::lasting(Duration::from_secs(30)),
         connections: 4,

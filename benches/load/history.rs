@@ -105,6 +105,7 @@ async fn fill(folder: &Path, results: u64) -> Result<()> {
     let options = SqliteOptions {
         path,
         node: "one".into(),
+        labels: trine::job::Labels::new(),
         clock: Arc::new(SystemClock),
         max_losses: 3,
         job_log_lines: 1_000,

@@ -27,6 +27,7 @@ CREATE TABLE nodes (
     name       TEXT        NOT NULL,
     version    TEXT        NOT NULL,
     role       TEXT        NOT NULL,                      -- all, api or work
+    labels     TEXT        NOT NULL,                      -- a JSON object
     started_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     seen_at    TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     expires_at TIMESTAMPTZ NOT NULL,
@@ -161,7 +162,7 @@ CREATE TABLE releases (
     parent UUID NOT NULL PRIMARY KEY
 );
 
--- The lanes in which jobs wait that share a limit. Those that are open take turns.
+-- The lanes in which jobs wait that share a limit, or that not every node may run. Those that are open take turns.
 CREATE TABLE lanes (
     queue SMALLINT NOT NULL,
     lane  TEXT     NOT NULL,
@@ -170,13 +171,15 @@ CREATE TABLE lanes (
     ckey  TEXT COLLATE "C",
     rkey  TEXT COLLATE "C",
     owner BIGINT,
+    place TEXT COLLATE "C" NOT NULL DEFAULT '', -- which labels its jobs require of a node, as a JSON object; '' for none
     PRIMARY KEY (queue, lane)
 );
-CREATE INDEX lanes_open ON lanes (queue, turn) WHERE gate = 0;
+CREATE INDEX lanes_open ON lanes (queue, place, turn) WHERE gate = 0;
 CREATE INDEX lanes_late ON lanes (gate) WHERE gate > 1;
-CREATE INDEX lanes_ckey ON lanes (ckey, turn) WHERE ckey IS NOT NULL;
+CREATE INDEX lanes_ckey ON lanes (ckey, place, turn) WHERE ckey IS NOT NULL;
 CREATE INDEX lanes_rkey ON lanes (rkey) WHERE rkey IS NOT NULL;
-CREATE INDEX lanes_owner ON lanes (owner, turn) WHERE owner IS NOT NULL;
+CREATE INDEX lanes_owner ON lanes (owner, place, turn) WHERE owner IS NOT NULL;
+CREATE INDEX lanes_place ON lanes (place) WHERE place <> '';
 -- When jobs with a limit of their rate have started lately.
 CREATE TABLE rates (
     key    TEXT COLLATE "C" NOT NULL PRIMARY KEY,

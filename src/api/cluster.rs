@@ -10,7 +10,7 @@ use super::json::Json;
 use super::problem::{Kind, Problem, answers};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
-use crate::job::Role;
+use crate::job::{Labels, Role};
 use crate::store::{Bloat, NodeStatus, Store, TableBloat};
 
 /// The servers that share a database.
@@ -82,6 +82,8 @@ pub(super) struct NodeView {
     state: NodeState,
     /// What it does.
     role: Role,
+    /// What is said of it: jobs may require it.
+    labels: Labels,
     /// The number of its start: the higher, the later.
     start: i64,
     /// The version of its program.
@@ -123,12 +125,15 @@ impl From<NodeStatus> for NodeView {
             NodeStatus { is_draining: true, .. } => NodeState::Draining,
             _ => NodeState::Up,
         };
-        let NodeStatus { name, role, start, version, started_at, seen_at, unheard_for, expires_at, leases, is_this, .. } = node;
+        let NodeStatus {
+            name, role, labels, start, version, started_at, seen_at, unheard_for, expires_at, leases, is_this, ..
+        } = node;
         Self {
             name,
             is_self: is_this,
             state,
             role,
+            labels,
             start,
             version,
             leases,

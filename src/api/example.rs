@@ -28,9 +28,9 @@ use crate::dispatch::{Gain, Quarantined, QueueStatus, WhatIf};
 use crate::executor::WorkerStatus;
 use crate::function::{Defaults, Function, Kind, Limits};
 use crate::job::{
-    Bound, Choice, ComparisonId, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, LogStream, NewJob,
-    Observed, Outcome, ProfileKey, Queue, Retry, Role, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing, Tried, What,
-    Written,
+    Bound, Choice, ComparisonId, Ending, Event, Executor, Failure, FailureKind, Finished, Form, Job, JobId, Labels, LogStream,
+    NewJob, Observed, Outcome, ProfileKey, Queue, Retry, Role, Route, Rule, Runtime, Spec, State, Submission, Tags, Timing,
+    Tried, What, Written,
 };
 use crate::profile::{Machine, Profiles, Sample};
 use crate::sandbox;
@@ -103,6 +103,7 @@ fn nodes(is_draining: bool) -> [NodeStatus; 2] {
         name: name.into(),
         start,
         role: Role::All,
+        labels: Labels::from([("node".to_owned(), name.to_owned()), ("gpu".to_owned(), "a100".to_owned())]),
         version: "0.1.0".into(),
         started_at: NOON,
         seen_at: NOON.after(Duration::from_mins(10)),

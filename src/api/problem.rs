@@ -399,6 +399,7 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(_) | StoreError::Taken | StoreError::Closed => {
                 Self::new(Kind::Unavailable, error.to_string())
             }
+            StoreError::TooManyPlaces => Self::new(Kind::QueueFull, error.to_string()),
             StoreError::TooNew { .. }
             | StoreError::UnknownParent { .. }
             | StoreError::Refused(_)

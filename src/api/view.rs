@@ -13,8 +13,8 @@ use super::waiting::WaitingView;
 use super::webhooks::WebhookView;
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Choice, Concurrency, Ending, Evidence, Executor, Failure, FailureKind, Finished, Job, JobId, Observed, Outcome, Rate,
-    Retry, Route, Routing, Rule, State, Tags, Timing, Tried, Unique,
+    Bound, Choice, Concurrency, Ending, Evidence, Executor, Failure, FailureKind, Finished, Job, JobId, Labels, Observed,
+    Outcome, Rate, Retry, Route, Routing, Rule, State, Tags, Timing, Tried, Unique,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;
@@ -175,6 +175,10 @@ pub(super) struct JobView<'a> {
     /// At most so many jobs with the same key start within any period of that length.
     #[schema(required)]
     rate: Option<&'a Rate>,
+    /// The labels that a node must have to run it. Only where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
+    requires: Option<&'a Labels>,
     /// The jobs that it comes after, and those that come after it. Only where one job is looked at that has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     graph: Option<GraphView>,
@@ -244,6 +248,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             existing: false,
             concurrency: submission.concurrency.as_deref(),
             rate: submission.rate.as_deref(),
+            requires: submission.requires.as_deref(),
             graph: None,
             waiting: None,
         }

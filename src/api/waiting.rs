@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::problem::Problem;
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, Job, Rate, State};
+use crate::job::{Concurrency, Job, Labels, Rate, State};
 use crate::store::Gate;
 
 /// What a job waits for.
@@ -22,6 +22,11 @@ pub(super) enum WaitingView {
     },
     /// Other jobs to end: `graph` says which.
     Jobs,
+    /// A node with the labels that it requires: there is none now.
+    Node {
+        /// The labels.
+        requires: Labels,
+    },
     /// A slot of its executor, behind those whose turn it is before.
     Slot,
     /// That a job with the same key ends.
@@ -55,6 +60,12 @@ pub(super) enum WaitingView {
 impl WaitingView {
     /// `None` if the job does not wait.
     pub(super) async fn of(api: &ApiState, job: &Job) -> Result<Option<Self>, Problem> {
+        if let Some(requires) = job.submission.requires.as_deref()
+            && matches!(job.state, State::Queued | State::Scheduled { .. })
+            && !api.dispatcher.store().nodes().await?.iter().any(|node| node.takes(requires))
+        {
+            return Ok(Some(Self::Node { requires: requires.clone() }));
+        }
         let gate = match job.state {
             State::Scheduled { due_at } => return Ok(Some(Self::Time { until: due_at })),
             State::Blocked => return Ok(Some(Self::Jobs)),

@@ -21,7 +21,7 @@ use crate::job::{Bound, Executor, Retry, Routing, Unique};
 const BATCH_JOBS: usize = 10_000;
 const BATCH_BYTES: usize = 16 << 20;
 /// What is said of one job on the command line, not in a file.
-const OF_ONE: [&str; 18] = [
+const OF_ONE: [&str; 19] = [
     "bound",
     "executor",
     "routing",
@@ -40,6 +40,7 @@ const OF_ONE: [&str; 18] = [
     "after",
     "concurrency",
     "rate",
+    "requires",
 ];
 /// The most rows of a table. Programs get all of them.
 const ROWS: usize = 20;
@@ -122,6 +123,9 @@ pub(super) struct Submit {
     /// At most so many jobs with this key start in a time, as in api.example.org=10/1s
     #[arg(long, value_name = "KEY=LIMIT/TIME", value_parser = rate)]
     rate: Option<Value>,
+    /// A label that a node must have to run it, as in gpu=a100; may be repeated
+    #[arg(long = "require", value_name = "NAME=VALUE", value_parser = tag)]
+    requires: Vec<(String, String)>,
     /// Wait until all jobs have ended and show their results; exit with 1 unless all succeeded
     #[arg(long)]
     wait: bool,
@@ -208,6 +212,9 @@ impl Submit {
         }
         options.extend(self.concurrency.as_ref().map(|limit| ("concurrency".into(), limit.clone())));
         options.extend(self.rate.as_ref().map(|limit| ("rate".into(), limit.clone())));
+        if !self.requires.is_empty() {
+            options.insert("requires".into(), self.requires.iter().cloned().collect());
+        }
         if !self.tags.is_empty() {
             options.insert("tags".into(), self.tags.iter().cloned().collect());
         }

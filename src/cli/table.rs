@@ -100,6 +100,7 @@ fn waiting(waiting: &Value) -> String {
     match text("reason") {
         "time" => format!("its time, {}", text("until")),
         "jobs" => "other jobs to end".into(),
+        "node" => format!("a node with {}", waiting["requires"]),
         "slot" => "a slot of its executor".into(),
         "concurrency" => format!("{}: {} of {} run", text("key"), number("running"), number("limit")),
         "rate" => format!(

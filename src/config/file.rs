@@ -79,6 +79,10 @@ impl File {
             let texts = match value {
                 // They are tables in tables, read by a parser of their own.
                 Value::Table(commands) if key == "commands" => vec![commands.to_string()],
+                // Their names are the operator's.
+                Value::Table(labels) if key == "labels" => {
+                    labels.into_iter().map(|(name, value)| format!("{name}={}", text(value))).collect()
+                }
                 Value::Table(inner) => {
                     self.flatten(&format!("{key}_"), inner)?;
                     continue;
@@ -134,6 +138,14 @@ mod tests {
         let file = parse(text).unwrap();
         assert_eq!(file.settings["http_allow"], ["10.0.0.0/8", "127.0.0.1"]);
         assert_eq!(file.settings["async_slots"], ["7"]);
+    }
+
+    #[test]
+    fn labels_are_a_table_or_a_list() {
+        for text in ["labels = { gpu = 'a100', rack = 7 }", "[labels]\ngpu = 'a100'\nrack = 7", "labels = ['gpu=a100', 'rack=7']"]
+        {
+            assert_eq!(parse(text).unwrap().settings["labels"], ["gpu=a100", "rack=7"]);
+        }
     }
 
     #[rstest]

@@ -5,12 +5,14 @@
 
 mod database;
 mod file;
+mod label;
 mod load;
 mod retention;
 mod waiting;
 
 pub use database::{BadDatabase, Database, PostgresUrl};
 pub use file::FileError;
+pub use label::Label;
 pub use load::{LoadError, Source, Sources, load};
 pub use retention::{KeptCount, KeptFor};
 pub use waiting::WaitingLimit;
@@ -101,6 +103,9 @@ pub struct Config {
     /// What this server does, of those that share a PostgreSQL: answer requests and run jobs, answer requests alone, or run jobs alone
     #[arg(long, env = "TRINE_ROLE", value_name = "ROLE", default_value = "all")]
     pub role: Role,
+    /// What is said of this server, for jobs that require it: as NAME=VALUE, separated by commas; in the file, a table `labels`
+    #[arg(long, env = "TRINE_LABELS", value_name = "LABELS", value_delimiter = ',', value_parser = Label::from_str)]
+    pub labels: Vec<Label>,
     /// Networks that `http` and webhooks may reach besides public ones, such as 127.0.0.1 or 10.0.0.0/8; separated by commas
     #[arg(long, env = "TRINE_HTTP_ALLOW", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub http_allow: Vec<IpNet>,

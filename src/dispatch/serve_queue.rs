@@ -15,7 +15,7 @@ use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Slot, Stack};
-use crate::job::{Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue};
+use crate::job::{Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue, meets};
 use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
 use crate::workload::{Reporter, Sink, Stop, StopReason};
@@ -25,6 +25,8 @@ use crate::workload::{Reporter, Sink, Stop, StopReason};
 pub(super) const LOOPS: usize = 4;
 /// The most jobs of one claim.
 const MOST_CLAIMED: usize = 512;
+/// How long a job waits that was claimed where it can't run.
+const ELSEWHERE: Duration = Duration::from_secs(60);
 /// The waits between two tries to reach a store that can't write.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -104,9 +106,16 @@ fn run(
             // It comes from a backlog, or other jobs' outputs have just made it what it is.
             claimed.profile = shared.registry.likeness(&workload).map(|likeness| likeness.key());
         }
+        // Of several nodes, only one that has them claims it. The only one may have been started with others since.
+        if claimed.requires.as_ref().is_some_and(|required| !meets(shared.store.labels(), required)) {
+            drop((stack, slot));
+            let why = "it waits: this server does not have the labels that it requires";
+            return Box::pin(postpone(shared, claimed, why, ELSEWHERE)).await;
+        }
         if let Some(wait) = shared.quarantine.keeps_out(claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
             drop((stack, slot));
-            return Box::pin(postpone(shared, claimed, wait)).await;
+            let why = "it waits: whatever runs work like this has died under it, again and again";
+            return Box::pin(postpone(shared, claimed, why, wait)).await;
         }
         let Ok(executor) = stack.ready().await;
         let running = executor.call(Attempt {
@@ -128,10 +137,9 @@ fn run(
     }
 }
 
-/// Makes a job wait whose like took down what ran it, as if it had not been claimed.
-async fn postpone(shared: Arc<Shared>, claimed: Claimed, wait: Duration) {
+/// Makes a job wait that can't run now, as if it had not been claimed.
+async fn postpone(shared: Arc<Shared>, claimed: Claimed, why: &str, wait: Duration) {
     let id = claimed.lease.id;
-    let why = "it waits: whatever runs work like this has died under it, again and again";
     shared.store.note(claimed.lease, Note::log(LogStream::Stderr, why)).await;
     let settlement = Settlement::Later { due_at: Timestamp::now().after(wait) };
     if let Err(error) = record(&shared, claimed.lease, settlement).await {

@@ -63,6 +63,7 @@ mod tests {
             attempt,
             losses,
             earlier: 0,
+            requires: None,
             queued_for: Duration::ZERO,
             profile: None,
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{After, Bound, Choice, Concurrency, FailureKind, Owner, Rate, Routing, Webhook};
+use super::{After, Bound, Choice, Concurrency, FailureKind, Labels, Owner, Rate, Routing, Webhook};
 use crate::clock::Timestamp;
 
 /// Free labels of a job, by which lists are filtered.
@@ -48,6 +48,8 @@ pub struct Submission {
     pub concurrency: Option<Box<Concurrency>>,
     /// How many jobs with the same key may start in a time.
     pub rate: Option<Box<Rate>>,
+    /// The labels that a node must have to run it. Never empty.
+    pub requires: Option<Box<Labels>>,
     /// Whose it is: said by whoever lets it in, not by the client.
     pub owner: Option<Owner>,
     /// Whether a quota of its owner says how many may run at once.
@@ -73,19 +75,20 @@ impl Submission {
         self.retry.as_deref().unwrap_or(&Retry::DEFAULT)
     }
 
-    /// Whether there is a limit that it shares with others.
+    /// Whether it waits apart: there is a limit that it shares with others, or not every node may run it.
     pub const fn is_limited(&self) -> bool {
-        self.concurrency.is_some() || self.rate.is_some() || self.confined
+        self.concurrency.is_some() || self.rate.is_some() || self.confined || self.requires.is_some()
     }
 
-    /// The lane that it waits in with others that have the same keys; `None` if it has no limit.
+    /// The lane that it waits in with others that have the same keys and require the same; `None` if it does not wait apart.
     pub fn lane(&self) -> Option<String> {
         let concurrency = self.concurrency.as_ref().map(|concurrency| &concurrency.key);
         let rate = self.rate.as_ref().map(|rate| &rate.key);
         let owner = self.owner.filter(|_| self.confined).map(Owner::code);
-        self.is_limited().then(|| match owner {
-            Some(owner) => json!([concurrency, rate, owner]).to_string(),
-            None => json!([concurrency, rate]).to_string(),
+        self.is_limited().then(|| match (owner, &self.requires) {
+            (owner, Some(requires)) => json!([concurrency, rate, owner, requires]).to_string(),
+            (Some(owner), None) => json!([concurrency, rate, owner]).to_string(),
+            (None, None) => json!([concurrency, rate]).to_string(),
         })
     }
 
@@ -113,6 +116,7 @@ impl Submission {
             after: Vec::new(),
             concurrency: None,
             rate: None,
+            requires: None,
             owner: None,
             confined: false,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, Evidence, Owner, Rate, Retry, Route, Routing, Submission, Tags, Timing, Unique, Webhook};
+use crate::job::{Concurrency, Evidence, Labels, Owner, Rate, Retry, Route, Routing, Submission, Tags, Timing, Unique, Webhook};
 
 /// What is kept of a submission only where it is not as it is by default.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub(super) struct Options<'a> {
     pub(super) concurrency: Option<Cow<'a, Concurrency>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate: Option<Cow<'a, Rate>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requires: Option<Cow<'a, Labels>>,
     /// The name of its lane is made of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) confined: bool,
@@ -60,6 +62,7 @@ impl<'a> Options<'a> {
             evidence: route.evidence,
             concurrency: submission.concurrency.as_deref().map(Cow::Borrowed),
             rate: submission.rate.as_deref().map(Cow::Borrowed),
+            requires: submission.requires.as_deref().map(Cow::Borrowed),
             confined: submission.confined,
             owner: submission.owner,
         };
@@ -73,6 +76,11 @@ impl<'a> Options<'a> {
     pub(super) fn retry(&mut self) -> Option<Arc<Retry>> {
         self.retry.take().map(|retry| Arc::new(retry.into_owned()))
     }
+
+    pub(super) fn requires(&mut self) -> Option<Box<Labels>> {
+        self.requires.take().map(|requires| Box::new(requires.into_owned()))
+    }
+
     /// Gives a submission and its route back what is kept here.
     pub(super) fn give_back(mut self, submission: &mut Submission, route: &mut Route) {
         submission.deadline = self.deadline();
@@ -84,6 +92,7 @@ impl<'a> Options<'a> {
         submission.webhook = self.webhook.map(|webhook| Box::new(webhook.into_owned()));
         submission.routing = self.routing;
         submission.concurrency = self.concurrency.map(|limit| Box::new(limit.into_owned()));
+        submission.requires = self.requires.map(|requires| Box::new(requires.into_owned()));
         submission.rate = self.rate.map(|rate| Box::new(rate.into_owned()));
         submission.confined = self.confined;
         submission.owner = self.owner;

@@ -65,8 +65,8 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Conclusion, Ending, Executor, Failure, FailureKind, FindingKinds, Job, JobId, NewJob, Note, Owner, ProfileKey, Queue,
-    Retry, Spec, Timing,
+    Bound, Conclusion, Ending, Executor, Failure, FailureKind, FindingKinds, Job, JobId, Labels, NewJob, Note, Owner, ProfileKey,
+    Queue, Retry, Spec, Timing,
 };
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
@@ -97,6 +97,8 @@ pub struct Claimed {
     pub losses: u32,
     /// How many of its attempts were before it was last run again by hand: its retry rule does not count them.
     pub earlier: u32,
+    /// The labels that a node must have to run it.
+    pub requires: Option<Box<Labels>>,
     /// How long it was waiting since it was accepted or due.
     pub queued_for: Duration,
     /// The profile that its runs belong to; known if it was claimed as it was accepted.
@@ -289,6 +291,9 @@ pub enum StoreError {
     /// The same was accepted by another node in the meantime: it is there to be looked at. Nothing was changed.
     #[error("another server has just accepted the same")]
     Taken,
+    /// Jobs wait that require too many different things of a node. Nothing was changed.
+    #[error("jobs that wait require too many different labels of a node already: this one would be one more")]
+    TooManyPlaces,
     /// It is shut.
     #[error("the store is shut")]
     Closed,

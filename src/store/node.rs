@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use crate::clock::Timestamp;
-use crate::job::Role;
+use crate::job::{Labels, Role, meets};
 
 /// A server among those that share a store; in SQLite there is one.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct NodeStatus {
     pub start: i64,
     /// What it does.
     pub role: Role,
+    /// What is said of it.
+    pub labels: Labels,
     /// The version of the program.
     pub version: String,
     /// When it took its place among the nodes.
@@ -36,6 +38,13 @@ pub struct NodeStatus {
     pub is_this: bool,
 }
 
+impl NodeStatus {
+    /// Whether it may run a job that requires these labels.
+    pub fn takes(&self, required: &Labels) -> bool {
+        self.role.works() && !self.has_expired && meets(&self.labels, required)
+    }
+}
+
 /// What is known of nodes.
 #[async_trait]
 pub trait NodeStore {
@@ -45,6 +54,12 @@ pub trait NodeStore {
     /// Has the node of this name claim nothing more, or go on. What runs there goes on to its end either way; when the process ends, this
     /// ends with it. Whether there is such a node.
     async fn set_draining(&self, name: &str, draining: bool) -> Result<bool, StoreError>;
+
+    /// What is said of this node.
+    fn labels(&self) -> &Labels;
+
+    /// Whether other nodes may come, with other labels.
+    fn is_shared(&self) -> bool;
 
     /// Whether this node is to claim nothing more, as far as it has heard.
     fn is_draining(&self) -> bool;

@@ -1,7 +1,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use super::{Server, primes, sleep};
+use super::{Server, primes, sleep, with};
 
 #[tokio::test]
 async fn the_only_server_can_be_drained_and_resumed() {
@@ -52,4 +52,29 @@ async fn who_is_alone_has_to_do_all() {
     let refused = command.current_dir(folder.path()).output().await.unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("the role `work` is for servers that share a PostgreSQL"), "{said}");
+}
+
+#[tokio::test]
+async fn what_a_job_requires_of_a_server_is_checked_and_shown() {
+    let server = Server::start_with(&["--labels", "gpu=a100,zone=b"]).await;
+    let node = server.get("/cluster").await.json()["items"][0].take();
+    assert_eq!(
+        (&node["labels"]["gpu"], &node["labels"]["zone"], &node["labels"]["node"]),
+        (&json!("a100"), &json!("b"), &node["name"])
+    );
+    let required = json!({ "gpu": "a100", "zone": "b", "node": node["name"] });
+    let job = server.submit(&with(sleep(0), json!({ "requires": required }))).await;
+    let ended = server.ended(&job).await;
+    assert_eq!((&ended["state"], &ended["requires"]), (&json!("succeeded"), &required));
+    let free = server.submit(&with(sleep(0), json!({ "requires": {} }))).await;
+    assert!(server.ended(&free).await.get("requires").is_none());
+    let refused = async |requires: serde_json::Value| {
+        server.post("/jobs", &with(sleep(0), json!({ "requires": requires }))).await.problem(422).1.unwrap()
+    };
+    assert_eq!(refused(json!({ "gpu": "a100", "zone": "c" })).await, "/requires/zone");
+    assert_eq!(refused(json!({ "gpu": "" })).await, "/requires/gpu");
+    assert_eq!(refused(json!({ "a b": "c" })).await, "/requires/a b");
+    assert_eq!(refused(json!({ "a": 7 })).await, "/requires/a");
+    assert_eq!(refused(json!(["gpu"])).await, "/requires");
+    assert_eq!(refused(json!({ "a": "1", "b": "1", "c": "1", "d": "1", "e": "1" })).await, "/requires");
 }

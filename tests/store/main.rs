@@ -20,6 +20,7 @@ mod model;
 mod nodes;
 mod once;
 mod owners;
+mod places;
 mod postgres;
 mod profiles;
 mod restart;

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
-use trine::job::Role;
+use trine::job::{Labels, Role};
 use trine::store::Store;
 use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 
@@ -42,7 +42,16 @@ impl Schema {
     /// The same with leases that end after this time.
     pub(crate) async fn node_with(&self, name: &str, lease: Duration) -> Arc<PostgresStore> {
         let leases = LeaseRules { lease, give_up: lease * 5 / 6 };
-        let options = PostgresOptions { node: name.into(), leases, clock: None, ..self.options() };
+        let options = PostgresOptions { node: name.into(), labels: labels(name), leases, clock: None, ..self.options() };
+        Arc::new(PostgresStore::open(options).await.unwrap())
+    }
+
+    /// Another node with this label besides.
+    pub(crate) async fn node_labelled(&self, name: &str, label: (&str, &str)) -> Arc<PostgresStore> {
+        let mut labels = labels(name);
+        labels.insert(label.0.into(), label.1.into());
+        let leases = LeaseRules { lease: Duration::from_secs(15), give_up: Duration::from_secs(12) };
+        let options = PostgresOptions { node: name.into(), labels, leases, clock: None, ..self.options() };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 
@@ -58,6 +67,7 @@ impl Schema {
             // Whoever opens it again is the same node, so that it takes up at once what was left behind.
             node: "one".into(),
             role: Role::All,
+            labels: labels("one"),
             leases: LeaseRules { lease: Duration::from_secs(30), give_up: Duration::from_secs(25) },
             connections: 4,
             clock: Some(Arc::<TestClock>::clone(&self.clock)),
@@ -66,6 +76,10 @@ impl Schema {
             job_log_bytes: 10_000,
         }
     }
+}
+
+fn labels(name: &str) -> Labels {
+    Labels::from([("node".to_owned(), name.to_owned())])
 }
 
 impl Place for Schema {

@@ -28,7 +28,8 @@ impl Folder {
     pub(crate) fn options(&self) -> SqliteOptions {
         let clock = Arc::<TestClock>::clone(&self.1);
         let path = self.0.path().join("trine.db");
-        SqliteOptions { path, node: "one".into(), clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
+        let labels = trine::job::Labels::from([("node".to_owned(), "one".to_owned())]);
+        SqliteOptions { path, node: "one".into(), labels, clock, max_losses: 3, job_log_lines: 50, job_log_bytes: 10_000 }
     }
 
     /// What a crash would leave behind now. (The database itself does not change as long as its journal is short.)

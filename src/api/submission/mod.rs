@@ -15,13 +15,13 @@ use utoipa::openapi::{Object, RefOr, Schema};
 
 pub(super) use self::after::{AfterFields, Draft};
 
-use self::rules::{check_limits, check_priority, check_retry, check_tags, check_unique, deadline, start};
+use self::rules::{check_limits, check_priority, check_requires, check_retry, check_tags, check_unique, deadline, start};
 use super::problem::{Kind, Problem};
 use super::{depth, example, webhooks};
 use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
-use crate::job::{Bound, Choice, Concurrency, Rate, Retry, Routing, Spec, Submission, Tags, Unique, Webhook};
+use crate::job::{Bound, Choice, Concurrency, Labels, Rate, Retry, Routing, Spec, Submission, Tags, Unique, Webhook};
 use crate::workload::{Invalid, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
@@ -107,6 +107,11 @@ pub(super) struct Fields<'a> {
     #[serde(default, borrow)]
     #[schema(value_type = Option<Rate>)]
     rate: Option<&'a RawValue>,
+    /// The labels that a node must have to run the job, as values by name: 4 at most. `GET /cluster` shows those of all nodes. Where there is
+    /// one server that does not have them, the job is refused; otherwise it waits for a node that has.
+    #[serde(default, borrow)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>, example = json!({ "gpu": "a100" }))]
+    requires: Option<&'a RawValue>,
 }
 
 /// Any workload that the server can run. The OpenAPI document lists them; this stands for the list until it is known.
@@ -154,6 +159,9 @@ pub(super) fn draft(text: &[u8], functions: &Catalogue) -> Result<Draft, Problem
     let concurrency = fields.concurrency.map(|limit| object(limit.get().as_bytes(), "/concurrency")).transpose()?;
     let rate = fields.rate.map(|rate| object(rate.get().as_bytes(), "/rate")).transpose()?;
     check_limits(concurrency.as_ref(), rate.as_ref())?;
+    let requires = fields.requires.map(|labels| object::<Labels>(labels.get().as_bytes(), "/requires")).transpose()?;
+    let requires = requires.filter(|labels| !labels.is_empty());
+    requires.as_ref().map_or(Ok(()), check_requires)?;
     let after = fields.after.map(after::parse).transpose()?.unwrap_or_default();
     fields.name.as_deref().map_or(Ok(()), after::check_name)?;
     let deadline = deadline(fields.deadline_ms)?;
@@ -179,6 +187,7 @@ pub(super) fn draft(text: &[u8], functions: &Catalogue) -> Result<Draft, Problem
         routing: fields.routing,
         concurrency: concurrency.map(Box::new),
         rate: rate.map(Box::new),
+        requires: requires.map(Box::new),
         ..Submission::new(bound, workload)
     });
     Ok(Draft { submission, name: fields.name.map(Cow::into_owned), after })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::DAY_MS;
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, FailureKind, Rate, Retry, Tags, Unique};
+use crate::job::{Concurrency, FailureKind, Labels, MAX_REQUIRED, Rate, Retry, Tags, Unique, wrong_label};
 use crate::workload::Invalid;
 
 const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
@@ -48,6 +48,18 @@ pub(super) fn start(
         (Some(run_at), ..) => Ok(Some(run_at)),
         (None, delay_ms, _) => Ok(delay_ms.map(|ms| Timestamp::now().after(Duration::from_millis(ms)))),
     }
+}
+
+/// What it requires of a node.
+pub(super) fn check_requires(labels: &Labels) -> Result<(), Invalid> {
+    if labels.len() > MAX_REQUIRED {
+        return Err(Invalid::new("/requires", format!("there may be {MAX_REQUIRED} at most")));
+    }
+    let wrong = |(name, value): (&String, &String)| {
+        let pointer = format!("/requires/{}", name.replace('~', "~0").replace('/', "~1"));
+        wrong_label(name, value).map(|message| Invalid::new(pointer, message))
+    };
+    labels.iter().find_map(wrong).map_or(Ok(()), Err)
 }
 
 /// When it is taken for another one.

@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool};
 
 use super::moves::{Queued, queued};
-use super::rows::{Cells, code, number, place_of, text, uuid, uuids};
+use super::rows::{Cells, code, number, stands, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, Ending, JobId, NewJob, OnFailure};
 use crate::store::codes::Code;
@@ -196,7 +196,7 @@ pub(super) async fn graph(pool: &PgPool, id: JobId, most: usize) -> Result<Graph
 fn place(cells: &mut Cells<'_>) -> Result<Option<StateFilter>, StoreError> {
     let (state, ending): (Option<i16>, Option<i16>) = (cells.take()?, cells.take()?);
     Ok(match (state, ending) {
-        (Some(state), _) => Some(place_of(state)?),
+        (Some(state), _) => Some(stands(state)?),
         (None, Some(ending)) => Some(StateFilter::Ended(Code::from_code(ending.into())?)),
         (None, None) => None,
     })

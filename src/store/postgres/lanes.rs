@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
 
 use super::rows::{self, Cells, Fresh, Lane, code, json, number, of_claim, uuid};
 use crate::clock::Timestamp;
@@ -16,9 +17,22 @@ pub(super) const OPEN: i64 = 0;
 pub(super) const FULL: i64 = 1;
 
 /// A lane whose turn it is.
-pub(super) struct Turn {
+pub(super) struct OpenLane {
     pub(super) lane: String,
     pub(super) turn: i64,
+    /// What its jobs require of a node.
+    pub(super) place: String,
+}
+
+/// A lane that may be served again: its queue, and what its jobs require of a node.
+pub(super) type Opened = (Queue, String);
+
+fn opened(rows: &[PgRow]) -> Result<Vec<Opened>, StoreError> {
+    let one = |row| {
+        let mut cells = Cells::new(row);
+        Ok((cells.code()?, cells.take()?))
+    };
+    rows.iter().map(one).collect()
 }
 
 /// A job at the head of a lane, or close behind.
@@ -53,9 +67,10 @@ pub(super) async fn enter(
     lanes: &HashMap<(Queue, String), Lane>,
     turn: Timestamp,
 ) -> Result<(), StoreError> {
-    let text = "INSERT INTO lanes (queue, lane, turn, ckey, rkey, owner) SELECT t.queue, t.lane, $1, t.ckey, t.rkey, t.owner \
-                FROM unnest($2::SMALLINT[], $3::TEXT[], $4::TEXT[], $5::TEXT[], $6::BIGINT[]) AS t(queue, lane, ckey, rkey, owner) \
-                ON CONFLICT DO NOTHING";
+    let text = "INSERT INTO lanes (queue, lane, turn, ckey, rkey, owner, place) \
+                SELECT t.queue, t.lane, $1, t.ckey, t.rkey, t.owner, t.place \
+                FROM unnest($2::SMALLINT[], $3::TEXT[], $4::TEXT[], $5::TEXT[], $6::BIGINT[], $7::TEXT[]) \
+                AS t(queue, lane, ckey, rkey, owner, place) ON CONFLICT DO NOTHING";
     sqlx::query(text)
         .bind(turn.as_micros())
         .bind(lanes.keys().map(|(queue, _)| code(*queue)).collect::<Vec<_>>())
@@ -63,19 +78,27 @@ pub(super) async fn enter(
         .bind(lanes.values().map(|lane| lane.ckey.as_deref()).collect::<Vec<_>>())
         .bind(lanes.values().map(|lane| lane.rkey.as_deref()).collect::<Vec<_>>())
         .bind(lanes.values().map(|lane| lane.confined).collect::<Vec<_>>())
+        .bind(lanes.values().map(|lane| lane.place.as_str()).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// The open lanes of a queue, in the order of their turns.
-pub(super) async fn next(connection: &mut PgConnection, queue: Queue, most: usize) -> Result<Vec<Turn>, StoreError> {
-    let text = "SELECT lane, turn FROM lanes WHERE queue = $1 AND gate = 0 ORDER BY turn, lane LIMIT $2";
-    let rows = sqlx::query(text).bind(code(queue)).bind(number(most)).fetch_all(connection).await?;
+/// The open lanes of a queue whose jobs require any of this, in the order of their turns.
+pub(super) async fn next(
+    connection: &mut PgConnection,
+    queue: Queue,
+    places: &[String],
+    most: usize,
+) -> Result<Vec<OpenLane>, StoreError> {
+    let text = "SELECT l.lane, l.turn, l.place FROM unnest($3::TEXT[]) AS p(place) CROSS JOIN LATERAL \
+                (SELECT lane, turn, place FROM lanes WHERE queue = $1 AND place = p.place AND gate = 0 ORDER BY turn, lane LIMIT $2) AS l \
+                ORDER BY l.turn, l.lane LIMIT $2";
+    let rows = sqlx::query(text).bind(code(queue)).bind(number(most)).bind(places).fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             let mut cells = Cells::new(row);
-            Ok(Turn { lane: cells.take()?, turn: cells.take()? })
+            Ok(OpenLane { lane: cells.take()?, turn: cells.take()?, place: cells.take()? })
         })
         .collect()
 }
@@ -84,7 +107,7 @@ pub(super) async fn next(connection: &mut PgConnection, queue: Queue, most: usiz
 pub(super) async fn heads(
     connection: &mut PgConnection,
     queue: Queue,
-    lanes: &[Turn],
+    lanes: &[OpenLane],
     each: usize,
     now: Timestamp,
 ) -> Result<Vec<Head>, StoreError> {
@@ -233,26 +256,31 @@ pub(super) async fn shut_for(connection: &mut PgConnection, counted: &[&Counted]
     Ok(counted.iter().filter(|counted| is_shut(counted)).map(|counted| (*counted).clone()).collect())
 }
 
-/// Opens up to `most` lanes that were shut because too many jobs run that count for this; the queue of each.
-pub(super) async fn vacate(connection: &mut PgConnection, counted: &Counted, most: usize) -> Result<Vec<Queue>, StoreError> {
-    let key = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-               (SELECT queue, lane FROM lanes WHERE gate = 1 AND ckey = $1 ORDER BY turn LIMIT $2) RETURNING queue";
-    let owner = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-                 (SELECT queue, lane FROM lanes WHERE gate = 1 AND owner = $1 ORDER BY turn LIMIT $2) RETURNING queue";
+/// Opens up to `most` lanes that were shut because too many jobs run that count for this; the queue of each. Up to so many of those that
+/// require the same of a node: who may serve them is not known here.
+pub(super) async fn vacate(connection: &mut PgConnection, counted: &Counted, most: usize) -> Result<Vec<Opened>, StoreError> {
+    let key = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN (SELECT l.queue, l.lane FROM \
+               (SELECT '' COLLATE \"C\" AS place UNION SELECT place FROM lanes WHERE place <> '') AS p CROSS JOIN LATERAL \
+               (SELECT queue, lane FROM lanes WHERE gate = 1 AND ckey = $1 AND place = p.place ORDER BY turn LIMIT $2) AS l) \
+               RETURNING queue, place";
+    let owner = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN (SELECT l.queue, l.lane FROM \
+                 (SELECT '' COLLATE \"C\" AS place UNION SELECT place FROM lanes WHERE place <> '') AS p CROSS JOIN LATERAL \
+                 (SELECT queue, lane FROM lanes WHERE gate = 1 AND owner = $1 AND place = p.place ORDER BY turn LIMIT $2) AS l) \
+                 RETURNING queue, place";
     let query = match counted {
         Counted::Key(name) => sqlx::query(key).bind(rows::text(name)),
         Counted::Owner(code) => sqlx::query(owner).bind(code.code()),
     };
     let rows = query.bind(number(most)).fetch_all(connection).await?;
-    rows.iter().map(|row| Cells::new(row).code()).collect()
+    opened(&rows)
 }
 
 /// Opens up to `most` lanes that were shut until now, or a moment before; the queue of each.
-pub(super) async fn open(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<Queue>, StoreError> {
+pub(super) async fn open(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<Opened>, StoreError> {
     let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-                (SELECT queue, lane FROM lanes WHERE gate > 1 AND gate <= $1 ORDER BY gate LIMIT $2) RETURNING queue";
+                (SELECT queue, lane FROM lanes WHERE gate > 1 AND gate <= $1 ORDER BY gate LIMIT $2) RETURNING queue, place";
     let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
-    rows.iter().map(|row| Cells::new(row).code()).collect()
+    opened(&rows)
 }
 
 /// When the next lane opens that is shut for a time.
@@ -260,16 +288,24 @@ pub(super) async fn next_open(connection: &mut PgConnection) -> Result<Option<i6
     Ok(sqlx::query_scalar("SELECT min(gate) FROM lanes WHERE gate > 1").fetch_one(connection).await?)
 }
 
-/// Opens all lanes that are shut because too many jobs run; the queues of some.
-pub(super) async fn reopen(connection: &mut PgConnection) -> Result<Vec<Queue>, StoreError> {
-    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1 RETURNING queue").fetch_all(connection).await?;
-    rows.iter().map(|row| Cells::new(row).code()).collect()
+/// Forgets lanes whose jobs require labels of a node, and that have none any more: perhaps no node has looked there.
+pub(super) async fn tidy(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let text = "DELETE FROM lanes WHERE place <> '' AND NOT EXISTS \
+                (SELECT 1 FROM work WHERE work.state = 4 AND work.queue = lanes.queue AND work.lane = lanes.lane)";
+    sqlx::query(text).execute(connection).await?;
+    Ok(())
 }
 
-/// The queues that have open lanes.
-pub(super) async fn open_queues(connection: &mut PgConnection) -> Result<Vec<Queue>, StoreError> {
-    let rows = sqlx::query("SELECT DISTINCT queue FROM lanes WHERE gate = 0").fetch_all(connection).await?;
-    rows.iter().map(|row| Cells::new(row).code()).collect()
+/// Opens all lanes that are shut because too many jobs run; the queues of some.
+pub(super) async fn reopen(connection: &mut PgConnection) -> Result<Vec<Opened>, StoreError> {
+    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1 RETURNING queue, place").fetch_all(connection).await?;
+    opened(&rows)
+}
+
+/// The queues that have open lanes, and what the jobs there require.
+pub(super) async fn open_places(connection: &mut PgConnection) -> Result<Vec<Opened>, StoreError> {
+    let rows = sqlx::query("SELECT DISTINCT queue, place FROM lanes WHERE gate = 0").fetch_all(connection).await?;
+    opened(&rows)
 }
 
 /// The starts of these keys, as far as there were any lately.

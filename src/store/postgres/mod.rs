@@ -51,7 +51,7 @@ use super::{
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Dependency, Job, JobId, NewJob, Note, Queue, Role, State};
+use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Queue, Role, State};
 
 /// Commands that may wait for the writer; who comes then waits to be let in.
 const COMMANDS: usize = 8_192;
@@ -69,6 +69,8 @@ pub struct PostgresOptions {
     pub node: String,
     /// What this node does.
     pub role: Role,
+    /// What is said of it.
+    pub labels: Labels,
     /// How leases are kept.
     pub leases: LeaseRules,
     /// How many connections there may be, besides the two that write and listen.
@@ -102,7 +104,7 @@ impl PostgresStore {
         let connect = Connect::new(&options.url, &options.schema)?;
         connect.migrate().await?;
         let (pool, channel) = (connect.pool(options.connections.max(2)), connect.channel());
-        let node = Arc::new(Node::new(options.node, options.role, options.leases));
+        let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let start = Start {
             connect,

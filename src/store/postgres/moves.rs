@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::rows::{Cells, Known, Lane, code, json, known, text, uuid, uuids};
+use super::rows::{Cells, Known, Lane, code, json, known, place_of, text, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
@@ -332,7 +332,7 @@ pub(super) struct Queued {
 pub(super) fn queued(cells: &mut Cells<'_>) -> Result<Queued, StoreError> {
     let queue = cells.code()?;
     let (name, ckey, rkey, confined): (Option<String>, _, _, _) = (cells.take()?, cells.take()?, cells.take()?, cells.take()?);
-    Ok(Queued { queue, lane: name.map(|name| Lane { name, ckey, rkey, confined }) })
+    Ok(Queued { queue, lane: name.map(|name| Lane { place: place_of(&name), name, ckey, rkey, confined }) })
 }
 
 /// Makes running jobs wait again as if they had not been claimed, or until a moment.

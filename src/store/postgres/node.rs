@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::rows::{self, Cells, from_jobs, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, Role};
+use crate::job::{Job, JobId, Labels, Role, meets};
 use crate::store::node::Gatekeeper;
 use crate::store::{ComparisonState, Lease, Revocation, StoreError};
 
@@ -42,6 +42,7 @@ pub(super) struct Node {
     id: AtomicI64,
     pub(super) name: String,
     role: Role,
+    pub(super) labels: Labels,
     pub(super) rules: LeaseRules,
     pub(super) gatekeeper: Gatekeeper,
     /// The attempts that run here, each with the token of its lease.
@@ -52,11 +53,12 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(name: String, role: Role, rules: LeaseRules) -> Self {
+    pub(super) fn new(name: String, role: Role, labels: Labels, rules: LeaseRules) -> Self {
         Self {
             id: AtomicI64::new(0),
             name,
             role,
+            labels,
             rules,
             gatekeeper: Gatekeeper::new(),
             held: Mutex::default(),
@@ -72,6 +74,11 @@ impl Node {
 
     pub(super) fn set_id(&self, id: i64) {
         self.id.store(id, Ordering::SeqCst);
+    }
+
+    /// Whether it may run what requires these labels, as a lane has them.
+    pub(super) fn may_run(&self, place: &str) -> bool {
+        place.is_empty() || serde_json::from_str::<Labels>(place).is_ok_and(|required| meets(&self.labels, &required))
     }
 
     /// Attempts were claimed.
@@ -186,11 +193,16 @@ impl Node {
 
     /// Counts this start, inside the writer's transaction.
     pub(super) async fn register(&self, connection: &mut PgConnection) -> Result<i64, StoreError> {
-        let text = "INSERT INTO nodes (name, version, role, expires_at, draining) \
-                    VALUES ($1, $2, $5, clock_timestamp() + $3 * INTERVAL '1 millisecond', $4) RETURNING id";
+        let text = "INSERT INTO nodes (name, version, role, labels, expires_at, draining) \
+                    VALUES ($1, $2, $5, $6, clock_timestamp() + $3 * INTERVAL '1 millisecond', $4) RETURNING id";
         let query = sqlx::query_scalar(text).bind(&self.name).bind(env!("CARGO_PKG_VERSION")).bind(self.lease_ms());
         // One that lost its place is what it was; one that has just started claims.
-        Ok(query.bind(self.gatekeeper.is_shut()).bind(self.role.as_str()).fetch_one(connection).await?)
+        Ok(query
+            .bind(self.gatekeeper.is_shut())
+            .bind(self.role.as_str())
+            .bind(rows::json(&self.labels))
+            .fetch_one(connection)
+            .await?)
     }
 }
 

@@ -7,7 +7,7 @@ use clap::ValueEnum as _;
 
 use super::PostgresStore;
 use super::rows::Cells;
-use crate::job::Role;
+use crate::job::{Labels, Role};
 use crate::store::{NodeStatus, NodeStore, StoreError};
 
 /// As it is kept.
@@ -22,7 +22,7 @@ impl NodeStore for PostgresStore {
         let text = "SELECT n.name, n.id, n.version, (extract(epoch FROM n.started_at) * 1000000)::BIGINT, \
                     (extract(epoch FROM n.seen_at) * 1000000)::BIGINT, (extract(epoch FROM n.expires_at) * 1000000)::BIGINT, \
                     greatest(0, extract(epoch FROM clock_timestamp() - n.seen_at) * 1000000)::BIGINT, \
-                    n.expires_at < clock_timestamp(), n.draining, coalesce(w.leases, 0), n.role \
+                    n.expires_at < clock_timestamp(), n.draining, coalesce(w.leases, 0), n.role, n.labels \
                     FROM nodes n LEFT JOIN (SELECT node, count(*) AS leases FROM work WHERE state = 2 GROUP BY node) w ON w.node = n.id \
                     ORDER BY n.name COLLATE \"C\", n.id";
         let rows = sqlx::query(text).fetch_all(&self.pool).await?;
@@ -43,6 +43,7 @@ impl NodeStore for PostgresStore {
                     leases: cells.number()?,
                     is_this: start == self.node.id(),
                     role: role(cells.take()?)?,
+                    labels: cells.json()?.unwrap_or_default(),
                 })
             })
             .collect()
@@ -54,6 +55,14 @@ impl NodeStore for PostgresStore {
         // The one that it is about looks at its row soon, be it this one.
         self.told.notify_one();
         Ok(found)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.node.labels
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn is_draining(&self) -> bool {

@@ -180,7 +180,7 @@ pub(super) fn job(row: &PgRow) -> Result<Job, StoreError> {
     let (state, due_at, claimed_at): (Option<i16>, Option<i64>, Option<i64>) = (cells.take()?, cells.take()?, cells.take()?);
     let stopping = cells.take::<Option<bool>>()?.unwrap_or_default();
     let time = |at: Option<i64>| Timestamp::from_micros(at.unwrap_or_default());
-    let state = match state.map(place_of).transpose()? {
+    let state = match state.map(stands).transpose()? {
         Some(StateFilter::Scheduled) => State::Scheduled { due_at: time(due_at) },
         Some(StateFilter::Blocked) => State::Blocked,
         Some(StateFilter::Running) => State::Running { claimed_at: time(claimed_at), stopping },
@@ -194,7 +194,7 @@ pub(super) fn job(row: &PgRow) -> Result<Job, StoreError> {
 }
 
 /// Where a job is that has this value of `state`.
-pub(super) fn place_of(state: i16) -> Result<StateFilter, StoreError> {
+pub(super) fn stands(state: i16) -> Result<StateFilter, StoreError> {
     match state {
         SCHEDULED => Ok(StateFilter::Scheduled),
         QUEUED | LIMITED => Ok(StateFilter::Queued),
@@ -223,6 +223,8 @@ pub(super) struct Lane {
     pub(super) ckey: Option<String>,
     pub(super) rkey: Option<String>,
     pub(super) confined: Option<i64>,
+    /// What it requires of a node, as a JSON object; empty for nothing.
+    pub(super) place: String,
 }
 
 impl Lane {
@@ -233,8 +235,15 @@ impl Lane {
             ckey: submission.concurrency.as_ref().map(|limit| text(&limit.key)),
             rkey: submission.rate.as_ref().map(|limit| text(&limit.key)),
             confined: submission.owner.filter(|_| submission.confined).map(Owner::code),
+            place: submission.requires.as_deref().map(json).unwrap_or_default(),
         })
     }
+}
+
+/// What the jobs of a lane of this name require of a node.
+pub(super) fn place_of(lane: &str) -> String {
+    let parts: Vec<serde_json::Value> = serde_json::from_str(lane).unwrap_or_default();
+    parts.get(3).map(ToString::to_string).unwrap_or_default()
 }
 
 /// From the queue, the tag, the workload's name and the options.
@@ -298,6 +307,7 @@ pub(super) fn claimed(row: &PgRow) -> Result<Fresh, StoreError> {
         workload,
         deadline: options.deadline(),
         retry: options.retry(),
+        requires: options.requires(),
         attempt: cells.number()?,
         losses: cells.number()?,
         earlier: cells.number()?,

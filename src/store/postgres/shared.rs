@@ -4,6 +4,7 @@
 //! just now. It is held for the few statements of a transaction that carries out all that has come to a node meanwhile; so the more comes,
 //! the more goes into each, and what nodes share is the rate of commits, not of jobs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ macro_rules! columns {
     };
 }
 
+/// So many different requirements may wait in lanes: each stands in the row.
+const MOST_PLACES: usize = 64;
+
 /// What is in the row.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -42,8 +46,10 @@ pub(super) struct Shared {
     pub(super) next_expiry: Option<i64>,
     /// When the next lane opens that is shut for a time.
     pub(super) next_open: Option<i64>,
-    /// Whether a queue may have open lanes.
+    /// Whether a queue may have open lanes whose jobs any node may run.
     open: Vec<bool>,
+    /// The queues that may have open lanes whose jobs require labels of a node, by what they require.
+    places: BTreeMap<String, BTreeSet<u8>>,
     /// When those without a limit had their last turn among the lanes of a queue.
     turns: Vec<i64>,
     /// How many jobs have ended of which not all children have heard.
@@ -143,12 +149,35 @@ impl Shared {
         self.counts.fill([0; 5]);
     }
 
-    pub(super) fn is_open(&self, queue: Queue) -> bool {
-        self.open[queue as usize]
+    /// A queue may have open lanes with jobs that require this, or has none.
+    pub(super) fn set_open(&mut self, queue: Queue, place: &str, open: bool) {
+        if place.is_empty() {
+            self.open[queue as usize] = open;
+        } else if open {
+            self.places.entry(place.to_owned()).or_default().insert(queue as u8);
+        } else if let Some(queues) = self.places.get_mut(place) {
+            queues.remove(&(queue as u8));
+            if queues.is_empty() {
+                self.places.remove(place);
+            }
+        }
     }
 
-    pub(super) fn set_open(&mut self, queue: Queue, open: bool) {
-        self.open[queue as usize] = open;
+    /// What the jobs require that may be in open lanes of a queue, as far as this node has it.
+    pub(super) fn open_places<'a>(&'a self, queue: Queue, node: &'a Node) -> impl Iterator<Item = &'a str> {
+        let any = self.open[queue as usize].then_some("");
+        let of_queue = self.places.iter().filter(move |(_, queues)| queues.contains(&(queue as u8)));
+        any.into_iter().chain(of_queue.map(|(place, _)| place.as_str()).filter(|place| node.may_run(place)))
+    }
+
+    /// Forgets what is required in open lanes, to look anew.
+    pub(super) fn clear_places(&mut self) {
+        self.places.clear();
+    }
+
+    /// Whether there is room for jobs that require this.
+    pub(super) fn knows_or_takes(&self, place: &str) -> bool {
+        place.is_empty() || self.places.contains_key(place) || self.places.len() < MOST_PLACES
     }
 
     pub(super) fn turn(&self, queue: Queue) -> i64 {
@@ -159,14 +188,14 @@ impl Shared {
         self.turns[queue as usize] = turn;
     }
 
-    /// Whether a claim may find a job.
-    pub(super) fn has_any(&self, queue: Queue) -> bool {
-        self.depth(queue).queued > 0 || self.has_open_lanes(queue)
+    /// Whether a claim by this node may find a job.
+    pub(super) fn has_any(&self, queue: Queue, node: &Node) -> bool {
+        self.depth(queue).queued > 0 || self.has_open_lanes(queue, node)
     }
 
-    /// Whether a queue may have lanes that a claim can be served from.
-    pub(super) fn has_open_lanes(&self, queue: Queue) -> bool {
-        self.is_open(queue) && self.depth(queue).limited > 0
+    /// Whether a queue may have lanes that a claim by this node can be served from.
+    pub(super) fn has_open_lanes(&self, queue: Queue, node: &Node) -> bool {
+        self.depth(queue).limited > 0 && self.open_places(queue, node).next().is_some()
     }
 
     /// When something happens by itself.

@@ -52,7 +52,7 @@ use super::{
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Dependency, Job, JobId, NewJob, Note, Queue, State};
+use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Queue, State};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -78,6 +78,8 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// What this server is called.
     pub node: String,
+    /// What is said of it.
+    pub labels: Labels,
     /// Tells what time it is.
     pub clock: Arc<dyn Clock>,
     /// A job that was running this often when a server went down ends as lost.
@@ -124,7 +126,12 @@ impl SqliteStore {
         let limits = NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes };
         let fronts = Arc::new(Fronts::default());
         let gatekeeper = Arc::new(Gatekeeper::new());
-        let node = Node { name: options.node, started_at: options.clock.now(), gatekeeper: Arc::clone(&gatekeeper) };
+        let node = Node {
+            name: options.node,
+            labels: options.labels,
+            started_at: options.clock.now(),
+            gatekeeper: Arc::clone(&gatekeeper),
+        };
         let (writer, published) =
             Writer::start(connection, options.clock, options.max_losses, limits, Arc::clone(&fronts), Arc::clone(&gatekeeper))
                 .await?;

@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use super::SqliteStore;
 use super::writer::Command;
 use crate::clock::Timestamp;
-use crate::job::{Queue, Role};
+use crate::job::{Labels, Queue, Role};
 use crate::store::node::Gatekeeper;
 use crate::store::{Bloat, BloatStore, NodeStatus, NodeStore, StoreError};
 
 /// This server.
 pub(super) struct Node {
     pub(super) name: String,
+    pub(super) labels: Labels,
     pub(super) started_at: Timestamp,
     pub(super) gatekeeper: Arc<Gatekeeper>,
 }
@@ -28,6 +29,7 @@ impl NodeStore for SqliteStore {
             start,
             // There is nobody else to do the rest.
             role: Role::All,
+            labels: self.node.labels.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.node.started_at,
             seen_at: Timestamp::now(),
@@ -49,6 +51,14 @@ impl NodeStore for SqliteStore {
         // Claims that wait with the writer are turned away when it wakes up.
         let _ = self.ask(Command::CatchUp).await;
         Ok(true)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.node.labels
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn is_draining(&self) -> bool {

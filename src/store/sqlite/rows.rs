@@ -222,6 +222,7 @@ pub(super) fn claimed(row: &SqliteRow) -> Result<Fresh, StoreError> {
         workload,
         deadline: options.deadline(),
         retry: options.retry(),
+        requires: options.requires(),
         attempt: cells.number()?,
         losses: cells.number()?,
         earlier: cells.number()?,

@@ -48,7 +48,7 @@ impl Writer {
         let mut at_once = HashMap::new();
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done);
-            if wanted == 0 || done.shared.depth(queue).queued > 0 || done.shared.has_open_lanes(queue) {
+            if wanted == 0 || done.shared.depth(queue).queued > 0 || done.shared.has_open_lanes(queue, &self.node) {
                 continue;
             }
             let ready = |job: &&NewJob| {
@@ -90,6 +90,7 @@ fn fresh(job: &NewJob, token: i64, at: Timestamp) -> Fresh {
         workload: job.submission.workload.clone(),
         deadline: job.submission.deadline,
         retry: job.submission.retry.clone(),
+        requires: job.submission.requires.clone(),
         attempt: 1,
         losses: 0,
         earlier: 0,

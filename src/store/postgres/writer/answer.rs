@@ -35,6 +35,10 @@ impl Writer {
         if done.shared.stops != stops {
             self.told.notify_one();
         }
+        // Perhaps this one may not run them.
+        if done.lanes.entered.values().any(|lane| !lane.place.is_empty()) {
+            self.told.notify_one();
+        }
         self.shared = done.shared;
         self.published.publish(&self.shared);
         let news = done.news.map(|mut news| {

@@ -38,9 +38,8 @@ impl Writer {
     /// Goes by these numbers from here on. Lanes that were shut by the ones before are looked at again.
     pub(super) async fn allow(&mut self, running: &HashMap<Owner, u32>, done: &mut Done) -> Result<(), StoreError> {
         self.allowed.clone_from(running);
-        for queue in lanes::reopen(&mut self.connection).await? {
-            done.shared.set_open(queue, true);
-            done.lanes.shut[queue as usize] = false;
+        for (queue, place) in lanes::reopen(&mut self.connection).await? {
+            done.shared.set_open(queue, &place, true);
         }
         Ok(())
     }

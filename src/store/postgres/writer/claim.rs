@@ -17,7 +17,7 @@ impl Writer {
     pub(super) async fn claim(&mut self, done: &mut Done) -> Result<(), StoreError> {
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
-            if wanted > 0 && done.shared.has_open_lanes(queue) {
+            if wanted > 0 && done.shared.has_open_lanes(queue, &self.node) {
                 self.claim_in_turn(queue, wanted, done).await?;
                 continue;
             }

@@ -3,15 +3,17 @@
 //! How many jobs run with a key is counted under the lock of all nodes, so a limit is exact whichever node claims. Which lanes there are is
 //! kept in a table, so a million keys take disk, not memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::super::lanes::{self, FULL, Head, OPEN, Standing, Turn};
+use super::super::lanes::{self, FULL, Head, OPEN, OpenLane, Standing};
 use super::super::rows::{self, LIMITED, QUEUED};
-use super::Writer;
+use super::super::shared::Shared;
+use super::batch::Batch;
 use super::transaction::Done;
+use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
-use crate::job::Queue;
+use crate::job::{NewJob, Queue};
 use crate::store::counted::{Counted, Starts, counted_of};
 use crate::store::{StoreError, Window};
 
@@ -25,8 +27,6 @@ pub(super) struct LaneChanges {
     pub(super) entered: HashMap<(Queue, String), rows::Lane>,
     /// How many jobs have ended that counted for it.
     freed: HashMap<Counted, usize>,
-    /// Queues that have no open lane any more.
-    pub(super) shut: [bool; Queue::ALL.len()],
 }
 
 impl LaneChanges {
@@ -40,7 +40,7 @@ impl LaneChanges {
 
 /// A lane while a claim looks at it.
 struct Visited {
-    lane: Turn,
+    lane: OpenLane,
     heads: VecDeque<Head>,
     /// Whether there may be more jobs than were looked at.
     more: bool,
@@ -55,20 +55,43 @@ struct Limits {
 }
 
 impl Writer {
+    /// Refuses jobs that require of a node what too many others that wait do not.
+    pub(super) async fn refuse_places(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
+        let place = |job: &NewJob| job.submission.requires.as_deref().map(rows::json).unwrap_or_default();
+        let takes = |accept: &Acceptance, shared: &Shared| accept.jobs.iter().all(|job| shared.knows_or_takes(&place(job)));
+        if batch.accepts.iter().all(|accept| takes(accept, &done.shared)) {
+            return Ok(());
+        }
+        // Of some there may be no job any more.
+        lanes::tidy(&mut self.connection).await?;
+        done.shared.clear_places();
+        for (queue, place) in lanes::open_places(&mut self.connection).await? {
+            done.shared.set_open(queue, &place, true);
+        }
+        for accept in std::mem::take(&mut batch.accepts) {
+            if takes(&accept, &done.shared) {
+                batch.accepts.push(accept);
+            } else {
+                // Nobody may be waiting for an answer any more.
+                drop(accept.reply.send(Err(StoreError::TooManyPlaces)));
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the lanes that may go on.
     pub(super) async fn open_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
         if !done.lanes.entered.is_empty() {
             let turn = done.moment();
             lanes::enter(&mut self.connection, &done.lanes.entered, turn).await?;
-            let entered: Vec<Queue> = done.lanes.entered.keys().map(|(queue, _)| *queue).collect();
-            for queue in entered {
-                done.shared.set_open(queue, true);
+            for ((queue, _), lane) in &done.lanes.entered {
+                done.shared.set_open(*queue, &lane.place, true);
             }
         }
         self.vacate_lanes(done).await?;
         if done.shared.next_open.is_some_and(|at| at <= done.now.as_micros()) {
-            for queue in lanes::open(&mut self.connection, done.now, LOOKED_AT.1).await? {
-                done.shared.set_open(queue, true);
+            for (queue, place) in lanes::open(&mut self.connection, done.now, LOOKED_AT.1).await? {
+                done.shared.set_open(queue, &place, true);
             }
             done.shared.next_open = lanes::next_open(&mut self.connection).await?;
         }
@@ -84,9 +107,8 @@ impl Writer {
         let all: Vec<&Counted> = freed.keys().collect();
         for counted in lanes::shut_for(&mut self.connection, &all).await? {
             let places = freed.get(&counted).copied().unwrap_or_default();
-            for queue in lanes::vacate(&mut self.connection, &counted, places).await? {
-                done.shared.set_open(queue, true);
-                done.lanes.shut[queue as usize] = false;
+            for (queue, place) in lanes::vacate(&mut self.connection, &counted, places).await? {
+                done.shared.set_open(queue, &place, true);
             }
         }
         Ok(())
@@ -95,7 +117,8 @@ impl Writer {
     /// Serves claims from the lanes in turn, those without a limit being one of them.
     pub(super) async fn claim_in_turn(&mut self, queue: Queue, wanted: usize, done: &mut Done) -> Result<(), StoreError> {
         let looked_at = wanted.clamp(LOOKED_AT.0, LOOKED_AT.1);
-        let found = lanes::next(&mut self.connection, queue, looked_at).await?;
+        let places: Vec<String> = done.shared.open_places(queue, &self.node).map(str::to_owned).collect();
+        let found = lanes::next(&mut self.connection, queue, &places, looked_at).await?;
         let all = found.len() < looked_at;
         let unlimited = usize::try_from(done.shared.depth(queue).queued).unwrap_or(usize::MAX).min(wanted);
         let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
@@ -155,7 +178,7 @@ impl Writer {
         }
         let started = limits.starts.values().filter(|starts| starts.window.last() > Some(before));
         lanes::keep_starts(&mut self.connection, started, before).await?;
-        self.leave_lanes(queue, visited, all, done).await
+        self.leave_lanes(queue, visited, &if all { places } else { Vec::new() }, done).await
     }
 
     /// How many jobs run with the keys of these, and when such jobs have started.
@@ -185,18 +208,26 @@ impl Writer {
         opens.filter(|opens| *opens > at).map_or(OPEN, Timestamp::as_micros)
     }
 
-    /// Puts the lanes that were visited where they are to stand.
-    async fn leave_lanes(&mut self, queue: Queue, visited: Vec<Visited>, all: bool, done: &mut Done) -> Result<(), StoreError> {
+    /// Puts the lanes that were visited where they are to stand. All the open ones were whose jobs require any of `places`.
+    async fn leave_lanes(
+        &mut self,
+        queue: Queue,
+        visited: Vec<Visited>,
+        places: &[String],
+        done: &mut Done,
+    ) -> Result<(), StoreError> {
         let (mut standing, mut empty) = (Vec::new(), Vec::new());
-        let mut open = !all;
-        for Visited { lane: Turn { lane, turn }, heads, more, served, gate } in visited {
+        let mut open = HashSet::new();
+        for Visited { lane: OpenLane { lane, turn, place }, heads, more, served, gate } in visited {
             let left = !heads.is_empty() || more;
             if (!left || gate > FULL) && !served {
                 // A place that this lane was opened for is another one's, if it did not take it.
                 done.lanes.vacate(&counted_of(&lane));
             }
             if left {
-                open |= gate == OPEN;
+                if gate == OPEN {
+                    open.insert(place);
+                }
                 if served || gate != OPEN {
                     standing.push(Standing { lane, turn, gate });
                 }
@@ -205,17 +236,15 @@ impl Writer {
             }
         }
         lanes::stand(&mut self.connection, queue, &standing, &empty).await?;
-        done.lanes.shut[queue as usize] = !open;
-        self.vacate_lanes(done).await?;
-        if done.lanes.shut[queue as usize] {
-            done.shared.set_open(queue, false);
+        for place in places.iter().filter(|place| !open.contains(*place)) {
+            done.shared.set_open(queue, place, false);
         }
-        Ok(())
+        self.vacate_lanes(done).await
     }
 }
 
 /// The lanes with their first jobs, each of which was asked for so many.
-fn visit(lanes: Vec<Turn>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
+fn visit(lanes: Vec<OpenLane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
     let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN };
     let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
     for head in heads {

@@ -18,8 +18,9 @@ impl Writer {
         (done.shared.next_due, done.shared.next_expiry) = moves::next(&mut self.connection).await?;
         done.shared.next_open = lanes::next_open(&mut self.connection).await?;
         lanes::reopen(&mut self.connection).await?;
-        for queue in lanes::open_queues(&mut self.connection).await? {
-            done.shared.set_open(queue, true);
+        done.shared.clear_places();
+        for (queue, place) in lanes::open_places(&mut self.connection).await? {
+            done.shared.set_open(queue, &place, true);
         }
         let releases: i64 = sqlx::query_scalar("SELECT count(*) FROM releases").fetch_one(&mut self.connection).await?;
         done.shared.releases = u64::try_from(releases).unwrap_or(0);

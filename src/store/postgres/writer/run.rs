@@ -198,7 +198,9 @@ impl Writer {
     fn has_work(&self) -> bool {
         self.shared.next().is_some_and(|at| at <= self.now().as_micros())
             || self.shared.releases > 0
-            || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.shared.has_any(queue))
+            || Queue::ALL
+                .into_iter()
+                .any(|queue| !self.claims[queue as usize].is_empty() && self.shared.has_any(queue, &self.node))
     }
 }
 

@@ -135,7 +135,6 @@ impl Writer {
         execute(&mut self.connection, "BEGIN").await?;
         let (shared, now) = Shared::lock(&mut self.connection, &self.node).await?;
         self.ahead_us = now.as_micros() - Timestamp::now().as_micros();
-        self.turn_away();
         Ok(Done::new(shared, self.now(), self.published.hub.is_heard()))
     }
 
@@ -151,11 +150,13 @@ impl Writer {
         if std::mem::take(&mut batch.is_open) {
             self.take_in(batch);
         }
+        self.turn_away();
         let known = done.shared.nodes.contains(&self.node.id());
         if !known || self.may_have_claimed {
             self.take_place(known, &mut done).await?;
         }
         self.refuse_taken(batch, done.now).await?;
+        self.refuse_places(batch, &mut done).await?;
         self.refuse_orphans(batch).await?;
         for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
             job.accepted_at = done.shared.moment(done.now);

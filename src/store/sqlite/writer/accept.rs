@@ -89,6 +89,7 @@ fn fresh(job: &NewJob, claim: Claim) -> Fresh {
         workload: job.submission.workload.clone(),
         deadline: job.submission.deadline,
         retry: job.submission.retry.clone(),
+        requires: job.submission.requires.clone(),
         attempt: 1,
         losses: 0,
         earlier: 0,
