@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::api::{self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView};
 use crate::auth::KeyRule;
-use crate::clock::{SystemClock, Timestamp};
+use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::{
@@ -21,7 +21,7 @@ use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
 use crate::job::{Labels, Queue, Role};
-use crate::profile::{Profiles, day_of};
+use crate::profile::Profiles;
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
 use crate::shutdown::Stop;
@@ -126,8 +126,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
     let executors = Executors::start(&settings, Registry::native)?;
-    let today = day_of(Timestamp::now());
-    let profiles = Profiles::load(store.profiles().await?, &store.profile_days(today, today).await?);
+    let profiles = Profiles::load(store.profiles().await?, store.is_shared());
     let rules = rules(&config);
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules, profiles, Arc::clone(&quotas));
     let comparisons = Comparisons::start(dispatcher.clone()).await?;

@@ -228,17 +228,26 @@ CREATE TABLE functions (
 -- What was learned of workloads: one row for runs that are alike. What is in it, src/profile says.
 CREATE TABLE profiles (
     key        TEXT   NOT NULL PRIMARY KEY,
+    version    BIGINT NOT NULL, -- another one with each change
     changed_at BIGINT NOT NULL,
     figures    TEXT   NOT NULL, -- JSON
     sketches   BYTEA  NOT NULL
 );
 -- What the runs of a day came to together.
 CREATE TABLE profile_days (
-    day      BIGINT   NOT NULL, -- since the Unix epoch, in UTC
-    key      TEXT     NOT NULL,
-    executor SMALLINT NOT NULL,
-    bound    SMALLINT NOT NULL,
-    totals   TEXT     NOT NULL, -- JSON
+    day          BIGINT   NOT NULL, -- since the Unix epoch, in UTC
+    key          TEXT     NOT NULL,
+    executor     SMALLINT NOT NULL,
+    bound        SMALLINT NOT NULL,
+    runs         BIGINT   NOT NULL,
+    failed       BIGINT   NOT NULL,
+    wall_us      BIGINT   NOT NULL,
+    cpu_us       BIGINT   NOT NULL,
+    core_wait_us BIGINT   NOT NULL,
+    held_runs    BIGINT   NOT NULL,
+    held_us      BIGINT   NOT NULL,
+    longest_us   BIGINT   NOT NULL,
+    held_jobs    BIGINT   NOT NULL,
     PRIMARY KEY (day, key, executor, bound)
 );
 

@@ -1,4 +1,4 @@
-//! Keeps comparisons and runs them, one at a time: two at once would measure each other.
+//! Keeps comparisons and runs them, one at a time: two at once would measure each other. Of servers that share a store, each runs one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,10 @@ use crate::workload::{Invalid, Stop, StopReason};
 
 /// The wait before another try at a store that can't write.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often to look whether another server has ended or cancelled one.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often to look for one that was asked of another node, or while this one was drained.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK_FOR_MORE: Duration = Duration::from_secs(5);
 /// Said of those that ran when the server went away.
 const INTERRUPTED: &str = "it was interrupted: the server went down while it ran";
 
@@ -137,6 +139,7 @@ impl Comparisons {
             let more = tokio::time::timeout_at(until, async {
                 tokio::select! {
                     changed = ended.changed() => changed.is_ok(),
+                    () = self.shared.others_may_have(LOOK) => true,
                     () = draining => false,
                 }
             });
@@ -193,6 +196,25 @@ impl Comparisons {
 }
 
 impl Shared {
+    /// Waits for so long before looking what other servers have done; for ever where there are no others.
+    async fn others_may_have(&self, wait: Duration) {
+        if self.dispatcher.store().is_shared() {
+            tokio::time::sleep(wait).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops one that runs here once another server has cancelled it.
+    async fn stop_if_cancelled(&self, id: ComparisonId, stop: &Stop) {
+        loop {
+            self.others_may_have(LOOK).await;
+            if let Ok(Some(Comparison { state: ComparisonState::Cancelled, .. })) = self.dispatcher.store().comparison(id).await {
+                stop.stop(StopReason::Cancelled);
+            }
+        }
+    }
+
     fn live(&self) -> MutexGuard<'_, HashMap<ComparisonId, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,7 +233,7 @@ async fn serve(shared: Arc<Shared>) {
             Ok(None) => {
                 tokio::select! {
                     () = shared.asked.notified() => continue,
-                    () = tokio::time::sleep(LOOK) => continue,
+                    () = tokio::time::sleep(LOOK_FOR_MORE) => continue,
                     () = shared.dispatcher.drained() => return,
                 }
             }
@@ -223,7 +245,10 @@ async fn serve(shared: Arc<Shared>) {
             }
         };
         let id = next.id;
-        let end = one(&shared.dispatcher, next, &stop, &progress).await;
+        let end = tokio::select! {
+            end = one(&shared.dispatcher, next, &stop, &progress) => end,
+            () = shared.stop_if_cancelled(id, &stop) => ComparisonEnd::Cancelled,
+        };
         while let Err(error) = store.end_comparison(id, end.clone()).await {
             tracing::warn!(%id, %error, "what a comparison found can't be kept yet");
             if shared.dispatcher.is_draining() || !matches!(error, StoreError::Unavailable(_)) {

@@ -9,7 +9,7 @@ use crate::store::{DayRow, DayTotals};
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// The days that are not written for good: mostly just this one.
+/// What was added to days since they were written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Days(BTreeMap<(i64, Executor, Bound), DayTotals>);
 
@@ -40,19 +40,15 @@ impl Days {
         });
     }
 
-    /// Takes up a day that was written before.
-    pub(super) fn load(&mut self, row: &DayRow) {
-        self.0.insert((row.day, row.executor, row.bound), row.totals);
-    }
-
     /// All that is here, to be written.
-    pub(super) fn rows(&self, key: &ProfileKey) -> impl Iterator<Item = DayRow> {
-        self.0.iter().map(|(&(day, executor, bound), &totals)| DayRow { day, key: key.clone(), executor, bound, totals })
+    pub(super) fn take(&mut self, key: &ProfileKey) -> impl Iterator<Item = DayRow> {
+        let row = |((day, executor, bound), totals)| DayRow { day, key: key.clone(), executor, bound, totals };
+        std::mem::take(&mut self.0).into_iter().map(row)
     }
 
-    /// Forgets the days before this one, which are written.
-    pub(super) fn forget_before(&mut self, day: i64) {
-        self.0.retain(|(of, ..), _| *of >= day);
+    /// This could not be written.
+    pub(super) fn give_back(&mut self, row: &DayRow) {
+        self.0.entry((row.day, row.executor, row.bound)).or_default().merge(&row.totals);
     }
 }
 
@@ -74,7 +70,7 @@ mod tests {
             days.add(&sample(executor, at));
         }
         let key = ProfileKey::from("x".to_owned());
-        let rows: Vec<_> = days.rows(&key).collect();
+        let rows: Vec<_> = days.take(&key).collect();
         let held = DayTotals {
             runs: 2,
             wall_us: 180_000,
@@ -86,7 +82,9 @@ mod tests {
         };
         assert_eq!((rows.len(), rows[0].totals), (3, held));
         assert_eq!(rows[1].totals, DayTotals { runs: 1, wall_us: 90_000, ..DayTotals::default() });
-        days.forget_before(4);
-        assert_eq!(days.rows(&key).count(), 1);
+        assert_eq!(days.take(&key).count(), 0);
+        days.add(&sample(Executor::Async, first));
+        days.give_back(&rows[0]);
+        assert_eq!(days.take(&key).next().unwrap().totals.runs, 3);
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::day::{Days, day_of};
+use super::day::day_of;
+use super::entry::Entry;
 use super::finding::Tally;
 use super::learned::Learned;
 use super::summary::{Counts, Summary};
@@ -25,73 +26,87 @@ struct Figures {
 }
 
 impl Profiles {
-    /// Those that were kept, with this day as far as it has gone. What can't be read is left out: it is learned anew.
-    pub fn load(rows: Vec<ProfileRow>, today: &[DayRow]) -> Self {
-        let profiles = Self::default();
-        let mut inner = profiles.inner();
+    /// Those that were kept; `shared` with other servers, or not. What can't be read is left out: it is learned anew.
+    pub fn load(rows: Vec<ProfileRow>, shared: bool) -> Self {
+        let profiles = Self { shared, ..Self::default() };
         let mut rows = rows;
         rows.sort_unstable_by_key(|row| row.changed_at);
-        for row in rows {
-            if let Some(profile) = read(&row) {
-                *inner.touch(&row.key) = Profile { used: inner.uses, ..profile };
-            } else {
-                tracing::warn!(key = %row.key, "the profile can't be read; it is learned anew");
-            }
-        }
-        for row in today {
-            if let Some(profile) = inner.profiles.get_mut(&row.key) {
-                profile.days.load(row);
-            }
-        }
-        drop(inner);
+        profiles.take_over(rows);
         profiles
+    }
+
+    /// Takes over what other servers have written, and adds to it what was learned here and is not in there yet.
+    pub fn take_over(&self, rows: Vec<ProfileRow>) {
+        for row in rows {
+            let Some(kept) = read(&row) else {
+                tracing::warn!(key = %row.key, "the profile can't be read; it is learned anew");
+                continue;
+            };
+            // One by one: whoever settles a job meanwhile waits for one profile, not for all.
+            self.inner().touch(&row.key).take_over(row.version, kept);
+        }
+    }
+
+    /// All that there are, with the version of what is kept of each that is in here.
+    pub fn versions(&self) -> Vec<(ProfileKey, i64)> {
+        self.inner().profiles.iter().map(|(key, entry)| (key.clone(), entry.version)).collect()
+    }
+
+    /// How many runs are noted until they are kept.
+    pub fn recent(&self) -> usize {
+        self.inner().recent
     }
 
     /// What has changed since this was asked the last time; `None` if nothing has.
     pub fn changes(&self, now: Timestamp) -> Option<ProfileChanges> {
-        let (gone, changed) = {
+        let (gone, mut changed) = {
             let mut inner = self.inner();
-            let changed: Vec<_> =
-                inner.profiles.iter().filter(|(_, profile)| profile.changed).map(|(key, _)| key.clone()).collect();
+            let changed: Vec<_> = inner.profiles.iter().filter(|(_, entry)| entry.changed).map(|(key, _)| key.clone()).collect();
             (std::mem::take(&mut inner.gone), changed)
         };
         if gone.is_empty() && changed.is_empty() {
             return None;
         }
+        changed.sort_unstable();
         let mut changes = ProfileChanges { gone, first_day: day_of(now) - DAYS, ..ProfileChanges::default() };
         for key in changed {
-            // One by one: whoever settles a job meanwhile waits for one profile, not for all.
             let mut inner = self.inner();
-            let Some(profile) = inner.profiles.get_mut(&key) else { continue };
-            profile.changed = false;
-            changes.days.extend(profile.days.rows(&key));
-            changes.profiles.push(write(&key, profile, now));
+            let Some(entry) = inner.profiles.get_mut(&key) else { continue };
+            changes.days.extend(entry.send(&key));
+            changes.profiles.push(write(&key, entry, now));
         }
         Some(changes)
     }
 
-    /// These changes are written: days that are over can be forgotten.
-    pub fn kept(&self, changes: &[ProfileKey], now: Timestamp) {
-        for key in changes {
-            if let Some(profile) = self.inner().profiles.get_mut(key) {
-                profile.days.forget_before(day_of(now));
-            }
+    /// These changes are written, but for those of the `refused` profiles: they are among the next ones again.
+    pub fn kept(&self, changes: &[(ProfileKey, i64)], refused: &[ProfileKey]) {
+        let mut inner = self.inner();
+        for (key, version) in changes {
+            let Some(entry) = inner.profiles.get_mut(key) else { continue };
+            if refused.contains(key) { entry.not_kept() } else { entry.kept(*version) }
         }
+        inner.recent = inner.profiles.values().map(Entry::recent).sum();
     }
 
     /// These could not be written: they are among the next ones again.
-    pub fn not_kept(&self, changed: &[ProfileKey], gone: Vec<ProfileKey>) {
+    pub fn not_kept(&self, changes: &[(ProfileKey, i64)], days: &[DayRow], gone: Vec<ProfileKey>) {
         let mut inner = self.inner();
-        for key in changed {
-            if let Some(profile) = inner.profiles.get_mut(key) {
-                profile.changed = true;
+        for (key, _) in changes {
+            if let Some(entry) = inner.profiles.get_mut(key) {
+                entry.not_kept();
+            }
+        }
+        for day in days {
+            if let Some(entry) = inner.profiles.get_mut(&day.key) {
+                entry.give_back(day);
             }
         }
         inner.gone.extend(gone);
     }
 }
 
-fn write(key: &ProfileKey, profile: &Profile, now: Timestamp) -> ProfileRow {
+fn write(key: &ProfileKey, entry: &Entry, now: Timestamp) -> ProfileRow {
+    let profile = &entry.profile;
     let figures = Figures {
         written: profile.written,
         counts: profile.summaries.each_ref().map(|summary| summary.as_ref().map(|summary| summary.counts.clone())),
@@ -102,7 +117,7 @@ fn write(key: &ProfileKey, profile: &Profile, now: Timestamp) -> ProfileRow {
     profile.summaries.iter().flatten().for_each(|summary| summary.write(&mut sketches));
     // Numbers and texts with names can always be written as JSON.
     let figures = serde_json::to_string(&figures).unwrap_or_default();
-    ProfileRow { key: key.clone(), changed_at: now, figures, sketches }
+    ProfileRow { key: key.clone(), version: entry.version, changed_at: now, figures, sketches }
 }
 
 fn read(row: &ProfileRow) -> Option<Profile> {
@@ -114,14 +129,14 @@ fn read(row: &ProfileRow) -> Option<Profile> {
             *summary = Some(Box::new(Summary::read(counts, &mut rest).ok()?));
         }
     }
-    Some(Profile { written, summaries, learned, tallies, days: Days::default(), used: 0, changed: false })
+    Some(Profile { written, summaries, learned, tallies })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Machine, Sample};
+    use super::super::{Digest, Machine, Sample};
     use super::*;
-    use crate::job::{Bound, FailureKind, Form, Observed, Runtime, Timing};
+    use crate::job::{Bound, Form, Observed, Runtime, Timing};
 
     fn learned(at: Timestamp) -> (Profiles, ProfileKey) {
         let profiles = Profiles::default();
@@ -149,7 +164,7 @@ mod tests {
         let (profiles, key) = learned(now);
         let changes = profiles.changes(now).unwrap();
         assert!(profiles.changes(now).is_none());
-        let again = Profiles::load(changes.profiles, &changes.days);
+        let again = Profiles::load(changes.profiles, false);
         let (before, after) = (profiles.get(key.as_str()).unwrap(), again.get(key.as_str()).unwrap());
         assert_eq!((after.digest(), after.runs()), (before.digest(), 40));
         assert_eq!((after.digest().observed, after.digest().on_loop.holds), (Some(Observed::Cpu), true));
@@ -157,7 +172,6 @@ mod tests {
             format!("{:?}", after.findings(&key, &Machine::default())),
             format!("{:?}", before.findings(&key, &Machine::default()))
         );
-        assert_eq!(after.days.rows(&key).collect::<Vec<_>>(), before.days.rows(&key).collect::<Vec<_>>());
         let quantiles = |profile: &Profile| profile.on(Executor::Threads).unwrap().wall.quantiles();
         assert_eq!(quantiles(&after), quantiles(&before));
     }
@@ -166,18 +180,89 @@ mod tests {
     fn what_could_not_be_written_is_written_later() {
         let now = Timestamp::now();
         let (profiles, key) = learned(now);
-        let ProfileChanges { gone, .. } = profiles.changes(now).unwrap();
-        profiles.not_kept(std::slice::from_ref(&key), gone);
-        assert_eq!(profiles.changes(now).unwrap().profiles.len(), 1);
-        let tomorrow = now.after(std::time::Duration::from_secs(86_400));
-        profiles.kept(std::slice::from_ref(&key), tomorrow);
+        let first = profiles.changes(now).unwrap();
+        let written = [(key, 1)];
+        profiles.not_kept(&written, &first.days, first.gone);
+        let again = profiles.changes(now).unwrap();
+        assert_eq!((again.profiles.len(), again.days), (1, first.days));
+        profiles.kept(&written, &[]);
+        assert!(profiles.changes(now).is_none());
+    }
+
+    /// As a store does that several servers share: a profile is written over only as it was read.
+    fn keep(profiles: &Profiles, kept: &mut Option<ProfileRow>, now: Timestamp) {
+        loop {
+            let known = profiles.versions();
+            let is_newer = |row: &ProfileRow| !known.contains(&(row.key.clone(), row.version));
+            profiles.take_over(kept.clone().into_iter().filter(is_newer).collect());
+            let Some(changes) = profiles.changes(now) else { return };
+            let row = changes.profiles.into_iter().next().unwrap();
+            let next = (row.key.clone(), row.next_version());
+            assert_eq!(row.version, kept.as_ref().map_or(0, |kept| kept.version));
+            *kept = Some(ProfileRow { version: next.1, ..row });
+            profiles.kept(&[next], &[]);
+        }
+    }
+
+    #[test]
+    fn what_several_servers_learn_comes_together() {
+        let now = Timestamp::now();
+        let servers = [(); 3].map(|()| Profiles::load(Vec::new(), true));
+        let (alone, key) = (Profiles::default(), ProfileKey::from("primes:below~2^20".to_owned()));
+        let mut kept = None;
+        for round in 1..=10 {
+            for server in &servers {
+                for n in 0..round {
+                    let timing = Timing {
+                        wall_us: 90_000 + n,
+                        cpu_user_us: Some(90_000),
+                        cpu_system_us: Some(0),
+                        core_wait_us: Some(0),
+                        ..Timing::default()
+                    };
+                    let sample =
+                        Sample { bound: Bound::Io, executor: Executor::Threads, failure: None, timing: &timing, at: now };
+                    server.record(Some(&key), &sample);
+                    alone.record(Some(&key), &sample);
+                }
+                keep(server, &mut kept, now);
+            }
+        }
+        for server in &servers {
+            keep(server, &mut kept, now);
+        }
+        let alone = alone.get(key.as_str()).unwrap();
+        for server in &servers {
+            assert_eq!(server.recent(), 0);
+            let profile = server.get(key.as_str()).unwrap();
+            // A number that is written as text and read again may differ in its last bit.
+            let (ours, theirs) = (profile.digest(), alone.digest());
+            assert!((ours.demand - theirs.demand).abs() < 1e-9);
+            assert_eq!((profile.runs(), Digest { demand: 0.0, ..ours }), (alone.runs(), Digest { demand: 0.0, ..theirs }));
+            assert_eq!(
+                format!("{:?}", profile.findings(&key, &Machine::default())),
+                format!("{:?}", alone.findings(&key, &Machine::default()))
+            );
+        }
+    }
+
+    #[test]
+    fn what_others_were_faster_with_is_not_written_over() {
+        let now = Timestamp::now();
+        let (profiles, key) = learned(now);
+        let row = profiles.changes(now).unwrap().profiles.remove(0);
+        let shared = Profiles::load(Vec::new(), true);
         let timing = Timing::default();
-        let failure = Some(FailureKind::Error);
-        profiles.record(
-            Some(&key),
-            &Sample { bound: Bound::Cpu, executor: Executor::Threads, failure, timing: &timing, at: tomorrow },
-        );
-        assert_eq!(profiles.changes(tomorrow).unwrap().days.len(), 1);
+        let sample = Sample { bound: Bound::Cpu, executor: Executor::Processes, failure: None, timing: &timing, at: now };
+        shared.record(Some(&key), &sample);
+        let mine = shared.changes(now).unwrap();
+        shared.record(Some(&key), &sample);
+        shared.kept(&[(key.clone(), mine.profiles[0].next_version())], std::slice::from_ref(&key));
+        shared.take_over(vec![ProfileRow { version: 7, ..row }]);
+        assert_eq!(shared.get(key.as_str()).unwrap().runs(), 42);
+        let again = shared.changes(now).unwrap();
+        // The day of the first run was added to.
+        assert_eq!((again.profiles[0].version, again.days[0].totals.runs), (7, 1));
     }
 
     #[test]
@@ -186,6 +271,6 @@ mod tests {
         let (profiles, _) = learned(now);
         let mut rows = profiles.changes(now).unwrap().profiles;
         rows[0].sketches.truncate(7);
-        assert!(Profiles::load(rows, &[]).keys(None).is_empty());
+        assert!(Profiles::load(rows, false).keys(None).is_empty());
     }
 }

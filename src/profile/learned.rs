@@ -70,6 +70,11 @@ impl Learned {
         digest
     }
 
+    /// Counts on from where another one is that is further.
+    pub(super) fn count_as(&mut self, other: &Self) {
+        self.routed = self.routed.max(other.routed);
+    }
+
     /// What is known.
     pub(super) fn digest(&self) -> Digest {
         #[expect(

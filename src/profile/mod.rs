@@ -6,6 +6,7 @@
 
 mod day;
 mod digest;
+mod entry;
 mod finding;
 mod keep;
 mod learned;
@@ -21,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
 
-use self::day::Days;
+use self::entry::Entry;
 use self::finding::Tally;
 use self::learned::Learned;
 use crate::clock::Timestamp;
@@ -30,6 +31,8 @@ use crate::measure::advice::advice;
 
 /// The most profiles that are kept.
 const MOST: usize = 1_000;
+/// The most runs that are noted until they are kept, where others change profiles, too. What comes then may be lost; it is statistics.
+const MOST_RECENT: usize = 20_000;
 /// How many make way at once when there are more.
 const MAKE_WAY: usize = MOST / 10;
 
@@ -37,6 +40,8 @@ const MAKE_WAY: usize = MOST / 10;
 #[derive(Debug, Default)]
 pub struct Profiles {
     inner: Mutex<Inner>,
+    /// Other servers change what is kept.
+    shared: bool,
     /// How many results had a finding of each kind, in the order of [`FindingKind::ALL`].
     advised: [AtomicU64; FindingKind::ALL.len()],
     /// Somebody outside takes the cores away just now, so that figures say little of the work.
@@ -45,11 +50,13 @@ pub struct Profiles {
 
 #[derive(Debug, Default)]
 struct Inner {
-    profiles: HashMap<ProfileKey, Profile>,
+    profiles: HashMap<ProfileKey, Entry>,
     /// Counts uses, by which the one that was used least lately is found.
     uses: u64,
     /// Those that made way since they were last written.
     gone: Vec<ProfileKey>,
+    /// How many runs are noted.
+    recent: usize,
 }
 
 /// What is known of runs that are alike.
@@ -61,9 +68,6 @@ pub struct Profile {
     pub summaries: [Option<Box<Summary>>; Executor::ALL.len()],
     learned: Learned,
     tallies: [Option<Tally>; FindingKind::ALL.len()],
-    days: Days,
-    used: u64,
-    changed: bool,
 }
 
 /// An attempt that has ended, as far as a profile has a place for it.
@@ -85,7 +89,7 @@ impl Profiles {
     /// What is known of such runs, for a job that is about to be routed. It counts as one more that was.
     pub fn digest(&self, key: &ProfileKey, written: Written) -> Digest {
         let mut inner = self.inner();
-        let profile = inner.touch(key);
+        let profile = &mut inner.touch(key).profile;
         profile.written = Some(written);
         profile.learned.routed()
     }
@@ -99,18 +103,20 @@ impl Profiles {
         let Some(key) = key else { return };
         let steady = !self.unsteady.load(Ordering::Relaxed);
         let mut inner = self.inner();
-        inner.touch(key).add(sample, if steady { kinds } else { FindingKinds::default() }, steady);
+        let noted = self.shared && inner.recent < MOST_RECENT;
+        inner.recent += usize::from(noted);
+        inner.touch(key).add(sample, steady, noted);
     }
 
     /// One profile.
     pub fn get(&self, key: &str) -> Option<Profile> {
-        self.inner().profiles.get(key).filter(|profile| profile.has_run()).cloned()
+        self.inner().profiles.get(key).map(|entry| &entry.profile).filter(|profile| profile.has_run()).cloned()
     }
 
     /// The keys of all profiles in which there is a run, in their order, from behind `after` on.
     pub fn keys(&self, after: Option<&str>) -> Vec<ProfileKey> {
         let inner = self.inner();
-        let known = inner.profiles.iter().filter(|(_, profile)| profile.has_run()).map(|(key, _)| key);
+        let known = inner.profiles.iter().filter(|(_, entry)| entry.profile.has_run()).map(|(key, _)| key);
         let mut keys: Vec<_> = known.filter(|key| after.is_none_or(|after| key.as_str() > after)).cloned().collect();
         drop(inner);
         keys.sort_unstable();
@@ -134,21 +140,21 @@ impl Profiles {
 
 impl Inner {
     /// The profile, made if there is none, as the one that was used last.
-    fn touch(&mut self, key: &ProfileKey) -> &mut Profile {
+    fn touch(&mut self, key: &ProfileKey) -> &mut Entry {
         self.uses += 1;
         if self.profiles.len() >= MOST && !self.profiles.contains_key(key) {
             self.make_way();
         }
-        let profile = self.profiles.entry(key.clone()).or_default();
-        profile.used = self.uses;
-        profile
+        let entry = self.profiles.entry(key.clone()).or_default();
+        entry.used = self.uses;
+        entry
     }
 
     fn make_way(&mut self) {
-        let mut uses: Vec<u64> = self.profiles.values().map(|profile| profile.used).collect();
+        let mut uses: Vec<u64> = self.profiles.values().map(|entry| entry.used).collect();
         let (_, newest_to_go, _) = uses.select_nth_unstable(MAKE_WAY - 1);
         let newest_to_go = *newest_to_go;
-        let gone = self.profiles.extract_if(|_, profile| profile.used <= newest_to_go).map(|(key, _)| key);
+        let gone = self.profiles.extract_if(|_, entry| entry.used <= newest_to_go).map(|(key, _)| key);
         self.gone.extend(gone);
     }
 }
@@ -178,12 +184,12 @@ impl Profile {
         self.summaries.iter().any(Option::is_some)
     }
 
-    fn add(&mut self, sample: &Sample<'_>, kinds: FindingKinds, steady: bool) {
-        self.changed = true;
+    /// Adds a run; if the machine was not `steady`, it speaks against nothing.
+    fn add(&mut self, sample: &Sample<'_>, steady: bool) {
         self.summaries[sample.executor as usize].get_or_insert_default().add(sample);
         self.learned.add(sample, steady);
-        self.days.add(sample);
-        for kind in kinds.iter() {
+        let kinds = FindingKinds::of(sample.bound, sample.executor, sample.timing);
+        for kind in kinds.iter().filter(|_| steady) {
             let sentence = advice(sample.bound, sample.executor, sample.timing);
             self.tallies[kind as usize].get_or_insert_with(|| Tally::new(sample)).add(sample, sentence);
         }

@@ -10,6 +10,8 @@ use crate::job::{Bound, Executor, ProfileKey};
 pub struct ProfileRow {
     /// Of which runs.
     pub key: ProfileKey,
+    /// As it was read, so that nothing is lost that another server writes; 0 if it is new, or nobody else may have written it.
+    pub version: i64,
     /// When it was last brought up to date.
     pub changed_at: Timestamp,
     /// Its figures, as JSON.
@@ -60,11 +62,11 @@ pub struct DayTotals {
 /// What is to be written of profiles, all of it or nothing.
 #[derive(Clone, Debug, Default)]
 pub struct ProfileChanges {
-    /// Profiles to write over.
+    /// Profiles to write over; but for those that are not of this version any more.
     pub profiles: Vec<ProfileRow>,
     /// Profiles to forget.
     pub gone: Vec<ProfileKey>,
-    /// Days to write over.
+    /// What is to be added to days.
     pub days: Vec<DayRow>,
     /// Days before this one are forgotten.
     pub first_day: i64,
@@ -79,8 +81,21 @@ pub trait ProfileStore {
     /// The days from this one to that one, both included.
     async fn profile_days(&self, first: i64, last: i64) -> Result<Vec<DayRow>, StoreError>;
 
-    /// Writes what has changed.
-    async fn keep_profiles(&self, changes: ProfileChanges) -> Result<(), StoreError>;
+    /// Writes what has changed. Which profiles it did not write, because another server has written them in the meantime.
+    async fn keep_profiles(&self, changes: ProfileChanges) -> Result<Vec<ProfileKey>, StoreError>;
+
+    /// Profiles that are not of these versions, or not among these.
+    async fn newer_profiles(&self, _known: Vec<(ProfileKey, i64)>) -> Result<Vec<ProfileRow>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+impl ProfileRow {
+    /// Its version once it is written, where versions are counted.
+    pub fn next_version(&self) -> i64 {
+        // One that is made anew is not taken for one that was there before.
+        if self.version == 0 { self.changed_at.as_micros() } else { self.version + 1 }
+    }
 }
 
 impl DayTotals {

@@ -7,7 +7,7 @@ use super::SqliteStore;
 use super::codes::Code;
 use super::rows::Cells;
 use crate::job::ProfileKey;
-use crate::store::{DayRow, ProfileChanges, ProfileRow, ProfileStore, StoreError};
+use crate::store::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore, StoreError};
 
 #[async_trait]
 impl ProfileStore for SqliteStore {
@@ -18,6 +18,7 @@ impl ProfileStore for SqliteStore {
                 let mut cells = Cells::new(row);
                 Ok(ProfileRow {
                     key: ProfileKey::from(cells.take::<String>()?),
+                    version: 0,
                     changed_at: cells.time()?,
                     figures: cells.take()?,
                     sketches: cells.take()?,
@@ -37,14 +38,15 @@ impl ProfileStore for SqliteStore {
                     key: ProfileKey::from(cells.take::<String>()?),
                     executor: cells.code()?,
                     bound: cells.code()?,
-                    totals: serde_json::from_str(cells.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+                    totals: totals_of(cells.take()?)?,
                 })
             })
             .collect()
     }
 
-    async fn keep_profiles(&self, changes: ProfileChanges) -> Result<(), StoreError> {
-        self.edit(changes, |changes, connection| Box::pin(keep(connection, changes))).await
+    async fn keep_profiles(&self, changes: ProfileChanges) -> Result<Vec<ProfileKey>, StoreError> {
+        self.edit(changes, |changes, connection| Box::pin(keep(connection, changes))).await?;
+        Ok(Vec::new())
     }
 }
 
@@ -52,7 +54,7 @@ async fn keep(connection: &mut SqliteConnection, changes: &ProfileChanges) -> Re
     for key in &changes.gone {
         sqlx::query("DELETE FROM profiles WHERE key = ?").bind(key.as_str()).execute(&mut *connection).await?;
     }
-    for ProfileRow { key, changed_at, figures, sketches } in &changes.profiles {
+    for ProfileRow { key, changed_at, figures, sketches, .. } in &changes.profiles {
         sqlx::query("INSERT OR REPLACE INTO profiles (key, changed_at, figures, sketches) VALUES (?, ?, ?, ?)")
             .bind(key.as_str())
             .bind(changed_at.as_micros())
@@ -62,8 +64,13 @@ async fn keep(connection: &mut SqliteConnection, changes: &ProfileChanges) -> Re
             .await?;
     }
     for DayRow { day, key, executor, bound, totals } in &changes.days {
+        let text = "SELECT totals FROM profile_days WHERE day = ? AND key = ? AND executor = ? AND bound = ?";
+        let query = sqlx::query_scalar(text).bind(day).bind(key.as_str()).bind(executor.code()).bind(bound.code());
+        let before: Option<String> = query.fetch_optional(&mut *connection).await?;
+        let mut sums = before.as_deref().map_or(Ok(DayTotals::default()), totals_of)?;
+        sums.merge(totals);
         // Integers with names can always be written as JSON.
-        let totals = serde_json::to_string(totals).unwrap_or_default();
+        let totals = serde_json::to_string(&sums).unwrap_or_default();
         sqlx::query("INSERT OR REPLACE INTO profile_days (day, key, executor, bound, totals) VALUES (?, ?, ?, ?, ?)")
             .bind(day)
             .bind(key.as_str())
@@ -75,4 +82,8 @@ async fn keep(connection: &mut SqliteConnection, changes: &ProfileChanges) -> Re
     }
     sqlx::query("DELETE FROM profile_days WHERE day < ?").bind(changes.first_day).execute(connection).await?;
     Ok(())
+}
+
+fn totals_of(text: &str) -> Result<DayTotals, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
