@@ -72,7 +72,7 @@ async fn pass_on(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unp
 }
 
 /// A database, and a folder and a way to it for each server.
-struct Cluster {
+pub(crate) struct Cluster {
     postgres: Postgres,
     target: Arc<Mutex<PathBuf>>,
     folders: Vec<tempfile::TempDir>,
@@ -81,7 +81,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn of(servers: usize) -> Self {
+    pub(crate) async fn of(servers: usize) -> Self {
         let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
         let target = Arc::new(Mutex::new(socket(&postgres, 5432)));
         let mut ways = Vec::new();
@@ -100,7 +100,7 @@ impl Cluster {
         self.start_with(server, &[]).await
     }
 
-    async fn start_with(&self, server: usize, settings: &[(&str, &str)]) -> Server {
+    pub(crate) async fn start_with(&self, server: usize, settings: &[(&str, &str)]) -> Server {
         let database = format!("postgres://trine:unused@{}/postgres", self.ways[server].address);
         let lease = self.lease.as_millis().to_string();
         // A job may be there when more than a few servers are lost.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::server::{PATIENCE, Server, folder, trine};
 
-fn asks(ms: u64) -> Value {
+pub(crate) fn asks(ms: u64) -> Value {
     json!({
         "bound": "io",
         "workload": { "type": "sleep", "ms": ms },
@@ -16,13 +16,13 @@ fn asks(ms: u64) -> Value {
     })
 }
 
-async fn ask(server: &Server, request: &Value) -> String {
+pub(crate) async fn ask(server: &Server, request: &Value) -> String {
     let answer = server.client.post(format!("{}/comparisons", server.url)).json(request).send().await.unwrap();
     assert_eq!(answer.status(), 202);
     answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
-async fn until_state(server: &Server, id: &str, state: &str) -> Value {
+pub(crate) async fn until_state(server: &Server, id: &str, state: &str) -> Value {
     let path = format!("/comparisons/{id}?wait=1");
     let seen = async {
         loop {

@@ -11,14 +11,14 @@ use crate::server::{PATIENCE, Server, folder};
 
 /// An event as it was sent; one without a kind tells only where to go on.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Sent {
-    id: u64,
-    kind: String,
-    data: Value,
+pub(crate) struct Sent {
+    pub(crate) id: u64,
+    pub(crate) kind: String,
+    pub(crate) data: Value,
 }
 
 /// A connection.
-struct Stream {
+pub(crate) struct Stream {
     response: Response,
     unread: String,
     whole: VecDeque<Sent>,
@@ -33,7 +33,7 @@ impl Stream {
     }
 
     /// The next event; `None` when the server ends the stream or the connection breaks.
-    async fn next(&mut self) -> Option<Sent> {
+    pub(crate) async fn next(&mut self) -> Option<Sent> {
         loop {
             if let Some(sent) = self.whole.pop_front() {
                 return Some(sent);
@@ -52,7 +52,7 @@ impl Stream {
         }
     }
 
-    async fn rest(mut self) -> Vec<Sent> {
+    pub(crate) async fn rest(mut self) -> Vec<Sent> {
         let mut all = Vec::new();
         while let Some(sent) = self.next().await {
             all.push(sent);
@@ -66,7 +66,7 @@ fn request(server: &Server, path: &str, after: Option<u64>) -> RequestBuilder {
     after.into_iter().fold(request, |request, id| request.header("Last-Event-ID", id))
 }
 
-async fn open(server: &Server, path: &str, after: Option<u64>) -> Stream {
+pub(crate) async fn open(server: &Server, path: &str, after: Option<u64>) -> Stream {
     Stream::open(request(server, path, after)).await
 }
 
@@ -75,7 +75,7 @@ async fn status(server: &Server, path: &str, after: &str) -> StatusCode {
     request.send().await.unwrap().status()
 }
 
-fn kinds(events: &[Sent]) -> Vec<&str> {
+pub(crate) fn kinds(events: &[Sent]) -> Vec<&str> {
     events.iter().map(|sent| sent.kind.as_str()).collect()
 }
 

@@ -8,11 +8,11 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::server::{Server, folder};
 
-const SOURCE: &str = "text/x-python";
+pub(crate) const SOURCE: &str = "text/x-python";
 const ZIP: &str = "application/zip";
 
 /// A request and its answer: the status and the JSON, if it is any.
-async fn ask(server: &Server, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> (u16, Value) {
+pub(crate) async fn ask(server: &Server, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> (u16, Value) {
     let mut request = server.client.request(method, format!("{}{path}", server.url));
     if let Some((media_type, body)) = body {
         request = request.header("content-type", media_type).body(body);
@@ -22,13 +22,13 @@ async fn ask(server: &Server, method: Method, path: &str, body: Option<(&str, Ve
 }
 
 /// Deploys what has to be taken; its version.
-async fn deploy(server: &Server, path: &str, media_type: &str, content: impl Into<Vec<u8>>) -> String {
+pub(crate) async fn deploy(server: &Server, path: &str, media_type: &str, content: impl Into<Vec<u8>>) -> String {
     let (status, function) = ask(server, Method::PUT, &format!("/functions/{path}"), Some((media_type, content.into()))).await;
     assert!(matches!(status, 200 | 201), "{status} {function}");
     function["version"].as_str().unwrap().to_owned()
 }
 
-fn call(name: &str, args: &Value) -> Value {
+pub(crate) fn call(name: &str, args: &Value) -> Value {
     json!({ "workload": { "type": "function", "name": name, "args": args } })
 }
 
@@ -37,7 +37,7 @@ async fn run(server: &Server, submission: &Value) -> Value {
     server.until(&id, |job| job["finished_at"].is_string()).await
 }
 
-async fn output(server: &Server, submission: &Value) -> Value {
+pub(crate) async fn output(server: &Server, submission: &Value) -> Value {
     let job = run(server, submission).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     job["output"].clone()

@@ -31,6 +31,7 @@ mod server;
 mod slow_clients;
 mod soak;
 mod tls;
+mod together;
 mod upgrade;
 mod webhooks;
 mod workers;

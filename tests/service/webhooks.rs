@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::server::{PATIENCE, Server, folder};
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OLD_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const QUICK: [(&str, &str); 4] = [
     ("TRINE_HTTP_ALLOW", "127.0.0.1"),
@@ -27,7 +27,7 @@ const QUICK: [(&str, &str); 4] = [
 
 /// How the receiver answers a message.
 #[derive(Clone, Copy)]
-enum Answer {
+pub(crate) enum Answer {
     Status(u16),
     /// Not before it is dropped.
     Never,
@@ -37,7 +37,7 @@ enum Answer {
 
 /// A message that arrived.
 #[derive(Clone)]
-struct Message {
+pub(crate) struct Message {
     headers: HeaderMap,
     body: Bytes,
     path: &'static str,
@@ -45,7 +45,7 @@ struct Message {
 
 /// Somebody who is told: answers by its script, then with 204.
 #[derive(Clone, Default)]
-struct Receiver {
+pub(crate) struct Receiver {
     script: Arc<Mutex<VecDeque<Answer>>>,
     messages: Arc<Mutex<Vec<Message>>>,
     arrived: Arc<Notify>,
@@ -53,7 +53,7 @@ struct Receiver {
 
 impl Receiver {
     /// Starts; the URL to tell it things.
-    async fn start(script: &[Answer]) -> (Self, String) {
+    pub(crate) async fn start(script: &[Answer]) -> (Self, String) {
         let receiver = Self { script: Arc::new(Mutex::new(script.iter().copied().collect())), ..Self::default() };
         let app = Router::new()
             .route("/hook", post(|State(receiver): State<Self>, headers, body| receiver.take("/hook", headers, body)))
@@ -77,7 +77,7 @@ impl Receiver {
     }
 
     /// What arrived, once there is so much.
-    async fn messages(&self, least: usize) -> Vec<Message> {
+    pub(crate) async fn messages(&self, least: usize) -> Vec<Message> {
         let enough = async {
             loop {
                 let messages = self.messages.lock().unwrap().clone();
@@ -92,7 +92,7 @@ impl Receiver {
 }
 
 impl Message {
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.headers["webhook-id"].to_str().unwrap()
     }
 
@@ -112,7 +112,7 @@ fn sleep(url: &str) -> Value {
 }
 
 /// The job's only delivery, once it stands so.
-async fn delivery(server: &Server, job: &str, state: &str) -> Value {
+pub(crate) async fn delivery(server: &Server, job: &str, state: &str) -> Value {
     let path = format!("/jobs/{job}/deliveries");
     let seen = async {
         loop {
