@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -50,7 +50,7 @@ def main():
 
 async fn status(server: &Server, method: Method, path: &str, key: Option<&str>) -> StatusCode {
     let request = server.client.request(method, format!("{}{path}", server.url));
-    key.into_iter().fold(request, |request, key| request.bearer_auth(key)).send().await.unwrap().status()
+    key.into_iter().fold(request, RequestBuilder::bearer_auth).send().await.unwrap().status()
 }
 
 async fn until_status(server: &Server, path: &str, key: Option<&str>, wanted: StatusCode) {
@@ -212,7 +212,7 @@ async fn a_key_is_good_or_for_nothing_everywhere() {
     let (_cluster, [here, there]) = cluster(&[]).await;
     let make = async |name: &str, scopes: &[&str], by: Option<&str>| {
         let request = here.client.post(format!("{}/keys", here.url)).json(&json!({ "name": name, "scopes": scopes }));
-        let answer = by.into_iter().fold(request, |request, key| request.bearer_auth(key)).send().await.unwrap();
+        let answer = by.into_iter().fold(request, RequestBuilder::bearer_auth).send().await.unwrap();
         assert_eq!(answer.status(), 201);
         let key = answer.json::<Value>().await.unwrap();
         (key["id"].as_str().unwrap().to_owned(), key["key"].as_str().unwrap().to_owned())

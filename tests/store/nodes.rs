@@ -174,6 +174,26 @@ async fn a_node_that_writes_all_the_time_hears_of_cancellations_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_on_other_nodes_are_heard_of_however_many_there_are() {
+    const JOBS: usize = 25_000;
+    let place = Schema::new();
+    let store = place.node("here").await;
+    let mut raw = place.raw().await;
+    // As if another one had recorded them while this one looked away.
+    let text = "BEGIN; \
+        INSERT INTO results (id, ending, attempt, losses, finished_at) \
+            SELECT gen_random_uuid(), 0, 1, 0, s.latest + n \
+            FROM (SELECT (state::JSONB ->> 'latest')::BIGINT AS latest FROM shared FOR UPDATE) AS s, generate_series(1, 25000) AS n; \
+        UPDATE shared SET state = jsonb_set(state::JSONB, '{latest}', to_jsonb((state::JSONB ->> 'latest')::BIGINT + 25000))::TEXT; \
+        COMMIT";
+    sqlx::raw_sql(text).execute(&mut raw).await.unwrap();
+    let mut ended = HashSet::new();
+    while ended.len() < JOBS {
+        ended.extend(tokio::time::timeout(PATIENCE, store.ended_unasked()).await.expect("the rest of them"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_holds_for_all_nodes_together() {
     const JOBS: usize = 60;
     let place = Schema::new();

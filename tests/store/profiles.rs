@@ -28,7 +28,9 @@ fn row(text: &str, changed_at: i64) -> ProfileRow {
 
 /// Without what a driver counts.
 fn plain(mut rows: Vec<ProfileRow>) -> Vec<ProfileRow> {
-    rows.iter_mut().for_each(|row| row.version = 0);
+    for row in &mut rows {
+        row.version = 0;
+    }
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     rows
 }

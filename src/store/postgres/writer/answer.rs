@@ -1,16 +1,22 @@
 //! After a commit: what was done is published, then those who wait for it are answered.
 
-use sqlx::Row as _;
+use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::super::node;
+use super::super::rows::number;
 use super::batch::Batch;
 use super::transaction::Done;
 use super::{Acceptance, Writer};
+use crate::clock::Timestamp;
 use crate::job::{JobId, Queue};
 use crate::store::{Revocation, Settled, StoreError};
 
-/// The most jobs that have ended on other nodes that are told of at once.
-const MOST_ENDED: i64 = 10_000;
+/// How many jobs that have ended on other nodes are read at once.
+const PAGE: usize = 10_000;
+/// Nobody waits for those that have ended longer ago.
+const LONG_AGO: Duration = Duration::from_mins(10);
 
 impl Writer {
     /// Publishes what was committed, then answers those who wait for it.
@@ -99,12 +105,17 @@ impl Writer {
             return Ok(());
         }
         self.published.hub.publish(None);
-        let text = "SELECT id FROM results WHERE finished_at > $1 AND finished_at <= $2 AND node IS DISTINCT FROM $3 \
+        let text = "SELECT id, finished_at FROM results WHERE finished_at > $1 AND finished_at <= $2 AND node IS DISTINCT FROM $3 \
                     ORDER BY finished_at LIMIT $4";
-        let query = sqlx::query(text).bind(self.shared.latest).bind(latest).bind(self.node.id()).bind(MOST_ENDED);
-        let rows = query.fetch_all(&mut self.connection).await?;
-        let ids = rows.iter().map(|row| row.try_get::<uuid::Uuid, _>(0).map(|id| JobId::from_bytes(id.into_bytes())));
-        self.published.unasked.add(ids.collect::<Result<_, _>>()?);
-        Ok(())
+        let mut after = self.shared.latest.max(Timestamp::from_micros(latest).before(LONG_AGO).as_micros());
+        loop {
+            let query = sqlx::query_as(text).bind(after).bind(latest).bind(self.node.id()).bind(number(PAGE));
+            let page: Vec<(Uuid, i64)> = query.fetch_all(&mut self.connection).await?;
+            self.published.unasked.add(page.iter().map(|(id, _)| JobId::from_bytes(id.into_bytes())).collect());
+            match page.last() {
+                Some((_, last)) if page.len() == PAGE => after = *last,
+                _ => return Ok(()),
+            }
+        }
     }
 }
