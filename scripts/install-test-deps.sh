@@ -27,6 +27,10 @@ has_postgresql() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb'
 }
 
+has_faketime() {
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1'
+}
+
 # The Rust toolchain is the one thing that is not Debian's.
 cargo --version >/dev/null 2>&1 || fail 'Missing: a Rust toolchain. See https://rustup.rs.'
 for component in rustfmt clippy; do
@@ -41,6 +45,7 @@ need python3 python3 -c "import asyncio, unittest" # the Python host is tested w
 need libpython3-testsuite python3 clients/python/tests/interpreters.py # the client passes CPython's own tests of concurrent.futures
 need postgresql has_postgresql # the store for several servers is tested on a real one, which the tests start themselves
 need util-linux setpriv --version # nobody may start PostgreSQL as root
+need libfaketime has_faketime # one of several servers has a clock that is wrong
 need python3-venv python3 -c "import ensurepip, venv" # what the Python client needs goes into an environment of its own
 
 # The interpreter of the Python client's tests, with what functions travel by.

@@ -217,7 +217,7 @@ async fn open_store(config: &Config, address: SocketAddr, python: &PythonRules) 
 /// What this server is called where it is not said: no other one can be reached there.
 fn node_name(address: SocketAddr) -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    format!("{}:{}", host.as_deref().unwrap_or("trine"), address.port())
+    format!("{}@{address}", host.as_deref().unwrap_or("trine"))
 }
 
 /// What is said of this server: by the operator, and by itself.

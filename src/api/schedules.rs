@@ -208,7 +208,7 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
     if !api.schedules.add(schedule.clone()).await? {
         return Err(Problem::new(Kind::ScheduleExists, format!("there is a schedule {:?}", schedule.own_name())));
     }
-    let view = ScheduleView::of(&schedule, caller, Timestamp::now());
+    let view = ScheduleView::of(&schedule, caller, api.dispatcher.store().now());
     Ok((StatusCode::CREATED, location(&schedule), Json(view)).into_response())
 }
 
@@ -233,7 +233,7 @@ pub(super) async fn list(
     let mut schedules = api.dispatcher.store().schedules(Some(&after), limit + 1).await?;
     schedules.retain(|schedule| caller.sees(schedule.owner()));
     let page = &schedules[..schedules.len().min(limit)];
-    let now = Timestamp::now();
+    let now = api.dispatcher.store().now();
     let items: Vec<_> = page.iter().map(|schedule| ScheduleView::of(schedule, caller, now)).collect();
     let next_cursor = items.last().filter(|_| schedules.len() > limit).map(|last| last.name.to_owned());
     Ok(Json(List { items, next_cursor }).into_response())
@@ -254,7 +254,7 @@ pub(super) async fn get(State(api): State<ApiState>, caller: Caller, Path(name):
     let store = api.dispatcher.store();
     let schedule = store.schedule(&Schedule::full_name(caller.0, &name)).await?.ok_or_else(|| unknown(&name))?;
     let fires = store.fires(&schedule.name, SHOWN.1).await?;
-    Ok(Json(ScheduleView::of(&schedule, caller, Timestamp::now()).with(&fires)).into_response())
+    Ok(Json(ScheduleView::of(&schedule, caller, api.dispatcher.store().now()).with(&fires)).into_response())
 }
 
 /// Create or replace a schedule
@@ -275,7 +275,7 @@ pub(super) async fn get(State(api): State<ApiState>, caller: Caller, Path(name):
 pub(super) async fn put(State(api): State<ApiState>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
     let caller = Caller::of(request.extensions());
     let (new, schedule) = api.schedules.put(read(&api, request, Some(name)).await?).await?;
-    let view = Json(ScheduleView::of(&schedule, caller, Timestamp::now()));
+    let view = Json(ScheduleView::of(&schedule, caller, api.dispatcher.store().now()));
     Ok(if new { (StatusCode::CREATED, location(&schedule), view).into_response() } else { view.into_response() })
 }
 
@@ -368,7 +368,7 @@ pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
 
 async fn set_paused(api: &ApiState, caller: Caller, name: &str, paused: bool) -> Result<Response, Problem> {
     let schedule = api.schedules.pause(&Schedule::full_name(caller.0, name), paused).await?.ok_or_else(|| unknown(name))?;
-    Ok(Json(ScheduleView::of(&schedule, caller, Timestamp::now())).into_response())
+    Ok(Json(ScheduleView::of(&schedule, caller, api.dispatcher.store().now())).into_response())
 }
 
 /// Reads the schedule in a body. Where its name is in the path, it is in the body the same or not at all.
@@ -398,7 +398,7 @@ fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher, function
         let pointer = if error == BadTimetable::Zone { "/timezone" } else { "/cron" };
         Invalid::new(pointer, error.to_string())
     })?;
-    let now = Timestamp::now();
+    let now = dispatcher.store().now();
     let next_at = timetable.from(now).next().ok_or_else(|| Invalid::new("/cron", "no moment ever matches"))?;
     check_job(job, dispatcher, functions).map_err(|problem| problem.within("job"))?;
     let job = job.to_owned();

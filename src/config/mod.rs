@@ -89,7 +89,7 @@ pub struct Config {
     #[arg(long, env = "TRINE_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16, value_parser = at_least_one::<u32>)]
     pub database_connections: u32,
     /// What this server is called among those that share a database; one that comes with the name of another takes its place [default: name
-    /// of the host and port]
+    /// of the host, and the address]
     #[arg(long, env = "TRINE_NODE", value_name = "NAME", value_parser = node_name)]
     pub node: Option<String>,
     /// What runs on a server is run elsewhere when it has not been heard of for so long, in milliseconds; it stops that by itself when it has
@@ -433,10 +433,10 @@ fn host(text: &str) -> Result<String, &'static str> {
 
 /// What a server is called: a word, as the names of hosts are.
 fn node_name(text: &str) -> Result<String, &'static str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
     match text.len() {
         1..=128 if text.chars().all(plain) => Ok(text.to_owned()),
-        _ => Err("must have 1 to 128 letters, digits, and any of - _ . :"),
+        _ => Err("must have 1 to 128 letters, digits, and any of - _ . : @"),
     }
 }
 

@@ -89,7 +89,7 @@ impl Deliverer {
         if hosts.len() >= most {
             return Ok(());
         }
-        for due in self.store.due_deliveries(Timestamp::now(), per_host).await? {
+        for due in self.store.due_deliveries(self.store.now(), per_host).await? {
             let place = due.delivery.place;
             let company = hosts.values().filter(|host| **host == due.host).count();
             if hosts.len() >= most || company >= per_host || hosts.contains_key(&place) {
@@ -119,7 +119,7 @@ impl Deliverer {
             Ok(response) => (Some(response.status().as_u16()), None, asked_to_wait(&response)),
             Err(error) => (None, Some(error), None),
         };
-        let verdict = verdict(self.settings.rules, &delivery.id, tries + 1, status, asked, Timestamp::now());
+        let verdict = verdict(self.settings.rules, &delivery.id, tries + 1, status, asked, self.store.now());
         let attempt = DeliveryAttempt { at, took_us: micros(began.elapsed()), status, error };
         if let Err(error) = self.store.note_delivery(&delivery.id, attempt, verdict).await {
             tracing::warn!(%error, id = delivery.id, "what came of a message can't be written down; it may be sent again");

@@ -111,10 +111,10 @@ impl Dispatcher {
         let digests: Vec<Digest> = uniques.iter().flatten().copied().collect();
         let twins = self.shared.store.twins(&digests).await?;
         let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-        let mut sorted = sort(jobs, &uniques, &twins, Timestamp::now());
+        let mut sorted = sort(jobs, &uniques, &twins, self.shared.store.now());
         sorted.go_after(&ids);
         let request = request.map(|RequestKey { key, digest }| {
-            let until = Timestamp::now().after(self.shared.keys_kept);
+            let until = self.shared.store.now().after(self.shared.keys_kept);
             let jobs = sorted.places.iter().map(|place| (place.id(&sorted.new), place.is_existing())).collect();
             Answered { key, digest, jobs, until }
         });
@@ -282,7 +282,7 @@ impl Drop for Turn<'_> {
 pub(super) async fn forget(shared: Arc<Shared>) {
     let forgetting = async {
         loop {
-            match shared.store.forget_once(Timestamp::now()).await {
+            match shared.store.forget_once(shared.store.now()).await {
                 Ok(true) => {}
                 Ok(false) => tokio::time::sleep(FORGET_EVERY).await,
                 Err(error) => {

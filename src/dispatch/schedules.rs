@@ -91,9 +91,9 @@ impl Schedules {
     pub async fn keep(&self, end: impl Future<Output = ()>) {
         let mut end = std::pin::pin!(end);
         // What an earlier server knew of the time may have been wrong.
-        let (mut before, mut checked) = (Timestamp::now(), false);
+        let (mut before, mut checked) = (self.store.now(), false);
         loop {
-            let now = Timestamp::now();
+            let now = self.store.now();
             checked &= now >= before;
             before = now;
             let round = async {
@@ -192,7 +192,7 @@ impl Schedules {
         let Some(mut schedule) = self.store.schedule(name).await? else { return Ok(None) };
         if schedule.paused != paused {
             schedule.paused = paused;
-            schedule.next_at = if paused { None } else { schedule.timetable.from(Timestamp::now()).next() };
+            schedule.next_at = if paused { None } else { schedule.timetable.from(self.store.now()).next() };
             self.store.pause_schedule(name, paused, schedule.next_at).await?;
             self.changed.notify_one();
         }
@@ -211,7 +211,7 @@ impl Schedules {
         let schedule = self.store.schedule(name).await?.ok_or(RunError::Unknown)?;
         let job = (self.make)(&schedule)?;
         let _quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
-        let (id, now) = (job.id, Timestamp::now());
+        let (id, now) = (job.id, self.store.now());
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
         self.store.fire(Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() }).await?;
         Ok(id)

@@ -141,7 +141,7 @@ fn run(
 async fn postpone(shared: Arc<Shared>, claimed: Claimed, why: &str, wait: Duration) {
     let id = claimed.lease.id;
     shared.store.note(claimed.lease, Note::log(LogStream::Stderr, why)).await;
-    let settlement = Settlement::Later { due_at: Timestamp::now().after(wait) };
+    let settlement = Settlement::Later { due_at: shared.store.now().after(wait) };
     if let Err(error) = record(&shared, claimed.lease, settlement).await {
         tracing::error!(%id, %error, "that it waits could not be recorded; it will be tried again");
     }
@@ -163,7 +163,7 @@ fn learn(shared: &Shared, queue: Queue, claimed: &Claimed, measured: &Measured) 
 /// Records what became of an attempt, and tells those who wait for it.
 async fn settle(shared: Arc<Shared>, claimed: Claimed, measured: Measured) {
     let id = claimed.lease.id;
-    let settlement = settlement(&claimed, measured, shared.max_losses, Timestamp::now());
+    let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now());
     let finished = matches!(settlement, Settlement::Finish(_));
     let mut end = None;
     match record(&shared, claimed.lease, settlement).await {

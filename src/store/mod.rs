@@ -345,6 +345,9 @@ pub trait Store:
     + Sync
     + 'static
 {
+    /// What time it is, as all go by it that share the store: whatever is due, or over, is so by this.
+    fn now(&self) -> Timestamp;
+
     /// Makes jobs durable: all of them, or none. Gives them back after the commit, with the moment of their acceptance.
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError>;
 

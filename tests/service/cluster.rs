@@ -122,6 +122,13 @@ fn socket(postgres: &Postgres, port: u16) -> PathBuf {
     Path::new(postgres.folder()).join(format!(".s.PGSQL.{port}"))
 }
 
+/// What has a program see another time than it is: Debian puts it into the folder of the machine's kind.
+fn faketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let path = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    path.expect("libfaketime: see scripts/install-test-deps.sh").to_str().unwrap().to_owned()
+}
+
 fn sleep(ms: u128) -> Value {
     json!({"bound": "io", "workload": {"type": "sleep", "ms": ms}})
 }
@@ -271,4 +278,37 @@ async fn what_a_server_gives_up_runs_again_and_does_not_end_as_cancelled() {
     cluster.ways[0].mend();
     let job = server.until(&id, |job| job["finished_at"].is_string()).await;
     assert_eq!(job["state"], "succeeded", "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_fires_once_a_time_though_the_clock_of_a_server_is_an_hour_fast() {
+    let cluster = Cluster::of(3).await;
+    let faketime = faketime();
+    let fast = [("LD_PRELOAD", &*faketime), ("FAKETIME", "+1h"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    let servers = [cluster.start_with(0, &fast).await, cluster.start(1).await, cluster.start(2).await];
+    let schedule = json!({"cron": "* * * * * *", "job": sleep(0)});
+    let answer = servers[1].client.put(format!("{}/schedules/tick", servers[1].url)).json(&schedule).send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    let seen = async {
+        loop {
+            let runs = servers[2].get("/schedules/tick").await["last_runs"].as_array().unwrap().clone();
+            if runs.len() >= 6 {
+                break runs;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut runs = tokio::time::timeout(PATIENCE, seen).await.expect("the schedule to be due");
+    runs.sort_by_key(|run| run["due_at"].as_str().unwrap().to_owned());
+    let times: Vec<jiff::Timestamp> = runs.iter().map(|run| run["due_at"].as_str().unwrap().parse().unwrap()).collect();
+    for pair in times.windows(2) {
+        assert_eq!(pair[1].duration_since(pair[0]).as_secs(), 1, "{runs:?}");
+    }
+    // Not by the clock that is fast.
+    assert!(times.iter().all(|time| *time <= jiff::Timestamp::now()), "{runs:?}");
+    let jobs: std::collections::HashSet<_> = runs.iter().map(|run| run["job"].as_str().unwrap()).collect();
+    assert_eq!(jobs.len(), runs.len());
+    for job in jobs {
+        servers[0].until_state(job, "succeeded").await;
+    }
 }

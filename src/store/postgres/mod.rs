@@ -203,6 +203,10 @@ impl GraphStore for PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn now(&self) -> Timestamp {
+        self.published.now()
+    }
+
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError> {
         self.ask(|reply| Command::Accept(Acceptance { jobs, with: None, reply })).await
     }

@@ -98,6 +98,7 @@ pub struct SqliteStore {
     intake: Intake<Command>,
     fronts: Arc<Fronts>,
     node: Node,
+    clock: Arc<dyn Clock>,
     /// Looking for events can take long after a restart, and must leave connections for others.
     looking_for_events: Semaphore,
     /// Held as long as the store is open: two servers on one file would each take the other's jobs for its own.
@@ -126,20 +127,23 @@ impl SqliteStore {
         let limits = NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes };
         let fronts = Arc::new(Fronts::default());
         let gatekeeper = Arc::new(Gatekeeper::new());
-        let node = Node {
-            name: options.node,
-            labels: options.labels,
-            started_at: options.clock.now(),
-            gatekeeper: Arc::clone(&gatekeeper),
-        };
-        let (writer, published) =
-            Writer::start(connection, options.clock, options.max_losses, limits, Arc::clone(&fronts), Arc::clone(&gatekeeper))
-                .await?;
+        let clock = options.clock;
+        let node =
+            Node { name: options.node, labels: options.labels, started_at: clock.now(), gatekeeper: Arc::clone(&gatekeeper) };
+        let (writer, published) = Writer::start(
+            connection,
+            Arc::clone(&clock),
+            options.max_losses,
+            limits,
+            Arc::clone(&fronts),
+            Arc::clone(&gatekeeper),
+        )
+        .await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         writer.spawn(receiver, beside).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
         let looking_for_events = Semaphore::new(LOOKING_FOR_EVENTS);
         let intake = Intake::new(commands.clone());
-        Ok(Self { commands, readers, published, intake, fronts, node, looking_for_events, _lock: lock })
+        Ok(Self { commands, readers, published, intake, fronts, node, clock, looking_for_events, _lock: lock })
     }
 
     /// Has the writer take a step in one of its transactions; what the step gave, after the commit.
@@ -267,6 +271,10 @@ impl CopyStore for SqliteStore {}
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<NewJob>, StoreError> {
         self.ask(|reply| Command::Accept(Acceptance { jobs, with: None, reply })).await
     }

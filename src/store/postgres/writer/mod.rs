@@ -104,9 +104,6 @@ pub(super) struct Writer {
     /// It can't be used any more.
     is_broken: bool,
     node: Arc<Node>,
-    clock: Option<Arc<dyn Clock>>,
-    /// How far the database's clock is ahead of this machine's, in microseconds.
-    ahead_us: i64,
     limits: NoteLimits,
     published: Arc<Published>,
     /// As it was when this node looked last.
@@ -176,14 +173,13 @@ impl Writer {
         let Start { connect, node, clock, max_losses, limits, told } = start;
         let mut connection = connect.open().await?;
         let (shared, now) = Shared::look(&mut connection, &node).await?;
-        let published = Arc::new(Published::new(&shared));
+        let published = Arc::new(Published::new(&shared, clock));
+        published.set_time(now);
         let mut writer = Self {
             connect,
             connection,
             is_broken: false,
             node,
-            clock,
-            ahead_us: now.as_micros() - Timestamp::now().as_micros(),
             limits,
             published: Arc::clone(&published),
             shared,
@@ -206,9 +202,6 @@ impl Writer {
 
     /// The time by which the store goes: the database's, so that nodes agree on it.
     fn now(&self) -> Timestamp {
-        match &self.clock {
-            Some(clock) => clock.now(),
-            None => Timestamp::from_micros(Timestamp::now().as_micros().saturating_add(self.ahead_us)),
-        }
+        self.published.now()
     }
 }

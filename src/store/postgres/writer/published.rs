@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::super::shared::Shared;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::job::Queue;
 use crate::store::unasked::Unasked;
 use crate::store::{Copied, Depth, Hub};
 
 /// What others see: as of this node's latest look at the database.
 pub(in crate::store::postgres) struct Published {
+    clock: Option<Arc<dyn Clock>>,
+    /// How far the database's clock is ahead of this machine's, in microseconds.
+    ahead_us: AtomicI64,
     depths: Mutex<[Depth; Queue::ALL.len()]>,
     latest_event: AtomicI64,
     versions: watch::Sender<Vec<i64>>,
@@ -21,8 +24,10 @@ pub(in crate::store::postgres) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(shared: &Shared) -> Self {
+    pub(super) fn new(shared: &Shared, clock: Option<Arc<dyn Clock>>) -> Self {
         let published = Self {
+            clock,
+            ahead_us: AtomicI64::new(0),
             depths: Mutex::default(),
             latest_event: AtomicI64::new(0),
             versions: watch::Sender::default(),
@@ -31,6 +36,17 @@ impl Published {
         };
         published.publish(shared);
         published
+    }
+
+    /// The time by the database's clock, so that nodes agree on it.
+    pub(in crate::store::postgres) fn now(&self) -> Timestamp {
+        let here = || Timestamp::now().as_micros().saturating_add(self.ahead_us.load(Ordering::SeqCst));
+        self.clock.as_ref().map_or_else(|| Timestamp::from_micros(here()), |clock| clock.now())
+    }
+
+    /// What time it is, says the database.
+    pub(super) fn set_time(&self, now: Timestamp) {
+        self.ahead_us.store(now.as_micros() - Timestamp::now().as_micros(), Ordering::SeqCst);
     }
 
     /// What was seen.

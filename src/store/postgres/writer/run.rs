@@ -173,7 +173,7 @@ impl Writer {
     async fn try_look(&mut self) -> Result<(), StoreError> {
         self.mend().await?;
         let (shared, now) = Shared::look(&mut self.connection, &self.node).await?;
-        self.ahead_us = now.as_micros() - Timestamp::now().as_micros();
+        self.published.set_time(now);
         self.turn_away();
         self.hear_of_others(shared.latest, shared.stops).await?;
         if self.rolled_up_at.elapsed() >= ROLL_UP {

@@ -134,7 +134,7 @@ impl Writer {
     async fn lock(&mut self) -> Result<Done, StoreError> {
         execute(&mut self.connection, "BEGIN").await?;
         let (shared, now) = Shared::lock(&mut self.connection, &self.node).await?;
-        self.ahead_us = now.as_micros() - Timestamp::now().as_micros();
+        self.published.set_time(now);
         Ok(Done::new(shared, self.now(), self.published.hub.is_heard()))
     }
 
