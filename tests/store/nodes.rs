@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::clock::Timestamp;
-use trine::job::{Concurrency, JobId, NewJob, Queue};
+use trine::job::{Concurrency, JobId, NewJob, Queue, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
     Answered, BloatStore, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, NodeStore, Once, OnceStore, Revocation,
-    ScheduleStore, Settled, Settlement, Store, StoreError,
+    ScheduleStore, Settled, Settlement, Store, StoreError, WebhookStore,
 };
 
 use crate::postgres::Schema;
@@ -171,6 +171,27 @@ async fn a_node_that_writes_all_the_time_hears_of_cancellations_all_the_same() {
             revoked_here.extend(revoked(&runs).await.into_iter().map(|(lease, _)| lease.id));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
+    let place = Schema::new();
+    let store = place.node("here").await;
+    let mut job = io_job();
+    job.submission.webhook =
+        Some(Box::new(Webhook { url: "http://a/hook".into(), host: "a".into(), secret: None, events: Vec::new() }));
+    store.accept(vec![job]).await.unwrap();
+    settle(&store, claim_one(&store).await.lease, succeeded()).await;
+    // Another one has it in hand as this one looks for what is due.
+    let mut other = place.raw().await;
+    sqlx::raw_sql("BEGIN; SELECT 1 FROM deliveries FOR UPDATE").execute(&mut other).await.unwrap();
+    let due = tokio::spawn(async move { store.due_deliveries(Timestamp::now(), 10).await.unwrap().len() });
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap() {
+        assert!(!due.is_finished());
+    }
+    sqlx::raw_sql("UPDATE deliveries SET state = 1, taken_by = NULL; COMMIT").execute(&mut other).await.unwrap();
+    assert_eq!(tokio::time::timeout(PATIENCE, due).await.expect("an answer").unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,7 +57,7 @@ macro_rules! columns {
 impl WebhookStore for PostgresStore {
     async fn due_deliveries(&self, now: Timestamp, per_host: usize) -> Result<Vec<DueDelivery>, StoreError> {
         // From host to host by the index, so that many messages for one of them cost no more than a few. Each is this node's for a while, or
-        // every node would send it.
+        // every node would send it. All is asked once more as it is taken: another node may have sent it in between.
         let text = concat!(
             "WITH RECURSIVE hosts (host) AS ((SELECT host FROM deliveries WHERE state = 0 ORDER BY host LIMIT 1) UNION ALL \
              SELECT (SELECT host FROM deliveries WHERE state = 0 AND host > hosts.host ORDER BY host LIMIT 1) FROM hosts \
@@ -65,7 +65,8 @@ impl WebhookStore for PostgresStore {
              due AS (SELECT d.place FROM hosts CROSS JOIN LATERAL (SELECT place FROM deliveries WHERE state = 0 AND host = hosts.host \
              AND due_at <= $1 AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) ORDER BY due_at, place LIMIT $2) AS d), \
              taken AS (UPDATE deliveries SET taken_by = $3, taken_until = clock_timestamp() + $4 * INTERVAL '1 second' \
-             WHERE place IN (SELECT place FROM due) AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) RETURNING ",
+             WHERE place IN (SELECT place FROM due) AND state = 0 AND due_at <= $1 \
+             AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) RETURNING ",
             columns!(),
             ", host, secret, tries) SELECT * FROM taken ORDER BY due_at, place"
         );
