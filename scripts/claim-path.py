@@ -5,7 +5,7 @@
     scripts/claim-path.py --nodes 30 --offered 2000          one cluster, and so many jobs a second
     scripts/claim-path.py --nodes 1 --clients 64 --measured 4300    the load of a measurement, and how far the model is from it
 
-What is modelled is src/store/postgres/writer: a node takes all that has come to it into one transaction, which has the lock of the row from
+What is modelled is src/store/postgres/writer: a node takes all that has come to it by then into one transaction, which has the lock of the row from
 its second statement to the end of its commit; who waits for the lock gets it in the order of asking. Jobs are claimed by the transaction that
 accepts them if the node has room and nothing waits, otherwise by whichever node comes next, which then learns of it by a hint or by looking.
 Not modelled: readers, vacuum, checkpoints, the limits of the database's cores and disk beyond the times given, nodes that fail.
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 # Of src/store/postgres/writer/run.rs and claim.rs, hints.rs, and src/dispatch/serve_queue.rs: so many jobs a node's loops ask for at once.
 MOST_COMMANDS = 1_024
-MOST_CLAIMED = 512
+MOST_CLAIMED = 1_024
 MOST_WANTED = 4 * 512
 LOOK = 200_000
 HINTS_APART = 50_000
@@ -82,7 +82,6 @@ class Node:
     # As far as the node knows.
     queued: int = 0
     busy: bool = False
-    turn: tuple = ()
 
 
 class Figures:
@@ -154,15 +153,11 @@ class Model:
             self.begin(at)
 
     def begin(self, at):
-        """Takes what has come into a transaction, and asks for the lock: BEGIN, and half of the next trip."""
+        """Asks for the lock if there is something to do: BEGIN, and half of the next trip."""
         node = self.nodes[at]
         if node.busy or not (node.inbox or node.ended or (node.free and node.queued)):
             return
         node.busy = True
-        settled = min(node.ended, MOST_COMMANDS)
-        submissions = [node.inbox.popleft() for _ in range(min(len(node.inbox), MOST_COMMANDS - settled))]
-        node.ended -= settled
-        node.turn = (submissions, settled)
         self.at(self.now + 1.5 * self.setup.rtt, self.ask, at)
 
     def ask(self, at):
@@ -174,7 +169,10 @@ class Model:
         asked_at, at = self.waiting.popleft()
         self.locked = True
         node, setup = self.nodes[at], self.setup
-        submissions, settled = node.turn
+        # Whatever has come meanwhile goes along.
+        settled = min(node.ended, MOST_COMMANDS)
+        submissions = [node.inbox.popleft() for _ in range(min(len(node.inbox), MOST_COMMANDS - settled))]
+        node.ended -= settled
         accepted = len(submissions) * setup.batch
         came = [arrival for arrival in submissions for _ in range(setup.batch)]
         before = len(self.queue)
