@@ -312,3 +312,31 @@ async fn a_schedule_fires_once_a_time_though_the_clock_of_a_server_is_an_hour_fa
         servers[0].until_state(job, "succeeded").await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_only_answers_and_one_that_only_works_are_one_service() {
+    let cluster = Cluster::of(2).await;
+    let api = cluster.start_with(0, &[("TRINE_ROLE", "api"), ("TRINE_NODE", "front")]).await;
+    let queued = api.submit(&sleep(0)).await;
+    // What names an interpreter runs where it is; both have it, or it could not be submitted.
+    let interpreters = [("TRINE_ROLE", "work"), ("TRINE_NODE", "back"), ("TRINE_PYTHON_INTERPRETERS", "main=python3")];
+    let work = cluster.start_with(1, &interpreters).await;
+    api.until_state(&queued, "succeeded").await;
+
+    let refused = work.client.get(format!("{}/jobs", work.url)).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.json::<Value>().await.unwrap()["type"], "/problems/no-api");
+    let nodes = work.get("/cluster").await["items"].clone();
+    let roles: Vec<_> = nodes.as_array().unwrap().iter().map(|node| (node["name"].as_str(), node["role"].as_str())).collect();
+    assert!(roles.contains(&(Some("front"), Some("api"))) && roles.contains(&(Some("back"), Some("work"))), "{nodes}");
+
+    let python = |requires: Value| {
+        let workload = json!({"type": "python", "source": "def main(): return 7"});
+        json!({"bound": "cpu", "workload": workload, "requires": requires})
+    };
+    let nowhere = api.submit(&python(json!({"python:other": "yes"}))).await;
+    let there = api.submit(&python(json!({"python:main": "yes"}))).await;
+    let job = api.until_state(&there, "succeeded").await;
+    assert_eq!(job["output"], 7, "{job}");
+    assert_eq!(api.get(&format!("/jobs/{nowhere}")).await["waiting"]["reason"], "node");
+}
