@@ -199,7 +199,7 @@ fn the_highest_source_of_a_setting_wins() {
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
     let wrong: [(&[&str], &str); 4] = [
-        (&["serve", "--database", "postgres://db/trine"], "SQLite only"),
+        (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),
         (&["jobs", "not-an-id"], "not-an-id"),
