@@ -51,6 +51,9 @@ use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
 
 /// A place where a driver keeps its data; it can be opened again and again.
 pub(crate) trait Place: Send {
+    /// How many cases made up at random there is time for in a test, of some dozen steps each.
+    const CASES: u64;
+
     fn open(&self) -> impl Future<Output = Arc<dyn Store>> + Send;
 
     /// Another one that is empty.

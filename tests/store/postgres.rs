@@ -83,6 +83,9 @@ fn labels(name: &str) -> Labels {
 }
 
 impl Place for Schema {
+    // Each step takes several ways to the database.
+    const CASES: u64 = 200;
+
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(PostgresStore::open(self.options()).await.unwrap())
     }

@@ -47,6 +47,8 @@ impl Folder {
 }
 
 impl Place for Folder {
+    const CASES: u64 = 700;
+
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(self.try_open().await.unwrap())
     }

@@ -19,30 +19,28 @@ use crate::{PATIENCE, Place, TestClock, accept, failed, io_job, settle, succeede
 
 crate::for_every_driver!(the_first_lives, the_second_lives, lives_in_other_processes);
 
-/// Cases of each test.
-const CASES: u64 = 700;
 /// Steps of a case.
 const STEPS: u64 = 30;
 
-async fn the_first_lives(place: impl Place) {
+async fn the_first_lives<P: Place>(place: P) {
     lives(place, io_job, 0).await;
 }
 
-async fn the_second_lives(place: impl Place) {
-    lives(place, io_job, CASES).await;
+async fn the_second_lives<P: Place>(place: P) {
+    lives(place, io_job, P::CASES).await;
 }
 
 /// Where the store may have the next jobs at hand.
-async fn lives_in_other_processes(place: impl Place) {
-    lives(place, || crate::backlog::job(0), 2 * CASES).await;
+async fn lives_in_other_processes<P: Place>(place: P) {
+    lives(place, || crate::backlog::job(0), 2 * P::CASES).await;
 }
 
-async fn lives(place: impl Place, job: fn() -> NewJob, from: u64) {
+async fn lives<P: Place>(place: P, job: fn() -> NewJob, from: u64) {
     let place = place.light();
     place.clock().stop();
     let seeds = match std::env::var("TRINE_MODEL_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {
         Some(seed) => seed..seed + 1,
-        None => from..from + CASES,
+        None => from..from + P::CASES,
     };
     let mut store = Some(place.open().await);
     for seed in seeds {
