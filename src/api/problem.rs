@@ -401,6 +401,8 @@ impl From<StoreError> for Problem {
             }
             StoreError::TooManyPlaces => Self::new(Kind::QueueFull, error.to_string()),
             StoreError::TooNew { .. }
+            | StoreError::Outdated { .. }
+            | StoreError::OldNodes { .. }
             | StoreError::UnknownParent { .. }
             | StoreError::Refused(_)
             | StoreError::Corrupt(_)

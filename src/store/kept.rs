@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, Evidence, Labels, Owner, Rate, Retry, Route, Routing, Submission, Tags, Timing, Unique, Webhook};
@@ -100,12 +100,23 @@ impl<'a> Options<'a> {
     }
 }
 
-/// The figures of a timing, in the order in which they are stored.
-pub(super) type Figures = [Option<u64>; 15];
+/// The figures of a timing, in the order in which they are stored. An older version wrote fewer, and a newer one may write more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(super) struct Figures(pub(super) [Option<u64>; 15]);
+
+impl<'de> Deserialize<'de> for Figures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Vec::<Option<u64>>::deserialize(deserializer)?;
+        let mut figures = Self::default();
+        figures.0.iter_mut().zip(written).for_each(|(figure, written)| *figure = written);
+        Ok(figures)
+    }
+}
 
 pub(super) const fn figures(timing: &Timing) -> Figures {
     let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
-    [
+    Figures([
         Some(queue_us),
         Some(dispatch_us),
         Some(wall_us),
@@ -125,10 +136,10 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
         timing.loop_wait_us,
         timing.gil_wait_us,
         timing.held_jobs,
-    ]
+    ])
 }
 
-pub(super) fn timing(figures: Figures) -> Timing {
+pub(super) fn timing(Figures(figures): Figures) -> Timing {
     let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
     let [.., voluntary, involuntary, gil, core_wait_us, loop_wait_us, gil_wait_us, held_jobs] = figures;
     Timing {
@@ -147,5 +158,19 @@ pub(super) fn timing(figures: Figures) -> Timing {
         loop_wait_us,
         gil_wait_us,
         held_jobs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_other_versions_can_be_read() {
+        let read = |text: &str| timing(serde_json::from_str(text).unwrap());
+        let fewer = Timing { queue_us: 1, dispatch_us: 2, wall_us: 3, cpu_user_us: Some(4), ..Timing::default() };
+        assert_eq!(read("[1,2,3,4]"), fewer);
+        assert_eq!(read("[1,2,3,4,null,null,null,null,null,null,null,null,null,null,null,77,78]"), fewer);
+        assert_eq!(read(&serde_json::to_string(&figures(&fewer)).unwrap()), fewer);
     }
 }

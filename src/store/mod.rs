@@ -307,6 +307,28 @@ pub enum StoreError {
         /// The newest schema that this program knows.
         known: i64,
     },
+    /// A newer version has changed the database so that this one can't go on with it.
+    #[error(
+        "a newer version of trine has changed the database: it is for programs that know its schema version {oldest}, this one knows \
+         versions up to {known}: use a newer trine"
+    )]
+    Outdated {
+        /// The schema that a program has to know.
+        oldest: i64,
+        /// The newest schema that this program knows.
+        known: i64,
+    },
+    /// Servers of an older version are there that can't go on with the schema of this one. Nothing was changed.
+    #[error(
+        "programs that don't know schema version {oldest} can't work with the one that this program needs, and such servers are there: \
+         {nodes}; stop them, wait until their leases are over, and start this one again"
+    )]
+    OldNodes {
+        /// The schema that they would have to know.
+        oldest: i64,
+        /// Their names and versions.
+        nodes: String,
+    },
     /// What is stored can't be understood.
     #[error("the database holds what this program can't read: {0}")]
     Corrupt(String),

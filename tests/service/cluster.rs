@@ -2,19 +2,21 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::load::Load;
 use crate::postgres::Postgres;
-use crate::server::{PATIENCE, Server, folder, number};
+use crate::server::{PATIENCE, Server, folder, number, trine};
 
 /// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
 const JOBS: usize = 300;
@@ -96,16 +98,40 @@ impl Cluster {
         self.folders[server].path()
     }
 
-    async fn start(&self, server: usize) -> Server {
+    pub(crate) async fn start(&self, server: usize) -> Server {
         self.start_with(server, &[]).await
     }
 
+    /// A connection past all servers.
+    pub(crate) async fn raw(&self) -> PgConnection {
+        let url = format!("postgres://trine@localhost/postgres?host={}&options[search_path]=trine", self.postgres.folder());
+        PgConnection::connect(&url).await.unwrap()
+    }
+
     pub(crate) async fn start_with(&self, server: usize, settings: &[(&str, &str)]) -> Server {
-        let database = format!("postgres://trine:unused@{}/postgres", self.ways[server].address);
+        let database = self.database(server);
         let lease = self.lease.as_millis().to_string();
         // A job may be there when more than a few servers are lost.
         let ours = [("TRINE_DATABASE", &*database), ("TRINE_LEASE_MS", &*lease), ("TRINE_MAX_LOSSES", "1000")];
         Server::start(self.folder(server), &[&ours, settings].concat()).await
+    }
+
+    /// What a server says that does not start.
+    pub(crate) fn refusal(&self, server: usize) -> String {
+        let output = trine()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(self.folder(server).join("data"))
+            .env("TRINE_DATABASE", self.database(server))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
+    }
+
+    fn database(&self, server: usize) -> String {
+        format!("postgres://trine:unused@{}/postgres", self.ways[server].address)
     }
 
     /// How many results the servers were refused, because their leases had ended.
@@ -113,7 +139,7 @@ impl Cluster {
         (0..self.folders.len()).map(|server| self.log(server).matches("the lease was no longer valid").count()).sum()
     }
 
-    fn log(&self, server: usize) -> String {
+    pub(crate) fn log(&self, server: usize) -> String {
         std::fs::read_to_string(self.folder(server).join("log")).unwrap()
     }
 }

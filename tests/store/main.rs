@@ -32,6 +32,7 @@ mod server;
 mod settling;
 mod sqlite;
 mod summary;
+mod versions;
 mod webhooks;
 
 use std::future::Future;

@@ -10,6 +10,12 @@ use crate::store::StoreError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// The migration that made what is looked at before any other is applied.
+const FIRST: i64 = 1;
+/// Programs that know the migrations up to this one can work beside this program. It goes up, to the number of the latest migration, when
+/// something changes that they can't follow; CONTRIBUTING.md says what they can.
+const OLDEST: i64 = 1;
+
 /// How long a transaction may stand still between two statements. A node that is stopped or cut off in the middle of one holds up the others
 /// no longer than that.
 const LONGEST_PAUSE: &str = "5000";
@@ -56,7 +62,8 @@ impl Connect {
         PgPoolOptions::new().max_connections(most).acquire_timeout(CONNECT).connect_lazy_with(self.options.clone())
     }
 
-    /// Brings the schema up to date; one node after the other.
+    /// Brings the schema up to date, one node after the other; or leaves it as it is, if a newer version has changed it and says that this one
+    /// can go on.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.open().await?;
         // The name has been looked at. Two nodes that make it at once are not told apart from one that was there before.
@@ -68,24 +75,74 @@ impl Connect {
                 return Err(error.into());
             }
         }
-        MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| self.migration(error))?;
+        let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+        migrator.set_ignore_missing(true);
+        migrator.run_direct(Some(FIRST), &mut connection, false).await.map_err(failed)?;
+        self.agree(&mut connection).await?;
+        migrator.run_direct(None, &mut connection, false).await.map_err(failed)?;
         Ok(connection.close().await?)
     }
 
-    fn migration(&self, error: MigrateError) -> StoreError {
-        match error {
-            MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => StoreError::TooNew {
-                path: format!("the schema {}", self.schema),
+    /// Whether this program can work with the schema as it is, and all that run with the schema as it will be.
+    async fn agree(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        let mut transaction = connection.begin().await?;
+        // Nodes take their places under this lock, and look at what is written here whenever they have it.
+        let oldest: i64 = sqlx::query_scalar("SELECT oldest FROM shared FOR UPDATE").fetch_one(&mut *transaction).await?;
+        may_go_by(oldest)?;
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut *transaction).await?;
+        if let Some(found) = found.filter(|found| *found > known()) {
+            tracing::warn!(
+                schema = self.schema,
                 found,
-                known: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default(),
-            },
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::Database(error),
-            other => StoreError::Corrupt(other.to_string()),
+                known = known(),
+                oldest,
+                "a newer version has changed the schema; this one can work with it"
+            );
         }
+        if oldest < OLDEST {
+            let text =
+                "SELECT name || ' (' || version || ')' FROM nodes WHERE knows < $1 AND expires_at > clock_timestamp() ORDER BY 1";
+            let nodes: Vec<String> = sqlx::query_scalar(text).bind(OLDEST).fetch_all(&mut *transaction).await?;
+            if !nodes.is_empty() {
+                return Err(StoreError::OldNodes { oldest: OLDEST, nodes: nodes.join(", ") });
+            }
+            sqlx::query("UPDATE shared SET oldest = $1").bind(OLDEST).execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
     /// The channel of hints of this schema.
     pub(super) fn channel(&self) -> String {
         format!("trine_{}", self.schema)
+    }
+}
+
+/// The latest migration that this program knows.
+pub(super) fn known() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// Whether this program may work with a schema that says this.
+pub(super) fn may_go_by(oldest: i64) -> Result<(), StoreError> {
+    if oldest > known() { Err(StoreError::Outdated { oldest, known: known() }) } else { Ok(()) }
+}
+
+fn failed(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::Database(error),
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_needs_of_others_it_knows_itself() {
+        assert!(MIGRATIONS.iter().any(|migration| migration.version == OLDEST));
+        assert_eq!(MIGRATIONS.iter().next().map(|migration| migration.version), Some(FIRST));
+        assert!(may_go_by(OLDEST).is_ok() && may_go_by(known() + 1).is_err());
     }
 }

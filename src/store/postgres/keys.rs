@@ -129,7 +129,7 @@ fn key(row: &PgRow) -> Result<Key, StoreError> {
     let id = id(&cells.take::<String>()?)?;
     Ok(Key {
         name: cells.take()?,
-        scopes: scopes(cells.take()?)?,
+        scopes: Scopes::from_code(cells.take()?),
         owner: Owner::from_code(cells.take()?).unwrap_or_else(|| id.owner()),
         id,
         quota: cells.json()?.unwrap_or_default(),
@@ -155,11 +155,6 @@ fn act(row: &PgRow) -> Result<Act, StoreError> {
 
 fn id(text: &str) -> Result<KeyId, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt(format!("a key with the id {text:?}")))
-}
-
-fn scopes(code: i64) -> Result<Scopes, StoreError> {
-    let known = u8::try_from(code).ok().and_then(Scopes::from_code);
-    known.ok_or_else(|| StoreError::Corrupt(format!("a key with the scopes {code}")))
 }
 
 fn hash(bytes: &[u8]) -> Result<SecretHash, StoreError> {

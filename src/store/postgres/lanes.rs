@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
-use super::rows::{self, Cells, Fresh, Lane, code, json, number, of_claim, uuid};
+use super::rows::{self, Cells, Lane, Taken, code, json, number, of_claim, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
 use crate::store::StoreError;
@@ -24,13 +24,13 @@ pub(super) struct OpenLane {
     pub(super) place: String,
 }
 
-/// A lane that may be served again: its queue, and what its jobs require of a node.
-pub(super) type Opened = (Queue, String);
+/// A lane that may be served again: the number of its queue, and what its jobs require of a node.
+pub(super) type Opened = (u8, String);
 
 fn opened(rows: &[PgRow]) -> Result<Vec<Opened>, StoreError> {
     let one = |row| {
         let mut cells = Cells::new(row);
-        Ok((cells.code()?, cells.take()?))
+        Ok((cells.queue_number()?, cells.take()?))
     };
     rows.iter().map(one).collect()
 }
@@ -121,7 +121,8 @@ pub(super) async fn heads(
     for row in &query.fetch_all(connection).await? {
         let mut cells = Cells::new(row);
         let (n, id): (usize, JobId) = (cells.number()?, cells.id()?);
-        let options = cells.json::<Options<'_>>()?.unwrap_or_default();
+        // Those of a job that can't be read: its claim finds that out as well, and leaves it to others.
+        let options = cells.json::<Options<'_>>().unwrap_or_default().unwrap_or_default();
         let owner = cells.take::<Option<i64>>()?.and_then(Owner::from_code);
         let concurrency = options.concurrency.map(std::borrow::Cow::into_owned);
         heads.push(Head {
@@ -168,9 +169,9 @@ pub(super) async fn claim(
     jobs: &[(JobId, Timestamp)],
     token: i64,
     node: i64,
-) -> Result<Vec<Fresh>, StoreError> {
+) -> Result<Taken, StoreError> {
     if jobs.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Taken::default());
     }
     let text = concat!(
         "UPDATE work w SET state = 2, attempt = w.attempt + 1, token = $1, node = $2, claimed_at = t.at, stopping = false \
@@ -184,9 +185,7 @@ pub(super) async fn claim(
         .bind(jobs.iter().map(|(_, at)| at.as_micros()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
-    claimed.sort_unstable_by_key(|fresh| fresh.claimed_at);
-    Ok(claimed)
+    rows::taken(&rows)
 }
 
 /// Claims up to `most` queued jobs for a node, in the order in which it is their turn: each a microsecond later than the one before, the
@@ -196,7 +195,7 @@ pub(super) async fn claim_next(
     queue: Queue,
     most: usize,
     (token, node, before): (i64, i64, Timestamp),
-) -> Result<Vec<Fresh>, StoreError> {
+) -> Result<Taken, StoreError> {
     let text = concat!(
         "WITH next AS (SELECT id, turn FROM work WHERE state = 1 AND queue = $1 AND (expires_at IS NULL OR expires_at > $2) \
          ORDER BY turn, id LIMIT $3 FOR UPDATE SKIP LOCKED), \
@@ -206,10 +205,7 @@ pub(super) async fn claim_next(
         of_claim!()
     );
     let query = sqlx::query(text).bind(code(queue)).bind(before.as_micros()).bind(number(most)).bind(token).bind(node);
-    let rows = query.fetch_all(connection).await?;
-    let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;
-    claimed.sort_unstable_by_key(|fresh| fresh.claimed_at);
-    Ok(claimed)
+    rows::taken(&query.fetch_all(connection).await?)
 }
 
 /// Puts lanes where they are to stand, and takes away those in which nobody waits.

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::connect;
 use super::rows::{self, Cells, from_jobs, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
@@ -193,14 +194,15 @@ impl Node {
 
     /// Counts this start, inside the writer's transaction.
     pub(super) async fn register(&self, connection: &mut PgConnection) -> Result<i64, StoreError> {
-        let text = "INSERT INTO nodes (name, version, role, labels, expires_at, draining) \
-                    VALUES ($1, $2, $5, $6, clock_timestamp() + $3 * INTERVAL '1 millisecond', $4) RETURNING id";
+        let text = "INSERT INTO nodes (name, version, role, labels, expires_at, draining, knows) \
+                    VALUES ($1, $2, $5, $6, clock_timestamp() + $3 * INTERVAL '1 millisecond', $4, $7) RETURNING id";
         let query = sqlx::query_scalar(text).bind(&self.name).bind(env!("CARGO_PKG_VERSION")).bind(self.lease_ms());
         // One that lost its place is what it was; one that has just started claims.
         Ok(query
             .bind(self.gatekeeper.is_shut())
             .bind(self.role.as_str())
             .bind(rows::json(&self.labels))
+            .bind(connect::known())
             .fetch_one(connection)
             .await?)
     }

@@ -39,7 +39,13 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<(Rollups, BTre
 
 /// Takes what is logged into the rollups; under the lock of all nodes, so that nothing is taken twice.
 pub(super) async fn write(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let (rollups, changed, last) = load(connection).await?;
+    let (rollups, changed, last) = match load(connection).await {
+        Err(StoreError::Corrupt(why)) => {
+            tracing::warn!(why, "this version can't read what was counted; other nodes take it into the rollups");
+            return Ok(());
+        }
+        loaded => loaded?,
+    };
     if changed.is_empty() {
         return Ok(());
     }

@@ -117,6 +117,12 @@ impl<'r> Cells<'r> {
         self.take::<Option<i16>>()?.map(|code| T::from_code(code.into())).transpose()
     }
 
+    /// Of a queue that perhaps only a newer version knows.
+    pub(super) fn queue_number(&mut self) -> Result<u8, StoreError> {
+        let value: i16 = self.take()?;
+        u8::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is no queue")))
+    }
+
     pub(super) fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
         let value: i64 = self.take()?;
         T::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is out of range")))
@@ -286,6 +292,13 @@ pub(super) fn subject(submission: &Submission, queue: Queue) -> Subject {
     }
 }
 
+/// Jobs that were just claimed, and those of them that this program can't read.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) fresh: Vec<Fresh>,
+    pub(super) unreadable: Vec<JobId>,
+}
+
 /// A job that was just claimed.
 pub(super) struct Fresh {
     pub(super) claimed: Claimed,
@@ -294,8 +307,26 @@ pub(super) struct Fresh {
     pub(super) owner: Option<Owner>,
 }
 
+/// From rows of [`of_claim`], in the order of the claims.
+pub(super) fn taken(rows: &[PgRow]) -> Result<Taken, StoreError> {
+    let mut taken = Taken::default();
+    for row in rows {
+        match claimed(row) {
+            Ok(fresh) => taken.fresh.push(fresh),
+            Err(StoreError::Corrupt(why)) => {
+                let id = Cells::new(row).id()?;
+                tracing::warn!(%id, why, "this version can't read the job; it is left to others for a while");
+                taken.unreadable.push(id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    taken.fresh.sort_unstable_by_key(|fresh| fresh.claimed_at);
+    Ok(taken)
+}
+
 /// From the columns of [`of_claim`].
-pub(super) fn claimed(row: &PgRow) -> Result<Fresh, StoreError> {
+fn claimed(row: &PgRow) -> Result<Fresh, StoreError> {
     let mut cells = Cells::new(row);
     let lease = Lease { id: cells.id()?, token: cells.take()? };
     let bound = cells.code()?;

@@ -10,25 +10,27 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::connect;
 use super::node::Node;
 use super::rows::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::{Depth, StoreError};
 
-/// The row, the time by the database's clock, what is not in the row, and whether a node is to claim nothing more: NULL of one that has no
-/// place.
+/// The row, the time by the database's clock, what is not in the row, whether a node is to claim nothing more - NULL of one that has no
+/// place -, and which programs may go by the row.
 macro_rules! columns {
     () => {
         "SELECT state, (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT, \
-         (SELECT array_agg(version ORDER BY kind) FROM versions), (SELECT draining FROM nodes WHERE id = $1) FROM shared"
+         (SELECT array_agg(version ORDER BY kind) FROM versions), (SELECT draining FROM nodes WHERE id = $1), oldest FROM shared"
     };
 }
 
 /// So many different requirements may wait in lanes: each stands in the row.
 const MOST_PLACES: usize = 64;
 
-/// What is in the row.
+/// What is in the row. Nodes of other versions read and write it as well, so nothing here changes its meaning, and queues are numbers: those of
+/// a newer version are counted like others.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Shared {
@@ -59,6 +61,9 @@ pub(super) struct Shared {
     /// How often was changed what nodes have copies of, by kind; in rows of their own (`copied.rs`), since that needs no lock.
     #[serde(skip)]
     pub(super) versions: Vec<i64>,
+    /// What a newer version has added, as it was read.
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Shared {
@@ -73,17 +78,20 @@ impl Shared {
     }
 
     async fn read_by(connection: &mut PgConnection, text: &'static str, node: &Node) -> Result<(Self, Timestamp), StoreError> {
-        let (state, now, versions, draining): (String, i64, Vec<i64>, Option<bool>) =
+        let (state, now, versions, draining, oldest): (String, i64, Vec<i64>, Option<bool>, i64) =
             sqlx::query_as(text).bind(node.id()).fetch_one(connection).await?;
+        connect::may_go_by(oldest)?;
         if let Some(draining) = draining {
             node.gatekeeper.shut(draining);
         }
-        let mut shared: Self = serde_json::from_str(&state).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        // Nothing goes on without it, so no command is at fault.
+        let mut shared: Self = serde_json::from_str(&state)
+            .map_err(|error| StoreError::Unavailable(format!("what all nodes go by can't be read: {error}")))?;
         shared.versions = versions;
-        // A version with fewer queues may have written it.
-        shared.counts.resize(Queue::ALL.len(), [0; 5]);
-        shared.open.resize(Queue::ALL.len(), false);
-        shared.turns.resize(Queue::ALL.len(), 0);
+        // A version with fewer queues may have written it; what one with more has written stays.
+        at_least(&mut shared.counts, Queue::ALL.len());
+        at_least(&mut shared.open, Queue::ALL.len());
+        at_least(&mut shared.turns, Queue::ALL.len());
         Ok((shared, Timestamp::from_micros(now)))
     }
 
@@ -144,19 +152,27 @@ impl Shared {
         self.counts.get_mut(queue as usize)?.get_mut(at)
     }
 
-    /// Forgets all counts, to count anew.
-    pub(super) fn clear_counts(&mut self) {
+    /// Counts anew, from how many jobs of which queue are in which state.
+    pub(super) fn recount(&mut self, counts: impl IntoIterator<Item = (u8, i16, u64)>) {
         self.counts.fill([0; 5]);
+        for (queue, state, count) in counts {
+            let queue = usize::from(queue);
+            at_least(&mut self.counts, queue + 1);
+            if let Some(there) = usize::try_from(state).ok().and_then(|state| self.counts[queue].get_mut(state)) {
+                *there = count;
+            }
+        }
     }
 
-    /// A queue may have open lanes with jobs that require this, or has none.
-    pub(super) fn set_open(&mut self, queue: Queue, place: &str, open: bool) {
+    /// The queue of this number may have open lanes with jobs that require this, or has none.
+    pub(super) fn set_open(&mut self, queue: u8, place: &str, open: bool) {
         if place.is_empty() {
-            self.open[queue as usize] = open;
+            at_least(&mut self.open, usize::from(queue) + 1);
+            self.open[usize::from(queue)] = open;
         } else if open {
-            self.places.entry(place.to_owned()).or_default().insert(queue as u8);
+            self.places.entry(place.to_owned()).or_default().insert(queue);
         } else if let Some(queues) = self.places.get_mut(place) {
-            queues.remove(&(queue as u8));
+            queues.remove(&queue);
             if queues.is_empty() {
                 self.places.remove(place);
             }
@@ -216,5 +232,38 @@ impl Shared {
     /// A lane is shut until this moment.
     pub(super) fn opens(&mut self, at: i64) {
         self.next_open = self.next_open.into_iter().chain([at]).min();
+    }
+}
+
+fn at_least<T: Clone + Default>(all: &mut Vec<T>, length: usize) {
+    if all.len() < length {
+        all.resize(length, T::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::codes::Code;
+
+    #[test]
+    fn what_a_newer_version_has_added_is_written_back() {
+        let newer = r#"{"latest":7,"counts":[[1,0,0,0,0],[0,0,0,0,0],[0,0,0,0,0],[0,0,0,0,0],[0,0,0,0,0],[0,0,0,0,0],[0,0,0,0,0],[0,0,0,0,0],[9,0,0,0,0]],
+            "places":{"{\"gpu\":\"a\"}":[8]},"added":{"a":[1,null,"x"]},"another":18446744073709551615}"#;
+        let mut shared: Shared = serde_json::from_str(newer).unwrap();
+        shared.next_token();
+        shared.enter(Queue::Async, 0, 1);
+        shared.set_open(9, "", true);
+        let written = serde_json::to_value(&shared).unwrap();
+        assert_eq!((&written["counts"][0][0], &written["counts"][8][0]), (&2.into(), &9.into()));
+        assert_eq!((&written["added"]["a"][2], &written["another"]), (&"x".into(), &u64::MAX.into()));
+        assert_eq!((&written["places"][r#"{"gpu":"a"}"#][0], &written["open"][9]), (&8.into(), &true.into()));
+        shared.recount([(0, 1, 5), (10, 2, 3)]);
+        assert_eq!((shared.depth(Queue::Async).queued, shared.counts[8][0], shared.counts[10][2]), (5, 0, 3));
+    }
+
+    #[test]
+    fn a_queue_has_its_place_by_its_number() {
+        assert!(Queue::ALL.iter().all(|queue| queue.code() == i64::from(*queue as u8)));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::PostgresStore;
@@ -119,8 +120,9 @@ async fn note(connection: &mut PgConnection, id: &str, attempt: &DeliveryAttempt
     let log = "SELECT log FROM deliveries WHERE id = $1 FOR UPDATE";
     let Some(log) = sqlx::query_scalar::<_, String>(log).bind(id).fetch_optional(&mut *connection).await? else { return Ok(()) };
     let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
-    let mut log: Vec<DeliveryAttempt> = serde_json::from_str(&log).map_err(corrupt)?;
-    log.push(attempt.clone());
+    // Others may have said more of their attempts than this version knows.
+    let mut log: Vec<Box<RawValue>> = serde_json::from_str(&log).map_err(corrupt)?;
+    log.push(to_raw_value(attempt).map_err(corrupt)?);
     log.drain(..log.len().saturating_sub(KEPT));
     let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
     let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));

@@ -127,7 +127,7 @@ fn key(row: &SqliteRow) -> Result<Key, StoreError> {
     let id = id(&cells.take::<String>()?)?;
     Ok(Key {
         name: cells.take()?,
-        scopes: scopes(cells.take()?)?,
+        scopes: Scopes::from_code(cells.take()?),
         owner: cells.take::<Option<i64>>()?.and_then(Owner::from_code).unwrap_or_else(|| id.owner()),
         id,
         quota: cells.json()?.unwrap_or_default(),
@@ -153,11 +153,6 @@ fn act(row: &SqliteRow) -> Result<Act, StoreError> {
 
 fn id(text: &str) -> Result<KeyId, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt(format!("a key with the id {text:?}")))
-}
-
-fn scopes(code: i64) -> Result<Scopes, StoreError> {
-    let known = u8::try_from(code).ok().and_then(Scopes::from_code);
-    known.ok_or_else(|| StoreError::Corrupt(format!("a key with the scopes {code}")))
 }
 
 fn hash(bytes: &[u8]) -> Result<SecretHash, StoreError> {

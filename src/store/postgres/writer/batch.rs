@@ -89,7 +89,8 @@ impl Batch {
     /// Tells everyone that it failed.
     pub(super) fn fail(self, error: &StoreError) {
         let told = || {
-            if is_of_the_machine(error) {
+            // What this version can't read, another node can.
+            if is_of_the_machine(error) || matches!(error, StoreError::Corrupt(_)) {
                 StoreError::Unavailable(error.to_string())
             } else {
                 StoreError::Refused(error.to_string())
@@ -122,6 +123,10 @@ fn class(error: &StoreError) -> Option<String> {
 
 /// Whether the error comes from the database or the way there as a whole rather than from one command.
 pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
+    // One row can't be read.
+    if matches!(error, StoreError::Corrupt(_)) {
+        return false;
+    }
     // What the database says of data (22), of what must be unique (23), or of what is too large (54), is about one command.
     class(error).is_none_or(|class| !["22", "23", "54"].contains(&class.as_str()))
 }

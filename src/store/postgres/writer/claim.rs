@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
-use super::super::lanes;
-use super::super::rows::{Fresh, QUEUED, RUNNING};
+use super::super::rows::{Fresh, QUEUED, RUNNING, SCHEDULED, Taken};
+use super::super::{lanes, moves};
+use super::run::LEFT_TO_OTHERS;
 use super::transaction::Done;
 use super::{Waiting, Writer};
 use crate::job::{Queue, What};
+use crate::store::counted::counted_of;
 use crate::store::{Claimed, Lease, StoreError, Subject};
 
 /// The most jobs of one claim.
@@ -26,8 +28,7 @@ impl Writer {
             }
             let (token, node, before) = (done.shared.next_token(), self.me(done), done.skip(wanted));
             let claimed = lanes::claim_next(&mut self.connection, queue, wanted, (token, node, before)).await?;
-            done.shared.leave(queue, QUEUED, claimed.len() as u64);
-            Self::hold(queue, claimed, done);
+            self.take(queue, QUEUED, claimed, done).await?;
         }
         Ok(())
     }
@@ -37,8 +38,25 @@ impl Writer {
         done.registered.unwrap_or_else(|| self.node.id())
     }
 
-    /// Jobs that waited have been claimed.
-    pub(super) fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
+    /// Jobs have been claimed that waited in this state. Those that this version can't read wait a little, so that a node that can has them.
+    pub(super) async fn take(&mut self, queue: Queue, state: i16, taken: Taken, done: &mut Done) -> Result<(), StoreError> {
+        let Taken { fresh, unreadable } = taken;
+        done.shared.leave(queue, state, (fresh.len() + unreadable.len()) as u64);
+        Self::hold(queue, fresh, done);
+        let due_at = done.now.after(LEFT_TO_OTHERS);
+        for id in unreadable {
+            let (expires_at, queued) = moves::release(&mut self.connection, id, Some(due_at)).await?;
+            done.shared.enter(queue, SCHEDULED, 1);
+            done.shared.due(due_at);
+            done.shared.expires(expires_at);
+            if let Some(lane) = queued.lane {
+                done.lanes.vacate(&counted_of(&lane.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
         done.shared.enter(queue, RUNNING, claimed.len() as u64);
         for Fresh { claimed, claimed_at, tags, owner } in &claimed {
             let subject = || Subject {

@@ -40,7 +40,7 @@ impl Writer {
 
     /// Ends the jobs that wait although their time is over: so many of them that others need not wait for long.
     pub(super) async fn expire(&mut self, done: &mut Done) -> Result<(), StoreError> {
-        if done.shared.next_expiry.is_none_or(|at| at > done.now.as_micros()) {
+        if self.leaves_to_others() || done.shared.next_expiry.is_none_or(|at| at > done.now.as_micros()) {
             return Ok(());
         }
         let failure = Failure::new(FailureKind::Expired, "it was not started before its time was over");

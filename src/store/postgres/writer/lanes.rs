@@ -85,7 +85,7 @@ impl Writer {
             let turn = done.moment();
             lanes::enter(&mut self.connection, &done.lanes.entered, turn).await?;
             for ((queue, _), lane) in &done.lanes.entered {
-                done.shared.set_open(*queue, &lane.place, true);
+                done.shared.set_open(*queue as u8, &lane.place, true);
             }
         }
         self.vacate_lanes(done).await?;
@@ -168,13 +168,11 @@ impl Writer {
 
         let node = self.me(done);
         let claimed = lanes::claim(&mut self.connection, &jobs, token, node).await?;
-        done.shared.leave(queue, LIMITED, claimed.len() as u64);
-        Self::hold(queue, claimed, done);
+        self.take(queue, LIMITED, claimed, done).await?;
         if plain > 0 {
             let at = before.after(Duration::from_micros(jobs.len() as u64));
             let claimed = lanes::claim_next(&mut self.connection, queue, plain, (token, node, at)).await?;
-            done.shared.leave(queue, QUEUED, claimed.len() as u64);
-            Self::hold(queue, claimed, done);
+            self.take(queue, QUEUED, claimed, done).await?;
         }
         let started = limits.starts.values().filter(|starts| starts.window.last() > Some(before));
         lanes::keep_starts(&mut self.connection, started, before).await?;
@@ -237,7 +235,7 @@ impl Writer {
         }
         lanes::stand(&mut self.connection, queue, &standing, &empty).await?;
         for place in places.iter().filter(|place| !open.contains(*place)) {
-            done.shared.set_open(queue, place, false);
+            done.shared.set_open(queue as u8, place, false);
         }
         self.vacate_lanes(done).await
     }

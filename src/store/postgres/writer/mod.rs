@@ -125,6 +125,8 @@ pub(super) struct Writer {
     rolled_up_at: Instant,
     /// A transaction failed, so what is to be done is tried again soon.
     is_blocked: bool,
+    /// Until then, what happens by itself is left to other nodes: there is something that this one can't read.
+    left_until: Option<Instant>,
     told: Arc<Notify>,
 }
 
@@ -194,6 +196,7 @@ impl Writer {
             may_have_claimed: false,
             rolled_up_at: Instant::now(),
             is_blocked: false,
+            left_until: None,
             told,
         };
         writer.begin().await?;

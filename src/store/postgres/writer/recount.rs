@@ -6,15 +6,11 @@ use super::super::rows::Cells;
 use super::super::{lanes, moves};
 use super::Writer;
 use super::transaction::Done;
-use crate::job::Queue;
 use crate::store::StoreError;
 
 impl Writer {
     pub(super) async fn recount(&mut self, done: &mut Done) -> Result<(), StoreError> {
-        done.shared.clear_counts();
-        for (queue, state, count) in counts(&mut self.connection).await? {
-            done.shared.enter(queue, state, count);
-        }
+        done.shared.recount(counts(&mut self.connection).await?);
         (done.shared.next_due, done.shared.next_expiry) = moves::next(&mut self.connection).await?;
         done.shared.next_open = lanes::next_open(&mut self.connection).await?;
         lanes::reopen(&mut self.connection).await?;
@@ -29,13 +25,13 @@ impl Writer {
 }
 
 /// How many jobs are in each state, by queue.
-async fn counts(connection: &mut PgConnection) -> Result<Vec<(Queue, i16, u64)>, StoreError> {
+async fn counts(connection: &mut PgConnection) -> Result<Vec<(u8, i16, u64)>, StoreError> {
     let text = "SELECT queue, state, count(*) FROM work GROUP BY queue, state";
     let rows = sqlx::query(text).fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             let mut cells = Cells::new(row);
-            Ok((cells.code()?, cells.take()?, cells.number()?))
+            Ok((cells.queue_number()?, cells.take()?, cells.number()?))
         })
         .collect()
 }

@@ -22,6 +22,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(200);
 /// The rollups are written at most so often.
 const ROLL_UP: Duration = Duration::from_secs(1);
+/// For how long a node leaves what it can't read to the others: a newer one may have written it.
+pub(super) const LEFT_TO_OTHERS: Duration = Duration::from_secs(2);
 /// How often a transaction is tried that others are in the way of.
 const TRIES: u32 = 5;
 
@@ -115,6 +117,9 @@ impl Writer {
         if self.has_work() {
             return Duration::ZERO;
         }
+        if self.leaves_to_others() {
+            return LOOK;
+        }
         self.shared.next().map_or(LOOK, |at| Timestamp::from_micros(at).since(self.now()).min(LOOK))
     }
 
@@ -130,6 +135,11 @@ impl Writer {
                 }
                 Err(error) if self.is_broken && !self.may_have_claimed && tries == 1 => {
                     tracing::warn!(%error, "the connection was lost before a commit; it is tried again with another one");
+                }
+                Err(error @ StoreError::Corrupt(_)) if !self.leaves_to_others() => {
+                    // Perhaps nobody has asked for it; then what was asked for is no worse off.
+                    tracing::error!(%error, "what is due is left to other nodes for a while, since this one can't read some of it");
+                    self.left_until = Some(Instant::now() + LEFT_TO_OTHERS);
                 }
                 Err(error) if batch.len() > 1 && !batch::is_of_the_machine(&error) => {
                     tracing::warn!(%error, commands = batch.len(), "a transaction failed; its commands are tried one by one");
@@ -193,11 +203,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether what happens by itself is left to other nodes just now.
+    pub(super) fn leaves_to_others(&self) -> bool {
+        self.left_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Whether there is something to do that nobody asks for just now: jobs that are due or whose time is over, or claims that can be
     /// served.
     fn has_work(&self) -> bool {
-        self.shared.next().is_some_and(|at| at <= self.now().as_micros())
-            || self.shared.releases > 0
+        let is_due = self.shared.next().is_some_and(|at| at <= self.now().as_micros()) || self.shared.releases > 0;
+        is_due && !self.leaves_to_others()
             || Queue::ALL
                 .into_iter()
                 .any(|queue| !self.claims[queue as usize].is_empty() && self.shared.has_any(queue, &self.node))

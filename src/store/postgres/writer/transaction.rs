@@ -273,7 +273,7 @@ impl Writer {
     async fn promote(&mut self, done: &mut Done) -> Result<(), StoreError> {
         /// The most jobs that one transaction queues because they are due.
         const MOST_PROMOTED: usize = 4_096;
-        if done.shared.next_due.is_none_or(|due| due > done.now.as_micros()) {
+        if self.leaves_to_others() || done.shared.next_due.is_none_or(|due| due > done.now.as_micros()) {
             return Ok(());
         }
         for queued in moves::promote(&mut self.connection, done.now, MOST_PROMOTED).await? {

@@ -73,7 +73,8 @@ impl Writer {
         if done.unblocking.is_empty() {
             return Ok(());
         }
-        let mut left = MOST_EDGES;
+        // What is left to others is kept for them.
+        let mut left = if self.leaves_to_others() { 0 } else { MOST_EDGES };
         for _ in 0..MOST_STEPS {
             let parents: Vec<JobId> = done.unblocking.iter().take(left).copied().collect();
             if parents.is_empty() {

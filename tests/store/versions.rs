@@ -1,0 +1,251 @@
+//! Nodes of different versions on one PostgreSQL. The newer version is made up: by what it would have done to the database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::{Executor, PgConnection};
+use trine::clock::{Clock, Timestamp};
+use trine::job::{Concurrency, NewJob, Queue, Webhook};
+use trine::store::postgres::PostgresStore;
+use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, Settled, Store, StoreError, WebhookStore};
+use trine::webhook::{DeliveryAttempt, Verdict};
+
+use crate::postgres::Schema;
+use crate::{PATIENCE, Place, io_job, succeeded};
+
+/// What a newer version does to the database that older ones can live with.
+const NEWER: &str = r#"
+BEGIN;
+ALTER TABLE jobs ADD COLUMN added BIGINT NOT NULL DEFAULT 7;
+ALTER TABLE work ADD COLUMN added TEXT NOT NULL DEFAULT 'seven';
+ALTER TABLE results ADD COLUMN added BIGINT DEFAULT 7;
+ALTER TABLE nodes ADD COLUMN added BIGINT NOT NULL DEFAULT 7;
+ALTER TABLE events ADD COLUMN added BIGINT NOT NULL DEFAULT 7;
+ALTER TABLE lanes ADD COLUMN added BIGINT NOT NULL DEFAULT 7;
+ALTER TABLE shared ADD COLUMN added BIGINT NOT NULL DEFAULT 7;
+CREATE INDEX work_added ON work (added);
+CREATE TABLE added (id BIGINT NOT NULL PRIMARY KEY);
+INSERT INTO versions (kind, version) VALUES (2, 5);
+UPDATE shared SET state = (state::JSONB || '{"added": {"a": [1, null, "x"]}}')::TEXT, added = 8;
+INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'newer', true, '\x00', 1);
+INSERT INTO nodes (name, version, role, labels, expires_at, knows)
+    VALUES ('newer', '99.1.0', 'all', '{}', clock_timestamp() + INTERVAL '1 hour', 9999);
+COMMIT;
+"#;
+
+async fn do_as_newer(raw: &mut PgConnection, text: &'static str) {
+    raw.execute(text).await.unwrap();
+}
+
+async fn number(raw: &mut PgConnection, text: &'static str) -> i64 {
+    sqlx::query_scalar(text).fetch_one(raw).await.unwrap()
+}
+
+async fn added(raw: &mut PgConnection) -> Value {
+    let state: String = sqlx::query_scalar("SELECT state FROM shared").fetch_one(raw).await.unwrap();
+    serde_json::from_str::<Value>(&state).unwrap()["added"].take()
+}
+
+/// Runs so many jobs that wait or will.
+async fn run(store: &PostgresStore, mut jobs: usize) {
+    while jobs > 0 {
+        let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, jobs)).await.expect("a job to claim").unwrap();
+        jobs -= claimed.len();
+        for claimed in claimed {
+            let settled = store.settle(claimed.lease, Arc::new(succeeded()), true).await.unwrap();
+            assert!(matches!(settled, Settled::Ended { .. }));
+        }
+    }
+}
+
+async fn state(store: &PostgresStore, job: &NewJob) -> &'static str {
+    store.job(job.id).await.unwrap().unwrap().state.as_str()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_newer_version_adds_disturbs_nobody_and_stays() {
+    let place = Schema::new();
+    let there = place.node("there").await;
+    let mut raw = place.raw().await;
+    let before: Vec<NewJob> = (0..3).map(|_| io_job()).collect();
+    there.accept(before.clone()).await.unwrap();
+    let begun = there.claim(Queue::Async, 1).await.unwrap().remove(0);
+
+    do_as_newer(&mut raw, NEWER).await;
+    let late = place.node("late").await;
+    there.settle(begun.lease, Arc::new(succeeded()), true).await.unwrap();
+    run(&there, 1).await;
+    run(&late, 1).await;
+    for (takes, runs) in [(&there, &late), (&late, &there)] {
+        let jobs: Vec<NewJob> = (0..5).map(|_| io_job()).collect();
+        takes.accept(jobs.clone()).await.unwrap();
+        run(runs, 5).await;
+        assert_eq!(takes.requeue(jobs[0].id).await.unwrap(), Requeue::Queued);
+        run(takes, 1).await;
+        let mut limited = io_job();
+        limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
+        takes.accept(vec![limited]).await.unwrap();
+        run(runs, 1).await;
+    }
+    let nodes = there.nodes().await.unwrap();
+    let versions: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.version.as_str())).collect();
+    let own = env!("CARGO_PKG_VERSION");
+    assert_eq!(versions, [("late", own), ("newer", "99.1.0"), ("there", own)]);
+    there.close().await;
+    late.close().await;
+    // Whoever comes when all others are gone counts anew.
+    place.node("alone").await.close().await;
+    assert_eq!(added(&mut raw).await, json!({ "a": [1, null, "x"] }));
+    assert_eq!(number(&mut raw, "SELECT added FROM shared").await, 8);
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM results WHERE added = 7").await, 15);
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM jobs WHERE added = 7").await, 15);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_only_newer_versions_can_go_by_is_refused() {
+    let place = Schema::new();
+    let there = place.node("there").await;
+    let mut raw = place.raw().await;
+    do_as_newer(&mut raw, NEWER).await;
+    do_as_newer(&mut raw, "UPDATE shared SET oldest = 9999").await;
+    let Err(error) = PostgresStore::open(place.options()).await else { panic!("it was opened") };
+    let StoreError::Outdated { oldest: 9999, known } = error else { panic!("{error}") };
+    let said = error.to_string();
+    assert!(said.contains("9999") && said.contains(&format!("up to {known}")) && said.contains("use a newer trine"), "{said}");
+    // One that runs says so as well, and changes nothing any more.
+    let job = io_job();
+    let Err(StoreError::Unavailable(why)) = there.accept(vec![job.clone()]).await else { panic!("it was accepted") };
+    assert!(why.contains("9999"), "{why}");
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM jobs").await, 0);
+    do_as_newer(&mut raw, "UPDATE shared SET oldest = 1").await;
+    let accepted = async { while there.accept(vec![job.clone()]).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, accepted).await.expect("it goes on");
+    run(&there, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_is_not_taken_from_older_nodes() {
+    let place = Schema::new();
+    place.open().await.close().await;
+    let mut raw = place.raw().await;
+    // As versions were that could go by less than this one.
+    let older = "UPDATE shared SET oldest = 0; \
+                 INSERT INTO nodes (name, version, role, labels, expires_at, knows) VALUES \
+                 ('b', '0.0.8', 'all', '{}', clock_timestamp() + INTERVAL '1 hour', 0), \
+                 ('a', '0.0.9', 'api', '{}', clock_timestamp() + INTERVAL '1 hour', 0), \
+                 ('gone', '0.0.7', 'all', '{}', clock_timestamp() - INTERVAL '1 second', 0)";
+    do_as_newer(&mut raw, older).await;
+    let Err(error) = PostgresStore::open(place.options()).await else { panic!("it was opened") };
+    assert!(matches!(error, StoreError::OldNodes { oldest: 1, .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("a (0.0.9), b (0.0.8)") && !said.contains("gone"), "{said}");
+    assert_eq!(number(&mut raw, "SELECT oldest FROM shared").await, 0);
+    do_as_newer(&mut raw, "UPDATE nodes SET expires_at = clock_timestamp() - INTERVAL '1 second'").await;
+    place.open().await.close().await;
+    assert_eq!(number(&mut raw, "SELECT oldest FROM shared").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_be_read_holds_up_no_other() {
+    let place = Schema::new();
+    place.clock().stop();
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    let mut raw = place.raw().await;
+    let (plain, mut limited, mut late) = (io_job(), io_job(), io_job());
+    limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
+    late.submission.expires_at = Some(place.clock().now().after(Duration::from_secs(3_600)));
+    store.accept(vec![plain.clone(), limited.clone(), late.clone()]).await.unwrap();
+    // A tag, and an option, of a newer version.
+    do_as_newer(
+        &mut raw,
+        r#"UPDATE jobs SET bound = 77; UPDATE jobs SET options = '{"retry":{"newer":1}}' WHERE options IS NOT NULL"#,
+    )
+    .await;
+    let mut other = io_job();
+    other.submission.concurrency = limited.submission.concurrency.clone();
+    store.accept(vec![other.clone(), io_job()]).await.unwrap();
+    run(&store, 2).await;
+    assert_eq!(state_by(&mut raw).await, [(0, 3)]);
+    let depth = store.depth(Queue::Async);
+    assert_eq!((depth.scheduled, depth.queued, depth.running), (3, 0, 0));
+
+    // What this version can't end by itself, others have to. Meanwhile it goes on with all else.
+    place.clock().advance(Duration::from_secs(3_600));
+    store.accept(vec![io_job(), io_job()]).await.unwrap();
+    run(&store, 2).await;
+    assert_eq!(state_by(&mut raw).await.iter().map(|(_, count)| count).sum::<i64>(), 3);
+
+    // Once it can be read, it is run, and counted as it was.
+    do_as_newer(&mut raw, "UPDATE jobs SET bound = 0, options = NULL; UPDATE work SET expires_at = NULL").await;
+    place.clock().advance(Duration::from_secs(60));
+    run(&store, 3).await;
+    for job in [&plain, &limited, &late] {
+        assert_eq!(state(&store, job).await, "succeeded");
+    }
+    store.check().await.unwrap();
+    assert_eq!(store.depth(Queue::Async), Depth::default());
+    store.close().await;
+}
+
+/// How many of the jobs that have not ended are in each state.
+async fn state_by(raw: &mut PgConnection) -> Vec<(i16, i64)> {
+    sqlx::query_as("SELECT state, count(*) FROM work GROUP BY state ORDER BY state").fetch_all(raw).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_in_a_queue_of_a_newer_version_are_left_to_it() {
+    let place = Schema::new();
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    let mut raw = place.raw().await;
+    let mut limited = io_job();
+    limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
+    store.accept(vec![io_job(), limited.clone()]).await.unwrap();
+    store.close().await;
+    let elsewhere = "UPDATE jobs SET queue = 40; UPDATE work SET queue = 40; UPDATE lanes SET queue = 40, gate = 1; \
+                     UPDATE shared SET state = '{}'";
+    do_as_newer(&mut raw, elsewhere).await;
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    limited.id = io_job().id;
+    store.accept(vec![io_job(), limited]).await.unwrap();
+    run(&store, 2).await;
+    let counted =
+        "SELECT (state::JSON -> 'counts' -> 40 ->> 1)::BIGINT + (state::JSON -> 'counts' -> 40 ->> 4)::BIGINT FROM shared";
+    assert_eq!(number(&mut raw, counted).await, 2);
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM work WHERE queue = 40 AND state <> 2").await, 2);
+    // One that becomes due by itself.
+    do_as_newer(&mut raw, "UPDATE work SET state = 0, due_at = 1 WHERE lane IS NULL").await;
+    do_as_newer(&mut raw, "UPDATE shared SET state = (state::JSONB || '{\"next_due\": 1}')::TEXT").await;
+    store.accept(vec![io_job(), io_job()]).await.unwrap();
+    run(&store, 2).await;
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM work").await, 2);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_newer_version_says_of_deliveries_and_counts_stays() {
+    let place = Schema::new();
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    let mut raw = place.raw().await;
+    let mut job = io_job();
+    let (url, host) = ("https://example.com/".to_owned(), "example.com".to_owned());
+    job.submission.webhook = Some(Box::new(Webhook { url, host, secret: None, events: Vec::new() }));
+    store.accept(vec![job]).await.unwrap();
+    run(&store, 1).await;
+    do_as_newer(&mut raw, r#"UPDATE deliveries SET log = '[{"at":"2026-01-01T00:00:00Z","took_us":5,"status":500,"added":1}]'"#)
+        .await;
+    let delivery = store.deliveries(DeliveryFilter::default(), None, 1).await.unwrap().remove(0);
+    assert_eq!(delivery.attempts.len(), 1);
+    let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 3, status: Some(200), error: None };
+    store.note_delivery(&delivery.id, attempt, Verdict::Delivered).await.unwrap();
+    assert_eq!(store.deliveries(DeliveryFilter::default(), None, 1).await.unwrap()[0].attempts.len(), 2);
+    assert_eq!(number(&mut raw, "SELECT (log::JSON -> 0 ->> 'added')::BIGINT FROM deliveries").await, 1);
+
+    // What is counted of results in a way of its own is left to it; all else goes on.
+    do_as_newer(&mut raw, "INSERT INTO counted (results) VALUES ('[[\"sleep\",77,0,0,false,[null],null]]')").await;
+    store.accept(vec![io_job()]).await.unwrap();
+    run(&store, 1).await;
+    store.close().await;
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM counted WHERE results LIKE '%,77,%'").await, 1);
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM nodes").await, 0);
+}
