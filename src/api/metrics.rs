@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Error;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -15,7 +16,7 @@ use prometheus_client::registry::Registry;
 use super::problem::{Problem, answers};
 use super::{ApiState, findings};
 use crate::dispatch::QueueStatus;
-use crate::job::{Executor, FindingKind};
+use crate::job::{Executor, FindingKind, Queue};
 use crate::measure::{Usage, memory};
 use crate::store::{Bloat, Sketch, Sketches, SummaryKey};
 
@@ -47,6 +48,7 @@ pub(super) async fn get(State(api): State<ApiState>) -> Result<Response, Problem
 struct Figures {
     results: BTreeMap<SummaryKey, Sketches>,
     queues: Vec<QueueStatus>,
+    oldest: [Duration; Queue::ALL.len()],
     loop_lag_us: u64,
     advised: [u64; FindingKind::ALL.len()],
     found: [u64; FindingKind::ALL.len()],
@@ -84,6 +86,7 @@ impl Figures {
         Ok(Self {
             results: everybodys(dispatcher.store().summary().await?),
             queues: dispatcher.queues(),
+            oldest: dispatcher.store().oldest().await?,
             loop_lag_us: dispatcher.loop_lag_us(),
             advised: FindingKind::ALL.map(|kind| dispatcher.profiles().advised(kind)),
             found,
@@ -133,6 +136,11 @@ impl Figures {
             for (state, count) in [("queued", depth.queued), ("scheduled", depth.scheduled), ("running", depth.running)] {
                 jobs.set(&[("queue", queue.as_str()), ("state", state)], number(count))?;
             }
+        }
+        let about = "For how long the next job of a queue has been waiting for a slot; 0 if none waits";
+        let mut oldest = Family::gauge(encoder, "trine_queue_oldest_seconds", about)?;
+        for (queue, age) in Queue::ALL.into_iter().zip(self.oldest) {
+            oldest.set(&[("queue", queue.as_str())], age.as_secs_f64())?;
         }
         let about = "Kinds of work that are kept out, because whatever runs them dies under them";
         Family::gauge(encoder, "trine_quarantined", about)?.set(&[], number(self.quarantined as u64))?;

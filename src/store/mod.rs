@@ -22,6 +22,7 @@ mod kept;
 mod key;
 mod limit;
 mod node;
+mod oldest;
 mod once;
 mod owner;
 pub mod postgres;
@@ -47,6 +48,7 @@ pub use graph::{Child, Graph, GraphStore, ParentEdge};
 pub use key::KeyStore;
 pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
 pub use node::{NodeStatus, NodeStore};
+pub use oldest::OldestStore;
 pub use once::{Answered, Digest, Once, OnceStore, Twin};
 pub use owner::{OwnerStore, Usage};
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
@@ -357,6 +359,7 @@ pub trait Store:
     + KeyStore
     + LimitStore
     + NodeStore
+    + OldestStore
     + OnceStore
     + OwnerStore
     + ProfileStore

@@ -66,6 +66,7 @@ async fn runs_make_a_profile_and_findings() {
         r#"trine_results_advised_total{kind="computes"} 5"#,
         r#"trine_findings{kind="computes"} 1.0"#,
         r#"trine_queue_slots{queue="threads-cpu"} 1.0"#,
+        r#"trine_queue_oldest_seconds{queue="threads-cpu"} 0.0"#,
         "trine_profiles 2.0",
     ] {
         assert!(metrics.text.lines().any(|is| is == line), "{line} is not in\n{}", metrics.text);

@@ -18,6 +18,7 @@ mod long;
 mod migrations;
 mod model;
 mod nodes;
+mod oldest;
 mod once;
 mod owners;
 mod places;

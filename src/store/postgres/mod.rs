@@ -18,6 +18,7 @@ mod limits;
 mod moves;
 mod node;
 mod nodes;
+mod oldest;
 mod once;
 mod owners;
 mod profiles;

@@ -13,6 +13,7 @@ mod many;
 mod marks;
 mod moves;
 mod nodes;
+mod oldest;
 mod once;
 mod owners;
 mod profiles;
