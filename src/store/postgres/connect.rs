@@ -89,6 +89,15 @@ impl Connect {
         // Nodes take their places under this lock, and look at what is written here whenever they have it.
         let oldest: i64 = sqlx::query_scalar("SELECT oldest FROM shared FOR UPDATE").fetch_one(&mut *transaction).await?;
         may_go_by(oldest)?;
+        if oldest < OLDEST {
+            let text =
+                "SELECT name || ' (' || version || ')' FROM nodes WHERE knows < $1 AND expires_at > clock_timestamp() ORDER BY 1";
+            let nodes: Vec<String> = sqlx::query_scalar(text).bind(OLDEST).fetch_all(&mut *transaction).await?;
+            if !nodes.is_empty() {
+                return Err(StoreError::OldNodes { oldest: OLDEST, nodes: nodes.join(", ") });
+            }
+            sqlx::query("UPDATE shared SET oldest = $1").bind(OLDEST).execute(&mut *transaction).await?;
+        }
         let found: Option<i64> =
             sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut *transaction).await?;
         if let Some(found) = found.filter(|found| *found > known()) {
@@ -99,15 +108,6 @@ impl Connect {
                 oldest,
                 "a newer version has changed the schema; this one can work with it"
             );
-        }
-        if oldest < OLDEST {
-            let text =
-                "SELECT name || ' (' || version || ')' FROM nodes WHERE knows < $1 AND expires_at > clock_timestamp() ORDER BY 1";
-            let nodes: Vec<String> = sqlx::query_scalar(text).bind(OLDEST).fetch_all(&mut *transaction).await?;
-            if !nodes.is_empty() {
-                return Err(StoreError::OldNodes { oldest: OLDEST, nodes: nodes.join(", ") });
-            }
-            sqlx::query("UPDATE shared SET oldest = $1").bind(OLDEST).execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
