@@ -238,7 +238,8 @@ async fn whatever_happens_each_accepted_job_has_one_result() {
     let (killed, other) = (&servers[0], &servers[2]);
     let after = until_lost(killed, other, async || killed.signal(Signal::SIGKILL), async || panic!("they ran elsewhere")).await;
     say(&cluster, &format!("one was killed, and what it ran came back after {} ms", after.as_millis()));
-    assert!(after < cluster.lease + PATIENCE);
+    // With many jobs it is measured; else the machine may be busy with other tests.
+    assert!(after < cluster.lease + if is_long { Duration::from_secs(10) } else { PATIENCE }, "{after:?}");
     servers[0].wait();
     servers[0] = cluster.start(0).await;
     *loads[0].0.url.lock().await = servers[0].url.clone();

@@ -1,0 +1,144 @@
+//! What a job costs in allocations of the whole server: unlike seconds, they are the same on a busy machine. More of them than before is
+//! a regression; see docs/performance.md. This program is also the worker program of the server that it runs in itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use dhat::HeapStats;
+use libtest_mimic::{Arguments, Trial};
+use tempfile::TempDir;
+use trine::config::Settings;
+use trine::shutdown::Stop;
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+/// As many allocations a job may take that comes alone and whose end is waited for, HTTP and its share of the writer included.
+const ALONE: u64 = 145;
+/// As many one of a batch of [`BATCH`] may.
+const IN_A_BATCH: u64 = 47;
+
+const JOBS: u64 = 200;
+const BATCH: usize = 1_000;
+const NOOP: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
+/// Long enough for anything that happens at all on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn main() -> ExitCode {
+    if matches!(std::env::args().nth(1).as_deref(), Some("worker" | "sandbox")) {
+        return trine::cli::main();
+    }
+    let trial = Trial::test("a_job_takes_no_more_allocations_than_it_did", || {
+        measure();
+        Ok(())
+    });
+    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+}
+
+fn measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = Stop::default();
+    let (mut connection, server) = serve(&folder, stop.clone());
+    let alone = request("/jobs", "Prefer: wait=60\r\n", NOOP);
+    let batch = request("/jobs/batch", "Prefer: return=minimal\r\n", &format!("[{}]", vec![NOOP; BATCH].join(",")));
+    let _counting = dhat::Profiler::builder().testing().build();
+    let mut one_by_one = || (0..JOBS).for_each(|_| connection.send(&alone));
+    one_by_one();
+    let of_one = allocations(&mut one_by_one) / JOBS;
+    let mut many = || {
+        connection.send(&batch);
+        connection.until_idle();
+    };
+    many();
+    let of_many = allocations(&mut many) / BATCH as u64;
+    println!("allocations a job: {of_one} alone, {of_many} in a batch");
+    stop.asked.cancel();
+    drop(connection);
+    server.join().unwrap();
+    assert!(of_one <= ALONE, "a job takes {of_one} allocations, and took no more than {ALONE}");
+    assert!(of_many <= IN_A_BATCH, "a job of a batch takes {of_many} allocations, and took no more than {IN_A_BATCH}");
+}
+
+/// The settings, as the command line of the service has them.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// A server in this process, and a connection to it.
+fn serve(folder: &TempDir, stop: Stop) -> (Connection, thread::JoinHandle<()>) {
+    let data = folder.path().to_str().unwrap();
+    let line = ["allocations", "--data-dir", data, "--processes", "1", "--threads-cpu", "1", "--python-processes", "1"];
+    let config = Line::parse_from(line).settings.config;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let server = thread::spawn(move || runtime.block_on(trine::app::serve(config, listener, stop)).unwrap());
+    (Connection { stream, buffer: vec![0; 1 << 20] }, server)
+}
+
+/// How many allocations this process makes meanwhile.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = HeapStats::get().total_blocks;
+    work();
+    HeapStats::get().total_blocks - before
+}
+
+fn request(target: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+        .into_bytes()
+}
+
+/// A client that allocates nothing.
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Sends a request that has to succeed.
+    fn send(&mut self, request: &[u8]) {
+        let answer = self.answer(request);
+        assert!(answer.starts_with(b"HTTP/1.1 20"), "{}", String::from_utf8_lossy(answer));
+    }
+
+    /// Until no job waits or runs.
+    fn until_idle(&mut self) {
+        let begun = Instant::now();
+        for state in ["queued", "running"] {
+            let request = format!("GET /jobs?limit=1&state={state} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            while !self.answer(request.as_bytes()).windows(10).any(|part| part == br#""items":[]"#) {
+                assert!(begun.elapsed() < PATIENCE, "there still are jobs that are {state}");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    fn answer(&mut self, request: &[u8]) -> &[u8] {
+        self.stream.write_all(request).unwrap();
+        let mut filled = 0;
+        loop {
+            filled += self.stream.read(&mut self.buffer[filled..]).unwrap();
+            if is_whole(&self.buffer[..filled]) {
+                return &self.buffer[..filled];
+            }
+        }
+    }
+}
+
+/// Whether all of an answer is here.
+fn is_whole(answer: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = response.parse(answer).unwrap() else { return false };
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length")).expect("a length");
+    answer.len() == head + std::str::from_utf8(length.value).unwrap().parse::<usize>().unwrap()
+}
