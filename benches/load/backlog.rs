@@ -9,11 +9,11 @@ use crate::server::{Server, folder};
 use crate::{Options, Result};
 
 /// Holds up the only worker process, also after a restart.
-const HOLD_UP: &str =
+pub(crate) const HOLD_UP: &str =
     r#"{"bound":"io","executor":"processes","priority":1,"retry":{"attempts":3},"workload":{"type":"sleep","ms":3600000}}"#;
-const WAITING: &str = r#"{"bound":"io","executor":"processes","workload":{"type":"sleep","ms":0}}"#;
-const BATCH: u64 = 10_000;
-const ONE_PROCESS: [(&str, &str); 1] = [("TRINE_PROCESSES", "1")];
+pub(crate) const WAITING: &str = r#"{"bound":"io","executor":"processes","workload":{"type":"sleep","ms":0}}"#;
+pub(crate) const BATCH: u64 = 10_000;
+pub(crate) const ONE_PROCESS: [(&str, &str); 1] = [("TRINE_PROCESSES", "1")];
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut figures = [

@@ -1,4 +1,4 @@
-//! Fetches of 100 ms, all at once, against a bare program that does the same.
+//! Fetches of 100 ms, all at once, against a bare program that does the same. Both have a thread for each core.
 
 use crate::origin::{Origin, fetched_bare};
 use crate::report::{Bar, Figure, print};
@@ -9,6 +9,8 @@ const COUNTS: [usize; 2] = [1_000, 10_000];
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let origin = Origin::start().await?;
+    let threads = std::thread::available_parallelism()?.to_string();
+    let settings = [("TRINE_HTTP_ALLOW", "127.0.0.0/8"), ("TRINE_ASYNC_THREADS", threads.as_str())];
     let fetch =
         format!(r#"{{"bound":"io","workload":{{"type":"http","url":"http://{}/","expect_status":200}}}}"#, origin.address);
     for count in COUNTS {
@@ -20,7 +22,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         for _ in 0..options.rounds {
             // Neither finds connections of an earlier round.
             let folder = folder()?;
-            let mut server = Server::start(folder.path(), &[("TRINE_HTTP_ALLOW", "127.0.0.0/8")]).await?;
+            let mut server = Server::start(folder.path(), &settings).await?;
             server.submit(&[fetch.as_str()]).await?;
             server.finish(|_| Ok(())).await?;
             let bare = fetched_bare(origin.address, count).await?.as_secs_f64();

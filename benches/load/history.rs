@@ -69,8 +69,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     }
     let mut throughput = Figure::with_bar("no-op jobs/s, long over short history", Bar::AtLeast(0.85));
     for _ in 0..options.rounds {
-        let short = noop::rate(&mut few, noop::MINIMAL, LOAD).await?;
-        throughput.add(noop::rate(&mut many, noop::MINIMAL, LOAD).await? / short);
+        let short = noop::rate(&mut few, noop::MINIMAL, noop::CONNECTIONS, LOAD).await?;
+        throughput.add(noop::rate(&mut many, noop::MINIMAL, noop::CONNECTIONS, LOAD).await? / short);
     }
     figures.push(throughput);
     print(&format!("history: {} results over {FEW}, times of first pages", options.results), &figures);
@@ -99,8 +99,8 @@ async fn read(server: &Server, page: &str) -> Result<f64> {
     Ok(quantile(&times, 0.5))
 }
 
-/// Makes a database with so many results.
-async fn fill(folder: &Path, results: u64) -> Result<()> {
+/// Adds so many results to a database, which is made if it is not there.
+pub(crate) async fn fill(folder: &Path, results: u64) -> Result<()> {
     let path = folder.join("data").join("trine.db");
     let options = SqliteOptions {
         path,

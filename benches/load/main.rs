@@ -11,6 +11,7 @@ mod cpu;
 mod crowd;
 mod fetches;
 mod graph;
+mod growth;
 mod history;
 mod http;
 mod keys;
@@ -41,19 +42,19 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 /// Measures the service under load.
 #[derive(Parser)]
 struct Options {
-    /// What to measure; everything but `history` and `claims` if nothing is named
+    /// What to measure; everything but `history`, `claims` and `growth` if nothing is named
     #[arg(value_enum)]
     benchmarks: Vec<Benchmark>,
     /// How often each thing is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long `noop`, `cluster`, `metering` and `misrouted` submit, in seconds
+    /// How long `noop`, `growth`, `cluster`, `metering` and `misrouted` submit, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How many jobs wait in `backlog`, in `keys`, and in `claims`
+    /// How many jobs wait in `backlog`, in `keys`, in `claims`, and in `growth` at the most
     #[arg(long, default_value_t = 1_000_000)]
     jobs: u64,
-    /// How many results there are in `history` and in `claims`: filling the database takes some minutes for ten million
+    /// How many results there are in `history` and in `claims`, and in `growth` at the most: filling the database takes some minutes for ten million
     #[arg(long, default_value_t = 10_000_000)]
     results: u64,
     /// Serves the bare route, for `noop` to compare with
@@ -101,6 +102,8 @@ enum Benchmark {
     Python,
     /// A long history: first pages, the summary, a start and the throughput
     History,
+    /// How the cost of a job grows: with clients, with jobs that wait, with jobs that have ended; and a drawing of that
+    Growth,
     /// Servers that share a PostgreSQL: three against one
     Cluster,
     /// Claims from a PostgreSQL with a long history
@@ -124,7 +127,7 @@ fn main() -> Result<()> {
     }
     if options.benchmarks.is_empty() {
         options.benchmarks = Benchmark::value_variants().to_vec();
-        options.benchmarks.retain(|benchmark| !matches!(benchmark, Benchmark::History | Benchmark::Claims));
+        options.benchmarks.retain(|benchmark| !matches!(benchmark, Benchmark::History | Benchmark::Claims | Benchmark::Growth));
     }
     // One thread: the load has to leave the cores to the server.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -137,6 +140,7 @@ fn main() -> Result<()> {
                 Benchmark::Mixed => mixed::run(&options).await?,
                 Benchmark::Backlog => backlog::run(&options).await?,
                 Benchmark::Keys => keys::run(&options).await?,
+                Benchmark::Growth => growth::run(&options).await?,
                 Benchmark::Graph => graph::run(&options).await?,
                 Benchmark::Crowd => crowd::run(&options).await?,
                 Benchmark::Cluster => cluster::run(&options).await?,

@@ -56,9 +56,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             let requests = load(bare.address, "", CONNECTIONS, duration).await? as f64;
             (requests / start.elapsed().as_secs_f64(), bare.cpu_time()?.saturating_sub(used).as_secs_f64() * 1e6 / requests)
         };
-        let whole = rate(&mut server, "", duration).await?;
+        let whole = rate(&mut server, "", CONNECTIONS, duration).await?;
         let (before, used) = (server.accepted, server.cpu_time()?);
-        let jobs = rate(&mut server, MINIMAL, duration).await?;
+        let jobs = rate(&mut server, MINIMAL, CONNECTIONS, duration).await?;
         let cpu = server.cpu_time()?.saturating_sub(used).as_secs_f64() * 1e6 / (server.accepted - before) as f64;
         let sync = syncs(folder.path())?;
         let submit = latencies(&mut server, "", |_, status| status == 202).await?;
@@ -96,10 +96,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Completed jobs a second: submitted on all connections for this long, then waited for.
-pub(crate) async fn rate(server: &mut Server, headers: &str, duration: Duration) -> Result<f64> {
+/// Completed jobs a second: submitted on so many connections for this long, then waited for.
+pub(crate) async fn rate(server: &mut Server, headers: &str, connections: usize, duration: Duration) -> Result<f64> {
     let start = Instant::now();
-    let jobs = load(server.address, headers, CONNECTIONS, duration).await?;
+    let jobs = load(server.address, headers, connections, duration).await?;
     server.accepted += jobs;
     server.finish(|_| Ok(())).await?;
     Ok(jobs as f64 / start.elapsed().as_secs_f64())

@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 
 /// What is measured once a round.
 pub(crate) struct Figure {
-    name: &'static str,
+    name: String,
     bar: Option<Bar>,
     rounds: Vec<f64>,
 }
@@ -20,13 +20,18 @@ pub(crate) enum Bar {
 
 impl Figure {
     /// A figure that is only shown.
-    pub(crate) const fn new(name: &'static str) -> Self {
-        Self { name, bar: None, rounds: Vec::new() }
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), bar: None, rounds: Vec::new() }
     }
 
     /// A figure that has to reach this bar.
-    pub(crate) const fn with_bar(name: &'static str, bar: Bar) -> Self {
-        Self { name, bar: Some(bar), rounds: Vec::new() }
+    pub(crate) fn with_bar(name: impl Into<String>, bar: Bar) -> Self {
+        Self { name: name.into(), bar: Some(bar), rounds: Vec::new() }
+    }
+
+    /// The median of the rounds.
+    pub(crate) fn median(&self) -> f64 {
+        quantile(&self.rounds, 0.5)
     }
 
     /// The figure of one more round.
@@ -39,8 +44,8 @@ impl Figure {
 pub(crate) fn print(title: &str, figures: &[Figure]) {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(["", "median", "bar", "", "rounds"]);
-    for Figure { name, bar, rounds } in figures {
-        let median = quantile(rounds, 0.5);
+    for figure in figures {
+        let (Figure { name, bar, rounds }, median) = (figure, figure.median());
         let verdict = match bar.map(|bar| bar.is_reached(median)) {
             Some(true) => "reached",
             Some(false) => "MISSED",
@@ -48,7 +53,7 @@ pub(crate) fn print(title: &str, figures: &[Figure]) {
         };
         let bar = bar.map_or_else(String::new, |bar| bar.to_string());
         let rounds = rounds.iter().map(|value| number(*value)).collect::<Vec<_>>().join("  ");
-        table.add_row([(*name).to_owned(), number(median), bar, verdict.to_owned(), rounds]);
+        table.add_row([name.clone(), number(median), bar, verdict.to_owned(), rounds]);
     }
     println!("\n{title}\n{table}");
 }

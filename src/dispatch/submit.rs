@@ -8,9 +8,7 @@ use url::Url;
 use super::router::{Facts, Unable, choose};
 use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, outputs, place};
 use crate::clock::Timestamp;
-use crate::job::{
-    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written,
-};
+use crate::job::{After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written};
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
 

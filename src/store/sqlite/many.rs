@@ -3,6 +3,8 @@
 //! Each statement is there in a few sizes, so that it is prepared once for each of them. Where there are fewer rows than a size has,
 //! the rest is null, and a statement has to pass over such rows.
 
+use std::sync::Arc;
+
 use sqlx::encode::Encode;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, Sqlite, SqliteConnection, Type};
@@ -61,6 +63,11 @@ impl Values {
     /// The next value.
     pub(super) fn push<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> Result<(), StoreError> {
         self.arguments.add(value).map_err(|error| StoreError::Database(sqlx::Error::Encode(error)))
+    }
+
+    /// The next value, a text: copied once, where sqlx would copy what it is lent, and then wrap the copy.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), StoreError> {
+        self.push(Arc::<str>::from(text))
     }
 
     /// The values of all rows, and of those to be passed over up to `size`.

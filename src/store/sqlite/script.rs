@@ -1,6 +1,6 @@
 //! What most transactions consist of: jobs that end, and new ones.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::SqliteConnection;
 
@@ -130,7 +130,7 @@ impl Script<'_> {
             PAYLOAD.trip(payloads.len(), |values, size| {
                 values.rows(payloads, size, PAYLOAD_COLUMNS, |values, (n, job)| {
                     values.push(*n)?;
-                    values.push(job.submission.workload.json.get())
+                    values.text(job.submission.workload.json.get())
                 })
             })
         });
@@ -140,8 +140,8 @@ impl Script<'_> {
         let tags = tags.chunks(MOST).map(|tags| {
             TAG.trip(tags.len(), |values, size| {
                 values.rows(tags, size, TAG_COLUMNS, |values, (id, (key, value))| {
-                    values.push(key.as_str())?;
-                    values.push(value.as_str())?;
+                    values.text(key.as_str())?;
+                    values.text(value.as_str())?;
                     values.push(&id.as_bytes()[..])
                 })
             })
@@ -154,7 +154,7 @@ impl End<'_> {
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
         let Self { id, conclusion, started_at, finished_at, findings, .. } = self;
         let (output, error) = match &conclusion.outcome {
-            Outcome::Output(output) => (Some(output.get()), None),
+            Outcome::Output(output) => (Some(Arc::<str>::from(output.get())), None),
             Outcome::Error(failure) => (None, Some(json(failure))),
         };
         values.push(&id.as_bytes()[..])?;
@@ -190,8 +190,8 @@ impl Insertion<'_> {
         values.push(job.route.rule.code())?;
         values.push(submission.bound.code())?;
         values.push(submission.executor.code())?;
-        values.push(submission.workload.kind.as_str())?;
-        values.push(if payload.is_some() { "" } else { submission.workload.json.get() })?;
+        values.text(submission.workload.kind.as_str())?;
+        values.text(if payload.is_some() { "" } else { submission.workload.json.get() })?;
         values.push(*payload)?;
         values.push(submission.priority)?;
         values.push(rows::Options::of(submission, &job.route).map(|options| json(&options)))?;
