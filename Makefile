@@ -21,6 +21,7 @@ test-deps:
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	scripts/check-image-context.sh
 	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny check bans licenses sources; \
