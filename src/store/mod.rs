@@ -5,7 +5,7 @@
 //!
 //! What happens to a job is recorded as [`Event`](crate::job::Event)s; a [`Follower`] gives them to whoever wants to see them.
 //!
-//! Each method is one short transaction. Rows stay private to a driver.
+//! Each method is one short transaction. Rows stay private to the store: what both drivers keep alike is in `kept/`, the rest is theirs.
 
 mod bloat;
 mod codes;

@@ -3,21 +3,13 @@
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::PostgresStore;
-use super::rows::{Cells, code};
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
+use crate::store::kept::{code, comparison, number};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError};
-
-/// The columns in the order in which [`comparison`] reads them.
-macro_rules! columns {
-    () => {
-        "id, owner, state, requested_at, started_at, finished_at, request, report, error"
-    };
-}
 
 #[async_trait]
 impl ComparisonStore for PostgresStore {
@@ -46,9 +38,8 @@ impl ComparisonStore for PostgresStore {
     }
 
     async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
-        let text = concat!("SELECT ", columns!(), " FROM comparisons WHERE id = $1");
-        let row = sqlx::query(text).bind(Uuid::from_bytes(*id.as_bytes())).fetch_optional(&self.pool).await?;
-        row.as_ref().map(comparison).transpose()
+        let row = sqlx::query(comparison::ONE).bind(Uuid::from_bytes(*id.as_bytes())).fetch_optional(&self.pool).await?;
+        row.as_ref().map(comparison::read).transpose()
     }
 
     async fn comparisons(
@@ -57,14 +48,10 @@ impl ComparisonStore for PostgresStore {
         after: Option<ComparisonId>,
         limit: usize,
     ) -> Result<Vec<Comparison>, StoreError> {
-        let text = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM comparisons WHERE ($1 IS NULL OR id < $1) AND ($2 IS NULL OR owner = $2) ORDER BY id DESC LIMIT $3"
-        );
-        let query = sqlx::query(text).bind(after.map(|id| Uuid::from_bytes(*id.as_bytes()))).bind(owner.map(Owner::code));
-        let query = query.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        query.fetch_all(&self.pool).await?.iter().map(comparison).collect()
+        let query =
+            sqlx::query(comparison::LATEST).bind(after.map(|id| Uuid::from_bytes(*id.as_bytes()))).bind(owner.map(Owner::code));
+        let query = query.bind(number(limit));
+        query.fetch_all(&self.pool).await?.iter().map(comparison::read).collect()
     }
 }
 
@@ -74,37 +61,28 @@ async fn add(
     owner: Option<Owner>,
     request: &RawValue,
 ) -> Result<Option<Comparison>, StoreError> {
-    let text = concat!(
-        "INSERT INTO comparisons (id, owner, state, requested_at, request) VALUES ($1, $2, $3, $4, $5) RETURNING ",
-        columns!()
-    );
-    let query = sqlx::query(text)
+    let query = sqlx::query(comparison::ADD)
         .bind(Uuid::from_bytes(*id.as_bytes()))
         .bind(owner.map(Owner::code))
         .bind(code(ComparisonState::Queued))
         .bind(Timestamp::now().as_micros())
         .bind(request.get());
-    query.fetch_optional(connection).await?.as_ref().map(comparison).transpose()
+    query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
 async fn begin(connection: &mut PgConnection, node: i64) -> Result<Option<Comparison>, StoreError> {
     let text = concat!(
         "UPDATE comparisons SET state = $1, started_at = $2, node = $3 \
          WHERE id = (SELECT id FROM comparisons WHERE state = 0 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING ",
-        columns!()
+        comparison::columns!()
     );
     let query = sqlx::query(text).bind(code(ComparisonState::Running)).bind(Timestamp::now().as_micros()).bind(node);
-    query.fetch_optional(connection).await?.as_ref().map(comparison).transpose()
+    query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
 async fn end_one(connection: &mut PgConnection, id: ComparisonId, end: &ComparisonEnd) -> Result<bool, StoreError> {
-    let (state, report, error) = match end {
-        ComparisonEnd::Finished(report) => (ComparisonState::Finished, Some(report.get()), None),
-        ComparisonEnd::Failed(reason) => (ComparisonState::Failed, None, Some(reason.as_str())),
-        ComparisonEnd::Cancelled => (ComparisonState::Cancelled, None, None),
-    };
-    let text = "UPDATE comparisons SET state = $1, finished_at = $2, report = $3, error = $4 WHERE id = $5 AND state < 2";
-    let query = sqlx::query(text)
+    let (state, report, error) = comparison::columns_of(end);
+    let query = sqlx::query(comparison::END)
         .bind(code(state))
         .bind(Timestamp::now().as_micros())
         .bind(report)
@@ -118,20 +96,4 @@ async fn interrupt(connection: &mut PgConnection, reason: &str, node: i64) -> Re
                 WHERE state = 1 AND (node = $4 OR NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.id = comparisons.node))";
     let query = sqlx::query(text).bind(code(ComparisonState::Failed)).bind(Timestamp::now().as_micros()).bind(reason).bind(node);
     Ok(query.execute(connection).await?.rows_affected())
-}
-
-fn comparison(row: &PgRow) -> Result<Comparison, StoreError> {
-    let mut cells = Cells::new(row);
-    let id: Uuid = cells.take()?;
-    Ok(Comparison {
-        id: ComparisonId::from_bytes(id.into_bytes()),
-        owner: cells.take::<Option<i64>>()?.and_then(Owner::from_code),
-        state: cells.code()?,
-        requested_at: cells.time()?,
-        started_at: cells.time_or_none()?,
-        finished_at: cells.time_or_none()?,
-        request: cells.raw()?,
-        report: cells.json()?,
-        error: cells.take()?,
-    })
 }

@@ -6,10 +6,11 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool};
 
 use super::moves::{Queued, queued};
-use super::rows::{Cells, code, number, stands, text, uuid, uuids};
+use super::rows::{Cells, stands, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, Ending, JobId, NewJob, OnFailure};
 use crate::store::codes::Code;
+use crate::store::kept::{code, number};
 use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
 
 /// An edge whose parent has ended.

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
-use super::rows::{self, Cells, Lane, Taken, code, json, number, of_claim, uuid};
+use super::rows::{self, Cells, Lane, Taken, of_claim, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
 use crate::store::StoreError;
 use crate::store::counted::{Counted, Starts};
-use crate::store::kept::Options;
+use crate::store::kept::{Options, code, json, number};
 
 /// Values of `gate`; any other is when it opens.
 pub(super) const OPEN: i64 = 0;

@@ -5,11 +5,11 @@ use sqlx::PgPool;
 
 use super::PostgresStore;
 use super::lanes::{FULL, OPEN, read_starts};
-use super::rows::{Cells, number, text, uuid};
+use super::rows::{Cells, text, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Rate};
 use crate::store::counted::Starts;
-use crate::store::kept::Options;
+use crate::store::kept::{Options, number};
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
 
 /// The most jobs that are counted of those that wait for a limit.

@@ -2,11 +2,11 @@
 
 use sqlx::PgConnection;
 
-use super::rows::{Cells, Known, Lane, code, json, known, place_of, text, uuid, uuids};
+use super::rows::{Cells, Known, Lane, known, place_of, text, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
-use crate::store::kept::{Options, figures};
+use crate::store::kept::{Options, code, figures, json, number};
 use crate::store::{Lease, StoreError};
 
 /// A new job, and where it is to begin with.
@@ -260,7 +260,7 @@ pub(super) async fn stop(connection: &mut PgConnection, ids: &[JobId]) -> Result
 pub(super) async fn expired(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<JobId>, StoreError> {
     let text =
         "SELECT id FROM work WHERE expires_at IS NOT NULL AND state <> 2 AND expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
-    let rows = sqlx::query(text).bind(now.as_micros()).bind(super::rows::number(most)).fetch_all(connection).await?;
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 
@@ -367,7 +367,7 @@ pub(super) async fn promote(connection: &mut PgConnection, now: Timestamp, most:
     let text = "UPDATE work SET state = CASE WHEN lane IS NULL THEN 1 ELSE 4 END WHERE id IN \
                 (SELECT id FROM work WHERE state = 0 AND due_at <= $1 ORDER BY due_at LIMIT $2) \
                 RETURNING queue, lane, ckey, rkey, confined";
-    let rows = sqlx::query(text).bind(now.as_micros()).bind(super::rows::number(most)).fetch_all(connection).await?;
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
     rows.iter().map(|row| queued(&mut Cells::new(row))).collect()
 }
 

@@ -15,6 +15,7 @@ use super::rows::{self, Cells, from_jobs, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Labels, Role, meets};
+use crate::store::kept::{code, json, number};
 use crate::store::node::Gatekeeper;
 use crate::store::{ComparisonState, Lease, Revocation, StoreError};
 
@@ -201,7 +202,7 @@ impl Node {
         Ok(query
             .bind(self.gatekeeper.is_shut())
             .bind(self.role.as_str())
-            .bind(rows::json(&self.labels))
+            .bind(json(&self.labels))
             .bind(connect::known())
             .fetch_one(connection)
             .await?)
@@ -257,7 +258,7 @@ pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Le
 /// Up to `most` of the jobs that run on these nodes, in the order of their ids.
 pub(super) async fn running(connection: &mut PgConnection, nodes: &[i64], most: usize) -> Result<Vec<Job>, StoreError> {
     let text = concat!("SELECT ", of_job!(), from_jobs!(), "WHERE w.state = 2 AND w.node = ANY($1) ORDER BY w.id LIMIT $2");
-    sqlx::query(text).bind(nodes).bind(rows::number(most)).fetch_all(connection).await?.iter().map(rows::job).collect()
+    sqlx::query(text).bind(nodes).bind(number(most)).fetch_all(connection).await?.iter().map(rows::job).collect()
 }
 
 /// Ends the comparisons that ran on these nodes; but for those of an earlier start of the node of this name, which ends them by itself.
@@ -270,7 +271,7 @@ pub(super) async fn interrupt(
     let text = "UPDATE comparisons SET state = $1, finished_at = $2, error = 'the server went down while it ran' \
                 WHERE state = 1 AND node IN (SELECT id FROM nodes WHERE id = ANY($3) AND name <> $4)";
     sqlx::query(text)
-        .bind(rows::code(ComparisonState::Failed))
+        .bind(code(ComparisonState::Failed))
         .bind(now.as_micros())
         .bind(nodes)
         .bind(name)

@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::PostgresStore;
-use super::rows::{Cells, code};
+use super::rows::Cells;
 use crate::job::Queue;
+use crate::store::kept::code;
 use crate::store::{OldestStore, Store as _, StoreError};
 
 #[async_trait]

@@ -7,8 +7,9 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
 use super::PostgresStore;
-use super::rows::{Cells, code};
+use super::rows::Cells;
 use crate::job::ProfileKey;
+use crate::store::kept::code;
 use crate::store::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore, StoreError};
 
 #[async_trait]

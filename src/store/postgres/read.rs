@@ -2,9 +2,10 @@
 
 use sqlx::{PgPool, Postgres, QueryBuilder};
 
-use super::rows::{self, Cells, code, codes_of, from_jobs, number, of_job, text, uuid};
+use super::rows::{self, Cells, codes_of, from_jobs, of_job, text, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
+use crate::store::kept::{code, number};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write

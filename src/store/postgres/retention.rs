@@ -5,10 +5,11 @@ use sqlx::PgConnection;
 
 use super::PostgresStore;
 use super::read::first_id;
-use super::rows::{Cells, number, uuid, uuids};
+use super::rows::{Cells, uuid, uuids};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::JobId;
+use crate::store::kept::number;
 use crate::store::{Removal, Removed, RetentionStore, Sketches, Store as _, StoreError};
 
 /// The most bytes of workloads and outputs of one step.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{PgConnection, Row as _};
 
-use super::rows::code;
 use crate::job::Owner;
+use crate::store::kept::code;
 use crate::store::tally::{self, Count, Rollups};
 use crate::store::{Sketches, StoreError, SummaryKey};
 

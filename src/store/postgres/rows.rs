@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
-use sqlx::{Postgres, Row as _};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::job::{
     Failure, Finished, Job, JobId, Outcome, Owner, Queue, Route, Rule, Spec, State, Submission, Tags, Timing, Webhook,
 };
-use crate::store::codes::Code;
 use crate::store::counted::Counted;
-use crate::store::kept::{Figures, Options, timing};
+use crate::store::kept::{self, Figures, Options, json, timing};
 use crate::store::{Claimed, Lease, StateFilter, StoreError, Subject};
 
 /// Values of `state` in the table of what is left to do. The partial indexes name them too.
@@ -58,11 +56,6 @@ pub(super) const fn codes_of(state: StateFilter) -> &'static [i16] {
     }
 }
 
-/// As it is stored.
-pub(super) fn code(value: impl Code) -> i16 {
-    i16::try_from(value.code()).unwrap_or(-1)
-}
-
 /// An id as the database has it.
 pub(super) const fn uuid(id: JobId) -> Uuid {
     Uuid::from_bytes(*id.as_bytes())
@@ -73,76 +66,19 @@ pub(super) fn uuids<'i>(ids: impl IntoIterator<Item = &'i JobId>) -> Vec<Uuid> {
     ids.into_iter().map(|id| uuid(*id)).collect()
 }
 
-/// Types of this program with string keys, which always can be written as JSON.
-pub(super) fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
-    serde_json::to_string(value).unwrap_or_default()
-}
-
-/// A limit of rows.
-pub(super) fn number(most: usize) -> i64 {
-    i64::try_from(most).unwrap_or(i64::MAX)
-}
-
 /// Text that may come from anywhere: PostgreSQL keeps no NUL in it.
 pub(super) fn text(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
 }
 
 /// Reads a row's columns from left to right.
-pub(super) struct Cells<'r> {
-    row: &'r PgRow,
-    next: usize,
-}
+pub(super) type Cells<'r> = kept::Cells<'r, PgRow>;
 
-impl<'r> Cells<'r> {
-    pub(super) const fn new(row: &'r PgRow) -> Self {
-        Self { row, next: 0 }
-    }
-
-    pub(super) fn take<T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>>(&mut self) -> Result<T, StoreError> {
-        let at = self.next;
-        self.next += 1;
-        Ok(self.row.try_get(at)?)
-    }
-
-    pub(super) fn id(&mut self) -> Result<JobId, StoreError> {
-        Ok(JobId::from_bytes(self.take::<Uuid>()?.into_bytes()))
-    }
-
-    pub(super) fn code<T: Code>(&mut self) -> Result<T, StoreError> {
-        T::from_code(self.take::<i16>()?.into())
-    }
-
-    pub(super) fn code_or_none<T: Code>(&mut self) -> Result<Option<T>, StoreError> {
-        self.take::<Option<i16>>()?.map(|code| T::from_code(code.into())).transpose()
-    }
-
+impl Cells<'_> {
     /// Of a queue that perhaps only a newer version knows.
     pub(super) fn queue_number(&mut self) -> Result<u8, StoreError> {
         let value: i16 = self.take()?;
         u8::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is no queue")))
-    }
-
-    pub(super) fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
-        let value: i64 = self.take()?;
-        T::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is out of range")))
-    }
-
-    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
-        Ok(Timestamp::from_micros(self.take()?))
-    }
-
-    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.take::<Option<i64>>()?.map(Timestamp::from_micros))
-    }
-
-    pub(super) fn raw(&mut self) -> Result<Box<RawValue>, StoreError> {
-        RawValue::from_string(self.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))
-    }
-
-    pub(super) fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
-        let text: Option<&str> = self.take()?;
-        text.map(serde_json::from_str).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     /// From the ending on, as far as there is one: the columns of a result.

@@ -97,7 +97,7 @@ impl Shared {
 
     /// Writes it, in the transaction that has the lock.
     pub(super) async fn keep(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        sqlx::query("UPDATE shared SET state = $1").bind(super::rows::json(self)).execute(connection).await?;
+        sqlx::query("UPDATE shared SET state = $1").bind(crate::store::kept::json(self)).execute(connection).await?;
         Ok(())
     }
 

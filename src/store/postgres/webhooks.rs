@@ -7,14 +7,13 @@ use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::PostgresStore;
-use super::rows::{Cells, code, json, number, uuid};
+use super::rows::uuid;
 use crate::clock::Timestamp;
 use crate::job::{Ending, JobId, Owner, Secret, Webhook};
+use crate::store::kept::{code, corrupt, delivery, json, number};
 use crate::store::{DeliveryFilter, StoreError, WebhookStore};
-use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
+use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
-/// How many attempts are kept of one delivery.
-const KEPT: usize = 50;
 /// How long a message that is to be sent is one node's: longer than a receiver may take to answer.
 const TAKEN: Duration = Duration::from_secs(120);
 
@@ -47,13 +46,6 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -
     Ok(())
 }
 
-/// The columns in the order in which [`delivery`] reads them.
-macro_rules! columns {
-    () => {
-        "place, id, job, ending, finished_at, url, state, due_at, log"
-    };
-}
-
 #[async_trait]
 impl WebhookStore for PostgresStore {
     async fn due_deliveries(&self, now: Timestamp, per_host: usize) -> Result<Vec<DueDelivery>, StoreError> {
@@ -68,20 +60,12 @@ impl WebhookStore for PostgresStore {
              taken AS (UPDATE deliveries SET taken_by = $3, taken_until = clock_timestamp() + $4 * INTERVAL '1 second' \
              WHERE place IN (SELECT place FROM due) AND state = 0 AND due_at <= $1 \
              AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) RETURNING ",
-            columns!(),
+            delivery::columns!(),
             ", host, secret, tries) SELECT * FROM taken ORDER BY due_at, place"
         );
         let query = sqlx::query(text).bind(now.as_micros()).bind(number(per_host)).bind(self.node.id()).bind(TAKEN.as_secs_f64());
         let rows = query.fetch_all(&self.pool).await?;
-        rows.iter()
-            .map(|row| {
-                let mut cells = Cells::new(row);
-                let (delivery, host) = (delivery(&mut cells)?, cells.take()?);
-                let secret = cells.take::<Option<&str>>()?.map(str::parse::<Secret>).transpose();
-                let secret = secret.map_err(|error| StoreError::Corrupt(format!("the secret of {}: {error}", delivery.id)))?;
-                Ok(DueDelivery { delivery, host, secret, tries: cells.number()? })
-            })
-            .collect()
+        rows.iter().map(delivery::read_due).collect()
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
@@ -90,7 +74,8 @@ impl WebhookStore for PostgresStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        let mut query = QueryBuilder::<Postgres>::new(concat!("SELECT ", columns!(), " FROM deliveries WHERE place < "));
+        let mut query =
+            QueryBuilder::<Postgres>::new(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
         query.push_bind(before.unwrap_or(i64::MAX));
         if let Some(owner) = filter.owner {
             query.push(" AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = ").push_bind(owner.code()).push(")");
@@ -102,7 +87,7 @@ impl WebhookStore for PostgresStore {
             query.push(" AND state = ").push_bind(code(state));
         }
         query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
-        query.build().fetch_all(&self.pool).await?.iter().map(|row| delivery(&mut Cells::new(row))).collect()
+        query.build().fetch_all(&self.pool).await?.iter().map(delivery::read).collect()
     }
 
     async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
@@ -111,25 +96,18 @@ impl WebhookStore for PostgresStore {
 }
 
 async fn note(connection: &mut PgConnection, id: &str, attempt: &DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
-    let (state, due_at) = match verdict {
-        Verdict::Delivered => (DeliveryState::Delivered, None),
-        Verdict::Again(due_at) => (DeliveryState::Pending, Some(due_at)),
-        Verdict::GivenUp => (DeliveryState::Failed, None),
-        Verdict::Gone => (DeliveryState::Gone, None),
-    };
+    let (state, due_at) = delivery::state_after(verdict);
     let log = "SELECT log FROM deliveries WHERE id = $1 FOR UPDATE";
     let Some(log) = sqlx::query_scalar::<_, String>(log).bind(id).fetch_optional(&mut *connection).await? else { return Ok(()) };
-    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
     // Others may have said more of their attempts than this version knows.
     let mut log: Vec<Box<RawValue>> = serde_json::from_str(&log).map_err(corrupt)?;
     log.push(to_raw_value(attempt).map_err(corrupt)?);
-    log.drain(..log.len().saturating_sub(KEPT));
+    log.drain(..log.len().saturating_sub(delivery::KEPT));
     let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
     let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
     query.bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
-        let text = "UPDATE deliveries SET state = $1 WHERE state = 0 AND url = (SELECT url FROM deliveries WHERE id = $2)";
-        sqlx::query(text).bind(code(state)).bind(id).execute(connection).await?;
+        sqlx::query(delivery::GIVE_UP_ALL).bind(code(state)).bind(id).execute(connection).await?;
     }
     Ok(())
 }
@@ -144,21 +122,6 @@ async fn again(connection: &mut PgConnection, id: &str, owner: Option<Owner>) ->
     }
     let text = "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = NULL WHERE id = $2 AND state <> 0";
     sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
-    let text = concat!("SELECT ", columns!(), " FROM deliveries WHERE id = $1");
-    let row = sqlx::query(text).bind(id).fetch_optional(connection).await?;
-    row.as_ref().map(|row| delivery(&mut Cells::new(row))).transpose()
-}
-
-fn delivery(cells: &mut Cells<'_>) -> Result<Delivery, StoreError> {
-    Ok(Delivery {
-        place: cells.take()?,
-        id: cells.take()?,
-        job: cells.id()?,
-        ending: cells.code()?,
-        finished_at: cells.time()?,
-        url: cells.take()?,
-        state: cells.code()?,
-        due_at: cells.time()?,
-        attempts: serde_json::from_str(cells.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))?,
-    })
+    let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
+    row.as_ref().map(delivery::read).transpose()
 }

@@ -3,21 +3,13 @@
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::codes::Code;
-use super::rows::Cells;
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
+use crate::store::kept::{comparison, number};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError};
-
-/// The columns in the order in which [`comparison`] reads them.
-macro_rules! columns {
-    () => {
-        "id, owner, state, requested_at, started_at, finished_at, request, report, error"
-    };
-}
 
 #[async_trait]
 impl ComparisonStore for SqliteStore {
@@ -45,9 +37,8 @@ impl ComparisonStore for SqliteStore {
     }
 
     async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
-        let text = concat!("SELECT ", columns!(), " FROM comparisons WHERE id = ?");
-        let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(&self.readers).await?;
-        row.as_ref().map(comparison).transpose()
+        let row = sqlx::query(comparison::ONE).bind(&id.as_bytes()[..]).fetch_optional(&self.readers).await?;
+        row.as_ref().map(comparison::read).transpose()
     }
 
     async fn comparisons(
@@ -56,14 +47,9 @@ impl ComparisonStore for SqliteStore {
         after: Option<ComparisonId>,
         limit: usize,
     ) -> Result<Vec<Comparison>, StoreError> {
-        let text = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM comparisons WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR owner = ?2) ORDER BY id DESC LIMIT ?3"
-        );
-        let query = sqlx::query(text).bind(after.map(|id| id.as_bytes().to_vec())).bind(owner.map(Owner::code));
-        let query = query.bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        query.fetch_all(&self.readers).await?.iter().map(comparison).collect()
+        let query = sqlx::query(comparison::LATEST).bind(after.map(|id| id.as_bytes().to_vec())).bind(owner.map(Owner::code));
+        let query = query.bind(number(limit));
+        query.fetch_all(&self.readers).await?.iter().map(comparison::read).collect()
     }
 }
 
@@ -73,38 +59,33 @@ async fn add(
     owner: Option<Owner>,
     request: &RawValue,
 ) -> Result<Option<Comparison>, StoreError> {
-    let text = concat!(
-        "INSERT INTO comparisons (id, owner, state, requested_at, request) VALUES (?, ?, ?, ?, ?) RETURNING ",
-        columns!()
-    );
-    let query = sqlx::query(text)
+    let query = sqlx::query(comparison::ADD)
         .bind(&id.as_bytes()[..])
         .bind(owner.map(Owner::code))
         .bind(ComparisonState::Queued.code())
         .bind(Timestamp::now().as_micros())
         .bind(request.get());
-    query.fetch_optional(connection).await?.as_ref().map(comparison).transpose()
+    query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
 async fn begin(connection: &mut SqliteConnection) -> Result<Option<Comparison>, StoreError> {
     let text = concat!(
         "UPDATE comparisons SET state = ?1, started_at = ?2 \
          WHERE id = (SELECT min(id) FROM comparisons WHERE state = 0) RETURNING ",
-        columns!()
+        comparison::columns!()
     );
     let query = sqlx::query(text).bind(ComparisonState::Running.code()).bind(Timestamp::now().as_micros());
-    query.fetch_optional(connection).await?.as_ref().map(comparison).transpose()
+    query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
 async fn end_one(connection: &mut SqliteConnection, id: ComparisonId, end: &ComparisonEnd) -> Result<bool, StoreError> {
-    let (state, report, error) = match end {
-        ComparisonEnd::Finished(report) => (ComparisonState::Finished, Some(report.get()), None),
-        ComparisonEnd::Failed(reason) => (ComparisonState::Failed, None, Some(reason.as_str())),
-        ComparisonEnd::Cancelled => (ComparisonState::Cancelled, None, None),
-    };
-    let text = "UPDATE comparisons SET state = ?, finished_at = ?, report = ?, error = ? WHERE id = ? AND state < 2";
-    let query =
-        sqlx::query(text).bind(state.code()).bind(Timestamp::now().as_micros()).bind(report).bind(error).bind(&id.as_bytes()[..]);
+    let (state, report, error) = comparison::columns_of(end);
+    let query = sqlx::query(comparison::END)
+        .bind(state.code())
+        .bind(Timestamp::now().as_micros())
+        .bind(report)
+        .bind(error)
+        .bind(&id.as_bytes()[..]);
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
@@ -112,21 +93,4 @@ async fn interrupt(connection: &mut SqliteConnection, reason: &str) -> Result<u6
     let text = "UPDATE comparisons SET state = ?, finished_at = ?, error = ? WHERE state = 1";
     let query = sqlx::query(text).bind(ComparisonState::Failed.code()).bind(Timestamp::now().as_micros()).bind(reason);
     Ok(query.execute(connection).await?.rows_affected())
-}
-
-fn comparison(row: &SqliteRow) -> Result<Comparison, StoreError> {
-    let mut cells = Cells::new(row);
-    let id: &[u8] = cells.take()?;
-    let id = id.try_into().map_err(|_| StoreError::Corrupt("an id is not 16 bytes long".into()))?;
-    Ok(Comparison {
-        id: ComparisonId::from_bytes(id),
-        owner: cells.take::<Option<i64>>()?.and_then(Owner::from_code),
-        state: cells.code()?,
-        requested_at: cells.time()?,
-        started_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
-        finished_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
-        request: cells.raw()?,
-        report: cells.json()?,
-        error: cells.take()?,
-    })
 }

@@ -9,9 +9,9 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::codes::Code;
 use super::moves::{self, OF_END, hex_id};
 use super::rows::{BLOCKED, Cells, SHARED, place_of};
-use super::statements::json;
 use crate::clock::Timestamp;
 use crate::job::{Dependency, Ending, Failure, JobId, NewJob, OnFailure, Queue};
+use crate::store::kept::json;
 use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
 
 /// An edge whose parent has ended.

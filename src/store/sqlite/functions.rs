@@ -1,25 +1,14 @@
 //! Functions, as the writer changes them and as they are read.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::codes::Code;
-use super::rows::Cells;
-use super::statements;
 use crate::clock::Timestamp;
-use crate::function::{Defaults, Function, Limits};
+use crate::function::{Function, Limits};
+use crate::store::kept::{function, json};
 use crate::store::{FunctionStore, StoreError};
-
-/// The columns without the content, in the order in which [`function`] reads them.
-macro_rules! columns {
-    () => {
-        "name, version, created_at, deployed_at, kind, bytes, entrypoint, form, interpreter, bound, choice, deadline_ms, limits"
-    };
-}
 
 /// Later than every deployment before, whatever the clock does.
 macro_rules! moment {
@@ -45,12 +34,11 @@ impl FunctionStore for SqliteStore {
     }
 
     async fn functions(&self) -> Result<Vec<Function>, StoreError> {
-        let text = concat!("SELECT ", columns!(), " FROM functions ORDER BY name, deployed_at DESC");
-        sqlx::query(text).fetch_all(&self.readers).await?.iter().map(function).collect()
+        sqlx::query(function::ALL).fetch_all(&self.readers).await?.iter().map(function::read).collect()
     }
 
     async fn function_content(&self, name: &str, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let query = sqlx::query_scalar("SELECT content FROM functions WHERE name = ? AND version = ?");
+        let query = sqlx::query_scalar(function::CONTENT);
         Ok(query.bind(name).bind(version).fetch_optional(&self.readers).await?)
     }
 }
@@ -58,12 +46,12 @@ impl FunctionStore for SqliteStore {
 async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8]) -> Result<Option<Function>, StoreError> {
     let text = concat!(
         "INSERT INTO functions (",
-        columns!(),
+        function::columns!(),
         ", content) SELECT ?2, ?3, moment, moment, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 FROM (SELECT ",
         moment!(),
         " AS moment) WHERE true ON CONFLICT DO UPDATE SET deployed_at = excluded.deployed_at, bound = excluded.bound, \
          choice = excluded.choice, deadline_ms = excluded.deadline_ms, limits = excluded.limits RETURNING ",
-        columns!()
+        function::columns!()
     );
     let query = sqlx::query(text)
         .bind(Timestamp::now().as_micros())
@@ -77,44 +65,23 @@ async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8
         .bind(new.defaults.bound.map(Code::code))
         .bind(new.defaults.executor.code())
         .bind(new.defaults.deadline.map(|deadline| i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX)))
-        .bind((new.limits != Limits::default()).then(|| statements::json(&new.limits)))
+        .bind((new.limits != Limits::default()).then(|| json(&new.limits)))
         .bind(content);
-    query.fetch_optional(connection).await?.as_ref().map(function).transpose()
+    query.fetch_optional(connection).await?.as_ref().map(function::read).transpose()
 }
 
 async fn redeploy(connection: &mut SqliteConnection, name: &str, version: &str) -> Result<Option<Function>, StoreError> {
-    let text =
-        concat!("UPDATE functions SET deployed_at = ", moment!(), " WHERE name = ?2 AND version = ?3 RETURNING ", columns!());
+    let text = concat!(
+        "UPDATE functions SET deployed_at = ",
+        moment!(),
+        " WHERE name = ?2 AND version = ?3 RETURNING ",
+        function::columns!()
+    );
     let query = sqlx::query(text).bind(Timestamp::now().as_micros()).bind(name).bind(version);
-    query.fetch_optional(connection).await?.as_ref().map(function).transpose()
+    query.fetch_optional(connection).await?.as_ref().map(function::read).transpose()
 }
 
 async fn undeploy(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
-    let removed = sqlx::query("DELETE FROM functions WHERE name = ?").bind(name).execute(connection).await?;
+    let removed = sqlx::query(function::REMOVE).bind(name).execute(connection).await?;
     Ok(removed.rows_affected() > 0)
-}
-
-fn function(row: &SqliteRow) -> Result<Function, StoreError> {
-    let mut cells = Cells::new(row);
-    Ok(Function {
-        name: cells.take()?,
-        version: cells.take()?,
-        created_at: cells.time()?,
-        deployed_at: cells.time()?,
-        kind: cells.code()?,
-        bytes: cells.number()?,
-        entrypoint: cells.take()?,
-        form: cells.code()?,
-        interpreter: cells.take()?,
-        defaults: Defaults {
-            bound: cells.take::<Option<i64>>()?.map(Code::from_code).transpose()?,
-            executor: cells.code()?,
-            deadline: cells
-                .take::<Option<i64>>()?
-                .map(|ms| u64::try_from(ms).map_err(|_| StoreError::Corrupt(format!("a deadline of {ms} ms"))))
-                .transpose()?
-                .map(Duration::from_millis),
-        },
-        limits: cells.json()?.unwrap_or_default(),
-    })
 }

@@ -2,21 +2,12 @@
 
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
-use super::rows::Cells;
-use super::statements::json;
-use crate::auth::{Act, Key, KeyId, NewAct, Quota, Scopes, SecretHash};
+use crate::auth::{Act, Key, KeyId, NewAct, Quota};
 use crate::clock::Timestamp;
-use crate::job::Owner;
+use crate::store::kept::{key, number};
 use crate::store::{KeyStore, StoreError};
-
-/// In the order in which [`key`] reads them.
-const KEYS: &str = "SELECT id, name, scopes, owner, quota, hash, created_at, expires_at, revoked_at, last_used_at FROM keys \
-    ORDER BY created_at, id";
-/// In the order in which [`act`] reads them.
-const ACTS: &str = "SELECT id, at, key, operation, target, status FROM acts WHERE id < ? ORDER BY id DESC LIMIT ?";
 
 #[async_trait]
 impl KeyStore for SqliteStore {
@@ -37,7 +28,7 @@ impl KeyStore for SqliteStore {
     }
 
     async fn keys(&self) -> Result<Vec<Key>, StoreError> {
-        sqlx::query(KEYS).fetch_all(&self.readers).await?.iter().map(key).collect()
+        sqlx::query(key::ALL).fetch_all(&self.readers).await?.iter().map(key::read).collect()
     }
 
     async fn begin_act(&self, act: NewAct) -> Result<i64, StoreError> {
@@ -49,8 +40,8 @@ impl KeyStore for SqliteStore {
     }
 
     async fn acts(&self, before: Option<i64>, limit: usize) -> Result<Vec<Act>, StoreError> {
-        let query = sqlx::query(ACTS).bind(before.unwrap_or(i64::MAX)).bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        query.fetch_all(&self.readers).await?.iter().map(act).collect()
+        let query = sqlx::query(key::ACTS).bind(before.unwrap_or(i64::MAX)).bind(number(limit));
+        query.fetch_all(&self.readers).await?.iter().map(key::read_act).collect()
     }
 }
 
@@ -66,13 +57,12 @@ pub(super) async fn add(
             return Ok(false);
         }
     }
-    let text = "INSERT INTO keys (id, name, scopes, owner, quota, hash, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-    let query = sqlx::query(text)
+    let query = sqlx::query(key::ADD)
         .bind(key.id.as_str())
         .bind(&key.name)
         .bind(key.scopes.code())
         .bind(key.owner.code())
-        .bind(text_of(key.quota))
+        .bind(key::text_of(key.quota))
         .bind(&key.hash.as_bytes()[..])
         .bind(key.created_at.as_micros())
         .bind(key.expires_at.map(Timestamp::as_micros));
@@ -81,80 +71,30 @@ pub(super) async fn add(
 }
 
 async fn revoke(connection: &mut SqliteConnection, id: &KeyId) -> Result<bool, StoreError> {
-    let text = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?";
-    let changed = sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id.as_str()).execute(connection).await?;
+    let changed = sqlx::query(key::REVOKE).bind(Timestamp::now().as_micros()).bind(id.as_str()).execute(connection).await?;
     Ok(changed.rows_affected() > 0)
 }
 
 async fn set_quota(connection: &mut SqliteConnection, id: &KeyId, quota: Quota) -> Result<bool, StoreError> {
-    // Of keys that were made before there were owners, each is its own.
-    let text = "UPDATE keys SET quota = ?1 WHERE id = ?2 OR owner = (SELECT owner FROM keys WHERE id = ?2)";
-    let changed = sqlx::query(text).bind(text_of(quota)).bind(id.as_str()).execute(connection).await?;
+    let changed = sqlx::query(key::SET_QUOTA).bind(key::text_of(quota)).bind(id.as_str()).execute(connection).await?;
     Ok(changed.rows_affected() > 0)
 }
 
-/// As it is stored.
-fn text_of(quota: Quota) -> Option<String> {
-    (!quota.is_none()).then(|| json(&quota))
-}
-
 async fn used(connection: &mut SqliteConnection, id: &KeyId, at: Timestamp) -> Result<(), StoreError> {
-    sqlx::query("UPDATE keys SET last_used_at = ? WHERE id = ?")
-        .bind(at.as_micros())
-        .bind(id.as_str())
-        .execute(connection)
-        .await?;
+    sqlx::query(key::USED).bind(at.as_micros()).bind(id.as_str()).execute(connection).await?;
     Ok(())
 }
 
 async fn begin(connection: &mut SqliteConnection, act: &NewAct) -> Result<i64, StoreError> {
-    let text = "INSERT INTO acts (at, key, operation, target) VALUES (?, ?, ?, ?)";
-    let query = sqlx::query(text)
+    let query = sqlx::query_scalar(key::BEGIN_ACT)
         .bind(Timestamp::now().as_micros())
         .bind(act.key.as_ref().map(KeyId::as_str))
         .bind(&act.operation)
         .bind(&act.target);
-    Ok(query.execute(connection).await?.last_insert_rowid())
+    Ok(query.fetch_one(connection).await?)
 }
 
 async fn end(connection: &mut SqliteConnection, id: i64, status: u16) -> Result<(), StoreError> {
-    sqlx::query("UPDATE acts SET status = ? WHERE id = ?").bind(status).bind(id).execute(connection).await?;
+    sqlx::query(key::END_ACT).bind(status).bind(id).execute(connection).await?;
     Ok(())
-}
-
-fn key(row: &SqliteRow) -> Result<Key, StoreError> {
-    let mut cells = Cells::new(row);
-    let id = id(&cells.take::<String>()?)?;
-    Ok(Key {
-        name: cells.take()?,
-        scopes: Scopes::from_code(cells.take()?),
-        owner: cells.take::<Option<i64>>()?.and_then(Owner::from_code).unwrap_or_else(|| id.owner()),
-        id,
-        quota: cells.json()?.unwrap_or_default(),
-        hash: hash(&cells.take::<Vec<u8>>()?)?,
-        created_at: cells.time()?,
-        expires_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
-        revoked_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
-        last_used_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
-    })
-}
-
-fn act(row: &SqliteRow) -> Result<Act, StoreError> {
-    let mut cells = Cells::new(row);
-    Ok(Act {
-        id: cells.take()?,
-        at: cells.time()?,
-        key: cells.take::<Option<String>>()?.as_deref().map(id).transpose()?,
-        operation: cells.take()?,
-        target: cells.take()?,
-        status: cells.take()?,
-    })
-}
-
-fn id(text: &str) -> Result<KeyId, StoreError> {
-    text.parse().map_err(|_| StoreError::Corrupt(format!("a key with the id {text:?}")))
-}
-
-fn hash(bytes: &[u8]) -> Result<SecretHash, StoreError> {
-    bytes.try_into().map(SecretHash::from_bytes).map_err(|_| StoreError::Corrupt("a key without a hash".into()))
 }

@@ -8,11 +8,11 @@ use sqlx::SqliteConnection;
 use super::codes::Code;
 use super::moves::hex_id;
 use super::rows::{self, Cells, Fresh, OF_CLAIM};
-use super::statements::json;
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
 use crate::store::StoreError;
 pub(super) use crate::store::counted::{Counted, Starts, counted_of};
+use crate::store::kept::{json, number};
 
 /// Values of `gate`; any other is when it opens.
 pub(super) const OPEN: i64 = 0;
@@ -218,8 +218,4 @@ pub(super) async fn keep_starts<'s>(
     sqlx::query(text).bind(json(&rows)).execute(&mut *connection).await?;
     sqlx::query("DELETE FROM rates WHERE until <= ?").bind(now.as_micros()).execute(connection).await?;
     Ok(())
-}
-
-fn number(most: usize) -> i64 {
-    i64::try_from(most).unwrap_or(i64::MAX)
 }

@@ -13,6 +13,7 @@ use super::lanes::{Counted, FULL, OPEN, Starts, read_starts};
 use super::rows::Cells;
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Rate};
+use crate::store::kept::number;
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
 
 /// The most jobs that are counted of those that wait for a limit.
@@ -136,8 +137,4 @@ async fn waiting<T: DeserializeOwned>(
     let row = sqlx::query(text).bind(key).bind(COUNTED).fetch_one(readers).await?;
     let mut cells = Cells::new(&row);
     Ok((cells.number()?, cells.json()?))
-}
-
-fn number(most: usize) -> i64 {
-    i64::try_from(most).unwrap_or(i64::MAX)
 }

@@ -10,10 +10,10 @@ use sqlx::sqlite::SqliteRow;
 
 use super::codes::Code;
 use super::rows::{self, Cells, SHARED};
-use super::statements::json;
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, JobId, Queue, Timing};
+use crate::store::kept::json;
 use crate::store::{StoreError, Subject};
 
 /// The jobs of an array of ids, in `from`; `e.key` is the place of each in the array.

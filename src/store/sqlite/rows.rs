@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::codes::Code;
 use super::lanes::Counted;
 use crate::clock::Timestamp;
 use crate::job::{Failure, Finished, Job, JobId, Outcome, Owner, Queue, Route, Rule, Spec, State, Submission, Tags, Timing};
+use crate::store::kept;
 pub(super) use crate::store::kept::{Figures, Options, figures, timing};
 use crate::store::{Claimed, Lease, StateFilter, StoreError};
 
@@ -67,48 +66,9 @@ pub(super) const fn codes_of(state: StateFilter) -> &'static [i64] {
 }
 
 /// Reads a row's columns from left to right.
-pub(super) struct Cells<'r> {
-    row: &'r SqliteRow,
-    next: usize,
-}
+pub(super) type Cells<'r> = kept::Cells<'r, SqliteRow>;
 
-impl<'r> Cells<'r> {
-    pub(super) const fn new(row: &'r SqliteRow) -> Self {
-        Self { row, next: 0 }
-    }
-
-    pub(super) fn take<T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self) -> Result<T, StoreError> {
-        let at = self.next;
-        self.next += 1;
-        Ok(self.row.try_get(at)?)
-    }
-
-    pub(super) fn id(&mut self) -> Result<JobId, StoreError> {
-        let bytes: &[u8] = self.take()?;
-        bytes.try_into().map(JobId::from_bytes).map_err(|_| StoreError::Corrupt("an id is not 16 bytes long".into()))
-    }
-
-    pub(super) fn code<T: Code>(&mut self) -> Result<T, StoreError> {
-        T::from_code(self.take()?)
-    }
-
-    pub(super) fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
-        convert(self.take::<i64>()?)
-    }
-
-    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
-        Ok(Timestamp::from_micros(self.take()?))
-    }
-
-    pub(super) fn raw(&mut self) -> Result<Box<RawValue>, StoreError> {
-        RawValue::from_string(self.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))
-    }
-
-    pub(super) fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
-        let text: Option<&str> = self.take()?;
-        text.map(serde_json::from_str).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
-    }
-
+impl Cells<'_> {
     /// The [`OF_BOTH`] columns; the state is to be filled in.
     fn job(&mut self) -> Result<Job, StoreError> {
         let id = self.id()?;
@@ -123,10 +83,6 @@ impl<'r> Cells<'r> {
         let accepted_at = self.time()?;
         Ok(Job { id, submission, route, accepted_at, attempt: self.number()?, losses: self.number()?, state: State::Queued })
     }
-}
-
-fn convert<T: TryFrom<i64>>(value: i64) -> Result<T, StoreError> {
-    T::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is out of range")))
 }
 
 /// From [`OF_BOTH`] and [`OF_JOB`].

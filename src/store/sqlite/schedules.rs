@@ -1,42 +1,18 @@
 //! Schedules, as the writer changes them and as they are read.
 
 use async_trait::async_trait;
-use serde_json::value::RawValue;
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::SqliteStore;
 use super::codes::Code;
 use super::edit::OneStep;
-use super::rows::Cells;
 use super::writer::{Acceptance, Command};
 use crate::clock::Timestamp;
 use crate::job::NewJob;
-use crate::schedule::{Fire, FireOutcome, Schedule, Seen, Timetable};
+use crate::schedule::{Fire, Schedule, Seen};
+use crate::store::kept::{number, schedule};
 use crate::store::{Firing, ScheduleStore, StoreError};
-
-/// How many times of a schedule are kept, besides those that wait and those whose jobs have not ended.
-const KEPT: usize = 100;
-
-/// The columns in the order in which [`schedule`] reads them.
-macro_rules! columns {
-    () => {
-        "name, cron, timezone, catch_up, overlap, job, paused, created_at, changed_at, next_at"
-    };
-}
-
-/// The columns in the order in which [`fire`] reads them.
-macro_rules! of_fire {
-    () => {
-        "due_at, at, by_hand, outcome, job, skip, error"
-    };
-}
-
-// What is in the column `outcome`; the partial index on those that wait names it too.
-const SUBMITTED: i64 = 0;
-const WAITING: i64 = 1;
-const SKIPPED: i64 = 2;
-const FAILED: i64 = 3;
 
 #[async_trait]
 impl ScheduleStore for SqliteStore {
@@ -58,27 +34,23 @@ impl ScheduleStore for SqliteStore {
     }
 
     async fn schedule(&self, name: &str) -> Result<Option<Schedule>, StoreError> {
-        let text = concat!("SELECT ", columns!(), " FROM schedules WHERE name = ?");
-        let row = sqlx::query(text).bind(name).fetch_optional(&self.readers).await?;
-        row.as_ref().map(|row| schedule(&mut Cells::new(row))).transpose()
+        let row = sqlx::query(schedule::ONE).bind(name).fetch_optional(&self.readers).await?;
+        row.as_ref().map(schedule::read).transpose()
     }
 
     async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Vec<Schedule>, StoreError> {
         // No name is empty.
-        let text = concat!("SELECT ", columns!(), " FROM schedules WHERE name > ? ORDER BY name LIMIT ?");
-        let query = sqlx::query(text).bind(after.unwrap_or_default()).bind(count(limit));
-        query.fetch_all(&self.readers).await?.iter().map(|row| schedule(&mut Cells::new(row))).collect()
+        let query = sqlx::query(schedule::BY_NAME).bind(after.unwrap_or_default()).bind(number(limit));
+        query.fetch_all(&self.readers).await?.iter().map(schedule::read).collect()
     }
 
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<Schedule>, StoreError> {
-        let text = concat!("SELECT ", columns!(), " FROM schedules WHERE next_at <= ? ORDER BY next_at LIMIT ?");
-        let query = sqlx::query(text).bind(now.as_micros()).bind(count(limit));
-        query.fetch_all(&self.readers).await?.iter().map(|row| schedule(&mut Cells::new(row))).collect()
+        let query = sqlx::query(schedule::DUE).bind(now.as_micros()).bind(number(limit));
+        query.fetch_all(&self.readers).await?.iter().map(schedule::read).collect()
     }
 
     async fn next_schedule_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        let text = "SELECT min(next_at) FROM schedules WHERE next_at IS NOT NULL";
-        let next: Option<i64> = sqlx::query_scalar(text).fetch_one(&self.readers).await?;
+        let next: Option<i64> = sqlx::query_scalar(schedule::NEXT_DUE).fetch_one(&self.readers).await?;
         Ok(next.map(Timestamp::from_micros))
     }
 
@@ -86,13 +58,7 @@ impl ScheduleStore for SqliteStore {
         let text = "SELECT EXISTS (SELECT 1 FROM fires JOIN jobs ON jobs.id = fires.job WHERE schedule = ?1), \
                     (SELECT count(*) FROM fires WHERE schedule = ?1 AND outcome = 1), \
                     (SELECT max(due_at) FROM fires WHERE schedule = ?1 AND NOT by_hand)";
-        let row = sqlx::query(text).bind(name).fetch_one(&self.readers).await?;
-        let mut cells = Cells::new(&row);
-        Ok(Seen {
-            busy: cells.take()?,
-            waiting: cells.number()?,
-            latest: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
-        })
+        schedule::read_seen(&sqlx::query(text).bind(name).fetch_one(&self.readers).await?)
     }
 
     async fn waiting_schedules(&self) -> Result<Vec<(String, bool)>, StoreError> {
@@ -102,15 +68,13 @@ impl ScheduleStore for SqliteStore {
     }
 
     async fn first_waiting_fire(&self, schedule: &str) -> Result<Option<Fire>, StoreError> {
-        let text = concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = ? AND outcome = 1 ORDER BY id LIMIT 1");
-        let row = sqlx::query(text).bind(schedule).fetch_optional(&self.readers).await?;
-        row.as_ref().map(|row| fire(&mut Cells::new(row))).transpose()
+        let row = sqlx::query(schedule::FIRST_WAITING).bind(schedule).fetch_optional(&self.readers).await?;
+        row.as_ref().map(schedule::read_fire).transpose()
     }
 
     async fn fires(&self, schedule: &str, limit: usize) -> Result<Vec<Fire>, StoreError> {
-        let text = concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = ? ORDER BY id DESC LIMIT ?");
-        let query = sqlx::query(text).bind(schedule).bind(count(limit));
-        query.fetch_all(&self.readers).await?.iter().map(|row| fire(&mut Cells::new(row))).collect()
+        let query = sqlx::query(schedule::LATEST).bind(schedule).bind(number(limit));
+        query.fetch_all(&self.readers).await?.iter().map(schedule::read_fire).collect()
     }
 
     async fn fire(&self, mut firing: Firing) -> Result<Vec<NewJob>, StoreError> {
@@ -126,8 +90,7 @@ impl ScheduleStore for SqliteStore {
 }
 
 async fn add(connection: &mut SqliteConnection, schedule: &Schedule) -> Result<bool, StoreError> {
-    let text = concat!("INSERT INTO schedules (", columns!(), ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
-    let query = sqlx::query(text)
+    let query = sqlx::query(schedule::ADD)
         .bind(&schedule.name)
         .bind(schedule.timetable.expression())
         .bind(schedule.timetable.zone())
@@ -142,9 +105,7 @@ async fn add(connection: &mut SqliteConnection, schedule: &Schedule) -> Result<b
 }
 
 async fn replace(connection: &mut SqliteConnection, schedule: &Schedule) -> Result<bool, StoreError> {
-    let text = "UPDATE schedules SET cron = ?, timezone = ?, catch_up = ?, overlap = ?, job = ?, paused = ?, changed_at = ?, \
-                next_at = ? WHERE name = ?";
-    let query = sqlx::query(text)
+    let query = sqlx::query(schedule::REPLACE)
         .bind(schedule.timetable.expression())
         .bind(schedule.timetable.zone())
         .bind(schedule.catch_up.code())
@@ -163,84 +124,41 @@ async fn pause(
     paused: bool,
     next_at: Option<Timestamp>,
 ) -> Result<bool, StoreError> {
-    let query = sqlx::query("UPDATE schedules SET paused = ?, next_at = ? WHERE name = ?");
+    let query = sqlx::query(schedule::PAUSE);
     let done = query.bind(paused).bind(next_at.map(Timestamp::as_micros)).bind(name).execute(connection).await?;
     Ok(done.rows_affected() > 0)
 }
 
 async fn remove(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
-    sqlx::query("DELETE FROM fires WHERE schedule = ?").bind(name).execute(&mut *connection).await?;
-    let removed = sqlx::query("DELETE FROM schedules WHERE name = ?").bind(name).execute(connection).await?;
+    sqlx::query(schedule::REMOVE_FIRES).bind(name).execute(&mut *connection).await?;
+    let removed = sqlx::query(schedule::REMOVE).bind(name).execute(connection).await?;
     Ok(removed.rows_affected() > 0)
 }
 
 async fn note_fires(connection: &mut SqliteConnection, firing: &Firing) -> Result<(), StoreError> {
     let Firing { schedule, fires, waited, next_at, jobs: _ } = firing;
     if *waited > 0 {
-        let text = "DELETE FROM fires WHERE id IN (SELECT id FROM fires WHERE schedule = ? AND outcome = 1 ORDER BY id LIMIT ?)";
-        sqlx::query(text).bind(schedule).bind(count(*waited)).execute(&mut *connection).await?;
+        sqlx::query(schedule::REMOVE_WAITING).bind(schedule).bind(number(*waited)).execute(&mut *connection).await?;
     }
     for fire in fires {
-        let (outcome, job, skip, error) = match &fire.outcome {
-            FireOutcome::Submitted(job) => (SUBMITTED, Some(job.as_bytes().to_vec()), None, None),
-            FireOutcome::Waiting => (WAITING, None, None, None),
-            FireOutcome::Skipped(skip) => (SKIPPED, None, Some(skip.code()), None),
-            FireOutcome::Failed(error) => (FAILED, None, None, Some(error)),
-        };
-        let text = concat!("INSERT INTO fires (schedule, ", of_fire!(), ") VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
-        let query = sqlx::query(text).bind(schedule).bind(fire.due_at.as_micros()).bind(fire.at.as_micros());
-        query.bind(fire.by_hand).bind(outcome).bind(job).bind(skip).bind(error).execute(&mut *connection).await?;
+        let (outcome, job, skip, error) = schedule::columns_of(&fire.outcome);
+        let query = sqlx::query(schedule::ADD_FIRE).bind(schedule).bind(fire.due_at.as_micros()).bind(fire.at.as_micros());
+        query
+            .bind(fire.by_hand)
+            .bind(outcome)
+            .bind(job.as_ref().map(|job| &job.as_bytes()[..]))
+            .bind(skip.map(Code::code))
+            .bind(error)
+            .execute(&mut *connection)
+            .await?;
     }
     if let Some(next_at) = next_at {
-        let query = sqlx::query("UPDATE schedules SET next_at = ? WHERE name = ?").bind(next_at.map(Timestamp::as_micros));
+        let query = sqlx::query(schedule::ADVANCE).bind(next_at.map(Timestamp::as_micros));
         query.bind(schedule).execute(&mut *connection).await?;
     }
     let text = "DELETE FROM fires WHERE schedule = ?1 AND outcome <> 1 \
                 AND id <= (SELECT id FROM fires WHERE schedule = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2) \
                 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = fires.job)";
-    sqlx::query(text).bind(schedule).bind(count(KEPT)).execute(connection).await?;
+    sqlx::query(text).bind(schedule).bind(schedule::KEPT).execute(connection).await?;
     Ok(())
-}
-
-fn schedule(cells: &mut Cells<'_>) -> Result<Schedule, StoreError> {
-    let name: String = cells.take()?;
-    let (expression, zone): (&str, &str) = (cells.take()?, cells.take()?);
-    let corrupt = |error: &dyn std::fmt::Display| StoreError::Corrupt(format!("the schedule {name}: {error}"));
-    let timetable = Timetable::parse(expression, zone).map_err(|error| corrupt(&error))?;
-    let (catch_up, overlap) = (cells.code()?, cells.code()?);
-    let job = RawValue::from_string(cells.take()?).map_err(|error| corrupt(&error))?;
-    Ok(Schedule {
-        timetable,
-        catch_up,
-        overlap,
-        job,
-        paused: cells.take()?,
-        created_at: cells.time()?,
-        changed_at: cells.time()?,
-        next_at: cells.take::<Option<i64>>()?.map(Timestamp::from_micros),
-        name,
-    })
-}
-
-fn fire(cells: &mut Cells<'_>) -> Result<Fire, StoreError> {
-    let (due_at, at, by_hand, outcome) = (cells.time()?, cells.time()?, cells.take()?, cells.take::<i64>()?);
-    let outcome = match outcome {
-        SUBMITTED => FireOutcome::Submitted(cells.id()?),
-        WAITING => FireOutcome::Waiting,
-        SKIPPED => {
-            cells.take::<Option<Vec<u8>>>()?;
-            FireOutcome::Skipped(cells.code()?)
-        }
-        FAILED => {
-            cells.take::<Option<Vec<u8>>>()?;
-            cells.take::<Option<i64>>()?;
-            FireOutcome::Failed(cells.take()?)
-        }
-        other => return Err(StoreError::Corrupt(format!("{other} is no outcome of a schedule"))),
-    };
-    Ok(Fire { due_at, at, by_hand, outcome })
-}
-
-fn count(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }

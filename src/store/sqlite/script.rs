@@ -8,10 +8,11 @@ use super::codes::Code;
 use super::many::{MOST, Many, Values, make, marks};
 use super::rollups::{self, Count};
 use super::rows::{self, BLOCKED, LIMITED, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
-use super::statements::{Claim, json};
+use super::statements::Claim;
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, FindingKinds, JobId, NewJob, Outcome};
 use crate::store::StoreError;
+use crate::store::kept::json;
 
 /// What most transactions consist of, in few statements for many rows, and few trips to the thread that talks to SQLite.
 #[derive(Default)]

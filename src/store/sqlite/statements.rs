@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use futures_util::TryStreamExt;
-use serde::Serialize;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
@@ -209,11 +208,6 @@ pub(super) async fn latest_payload(connection: &mut Connection) -> Result<i64, S
 pub(super) async fn next_boot(connection: &mut Connection) -> Result<i64, StoreError> {
     let text = "INSERT INTO server (one, boot) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET boot = boot + 1 RETURNING boot";
     Ok(sqlx::query_scalar(text).fetch_one(connection).await?)
-}
-
-/// Types of this program with string keys, which always can be written as JSON.
-pub(super) fn json(value: &(impl Serialize + ?Sized)) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,21 +5,11 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::SqliteStore;
 use super::codes::Code;
-use super::rows::Cells;
 use crate::clock::Timestamp;
-use crate::job::{Owner, Secret};
+use crate::job::Owner;
+use crate::store::kept::{delivery, number};
 use crate::store::{DeliveryFilter, StoreError, WebhookStore};
-use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
-
-/// How many attempts are kept of one delivery.
-const KEPT: usize = 50;
-
-/// The columns in the order in which [`delivery`] reads them.
-macro_rules! columns {
-    () => {
-        "place, id, job, ending, finished_at, url, state, due_at, log"
-    };
-}
+use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
 #[async_trait]
 impl WebhookStore for SqliteStore {
@@ -29,22 +19,14 @@ impl WebhookStore for SqliteStore {
             "WITH RECURSIVE hosts (host) AS (SELECT min(host) FROM deliveries WHERE state = 0 UNION ALL \
              SELECT (SELECT min(host) FROM deliveries WHERE state = 0 AND host > hosts.host) FROM hosts WHERE host IS NOT NULL) \
              SELECT ",
-            columns!(),
+            delivery::columns!(),
             ", host, secret, tries FROM deliveries WHERE place IN (SELECT due.value FROM hosts, json_each(\
              (SELECT json_group_array(place) FROM (SELECT place FROM deliveries WHERE state = 0 AND host = hosts.host \
              AND due_at <= ?1 ORDER BY due_at LIMIT ?2))) AS due WHERE hosts.host IS NOT NULL) ORDER BY due_at"
         );
-        let query = sqlx::query(text).bind(now.as_micros()).bind(i64::try_from(per_host).unwrap_or(i64::MAX));
+        let query = sqlx::query(text).bind(now.as_micros()).bind(number(per_host));
         let rows = query.fetch_all(&self.readers).await?;
-        rows.iter()
-            .map(|row| {
-                let mut cells = Cells::new(row);
-                let (delivery, host) = (delivery(&mut cells)?, cells.take()?);
-                let secret = cells.take::<Option<&str>>()?.map(str::parse::<Secret>).transpose();
-                let secret = secret.map_err(|error| StoreError::Corrupt(format!("the secret of {}: {error}", delivery.id)))?;
-                Ok(DueDelivery { delivery, host, secret, tries: cells.number()? })
-            })
-            .collect()
+        rows.iter().map(delivery::read_due).collect()
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
@@ -53,7 +35,7 @@ impl WebhookStore for SqliteStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(concat!("SELECT ", columns!(), " FROM deliveries WHERE place < "));
+        let mut query = QueryBuilder::<Sqlite>::new(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
         query.push_bind(before.unwrap_or(i64::MAX));
         if let Some(owner) = filter.owner {
             // While a job is run again, it is not among the results.
@@ -71,8 +53,8 @@ impl WebhookStore for SqliteStore {
         if let Some(state) = filter.state {
             query.push(" AND state = ").push_bind(state.code());
         }
-        query.push(" ORDER BY place DESC LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        query.build().fetch_all(&self.readers).await?.iter().map(|row| delivery(&mut Cells::new(row))).collect()
+        query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
+        query.build().fetch_all(&self.readers).await?.iter().map(delivery::read).collect()
     }
 
     async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
@@ -86,20 +68,14 @@ async fn note(
     attempt: &DeliveryAttempt,
     verdict: Verdict,
 ) -> Result<(), StoreError> {
-    let (state, due_at) = match verdict {
-        Verdict::Delivered => (DeliveryState::Delivered, None),
-        Verdict::Again(due_at) => (DeliveryState::Pending, Some(due_at)),
-        Verdict::GivenUp => (DeliveryState::Failed, None),
-        Verdict::Gone => (DeliveryState::Gone, None),
-    };
+    let (state, due_at) = delivery::state_after(verdict);
     let text = "UPDATE deliveries SET state = ?1, due_at = coalesce(?2, due_at), tries = tries + 1, \
                 log = json_insert(iif(json_array_length(log) < ?3, log, json_remove(log, '$[0]')), '$[#]', json(?4)) WHERE id = ?5";
     let query = sqlx::query(text).bind(state.code()).bind(due_at.map(Timestamp::as_micros));
     let attempt = serde_json::to_string(attempt).map_err(|error| StoreError::Refused(error.to_string()))?;
-    query.bind(i64::try_from(KEPT).unwrap_or(i64::MAX)).bind(attempt).bind(id).execute(&mut *connection).await?;
+    query.bind(number(delivery::KEPT)).bind(attempt).bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
-        let text = "UPDATE deliveries SET state = ? WHERE state = 0 AND url = (SELECT url FROM deliveries WHERE id = ?)";
-        sqlx::query(text).bind(state.code()).bind(id).execute(connection).await?;
+        sqlx::query(delivery::GIVE_UP_ALL).bind(state.code()).bind(id).execute(connection).await?;
     }
     Ok(())
 }
@@ -116,21 +92,6 @@ async fn again(connection: &mut SqliteConnection, id: &str, owner: Option<Owner>
     }
     let text = "UPDATE deliveries SET state = 0, due_at = ?, tries = 0 WHERE id = ? AND state <> 0";
     sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
-    let text = concat!("SELECT ", columns!(), " FROM deliveries WHERE id = ?");
-    let row = sqlx::query(text).bind(id).fetch_optional(connection).await?;
-    row.as_ref().map(|row| delivery(&mut Cells::new(row))).transpose()
-}
-
-fn delivery(cells: &mut Cells<'_>) -> Result<Delivery, StoreError> {
-    Ok(Delivery {
-        place: cells.take()?,
-        id: cells.take()?,
-        job: cells.id()?,
-        ending: cells.code()?,
-        finished_at: cells.time()?,
-        url: cells.take()?,
-        state: cells.code()?,
-        due_at: cells.time()?,
-        attempts: serde_json::from_str(cells.take()?).map_err(|error| StoreError::Corrupt(error.to_string()))?,
-    })
+    let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
+    row.as_ref().map(delivery::read).transpose()
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::super::node;
-use super::super::rows::number;
 use super::batch::Batch;
 use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue};
+use crate::store::kept::number;
 use crate::store::{Revocation, Settled, StoreError};
 
 /// How many jobs that have ended on other nodes are read at once.

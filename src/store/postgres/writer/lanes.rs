@@ -15,6 +15,7 @@ use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
 use crate::job::{NewJob, Queue};
 use crate::store::counted::{Counted, Starts, counted_of};
+use crate::store::kept::json;
 use crate::store::{StoreError, Window};
 
 /// The fewest and the most lanes that one claim looks at.
@@ -57,7 +58,7 @@ struct Limits {
 impl Writer {
     /// Refuses jobs that require of a node what too many others that wait do not.
     pub(super) async fn refuse_places(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
-        let place = |job: &NewJob| job.submission.requires.as_deref().map(rows::json).unwrap_or_default();
+        let place = |job: &NewJob| job.submission.requires.as_deref().map(json).unwrap_or_default();
         let takes = |accept: &Acceptance, shared: &Shared| accept.jobs.iter().all(|job| shared.knows_or_takes(&place(job)));
         if batch.accepts.iter().all(|accept| takes(accept, &done.shared)) {
             return Ok(());

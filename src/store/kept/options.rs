@@ -12,44 +12,44 @@ use crate::job::{Concurrency, Evidence, Labels, Owner, Rate, Retry, Route, Routi
 /// What is kept of a submission only where it is not as it is by default.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Options<'a> {
+pub(in crate::store) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) deadline_ms: Option<u64>,
+    pub(in crate::store) deadline_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) retry: Option<Cow<'a, Retry>>,
+    pub(in crate::store) retry: Option<Cow<'a, Retry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tags: Option<Cow<'a, Tags>>,
+    pub(in crate::store) tags: Option<Cow<'a, Tags>>,
     /// Microseconds since the Unix epoch, as `expires_at`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) run_at: Option<i64>,
+    pub(in crate::store) run_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) expires_at: Option<i64>,
+    pub(in crate::store) expires_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) unique: Option<Unique>,
+    pub(in crate::store) unique: Option<Unique>,
     /// Deliveries are made of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) webhook: Option<Cow<'a, Webhook>>,
+    pub(in crate::store) webhook: Option<Cow<'a, Webhook>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) routing: Option<Routing>,
+    pub(in crate::store) routing: Option<Routing>,
     /// What the route rests on, besides its rule.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) evidence: Option<Evidence>,
+    pub(in crate::store) evidence: Option<Evidence>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) concurrency: Option<Cow<'a, Concurrency>>,
+    pub(in crate::store) concurrency: Option<Cow<'a, Concurrency>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rate: Option<Cow<'a, Rate>>,
+    pub(in crate::store) rate: Option<Cow<'a, Rate>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) requires: Option<Cow<'a, Labels>>,
+    pub(in crate::store) requires: Option<Cow<'a, Labels>>,
     /// The name of its lane is made of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(super) confined: bool,
+    pub(in crate::store) confined: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) owner: Option<Owner>,
+    pub(in crate::store) owner: Option<Owner>,
 }
 
 impl<'a> Options<'a> {
     /// Those of a submission with this route; `None` if there are none.
-    pub(super) fn of(submission: &'a Submission, route: &Route) -> Option<Self> {
+    pub(in crate::store) fn of(submission: &'a Submission, route: &Route) -> Option<Self> {
         let options = Self {
             deadline_ms: submission.deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
             retry: submission.retry.as_deref().map(Cow::Borrowed),
@@ -69,20 +69,20 @@ impl<'a> Options<'a> {
         (options != Self::default()).then_some(options)
     }
 
-    pub(super) fn deadline(&self) -> Option<Duration> {
+    pub(in crate::store) fn deadline(&self) -> Option<Duration> {
         self.deadline_ms.map(Duration::from_millis)
     }
 
-    pub(super) fn retry(&mut self) -> Option<Arc<Retry>> {
+    pub(in crate::store) fn retry(&mut self) -> Option<Arc<Retry>> {
         self.retry.take().map(|retry| Arc::new(retry.into_owned()))
     }
 
-    pub(super) fn requires(&mut self) -> Option<Box<Labels>> {
+    pub(in crate::store) fn requires(&mut self) -> Option<Box<Labels>> {
         self.requires.take().map(|requires| Box::new(requires.into_owned()))
     }
 
     /// Gives a submission and its route back what is kept here.
-    pub(super) fn give_back(mut self, submission: &mut Submission, route: &mut Route) {
+    pub(in crate::store) fn give_back(mut self, submission: &mut Submission, route: &mut Route) {
         submission.deadline = self.deadline();
         submission.retry = self.retry();
         submission.tags = self.tags.map(Cow::into_owned).unwrap_or_default();
@@ -103,7 +103,7 @@ impl<'a> Options<'a> {
 /// The figures of a timing, in the order in which they are stored. An older version wrote fewer, and a newer one may write more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(super) struct Figures(pub(super) [Option<u64>; 15]);
+pub(in crate::store) struct Figures(pub(in crate::store) [Option<u64>; 15]);
 
 impl<'de> Deserialize<'de> for Figures {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -114,7 +114,7 @@ impl<'de> Deserialize<'de> for Figures {
     }
 }
 
-pub(super) const fn figures(timing: &Timing) -> Figures {
+pub(in crate::store) const fn figures(timing: &Timing) -> Figures {
     let Timing { queue_us, dispatch_us, wall_us, .. } = *timing;
     Figures([
         Some(queue_us),
@@ -139,7 +139,7 @@ pub(super) const fn figures(timing: &Timing) -> Figures {
     ])
 }
 
-pub(super) fn timing(Figures(figures): Figures) -> Timing {
+pub(in crate::store) fn timing(Figures(figures): Figures) -> Timing {
     let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
     let [.., voluntary, involuntary, gil, core_wait_us, loop_wait_us, gil_wait_us, held_jobs] = figures;
     Timing {
