@@ -28,6 +28,7 @@ mod owner;
 pub mod postgres;
 mod profile;
 mod retention;
+mod said;
 mod schedule;
 mod sketch;
 pub mod sqlite;

@@ -6,10 +6,16 @@
 mod cells;
 pub(super) mod comparison;
 pub(super) mod delivery;
+pub(super) mod edge;
+pub(super) mod event;
 pub(super) mod function;
+pub(super) mod job;
 pub(super) mod key;
+pub(super) mod lane;
+pub(super) mod once;
 mod options;
 pub(super) mod schedule;
+pub(super) mod state;
 mod values;
 
 pub(super) use self::cells::{Cells, Row, corrupt};

@@ -26,8 +26,8 @@ macro_rules! of_fire {
 
 pub(in crate::store) const ADD: &str =
     concat!("INSERT INTO schedules (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING");
-pub(in crate::store) const REPLACE: &str = "UPDATE schedules SET cron = $1, timezone = $2, catch_up = $3, overlap = $4, job = $5, paused = $6, changed_at = $7, \
-     next_at = $8 WHERE name = $9";
+pub(in crate::store) const REPLACE: &str = "UPDATE schedules SET cron = $1, timezone = $2, catch_up = $3, overlap = $4, job = $5, \
+     paused = $6, changed_at = $7, next_at = $8 WHERE name = $9";
 pub(in crate::store) const PAUSE: &str = "UPDATE schedules SET paused = $1, next_at = $2 WHERE name = $3";
 pub(in crate::store) const ADVANCE: &str = "UPDATE schedules SET next_at = $1 WHERE name = $2";
 pub(in crate::store) const REMOVE: &str = "DELETE FROM schedules WHERE name = $1";

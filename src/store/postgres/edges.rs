@@ -2,25 +2,16 @@
 
 use std::collections::HashSet;
 
-use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool};
 
 use super::moves::{Queued, queued};
-use super::rows::{Cells, stands, text, uuid, uuids};
+use super::rows::{Cells, text, uuid, uuids};
 use crate::clock::Timestamp;
-use crate::job::{Dependency, Ending, JobId, NewJob, OnFailure};
-use crate::store::codes::Code;
+use crate::job::{Dependency, JobId, NewJob};
+use crate::store::kept::edge::{Ended, read_ended};
+use crate::store::kept::state::stands;
 use crate::store::kept::{code, number};
 use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
-
-/// An edge whose parent has ended.
-pub(super) struct Ended {
-    pub(super) parent: JobId,
-    pub(super) child: JobId,
-    pub(super) on_failure: OnFailure,
-    pub(super) name: Option<String>,
-    pub(super) ending: Ending,
-}
 
 /// A job that waits for no other any more.
 pub(super) struct Unblocked {
@@ -69,23 +60,15 @@ pub(super) async fn link(connection: &mut PgConnection, jobs: &[&NewJob]) -> Res
 pub(super) async fn unheard(connection: &mut PgConnection, parents: &[JobId], most: usize) -> Result<Vec<Ended>, StoreError> {
     let text = "SELECT e.parent, e.child, e.rule, e.name, r.ending FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) \
                 JOIN results r ON r.id = t.id JOIN edges e ON e.parent = r.id AND e.open ORDER BY t.n, e.child LIMIT $2";
-    ended(&sqlx::query(text).bind(uuids(parents)).bind(number(most)).fetch_all(connection).await?)
+    let query = sqlx::query(text).bind(uuids(parents)).bind(number(most));
+    query.fetch_all(connection).await?.iter().map(read_ended).collect()
 }
 
 /// Edges of these children whose parents had ended before.
 pub(super) async fn past(connection: &mut PgConnection, children: &[JobId]) -> Result<Vec<Ended>, StoreError> {
     let text = "SELECT e.parent, e.child, e.rule, e.name, r.ending FROM edges e JOIN results r ON r.id = e.parent \
                 WHERE e.child = ANY($1) AND NOT e.open";
-    ended(&sqlx::query(text).bind(uuids(children)).fetch_all(connection).await?)
-}
-
-fn ended(rows: &[PgRow]) -> Result<Vec<Ended>, StoreError> {
-    let edge = |row| {
-        let mut cells = Cells::new(row);
-        let (parent, child) = (cells.id()?, cells.id()?);
-        Ok(Ended { parent, child, on_failure: cells.code()?, name: cells.take()?, ending: cells.code()? })
-    };
-    rows.iter().map(edge).collect()
+    sqlx::query(text).bind(uuids(children)).fetch_all(connection).await?.iter().map(read_ended).collect()
 }
 
 /// The children have heard of it.
@@ -195,10 +178,10 @@ pub(super) async fn graph(pool: &PgPool, id: JobId, most: usize) -> Result<Graph
 
 /// From a state or an ending; `None` if the job is not there any more.
 fn place(cells: &mut Cells<'_>) -> Result<Option<StateFilter>, StoreError> {
-    let (state, ending): (Option<i16>, Option<i16>) = (cells.take()?, cells.take()?);
+    let (state, ending) = (cells.take::<Option<i16>>()?, cells.code_or_none()?);
     Ok(match (state, ending) {
         (Some(state), _) => Some(stands(state)?),
-        (None, Some(ending)) => Some(StateFilter::Ended(Code::from_code(ending.into())?)),
+        (None, Some(ending)) => Some(StateFilter::Ended(ending)),
         (None, None) => None,
     })
 }

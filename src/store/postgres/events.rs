@@ -1,90 +1,27 @@
 //! The SQL of events: what is written of them inside the writer's transaction, and what is read.
 
-use futures_util::TryStreamExt;
-use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
 
 use super::read;
-use super::rows::{Cells, outcome, text, uuid, uuids};
+use super::rows::{Cells, text, uuid, uuids};
 use crate::clock::Timestamp;
-use crate::job::{Event, EventKind, Failure, Finished, JobId, LogStream, Note, Outcome, Queue, Timing, What};
-use crate::store::codes::Code;
-use crate::store::kept::{Figures, figures, timing};
+use crate::job::JobId;
+use crate::store::kept::event::{self, ACCEPTED, EventRow, FINISHED, PAGE, REQUEUED, RUNNING, has_conditions, kinds};
 use crate::store::{EventFilter, EventPage, StoreError};
-
-/// Events that are looked at for one page, and about how many bytes of them it holds.
-const PAGE: (usize, usize) = (4_096, 1 << 20);
-
-/// Values of `kind`. They are there to stay.
-const ACCEPTED: i16 = 0;
-const RUNNING: i16 = 1;
-const PROGRESS: i16 = 2;
-const STDOUT: i16 = 3;
-const STDERR: i16 = 4;
-const RETRYING: i16 = 5;
-const REQUEUED: i16 = 6;
-const FINISHED: i16 = 7;
-
-/// A row of `events`.
-pub(super) struct EventRow {
-    at: Timestamp,
-    job: JobId,
-    attempt: u32,
-    kind: i16,
-    data: Option<String>,
-}
-
-/// The data of an attempt that is followed by another.
-#[derive(Serialize, Deserialize)]
-struct Retried {
-    error: Failure,
-    due_at: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timing: Option<Figures>,
-}
-
-/// The data of an end that was taken away: ending, start, output, error and timing, as they stood in `results`.
-type Taken = (i64, Option<i64>, Option<String>, Option<String>, Option<String>);
-
-impl EventRow {
-    /// What an attempt says.
-    pub(super) fn note(at: Timestamp, job: JobId, attempt: u32, note: &Note) -> Self {
-        let (kind, data) = match note {
-            Note::Progress(value) => (PROGRESS, value.get().to_owned()),
-            Note::Log(LogStream::Stdout, line) => (STDOUT, text(line)),
-            Note::Log(LogStream::Stderr, line) => (STDERR, text(line)),
-        };
-        Self { at, job, attempt, kind, data: Some(data) }
-    }
-
-    /// An attempt ended and is followed by another.
-    pub(super) fn retrying(
-        at: Timestamp,
-        job: JobId,
-        attempt: u32,
-        error: &Failure,
-        timing: Option<&Timing>,
-        due_at: Timestamp,
-    ) -> Self {
-        let data = Retried { error: error.clone(), due_at: due_at.as_micros(), timing: timing.map(figures) };
-        Self { at, job, attempt, kind: RETRYING, data: serde_json::to_string(&data).ok() }
-    }
-}
 
 /// Adds rows.
 pub(super) async fn insert(connection: &mut PgConnection, rows: &[EventRow]) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let text = "INSERT INTO events (at, job, attempt, kind, data) \
+    let insert = "INSERT INTO events (at, job, attempt, kind, data) \
                 SELECT * FROM unnest($1::BIGINT[], $2::UUID[], $3::BIGINT[], $4::SMALLINT[], $5::TEXT[])";
-    sqlx::query(text)
+    sqlx::query(insert)
         .bind(rows.iter().map(|row| row.at.as_micros()).collect::<Vec<_>>())
         .bind(uuids(rows.iter().map(|row| &row.job)))
         .bind(rows.iter().map(|row| i64::from(row.attempt)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.kind).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.data.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.data.as_deref().map(text)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
@@ -125,22 +62,7 @@ pub(super) async fn noted(connection: &mut PgConnection, id: JobId) -> Result<(u
 /// The next events after `after`, in one snapshot.
 pub(super) async fn read(pool: &PgPool, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
     let mut query = query(filter, after);
-    let mut rows = query.build().fetch(pool);
-    let (mut events, mut bytes, mut looked_at, mut last) = (Vec::new(), 0, 0, after);
-    while let Some(row) = rows.try_next().await? {
-        let (event, size) = event(&row)?;
-        looked_at += 1;
-        bytes += size;
-        last = event.at;
-        if filter.takes(&event) {
-            events.push(event);
-        }
-        if bytes > PAGE.1 {
-            break;
-        }
-    }
-    let more = (looked_at == PAGE.0 || bytes > PAGE.1).then_some(last);
-    Ok(EventPage { events, more })
+    event::page(query.build().fetch(pool), filter, after).await
 }
 
 /// What happened, found wherever it is kept: the moments first, each kind by an index in the order of its moments, then what belongs to
@@ -189,33 +111,6 @@ fn query(filter: &EventFilter, after: Timestamp) -> QueryBuilder<Postgres> {
     query
 }
 
-/// The values of `kind` that may pass.
-fn kinds(filter: &EventFilter) -> Vec<i16> {
-    let all = EventKind::ALL;
-    let kinds = if filter.kinds.is_empty() { &all[..] } else { &filter.kinds[..] };
-    kinds
-        .iter()
-        .flat_map(|kind| match kind {
-            EventKind::Accepted => &[ACCEPTED][..],
-            EventKind::Running => &[RUNNING],
-            EventKind::Progress => &[PROGRESS],
-            EventKind::Log => &[STDOUT, STDERR],
-            EventKind::Retrying => &[RETRYING],
-            EventKind::Requeued => &[REQUEUED],
-            EventKind::Finished => &[FINISHED],
-        })
-        .copied()
-        .collect()
-}
-
-const fn has_conditions(filter: &EventFilter) -> bool {
-    filter.owner.is_some()
-        || filter.bound.is_some()
-        || filter.executor.is_some()
-        || filter.workload.is_some()
-        || !filter.tags.is_empty()
-}
-
 /// What is asked of the job, as conditions on its row `j`.
 fn conditions(query: &mut QueryBuilder<Postgres>, filter: &EventFilter) {
     read::subject(query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
@@ -223,55 +118,4 @@ fn conditions(query: &mut QueryBuilder<Postgres>, filter: &EventFilter) {
         query.push(" AND EXISTS (SELECT 1 FROM tags WHERE tags.id = j.id AND tags.key = ").push_bind(text(key));
         query.push(" AND tags.value = ").push_bind(text(value)).push(")");
     }
-}
-
-/// An event, and about how many bytes it takes up.
-fn event(row: &PgRow) -> Result<(Event, usize), StoreError> {
-    let mut cells = Cells::new(row);
-    let (at, job, bound) = (cells.time()?, cells.id()?, cells.code()?);
-    let queue: Queue = cells.code()?;
-    let (kind, attempt): (i16, u32) = (cells.take()?, cells.number()?);
-    let data: Option<String> = cells.take()?;
-    let mut size = size_of::<Event>() + data.as_ref().map_or(0, String::len);
-    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
-    let text = || data.clone().unwrap_or_default();
-    let what = match kind {
-        ACCEPTED => What::Accepted,
-        RUNNING => What::Running { attempt },
-        PROGRESS => What::Progress { attempt, value: serde_json::value::RawValue::from_string(text()).map_err(corrupt)? },
-        STDOUT => What::Log { attempt, stream: LogStream::Stdout, line: text() },
-        STDERR => What::Log { attempt, stream: LogStream::Stderr, line: text() },
-        RETRYING => {
-            let Retried { error, due_at, timing: figures } = serde_json::from_str(&text()).map_err(corrupt)?;
-            let due_at = Timestamp::from_micros(due_at);
-            What::Retrying { attempt, error, timing: figures.map(timing).map(Box::new), due_at }
-        }
-        REQUEUED => What::Requeued,
-        FINISHED => {
-            let finished = match cells.finished(job)? {
-                Some(finished) => finished,
-                None => taken(serde_json::from_str(&text()).map_err(corrupt)?, at, job)?,
-            };
-            size += match &finished.outcome {
-                Outcome::Output(output) => output.get().len(),
-                Outcome::Error(failure) => failure.message.len(),
-            };
-            What::Finished { attempt, finished: Box::new(finished) }
-        }
-        other => return Err(StoreError::Corrupt(format!("{other} is no kind of event"))),
-    };
-    Ok((Event { at, job, bound, executor: queue.executor(), what }, size))
-}
-
-/// An end that was taken away.
-fn taken((ending, started_at, output, error, figures): Taken, at: Timestamp, job: JobId) -> Result<Finished, StoreError> {
-    let figures: Option<Figures> =
-        figures.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    Ok(Finished {
-        ending: Code::from_code(ending)?,
-        outcome: outcome(output, error, job)?,
-        timing: figures.map(timing),
-        started_at: started_at.map(Timestamp::from_micros),
-        finished_at: at,
-    })
 }

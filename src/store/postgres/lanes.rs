@@ -7,14 +7,11 @@ use sqlx::postgres::PgRow;
 
 use super::rows::{self, Cells, Lane, Taken, of_claim, uuid};
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
+use crate::job::{JobId, Owner, Queue};
 use crate::store::StoreError;
 use crate::store::counted::{Counted, Starts};
+use crate::store::kept::lane::{Head, Standing, read_starts};
 use crate::store::kept::{Options, code, json, number};
-
-/// Values of `gate`; any other is when it opens.
-pub(super) const OPEN: i64 = 0;
-pub(super) const FULL: i64 = 1;
 
 /// A lane whose turn it is.
 pub(super) struct OpenLane {
@@ -33,32 +30,6 @@ fn opened(rows: &[PgRow]) -> Result<Vec<Opened>, StoreError> {
         Ok((cells.queue_number()?, cells.take()?))
     };
     rows.iter().map(one).collect()
-}
-
-/// A job at the head of a lane, or close behind.
-pub(super) struct Head {
-    /// The place of the lane among those that were asked for.
-    pub(super) lane: usize,
-    pub(super) id: JobId,
-    pub(super) concurrency: Option<Concurrency>,
-    pub(super) rate: Option<Rate>,
-    /// If a quota of its owner says how many may run at once.
-    pub(super) owner: Option<Owner>,
-}
-
-impl Head {
-    /// What it counts for once it runs, with the limit that it says itself.
-    pub(super) fn counted(&self) -> impl Iterator<Item = (Counted, Option<u32>)> {
-        let key = self.concurrency.as_ref().map(|Concurrency { key, limit }| (Counted::Key(key.as_str().into()), Some(*limit)));
-        key.into_iter().chain(self.owner.map(|owner| (Counted::Owner(owner), None)))
-    }
-}
-
-/// Where a lane is to stand.
-pub(super) struct Standing {
-    pub(super) lane: String,
-    pub(super) turn: i64,
-    pub(super) gate: i64,
 }
 
 /// Notes that jobs wait in these lanes.
@@ -309,15 +280,7 @@ pub(super) async fn starts(connection: &mut PgConnection, keys: &[&str]) -> Resu
     let text = "SELECT key, starts, latest, until FROM rates WHERE key = ANY($1)";
     let keys: Vec<String> = keys.iter().map(|key| rows::text(key)).collect();
     let rows = sqlx::query(text).bind(keys).fetch_all(connection).await?;
-    rows.iter().map(|row| read_starts(&mut Cells::new(row))).collect()
-}
-
-/// From the key, the starts, the limit and the end of a row of `rates`.
-pub(super) fn read_starts(cells: &mut Cells<'_>) -> Result<Starts, StoreError> {
-    let key: String = cells.take()?;
-    let missing = || StoreError::Corrupt(format!("the starts of {key:?} are missing"));
-    let (window, latest) = (cells.json()?.ok_or_else(missing)?, cells.json()?.ok_or_else(missing)?);
-    Ok(Starts { window, latest, until: cells.time()?, key })
+    rows.iter().map(read_starts).collect()
 }
 
 /// Keeps the starts of these keys, and forgets those that no longer count.

@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use sqlx::PgPool;
 
 use super::PostgresStore;
-use super::lanes::{FULL, OPEN, read_starts};
+
 use super::rows::{Cells, text, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Rate};
 use crate::store::counted::Starts;
+use crate::store::kept::lane::{FULL, OPEN, read_starts};
 use crate::store::kept::{Options, number};
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
 
@@ -80,7 +81,7 @@ impl PostgresStore {
             .bind(key)
             .fetch_optional(&self.pool)
             .await?;
-        let starts = row.map(|row| read_starts(&mut Cells::new(&row))).transpose()?;
+        let starts = row.as_ref().map(read_starts).transpose()?;
         let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
         let now = Timestamp::now();
         let window = starts.map(|starts| starts.window).unwrap_or_default();

@@ -44,8 +44,9 @@ use self::connect::Connect;
 pub use self::node::LeaseRules;
 use self::node::Node;
 use self::read::Among;
-use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Start, Writer};
+use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
+use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
     Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,

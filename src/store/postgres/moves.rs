@@ -6,6 +6,8 @@ use super::rows::{Cells, Known, Lane, known, place_of, text, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
+use crate::store::kept::edge::Doom;
+use crate::store::kept::job::measured;
 use crate::store::kept::{Options, code, figures, json, number};
 use crate::store::{Lease, StoreError};
 
@@ -168,13 +170,6 @@ pub(super) async fn finish(connection: &mut PgConnection, ends: &[End<'_>], node
     Ok(())
 }
 
-/// A job that is to end otherwise than by the end of an attempt.
-pub(super) struct Doom {
-    pub(super) id: JobId,
-    pub(super) ending: Ending,
-    pub(super) failure: Failure,
-}
-
 /// One that has.
 pub(super) struct Ended {
     pub(super) id: JobId,
@@ -284,7 +279,7 @@ pub(super) async fn requeue(connection: &mut PgConnection, ids: &[JobId], before
     let back = |row| {
         let mut cells = Cells::new(row);
         let (id, n) = (cells.id()?, cells.take::<i64>()?);
-        let (ending, timing) = (cells.code()?, cells.measured()?);
+        let (ending, timing) = (cells.code()?, measured(&mut cells)?);
         let at = Timestamp::from_micros(before.as_micros() + n);
         Ok(Back { id, ending, timing, at, known: known(&mut cells)?, blocked: false })
     };

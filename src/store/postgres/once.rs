@@ -6,29 +6,19 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 
 use super::PostgresStore;
-use super::rows::{Cells, uuid};
+use super::rows::uuid;
 use super::writer::{Acceptance, Command, With};
 use crate::clock::Timestamp;
-use crate::job::{JobId, NewJob};
+use crate::job::NewJob;
+use crate::store::kept::once::{self, MOST_FORGOTTEN, REMEMBERED_US};
 use crate::store::{Answered, Digest, Once, OnceStore, StoreError, Twin};
-
-/// How long it is remembered that there was a unique job, at least; and after which it is looked again whether it has ended.
-const REMEMBERED_US: i64 = 7 * 24 * 3_600_000_000;
-/// The most rows of a kind that are forgotten by one transaction.
-const MOST_FORGOTTEN: i64 = 500;
-/// Bytes of a job in the answer to a request: its id, and whether it was there before.
-const ANSWERED: usize = 17;
 
 #[async_trait]
 impl OnceStore for PostgresStore {
     async fn answered(&self, key: &str) -> Result<Option<Answered>, StoreError> {
-        let text = "SELECT digest, jobs, until FROM answers WHERE key = $1 AND until > $2";
         let now = Timestamp::now().as_micros();
-        let row = sqlx::query(text).bind(key).bind(now).fetch_optional(&self.pool).await?;
-        let Some(row) = row else { return Ok(None) };
-        let mut cells = Cells::new(&row);
-        let (digest, jobs) = (digest(cells.take()?)?, jobs(cells.take()?));
-        Ok(Some(Answered { key: key.to_owned(), digest, jobs, until: cells.time()? }))
+        let row = sqlx::query(once::ONE).bind(key).bind(now).fetch_optional(&self.pool).await?;
+        row.as_ref().map(|row| once::read(key, row)).transpose()
     }
 
     async fn twins(&self, digests: &[Digest]) -> Result<HashMap<Digest, Twin>, StoreError> {
@@ -37,9 +27,8 @@ impl OnceStore for PostgresStore {
         let mut twins = HashMap::with_capacity(digests.len());
         let digests: Vec<&[u8]> = digests.iter().map(|digest| &digest[..]).collect();
         for row in sqlx::query(text).bind(digests).fetch_all(&self.pool).await? {
-            let mut cells = Cells::new(&row);
-            let digest = digest(cells.take()?)?;
-            twins.insert(digest, Twin { job: cells.id()?, accepted_at: cells.time()?, unfinished: cells.take()? });
+            let (digest, twin) = once::read_twin(&row)?;
+            twins.insert(digest, twin);
         }
         Ok(twins)
     }
@@ -70,25 +59,23 @@ pub(super) async fn is_taken(connection: &mut PgConnection, once: &Once, now: Ti
 /// Keeps what was answered, and which jobs are unique: those are there by now.
 pub(super) async fn note(connection: &mut PgConnection, once: &Once) -> Result<(), StoreError> {
     if let Some(Answered { key, digest, jobs, until }) = &once.request {
-        // One that is not kept any more may still be there.
-        let text = "INSERT INTO answers (key, digest, jobs, until) VALUES ($1, $2, $3, $4) \
-                    ON CONFLICT (key) DO UPDATE SET digest = $2, jobs = $3, until = $4";
-        let bytes: Vec<u8> =
-            jobs.iter().flat_map(|(id, before)| id.as_bytes().iter().copied().chain([u8::from(*before)])).collect();
-        sqlx::query(text).bind(key).bind(&digest[..]).bind(bytes).bind(until.as_micros()).execute(&mut *connection).await?;
+        sqlx::query(once::ADD)
+            .bind(key)
+            .bind(&digest[..])
+            .bind(once::bytes_of(jobs))
+            .bind(until.as_micros())
+            .execute(&mut *connection)
+            .await?;
     }
-    let text = "INSERT INTO uniques (digest, job, at, look_at) SELECT $1, id, accepted_at, accepted_at + $3 FROM jobs WHERE id = $2 \
-                ON CONFLICT (digest) DO UPDATE SET job = excluded.job, at = excluded.at, look_at = excluded.look_at";
     for (digest, id) in &once.unique {
-        let note = sqlx::query(text).bind(&digest[..]).bind(uuid(*id)).bind(REMEMBERED_US);
+        let note = sqlx::query(once::ADD_UNIQUE).bind(&digest[..]).bind(uuid(*id)).bind(REMEMBERED_US);
         note.execute(&mut *connection).await?;
     }
     Ok(())
 }
 
 async fn forget(connection: &mut PgConnection, now: Timestamp) -> Result<bool, StoreError> {
-    let text = "DELETE FROM answers WHERE key IN (SELECT key FROM answers WHERE until <= $1 ORDER BY until LIMIT $2)";
-    let answers = sqlx::query(text).bind(now.as_micros()).bind(MOST_FORGOTTEN).execute(&mut *connection).await?;
+    let answers = sqlx::query(once::FORGET).bind(now.as_micros()).bind(MOST_FORGOTTEN).execute(&mut *connection).await?;
     // A job that has not ended for so long is looked at again later.
     let text = "UPDATE uniques SET look_at = $1 + $3 WHERE EXISTS (SELECT 1 FROM work WHERE work.id = job) \
                 AND digest IN (SELECT digest FROM uniques WHERE look_at <= $1 ORDER BY look_at LIMIT $2)";
@@ -99,13 +86,4 @@ async fn forget(connection: &mut PgConnection, now: Timestamp) -> Result<bool, S
     let uniques = sqlx::query(text).bind(now.as_micros()).bind(MOST_FORGOTTEN).execute(connection).await?;
     let most = u64::try_from(MOST_FORGOTTEN).unwrap_or(u64::MAX);
     Ok(answers.rows_affected() == most || kept.rows_affected() + uniques.rows_affected() >= most)
-}
-
-fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
-    bytes.try_into().map_err(|_| StoreError::Corrupt("a digest is not 32 bytes long".into()))
-}
-
-fn jobs(bytes: &[u8]) -> Vec<(JobId, bool)> {
-    let job = |bytes: &[u8]| Some((JobId::from_bytes(bytes[..ANSWERED - 1].try_into().ok()?), bytes[ANSWERED - 1] != 0));
-    bytes.chunks_exact(ANSWERED).filter_map(job).collect()
 }

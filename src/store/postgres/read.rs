@@ -2,9 +2,10 @@
 
 use sqlx::{PgPool, Postgres, QueryBuilder};
 
-use super::rows::{self, Cells, codes_of, from_jobs, of_job, text, uuid};
+use super::rows::{self, Cells, from_jobs, of_job, text, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
+use crate::store::kept::state::codes_of;
 use crate::store::kept::{code, number};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
 

@@ -1,27 +1,16 @@
 //! From rows to jobs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::job::{
-    Failure, Finished, Job, JobId, Outcome, Owner, Queue, Route, Rule, Spec, State, Submission, Tags, Timing, Webhook,
-};
+use crate::job::{Job, JobId, Owner, Queue, Route, Rule, Spec, State, Submission, Tags, Webhook};
 use crate::store::counted::Counted;
-use crate::store::kept::{self, Figures, Options, json, timing};
-use crate::store::{Claimed, Lease, StateFilter, StoreError, Subject};
-
-/// Values of `state` in the table of what is left to do. The partial indexes name them too.
-pub(super) const SCHEDULED: i16 = 0;
-pub(super) const QUEUED: i16 = 1;
-pub(super) const RUNNING: i16 = 2;
-pub(super) const BLOCKED: i16 = 3;
-/// Queued, with a limit: in a lane.
-pub(super) const LIMITED: i16 = 4;
+use crate::store::kept::state::stands;
+use crate::store::kept::{self, Options, job, json};
+use crate::store::{Claimed, StateFilter, StoreError, Subject};
 
 /// A job with all that is known of it, in the order in which [`job`] reads it.
 macro_rules! of_job {
@@ -44,17 +33,6 @@ macro_rules! of_claim {
     };
 }
 pub(super) use {from_jobs, of_claim, of_job};
-
-/// The values of `state` of those that a list shows; none for those that are not among the unfinished jobs.
-pub(super) const fn codes_of(state: StateFilter) -> &'static [i16] {
-    match state {
-        StateFilter::Scheduled => &[SCHEDULED],
-        StateFilter::Blocked => &[BLOCKED],
-        StateFilter::Queued => &[QUEUED, LIMITED],
-        StateFilter::Running => &[RUNNING],
-        StateFilter::Ended(_) => &[],
-    }
-}
 
 /// An id as the database has it.
 pub(super) const fn uuid(id: JobId) -> Uuid {
@@ -80,70 +58,27 @@ impl Cells<'_> {
         let value: i16 = self.take()?;
         u8::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is no queue")))
     }
-
-    /// From the ending on, as far as there is one: the columns of a result.
-    pub(super) fn finished(&mut self, id: JobId) -> Result<Option<Finished>, StoreError> {
-        let Some(ending) = self.code_or_none()? else { return Ok(None) };
-        let (started_at, finished_at) = (self.time_or_none()?, self.time()?);
-        let (output, error) = (self.take()?, self.take()?);
-        let timing = self.measured()?;
-        Ok(Some(Finished { ending, outcome: outcome(output, error, id)?, timing, started_at, finished_at }))
-    }
-
-    /// From the figures of a timing.
-    pub(super) fn measured(&mut self) -> Result<Option<Timing>, StoreError> {
-        Ok(self.json::<Figures>()?.map(timing))
-    }
-}
-
-/// From the two columns of which one is there.
-pub(super) fn outcome(output: Option<String>, error: Option<String>, id: JobId) -> Result<Outcome, StoreError> {
-    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
-    match (output, error) {
-        (_, Some(error)) => Ok(Outcome::Error(serde_json::from_str::<Failure>(&error).map_err(corrupt)?)),
-        (Some(output), None) => Ok(Outcome::Output(RawValue::from_string(output).map_err(corrupt)?)),
-        (None, None) => Err(StoreError::Corrupt(format!("the result of {id} has neither output nor error"))),
-    }
 }
 
 /// From the columns of [`of_job`].
 pub(super) fn job(row: &PgRow) -> Result<Job, StoreError> {
     let mut cells = Cells::new(row);
-    let id = cells.id()?;
-    let queue: Queue = cells.code()?;
-    let mut route = Route { executor: queue.executor(), queue, rule: cells.code()?, evidence: None };
-    let isolated = route.rule == Rule::Isolated;
-    let (bound, executor) = (cells.code()?, cells.code()?);
-    let workload = Spec { kind: cells.take()?, json: cells.raw()? };
-    let mut submission = Box::new(Submission { isolated, executor, priority: cells.take()?, ..Submission::new(bound, workload) });
-    cells.json::<Options<'_>>()?.unwrap_or_default().give_back(&mut submission, &mut route);
-    let accepted_at = cells.time()?;
-    let (attempt, losses) = (cells.number()?, cells.number()?);
-    let (state, due_at, claimed_at): (Option<i16>, Option<i64>, Option<i64>) = (cells.take()?, cells.take()?, cells.take()?);
+    let mut job = job::job(&mut cells)?;
+    let state: Option<i16> = cells.take()?;
+    let (due_at, claimed_at): (Option<i64>, Option<i64>) = (cells.take()?, cells.take()?);
     let stopping = cells.take::<Option<bool>>()?.unwrap_or_default();
     let time = |at: Option<i64>| Timestamp::from_micros(at.unwrap_or_default());
-    let state = match state.map(stands).transpose()? {
+    job.state = match state.map(stands).transpose()? {
         Some(StateFilter::Scheduled) => State::Scheduled { due_at: time(due_at) },
         Some(StateFilter::Blocked) => State::Blocked,
         Some(StateFilter::Running) => State::Running { claimed_at: time(claimed_at), stopping },
         Some(StateFilter::Queued | StateFilter::Ended(_)) => State::Queued,
-        None => match cells.finished(id)? {
+        None => match job::finished(&mut cells, job.id)? {
             Some(finished) => State::Finished(Box::new(finished)),
-            None => return Err(StoreError::Corrupt(format!("{id} is neither left to do nor done"))),
+            None => return Err(StoreError::Corrupt(format!("{} is neither left to do nor done", job.id))),
         },
     };
-    Ok(Job { id, submission, route, accepted_at, attempt, losses, state })
-}
-
-/// Where a job is that has this value of `state`.
-pub(super) fn stands(state: i16) -> Result<StateFilter, StoreError> {
-    match state {
-        SCHEDULED => Ok(StateFilter::Scheduled),
-        QUEUED | LIMITED => Ok(StateFilter::Queued),
-        RUNNING => Ok(StateFilter::Running),
-        BLOCKED => Ok(StateFilter::Blocked),
-        other => Err(StoreError::Corrupt(format!("{other} is no state"))),
-    }
+    Ok(job)
 }
 
 /// A job as far as others than its executor have to know it.
@@ -264,23 +199,7 @@ pub(super) fn taken(rows: &[PgRow]) -> Result<Taken, StoreError> {
 /// From the columns of [`of_claim`].
 fn claimed(row: &PgRow) -> Result<Fresh, StoreError> {
     let mut cells = Cells::new(row);
-    let lease = Lease { id: cells.id()?, token: cells.take()? };
-    let bound = cells.code()?;
-    let workload = Spec { kind: cells.take()?, json: cells.raw()? };
-    let mut options = cells.json::<Options<'_>>()?.unwrap_or_default();
-    let claimed = Claimed {
-        lease,
-        bound,
-        workload,
-        deadline: options.deadline(),
-        retry: options.retry(),
-        requires: options.requires(),
-        attempt: cells.number()?,
-        losses: cells.number()?,
-        earlier: cells.number()?,
-        queued_for: Duration::from_micros(cells.take::<i64>()?.try_into().unwrap_or(0)),
-        profile: None,
-    };
+    let (claimed, options) = job::claimed(&mut cells)?;
     let tags = options.tags.map(|tags| Arc::new(tags.into_owned()));
     Ok(Fresh { claimed, claimed_at: cells.time()?, tags, owner: options.owner })
 }

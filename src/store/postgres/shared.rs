@@ -12,9 +12,9 @@ use sqlx::PgConnection;
 
 use super::connect;
 use super::node::Node;
-use super::rows::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
 use crate::clock::Timestamp;
 use crate::job::Queue;
+use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, RUNNING, SCHEDULED};
 use crate::store::{Depth, StoreError};
 
 /// The row, the time by the database's clock, what is not in the row, whether a node is to claim nothing more - NULL of one that has no
@@ -125,7 +125,7 @@ impl Shared {
         let count = |state: i16| usize::try_from(state).ok().and_then(|at| self.counts[queue as usize].get(at).copied());
         let count = |state: i16| count(state).unwrap_or_default();
         Depth {
-            queued: count(super::rows::QUEUED),
+            queued: count(QUEUED),
             limited: count(LIMITED),
             scheduled: count(SCHEDULED),
             blocked: count(BLOCKED),

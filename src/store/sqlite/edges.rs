@@ -3,39 +3,24 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::codes::Code;
 use super::moves::{self, OF_END, hex_id};
-use super::rows::{BLOCKED, Cells, SHARED, place_of};
+use super::rows::{Cells, SHARED};
 use crate::clock::Timestamp;
-use crate::job::{Dependency, Ending, Failure, JobId, NewJob, OnFailure, Queue};
-use crate::store::kept::json;
+use crate::job::{Dependency, JobId, NewJob, Queue};
+use crate::store::kept::edge::{Doom, Ended, read_ended};
+use crate::store::kept::state::{BLOCKED, stands};
+use crate::store::kept::{json, number};
 use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
-
-/// An edge whose parent has ended.
-pub(super) struct Ended {
-    pub(super) parent: JobId,
-    pub(super) child: JobId,
-    pub(super) on_failure: OnFailure,
-    pub(super) name: Option<String>,
-    pub(super) ending: Ending,
-}
-
-/// A blocked job that ends without having run, and how.
-pub(super) struct Doomed {
-    pub(super) id: JobId,
-    pub(super) ending: Ending,
-    pub(super) failure: Failure,
-}
 
 /// A job that waits for no other any more.
 pub(super) struct Unblocked {
     pub(super) queue: Queue,
     /// Not before this moment.
     pub(super) due_at: Timestamp,
-    pub(super) state: i64,
+    pub(super) state: i16,
     pub(super) lane: Option<String>,
 }
 
@@ -78,24 +63,15 @@ pub(super) async fn link(connection: &mut SqliteConnection, jobs: &[&NewJob]) ->
 pub(super) async fn unheard(connection: &mut SqliteConnection, parents: &[JobId], most: usize) -> Result<Vec<Ended>, StoreError> {
     let text = "SELECT edges.parent, edges.child, edges.rule, edges.name, results.ending FROM json_each(?) \
                 CROSS JOIN results ON results.id = unhex(value) CROSS JOIN edges ON edges.parent = results.id AND edges.open = 1 LIMIT ?";
-    let query = sqlx::query(text).bind(moves::array(parents)).bind(i64::try_from(most).unwrap_or(i64::MAX));
-    ended(&query.fetch_all(connection).await?)
+    let query = sqlx::query(text).bind(moves::array(parents)).bind(number(most));
+    query.fetch_all(connection).await?.iter().map(read_ended).collect()
 }
 
 /// Edges of these children whose parents had ended before.
 pub(super) async fn past(connection: &mut SqliteConnection, children: &[JobId]) -> Result<Vec<Ended>, StoreError> {
     let text = "SELECT edges.parent, edges.child, edges.rule, edges.name, results.ending FROM json_each(?) \
                 CROSS JOIN edges ON edges.child = unhex(value) AND edges.open = 0 CROSS JOIN results ON results.id = edges.parent";
-    ended(&sqlx::query(text).bind(moves::array(children)).fetch_all(connection).await?)
-}
-
-fn ended(rows: &[SqliteRow]) -> Result<Vec<Ended>, StoreError> {
-    let edge = |row| {
-        let mut cells = Cells::new(row);
-        let (parent, child) = (cells.id()?, cells.id()?);
-        Ok(Ended { parent, child, on_failure: cells.code()?, name: cells.take()?, ending: cells.code()? })
-    };
-    rows.iter().map(edge).collect()
+    sqlx::query(text).bind(moves::array(children)).fetch_all(connection).await?.iter().map(read_ended).collect()
 }
 
 /// The children have heard of it.
@@ -129,7 +105,7 @@ pub(super) async fn unblock(
 /// not blocked is left.
 pub(super) async fn fall(
     connection: &mut SqliteConnection,
-    doomed: impl Iterator<Item = &Doomed>,
+    doomed: impl Iterator<Item = &Doom>,
     before: Timestamp,
 ) -> Result<Vec<moves::Ended>, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
@@ -206,7 +182,7 @@ pub(super) async fn graph(readers: &SqlitePool, id: JobId, most: usize) -> Resul
     static CHILDREN: LazyLock<String> = LazyLock::new(|| {
         format!("SELECT other, {STATES} FROM (SELECT child AS other FROM edges WHERE parent = ? ORDER BY child LIMIT ?)")
     });
-    let (key, most) = (&id.as_bytes()[..], i64::try_from(most).unwrap_or(i64::MAX));
+    let (key, most) = (&id.as_bytes()[..], number(most));
     let mut snapshot = readers.begin().await?;
     let count = "SELECT (SELECT count(*) FROM edges WHERE child = ?1), (SELECT count(*) FROM edges WHERE parent = ?1), \
                         (SELECT count(*) FROM edges WHERE child = ?1 AND open = 1)";
@@ -233,10 +209,10 @@ pub(super) async fn graph(readers: &SqlitePool, id: JobId, most: usize) -> Resul
 
 /// From a state or an ending; `None` if the job is not there any more.
 fn place(cells: &mut Cells<'_>) -> Result<Option<StateFilter>, StoreError> {
-    let (state, ending): (Option<i64>, Option<i64>) = (cells.take()?, cells.take()?);
+    let (state, ending) = (cells.take::<Option<i16>>()?, cells.code_or_none()?);
     Ok(match (state, ending) {
-        (Some(state), _) => Some(place_of(state)?),
-        (None, Some(ending)) => Some(StateFilter::Ended(Code::from_code(ending)?)),
+        (Some(state), _) => Some(stands(state)?),
+        (None, Some(ending)) => Some(StateFilter::Ended(ending)),
         (None, None) => None,
     })
 }

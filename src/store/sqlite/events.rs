@@ -2,41 +2,17 @@
 
 use std::sync::LazyLock;
 
-use futures_util::TryStreamExt;
-use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
 use super::many::{MOST, Many, Values, make, marks};
 use super::read;
-use super::rows::{self, Cells};
 use crate::clock::Timestamp;
-use crate::job::{Event, EventKind, Failure, JobId, LogStream, Note, Timing, What};
+use crate::job::JobId;
+use crate::store::kept::event::{self, ACCEPTED, EventRow, FINISHED, PAGE, REQUEUED, RUNNING, has_conditions, kinds};
 use crate::store::{EventFilter, EventPage, StoreError};
 
-/// Events that are looked at for one page, and about how many bytes of them it holds.
-const PAGE: (i64, usize) = (4_096, 1 << 20);
 /// Results that are looked through for the latest moment, the latest accepted first: the clock itself is nearly always later.
 const LOOKED_AT: i64 = 10_000;
-
-/// Values of `kind`. They are there to stay.
-const ACCEPTED: i64 = 0;
-const RUNNING: i64 = 1;
-const PROGRESS: i64 = 2;
-const STDOUT: i64 = 3;
-const STDERR: i64 = 4;
-const RETRYING: i64 = 5;
-const REQUEUED: i64 = 6;
-const FINISHED: i64 = 7;
-
-/// A row of `events`.
-pub(super) struct EventRow {
-    at: Timestamp,
-    job: JobId,
-    attempt: u32,
-    kind: i64,
-    data: Option<String>,
-}
 
 static INSERT: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
@@ -48,56 +24,18 @@ static INSERT: LazyLock<Many> = LazyLock::new(|| {
 });
 const INSERT_COLUMNS: usize = 5;
 
-/// The data of an attempt that is followed by another.
-#[derive(Serialize, Deserialize)]
-struct Retried {
-    error: Failure,
-    due_at: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timing: Option<rows::Figures>,
-}
-
-impl EventRow {
-    /// What an attempt says.
-    pub(super) fn note(at: Timestamp, job: JobId, attempt: u32, note: &Note) -> Self {
-        let (kind, data) = match note {
-            Note::Progress(value) => (PROGRESS, value.get().to_owned()),
-            Note::Log(LogStream::Stdout, line) => (STDOUT, line.clone()),
-            Note::Log(LogStream::Stderr, line) => (STDERR, line.clone()),
-        };
-        Self::new(at, job, attempt, kind, Some(data))
-    }
-
-    /// An attempt ended and is followed by another.
-    pub(super) fn retrying(
-        at: Timestamp,
-        job: JobId,
-        attempt: u32,
-        error: &Failure,
-        timing: Option<&Timing>,
-        due_at: Timestamp,
-    ) -> Self {
-        let data = Retried { error: error.clone(), due_at: due_at.as_micros(), timing: timing.map(rows::figures) };
-        Self::new(at, job, attempt, RETRYING, serde_json::to_string(&data).ok())
-    }
-
-    fn new(at: Timestamp, job: JobId, attempt: u32, kind: i64, data: Option<String>) -> Self {
-        Self { at, job, attempt, kind, data }
-    }
-
-    fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
-        values.push(self.at.as_micros())?;
-        values.push(&self.job.as_bytes()[..])?;
-        values.push(self.attempt)?;
-        values.push(self.kind)?;
-        values.push(self.data.as_deref())
-    }
+fn push_to(row: &EventRow, values: &mut Values) -> Result<(), StoreError> {
+    values.push(row.at.as_micros())?;
+    values.push(&row.job.as_bytes()[..])?;
+    values.push(row.attempt)?;
+    values.push(row.kind)?;
+    values.push(row.data.as_deref())
 }
 
 /// Adds rows.
 pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[EventRow]) -> Result<(), StoreError> {
     let trip = |rows: &[EventRow]| {
-        INSERT.trip(rows.len(), |values, size| values.rows(rows, size, INSERT_COLUMNS, |values, row| row.push_to(values)))
+        INSERT.trip(rows.len(), |values, size| values.rows(rows, size, INSERT_COLUMNS, |values, row| push_to(row, values)))
     };
     make(connection, rows.chunks(MOST).map(trip), false).await
 }
@@ -155,22 +93,7 @@ pub(super) async fn read(
     oldest: Option<JobId>,
 ) -> Result<EventPage, StoreError> {
     let mut query = query(filter, after, oldest);
-    let mut rows = query.build().fetch(readers);
-    let (mut events, mut bytes, mut looked_at, mut last) = (Vec::new(), 0, 0, after);
-    while let Some(row) = rows.try_next().await? {
-        let (event, size) = event(&row)?;
-        looked_at += 1;
-        bytes += size;
-        last = event.at;
-        if filter.takes(&event) {
-            events.push(event);
-        }
-        if bytes > PAGE.1 {
-            break;
-        }
-    }
-    let more = (looked_at == PAGE.0 || bytes > PAGE.1).then_some(last);
-    Ok(EventPage { events, more })
+    event::page(query.build().fetch(readers), filter, after).await
 }
 
 /// What happened, found wherever it is kept: the moments first, then what belongs to those of the page.
@@ -236,33 +159,6 @@ static DETAILS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The values of `kind` that may pass.
-fn kinds(filter: &EventFilter) -> Vec<i64> {
-    let all = EventKind::ALL;
-    let kinds = if filter.kinds.is_empty() { &all[..] } else { &filter.kinds[..] };
-    kinds
-        .iter()
-        .flat_map(|kind| match kind {
-            EventKind::Accepted => &[ACCEPTED][..],
-            EventKind::Running => &[RUNNING],
-            EventKind::Progress => &[PROGRESS],
-            EventKind::Log => &[STDOUT, STDERR],
-            EventKind::Retrying => &[RETRYING],
-            EventKind::Requeued => &[REQUEUED],
-            EventKind::Finished => &[FINISHED],
-        })
-        .copied()
-        .collect()
-}
-
-const fn has_conditions(filter: &EventFilter) -> bool {
-    filter.owner.is_some()
-        || filter.bound.is_some()
-        || filter.executor.is_some()
-        || filter.workload.is_some()
-        || !filter.tags.is_empty()
-}
-
 /// What is asked of the job, as conditions on its row in `jobs` or `results`.
 fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
     read::subject(query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
@@ -270,43 +166,4 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &EventFilter) {
         query.push(" AND id IN (SELECT id FROM tags WHERE key = ").push_bind(key.clone());
         query.push(" AND value = ").push_bind(value.clone()).push(")");
     }
-}
-
-/// An event, and about how many bytes it takes up.
-fn event(row: &SqliteRow) -> Result<(Event, usize), StoreError> {
-    let mut cells = Cells::new(row);
-    let (at, job, bound) = (cells.time()?, cells.id()?, cells.code()?);
-    let queue: crate::job::Queue = cells.code()?;
-    let (kind, attempt): (i64, u32) = (cells.take()?, cells.number()?);
-    let data: Option<String> = cells.take()?;
-    let mut size = size_of::<Event>() + data.as_ref().map_or(0, String::len);
-    let corrupt = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
-    let text = || data.clone().unwrap_or_default();
-    let what = match kind {
-        ACCEPTED => What::Accepted,
-        RUNNING => What::Running { attempt },
-        PROGRESS => What::Progress { attempt, value: serde_json::value::RawValue::from_string(text()).map_err(corrupt)? },
-        STDOUT => What::Log { attempt, stream: LogStream::Stdout, line: text() },
-        STDERR => What::Log { attempt, stream: LogStream::Stderr, line: text() },
-        RETRYING => {
-            let Retried { error, due_at, timing } = serde_json::from_str(&text()).map_err(corrupt)?;
-            What::Retrying {
-                attempt,
-                error,
-                timing: timing.map(rows::timing).map(Box::new),
-                due_at: Timestamp::from_micros(due_at),
-            }
-        }
-        REQUEUED => What::Requeued,
-        FINISHED => {
-            let finished = rows::finished(&mut cells, job)?;
-            size += match &finished.outcome {
-                crate::job::Outcome::Output(output) => output.get().len(),
-                crate::job::Outcome::Error(failure) => failure.message.len(),
-            };
-            What::Finished { attempt, finished: Box::new(finished) }
-        }
-        other => return Err(StoreError::Corrupt(format!("{other} is no kind of event"))),
-    };
-    Ok((Event { at, job, bound, executor: queue.executor(), what }, size))
 }

@@ -9,46 +9,16 @@ use super::codes::Code;
 use super::moves::hex_id;
 use super::rows::{self, Cells, Fresh, OF_CLAIM};
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, JobId, Owner, Queue, Rate};
+use crate::job::{JobId, Queue};
 use crate::store::StoreError;
 pub(super) use crate::store::counted::{Counted, Starts, counted_of};
+use crate::store::kept::lane::{Head, Standing, read_starts};
 use crate::store::kept::{json, number};
-
-/// Values of `gate`; any other is when it opens.
-pub(super) const OPEN: i64 = 0;
-pub(super) const FULL: i64 = 1;
 
 /// A lane whose turn it is.
 pub(super) struct Lane {
     pub(super) lane: String,
     pub(super) turn: i64,
-}
-
-/// A job at the head of a lane, or close behind.
-pub(super) struct Head {
-    /// The place of the lane among those that were asked for.
-    pub(super) lane: usize,
-    pub(super) id: JobId,
-    turn: i64,
-    pub(super) concurrency: Option<Concurrency>,
-    pub(super) rate: Option<Rate>,
-    /// If a quota of its owner says how many may run at once.
-    pub(super) owner: Option<Owner>,
-}
-
-impl Head {
-    /// What it counts for once it runs, with the limit that it says itself.
-    pub(super) fn counted(&self) -> impl Iterator<Item = (Counted, Option<u32>)> {
-        let key = self.concurrency.as_ref().map(|Concurrency { key, limit }| (Counted::Key(key.as_str().into()), Some(*limit)));
-        key.into_iter().chain(self.owner.map(|owner| (Counted::Owner(owner), None)))
-    }
-}
-
-/// Where a lane is to stand.
-pub(super) struct Standing {
-    pub(super) lane: String,
-    pub(super) turn: i64,
-    pub(super) gate: i64,
 }
 
 /// Notes that jobs wait in these lanes.
@@ -96,13 +66,13 @@ pub(super) async fn heads(
     let mut heads = Vec::new();
     for row in &query.fetch_all(connection).await? {
         let mut cells = Cells::new(row);
-        let (lane, id, turn) = (cells.number()?, cells.id()?, cells.take()?);
+        let (lane, id, turn) = (cells.number()?, cells.id()?, cells.take::<i64>()?);
         let (concurrency, rate) = (cells.json()?, cells.json()?);
-        let owner = cells.take::<Option<i64>>()?.and_then(Owner::from_code);
-        heads.push(Head { lane, id, turn, concurrency, rate, owner });
+        let owner = cells.owner()?;
+        heads.push((turn, Head { lane, id, concurrency, rate, owner }));
     }
-    heads.sort_unstable_by_key(|head| (head.lane, head.turn, head.id));
-    Ok(heads)
+    heads.sort_unstable_by_key(|(turn, head)| (head.lane, *turn, head.id));
+    Ok(heads.into_iter().map(|(_, head)| head).collect())
 }
 
 /// Claims these jobs, each at its moment.
@@ -190,15 +160,7 @@ pub(super) async fn reopen(connection: &mut SqliteConnection) -> Result<Vec<Queu
 pub(super) async fn starts(connection: &mut SqliteConnection, keys: &[&str]) -> Result<Vec<Starts>, StoreError> {
     let text = "SELECT rates.key, starts, latest, until FROM json_each(?) CROSS JOIN rates ON rates.key = value";
     let rows = sqlx::query(text).bind(json(keys)).fetch_all(connection).await?;
-    rows.iter().map(|row| read_starts(&mut Cells::new(row))).collect()
-}
-
-/// From the key, the starts, the limit and the end of a row of `rates`.
-pub(super) fn read_starts(cells: &mut Cells<'_>) -> Result<Starts, StoreError> {
-    let key: String = cells.take()?;
-    let missing = || StoreError::Corrupt(format!("the starts of {key:?} are missing"));
-    let (window, latest) = (cells.json()?.ok_or_else(missing)?, cells.json()?.ok_or_else(missing)?);
-    Ok(Starts { window, latest, until: cells.time()?, key })
+    rows.iter().map(read_starts).collect()
 }
 
 /// Keeps the starts of these keys, and forgets those that no longer count.

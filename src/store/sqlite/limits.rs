@@ -9,10 +9,11 @@ use serde::de::DeserializeOwned;
 use sqlx::SqlitePool;
 
 use super::SqliteStore;
-use super::lanes::{Counted, FULL, OPEN, Starts, read_starts};
+use super::lanes::{Counted, Starts};
 use super::rows::Cells;
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Rate};
+use crate::store::kept::lane::{FULL, OPEN, read_starts};
 use crate::store::kept::number;
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
 
@@ -112,7 +113,7 @@ impl SqliteStore {
         let (waiting, first) = waiting::<Rate>(&self.readers, waiting!("1", "rate"), key).await?;
         let text = "SELECT key, starts, latest, until FROM rates WHERE key = ?";
         let row = sqlx::query(text).bind(key).fetch_optional(&self.readers).await?;
-        let starts = row.map(|row| read_starts(&mut Cells::new(&row))).transpose()?;
+        let starts = row.as_ref().map(read_starts).transpose()?;
         let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
         let now = Timestamp::now();
         let window = starts.map(|starts| starts.window).unwrap_or_default();

@@ -43,10 +43,11 @@ use self::edit::{OneStep, Step};
 use self::front::Fronts;
 use self::nodes::Node;
 use self::read::Table;
-use self::writer::{Acceptance, Command, NoteLimits, Published, Reply, Writer};
+use self::writer::{Acceptance, Command, Published, Reply, Writer};
 use super::codes;
 use super::intake::{self, Intake};
 use super::node::Gatekeeper;
+use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
     Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,

@@ -13,6 +13,7 @@ use super::rows::{self, Cells, SHARED};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, JobId, Queue, Timing};
+use crate::store::kept::job::measured;
 use crate::store::kept::json;
 use crate::store::{StoreError, Subject};
 
@@ -39,7 +40,7 @@ pub(super) struct Place {
     pub(super) id: JobId,
     pub(super) queue: Queue,
     /// As the database has it.
-    pub(super) state: i64,
+    pub(super) state: i16,
 }
 
 /// A job that was ended by no attempt of its own.
@@ -222,7 +223,7 @@ fn back(row: &SqliteRow) -> Result<Back, StoreError> {
     let mut cells = Cells::new(row);
     let id = cells.id()?;
     let (queue, subject) = subject(&mut cells)?;
-    let (ending, timing, at) = (cells.code()?, rows::measured(&mut cells)?, cells.time()?);
+    let (ending, timing, at) = (cells.code()?, measured(&mut cells)?, cells.time()?);
     Ok(Back { id, queue, subject, ending, timing, at, lane: cells.take()?, blocked: false })
 }
 

@@ -6,9 +6,10 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
-use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, codes_of};
+use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
+use crate::store::kept::state::codes_of;
 use crate::store::{Filter, Order, Page, StateFilter, StoreError};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write

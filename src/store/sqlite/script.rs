@@ -7,12 +7,13 @@ use sqlx::SqliteConnection;
 use super::codes::Code;
 use super::many::{MOST, Many, Values, make, marks};
 use super::rollups::{self, Count};
-use super::rows::{self, BLOCKED, LIMITED, OF_RESULT, QUEUED, RUNNING, SCHEDULED, SHARED};
+use super::rows::{OF_RESULT, SHARED};
 use super::statements::Claim;
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, FindingKinds, JobId, NewJob, Outcome};
 use crate::store::StoreError;
-use crate::store::kept::json;
+use crate::store::kept::state::first;
+use crate::store::kept::{Options, figures, json};
 
 /// What most transactions consist of, in few statements for many rows, and few trips to the thread that talks to SQLite.
 #[derive(Default)]
@@ -164,22 +165,15 @@ impl End<'_> {
         values.push(finished_at.as_micros())?;
         values.push(output)?;
         values.push(error)?;
-        values.push(conclusion.timing.as_ref().map(|timing| json(&rows::figures(timing))))?;
+        values.push(conclusion.timing.as_ref().map(|timing| json(&figures(timing))))?;
         values.push((!findings.is_empty()).then_some(i64::from(findings.bits())))
     }
 }
 
 impl Insertion<'_> {
     /// Where the job is to begin with.
-    pub(super) fn state(&self) -> i64 {
-        let Self { job, claim, .. } = self;
-        match job.submission.scheduled_for(job.accepted_at) {
-            _ if claim.is_some() => RUNNING,
-            _ if !job.after.is_empty() => BLOCKED,
-            Some(_) => SCHEDULED,
-            None if job.submission.is_limited() => LIMITED,
-            None => QUEUED,
-        }
+    pub(super) fn state(&self) -> i16 {
+        first(self.job, self.claim.is_some())
     }
 
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
@@ -195,7 +189,7 @@ impl Insertion<'_> {
         values.text(if payload.is_some() { "" } else { submission.workload.json.get() })?;
         values.push(*payload)?;
         values.push(submission.priority)?;
-        values.push(rows::Options::of(submission, &job.route).map(|options| json(&options)))?;
+        values.push(Options::of(submission, &job.route).map(|options| json(&options)))?;
         values.push(job.accepted_at.as_micros())?;
         values.push(scheduled_for.unwrap_or(job.accepted_at).as_micros())?;
         values.push(claim.map(|claim| claim.token))?;

@@ -177,7 +177,7 @@ pub(super) async fn running(connection: &mut Connection) -> Result<Vec<Job>, Sto
 }
 
 /// How many jobs wait, by queue and state.
-pub(super) async fn count_waiting(connection: &mut Connection) -> Result<Vec<(Queue, i64, u64)>, StoreError> {
+pub(super) async fn count_waiting(connection: &mut Connection) -> Result<Vec<(Queue, i16, u64)>, StoreError> {
     // Counts over partial indexes.
     let queued = "SELECT queue, 1, count(*) FROM jobs WHERE state = 1 GROUP BY queue";
     let scheduled = "SELECT queue, 0, count(*) FROM jobs WHERE state = 0 GROUP BY queue";

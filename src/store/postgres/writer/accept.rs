@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use super::super::moves::{self, Insertion};
-use super::super::rows::{BLOCKED, Fresh, LIMITED, Lane, QUEUED, RUNNING, SCHEDULED, subject};
+use super::super::rows::{Fresh, Lane, subject};
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob, Queue, What};
-use crate::store::{Claimed, Lease, StoreError};
+use crate::store::StoreError;
+use crate::store::kept::job::claimed_at_once;
+use crate::store::kept::state::{self, LIMITED, RUNNING, SCHEDULED};
 
 impl Writer {
     /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
@@ -26,7 +28,7 @@ impl Writer {
         let mut insertions = Vec::with_capacity(jobs.len());
         for job in jobs {
             let claim = at_once.get(&job.id).map(|at| (token, *at));
-            let state = state(job, claim.is_some());
+            let state = state::first(job, claim.is_some());
             done.shared.enter(job.route.queue, state, 1);
             insertions.push(Insertion { job, state, claim });
             if state == RUNNING {
@@ -71,31 +73,7 @@ impl Writer {
     }
 }
 
-/// Where a job is to begin with.
-fn state(job: &NewJob, is_claimed: bool) -> i16 {
-    match job.submission.scheduled_for(job.accepted_at) {
-        _ if is_claimed => RUNNING,
-        _ if !job.after.is_empty() => BLOCKED,
-        Some(_) => SCHEDULED,
-        None if job.submission.is_limited() => LIMITED,
-        None => QUEUED,
-    }
-}
-
 /// A new job as its claim hands it over.
 fn fresh(job: &NewJob, token: i64, at: Timestamp) -> Fresh {
-    let claimed = Claimed {
-        lease: Lease { id: job.id, token },
-        bound: job.submission.bound,
-        workload: job.submission.workload.clone(),
-        deadline: job.submission.deadline,
-        retry: job.submission.retry.clone(),
-        requires: job.submission.requires.clone(),
-        attempt: 1,
-        losses: 0,
-        earlier: 0,
-        queued_for: at.since(job.accepted_at),
-        profile: job.profile.clone(),
-    };
-    Fresh { claimed, claimed_at: at, tags: None, owner: job.submission.owner }
+    Fresh { claimed: claimed_at_once(job, token, at), claimed_at: at, tags: None, owner: job.submission.owner }
 }

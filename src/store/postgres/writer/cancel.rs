@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use super::super::lanes;
-use super::super::moves::{self, Doom};
-use super::super::rows::{RUNNING, codes_of};
+use super::super::moves;
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{Ending, Failure, JobId, Owner};
+use crate::store::kept::edge::Doom;
+use crate::store::kept::state::{RUNNING, codes_of};
 use crate::store::{Cancelled, Lease, StateFilter, StoreError};
 
 impl Writer {

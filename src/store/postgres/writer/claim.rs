@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use super::super::rows::{Fresh, QUEUED, RUNNING, SCHEDULED, Taken};
+use super::super::rows::{Fresh, Taken};
 use super::super::{lanes, moves};
 use super::run::LEFT_TO_OTHERS;
 use super::transaction::Done;
 use super::{Waiting, Writer};
 use crate::job::{Queue, What};
 use crate::store::counted::counted_of;
+use crate::store::kept::state::{QUEUED, RUNNING, SCHEDULED};
 use crate::store::{Claimed, Lease, StoreError, Subject};
 
 /// The most jobs of one claim.

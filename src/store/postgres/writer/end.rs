@@ -1,11 +1,12 @@
 //! Ends that no attempt brings about: of jobs that wait, and of those whose attempt is not heard any more.
 
-use super::super::moves::{self, Doom, Ended};
-use super::super::rows::RUNNING;
+use super::super::moves::{self, Ended};
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, Outcome, What};
 use crate::store::StoreError;
+use crate::store::kept::edge::Doom;
+use crate::store::kept::state::RUNNING;
 use crate::store::tally::Count;
 
 /// The most jobs that one transaction ends because their time is over.

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::super::lanes::{self, FULL, Head, OPEN, OpenLane, Standing};
-use super::super::rows::{self, LIMITED, QUEUED};
+use super::super::lanes::{self, OpenLane};
+use super::super::rows;
 use super::super::shared::Shared;
 use super::batch::Batch;
 use super::transaction::Done;
@@ -16,6 +16,8 @@ use crate::clock::Timestamp;
 use crate::job::{NewJob, Queue};
 use crate::store::counted::{Counted, Starts, counted_of};
 use crate::store::kept::json;
+use crate::store::kept::lane::{FULL, Head, OPEN, Standing};
+use crate::store::kept::state::{LIMITED, QUEUED};
 use crate::store::{StoreError, Window};
 
 /// The fewest and the most lanes that one claim looks at.

@@ -1,13 +1,16 @@
 //! Nodes that come, and those that are gone: what ran there waits again, or has ended as lost.
 
-use super::super::events::{self, EventRow};
-use super::super::moves::{self, Doom};
+use super::super::events;
+use super::super::moves;
 use super::super::node;
-use super::super::rows::{self, RUNNING, SCHEDULED};
+use super::super::rows;
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{Failure, FailureKind, JobId, What};
 use crate::store::fate::fate;
+use crate::store::kept::edge::Doom;
+use crate::store::kept::event::EventRow;
+use crate::store::kept::state::{RUNNING, SCHEDULED};
 use crate::store::{Revocation, StoreError};
 
 /// The most jobs of nodes that are gone that one transaction deals with.

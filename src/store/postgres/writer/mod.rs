@@ -34,16 +34,15 @@ use std::time::Instant;
 use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub(super) use self::note::NoteLimits;
 pub(super) use self::published::Published;
 
-use self::note::Said;
 use super::connect::Connect;
 use super::node::Node;
 use super::shared::Shared;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue};
 use crate::store::intake::Noted;
+use crate::store::said::{NoteLimits, Said};
 use crate::store::{Cancelled, Claimed, Firing, Lease, Once, Settled, Settlement, StateFilter, StoreError};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;

@@ -2,27 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::super::events::{self, EventRow};
+use super::super::events;
 use super::super::moves;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
-use crate::job::{LogStream, Note, What};
+use crate::job::What;
+use crate::store::kept::event::EventRow;
+use crate::store::said::Said;
 use crate::store::{Lease, StoreError};
-
-/// How much of what a job says is kept.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::store::postgres) struct NoteLimits {
-    pub(in crate::store::postgres) rows: u64,
-    pub(in crate::store::postgres) bytes: u64,
-}
-
-/// How much a job has said.
-#[derive(Clone, Copy)]
-pub(super) struct Said {
-    rows: u64,
-    bytes: u64,
-}
 
 impl Writer {
     /// Keeps what attempts said whose leases are valid: of each job only as much as is kept of it.
@@ -49,19 +37,7 @@ impl Writer {
                 self.said.insert(lease, Said { rows, bytes });
             }
             let Some(said) = self.said.get_mut(&lease) else { continue };
-            let NoteLimits { rows: most_rows, bytes: most_bytes } = self.limits;
-            if said.rows >= most_rows {
-                continue;
-            }
-            let bytes = said.bytes + note.bytes() as u64;
-            let last = said.rows + 1 == most_rows || bytes > most_bytes;
-            let note = if last {
-                let end = format!("the rest is dropped: of each job {most_rows} lines or {most_bytes} bytes are kept");
-                Note::log(LogStream::Stderr, end)
-            } else {
-                note.into_owned()
-            };
-            *said = if last { Said { rows: u64::MAX, bytes } } else { Said { rows: said.rows + 1, bytes } };
+            let Some(note) = said.next(note, self.limits) else { continue };
             let at = done.moment();
             rows.push(EventRow::note(at, lease.id, held.attempt, &note));
             done.tell(at, lease.id, || held.known.subject.clone(), || What::noted(held.attempt, note));

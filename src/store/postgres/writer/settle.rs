@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::events::{self, EventRow};
-use super::super::moves::{self, Doom, End, Held};
-use super::super::rows::{RUNNING, SCHEDULED};
+use super::super::events;
+use super::super::moves::{self, End, Held};
 use super::super::webhooks::NewDelivery;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{Ending, Failure, FindingKinds, JobId, What};
+use crate::store::kept::edge::Doom;
+use crate::store::kept::event::EventRow;
+use crate::store::kept::state::{RUNNING, SCHEDULED};
 use crate::store::tally::Count;
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::super::moves::{self, Queued};
-use super::super::rows::{Fresh, LIMITED, QUEUED};
+use super::super::rows::Fresh;
 use super::super::shared::Shared;
 use super::super::webhooks::{self, NewDelivery};
 use super::super::{events, node, once, retention, rollups, schedules};
@@ -15,6 +15,8 @@ use super::lanes::LaneChanges;
 use super::{With, Writer};
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue, What};
+use crate::store::kept::event::EventRow;
+use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, SCHEDULED};
 use crate::store::tally::Count;
 use crate::store::{Cancelled, Lease, News, Settled, StoreError, Subject};
 
@@ -277,7 +279,7 @@ impl Writer {
             return Ok(());
         }
         for queued in moves::promote(&mut self.connection, done.now, MOST_PROMOTED).await? {
-            done.shared.leave(queued.queue, super::super::rows::SCHEDULED, 1);
+            done.shared.leave(queued.queue, SCHEDULED, 1);
             done.queue(queued);
         }
         done.shared.next_due = moves::next(&mut self.connection).await?.0;
@@ -294,7 +296,7 @@ impl Writer {
             let key = known.subject.key(back.ending);
             done.counts.push(Count::taken_out(key, back.timing.as_ref()));
             if back.blocked {
-                done.shared.enter(known.queue, super::super::rows::BLOCKED, 1);
+                done.shared.enter(known.queue, BLOCKED, 1);
             } else {
                 done.queue(Queued { queue: known.queue, lane: known.lane });
             }
@@ -306,7 +308,7 @@ impl Writer {
     }
 
     /// Keeps rows of events.
-    pub(super) async fn keep_events(&mut self, rows: &[events::EventRow]) -> Result<(), StoreError> {
+    pub(super) async fn keep_events(&mut self, rows: &[EventRow]) -> Result<(), StoreError> {
         events::insert(&mut self.connection, rows).await
     }
 }

@@ -2,19 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::edges::{self, Ended};
-use super::super::moves::Doom;
-use super::super::rows::{BLOCKED, SCHEDULED};
+use super::super::edges;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
-use crate::job::{Ending, Failure, FailureKind, JobId, NewJob, OnFailure};
+use crate::job::{JobId, NewJob};
 use crate::store::StoreError;
-
-/// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
-/// wide graph nor a deep one keeps others waiting.
-const MOST_EDGES: usize = 1_000;
-const MOST_STEPS: usize = 50;
+use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS};
+use crate::store::kept::state::{BLOCKED, SCHEDULED};
 
 impl Writer {
     /// Refuses what comes after a job that there is not.
@@ -101,7 +96,7 @@ impl Writer {
     async fn go_on(&mut self, edges: Vec<Ended>, children: Vec<JobId>, done: &mut Done) -> Result<(), StoreError> {
         let mut doomed: HashMap<JobId, Doom> = HashMap::new();
         for edge in edges {
-            if let Some(doom) = doom(edge) {
+            if let Some(doom) = edge.doom() {
                 doomed.entry(doom.id).or_insert(doom);
             }
         }
@@ -119,17 +114,4 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// How a job ends whose parent has ended this way, if it does.
-fn doom(Ended { parent, child, on_failure, name, ending }: Ended) -> Option<Doom> {
-    let own = match on_failure {
-        _ if ending == Ending::Succeeded => return None,
-        OnFailure::Run => return None,
-        OnFailure::Cancel => Ending::Cancelled,
-        OnFailure::Fail => Ending::Failed,
-    };
-    let called = name.map_or_else(|| parent.to_string(), |name| format!("{name:?} ({parent})"));
-    let failure = Failure::new(FailureKind::Dependency, format!("the job {called}, which it comes after, ended as {ending}"));
-    Some(Doom { id: child, ending: own, failure })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::super::rows::{Fresh, LIMITED, LONGEST_INSIDE, RUNNING, SCHEDULED};
+use super::super::rows::{Fresh, LONGEST_INSIDE};
 use super::super::script::{Insertion, Script};
 use super::super::statements::Claim;
 use super::Writer;
@@ -12,7 +12,8 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::{NewJob, Queue, What};
-use crate::store::{Claimed, Lease};
+use crate::store::kept::job::claimed_at_once;
+use crate::store::kept::state::{LIMITED, RUNNING, SCHEDULED};
 
 impl Writer {
     /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
@@ -83,20 +84,14 @@ impl Writer {
 /// A new job as its claim hands it over.
 fn fresh(job: &NewJob, claim: Claim) -> Fresh {
     let tags = &job.submission.tags;
-    let claimed = Claimed {
-        lease: Lease { id: job.id, token: claim.token },
-        bound: job.submission.bound,
-        workload: job.submission.workload.clone(),
-        deadline: job.submission.deadline,
-        retry: job.submission.retry.clone(),
-        requires: job.submission.requires.clone(),
-        attempt: 1,
-        losses: 0,
-        earlier: 0,
-        queued_for: claim.at.since(job.accepted_at),
-        profile: job.profile.clone(),
-    };
     // If another one of the batch comes after it, that is found out when the two are linked.
     let tags = (!tags.is_empty()).then(|| Arc::new(tags.clone()));
-    Fresh { claimed, claimed_at: claim.at, tags, owner: job.submission.owner, children: false, counted: Vec::new() }
+    Fresh {
+        claimed: claimed_at_once(job, claim.token, claim.at),
+        claimed_at: claim.at,
+        tags,
+        owner: job.submission.owner,
+        children: false,
+        counted: Vec::new(),
+    }
 }

@@ -1,10 +1,10 @@
 //! Cancellations.
 
 use super::super::moves;
-use super::super::rows::{RUNNING, codes_of};
 use super::Writer;
 use super::transaction::Done;
 use crate::job::{Ending, Failure, JobId};
+use crate::store::kept::state::{RUNNING, codes_of};
 use crate::store::{Cancelled, Lease, StateFilter, StoreError};
 
 impl Writer {

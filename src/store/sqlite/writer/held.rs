@@ -4,6 +4,7 @@ use super::super::lanes::Counted;
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::Subject;
+use crate::store::said::Said;
 
 /// What is known of a running job.
 pub(super) struct Held {
@@ -19,11 +20,4 @@ pub(super) struct Held {
     pub(super) counted: Vec<Counted>,
     /// What the job has said so far; unknown until this attempt says something.
     pub(super) said: Option<Said>,
-}
-
-/// How much a job has said.
-#[derive(Clone, Copy)]
-pub(super) struct Said {
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
 }

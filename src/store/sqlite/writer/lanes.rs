@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::super::lanes::{self, Counted, FULL, Head, Lane, OPEN, Standing, Starts};
-use super::super::rows::LIMITED;
+use super::super::lanes::{self, Counted, Lane, Starts};
 use super::super::statements::{self, Claim};
 use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::Queue;
+use crate::store::kept::lane::{FULL, Head, OPEN, Standing};
+use crate::store::kept::state::LIMITED;
 use crate::store::{StoreError, Window};
 
 /// The fewest and the most lanes that one claim looks at.

@@ -39,7 +39,6 @@ use std::time::Instant;
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
-pub(super) use self::note::NoteLimits;
 pub(super) use self::published::Published;
 
 use self::held::Held;
@@ -52,6 +51,7 @@ use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue, Submission};
 use crate::store::node::Gatekeeper;
+use crate::store::said::NoteLimits;
 use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject, SummaryKey};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;

@@ -1,19 +1,13 @@
 //! What attempts say.
 
-use super::super::events::{self, EventRow};
+use super::super::events;
 use super::Writer;
 use super::batch::Batch;
-use super::held::Said;
 use super::transaction::Done;
-use crate::job::{LogStream, Note, What};
+use crate::job::What;
 use crate::store::StoreError;
-
-/// How much of what a job says is kept.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::store::sqlite) struct NoteLimits {
-    pub(in crate::store::sqlite) rows: u64,
-    pub(in crate::store::sqlite) bytes: u64,
-}
+use crate::store::kept::event::EventRow;
+use crate::store::said::Said;
 
 impl Writer {
     /// What attempts said, as rows: of each job only as much as is kept of it.
@@ -31,19 +25,7 @@ impl Writer {
                     unknown.insert(Said { rows, bytes })
                 }
             };
-            let NoteLimits { rows: most_rows, bytes: most_bytes } = self.limits;
-            if said.rows >= most_rows {
-                continue;
-            }
-            let bytes = said.bytes + note.bytes() as u64;
-            let last = said.rows + 1 == most_rows || bytes > most_bytes;
-            let note = if last {
-                let end = format!("the rest is dropped: of each job {most_rows} lines or {most_bytes} bytes are kept");
-                Note::log(LogStream::Stderr, end)
-            } else {
-                note.into_owned()
-            };
-            *said = if last { Said { rows: u64::MAX, bytes } } else { Said { rows: said.rows + 1, bytes } };
+            let Some(note) = said.next(note, self.limits) else { continue };
             let at = self.moments.next();
             rows.push(EventRow::note(at, lease.id, held.attempt, &note));
             done.tell(at, lease.id, || held.subject.clone(), || What::noted(held.attempt, note));

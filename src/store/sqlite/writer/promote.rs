@@ -1,11 +1,11 @@
 //! Scheduled jobs that are due.
 
-use super::super::rows::SCHEDULED;
 use super::super::statements;
 use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
+use crate::store::kept::state::SCHEDULED;
 
 /// The most jobs that one transaction queues because they are due.
 const MOST_PROMOTED: usize = 4_096;

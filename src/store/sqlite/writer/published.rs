@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::super::lanes::Counted;
 use super::super::marks::Marks;
 use super::super::rollups::Rollups;
-use super::super::rows::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
 use crate::clock::Timestamp;
 use crate::job::Queue;
+use crate::store::kept::state::{BLOCKED, LIMITED, RUNNING, SCHEDULED};
 use crate::store::unasked::Unasked;
 use crate::store::{Depth, Hub};
 
@@ -83,13 +83,13 @@ impl Depths {
     }
 
     /// A job does not wait any more that did, as the database has it.
-    pub(super) const fn leave(&mut self, queue: Queue, state: i64) {
+    pub(super) const fn leave(&mut self, queue: Queue, state: i16) {
         let waiting = self.of_state(queue, state);
         *waiting = waiting.saturating_sub(1);
     }
 
     /// How many jobs of a queue are where that is.
-    pub(super) const fn of_state(&mut self, queue: Queue, state: i64) -> &mut u64 {
+    pub(super) const fn of_state(&mut self, queue: Queue, state: i16) -> &mut u64 {
         let depth = self.at(queue);
         match state {
             SCHEDULED => &mut depth.scheduled,

@@ -1,6 +1,6 @@
 //! Settlements: how attempts end.
 
-use super::super::events::{self, EventRow};
+use super::super::events;
 use super::super::rollups::Count;
 use super::super::script::{End, Script};
 use super::super::statements;
@@ -9,6 +9,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FindingKinds, JobId, Queue, What};
+use crate::store::kept::event::EventRow;
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 use sqlx::SqliteConnection;
 

@@ -8,19 +8,21 @@ use std::time::Instant;
 use sqlx::{Connection as _, SqliteConnection};
 
 use super::super::edges;
-use super::super::events::{self, EventRow};
+use super::super::events;
 use super::super::front::Fronts;
 use super::super::rollups::{self, Count};
 use super::super::{lanes, moves, statements};
+use super::Writer;
 use super::lanes::Lanes;
 use super::moments::Moments;
 use super::published::{Depths, Published};
 use super::settle::again;
-use super::{NoteLimits, Writer};
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
 use crate::store::fate::fate;
+use crate::store::kept::event::EventRow;
 use crate::store::node::Gatekeeper;
+use crate::store::said::NoteLimits;
 use crate::store::unasked::Unasked;
 use crate::store::{Hub, StoreError};
 

@@ -2,21 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::edges::{self, Doomed, Ended};
+use super::super::edges;
 use super::super::moves;
 use super::super::rollups::Count;
-use super::super::rows::{BLOCKED, SCHEDULED};
 use super::super::statements::Queued;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
-use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, NewJob, OnFailure, Outcome, What};
+use crate::job::{Conclusion, JobId, NewJob, Outcome, What};
 use crate::store::StoreError;
-
-/// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
-/// wide graph nor a deep one keeps others waiting.
-const MOST_EDGES: usize = 1_000;
-const MOST_STEPS: usize = 50;
+use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS};
+use crate::store::kept::state::{BLOCKED, SCHEDULED};
 
 impl Writer {
     /// Refuses what comes after a job that there is not.
@@ -86,9 +82,9 @@ impl Writer {
 
     /// What becomes of children whose parents have ended.
     async fn go_on(&mut self, edges: Vec<Ended>, children: Vec<JobId>, done: &mut Done) -> Result<(), StoreError> {
-        let mut doomed: HashMap<JobId, Doomed> = HashMap::new();
+        let mut doomed: HashMap<JobId, Doom> = HashMap::new();
         for edge in edges {
-            if let Some(job) = doom(edge) {
+            if let Some(job) = edge.doom() {
                 doomed.entry(job.id).or_insert(job);
             }
         }
@@ -116,8 +112,8 @@ impl Writer {
 }
 
 /// Counts and tells of a job that has ended because of another.
-fn tell_of_fallen(fallen: moves::Ended, doomed: Doomed, done: &mut Done) {
-    let Doomed { id, ending, failure } = doomed;
+fn tell_of_fallen(fallen: moves::Ended, doomed: Doom, done: &mut Done) {
+    let Doom { id, ending, failure } = doomed;
     done.depths.leave(fallen.queue, BLOCKED);
     done.counts.push(Count::new(fallen.subject.key(ending), None));
     if fallen.children {
@@ -127,17 +123,4 @@ fn tell_of_fallen(fallen: moves::Ended, doomed: Doomed, done: &mut Done) {
     let conclusion = Conclusion { ending, outcome: Outcome::Error(failure), timing: None };
     let finished = || Box::new(conclusion.at(None, fallen.finished_at));
     done.tell(fallen.finished_at, id, || fallen.subject, || What::Finished { attempt: fallen.attempt, finished: finished() });
-}
-
-/// How a job ends whose parent has ended this way, if it does.
-fn doom(Ended { parent, child, on_failure, name, ending }: Ended) -> Option<Doomed> {
-    let own = match on_failure {
-        _ if ending == Ending::Succeeded => return None,
-        OnFailure::Run => return None,
-        OnFailure::Cancel => Ending::Cancelled,
-        OnFailure::Fail => Ending::Failed,
-    };
-    let called = name.map_or_else(|| parent.to_string(), |name| format!("{name:?} ({parent})"));
-    let failure = Failure::new(FailureKind::Dependency, format!("the job {called}, which it comes after, ended as {ending}"));
-    Some(Doomed { id: child, ending: own, failure })
 }

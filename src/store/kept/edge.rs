@@ -1,0 +1,49 @@
+//! That jobs come after others, and what becomes of them when those have ended.
+
+use super::{Cells, Row};
+use crate::job::{Ending, Failure, FailureKind, JobId, OnFailure};
+use crate::store::StoreError;
+
+/// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
+/// wide graph nor a deep one keeps others waiting.
+pub(in crate::store) const MOST_EDGES: usize = 1_000;
+pub(in crate::store) const MOST_STEPS: usize = 50;
+
+/// An edge whose parent has ended.
+pub(in crate::store) struct Ended {
+    pub(in crate::store) parent: JobId,
+    pub(in crate::store) child: JobId,
+    pub(in crate::store) on_failure: OnFailure,
+    pub(in crate::store) name: Option<String>,
+    pub(in crate::store) ending: Ending,
+}
+
+/// A job that is to end, and how.
+pub(in crate::store) struct Doom {
+    pub(in crate::store) id: JobId,
+    pub(in crate::store) ending: Ending,
+    pub(in crate::store) failure: Failure,
+}
+
+impl Ended {
+    /// How the child ends by that, if it does.
+    pub(in crate::store) fn doom(self) -> Option<Doom> {
+        let Self { parent, child, on_failure, name, ending } = self;
+        let own = match on_failure {
+            _ if ending == Ending::Succeeded => return None,
+            OnFailure::Run => return None,
+            OnFailure::Cancel => Ending::Cancelled,
+            OnFailure::Fail => Ending::Failed,
+        };
+        let called = name.map_or_else(|| parent.to_string(), |name| format!("{name:?} ({parent})"));
+        let failure = Failure::new(FailureKind::Dependency, format!("the job {called}, which it comes after, ended as {ending}"));
+        Some(Doom { id: child, ending: own, failure })
+    }
+}
+
+/// From `parent, child, rule, name` and the parent's ending.
+pub(in crate::store) fn read_ended(row: &impl Row) -> Result<Ended, StoreError> {
+    let mut cells = Cells::new(row);
+    let (parent, child) = (cells.id()?, cells.id()?);
+    Ok(Ended { parent, child, on_failure: cells.code()?, name: cells.take()?, ending: cells.code()? })
+}

@@ -1,0 +1,45 @@
+//! Lanes, where jobs wait that share a limit, and the starts that a rate counts.
+
+use super::{Cells, Row};
+use crate::job::{Concurrency, JobId, Owner, Rate};
+use crate::store::StoreError;
+use crate::store::counted::{Counted, Starts};
+
+// Values of `gate`; any other is when it opens.
+pub(in crate::store) const OPEN: i64 = 0;
+pub(in crate::store) const FULL: i64 = 1;
+
+/// A job at the head of a lane, or close behind.
+pub(in crate::store) struct Head {
+    /// The place of the lane among those that were asked for.
+    pub(in crate::store) lane: usize,
+    pub(in crate::store) id: JobId,
+    pub(in crate::store) concurrency: Option<Concurrency>,
+    pub(in crate::store) rate: Option<Rate>,
+    /// If a quota of its owner says how many may run at once.
+    pub(in crate::store) owner: Option<Owner>,
+}
+
+impl Head {
+    /// What it counts for once it runs, with the limit that it says itself.
+    pub(in crate::store) fn counted(&self) -> impl Iterator<Item = (Counted, Option<u32>)> {
+        let key = self.concurrency.as_ref().map(|Concurrency { key, limit }| (Counted::Key(key.as_str().into()), Some(*limit)));
+        key.into_iter().chain(self.owner.map(|owner| (Counted::Owner(owner), None)))
+    }
+}
+
+/// Where a lane is to stand.
+pub(in crate::store) struct Standing {
+    pub(in crate::store) lane: String,
+    pub(in crate::store) turn: i64,
+    pub(in crate::store) gate: i64,
+}
+
+/// From the key, the starts, the limit and the end of a row of `rates`.
+pub(in crate::store) fn read_starts(row: &impl Row) -> Result<Starts, StoreError> {
+    let mut cells = Cells::new(row);
+    let key: String = cells.take()?;
+    let missing = || StoreError::Corrupt(format!("the starts of {key:?} are missing"));
+    let (window, latest) = (cells.json()?.ok_or_else(missing)?, cells.json()?.ok_or_else(missing)?);
+    Ok(Starts { window, latest, until: cells.time()?, key })
+}
