@@ -4,6 +4,7 @@
 //! standard error.
 
 mod answer;
+mod asked;
 mod cancel;
 mod client;
 mod cluster;

@@ -6,7 +6,8 @@ use clap::builder::PossibleValuesParser;
 use serde_json::value::RawValue;
 
 use super::package::{self, Package};
-use super::{List, Named, path};
+use super::{path, show_one};
+use crate::cli::asked::Asked;
 use crate::cli::error::CliError;
 use crate::cli::human;
 use crate::job::{Bound, Executor};
@@ -16,7 +17,7 @@ use crate::job::{Bound, Executor};
 #[command(after_help = EXAMPLES)]
 pub(super) struct Deploy {
     #[command(flatten)]
-    list: List,
+    asked: Asked,
     /// A Python file, a folder with modules, or a zip of them
     code: PathBuf,
     /// The name
@@ -72,8 +73,8 @@ impl Deploy {
             ("output_bytes", &output_bytes),
         ];
         let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
-        let Named { list, name } = Named { list: self.list, name: self.name };
-        let function: Box<RawValue> = list.server.client()?.put(&path(&name), &query, kind.media_type(), content).await?;
-        list.show_one(&function)
+        let function: Box<RawValue> =
+            self.asked.server.client()?.put(&path(&self.name), &query, kind.media_type(), content).await?;
+        show_one(&function, self.asked.json)
     }
 }

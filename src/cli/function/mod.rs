@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Page, parse};
-use super::client::{Server, segment};
+use super::asked::{Asked, Named};
+use super::client::segment;
 use super::error::CliError;
 use super::table::{or_dash, table};
 use super::{human, print};
@@ -26,7 +27,7 @@ enum Command {
     /// Register a Python file, or a folder or zip of modules, under a name
     Deploy(deploy::Deploy),
     /// Show all functions
-    List(List),
+    List(Asked),
     /// Show all versions of a function, the latest first
     Show(Named),
     /// Call a function and print what it returns
@@ -35,23 +36,6 @@ enum Command {
     Rollback(Rollback),
     /// Remove a function with all of its versions
     Remove(Named),
-}
-
-#[derive(Args, Debug)]
-struct List {
-    #[command(flatten)]
-    server: Server,
-    /// One JSON object a line, as the API has it
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-struct Named {
-    #[command(flatten)]
-    list: List,
-    /// Its name
-    name: String,
 }
 
 #[derive(Args, Debug)]
@@ -82,31 +66,29 @@ impl Function {
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self.command {
             Command::Deploy(deploy) => deploy.run().await,
-            Command::List(list) => list.show("/functions").await,
-            Command::Show(Named { list, name }) => list.show(&path(&name)).await,
+            Command::List(asked) => show(&asked, "/functions").await,
+            Command::Show(Named { asked, name }) => show(&asked, &path(&name)).await,
             Command::Run(run) => run.run().await,
-            Command::Rollback(Rollback { named: Named { list, name }, version }) => {
+            Command::Rollback(Rollback { named: Named { asked, name }, version }) => {
                 let path = format!("{}/versions/{}/latest", path(&name), segment(&version));
-                list.show_one(&list.server.client()?.order::<Box<RawValue>>(&path).await?)
+                show_one(&asked.server.client()?.order::<Box<RawValue>>(&path).await?, asked.json)
             }
-            Command::Remove(Named { list, name }) => list.server.client()?.delete(&path(&name)).await,
+            Command::Remove(Named { asked, name }) => asked.server.client()?.delete(&path(&name)).await,
         }
     }
 }
 
-impl List {
-    async fn show(&self, path: &str) -> Result<(), CliError> {
-        let page: Page<Box<RawValue>> = self.server.client()?.get(path, &()).await?;
-        if self.json {
-            return page.items.iter().try_for_each(|item| print::json(item));
-        }
-        let versions = page.items.iter().map(|item| parse(item)).collect::<Result<Vec<Row>, _>>()?;
-        print::line(in_table(&versions))
+async fn show(asked: &Asked, path: &str) -> Result<(), CliError> {
+    let page: Page<Box<RawValue>> = asked.server.client()?.get(path, &()).await?;
+    if asked.json {
+        return page.items.iter().try_for_each(|item| print::json(item));
     }
+    let versions = page.items.iter().map(|item| parse(item)).collect::<Result<Vec<Row>, _>>()?;
+    print::line(in_table(&versions))
+}
 
-    fn show_one(&self, function: &RawValue) -> Result<(), CliError> {
-        if self.json { print::json(function) } else { print::line(in_table(&[parse(function)?])) }
-    }
+fn show_one(function: &RawValue, as_json: bool) -> Result<(), CliError> {
+    if as_json { print::json(function) } else { print::line(in_table(&[parse(function)?])) }
 }
 
 fn in_table(versions: &[Row]) -> String {

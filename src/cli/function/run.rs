@@ -4,8 +4,8 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
-use super::{List, Named};
 use crate::cli::answer::Accepted;
+use crate::cli::asked::{Asked, Named};
 use crate::cli::error::CliError;
 use crate::cli::{events, human, print, wait};
 use crate::job::{Bound, Executor};
@@ -42,7 +42,7 @@ pub(super) struct Run {
 impl Run {
     /// Calls it and waits until it has ended.
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let List { server, json } = &self.named.list;
+        let Asked { server, json } = &self.named.asked;
         let client = server.client()?;
         let Accepted { id, .. } = client.post("/jobs", &self.submission()).await?;
         if self.follow {

@@ -9,7 +9,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::answer::{Page, parse};
-use super::client::{Server, segment};
+use super::asked::Asked;
+use super::client::segment;
 use super::error::CliError;
 use super::print;
 use super::table::{or_dash, table};
@@ -26,7 +27,7 @@ enum Command {
     /// Make a key and print it, this once
     Create(create::Create),
     /// Show all keys
-    List(List),
+    List(Asked),
     /// Make a key like another one, which stays good for a while
     Rotate(Rotate),
     /// Show how much of its quota a key has used, or give it another quota
@@ -38,18 +39,9 @@ enum Command {
 }
 
 #[derive(Args, Debug)]
-struct List {
-    #[command(flatten)]
-    server: Server,
-    /// One JSON object a line, as the API has it
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
 struct Named {
     #[command(flatten)]
-    list: List,
+    asked: Asked,
     /// The key's id: 12 hexadecimal digits, the first part of its text
     id: String,
 }
@@ -66,7 +58,7 @@ struct Rotate {
 #[derive(Args, Debug)]
 struct Audit {
     #[command(flatten)]
-    list: List,
+    asked: Asked,
     /// How many at most, the latest first
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -98,46 +90,44 @@ impl Keys {
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self.command {
             Command::Create(create) => create.run().await,
-            Command::List(list) => list.run().await,
+            Command::List(asked) => list(&asked).await,
             Command::Quota(quota) => quota.run().await,
-            Command::Rotate(Rotate { named: Named { list, id }, grace }) => {
+            Command::Rotate(Rotate { named: Named { asked, id }, grace }) => {
                 let body = json!({ "grace_seconds": grace });
-                let created: Box<RawValue> = list.server.client()?.post(&format!("{}/rotate", path(&id)), &body).await?;
-                create::show(&created, list.json)
+                let created: Box<RawValue> = asked.server.client()?.post(&format!("{}/rotate", path(&id)), &body).await?;
+                create::show(&created, asked.json)
             }
-            Command::Revoke(Named { list, id }) => {
-                let key: Box<RawValue> = list.server.client()?.delete(&path(&id)).await?;
-                list.show(&[key])
+            Command::Revoke(Named { asked, id }) => {
+                let key: Box<RawValue> = asked.server.client()?.delete(&path(&id)).await?;
+                show(&[key], asked.json)
             }
             Command::Audit(audit) => audit.run().await,
         }
     }
 }
 
-impl List {
-    async fn run(&self) -> Result<(), CliError> {
-        let page: Page<Box<RawValue>> = self.server.client()?.get("/keys", &()).await?;
-        self.show(&page.items)
-    }
+async fn list(asked: &Asked) -> Result<(), CliError> {
+    let page: Page<Box<RawValue>> = asked.server.client()?.get("/keys", &()).await?;
+    show(&page.items, asked.json)
+}
 
-    fn show(&self, keys: &[Box<RawValue>]) -> Result<(), CliError> {
-        if self.json {
-            return keys.iter().try_for_each(|key| print::json(key));
-        }
-        let columns = ["id", "name", "scopes", "state", "created", "expires", "last used"].map(|name| (name, false));
-        let row = |key: Row| {
-            let Row { id, name, scopes, state, created_at, expires_at, last_used_at } = key;
-            vec![id, name, scopes.join(","), state, created_at, or_dash(expires_at), or_dash(last_used_at)]
-        };
-        let keys = keys.iter().map(|key| parse(key)).collect::<Result<Vec<Row>, _>>()?;
-        print::line(table(&columns, keys.into_iter().map(row)))
+fn show(keys: &[Box<RawValue>], as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        return keys.iter().try_for_each(|key| print::json(key));
     }
+    let columns = ["id", "name", "scopes", "state", "created", "expires", "last used"].map(|name| (name, false));
+    let row = |key: Row| {
+        let Row { id, name, scopes, state, created_at, expires_at, last_used_at } = key;
+        vec![id, name, scopes.join(","), state, created_at, or_dash(expires_at), or_dash(last_used_at)]
+    };
+    let keys = keys.iter().map(|key| parse(key)).collect::<Result<Vec<Row>, _>>()?;
+    print::line(table(&columns, keys.into_iter().map(row)))
 }
 
 impl Audit {
     async fn run(self) -> Result<(), CliError> {
-        let page: Page<Box<RawValue>> = self.list.server.client()?.get("/audit", &[("limit", self.limit)]).await?;
-        if self.list.json {
+        let page: Page<Box<RawValue>> = self.asked.server.client()?.get("/audit", &[("limit", self.limit)]).await?;
+        if self.asked.json {
             return page.items.iter().try_for_each(|act| print::json(act));
         }
         let columns = ["at", "key", "operation", "target", "status"].map(|name| (name, false));

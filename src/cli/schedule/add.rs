@@ -3,7 +3,8 @@ use clap::{ArgGroup, Args};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::{List, path};
+use super::{path, show_one};
+use crate::cli::asked::Asked;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::parameter::parameter;
@@ -15,7 +16,7 @@ use crate::job::Bound;
 #[command(group = ArgGroup::new("what").required(true).args(["kind", "job"]), after_help = EXAMPLES)]
 pub(super) struct Add {
     #[command(flatten)]
-    list: List,
+    asked: Asked,
     /// By what it is to be known
     name: String,
     /// When it is due, as a cron expression of five fields, or of six with the seconds first
@@ -54,7 +55,7 @@ Examples:
 
 impl Add {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let client = self.list.server.client()?;
+        let client = self.asked.server.client()?;
         let job = self.job(&client).await?;
         let Self { name, cron, timezone, catch_up, overlap, .. } = &self;
         let schedule = json!({
@@ -65,7 +66,7 @@ impl Add {
         } else {
             client.post("/schedules", &schedule).await?
         };
-        self.list.show_one(&answer)
+        show_one(&answer, self.asked.json)
     }
 
     /// The submission that the command line describes.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::{Accepted, Page, parse};
-use super::client::{Server, segment};
+use super::asked::{Asked, Named};
+use super::client::segment;
 use super::error::CliError;
 use super::print;
 use super::table::{accepted, or_dash, shortened, table};
@@ -24,7 +25,7 @@ enum Command {
     /// Create a schedule, or with --replace another one in its place
     Add(add::Add),
     /// Show all schedules
-    List(List),
+    List(Asked),
     /// Show a schedule, when it is due next and what came of it lately
     Show(Named),
     /// Let nothing of a schedule start until it is resumed
@@ -35,23 +36,6 @@ enum Command {
     Run(Named),
     /// Remove a schedule; its jobs go on
     Remove(Named),
-}
-
-#[derive(Args, Debug)]
-struct List {
-    #[command(flatten)]
-    server: Server,
-    /// One JSON object a line, as the API has it
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-struct Named {
-    #[command(flatten)]
-    list: List,
-    /// Its name
-    name: String,
 }
 
 /// The most schedules that the API puts on a page.
@@ -100,59 +84,57 @@ impl Schedule {
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self.command {
             Command::Add(add) => add.run().await,
-            Command::List(list) => list.show_all().await,
-            Command::Show(Named { list, name }) => {
-                let schedule: Box<RawValue> = list.server.client()?.get(&path(&name), &()).await?;
-                list.show_one(&schedule)
+            Command::List(asked) => show_all(&asked).await,
+            Command::Show(Named { asked, name }) => {
+                let schedule: Box<RawValue> = asked.server.client()?.get(&path(&name), &()).await?;
+                show_one(&schedule, asked.json)
             }
-            Command::Pause(Named { list, name }) => list.order(&format!("{}/pause", path(&name))).await,
-            Command::Resume(Named { list, name }) => list.order(&format!("{}/resume", path(&name))).await,
-            Command::Run(Named { list, name }) => {
-                let job: Box<RawValue> = list.server.client()?.order(&format!("{}/run", path(&name))).await?;
-                if list.json { print::json(&job) } else { print::line(accepted(&[parse::<Accepted>(&job)?])) }
+            Command::Pause(Named { asked, name }) => order(&asked, &format!("{}/pause", path(&name))).await,
+            Command::Resume(Named { asked, name }) => order(&asked, &format!("{}/resume", path(&name))).await,
+            Command::Run(Named { asked, name }) => {
+                let job: Box<RawValue> = asked.server.client()?.order(&format!("{}/run", path(&name))).await?;
+                if asked.json { print::json(&job) } else { print::line(accepted(&[parse::<Accepted>(&job)?])) }
             }
-            Command::Remove(Named { list, name }) => list.server.client()?.delete(&path(&name)).await,
+            Command::Remove(Named { asked, name }) => asked.server.client()?.delete(&path(&name)).await,
         }
     }
 }
 
-impl List {
-    async fn show_all(&self) -> Result<(), CliError> {
-        let client = self.server.client()?;
-        let mut rows: Vec<Row> = Vec::new();
-        let mut cursor = None;
-        loop {
-            let page: Page<Box<RawValue>> = client.get("/schedules", &Query { limit: PAGE, cursor }).await?;
-            for item in &page.items {
-                if self.json {
-                    print::json(item)?;
-                } else {
-                    rows.push(parse(item)?);
-                }
-            }
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
+async fn show_all(asked: &Asked) -> Result<(), CliError> {
+    let client = asked.server.client()?;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page: Page<Box<RawValue>> = client.get("/schedules", &Query { limit: PAGE, cursor }).await?;
+        for item in &page.items {
+            if asked.json {
+                print::json(item)?;
+            } else {
+                rows.push(parse(item)?);
             }
         }
-        if self.json { Ok(()) } else { print::line(in_table(&rows)) }
-    }
-
-    async fn order(&self, path: &str) -> Result<(), CliError> {
-        self.show_one(&self.server.client()?.order::<Box<RawValue>>(path).await?)
-    }
-
-    fn show_one(&self, schedule: &RawValue) -> Result<(), CliError> {
-        if self.json {
-            return print::json(schedule);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
         }
-        let row: Row = parse(schedule)?;
-        print::line(in_table(std::slice::from_ref(&row)))?;
-        if row.next_runs.len() > 1 {
-            print::line(format!("\nnext runs\n{}", row.next_runs.join("\n")))?;
-        }
-        if row.last_runs.is_empty() { Ok(()) } else { print::line(format!("\n{}", runs(&row.last_runs))) }
     }
+    if asked.json { Ok(()) } else { print::line(in_table(&rows)) }
+}
+
+async fn order(asked: &Asked, path: &str) -> Result<(), CliError> {
+    show_one(&asked.server.client()?.order::<Box<RawValue>>(path).await?, asked.json)
+}
+
+fn show_one(schedule: &RawValue, as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        return print::json(schedule);
+    }
+    let row: Row = parse(schedule)?;
+    print::line(in_table(std::slice::from_ref(&row)))?;
+    if row.next_runs.len() > 1 {
+        print::line(format!("\nnext runs\n{}", row.next_runs.join("\n")))?;
+    }
+    if row.last_runs.is_empty() { Ok(()) } else { print::line(format!("\n{}", runs(&row.last_runs))) }
 }
 
 fn in_table(schedules: &[Row]) -> String {
