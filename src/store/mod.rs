@@ -8,6 +8,7 @@
 //! Each method is one short transaction. Rows stay private to the store: what both drivers keep alike is in `kept/`, the rest is theirs.
 
 mod bloat;
+mod claims;
 mod codes;
 mod comparison;
 mod copied;

@@ -34,7 +34,7 @@ impl Writer {
         }
         for queue in Queue::ALL {
             let more = done.shared.depth(queue).queued > self.shared.depth(queue).queued;
-            if more && self.claims[queue as usize].is_empty() {
+            if more && self.claims.is_empty(queue) {
                 self.told.notify_one();
             }
         }

@@ -27,7 +27,7 @@ mod settle;
 mod transaction;
 mod unblock;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,6 +41,7 @@ use super::node::Node;
 use super::shared::Shared;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue};
+use crate::store::claims::Claims;
 use crate::store::intake::Noted;
 use crate::store::said::{NoteLimits, Said};
 use crate::store::{Cancelled, Claimed, Firing, Lease, Once, Settled, Settlement, StateFilter, StoreError};
@@ -112,7 +113,7 @@ pub(super) struct Writer {
     arrived: Vec<Command>,
     /// It is to end, and to tell so.
     closing: Option<oneshot::Sender<()>>,
-    claims: [VecDeque<Waiting>; Queue::ALL.len()],
+    claims: Claims,
     max_losses: u32,
     /// How many jobs of an owner may run at once, where there is a quota.
     allowed: HashMap<Owner, u32>,
@@ -127,12 +128,6 @@ pub(super) struct Writer {
     /// Until then, what happens by itself is left to other nodes: there is something that this one can't read.
     left_until: Option<Instant>,
     told: Arc<Notify>,
-}
-
-/// A claim that waits for jobs.
-struct Waiting {
-    most: usize,
-    reply: Reply<Vec<Claimed>>,
 }
 
 impl Writer {
@@ -187,7 +182,7 @@ impl Writer {
             commands,
             arrived: Vec::new(),
             closing: None,
-            claims: [const { VecDeque::new() }; Queue::ALL.len()],
+            claims: Claims::default(),
             max_losses,
             allowed: HashMap::new(),
             said: HashMap::new(),

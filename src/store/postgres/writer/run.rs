@@ -1,6 +1,5 @@
 //! The writer's loop: what has arrived becomes a batch, and a batch a transaction.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +8,10 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::shared::Shared;
 use super::batch::{self, Batch};
-use super::{Command, Waiting, Writer};
+use super::{Command, Writer};
 use crate::clock::Timestamp;
 use crate::job::Queue;
+use crate::store::claims::Claims;
 use crate::store::{Lease, Settlement, StoreError};
 
 /// The most commands of one transaction.
@@ -66,7 +66,7 @@ impl Writer {
             // Whoever waits for an answer sees the channel closed.
             drop(command);
         }
-        self.claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        self.claims = Claims::default();
         // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
         self.release(self.node.leases()).await;
         if let Err(error) = self.leave().await {
@@ -93,7 +93,7 @@ impl Writer {
             match command {
                 Command::Accept(accept) => batch.accepts.push(accept),
                 Command::With(with, reply) => batch.withs.push((with, reply)),
-                Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
+                Command::Claim(queue, most, reply) => self.claims.push(queue, most, reply),
                 Command::Note(note) => batch.notes.push(note),
                 Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
                 Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
@@ -105,9 +105,7 @@ impl Writer {
                 Command::Close(reply) => self.closing = Some(reply),
             }
         }
-        for waiting in &mut self.claims {
-            waiting.retain(|claim| !claim.reply.is_closed());
-        }
+        self.claims.forget_closed();
     }
 
     fn sleep(&self) -> Duration {
@@ -213,9 +211,7 @@ impl Writer {
     fn has_work(&self) -> bool {
         let is_due = self.shared.next().is_some_and(|at| at <= self.now().as_micros()) || self.shared.releases > 0;
         is_due && !self.leaves_to_others()
-            || Queue::ALL
-                .into_iter()
-                .any(|queue| !self.claims[queue as usize].is_empty() && self.shared.has_any(queue, &self.node))
+            || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.shared.has_any(queue, &self.node))
     }
 }
 

@@ -67,7 +67,7 @@ impl Writer {
     pub(super) fn serve_from_fronts(&mut self) -> Vec<Lease> {
         let mut unwanted = Vec::new();
         for queue in Queue::ALL {
-            let waiting = &mut self.claims[queue as usize];
+            let waiting = self.claims.of(queue);
             waiting.retain(|claim| !claim.reply.is_closed());
             while let Some(most) = waiting.front().map(|claim| claim.most) {
                 let Some((claimed, _)) = self.fronts.claim(queue, most) else { break };

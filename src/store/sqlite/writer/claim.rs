@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::super::rows::Fresh;
 use super::super::statements::{self, Claim};
+use super::Writer;
 use super::transaction::Done;
-use super::{Waiting, Writer};
 use crate::job::{Queue, What};
 use crate::store::{Claimed, StoreError, Subject};
 
@@ -53,33 +53,17 @@ impl Writer {
     /// Answers the claims that wait with nothing, if this server is to claim nothing more: they wait outside then.
     pub(super) fn turn_away(&mut self) {
         if self.gatekeeper.is_shut() {
-            for Waiting { reply, .. } in self.claims.iter_mut().flat_map(|waiting| waiting.drain(..)) {
-                // Nobody may be waiting any more.
-                let _ = reply.send(Ok(Vec::new()));
-            }
+            self.claims.turn_away();
         }
     }
 
     /// How many more jobs of a queue the waiting claims could take.
     pub(super) fn wanted(&self, queue: Queue, done: &Done) -> usize {
-        let most: usize = self.claims[queue as usize].iter().map(|claim| claim.most).sum();
-        most.saturating_sub(done.claimed[queue as usize].len())
+        self.claims.wanted(queue).saturating_sub(done.claimed[queue as usize].len())
     }
 
     /// Answers the claims that wait; what nobody takes is returned.
     pub(super) fn hand_out(&mut self, claimed: [VecDeque<Fresh>; Queue::ALL.len()]) -> Vec<Claimed> {
-        let mut unwanted = Vec::new();
-        for (waiting, claimed) in self.claims.iter_mut().zip(claimed) {
-            let mut claimed: VecDeque<Claimed> = claimed.into_iter().map(|fresh| fresh.claimed).collect();
-            while !claimed.is_empty() {
-                let Some(Waiting { most, reply }) = waiting.pop_front() else { break };
-                let share = claimed.drain(..most.min(claimed.len())).collect();
-                if let Err(Ok(share)) = reply.send(Ok(share)) {
-                    unwanted.extend(share);
-                }
-            }
-            unwanted.extend(claimed);
-        }
-        unwanted
+        self.claims.hand_out(claimed.map(|fresh| fresh.into_iter().map(|fresh| fresh.claimed).collect()))
     }
 }

@@ -50,6 +50,7 @@ use super::front::{Begun, Fronts};
 use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue, Submission};
+use crate::store::claims::Claims;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
 use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject, SummaryKey};
@@ -98,7 +99,7 @@ pub(super) struct Writer {
     depths: Depths,
     /// The leases that are valid. Only this task makes and ends any, so it knows without asking the database.
     held: foldhash::HashMap<JobId, Held>,
-    claims: [VecDeque<Waiting>; Queue::ALL.len()],
+    claims: Claims,
     fronts: Arc<Fronts>,
     gatekeeper: Arc<Gatekeeper>,
     /// Claimed from the fronts, but not committed.
@@ -124,12 +125,6 @@ pub(super) struct Writer {
     rolled_up_at: Instant,
     /// A transaction failed, so claims that wait are tried again soon.
     claims_blocked: bool,
-}
-
-/// A claim that waits for jobs.
-struct Waiting {
-    most: usize,
-    reply: Reply<Vec<Claimed>>,
 }
 
 impl Writer {

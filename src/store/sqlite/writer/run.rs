@@ -1,6 +1,5 @@
 //! The writer's loop: what has arrived becomes a batch, and a batch a transaction.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, SqliteConnection};
@@ -11,9 +10,10 @@ use super::batch::{self, Batch};
 use super::fold::Folding;
 use super::patient::Patient;
 use super::published::Depths;
-use super::{Command, Waiting, Writer};
+use super::{Command, Writer};
 use crate::job::Queue;
 use crate::store::Lease;
+use crate::store::claims::Claims;
 
 /// The most commands of one transaction.
 const MOST_COMMANDS: usize = 1_024;
@@ -50,7 +50,7 @@ impl Writer {
             for command in arrived.drain(..fitting) {
                 match command {
                     Command::Accept(accept) => batch.accepts.push(accept),
-                    Command::Claim(queue, most, reply) => self.claims[queue as usize].push_back(Waiting { most, reply }),
+                    Command::Claim(queue, most, reply) => self.claims.push(queue, most, reply),
                     Command::Note(note) => patient.push_note(note),
                     Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
                     Command::Settle(lease, settlement, false, reply) => {
@@ -91,7 +91,7 @@ impl Writer {
             // Whoever waits for an answer sees the channel closed.
             drop(command);
         }
-        self.claims = [const { VecDeque::new() }; Queue::ALL.len()];
+        self.claims = Claims::default();
         // What was claimed from a front and is not written still is queued.
         for begun in self.begun.drain(..).chain(self.fronts.begin(true)) {
             self.held.remove(&begun.lease.id);
@@ -159,7 +159,7 @@ impl Writer {
         let next = [self.next_due, self.next_expiry, self.lanes.next_open].into_iter().flatten().min();
         next.is_some_and(|at| at <= self.clock.now())
             || !self.unblocking.is_empty()
-            || Queue::ALL.into_iter().any(|queue| !self.claims[queue as usize].is_empty() && self.has_any(queue, &self.depths))
+            || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.has_any(queue, &self.depths))
     }
 
     /// Whether a claim may find a job.

@@ -1,6 +1,6 @@
 //! The writer's start: what ran when an earlier server went down waits again, or has ended as lost.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -19,6 +19,7 @@ use super::published::{Depths, Published};
 use super::settle::again;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
+use crate::store::claims::Claims;
 use crate::store::fate::fate;
 use crate::store::kept::event::EventRow;
 use crate::store::node::Gatekeeper;
@@ -86,7 +87,7 @@ impl Writer {
             published: Arc::clone(&published),
             depths,
             held: foldhash::HashMap::default(),
-            claims: [const { VecDeque::new() }; Queue::ALL.len()],
+            claims: Claims::default(),
             fronts,
             gatekeeper,
             begun: Vec::new(),
