@@ -55,8 +55,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     fill(long.path(), options.results).await?;
     let mut few = Server::start(short.path(), &[]).await?;
     let mut many = Server::start(long.path(), &[]).await?;
-    few.accepted = FEW;
-    many.accepted = options.results;
+    for (server, results) in [(&mut few, FEW), (&mut many, options.results)] {
+        // Some of those that are there have failed, as planned.
+        (server.accepted, server.since) = (results, Timestamp::now());
+    }
     let first = first_job(&mut many).await?;
     let mut figures = vec![Figure::with_bar("start to first job done, ms", Bar::AtMost(100.0))];
     figures[0].add(first);

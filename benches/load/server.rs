@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use trine::clock::Timestamp;
+
 use crate::Result;
 use crate::http::{Connection, request};
 
@@ -32,6 +34,8 @@ pub(crate) struct Server {
     pub(crate) ready_after: Duration,
     /// How many jobs were accepted since the database was new. Whoever submits counts them here.
     pub(crate) accepted: u64,
+    /// Since when every job has to succeed.
+    pub(crate) since: Timestamp,
 }
 
 /// One page of a list.
@@ -90,7 +94,7 @@ impl Server {
             }
         };
         let connection = timeout(START, ready).await.map_err(|_| "the server is not ready")??;
-        Ok(Self { process, connection, address, ready_after: started.elapsed(), accepted: 0 })
+        Ok(Self { process, connection, address, ready_after: started.elapsed(), accepted: 0, since: Timestamp::from_micros(0) })
     }
 
     /// Submits jobs, each the text of a submission, all or none.
@@ -139,7 +143,8 @@ impl Server {
         }
         let done = Instant::now();
         for ending in ["failed", "lost", "cancelled"] {
-            let wrong: Page<serde_json::Value> = self.connection.get(&format!("/results?state={ending}&limit=1")).await?;
+            let wrong = format!("/results?state={ending}&since={}&limit=1", self.since);
+            let wrong: Page<serde_json::Value> = self.connection.get(&wrong).await?;
             if let Some(job) = wrong.items.first() {
                 return Err(format!("a job has not succeeded: {job}").into());
             }

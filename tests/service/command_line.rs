@@ -215,6 +215,16 @@ fn wrong_settings_end_with_2_and_are_named() {
     assert!(stderr(&output).contains("`http_alow`"), "{}", stderr(&output));
 }
 
+#[test]
+fn a_password_in_a_wrong_url_is_not_shown() {
+    let folder = folder();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database", "postgres://me:canary@db:no/trine"];
+    let output = run(trine().current_dir(folder.path()).args(arguments));
+    let (said, error) = (String::from_utf8_lossy(&output.stdout), stderr(&output));
+    assert!(!output.status.success() && error.contains("no URL of a PostgreSQL (invalid port number)"), "{error}");
+    assert!(!said.contains("canary") && !error.contains("canary"), "{said}{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let folder = folder();

@@ -37,7 +37,13 @@ impl Connect {
         if schema.is_empty() || schema.len() > LONGEST_NAME || !schema.chars().all(plain) {
             return Err(StoreError::Refused(format!("a schema can't have the name {schema:?}: only a-z, 0-9 and _ are taken")));
         }
-        let options: PgConnectOptions = url.parse()?;
+        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
+            let why = match error {
+                sqlx::Error::Configuration(why) => why.to_string(),
+                other => other.to_string(),
+            };
+            StoreError::Refused(format!("`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"))
+        })?;
         let options = options
             .application_name("trine")
             .options([
