@@ -246,7 +246,7 @@ impl<'a> Family<'a> {
                 bucket
             })
             .collect();
-        buckets.push((f64::MAX, sketch.count().saturating_sub(below)));
+        buckets.push((f64::INFINITY, sketch.count().saturating_sub(below)));
         let sum = sketch.mean() * number(sketch.count()) / 1e6;
         self.encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, sketch.count(), &buckets, None)
     }

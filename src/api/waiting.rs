@@ -22,9 +22,9 @@ pub(super) enum WaitingView {
     },
     /// Other jobs to end: `graph` says which.
     Jobs,
-    /// A node with the labels that it requires: there is none now.
+    /// A node that claims jobs and has the labels that it requires: there is none now.
     Node {
-        /// The labels.
+        /// The labels. Without any, all nodes are drained.
         requires: Labels,
     },
     /// A slot of its executor, behind those whose turn it is before.
@@ -60,18 +60,21 @@ pub(super) enum WaitingView {
 impl WaitingView {
     /// `None` if the job does not wait.
     pub(super) async fn of(api: &ApiState, job: &Job) -> Result<Option<Self>, Problem> {
-        if let Some(requires) = job.submission.requires.as_deref()
-            && matches!(job.state, State::Queued | State::Scheduled { .. })
-            && !api.dispatcher.store().nodes().await?.iter().any(|node| node.takes(requires))
-        {
-            return Ok(Some(Self::Node { requires: requires.clone() }));
+        let store = api.dispatcher.store();
+        let requires = job.submission.requires.as_deref();
+        // Without labels any node will do, and as long as this one claims jobs, there is one.
+        if (requires.is_some() || store.is_draining()) && matches!(job.state, State::Queued | State::Scheduled { .. }) {
+            let requires = requires.cloned().unwrap_or_default();
+            if !store.nodes().await?.iter().any(|node| node.takes(&requires)) {
+                return Ok(Some(Self::Node { requires }));
+            }
         }
         let gate = match job.state {
             State::Scheduled { due_at } => return Ok(Some(Self::Time { until: due_at })),
             State::Blocked => return Ok(Some(Self::Jobs)),
             State::Running { .. } | State::Finished(_) => return Ok(None),
             State::Queued if !job.submission.is_limited() => return Ok(Some(Self::Slot)),
-            State::Queued => api.dispatcher.store().gate(job.id).await?,
+            State::Queued => store.gate(job.id).await?,
         };
         Ok(Some(match (gate, job.submission.concurrency.as_deref().cloned(), job.submission.rate.as_deref().cloned()) {
             (Some(Gate::Full { running }), Some(Concurrency { key, limit }), _) => Self::Concurrency { key, limit, running },

@@ -1,16 +1,17 @@
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 
 use crate::clock::Timestamp;
 pub(super) use crate::clock::readable as micros;
 
-/// Reads a duration such as `30s`, `1m 30s` or `500ms`.
+/// Reads a duration such as `30s`, `1m 30s`, `500ms` or `7d`: a day has 24 hours.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    text.parse::<SignedDuration>()
+    text.parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
-        .ok_or_else(|| "a duration is written as in 30s, 500ms or 1m 30s".to_owned())
+        .ok_or_else(|| "a duration is written as in 30s, 500ms, 1m 30s or 7d".to_owned())
 }
 
 /// Reads a moment: RFC 3339, or a duration before now.
@@ -49,6 +50,9 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
+        assert_eq!(duration("2w"), Ok(Duration::from_hours(14 * 24)));
+        assert!(duration("1 month").is_err());
         assert!(duration("30").is_err());
         assert!(duration("-3s").is_err());
     }

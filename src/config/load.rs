@@ -57,8 +57,12 @@ fn layer(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Source
     let command = command.mut_subcommands(without_empty_variables);
     let matches = command.clone().try_get_matches_from(arguments)?;
     let Some((name, chosen)) = matches.subcommand() else { return Ok((matches, Sources::new())) };
-    let Ok(named) = chosen.try_get_one::<PathBuf>(FILE_ARGUMENT) else { return Ok((matches, Sources::new())) };
-    let file = File::find(named.map(PathBuf::as_path))?;
+    // The command is asked, not the matches: clap looks whether an argument is known only in a debug build.
+    let takes_settings = |chosen: &Command| chosen.get_arguments().any(|argument| argument.get_id() == FILE_ARGUMENT);
+    if !command.find_subcommand(name).is_some_and(takes_settings) {
+        return Ok((matches, Sources::new()));
+    }
+    let file = File::find(chosen.get_one::<PathBuf>(FILE_ARGUMENT).map(PathBuf::as_path))?;
     let matches = match &file {
         Some(file) => {
             let command = command.mut_subcommand(name, |chosen| file.over_defaults_of(chosen));

@@ -266,7 +266,7 @@ mod tests {
         let facts = Facts { runtime: Runtime::Python, gil: true, ..native(Bound::Io, Form::Async) };
         let chosen = choose(facts, Routing::Measured, Some(&digest(CPU, 0, true, 0))).unwrap();
         assert_eq!((chosen.queue, chosen.rule), (Queue::PythonProcesses, Rule::MeasuredCpu));
-        let reason = "measured to compute: 120 runs used 97 % of a core for 23 ms each, and held the event loop for up to 412 ms";
+        let reason = "measured to compute: 120 runs of 23 ms used 97 % of a core whenever there was one, and held the event loop for up to 412 ms";
         assert_eq!(chosen.reason(), reason);
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let advised = choose(native(Bound::Cpu, Form::Blocking), Routing::Advise, Some(&digest(IO, 0, false, 0))).unwrap();
         let (tag, advice) = (
             Rule::CpuThreads.reason(),
-            "but it was measured to wait (120 runs used 97 % of a core for 23 ms each), and measured routing would choose threads",
+            "but it was measured to wait (120 runs of 23 ms used 97 % of a core whenever there was one), and measured routing would choose threads",
         );
         assert_eq!(advised.reason(), format!("{tag}; {advice}"));
     }

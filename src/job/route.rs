@@ -234,7 +234,8 @@ impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { runs, cpu_percent, wall_us, held_us, .. } = self;
         let ms = |us: u64| us.div_ceil(1_000);
-        write!(f, "{runs} runs used {cpu_percent} % of a core for {} ms each", ms(*wall_us))?;
+        // The share is of the time in which there was a core for them; how long they took is more than that on a busy machine.
+        write!(f, "{runs} runs of {} ms used {cpu_percent} % of a core whenever there was one", ms(*wall_us))?;
         held_us.map_or(Ok(()), |held| write!(f, ", and held the event loop for up to {} ms", ms(held)))
     }
 }

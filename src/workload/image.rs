@@ -122,7 +122,7 @@ impl Workload for Image {
 
     fn example() -> serde_json::Value {
         // A picture of 2 x 2 pixels, so that the example needs no file.
-        let picture = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFElEQVR4nGP4z8DwHwyBNBAw/AcAR8oI+GX+5a8AAAAASUVORK5CYII=";
+        let picture = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEklEQVR42mP4z8DAAMIM/4EAAB/uBfvxq7p3AAAAAElFTkSuQmCC";
         json!({ "data": picture, "resize": { "width": 64, "height": 64 }, "blur": 2.0, "format": "png", "output": "none" })
     }
 

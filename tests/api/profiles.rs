@@ -69,7 +69,7 @@ async fn runs_make_a_profile_and_findings() {
         r#"trine_queue_oldest_seconds{queue="threads-cpu"} 0.0"#,
         "trine_profiles 2.0",
     ] {
-        assert!(metrics.text.lines().any(|is| is == line), "{line} is not in\n{}", metrics.text);
+        assert_eq!(metrics.text.lines().filter(|is| *is == line).count(), 1, "{line} is not once in\n{}", metrics.text);
     }
 }
 
@@ -85,10 +85,10 @@ async fn a_route_goes_by_what_was_measured_if_it_is_to() {
         (&json!("io_blocking"), &json!("threads"), &Value::Null)
     );
     let reason = route["reason"].as_str().unwrap();
-    assert!(reason.contains("measured to compute (20 runs used ") && reason.ends_with("would choose threads"), "{reason}");
+    assert!(reason.contains("measured to compute (20 runs of ") && reason.ends_with("would choose threads"), "{reason}");
     let measured = run(&server, &with(mistagged(), json!({ "routing": "measured" })), 1).await;
     assert_eq!((&measured["route"]["rule"], &measured["routing"]), (&json!("measured_cpu"), &json!("measured")));
-    assert!(measured["route"]["reason"].as_str().unwrap().starts_with("measured to compute: 21 runs used "), "{measured}");
+    assert!(measured["route"]["reason"].as_str().unwrap().starts_with("measured to compute: 21 runs of "), "{measured}");
     let explained = server.get(&format!("/jobs/{}/route", measured["id"].as_str().unwrap())).await.json();
     assert_eq!((&explained["reason"], &explained["evidence"]), (&measured["route"]["reason"], &measured["route"]["evidence"]));
     let declared = run(&server, &with(mistagged(), json!({ "routing": "declared" })), 1).await;

@@ -42,12 +42,16 @@ impl Connect {
                 sqlx::Error::Configuration(why) => why.to_string(),
                 other => other.to_string(),
             };
-            StoreError::Refused(format!("`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"))
+            StoreError::Refused(format!(
+                "`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"
+            ))
         })?;
         let options = options
             .application_name("trine")
             .options([
                 ("search_path", schema),
+                // That a table is there already is no news.
+                ("client_min_messages", "warning"),
                 ("idle_in_transaction_session_timeout", LONGEST_PAUSE),
                 ("default_transaction_isolation", "read committed"),
             ])
@@ -58,9 +62,18 @@ impl Connect {
     /// A connection of its own.
     pub(super) async fn open(&self) -> Result<PgConnection, StoreError> {
         match tokio::time::timeout(CONNECT, self.options.connect()).await {
-            Ok(connection) => Ok(connection?),
-            Err(_) => Err(StoreError::Unavailable("the database does not answer".into())),
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(self.unreachable(&match &error {
+                sqlx::Error::Database(said) => said.message().to_owned(),
+                error => error.to_string(),
+            })),
+            Err(_) => Err(self.unreachable("it does not answer")),
         }
+    }
+
+    fn unreachable(&self, why: &str) -> StoreError {
+        let (host, port) = (self.options.get_host(), self.options.get_port());
+        StoreError::Unavailable(format!("can't connect to the PostgreSQL at {host}:{port}: {why}"))
     }
 
     /// Connections for what is short and does not change what waits or runs.
