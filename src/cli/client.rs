@@ -22,7 +22,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(90);
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct Server {
     /// URL of the server
-    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8040")]
+    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8040", value_parser = server_url)]
     url: Url,
     /// API key, if the server asks for one; better by the variable, since others can see command lines
     #[arg(long = "key", env = "TRINE_KEY", value_name = "KEY", hide_env_values = true)]
@@ -30,6 +30,12 @@ pub(super) struct Server {
     /// Certificate that vouches for the server's, as PEM, where no public authority does
     #[arg(long, env = "TRINE_CA_CERT", value_name = "FILE")]
     ca_cert: Option<PathBuf>,
+}
+
+/// Reads the URL of a server.
+pub(super) fn server_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or("a server is named by a URL such as http://127.0.0.1:8040")
 }
 
 /// The text of an API key, as a header; never shown.

@@ -24,7 +24,8 @@ async fn the_only_server_can_be_drained_and_resumed() {
     // Jobs are taken, but not begun; what runs goes on.
     let waits = server.submit(&primes()).await;
     server.submit(&sleep(0)).await;
-    assert_eq!(server.get(&format!("/jobs/{waits}")).await.json()["state"], "queued");
+    let waiting = server.get(&format!("/jobs/{waits}")).await.json();
+    assert_eq!((&waiting["state"], &waiting["waiting"]), (&json!("queued"), &json!({ "reason": "node", "requires": {} })));
     assert_eq!(server.get(&format!("/jobs/{runs}")).await.json()["state"], "running");
     server.delete(&format!("/jobs/{runs}")).await;
     server.ended(&runs).await;

@@ -198,7 +198,8 @@ fn the_highest_source_of_a_setting_wins() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 4] = [
+    let wrong: [(&[&str], &str); 5] = [
+        (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::answer::parse;
-use super::client::Client;
+use super::client::{Client, server_url};
 use super::error::CliError;
 use super::parameter::{parameter, workload};
 use super::submit::usual_bound;
@@ -31,7 +31,7 @@ use crate::job::{Bound, Executor};
 #[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "guide"]), after_help = EXAMPLES)]
 pub(super) struct Compare {
     /// URL of a running server; without it, one is started for as long as it takes
-    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL")]
+    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", value_parser = server_url)]
     server: Option<Url>,
     /// What to run, such as primes or http
     #[arg(value_name = "WORKLOAD")]
