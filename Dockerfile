@@ -2,12 +2,12 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /trine
 
 # The dependencies, in a layer that stays as long as the manifests do: built for a package of the same name with nothing in it.
-# The manifest names a benchmark and a test, so cargo wants to see files of these names as well.
+# The manifest names a benchmark and tests, so cargo wants to see files of these names as well.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 RUN mkdir -p src benches/load tests/executors \
  && touch src/lib.rs \
- && echo 'fn main() {}' | tee src/main.rs benches/load/main.rs > tests/executors/main.rs \
+ && echo 'fn main() {}' | tee src/main.rs benches/load/main.rs tests/allocations.rs > tests/executors/main.rs \
  && cargo build --release --locked --bin trine
 
 # The sources. They may be older than what was just built of the empty ones; cargo goes by the time of change.

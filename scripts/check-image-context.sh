@@ -8,5 +8,5 @@ mkdir -p "$context"
 sed -n 's/^!//p' .dockerignore | while read -r path; do cp -r "$path" "$context/"; done
 # What the manifest names and the image does without, as in the Dockerfile.
 mkdir -p "$context/benches/load" "$context/tests/executors"
-echo 'fn main() {}' | tee "$context/benches/load/main.rs" >"$context/tests/executors/main.rs"
+echo 'fn main() {}' | tee "$context/benches/load/main.rs" "$context/tests/allocations.rs" >"$context/tests/executors/main.rs"
 CARGO_TARGET_DIR="$PWD/target" cargo check --locked --bin trine --manifest-path "$context/Cargo.toml"
