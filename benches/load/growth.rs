@@ -2,6 +2,7 @@
 //! docs/growth.svg.
 
 use plotters::prelude::*;
+use plotters::style::register_font;
 use trine::clock::Timestamp;
 
 use crate::backlog::{BATCH, HOLD_UP, ONE_PROCESS, WAITING};
@@ -28,11 +29,12 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let curves =
         [clients(options, &mut reference).await?, waiting(options, &mut reference).await?, ended(options, &mut reference).await?];
     reference.stop().await?;
-    draw(&curves)?;
+    let drawn = draw(&curves);
     for Curve { title, points } in curves {
         let figures: Vec<Figure> = points.into_iter().map(|(_, figure)| figure).collect();
         print(&format!("growth: jobs/s over those of 256 clients and an empty database, by {title}"), &figures);
     }
+    drawn?;
     println!("drawn into {DRAWING}");
     Ok(())
 }
@@ -103,6 +105,7 @@ async fn rate(server: &mut Server, clients: usize, options: &Options) -> Result<
 }
 
 fn draw(curves: &[Curve]) -> Result<()> {
+    register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular()).map_err(|_| "the font can't be used")?;
     let whole = SVGBackend::new(DRAWING, (960, 280)).into_drawing_area();
     whole.fill(&WHITE)?;
     for (area, Curve { title, points }) in whole.split_evenly((1, curves.len())).iter().zip(curves) {
