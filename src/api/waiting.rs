@@ -63,7 +63,7 @@ impl WaitingView {
         let store = api.dispatcher.store();
         let requires = job.submission.requires.as_deref();
         // Without labels any node will do, and as long as this one claims jobs, there is one.
-        if (requires.is_some() || store.is_draining()) && matches!(job.state, State::Queued | State::Scheduled { .. }) {
+        if (requires.is_some() || !api.dispatcher.begins_work()) && matches!(job.state, State::Queued | State::Scheduled { .. }) {
             let requires = requires.cloned().unwrap_or_default();
             if !store.nodes().await?.iter().any(|node| node.takes(&requires)) {
                 return Ok(Some(Self::Node { requires }));
