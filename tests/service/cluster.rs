@@ -345,6 +345,7 @@ async fn a_server_that_only_answers_and_one_that_only_works_are_one_service() {
     let cluster = Cluster::of(2).await;
     let api = cluster.start_with(0, &[("TRINE_ROLE", "api"), ("TRINE_NODE", "front")]).await;
     let queued = api.submit(&sleep(0)).await;
+    assert_eq!(api.get(&format!("/jobs/{queued}")).await["waiting"], json!({ "reason": "node", "requires": {} }));
     // What names an interpreter runs where it is; both have it, or it could not be submitted.
     let interpreters = [("TRINE_ROLE", "work"), ("TRINE_NODE", "back"), ("TRINE_PYTHON_INTERPRETERS", "main=python3")];
     let work = cluster.start_with(1, &interpreters).await;
