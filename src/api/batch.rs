@@ -18,6 +18,7 @@ use super::problem::{Kind, Problem, answers};
 use super::submission::Draft;
 use super::view::{RouteView, StateName};
 use super::{ApiState, body, example, idempotency, submission};
+use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted};
 use crate::job::{Job, JobId, Submission};
 use crate::workload::Invalid;
@@ -92,7 +93,8 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     }
     // Megabytes take longer to read than other requests should wait for this thread.
     let runtime = tokio::runtime::Handle::current();
-    let read = move || runtime.block_on(dispatcher.functions().read(|functions| parse(&body, layout, functions)));
+    let now = dispatcher.store().now();
+    let read = move || runtime.block_on(dispatcher.functions().read(|functions| parse(&body, layout, functions, now)));
     let mut submissions = tokio::task::spawn_blocking(read).await.map_err(Problem::internal)??;
     for submission in &mut submissions {
         submission.owner = caller.0;
@@ -109,7 +111,7 @@ fn answer(receipt: &Receipt) -> Response {
     idempotency::told((StatusCode::ACCEPTED, Json(items)).into_response(), receipt.replayed)
 }
 
-fn parse(body: &Bytes, layout: Layout, functions: &Catalogue) -> Result<Vec<Box<Submission>>, Problem> {
+fn parse(body: &Bytes, layout: Layout, functions: &Catalogue, now: Timestamp) -> Result<Vec<Box<Submission>>, Problem> {
     let texts = match layout {
         Layout::Array => elements(body)?,
         Layout::Lines => {
@@ -128,7 +130,7 @@ fn parse(body: &Bytes, layout: Layout, functions: &Catalogue) -> Result<Vec<Box<
                 Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)).within(index)
             );
         }
-        submission::draft(text, functions).map_err(|problem| problem.within(index))
+        submission::draft(text, functions, now).map_err(|problem| problem.within(index))
     };
     Draft::batch(texts.into_iter().enumerate().map(one).collect::<Result<_, _>>()?)
 }
@@ -176,13 +178,13 @@ mod tests {
     const JOB: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":1}}"#;
 
     fn refused(body: String, layout: Layout) -> Value {
-        json!(parse(&body.into(), layout, &Catalogue::default()).unwrap_err().body())
+        json!(parse(&body.into(), layout, &Catalogue::default(), Timestamp::now()).unwrap_err().body())
     }
 
     #[test]
     fn arrays_and_lines_hold_the_same() {
-        let array = parse(&format!(" [{JOB}, {JOB}] ").into(), Layout::Array, &Catalogue::default()).unwrap();
-        let lines = parse(&format!("{JOB}\r\n\n{JOB}").into(), Layout::Lines, &Catalogue::default()).unwrap();
+        let array = parse(&format!(" [{JOB}, {JOB}] ").into(), Layout::Array, &Catalogue::default(), Timestamp::now()).unwrap();
+        let lines = parse(&format!("{JOB}\r\n\n{JOB}").into(), Layout::Lines, &Catalogue::default(), Timestamp::now()).unwrap();
         assert_eq!((array.len(), lines.len()), (2, 2));
         assert_eq!(array[1].workload.json.get(), lines[1].workload.json.get());
     }
@@ -209,7 +211,7 @@ mod tests {
             Layout::Array => format!("[{}]", vec![JOB; jobs].join(",")),
             Layout::Lines => vec![JOB; jobs].join("\n"),
         };
-        assert_eq!(parse(&body(MAX_JOBS).into(), layout, &Catalogue::default()).unwrap().len(), MAX_JOBS);
+        assert_eq!(parse(&body(MAX_JOBS).into(), layout, &Catalogue::default(), Timestamp::now()).unwrap().len(), MAX_JOBS);
         assert_eq!(refused(body(MAX_JOBS + 1), layout)["status"], 413);
     }
 

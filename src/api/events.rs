@@ -281,7 +281,7 @@ fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<
         header.map(|value| EventId::try_from(value.to_str().unwrap_or_default().to_owned()).map_err(wrong)).transpose()?;
     let after = header.or(query).map(|EventId(at)| at);
     // Between the latest event and now nothing has happened: to begin there is to miss none.
-    if after.is_some_and(|after| after > api.dispatcher.store().latest_event().max(Timestamp::now())) {
+    if after.is_some_and(|after| after > api.dispatcher.store().latest_event().max(api.dispatcher.store().now())) {
         return Err(wrong("is the id of no event that can have happened"));
     }
     Ok(after)

@@ -10,6 +10,7 @@ use super::list::{Cursor, ListQuery};
 use super::logs::LogsQuery;
 use super::query::Query;
 use super::submission;
+use crate::clock::Timestamp;
 use crate::command::Commands;
 use crate::dispatch::Catalogue;
 use crate::outbound::OutboundSettings;
@@ -27,7 +28,7 @@ pub fn job(data: &[u8]) {
         };
         Environment::open(&settings).ok().map(Registry::native)
     });
-    let Ok(submission) = submission::parse(data, &Catalogue::default()) else { return };
+    let Ok(submission) = submission::parse(data, &Catalogue::default(), Timestamp::now()) else { return };
     assert!(submission.tags.len() <= 16 && (-100..=100).contains(&submission.priority));
     if let Some(registry) = REGISTRY.as_ref() {
         let _ = registry.prepare(&submission.workload);

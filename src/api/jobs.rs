@@ -64,7 +64,8 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     {
         return answer(&api, receipt, preferences).await;
     }
-    let mut submission = api.dispatcher.functions().read(|functions| submission::parse(&body, functions)).await?;
+    let now = api.dispatcher.store().now();
+    let mut submission = api.dispatcher.functions().read(|functions| submission::parse(&body, functions, now)).await?;
     submission.owner = caller.0;
     match preferences.wait {
         // The shortest way, on which the end of the job can't be missed.

@@ -113,9 +113,10 @@ pub(super) struct Rotation {
     grace_seconds: Option<u64>,
 }
 
-impl From<Key> for KeyView {
-    fn from(key: Key) -> Self {
-        let state = key.state(Timestamp::now());
+impl KeyView {
+    /// The key as it is now.
+    pub(super) fn of(key: Key, api: &ApiState) -> Self {
+        let state = key.state(api.dispatcher.store().now());
         let Key { id, name, scopes, owner, quota, created_at, expires_at, revoked_at, last_used_at, hash: _ } = key;
         Self {
             id: KeyIdView(id),
@@ -140,7 +141,7 @@ impl From<Key> for KeyView {
     responses((status = 200, description = "All keys", body = List<KeyView>, example = list_example)),
 )]
 pub(super) async fn list(State(api): State<ApiState>) -> Json<List<KeyView>> {
-    Json(List::whole(api.keyring.list().into_iter().map(KeyView::from)))
+    Json(List::whole(api.keyring.list().into_iter().map(|key| KeyView::of(key, &api))))
 }
 
 /// Make a key
@@ -172,11 +173,11 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
     if scopes.is_empty() {
         return wrong("/scopes", "must have at least one");
     }
-    if expires_at.is_some_and(|expires_at| expires_at <= Timestamp::now()) {
+    if expires_at.is_some_and(|expires_at| expires_at <= api.dispatcher.store().now()) {
         return wrong("/expires_at", "has passed already");
     }
     quota::check(quota, "/quota")?;
-    Ok(created(api.keyring.create(name, scopes.into_iter().collect(), expires_at, quota).await?))
+    Ok(created(&api, api.keyring.create(name, scopes.into_iter().collect(), expires_at, quota).await?))
 }
 
 /// Look at a key
@@ -189,7 +190,7 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
 )]
 pub(super) async fn get(State(api): State<ApiState>, Path(id): Path<String>) -> Result<Json<KeyView>, Problem> {
     let key = id.parse().ok().and_then(|id| api.keyring.get(&id));
-    key.map(|key| Json(key.into())).ok_or_else(|| unknown(&id))
+    key.map(|key| Json(KeyView::of(key, &api))).ok_or_else(|| unknown(&id))
 }
 
 /// Revoke a key
@@ -205,7 +206,7 @@ pub(super) async fn get(State(api): State<ApiState>, Path(id): Path<String>) -> 
 )]
 pub(super) async fn revoke(State(api): State<ApiState>, Path(id): Path<String>) -> Result<Json<KeyView>, Problem> {
     let Ok(parsed) = id.parse() else { return Err(unknown(&id)) };
-    api.keyring.revoke(&parsed).await?.map(|key| Json(key.into())).ok_or_else(|| unknown(&id))
+    api.keyring.revoke(&parsed).await?.map(|key| Json(KeyView::of(key, &api))).ok_or_else(|| unknown(&id))
 }
 
 /// Replace a key
@@ -231,8 +232,8 @@ pub(super) async fn rotate(State(api): State<ApiState>, Path(id): Path<String>, 
         return Err(Problem::from(invalid).instead_of(Kind::InvalidJob, Kind::InvalidKey));
     }
     let Ok(parsed) = id.parse() else { return Err(unknown(&id)) };
-    let until = Timestamp::now().after(Duration::from_secs(seconds));
-    api.keyring.rotate(&parsed, until).await?.map(created).ok_or_else(|| unknown(&id))
+    let until = api.dispatcher.store().now().after(Duration::from_secs(seconds));
+    api.keyring.rotate(&parsed, until).await?.map(|made| created(&api, made)).ok_or_else(|| unknown(&id))
 }
 
 async fn read<T: for<'a> Deserialize<'a>>(api: &ApiState, request: Request) -> Result<T, Problem> {
@@ -247,9 +248,10 @@ pub(super) async fn parse<T: for<'a> Deserialize<'a>>(api: &ApiState, body: Body
     submission::object(&content, "").map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidKey))
 }
 
-fn created(Created { key, secret }: Created) -> Response {
+fn created(api: &ApiState, Created { key, secret }: Created) -> Response {
     let location = [(LOCATION, format!("/keys/{}", key.id))];
-    (StatusCode::CREATED, location, Json(CreatedView { key: secret.reveal().to_owned(), view: key.into() })).into_response()
+    (StatusCode::CREATED, location, Json(CreatedView { key: secret.reveal().to_owned(), view: KeyView::of(key, api) }))
+        .into_response()
 }
 
 pub(super) fn unknown(id: &str) -> Problem {

@@ -104,7 +104,7 @@ pub(super) async fn set(State(api): State<ApiState>, Path(id): Path<String>, req
     let quota = keys::parse(&api, body).await?;
     check(quota, "")?;
     let Ok(parsed) = id.parse() else { return Err(keys::unknown(&id)) };
-    api.keyring.set_quota(&parsed, quota).await?.map(|key| Json(key.into())).ok_or_else(|| keys::unknown(&id))
+    api.keyring.set_quota(&parsed, quota).await?.map(|key| Json(KeyView::of(key, &api))).ok_or_else(|| keys::unknown(&id))
 }
 
 /// Refuses a quota with a number that it can't have; it stands at `pointer`.

@@ -356,7 +356,8 @@ pub(super) async fn run(
 /// What makes the jobs of schedules: reads them as `POST /jobs` does.
 pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
     Arc::new(move |schedule| {
-        let submission = submission::parse(schedule.job.get().as_bytes(), dispatcher.functions().catalogue());
+        let submission =
+            submission::parse(schedule.job.get().as_bytes(), dispatcher.functions().catalogue(), dispatcher.store().now());
         let mut submission = submission.map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
         submission.owner = schedule.owner();
         dispatcher.make(submission).map_err(|error| match error {
@@ -416,7 +417,7 @@ fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher, function
 }
 
 fn check_job(job: &RawValue, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<(), Problem> {
-    let submission = submission::parse(job.get().as_bytes(), functions)?;
+    let submission = submission::parse(job.get().as_bytes(), functions, dispatcher.store().now())?;
     let fields: std::collections::BTreeMap<String, &RawValue> = submission::object(job.get().as_bytes(), "")?;
     if let Some((field, why)) = UNFITTING.iter().find(|(field, _)| fields.contains_key(*field)) {
         return Err(Invalid::new(format!("/{field}"), *why).into());

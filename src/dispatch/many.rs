@@ -21,7 +21,7 @@ pub struct Cancelling {
 impl Dispatcher {
     /// Cancels every unfinished job that passes the filter and was there when this began.
     pub async fn cancel_all(&self, filter: &Filter) -> Result<Cancelling, StoreError> {
-        let filter = until_now(filter);
+        let filter = until(self.shared.store.now(), filter);
         let (mut count, mut after) = (Cancelling::default(), None);
         loop {
             let portion = self.shared.store.cancel_page(&filter, after).await?;
@@ -42,7 +42,7 @@ impl Dispatcher {
 
     /// Runs every finished job again that passes the filter and was there when this began; how many.
     pub async fn retry_all(&self, filter: &Filter) -> Result<u64, SubmitError> {
-        let filter = until_now(filter);
+        let filter = until(self.shared.store.now(), filter);
         let (mut count, mut after) = (0, None);
         loop {
             let (most, quota) = self.shared.quotas.take_some(filter.owner, MOST_RETRIED).await?;
@@ -102,7 +102,6 @@ fn first(job: &Job) -> Option<Vec<Tried>> {
 }
 
 /// Whatever comes in meanwhile is left alone, or there might be no end.
-fn until_now(filter: &Filter) -> Filter {
-    let now = Timestamp::now();
+fn until(now: Timestamp, filter: &Filter) -> Filter {
     Filter { until: Some(filter.until.map_or(now, |until| until.min(now))), ..filter.clone() }
 }

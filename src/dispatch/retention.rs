@@ -29,7 +29,7 @@ impl Retention {
         let mut end = std::pin::pin!(end);
         loop {
             let began = Instant::now();
-            let sleep = match self.step(&*store, Timestamp::now()).await {
+            let sleep = match self.step(&*store, store.now()).await {
                 Ok(true) => (began.elapsed() * REST).max(SHORTEST_REST),
                 Ok(false) => LOOK,
                 Err(StoreError::Closed) => return,

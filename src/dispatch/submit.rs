@@ -7,7 +7,6 @@ use url::Url;
 
 use super::router::{Facts, Unable, choose};
 use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, outputs, place};
-use crate::clock::Timestamp;
 use crate::job::{After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written};
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
@@ -186,7 +185,7 @@ impl Dispatcher {
         if self.shared.draining.is_cancelled() {
             return Err(SubmitError::Draining);
         }
-        let accepted_at = Timestamp::now();
+        let accepted_at = self.shared.store.now();
         let ids: Vec<JobId> = submissions.iter().map(|_| JobId::new()).collect();
         let prepare = |(index, mut submission): (usize, Box<Submission>)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };

@@ -341,6 +341,33 @@ async fn a_schedule_fires_once_a_time_though_the_clock_of_a_server_is_an_hour_fa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_clock_is_an_hour_fast_goes_by_that_of_the_database() {
+    let cluster = Cluster::of(2).await;
+    let faketime = faketime();
+    let fast = [("LD_PRELOAD", &*faketime), ("FAKETIME", "+1h"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    let servers = [cluster.start_with(0, &fast).await, cluster.start(1).await];
+    let in_minutes = |minutes: u64| jiff::Timestamp::now() + Duration::from_secs(60 * minutes);
+    let mut delayed = sleep(0);
+    delayed["delay_ms"] = json!(200);
+    let id = servers[0].submit(&delayed).await;
+    let due: jiff::Timestamp = servers[1].get(&format!("/jobs/{id}")).await["run_at"].as_str().unwrap().parse().unwrap();
+    assert!(due < in_minutes(1), "{due}");
+    servers[1].until_state(&id, "succeeded").await;
+    // A key that is good for half an hour is none that has run out.
+    let url = format!("{}/keys", servers[0].url);
+    let make = |key: Value| servers[0].client.post(&url).json(&key);
+    let admin: Value = make(json!({"name": "admin", "scopes": ["admin"]})).send().await.unwrap().json().await.unwrap();
+    let key = json!({"name": "short", "scopes": ["read"], "expires_at": in_minutes(30).to_string()});
+    let made = make(key).bearer_auth(admin["key"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(made.status(), 201);
+    let made: Value = made.json().await.unwrap();
+    assert_eq!(made["state"], "live", "{made}");
+    let seen = servers[0].client.get(format!("{}/jobs/{id}", servers[0].url)).bearer_auth(made["key"].as_str().unwrap());
+    // It may read, but this job is nobody's of its owner.
+    assert_eq!(seen.send().await.unwrap().status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_only_answers_and_one_that_only_works_are_one_service() {
     let cluster = Cluster::of(2).await;
     let api = cluster.start_with(0, &[("TRINE_ROLE", "api"), ("TRINE_NODE", "front")]).await;

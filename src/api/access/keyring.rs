@@ -95,7 +95,7 @@ impl Keyring {
 
     /// Whether there is a key that is good for anything.
     pub fn has_live(&self) -> bool {
-        let now = Timestamp::now();
+        let now = self.store.now();
         self.entries().values().any(|entry| entry.key.state(now) == KeyState::Live)
     }
 
@@ -110,7 +110,7 @@ impl Keyring {
         let entry = self.entries().get(&presented.id).map(Arc::clone);
         // One answer for a key that is not there and one that does not prove itself: ids are no secret, but nobody's business either.
         let entry = entry.filter(|entry| entry.key.hash.is(&presented.hash)).ok_or_else(|| wrong("the API key is not known"))?;
-        let now = Timestamp::now();
+        let now = self.store.now();
         match entry.key.state(now) {
             KeyState::Live => {}
             KeyState::Expired => return Err(wrong("the API key has expired")),
@@ -125,7 +125,7 @@ impl Keyring {
     pub(in crate::api) async fn gone(self: Arc<Self>, id: KeyId) {
         let mut changed = self.changed.subscribe();
         loop {
-            let now = Timestamp::now();
+            let now = self.store.now();
             let Some(key) = self.get(&id).filter(|key| key.state(now) == KeyState::Live) else { return };
             let expired = async {
                 match key.expires_at {
@@ -181,7 +181,7 @@ impl Keyring {
         let _turn = self.age.turn().await;
         let Some(old) = self.get(id).filter(|old| old.revoked_at.is_none()) else { return Ok(None) };
         // As long a life as the old one had.
-        let expires_at = old.expires_at.map(|expires_at| Timestamp::now().after(expires_at.since(old.created_at)));
+        let expires_at = old.expires_at.map(|expires_at| self.store.now().after(expires_at.since(old.created_at)));
         let (key, secret) = Key::new(old.name, old.scopes, expires_at).map_err(Problem::internal)?;
         let key = Key { owner: old.owner, quota: old.quota, ..key };
         let kept = self.store.add_key(key.clone(), Some((old.id, until))).await?;

@@ -171,7 +171,9 @@ mod tests {
 
     fn batch(jobs: &[&str]) -> Result<Vec<Box<Submission>>, (String, String)> {
         let job = |fields: &&str| format!(r#"{{"bound":"io","workload":{{"type":"sleep","ms":1}}{fields}}}"#);
-        let drafts = jobs.iter().map(|fields| super::super::draft(job(fields).as_bytes(), &Catalogue::default()));
+        let drafts = jobs
+            .iter()
+            .map(|fields| super::super::draft(job(fields).as_bytes(), &Catalogue::default(), crate::clock::Timestamp::now()));
         let read = drafts.collect::<Result<Vec<_>, _>>().and_then(Draft::batch);
         read.map_err(|problem| {
             let body = serde_json::to_value(problem.body()).unwrap();

@@ -137,13 +137,13 @@ pub(super) struct Head<'a> {
 }
 
 /// Reads one submission. Its workload's parameters are not looked at, apart from `type`; but a call of a function gets what that declares,
-/// and is bound to the version that declares it.
-pub(super) fn parse(text: &[u8], functions: &Catalogue) -> Result<Box<Submission>, Problem> {
-    draft(text, functions)?.alone()
+/// and is bound to the version that declares it; and a delay begins `now`.
+pub(super) fn parse(text: &[u8], functions: &Catalogue, now: Timestamp) -> Result<Box<Submission>, Problem> {
+    draft(text, functions, now)?.alone()
 }
 
 /// The same for one of a batch, in which jobs have names.
-pub(super) fn draft(text: &[u8], functions: &Catalogue) -> Result<Draft, Problem> {
+pub(super) fn draft(text: &[u8], functions: &Catalogue, now: Timestamp) -> Result<Draft, Problem> {
     let fields: Fields<'_> = object(text, "")?;
     let workload = fields.workload;
     // What is handed on as it is has to be fit to be read by others.
@@ -165,7 +165,7 @@ pub(super) fn draft(text: &[u8], functions: &Catalogue) -> Result<Draft, Problem
     let after = fields.after.map(after::parse).transpose()?.unwrap_or_default();
     fields.name.as_deref().map_or(Ok(()), after::check_name)?;
     let deadline = deadline(fields.deadline_ms)?;
-    let run_at = start(fields.run_at, fields.delay_ms, fields.expires_at)?;
+    let run_at = start(fields.run_at, fields.delay_ms, fields.expires_at, now)?;
     let mut workload = Spec { kind: head.r#type.into_owned(), json: workload.to_owned() };
     let defaults = if is_function(&workload) {
         functions.pin(&mut workload).map_err(|invalid| invalid.within("/workload"))?.defaults
@@ -254,15 +254,19 @@ mod tests {
     use rstest::rstest;
 
     fn refused(text: &str) -> (u16, String) {
-        let problem = parse(text.as_bytes(), &Catalogue::default()).unwrap_err();
+        let problem = parse(text.as_bytes(), &Catalogue::default(), Timestamp::now()).unwrap_err();
         let json = serde_json::to_value(problem.body()).unwrap();
         (problem.into_response().status().as_u16(), json["errors"][0]["pointer"].as_str().unwrap_or("-").to_owned())
     }
 
     #[test]
     fn a_short_one_has_defaults() {
-        let submission =
-            parse(br#" {"bound": "cpu", "workload": { "type": "primes", "below": 10 }} "#, &Catalogue::default()).unwrap();
+        let submission = parse(
+            br#" {"bound": "cpu", "workload": { "type": "primes", "below": 10 }} "#,
+            &Catalogue::default(),
+            Timestamp::now(),
+        )
+        .unwrap();
         assert_eq!(submission.bound, Bound::Cpu);
         assert_eq!(submission.workload.kind, "primes");
         assert_eq!(submission.workload.json.get(), r#"{ "type": "primes", "below": 10 }"#);
@@ -277,6 +281,7 @@ mod tests {
             br#"{"bound":"io","workload":{"ms":5,"type":"sl\u0065ep"},"executor":"processes","priority":-7,"deadline_ms":1500,
                 "retry":{"attempts":3,"on":["timeout"]},"tags":{"team":"search"}}"#,
             &Catalogue::default(),
+            Timestamp::now(),
         )
         .unwrap();
         assert_eq!(submission.workload.kind, "sleep");
@@ -284,18 +289,17 @@ mod tests {
         assert_eq!(submission.deadline, Some(Duration::from_millis(1500)));
         assert_eq!(submission.retry(), &Retry { attempts: 3, on: vec![FailureKind::Timeout].into(), ..Retry::DEFAULT });
         assert_eq!(submission.tags["team"], "search");
+        let now = Timestamp::now();
         let timed = |fields: &str| {
             let text = format!(r#"{{"bound":"io","workload":{{"type":"sleep"}},{fields}}}"#);
-            parse(text.as_bytes(), &Catalogue::default()).unwrap()
+            parse(text.as_bytes(), &Catalogue::default(), now).unwrap()
         };
         let timed_at = timed(r#""run_at":"2026-01-31T13:00:00+01:00","expires_at":"2026-02-01T00:00:00Z","unique":{}"#);
         assert_eq!(timed_at.run_at.unwrap().to_string(), "2026-01-31T12:00:00.000000Z");
         assert_eq!(timed_at.expires_at.unwrap().to_string(), "2026-02-01T00:00:00.000000Z");
         assert_eq!(timed_at.unique, Some(Unique { within_ms: None }));
-        let before = Timestamp::now();
         let delayed = timed(r#""delay_ms":1500,"unique":{"within_ms":60000}"#);
-        let delay = delayed.run_at.unwrap().since(before);
-        assert!((Duration::from_millis(1500)..Duration::from_secs(60)).contains(&delay), "{delay:?}");
+        assert_eq!(delayed.run_at, Some(now.after(Duration::from_millis(1500))));
         assert_eq!(delayed.unique, Some(Unique { within_ms: Some(60_000) }));
     }
 

@@ -36,6 +36,7 @@ pub(super) fn start(
     run_at: Option<Timestamp>,
     delay_ms: Option<u64>,
     expires_at: Option<Timestamp>,
+    now: Timestamp,
 ) -> Result<Option<Timestamp>, Invalid> {
     if delay_ms.is_some_and(|ms| ms > LONGEST_DELAY_MS) {
         return Err(Invalid::new("/delay_ms", format!("must be 0 to {LONGEST_DELAY_MS}")));
@@ -46,7 +47,7 @@ pub(super) fn start(
             Err(Invalid::new("/expires_at", "must be later than run_at"))
         }
         (Some(run_at), ..) => Ok(Some(run_at)),
-        (None, delay_ms, _) => Ok(delay_ms.map(|ms| Timestamp::now().after(Duration::from_millis(ms)))),
+        (None, delay_ms, _) => Ok(delay_ms.map(|ms| now.after(Duration::from_millis(ms)))),
     }
 }
 

@@ -19,22 +19,25 @@ impl ComparisonStore for PostgresStore {
         owner: Option<Owner>,
         request: Box<RawValue>,
     ) -> Result<Comparison, StoreError> {
-        let given = (id, owner, request);
-        let kept = self.edit(given, |(id, owner, request), connection| Box::pin(add(connection, *id, *owner, request)));
+        let given = (self.published.now(), id, owner, request);
+        let kept =
+            self.edit(given, |(now, id, owner, request), connection| Box::pin(add(connection, *now, *id, *owner, request)));
         kept.await?.ok_or_else(|| StoreError::Corrupt("a comparison was kept and is not there".into()))
     }
 
     async fn begin_comparison(&self) -> Result<Option<Comparison>, StoreError> {
-        self.edit(self.node.id(), |node, connection| Box::pin(begin(connection, *node))).await
+        self.edit((self.published.now(), self.node.id()), |(now, node), connection| Box::pin(begin(connection, *now, *node)))
+            .await
     }
 
     async fn end_comparison(&self, id: ComparisonId, end: ComparisonEnd) -> Result<bool, StoreError> {
-        self.edit((id, end), |(id, given), connection| Box::pin(end_one(connection, *id, given))).await
+        self.edit((self.published.now(), id, end), |(now, id, end), connection| Box::pin(end_one(connection, *now, *id, end)))
+            .await
     }
 
     async fn interrupt_comparisons(&self, reason: &str) -> Result<u64, StoreError> {
-        let given = (reason.to_owned(), self.node.id());
-        self.edit(given, |(reason, node), connection| Box::pin(interrupt(connection, reason, *node))).await
+        let given = (self.published.now(), reason.to_owned(), self.node.id());
+        self.edit(given, |(now, reason, node), connection| Box::pin(interrupt(connection, *now, reason, *node))).await
     }
 
     async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
@@ -57,6 +60,7 @@ impl ComparisonStore for PostgresStore {
 
 async fn add(
     connection: &mut PgConnection,
+    now: Timestamp,
     id: ComparisonId,
     owner: Option<Owner>,
     request: &RawValue,
@@ -65,35 +69,40 @@ async fn add(
         .bind(Uuid::from_bytes(*id.as_bytes()))
         .bind(owner.map(Owner::code))
         .bind(code(ComparisonState::Queued))
-        .bind(Timestamp::now().as_micros())
+        .bind(now.as_micros())
         .bind(request.get());
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
-async fn begin(connection: &mut PgConnection, node: i64) -> Result<Option<Comparison>, StoreError> {
+async fn begin(connection: &mut PgConnection, now: Timestamp, node: i64) -> Result<Option<Comparison>, StoreError> {
     let text = concat!(
         "UPDATE comparisons SET state = $1, started_at = $2, node = $3 \
          WHERE id = (SELECT id FROM comparisons WHERE state = 0 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING ",
         comparison::columns!()
     );
-    let query = sqlx::query(text).bind(code(ComparisonState::Running)).bind(Timestamp::now().as_micros()).bind(node);
+    let query = sqlx::query(text).bind(code(ComparisonState::Running)).bind(now.as_micros()).bind(node);
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
-async fn end_one(connection: &mut PgConnection, id: ComparisonId, end: &ComparisonEnd) -> Result<bool, StoreError> {
+async fn end_one(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    id: ComparisonId,
+    end: &ComparisonEnd,
+) -> Result<bool, StoreError> {
     let (state, report, error) = comparison::columns_of(end);
     let query = sqlx::query(comparison::END)
         .bind(code(state))
-        .bind(Timestamp::now().as_micros())
+        .bind(now.as_micros())
         .bind(report)
         .bind(error)
         .bind(Uuid::from_bytes(*id.as_bytes()));
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
-async fn interrupt(connection: &mut PgConnection, reason: &str, node: i64) -> Result<u64, StoreError> {
+async fn interrupt(connection: &mut PgConnection, now: Timestamp, reason: &str, node: i64) -> Result<u64, StoreError> {
     let text = "UPDATE comparisons SET state = $1, finished_at = $2, error = $3 \
                 WHERE state = 1 AND (node = $4 OR NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.id = comparisons.node))";
-    let query = sqlx::query(text).bind(code(ComparisonState::Failed)).bind(Timestamp::now().as_micros()).bind(reason).bind(node);
+    let query = sqlx::query(text).bind(code(ComparisonState::Failed)).bind(now.as_micros()).bind(reason).bind(node);
     Ok(query.execute(connection).await?.rows_affected())
 }

@@ -19,7 +19,8 @@ impl KeyStore for PostgresStore {
     }
 
     async fn revoke_key(&self, id: KeyId) -> Result<bool, StoreError> {
-        self.change(Copied::Keys, id, |id, connection| Box::pin(revoke(connection, id))).await
+        self.change(Copied::Keys, (self.published.now(), id), |(now, id), connection| Box::pin(revoke(connection, *now, id)))
+            .await
     }
 
     async fn set_quota(&self, id: KeyId, quota: Quota) -> Result<bool, StoreError> {
@@ -35,7 +36,7 @@ impl KeyStore for PostgresStore {
     }
 
     async fn begin_act(&self, act: NewAct) -> Result<i64, StoreError> {
-        self.edit(act, |act, connection| Box::pin(begin(connection, act))).await
+        self.edit((self.published.now(), act), |(now, act), connection| Box::pin(begin(connection, *now, act))).await
     }
 
     async fn end_act(&self, id: i64, status: u16) -> Result<(), StoreError> {
@@ -73,8 +74,8 @@ pub(super) async fn add(
     Ok(true)
 }
 
-async fn revoke(connection: &mut PgConnection, id: &KeyId) -> Result<bool, StoreError> {
-    let changed = sqlx::query(key::REVOKE).bind(Timestamp::now().as_micros()).bind(id.as_str()).execute(connection).await?;
+async fn revoke(connection: &mut PgConnection, now: Timestamp, id: &KeyId) -> Result<bool, StoreError> {
+    let changed = sqlx::query(key::REVOKE).bind(now.as_micros()).bind(id.as_str()).execute(connection).await?;
     Ok(changed.rows_affected() > 0)
 }
 
@@ -88,9 +89,9 @@ async fn used(connection: &mut PgConnection, id: &KeyId, at: Timestamp) -> Resul
     Ok(())
 }
 
-async fn begin(connection: &mut PgConnection, act: &NewAct) -> Result<i64, StoreError> {
+async fn begin(connection: &mut PgConnection, now: Timestamp, act: &NewAct) -> Result<i64, StoreError> {
     let query = sqlx::query_scalar(key::BEGIN_ACT)
-        .bind(Timestamp::now().as_micros())
+        .bind(now.as_micros())
         .bind(act.key.as_ref().map(KeyId::as_str))
         .bind(&act.operation)
         .bind(&act.target);

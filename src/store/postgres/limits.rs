@@ -83,7 +83,7 @@ impl PostgresStore {
             .await?;
         let starts = row.as_ref().map(read_starts).transpose()?;
         let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
-        let now = Timestamp::now();
+        let now = self.published.now();
         let window = starts.map(|starts| starts.window).unwrap_or_default();
         let (started, opens) = (u64::from(window.started(&limit, now)), window.opens(&limit, now));
         Ok(Some(LimitStatus::Rate { limit, started, waiting, opens_at: Some(opens).filter(|opens| *opens > now) }))

@@ -16,7 +16,7 @@ use crate::store::{Answered, Digest, Once, OnceStore, StoreError, Twin};
 #[async_trait]
 impl OnceStore for PostgresStore {
     async fn answered(&self, key: &str) -> Result<Option<Answered>, StoreError> {
-        let now = Timestamp::now().as_micros();
+        let now = self.published.now().as_micros();
         let row = sqlx::query(once::ONE).bind(key).bind(now).fetch_optional(&self.pool).await?;
         row.as_ref().map(|row| once::read(key, row)).transpose()
     }

@@ -91,7 +91,8 @@ impl WebhookStore for PostgresStore {
     }
 
     async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
-        self.edit((id.to_owned(), owner), |(id, owner), connection| Box::pin(again(connection, id, *owner))).await
+        let given = (self.published.now(), id.to_owned(), owner);
+        self.edit(given, |(now, id, owner), connection| Box::pin(again(connection, *now, id, *owner))).await
     }
 }
 
@@ -112,7 +113,12 @@ async fn note(connection: &mut PgConnection, id: &str, attempt: &DeliveryAttempt
     Ok(())
 }
 
-async fn again(connection: &mut PgConnection, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
+async fn again(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    id: &str,
+    owner: Option<Owner>,
+) -> Result<Option<Delivery>, StoreError> {
     if let Some(owner) = owner {
         let text = "SELECT EXISTS (SELECT 1 FROM deliveries d JOIN jobs j ON j.id = d.job WHERE d.id = $1 AND j.owner = $2)";
         let theirs: bool = sqlx::query_scalar(text).bind(id).bind(owner.code()).fetch_one(&mut *connection).await?;
@@ -121,7 +127,7 @@ async fn again(connection: &mut PgConnection, id: &str, owner: Option<Owner>) ->
         }
     }
     let text = "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = NULL WHERE id = $2 AND state <> 0";
-    sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
+    sqlx::query(text).bind(now.as_micros()).bind(id).execute(&mut *connection).await?;
     let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(delivery::read).transpose()
 }
