@@ -1,23 +1,22 @@
 //! What a key may have the server do, and what it has it do just now.
 //!
-//! What waits is counted by the database, so it is right also after a restart. Between two counts only what is accepted is added: that can
+//! How fast an owner submits is counted by the store, for all nodes that share one. What waits is counted by the database, so it is right also after a restart. Between two counts only what is accepted is added: that can
 //! be too much, never too little but for jobs that wait once more, so it is counted again when it seems to be too much, and now and then.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::auth::{Quota, QuotaPart};
 use crate::job::{NewJob, Owner};
-use crate::store::{Store, StoreError, Usage};
+use crate::store::{MINUTE, Store, StoreError, Usage};
 
 /// After which time what waits is counted again in any case.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How many times as long as a count took nothing is counted again, so that one that is refused can't keep the database busy.
 const REST: u32 = 20;
-const MINUTE: Duration = Duration::from_secs(60);
 /// What a client is told to wait for until some of what waits may have begun.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -86,8 +85,6 @@ struct Ledger {
     counted: tokio::sync::Mutex<Option<Counted>>,
     /// What is being accepted.
     coming: Sum,
-    /// When all that was submitted does not count any more.
-    clear_at: Mutex<Option<Instant>>,
 }
 
 /// What waited when it was counted.
@@ -106,7 +103,7 @@ struct Sum {
 
 /// Room that was found for what is being accepted. To be dropped once it is.
 #[derive(Default)]
-pub struct Taken(Option<(Arc<Account>, Wanted)>);
+pub struct Taken(Option<(Arc<Account>, Owner, Wanted)>);
 
 impl Wanted {
     /// What these jobs take.
@@ -179,9 +176,11 @@ impl Quotas {
     /// # Errors
     /// The store can't tell.
     pub async fn status(&self, owner: Owner) -> Result<QuotaStatus, StoreError> {
-        let account = self.account(Some(owner));
-        let submitted = account.as_ref().map_or(0, |account| account.submitted());
-        let quota = account.map_or(self.defaults, |account| account.quota);
+        let quota = self.account(Some(owner)).map_or(self.defaults, |account| account.quota);
+        let submitted = match quota.per_minute {
+            Some(most) => jobs_in(self.store.spent(owner).await?, most),
+            None => 0,
+        };
         Ok(QuotaStatus { quota, usage: self.store.usage(owner).await?, submitted })
     }
 
@@ -225,11 +224,15 @@ impl Account {
                 counted.bytes += wanted.bytes;
             }
         }
-        self.submit(wanted.jobs, Instant::now())?;
+        if let Some(most) = self.quota.per_minute
+            && let Some(wait) = store.spend(owner, span(wanted.jobs, most)).await?
+        {
+            return Err(OverQuota { part: QuotaPart::PerMinute, most: most.into(), retry_after: Some(wait) }.into());
+        }
         coming.jobs.fetch_add(wanted.jobs, Ordering::SeqCst);
         coming.bytes.fetch_add(wanted.bytes, Ordering::SeqCst);
         drop(counted);
-        Ok(Taken(Some((self, wanted))))
+        Ok(Taken(Some((self, owner, wanted))))
     }
 
     /// Refuses what has no room though nothing else is there.
@@ -254,20 +257,6 @@ impl Account {
             .or_else(|| over(QuotaPart::Bytes, self.quota.bytes, counted.bytes + wanted.bytes))
     }
 
-    /// Notes that so many are submitted, if there have not been too many: a minute's worth may come at once, and then as many as a minute
-    /// brings back.
-    fn submit(&self, jobs: u64, now: Instant) -> Result<(), OverQuota> {
-        let Some(most) = self.quota.per_minute else { return Ok(()) };
-        let mut clear_at = self.ledger.clear_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = clear_at.map_or(now, |at| at.max(now)) + span(jobs, most);
-        let wait = after.saturating_duration_since(now + MINUTE);
-        if !wait.is_zero() {
-            return Err(OverQuota { part: QuotaPart::PerMinute, most: most.into(), retry_after: Some(wait) });
-        }
-        *clear_at = Some(after);
-        Ok(())
-    }
-
     /// So many of those that room was found for did not come.
     fn give_back(&self, jobs: u64) {
         // While somebody counts, this is found out by that.
@@ -276,18 +265,6 @@ impl Account {
         {
             counted.jobs = counted.jobs.saturating_sub(jobs);
         }
-        if let (Some(most), Some(at)) =
-            (self.quota.per_minute, &mut *self.ledger.clear_at.lock().unwrap_or_else(PoisonError::into_inner))
-        {
-            *at = at.checked_sub(span(jobs, most)).unwrap_or(*at);
-        }
-    }
-
-    fn submitted(&self) -> u64 {
-        let Some(most) = self.quota.per_minute else { return 0 };
-        let clear_at = *self.ledger.clear_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = clear_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-        u64::try_from(left.as_nanos().div_ceil(span(1, most).as_nanos().max(1))).unwrap_or(u64::MAX)
     }
 }
 
@@ -297,18 +274,27 @@ fn span(jobs: u64, per_minute: u32) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
+/// How many jobs it takes so long until they do not count.
+fn jobs_in(span_left: Duration, per_minute: u32) -> u64 {
+    u64::try_from(span_left.as_nanos().div_ceil(span(1, per_minute).as_nanos().max(1))).unwrap_or(u64::MAX)
+}
+
 impl Taken {
     /// No more than so many jobs came of those that room was found for.
-    pub(super) fn came(&self, jobs: u64) {
-        if let Some((account, wanted)) = &self.0 {
-            account.give_back(wanted.jobs.saturating_sub(jobs));
+    pub(super) async fn came(&self, jobs: u64, store: &dyn Store) -> Result<(), StoreError> {
+        let Some((account, owner, wanted)) = &self.0 else { return Ok(()) };
+        let missing = wanted.jobs.saturating_sub(jobs);
+        account.give_back(missing);
+        match account.quota.per_minute {
+            Some(most) if missing > 0 => store.give_back(*owner, span(missing, most)).await,
+            _ => Ok(()),
         }
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if let Some((account, wanted)) = &self.0 {
+        if let Some((account, _, wanted)) = &self.0 {
             account.ledger.coming.jobs.fetch_sub(wanted.jobs, Ordering::SeqCst);
             account.ledger.coming.bytes.fetch_sub(wanted.bytes, Ordering::SeqCst);
         }
@@ -321,21 +307,6 @@ mod tests {
 
     fn account(quota: Quota) -> Account {
         Account { quota, ledger: Arc::default() }
-    }
-
-    #[test]
-    fn a_minutes_worth_may_come_at_once_and_comes_back_evenly() {
-        let account = account(Quota { per_minute: Some(60), ..Quota::default() });
-        let start = Instant::now();
-        account.submit(59, start).unwrap();
-        account.submit(1, start).unwrap();
-        let over = account.submit(2, start).unwrap_err();
-        assert_eq!((over.part, over.retry_after), (QuotaPart::PerMinute, Some(Duration::from_secs(2))));
-        assert!(account.submit(3, start + Duration::from_secs(2)).is_err());
-        account.submit(2, start + Duration::from_secs(2)).unwrap();
-        account.submit(60, start + Duration::from_secs(200)).unwrap();
-        account.give_back(50);
-        account.submit(49, start + Duration::from_secs(200)).unwrap();
     }
 
     #[test]

@@ -1,9 +1,13 @@
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::StoreError;
 use crate::job::{JobId, Owner};
+
+/// For how long it counts what an owner submits, and how much of it, as a time, may come at once.
+pub const MINUTE: Duration = Duration::from_mins(1);
 
 /// What an owner has the server do just now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,4 +32,14 @@ pub trait OwnerStore {
     /// How many jobs of these owners may run at once, in place of what was said before: of jobs that are accepted as
     /// [`confined`](crate::job::Submission::confined).
     async fn allow(&self, running: HashMap<Owner, u32>) -> Result<(), StoreError>;
+
+    /// Counts something that this owner submits as the time after which it does not count any more, which adds up: there is room for a
+    /// [`MINUTE`], of which as much comes back as passes. If there is none, how long until there is.
+    async fn spend(&self, owner: Owner, span: Duration) -> Result<Option<Duration>, StoreError>;
+
+    /// Counts so much less.
+    async fn give_back(&self, owner: Owner, span: Duration) -> Result<(), StoreError>;
+
+    /// How long until nothing of what this owner has submitted counts any more.
+    async fn spent(&self, owner: Owner) -> Result<Duration, StoreError>;
 }

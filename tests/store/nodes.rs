@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trine::clock::Timestamp;
 use trine::job::{Concurrency, JobId, NewJob, Queue, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, BloatStore, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, NodeStore, Once, OnceStore, Revocation,
-    ScheduleStore, Settled, Settlement, Store, StoreError, WebhookStore,
+    Answered, BloatStore, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, MINUTE, NodeStore, Once, OnceStore,
+    OwnerStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError, WebhookStore,
 };
 
 use crate::postgres::Schema;
@@ -212,6 +212,32 @@ async fn ends_on_other_nodes_are_heard_of_however_many_there_are() {
     while ended.len() < JOBS {
         ended.extend(tokio::time::timeout(PATIENCE, store.ended_unasked()).await.expect("the rest of them"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_submitted_in_a_minute_counts_on_all_nodes_together() {
+    let place = Schema::new();
+    let nodes = [place.node("a").await, place.node("b").await];
+    let owner = "00000000000a".parse().unwrap();
+    let second = MINUTE / 60;
+    let spent = |node: usize| {
+        let store = Arc::clone(&nodes[node]);
+        tokio::spawn(async move {
+            let mut jobs = 0;
+            while store.spend(owner, second).await.unwrap().is_none() {
+                jobs += 1;
+            }
+            jobs
+        })
+    };
+    let began = Instant::now();
+    let (here, there) = (spent(0), spent(1));
+    let jobs: u64 = here.await.unwrap() + there.await.unwrap();
+    assert!((60..=60 + began.elapsed().as_secs() + 1).contains(&jobs), "{jobs}");
+    // What a clock counted that was an hour ahead is not held against anybody.
+    let mut database = place.raw().await;
+    sqlx::query("UPDATE paces SET clear_at = clear_at + 3600000000").execute(&mut database).await.unwrap();
+    assert_eq!(nodes[1].spend(owner, MINUTE).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,11 @@
 //! Whose jobs are, wherever they are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use trine::clock::Timestamp;
 use trine::job::{ComparisonId, Ending, Event, JobId, NewJob, Owner, Webhook};
-use trine::store::{DeliveryFilter, EventFilter, Filter, Order, Page, Store};
+use trine::store::{DeliveryFilter, EventFilter, Filter, MINUTE, Order, Page, Store};
 
 use crate::{Place, accept, claim_one, finish_all, io_job, settle, succeeded};
 
@@ -14,6 +15,7 @@ crate::for_every_driver!(
     results_are_counted_for_their_owner,
     deliveries_are_those_of_an_owner,
     comparisons_are_those_of_an_owner,
+    a_minutes_worth_may_be_submitted_at_once,
 );
 
 fn owners() -> [Owner; 2] {
@@ -128,4 +130,20 @@ async fn comparisons_are_those_of_an_owner(place: impl Place) {
     assert_eq!(store.comparison(kept.id).await.unwrap().unwrap().owner, Some(mine));
     let count = async |owner| store.comparisons(owner, None, 10).await.unwrap().len();
     assert_eq!([count(Some(mine)).await, count(Some(theirs)).await, count(None).await], [1, 0, 2]);
+}
+
+async fn a_minutes_worth_may_be_submitted_at_once(place: impl Place) {
+    let [mine, theirs] = owners();
+    let store = place.open().await;
+    assert_eq!(store.spent(mine).await.unwrap(), Duration::ZERO);
+    assert_eq!(store.spend(mine, Duration::from_secs(59)).await.unwrap(), None);
+    assert_eq!(store.spend(mine, Duration::from_secs(1)).await.unwrap(), None);
+    let wait = store.spend(mine, MINUTE).await.unwrap().unwrap();
+    assert!(wait <= MINUTE && !wait.is_zero(), "{wait:?}");
+    assert_eq!(store.spend(theirs, MINUTE).await.unwrap(), None);
+    // What is given back can be spent once more, and only once.
+    store.give_back(mine, MINUTE / 2).await.unwrap();
+    assert!(store.spent(mine).await.unwrap() <= MINUTE / 2);
+    assert_eq!(store.spend(mine, MINUTE / 2).await.unwrap(), None);
+    assert!(store.spend(mine, MINUTE).await.unwrap().is_some());
 }

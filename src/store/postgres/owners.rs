@@ -1,6 +1,7 @@
 //! Whose jobs are.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -8,13 +9,39 @@ use super::PostgresStore;
 use super::rows::{Cells, uuids};
 use super::writer::Command;
 use crate::job::{JobId, Owner};
-use crate::store::{OwnerStore, StoreError, Usage};
+use crate::store::{MINUTE, OwnerStore, StoreError, Usage};
 
 const USAGE: &str = "SELECT count(*) FILTER (WHERE w.state <> 2) + (SELECT count(*) FROM comparisons WHERE owner = $1 AND state = 0), \
     count(*) FILTER (WHERE w.state = 2), \
     (coalesce(sum(octet_length(j.workload)) FILTER (WHERE w.state <> 2), 0) + \
     (SELECT coalesce(sum(octet_length(request)), 0) FROM comparisons WHERE owner = $1 AND state = 0))::BIGINT \
     FROM work w JOIN jobs j ON j.id = w.id WHERE j.owner = $1";
+
+/// By the clock of the database, in microseconds.
+macro_rules! now {
+    () => {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT"
+    };
+}
+
+/// From when on what is there counts: now, or later. What a clock counted that was ahead is forgotten.
+macro_rules! clear_at {
+    () => {
+        "CASE WHEN p.clear_at BETWEEN excluded.clear_at - $2 AND excluded.clear_at - $2 + $3 THEN p.clear_at \
+         ELSE excluded.clear_at - $2 END"
+    };
+}
+
+/// Counts a span, if there is room.
+const SPEND: &str = concat!(
+    "INSERT INTO paces AS p (owner, clear_at) VALUES ($1, ",
+    now!(),
+    " + $2) ON CONFLICT (owner) DO UPDATE SET clear_at = (",
+    clear_at!(),
+    ") + $2 WHERE (",
+    clear_at!(),
+    ") <= excluded.clear_at - $2 - $2 + $3 RETURNING 1"
+);
 
 #[async_trait]
 impl OwnerStore for PostgresStore {
@@ -32,4 +59,30 @@ impl OwnerStore for PostgresStore {
     async fn allow(&self, running: HashMap<Owner, u32>) -> Result<(), StoreError> {
         self.ask(|reply| Command::Allow(running, reply)).await
     }
+
+    async fn spend(&self, owner: Owner, span: Duration) -> Result<Option<Duration>, StoreError> {
+        let query = sqlx::query(SPEND).bind(owner.code()).bind(micros(span)).bind(micros(MINUTE));
+        if query.fetch_optional(&self.pool).await?.is_some() {
+            return Ok(None);
+        }
+        // Whoever gave something back in between has not waited in vain.
+        Ok(Some((self.spent(owner).await? + span).saturating_sub(MINUTE)))
+    }
+
+    async fn give_back(&self, owner: Owner, span: Duration) -> Result<(), StoreError> {
+        let query =
+            sqlx::query("UPDATE paces SET clear_at = clear_at - $2 WHERE owner = $1").bind(owner.code()).bind(micros(span));
+        query.execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn spent(&self, owner: Owner) -> Result<Duration, StoreError> {
+        let text = concat!("SELECT greatest(0, clear_at - ", now!(), ") FROM paces WHERE owner = $1");
+        let left: Option<i64> = sqlx::query_scalar(text).bind(owner.code()).fetch_optional(&self.pool).await?;
+        Ok(Duration::from_micros(left.unwrap_or_default().unsigned_abs()).min(MINUTE))
+    }
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

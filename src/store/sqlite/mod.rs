@@ -42,6 +42,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use self::edit::{OneStep, Step};
 use self::front::Fronts;
 use self::nodes::Node;
+use self::owners::Paces;
 use self::read::Table;
 use self::writer::{Acceptance, Command, Published, Reply, Writer};
 use super::codes;
@@ -101,6 +102,7 @@ pub struct SqliteStore {
     fronts: Arc<Fronts>,
     node: Node,
     clock: Arc<dyn Clock>,
+    paces: Paces,
     /// Looking for events can take long after a restart, and must leave connections for others.
     looking_for_events: Semaphore,
     /// Held as long as the store is open: two servers on one file would each take the other's jobs for its own.
@@ -145,7 +147,18 @@ impl SqliteStore {
         writer.spawn(receiver, beside).map_err(|error| StoreError::Unavailable(format!("can't start the writer: {error}")))?;
         let looking_for_events = Semaphore::new(LOOKING_FOR_EVENTS);
         let intake = Intake::new(commands.clone());
-        Ok(Self { commands, readers, published, intake, fronts, node, clock, looking_for_events, _lock: lock })
+        Ok(Self {
+            commands,
+            readers,
+            published,
+            intake,
+            fronts,
+            node,
+            clock,
+            paces: Paces::default(),
+            looking_for_events,
+            _lock: lock,
+        })
     }
 
     /// Has the writer take a step in one of its transactions; what the step gave, after the commit.
