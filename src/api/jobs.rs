@@ -71,7 +71,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
         // The shortest way, on which the end of the job can't be missed.
         Some(seconds) if key.is_none() && submission.unique.is_none() => {
             let job = Box::pin(api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds))).await?;
-            Ok(waited(ended(&job).unwrap_or_else(|| accepted(&job, preferences.minimal)), seconds))
+            Ok(waited(ended(&job, false).unwrap_or_else(|| accepted(&job, preferences.minimal)), seconds))
         }
         _ => answer(&api, api.dispatcher.submit_once(vec![submission], key).await?, preferences).await,
     }
@@ -84,7 +84,7 @@ async fn answer(api: &ApiState, receipt: Receipt, Preferences { wait, minimal }:
     if let Some(seconds) = wait {
         job = Box::pin(api.dispatcher.wait(job.id, Duration::from_secs(seconds))).await?.ok_or_else(gone)?;
     }
-    let response = match wait.and_then(|_| ended(&job)) {
+    let response = match wait.and_then(|_| ended(&job, existing)) {
         Some(result) => result,
         None if existing => {
             let view = JobView::from(&job).existing();
@@ -96,8 +96,9 @@ async fn answer(api: &ApiState, receipt: Receipt, Preferences { wait, minimal }:
 }
 
 /// The result, if the job has ended.
-fn ended(job: &Job) -> Option<Response> {
-    ResultView::of(job).map(|result| (StatusCode::OK, [(LOCATION, location(job.id))], Json(result)).into_response())
+fn ended(job: &Job, existing: bool) -> Option<Response> {
+    let result = ResultView::of(job)?.existing(existing);
+    Some((StatusCode::OK, [(LOCATION, location(job.id))], Json(result)).into_response())
 }
 
 /// The same answer, which says how long it was waited for.

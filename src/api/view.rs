@@ -298,9 +298,18 @@ pub(super) struct ResultView<'a> {
     /// Its attempts, also those before it was run again by hand: the latest thousand. Only where one result is looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<AttemptView>>,
+    /// The submission is unique, and this job was there before it. Only in the answer to a submission, and only if it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    existing: bool,
 }
 
 impl<'a> ResultView<'a> {
+    /// The same, of a job that was there before it was submitted.
+    pub(super) fn existing(self, existing: bool) -> Self {
+        Self { existing, ..self }
+    }
+
     /// The same with its attempts.
     pub(super) fn with(self, attempts: Vec<AttemptView>) -> Self {
         Self { attempts: Some(attempts), ..self }
@@ -324,6 +333,7 @@ impl<'a> ResultView<'a> {
             started_at: finished.started_at,
             finished_at: finished.finished_at,
             attempts: None,
+            existing: false,
         })
     }
 }

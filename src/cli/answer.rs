@@ -15,6 +15,11 @@ pub(super) fn parse<T: DeserializeOwned>(json: &RawValue) -> Result<T, CliError>
     serde_json::from_str(json.get()).map_err(|error| CliError::NotTrine(error.to_string()))
 }
 
+/// What a job gave, as it was written; null if it was nothing.
+pub(super) fn written(value: Option<&RawValue>) -> &str {
+    value.map_or("null", RawValue::get)
+}
+
 /// A page of a list.
 #[derive(Deserialize)]
 pub(super) struct Page<T> {
@@ -36,7 +41,7 @@ pub(super) struct Job {
     pub(super) id: String,
     pub(super) state: String,
     pub(super) bound: Bound,
-    pub(super) workload: Value,
+    pub(super) workload: Box<RawValue>,
     pub(super) route: Route,
     pub(super) attempt: u32,
     #[serde(default)]
@@ -60,7 +65,7 @@ pub(super) struct Job {
     #[serde(default)]
     pub(super) waiting: Option<Value>,
     #[serde(default)]
-    pub(super) output: Option<Value>,
+    pub(super) output: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) error: Option<Failure>,
     #[serde(default)]
@@ -114,8 +119,12 @@ pub(super) struct Timing {
 
 impl Job {
     /// The workload's `type`.
-    pub(super) fn kind(&self) -> &str {
-        self.workload.get("type").and_then(Value::as_str).unwrap_or("?")
+    pub(super) fn kind(&self) -> String {
+        #[derive(Deserialize)]
+        struct Head {
+            r#type: String,
+        }
+        serde_json::from_str(self.workload.get()).map_or_else(|_| "?".into(), |Head { r#type: kind }| kind)
     }
 
     /// How it ended; `None` if it has not.

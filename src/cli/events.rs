@@ -18,7 +18,7 @@ pub(super) struct WatchEvents {
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str)))]
     kinds: Vec<String>,
     /// Only those that leave their job in this state
-    #[arg(long, value_parser = PossibleValuesParser::new(["scheduled", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
+    #[arg(long, value_parser = PossibleValuesParser::new(["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
     state: Option<String>,
     /// Only those of jobs with this tag of what they do
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]

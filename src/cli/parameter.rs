@@ -1,3 +1,9 @@
+//! What is written on a command line, as the API has it. JSON stays as it was written: a long number would not survive being read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::error::CliError;
@@ -12,9 +18,9 @@ pub(super) fn tag(text: &str) -> Result<(String, String), &'static str> {
 }
 
 /// Reads `key=value` with a value that is JSON if it can be read as JSON, else text.
-pub(super) fn parameter(text: &str) -> Result<(String, Value), &'static str> {
+pub(super) fn parameter(text: &str) -> Result<(String, Box<RawValue>), &'static str> {
     let (key, value) = tag(text)?;
-    let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+    let value = serde_json::from_str(&value).or_else(|_| to_raw_value(&value)).map_err(|_| "the value is no text")?;
     Ok((key, value))
 }
 
@@ -47,20 +53,53 @@ pub(super) fn rate(text: &str) -> Result<Value, &'static str> {
         .ok_or("expected key=limit/time, such as api.example.org=10/1s")
 }
 
+/// A workload, and its type.
+pub(super) struct Described {
+    pub(super) kind: String,
+    pub(super) json: Box<RawValue>,
+}
+
+/// Fields that are sent with a workload.
+#[derive(Serialize)]
+pub(super) struct With {
+    pub(super) workload: Box<RawValue>,
+    #[serde(flatten)]
+    pub(super) fields: Map<String, Value>,
+}
+
 /// The workload that a command line describes: as a whole, or by its name and parameters.
-pub(super) fn workload(kind: Option<&str>, parameters: &[(String, Value)], whole: Option<&str>) -> Result<Value, CliError> {
-    let Some(text) = whole else {
-        let mut fields: Map<String, Value> = parameters.iter().cloned().collect();
-        fields.insert("type".into(), kind.into());
-        return Ok(fields.into());
-    };
-    let workload: Value =
-        serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--workload is not JSON: {error}")))?;
-    if workload["type"].is_string() {
-        Ok(workload)
-    } else {
-        Err(CliError::Usage("--workload takes an object with a `type`, such as {\"type\": \"sleep\", \"ms\": 5}".into()))
+pub(super) fn workload(
+    kind: Option<&str>,
+    parameters: &[(String, Box<RawValue>)],
+    whole: Option<&str>,
+) -> Result<Described, CliError> {
+    #[derive(Deserialize)]
+    struct Head {
+        r#type: String,
     }
+    let Some(text) = whole else {
+        return described(kind.unwrap_or_default(), parameters.iter().cloned());
+    };
+    let json: Box<RawValue> = raw("--workload", text)?;
+    match serde_json::from_str(text) {
+        Ok(Head { r#type: kind }) => Ok(Described { kind, json }),
+        Err(_) => {
+            Err(CliError::Usage("--workload takes an object with a `type`, such as {\"type\": \"sleep\", \"ms\": 5}".into()))
+        }
+    }
+}
+
+/// The workload of this type with these parameters.
+pub(super) fn described(kind: &str, parameters: impl Iterator<Item = (String, Box<RawValue>)>) -> Result<Described, CliError> {
+    let unwritable = |error: serde_json::Error| CliError::Usage(error.to_string());
+    let mut fields: BTreeMap<String, Box<RawValue>> = parameters.collect();
+    fields.insert("type".into(), to_raw_value(kind).map_err(unwritable)?);
+    Ok(Described { kind: kind.into(), json: to_raw_value(&fields).map_err(unwritable)? })
+}
+
+/// The JSON that was given for an option.
+pub(super) fn raw(option: &str, text: &str) -> Result<Box<RawValue>, CliError> {
+    serde_json::from_str(text).map_err(|error| CliError::Usage(format!("{option} is not JSON: {error}")))
 }
 
 #[cfg(test)]
@@ -69,14 +108,28 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("below=1000", "below", json!(1000))]
-    #[case("url=http://localhost/?a=b", "url", json!("http://localhost/?a=b"))]
-    #[case("path=\"12\"", "path", json!("12"))]
-    #[case("headers={\"a\": [1, 2]}", "headers", json!({ "a": [1, 2] }))]
-    #[case("body=", "body", json!(""))]
-    #[case("on=true", "on", json!(true))]
-    fn values_are_json_or_text(#[case] text: &str, #[case] key: &str, #[case] value: Value) {
-        assert_eq!(parameter(text), Ok((key.to_owned(), value)));
+    #[case("below=1000", "below", "1000")]
+    #[case("seed=12345678901234567890123", "seed", "12345678901234567890123")]
+    #[case("url=http://localhost/?a=b", "url", r#""http://localhost/?a=b""#)]
+    #[case("path=\"12\"", "path", r#""12""#)]
+    #[case("headers={\"a\": [1, 2]}", "headers", r#"{"a": [1, 2]}"#)]
+    #[case("body=", "body", r#""""#)]
+    #[case("on=true", "on", "true")]
+    fn values_are_json_or_text(#[case] text: &str, #[case] key: &str, #[case] value: &str) {
+        let (name, read) = parameter(text).unwrap();
+        assert_eq!((name.as_str(), read.get()), (key, value));
+    }
+
+    #[test]
+    fn a_long_number_stays_as_it_is() {
+        let whole = r#"{"type":"function","name":"f","args":[12345678901234567890123]}"#;
+        let Described { kind, json } = workload(None, &[], Some(whole)).unwrap();
+        assert_eq!((kind.as_str(), json.get()), ("function", whole));
+        let parameters = [parameter("args=[1e400]").unwrap()];
+        let workload = workload(Some("python"), &parameters, None).unwrap().json;
+        let sent =
+            serde_json::to_string(&With { workload, fields: Map::from_iter([("bound".to_owned(), json!("io"))]) }).unwrap();
+        assert_eq!(sent, r#"{"workload":{"args":[1e400],"type":"python"},"bound":"io"}"#);
     }
 
     #[test]

@@ -6,11 +6,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use reqwest::Response;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::answer::parse;
+use super::answer::{parse, written};
 use super::client::Client;
 use super::error::CliError;
 use crate::job::{Failure, FailureKind};
@@ -40,13 +39,13 @@ pub(super) struct Happened {
     #[serde(default)]
     executor: String,
     #[serde(default)]
-    value: Value,
+    value: Option<Box<RawValue>>,
     #[serde(default)]
     error: Option<Failure>,
     #[serde(default)]
     due_at: String,
     #[serde(default)]
-    output: Value,
+    output: Option<Box<RawValue>>,
 }
 
 impl Sent {
@@ -66,11 +65,11 @@ impl Happened {
         };
         let (word, rest) = match event {
             "running" => (event, format!("attempt {attempt} on {executor}")),
-            "progress" => (event, value.to_string()),
+            "progress" => (event, written(value.as_deref()).to_owned()),
             "log" => (event, line.clone()),
             "retrying" => (event, format!("attempt {attempt}: {error}; again at {due_at}")),
             "finished" => {
-                let rest = if self.error.is_some() { error } else { self.output.to_string() };
+                let rest = if self.error.is_some() { error } else { written(self.output.as_deref()).to_owned() };
                 (self.state.as_deref().unwrap_or(event), rest)
             }
             _ => (event, String::new()),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Accepted, Job, Page, Workload, parse};
 use super::client::{Client, Server};
 use super::error::CliError;
-use super::parameter::{after, concurrency, parameter, rate, tag, workload};
+use super::parameter::{With, after, concurrency, parameter, rate, tag, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
 use crate::clock::Timestamp;
@@ -56,7 +56,7 @@ pub(super) struct Submit {
     kind: Option<String>,
     /// Its parameters; a value that is not JSON is text
     #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
-    parameters: Vec<(String, Value)>,
+    parameters: Vec<(String, Box<RawValue>)>,
     /// What to run with its parameters, as a JSON object with a `type`
     #[arg(long, value_name = "JSON")]
     workload: Option<String>,
@@ -176,7 +176,7 @@ impl Submit {
             accepted.push(client.post_once("/jobs", &submission, keys.next()).await?);
             return Ok(());
         }
-        let most = (BATCH_BYTES / submission.to_string().len()).clamp(1, BATCH_JOBS);
+        let most = (BATCH_BYTES / submission.workload.get().len()).clamp(1, BATCH_JOBS);
         while left > 0 {
             let batch = vec![&submission; left.min(most)];
             left -= batch.len();
@@ -187,41 +187,37 @@ impl Submit {
     }
 
     /// The submission that the command line describes.
-    async fn submission(&self, client: &Client) -> Result<Value, CliError> {
+    async fn submission(&self, client: &Client) -> Result<With, CliError> {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
-        let mut options = Map::new();
+        let mut fields = Map::new();
         match &self.bound {
-            Some(bound) => drop(options.insert("bound".into(), bound.as_str().into())),
+            Some(bound) => drop(fields.insert("bound".into(), bound.as_str().into())),
             // What a function is, was declared when it was deployed.
-            None if workload["type"] == "function" => {}
-            None => drop(options.insert("bound".into(), usual_bound(client, &workload["type"]).await?.into())),
+            None if workload.kind == "function" => {}
+            None => drop(fields.insert("bound".into(), usual_bound(client, &workload.kind).await?.into())),
         }
-        let mut submission = json!({ "workload": workload });
-        options.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
-        options.extend(self.routing.map(|routing| ("routing".into(), routing.as_str().into())));
-        options.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
-        options.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
-        options.extend(self.retry().map(|retry| ("retry".into(), retry)));
-        options.extend(self.webhook.as_ref().map(|url| ("webhook".into(), json!({ "url": url }))));
-        options.extend(self.delay.map(|delay| ("delay_ms".into(), json!(delay.as_millis()))));
-        options.extend(self.run_at.map(|run_at| ("run_at".into(), json!(run_at))));
-        options.extend(self.expires.map(|expires| ("expires_at".into(), json!(expires))));
-        options.extend(self.unique.map(|unique| ("unique".into(), json!(unique))));
+        fields.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
+        fields.extend(self.routing.map(|routing| ("routing".into(), routing.as_str().into())));
+        fields.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
+        fields.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
+        fields.extend(self.retry().map(|retry| ("retry".into(), retry)));
+        fields.extend(self.webhook.as_ref().map(|url| ("webhook".into(), json!({ "url": url }))));
+        fields.extend(self.delay.map(|delay| ("delay_ms".into(), json!(delay.as_millis()))));
+        fields.extend(self.run_at.map(|run_at| ("run_at".into(), json!(run_at))));
+        fields.extend(self.expires.map(|expires| ("expires_at".into(), json!(expires))));
+        fields.extend(self.unique.map(|unique| ("unique".into(), json!(unique))));
         if !self.after.is_empty() {
-            options.insert("after".into(), self.after.as_slice().into());
+            fields.insert("after".into(), self.after.as_slice().into());
         }
-        options.extend(self.concurrency.as_ref().map(|limit| ("concurrency".into(), limit.clone())));
-        options.extend(self.rate.as_ref().map(|limit| ("rate".into(), limit.clone())));
+        fields.extend(self.concurrency.as_ref().map(|limit| ("concurrency".into(), limit.clone())));
+        fields.extend(self.rate.as_ref().map(|limit| ("rate".into(), limit.clone())));
         if !self.requires.is_empty() {
-            options.insert("requires".into(), self.requires.iter().cloned().collect());
+            fields.insert("requires".into(), self.requires.iter().cloned().collect());
         }
         if !self.tags.is_empty() {
-            options.insert("tags".into(), self.tags.iter().cloned().collect());
+            fields.insert("tags".into(), self.tags.iter().cloned().collect());
         }
-        if let Some(fields) = submission.as_object_mut() {
-            fields.extend(options);
-        }
-        Ok(submission)
+        Ok(With { workload: workload.json, fields })
     }
 
     /// When a failed attempt is followed by another, if it is.
@@ -281,12 +277,12 @@ fn print_rest(jobs: usize) {
 }
 
 /// The tag that fits a workload, as the server has it.
-pub(super) async fn usual_bound(client: &Client, kind: &Value) -> Result<String, CliError> {
+pub(super) async fn usual_bound(client: &Client, kind: &str) -> Result<String, CliError> {
     let workloads: Page<Workload> = client.get("/workloads", &()).await?;
     let known = workloads.items.iter().find(|workload| *kind == workload.name);
     known.map(|workload| workload.bound.clone()).ok_or_else(|| {
         let names: Vec<_> = workloads.items.iter().map(|workload| workload.name.as_str()).collect();
-        CliError::Usage(format!("the server has no workload {kind}; there are {}", names.join(", ")))
+        CliError::Usage(format!("the server has no workload {kind:?}; there are {}", names.join(", ")))
     })
 }
 

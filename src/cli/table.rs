@@ -51,7 +51,7 @@ pub(super) fn jobs<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
         vec![
             id.clone(),
             state.clone(),
-            job.kind().to_owned(),
+            job.kind(),
             bound.to_string(),
             route.executor.to_string(),
             attempt.to_string(),
@@ -80,7 +80,7 @@ pub(super) fn results<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
         vec![
             job.id.clone(),
             job.state.clone(),
-            job.kind().to_owned(),
+            job.kind(),
             job.bound.to_string(),
             job.route.executor.to_string(),
             or_dash(timing.map(|timing| micros(timing.queue_us))),
@@ -120,7 +120,7 @@ pub(super) fn details(job: &Job) -> String {
         ("id", Some(job.id.clone())),
         ("state", Some(job.state.clone())),
         ("bound", Some(job.bound.to_string())),
-        ("workload", Some(job.workload.to_string())),
+        ("workload", Some(job.workload.get().to_owned())),
         ("executor", Some(format!("{}: {}", job.route.executor, job.route.reason))),
         ("priority", job.priority.filter(|&priority| priority != 0).map(|priority| priority.to_string())),
         ("deadline", job.deadline_ms.map(|ms| micros(ms.saturating_mul(1_000)))),
@@ -190,8 +190,9 @@ fn outcome(job: &Job) -> String {
     match (&job.error, &job.output) {
         (Some(Failure { kind: FailureKind::Error, message, .. }), _) => message.clone(),
         (Some(failure), _) => failure.to_string(),
-        (None, Some(Value::String(text))) => text.clone(),
-        (None, output) => or_dash(output.as_ref().map(Value::to_string)),
+        (None, None) => or_dash(None),
+        // A text without its quotes.
+        (None, Some(output)) => serde_json::from_str(output.get()).unwrap_or_else(|_| output.get().to_owned()),
     }
 }
 

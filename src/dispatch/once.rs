@@ -1,10 +1,10 @@
 //! What is accepted once: a request with a key, and a unique job.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
@@ -15,6 +15,8 @@ use crate::store::{Answered, Digest, Once, StoreError, Twin};
 
 /// How often what is not needed any more is looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// The longest workload of which it makes no difference how it is written, in bytes.
+const LONGEST_READ: usize = 64 << 10;
 
 /// The key that a client gave to a request, and a digest of what it sent with it.
 #[derive(Clone, Debug)]
@@ -217,10 +219,40 @@ fn holds(job: &NewJob, twin: &Twin, now: Timestamp) -> bool {
 
 /// What workloads of an owner have in common that are the same with the same parameters, however they are written.
 fn likeness(owner: Option<Owner>, workload: &Spec) -> Digest {
-    // It was read before, so it is JSON. Objects come sorted by their names.
-    let value: Value = serde_json::from_str(workload.json.get()).unwrap_or_default();
-    let owner = owner.map(|owner| owner.to_string()).unwrap_or_default();
-    Sha256::new().chain_update(owner).chain_update(value.to_string()).finalize().into()
+    let mut hash = Sha256::new().chain_update(owner.map(|owner| owner.to_string()).unwrap_or_default());
+    let text = workload.json.get();
+    // Of what is read once for each of its levels, there may not be much.
+    if text.len() > LONGEST_READ || read_into(&mut hash, text).is_err() {
+        hash.update(text);
+    }
+    hash.finalize().into()
+}
+
+/// Hashes JSON: objects sorted by their names, strings without their escapes; but numbers as they are written, or two large ones that have the
+/// same nearest `f64` would be taken for each other.
+fn read_into(hash: &mut Sha256, text: &str) -> serde_json::Result<()> {
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+            hash.update("{");
+            for (name, value) in fields {
+                hash.update(serde_json::to_string(&name)?);
+                read_into(hash, value.get())?;
+            }
+            hash.update("}");
+        }
+        Some(b'[') => {
+            hash.update("[");
+            for value in serde_json::from_str::<Vec<&RawValue>>(text)? {
+                read_into(hash, value.get())?;
+                hash.update(",");
+            }
+            hash.update("]");
+        }
+        Some(b'"') => hash.update(serde_json::to_string(&serde_json::from_str::<String>(text)?)?),
+        _ => hash.update(text),
+    }
+    Ok(())
 }
 
 /// What only one request at a time may accept.
@@ -298,7 +330,6 @@ pub(super) async fn forget(shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::value::RawValue;
 
     fn spec(json: &str) -> Spec {
         Spec { kind: "x".into(), json: RawValue::from_string(json.into()).unwrap() }
@@ -310,6 +341,10 @@ mod tests {
         let one = likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#));
         assert_eq!(one, likeness(&spec(r#"{ "a": {"c": [1, 2], "b": 1}, "type": "\u0078" }"#)));
         assert_ne!(one, likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[2,1]}}"#)));
+        assert_ne!(likeness(&spec(r#"{"a":["b"]}"#)), likeness(&spec(r#"{"a":"[\"b\",]"}"#)));
+        let numbers = ["55555555555555555555551", "55555555555555555555552", "1e400", "1e401", "0.1", "0.10000000000000000001"];
+        let numbers = numbers.map(|number| likeness(&spec(&format!(r#"{{"type":"x","a":[{number}]}}"#))));
+        assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len());
         let theirs = super::likeness(Owner::from_code(1), &spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#));
         assert_ne!(one, theirs);
     }

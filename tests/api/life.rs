@@ -196,6 +196,22 @@ async fn a_unique_job_is_there_once() {
     assert_eq!(server.post("/jobs", &unique(60_001, json!({}))).await.status, 202);
     assert_eq!(server.post("/jobs", &sleep(60_000)).await.status, 202);
 
+    // Nor is one with another long number, though the nearest that a computer reckons with is the same.
+    let long = |end: u8| {
+        let workload = format!(r#"{{"type":"python","source":"def main(n): return n","args":[5555555555555555555555{end}]}}"#);
+        format!(r#"{{"bound":"io","executor":"async","unique":{{"within_ms":600000}},"workload":{workload}}}"#)
+    };
+    let submit = async |end: u8| {
+        let request = server.request(reqwest::Method::POST, "/jobs").header("prefer", "wait=60");
+        request.header("content-type", "application/json").body(long(end)).answer().await
+    };
+    for (end, existing) in [(1, None), (2, None), (1, Some(&json!(true)))] {
+        let answer = submit(end).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert!(answer.text.contains(&format!("\"output\":5555555555555555555555{end}")), "{}", answer.text);
+        assert_eq!(answer.json().get("existing"), existing);
+    }
+
     // Until it has ended; or for a while, whether it has or not.
     let id = first.json()["id"].as_str().unwrap().to_owned();
     server.delete(&format!("/jobs/{id}")).await;

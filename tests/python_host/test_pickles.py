@@ -52,16 +52,28 @@ class Pickles(HostTest):
     @in_each()
     def test_an_exception_that_cannot_be_pickled_is_told_only(self, host):
         host.call(WITHOUT_CLOUDPICKLE)
-        # The second can be pickled, but not unpickled: its constructor needs more than its message.
-        for error, name in (
-            ("ValueError(lambda: 0)", "ValueError"),
-            ("__import__('urllib.error').error.ContentTooShortError('a', b'b')", "urllib.error.ContentTooShortError"),
-        ):
-            done = self.call(host, reduced(f"lambda: (_ for _ in ()).throw({error})"))
-            self.assertEqual(done["error"]["type"], name)
-            self.assertNotIn("pickle", done)
+        done = self.call(host, reduced("lambda: (_ for _ in ()).throw(ValueError(lambda: 0))"))
+        self.assertEqual(done["error"]["type"], "ValueError")
+        self.assertNotIn("pickle", done)
+
+    @in_each()
+    def test_an_exception_whose_class_takes_something_else_than_its_args_comes_back(self, host):
+        # By Python's own way it can be pickled, but not unpickled.
+        error = "__import__('urllib.error').error.ContentTooShortError('a', b'b')"
+        done = self.call(host, reduced(f"lambda: (_ for _ in ()).throw({error})"))
+        error = pickle.loads(base64.b64decode(done["pickle"]))
+        self.assertEqual((type(error).__name__, error.args, error.content), ("ContentTooShortError", ("a",), b"b"))
         done = self.call(host, reduced("lambda: (_ for _ in ()).throw(UnicodeDecodeError('utf-8', b'x', 0, 1, 'y'))"))
         self.assertIsInstance(pickle.loads(base64.b64decode(done["pickle"])), UnicodeDecodeError)
+
+    @in_each()
+    def test_a_generator_reports_only_if_it_is_what_the_function_is(self, host):
+        error = self.call(host, reduced("lambda: (i for i in range(3))"))["error"]
+        self.assertEqual(error["kind"], "invalid")
+        self.assertIn("generator", error["message"])
+        steps = """[globals().update(f=None), exec("def f():\\n yield 1\\n return 2", globals()), f][-1]"""
+        for function in (steps, f"__import__('functools').partial({steps})", f"__import__('functools').wraps({steps})(lambda: f())"):
+            self.assertEqual(self.value(self.call(host, reduced(function))), 2)
 
     @in_each(max_output_bytes=1000)
     def test_a_value_that_cannot_be_pickled_is_invalid(self, host):

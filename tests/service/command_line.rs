@@ -281,6 +281,19 @@ async fn a_function_is_deployed_called_and_removed() {
     let failed = function(&["run", "fails"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(stderr(&failed).contains("pkg/__init__.py") && stderr(&failed).contains("ValueError: no"), "{}", stderr(&failed));
+    // What has no traceback says why all the same.
+    std::fs::write(folder.path().join("set.py"), "def main():\n    return {1}\n").unwrap();
+    done(&["deploy", "set.py", "--name", "set", "--bound", "cpu"]);
+    assert!(stderr(&function(&["run", "set"])).contains("can't be written as JSON"));
+    // Numbers of any length stay as they are, and what one job gave is in the way of no other.
+    let long = format!("[1{}1]", "0".repeat(400));
+    std::fs::write(folder.path().join("same.py"), "def main(a):\n    return a\n").unwrap();
+    done(&["deploy", "same.py", "--name", "same", "--bound", "cpu"]);
+    assert_eq!(done(&["run", "same", "--args", &long]), format!("{}\n", &long[1..long.len() - 1]));
+    for list in ["jobs", "results"] {
+        let listed = run(trine().current_dir(folder.path()).env("TRINE_SERVER", &server.url).arg(list));
+        assert!(stdout(&listed).contains("function"), "{}", stderr(&listed));
+    }
     let listed = done(&["list"]);
     assert!(listed.contains("area") && listed.contains("fails"), "{listed}");
 

@@ -38,10 +38,11 @@ async def waiting(x):
 
 
 class Odd(Exception):
-    """Its constructor takes more than its message, so it can't be unpickled."""
+    """It holds what can't be pickled."""
 
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
+        self.lock = threading.Lock()
 
 
 class Point:
@@ -68,6 +69,25 @@ def counted():
 
 def fail(error):
     raise error  # where it goes wrong
+
+
+class NeedTwo(Exception):
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+
+
+def fail_needing_two():
+    raise NeedTwo(404, "gone")
+
+
+def squares(below):
+    return (number * number for number in range(below))
+
+
+def count_to(below):
+    yield from range(below)
+    return "counted"
 
 
 def fail_oddly():
@@ -143,6 +163,17 @@ class Calls(ServerTest):
         self.assertIn("raise error  # where it goes wrong", str(error.__cause__))
         self.assertIn("in fail", "".join(traceback.format_exception(type(error), error, None)))
 
+    def test_an_exception_that_does_not_take_its_args_comes_back(self):
+        error = self.trine.submit(fail_needing_two).exception(PATIENCE_S)
+        self.assertIs(type(error), NeedTwo)
+        self.assertEqual((error.args, error.code), (("gone",), 404))
+        self.assertIsInstance(error.__cause__, trine.RemoteTraceback)
+
+    def test_a_generator_is_no_value(self):
+        with self.assertRaisesRegex(TypeError, "generator"):
+            self.trine.submit(squares, 3).result(PATIENCE_S)
+        self.assertEqual(self.trine.submit(count_to, 3).result(PATIENCE_S), "counted")
+
     def test_an_exception_that_can_not_come_back_is_told(self):
         error = self.trine.submit(fail_oddly).exception(PATIENCE_S)
         self.assertIsInstance(error, trine.RemoteError)
@@ -158,7 +189,10 @@ class Calls(ServerTest):
         data = os.urandom(500_000)
         self.assertEqual(self.trine.submit(bytes.__mul__, data, 8).result(PATIENCE_S), data * 8)
         error = self.trine.submit(len, os.urandom(40_000_000)).exception(PATIENCE_S)
-        self.assertEqual(error.status, 413)
+        self.assertIsInstance(error, trine.CannotTravel)
+        self.assertRegex(str(error), r"takes 5\d{7} bytes on its way")
+        error = self.trine.submit(len, os.urandom(9_500_000)).exception(PATIENCE_S)
+        self.assertRegex(str(error), r"takes 12\d{6} bytes on its way is more than the server takes: a job may have at most")
         self.assertEqual(self.trine.submit(len, data).result(PATIENCE_S), len(data))
 
     def test_wait_and_as_completed(self):
@@ -189,7 +223,8 @@ class Calls(ServerTest):
         with self.executor(interpreter="no-such-python") as executor:
             error = executor.submit(multiply, 1).exception(PATIENCE_S)
         self.assertIsInstance(error, trine.ProblemError)
-        self.assertEqual(error.status, 422)
+        self.assertEqual((error.status, error.pointer), (422, "/workload/interpreter"))
+        self.assertNotIn("/0", str(error))
 
     def test_settings_that_there_are_not(self):
         with self.assertRaisesRegex(TypeError, "'colour'"):

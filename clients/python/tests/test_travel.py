@@ -1,6 +1,7 @@
 """How functions travel, seen from both ends without a server between them."""
 
 import base64
+import functools
 import json
 import math
 import os.path as paths
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import threading
 import unittest
+import urllib.request
+import xml.dom.minidom
 from math import sqrt as root
 
 import harness
@@ -47,6 +50,28 @@ def thing(value):
 
 def later(x):
     yield x
+
+
+def of_module():
+    return harness.PATIENCE_S
+
+
+@functools.lru_cache(maxsize=7)
+def remembering(x):
+    return helper(x)
+
+
+def with_text():
+    def inner():
+        return """a
+        b
+at the margin"""
+
+    return inner
+
+
+def below_a_module():
+    return urllib.request.quote("a b") + xml.dom.minidom.Node.__name__
 
 
 @unittest.skip
@@ -137,6 +162,15 @@ class Pickles(unittest.TestCase):
         with self.assertRaisesRegex(CannotTravel, r"itself can't be pickled: .*lock"):
             self.way.workload(lambda: lock, (), {})
 
+    def test_a_module_of_ones_own_is_named(self):
+        with self.assertRaisesRegex(CannotTravel, r"uses the module harness, .*`from harness import …`"):
+            self.way.workload(of_module, (), {})
+
+    def test_a_function_that_remembers(self):
+        self.assertEqual((self.call(remembering, 4), self.call(len, [1])), (9, 1))
+        kept = call(self.way.workload(lambda: (remembering(1), remembering.cache_info().maxsize), (), {}))
+        self.assertEqual(kept, (6, 7))
+
     def test_coroutine_functions_say_so(self):
         async def waits():
             pass
@@ -161,6 +195,15 @@ class Sources(unittest.TestCase):
         self.assertEqual(call_source(self.way.workload(pow, (2, 3), {})), 8)
         self.assertEqual(call_source(self.way.workload(json.dumps, ([(1, 2)],), {})), "[[1, 2]]")
         self.assertEqual(call_source(self.way.workload(in_chunks(several), ([(1,), (2,)],), {})), [several(1), several(2)])
+
+    def test_texts_stay_as_they_are(self):
+        self.assertEqual(call_source(self.way.workload(with_text(), (), {})), with_text()())
+
+    def test_modules_that_are_reached_through_others_are_imported(self):
+        source = json.loads(self.way.workload(below_a_module, (), {}))["source"]
+        self.assertIn("import urllib.request\n", source)
+        self.assertIn("import xml.dom.minidom\n", source)
+        self.assertEqual(call_source(self.way.workload(below_a_module, (), {})), "a%20bNode")
 
     def refused(self, function, *args, **kwargs):
         with self.assertRaises(CannotTravel) as caught:

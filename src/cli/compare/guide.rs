@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::claims::{Claim, Measured, Python, claims};
 use super::{Finished, run};
-use crate::cli::answer::{Accepted, Page};
+use crate::cli::answer::{Accepted, Page, parse};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::{print, wait};
@@ -79,7 +79,7 @@ async fn race(client: &Client, executor: &str) -> Result<Vec<(u64, u64)>, CliErr
     let ids: Vec<String> = page.items.into_iter().map(|job| job.id).collect();
     let ended = wait::all(client, &ids).await?;
     let outcome = |output: &Value| Some((output.get(0)?.as_u64()?, output.get(1)?.as_u64()?));
-    Ok(ended.iter().filter_map(|ended| outcome(ended.job.output.as_ref()?)).collect())
+    Ok(ended.iter().filter_map(|ended| outcome(&parse(ended.job.output.as_deref()?).ok()?)).collect())
 }
 
 fn in_json(claims: &[Claim], behind: &[Box<RawValue>]) -> Result<(), CliError> {

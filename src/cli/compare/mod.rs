@@ -12,14 +12,14 @@ use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::answer::parse;
 use super::client::{Client, server_url};
 use super::error::CliError;
-use super::parameter::{parameter, workload};
+use super::parameter::{With, parameter, workload};
 use super::submit::usual_bound;
 use super::{human, print, temporary};
 use crate::comparison::report::Report;
@@ -38,7 +38,7 @@ pub(super) struct Compare {
     kind: Option<String>,
     /// Its parameters; a value that is not JSON is text
     #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
-    parameters: Vec<(String, Value)>,
+    parameters: Vec<(String, Box<RawValue>)>,
     /// What to run with its parameters, as a JSON object with a `type`
     #[arg(long, value_name = "JSON")]
     workload: Option<String>,
@@ -134,11 +134,11 @@ impl Compare {
         self.server.as_ref().map_or(Ok(()), |_| print::line(format_args!("\nThe page with charts: {}", client.url(&page))))
     }
 
-    async fn request(&self, client: &Client) -> Result<Value, CliError> {
+    async fn request(&self, client: &Client) -> Result<With, CliError> {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
         let bound = match &self.bound {
             Some(bound) => bound.clone(),
-            None => usual_bound(client, &workload["type"]).await?,
+            None => usual_bound(client, &workload.kind).await?,
         };
         let given: [(&str, Option<Value>); 5] = [
             ("tasks", self.tasks.map(Value::from)),
@@ -147,16 +147,15 @@ impl Compare {
             ("interpreters", self.interpreters.clone().map(Value::from)),
             ("budget_ms", self.budget.map(|budget| json!(budget.as_millis()))),
         ];
-        let mut request: Map<String, Value> =
+        let mut fields: Map<String, Value> =
             given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        request.insert("bound".into(), bound.into());
-        request.insert("workload".into(), workload);
-        Ok(request.into())
+        fields.insert("bound".into(), bound.into());
+        Ok(With { workload: workload.json, fields })
     }
 }
 
 /// Has a comparison run and waits for it. People see a bar in the meantime.
-async fn run(client: &Client, request: &Value, before: &str) -> Result<Finished, CliError> {
+async fn run(client: &Client, request: &impl Serialize, before: &str) -> Result<Finished, CliError> {
     let bar = bar();
     let asked: Comparison = client.post("/comparisons", request).await?;
     let path = format!("/comparisons/{}", asked.id);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::material::{self, FOLDER, IMAGE_SIZE, Text};
 use super::pages;
-use crate::cli::answer::Job;
+use crate::cli::answer::{Job, parse};
 use crate::cli::error::CliError;
 use crate::cli::table::shortened;
 
@@ -35,8 +35,8 @@ impl Planned {
         let asked = &self.submission["executor"];
         match &job.output {
             _ if asked != "auto" && asked != job.route.executor.as_str() => Some(format!("it was to run on {asked}")),
-            Some(output) if job.succeeded() && (self.check)(output) => None,
-            Some(output) => Some(format!("wrong output: {}", shortened(&output.to_string()))),
+            Some(output) if job.succeeded() && parse(output).is_ok_and(|output| (self.check)(&output)) => None,
+            Some(output) => Some(format!("wrong output: {}", shortened(output.get()))),
             None => Some(job.error.as_ref().map_or_else(|| job.state.clone(), ToString::to_string)),
         }
     }

@@ -7,7 +7,7 @@ use crate::job::Executor;
 
 /// Outcomes and timings by executor and workload.
 pub(super) fn outcomes<'a>(jobs: impl IntoIterator<Item = (&'a Job, bool)>) -> String {
-    let mut groups = BTreeMap::<(Executor, &str), Group<'_>>::new();
+    let mut groups = BTreeMap::<(Executor, String), Group<'_>>::new();
     for (job, right) in jobs {
         groups.entry((job.route.executor, job.kind())).or_default().add(job, right);
     }
@@ -22,7 +22,7 @@ pub(super) fn outcomes<'a>(jobs: impl IntoIterator<Item = (&'a Job, bool)>) -> S
         ("cpu share", true),
         ("observed", false),
     ];
-    table(&columns, groups.into_iter().map(|((executor, workload), group)| group.row(executor, workload)))
+    table(&columns, groups.into_iter().map(|((executor, workload), group)| group.row(executor, &workload)))
 }
 
 /// Why jobs went where they went, each reason once.
@@ -32,8 +32,8 @@ pub(super) fn routes(jobs: &[&Job]) -> String {
         *routes.entry((job.kind(), job.bound, job.route.executor, job.route.reason.as_str())).or_default() += 1;
     }
     let columns = [("workload", false), ("tag", false), ("executor", false), ("jobs", true), ("because", false)];
-    let row = |((workload, bound, executor, reason), jobs): ((&str, _, _, &str), usize)| {
-        vec![workload.to_owned(), format!("{bound}"), format!("{executor}"), jobs.to_string(), reason.to_owned()]
+    let row = |((workload, bound, executor, reason), jobs): ((String, _, _, &str), usize)| {
+        vec![workload, format!("{bound}"), format!("{executor}"), jobs.to_string(), reason.to_owned()]
     };
     table(&columns, routes.into_iter().map(row))
 }
@@ -47,9 +47,8 @@ pub(super) fn advice(jobs: &[&Job]) -> Option<String> {
         }
     }
     let columns = [("workload", false), ("executor", false), ("advice", false)];
-    let row = |((workload, executor), sentence): ((&str, Executor), &str)| {
-        vec![workload.to_owned(), executor.to_string(), sentence.to_owned()]
-    };
+    let row =
+        |((workload, executor), sentence): ((String, Executor), &str)| vec![workload, executor.to_string(), sentence.to_owned()];
     (!advice.is_empty()).then(|| table(&columns, advice.into_iter().map(row)))
 }
 

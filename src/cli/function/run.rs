@@ -2,11 +2,13 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::cli::answer::Accepted;
+use crate::cli::answer::{Accepted, written};
 use crate::cli::asked::{Asked, Named};
 use crate::cli::error::CliError;
+use crate::cli::parameter::{self, With};
 use crate::cli::{events, human, print, wait};
 use crate::job::{Bound, Executor};
 
@@ -18,10 +20,10 @@ pub(super) struct Run {
     named: Named,
     /// Its arguments, a JSON array
     #[arg(long, value_name = "JSON", value_parser = json_value)]
-    args: Option<Value>,
+    args: Option<Box<RawValue>>,
     /// Its keyword arguments, a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_value)]
-    kwargs: Option<Value>,
+    kwargs: Option<Box<RawValue>>,
     /// The version, or at least 8 of its first digits; the latest by default
     #[arg(long)]
     version: Option<String>,
@@ -44,14 +46,14 @@ impl Run {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Asked { server, json } = &self.named.asked;
         let client = server.client()?;
-        let Accepted { id, .. } = client.post("/jobs", &self.submission()).await?;
+        let Accepted { id, .. } = client.post("/jobs", &self.submission()?).await?;
         if self.follow {
             return events::follow(&client, &id, *json).await;
         }
         for ended in wait::all(&client, &[id]).await? {
             match (&ended.job.error, ended.job.succeeded()) {
                 _ if *json => print::json(&ended.json)?,
-                (_, true) => print::line(ended.job.output.as_ref().unwrap_or(&Value::Null))?,
+                (_, true) => print::line(written(ended.job.output.as_deref()))?,
                 (Some(failure), false) => eprintln!("{}", told(failure)),
                 (None, false) => {}
             }
@@ -62,34 +64,31 @@ impl Run {
         Ok(())
     }
 
-    fn submission(&self) -> Value {
-        let given = |fields: [(&str, Option<Value>); 3]| -> Map<String, Value> {
-            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
-        };
-        let mut workload = given([
-            ("args", self.args.clone()),
-            ("kwargs", self.kwargs.clone()),
-            ("version", self.version.clone().map(Value::from)),
-        ]);
-        workload.insert("type".into(), "function".into());
-        workload.insert("name".into(), self.named.name.as_str().into());
-        let mut submission = given([
+    fn submission(&self) -> Result<With, CliError> {
+        let text = |text: &str| parameter::raw("", &Value::from(text).to_string());
+        let mut parameters = vec![("name".to_owned(), text(&self.named.name)?)];
+        parameters.extend(self.args.clone().map(|args| ("args".to_owned(), args)));
+        parameters.extend(self.kwargs.clone().map(|kwargs| ("kwargs".to_owned(), kwargs)));
+        if let Some(version) = &self.version {
+            parameters.push(("version".to_owned(), text(version)?));
+        }
+        let given: [(&str, Option<Value>); 3] = [
             ("bound", self.bound.clone().map(Value::from)),
             ("executor", self.executor.clone().map(Value::from)),
             ("deadline_ms", self.deadline.map(|deadline| json!(deadline.as_millis().max(1)))),
-        ]);
-        submission.insert("workload".into(), workload.into());
-        submission.into()
+        ];
+        let fields: Map<_, _> = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        Ok(With { workload: parameter::described("function", parameters.into_iter())?.json, fields })
     }
 }
 
 /// The traceback of an exception, or else what there is to say.
 fn told(failure: &crate::job::Failure) -> String {
     let python: Option<Value> = failure.python.as_ref().and_then(|python| serde_json::from_str(python.get()).ok());
-    let traceback = python.as_ref().and_then(|python| python["traceback"].as_str());
-    traceback.map_or_else(|| failure.to_string(), |traceback| traceback.trim_end().to_owned())
+    let traceback = python.as_ref().and_then(|python| python["traceback"].as_str()).map(str::trim_end);
+    traceback.filter(|traceback| !traceback.is_empty()).map_or_else(|| failure.to_string(), str::to_owned)
 }
 
-fn json_value(text: &str) -> Result<Value, String> {
+fn json_value(text: &str) -> Result<Box<RawValue>, String> {
     serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
 }

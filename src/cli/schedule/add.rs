@@ -1,13 +1,13 @@
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{path, show_one};
 use crate::cli::asked::Asked;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
-use crate::cli::parameter::parameter;
+use crate::cli::parameter::{self, With, parameter};
 use crate::cli::submit::usual_bound;
 use crate::job::Bound;
 
@@ -26,7 +26,7 @@ pub(super) struct Add {
     kind: Option<String>,
     /// Its parameters; a value that is not JSON is text
     #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
-    parameters: Vec<(String, Value)>,
+    parameters: Vec<(String, Box<RawValue>)>,
     /// Whether it mostly waits or computes; the workload's own tag by default
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)), conflicts_with = "job")]
     bound: Option<String>,
@@ -58,11 +58,9 @@ impl Add {
         let client = self.asked.server.client()?;
         let job = self.job(&client).await?;
         let Self { name, cron, timezone, catch_up, overlap, .. } = &self;
-        let schedule = json!({
-            "name": name, "cron": cron, "timezone": timezone, "catch_up": catch_up, "overlap": overlap, "job": job,
-        });
+        let schedule = json(&NewSchedule { name, cron, timezone, catch_up, overlap, job })?;
         let answer: Box<RawValue> = if self.replace {
-            client.put(&path(name), &(), "application/json", schedule.to_string().into()).await?
+            client.put(&path(name), &(), "application/json", String::from(Box::<str>::from(schedule)).into()).await?
         } else {
             client.post("/schedules", &schedule).await?
         };
@@ -70,18 +68,33 @@ impl Add {
     }
 
     /// The submission that the command line describes.
-    async fn job(&self, client: &Client) -> Result<Value, CliError> {
+    async fn job(&self, client: &Client) -> Result<Box<RawValue>, CliError> {
         if let Some(text) = &self.job {
-            return serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--job is not JSON: {error}")));
+            return parameter::raw("--job", text);
         }
-        let mut workload: Map<String, Value> = self.parameters.iter().cloned().collect();
-        workload.insert("type".into(), self.kind.as_deref().into());
-        let workload = Value::from(workload);
-        Ok(match &self.bound {
-            Some(bound) => json!({ "bound": bound, "workload": workload }),
+        let workload = parameter::workload(self.kind.as_deref(), &self.parameters, None)?;
+        let bound = match &self.bound {
+            Some(bound) => Some(bound.clone()),
             // What a function is, was declared when it was deployed.
-            None if workload["type"] == "function" => json!({ "workload": workload }),
-            None => json!({ "bound": usual_bound(client, &workload["type"]).await?, "workload": workload }),
-        })
+            None if workload.kind == "function" => None,
+            None => Some(usual_bound(client, &workload.kind).await?),
+        };
+        let fields = bound.into_iter().map(|bound| ("bound".to_owned(), bound.into())).collect();
+        json(&With { workload: workload.json, fields })
     }
+}
+
+fn json(value: &impl Serialize) -> Result<Box<RawValue>, CliError> {
+    to_raw_value(value).map_err(|error| CliError::Usage(error.to_string()))
+}
+
+/// What is sent.
+#[derive(Serialize)]
+struct NewSchedule<'a> {
+    name: &'a str,
+    cron: &'a str,
+    timezone: &'a str,
+    catch_up: &'a str,
+    overlap: &'a str,
+    job: Box<RawValue>,
 }

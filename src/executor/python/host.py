@@ -18,8 +18,10 @@ import codecs
 import collections
 import contextlib
 import contextvars
+import copyreg
 import faulthandler
 import fcntl
+import functools
 import gc
 import importlib
 import importlib.machinery
@@ -48,6 +50,7 @@ LONGEST_LINE = 16_384  # characters of a log line
 LONGEST_TEXT = 262_144  # characters of a message or a traceback
 MOST_FRAMES = 100  # of a traceback, innermost last
 MOST_CAUSES = 8
+CO_GENERATOR = 0x20  # among the flags of code, as `inspect` has it
 LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
 TICK_MS = 100  # how often `processes` looks for a `stop` while it runs a job
 
@@ -480,6 +483,16 @@ class Functions:
 
     def __init__(self):
         self.known = {}
+        self.is_ready = False
+
+    def prepare(self):
+        """Loads what most pickles need, once and before a job's time begins: or the first one would seem to compute."""
+        if not self.is_ready:
+            self.is_ready = True
+            import pickle  # noqa: F401
+
+            with contextlib.suppress(ImportError):
+                import cloudpickle  # noqa: F401
 
     def call(self, text):
         """The function and its arguments, from any pickle of the three."""
@@ -515,6 +528,12 @@ def unpickled(data):
             raise
         reason = "this function came by cloudpickle, which is not installed for the server's interpreter"
         raise Invalid(f"{reason} {sys.executable} (Python {sys.version.split()[0]})", "ModuleNotFoundError") from None
+    except AttributeError as error:
+        here = getattr(sys.modules.get("cloudpickle"), "__version__", None)
+        if here is None or "cloudpickle" not in str(error):
+            raise
+        reason = f"this function came by another cloudpickle than the server's interpreter {sys.executable} has, {here}"
+        raise Invalid(f"{reason}: {error}", "AttributeError") from None
 
 
 def pickled(value):
@@ -531,6 +550,33 @@ def pickled(value):
         else:
             return cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         raise
+
+
+def pickled_error(error):
+    """An exception in whichever way it can be unpickled; None if in none. Python's own way calls its class with `args`, which is not what
+    every class takes; without that call, `args` and its attributes are put back."""
+    import pickle
+
+    def rebuilt():
+        base = getattr(sys.modules.get("cloudpickle"), "CloudPickler", pickle.Pickler)
+
+        class Pickler(base):
+            def reducer_override(self, value):
+                if isinstance(value, BaseException):
+                    return copyreg.__newobj__, (type(value), *value.args), {**value.__dict__, "args": value.args}
+                above = getattr(super(), "reducer_override", None)
+                return NotImplemented if above is None else above(value)
+
+        file = io.BytesIO()
+        Pickler(file, pickle.HIGHEST_PROTOCOL).dump(error)
+        return file.getvalue()
+
+    for way in (lambda: pickled(error), rebuilt):
+        with contextlib.suppress(Exception):
+            data = way()
+            unpickled(data)  # many an exception can be pickled only one way
+            return data
+    return None
 
 
 # ---- Measuring ----------------------------------------------------------------------------------------------------------------------
@@ -974,6 +1020,7 @@ class Job:
         self.run = run
         self.code = code
         self.by_pickle = code is None
+        self.reports = True  # if it returns a generator, that is how it reports, and no value
         self.meter = Meter(host)
         self.log = Log(host.channel.send, self.id, host.max_log_bytes)
         self.tasks = set()  # that its code has started, on `async`
@@ -993,6 +1040,7 @@ class Job:
         run, self.run = self.run, None
         if self.by_pickle:
             function, args, kwargs = self.host.functions.call(run["pickle"])
+            self.reports = is_generator_function(function)
         else:
             function, args, kwargs = self.code.entry(run["code"]["entrypoint"]), run.get("args") or (), run.get("kwargs") or {}
         self.meter.loaded_ns = time.monotonic_ns()
@@ -1051,9 +1099,24 @@ async def awaited(job, result):
         await result.aclose()
 
 
+def is_generator_function(function):
+    """Whether it is one, whatever is wrapped around it. Without `inspect`, which takes long to load."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+            continue
+        for each in (function, getattr(type(function), "__call__", None)):
+            if getattr(getattr(each, "__code__", None), "co_flags", 0) & CO_GENERATOR:
+                return True
+        wrapped = getattr(function, "__dict__", {}).get("__wrapped__")
+        if wrapped is None:
+            return False
+        function = wrapped
+
+
 def finished(job, result):
     """What a call gives in the end, for a thread that may wait for it."""
-    if isinstance(result, types.GeneratorType):
+    if job.reports and isinstance(result, types.GeneratorType):
         steps = reported(job, result)
         while True:
             try:
@@ -1130,7 +1193,9 @@ class Host:
     def handle(self, kind, body):
         if kind == "run":
             code = None
-            if body.get("pickle") is None:
+            if body.get("pickle") is not None:
+                self.functions.prepare()
+            else:
                 code = self.library.find(body["code"])
                 if code is None:
                     self.refuse(body["id"], "unknown_code", f"this host does not have the code {body['code']['sha']}")
@@ -1196,12 +1261,9 @@ class Host:
             told["kind"] = "cancelled"
         outcome = b'"error":', plain(told)
         if job.by_pickle:
-            try:
-                data = self.in_base64(pickled(error), job.most_output)
-                unpickled(binascii.a2b_base64(data))  # many an exception can be pickled only one way
-            except Exception:
-                return outcome
-            outcome += b',"pickle":"', data, b'"'
+            data = pickled_error(error)
+            if data is not None and len(data) <= job.most_output:
+                outcome += b',"pickle":"', binascii.b2a_base64(data, newline=False), b'"'
         return outcome
 
     @staticmethod
@@ -1318,7 +1380,7 @@ class Async(Host):
     async def evaluate(self, job):
         try:
             result = job.start()
-            if isinstance(result, types.GeneratorType):
+            if job.reports and isinstance(result, types.GeneratorType):
                 return await self.in_turns(reported(job, result))
             return await awaited(job, result) if isinstance(result, (Awaitable, AsyncGenerator)) else result
         finally:

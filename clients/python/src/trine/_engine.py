@@ -275,12 +275,13 @@ class Engine:
             return [call for call in batch if not call.arguments or self._travels_by_source(call)]
         first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
         if first.isdigit() and int(first) < len(batch):
-            self._finish_all([(batch.pop(int(first)), problem)])
+            call = batch.pop(int(first))
+            self._finish_all([(call, problem.alone(int(first), len(call.workload)))])
         elif problem.status == 413 and len(batch) > 1:
             self._send(batch[: len(batch) // 2])
             return batch[len(batch) // 2 :]
         else:
-            self._finish_all([(call, problem) for call in batch])
+            self._finish_all([(call, problem.alone(0, len(call.workload))) for call in batch])
             return []
         return batch
 

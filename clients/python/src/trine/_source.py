@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-import textwrap
+import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -67,6 +67,8 @@ class Parts:
             raise CannotTravel(f"{what} can't travel by source: it uses {missing[0]!r}, which is not defined")
         for each, value in used.items():
             self._add_global(each, value, what)
+            if isinstance(value, ModuleType):
+                self.imports |= {f"import {module}" for module in _modules_below(value, each, definition)}
         self.definitions.append(ast.unparse(definition))
 
     @staticmethod
@@ -100,6 +102,20 @@ class Parts:
             )
 
 
+def _modules_below(module: ModuleType, name: str, definition: ast.AST) -> set[str]:
+    """The modules that a function reaches as attributes of one that it calls `name`: who imports only that may not have them."""
+    found = set()
+    for node in ast.walk(definition):
+        path: list[str] = []
+        while isinstance(node, ast.Attribute):
+            path.insert(0, node.attr)
+            node = node.value
+        if isinstance(node, ast.Name) and node.id == name:
+            full = [".".join([module.__name__, *path[:end]]) for end in range(1, len(path) + 1)]
+            found |= {each for each in full if each in sys.modules}
+    return found
+
+
 def _has_literal(value: Any) -> bool:
     try:
         return bool(ast.literal_eval(repr(value)) == value)
@@ -112,7 +128,12 @@ def _definition(function: FunctionType, what: str) -> Any:
     if function.__name__ == "<lambda>":
         raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
     try:
-        statements = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+        source = inspect.getsource(function)
+        # What is indented stays so: texts of several lines would be others without.
+        inner = source[:1].isspace()
+        statements: Any = ast.parse("if True:\n" + source if inner else source).body
+        if inner:
+            statements = statements[0].body
     except (OSError, SyntaxError, TypeError) as error:
         raise CannotTravel(f"{what} can't travel by source: its source can't be read ({error})") from None
     definition = statements[0] if len(statements) == 1 else None

@@ -54,6 +54,18 @@ class ProblemError(TrineError):
         """The first place in the body that is at fault, as JSON Pointer."""
         return next((fault.pointer for fault in self.errors if fault.pointer is not None), None)
 
+    def alone(self, index: int, size: int) -> TrineError:
+        """The same of one item of a batch that was submitted by itself, and has this size."""
+        before = f"/{index}"
+
+        def cut(text: str) -> str:
+            return text[len(before) :].removeprefix(": ") if text.startswith(before) else text
+
+        if self.status == 413:
+            return CannotTravel(f"a call that takes {size} bytes on its way is more than the server takes: {cut(self.detail)}")
+        faults = [Fault(fault.detail, None if fault.pointer is None else cut(fault.pointer), fault.parameter) for fault in self.errors]
+        return ProblemError(self.status, self.type, self.title, cut(self.detail), faults, self.retry_after)
+
     def names(self, kind: str) -> bool:
         """Whether this is a problem of this kind, as `unknown-job`."""
         return self.type.rpartition("/")[2] == kind
