@@ -87,8 +87,8 @@ pub enum AppError {
 }
 
 /// Serves until it is asked to stop, then drains: takes nothing new, finishes what runs within the grace period or until it is hurried, hands
-/// back the rest.
-pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<(), AppError> {
+/// back the rest. `ready` is called when it begins to answer.
+pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: impl FnOnce()) -> Result<(), AppError> {
     let files = raise_file_limit();
     let tls = TlsFiles::both(config.tls_cert.clone(), config.tls_key.clone())?.map(Tls::load).transpose()?;
     let kernel = check_sandbox(&config)?;
@@ -165,6 +165,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop) -> Result<
         }
     };
     let hurried = stop.hurried;
+    ready();
     hurried.run_until_cancelled(server::serve(listener, tls, api, limits, drained)).await;
     dispatcher.drain();
     comparisons.shut_down().await;

@@ -1,6 +1,8 @@
 //! What the server says of itself while it runs: lines on standard error.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -39,4 +41,43 @@ pub fn init(filter: &str, json: bool) -> Result<Log, TelemetryError> {
         log.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?;
     }
     Ok(Log { _writer: writer })
+}
+
+/// Something that may happen by the thousand: it is told at most once in [`Sparing::APART`], and how often it was not.
+#[derive(Debug, Default)]
+pub struct Sparing {
+    state: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Sparing {
+    /// How far apart it is told.
+    pub const APART: Duration = Duration::from_secs(10);
+
+    /// It has happened. How often it was not told since the last time, if it is to be told now.
+    pub fn tell(&self) -> Option<u64> {
+        self.tell_at(Instant::now())
+    }
+
+    fn tell_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told_at, left_out) = &mut *state;
+        if told_at.is_some_and(|at| now.saturating_duration_since(at) < Self::APART) {
+            *left_out += 1;
+            return None;
+        }
+        *told_at = Some(now);
+        Some(std::mem::take(left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_often_is_told_now_and_then() {
+        let (sparing, start) = (Sparing::default(), Instant::now());
+        let told = |after| sparing.tell_at(start + Duration::from_secs(after));
+        assert_eq!([told(0), told(0), told(9), told(10), told(11), told(30)], [Some(0), None, None, Some(2), None, Some(1)]);
+    }
 }

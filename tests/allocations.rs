@@ -80,7 +80,7 @@ fn serve(folder: &TempDir, stop: Stop) -> (Connection, thread::JoinHandle<()>) {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let server = thread::spawn(move || runtime.block_on(trine::app::serve(config, listener, stop)).unwrap());
+    let server = thread::spawn(move || runtime.block_on(trine::app::serve(config, listener, stop, || {})).unwrap());
     (Connection { stream, buffer: vec![0; 1 << 20] }, server)
 }
 

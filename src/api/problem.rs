@@ -21,6 +21,8 @@ use crate::workload::Invalid;
 /// The media type of every answer that reports a problem.
 const MEDIA_TYPE: &str = "application/problem+json";
 
+/// What is said of the store to whoever may not know more.
+const NOT_NOW: &str = "the store is not available now";
 /// Seconds after which a client should try again what can't be done now.
 const RETRY_AFTER_SECONDS: u64 = 2;
 
@@ -177,7 +179,7 @@ kinds! {
         "the cause is in the server's log";
     /// The server takes no work now: its disk is full, or it is shutting down. Nothing was changed.
     Unavailable = SERVICE_UNAVAILABLE "unavailable", "The server can't take this now",
-        "the store can't write now: database or disk is full";
+        "the store is not available now";
     /// The server runs jobs, and answers nobody but those who watch over it; another one of the cluster has the API.
     NoApi = SERVICE_UNAVAILABLE "no-api", "This server only runs jobs",
         "the role of this server is `work`: send this to a server of the cluster whose role is `all` or `api`";
@@ -396,11 +398,15 @@ impl From<Invalid> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Taken | StoreError::Closed => {
-                Self::new(Kind::Unavailable, error.to_string())
+            StoreError::Taken | StoreError::Closed => Self::new(Kind::Unavailable, error.to_string()),
+            // Where it is and what it says is not the client's business.
+            error if error.is_of_the_moment() => {
+                tracing::debug!(%error, "a request could not be served now");
+                Self::new(Kind::Unavailable, NOT_NOW)
             }
             StoreError::TooManyPlaces => Self::new(Kind::QueueFull, error.to_string()),
-            StoreError::TooNew { .. }
+            StoreError::Unavailable(_)
+            | StoreError::TooNew { .. }
             | StoreError::Outdated { .. }
             | StoreError::OldNodes { .. }
             | StoreError::UnknownParent { .. }
@@ -439,7 +445,13 @@ impl From<OverQuota> for Problem {
 
 impl From<NotReady> for Problem {
     fn from(error: NotReady) -> Self {
-        Self::new(Kind::NotReady, error.to_string())
+        match error {
+            NotReady::Store(error) => {
+                tracing::debug!(%error, "not ready");
+                Self::new(Kind::NotReady, NOT_NOW)
+            }
+            error => Self::new(Kind::NotReady, error.to_string()),
+        }
     }
 }
 
@@ -504,6 +516,15 @@ mod tests {
         let problem = json(&StoreError::Corrupt("secret".into()).into());
         assert_eq!((&problem["status"], &problem["type"]), (&json!(500), &json!("/problems/internal")));
         assert!(!problem.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_database_that_is_away_is_so_for_now_and_not_shown() {
+        let away = [StoreError::Unavailable("secret".into()), StoreError::Database(sqlx::Error::PoolTimedOut)];
+        for error in away {
+            let problem = json(&error.into());
+            assert_eq!((&problem["status"], &problem["detail"]), (&json!(503), &json!(NOT_NOW)));
+        }
     }
 
     #[test]

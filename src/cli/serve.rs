@@ -5,6 +5,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::error::CliError;
 use super::print;
 use crate::config::{Config, LogFormat};
+use crate::job::Role;
 use crate::{app, shutdown, telemetry};
 
 /// How many connections may wait to be accepted, as far as the system allows. Of a burst that finds no room here, each waits a second until
@@ -16,8 +17,12 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let stop = shutdown::requested().map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" })?;
-    print::line(addresses(&url))?;
-    Ok(app::serve(config, listener, stop).await?)
+    let told = match config.role {
+        Role::Work => format!("Trine runs jobs, and answers at {url}/readyz whether it can"),
+        Role::All | Role::Api => addresses(&url),
+    };
+    // Whoever does not read it misses nothing else.
+    Ok(app::serve(config, listener, stop, || drop(print::line(told))).await?)
 }
 
 /// A listener, and the URL by which this machine reaches it.

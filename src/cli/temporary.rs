@@ -48,7 +48,7 @@ where
     let stop = shutdown::requested().map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, "http")?;
     let client = Client::new(&url)?;
-    let mut service = tokio::spawn(app::serve(config, listener, stop.clone()));
+    let mut service = tokio::spawn(app::serve(config, listener, stop.clone(), || {}));
     let outcome = tokio::select! {
         outcome = async { until_ready(&client).await?; work(client).await } => outcome,
         // It ends this early if it can't start, or at a signal.

@@ -28,7 +28,9 @@ impl PostgresUrl {
 
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(mut shown) = Url::parse(&self.0) else { return f.write_str("postgres://***") };
+        // Where a password has characters that it may not have, some of it is taken for something else.
+        let parsed = Url::parse(&self.0).ok().filter(|url| url.fragment().is_none() && !url.path().contains('@'));
+        let Some(mut shown) = parsed else { return f.write_str("postgres://***") };
         if shown.password().is_some() {
             // It can't be done only to URLs that can't have a password.
             let _ = shown.set_password(Some("***"));
@@ -120,5 +122,9 @@ mod tests {
         }
         let wrong: Database = "postgres://me:canary@db:no/trine".parse().unwrap();
         assert_eq!(format!("{wrong} {wrong:?}"), "postgres://*** Postgres(postgres://***)");
+        for text in ["postgres://me:p@can/ary@db/trine", "postgres://me:p@can#ary@db/trine"] {
+            let wrong: Database = text.parse().unwrap();
+            assert_eq!(wrong.to_string(), "postgres://***");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use serde::Serialize;
@@ -47,8 +48,19 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<(C, Sources), LoadError> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let (mut matches, sources) = layer(C::command(), &arguments)?;
+    let (mut matches, sources) = layer(C::command(), &arguments).map_err(without_password)?;
     Ok((C::from_arg_matches_mut(&mut matches)?, sources))
+}
+
+/// What is no database may have a password in it all the same, in a form that other programs write.
+fn without_password(mut error: LoadError) -> LoadError {
+    if let LoadError::Usage(usage) = &mut error
+        && let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg)
+        && argument.starts_with("--database ")
+    {
+        usage.insert(ContextKind::InvalidValue, ContextValue::String("***".into()));
+    }
+    error
 }
 
 /// Parses twice: first to find the file, then with what it says in the place of the defaults, so that each value takes the same path

@@ -85,7 +85,7 @@ pub struct Config {
     /// Schema of a PostgreSQL in which the tables are; made if it is missing
     #[arg(long, env = "TRINE_DATABASE_SCHEMA", value_name = "NAME", default_value = "trine")]
     pub database_schema: String,
-    /// Connections to a PostgreSQL, besides the two that write and listen
+    /// Connections to a PostgreSQL, besides the two that write and that say that this server is there
     #[arg(long, env = "TRINE_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16, value_parser = at_least_one::<u32>)]
     pub database_connections: u32,
     /// What this server is called among those that share a database; one that comes with the name of another takes its place [default: name

@@ -58,6 +58,7 @@ use crate::job::{Job, JobId, Queue, Role, Routing, State};
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
 use crate::store::{Cancellation, EventFilter, Follower, Store, StoreError};
+use crate::telemetry::Sparing;
 use crate::workload::{Invalid, Registry, StopReason};
 
 /// How long attempts that a shut-down stopped may take to be handed back.
@@ -87,6 +88,8 @@ struct Shared {
     room: Room,
     quotas: Arc<Quotas>,
     quarantine: Quarantine,
+    /// A result could not be recorded.
+    unrecorded: Sparing,
     /// The loops that claim.
     loops: TaskTracker,
     /// The attempts that run.
@@ -141,6 +144,7 @@ impl Dispatcher {
             room: Room::new(rules.most_waiting),
             quotas,
             quarantine: Quarantine::default(),
+            unrecorded: Sparing::default(),
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),
             draining: CancellationToken::new(),

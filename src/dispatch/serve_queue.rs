@@ -189,7 +189,9 @@ async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result
     loop {
         match shared.store.settle(lease, Arc::clone(&settlement), shared.waiters.any(lease.id)).await {
             Err(StoreError::Unavailable(reason)) => {
-                tracing::warn!(id = %lease.id, reason, "the store can't write; the result is kept until it can");
+                if let Some(more) = shared.unrecorded.tell() {
+                    tracing::warn!(id = %lease.id, reason, more, "the store can't write; results are kept until it can");
+                }
                 tokio::select! {
                     () = tokio::time::sleep(wait) => wait = (wait * 2).min(STORE_RETRY.1),
                     () = shared.giving_up.cancelled() => return Err(StoreError::Unavailable(reason)),

@@ -279,7 +279,7 @@ pub struct Depth {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It can't write now, for example because the disk is full. Nothing was changed; it may work later.
-    #[error("the store can't write now: {0}")]
+    #[error("the store is not available now: {0}")]
     Unavailable(String),
     /// It can't write this, however often it is tried, for example because it is too large. Nothing was changed.
     #[error("the store can't take this: {0}")]
@@ -339,6 +339,31 @@ pub enum StoreError {
     /// Anything else that the database says.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl StoreError {
+    /// What it says, without that the store is not available.
+    fn cause(&self) -> String {
+        match self {
+            Self::Unavailable(reason) => reason.clone(),
+            error => error.to_string(),
+        }
+    }
+
+    /// Whether the same may work later, without anybody changing it.
+    pub fn is_of_the_moment(&self) -> bool {
+        match self {
+            Self::Unavailable(_)
+            | Self::Taken
+            | Self::Closed
+            | Self::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => true,
+            // SQLSTATEs: the connection (08), resources (53), the operator, time limits (57); nothing can be written (25006).
+            Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
+                code.len() == 5 && (["08", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006")
+            }),
+            _ => false,
+        }
+    }
 }
 
 /// Why an attempt is to stop.

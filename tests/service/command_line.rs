@@ -224,6 +224,13 @@ fn a_password_in_a_wrong_url_is_not_shown() {
     let (said, error) = (String::from_utf8_lossy(&output.stdout), stderr(&output));
     assert!(!output.status.success() && error.contains("no URL of a PostgreSQL (invalid port number)"), "{error}");
     assert!(!said.contains("canary") && !error.contains("canary"), "{said}{error}");
+    // Other programs have another form of it.
+    for command in [&["serve"][..], &["keys", "create", "k", "--scopes", "read"]] {
+        let output = run(trine().current_dir(folder.path()).args(command).args(["--database", "host=db password=canary"]));
+        let error = stderr(&output);
+        assert!(output.status.code() == Some(2) && error.contains("postgres://USER:PASSWORD@HOST"), "{error}");
+        assert!(!error.contains("canary"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use trine::api::Keyring;
 use trine::auth::{Key, KeyRule, Quota, Scopes};
 use trine::dispatch::{Functions, Quotas};
 use trine::executor::python::CodeSource;
+use trine::store::postgres::keep_key;
 use trine::store::{Copied, CopyStore, FunctionStore, KeyStore, Store};
 
 use crate::functions::function;
@@ -52,6 +53,10 @@ async fn every_change_is_counted_and_told_to_other_nodes() {
     heard(Copied::Keys, before + 1).await;
     here.revoke_key(key.id.clone()).await.unwrap();
     heard(Copied::Keys, before + 2).await;
+    // One that an operator makes past all servers, too.
+    let (another, _) = Key::new("k".into(), Scopes::ALL, None).unwrap();
+    keep_key(&place.url(), &place.options().schema, &another).await.unwrap();
+    heard(Copied::Keys, before + 3).await;
     let before = there.version(Copied::Functions).await.unwrap();
     here.deploy(function("f", "1"), Vec::new()).await.unwrap();
     heard(Copied::Functions, before).await;

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlx::Connection as _;
 use trine::clock::Timestamp;
 use trine::job::{Concurrency, JobId, NewJob, Queue, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, BloatStore, Cancellation, Claimed, EventFilter, Firing, Follower, Lease, MINUTE, NodeStore, Once, OnceStore,
-    OwnerStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError, WebhookStore,
+    Answered, BloatStore, Cancellation, Claimed, DeliveryFilter, EventFilter, Firing, Follower, Lease, MINUTE, NodeStore, Once,
+    OnceStore, OwnerStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError, WebhookStore,
 };
 
 use crate::postgres::Schema;
@@ -128,6 +129,51 @@ async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time() {
     let lease = claim_one(&store).await.lease;
     sqlx::query("ALTER TABLE nodes RENAME TO nodes_away").execute(&mut place.raw().await).await.unwrap();
     assert_eq!(revoked(&store).await, [(lease, Revocation::Lost)]);
+    // It claims nothing that would be taken from it, and says that it can't, until it can.
+    assert!(matches!(store.check().await, Err(StoreError::Unavailable(_))));
+    store.accept(vec![io_job()]).await.unwrap_err();
+    sqlx::query("ALTER TABLE nodes_away RENAME TO nodes").execute(&mut place.raw().await).await.unwrap();
+    let back = async {
+        while store.check().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, back).await.expect("it to be there again");
+    // What it gave up, it hands back.
+    settle(&store, lease, Settlement::Release).await;
+    assert_eq!(claim_one(&store).await.lease.id, lease.id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_hang_take_no_node_its_leases() {
+    let place = Schema::new();
+    let store = place.node_with("busy", Duration::from_secs(3)).await;
+    store.accept(vec![io_job()]).await.unwrap();
+    let lease = claim_one(&store).await.lease;
+    let (mut raw, mut looking) = (place.raw().await, place.raw().await);
+    let mut locked = raw.begin().await.unwrap();
+    sqlx::query("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await.unwrap();
+    // More than there are connections.
+    let reads: Vec<_> = (0..8)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.deliveries(DeliveryFilter::default(), None, 1).await.map(drop) })
+        })
+        .collect();
+    // For longer than its lease is, it says that it is there.
+    let text = "SELECT count(*) > 0 FROM nodes WHERE name = 'busy' AND seen_at > $1::TIMESTAMPTZ + INTERVAL '3.5 seconds'";
+    let began: String = sqlx::query_scalar("SELECT clock_timestamp()::TEXT").fetch_one(&mut looking).await.unwrap();
+    let seen = async {
+        while !sqlx::query_scalar::<_, bool>(text).bind(&began).fetch_one(&mut looking).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the node to be heard of");
+    locked.rollback().await.unwrap();
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+    assert!(matches!(settle(&store, lease, succeeded()).await, Settled::Ended { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

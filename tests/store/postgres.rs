@@ -29,6 +29,11 @@ impl Schema {
         Self { name, clock: Arc::default(), durable: true }
     }
 
+    /// The folder of the database's socket.
+    pub(crate) fn socket() -> &'static str {
+        SERVER.folder()
+    }
+
     pub(crate) fn url(&self) -> String {
         let url = format!("postgres://trine@localhost/postgres?host={}", SERVER.folder());
         if self.durable { url } else { format!("{url}&options[synchronous_commit]=off") }

@@ -49,7 +49,7 @@ impl Demo {
         let data_dir = config.data_dir.clone();
         let rounds = batch::plan(&config.workspace(), &pages)?;
 
-        let mut service = tokio::spawn(app::serve(config, listener, stop.clone()));
+        let mut service = tokio::spawn(app::serve(config, listener, stop.clone(), || {}));
         let outcome = tokio::select! {
             outcome = run_rounds(&url, &rounds) => outcome,
             // It ends this early if it can't start, or at a signal.

@@ -1,10 +1,12 @@
 //! How the database is reached, and its schema.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, Row as _};
+use url::Url;
 
 use crate::store::StoreError;
 
@@ -23,12 +25,34 @@ const LONGEST_PAUSE: &str = "5000";
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest name that a schema may have.
 const LONGEST_NAME: usize = 63;
+/// What the query of a URL may say. What sqlx does not know it only warns of: with a slip of the pen, TLS that was asked for would be left out.
+const PARAMETERS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "user",
+    "password",
+    "dbname",
+    "application_name",
+    "options",
+];
 
 /// How connections are opened.
 #[derive(Clone)]
 pub(super) struct Connect {
     options: PgConnectOptions,
     schema: String,
+    /// The statements with which a session begins.
+    session: Arc<str>,
 }
 
 impl Connect {
@@ -37,31 +61,29 @@ impl Connect {
         if schema.is_empty() || schema.len() > LONGEST_NAME || !schema.chars().all(plain) {
             return Err(StoreError::Refused(format!("a schema can't have the name {schema:?}: only a-z, 0-9 and _ are taken")));
         }
-        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
-            let why = match error {
-                sqlx::Error::Configuration(why) => why.to_string(),
-                other => other.to_string(),
-            };
-            StoreError::Refused(format!(
-                "`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"
-            ))
+        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| match error {
+            sqlx::Error::Configuration(why) => wrong(&why.to_string()),
+            other => wrong(&other.to_string()),
         })?;
-        let options = options
-            .application_name("trine")
-            .options([
-                ("search_path", schema),
-                // That a table is there already is no news.
-                ("client_min_messages", "warning"),
-                ("idle_in_transaction_session_timeout", LONGEST_PAUSE),
-                ("default_transaction_isolation", "read committed"),
-            ])
-            .disable_statement_logging();
-        Ok(Self { options, schema: schema.to_owned() })
+        check_url(url)?;
+        // Poolers know nothing of this one; and floats are not read as text.
+        let options = options.application_name("trine").extra_float_digits(None).disable_statement_logging();
+        // Not among the options of the start, which poolers refuse or, worse, leave out. That a table is there already is no news.
+        let session = format!(
+            "SET search_path = {schema}; SET client_min_messages = warning; \
+             SET idle_in_transaction_session_timeout = {LONGEST_PAUSE}; SET default_transaction_isolation = 'read committed'"
+        );
+        Ok(Self { options, schema: schema.to_owned(), session: session.into() })
     }
 
     /// A connection of its own.
     pub(super) async fn open(&self) -> Result<PgConnection, StoreError> {
-        match tokio::time::timeout(CONNECT, self.options.connect()).await {
+        let opening = async {
+            let mut connection = self.options.connect().await?;
+            begin_session(&mut connection, &self.session).await?;
+            Ok(connection)
+        };
+        match tokio::time::timeout(CONNECT, opening).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.unreachable(&match &error {
                 sqlx::Error::Database(said) => said.message().to_owned(),
@@ -78,21 +100,68 @@ impl Connect {
 
     /// Connections for what is short and does not change what waits or runs.
     pub(super) fn pool(&self, most: u32) -> PgPool {
-        PgPoolOptions::new().max_connections(most).acquire_timeout(CONNECT).connect_lazy_with(self.options.clone())
+        let session = Arc::clone(&self.session);
+        PgPoolOptions::new()
+            .max_connections(most)
+            .acquire_timeout(CONNECT)
+            .after_connect(move |connection, _| {
+                let session = Arc::clone(&session);
+                Box::pin(async move { begin_session(connection, &session).await })
+            })
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(may_write(connection)))
+            .connect_lazy_with(self.options.clone())
+    }
+
+    /// Finds out, before anything is written, what would only show in the middle of the work.
+    async fn inspect(&self) -> Result<PgConnection, StoreError> {
+        let (mut connection, mut second) = (self.open().await?, self.open().await?);
+        let refused = |why: &str| {
+            let (host, port) = (self.options.get_host(), self.options.get_port());
+            Err(StoreError::Refused(format!("the PostgreSQL at {host}:{port} can't be used: {why}")))
+        };
+        // As simple queries, which need no prepared statement.
+        let text = "SELECT pg_backend_pid(), pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
+                    current_setting('server_encoding')";
+        let row = sqlx::raw_sql(text).fetch_one(&mut connection).await?;
+        let other = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(&mut second).await?;
+        second.close().await?;
+        if row.try_get::<i32, _>(0)? == other.try_get::<i32, _>(0)? {
+            return refused(
+                "what is in between does not keep sessions, as a pooler in transaction mode: have it keep them (`pool_mode = session`)",
+            );
+        }
+        if row.try_get::<&str, _>(1)? == "true" {
+            return refused("it is a standby, in which nothing can be written");
+        }
+        if row.try_get::<&str, _>(2)? == "on" {
+            return refused("it is read-only (`default_transaction_read_only` is on for this database or user)");
+        }
+        match row.try_get::<&str, _>(3)? {
+            "UTF8" => Ok(connection),
+            other => refused(&format!("its encoding is {other}, which can't take all texts: make a database with UTF8")),
+        }
     }
 
     /// Brings the schema up to date, one node after the other; or leaves it as it is, if a newer version has changed it and says that this one
     /// can go on.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = self.open().await?;
-        // The name has been looked at. Two nodes that make it at once are not told apart from one that was there before.
+        let mut connection = self.inspect().await?;
+        let there = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)";
+        let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut connection).await?;
+        // The name has been looked at.
         let make = format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema);
-        if let Err(error) = sqlx::query(AssertSqlSafe(make)).execute(&mut connection).await {
-            let there = "SELECT EXISTS (SELECT 1 FROM information_schema.schemata WHERE schema_name = $1)";
-            let there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut connection).await?;
-            if !there {
+        if !is_there && let Err(error) = sqlx::query(AssertSqlSafe(make)).execute(&mut connection).await {
+            // Another node may have made it in between.
+            let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut connection).await?;
+            if !is_there {
                 return Err(error.into());
             }
+        }
+        let mine = "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')";
+        if !sqlx::query_scalar::<_, bool>(mine).bind(&self.schema).fetch_one(&mut connection).await? {
+            let (user, schema) = (self.options.get_username(), &self.schema);
+            return Err(StoreError::Refused(format!("the user {user} needs the rights USAGE and CREATE on the schema {schema}")));
         }
         let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
         migrator.set_ignore_missing(true);
@@ -137,6 +206,31 @@ impl Connect {
     }
 }
 
+async fn begin_session(connection: &mut PgConnection, session: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
+}
+
+/// Whether a connection that was kept can still be used: it answers, and was not opened while nothing could be written.
+async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'").fetch_one(connection).await
+}
+
+fn wrong(why: &str) -> StoreError {
+    StoreError::Refused(format!("`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"))
+}
+
+/// Refuses what would be taken for something else than it is meant to be.
+fn check_url(url: &str) -> Result<(), StoreError> {
+    let url = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+    if url.fragment().is_some() || url.path().contains('@') {
+        return Err(wrong("characters like @, / and # in a user or password are written as %40, %2F and %23"));
+    }
+    match url.query_pairs().find(|(name, _)| !PARAMETERS.contains(&&**name) && !name.starts_with("options[")) {
+        Some((name, _)) => Err(wrong(&format!("it has no parameter `{name}`; there are {}", PARAMETERS.join(", ")))),
+        None => Ok(()),
+    }
+}
+
 /// The latest migration that this program knows.
 pub(super) fn known() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
@@ -157,6 +251,21 @@ fn failed(error: MigrateError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slip_in_a_url_is_told() {
+        let refused = |url: &str| match Connect::new(url, "trine") {
+            Err(StoreError::Refused(why)) => why,
+            _ => panic!("{url} is taken"),
+        };
+        assert!(refused("postgres://me@db/trine?sslmod=verify-full").contains("no parameter `sslmod`"));
+        for url in ["postgres://me:p@ss/w@db/trine", "postgres://me:p#w@db/trine", "postgres://me:p@ss/w#rd@db/trine"] {
+            let why = refused(url);
+            assert!(why.contains("%40") || why.contains("invalid port"), "{why}");
+        }
+        let plain = "postgres://me:p%40ss@db/trine?sslmode=verify-full&sslrootcert=ca.pem&options[synchronous_commit]=off";
+        assert!(Connect::new(plain, "trine").is_ok());
+    }
 
     #[test]
     fn what_a_program_needs_of_others_it_knows_itself() {

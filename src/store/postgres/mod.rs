@@ -75,7 +75,7 @@ pub struct PostgresOptions {
     pub labels: Labels,
     /// How leases are kept.
     pub leases: LeaseRules,
-    /// How many connections there may be, besides the two that write and listen.
+    /// How many connections there may be, besides the two that write and that say that this node is there.
     pub connections: u32,
     /// Tells what time it is, in the place of the database.
     pub clock: Option<Arc<dyn Clock>>,
@@ -109,7 +109,7 @@ impl PostgresStore {
         let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let start = Start {
-            connect,
+            connect: connect.clone(),
             node: Arc::clone(&node),
             clock: options.clock,
             max_losses: options.max_losses,
@@ -122,8 +122,8 @@ impl PostgresStore {
         tokio::spawn(hints::tell(pool.clone(), channel.clone(), Arc::clone(&told), end.clone()));
         tokio::spawn(hints::listen(pool.clone(), channel, hint, end.clone()));
         tokio::spawn({
-            let (node, pool, commands, end) = (Arc::clone(&node), pool.clone(), commands.downgrade(), end.clone());
-            async move { node.beat(&pool, &commands, &end).await }
+            let (node, commands, end) = (Arc::clone(&node), commands.downgrade(), end.clone());
+            async move { node.beat(&connect, &commands, &end).await }
         });
         Ok(Self { intake: Intake::new(commands.clone()), commands, pool, published, node, told, _end: end.drop_guard() })
     }
@@ -176,12 +176,13 @@ impl PostgresStore {
     }
 }
 
-/// Keeps a new key in a database, whether servers share it just now or not.
+/// Keeps a new key in a database. Servers that share it just now hear of it.
 pub async fn keep_key(url: &str, schema: &str, key: &Key) -> Result<(), StoreError> {
     let connect = Connect::new(url, schema)?;
     connect.migrate().await?;
     let mut connection = connect.open().await?;
     let mut transaction = connection.begin().await?;
+    copied::count(&mut transaction, Copied::Keys).await?;
     keys::add(&mut transaction, key, None).await?;
     transaction.commit().await?;
     Ok(connection.close().await?)
@@ -216,6 +217,7 @@ impl Store for PostgresStore {
     async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError> {
         loop {
             self.node.gatekeeper.open().await;
+            self.node.heard().await;
             let claimed = self.ask(|reply| Command::Claim(queue, most, reply)).await?;
             // Nothing comes back where claims are turned away.
             if !claimed.is_empty() {
@@ -327,6 +329,9 @@ impl Store for PostgresStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
+        if self.node.is_silent() {
+            return Err(StoreError::Unavailable("this node could not say that it is there for too long".into()));
+        }
         self.ask(Command::Check).await
     }
 

@@ -5,12 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
-use sqlx::{PgConnection, PgPool};
-use tokio::sync::{Notify, mpsc};
+use sqlx::PgConnection;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::connect;
+use super::connect::{self, Connect};
 use super::rows::{self, Cells, from_jobs, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
@@ -47,6 +47,8 @@ pub(super) struct Node {
     pub(super) labels: Labels,
     pub(super) rules: LeaseRules,
     pub(super) gatekeeper: Gatekeeper,
+    /// It could not say that it is there for too long: what it claimed now would be taken from it.
+    silent: watch::Sender<bool>,
     /// The attempts that run here, each with the token of its lease.
     held: Mutex<HashMap<JobId, i64>>,
     revoked: Mutex<Vec<(Lease, Revocation)>>,
@@ -63,6 +65,7 @@ impl Node {
             labels,
             rules,
             gatekeeper: Gatekeeper::new(),
+            silent: watch::Sender::new(false),
             held: Mutex::default(),
             revoked: Mutex::default(),
             some_revoked: Notify::new(),
@@ -81,6 +84,18 @@ impl Node {
     /// Whether it may run what requires these labels, as a lane has them.
     pub(super) fn may_run(&self, place: &str) -> bool {
         place.is_empty() || serde_json::from_str::<Labels>(place).is_ok_and(|required| meets(&self.labels, &required))
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        *self.silent.borrow()
+    }
+
+    /// Waits until it can say that it is there.
+    pub(super) async fn heard(&self) {
+        if self.is_silent() {
+            // Its sender is here, so it does not end early.
+            let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
+        }
     }
 
     /// Attempts were claimed.
@@ -136,21 +151,30 @@ impl Node {
 
     /// Says that it is there, over and over, and has the writer look after nodes that are not. Stops what runs here if nobody can be told
     /// for too long.
-    pub(super) async fn beat(&self, pool: &PgPool, writer: &mpsc::WeakSender<Command>, end: &CancellationToken) {
+    pub(super) async fn beat(&self, connect: &Connect, writer: &mpsc::WeakSender<Command>, end: &CancellationToken) {
         let every = self.rules.lease / BEATS;
         // By a clock that goes on while the process is stopped, and that nobody sets.
         let mut heard_at = Instant::now();
-        let mut gave_up = false;
+        // One of its own: whoever reads, and however long that takes, must not take a node its leases.
+        let mut connection = None;
         while !end.is_cancelled() {
-            let wait = if gave_up { every } else { every.min(self.rules.give_up.saturating_sub(heard_at.elapsed())) };
+            let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
+            let wait = if self.is_silent() { every } else { every.min(left) };
             if end.run_until_cancelled(tokio::time::sleep(wait.max(Duration::from_millis(1)))).await.is_none() {
                 return;
             }
             let asked_at = Instant::now();
-            let left = self.rules.give_up.saturating_sub(heard_at.elapsed()).max(Duration::from_millis(10));
-            match tokio::time::timeout(left, self.renew(pool)).await {
+            let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
+            let limit = if self.is_silent() { every } else { left.max(Duration::from_millis(10)) };
+            let beat = tokio::time::timeout(limit, self.renew(connect, &mut connection)).await;
+            if !matches!(beat, Ok(Ok(_))) {
+                // It may be broken, or from a time when nothing could be written.
+                connection = None;
+            }
+            match beat {
                 Ok(Ok(Beat { known, others_expired, stopping })) => {
-                    (heard_at, gave_up) = (asked_at, false);
+                    heard_at = asked_at;
+                    self.silent.send_if_modified(|silent| std::mem::replace(silent, false));
                     self.revoke(stopping, Revocation::Cancelled);
                     if !known {
                         tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
@@ -166,25 +190,30 @@ impl Node {
                 Ok(Err(error)) => tracing::warn!(%error, "the database can't be told that this node is there"),
                 Err(_) => tracing::warn!("the database does not answer"),
             }
-            if !gave_up && heard_at.elapsed() >= self.rules.give_up {
-                gave_up = true;
-                tracing::error!(
-                    "the database has not been reached for too long: what runs here is stopped, since it is run elsewhere"
-                );
+            if heard_at.elapsed() >= self.rules.give_up {
+                if self.silent.send_if_modified(|silent| !std::mem::replace(silent, true)) {
+                    tracing::error!(
+                        "the database has not been reached for too long: what runs here is stopped, since it is run elsewhere"
+                    );
+                }
+                // Also what was claimed as it was given up.
                 self.revoke(self.leases(), Revocation::Lost);
             }
         }
     }
 
-    async fn renew(&self, pool: &PgPool) -> Result<Beat, StoreError> {
+    async fn renew(&self, connect: &Connect, kept: &mut Option<PgConnection>) -> Result<Beat, StoreError> {
+        let connection = match kept {
+            Some(connection) => connection,
+            None => kept.insert(connect.open().await?),
+        };
         let lease = self.lease_ms();
         let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
                     WHERE id = $1";
-        let mut connection = pool.acquire().await?;
         let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *connection).await?.rows_affected() > 0;
         let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp())";
         let others_expired = sqlx::query_scalar(text).fetch_one(&mut *connection).await?;
-        let stopping = stopping(&mut connection, self.id()).await?;
+        let stopping = stopping(connection, self.id()).await?;
         Ok(Beat { known, others_expired, stopping })
     }
 

@@ -91,7 +91,7 @@ impl Batch {
         let told = || {
             // What this version can't read, another node can.
             if is_of_the_machine(error) || matches!(error, StoreError::Corrupt(_)) {
-                StoreError::Unavailable(error.to_string())
+                StoreError::Unavailable(error.cause())
             } else {
                 StoreError::Refused(error.to_string())
             }

@@ -74,7 +74,7 @@ impl Writer {
 
     /// Answers the claims that wait with nothing, if this node is to claim nothing more: they wait outside then.
     pub(super) fn turn_away(&mut self) {
-        if self.node.gatekeeper.is_shut() {
+        if self.node.gatekeeper.is_shut() || self.node.is_silent() {
             self.claims.turn_away();
         }
     }

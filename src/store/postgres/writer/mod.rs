@@ -45,6 +45,7 @@ use crate::store::claims::Claims;
 use crate::store::intake::Noted;
 use crate::store::said::{NoteLimits, Said};
 use crate::store::{Cancelled, Claimed, Firing, Lease, Once, Settled, Settlement, StateFilter, StoreError};
+use crate::telemetry::Sparing;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -125,6 +126,9 @@ pub(super) struct Writer {
     rolled_up_at: Instant,
     /// A transaction failed, so what is to be done is tried again soon.
     is_blocked: bool,
+    /// Transactions that had to be tried again, and those that failed.
+    retries: Sparing,
+    failures: Sparing,
     /// Until then, what happens by itself is left to other nodes: there is something that this one can't read.
     left_until: Option<Instant>,
     told: Arc<Notify>,
@@ -190,6 +194,8 @@ impl Writer {
             may_have_claimed: false,
             rolled_up_at: Instant::now(),
             is_blocked: false,
+            retries: Sparing::default(),
+            failures: Sparing::default(),
             left_until: None,
             told,
         };

@@ -132,7 +132,9 @@ impl Writer {
                     tracing::debug!(%error, "others were in the way of a transaction; it is tried again");
                 }
                 Err(error) if self.is_broken && !self.may_have_claimed && tries == 1 => {
-                    tracing::warn!(%error, "the connection was lost before a commit; it is tried again with another one");
+                    if let Some(more) = self.retries.tell() {
+                        tracing::warn!(%error, more, "a transaction was not carried out; it is tried again on another connection");
+                    }
                 }
                 Err(error @ StoreError::Corrupt(_)) if !self.leaves_to_others() => {
                     // Perhaps nobody has asked for it; then what was asked for is no worse off.
@@ -147,7 +149,9 @@ impl Writer {
                     return;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a transaction failed");
+                    if let Some(more) = self.failures.tell() {
+                        tracing::error!(%error, more, "a transaction failed");
+                    }
                     self.is_blocked = true;
                     return batch.fail(&error);
                 }

@@ -84,11 +84,7 @@ impl Batch {
     /// Tells everyone that it failed.
     pub(super) fn fail(self, error: &StoreError) {
         let told = || {
-            if is_of_the_machine(error) {
-                StoreError::Unavailable(error.to_string())
-            } else {
-                StoreError::Refused(error.to_string())
-            }
+            if is_of_the_machine(error) { StoreError::Unavailable(error.cause()) } else { StoreError::Refused(error.to_string()) }
         };
         if !self.notes.is_empty() {
             tracing::warn!(notes = self.notes.len(), "what attempts said could not be written and is lost");

@@ -54,6 +54,7 @@ use crate::store::claims::Claims;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
 use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject, SummaryKey};
+use crate::telemetry::Sparing;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -125,6 +126,7 @@ pub(super) struct Writer {
     rolled_up_at: Instant,
     /// A transaction failed, so claims that wait are tried again soon.
     claims_blocked: bool,
+    failures: Sparing,
 }
 
 impl Writer {

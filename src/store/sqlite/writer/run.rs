@@ -146,7 +146,9 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "a transaction failed");
+                if let Some(more) = self.failures.tell() {
+                    tracing::error!(%error, more, "a transaction failed");
+                }
                 self.claims_blocked = true;
                 batch.fail(&error);
             }

@@ -26,6 +26,7 @@ use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
 use crate::store::unasked::Unasked;
 use crate::store::{Hub, StoreError};
+use crate::telemetry::Sparing;
 
 impl Writer {
     /// Makes ready to write: what ran when an earlier server went down waits again, or has ended as lost.
@@ -105,6 +106,7 @@ impl Writer {
             counted,
             rolled_up_at: Instant::now(),
             claims_blocked: false,
+            failures: Sparing::default(),
         };
         Ok((writer, published))
     }
