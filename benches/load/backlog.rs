@@ -11,8 +11,8 @@ use crate::{Options, Result};
 /// Holds up the only worker process, also after a restart.
 pub(crate) const HOLD_UP: &str =
     r#"{"bound":"io","executor":"processes","priority":1,"retry":{"attempts":3},"workload":{"type":"sleep","ms":3600000}}"#;
-pub(crate) const WAITING: &str = r#"{"bound":"io","executor":"processes","workload":{"type":"sleep","ms":0}}"#;
-pub(crate) const BATCH: u64 = 10_000;
+const WAITING: &str = r#"{"bound":"io","executor":"processes","workload":{"type":"sleep","ms":0}}"#;
+const BATCH: u64 = 10_000;
 pub(crate) const ONE_PROCESS: [(&str, &str); 1] = [("TRINE_PROCESSES", "1")];
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
@@ -29,12 +29,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let idle = server.memory()?;
     server.submit(&[HOLD_UP]).await?;
     let start = Instant::now();
-    let mut left = options.jobs;
-    while left > 0 {
-        let batch = left.min(BATCH);
-        server.submit(&vec![WAITING; usize::try_from(batch)?]).await?;
-        left -= batch;
-    }
+    queue(&mut server, options.jobs).await?;
     let rate = options.jobs as f64 / start.elapsed().as_secs_f64();
     let (peak, accepted) = (server.memory_peak()?, server.accepted);
     server.kill().await?;
@@ -53,6 +48,16 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
     print("backlog: a queue that is held up", &figures);
     server.kill().await
+}
+
+/// Has so many more jobs wait, behind the one that holds them up.
+pub(crate) async fn queue(server: &mut Server, mut jobs: u64) -> Result<()> {
+    while jobs > 0 {
+        let batch = jobs.min(BATCH);
+        server.submit(&vec![WAITING; usize::try_from(batch)?]).await?;
+        jobs -= batch;
+    }
+    Ok(())
 }
 
 fn mebibytes(bytes: u64) -> f64 {

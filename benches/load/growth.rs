@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 use trine::clock::Timestamp;
 
-use crate::backlog::{BATCH, HOLD_UP, ONE_PROCESS, WAITING};
+use crate::backlog::{HOLD_UP, ONE_PROCESS, queue};
 use crate::noop::{self, CONNECTIONS, MINIMAL};
 use crate::report::{Figure, print};
 use crate::server::{Server, folder};
@@ -59,11 +59,8 @@ async fn waiting(options: &Options, reference: &mut Server) -> Result<Curve> {
     server.submit(&[HOLD_UP]).await?;
     let (mut points, mut there) = (Vec::new(), 0);
     for length in lengths(options.jobs) {
-        while there < length {
-            let batch = BATCH.min(length - there);
-            server.submit(&vec![WAITING; usize::try_from(batch)?]).await?;
-            there += batch;
-        }
+        queue(&mut server, length - there).await?;
+        there = length;
         // Only those that do not wait have results.
         server.accepted = server.finished().await?;
         points.push((length, beside(options, reference, &mut server, length).await?));

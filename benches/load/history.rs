@@ -16,6 +16,7 @@ use trine::job::{
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Settlement, Store};
 
+use crate::backlog::{HOLD_UP, ONE_PROCESS, queue};
 use crate::http::{Connection, request};
 use crate::noop;
 use crate::report::{Bar, Figure, print, quantile};
@@ -32,19 +33,19 @@ const SAMPLES: usize = 50;
 /// How long jobs are submitted.
 const LOAD: Duration = Duration::from_secs(5);
 
-/// Every filter, and both orders.
+/// Every filter, and both orders. Of what is rare, the short history has no more than ten: so many are asked for of both.
 const PAGES: [&str; 13] = [
     "/results",
     "/results?order=oldest",
     "/results?state=succeeded",
-    "/results?state=failed",
+    "/results?state=failed&limit=10",
     "/results?bound=io",
-    "/results?bound=cpu",
+    "/results?bound=cpu&limit=10",
     "/results?executor=async",
-    "/results?executor=threads",
+    "/results?executor=threads&limit=10",
     "/results?workload=sleep",
-    "/results?workload=primes",
-    "/results?tag=rare:yes",
+    "/results?workload=primes&limit=10",
+    "/results?tag=rare:yes&limit=10",
     "/results?since=2020-01-01T00:00:00Z",
     "/results?until=2100-01-01T00:00:00Z",
 ];
@@ -54,7 +55,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     fill(short.path(), FEW).await?;
     fill(long.path(), options.results).await?;
     let mut few = Server::start(short.path(), &[]).await?;
-    let mut many = Server::start(long.path(), &[]).await?;
+    let mut many = Server::start(long.path(), &ONE_PROCESS).await?;
     for (server, results) in [(&mut few, FEW), (&mut many, options.results)] {
         // Some of those that are there have failed, as planned.
         (server.accepted, server.since) = (results, Timestamp::now());
@@ -75,9 +76,20 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         throughput.add(noop::rate(&mut many, noop::MINIMAL, noop::CONNECTIONS, LOAD).await? / short);
     }
     figures.push(throughput);
+    many.submit(&[HOLD_UP]).await?;
+    queue(&mut many, options.jobs).await?;
+    // Those that wait have no results.
+    many.accepted = many.finished().await?;
+    let name = format!("the same with {} jobs that wait besides", options.jobs);
+    let mut throughput = Figure::with_bar(name, Bar::AtLeast(0.85));
+    for _ in 0..options.rounds {
+        let short = noop::rate(&mut few, noop::MINIMAL, noop::CONNECTIONS, LOAD).await?;
+        throughput.add(noop::rate(&mut many, noop::MINIMAL, noop::CONNECTIONS, LOAD).await? / short);
+    }
+    figures.push(throughput);
     print(&format!("history: {} results over {FEW}, times of first pages", options.results), &figures);
     few.stop().await?;
-    many.stop().await
+    many.kill().await
 }
 
 /// The time from the server's start until it has done a job, in milliseconds.
