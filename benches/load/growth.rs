@@ -74,6 +74,7 @@ async fn ended(options: &Options, reference: &mut Server) -> Result<Curve> {
     let (mut points, mut there) = (Vec::new(), 0);
     for length in lengths(options.results) {
         history::fill(folder.path(), length - there).await?;
+        reference.reconnect().await?;
         there = length;
         let mut server = Server::start(folder.path(), &[]).await?;
         // Some of those that are there have failed, as planned.

@@ -97,6 +97,12 @@ impl Server {
         Ok(Self { process, connection, address, ready_after: started.elapsed(), accepted: 0, since: Timestamp::from_micros(0) })
     }
 
+    /// Opens another connection, after so long a time that the server may have shut this one.
+    pub(crate) async fn reconnect(&mut self) -> Result<()> {
+        self.connection = Connection::open(self.address).await?;
+        Ok(())
+    }
+
     /// Submits jobs, each the text of a submission, all or none.
     pub(crate) async fn submit(&mut self, jobs: &[&str]) -> Result<()> {
         let body = format!("[{}]", jobs.join(","));

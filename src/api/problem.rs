@@ -399,14 +399,14 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Taken | StoreError::Closed => Self::new(Kind::Unavailable, error.to_string()),
-            // Where it is and what it says is not the client's business.
-            error if error.is_of_the_moment() => {
-                tracing::debug!(%error, "a request could not be served now");
+            // Where it is and what it says is not the client's business. What could not be written, the store has told.
+            StoreError::Unavailable(_) => Self::new(Kind::Unavailable, NOT_NOW),
+            StoreError::Database(_) if error.may_pass() => {
+                tracing::warn!(%error, "a request could not be served now");
                 Self::new(Kind::Unavailable, NOT_NOW)
             }
             StoreError::TooManyPlaces => Self::new(Kind::QueueFull, error.to_string()),
-            StoreError::Unavailable(_)
-            | StoreError::TooNew { .. }
+            StoreError::TooNew { .. }
             | StoreError::Outdated { .. }
             | StoreError::OldNodes { .. }
             | StoreError::UnknownParent { .. }
@@ -447,7 +447,7 @@ impl From<NotReady> for Problem {
     fn from(error: NotReady) -> Self {
         match error {
             NotReady::Store(error) => {
-                tracing::debug!(%error, "not ready");
+                tracing::warn!(%error, "the server is not ready");
                 Self::new(Kind::NotReady, NOT_NOW)
             }
             error => Self::new(Kind::NotReady, error.to_string()),

@@ -59,12 +59,19 @@ pub(super) struct Described {
     pub(super) json: Box<RawValue>,
 }
 
-/// Fields that are sent with a workload.
+/// A workload and what is sent with it.
 #[derive(Serialize)]
-pub(super) struct With {
+pub(super) struct WithWorkload {
     pub(super) workload: Box<RawValue>,
     #[serde(flatten)]
     pub(super) fields: Map<String, Value>,
+}
+
+impl WithWorkload {
+    /// How many bytes it takes on its way.
+    pub(super) fn bytes(&self) -> usize {
+        serde_json::to_vec(self).map_or(1, |text| text.len())
+    }
 }
 
 /// The workload that a command line describes: as a whole, or by its name and parameters.
@@ -127,8 +134,8 @@ mod tests {
         assert_eq!((kind.as_str(), json.get()), ("function", whole));
         let parameters = [parameter("args=[1e400]").unwrap()];
         let workload = workload(Some("python"), &parameters, None).unwrap().json;
-        let sent =
-            serde_json::to_string(&With { workload, fields: Map::from_iter([("bound".to_owned(), json!("io"))]) }).unwrap();
+        let sent = serde_json::to_string(&WithWorkload { workload, fields: Map::from_iter([("bound".to_owned(), json!("io"))]) })
+            .unwrap();
         assert_eq!(sent, r#"{"workload":{"args":[1e400],"type":"python"},"bound":"io"}"#);
     }
 

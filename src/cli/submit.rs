@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Accepted, Job, Page, Workload, parse};
 use super::client::{Client, Server};
 use super::error::CliError;
-use super::parameter::{With, after, concurrency, parameter, rate, tag, workload};
+use super::parameter::{WithWorkload, after, concurrency, parameter, rate, tag, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
 use crate::clock::Timestamp;
@@ -176,7 +176,7 @@ impl Submit {
             accepted.push(client.post_once("/jobs", &submission, keys.next()).await?);
             return Ok(());
         }
-        let most = (BATCH_BYTES / submission.workload.get().len()).clamp(1, BATCH_JOBS);
+        let most = (BATCH_BYTES / submission.bytes()).clamp(1, BATCH_JOBS);
         while left > 0 {
             let batch = vec![&submission; left.min(most)];
             left -= batch.len();
@@ -187,7 +187,7 @@ impl Submit {
     }
 
     /// The submission that the command line describes.
-    async fn submission(&self, client: &Client) -> Result<With, CliError> {
+    async fn submission(&self, client: &Client) -> Result<WithWorkload, CliError> {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
         let mut fields = Map::new();
         match &self.bound {
@@ -217,7 +217,7 @@ impl Submit {
         if !self.tags.is_empty() {
             fields.insert("tags".into(), self.tags.iter().cloned().collect());
         }
-        Ok(With { workload: workload.json, fields })
+        Ok(WithWorkload { workload: workload.json, fields })
     }
 
     /// When a failed attempt is followed by another, if it is.

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{Accepted, Attempt, Job, Timing};
@@ -10,6 +11,8 @@ use crate::job::{Failure, FailureKind};
 
 /// The most characters of a value in a row of a list.
 const CELL: usize = 60;
+/// The most characters of a workload where one job is looked at.
+const LONGEST: usize = 2_000;
 
 /// A column of a list: its name, and whether it holds numbers.
 pub(super) type Column<'a> = (&'a str, bool);
@@ -120,7 +123,7 @@ pub(super) fn details(job: &Job) -> String {
         ("id", Some(job.id.clone())),
         ("state", Some(job.state.clone())),
         ("bound", Some(job.bound.to_string())),
-        ("workload", Some(job.workload.get().to_owned())),
+        ("workload", Some(cut(job.workload.get()))),
         ("executor", Some(format!("{}: {}", job.route.executor, job.route.reason))),
         ("priority", job.priority.filter(|&priority| priority != 0).map(|priority| priority.to_string())),
         ("deadline", job.deadline_ms.map(|ms| micros(ms.saturating_mul(1_000)))),
@@ -170,8 +173,28 @@ pub(super) fn details(job: &Job) -> String {
     }
     if job.ending().is_some() {
         rows.push((if job.succeeded() { "output" } else { "error" }, Some(outcome(job))));
+        rows.push(("traceback", job.error.as_ref().and_then(traceback)));
     }
     rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<12} {}", value?))).collect::<Vec<_>>().join("\n")
+}
+
+/// A text, unless it is one that nobody reads to its end.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}… ({}; --json shows all of it)", &text[..end], HumanBytes(text.len() as u64)),
+        None => text.to_owned(),
+    }
+}
+
+/// Where a Python exception came from, if it had come from anywhere.
+pub(super) fn traceback(failure: &Failure) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Python {
+        traceback: String,
+    }
+    let Python { traceback } = serde_json::from_str(failure.python.as_ref()?.get()).ok()?;
+    let traceback = traceback.trim_end();
+    (!traceback.is_empty()).then(|| traceback.to_owned())
 }
 
 /// A value that may be absent.

@@ -48,7 +48,7 @@ impl Dispatcher {
             let (most, quota) = self.shared.quotas.take_some(filter.owner, MOST_RETRIED).await?;
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             let portion = self.shared.store.requeue_page(&filter, after, most).await?;
-            quota.came(portion.done.len() as u64, &*self.shared.store).await?;
+            quota.came(portion.done.len() as u64, &*self.shared.store).await;
             count += portion.done.len() as u64;
             after = portion.last;
             if after.is_none() {

@@ -217,7 +217,7 @@ fn holds(job: &NewJob, twin: &Twin, now: Timestamp) -> bool {
     }
 }
 
-/// What workloads of an owner have in common that are the same with the same parameters, however they are written.
+/// What workloads of an owner have in common that are the same with the same parameters, wherever spaces are and however names are sorted.
 fn likeness(owner: Option<Owner>, workload: &Spec) -> Digest {
     let mut hash = Sha256::new().chain_update(owner.map(|owner| owner.to_string()).unwrap_or_default());
     let text = workload.json.get();

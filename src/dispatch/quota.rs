@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::auth::{Quota, QuotaPart};
@@ -85,6 +85,8 @@ struct Ledger {
     counted: tokio::sync::Mutex<Option<Counted>>,
     /// What is being accepted.
     coming: Sum,
+    /// When all that was submitted does not count any more, at the earliest: as far as the store was asked in vain.
+    clear_at: Mutex<Option<Instant>>,
 }
 
 /// What waited when it was counted.
@@ -224,15 +226,32 @@ impl Account {
                 counted.bytes += wanted.bytes;
             }
         }
-        if let Some(most) = self.quota.per_minute
-            && let Some(wait) = store.spend(owner, span(wanted.jobs, most)).await?
-        {
-            return Err(OverQuota { part: QuotaPart::PerMinute, most: most.into(), retry_after: Some(wait) }.into());
-        }
         coming.jobs.fetch_add(wanted.jobs, Ordering::SeqCst);
         coming.bytes.fetch_add(wanted.bytes, Ordering::SeqCst);
         drop(counted);
-        Ok(Taken(Some((self, owner, wanted))))
+        let taken = Taken(Some((Arc::clone(&self), owner, wanted)));
+        if let Err(error) = self.submit(owner, wanted.jobs, store).await {
+            self.give_back(wanted.jobs);
+            return Err(error);
+        }
+        Ok(taken)
+    }
+
+    /// Counts that so many are submitted, if there have not been too many.
+    async fn submit(&self, owner: Owner, jobs: u64, store: &dyn Store) -> Result<(), NoRoom> {
+        let Some(most) = self.quota.per_minute else { return Ok(()) };
+        let over = |wait| OverQuota { part: QuotaPart::PerMinute, most: most.into(), retry_after: Some(wait) };
+        let span = span(jobs, most);
+        // Others can only have added to it: whoever does not wait as long as told is told again, and the store not asked.
+        let clear_at = *self.ledger.clear_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = clear_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        if let Some(wait) = (left + span).checked_sub(MINUTE).filter(|wait| !wait.is_zero()) {
+            return Err(over(wait).into());
+        }
+        let Some(wait) = store.spend(owner, span).await? else { return Ok(()) };
+        let clear_at = Instant::now() + (wait + MINUTE).saturating_sub(span);
+        *self.ledger.clear_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clear_at);
+        Err(over(wait).into())
     }
 
     /// Refuses what has no room though nothing else is there.
@@ -281,13 +300,14 @@ fn jobs_in(span_left: Duration, per_minute: u32) -> u64 {
 
 impl Taken {
     /// No more than so many jobs came of those that room was found for.
-    pub(super) async fn came(&self, jobs: u64, store: &dyn Store) -> Result<(), StoreError> {
-        let Some((account, owner, wanted)) = &self.0 else { return Ok(()) };
+    pub(super) async fn came(&self, jobs: u64, store: &dyn Store) {
+        let Some((account, owner, wanted)) = &self.0 else { return };
         let missing = wanted.jobs.saturating_sub(jobs);
         account.give_back(missing);
-        match account.quota.per_minute {
-            Some(most) if missing > 0 => store.give_back(*owner, span(missing, most)).await,
-            _ => Ok(()),
+        let Some(most) = account.quota.per_minute.filter(|_| missing > 0) else { return };
+        *account.ledger.clear_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Err(error) = store.give_back(*owner, span(missing, most)).await {
+            tracing::warn!(%error, missing, "jobs that were not submitted count against a quota until their minute is over");
         }
     }
 }

@@ -351,7 +351,7 @@ impl StoreError {
     }
 
     /// Whether the same may work later, without anybody changing it.
-    pub fn is_of_the_moment(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::Unavailable(_)
             | Self::Taken

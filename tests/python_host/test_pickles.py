@@ -63,6 +63,12 @@ class Pickles(HostTest):
         done = self.call(host, reduced(f"lambda: (_ for _ in ()).throw({error})"))
         error = pickle.loads(base64.b64decode(done["pickle"]))
         self.assertEqual((type(error).__name__, error.args, error.content), ("ContentTooShortError", ("a",), b"b"))
+        # Part of this one is where no attribute is: better told than brought back without it.
+        kept = "type('Kept', (OSError,), {'__module__': 'builtins', '__init__': lambda self, path: OSError.__init__(self, 2, 'no', path)})"
+        error = f"[setattr(__import__('builtins'), 'Kept', {kept}), __import__('builtins').Kept('p')][1]"
+        done = self.call(host, reduced(f"lambda: (_ for _ in ()).throw({error})"))
+        self.assertIn("no: 'p'", done["error"]["message"])
+        self.assertNotIn("pickle", done)
         done = self.call(host, reduced("lambda: (_ for _ in ()).throw(UnicodeDecodeError('utf-8', b'x', 0, 1, 'y'))"))
         self.assertIsInstance(pickle.loads(base64.b64decode(done["pickle"])), UnicodeDecodeError)
 

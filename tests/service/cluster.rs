@@ -365,6 +365,13 @@ async fn a_server_whose_clock_is_an_hour_fast_goes_by_that_of_the_database() {
     let seen = servers[0].client.get(format!("{}/jobs/{id}", servers[0].url)).bearer_auth(made["key"].as_str().unwrap());
     // It may read, but this job is nobody's of its owner.
     assert_eq!(seen.send().await.unwrap().status(), 404);
+    // What takes its place is good as long.
+    let url = format!("{url}/{}/rotate", made["id"].as_str().unwrap());
+    let rotated = servers[0].client.post(url).json(&json!({})).bearer_auth(admin["key"].as_str().unwrap());
+    let rotated: Value = rotated.send().await.unwrap().json().await.unwrap();
+    assert_eq!(rotated["state"], "live", "{rotated}");
+    let until: jiff::Timestamp = rotated["expires_at"].as_str().unwrap().parse().unwrap();
+    assert!((in_minutes(20)..in_minutes(40)).contains(&until), "{rotated}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

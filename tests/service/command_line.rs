@@ -301,6 +301,9 @@ async fn a_function_is_deployed_called_and_removed() {
         let listed = run(trine().current_dir(folder.path()).env("TRINE_SERVER", &server.url).arg(list));
         assert!(stdout(&listed).contains("function"), "{}", stderr(&listed));
     }
+    let failed = server.get("/results?workload=function&state=failed&order=oldest").await["items"][0]["id"].take();
+    let shown = run(trine().env("TRINE_SERVER", &server.url).args(["jobs", failed.as_str().unwrap()]));
+    assert!(stdout(&shown).contains("pkg/__init__.py") && stdout(&shown).contains("ValueError: no"), "{}", stdout(&shown));
     let listed = done(&["list"]);
     assert!(listed.contains("area") && listed.contains("fails"), "{listed}");
 

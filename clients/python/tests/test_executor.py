@@ -15,6 +15,7 @@ import traceback
 import unittest
 import weakref
 
+import harness
 from harness import PATIENCE_S, Proxy, Server, ServerTest
 
 import trine
@@ -79,6 +80,10 @@ class NeedTwo(Exception):
 
 def fail_needing_two():
     raise NeedTwo(404, "gone")
+
+
+def of_module():
+    return harness.PATIENCE_S
 
 
 def squares(below):
@@ -168,6 +173,11 @@ class Calls(ServerTest):
         self.assertIs(type(error), NeedTwo)
         self.assertEqual((error.args, error.code), (("gone",), 404))
         self.assertIsInstance(error.__cause__, trine.RemoteTraceback)
+
+    def test_a_module_that_the_server_lacks_is_named(self):
+        error = self.trine.submit(of_module).exception(PATIENCE_S)
+        self.assertIsInstance(error, ModuleNotFoundError)
+        self.assertRegex(str(error), "No module named 'harness', for the server's interpreter .* imported by name")
 
     def test_a_generator_is_no_value(self):
         with self.assertRaisesRegex(TypeError, "generator"):

@@ -169,7 +169,7 @@ impl Keyring {
             );
         }
         let (key, secret) = Key::new(name, scopes, expires_at).map_err(Problem::internal)?;
-        let key = Key { quota, ..key };
+        let key = Key { quota, created_at: self.store.now(), ..key };
         self.store.add_key(key.clone(), None).await?;
         self.age.renew(self.refresh()).await?;
         Ok(Created { key, secret })
@@ -181,9 +181,10 @@ impl Keyring {
         let _turn = self.age.turn().await;
         let Some(old) = self.get(id).filter(|old| old.revoked_at.is_none()) else { return Ok(None) };
         // As long a life as the old one had.
-        let expires_at = old.expires_at.map(|expires_at| self.store.now().after(expires_at.since(old.created_at)));
+        let now = self.store.now();
+        let expires_at = old.expires_at.map(|expires_at| now.after(expires_at.since(old.created_at)));
         let (key, secret) = Key::new(old.name, old.scopes, expires_at).map_err(Problem::internal)?;
-        let key = Key { owner: old.owner, quota: old.quota, ..key };
+        let key = Key { owner: old.owner, quota: old.quota, created_at: now, ..key };
         let kept = self.store.add_key(key.clone(), Some((old.id, until))).await?;
         self.age.renew(self.refresh()).await?;
         Ok(kept.then_some(Created { key, secret }))

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::answer::parse;
 use super::client::{Client, server_url};
 use super::error::CliError;
-use super::parameter::{With, parameter, workload};
+use super::parameter::{WithWorkload, parameter, workload};
 use super::submit::usual_bound;
 use super::{human, print, temporary};
 use crate::comparison::report::Report;
@@ -134,7 +134,7 @@ impl Compare {
         self.server.as_ref().map_or(Ok(()), |_| print::line(format_args!("\nThe page with charts: {}", client.url(&page))))
     }
 
-    async fn request(&self, client: &Client) -> Result<With, CliError> {
+    async fn request(&self, client: &Client) -> Result<WithWorkload, CliError> {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
         let bound = match &self.bound {
             Some(bound) => bound.clone(),
@@ -150,7 +150,7 @@ impl Compare {
         let mut fields: Map<String, Value> =
             given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
         fields.insert("bound".into(), bound.into());
-        Ok(With { workload: workload.json, fields })
+        Ok(WithWorkload { workload: workload.json, fields })
     }
 }
 

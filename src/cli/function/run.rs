@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::cli::answer::{Accepted, written};
 use crate::cli::asked::{Asked, Named};
 use crate::cli::error::CliError;
-use crate::cli::parameter::{self, With};
-use crate::cli::{events, human, print, wait};
+use crate::cli::parameter::{self, WithWorkload};
+use crate::cli::{events, human, print, table, wait};
 use crate::job::{Bound, Executor};
 
 /// `trine function run`
@@ -54,7 +54,7 @@ impl Run {
             match (&ended.job.error, ended.job.succeeded()) {
                 _ if *json => print::json(&ended.json)?,
                 (_, true) => print::line(written(ended.job.output.as_deref()))?,
-                (Some(failure), false) => eprintln!("{}", told(failure)),
+                (Some(failure), false) => eprintln!("{}", table::traceback(failure).unwrap_or_else(|| failure.to_string())),
                 (None, false) => {}
             }
             if !ended.job.succeeded() {
@@ -64,8 +64,8 @@ impl Run {
         Ok(())
     }
 
-    fn submission(&self) -> Result<With, CliError> {
-        let text = |text: &str| parameter::raw("", &Value::from(text).to_string());
+    fn submission(&self) -> Result<WithWorkload, CliError> {
+        let text = |text: &str| to_raw_value(text).map_err(|error| CliError::Usage(error.to_string()));
         let mut parameters = vec![("name".to_owned(), text(&self.named.name)?)];
         parameters.extend(self.args.clone().map(|args| ("args".to_owned(), args)));
         parameters.extend(self.kwargs.clone().map(|kwargs| ("kwargs".to_owned(), kwargs)));
@@ -78,15 +78,8 @@ impl Run {
             ("deadline_ms", self.deadline.map(|deadline| json!(deadline.as_millis().max(1)))),
         ];
         let fields: Map<_, _> = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        Ok(With { workload: parameter::described("function", parameters.into_iter())?.json, fields })
+        Ok(WithWorkload { workload: parameter::described("function", parameters.into_iter())?.json, fields })
     }
-}
-
-/// The traceback of an exception, or else what there is to say.
-fn told(failure: &crate::job::Failure) -> String {
-    let python: Option<Value> = failure.python.as_ref().and_then(|python| serde_json::from_str(python.get()).ok());
-    let traceback = python.as_ref().and_then(|python| python["traceback"].as_str()).map(str::trim_end);
-    traceback.filter(|traceback| !traceback.is_empty()).map_or_else(|| failure.to_string(), str::to_owned)
 }
 
 fn json_value(text: &str) -> Result<Box<RawValue>, String> {

@@ -7,7 +7,7 @@ use super::{path, show_one};
 use crate::cli::asked::Asked;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
-use crate::cli::parameter::{self, With, parameter};
+use crate::cli::parameter::{self, WithWorkload, parameter};
 use crate::cli::submit::usual_bound;
 use crate::job::Bound;
 
@@ -80,7 +80,7 @@ impl Add {
             None => Some(usual_bound(client, &workload.kind).await?),
         };
         let fields = bound.into_iter().map(|bound| ("bound".to_owned(), bound.into())).collect();
-        json(&With { workload: workload.json, fields })
+        json(&WithWorkload { workload: workload.json, fields })
     }
 }
 

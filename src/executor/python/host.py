@@ -21,7 +21,6 @@ import contextvars
 import copyreg
 import faulthandler
 import fcntl
-import functools
 import gc
 import importlib
 import importlib.machinery
@@ -50,7 +49,6 @@ LONGEST_LINE = 16_384  # characters of a log line
 LONGEST_TEXT = 262_144  # characters of a message or a traceback
 MOST_FRAMES = 100  # of a traceback, innermost last
 MOST_CAUSES = 8
-CO_GENERATOR = 0x20  # among the flags of code, as `inspect` has it
 LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
 TICK_MS = 100  # how often `processes` looks for a `stop` while it runs a job
 
@@ -491,7 +489,8 @@ class Functions:
             self.is_ready = True
             import pickle  # noqa: F401
 
-            with contextlib.suppress(ImportError):
+            # What is wrong with it is told by the first job that needs it.
+            with contextlib.suppress(Exception):
                 import cloudpickle  # noqa: F401
 
     def call(self, text):
@@ -524,10 +523,12 @@ def unpickled(data):
     try:
         return pickle.loads(data)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "cloudpickle":
-            raise
-        reason = "this function came by cloudpickle, which is not installed for the server's interpreter"
-        raise Invalid(f"{reason} {sys.executable} (Python {sys.version.split()[0]})", "ModuleNotFoundError") from None
+        here = f"the server's interpreter {sys.executable} (Python {sys.version.split()[0]})"
+        if (error.name or "").partition(".")[0] == "cloudpickle":
+            reason = f"this function came by cloudpickle, which is not installed for {here}"
+        else:
+            reason = f"{error}, for {here}: functions and classes of modules that it lacks travel along if they are imported by name"
+        raise Invalid(reason, "ModuleNotFoundError") from None
     except AttributeError as error:
         here = getattr(sys.modules.get("cloudpickle"), "__version__", None)
         if here is None or "cloudpickle" not in str(error):
@@ -553,17 +554,15 @@ def pickled(value):
 
 
 def pickled_error(error):
-    """An exception in whichever way it can be unpickled; None if in none. Python's own way calls its class with `args`, which is not what
-    every class takes; without that call, `args` and its attributes are put back."""
+    """An exception in a way in which it can be unpickled; None if there is none. Python's own way calls its class with `args`, which is not
+    what every class takes; without that call, `args` and its attributes are put back. That will do if nothing else was lost."""
     import pickle
 
     def rebuilt():
-        base = getattr(sys.modules.get("cloudpickle"), "CloudPickler", pickle.Pickler)
-
-        class Pickler(base):
+        class Pickler(getattr(sys.modules.get("cloudpickle"), "CloudPickler", pickle.Pickler)):
             def reducer_override(self, value):
-                if isinstance(value, BaseException):
-                    return copyreg.__newobj__, (type(value), *value.args), {**value.__dict__, "args": value.args}
+                if value is error:
+                    return copyreg.__newobj__, (type(error), *error.args), {**error.__dict__, "args": error.args}
                 above = getattr(super(), "reducer_override", None)
                 return NotImplemented if above is None else above(value)
 
@@ -571,12 +570,19 @@ def pickled_error(error):
         Pickler(file, pickle.HIGHEST_PROTOCOL).dump(error)
         return file.getvalue()
 
-    for way in (lambda: pickled(error), rebuilt):
-        with contextlib.suppress(Exception):
-            data = way()
-            unpickled(data)  # many an exception can be pickled only one way
+    usual = None
+    with contextlib.suppress(Exception):
+        data = pickled(error)
+        copy = unpickled(data)
+        if copy.args == error.args or str(copy) == str(error):
             return data
-    return None
+        usual = data
+    with contextlib.suppress(Exception):
+        data = rebuilt()
+        copy = unpickled(data)
+        if copy.args == error.args and str(copy) == str(error):
+            return data
+    return usual
 
 
 # ---- Measuring ----------------------------------------------------------------------------------------------------------------------
@@ -1020,7 +1026,6 @@ class Job:
         self.run = run
         self.code = code
         self.by_pickle = code is None
-        self.reports = True  # if it returns a generator, that is how it reports, and no value
         self.meter = Meter(host)
         self.log = Log(host.channel.send, self.id, host.max_log_bytes)
         self.tasks = set()  # that its code has started, on `async`
@@ -1040,7 +1045,6 @@ class Job:
         run, self.run = self.run, None
         if self.by_pickle:
             function, args, kwargs = self.host.functions.call(run["pickle"])
-            self.reports = is_generator_function(function)
         else:
             function, args, kwargs = self.code.entry(run["code"]["entrypoint"]), run.get("args") or (), run.get("kwargs") or {}
         self.meter.loaded_ns = time.monotonic_ns()
@@ -1099,24 +1103,14 @@ async def awaited(job, result):
         await result.aclose()
 
 
-def is_generator_function(function):
-    """Whether it is one, whatever is wrapped around it. Without `inspect`, which takes long to load."""
-    while True:
-        if isinstance(function, functools.partial):
-            function = function.func
-            continue
-        for each in (function, getattr(type(function), "__call__", None)):
-            if getattr(getattr(each, "__code__", None), "co_flags", 0) & CO_GENERATOR:
-                return True
-        wrapped = getattr(function, "__dict__", {}).get("__wrapped__")
-        if wrapped is None:
-            return False
-        function = wrapped
+def reports(result):
+    """Whether that is how a function reports, and not its value: what a generator expression makes is neither."""
+    return isinstance(result, types.GeneratorType) and result.gi_code.co_name != "<genexpr>"
 
 
 def finished(job, result):
     """What a call gives in the end, for a thread that may wait for it."""
-    if job.reports and isinstance(result, types.GeneratorType):
+    if reports(result):
         steps = reported(job, result)
         while True:
             try:
@@ -1380,7 +1374,7 @@ class Async(Host):
     async def evaluate(self, job):
         try:
             result = job.start()
-            if job.reports and isinstance(result, types.GeneratorType):
+            if reports(result):
                 return await self.in_turns(reported(job, result))
             return await awaited(job, result) if isinstance(result, (Awaitable, AsyncGenerator)) else result
         finally:

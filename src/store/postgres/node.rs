@@ -21,6 +21,8 @@ use crate::store::{ComparisonState, Lease, Revocation, StoreError};
 
 /// How often a node says that it is there: so many times within its lease.
 const BEATS: u32 = 3;
+/// The longest pause before it says so again after it could not, and how long it may then take to open a connection.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// How a node keeps its leases.
 #[derive(Clone, Debug)]
@@ -157,19 +159,23 @@ impl Node {
         let mut heard_at = Instant::now();
         // One of its own: whoever reads, and however long that takes, must not take a node its leases.
         let mut connection = None;
+        let mut pause = every;
         while !end.is_cancelled() {
             let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
-            let wait = if self.is_silent() { every } else { every.min(left) };
+            let wait = if self.is_silent() { pause } else { pause.min(left) };
             if end.run_until_cancelled(tokio::time::sleep(wait.max(Duration::from_millis(1)))).await.is_none() {
                 return;
             }
             let asked_at = Instant::now();
             let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
-            let limit = if self.is_silent() { every } else { left.max(Duration::from_millis(10)) };
+            // So short that there is time for another one, if this connection goes nowhere.
+            let limit = if self.is_silent() { every.max(AGAIN.1) } else { (every / 2).min(left).max(Duration::from_millis(10)) };
             let beat = tokio::time::timeout(limit, self.renew(connect, &mut connection)).await;
+            pause = every;
             if !matches!(beat, Ok(Ok(_))) {
                 // It may be broken, or from a time when nothing could be written.
                 connection = None;
+                pause = AGAIN.0.min(every / 4);
             }
             match beat {
                 Ok(Ok(Beat { known, others_expired, stopping })) => {

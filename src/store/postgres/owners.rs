@@ -24,11 +24,11 @@ macro_rules! now {
     };
 }
 
-/// From when on what is there counts: now, or later. What a clock counted that was ahead is forgotten.
+/// From when on a new span counts: now, or when what is there counts no more. Asked behind the row's lock, by the clock as it is then. What was
+/// counted by a clock that was far ahead is forgotten.
 macro_rules! clear_at {
     () => {
-        "CASE WHEN p.clear_at BETWEEN excluded.clear_at - $2 AND excluded.clear_at - $2 + $3 THEN p.clear_at \
-         ELSE excluded.clear_at - $2 END"
+        concat!("CASE WHEN p.clear_at > ", now!(), " + 2 * $3 THEN ", now!(), " ELSE greatest(p.clear_at, ", now!(), ") END")
     };
 }
 
@@ -40,7 +40,9 @@ const SPEND: &str = concat!(
     clear_at!(),
     ") + $2 WHERE (",
     clear_at!(),
-    ") <= excluded.clear_at - $2 - $2 + $3 RETURNING 1"
+    ") + $2 <= ",
+    now!(),
+    " + $3 RETURNING 1"
 );
 
 #[async_trait]
@@ -77,9 +79,10 @@ impl OwnerStore for PostgresStore {
     }
 
     async fn spent(&self, owner: Owner) -> Result<Duration, StoreError> {
-        let text = concat!("SELECT greatest(0, clear_at - ", now!(), ") FROM paces WHERE owner = $1");
+        let text = concat!("SELECT clear_at - ", now!(), " FROM paces WHERE owner = $1");
         let left: Option<i64> = sqlx::query_scalar(text).bind(owner.code()).fetch_optional(&self.pool).await?;
-        Ok(Duration::from_micros(left.unwrap_or_default().unsigned_abs()).min(MINUTE))
+        let left = Duration::from_micros(left.unwrap_or_default().max(0).unsigned_abs());
+        Ok(if left > MINUTE * 2 { Duration::ZERO } else { left })
     }
 }
 

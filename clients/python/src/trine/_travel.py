@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -97,12 +97,6 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             # Newer versions leave out in which file code is, without which a traceback has no lines.
             make, parts = self.dispatch_table[CodeType](obj)
             return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
-        if isinstance(obj, ModuleType) and obj.__name__ in sys.modules and not installed(obj.__name__):
-            name = obj.__name__
-            raise CannotTravel(
-                f"it uses the module {name}, which is not installed. What it needs of it travels along if that is imported by "
-                f"name: `from {name} import …`"
-            )
         if isinstance(obj, functools._lru_cache_wrapper):
             # By its name it would not be found there, unless it is installed.
             kept = obj.cache_parameters()

@@ -59,7 +59,8 @@ class ProblemError(TrineError):
         before = f"/{index}"
 
         def cut(text: str) -> str:
-            return text[len(before) :].removeprefix(": ") if text.startswith(before) else text
+            rest = text[len(before) :]
+            return rest.removeprefix(": ") if text.startswith(before) and rest[:1] in ("", "/", ":") else text
 
         if self.status == 413:
             return CannotTravel(f"a call that takes {size} bytes on its way is more than the server takes: {cut(self.detail)}")
