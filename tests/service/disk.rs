@@ -120,7 +120,15 @@ async fn while_another_program_holds_the_database_writes_are_refused_and_reads_g
     let refused = server.client.post(format!("{}/jobs", server.url)).json(&submission).send().await.unwrap();
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
-    assert!(refused.text().await.unwrap().contains("locked"));
+    // Why is in the log.
+    let said = refused.text().await.unwrap();
+    assert!(said.contains("the store is not available now") && !said.contains("locked"), "{said}");
+    let told = async {
+        while !std::fs::read_to_string(folder.path().join("log")).unwrap().contains("locked") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the reason");
     assert_eq!(server.get(&format!("/jobs/{id}")).await["state"], "succeeded");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     server.until_ready(true).await;

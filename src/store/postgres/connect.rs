@@ -103,15 +103,15 @@ impl Connect {
             Err(StoreError::Refused(format!("the PostgreSQL at {host}:{port} can't be used: {why}")))
         };
         // As simple queries, which need no prepared statement.
-        let text = "SELECT pg_backend_pid(), pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
+        let text = "SELECT pg_backend_pid()::TEXT, pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
                     current_setting('server_encoding')";
         let row = sqlx::raw_sql(text).fetch_one(&mut connection).await?;
-        let mine: i32 = row.try_get(0)?;
+        let mine: &str = row.try_get(0)?;
         for _ in 0..LOOKS {
             // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile.
-            let text = "BEGIN; SELECT pg_backend_pid()";
-            let theirs: i32 = sqlx::raw_sql(text).fetch_one(&mut second).await?.try_get(0)?;
-            let now: i32 = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(&mut connection).await?.try_get(0)?;
+            let text = "BEGIN; SELECT pg_backend_pid()::TEXT";
+            let theirs: String = sqlx::raw_sql(text).fetch_one(&mut second).await?.try_get(0)?;
+            let now: String = sqlx::raw_sql("SELECT pg_backend_pid()::TEXT").fetch_one(&mut connection).await?.try_get(0)?;
             sqlx::raw_sql("ROLLBACK").execute(&mut second).await?;
             if mine == theirs || mine != now {
                 return refused(
