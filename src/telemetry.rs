@@ -19,6 +19,8 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// What comes with each of many tries to reach a database that is away; whoever wanted something of it tells that as well.
+const QUIET: &str = ",sqlx_core::pool=off";
 /// Lines that wait for whoever reads the log. When there is no room for more, they are dropped.
 const WAITING: usize = 10_000;
 
@@ -32,7 +34,8 @@ pub struct Log {
 ///
 /// Lines are written by a thread of its own, so that a reader who stops reading holds up nothing but the log.
 pub fn init(filter: &str, json: bool) -> Result<Log, TelemetryError> {
-    let filter = EnvFilter::builder().parse(filter)?;
+    let quiet = if filter.contains("sqlx") { "" } else { QUIET };
+    let filter = EnvFilter::builder().parse(format!("{filter}{quiet}"))?;
     let (lines, writer) = NonBlockingBuilder::default().buffered_lines_limit(WAITING).finish(std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     if json {

@@ -92,5 +92,8 @@ async fn servers_go_on_while_a_newer_version_comes_and_one_of_them_starts_anew()
     // A change that older servers can't follow is not for this one.
     raw.execute("UPDATE shared SET oldest = 9999").await.unwrap();
     let said = cluster.refusal(0);
-    assert!(said.contains("schema version 9999") && said.contains("versions up to") && said.contains("use a newer trine"), "{said}");
+    assert!(
+        said.contains("schema version 9999") && said.contains("versions up to") && said.contains("use a newer trine"),
+        "{said}"
+    );
 }
