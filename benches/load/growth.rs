@@ -102,6 +102,15 @@ async fn rate(server: &mut Server, clients: usize, options: &Options) -> Result<
     noop::rate(server, MINIMAL, clients, std::time::Duration::from_secs(options.seconds)).await
 }
 
+/// Such as 10k and 1M.
+fn in_short(many: f64) -> String {
+    match many {
+        1e6.. => format!("{:.0}M", many / 1e6),
+        1e3.. => format!("{:.0}k", many / 1e3),
+        _ => format!("{many:.0}"),
+    }
+}
+
 fn draw(curves: &[Curve]) -> Result<()> {
     register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular()).map_err(|_| "the font can't be used")?;
     let whole = SVGBackend::new(DRAWING, (960, 280)).into_drawing_area();
@@ -115,7 +124,7 @@ fn draw(curves: &[Curve]) -> Result<()> {
             .x_label_area_size(24)
             .y_label_area_size(36)
             .build_cartesian_2d((*first..*last * 1.1).log_scale(), 0.0..1.2)?;
-        chart.configure_mesh().disable_x_mesh().y_labels(7).x_label_formatter(&|many| format!("{many:.0}")).draw()?;
+        chart.configure_mesh().disable_x_mesh().y_labels(7).x_label_formatter(&|many| in_short(*many)).draw()?;
         chart.draw_series([PathElement::new(points.clone(), BLUE)])?;
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, BLUE.filled())))?;
     }
