@@ -406,7 +406,8 @@ impl From<StoreError> for Problem {
                 Self::new(Kind::Unavailable, NOT_NOW)
             }
             StoreError::TooManyPlaces => Self::new(Kind::QueueFull, error.to_string()),
-            StoreError::TooNew { .. }
+            StoreError::Unusable(_)
+            | StoreError::TooNew { .. }
             | StoreError::Outdated { .. }
             | StoreError::OldNodes { .. }
             | StoreError::UnknownParent { .. }

@@ -284,6 +284,9 @@ pub enum StoreError {
     /// It can't write this, however often it is tried, for example because it is too large. Nothing was changed.
     #[error("the store can't take this: {0}")]
     Refused(String),
+    /// There can't be a store where it is said to be: why. Nothing was changed.
+    #[error("{0}")]
+    Unusable(String),
     /// A job comes after one that there is not. Nothing was changed.
     #[error("the job {job} comes after {parent}, and there is no such job")]
     UnknownParent {

@@ -24,7 +24,7 @@ fn options(place: &Schema, user: &str, database: &str) -> PostgresOptions {
 
 async fn refused(options: PostgresOptions) -> String {
     match PostgresStore::open(options).await {
-        Err(StoreError::Refused(why)) => why,
+        Err(StoreError::Unusable(why)) => why,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it is opened"),
     }

@@ -83,7 +83,7 @@ async fn behind_a_pooler_that_keeps_sessions_all_is_as_without() {
 async fn one_that_keeps_none_is_refused_before_anything_is_written() {
     let (pooler, place) = (Pooler::start("transaction").await, Schema::new());
     match PostgresStore::open(pooler.options(&place)).await {
-        Err(StoreError::Refused(why)) => assert!(why.contains("does not keep sessions"), "{why}"),
+        Err(StoreError::Unusable(why)) => assert!(why.contains("does not keep sessions"), "{why}"),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it is opened"),
     }

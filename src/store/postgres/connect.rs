@@ -42,7 +42,7 @@ impl Connect {
     pub(super) fn new(url: &str, schema: &str) -> Result<Self, StoreError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if schema.is_empty() || schema.len() > LONGEST_NAME || !schema.chars().all(plain) {
-            return Err(StoreError::Refused(format!("a schema can't have the name {schema:?}: only a-z, 0-9 and _ are taken")));
+            return Err(StoreError::Unusable(format!("a schema can't have the name {schema:?}: only a-z, 0-9 and _ are taken")));
         }
         let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| match error {
             sqlx::Error::Configuration(why) => wrong(&why.to_string()),
@@ -100,7 +100,7 @@ impl Connect {
         let (mut connection, mut second) = (self.open().await?, self.open().await?);
         let refused = |why: &str| {
             let (host, port) = (self.options.get_host(), self.options.get_port());
-            Err(StoreError::Refused(format!("the PostgreSQL at {host}:{port} can't be used: {why}")))
+            Err(StoreError::Unusable(format!("the PostgreSQL at {host}:{port} can't be used: {why}")))
         };
         // As simple queries, which need no prepared statement.
         let text = "SELECT pg_backend_pid()::TEXT, pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
@@ -150,7 +150,9 @@ impl Connect {
         let mine = "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')";
         if !sqlx::query_scalar::<_, bool>(mine).bind(&self.schema).fetch_one(&mut connection).await? {
             let (user, schema) = (self.options.get_username(), &self.schema);
-            return Err(StoreError::Refused(format!("the user {user} needs the rights USAGE and CREATE on the schema {schema}")));
+            return Err(StoreError::Unusable(format!(
+                "the user {user} needs the rights USAGE and CREATE on the schema {schema}"
+            )));
         }
         let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
         migrator.set_ignore_missing(true);
@@ -208,7 +210,7 @@ async fn may_be_used(connection: &mut PgConnection, age: Duration) -> Result<boo
 }
 
 fn wrong(why: &str) -> StoreError {
-    StoreError::Refused(format!("`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"))
+    StoreError::Unusable(format!("`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"))
 }
 
 /// The latest migration that this program knows.
