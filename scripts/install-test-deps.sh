@@ -44,7 +44,7 @@ need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled fro
 need python3 python3 -c "import asyncio, unittest" # the Python host is tested with the interpreter that is there
 need libpython3-testsuite python3 clients/python/tests/interpreters.py # the client passes CPython's own tests of concurrent.futures
 need postgresql has_postgresql # the store for several servers is tested on a real one, which the tests start themselves
-need pgbouncer pgbouncer --version # what may stand between a server and its PostgreSQL
+need pgbouncer test -x /usr/sbin/pgbouncer # what may stand between a server and its PostgreSQL
 need util-linux setpriv --version # nobody may start PostgreSQL as root
 need libfaketime has_faketime # one of several servers has a clock that is wrong
 need python3-venv python3 -c "import ensurepip, venv" # what the Python client needs goes into an environment of its own
