@@ -40,7 +40,8 @@ impl Pooler {
         if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
             command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
         }
-        let process = command.arg("/usr/sbin/pgbouncer").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let process =
+            command.arg("/usr/sbin/pgbouncer").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let process = process.expect("pgbouncer: see scripts/install-test-deps.sh");
         let listens = async {
             while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
