@@ -21,7 +21,7 @@ use crate::store::{ComparisonState, Lease, Revocation, StoreError};
 
 /// How often a node says that it is there: so many times within its lease.
 const BEATS: u32 = 3;
-/// The longest pause before it says so again after it could not, and how long it may then take to open a connection.
+/// The longest pause before it says so again after it could not, and how long it may take at least; and how long once it has given up.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// How a node keeps its leases.
@@ -168,8 +168,12 @@ impl Node {
             }
             let asked_at = Instant::now();
             let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
-            // So short that there is time for another one, if this connection goes nowhere.
-            let limit = if self.is_silent() { every.max(AGAIN.1) } else { (every / 2).min(left).max(Duration::from_millis(10)) };
+            // Where leases are not very short, there is time for another one if this connection goes nowhere.
+            let limit = if self.is_silent() {
+                every.max(AGAIN.1)
+            } else {
+                (every / 2).max(AGAIN.0).min(left).max(Duration::from_millis(10))
+            };
             let beat = tokio::time::timeout(limit, self.renew(connect, &mut connection)).await;
             pause = every;
             if !matches!(beat, Ok(Ok(_))) {
