@@ -54,9 +54,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let (short, long) = (folder()?, folder()?);
     fill(short.path(), FEW).await?;
     fill(long.path(), options.results).await?;
-    let mut few = Server::start(short.path(), &[]).await?;
     // How long an interpreter takes to say what it is has nothing to do with the history.
     let settings = [ONE_PROCESS[0], ("TRINE_PYTHON_INTERPRETERS", "none")];
+    let mut few = Server::start(short.path(), &settings).await?;
     let mut many = Server::start(long.path(), &settings).await?;
     for (server, results) in [(&mut few, FEW), (&mut many, options.results)] {
         // Some of those that are there have failed, as planned.
@@ -72,26 +72,26 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         }
         figures.push(figure);
     }
-    let mut throughput = Figure::with_bar("no-op jobs/s, long over short history", Bar::AtLeast(0.85));
-    for _ in 0..options.rounds {
-        let short = noop::rate(&mut few, noop::MINIMAL, noop::CONNECTIONS, LOAD).await?;
-        throughput.add(noop::rate(&mut many, noop::MINIMAL, noop::CONNECTIONS, LOAD).await? / short);
-    }
-    figures.push(throughput);
+    figures.push(throughput("no-op jobs/s, long over short history", options, &mut few, &mut many).await?);
     many.submit(&[HOLD_UP]).await?;
     queue(&mut many, options.jobs).await?;
     // Those that wait have no results.
     many.accepted = many.finished().await?;
     let name = format!("the same with {} jobs that wait besides", options.jobs);
-    let mut throughput = Figure::with_bar(name, Bar::AtLeast(0.85));
-    for _ in 0..options.rounds {
-        let short = noop::rate(&mut few, noop::MINIMAL, noop::CONNECTIONS, LOAD).await?;
-        throughput.add(noop::rate(&mut many, noop::MINIMAL, noop::CONNECTIONS, LOAD).await? / short);
-    }
-    figures.push(throughput);
+    figures.push(throughput(&name, options, &mut few, &mut many).await?);
     print(&format!("history: {} results over {FEW}, times of first pages", options.results), &figures);
     few.stop().await?;
     many.kill().await
+}
+
+/// Jobs a second of one server over those of the other, in turns.
+async fn throughput(name: &str, options: &Options, few: &mut Server, many: &mut Server) -> Result<Figure> {
+    let mut figure = Figure::with_bar(name, Bar::AtLeast(0.85));
+    for _ in 0..options.rounds {
+        let short = noop::rate(few, noop::MINIMAL, noop::CONNECTIONS, LOAD).await?;
+        figure.add(noop::rate(many, noop::MINIMAL, noop::CONNECTIONS, LOAD).await? / short);
+    }
+    Ok(figure)
 }
 
 /// The time from the server's start until it has done a job, in milliseconds.
