@@ -127,6 +127,7 @@ impl Dispatcher {
         quotas: Arc<Quotas>,
     ) -> Self {
         let shared = Arc::new(Shared {
+            waiters: Waiters::new(store.awaited()),
             store,
             registry,
             functions,
@@ -139,7 +140,6 @@ impl Dispatcher {
             max_losses: rules.max_losses,
             keys_kept: rules.keys_kept,
             running: Running::default(),
-            waiters: Waiters::default(),
             turns: Turns::default(),
             room: Room::new(rules.most_waiting),
             quotas,

@@ -1,5 +1,6 @@
 //! Who waits for the end of which job.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::store::Settlement;
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     waiting: Mutex<HashMap<JobId, watch::Sender<Heard>>>,
+    /// Whether there are any.
+    some: Arc<AtomicBool>,
 }
 
 /// How a job ended whose last attempt brought that about.
@@ -51,9 +54,16 @@ impl End {
 }
 
 impl Waiters {
+    /// Says in `some` whether there are any.
+    pub(super) fn new(some: Arc<AtomicBool>) -> Self {
+        Self { waiting: Mutex::default(), some }
+    }
+
     /// From here on, the end of this job is not missed.
     pub(super) fn watch(&self, id: JobId) -> Waiter<'_> {
-        let heard = self.waiting().entry(id).or_insert_with(|| watch::Sender::new(Heard::Nothing)).subscribe();
+        let mut waiting = self.waiting();
+        let heard = waiting.entry(id).or_insert_with(|| watch::Sender::new(Heard::Nothing)).subscribe();
+        self.some.store(true, Ordering::SeqCst);
         Waiter { waiters: self, id, heard }
     }
 
@@ -64,14 +74,18 @@ impl Waiters {
 
     /// The job has ended; how, if that is known.
     pub(super) fn ended(&self, id: JobId, end: Option<End>) {
-        if let Some(sender) = self.waiting().remove(&id) {
+        let mut waiting = self.waiting();
+        if let Some(sender) = waiting.remove(&id) {
+            self.some.store(!waiting.is_empty(), Ordering::SeqCst);
             sender.send_replace(Heard::Ended(end.map(Arc::new)));
         }
     }
 
     /// Nobody is to wait any longer.
     pub(super) fn end_all(&self) {
-        for (_, sender) in self.waiting().drain() {
+        let mut waiting = self.waiting();
+        self.some.store(false, Ordering::SeqCst);
+        for (_, sender) in waiting.drain() {
             sender.send_replace(Heard::Ended(None));
         }
     }
@@ -101,6 +115,7 @@ impl Drop for Waiter<'_> {
             .is_some_and(|sender| sender.receiver_count() <= 1 && matches!(*self.heard.borrow(), Heard::Nothing))
         {
             waiting.remove(&self.id);
+            self.waiters.some.store(!waiting.is_empty(), Ordering::SeqCst);
         }
     }
 }
@@ -117,6 +132,10 @@ mod tests {
         first.ended(Duration::from_secs(60)).await;
         second.ended(Duration::from_secs(60)).await;
         waiters.watch(id).ended(Duration::ZERO).await;
-        assert!(waiters.waiting().is_empty());
+        assert!(waiters.waiting().is_empty() && !waiters.some.load(Ordering::SeqCst));
+        let third = waiters.watch(id);
+        assert!(waiters.some.load(Ordering::SeqCst));
+        drop(third);
+        assert!(!waiters.some.load(Ordering::SeqCst));
     }
 }

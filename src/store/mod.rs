@@ -63,6 +63,7 @@ pub(crate) use window::Window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -139,6 +140,13 @@ pub enum Settlement {
         /// When it may be claimed again.
         due_at: Timestamp,
     },
+}
+
+impl Settlement {
+    /// Whether the job has ended with it.
+    pub const fn is_end(&self) -> bool {
+        matches!(self, Self::Finish(_))
+    }
 }
 
 /// Whether a settlement was recorded.
@@ -443,6 +451,10 @@ pub trait Store:
     /// Waits until jobs have ended that nobody asked this node to end: because their time was over, or a job that they come after did not
     /// succeed, or on another node. Which they are. For one listener.
     async fn ended_unasked(&self) -> Vec<JobId>;
+
+    /// To be true from before somebody looks whether a job has ended until nobody waits for one any more: otherwise the ends on other nodes
+    /// are not looked for.
+    fn awaited(&self) -> Arc<AtomicBool>;
 
     /// One job, wherever it is.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;

@@ -1,6 +1,7 @@
 //! Jobs that ended without anybody asking for it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -10,6 +11,8 @@ use crate::job::JobId;
 #[derive(Default)]
 pub(super) struct Unasked {
     ended: Mutex<Vec<JobId>>,
+    /// Somebody waits for the end of a job.
+    pub(super) awaited: Arc<AtomicBool>,
     some: Notify,
 }
 

@@ -11,6 +11,7 @@ use crate::job::{JobId, Owner, Queue};
 use crate::store::StoreError;
 use crate::store::counted::{Counted, Starts};
 use crate::store::kept::lane::{Head, Standing, read_starts};
+use crate::store::kept::state::LIMITED;
 use crate::store::kept::{Options, code, json, number};
 
 /// A lane whose turn it is.
@@ -146,7 +147,7 @@ pub(super) async fn claim(
     }
     let text = concat!(
         "UPDATE work w SET state = 2, attempt = w.attempt + 1, token = $1, node = $2, claimed_at = t.at, stopping = false \
-         FROM unnest($3::UUID[], $4::BIGINT[]) AS t(id, at), jobs j WHERE w.id = t.id AND w.state = 4 AND j.id = w.id RETURNING ",
+         FROM unnest($3::UUID[], $4::BIGINT[]) AS t(id, at), jobs j WHERE w.id = t.id AND w.state = $5 AND j.id = w.id RETURNING ",
         of_claim!()
     );
     let rows = sqlx::query(text)
@@ -154,6 +155,8 @@ pub(super) async fn claim(
         .bind(node)
         .bind(jobs.iter().map(|(id, _)| uuid(*id)).collect::<Vec<_>>())
         .bind(jobs.iter().map(|(_, at)| at.as_micros()).collect::<Vec<_>>())
+        // As a constant it would let the planner take the index of lanes, without a key, for the one of ids.
+        .bind(LIMITED)
         .fetch_all(connection)
         .await?;
     rows::taken(&rows)

@@ -33,6 +33,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -291,6 +292,10 @@ impl Store for PostgresStore {
 
     async fn ended_unasked(&self) -> Vec<JobId> {
         self.published.unasked.wait().await
+    }
+
+    fn awaited(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.published.unasked.awaited)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::job::measured;
+use crate::store::kept::state::RUNNING;
 use crate::store::kept::{Options, code, figures, json, number};
 use crate::store::{Lease, StoreError};
 
@@ -27,9 +28,16 @@ pub(super) async fn insert(connection: &mut PgConnection, jobs: &[Insertion<'_>]
     let lanes: Vec<Option<Lane>> = jobs.iter().map(|insertion| Lane::of(&insertion.job.submission)).collect();
     let queues: Vec<i16> = jobs.iter().map(|insertion| code(insertion.job.route.queue)).collect();
     let priorities: Vec<i16> = jobs.iter().map(|insertion| insertion.job.submission.priority).collect();
-    let text_ = "INSERT INTO jobs (id, queue, rule, bound, choice, priority, accepted_at, owner, type, workload, options) \
+    // A statement costs the more, the fewer jobs it is for.
+    let text_ = "WITH kept AS (INSERT INTO jobs (id, queue, rule, bound, choice, priority, accepted_at, owner, type, workload, options) \
                  SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::SMALLINT[], $6::SMALLINT[], \
-                 $7::BIGINT[], $8::BIGINT[], $9::TEXT[], $10::TEXT[], $11::TEXT[])";
+                 $7::BIGINT[], $8::BIGINT[], $9::TEXT[], $10::TEXT[], $11::TEXT[])) \
+                 INSERT INTO work (id, state, queue, priority, due_at, expires_at, attempt, token, node, claimed_at, lane, ckey, rkey, confined) \
+                 SELECT id, state, queue, priority, due_at, expires_at, CASE WHEN token IS NULL THEN 0 ELSE 1 END, token, \
+                 CASE WHEN token IS NULL THEN NULL ELSE $21::BIGINT END, claimed_at, lane, ckey, rkey, confined \
+                 FROM unnest($1::UUID[], $12::SMALLINT[], $2::SMALLINT[], $6::SMALLINT[], $13::BIGINT[], $14::BIGINT[], $15::BIGINT[], \
+                 $16::BIGINT[], $17::TEXT[], $18::TEXT[], $19::TEXT[], $20::BIGINT[]) \
+                 AS t(id, state, queue, priority, due_at, expires_at, token, claimed_at, lane, ckey, rkey, confined)";
     sqlx::query(text_)
         .bind(&ids)
         .bind(&queues)
@@ -46,19 +54,7 @@ pub(super) async fn insert(connection: &mut PgConnection, jobs: &[Insertion<'_>]
                 .map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))
                 .collect::<Vec<_>>(),
         )
-        .execute(&mut *connection)
-        .await?;
-    let text_ = "INSERT INTO work (id, state, queue, priority, due_at, expires_at, attempt, token, node, claimed_at, lane, ckey, rkey, confined) \
-                 SELECT id, state, queue, priority, due_at, expires_at, CASE WHEN token IS NULL THEN 0 ELSE 1 END, token, \
-                 CASE WHEN token IS NULL THEN NULL ELSE $12::BIGINT END, claimed_at, lane, ckey, rkey, confined \
-                 FROM unnest($1::UUID[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], \
-                 $8::BIGINT[], $9::TEXT[], $10::TEXT[], $11::TEXT[], $13::BIGINT[]) \
-                 AS t(id, state, queue, priority, due_at, expires_at, token, claimed_at, lane, ckey, rkey, confined)";
-    sqlx::query(text_)
-        .bind(&ids)
         .bind(jobs.iter().map(|insertion| insertion.state).collect::<Vec<_>>())
-        .bind(&queues)
-        .bind(&priorities)
         .bind(jobs.iter().map(of).collect::<Vec<_>>())
         .bind(jobs.iter().map(|insertion| insertion.job.submission.expires_at.map(Timestamp::as_micros)).collect::<Vec<_>>())
         .bind(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.0)).collect::<Vec<_>>())
@@ -66,8 +62,8 @@ pub(super) async fn insert(connection: &mut PgConnection, jobs: &[Insertion<'_>]
         .bind(lanes.iter().map(|lane| lane.as_ref().map(|lane| lane.name.as_str())).collect::<Vec<_>>())
         .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.ckey.as_deref())).collect::<Vec<_>>())
         .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.rkey.as_deref())).collect::<Vec<_>>())
-        .bind(node)
         .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.confined)).collect::<Vec<_>>())
+        .bind(node)
         .execute(&mut *connection)
         .await?;
     let tags = || jobs.iter().flat_map(|insertion| insertion.job.submission.tags.iter().map(|tag| (insertion.job.id, tag)));
@@ -87,24 +83,53 @@ pub(super) struct Held {
     pub(super) id: JobId,
     pub(super) token: i64,
     pub(super) attempt: u32,
+    pub(super) losses: u32,
     pub(super) claimed_at: Timestamp,
     pub(super) stopping: bool,
     pub(super) children: bool,
     pub(super) known: Known,
 }
 
+/// What [`read_held`] reads, of `work w` and `jobs j`.
+macro_rules! of_held {
+    () => {
+        "w.id, w.token, w.attempt, w.losses, w.claimed_at, w.stopping, w.children, j.queue, j.bound, j.type, j.options"
+    };
+}
+
 /// Those of these leases that are valid.
 pub(super) async fn held(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
-    let text = "SELECT w.id, w.token, w.attempt, w.claimed_at, w.stopping, w.children, j.queue, j.bound, j.type, j.options \
-                FROM unnest($1::UUID[], $2::BIGINT[]) AS l(id, token) JOIN work w ON w.id = l.id AND w.token = l.token AND w.state = 2 \
-                JOIN jobs j ON j.id = w.id";
+    let text = concat!(
+        "SELECT ",
+        of_held!(),
+        " FROM unnest($1::UUID[], $2::BIGINT[]) AS l(id, token) JOIN work w ON w.id = l.id AND w.token = l.token JOIN jobs j ON j.id = w.id"
+    );
+    read_held(connection, text, leases).await
+}
+
+/// Takes the jobs of those of these leases that are valid from what is left to do: they are to be moved to the results.
+pub(super) async fn take(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
+    let text = concat!(
+        "DELETE FROM work w USING unnest($1::UUID[], $2::BIGINT[]) AS l(id, token), jobs j \
+         WHERE w.id = l.id AND w.token = l.token AND j.id = w.id RETURNING ",
+        of_held!()
+    );
+    read_held(connection, text, leases).await
+}
+
+async fn read_held(connection: &mut PgConnection, text: &'static str, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
+    if leases.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids = uuids(leases.iter().map(|lease| &lease.id));
     let tokens: Vec<i64> = leases.iter().map(|lease| lease.token).collect();
     let rows = sqlx::query(text).bind(ids).bind(tokens).fetch_all(connection).await?;
     let held = |row| {
         let mut cells = Cells::new(row);
-        let (id, token, attempt, claimed_at) = (cells.id()?, cells.take()?, cells.number()?, cells.time()?);
-        Ok(Held { id, token, attempt, claimed_at, stopping: cells.take()?, children: cells.take()?, known: known(&mut cells)? })
+        let (id, token, attempt, losses, claimed_at) =
+            (cells.id()?, cells.take()?, cells.number()?, cells.number()?, cells.time()?);
+        let (stopping, children) = (cells.take()?, cells.take()?);
+        Ok(Held { id, token, attempt, losses, claimed_at, stopping, children, known: known(&mut cells)? })
     };
     rows.iter().map(held).collect()
 }
@@ -127,24 +152,22 @@ pub(super) async fn recorded(
         .collect()
 }
 
-/// A running job to move to the results; its lease has been found valid.
+/// A job that ran, to be put among the results.
 pub(super) struct End<'a> {
     pub(super) lease: Lease,
+    pub(super) attempt: u32,
+    pub(super) losses: u32,
     pub(super) conclusion: &'a Conclusion,
     pub(super) started_at: Timestamp,
     pub(super) finished_at: Timestamp,
     pub(super) findings: FindingKinds,
 }
 
-/// Moves running jobs to the results.
+/// Puts jobs that ran among the results.
 pub(super) async fn finish(connection: &mut PgConnection, ends: &[End<'_>], node: i64) -> Result<(), StoreError> {
-    let text = "WITH e AS (SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], \
-                $7::TEXT[], $8::TEXT[], $9::TEXT[], $10::TEXT[]) \
-                AS t(id, ending, started_at, finished_at, token, findings, failure, output, error, timing)), \
-                gone AS (DELETE FROM work w USING e WHERE w.id = e.id RETURNING w.id, w.attempt, w.losses) \
-                INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, token, node, findings, failure, output, error, timing) \
-                SELECT e.id, e.ending, gone.attempt, gone.losses, e.started_at, e.finished_at, e.token, $11, e.findings, e.failure, \
-                e.output, e.error, e.timing FROM e JOIN gone ON gone.id = e.id";
+    let text = "INSERT INTO results (node, id, ending, attempt, losses, started_at, finished_at, token, findings, failure, output, error, timing) \
+                SELECT $1, * FROM unnest($2::UUID[], $3::SMALLINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], \
+                $9::BIGINT[], $10::TEXT[], $11::TEXT[], $12::TEXT[], $13::TEXT[])";
     let failure = |end: &End<'_>| match &end.conclusion.outcome {
         Outcome::Output(_) => None,
         Outcome::Error(failure) => Some(failure.clone()),
@@ -154,8 +177,11 @@ pub(super) async fn finish(connection: &mut PgConnection, ends: &[End<'_>], node
         Outcome::Error(_) => None,
     };
     sqlx::query(text)
+        .bind(node)
         .bind(uuids(ends.iter().map(|end| &end.lease.id)))
         .bind(ends.iter().map(|end| code(end.conclusion.ending)).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| i64::from(end.attempt)).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| i64::from(end.losses)).collect::<Vec<_>>())
         .bind(ends.iter().map(|end| end.started_at.as_micros()).collect::<Vec<_>>())
         .bind(ends.iter().map(|end| end.finished_at.as_micros()).collect::<Vec<_>>())
         .bind(ends.iter().map(|end| end.lease.token).collect::<Vec<_>>())
@@ -164,7 +190,6 @@ pub(super) async fn finish(connection: &mut PgConnection, ends: &[End<'_>], node
         .bind(ends.iter().map(output).collect::<Vec<_>>())
         .bind(ends.iter().map(|end| failure(end).map(|failure| json(&failure))).collect::<Vec<_>>())
         .bind(ends.iter().map(|end| end.conclusion.timing.as_ref().map(|timing| json(&figures(timing)))).collect::<Vec<_>>())
-        .bind(node)
         .execute(connection)
         .await?;
     Ok(())
@@ -195,12 +220,11 @@ pub(super) async fn end(
     let text = "WITH e AS (SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::TEXT[], $4::TEXT[]) \
                 WITH ORDINALITY AS t(id, ending, failure, error, n)), \
                 gone AS (DELETE FROM work w USING e WHERE w.id = e.id AND ($5::SMALLINT IS NULL OR w.state = $5) \
-                RETURNING w.id, w.state, w.attempt, w.losses, w.claimed_at, w.children), \
+                RETURNING w.state, w.attempt, w.losses, CASE WHEN w.state = 2 THEN w.claimed_at END AS started_at, w.children, e.*), \
                 kept AS (INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, node, failure, error) \
-                SELECT gone.id, e.ending, gone.attempt, gone.losses, CASE WHEN gone.state = 2 THEN gone.claimed_at END, $6 + e.n, $7, \
-                e.failure, e.error FROM gone JOIN e ON e.id = gone.id) \
-                SELECT gone.id, e.n, gone.state, gone.attempt, CASE WHEN gone.state = 2 THEN gone.claimed_at END, gone.children, \
-                j.queue, j.bound, j.type, j.options FROM gone JOIN e ON e.id = gone.id JOIN jobs j ON j.id = gone.id ORDER BY e.n";
+                SELECT id, ending, attempt, losses, started_at, $6 + n, $7, failure, error FROM gone) \
+                SELECT gone.id, n, state, attempt, started_at, children, j.queue, j.bound, j.type, j.options \
+                FROM gone JOIN jobs j ON j.id = gone.id ORDER BY n";
     let rows = sqlx::query(text)
         .bind(uuids(dooms.iter().map(|doom| &doom.id)))
         .bind(dooms.iter().map(|doom| code(doom.ending)).collect::<Vec<_>>())
@@ -247,7 +271,11 @@ pub(super) async fn places(connection: &mut PgConnection, ids: &[JobId]) -> Resu
 
 /// Notes that the attempts of these jobs are to stop.
 pub(super) async fn stop(connection: &mut PgConnection, ids: &[JobId]) -> Result<(), StoreError> {
-    sqlx::query("UPDATE work SET stopping = true WHERE state = 2 AND id = ANY($1)").bind(uuids(ids)).execute(connection).await?;
+    sqlx::query("UPDATE work SET stopping = true WHERE state = $2 AND id = ANY($1)")
+        .bind(uuids(ids))
+        .bind(RUNNING)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

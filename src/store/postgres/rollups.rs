@@ -7,16 +7,8 @@ use sqlx::{PgConnection, Row as _};
 
 use crate::job::Owner;
 use crate::store::kept::code;
-use crate::store::tally::{self, Count, Rollups};
+use crate::store::tally::{self, Rollups};
 use crate::store::{Sketches, StoreError, SummaryKey};
-
-/// Logs counts, if there are any.
-pub(super) async fn log(connection: &mut PgConnection, counts: &[Count]) -> Result<(), StoreError> {
-    if !counts.is_empty() {
-        sqlx::query("INSERT INTO counted (results) VALUES ($1)").bind(tally::logged(counts)).execute(connection).await?;
-    }
-    Ok(())
-}
 
 /// All of them; those that the log has changed since they were written; and how far the log was read. In a transaction of one snapshot.
 pub(super) async fn load(connection: &mut PgConnection) -> Result<(Rollups, BTreeSet<SummaryKey>, i64), StoreError> {

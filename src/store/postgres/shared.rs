@@ -15,6 +15,7 @@ use super::node::Node;
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, RUNNING, SCHEDULED};
+use crate::store::tally::{self, Count};
 use crate::store::{Depth, StoreError};
 
 /// The row, the time by the database's clock, what is not in the row, whether a node is to claim nothing more - NULL of one that has no
@@ -95,9 +96,11 @@ impl Shared {
         Ok((shared, Timestamp::from_micros(now)))
     }
 
-    /// Writes it, in the transaction that has the lock.
-    pub(super) async fn keep(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        sqlx::query("UPDATE shared SET state = $1").bind(crate::store::kept::json(self)).execute(connection).await?;
+    /// Writes it, in the transaction that has the lock, and logs what was counted in that.
+    pub(super) async fn keep(&self, connection: &mut PgConnection, counts: &[Count]) -> Result<(), StoreError> {
+        let text = "WITH logged AS (INSERT INTO counted (results) SELECT $2 WHERE $2 IS NOT NULL) UPDATE shared SET state = $1";
+        let counted = (!counts.is_empty()).then(|| tally::logged(counts));
+        sqlx::query(text).bind(crate::store::kept::json(self)).bind(counted).execute(connection).await?;
         Ok(())
     }
 

@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -378,6 +379,10 @@ impl Store for SqliteStore {
 
     async fn ended_unasked(&self) -> Vec<JobId> {
         self.published.unasked.wait().await
+    }
+
+    fn awaited(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.published.unasked.awaited)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

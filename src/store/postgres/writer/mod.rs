@@ -16,6 +16,7 @@ mod answer;
 mod batch;
 mod cancel;
 mod claim;
+mod company;
 mod end;
 mod lanes;
 mod lost;
@@ -34,6 +35,7 @@ use std::time::Instant;
 use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use self::company::Turn;
 pub(super) use self::published::Published;
 
 use super::connect::Connect;
@@ -124,6 +126,7 @@ pub(super) struct Writer {
     /// A transaction, and with it a claim, may have been committed, though the answer was lost.
     may_have_claimed: bool,
     rolled_up_at: Instant,
+    latest_turn: Turn,
     /// A transaction failed, so what is to be done is tried again soon.
     is_blocked: bool,
     /// Transactions that had to be tried again, and those that failed.
@@ -171,7 +174,7 @@ impl Writer {
     /// Makes ready to write: takes a place among the nodes, and takes up what an earlier start of this node left behind.
     async fn start(start: Start, commands: mpsc::Receiver<Command>) -> Result<(Self, Arc<Published>), StoreError> {
         let Start { connect, node, clock, max_losses, limits, told } = start;
-        let mut connection = connect.open().await?;
+        let mut connection = connect.open_by_key().await?;
         let (shared, now) = Shared::look(&mut connection, &node).await?;
         let published = Arc::new(Published::new(&shared, clock));
         published.set_time(now);
@@ -193,6 +196,7 @@ impl Writer {
             unsure: HashSet::new(),
             may_have_claimed: false,
             rolled_up_at: Instant::now(),
+            latest_turn: Turn::default(),
             is_blocked: false,
             retries: Sparing::default(),
             failures: Sparing::default(),

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::shared::Shared;
 use super::batch::{self, Batch};
+use super::company::Turn;
 use super::{Command, Writer};
 use crate::clock::Timestamp;
 use crate::job::Queue;
@@ -49,6 +50,10 @@ impl Writer {
             if !open {
                 // The store was dropped, not closed. As in a crash, nothing is lost that was answered.
                 return;
+            }
+            if let Some(wait) = self.latest_turn.wait(self.arrived.len()).filter(|_| !self.arrived.is_empty()) {
+                // Nothing else runs on this thread, and timers of the runtime are too coarse.
+                std::thread::sleep(wait);
             }
             let mut batch = Batch { is_open: true, ..Batch::default() };
             self.take_in(&mut batch);
@@ -127,7 +132,12 @@ impl Writer {
         loop {
             tries += 1;
             match self.transaction(&mut batch).await {
-                Ok(done) => return self.answer(batch, done).await,
+                Ok(done) => {
+                    let (begun, commands) = (done.begun, batch.len());
+                    self.answer(batch, done).await;
+                    self.latest_turn = Turn::new(begun, commands);
+                    return;
+                }
                 Err(error) if batch::is_of_the_moment(&error) && tries < TRIES => {
                     tracing::debug!(%error, "others were in the way of a transaction; it is tried again");
                 }
@@ -199,7 +209,7 @@ impl Writer {
     /// Opens a connection in the place of one that can't be used any more.
     pub(super) async fn mend(&mut self) -> Result<(), StoreError> {
         if self.is_broken {
-            self.connection = self.connect.open().await?;
+            self.connection = self.connect.open_by_key().await?;
             self.is_broken = false;
         }
         Ok(())

@@ -21,16 +21,20 @@ impl Writer {
         if batch.settles.is_empty() {
             return Ok(());
         }
-        let leases: Vec<Lease> = batch.settles.iter().map(|(lease, ..)| *lease).collect();
-        let mut held: HashMap<JobId, Held> =
-            moves::held(&mut self.connection, &leases).await?.into_iter().map(|held| (held.id, held)).collect();
-        let recorded = self.recorded(&leases).await?;
+        let leases = |ends: bool| -> Vec<Lease> {
+            batch.settles.iter().filter(|(_, settlement, _)| settlement.is_end() == ends).map(|(lease, ..)| *lease).collect()
+        };
+        let by_id = |held: Vec<Held>| held.into_iter().map(|held| (held.id, held)).collect::<HashMap<JobId, Held>>();
+        let mut taken = by_id(moves::take(&mut self.connection, &leases(true)).await?);
+        let mut held = by_id(moves::held(&mut self.connection, &leases(false)).await?);
+        let recorded = self.recorded(batch).await?;
         let (mut ends, mut odd) = (Vec::new(), Vec::new());
         let mut again = HashSet::new();
         for (lease, settlement, _) in &batch.settles {
             // A second settlement of the same lease comes too late, though both came together.
-            let valid = held.get(&lease.id).is_some_and(|held| held.token == lease.token);
-            let Some(held) = valid.then(|| held.remove(&lease.id)).flatten() else {
+            let there = if settlement.is_end() { &mut taken } else { &mut held };
+            let valid = there.get(&lease.id).is_some_and(|held| held.token == lease.token);
+            let Some(held) = valid.then(|| there.remove(&lease.id)).flatten() else {
                 let ended = recorded.get(lease).filter(|_| again.insert(*lease)).copied();
                 done.settled.push(ended.unwrap_or(Settled::Stale));
                 continue;
@@ -51,9 +55,10 @@ impl Writer {
                         done.unblocking.push_back(lease.id);
                     }
                     done.announce(lease.id, conclusion.ending, finished_at, held.known.webhook);
-                    ends.push(End { lease: *lease, conclusion, started_at, finished_at, findings });
+                    let Held { attempt, losses, .. } = held;
+                    ends.push(End { lease: *lease, attempt, losses, conclusion, started_at, finished_at, findings });
                     let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
-                    let what = || What::Finished { attempt: held.attempt, finished: finished() };
+                    let what = || What::Finished { attempt, finished: finished() };
                     done.tell(finished_at, lease.id, || held.known.subject, what);
                 }
                 settlement => {
@@ -73,8 +78,9 @@ impl Writer {
     }
 
     /// What was recorded under leases whose settlement may have been committed though nobody heard of it.
-    async fn recorded(&mut self, leases: &[Lease]) -> Result<HashMap<Lease, Settled>, StoreError> {
-        let unsure: Vec<Lease> = leases.iter().filter(|lease| self.unsure.contains(lease)).copied().collect();
+    async fn recorded(&mut self, batch: &Batch) -> Result<HashMap<Lease, Settled>, StoreError> {
+        let leases = batch.settles.iter().map(|(lease, ..)| *lease);
+        let unsure: Vec<Lease> = leases.filter(|lease| self.unsure.contains(lease)).collect();
         if unsure.is_empty() {
             return Ok(HashMap::new());
         }

@@ -1,7 +1,7 @@
 //! One transaction: its steps in their order.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
@@ -29,6 +29,7 @@ pub(super) struct Done {
     pub(super) shared: Shared,
     /// When it began.
     pub(super) now: Timestamp,
+    pub(super) begun: Instant,
     /// The latest moment that was given before it, and how often attempts had been stopped.
     pub(super) before: (i64, u64),
     pub(super) settled: Vec<Settled>,
@@ -61,6 +62,7 @@ impl Done {
             before: (shared.latest, shared.stops),
             shared,
             now,
+            begun: Instant::now(),
             settled: Vec::new(),
             cancelled: Vec::new(),
             requeued: Vec::new(),
@@ -141,8 +143,8 @@ impl Writer {
     }
 
     /// Writes what all nodes go by, and commits.
-    async fn commit(&mut self, shared: &Shared) -> Result<(), StoreError> {
-        shared.keep(&mut self.connection).await?;
+    async fn commit(&mut self, Done { shared, counts, .. }: &Done) -> Result<(), StoreError> {
+        shared.keep(&mut self.connection, counts).await?;
         execute(&mut self.connection, "COMMIT").await
     }
 
@@ -173,10 +175,9 @@ impl Writer {
         self.unblock(&mut done).await?;
         self.open_lanes(&mut done).await?;
         self.claim(&mut done).await?;
-        rollups::log(&mut self.connection, &done.counts).await?;
         webhooks::insert(&mut self.connection, &done.deliveries).await?;
         batch.is_committing = true;
-        self.commit(&done.shared).await?;
+        self.commit(&done).await?;
         batch.is_committing = false;
         Ok(done)
     }
@@ -252,7 +253,7 @@ impl Writer {
         done.shared.nodes.retain(|node| *node != me);
         node::forget(&mut self.connection, &[me]).await?;
         rollups::write(&mut self.connection).await?;
-        self.commit(&done.shared).await
+        self.commit(&done).await
     }
 
     /// Takes what was counted into the rollups, if this node finds the lock free.
