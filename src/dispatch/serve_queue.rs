@@ -24,7 +24,7 @@ use crate::workload::{Reporter, Sink, Stop, StopReason};
 /// meanwhile is claimed as it is accepted.
 pub(super) const LOOPS: usize = 4;
 /// The most jobs of one claim.
-const MOST_CLAIMED: usize = 512;
+const MOST_CLAIMED: usize = 2_048;
 /// How long a job waits that was claimed where it can't run.
 const ELSEWHERE: Duration = Duration::from_secs(60);
 /// The waits between two tries to reach a store that can't write.

@@ -23,6 +23,7 @@ mod once;
 mod opening;
 mod owners;
 mod places;
+mod plans;
 mod pooler;
 mod postgres;
 mod profiles;
