@@ -23,8 +23,9 @@ use crate::workload::{Reporter, Sink, Stop, StopReason};
 /// Loops a queue: while one hands out what it claimed, the claims of the others are with the store, so that a job that comes in
 /// meanwhile is claimed as it is accepted.
 pub(super) const LOOPS: usize = 4;
-/// The most jobs of one claim.
-const MOST_CLAIMED: usize = 2_048;
+/// The most jobs that a loop asks for at once: up to so many where there are slots for as many in each of the loops, but no fewer than this.
+/// Those that are accepted while more are asked for need not be written twice.
+const MOST_CLAIMED: (usize, usize) = (512, 2_048);
 /// How long a job waits that was claimed where it can't run.
 const ELSEWHERE: Duration = Duration::from_secs(60);
 /// The waits between two tries to reach a store that can't write.
@@ -33,9 +34,10 @@ const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
     let (stack, home, slots) = (shared.executors.stack(queue), shared.executors.home(queue), &shared.slots[queue as usize]);
+    let most = (slots.count() / LOOPS).clamp(MOST_CLAIMED.0, MOST_CLAIMED.1);
     loop {
         let mut room = tokio::select! {
-            room = slots.room(MOST_CLAIMED) => room,
+            room = slots.room(most) => room,
             () = shared.draining.cancelled() => return,
         };
         let claimed = tokio::select! {

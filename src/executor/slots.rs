@@ -64,6 +64,11 @@ impl Slots {
         Arc::new(Self { count, has_line, pace: Mutex::default(), freed: Notify::new() })
     }
 
+    /// How many there are.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
     /// Waits until jobs may be claimed; how many, at most `most`.
     pub async fn room(self: &Arc<Self>, most: usize) -> Room {
         loop {

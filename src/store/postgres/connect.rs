@@ -29,6 +29,12 @@ const WORTH_CLOSING: Duration = Duration::from_secs(1);
 /// How often it is looked whether sessions are kept.
 const LOOKS: usize = 4;
 
+/// The settings of a session that looks up by keys, as far as the database has them: plans are made for tables as they are now, there are
+/// no other ways than by index, and what counts is how many rows are looked at.
+const BY_KEY: &str = "SELECT set_config(name, value, false) FROM (VALUES ('plan_cache_mode', 'force_custom_plan'), \
+     ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), \
+     ('seq_page_cost', '0.01'), ('random_page_cost', '0.01'), ('jit', 'off')) AS wanted (name, value) JOIN pg_settings USING (name)";
+
 /// How connections are opened.
 #[derive(Clone)]
 pub(super) struct Connect {
@@ -60,9 +66,24 @@ impl Connect {
 
     /// A connection of its own.
     pub(super) async fn open(&self) -> Result<PgConnection, StoreError> {
+        self.open_with(None).await
+    }
+
+    /// One for the path of jobs, where all is found by keys and in the order of indexes.
+    ///
+    /// The planner would go by what it takes tables to be: a `work` that was empty when a plan was made, or when it was vacuumed, would be
+    /// read as a whole, as often as jobs are looked for, when it is full of jobs or of what is left of them.
+    pub(super) async fn open_by_key(&self) -> Result<PgConnection, StoreError> {
+        self.open_with(Some(BY_KEY)).await
+    }
+
+    async fn open_with(&self, settings: Option<&'static str>) -> Result<PgConnection, StoreError> {
         let opening = async {
             let mut connection = self.options.connect().await?;
             begin_session(&mut connection, &self.session).await?;
+            if let Some(settings) = settings {
+                sqlx::raw_sql(settings).execute(&mut connection).await?;
+            }
             Ok(connection)
         };
         match tokio::time::timeout(CONNECT, opening).await {
@@ -73,18 +94,6 @@ impl Connect {
             })),
             Err(_) => Err(self.unreachable("it does not answer")),
         }
-    }
-
-    /// One for what is found by keys, and in the order of indexes, alone. The planner would go by how large tables were when a plan was
-    /// made, and keep that for good: an empty `work` is read as a whole, and so is a full one by the same plan.
-    pub(super) async fn open_by_key(&self) -> Result<PgConnection, StoreError> {
-        // Databases that plan in another way have other settings.
-        const BY_KEY: &str = "SELECT set_config(name, value, false) FROM (VALUES ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), \
-             ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan')) \
-             AS wanted (name, value) JOIN pg_settings USING (name)";
-        let mut connection = self.open().await?;
-        sqlx::raw_sql(BY_KEY).execute(&mut connection).await?;
-        Ok(connection)
     }
 
     fn unreachable(&self, why: &str) -> StoreError {

@@ -11,7 +11,6 @@ use crate::job::{JobId, Owner, Queue};
 use crate::store::StoreError;
 use crate::store::counted::{Counted, Starts};
 use crate::store::kept::lane::{Head, Standing, read_starts};
-use crate::store::kept::state::LIMITED;
 use crate::store::kept::{Options, code, json, number};
 
 /// A lane whose turn it is.
@@ -145,9 +144,10 @@ pub(super) async fn claim(
     if jobs.is_empty() {
         return Ok(Taken::default());
     }
+    // `state = 4` would let the planner go through the index of lanes instead of looking up ids.
     let text = concat!(
         "UPDATE work w SET state = 2, attempt = w.attempt + 1, token = $1, node = $2, claimed_at = t.at, stopping = false \
-         FROM unnest($3::UUID[], $4::BIGINT[]) AS t(id, at), jobs j WHERE w.id = t.id AND w.state = $5 AND j.id = w.id RETURNING ",
+         FROM unnest($3::UUID[], $4::BIGINT[]) AS t(id, at), jobs j WHERE w.id = t.id AND w.state + 0 = 4 AND j.id = w.id RETURNING ",
         of_claim!()
     );
     let rows = sqlx::query(text)
@@ -155,8 +155,6 @@ pub(super) async fn claim(
         .bind(node)
         .bind(jobs.iter().map(|(id, _)| uuid(*id)).collect::<Vec<_>>())
         .bind(jobs.iter().map(|(_, at)| at.as_micros()).collect::<Vec<_>>())
-        // As a constant it would let the planner take the index of lanes, without a key, for the one of ids.
-        .bind(LIMITED)
         .fetch_all(connection)
         .await?;
     rows::taken(&rows)
@@ -212,7 +210,8 @@ pub(super) async fn stand(
 
 /// Those of these for which lanes are shut.
 pub(super) async fn shut_for(connection: &mut PgConnection, counted: &[&Counted]) -> Result<Vec<Counted>, StoreError> {
-    let text = "SELECT DISTINCT ckey, owner FROM lanes WHERE gate = 1 AND (ckey = ANY($1) OR owner = ANY($2))";
+    let text = "SELECT ckey, owner FROM lanes WHERE gate = 1 AND ckey = ANY($1) \
+                UNION SELECT ckey, owner FROM lanes WHERE gate = 1 AND owner = ANY($2)";
     let keys = counted.iter().filter_map(|counted| if let Counted::Key(key) = counted { Some(rows::text(key)) } else { None });
     let owners = counted.iter().filter_map(|counted| if let Counted::Owner(owner) = counted { Some(owner.code()) } else { None });
     let query = sqlx::query_as(text).bind(keys.collect::<Vec<_>>()).bind(owners.collect::<Vec<_>>());

@@ -8,7 +8,6 @@ use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::job::measured;
-use crate::store::kept::state::RUNNING;
 use crate::store::kept::{Options, code, figures, json, number};
 use crate::store::{Lease, StoreError};
 
@@ -271,11 +270,9 @@ pub(super) async fn places(connection: &mut PgConnection, ids: &[JobId]) -> Resu
 
 /// Notes that the attempts of these jobs are to stop.
 pub(super) async fn stop(connection: &mut PgConnection, ids: &[JobId]) -> Result<(), StoreError> {
-    sqlx::query("UPDATE work SET stopping = true WHERE state = $2 AND id = ANY($1)")
-        .bind(uuids(ids))
-        .bind(RUNNING)
-        .execute(connection)
-        .await?;
+    // `state = 2` would let the planner go through all that runs instead of looking up ids.
+    let text = "UPDATE work SET stopping = true WHERE state + 0 = 2 AND id = ANY($1)";
+    sqlx::query(text).bind(uuids(ids)).execute(connection).await?;
     Ok(())
 }
 
@@ -358,18 +355,27 @@ pub(super) fn queued(cells: &mut Cells<'_>) -> Result<Queued, StoreError> {
     Ok(Queued { queue, lane: name.map(|name| Lane { place: place_of(&name), name, ckey, rkey, confined }) })
 }
 
+/// A job that was claimed and waits again: until when, and where it does.
+pub(super) struct Released {
+    pub(super) expires_at: Option<i64>,
+    pub(super) queued: Queued,
+}
+
 /// Makes running jobs wait again as if they had not been claimed, or until a moment.
 pub(super) async fn release(
     connection: &mut PgConnection,
-    id: JobId,
+    ids: &[JobId],
     due_at: Option<Timestamp>,
-) -> Result<(Option<i64>, Queued), StoreError> {
+) -> Result<Vec<Released>, StoreError> {
     let text = "UPDATE work SET state = CASE WHEN $2::BIGINT IS NOT NULL THEN 0 WHEN lane IS NULL THEN 1 ELSE 4 END, \
-                due_at = coalesce($2, due_at), token = NULL, node = NULL, attempt = attempt - 1 WHERE id = $1 \
+                due_at = coalesce($2, due_at), token = NULL, node = NULL, attempt = attempt - 1 WHERE id = ANY($1) \
                 RETURNING expires_at, queue, lane, ckey, rkey, confined";
-    let row = sqlx::query(text).bind(uuid(id)).bind(due_at.map(Timestamp::as_micros)).fetch_one(connection).await?;
-    let mut cells = Cells::new(&row);
-    Ok((cells.take()?, queued(&mut cells)?))
+    let rows = sqlx::query(text).bind(uuids(ids)).bind(due_at.map(Timestamp::as_micros)).fetch_all(connection).await?;
+    let released = |row| {
+        let mut cells = Cells::new(row);
+        Ok(Released { expires_at: cells.take()?, queued: queued(&mut cells)? })
+    };
+    rows.iter().map(released).collect()
 }
 
 /// Makes running jobs wait again until a moment, and counts a loss each if they were lost; the earliest end of their times.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::super::node;
-use super::batch::Batch;
-use super::transaction::Done;
+use super::batch::{self, Batch};
+use super::transaction::{Done, in_time};
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue};
@@ -29,8 +29,9 @@ impl Writer {
         }
         // What other nodes did comes before what was done here.
         let (latest, stops) = done.before;
-        if let Err(error) = self.hear_of_others(latest, stops).await {
+        if let Err(error) = in_time(self.hear_of_others(latest, stops)).await {
             tracing::warn!(%error, "what other nodes have done can't be read now");
+            self.is_broken |= batch::is_of_the_machine(&error);
             self.is_blocked = true;
         }
         for queue in Queue::ALL {

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::super::lanes;
+use super::super::moves::{self, Released};
 use super::super::rows::{Fresh, Taken};
-use super::super::{lanes, moves};
 use super::Writer;
 use super::run::LEFT_TO_OTHERS;
 use super::transaction::Done;
@@ -45,8 +46,10 @@ impl Writer {
         done.shared.leave(queue, state, (fresh.len() + unreadable.len()) as u64);
         Self::hold(queue, fresh, done);
         let due_at = done.now.after(LEFT_TO_OTHERS);
-        for id in unreadable {
-            let (expires_at, queued) = moves::release(&mut self.connection, id, Some(due_at)).await?;
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        for Released { expires_at, queued } in moves::release(&mut self.connection, &unreadable, Some(due_at)).await? {
             done.shared.enter(queue, SCHEDULED, 1);
             done.shared.due(due_at);
             done.shared.expires(expires_at);

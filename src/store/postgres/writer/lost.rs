@@ -22,12 +22,9 @@ impl Writer {
         let held = self.node.leases();
         if known {
             let unheard = node::unheard(&mut self.connection, self.node.id(), &held).await?;
-            for lease in unheard {
-                events::keep_attempts(&mut self.connection, &[lease.id]).await?;
-                let (expires_at, queued) = moves::release(&mut self.connection, lease.id, None).await?;
-                done.shared.leave(queued.queue, RUNNING, 1);
-                done.shared.expires(expires_at);
-                done.queue(queued);
+            let ids: Vec<JobId> = unheard.iter().map(|lease| lease.id).collect();
+            for queue in self.give_back(&ids, None, done).await? {
+                done.shared.leave(queue, RUNNING, 1);
             }
             return Ok(());
         }

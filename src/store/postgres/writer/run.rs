@@ -9,6 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use super::super::shared::Shared;
 use super::batch::{self, Batch};
 use super::company::Turn;
+use super::transaction::in_time;
 use super::{Command, Writer};
 use crate::clock::Timestamp;
 use crate::job::Queue;
@@ -74,7 +75,10 @@ impl Writer {
         self.claims = Claims::default();
         // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
         self.release(self.node.leases()).await;
-        if let Err(error) = self.leave().await {
+        // Other nodes look for what is left of it as long as it stands in the list, so it stays there if something is.
+        if !self.node.leases().is_empty() {
+            tracing::warn!("what this node has claimed could not be given back; it is when its lease ends");
+        } else if let Err(error) = self.leave().await {
             tracing::warn!(%error, "this node could not be taken from the list of those that are there; its lease ends by itself");
         }
         if let Err(error) = self.connection.close().await {
@@ -180,7 +184,7 @@ impl Writer {
 
     /// Looks what other nodes have done.
     async fn look(&mut self) {
-        match self.try_look().await {
+        match in_time(self.try_look()).await {
             Ok(()) => self.is_blocked = false,
             Err(error) => {
                 if !self.is_blocked {

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::events;
-use super::super::moves::{self, End, Held};
+use super::super::moves::{self, End, Held, Released};
 use super::super::webhooks::NewDelivery;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
-use crate::job::{Ending, Failure, FindingKinds, JobId, What};
+use crate::clock::Timestamp;
+use crate::job::{Ending, Failure, FindingKinds, JobId, Queue, What};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{RUNNING, SCHEDULED};
@@ -16,7 +17,7 @@ use crate::store::tally::Count;
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 
 impl Writer {
-    /// Ends attempts whose leases are valid: most of them, with a result, by one statement.
+    /// Ends attempts whose leases are valid: those with a result by a few statements, however many they are.
     pub(super) async fn settle(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
         if batch.settles.is_empty() {
             return Ok(());
@@ -28,10 +29,10 @@ impl Writer {
         let mut taken = by_id(moves::take(&mut self.connection, &leases(true)).await?);
         let mut held = by_id(moves::held(&mut self.connection, &leases(false)).await?);
         let recorded = self.recorded(batch).await?;
-        let (mut ends, mut odd) = (Vec::new(), Vec::new());
+        let (mut ends, mut released, mut odd) = (Vec::new(), Vec::new(), Vec::new());
         let mut again = HashSet::new();
         for (lease, settlement, _) in &batch.settles {
-            // A second settlement of the same lease comes too late, though both came together.
+            // A second settlement of the same lease comes too late, though both came together; one with a result goes first.
             let there = if settlement.is_end() { &mut taken } else { &mut held };
             let valid = there.get(&lease.id).is_some_and(|held| held.token == lease.token);
             let Some(held) = valid.then(|| there.remove(&lease.id)).flatten() else {
@@ -63,7 +64,10 @@ impl Writer {
                 }
                 settlement => {
                     done.settled.push(Settled::Recorded);
-                    odd.push((held, settlement));
+                    match settlement {
+                        Settlement::Release if !held.stopping => released.push(held.id),
+                        settlement => odd.push((held, settlement)),
+                    }
                 }
             }
         }
@@ -71,10 +75,37 @@ impl Writer {
             let node = self.me(done);
             moves::finish(&mut self.connection, &ends, node).await?;
         }
+        self.give_back(&released, None, done).await?;
         for (held, settlement) in odd {
             self.settle_odd(held, settlement, done).await?;
         }
         Ok(())
+    }
+
+    /// Makes running jobs wait again as if they had not been claimed, or until a moment. The queue of each.
+    pub(super) async fn give_back(
+        &mut self,
+        ids: &[JobId],
+        until: Option<Timestamp>,
+        done: &mut Done,
+    ) -> Result<Vec<Queue>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        events::keep_attempts(&mut self.connection, ids).await?;
+        let mut queues = Vec::with_capacity(ids.len());
+        for Released { expires_at, queued } in moves::release(&mut self.connection, ids, until).await? {
+            queues.push(queued.queue);
+            done.shared.expires(expires_at);
+            match until {
+                None => done.queue(queued),
+                Some(due_at) => {
+                    done.shared.enter(queued.queue, SCHEDULED, 1);
+                    done.shared.due(due_at);
+                }
+            }
+        }
+        Ok(queues)
     }
 
     /// What was recorded under leases whose settlement may have been committed though nobody heard of it.
@@ -107,21 +138,11 @@ impl Writer {
                 done.shared.enter(known.queue, SCHEDULED, 1);
                 done.shared.due(*due_at);
             }
-            Settlement::Release => {
-                events::keep_attempts(&mut self.connection, &[id]).await?;
-                let (expires_at, queued) = moves::release(&mut self.connection, id, None).await?;
-                done.shared.expires(expires_at);
-                done.queue(queued);
-            }
             Settlement::Later { due_at } => {
-                events::keep_attempts(&mut self.connection, &[id]).await?;
-                let (expires_at, _) = moves::release(&mut self.connection, id, Some(*due_at)).await?;
-                done.shared.expires(expires_at);
-                done.shared.enter(known.queue, SCHEDULED, 1);
-                done.shared.due(*due_at);
+                self.give_back(&[id], Some(*due_at), done).await?;
             }
-            // Not odd: it has been ended with the others.
-            Settlement::Finish(_) => {}
+            // Not odd: they have been dealt with all together.
+            Settlement::Finish(_) | Settlement::Release => {}
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, SCHEDULED};
 use crate::store::tally::Count;
 use crate::store::{Cancelled, Lease, News, Settled, StoreError, Subject};
 
-/// How long a transaction may take before its connection is given up.
+/// How long a transaction may take, or a look at what others did, before its connection is given up.
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// What a transaction does: to be published and answered after its commit.
@@ -111,11 +111,7 @@ impl Done {
 impl Writer {
     pub(super) async fn transaction(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
         self.mend().await?;
-        // A database that is cut off says nothing at all, for as long as one waits.
-        let result = match tokio::time::timeout(LONGEST, self.carry_out(batch)).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Unavailable("the database does not answer".into())),
-        };
+        let result = in_time(self.carry_out(batch)).await;
         if result.is_err() && std::mem::take(&mut batch.is_committing) {
             // It may have been committed all the same.
             self.unsure.extend(batch.settles.iter().map(|(lease, ..)| *lease));
@@ -312,6 +308,12 @@ impl Writer {
     pub(super) async fn keep_events(&mut self, rows: &[EventRow]) -> Result<(), StoreError> {
         events::insert(&mut self.connection, rows).await
     }
+}
+
+/// What the database says, or that it says nothing: one that is cut off does so for as long as one waits.
+pub(super) async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let silent = || StoreError::Unavailable("the database does not answer".into());
+    tokio::time::timeout(LONGEST, asked).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// A statement without arguments that returns nothing.
