@@ -69,7 +69,7 @@ async fn the_path_of_a_job_goes_by_keys_where_tables_have_grown() {
     sqlx::raw_sql("VACUUM (ANALYZE) work, jobs, results").execute(&mut raw).await.unwrap();
     store.accept(jobs(JOBS - 3)).await.unwrap();
     let mut running = Vec::new();
-    while (running.len() as i64) < JOBS {
+    while i64::try_from(running.len()).unwrap() < JOBS {
         running.extend(store.claim(Queue::Async, 64).await.unwrap());
     }
     // Some wait again, one by one, while all others run; these end, so many at once.

@@ -1,11 +1,12 @@
 //! The SQL of lanes, where jobs wait that share a limit: inside the writer's transaction.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
-use super::rows::{self, Cells, Lane, Taken, of_claim, uuid};
+use super::rows::{self, Cells, Lane, Taken, of_claim, of_id};
 use crate::clock::Timestamp;
 use crate::job::{JobId, Owner, Queue};
 use crate::store::StoreError;
@@ -144,20 +145,16 @@ pub(super) async fn claim(
     if jobs.is_empty() {
         return Ok(Taken::default());
     }
-    // `state = 4` would let the planner go through the index of lanes instead of looking up ids.
     let text = concat!(
-        "UPDATE work w SET state = 2, attempt = w.attempt + 1, token = $1, node = $2, claimed_at = t.at, stopping = false \
-         FROM unnest($3::UUID[], $4::BIGINT[]) AS t(id, at), jobs j WHERE w.id = t.id AND w.state + 0 = 4 AND j.id = w.id RETURNING ",
-        of_claim!()
+        "WITH w AS (UPDATE work SET state = 2, attempt = attempt + 1, token = $1, node = $2, stopping = false, claimed_at = ",
+        of_id!("$4::BIGINT[]", "id", "$3"),
+        " WHERE id = ANY($3) AND state <> 2 RETURNING id, token, attempt, losses, earlier, claimed_at, due_at) SELECT ",
+        of_claim!(),
+        " FROM w CROSS JOIN LATERAL (SELECT bound, type, workload, options FROM jobs WHERE id = w.id LIMIT 1) AS j"
     );
-    let rows = sqlx::query(text)
-        .bind(token)
-        .bind(node)
-        .bind(jobs.iter().map(|(id, _)| uuid(*id)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|(_, at)| at.as_micros()).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    rows::taken(&rows)
+    let (ids, moments) = rows::by_id(jobs.iter().map(|(id, at)| (*id, at.as_micros())));
+    let query = sqlx::query(text).bind(token).bind(node).bind(ids).bind(moments);
+    rows::taken(&query.fetch_all(connection).await?)
 }
 
 /// Claims up to `most` queued jobs for a node, in the order in which it is their turn: each a microsecond later than the one before, the
@@ -168,16 +165,16 @@ pub(super) async fn claim_next(
     most: usize,
     (token, node, before): (i64, i64, Timestamp),
 ) -> Result<Taken, StoreError> {
-    let text = concat!(
-        "WITH next AS (SELECT id, turn FROM work WHERE state = 1 AND queue = $1 AND (expires_at IS NULL OR expires_at > $2) \
-         ORDER BY turn, id LIMIT $3 FOR UPDATE SKIP LOCKED), \
-         placed AS (SELECT id, row_number() OVER (ORDER BY turn, id) AS place FROM next) \
-         UPDATE work w SET state = 2, attempt = w.attempt + 1, token = $4, node = $5, claimed_at = $2 + placed.place, stopping = false \
-         FROM placed, jobs j WHERE w.id = placed.id AND j.id = placed.id RETURNING ",
-        of_claim!()
-    );
-    let query = sqlx::query(text).bind(code(queue)).bind(before.as_micros()).bind(number(most)).bind(token).bind(node);
-    rows::taken(&query.fetch_all(connection).await?)
+    let text = "SELECT id FROM work WHERE state = 1 AND queue = $1 AND (expires_at IS NULL OR expires_at > $2) \
+                ORDER BY turn, id LIMIT $3 FOR UPDATE SKIP LOCKED";
+    let query = sqlx::query(text).bind(code(queue)).bind(before.as_micros()).bind(number(most));
+    let mut at = before;
+    let mut jobs = Vec::with_capacity(most);
+    for row in &query.fetch_all(&mut *connection).await? {
+        at = at.after(Duration::from_micros(1));
+        jobs.push((Cells::new(row).id()?, at));
+    }
+    claim(connection, &jobs, token, node).await
 }
 
 /// Puts lanes where they are to stand, and takes away those in which nobody waits.

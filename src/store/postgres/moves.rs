@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::rows::{Cells, Known, Lane, known, place_of, text, uuid, uuids};
+use super::rows::{self, Cells, Known, Lane, known, of_id, place_of, text, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
@@ -101,7 +101,9 @@ pub(super) async fn held(connection: &mut PgConnection, leases: &[Lease]) -> Res
     let text = concat!(
         "SELECT ",
         of_held!(),
-        " FROM unnest($1::UUID[], $2::BIGINT[]) AS l(id, token) JOIN work w ON w.id = l.id AND w.token = l.token JOIN jobs j ON j.id = w.id"
+        " FROM work w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id LIMIT 1) AS j \
+         WHERE w.id = ANY($1) AND w.token = ",
+        of_id!("$2::BIGINT[]", "w.id", "$1")
     );
     read_held(connection, text, leases).await
 }
@@ -109,9 +111,11 @@ pub(super) async fn held(connection: &mut PgConnection, leases: &[Lease]) -> Res
 /// Takes the jobs of those of these leases that are valid from what is left to do: they are to be moved to the results.
 pub(super) async fn take(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
     let text = concat!(
-        "DELETE FROM work w USING unnest($1::UUID[], $2::BIGINT[]) AS l(id, token), jobs j \
-         WHERE w.id = l.id AND w.token = l.token AND j.id = w.id RETURNING ",
-        of_held!()
+        "WITH w AS (DELETE FROM work WHERE id = ANY($1) AND token = ",
+        of_id!("$2::BIGINT[]", "id", "$1"),
+        " RETURNING id, token, attempt, losses, claimed_at, stopping, children) SELECT ",
+        of_held!(),
+        " FROM w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id LIMIT 1) AS j"
     );
     read_held(connection, text, leases).await
 }
@@ -120,8 +124,8 @@ async fn read_held(connection: &mut PgConnection, text: &'static str, leases: &[
     if leases.is_empty() {
         return Ok(Vec::new());
     }
-    let ids = uuids(leases.iter().map(|lease| &lease.id));
-    let tokens: Vec<i64> = leases.iter().map(|lease| lease.token).collect();
+    // Of several of one job only the latest can be valid.
+    let (ids, tokens) = rows::by_id(leases.iter().map(|lease| (lease.id, lease.token)));
     let rows = sqlx::query(text).bind(ids).bind(tokens).fetch_all(connection).await?;
     let held = |row| {
         let mut cells = Cells::new(row);
@@ -393,8 +397,8 @@ pub(super) async fn again(
 
 /// Queues up to `most` scheduled jobs that are due; where each waits.
 pub(super) async fn promote(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<Queued>, StoreError> {
-    let text = "UPDATE work SET state = CASE WHEN lane IS NULL THEN 1 ELSE 4 END WHERE id IN \
-                (SELECT id FROM work WHERE state = 0 AND due_at <= $1 ORDER BY due_at LIMIT $2) \
+    let text = "UPDATE work SET state = CASE WHEN lane IS NULL THEN 1 ELSE 4 END WHERE id = ANY(ARRAY \
+                (SELECT id FROM work WHERE state = 0 AND due_at <= $1 ORDER BY due_at LIMIT $2)) \
                 RETURNING queue, lane, ckey, rkey, confined";
     let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
     rows.iter().map(|row| queued(&mut Cells::new(row))).collect()

@@ -32,7 +32,16 @@ macro_rules! of_claim {
         "w.id, w.token, j.bound, j.type, j.workload, j.options, w.attempt, w.losses, w.earlier, w.claimed_at - w.due_at, w.claimed_at"
     };
 }
-pub(super) use {from_jobs, of_claim, of_job};
+/// What one array has where another, in the order of [`by_id`], has an id.
+///
+/// Joined with `unnest`, a table that is taken for nearly empty would be read as a whole, and compared with all that is asked for. Ids that
+/// are in an array are looked up.
+macro_rules! of_id {
+    ($values:literal, $id:literal, $ids:literal) => {
+        concat!("(", $values, ")[width_bucket(", $id, ", ", $ids, "::UUID[])]")
+    };
+}
+pub(super) use {from_jobs, of_claim, of_id, of_job};
 
 /// An id as the database has it.
 pub(super) const fn uuid(id: JobId) -> Uuid {
@@ -42,6 +51,13 @@ pub(super) const fn uuid(id: JobId) -> Uuid {
 /// Ids as the argument of a statement for many jobs.
 pub(super) fn uuids<'i>(ids: impl IntoIterator<Item = &'i JobId>) -> Vec<Uuid> {
     ids.into_iter().map(|id| uuid(*id)).collect()
+}
+
+/// Ids in their order, and what belongs to each, for [`of_id`]; of several with one id, it finds the largest.
+pub(super) fn by_id(rows: impl Iterator<Item = (JobId, i64)>) -> (Vec<Uuid>, Vec<i64>) {
+    let mut rows: Vec<(Uuid, i64)> = rows.map(|(id, value)| (uuid(id), value)).collect();
+    rows.sort_unstable();
+    rows.into_iter().unzip()
 }
 
 /// Text that may come from anywhere: PostgreSQL keeps no NUL in it.
