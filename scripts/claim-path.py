@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 # Of src/store/postgres/writer/run.rs and claim.rs, hints.rs, and src/dispatch/serve_queue.rs: so many jobs a node's loops ask for at once.
 MOST_COMMANDS = 1_024
 MOST_CLAIMED = 1_024
-MOST_WANTED = 4 * 512
+MOST_WANTED = 4 * 2_048
 LOOK = 200_000
 HINTS_APART = 50_000
 
@@ -40,9 +40,9 @@ class Setup:
     # What a statement costs the database and the node, whatever its rows; and what each job adds in each of three steps. These are the
     # CPU time of PostgreSQL 15 for the statements as they are, measured without a node, and a little for the node.
     statement: float = 150
-    accept: float = 18
-    claim: float = 10
-    settle: float = 20
+    accept: float = 8
+    claim: float = 8
+    settle: float = 8
     # From the end of one turn to the beginning of the next, if somebody waits.
     handover: float = 30
     # How long a job runs, and how many run at once on each node.
@@ -62,9 +62,9 @@ class Setup:
 
     def statements(self, accepted, settled, claims):
         """Those of a transaction between the lock and the commit."""
-        # INSERT of jobs and of work; SELECT of what is held, its move to results, and the log of what is counted; UPDATE of what is
+        # INSERT of jobs and of work; DELETE of what has ended, and INSERT of its results; SELECT of what is next, and UPDATE of what is
         # claimed; UPDATE of the row.
-        return 2 * (accepted > 0) + 3 * (settled > 0) + claims + 1
+        return (accepted > 0) + 2 * (settled > 0) + 2 * claims + 1
 
     def hold(self, accepted, settled, claimed, claims):
         """How long the lock is held, without the sync."""

@@ -127,7 +127,7 @@ impl Dispatcher {
         quotas: Arc<Quotas>,
     ) -> Self {
         let shared = Arc::new(Shared {
-            waiters: Waiters::new(store.awaited()),
+            waiters: Waiters::new(store.somebody_waits()),
             store,
             registry,
             functions,

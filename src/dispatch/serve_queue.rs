@@ -166,7 +166,7 @@ fn learn(shared: &Shared, queue: Queue, claimed: &Claimed, measured: &Measured) 
 async fn settle(shared: Arc<Shared>, claimed: Claimed, measured: Measured) {
     let id = claimed.lease.id;
     let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now());
-    let finished = matches!(settlement, Settlement::Finish(_));
+    let finished = settlement.is_end();
     let mut end = None;
     match record(&shared, claimed.lease, settlement).await {
         Ok((Settled::Ended { started_at, finished_at }, settlement)) => {

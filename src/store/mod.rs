@@ -449,12 +449,12 @@ pub trait Store:
     async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError>;
 
     /// Waits until jobs have ended that nobody asked this node to end: because their time was over, or a job that they come after did not
-    /// succeed, or on another node. Which they are. For one listener.
+    /// succeed, or on another node as long as [`somebody_waits`](Self::somebody_waits). Which they are. For one listener.
     async fn ended_unasked(&self) -> Vec<JobId>;
 
     /// To be true from before somebody looks whether a job has ended until nobody waits for one any more: otherwise the ends on other nodes
     /// are not looked for.
-    fn awaited(&self) -> Arc<AtomicBool>;
+    fn somebody_waits(&self) -> Arc<AtomicBool>;
 
     /// One job, wherever it is.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;

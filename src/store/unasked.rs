@@ -12,7 +12,7 @@ use crate::job::JobId;
 pub(super) struct Unasked {
     ended: Mutex<Vec<JobId>>,
     /// Somebody waits for the end of a job.
-    pub(super) awaited: Arc<AtomicBool>,
+    pub(super) somebody_waits: Arc<AtomicBool>,
     some: Notify,
 }
 

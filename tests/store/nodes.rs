@@ -36,7 +36,7 @@ async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
     const JOBS: usize = 40;
     let place = Schema::new();
     let (front, back) = (place.node("front").await, place.node("back").await);
-    front.awaited().store(true, Ordering::SeqCst);
+    front.somebody_waits().store(true, Ordering::SeqCst);
     let store: Arc<dyn Store> = Arc::<PostgresStore>::clone(&front);
     let mut follower = Follower::new(store, EventFilter::default(), Some(Timestamp::from_micros(0)));
     let worker = tokio::spawn(async move {
@@ -247,7 +247,7 @@ async fn ends_on_other_nodes_are_heard_of_however_many_there_are() {
     const JOBS: usize = 25_000;
     let place = Schema::new();
     let store = place.node("here").await;
-    store.awaited().store(true, Ordering::SeqCst);
+    store.somebody_waits().store(true, Ordering::SeqCst);
     let mut raw = place.raw().await;
     // As if another one had recorded them while this one looked away.
     let text = "BEGIN; \

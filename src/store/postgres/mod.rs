@@ -227,7 +227,7 @@ impl Store for PostgresStore {
         }
     }
 
-    // All that comes while one transaction is on its way goes into the next, so nothing has to wait for company.
+    // All that comes while one transaction is on its way goes into the next: what nobody waits for need not wait for company.
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, _: bool) -> Result<Settled, StoreError> {
         self.intake.end(lease).await;
         self.ask(|reply| Command::Settle(lease, settlement, reply)).await
@@ -294,8 +294,8 @@ impl Store for PostgresStore {
         self.published.unasked.wait().await
     }
 
-    fn awaited(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.published.unasked.awaited)
+    fn somebody_waits(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.published.unasked.somebody_waits)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -381,8 +381,8 @@ impl Store for SqliteStore {
         self.published.unasked.wait().await
     }
 
-    fn awaited(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.published.unasked.awaited)
+    fn somebody_waits(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.published.unasked.somebody_waits)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

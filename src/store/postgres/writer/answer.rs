@@ -107,7 +107,7 @@ impl Writer {
             return Ok(());
         }
         self.published.hub.publish(None);
-        if !self.published.unasked.awaited.load(Ordering::SeqCst) {
+        if !self.published.unasked.somebody_waits.load(Ordering::SeqCst) {
             return Ok(());
         }
         let text = "SELECT id, finished_at FROM results WHERE finished_at > $1 AND finished_at <= $2 AND node IS DISTINCT FROM $3 \

@@ -8,8 +8,8 @@
 //! whoever that was. What happens by itself - jobs that are due, or too late; the ends of lanes; the jobs of a node that is gone - is done
 //! by whichever node comes first.
 //!
-//! `run.rs` is the loop, `batch.rs` the commands of one transaction by kind, `transaction.rs` its steps in their order; each kind of
-//! command has its step in a file of its own, and `answer.rs` publishes what was done.
+//! `run.rs` is the loop, `company.rs` when it waits for more, `batch.rs` the commands of one transaction by kind, `transaction.rs` its steps
+//! in their order; each kind of command has its step in a file of its own, and `answer.rs` publishes what was done.
 
 mod accept;
 mod answer;
