@@ -37,8 +37,8 @@ class Setup:
     # Of the database's log: 100 for a disk with a protected cache, 1,000 for a good one on a network, 4,000 for a slow one. A synchronous
     # standby adds its round trip and its own sync.
     fsync: float = 1_000
-    # What a statement costs the database and the node, whatever its rows; and what each job adds in each of three steps. These are the
-    # CPU time of PostgreSQL 15 for the statements as they are, measured without a node, and a little for the node.
+    # What a statement costs the database and the node, whatever its rows; and what each job adds in each of three steps. These are what
+    # PostgreSQL 15 takes under load, and a little for the node.
     statement: float = 150
     accept: float = 8
     claim: float = 8

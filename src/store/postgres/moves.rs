@@ -109,7 +109,7 @@ pub(super) async fn held(connection: &mut PgConnection, leases: &[Lease]) -> Res
 }
 
 /// Takes the jobs of those of these leases that are valid from what is left to do: they are to be moved to the results.
-pub(super) async fn take(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
+pub(super) async fn take_out(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
     let text = concat!(
         "WITH w AS (DELETE FROM work WHERE id = ANY($1) AND token = ",
         of_id!("$2::BIGINT[]", "id", "$1"),
@@ -220,22 +220,25 @@ pub(super) async fn end(
     before: Timestamp,
     node: i64,
 ) -> Result<Vec<Ended>, StoreError> {
-    let text = "WITH e AS (SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::TEXT[], $4::TEXT[]) \
-                WITH ORDINALITY AS t(id, ending, failure, error, n)), \
-                gone AS (DELETE FROM work w USING e WHERE w.id = e.id AND ($5::SMALLINT IS NULL OR w.state = $5) \
-                RETURNING w.state, w.attempt, w.losses, CASE WHEN w.state = 2 THEN w.claimed_at END AS started_at, w.children, e.*), \
-                kept AS (INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, node, failure, error) \
-                SELECT id, ending, attempt, losses, started_at, $6 + n, $7, failure, error FROM gone) \
-                SELECT gone.id, n, state, attempt, started_at, children, j.queue, j.bound, j.type, j.options \
-                FROM gone JOIN jobs j ON j.id = gone.id ORDER BY n";
+    let text = concat!(
+        "WITH gone AS (DELETE FROM work WHERE id = ANY($1) AND ($5::SMALLINT IS NULL OR state = $5) RETURNING id, ",
+        of_id!("$8::BIGINT[]", "id", "$1"),
+        " AS n, state, attempt, losses, CASE WHEN state = 2 THEN claimed_at END AS started_at, children), \
+         kept AS (INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, node, failure, error) \
+         SELECT id, ($2::SMALLINT[])[n], attempt, losses, started_at, $6 + n, $7, ($3::TEXT[])[n], ($4::TEXT[])[n] FROM gone) \
+         SELECT id, n, state, attempt, started_at, children, j.queue, j.bound, j.type, j.options FROM gone \
+         CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = gone.id LIMIT 1) AS j ORDER BY n"
+    );
+    let (ids, numbers) = rows::by_id(dooms.iter().zip(1..).map(|(doom, n)| (doom.id, n)));
     let rows = sqlx::query(text)
-        .bind(uuids(dooms.iter().map(|doom| &doom.id)))
+        .bind(ids)
         .bind(dooms.iter().map(|doom| code(doom.ending)).collect::<Vec<_>>())
         .bind(dooms.iter().map(|doom| doom.failure.kind.as_str()).collect::<Vec<_>>())
         .bind(dooms.iter().map(|doom| json(&doom.failure)).collect::<Vec<_>>())
         .bind(only)
         .bind(before.as_micros())
         .bind(node)
+        .bind(numbers)
         .fetch_all(connection)
         .await?;
     let ended = |row| {
@@ -262,7 +265,7 @@ pub(super) struct Place {
 /// Where those of these jobs are that have not ended, in their order.
 pub(super) async fn places(connection: &mut PgConnection, ids: &[JobId]) -> Result<Vec<Place>, StoreError> {
     let text = "SELECT w.id, w.state, w.token, w.node FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) \
-                JOIN work w ON w.id = t.id ORDER BY t.n";
+                CROSS JOIN LATERAL (SELECT id, state, token, node FROM work WHERE id = t.id LIMIT 1) AS w ORDER BY t.n";
     let rows = sqlx::query(text).bind(uuids(ids)).fetch_all(connection).await?;
     rows.iter()
         .map(|row| {

@@ -29,9 +29,11 @@ impl Writer {
         }
         // What other nodes did comes before what was done here.
         let (latest, stops) = done.before;
-        if let Err(error) = in_time(self.hear_of_others(latest, stops)).await {
+        let heard_of = (self.shared.latest, self.shared.stops);
+        let heard = in_time(self.hear_of_others(latest, stops)).await;
+        if let Err(error) = &heard {
             tracing::warn!(%error, "what other nodes have done can't be read now");
-            self.is_broken |= batch::is_of_the_machine(&error);
+            self.is_broken |= batch::is_of_the_machine(error);
             self.is_blocked = true;
         }
         for queue in Queue::ALL {
@@ -49,6 +51,10 @@ impl Writer {
         }
         self.shared = done.shared;
         self.published.publish(&self.shared);
+        if heard.is_err() {
+            // So that it is looked for again.
+            (self.shared.latest, self.shared.stops) = heard_of;
+        }
         let news = done.news.map(|mut news| {
             news.sort_by_key(|news| news.event.at);
             news
@@ -99,15 +105,15 @@ impl Writer {
     /// Other nodes have recorded what this one has not heard of: attempts that run here are to stop; listeners are told that there is something
     /// to read, and those who wait for jobs, which of them have ended.
     pub(super) async fn hear_of_others(&mut self, latest: i64, stops: u64) -> Result<(), StoreError> {
+        // Whoever follows events reads them by itself.
+        if latest > self.shared.latest {
+            self.published.hub.publish(None);
+        }
         if stops != self.shared.stops {
             let stopping = node::stopping(&mut self.connection, self.node.id()).await?;
             self.node.revoke(stopping, Revocation::Cancelled);
         }
-        if latest <= self.shared.latest {
-            return Ok(());
-        }
-        self.published.hub.publish(None);
-        if !self.published.unasked.somebody_waits.load(Ordering::SeqCst) {
+        if latest <= self.shared.latest || !self.published.unasked.somebody_waits.load(Ordering::SeqCst) {
             return Ok(());
         }
         let text = "SELECT id, finished_at FROM results WHERE finished_at > $1 AND finished_at <= $2 AND node IS DISTINCT FROM $3 \

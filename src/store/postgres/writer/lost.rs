@@ -23,8 +23,9 @@ impl Writer {
         if known {
             let unheard = node::unheard(&mut self.connection, self.node.id(), &held).await?;
             let ids: Vec<JobId> = unheard.iter().map(|lease| lease.id).collect();
-            for queue in self.give_back(&ids, None, done).await? {
+            for (queue, counted) in self.give_back(&ids, None, done).await? {
                 done.shared.leave(queue, RUNNING, 1);
+                done.lanes.vacate(&counted);
             }
             return Ok(());
         }

@@ -73,15 +73,22 @@ impl Writer {
             drop(command);
         }
         self.claims = Claims::default();
+        if self.may_have_claimed {
+            // That finds out what was.
+            self.write(Batch::default()).await;
+        }
         // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
         self.release(self.node.leases()).await;
         // Other nodes look for what is left of it as long as it stands in the list, so it stays there if something is.
-        if !self.node.leases().is_empty() {
+        if !self.node.leases().is_empty() || self.may_have_claimed {
             tracing::warn!("what this node has claimed could not be given back; it is when its lease ends");
-        } else if let Err(error) = self.leave().await {
+        } else if let Err(error) = in_time(self.leave()).await {
+            self.is_broken = true;
             tracing::warn!(%error, "this node could not be taken from the list of those that are there; its lease ends by itself");
         }
-        if let Err(error) = self.connection.close().await {
+        if !self.is_broken
+            && let Err(error) = in_time(async { Ok(self.connection.close().await?) }).await
+        {
             tracing::warn!(%error, "closing the connection failed");
         }
         if let Some(reply) = self.closing {
@@ -228,7 +235,9 @@ impl Writer {
     /// served.
     fn has_work(&self) -> bool {
         let is_due = self.shared.next().is_some_and(|at| at <= self.now().as_micros()) || self.shared.releases > 0;
-        is_due && !self.leaves_to_others()
+        // Perhaps there are claims that this node never heard of.
+        self.may_have_claimed
+            || is_due && !self.leaves_to_others()
             || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.shared.has_any(queue, &self.node))
     }
 }

@@ -10,6 +10,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::{Ending, Failure, FindingKinds, JobId, Queue, What};
+use crate::store::counted::{Counted, counted_of};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{RUNNING, SCHEDULED};
@@ -26,7 +27,7 @@ impl Writer {
             batch.settles.iter().filter(|(_, settlement, _)| settlement.is_end() == ends).map(|(lease, ..)| *lease).collect()
         };
         let by_id = |held: Vec<Held>| held.into_iter().map(|held| (held.id, held)).collect::<HashMap<JobId, Held>>();
-        let mut taken = by_id(moves::take(&mut self.connection, &leases(true)).await?);
+        let mut taken = by_id(moves::take_out(&mut self.connection, &leases(true)).await?);
         let mut held = by_id(moves::held(&mut self.connection, &leases(false)).await?);
         let recorded = self.recorded(batch).await?;
         let (mut ends, mut released, mut odd) = (Vec::new(), Vec::new(), Vec::new());
@@ -82,20 +83,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes running jobs wait again as if they had not been claimed, or until a moment. The queue of each.
+    /// Makes running jobs wait again as if they had not been claimed, or until a moment. Of each, its queue and what it counted for.
     pub(super) async fn give_back(
         &mut self,
         ids: &[JobId],
         until: Option<Timestamp>,
         done: &mut Done,
-    ) -> Result<Vec<Queue>, StoreError> {
+    ) -> Result<Vec<(Queue, Vec<Counted>)>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         events::keep_attempts(&mut self.connection, ids).await?;
-        let mut queues = Vec::with_capacity(ids.len());
+        let mut given = Vec::with_capacity(ids.len());
         for Released { expires_at, queued } in moves::release(&mut self.connection, ids, until).await? {
-            queues.push(queued.queue);
+            given.push((queued.queue, queued.lane.as_ref().map(|lane| counted_of(&lane.name)).unwrap_or_default()));
             done.shared.expires(expires_at);
             match until {
                 None => done.queue(queued),
@@ -105,7 +106,7 @@ impl Writer {
                 }
             }
         }
-        Ok(queues)
+        Ok(given)
     }
 
     /// What was recorded under leases whose settlement may have been committed though nobody heard of it.
