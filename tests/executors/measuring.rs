@@ -84,13 +84,19 @@ pub(crate) fn trials() -> Vec<Trial> {
                 // What there is to start and to load is so by then.
                 let [computes, does_both, waits] = mixed(queue.runtime());
                 timing(&bench, queue, computes.clone()).await;
-                let (mut told, before) = (0, seen_from_outside(&bench, queue));
-                for workload in [[&computes; 10], [&does_both; 10], [&waits; 10]].concat() {
-                    told += timing(&bench, queue, workload.clone()).await.cpu_us().unwrap();
+                // What else the machine does can add to what is seen from outside, but not each time.
+                let mut tries = Vec::new();
+                while tries.last().is_none_or(|(told, seen): &(u64, u64)| told.abs_diff(*seen) * 50 > *seen) {
+                    assert!(
+                        tries.len() < 3,
+                        "{queue}: what the attempts tell of and what is seen from outside, in µs: {tries:?}"
+                    );
+                    let (mut told, before) = (0, seen_from_outside(&bench, queue));
+                    for workload in [[&computes; 10], [&does_both; 10], [&waits; 10]].concat() {
+                        told += timing(&bench, queue, workload.clone()).await.cpu_us().unwrap();
+                    }
+                    tries.push((told, seen_from_outside(&bench, queue) - before));
                 }
-                let seen = seen_from_outside(&bench, queue) - before;
-                let off = told.abs_diff(seen);
-                assert!(off * 50 <= seen, "{queue}: the attempts tell of {told} µs, from outside it is {seen} µs");
             }
         }),
     ]
