@@ -281,17 +281,12 @@ pub(super) async fn forget(connection: &mut PgConnection, nodes: &[i64]) -> Resu
     Ok(())
 }
 
-/// Claims of this node that it does not know of: their transaction was committed, but nobody heard of it.
-pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Lease]) -> Result<Vec<Lease>, StoreError> {
-    let text = "SELECT id, token FROM work WHERE node = $1 AND state = 2 AND id <> ALL($2)";
+/// Jobs that this node has claimed and does not know of: their transaction was committed, but nobody heard of it.
+pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Lease]) -> Result<Vec<JobId>, StoreError> {
+    let text = "SELECT id FROM work WHERE node = $1 AND state = 2 AND id <> ALL($2)";
     let ids: Vec<Uuid> = rows::uuids(held.iter().map(|lease| &lease.id));
     let rows = sqlx::query(text).bind(node).bind(ids).fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| {
-            let mut cells = Cells::new(row);
-            Ok(Lease { id: cells.id()?, token: cells.take()? })
-        })
-        .collect()
+    rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 
 /// Up to `most` of the jobs that run on these nodes, in the order of their ids.

@@ -22,8 +22,7 @@ impl Writer {
         let held = self.node.leases();
         if known {
             let unheard = node::unheard(&mut self.connection, self.node.id(), &held).await?;
-            let ids: Vec<JobId> = unheard.iter().map(|lease| lease.id).collect();
-            for (queue, counted) in self.give_back(&ids, None, done).await? {
+            for (queue, counted) in self.give_back(&unheard, None, done).await? {
                 done.shared.leave(queue, RUNNING, 1);
                 done.lanes.vacate(&counted);
             }
