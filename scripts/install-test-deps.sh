@@ -63,6 +63,13 @@ schemathesis_environment() {
   python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet schemathesis==4.32.5
 }
 
+# A storage that speaks S3's protocol.
+moto_environment() {
+  local folder=target/test-moto
+  "$folder/bin/python3" -c 'import importlib.metadata as m; assert m.version("moto") == "5.2.5"' 2>/dev/null && return
+  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet 'moto[s3]==5.2.5' flask flask-cors
+}
+
 if ((${#missing[@]} > 0)); then
   echo "Missing: ${missing[*]}"
   command -v apt-get >/dev/null || fail 'This script knows apt-get only, which is not here: install them by hand.'
@@ -82,4 +89,5 @@ if ((${#missing[@]} > 0)); then
   install_missing || fail "They could not be installed. Install them with: apt-get install ${missing[*]}"
 fi
 python_environment || fail "The Python environment for the tests could not be made in target/test-python."
+moto_environment || fail "The Python environment for moto could not be made in target/test-moto."
 schemathesis_environment || fail "The Python environment for schemathesis could not be made in target/test-schemathesis."

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::api::{self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView};
+use crate::artifact::{ArtifactError, Artifacts};
 use crate::auth::KeyRule;
 use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
@@ -78,6 +79,9 @@ pub enum AppError {
     /// Programs can't be watched over.
     #[error("can't prepare the sandbox: {0}")]
     Watch(std::io::Error),
+    /// Where artifacts are kept can't be used.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactError),
     /// What signs webhooks can't be read or made.
     #[error("can't read or make webhook.secret in the data folder: {0}")]
     Secret(std::io::Error),
@@ -113,6 +117,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys, Arc::clone(&quotas)).await?);
     check_keys(&config, &keyring, address)?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
+    let artifacts = Artifacts::open(&config.artifacts(), config.artifact_bytes)?;
     let program = std::env::current_exe().map_err(AppError::Program)?;
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
     let settings = ExecutorSettings {
@@ -122,6 +127,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         threads_cpu: config.threads_cpu,
         stop_grace: config.stop_grace,
         python: python_settings(&config, &sandbox, interpreters, &functions)?,
+        artifacts: artifacts.clone(),
         commands: CommandSettings { sandbox, folder: config.data_dir.join("commands"), slots: config.command_slots },
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
     };
@@ -131,7 +137,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules, profiles, Arc::clone(&quotas));
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
     let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone()), quotas));
-    let mut house = keep_house(&config, &store, &dispatcher, &schedules, &keyring)?;
+    let mut house = keep_house(&config, &store, &dispatcher, &schedules, &keyring, &artifacts)?;
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,
         timeout: config.body_timeout,
@@ -148,6 +154,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         keyring,
         pages,
         streams,
+        artifacts,
     };
     let api = api::service(parts.into());
     let limits = Limits {
@@ -236,6 +243,7 @@ fn keep_house(
     dispatcher: &Dispatcher,
     schedules: &Arc<Schedules>,
     keyring: &Arc<Keyring>,
+    artifacts: &Artifacts,
 ) -> Result<JoinSet<()>, AppError> {
     let mut house = JoinSet::new();
     house.spawn(Arc::clone(keyring).follow(dispatcher.drained()));
@@ -245,7 +253,7 @@ fn keep_house(
     let deliverer = Deliverer::new(Arc::clone(store), outbound, deliveries(config)?, api::message);
     house.spawn(deliverer.keep(dispatcher.drained()));
     let retention = Retention { age: config.retention_age.0, count: config.retention_count.0 };
-    house.spawn(retention.keep_to(Arc::clone(store), dispatcher.drained()));
+    house.spawn(retention.keep_to(Arc::clone(store), artifacts.clone(), dispatcher.drained()));
     house.spawn(watch_bloat(Arc::clone(store), dispatcher.drained()));
     Ok(house)
 }

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+pub mod artifact;
 pub mod auth;
 pub mod cli;
 pub mod clock;

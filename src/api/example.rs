@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::access::Caller;
+use super::artifacts::ArtifactView;
 use super::batch::BatchItem;
 use super::cluster::ClusterView;
 use super::comparison_view::{ComparisonSummary, ComparisonView};
@@ -23,6 +24,7 @@ use super::schedules::ScheduleView;
 use super::view::{AttemptView, JobView, ResultView};
 use super::webhooks::DeliveryView;
 use super::workloads::WorkloadView;
+use crate::artifact::Artifact;
 use crate::clock::Timestamp;
 use crate::dispatch::{Gain, Quarantined, QueueStatus, WhatIf};
 use crate::executor::WorkerStatus;
@@ -185,6 +187,12 @@ pub(super) fn events() -> Value {
 /// The lines that the job wrote.
 pub(super) fn log() -> Value {
     value(&LogLines::of(happened().into(), 50, None))
+}
+
+/// The files that the job left behind.
+pub(super) fn artifacts() -> Value {
+    let artifact = Artifact { name: "report.csv".into(), bytes: 1_024, kept_at: NOON };
+    value(&List::whole([ArtifactView::of(id(), 1, artifact)]))
 }
 
 /// The same as text.

@@ -4,6 +4,7 @@
 
 mod access;
 mod answer;
+mod artifacts;
 mod audit;
 mod batch;
 mod body;
@@ -75,6 +76,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use self::access::Operations;
 use self::entrance::Entrance;
 use self::problem::Problem;
+use crate::artifact::Artifacts;
 use crate::comparison::Comparisons;
 use crate::dispatch::{Dispatcher, Schedules};
 use crate::job::Role;
@@ -102,6 +104,8 @@ pub struct Parts {
     pub pages: Pages,
     /// A place for each stream of events that may be open.
     pub streams: Arc<Semaphore>,
+    /// The files that jobs have left behind.
+    pub artifacts: Artifacts,
 }
 
 impl From<Parts> for ApiState {
@@ -181,6 +185,8 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
         .routes(routes!(schedules::run))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::get))
         .routes(routes!(webhooks::of_job))
         .routes(routes!(webhooks::list))
         .routes(routes!(webhooks::redeliver))

@@ -42,6 +42,7 @@ pub(super) fn frame() -> OpenApi {
         .tags(Some([
             tag("jobs", "Submit work, follow it, cancel it, run it again"),
             tag("events", "What happens to jobs, while it happens: server-sent events, and the lines that jobs wrote"),
+            tag("artifacts", "The files that jobs left behind"),
             tag("results", "What came of it, and what was measured"),
             tag("comparisons", "One workload on all executors, with controls and a verdict"),
             tag("profiles", "What was learned of workloads by running them, and what speaks against how they are tagged or run"),

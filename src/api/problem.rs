@@ -110,6 +110,9 @@ kinds! {
     /// No message of a webhook has this id.
     UnknownDelivery = NOT_FOUND "unknown-delivery", "No message has this id",
         "no message has the id \"msg_2b1c7a0f3d5e4896a7b8c9d0e1f20314\"";
+    /// The job has left no such file.
+    UnknownArtifact = NOT_FOUND "unknown-artifact", "There is no such artifact",
+        "attempt 1 at the job has left no \"report.csv\"";
     /// Nothing was learned of such runs, or it made way for others.
     UnknownProfile = NOT_FOUND "unknown-profile", "There is no such profile",
         "no runs are known of \"primes:below~2^20\"";
@@ -128,6 +131,9 @@ kinds! {
     /// The body did not arrive in time.
     BodyTimeout = REQUEST_TIMEOUT "body-timeout", "The body did not arrive in time",
         "the body took longer than 30 s";
+    /// The file has no such bytes.
+    RangeNotSatisfiable = RANGE_NOT_SATISFIABLE "range-not-satisfiable", "The file has no such part",
+        "the file has 1024 bytes";
     /// It has ended, so there is nothing to cancel.
     AlreadyFinished = CONFLICT "already-finished", "It has already ended",
         "the job ended as succeeded";

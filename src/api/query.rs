@@ -1,13 +1,13 @@
 //! The query of a request and the id in its path, with problems where the framework has its own answers.
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
 use super::ApiState;
 use super::access::Caller;
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use crate::job::JobId;
 
 /// The query, as the struct that lists its parameters.
@@ -42,7 +42,8 @@ impl FromRequestParts<ApiState> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {
-        let Path(text) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| Problem::unknown_job("in the path"))?;
+        let path = RawPathParams::from_request_parts(parts, api).await.map_err(|_| Problem::unknown_job("in the path"))?;
+        let text = path.iter().find_map(|(name, value)| (name == "id").then_some(value)).unwrap_or_default();
         let id = text.parse().map_err(|_| Problem::unknown_job(text))?;
         // A job never changes hands, so it is enough to look before anything is done.
         if let Caller(Some(owner)) = Caller::of(&parts.extensions)
@@ -51,6 +52,21 @@ impl FromRequestParts<ApiState> for Id {
             return Err(Problem::unknown_job(id));
         }
         Ok(Self(id))
+    }
+}
+
+/// The name in the path, of what belongs to the job whose id is there as well.
+pub(super) struct Named(pub(super) String);
+
+impl FromRequestParts<ApiState> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, api)
+            .await
+            .map_err(|_| Problem::new(Kind::NotFound, "the path is not UTF-8"))?;
+        let name = path.iter().find_map(|(name, value)| (name == "name").then_some(value)).unwrap_or_default();
+        Ok(Self(name.to_owned()))
     }
 }
 

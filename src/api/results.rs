@@ -66,7 +66,7 @@ pub(super) async fn get(State(api): State<ApiState>, Id(id): Id) -> Result<Respo
 
 /// Remove a result
 ///
-/// The finished job with its output, labels, events and deliveries; from then on its id is that of no job. It stays counted in the summary.
+/// The finished job with its output, artifacts, labels, events and deliveries; from then on its id is that of no job. It stays counted in the summary.
 #[utoipa::path(
     delete, path = "/results/{id}", tag = "results", operation_id = "removeResult",
     params(("id" = String, Path, description = "The job's id", format = "uuid")),
@@ -77,7 +77,13 @@ pub(super) async fn get(State(api): State<ApiState>, Id(id): Id) -> Result<Respo
 )]
 pub(super) async fn remove(State(api): State<ApiState>, Id(id): Id) -> Result<StatusCode, Problem> {
     match api.dispatcher.store().remove_result(id).await? {
-        Removal::Removed => Ok(StatusCode::NO_CONTENT),
+        Removal::Removed => {
+            // What is not removed now is when old results are.
+            if let Err(error) = api.artifacts.remove(id).await {
+                tracing::warn!(%error, job = %id, "the artifacts of a job that was removed are still there");
+            }
+            Ok(StatusCode::NO_CONTENT)
+        }
         Removal::Unfinished => Err(Problem::new(Kind::NotFinished, "only a job that has ended can be removed; cancel it first")),
         Removal::Unknown => Err(Problem::unknown_job(id)),
     }

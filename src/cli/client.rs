@@ -174,7 +174,7 @@ impl Client {
         self.answer(self.request(Method::DELETE, path)).await
     }
 
-    /// `GET path` as a stream of events behind the one with the id `after`; `None` if there are no more.
+    /// `GET path`, with the answer as it comes. Of a stream of events, what is behind the one with the id `after`; `None` if there are no more.
     pub(super) async fn stream(
         &self,
         path: &str,

@@ -4,6 +4,7 @@
 //! standard error.
 
 mod answer;
+mod artifacts;
 mod asked;
 mod cancel;
 mod client;
@@ -75,6 +76,8 @@ enum Command {
     Profile(profile::ShowProfiles),
     /// Show the lines that a job wrote
     Logs(logs::Logs),
+    /// Show the files that a job left behind, or save them
+    Artifacts(artifacts::ShowArtifacts),
     /// Show what happens to jobs, while it happens
     Events(events::WatchEvents),
     /// Register Python functions on the server, and call them
@@ -136,6 +139,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Results(results) => client()?.block_on(results.run())?,
         Command::Profile(profile) => client()?.block_on(profile.run())?,
         Command::Logs(logs) => client()?.block_on(logs.run())?,
+        Command::Artifacts(artifacts) => client()?.block_on(artifacts.run())?,
         Command::Events(events) => client()?.block_on(events.run())?,
         Command::Function(function) => client()?.block_on(function.run())?,
         Command::Schedule(schedule) => client()?.block_on(schedule.run())?,

@@ -29,6 +29,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use url::{Host, Url};
 
+use crate::artifact::ArtifactPlace;
 use crate::auth::{KeyRule, Quota};
 use crate::command::Commands;
 use crate::job::{Queue, Role, Routing, Secret};
@@ -100,6 +101,14 @@ pub struct Config {
     /// Folder that `file` and `image` work in [default: workspace in the data folder]
     #[arg(long, env = "TRINE_WORKSPACE", value_name = "FOLDER")]
     pub workspace: Option<PathBuf>,
+    /// Where the files are kept that jobs leave behind: a folder, or s3://BUCKET/PREFIX in a storage that `AWS_ENDPOINT`, `AWS_REGION`,
+    /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` name; of servers that share a database, all need the same [default: artifacts in
+    /// the data folder]
+    #[arg(long, env = "TRINE_ARTIFACTS", value_name = "PLACE", value_parser = ArtifactPlace::from_str)]
+    pub artifacts: Option<ArtifactPlace>,
+    /// Bytes of such files that an attempt may leave
+    #[arg(long, env = "TRINE_ARTIFACT_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
+    pub artifact_bytes: u64,
     /// What this server does, of those that share a PostgreSQL: answer requests and run jobs, answer requests alone, or run jobs alone
     #[arg(long, env = "TRINE_ROLE", value_name = "ROLE", default_value = "all")]
     pub role: Role,
@@ -312,6 +321,11 @@ impl Config {
     /// The folder that `file` and `image` work in.
     pub fn workspace(&self) -> PathBuf {
         self.workspace.clone().unwrap_or_else(|| self.data_dir.join("workspace"))
+    }
+
+    /// Where the files are kept that jobs leave behind.
+    pub fn artifacts(&self) -> ArtifactPlace {
+        self.artifacts.clone().unwrap_or_else(|| ArtifactPlace::Folder(self.data_dir.join("artifacts")))
     }
 
     /// Where `http` and webhooks may go.

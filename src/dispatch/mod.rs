@@ -33,7 +33,7 @@ pub use once::{Receipt, RequestKey, Submitted};
 pub use place::interpreter_label;
 pub use quarantine::Quarantined;
 pub use quota::{NoRoom, OverQuota, QuotaStatus, Quotas, Taken, Wanted};
-pub use retention::Retention;
+pub use retention::{Retention, SweepError, sweep_artifacts};
 pub use room::{Full, PerQueue};
 pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 pub use status::{NotReady, QueueStatus};

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use super::slots::Slot;
+use crate::artifact::ArtifactError;
 use crate::clock::{Monotonic, Stopwatch};
 use crate::job::{Failure, FailureKind, JobId, Outcome, Spec};
 use crate::measure::Usage;
@@ -73,6 +74,17 @@ impl Ran {
     /// An attempt that failed without anything measured.
     pub fn failed(failure: Failure) -> Self {
         Self { outcome: Outcome::Error(failure), reading: Reading::default(), crashed: None }
+    }
+
+    /// The same, once it was tried to keep the files that it has left behind: without them, it has not done what it should.
+    pub(super) fn but(mut self, kept: Result<usize, ArtifactError>) -> Self {
+        if let Err(error) = kept {
+            tracing::warn!(%error, "artifacts can't be kept");
+            if self.outcome.is_success() {
+                self.outcome = Outcome::Error(Failure::error(format!("its artifacts can't be kept: {error}")));
+            }
+        }
+        self
     }
 
     /// The same of one whose process died under it.

@@ -16,6 +16,7 @@ use tower::Service;
 
 use super::attempt::{Attempt, Ran, Reading};
 use super::processes::describe;
+use crate::artifact::Artifacts;
 use crate::clock::{Stopwatch, micros};
 use crate::job::{Failure, FailureKind, LogStream, Note, Outcome};
 use crate::measure::Usage;
@@ -29,6 +30,9 @@ const LONGEST_LINE: usize = 8_192;
 /// How long to wait for the end of the output of a program that has ended. Only one that is not confined can leave something behind
 /// that keeps it open.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+
+/// The folder of a command's scratch folder in which it leaves what is to be kept.
+const ARTIFACTS: &str = "artifacts";
 
 /// How commands are run.
 #[derive(Clone, Debug)]
@@ -48,6 +52,7 @@ pub(super) struct CommandsExecutor {
     scratch: ScratchSpace,
     registry: Arc<Registry>,
     grace: Duration,
+    artifacts: Artifacts,
 }
 
 /// What a command that ended well gives.
@@ -64,13 +69,18 @@ struct Output {
 
 impl CommandsExecutor {
     /// Runs the commands of `registry`. One that has not stopped `grace` after it was told to is killed.
-    pub(super) fn new(settings: &CommandSettings, registry: Arc<Registry>, grace: Duration) -> io::Result<Self> {
+    pub(super) fn new(
+        settings: &CommandSettings,
+        registry: Arc<Registry>,
+        grace: Duration,
+        artifacts: Artifacts,
+    ) -> io::Result<Self> {
         let scratch = ScratchSpace::open(&settings.folder)?;
-        Ok(Self { sandbox: settings.sandbox.clone(), scratch, registry, grace })
+        Ok(Self { sandbox: settings.sandbox.clone(), scratch, registry, grace, artifacts })
     }
 
     async fn run(self, attempt: Attempt) -> Ran {
-        let Attempt { workload, stop, reporter, slot, .. } = attempt;
+        let Attempt { job, number, workload, stop, reporter, slot, .. } = attempt;
         let call = match self.registry.task(&workload) {
             Ok(Task::Command(call)) => call,
             Ok(Task::Native(_) | Task::Python(_) | Task::Function(_)) => {
@@ -80,21 +90,31 @@ impl CommandsExecutor {
         };
         let space = self.scratch.clone();
         // Folders are made and removed by threads that may block.
-        let made = tokio::task::spawn_blocking(move || space.folder()).await;
+        let made = tokio::task::spawn_blocking(move || {
+            let scratch = space.folder()?;
+            std::fs::create_dir(scratch.path().join(ARTIFACTS))?;
+            Ok(scratch)
+        });
+        let made = made.await;
         let scratch = match made.map_err(io::Error::other).flatten() {
             Ok(scratch) => scratch,
             Err(error) => return Ran::failed(Failure::error(format!("its scratch folder can't be made: {error}"))),
         };
         let command = &call.command;
+        let mut environment = command.environment.clone();
+        environment.insert("TRINE_ARTIFACTS".to_owned(), scratch.path().join(ARTIFACTS).display().to_string());
         let policy = Policy {
             read: command.read.iter().chain(&command.folder).cloned().collect(),
             scratch: scratch.path().to_owned(),
             network: command.network,
-            environment: command.environment.clone(),
+            environment,
             limits: command.limits.in_sandbox(),
         };
         let ran = match self.start(&call, &policy) {
-            Ok((running, began)) => running.finish(*call, began, &stop, &reporter, self.grace).await,
+            Ok((running, began)) => {
+                let ran = running.finish(*call, began, &stop, &reporter, self.grace).await;
+                ran.but(self.artifacts.keep(job, number, scratch.path(), ARTIFACTS).await)
+            }
             Err(error) => Ran::failed(Failure::error(format!("it can't be started: {error}"))),
         };
         // The slot is free when all that it stands for is gone. Nobody has to wait for that.

@@ -23,6 +23,7 @@ use super::pool::WorkerStatus;
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
 use super::python::{Python, PythonExecutor, PythonSettings, SourceFault};
 use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
+use crate::artifact::Artifacts;
 use crate::job::{Executor, Queue};
 use crate::workload::{Environment, EnvironmentError, Registry};
 
@@ -51,6 +52,8 @@ pub struct ExecutorSettings {
     pub python: Option<PythonSettings>,
     /// The programs.
     pub commands: CommandSettings,
+    /// Where the files are kept that Python jobs and programs leave behind.
+    pub artifacts: Artifacts,
 }
 
 /// Why the executors could not be started.
@@ -101,7 +104,11 @@ impl Executors {
         let reactor = AsyncRuntime::start("trine-threads", 1, settings.threads_io + LOOKUPS)?;
         let pool = ProcessPool::start(settings.processes.clone(), settings.processes.size, ());
         let python = settings.python.as_ref().and_then(|python| Some((python, python.interpreters.first()?)));
-        let python = python.map(|(settings, first)| Python::start(settings, first)).transpose().map_err(ExecutorError::Python)?;
+        let artifacts = &settings.artifacts;
+        let python = python
+            .map(|(settings, first)| Python::start(settings, first, artifacts))
+            .transpose()
+            .map_err(ExecutorError::Python)?;
         let grace = settings.stop_grace;
         let handle = reactor.handle().clone();
         let on_loop = layers(AsyncExecutor::new(for_loop), grace);
@@ -112,7 +119,8 @@ impl Executors {
         let processes = layers(ProcessesExecutor::new(pool.clone(), grace), beyond);
         let [python_async, python_threads, python_processes] =
             Executor::ALL.map(|mode| layers(PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace), beyond));
-        let commands = CommandsExecutor::new(&settings.commands, for_threads, grace).map_err(ExecutorError::Commands)?;
+        let commands = CommandsExecutor::new(&settings.commands, for_threads, grace, settings.artifacts.clone())
+            .map_err(ExecutorError::Commands)?;
         let commands = layers(commands, beyond);
         let python_slots = python.as_ref().map_or([0; 3], Python::slots);
         Ok(Self {

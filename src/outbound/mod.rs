@@ -76,14 +76,8 @@ impl Outbound {
     /// A client that goes where the rules let it.
     pub fn new(settings: &OutboundSettings) -> Result<Self, OutboundError> {
         let rules = Arc::new(settings.rules.clone());
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let client = Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(tls()?)
             .dns_resolver(Names::new(Arc::clone(&rules), &settings.name_servers)?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -106,6 +100,17 @@ impl Outbound {
         self.check(&url)?;
         Ok(self.client.request(method, url))
     }
+}
+
+/// How servers are made sure of: by the authorities that browsers trust.
+pub fn tls() -> Result<ClientConfig, rustls::Error> {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
 }
 
 /// Reads the body of a response to its end, or to the limit; `told` of its length so far with each piece that comes.

@@ -215,6 +215,8 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
         let owner = [equal(1, Op::Eq, number(libc::F_SETOWN))?, equal(1, Op::Eq, F_SETOWN_EX)?];
         rules.insert(libc::SYS_fcntl, owner.into_iter().map(one).collect::<Result<_, _>>()?);
     }
+    // Whoever wants a file to be there and new tries this first, and makes one only if it fails.
+    rules.insert(libc::SYS_utimensat, vec![times_by_path(Op::Eq)?]);
     if kernel.landlock_abi < LANDLOCK_WITH_TRUNCATE {
         rules.append(&mut whole(&[libc::SYS_truncate]));
     }
@@ -224,9 +226,14 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
 fn ignored() -> Result<Rules, BackendError> {
     let mut rules = whole(IGNORED);
     rules.append(&mut whole(IGNORED_OLD));
-    // Without a path it is about an open file.
-    rules.insert(libc::SYS_utimensat, vec![one(SeccompCondition::new(1, Len::Qword, Op::Ne, 0)?)?]);
+    rules.insert(libc::SYS_utimensat, vec![times_by_path(Op::Ne)?]);
     Ok(rules)
+}
+
+/// That the times of a file are set by its path (without one it is about an open file), and to some that are given or, without any, to now.
+fn times_by_path(given: Op) -> Result<SeccompRule, BackendError> {
+    let path = SeccompCondition::new(1, Len::Qword, Op::Ne, 0)?;
+    SeccompRule::new(vec![path, SeccompCondition::new(2, Len::Qword, given, 0)?])
 }
 
 /// These calls, whatever their arguments.

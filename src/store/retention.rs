@@ -34,6 +34,9 @@ pub trait RetentionStore {
     /// still to be told of, or waited for by other jobs, stays.
     async fn remove_results(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Removed, StoreError>;
 
+    /// Which of these are no jobs any more.
+    async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError>;
+
     /// Removes one result, with all that belongs to it.
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError>;
 }

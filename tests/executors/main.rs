@@ -14,6 +14,7 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use tower::{Service, ServiceExt};
+use trine::artifact::{ArtifactPlace, Artifacts};
 use trine::clock::Monotonic;
 use trine::executor::processes::{ProcessSettings, child};
 use trine::executor::python::{Interpreter, PythonSettings};
@@ -90,7 +91,9 @@ impl Bench {
             python: python.as_ref().map(rules).unwrap_or_default(),
             commands: trine::command::Commands::default(),
         };
+        let artifacts = ArtifactPlace::Folder(folder.path().join("artifacts"));
         let settings = ExecutorSettings {
+            artifacts: Artifacts::open(&artifacts, 1 << 20).unwrap(),
             async_slots: 64,
             async_threads: 1,
             threads_io: 8,

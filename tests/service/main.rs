@@ -1,6 +1,7 @@
 //! The program as its users run it: started, killed, drained, and driven by its own command line.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod artifacts;
 mod canary;
 mod cancel;
 mod cluster;

@@ -94,6 +94,18 @@ class Streams(ServerTest):
         self.assertEqual(list(self.trine.logs(job.id)), [])
 
 
+    def test_artifacts(self):
+        source = "import trine\ndef main():\n    (trine.artifacts() / 'a b.bin').write_bytes(bytes(range(256)))\n"
+        job = self.trine.submit({"type": "python", "source": source}, bound="io", wait=30)
+        (artifact,) = self.trine.artifacts(job.id)
+        self.assertEqual((artifact.name, artifact.bytes), ("a b.bin", 256))
+        self.assertEqual(self.trine.artifact(job.id, artifact.name), bytes(range(256)))
+        self.assertEqual(self.trine.artifacts(job.id, attempt=2), [])
+        with self.assertRaises(trine.ProblemError) as refused:
+            self.trine.artifact(job.id, "nothing")
+        self.assertEqual(refused.exception.status, 404)
+
+
 class AsyncStreams(ServerTest, unittest.IsolatedAsyncioTestCase):
     async def test_streams_at_once(self):
         async with trine.AsyncClient(self.url) as client:
@@ -105,6 +117,13 @@ class AsyncStreams(ServerTest, unittest.IsolatedAsyncioTestCase):
             jobs = [await client.submit({"type": "sleep", "ms": 10}, bound="io", tags=tags) for _ in range(20)]
             for kinds in await asyncio.gather(*(follow(job.id) for job in jobs)):
                 self.assertEqual(kinds, ["accepted", "running", "finished"])
+
+    async def test_artifacts(self):
+        source = "import trine\ndef main():\n    (trine.artifacts() / 'empty').touch()\n"
+        async with trine.AsyncClient(self.url) as client:
+            job = await client.submit({"type": "python", "source": source}, bound="io", wait=30)
+            self.assertEqual([artifact.name for artifact in await client.artifacts(job.id)], ["empty"])
+            self.assertEqual(await client.artifact(job.id, "empty"), b"")
 
     async def test_a_connection_that_breaks(self):
         proxy = Proxy(self.url)

@@ -44,6 +44,8 @@ const SCOPES: [(Scope, &[&str]); 5] = [
             "explainRoute",
             "followJob",
             "readLog",
+            "listArtifacts",
+            "getArtifact",
             "followJobs",
             "listResults",
             "summariseResults",

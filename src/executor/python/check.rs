@@ -46,7 +46,7 @@ impl Python {
         let code = PythonCode { sha: sha256(SOURCE.as_bytes()), content, entrypoint: "check".into() };
         let function = PythonFunction::Code { code, args, kwargs };
         let key = Key { interpreter: interpreter.to_owned(), network: false, memory_bytes: None };
-        let call = Wanted { function: &function, limits: Limits::default() };
+        let call = Wanted { function: &function, limits: Limits::default(), artifacts: &self.artifacts };
         let stop = Stop::default();
         let attempt = Attempt {
             job: JobId::new(),

@@ -1036,6 +1036,7 @@ class Job:
         self.interrupted = False  # it was told to stop by a signal
         self.cpu_ms = run.get("cpu_ms")  # that it may use
         self.overspent = False  # it was told that it has
+        self.has_artifacts = False  # it has a folder for them
         self.most_output = min(host.max_output_bytes, run.get("output_bytes") or host.max_output_bytes)
 
     def start(self):
@@ -1163,6 +1164,7 @@ class Host:
         self.max_log_bytes = setup["max_log_bytes"]
         if setup.get("cwd") is not None:
             os.chdir(setup["cwd"])
+        self.artifacts = os.path.join(os.getcwd(), "artifacts")
         self.nobody = Log(self.channel.send, None, self.max_log_bytes)
         self.streams = Stream("stdout", 1, self.nobody).text(), Stream("stderr", 2, self.nobody).text()
         sys.stdout, sys.stderr = self.streams
@@ -1270,7 +1272,9 @@ class Host:
         job.log.close()
         job.cancel = None  # or it would take a garbage collection to free the job
         del self.jobs[job.id]
-        self.channel.send_soon(framed(b'{"done":{"id":%d,' % job.id, *outcome, b",", job.meter.measured(self.polled), b"}}"))
+        artifacts = b'"artifacts":true,' if job.has_artifacts else b""
+        figures = job.meter.measured(self.polled)
+        self.channel.send_soon(framed(b'{"done":{"id":%d,' % job.id, artifacts, *outcome, b",", figures, b"}}"))
 
 
 class Selector(selectors.DefaultSelector):
@@ -1521,6 +1525,17 @@ def attempt():
     return here().attempt
 
 
+def artifacts():
+    """The job's own folder for files that are to be kept when it ends, as a path; made by the first call."""
+    from pathlib import Path
+
+    job = here()
+    folder = os.path.join(job.host.artifacts, str(job.id))
+    os.makedirs(folder, exist_ok=True)
+    job.has_artifacts = True
+    return Path(folder)
+
+
 def main(mode):
     # Users' code finds nothing on its standard input, and only what `Capture` reads goes to its outputs.
     sock = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 100))
@@ -1536,7 +1551,7 @@ def main(mode):
 
     os.register_at_fork(after_in_child=after_fork)
     module = sys.modules["trine"] = types.ModuleType("trine", "What a function can ask of Trine while it runs.")
-    for member in (progress, stopped, job_id, attempt, Stopped):
+    for member in (progress, stopped, job_id, attempt, artifacts, Stopped):
         member.__module__ = "trine"
         setattr(module, member.__name__, member)
     # What a client pickled by reference to its own `__main__` must not find this file's functions.

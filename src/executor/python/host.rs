@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
 use std::process::{ChildStderr, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use super::outbox::Outbox;
 use super::protocol::{Done, FromHost, LONGEST, Run, Setup, ToHost, framed};
 use super::{HostSettings, Key, Wanted};
+use crate::artifact::{ArtifactError, Artifacts};
 use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
 use crate::job::{FailureKind, JobId, Note};
@@ -34,6 +36,8 @@ const LAST_WORDS: usize = 4 << 10;
 pub(super) struct Host {
     key: Key,
     pid: Pid,
+    /// Where its scratch folder is.
+    scratch: PathBuf,
     outbox: Outbox,
     calls: Arc<Calls>,
     given: AtomicU64,
@@ -174,6 +178,7 @@ impl pool::Worker for Host {
         let host = Self {
             key: key.clone(),
             pid,
+            scratch: policy.scratch.clone(),
             outbox,
             calls,
             given: AtomicU64::new(0),
@@ -248,6 +253,17 @@ impl Host {
     /// Asks a call to end.
     pub(super) fn stop(&self, id: u64) {
         self.say(&ToHost::Stop { id });
+    }
+
+    /// Keeps the files that a call has left in its folder.
+    pub(super) async fn keep_artifacts(
+        &self,
+        id: u64,
+        (job, attempt): (JobId, u32),
+        artifacts: &Artifacts,
+    ) -> Result<usize, ArtifactError> {
+        // `host.py` has the same.
+        artifacts.keep(job, attempt, &self.scratch, &format!("artifacts/{id}")).await
     }
 
     /// Kills the host. Its calls end when it is gone.

@@ -30,11 +30,12 @@ use tokio::sync::Mutex;
 use tower::Service;
 
 use self::codes::Codes;
-use self::host::{Ended, Gone, Host};
+use self::host::{Gone, Host};
 use self::shared::SharedHosts;
 use super::attempt::{Attempt, Ran};
 use super::pool::{Pool, Worker, WorkerStatus};
 use super::slots::Slot;
+use crate::artifact::Artifacts;
 use crate::function::Limits;
 use crate::job::{Executor, Failure, FailureKind, Queue, Spec};
 use crate::sandbox::{self, Sandbox, ScratchSpace};
@@ -106,6 +107,7 @@ pub(super) struct Python {
     on_threads: SharedHosts,
     processes: Pool<Host>,
     codes: Codes,
+    artifacts: Artifacts,
     /// Held while a source is looked at.
     checking: Arc<Mutex<()>>,
     slots: [usize; 3],
@@ -113,7 +115,7 @@ pub(super) struct Python {
 
 impl Python {
     /// Starts the hosts of the first interpreter in the background.
-    pub(super) fn start(settings: &PythonSettings, first: &Interpreter) -> io::Result<Self> {
+    pub(super) fn start(settings: &PythonSettings, first: &Interpreter, artifacts: &Artifacts) -> io::Result<Self> {
         let script = settings.folder.join("host.py");
         let archives = settings.folder.join("archives");
         // They are made anew from the store, as they are needed.
@@ -143,6 +145,7 @@ impl Python {
             on_threads: SharedHosts::start(of_mode(Executor::Threads), usual.clone()),
             processes: Pool::start(of_mode(Executor::Processes), settings.processes, usual),
             codes: Codes::new(Arc::clone(&settings.functions), archives),
+            artifacts: artifacts.clone(),
             checking: Arc::default(),
             slots: [settings.async_slots, settings.threads, settings.processes],
         })
@@ -226,7 +229,7 @@ impl PythonExecutor {
             Err(failure) => return Ran::failed(failure),
         };
         let key = Key { interpreter: call.interpreter.clone(), network: call.network, memory_bytes: limits.memory_bytes };
-        let call = &Wanted { function: &call.function, limits };
+        let call = &Wanted { function: &call.function, limits, artifacts: &python.artifacts };
         match self.mode {
             Executor::Async => on_shared(&python.on_loop, &key, call, attempt, self.grace, true).await,
             Executor::Threads => on_shared(&python.on_threads, &key, call, attempt, self.grace, false).await,
@@ -254,11 +257,12 @@ impl Service<Attempt> for PythonExecutor {
 struct Wanted<'a> {
     function: &'a PythonFunction,
     limits: Limits,
+    artifacts: &'a Artifacts,
 }
 
 /// What became of a call.
 enum Called {
-    Ended(Ended),
+    Ended(Result<Ran, Gone>),
     /// It did not end though it was told to.
     Deaf,
 }
@@ -300,9 +304,9 @@ async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Att
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
     let called = on_host(&host, call, attempt, &slot, grace).await;
     let ran = match called {
-        Called::Ended(Ok(done)) => {
+        Called::Ended(Ok(ran)) => {
             pool.give_back(host);
-            return Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None };
+            return ran;
         }
         Called::Ended(ended) => ran(ended, &host, "of this job alone"),
         Called::Deaf => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
@@ -329,15 +333,23 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
         let gone = || Gone { kind: FailureKind::Lost, how: "was shut down".into(), by_itself: false };
         match ended.map(|ended| ended.unwrap_or_else(|_| Err(gone()))) {
             Some(Ok(done)) if done.lacks_code() && !code_is_lacking => code_is_lacking = true,
-            Some(ended) => return Called::Ended(ended),
+            Some(Ok(done)) => {
+                let has_artifacts = done.artifacts;
+                let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None };
+                if has_artifacts {
+                    ran = ran.but(host.keep_artifacts(begun.id, (job, number), call.artifacts).await);
+                }
+                return Called::Ended(Ok(ran));
+            }
+            Some(Err(gone)) => return Called::Ended(Err(gone)),
             None => return Called::Deaf,
         }
     }
 }
 
-fn ran(ended: Ended, host: &Host, whose: &str) -> Ran {
+fn ran(ended: Result<Ran, Gone>, host: &Host, whose: &str) -> Ran {
     match ended {
-        Ok(done) => Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None },
+        Ok(ran) => ran,
         Err(Gone { kind, how, by_itself }) => {
             let failure = Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()));
             if by_itself { Ran::crashed(Worker::pid(host), failure) } else { Ran::failed(failure) }

@@ -111,6 +111,9 @@ pub(super) struct Done {
     output: Option<Output>,
     pickle: Option<String>,
     error: Option<Box<RawValue>>,
+    /// Whether it asked for a folder to leave files in.
+    #[serde(default)]
+    pub(super) artifacts: bool,
     measured: Option<Figures>,
 }
 

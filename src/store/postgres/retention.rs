@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 
 use super::PostgresStore;
+use super::edges;
 use super::read::first_id;
 use super::rows::{Cells, uuid, uuids};
 use super::writer::Command;
@@ -32,6 +33,10 @@ impl RetentionStore for PostgresStore {
         }
         let results = self.ask(|reply| Command::Remove(ids, reply)).await?;
         Ok(Removed { results, any: true })
+    }
+
+    async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        edges::unknown(&mut *self.pool.acquire().await?, jobs).await
     }
 
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::SqliteStore;
+use super::edges;
 use super::moves::array;
 use super::read::first_id;
 use super::rows::WORKLOAD_BYTES;
@@ -33,6 +34,10 @@ impl RetentionStore for SqliteStore {
         }
         let results = self.edit(ids, |ids, connection| Box::pin(remove(connection, ids))).await?;
         Ok(Removed { results, any: true })
+    }
+
+    async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        edges::unknown(&mut *self.readers.acquire().await?, jobs).await
     }
 
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {

@@ -4,7 +4,7 @@
 """
 
 from ._engine import JobFuture
-from ._worker import Stopped, attempt, job_id, progress, stopped
+from ._worker import Stopped, artifacts, attempt, job_id, progress, stopped
 from .aio import AsyncClient
 from .async_executor import AsyncExecutor
 from .client import Client
@@ -23,10 +23,25 @@ from .errors import (
     TrineError,
 )
 from .executor import Executor
-from .model import Accepted, Event, Failure, Frame, Function, Job, LogLine, PythonError, Result, Route, SummaryItem, Timing
+from .model import (
+    Accepted,
+    Artifact,
+    Event,
+    Failure,
+    Frame,
+    Function,
+    Job,
+    LogLine,
+    PythonError,
+    Result,
+    Route,
+    SummaryItem,
+    Timing,
+)
 
 __all__ = [
     "Accepted",
+    "Artifact",
     "AsyncClient",
     "AsyncExecutor",
     "CannotTravel",
@@ -56,6 +71,7 @@ __all__ = [
     "SummaryItem",
     "Timing",
     "TrineError",
+    "artifacts",
     "attempt",
     "job_id",
     "progress",

@@ -10,7 +10,7 @@ from typing import Any, Callable, Generic, Optional, TypeVar, Union
 from urllib.parse import quote
 
 from ._http1 import Request
-from .model import Accepted, Function, Job, LogLine, Result, SummaryItem, parsed
+from .model import Accepted, Artifact, Function, Job, LogLine, Result, SummaryItem, parsed
 
 T = TypeVar("T")
 
@@ -154,6 +154,17 @@ def health(what: str) -> Call[dict[str, Any]]:
 
 def log_page(job: str, cursor: Optional[str]) -> Call[Page[LogLine]]:
     return page(path("jobs", job, "logs"), LogLine, {}, 1000, cursor)
+
+
+def artifacts(job: str, attempt: Optional[int]) -> Call[list[Artifact]]:
+    def read(told: Any) -> list[Artifact]:
+        return [parsed(Artifact, item) for item in told["items"]]
+
+    return Call(Request("GET", path("jobs", job, "artifacts"), {"attempt": attempt}), read)
+
+
+def artifact(job: str, name: str, attempt: Optional[int]) -> Call[bytes]:
+    return Call(Request("GET", path("jobs", job, "artifacts", name), {"attempt": attempt}), bytes)
 
 
 def put_function(name: str, code: Union[str, bytes], options: Mapping[str, Any]) -> Call[Function]:

@@ -5,6 +5,7 @@ Functions refer to these by name, so that where they run they find those of the 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -36,5 +37,10 @@ def attempt() -> int:
     _nowhere()
 
 
-for _each in (Stopped, progress, stopped, job_id, attempt):
+def artifacts() -> Path:
+    """The job's own folder for files that are to be kept when it ends."""
+    _nowhere()
+
+
+for _each in (Stopped, progress, stopped, job_id, attempt, artifacts):
     _each.__module__ = "trine"

@@ -17,7 +17,7 @@ from ._calls import Call
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
-from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
+from .model import Accepted, Artifact, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
 
 T = TypeVar("T")
 
@@ -254,6 +254,14 @@ class AsyncClient:
     def logs(self, job: str) -> AsyncIterator[LogLine]:
         """The lines that a job has printed so far."""
         return self._pages(lambda cursor: _calls.log_page(job, cursor))
+
+    async def artifacts(self, job: str, attempt: Optional[int] = None) -> list[Artifact]:
+        """The files that an attempt at a job left behind: the latest one, or that of this number."""
+        return await self._send(_calls.artifacts(job, attempt))
+
+    async def artifact(self, job: str, name: str, attempt: Optional[int] = None) -> bytes:
+        """What is in one of them."""
+        return await self._send(_calls.artifact(job, name, attempt))
 
     # ---- Lists ----
 

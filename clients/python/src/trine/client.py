@@ -16,7 +16,7 @@ from ._connections import Connections
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
-from .model import Accepted, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
+from .model import Accepted, Artifact, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
 
 T = TypeVar("T")
 
@@ -257,6 +257,14 @@ class Client:
     def logs(self, job: str) -> Iterator[LogLine]:
         """The lines that a job has printed so far."""
         return self._pages(lambda cursor: _calls.log_page(job, cursor))
+
+    def artifacts(self, job: str, attempt: Optional[int] = None) -> list[Artifact]:
+        """The files that an attempt at a job left behind: the latest one, or that of this number."""
+        return self._send(_calls.artifacts(job, attempt))
+
+    def artifact(self, job: str, name: str, attempt: Optional[int] = None) -> bytes:
+        """What is in one of them."""
+        return self._send(_calls.artifact(job, name, attempt))
 
     # ---- Lists ----
 

@@ -152,6 +152,15 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Artifact:
+    """A file that a job left behind."""
+
+    name: str
+    bytes: int
+    kept_at: Optional[datetime] = None
+
+
+@dataclass(frozen=True)
 class Function:
     """A version of a function that the server keeps."""
 

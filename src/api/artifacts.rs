@@ -1,0 +1,164 @@
+//! `/jobs/{id}/artifacts`: the files that a job left behind.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::jobs::find;
+use super::json::Json;
+use super::list::List;
+use super::problem::{Kind, Problem, answers};
+use super::query::{Id, Named, Query};
+use super::{ApiState, example};
+use crate::artifact::{Artifact, ArtifactError, Content, Part};
+use crate::clock::Timestamp;
+
+/// Whose artifacts.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OfAttempt {
+    /// The attempt that left them; the latest one if it is not said.
+    #[param(minimum = 1, example = 1)]
+    attempt: Option<u32>,
+}
+
+/// A file that a job left behind.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Artifact)]
+pub(super) struct ArtifactView {
+    /// Its path below the folder that the job had for such files.
+    name: String,
+    /// Its length.
+    bytes: u64,
+    /// When it was kept.
+    #[schema(value_type = String, format = DateTime)]
+    kept_at: Timestamp,
+    /// Where it can be had from.
+    #[schema(format = "uri-reference")]
+    href: String,
+}
+
+impl ArtifactView {
+    pub(super) fn of(job: impl std::fmt::Display, attempt: u32, artifact: Artifact) -> Self {
+        let Artifact { name, bytes, kept_at } = artifact;
+        let href = format!("/jobs/{job}/artifacts/{}?attempt={attempt}", utf8_percent_encode(&name, NON_ALPHANUMERIC));
+        Self { name, bytes, kept_at, href }
+    }
+}
+
+/// List artifacts
+///
+/// The files that an attempt at the job left behind, by name. They are there as soon as the attempt has ended, however it did.
+#[utoipa::path(
+    get, path = "/jobs/{id}/artifacts", tag = "artifacts", operation_id = "listArtifacts",
+    params(("id" = String, Path, description = "The job's id", format = "uuid"), OfAttempt),
+    responses(
+        (status = 200, description = "Its artifacts", body = List<ArtifactView>, example = example::artifacts),
+        answers::BadQuery, answers::UnknownJob, answers::Unavailable,
+    ),
+)]
+pub(super) async fn list(
+    State(api): State<ApiState>,
+    Id(id): Id,
+    Query(OfAttempt { attempt }): Query<OfAttempt>,
+) -> Result<Json<List<ArtifactView>>, Problem> {
+    let job = find(&api, id).await?;
+    let attempt = attempt.unwrap_or(job.attempt);
+    let artifacts = api.artifacts.list(id, attempt).await?;
+    Ok(Json(List::whole(artifacts.into_iter().map(|artifact| ArtifactView::of(id, attempt, artifact)))))
+}
+
+/// Get an artifact
+///
+/// The file as the job wrote it, or the part of it that the header `Range` asks for.
+#[utoipa::path(
+    get, path = "/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "getArtifact",
+    params(
+        ("id" = String, Path, description = "The job's id", format = "uuid"),
+        ("name" = String, Path, description = "The artifact's name; a `/` in it is written as `%2F`", example = "report.csv"),
+        OfAttempt,
+        ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
+    ),
+    responses(
+        (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream"),
+        (status = 206, description = "A part of it", body = [u8], content_type = "application/octet-stream",
+            headers(("Content-Range" = String, description = "Which part it is"))),
+        answers::BadQuery, answers::UnknownJob, answers::UnknownArtifact, answers::RangeNotSatisfiable, answers::Unavailable,
+    ),
+)]
+pub(super) async fn get(
+    State(api): State<ApiState>,
+    Id(id): Id,
+    Named(name): Named,
+    Query(OfAttempt { attempt }): Query<OfAttempt>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let job = find(&api, id).await?;
+    let attempt = attempt.unwrap_or(job.attempt);
+    let part = headers.get(RANGE).and_then(|range| part(range.to_str().ok()?));
+    let unknown = || Problem::new(Kind::UnknownArtifact, format!("attempt {attempt} at the job has left no {name:?}"));
+    let Content { bytes, range, stream } = api.artifacts.get(id, attempt, &name, part).await?.ok_or_else(unknown)?;
+    let last = name.rsplit('/').next().unwrap_or_default();
+    // A browser must not take it for a page of this server: it is saved, whatever it is.
+    let mut response = Response::builder()
+        .header(CONTENT_TYPE, "application/octet-stream")
+        .header(CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", utf8_percent_encode(last, NON_ALPHANUMERIC)))
+        .header(CONTENT_LENGTH, range.end - range.start)
+        .header(ACCEPT_RANGES, "bytes");
+    if part.is_some() {
+        let place = format!("bytes {}-{}/{bytes}", range.start, range.end.saturating_sub(1));
+        response = response.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, place);
+    }
+    response.body(Body::from_stream(stream)).map(IntoResponse::into_response).map_err(Problem::internal)
+}
+
+/// What a header `Range` (RFC 9110, 14.2) asks for. One that can't be understood, or wants several parts, is as good as none.
+fn part(range: &str) -> Option<Part> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    match (first, last) {
+        ("", count) => Some(Part::Last(count.parse().ok()?)),
+        (first, "") => Some(Part::From(first.parse().ok()?)),
+        (first, last) => {
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            (first <= last).then_some(Part::Between(first, last))
+        }
+    }
+}
+
+impl From<ArtifactError> for Problem {
+    fn from(error: ArtifactError) -> Self {
+        match error {
+            ArtifactError::NoSuchPart(_) => Self::new(Kind::RangeNotSatisfiable, error.to_string()),
+            error => {
+                tracing::warn!(%error, "artifacts can't be had");
+                Self::new(Kind::Unavailable, "the storage of artifacts is not available now")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("bytes=0-0", Some(Part::Between(0, 0)))]
+    #[case("bytes=5-", Some(Part::From(5)))]
+    #[case("bytes=-5", Some(Part::Last(5)))]
+    #[case("bytes=5-4", None)]
+    #[case("bytes=0-1,3-4", None)]
+    #[case("bytes=", None)]
+    #[case("bytes=-", None)]
+    #[case("lines=0-1", None)]
+    #[case("bytes=99999999999999999999-", None)]
+    fn a_range_is_one_range_of_bytes(#[case] header: &str, #[case] expected: Option<Part>) {
+        assert_eq!(part(header), expected);
+    }
+}

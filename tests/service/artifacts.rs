@@ -1,0 +1,308 @@
+//! Files that jobs leave behind.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE, X_CONTENT_TYPE_OPTIONS};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::server::{PATIENCE, Server, folder, program, trine};
+
+const COMMANDS: &str = r#"
+[commands.shell]
+path = "/bin/sh"
+arguments = ["-c", "{script}"]
+parameters.script = { type = "text", max_length = 1000 }
+limits.processes = 16
+"#;
+
+fn python(executor: &str, body: &str) -> Value {
+    let source = format!("import trine\ndef main(text='text'):\n    left = trine.artifacts()\n    {body}\n");
+    json!({"bound": "io", "executor": executor, "workload": {"type": "python", "source": source}})
+}
+
+async fn ended(server: &Server, job: &Value) -> Value {
+    let id = server.submit(job).await;
+    server.until(&id, |job| !job["finished_at"].is_null()).await
+}
+
+async fn succeeded(server: &Server, job: &Value) -> String {
+    let job = ended(server, job).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    job["id"].as_str().unwrap().to_owned()
+}
+
+/// The names of what an attempt left, and what is in it.
+async fn left(server: &Server, job: &str, query: &str) -> Vec<(String, String)> {
+    let list = server.get(&format!("/jobs/{job}/artifacts{query}")).await;
+    let mut found = Vec::new();
+    for artifact in list["items"].as_array().unwrap() {
+        let answer = server.client.get(format!("{}{}", server.url, artifact["href"].as_str().unwrap())).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.content_length(), artifact["bytes"].as_u64());
+        found.push((artifact["name"].as_str().unwrap().to_owned(), answer.text().await.unwrap()));
+    }
+    found
+}
+
+fn files(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn python_leaves_files_on_each_executor_and_each_job_its_own() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    for executor in ["async", "threads", "processes"] {
+        let mut ids = Vec::new();
+        for text in ["one", "two"] {
+            let mut job = python(executor, "(left / 'dir').mkdir(); (left / 'dir' / 'a.txt').write_text(text)");
+            job["workload"]["args"] = json!([text]);
+            ids.push((server.submit(&job).await, text));
+        }
+        for (id, text) in ids {
+            server.until_state(&id, "succeeded").await;
+            assert_eq!(left(&server, &id, "").await, files(&[("dir/a.txt", text)]), "{executor}");
+        }
+        let none = succeeded(&server, &python(executor, "pass")).await;
+        assert_eq!(left(&server, &none, "").await, []);
+    }
+    // What was kept is not in the scratch folders of the hosts any more.
+    let scratch = folder.path().join("data/python/scratch");
+    let rest = std::fs::read_dir(scratch).unwrap().flatten().map(|host| host.path().join("artifacts"));
+    assert_eq!(rest.filter(|folder| folder.exists()).map(|folder| std::fs::read_dir(folder).unwrap().count()).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn an_attempt_that_fails_leaves_its_files_too() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let mut job = python("processes", "(left / 'n').write_text(str(trine.attempt())); 1 / (trine.attempt() - 2)\n    1 / 0");
+    job["retry"] = json!({"attempts": 3, "backoff_ms": 1});
+    let job = ended(&server, &job).await;
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("failed"), &json!(3)));
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(left(&server, id, "").await, files(&[("n", "3")]));
+    for n in ["1", "2"] {
+        assert_eq!(left(&server, id, &format!("?attempt={n}")).await, files(&[("n", n)]));
+    }
+}
+
+#[tokio::test]
+async fn a_command_leaves_files() {
+    let folder = folder();
+    std::fs::write(folder.path().join("trine.toml"), COMMANDS).unwrap();
+    let server = Server::start(folder.path(), &[]).await;
+    let script = |script: &str| json!({"bound": "cpu", "workload": {"type": "command", "name": "shell", "parameters": {"script": script}}});
+    let id = succeeded(&server, &script("cd $TRINE_ARTIFACTS && echo 1 > a && ln -s /etc/passwd b && mkfifo c")).await;
+    assert_eq!(left(&server, &id, "").await, files(&[("a", "1\n")]));
+    let id = succeeded(&server, &script("echo 2 > artifacts/a")).await;
+    assert_eq!(left(&server, &id, "").await, files(&[("a", "2\n")]));
+    let failed = ended(&server, &script("echo 3 > artifacts/a; exit 3")).await;
+    assert_eq!(failed["state"], "failed");
+    assert_eq!(left(&server, failed["id"].as_str().unwrap(), "").await, files(&[("a", "3\n")]));
+    // A folder in the place of which there is something else costs the job its success, and nobody else anything.
+    let failed = ended(&server, &script("rmdir artifacts; ln -s / artifacts")).await;
+    assert!(failed["error"]["message"].as_str().unwrap().contains("its artifacts can't be kept"), "{failed}");
+}
+
+#[tokio::test]
+async fn there_is_a_limit() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_ARTIFACT_BYTES", "1000")]).await;
+    let failed = ended(&server, &python("processes", "(left / 'a').write_bytes(bytes(1001))")).await;
+    assert_eq!(failed["state"], "failed");
+    let message = failed["error"]["message"].as_str().unwrap();
+    assert_eq!(message, "its artifacts can't be kept: they are longer than the 1000 bytes that an attempt may leave");
+    assert_eq!(left(&server, failed["id"].as_str().unwrap(), "").await, []);
+    succeeded(&server, &python("processes", "(left / 'a').write_bytes(bytes(1000))")).await;
+}
+
+#[tokio::test]
+async fn a_file_is_had_whole_or_in_part_and_never_shown_as_a_page() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let id = succeeded(&server, &python("async", "(left / 'ä.html').write_text('<script>0123456789')")).await;
+    let get = async |name: &str, range: Option<&str>| {
+        let request = server.client.get(format!("{}/jobs/{id}/artifacts/{name}", server.url));
+        range.into_iter().fold(request, |request, range| request.header(RANGE, range)).send().await.unwrap()
+    };
+    let whole = get("%C3%A4.html", None).await;
+    assert_eq!(whole.status(), 200);
+    assert_eq!(whole.headers()[CONTENT_TYPE], "application/octet-stream");
+    assert_eq!(whole.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert_eq!(whole.headers()[CONTENT_DISPOSITION], "attachment; filename*=UTF-8''%C3%A4%2Ehtml");
+    for (range, status, place, content) in [
+        ("bytes=8-11", 206, Some("bytes 8-11/18"), "0123"),
+        ("bytes=-2", 206, Some("bytes 16-17/18"), "89"),
+        ("bytes=16-", 206, Some("bytes 16-17/18"), "89"),
+        ("bytes=0-1,4-5", 200, None, "<script>0123456789"),
+    ] {
+        let answer = get("%C3%A4.html", Some(range)).await;
+        assert_eq!(answer.status(), status, "{range}");
+        assert_eq!(answer.headers().get(CONTENT_RANGE).map(|place| place.to_str().unwrap()), place);
+        assert_eq!(answer.text().await.unwrap(), content);
+    }
+    for (name, range, status, kind) in [
+        ("%C3%A4.html", Some("bytes=18-"), 416, "/problems/range-not-satisfiable"),
+        ("other", None, 404, "/problems/unknown-artifact"),
+        ("..%2F..%2Ftrine.db", None, 404, "/problems/unknown-artifact"),
+        ("%FF", None, 404, "/problems/unknown-job"),
+    ] {
+        let answer = get(name, range).await;
+        assert_eq!(answer.status(), status, "{name}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["type"], kind, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn they_go_with_their_job() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let leave = python("threads", "(left / 'a').write_text('a')");
+    let (first, second) = (succeeded(&server, &leave).await, succeeded(&server, &leave).await);
+    let there = |id: &str| walk(&folder.path().join("data/artifacts")).iter().any(|path| path.contains(id));
+    assert!(there(&first) && there(&second));
+    let removed = server.client.delete(format!("{}/results/{first}", server.url)).send().await.unwrap();
+    assert_eq!(removed.status(), 204);
+    assert!(!there(&first) && there(&second));
+    drop(server);
+
+    let _server = Server::start(folder.path(), &[("TRINE_RETENTION_AGE", "1ms")]).await;
+    let gone = async {
+        while there(&second) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the artifacts of a job that was removed to go");
+}
+
+fn walk(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path().display().to_string()] })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_command_line_shows_and_saves_them() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let id = succeeded(
+        &server,
+        &python("async", "(left / 'd').mkdir(); (left / 'd/x y').write_text('1'); (left / 'b').write_text('22')"),
+    )
+    .await;
+    let run = |arguments: &[&str]| {
+        let output = trine().args(["artifacts", "--server", &server.url, &id]).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, shown, _) = run(&[]);
+    assert_eq!(code, Some(0));
+    let names: Vec<_> = shown.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(names, ["NAME", "b", "d/x y"], "{shown}");
+    let into = folder.path().join("saved");
+    let into = into.to_str().unwrap();
+    assert_eq!(run(&["--save", into]).0, Some(0));
+    assert_eq!(std::fs::read_to_string(format!("{into}/d/x y")).unwrap(), "1");
+    let (code, _, said) = run(&["--save", into, "nothing"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("nothing"), "{said}");
+    assert_eq!(walk(Path::new(into)).len(), 2);
+}
+
+/// A storage that speaks S3's protocol. It ends with this value.
+struct Storage {
+    process: Child,
+    port: u16,
+}
+
+impl Storage {
+    async fn start(bucket: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-moto/bin/moto_server");
+        let mut command = program(server);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let storage = Self { process: process.expect("moto_server: see scripts/install-test-deps.sh"), port };
+        let made = async {
+            let client = crate::server::client();
+            while client.put(format!("{}/{bucket}", storage.url())).send().await.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, made).await.expect("the storage to answer");
+        storage
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What servers are told of a storage at `url`.
+fn stored_at(url: &str) -> [(&str, &str); 6] {
+    [
+        ("TRINE_ARTIFACTS", "s3://kept/of/trine"),
+        ("AWS_ENDPOINT", url),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ]
+}
+
+#[tokio::test]
+async fn nodes_share_them_in_a_storage() {
+    let (cluster, storage) = (Cluster::of(2).await, Storage::start("kept").await);
+    let url = storage.url();
+    let settings = stored_at(&url);
+    let one = cluster.start_with(0, &[&settings[..], &[("TRINE_NODE", "one")]].concat()).await;
+    let two = cluster.start_with(1, &settings).await;
+    // Longer than a part.
+    let mut job = python(
+        "processes",
+        "(left / 'd').mkdir(); (left / 'd' / 'long').write_text('0123456789' * 1_000_000); (left / 'b').touch()",
+    );
+    job["requires"] = json!({"node": "one"});
+    let id = succeeded(&one, &job).await;
+    let found = left(&two, &id, "").await;
+    assert_eq!(
+        found.iter().map(|(name, content)| (&**name, content.len())).collect::<Vec<_>>(),
+        [("b", 0), ("d/long", 10_000_000)]
+    );
+    let part =
+        two.client.get(format!("{}/jobs/{id}/artifacts/d%2Flong", two.url)).header(RANGE, "bytes=9999995-").send().await.unwrap();
+    assert_eq!((part.status().as_u16(), part.text().await.unwrap()), (206, "56789".to_owned()));
+    let removed = two.client.delete(format!("{}/results/{id}", two.url)).send().await.unwrap();
+    assert_eq!(removed.status(), 204);
+    let listed = crate::server::client().get(format!("{url}/kept?list-type=2")).send().await.unwrap().text().await.unwrap();
+    assert!(listed.contains("<KeyCount>0</KeyCount>"), "{listed}");
+}
+
+#[tokio::test]
+async fn a_storage_that_is_away_fails_what_needs_it_and_nothing_else() {
+    let folder = folder();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{free}");
+    let server = Server::start(folder.path(), &stored_at(&url)).await;
+    let leaves = python("threads", "(left / 'a').touch()");
+    let leaves_none = json!({"bound": "io", "workload": {"type": "python", "source": "def main(): return 1\n"}});
+    let (failed, none) = tokio::join!(ended(&server, &leaves), ended(&server, &leaves_none));
+    assert_eq!(none["state"], "succeeded");
+    eprintln!("{failed}");
+    assert!(failed["error"]["message"].as_str().unwrap().starts_with("its artifacts can't be kept: "), "{failed}");
+    let path = format!("{}/jobs/{}/artifacts", server.url, failed["id"].as_str().unwrap());
+    let answer = server.client.get(path).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["detail"], "the storage of artifacts is not available now");
+}
