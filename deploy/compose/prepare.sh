@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the nodes of the cluster in docker-compose.yml share besides the database: made once, at random.
 set -eu
-secrets=${1:-/secrets} workspace=${2:-/workspace} node=${3:-10001} database=${4:-postgres}
+secrets=${1:-/secrets} workspace=${2:-/workspace} node=${3:-10001} database=${4:-postgres} artifacts=${5:-/artifacts}
 # A start that was broken off may have left something.
 rm -f "$secrets"/*.new
 umask 077
@@ -20,4 +20,4 @@ if [ ! -e "$secrets/trine.toml" ]; then
 fi
 # Each reads what is its own there.
 chmod 711 "$secrets"
-chown "$node" "$workspace"
+chown "$node" "$workspace" "$artifacts"

@@ -86,9 +86,9 @@ pub(super) async fn list(
         ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
     ),
     responses(
-        (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream"),
+        (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream", example = "n,primes\n10,4\n"),
         (status = 206, description = "A part of it", body = [u8], content_type = "application/octet-stream",
-            headers(("Content-Range" = String, description = "Which part it is"))),
+            headers(("Content-Range" = String, description = "Which part it is")), example = "n,primes\n"),
         answers::BadQuery, answers::UnknownJob, answers::UnknownArtifact, answers::RangeNotSatisfiable, answers::Unavailable,
     ),
 )]
