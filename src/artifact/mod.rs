@@ -361,12 +361,11 @@ mod tests {
         let bench = Bench::new();
         bench.leave("digits", "012345");
         bench.keep().await.unwrap();
-        match expected {
-            Some(expected) => assert_eq!(bench.read("digits", Some(part)).await.as_deref(), Some(expected)),
-            None => {
-                let refused = bench.artifacts.get(bench.job, 1, "digits", Some(part)).await;
-                assert!(matches!(refused, Err(ArtifactError::NoSuchPart(6))));
-            }
+        if expected.is_some() {
+            assert_eq!(bench.read("digits", Some(part)).await.as_deref(), expected);
+        } else {
+            let refused = bench.artifacts.get(bench.job, 1, "digits", Some(part)).await;
+            assert!(matches!(refused, Err(ArtifactError::NoSuchPart(6))));
         }
     }
 

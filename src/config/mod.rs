@@ -101,7 +101,7 @@ pub struct Config {
     /// Folder that `file` and `image` work in [default: workspace in the data folder]
     #[arg(long, env = "TRINE_WORKSPACE", value_name = "FOLDER")]
     pub workspace: Option<PathBuf>,
-    /// Where the files are kept that jobs leave behind: a folder, or s3://BUCKET/PREFIX in a storage that `AWS_ENDPOINT`, `AWS_REGION`,
+    /// Where the files are kept that jobs leave behind: a folder, or `s3://BUCKET/PREFIX` in a storage that `AWS_ENDPOINT`, `AWS_REGION`,
     /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` name; of servers that share a database, all need the same [default: artifacts in
     /// the data folder]
     #[arg(long, env = "TRINE_ARTIFACTS", value_name = "PLACE", value_parser = ArtifactPlace::from_str)]

@@ -260,12 +260,8 @@ struct Wanted<'a> {
     artifacts: &'a Artifacts,
 }
 
-/// What became of a call.
-enum Called {
-    Ended(Result<Ran, Gone>),
-    /// It did not end though it was told to.
-    Deaf,
-}
+/// What became of a call, or of its host; `None` if it did not end though it was told to.
+type Called = Option<Result<Ran, Gone>>;
 
 /// Runs a call on a host of many. A job that does not listen costs the host: at once if it holds the event loop, and with it all others.
 async fn on_shared(
@@ -282,12 +278,12 @@ async fn on_shared(
     };
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
     match on_host(&host, call, attempt, &slot, grace).await {
-        Called::Ended(ended) => ran(ended, &host, "shared by all jobs of its kind"),
-        Called::Deaf if holds_all => {
+        Some(ended) => ran(ended, &host, "shared by all jobs of its kind"),
+        None if holds_all => {
             host.kill();
             Ran::failed(Failure::error("it held the event loop and did not stop when it was told to; its host was killed"))
         }
-        Called::Deaf => {
+        None => {
             SharedHosts::leave(host);
             Ran::failed(Failure::error("it did not stop when it was told to; its thread was left behind"))
         }
@@ -304,12 +300,12 @@ async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Att
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
     let called = on_host(&host, call, attempt, &slot, grace).await;
     let ran = match called {
-        Called::Ended(Ok(ran)) => {
+        Some(Ok(ran)) => {
             pool.give_back(host);
             return ran;
         }
-        Called::Ended(ended) => ran(ended, &host, "of this job alone"),
-        Called::Deaf => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
+        Some(ended) => ran(ended, &host, "of this job alone"),
+        None => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
     };
     let pid = Worker::pid(&host);
     drop(host);
@@ -339,10 +335,10 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
                 if has_artifacts {
                     ran = ran.but(host.keep_artifacts(begun.id, (job, number), call.artifacts).await);
                 }
-                return Called::Ended(Ok(ran));
+                return Some(Ok(ran));
             }
-            Some(Err(gone)) => return Called::Ended(Err(gone)),
-            None => return Called::Deaf,
+            Some(Err(gone)) => return Some(Err(gone)),
+            None => return None,
         }
     }
 }
