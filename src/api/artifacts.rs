@@ -17,6 +17,7 @@ use super::query::{Id, Named, Query};
 use super::{ApiState, example};
 use crate::artifact::{Artifact, ArtifactError, Content, Part};
 use crate::clock::Timestamp;
+use crate::job::Job;
 
 /// Whose artifacts.
 #[derive(Deserialize, IntoParams)]
@@ -24,8 +25,27 @@ use crate::clock::Timestamp;
 #[into_params(parameter_in = Query)]
 pub(super) struct OfAttempt {
     /// The attempt that left them; the latest one if it is not said.
-    #[param(minimum = 1, example = 1)]
-    attempt: Option<u32>,
+    #[param(value_type = Option<i32>, minimum = 1, example = 1)]
+    attempt: Option<Number>,
+}
+
+/// The number of an attempt.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "i32")]
+struct Number(u32);
+
+impl TryFrom<i32> for Number {
+    type Error = &'static str;
+
+    fn try_from(number: i32) -> Result<Self, &'static str> {
+        u32::try_from(number).ok().filter(|number| *number > 0).map(Self).ok_or("attempts are numbered from 1")
+    }
+}
+
+impl OfAttempt {
+    fn or_latest(self, job: &Job) -> u32 {
+        self.attempt.map_or(job.attempt, |Number(attempt)| attempt)
+    }
 }
 
 /// A file that a job left behind.
@@ -66,10 +86,9 @@ impl ArtifactView {
 pub(super) async fn list(
     State(api): State<ApiState>,
     Id(id): Id,
-    Query(OfAttempt { attempt }): Query<OfAttempt>,
+    Query(attempt): Query<OfAttempt>,
 ) -> Result<Json<List<ArtifactView>>, Problem> {
-    let job = find(&api, id).await?;
-    let attempt = attempt.unwrap_or(job.attempt);
+    let attempt = attempt.or_latest(&find(&api, id).await?);
     let artifacts = api.artifacts.list(id, attempt).await?;
     Ok(Json(List::whole(artifacts.into_iter().map(|artifact| ArtifactView::of(id, attempt, artifact)))))
 }
@@ -96,11 +115,10 @@ pub(super) async fn get(
     State(api): State<ApiState>,
     Id(id): Id,
     Named(name): Named,
-    Query(OfAttempt { attempt }): Query<OfAttempt>,
+    Query(attempt): Query<OfAttempt>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let job = find(&api, id).await?;
-    let attempt = attempt.unwrap_or(job.attempt);
+    let attempt = attempt.or_latest(&find(&api, id).await?);
     let part = headers.get(RANGE).and_then(|range| part(range.to_str().ok()?));
     let unknown = || Problem::new(Kind::UnknownArtifact, format!("attempt {attempt} at the job has left no {name:?}"));
     let Content { bytes, range, stream } = api.artifacts.get(id, attempt, &name, part).await?.ok_or_else(unknown)?;
