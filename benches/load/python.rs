@@ -2,21 +2,17 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
+use crate::origin::Origin;
 use crate::report::{Bar, Figure, print};
 use crate::server::{Server, folder};
 use crate::{Options, Result};
 
 const COMPUTING: usize = 64;
 const FETCHES: usize = 1_000;
-/// How long a fetch waits for its answer.
-const DELAY: Duration = Duration::from_millis(100);
 
 /// Some 0.1 s of computing that never leaves the interpreter.
 const COMPUTE: &str = "
@@ -41,10 +37,11 @@ import asyncio
 
 async def main(port):
     reader, writer = await asyncio.open_connection('127.0.0.1', port)
-    writer.write(b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n')
-    answer = await reader.read()
+    writer.write(b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')
+    await reader.readuntil(b'\\r\\n\\r\\n')
+    answer = await reader.readexactly(4)
     writer.close()
-    return answer.decode().rpartition('\\n')[2]
+    return answer.decode()
 ";
 /// The same without Trine: all at once, and how long that takes.
 const ALONE: &str = "
@@ -62,9 +59,9 @@ asyncio.run(alone(int(sys.argv[1]), int(sys.argv[2])))
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let folder = folder()?;
     let mut server = Server::start(folder.path(), &[("TRINE_PYTHON_NETWORK", "allow")]).await?;
-    let origin = serve().await?;
+    let origin = Origin::start().await?;
     let compute = |executor: &str| job("cpu", executor, COMPUTE, &json!(BELOW), false);
-    let fetch = job("io", "async", FETCH, &json!(origin.port()), true);
+    let fetch = job("io", "async", FETCH, &json!(origin.address.port()), true);
     for warm_up in [&compute("processes"), &compute("threads"), &fetch] {
         through_api(&mut server, warm_up, 4).await?;
     }
@@ -79,7 +76,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     for _ in 0..options.rounds {
         let processes = through_api(&mut server, &compute("processes"), COMPUTING).await?;
         let threads = through_api(&mut server, &compute("threads"), COMPUTING).await?;
-        let alone = alone(origin).await?;
+        let alone = alone(origin.address).await?;
         let fetches = through_api(&mut server, &fetch, FETCHES).await?;
         let values = [processes, threads, threads / processes, alone, fetches, fetches / alone];
         figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
@@ -118,29 +115,4 @@ async fn alone(origin: SocketAddr) -> Result<f64> {
     command.args(["-c", &format!("{FETCH}{ALONE}"), &origin.port().to_string(), &FETCHES.to_string()]);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await?;
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
-}
-
-/// Answers each request after [`DELAY`].
-async fn serve() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream));
-        }
-    });
-    Ok(address)
-}
-
-/// Whoever goes away before it is answered is not waited for.
-async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    let (mut request, mut length) = ([0; 1024], 0);
-    while !request[..length].ends_with(b"\r\n\r\n") {
-        match stream.read(&mut request[length..]).await? {
-            0 => return Ok(()),
-            count => length += count,
-        }
-    }
-    tokio::time::sleep(DELAY).await;
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwell").await
 }
