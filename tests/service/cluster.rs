@@ -18,6 +18,9 @@ use crate::server::{PATIENCE, Server, client, folder, number, trine};
 const JOBS: usize = 300;
 const LEASE_MS: usize = 3_000;
 
+/// How long a server that is cut off from its database lets a client wait, at most.
+const BOUND: Duration = Duration::from_secs(30);
+
 /// A database, and a folder for each server.
 pub(crate) struct Cluster {
     postgres: Postgres,
@@ -202,13 +205,16 @@ async fn whatever_happens_each_accepted_job_has_one_result() {
 
     // One that can't reach the database for twice as long as its lease.
     let (cut, other) = (&servers[2], &servers[0]);
-    until_lost(cut, other, async || cluster.networks[2].cut(), async || cluster.networks[2].mend()).await;
+    let before = cluster.refused();
+    let after = until_lost(cut, other, async || cluster.networks[2].cut(), async || cluster.networks[2].mend()).await;
+    say(&cluster, &format!("one was cut off, and what it ran came back after {} ms", after.as_millis()));
+    assert!(after < cluster.lease + if is_long { Duration::from_secs(10) } else { PATIENCE }, "{after:?}");
     tokio::time::sleep(2 * cluster.lease).await;
     more().await;
     cluster.networks[2].mend();
     cut.until_ready(true).await;
     more().await;
-    say(&cluster, "one was cut off");
+    say(&cluster, &format!("it came back; {} results refused", cluster.refused() - before));
 
     // A database that crashes.
     cluster.postgres.tell("standby");
@@ -259,6 +265,62 @@ async fn what_a_server_gives_up_runs_again_and_does_not_end_as_cancelled() {
     cluster.networks[0].mend();
     let job = server.until(&id, |job| job["finished_at"].is_string()).await;
     assert_eq!(job["state"], "succeeded", "{job}");
+}
+
+/// What a server answers that can't ask the database: that, and in bounded time.
+async fn is_refused(request: reqwest::RequestBuilder) {
+    let answer = tokio::time::timeout(BOUND, request.send()).await.expect("an answer").unwrap();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
+    let cluster = Cluster::apart(2).await;
+    let cut = cluster.start(0).await;
+    let name = cut.get("/cluster").await["items"][0]["name"].clone();
+    // Longer than it takes to be run elsewhere.
+    let id = cut.submit(&sleep(3 * cluster.lease.as_millis())).await;
+    cut.until_state(&id, "running").await;
+    let other = cluster.start(1).await;
+
+    // More requests than it has connections. The database has read the first of them when their answers can't come through any more.
+    let ask = |n: usize| cut.client.get(format!("{}{}", cut.url, [&format!("/jobs/{id}"), "/jobs", "/results/summary"][n % 3]));
+    let (mut raw, mut seen) = (cluster.raw().await, cluster.raw().await);
+    let mut locked = raw.begin().await.unwrap();
+    sqlx::query("LOCK TABLE jobs, rollups IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await.unwrap();
+    let asked: Vec<_> = (0..40).map(|n| tokio::spawn(is_refused(ask(n)))).collect();
+    let text = "SELECT count(*) >= 12 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let waiting = async { while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap() {} };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the database to be asked");
+    cluster.networks[0].cut();
+    let began = Instant::now();
+    locked.rollback().await.unwrap();
+
+    // What it ran runs elsewhere, and by then it has stopped it.
+    other.until(&id, |job| job["attempt"].as_u64() >= Some(2)).await;
+    assert!(began.elapsed() < cluster.lease + Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(cluster.log(0).contains("has not been reached for too long"), "{}", cluster.log(0));
+    // It lives, says that it can't take work, and leaves nobody without an answer: neither who had asked nor who comes now.
+    cut.get("/healthz").await;
+    cut.until_ready(false).await;
+    let submission = is_refused(cut.client.post(format!("{}/jobs", cut.url)).json(&sleep(0)));
+    futures_util::future::join(submission, futures_util::future::join_all((0..40).map(|n| is_refused(ask(n))))).await;
+    for asked in asked {
+        asked.await.unwrap();
+    }
+
+    cluster.networks[0].mend();
+    cut.until_ready(true).await;
+    for answer in futures_util::future::join_all((0..40).map(|n| ask(n).send())).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let mut job = sleep(0);
+    job["requires"] = json!({ "node": name });
+    let there = other.submit(&job).await;
+    other.until_state(&there, "succeeded").await;
+    let job = other.until_state(&id, "succeeded").await;
+    assert_eq!(job["attempt"], 2, "{job}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
