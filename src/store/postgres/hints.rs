@@ -39,7 +39,7 @@ pub(super) async fn listen(pool: Pool, channel: String, hint: Arc<Notify>, end: 
             tokio::time::sleep(RETRY).await;
         }
     };
-    end.run_until_cancelled(listening).await;
+    end.run_until_cancelled(Box::pin(listening)).await;
 }
 
 async fn listen_once(pool: &Pool, channel: &str, hint: &Notify) -> Result<(), sqlx::Error> {
@@ -52,7 +52,9 @@ async fn listen_once(pool: &Pool, channel: &str, hint: &Notify) -> Result<(), sq
                 hint.notify_one();
             }
             // Where all is quiet, a connection that is broken looks like one that is not.
-            Err(_) => drop(in_time(sqlx::query("SELECT 1").execute(&mut listener)).await?),
+            Err(_) => {
+                in_time(sqlx::query("SELECT 1").execute(&mut listener)).await?;
+            }
         }
     }
 }

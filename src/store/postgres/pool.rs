@@ -3,7 +3,7 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr, Transaction};
 
@@ -26,7 +26,7 @@ impl Pool {
     /// Closes it, once what is being asked is answered.
     pub(super) async fn close(&self) {
         // One that is cut off has nothing to say to that either.
-        let _: Result<(), sqlx::Error> = in_time(async { Ok(self.0.close().await) }).await;
+        let _ = in_time(self.0.close().map(Ok::<_, sqlx::Error>)).await;
     }
 }
 
