@@ -40,6 +40,7 @@ for component in rustfmt clippy; do
 done
 
 need util-linux unshare --version # disks that fill up are mounted where only the server sees them
+need iproute2 ip -V # servers that are cut off from their database run in networks of their own
 need build-essential has_c_compiler # SQLite, mimalloc and ring are compiled from C
 need python3 python3 -c "import asyncio, unittest" # the Python host is tested with the interpreter that is there
 need libpython3-testsuite python3 clients/python/tests/interpreters.py # the client passes CPython's own tests of concurrent.futures

@@ -15,6 +15,9 @@ use crate::report::{Bar, Figure, print, quantile};
 use crate::server::{Server, folder};
 use crate::{Options, Result, history, noop};
 
+/// How many connections there are in all: as many as one server has in other benchmarks, and as many on each of three. With few, each turn of a
+/// node finds a third of the jobs.
+const CONNECTIONS: [usize; 2] = [noop::CONNECTIONS, 3 * noop::CONNECTIONS];
 const BATCH: usize = 1_000;
 /// How many batches are submitted in all, this many at once.
 const BATCHES: usize = 60;
@@ -35,6 +38,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         Figure::new("one server, jobs/s, one a request, 256 connections"),
         Figure::new("three servers, jobs/s, one a request, 256 connections in all"),
         Figure::with_bar("three over one", Bar::AtLeast(1.0)),
+        Figure::new("one server, jobs/s, one a request, 768 connections"),
+        Figure::new("three servers, jobs/s, one a request, 256 connections each"),
+        Figure::with_bar("three over one", Bar::AtLeast(1.0)),
         Figure::new("one server, jobs/s, in batches of 1,000, six at once"),
         Figure::new("three servers, jobs/s, in batches of 1,000, six at once"),
         Figure::with_bar("three over one", Bar::AtLeast(1.0)),
@@ -43,29 +49,31 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let duration = Duration::from_secs(options.seconds);
         let one = measure(&postgres, &format!("one_{round}"), 1, duration).await?;
         let three = measure(&postgres, &format!("three_{round}"), 3, duration).await?;
-        let values = [one.0, three.0, three.0 / one.0, one.1, three.1, three.1 / one.1];
+        let values = one.into_iter().zip(three).flat_map(|(one, three)| [one, three, three / one]);
         figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
     }
     print("cluster: servers that share a PostgreSQL, jobs that do nothing", &figures);
     Ok(())
 }
 
-/// Completed jobs a second of so many servers: one a request, and in batches.
-async fn measure(postgres: &Postgres, schema: &str, count: usize, duration: Duration) -> Result<(f64, f64)> {
+/// Completed jobs a second of so many servers: one a request, with few connections and with many, and in batches.
+async fn measure(postgres: &Postgres, schema: &str, count: usize, duration: Duration) -> Result<[f64; 3]> {
     let (url, folders) = (url(postgres), (0..count).map(|_| folder()).collect::<Result<Vec<_>>>()?);
     let settings = [("TRINE_DATABASE", &*url), ("TRINE_DATABASE_SCHEMA", schema), ("TRINE_PYTHON_INTERPRETERS", "none")];
     let mut servers = Vec::new();
     for folder in &folders {
         servers.push(Server::start(folder.path(), &settings).await?);
     }
-    let connections = noop::CONNECTIONS / count;
-    servers[0].accepted += load(&servers, connections, duration / 5).await?;
+    servers[0].accepted += load(&servers, noop::CONNECTIONS, duration / 5).await?;
     servers[0].finish(|_| Ok(())).await?;
 
-    let start = Instant::now();
-    let jobs = load(&servers, connections, duration).await?;
-    servers[0].accepted += jobs;
-    let singles = jobs as f64 / (servers[0].finish(|_| Ok(())).await? - start).as_secs_f64();
+    let mut singles = [0.0; CONNECTIONS.len()];
+    for (rate, connections) in singles.iter_mut().zip(CONNECTIONS) {
+        let start = Instant::now();
+        let jobs = load(&servers, connections, duration).await?;
+        servers[0].accepted += jobs;
+        *rate = jobs as f64 / (servers[0].finish(|_| Ok(())).await? - start).as_secs_f64();
+    }
 
     let body = format!("[{}]", [noop::NOOP; BATCH].join(","));
     let batch = request("POST", "/jobs/batch", noop::MINIMAL, &body);
@@ -87,12 +95,14 @@ async fn measure(postgres: &Postgres, schema: &str, count: usize, duration: Dura
     for server in servers {
         server.stop().await?;
     }
-    Ok((singles, batches))
+    let [few, many] = singles;
+    Ok([few, many, batches])
 }
 
-/// Submits to all of them at once; how many jobs were accepted.
+/// Submits to all of them at once, on so many connections in all; how many jobs were accepted.
 async fn load(servers: &[Server], connections: usize, duration: Duration) -> Result<u64> {
-    let loads = servers.iter().map(|server| noop::load(server.address, noop::MINIMAL, connections, duration));
+    let each = connections / servers.len();
+    let loads = servers.iter().map(|server| noop::load(server.address, noop::MINIMAL, each, duration));
     Ok(futures_util::future::try_join_all(loads).await?.into_iter().sum())
 }
 

@@ -10,14 +10,15 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 /// Text is sorted by a locale, as that of most databases is, so that it shows where bytes are to be sorted by.
 const SERVE: &str = r#"
 set -u
-bin=$1 folder=$(mktemp -d)
+bin=$1 addresses=$2 from=$3 folder=$(mktemp -d)
 start() {
-    "$bin/pg_ctl" -s -w -D "$folder/$1" -l "$folder/$1.log" start -o "-k $folder -p $2 -c listen_addresses= -c max_connections=200 -c log_min_messages=fatal"
+    "$bin/pg_ctl" -s -w -D "$folder/$1" -l "$folder/$1.log" start -o "-k $folder -p $2 -c listen_addresses=$addresses -c max_connections=200 -c log_min_messages=fatal"
 }
 stop() { [ ! -e "$folder/$1/postmaster.pid" ] || "$bin/pg_ctl" -s -w -m "$2" -D "$folder/$1" stop; }
 trap 'stop main immediate; stop standby immediate; rm -rf "$folder"' EXIT
 {
     "$bin/initdb" -D "$folder/main" -A trust -U trine -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US --no-sync &&
+    { [ -z "$from" ] || echo "host all trine $from trust" >>"$folder/main/pg_hba.conf"; } &&
     start main 5432
 } >&2 && echo "$folder"
 while read -r command; do
@@ -31,7 +32,8 @@ while read -r command; do
         start standby 5433 &&
         echo "synchronous_standby_names = 'standby'" >>"$folder/main/postgresql.conf" &&
         "$bin/pg_ctl" -s -D "$folder/main" reload ;;
-    promote) "$bin/pg_ctl" -s -w -D "$folder/standby" promote ;;
+    # It takes the place of the one that has gone, where all look for it.
+    promote) "$bin/pg_ctl" -s -w -D "$folder/standby" promote && stop standby fast && start standby 5432 ;;
     esac >&2 && echo done || echo failed
 done
 "#;
@@ -44,7 +46,13 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
+    #[allow(dead_code, reason = "not every test program does that")]
     pub(crate) fn start() -> Self {
+        Self::start_at(&[], "")
+    }
+
+    /// The same, that is also reached at these addresses, from those of a network.
+    pub(crate) fn start_at(addresses: &[std::net::Ipv4Addr], from: &str) -> Self {
         // Nobody may run it as root.
         let mut command = if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
             let mut command = Command::new("setpriv");
@@ -54,6 +62,8 @@ impl Postgres {
             Command::new("sh")
         };
         command.args(["-c", SERVE, "sh"]).arg(programs());
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        command.arg(addresses.join(",")).arg(from);
         // `mktemp` is asked by one who may not enter every folder.
         command.env("TMPDIR", "/tmp").current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut shell = command.spawn().expect("a shell");

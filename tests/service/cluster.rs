@@ -1,97 +1,52 @@
 //! Three servers on one PostgreSQL, and what may happen to each of them, to the database, and to the way between them.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::watch;
 
 use crate::load::Load;
+use crate::network::{ADDRESSES, Network};
 use crate::postgres::Postgres;
-use crate::server::{PATIENCE, Server, folder, number, trine};
+use crate::server::{PATIENCE, Server, client, folder, number, trine};
 
 /// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
 const JOBS: usize = 300;
 const LEASE_MS: usize = 3_000;
 
-/// The way from a server to the database. It can be cut: then nothing comes through, and nobody is told.
-struct Way {
-    address: SocketAddr,
-    open: watch::Sender<bool>,
-}
+/// How long a server that is cut off from its database lets a client wait at the most, and how long one that submits, with something to spare.
+const BOUND: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(40));
 
-impl Way {
-    /// To wherever `target` is when a connection is opened.
-    async fn to(target: Arc<Mutex<PathBuf>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, open) = (listener.local_addr().unwrap(), watch::Sender::new(true));
-        let is_open = open.subscribe();
-        tokio::spawn(async move {
-            loop {
-                let (near, _) = listener.accept().await.unwrap();
-                let target = target.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                tokio::spawn(carry(near, target, is_open.clone()));
-            }
-        });
-        Self { address, open }
-    }
-
-    fn cut(&self) {
-        self.open.send_replace(false);
-    }
-
-    fn mend(&self) {
-        self.open.send_replace(true);
-    }
-}
-
-async fn carry(near: TcpStream, target: PathBuf, open: watch::Receiver<bool>) {
-    // Without a database, the connection just ends.
-    let Ok(far) = UnixStream::connect(target).await else { return };
-    let (near, far) = (near.into_split(), far.into_split());
-    // Both go when one side is gone.
-    tokio::select! {
-        () = pass_on(near.0, far.1, open.clone()) => {}
-        () = pass_on(far.0, near.1, open) => {}
-    }
-}
-
-async fn pass_on(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut open: watch::Receiver<bool>) {
-    let mut bytes = vec![0; 64 << 10];
-    while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        if open.wait_for(|open| *open).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// A database, and a folder and a way to it for each server.
+/// A database, and a folder for each server.
 pub(crate) struct Cluster {
     postgres: Postgres,
-    target: Arc<Mutex<PathBuf>>,
     folders: Vec<tempfile::TempDir>,
-    ways: Vec<Way>,
+    /// One for each server, if they are apart.
+    networks: Vec<Network>,
     lease: Duration,
 }
 
 impl Cluster {
     pub(crate) async fn of(servers: usize) -> Self {
-        let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
-        let target = Arc::new(Mutex::new(socket(&postgres, 5432)));
-        let mut ways = Vec::new();
-        for _ in 0..servers {
-            ways.push(Way::to(Arc::clone(&target)).await);
-        }
+        Self::with(servers, Vec::new()).await
+    }
+
+    /// Servers of which each can be cut off from the database.
+    async fn apart(servers: usize) -> Self {
+        Self::with(servers, (0..servers).map(|_| Network::new()).collect()).await
+    }
+
+    async fn with(servers: usize, networks: Vec<Network>) -> Self {
+        let addresses: Vec<_> = networks.iter().map(Network::database).collect();
+        let (first, length) = ADDRESSES;
+        let start = move || Postgres::start_at(&addresses, &format!("{first}/{length}"));
+        let postgres = tokio::task::spawn_blocking(start).await.unwrap();
         let lease = Duration::from_millis(number("TRINE_TEST_LEASE_MS", LEASE_MS) as u64);
-        Self { postgres, target, folders: (0..servers).map(|_| folder()).collect(), ways, lease }
+        Self { postgres, folders: (0..servers).map(|_| folder()).collect(), networks, lease }
     }
 
     fn folder(&self, server: usize) -> &Path {
@@ -113,7 +68,11 @@ impl Cluster {
         let lease = self.lease.as_millis().to_string();
         // A job may be there when more than a few servers are lost.
         let ours = [("TRINE_DATABASE", &*database), ("TRINE_LEASE_MS", &*lease), ("TRINE_MAX_LOSSES", "1000")];
-        Server::start(self.folder(server), &[&ours, settings].concat()).await
+        let settings = [&ours, settings].concat();
+        let Some(network) = self.networks.get(server) else { return Server::start(self.folder(server), &settings).await };
+        // It listens where others than this machine could reach it; but its links lead to nobody else.
+        let settings = [&settings[..], &[("TRINE_KEYS", "off")]].concat();
+        Server::start_on(network.server(), network.enter(), "http", client(), self.folder(server), &settings).await
     }
 
     /// What a server says that does not start.
@@ -131,7 +90,10 @@ impl Cluster {
     }
 
     fn database(&self, server: usize) -> String {
-        format!("postgres://trine:unused@{}/postgres", self.ways[server].address)
+        match self.networks.get(server) {
+            Some(network) => format!("postgres://trine:unused@{}/postgres", network.database()),
+            None => format!("postgres://trine@localhost/postgres?host={}", self.postgres.folder()),
+        }
     }
 
     /// How many results the servers were refused, because their leases had ended.
@@ -139,13 +101,19 @@ impl Cluster {
         (0..self.folders.len()).map(|server| self.log(server).matches("the lease was no longer valid").count()).sum()
     }
 
+    /// Waits until more than so many were.
+    async fn until_refused(&self, before: usize) {
+        let refused = async {
+            while self.refused() <= before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, refused).await.expect("a result that is refused");
+    }
+
     pub(crate) fn log(&self, server: usize) -> String {
         std::fs::read_to_string(self.folder(server).join("log")).unwrap()
     }
-}
-
-fn socket(postgres: &Postgres, port: u16) -> PathBuf {
-    Path::new(postgres.folder()).join(format!(".s.PGSQL.{port}"))
 }
 
 /// What has a program see another time than it is: Debian puts it into the folder of the machine's kind.
@@ -189,7 +157,7 @@ async fn until_lost(to: &Server, other: &Server, lose: impl AsyncFn(), find: imp
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_each_accepted_job_has_one_result() {
     let (jobs, is_long) = (number("TRINE_JOBS", JOBS), std::env::var("TRINE_JOBS").is_ok());
-    let mut cluster = Cluster::of(3).await;
+    let mut cluster = Cluster::apart(3).await;
     let mut servers = [cluster.start(0).await, cluster.start(1).await, cluster.start(2).await];
     let mut loads = Vec::new();
     for server in &servers {
@@ -226,12 +194,7 @@ async fn whatever_happens_each_accepted_job_has_one_result() {
     more().await;
     stopped.signal(Signal::SIGCONT);
     more().await;
-    let refused = async {
-        while cluster.refused() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, refused).await.expect("a result that is refused");
+    cluster.until_refused(0).await;
     say(&cluster, "one was stopped and went on");
 
     // One that is killed, and comes again under another name.
@@ -247,13 +210,17 @@ async fn whatever_happens_each_accepted_job_has_one_result() {
 
     // One that can't reach the database for twice as long as its lease.
     let (cut, other) = (&servers[2], &servers[0]);
-    until_lost(cut, other, async || cluster.ways[2].cut(), async || cluster.ways[2].mend()).await;
+    let before = cluster.refused();
+    let after = until_lost(cut, other, async || cluster.networks[2].cut(), async || cluster.networks[2].mend()).await;
+    say(&cluster, &format!("one was cut off, and what it ran came back after {} ms", after.as_millis()));
+    assert!(after < cluster.lease + if is_long { Duration::from_secs(10) } else { PATIENCE }, "{after:?}");
     tokio::time::sleep(2 * cluster.lease).await;
     more().await;
-    cluster.ways[2].mend();
+    cluster.networks[2].mend();
     cut.until_ready(true).await;
     more().await;
-    say(&cluster, "one was cut off");
+    cluster.until_refused(before).await;
+    say(&cluster, "it came back");
 
     // A database that crashes.
     cluster.postgres.tell("standby");
@@ -267,7 +234,6 @@ async fn whatever_happens_each_accepted_job_has_one_result() {
     // One that another takes the place of.
     cluster.postgres.tell("stop");
     cluster.postgres.tell("promote");
-    *cluster.target.lock().unwrap() = socket(&cluster.postgres, 5433);
     for server in &servers {
         server.until_ready(true).await;
     }
@@ -290,21 +256,74 @@ async fn whatever_happens_each_accepted_job_has_one_result() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_gives_up_runs_again_and_does_not_end_as_cancelled() {
-    let cluster = Cluster::of(1).await;
+    let cluster = Cluster::apart(1).await;
     let server = cluster.start(0).await;
     // Longer than it takes to give up.
     let id = server.submit(&sleep(3 * cluster.lease.as_millis())).await;
     server.until_state(&id, "running").await;
-    cluster.ways[0].cut();
+    cluster.networks[0].cut();
     let gave_up = async {
         while !cluster.log(0).contains("has not been reached for too long") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(PATIENCE, gave_up).await.expect("it to give up");
-    cluster.ways[0].mend();
+    cluster.networks[0].mend();
     let job = server.until(&id, |job| job["finished_at"].is_string()).await;
     assert_eq!(job["state"], "succeeded", "{job}");
+}
+
+/// What a server answers that can't ask the database: that, and in bounded time.
+async fn is_refused(request: reqwest::RequestBuilder, within: Duration) {
+    let answer = tokio::time::timeout(within, request.send()).await.expect("an answer").unwrap();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
+    let cluster = Cluster::apart(2).await;
+    // So long that the last sixth of it, between when a server gives up and when others take what it ran, is enough on a busy machine.
+    let lease = [("TRINE_LEASE_MS", "9000")];
+    let cut = cluster.start_with(0, &lease).await;
+    let name = cut.get("/cluster").await["items"][0]["name"].clone();
+    let id = cut.submit(&sleep(600_000)).await;
+    cut.until_state(&id, "running").await;
+    let other = cluster.start_with(1, &lease).await;
+
+    // More requests than it has connections. The database has read the first of them when their answers can't come through any more.
+    let ask = |n: usize| cut.client.get(format!("{}{}", cut.url, [&format!("/jobs/{id}"), "/jobs", "/results/summary"][n % 3]));
+    let (mut raw, mut seen) = (cluster.raw().await, cluster.raw().await);
+    let mut locked = raw.begin().await.unwrap();
+    sqlx::query("LOCK TABLE jobs, rollups IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await.unwrap();
+    let asked: Vec<_> = (0..40).map(|n| tokio::spawn(is_refused(ask(n), BOUND.0))).collect();
+    let text = "SELECT count(*) >= 12 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let waiting = async { while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap() {} };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the database to be asked");
+    cluster.networks[0].cut();
+    locked.rollback().await.unwrap();
+
+    // What it ran runs elsewhere, and by then it has stopped it.
+    other.until(&id, |job| job["attempt"].as_u64() >= Some(2)).await;
+    assert!(cluster.log(0).contains("has not been reached for too long"), "{}", cluster.log(0));
+    // It lives, says that it can't take work, and leaves nobody without an answer: neither who had asked nor who comes now.
+    cut.get("/healthz").await;
+    cut.until_ready(false).await;
+    let submission = is_refused(cut.client.post(format!("{}/jobs", cut.url)).json(&sleep(0)), BOUND.1);
+    futures_util::future::join(submission, futures_util::future::join_all((0..40).map(|n| is_refused(ask(n), BOUND.0)))).await;
+    for asked in asked {
+        asked.await.unwrap();
+    }
+
+    cluster.networks[0].mend();
+    cut.until_ready(true).await;
+    for answer in futures_util::future::join_all((0..40).map(|n| ask(n).send())).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let mut job = sleep(0);
+    job["requires"] = json!({ "node": name });
+    let there = other.submit(&job).await;
+    other.until_state(&there, "succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

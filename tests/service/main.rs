@@ -19,6 +19,7 @@ mod keys;
 mod load;
 mod log;
 mod names;
+mod network;
 mod outbound;
 #[path = "../postgres/mod.rs"]
 mod postgres;

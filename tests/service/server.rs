@@ -1,5 +1,6 @@
 //! A `trine serve` of its own for each test, on a free port and in a folder of its own.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -45,6 +46,18 @@ impl Server {
 
     /// The same by a command that becomes the program under test.
     pub(crate) async fn start_by(
+        command: Command,
+        scheme: &str,
+        client: reqwest::Client,
+        folder: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST, command, scheme, client, folder, settings).await
+    }
+
+    /// The same at another address.
+    pub(crate) async fn start_on(
+        host: Ipv4Addr,
         mut command: Command,
         scheme: &str,
         client: reqwest::Client,
@@ -56,7 +69,7 @@ impl Server {
         let child = command
             .arg("serve")
             .current_dir(folder)
-            .env("TRINE_LISTEN", format!("127.0.0.1:{port}"))
+            .env("TRINE_LISTEN", format!("{host}:{port}"))
             .env("TRINE_DATA_DIR", folder.join("data"))
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
@@ -64,7 +77,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let server = Self { child, url: format!("{scheme}://127.0.0.1:{port}"), client };
+        let server = Self { child, url: format!("{scheme}://{host}:{port}"), client };
         let ready = async {
             while !server.client.get(format!("{}/readyz", server.url)).send().await.is_ok_and(|answer| answer.status() == 200) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::PgPool;
 
 use super::PostgresStore;
+use super::pool::Pool;
 use super::rows::Cells;
 use crate::store::{Bloat, BloatStore, StoreError, TableBloat};
 
@@ -23,7 +23,7 @@ impl BloatStore for PostgresStore {
     }
 }
 
-async fn look(pool: &PgPool) -> Result<Bloat, StoreError> {
+async fn look(pool: &Pool) -> Result<Bloat, StoreError> {
     // Of the sessions of other users, only a superuser or a member of pg_monitor sees it.
     let text = "SELECT (extract(epoch FROM max(clock_timestamp() - xact_start)) * 1000000)::BIGINT FROM pg_stat_activity \
                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";

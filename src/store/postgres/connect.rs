@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
 
+use super::pool::Pool;
 use crate::store::StoreError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -20,6 +21,12 @@ const OLDEST: i64 = 1;
 /// How long a transaction may stand still between two statements. A node that is stopped or cut off in the middle of one holds up the others
 /// no longer than that.
 const LONGEST_PAUSE: &str = "5000";
+/// How long a statement or a transaction may take, or a look at what others did, before its connection is given up.
+const LONGEST: Duration = Duration::from_secs(15);
+/// How long a statement of the pool may take by the database's clock, so that what nobody waits for any more does not go on there.
+const LONGEST_THERE: &str = "12000";
+/// How long a connection of the pool may take to end what was asked on it, if nobody waits for that any more.
+const END: Duration = Duration::from_secs(5);
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest name that a schema may have.
@@ -102,9 +109,9 @@ impl Connect {
     }
 
     /// Connections for what is short and does not change what waits or runs.
-    pub(super) fn pool(&self, most: u32) -> PgPool {
-        let session = Arc::clone(&self.session);
-        PgPoolOptions::new()
+    pub(super) fn pool(&self, most: u32) -> Pool {
+        let session: Arc<str> = format!("{}; SET statement_timeout = {LONGEST_THERE}", self.session).into();
+        let options = PgPoolOptions::new()
             .max_connections(most)
             .acquire_timeout(CONNECT)
             .after_connect(move |connection, _| {
@@ -113,7 +120,8 @@ impl Connect {
             })
             .test_before_acquire(false)
             .before_acquire(|connection, meta| Box::pin(may_be_used(connection, meta.age)))
-            .connect_lazy_with(self.options.clone())
+            .after_release(|connection, _| Box::pin(has_ended(connection)));
+        Pool(options.connect_lazy_with(self.options.clone()))
     }
 
     /// Finds out, before anything is written, what would only show in the middle of the work.
@@ -228,6 +236,17 @@ async fn may_be_used(connection: &mut PgConnection, age: Duration) -> Result<boo
     let may_write = "SELECT current_setting('transaction_read_only') = 'off'";
     let may_write: bool = sqlx::query_scalar(may_write).fetch_one(connection).await?;
     Ok(may_write || age < WORTH_CLOSING)
+}
+
+/// Whether what was asked on a connection has ended, or does so soon: else it would stay with somebody who is not there any more.
+async fn has_ended(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    Ok(tokio::time::timeout(END, connection.flush()).await.is_ok_and(|ended| ended.is_ok()))
+}
+
+/// What the database says, or that it says nothing: one that is cut off does so for as long as one waits.
+pub(super) async fn in_time<T, E: From<sqlx::Error>>(asked: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let silent = || sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer"));
+    tokio::time::timeout(LONGEST, asked).await.unwrap_or_else(|_| Err(silent().into()))
 }
 
 fn wrong(why: &str) -> StoreError {

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::moves::{Queued, queued};
+use super::pool::Pool;
 use super::rows::{Cells, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, JobId, NewJob};
@@ -136,7 +137,7 @@ pub(super) async fn keep_releases(connection: &mut PgConnection, remove: &[JobId
 }
 
 /// What a job comes after.
-pub(super) async fn dependencies(pool: &PgPool, child: JobId) -> Result<Vec<Dependency>, StoreError> {
+pub(super) async fn dependencies(pool: &Pool, child: JobId) -> Result<Vec<Dependency>, StoreError> {
     let text = "SELECT parent, name, rule FROM edges WHERE child = $1 ORDER BY parent";
     let rows = sqlx::query(text).bind(uuid(child)).fetch_all(pool).await?;
     let dependency = |row| {
@@ -147,8 +148,8 @@ pub(super) async fn dependencies(pool: &PgPool, child: JobId) -> Result<Vec<Depe
 }
 
 /// A job's parents and children: the first `most` of each, those that it waits for before the others.
-pub(super) async fn graph(pool: &PgPool, id: JobId, most: usize) -> Result<Graph, StoreError> {
-    let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+pub(super) async fn graph(pool: &Pool, id: JobId, most: usize) -> Result<Graph, StoreError> {
+    let mut snapshot = pool.snapshot().await?;
     let count = "SELECT (SELECT count(*) FROM edges WHERE child = $1), (SELECT count(*) FROM edges WHERE parent = $1), \
                         (SELECT count(*) FROM edges WHERE child = $1 AND open)";
     let row = sqlx::query(count).bind(uuid(id)).fetch_one(&mut *snapshot).await?;

@@ -1,7 +1,8 @@
 //! The SQL of events: what is written of them inside the writer's transaction, and what is read.
 
-use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
 
+use super::pool::Pool;
 use super::read;
 use super::rows::{Cells, text, uuid, uuids};
 use crate::clock::Timestamp;
@@ -61,7 +62,7 @@ pub(super) async fn noted(connection: &mut PgConnection, id: JobId) -> Result<(u
 }
 
 /// The next events after `after`, in one snapshot.
-pub(super) async fn read(pool: &PgPool, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
+pub(super) async fn read(pool: &Pool, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
     let mut query = query(filter, after);
     event::page(query.build().fetch(pool), filter, after).await
 }

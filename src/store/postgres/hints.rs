@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::connect::in_time;
+use super::pool::Pool;
+
 /// Hints are at least so far apart: many together are one.
 const APART: Duration = Duration::from_millis(50);
+/// How long nothing may have been heard before the database is asked whether it is there.
+const QUIET: Duration = Duration::from_secs(30);
 /// How long to wait before listening is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Tells other nodes whenever there is something, outside the transactions that bring it about.
-pub(super) async fn tell(pool: PgPool, channel: String, told: Arc<Notify>, end: CancellationToken) {
+pub(super) async fn tell(pool: Pool, channel: String, told: Arc<Notify>, end: CancellationToken) {
     while end.run_until_cancelled(told.notified()).await.is_some() {
         if let Err(error) = sqlx::query("SELECT pg_notify($1, '')").bind(&channel).execute(&pool).await {
             tracing::debug!(%error, "other nodes can't be told; they look by themselves");
@@ -26,7 +30,7 @@ pub(super) async fn tell(pool: PgPool, channel: String, told: Arc<Notify>, end: 
 }
 
 /// Passes on what other nodes tell.
-pub(super) async fn listen(pool: PgPool, channel: String, hint: Arc<Notify>, end: CancellationToken) {
+pub(super) async fn listen(pool: Pool, channel: String, hint: Arc<Notify>, end: CancellationToken) {
     let listening = async {
         loop {
             if let Err(error) = listen_once(&pool, &channel, &hint).await {
@@ -35,14 +39,22 @@ pub(super) async fn listen(pool: PgPool, channel: String, hint: Arc<Notify>, end
             tokio::time::sleep(RETRY).await;
         }
     };
-    end.run_until_cancelled(listening).await;
+    end.run_until_cancelled(Box::pin(listening)).await;
 }
 
-async fn listen_once(pool: &PgPool, channel: &str, hint: &Notify) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(channel).await?;
+async fn listen_once(pool: &Pool, channel: &str, hint: &Notify) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(&pool.0).await?;
+    in_time(listener.listen(channel)).await?;
     loop {
-        listener.recv().await?;
-        hint.notify_one();
+        match tokio::time::timeout(QUIET, listener.recv()).await {
+            Ok(told) => {
+                told?;
+                hint.notify_one();
+            }
+            // Where all is quiet, a connection that is broken looks like one that is not.
+            Err(_) => {
+                in_time(sqlx::query("SELECT 1").execute(&mut listener)).await?;
+            }
+        }
     }
 }

@@ -21,6 +21,7 @@ mod nodes;
 mod oldest;
 mod once;
 mod owners;
+mod pool;
 mod profiles;
 mod read;
 mod retention;
@@ -37,13 +38,14 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::connect::Connect;
+use self::connect::{Connect, in_time};
 pub use self::node::LeaseRules;
 use self::node::Node;
+use self::pool::Pool;
 use self::read::Among;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
@@ -91,7 +93,7 @@ pub struct PostgresOptions {
 /// Jobs in a PostgreSQL.
 pub struct PostgresStore {
     commands: mpsc::Sender<Command>,
-    pool: PgPool,
+    pool: Pool,
     published: Arc<Published>,
     intake: Intake<Command>,
     node: Arc<Node>,
@@ -144,10 +146,13 @@ impl PostgresStore {
         V: Send + Sync,
         T: Send,
     {
-        let mut transaction = self.pool.begin().await?;
-        let gave = step(&given, &mut transaction).await?;
-        transaction.commit().await?;
-        Ok(gave)
+        in_time(async {
+            let mut transaction = self.pool.begin().await?;
+            let gave = step(&given, &mut transaction).await?;
+            transaction.commit().await?;
+            Ok(gave)
+        })
+        .await
     }
 
     /// The same with what nodes have copies of: the others make new ones.
@@ -161,12 +166,15 @@ impl PostgresStore {
         V: Send + Sync,
         T: Send,
     {
-        let mut transaction = self.pool.begin().await?;
-        copied::count(&mut transaction, of).await?;
-        let gave = step(&given, &mut transaction).await?;
-        transaction.commit().await?;
-        self.told.notify_one();
-        Ok(gave)
+        in_time(async {
+            let mut transaction = self.pool.begin().await?;
+            copied::count(&mut transaction, of).await?;
+            let gave = step(&given, &mut transaction).await?;
+            transaction.commit().await?;
+            self.told.notify_one();
+            Ok(gave)
+        })
+        .await
     }
 
     /// Sends a command and waits for its answer.
@@ -201,7 +209,7 @@ impl GraphStore for PostgresStore {
     }
 
     async fn graph(&self, id: JobId, most: usize) -> Result<Graph, StoreError> {
-        edges::graph(&self.pool, id, most).await
+        in_time(edges::graph(&self.pool, id, most)).await
     }
 }
 
@@ -323,10 +331,13 @@ impl Store for PostgresStore {
     }
 
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
-        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let (rollups, ..) = rollups::load(&mut snapshot).await?;
-        snapshot.commit().await?;
-        Ok(rollups)
+        in_time(async {
+            let mut snapshot = self.pool.snapshot().await?;
+            let (rollups, ..) = rollups::load(&mut snapshot).await?;
+            snapshot.commit().await?;
+            Ok(rollups)
+        })
+        .await
     }
 
     fn depth(&self, queue: Queue) -> Depth {

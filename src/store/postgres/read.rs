@@ -1,7 +1,8 @@
 //! What can be read: single jobs and pages of lists.
 
-use sqlx::{PgPool, Postgres, QueryBuilder};
+use sqlx::{Postgres, QueryBuilder};
 
+use super::pool::Pool;
 use super::rows::{self, Cells, from_jobs, of_job, text, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
@@ -24,14 +25,14 @@ pub(super) enum Among {
     Results,
 }
 
-pub(super) async fn job(pool: &PgPool, id: JobId) -> Result<Option<Job>, StoreError> {
+pub(super) async fn job(pool: &Pool, id: JobId) -> Result<Option<Job>, StoreError> {
     let text = concat!("SELECT ", of_job!(), from_jobs!(), "WHERE j.id = $1");
     let row = sqlx::query(text).bind(uuid(id)).fetch_optional(pool).await?;
     row.as_ref().map(rows::job).transpose()
 }
 
 /// A page of jobs.
-pub(super) async fn jobs(pool: &PgPool, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+pub(super) async fn jobs(pool: &Pool, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
     let select = concat!("SELECT ", of_job!(), from_jobs!());
     match query(select, among, filter, page) {
         Some(mut query) => query.build().fetch_all(pool).await?.iter().map(rows::job).collect(),
@@ -40,7 +41,7 @@ pub(super) async fn jobs(pool: &PgPool, among: Among, filter: &Filter, page: Pag
 }
 
 /// The ids of a page of jobs.
-pub(super) async fn ids(pool: &PgPool, among: Among, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
+pub(super) async fn ids(pool: &Pool, among: Among, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
     let select = concat!("SELECT j.id", from_jobs!());
     match query(select, among, filter, page) {
         Some(mut query) => query.build().fetch_all(pool).await?.iter().map(|row| Cells::new(row).id()).collect(),

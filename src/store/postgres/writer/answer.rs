@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::super::connect::in_time;
 use super::super::node;
 use super::batch::{self, Batch};
-use super::transaction::{Done, in_time};
+use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue};

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use sqlx::Connection as _;
 use tokio::sync::{Notify, oneshot};
 
+use super::super::connect::in_time;
 use super::super::shared::Shared;
 use super::batch::{self, Batch};
 use super::company::Turn;
-use super::transaction::in_time;
 use super::{Command, Writer};
 use crate::clock::Timestamp;
 use crate::job::Queue;
@@ -87,7 +87,7 @@ impl Writer {
             tracing::warn!(%error, "this node could not be taken from the list of those that are there; its lease ends by itself");
         }
         if !self.is_broken
-            && let Err(error) = in_time(async { Ok(self.connection.close().await?) }).await
+            && let Err(error) = in_time(self.connection.close()).await
         {
             tracing::warn!(%error, "closing the connection failed");
         }
@@ -142,6 +142,7 @@ impl Writer {
         let mut tries = 0;
         loop {
             tries += 1;
+            let was_whole = !self.is_broken;
             match self.transaction(&mut batch).await {
                 Ok(done) => {
                     let (begun, commands) = (done.begun, batch.len());
@@ -152,7 +153,7 @@ impl Writer {
                 Err(error) if batch::is_of_the_moment(&error) && tries < TRIES => {
                     tracing::debug!(%error, "others were in the way of a transaction; it is tried again");
                 }
-                Err(error) if self.is_broken && !self.may_have_claimed && tries == 1 => {
+                Err(error) if self.is_broken && was_whole && !self.may_have_claimed && tries == 1 => {
                     if let Some(more) = self.retries.tell() {
                         tracing::warn!(%error, more, "a transaction was not carried out; it is tried again on another connection");
                     }

@@ -1,10 +1,11 @@
 //! One transaction: its steps in their order.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sqlx::PgConnection;
 
+use super::super::connect::in_time;
 use super::super::moves::{self, Queued};
 use super::super::rows::Fresh;
 use super::super::shared::Shared;
@@ -19,9 +20,6 @@ use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, SCHEDULED};
 use crate::store::tally::Count;
 use crate::store::{Cancelled, Lease, News, Settled, StoreError, Subject};
-
-/// How long a transaction may take, or a look at what others did, before its connection is given up.
-const LONGEST: Duration = Duration::from_secs(15);
 
 /// What a transaction does: to be published and answered after its commit.
 pub(super) struct Done {
@@ -308,12 +306,6 @@ impl Writer {
     pub(super) async fn keep_events(&mut self, rows: &[EventRow]) -> Result<(), StoreError> {
         events::insert(&mut self.connection, rows).await
     }
-}
-
-/// What the database says, or that it says nothing: one that is cut off does so for as long as one waits.
-pub(super) async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let silent = || StoreError::Unavailable("the database does not answer".into());
-    tokio::time::timeout(LONGEST, asked).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// A statement without arguments that returns nothing.
