@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 
 use super::PostgresStore;
+use super::connect::in_time;
 use super::edges;
 use super::read::first_id;
 use super::rows::{Cells, uuid, uuids};
@@ -36,7 +37,7 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
-        edges::unknown(&mut *self.pool.acquire().await?, jobs).await
+        in_time(async { edges::unknown(&mut *self.pool.begin().await?, jobs).await }).await
     }
 
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {
