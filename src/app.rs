@@ -16,7 +16,8 @@ use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Permission};
 use crate::dispatch::{
-    Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, interpreter_label, watch_bloat,
+    Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, interpreter_label, sweep_artifacts,
+    watch_bloat,
 };
 use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
@@ -117,7 +118,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys, Arc::clone(&quotas)).await?);
     check_keys(&config, &keyring, address)?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
-    let artifacts = Artifacts::open(&config.artifacts(), config.artifact_bytes)?;
+    let artifacts = Artifacts::open(&config.artifacts(), &store.identity().await?, config.artifact_bytes)?;
     let program = std::env::current_exe().map_err(AppError::Program)?;
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
     let settings = ExecutorSettings {
@@ -253,7 +254,8 @@ fn keep_house(
     let deliverer = Deliverer::new(Arc::clone(store), outbound, deliveries(config)?, api::message);
     house.spawn(deliverer.keep(dispatcher.drained()));
     let retention = Retention { age: config.retention_age.0, count: config.retention_count.0 };
-    house.spawn(retention.keep_to(Arc::clone(store), artifacts.clone(), dispatcher.drained()));
+    house.spawn(retention.keep_to(Arc::clone(store), dispatcher.drained()));
+    house.spawn(sweep_artifacts(artifacts.clone(), Arc::clone(store), dispatcher.drained()));
     house.spawn(watch_bloat(Arc::clone(store), dispatcher.drained()));
     Ok(house)
 }

@@ -1,5 +1,7 @@
 //! `/results`: finished jobs with their outcome and timing.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +15,9 @@ use super::query::{Id, Query};
 use super::view::{AttemptView, ResultView};
 use super::{ApiState, example};
 use crate::store::{Removal, StateFilter};
+
+/// How long whoever removes a result waits for its artifacts to go.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// List results
 ///
@@ -78,9 +83,10 @@ pub(super) async fn get(State(api): State<ApiState>, Id(id): Id) -> Result<Respo
 pub(super) async fn remove(State(api): State<ApiState>, Id(id): Id) -> Result<StatusCode, Problem> {
     match api.dispatcher.store().remove_result(id).await? {
         Removal::Removed => {
-            // What is not removed now is when old results are.
-            if let Err(error) = api.artifacts.remove(id).await {
-                tracing::warn!(%error, job = %id, "the artifacts of a job that was removed are still there");
+            // What is not removed now is so with those of other jobs that are gone.
+            let removed = tokio::time::timeout(PATIENCE, api.artifacts.remove(id)).await;
+            if !matches!(removed, Ok(Ok(()))) {
+                tracing::warn!(job = %id, "the artifacts of a job that was removed are still there for a while");
             }
             Ok(StatusCode::NO_CONTENT)
         }

@@ -2,56 +2,64 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use nix::fcntl::OFlag;
+use object_store::path::Path;
 
-use super::ArtifactError;
+use super::{ArtifactError, key};
 
 /// The most files of an attempt.
 pub(super) const MOST: usize = 1_000;
 /// How deep folders may be in folders.
 const DEEPEST: usize = 16;
-/// The longest part of a name, in bytes: file systems and storages take it also where each of them takes three.
-const LONGEST: usize = 80;
+/// The most of whatever else is in their folders: it takes time to look at it.
+const MOST_OTHERS: usize = 10 * MOST;
 
-/// Files of an attempt, where it left them. What is no plain file - links, pipes, sockets - is passed over.
+/// Files of an attempt, where it left them. What is no plain file - links, pipes, sockets - is passed over, and so are folders without any.
 pub(super) struct Left {
     folder: Option<Arc<Dir>>,
-    names: Vec<Vec<String>>,
+    files: Vec<LeftFile>,
+}
+
+/// One of them.
+#[derive(Clone)]
+pub(super) struct LeftFile {
+    /// Its path in parts.
+    pub(super) name: Vec<String>,
+    /// How long it was.
+    pub(super) bytes: u64,
 }
 
 impl Left {
     /// What is in `folder` below `scratch`, which may be missing.
-    pub(super) async fn behind(scratch: &Path, folder: &str, most_bytes: u64) -> Result<Self, ArtifactError> {
+    pub(super) async fn behind(scratch: &FilePath, folder: &str, most_bytes: u64) -> Result<Self, ArtifactError> {
         let (scratch, folder) = (scratch.to_owned(), folder.to_owned());
         blocking(move || {
             let unreadable = |error| ArtifactError::Unreadable(folder.clone(), error);
             let scratch = Dir::open_ambient_dir(scratch, ambient_authority()).map_err(unreadable)?;
             let dir = match scratch.open_dir(&folder) {
                 Ok(dir) => dir,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { folder: None, names: Vec::new() }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { folder: None, files: Vec::new() }),
                 Err(error) => return Err(unreadable(error)),
             };
-            let mut found = Found { names: Vec::new(), bytes: 0, most_bytes };
+            let mut found = Found { files: Vec::new(), bytes: 0, others: 0, most_bytes };
             found.look_into(&dir, &mut Vec::new())?;
-            found.names.sort();
-            Ok(Self { folder: Some(Arc::new(dir)), names: found.names })
+            Ok(Self { folder: Some(Arc::new(dir)), files: found.files })
         })
         .await
     }
 
-    /// Their names, each in parts.
-    pub(super) fn names(&self) -> &[Vec<String>] {
-        &self.names
+    pub(super) fn files(&self) -> &[LeftFile] {
+        &self.files
     }
 
-    /// Opens one of them, as long as it is now.
-    pub(super) async fn open(&self, name: &[String]) -> Result<(File, u64), ArtifactError> {
-        let (folder, name) = (self.folder.clone(), name.to_vec());
+    /// Opens one of them.
+    pub(super) async fn open(&self, file: &LeftFile) -> Result<File, ArtifactError> {
+        let (folder, name) = (self.folder.clone(), file.name.clone());
         blocking(move || {
             let unreadable = |error| ArtifactError::Unreadable(name.join("/"), error);
             let folder = folder.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
@@ -59,28 +67,17 @@ impl Left {
             let flags = (OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
             let path: PathBuf = name.iter().collect();
             let file = folder.open_with(path, OpenOptions::new().read(true).custom_flags(flags)).map_err(unreadable)?;
-            let meta = file.metadata().map_err(unreadable)?;
-            if meta.is_file() { Ok((file.into_std(), meta.len())) } else { Err(unreadable(io::ErrorKind::InvalidInput.into())) }
+            let is_file = file.metadata().map_err(unreadable)?.is_file();
+            if is_file { Ok(file.into_std()) } else { Err(unreadable(io::ErrorKind::InvalidInput.into())) }
         })
         .await
     }
 }
 
-/// Removes such a folder; what can't be removed is so with the scratch folder.
-pub(super) async fn clear(scratch: &Path, folder: &str) {
-    let (scratch, folder) = (scratch.to_owned(), folder.to_owned());
-    let cleared =
-        tokio::task::spawn_blocking(move || Dir::open_ambient_dir(scratch, ambient_authority())?.remove_dir_all(folder));
-    if let Ok(Err(error)) = cleared.await.map(|cleared: io::Result<()>| cleared)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::debug!(%error, "the folder of a job's artifacts stays until its scratch folder goes");
-    }
-}
-
 struct Found {
-    names: Vec<Vec<String>>,
+    files: Vec<LeftFile>,
     bytes: u64,
+    others: usize,
     most_bytes: u64,
 }
 
@@ -91,6 +88,12 @@ impl Found {
         for entry in folder.entries().map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let kind = entry.file_type().map_err(unreadable)?;
+            if !kind.is_file() {
+                self.others += 1;
+            }
+            if self.others > MOST_OTHERS {
+                return Err(ArtifactError::TooMany(MOST_OTHERS));
+            }
             if !kind.is_file() && !kind.is_dir() {
                 continue;
             }
@@ -102,11 +105,15 @@ impl Found {
                 // Opened beneath this one: a link in its place leads nowhere outside.
                 self.look_into(&entry.open_dir().map_err(unreadable)?, above)?;
             } else {
-                self.bytes = self.bytes.saturating_add(entry.metadata().map_err(unreadable)?.len());
-                self.names.push(above.clone());
+                if key::of_name(&Path::default(), above.iter().map(|part| &**part)).is_none() {
+                    return Err(ArtifactError::Name(above.join("/"), "it is too long"));
+                }
+                let bytes = entry.metadata().map_err(unreadable)?.len();
+                self.bytes = self.bytes.saturating_add(bytes);
+                self.files.push(LeftFile { name: above.clone(), bytes });
             }
             above.pop();
-            if self.names.len() > MOST {
+            if self.files.len() > MOST {
                 return Err(ArtifactError::TooMany(MOST));
             }
             if self.bytes > self.most_bytes {
@@ -121,7 +128,6 @@ fn name_of(name: &std::ffi::OsStr) -> Result<String, ArtifactError> {
     let refused = |why| Err(ArtifactError::Name(name.to_string_lossy().into_owned(), why));
     match name.to_str() {
         None => refused("it is not UTF-8"),
-        Some(text) if text.len() > LONGEST => refused("it is longer than 80 bytes"),
         Some(text) if text.contains(char::is_control) => refused("it has control characters"),
         Some(text) => Ok(text.to_owned()),
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::{Page, parse};
-use super::client::{Client, Server, segment};
+use super::client::{Client, Server};
 use super::error::CliError;
 use super::print;
 use super::table::table;
@@ -47,6 +47,7 @@ struct Artifact {
     name: String,
     bytes: u64,
     kept_at: String,
+    href: String,
 }
 
 impl ShowArtifacts {
@@ -60,18 +61,20 @@ impl ShowArtifacts {
             if !self.names.is_empty() {
                 artifacts.retain(|artifact| self.names.contains(&artifact.name));
             }
-            let all = artifacts.iter().map(|artifact| &artifact.name);
-            let missing = self.names.iter().filter(|name| artifacts.iter().all(|artifact| artifact.name != **name));
-            // Of one that is not there, the server says so.
-            for name in all.chain(missing) {
-                let content = client.stream(&format!("{path}/{}", segment(name)), &query, None).await?;
+            for Artifact { name, href, .. } in &artifacts {
+                // Of the attempt that was listed, though the next one may have ended since.
+                let content = client.stream(href, &(), None).await?;
                 save(&client, &folder, Path::new(name), content).await?;
+            }
+            if let Some(missing) = self.names.iter().find(|name| artifacts.iter().all(|artifact| artifact.name != **name)) {
+                return Err(CliError::Usage(format!("the job has left no {missing:?}")));
             }
         } else if self.json {
             return page.items.iter().try_for_each(|item| print::json(item));
         }
-        let row =
-            |Artifact { name, bytes, kept_at }: &Artifact| vec![name.clone(), HumanBytes(*bytes).to_string(), kept_at.clone()];
+        let row = |Artifact { name, bytes, kept_at, .. }: &Artifact| {
+            vec![name.clone(), HumanBytes(*bytes).to_string(), kept_at.clone()]
+        };
         print::line(table(&[("name", false), ("length", true), ("kept", false)], artifacts.iter().map(row)))
     }
 }

@@ -21,6 +21,7 @@ mod serve_queue;
 mod settle;
 mod status;
 mod submit;
+mod sweep;
 mod waiters;
 mod what_if;
 
@@ -33,11 +34,12 @@ pub use once::{Receipt, RequestKey, Submitted};
 pub use place::interpreter_label;
 pub use quarantine::Quarantined;
 pub use quota::{NoRoom, OverQuota, QuotaStatus, Quotas, Taken, Wanted};
-pub use retention::{Retention, SweepError, sweep_artifacts};
+pub use retention::Retention;
 pub use room::{Full, PerQueue};
 pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 pub use status::{NotReady, QueueStatus};
 pub use submit::SubmitError;
+pub use sweep::sweep_artifacts;
 pub use what_if::{Gain, WhatIf};
 
 use std::sync::Arc;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::artifact::{ArtifactError, Artifacts};
 use crate::clock::Timestamp;
 use crate::store::{Store, StoreError};
 
@@ -14,11 +13,6 @@ const REST: u32 = 3;
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 /// How often to look whether there is anything to remove.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// How often artifacts of jobs that are gone are looked for.
-const SWEEP: Duration = Duration::from_hours(1);
-/// How many jobs are looked up at once.
-const SWEPT: usize = 500;
 
 /// How long finished jobs are kept.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,22 +25,13 @@ pub struct Retention {
 
 impl Retention {
     /// Removes what is not to be kept, until `end`.
-    pub async fn keep_to(self, store: Arc<dyn Store>, artifacts: Artifacts, end: impl Future<Output = ()>) {
+    pub async fn keep_to(self, store: Arc<dyn Store>, end: impl Future<Output = ()>) {
         let mut end = std::pin::pin!(end);
-        let mut sweep = Instant::now();
         loop {
             let began = Instant::now();
             let sleep = match self.step(&*store, store.now()).await {
                 Ok(true) => (began.elapsed() * REST).max(SHORTEST_REST),
-                Ok(false) => {
-                    if sweep <= began {
-                        sweep = began + SWEEP;
-                        if let Err(error) = sweep_artifacts(&artifacts, &*store).await {
-                            tracing::warn!(%error, "artifacts of jobs that are gone can't be removed");
-                        }
-                    }
-                    LOOK
-                }
+                Ok(false) => LOOK,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
                     tracing::error!(%error, "old results can't be removed");
@@ -72,27 +57,4 @@ impl Retention {
         let most = usize::try_from(excess).unwrap_or(usize::MAX).min(STEP);
         Ok(most > 0 && store.remove_results(None, most).await?.any)
     }
-}
-
-/// Why a sweep broke off.
-#[derive(Debug, thiserror::Error)]
-pub enum SweepError {
-    /// It is not known which jobs are gone.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What is there can't be found out or removed.
-    #[error(transparent)]
-    Artifacts(#[from] ArtifactError),
-}
-
-/// Removes the artifacts of jobs that are gone, or never were: of comparisons, and of what a crash broke off.
-pub async fn sweep_artifacts(artifacts: &Artifacts, store: &dyn Store) -> Result<(), SweepError> {
-    for day in artifacts.days().await? {
-        for jobs in artifacts.jobs(&day).await?.chunks(SWEPT) {
-            for job in store.gone(jobs).await? {
-                artifacts.remove(job).await?;
-            }
-        }
-    }
-    Ok(())
 }

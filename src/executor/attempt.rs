@@ -77,9 +77,9 @@ impl Ran {
     }
 
     /// The same, once it was tried to keep the files that it has left behind: without them, it has not done what it should.
-    pub(super) fn but(mut self, kept: Result<usize, ArtifactError>) -> Self {
+    pub(super) fn but(mut self, kept: Result<(), ArtifactError>) -> Self {
         if let Err(error) = kept {
-            tracing::warn!(%error, "artifacts can't be kept");
+            tracing::info!(%error, "artifacts are not kept");
             if self.outcome.is_success() {
                 self.outcome = Outcome::Error(Failure::error(format!("its artifacts can't be kept: {error}")));
             }

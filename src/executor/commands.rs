@@ -102,7 +102,7 @@ impl CommandsExecutor {
         };
         let command = &call.command;
         let mut environment = command.environment.clone();
-        environment.insert("TRINE_ARTIFACTS".to_owned(), scratch.path().join(ARTIFACTS).display().to_string());
+        environment.insert("TRINE_ARTIFACT_FOLDER".to_owned(), scratch.path().join(ARTIFACTS).display().to_string());
         let policy = Policy {
             read: command.read.iter().chain(&command.folder).cloned().collect(),
             scratch: scratch.path().to_owned(),
@@ -113,7 +113,7 @@ impl CommandsExecutor {
         let ran = match self.start(&call, &policy) {
             Ok((running, began)) => {
                 let ran = running.finish(*call, began, &stop, &reporter, self.grace).await;
-                ran.but(self.artifacts.keep(job, number, scratch.path(), ARTIFACTS).await)
+                ran.but(self.artifacts.keep(job, number, scratch.path(), ARTIFACTS, stop.stopped()).await)
             }
             Err(error) => Ran::failed(Failure::error(format!("it can't be started: {error}"))),
         };

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use tempfile::TempDir;
 
 /// Where scratch folders are.
@@ -46,6 +48,16 @@ impl Scratch {
     /// Its absolute path.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Removes a folder in it, and nothing elsewhere, whatever a program has put in its place.
+    pub fn clear(&self, folder: &str) {
+        let cleared = Dir::open_ambient_dir(self.path(), ambient_authority()).and_then(|scratch| scratch.remove_dir_all(folder));
+        if let Err(error) = cleared
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, folder, "a folder stays until its scratch folder goes");
+        }
     }
 }
 

@@ -480,6 +480,9 @@ pub trait Store:
     /// How many jobs wait and run in a queue: as of the latest change by this node; of those by others, as of a moment ago.
     fn depth(&self, queue: Queue) -> Depth;
 
+    /// What the store calls itself where things are kept outside of it: the same for all that share it, for good, and no other's.
+    async fn identity(&self) -> Result<String, StoreError>;
+
     /// Whether it can write.
     async fn check(&self) -> Result<(), StoreError>;
 

@@ -93,7 +93,7 @@ impl Bench {
         };
         let artifacts = ArtifactPlace::Folder(folder.path().join("artifacts"));
         let settings = ExecutorSettings {
-            artifacts: Artifacts::open(&artifacts, 1 << 20).unwrap(),
+            artifacts: Artifacts::open(&artifacts, "store", 1 << 20).unwrap(),
             async_slots: 64,
             async_threads: 1,
             threads_io: 8,

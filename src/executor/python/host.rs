@@ -3,10 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
 use std::process::{ChildStderr, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,7 +23,7 @@ use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
 use crate::job::{FailureKind, JobId, Note};
 use crate::sandbox::{Group, Limits, Policy, Scratch};
-use crate::workload::{PythonFunction, Reporter};
+use crate::workload::{PythonFunction, Reporter, Stop};
 
 /// How long a host may take until it is ready.
 const START: Duration = Duration::from_secs(30);
@@ -36,8 +35,8 @@ const LAST_WORDS: usize = 4 << 10;
 pub(super) struct Host {
     key: Key,
     pid: Pid,
-    /// Where its scratch folder is.
-    scratch: PathBuf,
+    /// Its scratch folder, as long as the process or what it has left needs it.
+    scratch: Weak<Scratch>,
     outbox: Outbox,
     calls: Arc<Calls>,
     given: AtomicU64,
@@ -174,11 +173,13 @@ impl pool::Worker for Host {
         let (ready, is_ready) = oneshot::channel();
         let (calls, end) = (Arc::new(Calls::default()), Arc::new(Notify::new()));
         let outbox = Outbox::new(writing);
+        let scratch = Arc::new(scratch);
+        let kept_for = Arc::downgrade(&scratch);
         tokio::spawn(serve(Process { group, scratch, last_words }, reading, Arc::clone(&calls), ready, Arc::clone(&end)));
         let host = Self {
             key: key.clone(),
             pid,
-            scratch: policy.scratch.clone(),
+            scratch: kept_for,
             outbox,
             calls,
             given: AtomicU64::new(0),
@@ -255,15 +256,22 @@ impl Host {
         self.say(&ToHost::Stop { id });
     }
 
-    /// Keeps the files that a call has left in its folder.
+    /// Keeps the files that a call has left in its folder, which is gone then.
     pub(super) async fn keep_artifacts(
         &self,
         id: u64,
         (job, attempt): (JobId, u32),
         artifacts: &Artifacts,
-    ) -> Result<usize, ArtifactError> {
+        stop: &Stop,
+    ) -> Result<(), ArtifactError> {
         // `host.py` has the same.
-        artifacts.keep(job, attempt, &self.scratch, &format!("artifacts/{id}")).await
+        let folder = format!("artifacts/{id}");
+        // The host may end meanwhile, for what another job does.
+        let gone = || ArtifactError::Unreadable(folder.clone(), std::io::ErrorKind::NotFound.into());
+        let scratch = self.scratch.upgrade().ok_or_else(gone)?;
+        let kept = artifacts.keep(job, attempt, scratch.path(), &folder, stop.stopped()).await;
+        tokio::task::spawn_blocking(move || scratch.clear(&folder));
+        kept
     }
 
     /// Kills the host. Its calls end when it is gone.
@@ -323,7 +331,7 @@ impl Drop for Host {
 /// What goes with the process.
 struct Process {
     group: Group,
-    scratch: Scratch,
+    scratch: Arc<Scratch>,
     last_words: tokio::task::JoinHandle<String>,
 }
 

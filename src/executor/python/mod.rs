@@ -333,7 +333,7 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
                 let has_artifacts = done.artifacts;
                 let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None };
                 if has_artifacts {
-                    ran = ran.but(host.keep_artifacts(begun.id, (job, number), call.artifacts).await);
+                    ran = ran.but(host.keep_artifacts(begun.id, (job, number), call.artifacts, &stop).await);
                 }
                 return Some(Ok(ran));
             }

@@ -344,6 +344,10 @@ impl Store for PostgresStore {
         self.published.depth(queue)
     }
 
+    async fn identity(&self) -> Result<String, StoreError> {
+        Ok(sqlx::query_scalar("SELECT replace(id::TEXT, '-', '') FROM identity").fetch_one(&self.pool).await?)
+    }
+
     async fn check(&self) -> Result<(), StoreError> {
         if self.node.is_silent() {
             return Err(StoreError::Unavailable("this node could not say that it is there for too long".into()));

@@ -430,6 +430,10 @@ impl Store for SqliteStore {
         self.published.depth(queue)
     }
 
+    async fn identity(&self) -> Result<String, StoreError> {
+        Ok(sqlx::query_scalar("SELECT id FROM identity").fetch_one(&self.readers).await?)
+    }
+
     async fn check(&self) -> Result<(), StoreError> {
         self.ask(Command::Check).await
     }

@@ -1,0 +1,171 @@
+//! How artifacts get to where they are kept, and how they go.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+
+use super::collect::{Left, LeftFile};
+use super::{AT_ONCE, ArtifactError, Artifacts, key};
+use crate::job::JobId;
+
+/// Files that are longer are sent in parts of so many bytes, two at once.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 2;
+/// How much is read at once.
+const READ_BYTES: usize = 256 << 10;
+/// How long it may take to take back what an attempt that was stopped has left so far.
+const TAKING_BACK: Duration = Duration::from_secs(2);
+
+impl Artifacts {
+    /// Keeps what an attempt has left in `folder`, below `scratch`, which the job can't have replaced; unless it is `stopped` before that is done.
+    ///
+    /// # Errors
+    /// They can't all be kept; then some of them may be, but none of an attempt that was stopped.
+    pub async fn keep<R>(
+        &self,
+        job: JobId,
+        attempt: u32,
+        scratch: &FilePath,
+        folder: &str,
+        stopped: impl Future<Output = R>,
+    ) -> Result<(), ArtifactError> {
+        let left = Left::behind(scratch, folder, self.max_bytes).await?;
+        if left.files().is_empty() {
+            return Ok(());
+        }
+        let kept = tokio::select! {
+            biased;
+            _ = stopped => Err(ArtifactError::Stopped),
+            kept = self.keep_all(job, attempt, &left) => kept,
+        };
+        if matches!(kept, Err(ArtifactError::Stopped)) {
+            // It may run again under the same number.
+            let taken_back = tokio::time::timeout(TAKING_BACK, self.remove_below(self.of_attempt(job, attempt))).await;
+            if !matches!(taken_back, Ok(Ok(()))) {
+                tracing::warn!(%job, attempt, "some artifacts of an attempt that was stopped stay as long as its job");
+            }
+        }
+        kept
+    }
+
+    async fn keep_all(&self, job: JobId, attempt: u32, left: &Left) -> Result<(), ArtifactError> {
+        let target = self.of_attempt(job, attempt);
+        let copies: Vec<_> = left.files().iter().map(|file| self.copy(left, file, &target).boxed()).collect();
+        stream::iter(copies).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        self.sync(job, attempt).await
+    }
+
+    async fn copy(&self, left: &Left, of: &LeftFile, target: &Path) -> Result<(), ArtifactError> {
+        let failed = |error| ArtifactError::NotCopied(of.name.join("/"), error);
+        // It does not end before this does.
+        let _turn = self.copying.acquire().await.map_err(|error| failed(io::Error::other(error)))?;
+        let file = left.open(of).await?;
+        let too_long = || ArtifactError::Name(of.name.join("/"), "it is too long");
+        let key = key::of_name(target, of.name.iter().map(|part| &**part)).ok_or_else(too_long)?;
+        // A process that the job has left behind may still be writing.
+        if let Some(path) = self.path(&key) {
+            let bytes = of.bytes;
+            return blocking(move || write(&path, file, bytes)).await.map_err(failed);
+        }
+        let mut writer = BufWriter::with_capacity(Arc::clone(&self.storage), key, PART_BYTES).with_max_concurrency(PARTS_AT_ONCE);
+        let mut reader = BufReader::with_capacity(READ_BYTES, tokio::fs::File::from_std(file)).take(of.bytes);
+        if let Err(error) = tokio::io::copy_buf(&mut reader, &mut writer).await {
+            // What was sent is not to be kept for ever. Whether that works can't be helped.
+            let _ = writer.abort().await;
+            return Err(failed(error));
+        }
+        writer.shutdown().await.map_err(failed)
+    }
+
+    /// Makes sure that what is in a folder outlives the machine.
+    async fn sync(&self, job: JobId, attempt: u32) -> Result<(), ArtifactError> {
+        let Some(folder) = self.path(&self.of_attempt(job, attempt)) else { return Ok(()) };
+        let synced = blocking(move || {
+            // That of the attempt with the folders in it, then those of the job, of the day, and of the store.
+            sync_all(&folder)?;
+            folder.ancestors().skip(1).take(3).try_for_each(|above| File::open(above)?.sync_all())
+        });
+        synced.await.map_err(|error| ArtifactError::NotCopied(String::new(), error))
+    }
+
+    /// Removes all that is below a key.
+    pub(super) async fn remove_below(&self, prefix: Path) -> Result<(), ArtifactError> {
+        if let Some(folder) = self.path(&prefix) {
+            let top = self.folder.clone();
+            let removed = blocking(move || remove(&folder, top.as_deref()));
+            return removed.await.map_err(|error| ArtifactError::Unusable(error.to_string()));
+        }
+        let found = self.storage.list(Some(&prefix)).map_ok(|meta| meta.location).boxed();
+        let mut removed = self.storage.delete_stream(found);
+        while let Some(removed) = removed.next().await {
+            // Another node may have been quicker.
+            if let Err(error) = removed
+                && !matches!(error, object_store::Error::NotFound { .. })
+            {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a key is in the folder, if they are kept in one.
+    fn path(&self, key: &Path) -> Option<PathBuf> {
+        let folder = self.folder.as_ref()?;
+        Some(key.prefix_match(&self.prefix)?.fold(folder.clone(), |path, part| path.join(part.as_ref())))
+    }
+}
+
+/// A folder that only this user can look into, with all those above it.
+pub(super) fn private_folder(path: &FilePath) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a file, which is there when it is whole.
+fn write(path: &FilePath, from: File, bytes: u64) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
+    // What ends like this is no file to whoever lists them.
+    let draft = || {
+        private_folder(folder)?;
+        tempfile::Builder::new().prefix("").suffix("#1").tempfile_in(folder)
+    };
+    // The folder of the day may just be removed, because it was empty.
+    let mut draft = draft().or_else(|error| if error.kind() == io::ErrorKind::NotFound { draft() } else { Err(error) })?;
+    io::copy(&mut from.take(bytes), &mut draft)?;
+    draft.as_file().sync_all()?;
+    draft.persist(path).map(drop).map_err(|error| error.error)
+}
+
+fn sync_all(folder: &FilePath) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// Removes a folder, and those above it that are empty then, up to the top.
+fn remove(folder: &FilePath, top: Option<&FilePath>) -> io::Result<()> {
+    let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    fs::remove_dir_all(folder).or_else(gone)?;
+    for above in folder.ancestors().skip(1).take_while(|above| Some(*above) != top) {
+        // One in which something is stays.
+        if fs::remove_dir(above).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
+}
