@@ -13,7 +13,7 @@ use crate::api::{self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Part
 use crate::auth::KeyRule;
 use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
-use crate::config::{Config, Database, NamedProgram, Permission};
+use crate::config::{Config, Database, NamedProgram, Partitions, Permission};
 use crate::dispatch::{
     Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, interpreter_label, watch_bloat,
 };
@@ -200,6 +200,7 @@ async fn open_store(config: &Config, address: SocketAddr, python: &PythonRules) 
             let options = PostgresOptions {
                 url: url.reveal().to_owned(),
                 schema: config.database_schema.clone(),
+                partitions: config.database_partitions == Partitions::Day,
                 node,
                 role: config.role,
                 labels,

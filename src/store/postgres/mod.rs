@@ -21,6 +21,7 @@ mod nodes;
 mod oldest;
 mod once;
 mod owners;
+mod partitions;
 mod profiles;
 mod read;
 mod retention;
@@ -68,6 +69,8 @@ pub struct PostgresOptions {
     pub url: String,
     /// The schema in which the tables are; made if it is missing.
     pub schema: String,
+    /// Whether the tables of jobs and results are to be in partitions by day. If they are, they stay so.
+    pub partitions: bool,
     /// What this node is called. One that comes with the name of another takes its place, and what ran there runs again at once.
     pub node: String,
     /// What this node does.
@@ -105,7 +108,14 @@ impl PostgresStore {
     /// Brings the schema up to date, takes a place among the nodes, and takes up what an earlier start of this one left behind.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let connect = Connect::new(&options.url, &options.schema)?;
-        connect.migrate().await?;
+        let mut connection = connect.migrate().await?;
+        let now = match &options.clock {
+            Some(clock) => clock.now(),
+            None => time(&mut connection).await?,
+        };
+        partitions::divide(&mut connection, options.partitions, now).await?;
+        partitions::look_ahead(&mut connection, now).await?;
+        connection.close().await?;
         let (pool, channel) = (connect.pool(options.connections.max(2)), connect.channel());
         let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -180,13 +190,18 @@ impl PostgresStore {
 /// Keeps a new key in a database. Servers that share it just now hear of it.
 pub async fn keep_key(url: &str, schema: &str, key: &Key) -> Result<(), StoreError> {
     let connect = Connect::new(url, schema)?;
-    connect.migrate().await?;
-    let mut connection = connect.open().await?;
+    let mut connection = connect.migrate().await?;
     let mut transaction = connection.begin().await?;
     copied::count(&mut transaction, Copied::Keys).await?;
     keys::add(&mut transaction, key, None).await?;
     transaction.commit().await?;
     Ok(connection.close().await?)
+}
+
+/// What time it is, says the database.
+async fn time(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    let text = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
+    Ok(Timestamp::from_micros(sqlx::query_scalar(text).fetch_one(connection).await?))
 }
 
 /// Behind which there may be more.
