@@ -45,6 +45,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::connect::Connect;
 pub use self::node::LeaseRules;
 use self::node::Node;
+use self::partitions::Ends;
 use self::read::Among;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
@@ -95,6 +96,7 @@ pub struct PostgresOptions {
 pub struct PostgresStore {
     commands: mpsc::Sender<Command>,
     pool: PgPool,
+    ends: Ends,
     published: Arc<Published>,
     intake: Intake<Command>,
     node: Arc<Node>,
@@ -114,7 +116,8 @@ impl PostgresStore {
             None => time(&mut connection).await?,
         };
         partitions::divide(&mut connection, options.partitions, now).await?;
-        partitions::look_ahead(&mut connection, now).await?;
+        let ends = Ends::default();
+        partitions::look_ahead(&mut connection, &ends, now).await?;
         connection.close().await?;
         let (pool, channel) = (connect.pool(options.connections.max(2)), connect.channel());
         let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
@@ -136,7 +139,7 @@ impl PostgresStore {
             let (node, commands, end) = (Arc::clone(&node), commands.downgrade(), end.clone());
             async move { node.beat(&connect, &commands, &end).await }
         });
-        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, published, node, told, _end: end.drop_guard() })
+        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, ends, published, node, told, _end: end.drop_guard() })
     }
 
     /// How many results came too late, because their leases had ended.
@@ -280,7 +283,7 @@ impl Store for PostgresStore {
 
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
-        let ids = read::ids(&self.pool, Among::Unfinished, filter, page).await?;
+        let ids = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
         let last = last(&ids, page);
         let done = if ids.is_empty() {
             Cancelled::default()
@@ -299,7 +302,7 @@ impl Store for PostgresStore {
 
     async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
-        let ids = read::ids(&self.pool, Among::Results, filter, page).await?;
+        let ids = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
         let last = last(&ids, page);
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, reply)).await? };
         Ok(Portion { done, last })
@@ -318,11 +321,11 @@ impl Store for PostgresStore {
     }
 
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        read::jobs(&self.pool, Among::All, filter, page).await
+        read::jobs(&self.pool, &self.ends, Among::All, filter, page).await
     }
 
     async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        read::jobs(&self.pool, Among::Results, filter, page).await
+        read::jobs(&self.pool, &self.ends, Among::Results, filter, page).await
     }
 
     async fn events(&self, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {

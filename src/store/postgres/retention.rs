@@ -72,7 +72,7 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn look_ahead(&self) -> Result<(), StoreError> {
-        partitions::look_ahead(&mut *self.pool.acquire().await?, self.published.now()).await
+        partitions::look_ahead(&mut *self.pool.acquire().await?, &self.ends, self.published.now()).await
     }
 
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {
@@ -94,7 +94,7 @@ impl RetentionStore for PostgresStore {
 async fn removable(connection: &mut PgConnection, before: Uuid, moment: i64, most: usize) -> Result<Vec<JobId>, StoreError> {
     // Whose output an unfinished job may ask for is kept.
     let text = "SELECT r.id, octet_length(j.workload)::BIGINT + coalesce(octet_length(r.output), 0) FROM results r \
-                JOIN jobs j ON j.id = r.id WHERE r.id < $1 AND r.finished_at < $2 \
+                JOIN jobs j ON j.id = r.id WHERE r.id < $1 AND j.id < $1 AND r.finished_at < $2 \
                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.job = r.id AND d.state = 0) \
                 AND NOT EXISTS (SELECT 1 FROM edges e JOIN work w ON w.id = e.child WHERE e.parent = r.id) \
                 ORDER BY r.id LIMIT $3";

@@ -10,6 +10,8 @@
 mod divide;
 mod drop;
 
+use std::sync::{Mutex, PoisonError};
+
 use jiff::civil::{Date, date};
 use jiff::{Span, Unit};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -134,6 +136,33 @@ impl Partition {
     }
 }
 
+/// Where partitions end, as this node saw them last; empty where tables are not divided.
+#[derive(Default)]
+pub(super) struct Ends(Mutex<Vec<Uuid>>);
+
+impl Ends {
+    fn see(&self, partitions: &[Partition]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = partitions.iter().map(|partition| partition.ids().1).collect();
+    }
+
+    /// All ids, in ranges of so few days that a read of one of them asks for few partitions; the last ones first.
+    ///
+    /// For each partition that is asked for there is a part of the plan, and there are locks, of which a PostgreSQL has not very many.
+    pub(super) fn ranges(&self) -> Vec<(Uuid, Uuid)> {
+        /// So many days, and those that are made ahead.
+        const DAYS: usize = 14;
+        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = Uuid::max();
+        let mut ranges = Vec::new();
+        for end in ends.iter().rev().skip(DAYS).step_by(DAYS) {
+            ranges.push((*end, last));
+            last = *end;
+        }
+        ranges.push((Uuid::nil(), last));
+        ranges
+    }
+}
+
 /// The partitions of days, the first ones first; `None` if the tables are not divided.
 pub(super) async fn list(connection: &mut PgConnection) -> Result<Option<Vec<Partition>>, StoreError> {
     // Both tables have the same.
@@ -149,10 +178,13 @@ pub(super) async fn list(connection: &mut PgConnection) -> Result<Option<Vec<Par
 }
 
 /// Makes the partitions for today and the next days that are missing, if the tables are divided.
-pub(super) async fn look_ahead(connection: &mut PgConnection, now: Timestamp) -> Result<(), StoreError> {
-    if list(connection).await?.is_none_or(|partitions| missing(&partitions, now).is_empty()) {
+pub(super) async fn look_ahead(connection: &mut PgConnection, ends: &Ends, now: Timestamp) -> Result<(), StoreError> {
+    let Some(partitions) = list(connection).await? else { return Ok(()) };
+    ends.see(&partitions);
+    if missing(&partitions, now).is_empty() {
         return Ok(());
     }
+    count_locks(connection, partitions.len()).await?;
     let mut transaction = connection.begin().await?;
     let done = make_missing(&mut transaction, now).await;
     if done.is_ok() {
@@ -166,6 +198,24 @@ pub(super) async fn look_ahead(connection: &mut PgConnection, now: Timestamp) ->
         }
         done => done,
     }
+}
+
+/// Tells the operator if the database has too few locks for reads of all partitions: each of these takes some for each.
+async fn count_locks(connection: &mut PgConnection, partitions: usize) -> Result<(), StoreError> {
+    /// Two tables, with their indexes.
+    const LOCKS: usize = 13;
+    let text = "SELECT current_setting('max_locks_per_transaction')::BIGINT";
+    let there: i64 = sqlx::query_scalar(text).fetch_one(connection).await?;
+    let needed = partitions * LOCKS;
+    if usize::try_from(there).is_ok_and(|there| there < needed) {
+        tracing::warn!(
+            partitions,
+            max_locks_per_transaction = there,
+            needed,
+            "PostgreSQL may run out of locks when all partitions are read by several at once: raise its max_locks_per_transaction"
+        );
+    }
+    Ok(())
 }
 
 /// Today and the next days, as far as there is no partition for them.
@@ -230,6 +280,18 @@ mod tests {
             assert_eq!(Partition::parse(other), None, "{other}");
         }
         assert_eq!(Day(i64::MAX / 2).name(), None);
+    }
+
+    #[test]
+    fn ranges_are_of_few_days_and_leave_nothing_out() {
+        let ends = Ends::default();
+        assert_eq!(ends.ranges(), [(Uuid::nil(), Uuid::max())]);
+        let days: Vec<Partition> = (0..93).map(|day| Partition::of(Day(20_000 + day))).collect();
+        ends.see(&days);
+        let ranges = ends.ranges();
+        assert_eq!((ranges.len(), ranges[0].1, ranges[6].0), (7, Uuid::max(), Uuid::nil()));
+        assert!(ranges.windows(2).all(|pair| pair[0].0 == pair[1].1 && pair[0].0 < pair[0].1));
+        assert_eq!(ranges[0].0, days[78].ids().1);
     }
 
     #[test]
