@@ -234,6 +234,42 @@ async fn a_day_goes_as_a_whole_with_all_that_belongs_to_it() {
     assert_eq!((partitions(&mut raw).await.len(), store.kept().await.unwrap()), (days - 2, 2));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_go_from_some_days_to_the_next() {
+    let place = long_ago();
+    place.clock().set_back(40 * DAY);
+    let store = place.open().await;
+    let mut ids = Vec::new();
+    for day in 0..40 {
+        if day % 8 == 0 {
+            ids.extend(finished(&place, &store, 3).await);
+        }
+        place.clock().advance(DAY);
+        store.look_ahead().await.unwrap();
+    }
+    let waiting = job_of(&place);
+    accept(&store, std::slice::from_ref(&waiting)).await;
+    ids.push(waiting.id);
+    let all = async |filter: Filter, order: Order| {
+        let (mut page, mut found) = (Page { order, after: None, limit: 4 }, Vec::new());
+        loop {
+            let jobs = store.jobs(&filter, page).await.unwrap();
+            found.extend(jobs.iter().map(|job| job.id));
+            match jobs.last() {
+                Some(last) if jobs.len() == page.limit => page.after = Some(last.id),
+                _ => return found,
+            }
+        }
+    };
+    assert_eq!(all(Filter::default(), Order::OldestFirst).await, ids);
+    let failed = Filter { workload: Some("none".into()), ..Filter::default() };
+    assert!(all(failed, Order::NewestFirst).await.is_empty());
+    let until = Filter { until: Some(place.clock().now().before(20 * DAY)), ..Filter::default() };
+    assert_eq!(all(until, Order::OldestFirst).await, ids[..9]);
+    ids.reverse();
+    assert_eq!(all(Filter::default(), Order::NewestFirst).await, ids);
+}
+
 /// Two days of results, and a moment at which the first one is over.
 async fn two_days(place: &Schema, store: &Arc<dyn Store>) -> (Vec<JobId>, Timestamp) {
     // There was nothing before.
