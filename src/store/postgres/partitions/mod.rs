@@ -72,7 +72,9 @@ impl Day {
 
     fn parse(name: &str) -> Option<Self> {
         let date = Date::strptime(FORMAT, name).ok()?;
-        Some(Self(EPOCH.until((Unit::Day, date)).ok()?.get_days().into()))
+        let day = Self(EPOCH.until((Unit::Day, date)).ok()?.get_days().into());
+        // Digits may be missing all the same.
+        (day.name()? == name).then_some(day)
     }
 }
 
@@ -181,10 +183,11 @@ pub(super) async fn list(connection: &mut PgConnection) -> Result<Option<Vec<Par
 pub(super) async fn look_ahead(connection: &mut PgConnection, ends: &Ends, now: Timestamp) -> Result<(), StoreError> {
     let Some(partitions) = list(connection).await? else { return Ok(()) };
     ends.see(&partitions);
-    if missing(&partitions, now).is_empty() {
+    let days = missing(&partitions, now).len();
+    if days == 0 {
         return Ok(());
     }
-    count_locks(connection, partitions.len()).await?;
+    count_locks(connection, partitions.len() + days).await?;
     let mut transaction = connection.begin().await?;
     let done = make_missing(&mut transaction, now).await;
     if done.is_ok() {
