@@ -14,7 +14,7 @@ use crate::artifact::{ArtifactError, Artifacts};
 use crate::auth::KeyRule;
 use crate::clock::SystemClock;
 use crate::comparison::Comparisons;
-use crate::config::{Config, Database, NamedProgram, Permission};
+use crate::config::{Config, Database, NamedProgram, Partitions, Permission};
 use crate::dispatch::{
     Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, interpreter_label, sweep_artifacts,
     watch_bloat,
@@ -208,6 +208,7 @@ async fn open_store(config: &Config, address: SocketAddr, python: &PythonRules) 
             let options = PostgresOptions {
                 url: url.reveal().to_owned(),
                 schema: config.database_schema.clone(),
+                partitions: config.database_partitions == Partitions::Day,
                 node,
                 role: config.role,
                 labels,

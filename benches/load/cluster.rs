@@ -112,6 +112,7 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
     let options_of_store = PostgresOptions {
         url: url(&postgres),
         schema: "trine".into(),
+        partitions: false,
         role: trine::job::Role::All,
         labels: trine::job::Labels::new(),
         node: "claims".into(),

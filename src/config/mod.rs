@@ -89,6 +89,9 @@ pub struct Config {
     /// Connections to a PostgreSQL, besides the two that write and that say that this server is there
     #[arg(long, env = "TRINE_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16, value_parser = at_least_one::<u32>)]
     pub database_connections: u32,
+    /// Whether a PostgreSQL keeps jobs and results in partitions, so that retention drops whole days; once it does, it stays so
+    #[arg(long, env = "TRINE_DATABASE_PARTITIONS", value_name = "BY", default_value = "off")]
+    pub database_partitions: Partitions,
     /// What this server is called among those that share a database; one that comes with the name of another takes its place [default: name
     /// of the host, and the address]
     #[arg(long, env = "TRINE_NODE", value_name = "NAME", value_parser = node_name)]
@@ -285,6 +288,16 @@ pub enum Permission {
     Allow,
     /// It is not.
     Deny,
+}
+
+/// By what tables are divided that grow with the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Partitions {
+    /// They are left as they are.
+    Off,
+    /// By the day on which a job was submitted.
+    Day,
 }
 
 /// A program with a name of the operator's.

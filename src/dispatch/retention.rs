@@ -1,4 +1,4 @@
-//! Removes finished jobs that are older, or more, than are to be kept.
+//! Removes finished jobs that are older, or more, than are to be kept; and sees to it that there is a place for the next ones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +26,26 @@ pub struct Retention {
 impl Retention {
     /// Removes what is not to be kept, until `end`.
     pub async fn keep_to(self, store: Arc<dyn Store>, end: impl Future<Output = ()>) {
-        let mut end = std::pin::pin!(end);
+        // A database that is cut off may say nothing for long.
+        tokio::select! {
+            () = self.go_on(&*store) => {}
+            () = end => {}
+        }
+    }
+
+    async fn go_on(self, store: &dyn Store) {
+        let mut looked_ahead_at: Option<Instant> = None;
         loop {
             let began = Instant::now();
-            let sleep = match self.step(&*store, store.now()).await {
+            if looked_ahead_at.is_none_or(|at| at.elapsed() >= LOOK) {
+                looked_ahead_at = Some(began);
+                match store.look_ahead().await {
+                    Err(StoreError::Closed) => return,
+                    Err(error) => tracing::error!(%error, "nothing can be made ready for the next days"),
+                    Ok(()) => {}
+                }
+            }
+            let sleep = match self.step(store, store.now()).await {
                 Ok(true) => (began.elapsed() * REST).max(SHORTEST_REST),
                 Ok(false) => LOOK,
                 Err(StoreError::Closed) => return,
@@ -38,10 +54,7 @@ impl Retention {
                     LOOK
                 }
             };
-            tokio::select! {
-                () = tokio::time::sleep(sleep) => {}
-                () = &mut end => return,
-            }
+            tokio::time::sleep(sleep).await;
         }
     }
 

@@ -31,11 +31,16 @@ pub trait RetentionStore {
     async fn kept(&self) -> Result<u64, StoreError>;
 
     /// Removes some of the oldest results in one small transaction, at most `most`: those that ended before a moment, or any. What is
-    /// still to be told of, or waited for by other jobs, stays.
+    /// still to be told of, or waited for by other jobs, stays. Those of a day may go together, up to a day later, however many they are.
     async fn remove_results(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Removed, StoreError>;
 
     /// Which of these are no jobs any more.
     async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError>;
+
+    /// Makes ready what results of the next days are to be kept in, if that has to be made.
+    async fn look_ahead(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Removes one result, with all that belongs to it.
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError>;

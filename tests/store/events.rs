@@ -10,7 +10,7 @@ use trine::store::{EventFilter, Follower, Lease, Settlement, StateFilter, Store}
 
 use crate::{PATIENCE, Place, accept, claim_one, failed, io_job, new_job, settle, succeeded};
 
-crate::for_every_driver!(
+crate::for_every_form!(
     a_job_is_told_of_from_its_beginning_to_its_end,
     the_past_is_kept_when_a_job_is_run_again,
     every_event_has_an_id_of_its_own,

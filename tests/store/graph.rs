@@ -9,7 +9,7 @@ use trine::store::{Cancellation, Child, Claimed, ParentEdge, Requeue, Settlement
 
 use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, settle, state, succeeded};
 
-crate::for_every_driver!(
+crate::for_every_form!(
     a_job_waits_for_all_that_it_comes_after,
     a_parent_that_has_ended_is_not_waited_for,
     what_becomes_of_the_children_of_a_failed_job_is_said_beforehand,

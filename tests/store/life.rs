@@ -9,7 +9,7 @@ use trine::store::{EventFilter, Filter, Lease, Requeue, Settled, Settlement, Sta
 
 use crate::{PATIENCE, Place, accept, claim_one, failed, finish_all, io_job, settle, state, succeeded, timing, with_priority};
 
-crate::for_every_driver!(
+crate::for_every_form!(
     a_job_that_is_to_run_later_waits_for_its_time,
     a_time_that_has_come_is_no_wait,
     a_job_whose_time_is_over_is_not_started,

@@ -7,7 +7,7 @@ use trine::store::{Filter, Order, Page, StateFilter, Store};
 
 use crate::{Place, accept, failed, finish_all, io_job, new_job, settle};
 
-crate::for_every_driver!(
+crate::for_every_form!(
     pages_cover_a_list_without_gap_or_overlap,
     every_filter_selects,
     a_list_of_results_holds_finished_jobs_only,

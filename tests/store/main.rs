@@ -22,6 +22,7 @@ mod oldest;
 mod once;
 mod opening;
 mod owners;
+mod partitions;
 mod places;
 mod plans;
 mod pooler;
@@ -117,6 +118,28 @@ macro_rules! for_every_driver {
                 super::$name($crate::postgres::Schema::new()).await;
             })*
         }
+    };
+}
+
+/// The same for a PostgreSQL whose tables are in partitions.
+#[macro_export]
+macro_rules! in_partitions {
+    ($($name:ident),* $(,)?) => {
+        mod partitioned {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::postgres::Schema::divided()).await;
+            })*
+        }
+    };
+}
+
+/// For each driver, and in partitions as well: what most of the store's statements are for.
+#[macro_export]
+macro_rules! for_every_form {
+    ($($name:ident),* $(,)?) => {
+        $crate::for_every_driver!($($name),*);
+        $crate::in_partitions!($($name),*);
     };
 }
 

@@ -20,13 +20,19 @@ pub(crate) struct Schema {
     name: String,
     clock: Arc<TestClock>,
     durable: bool,
+    divided: bool,
 }
 
 impl Schema {
     pub(crate) fn new() -> Self {
         static SCHEMAS: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
-        Self { name, clock: Arc::default(), durable: true }
+        Self { name, clock: Arc::default(), durable: true, divided: false }
+    }
+
+    /// One whose tables are in partitions by day as soon as it is opened.
+    pub(crate) fn divided() -> Self {
+        Self { divided: true, ..Self::new() }
     }
 
     /// The folder of the database's socket.
@@ -69,6 +75,7 @@ impl Schema {
         PostgresOptions {
             url: self.url(),
             schema: self.name.clone(),
+            partitions: self.divided,
             // Whoever opens it again is the same node, so that it takes up at once what was left behind.
             node: "one".into(),
             role: Role::All,
@@ -96,7 +103,7 @@ impl Place for Schema {
     }
 
     fn another(&self) -> Self {
-        Self::new()
+        Self { divided: self.divided, ..Self::new() }
     }
 
     fn light(self) -> Self {

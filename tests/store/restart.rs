@@ -9,7 +9,7 @@ use trine::store::{Settled, Settlement, Store};
 
 use crate::{Place, accept, claim_one, finish_all, io_job, not_after_a_loss, settle, state, succeeded};
 
-crate::for_every_driver!(
+crate::for_every_form!(
     everything_is_still_there,
     interrupted_attempts_run_again,
     a_job_that_takes_the_server_down_each_time_is_lost_in_the_end,

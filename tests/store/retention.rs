@@ -20,6 +20,14 @@ crate::for_every_driver!(
     what_was_counted_stays_counted,
     age_and_count_are_kept_to,
 );
+// Where a day's results go together, `partitions.rs` says how they go by age.
+crate::in_partitions!(
+    the_oldest_are_removed_with_all_that_belongs_to_them,
+    what_is_still_to_be_told_stays,
+    many_events_take_several_steps,
+    a_result_is_removed_by_its_id,
+    what_was_counted_stays_counted,
+);
 
 fn page(limit: usize) -> Page {
     Page { order: Order::OldestFirst, after: None, limit }

@@ -8,7 +8,7 @@ use trine::store::{Cancellation, Lease, Requeue, Settled, Settlement};
 
 use crate::{Place, accept, claim_one, failed, io_job, settle, state, succeeded, timing};
 
-crate::for_every_driver!(
+crate::for_every_form!(
     a_result_is_recorded_with_its_timing,
     only_the_valid_lease_is_heard,
     a_job_that_runs_again_waits_for_its_time,

@@ -28,8 +28,10 @@ async fn look(pool: &Pool) -> Result<Bloat, StoreError> {
     let text = "SELECT (extract(epoch FROM max(clock_timestamp() - xact_start)) * 1000000)::BIGINT FROM pg_stat_activity \
                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
     let oldest: Option<i64> = sqlx::query_scalar(text).fetch_one(pool).await?;
-    let text = "SELECT relname::TEXT, n_live_tup, n_dead_tup FROM pg_stat_user_tables \
-                WHERE schemaname = current_schema() AND relname IN ('events', 'jobs', 'results', 'shared', 'work') ORDER BY relname";
+    // With their partitions, if they have some.
+    let text = "SELECT split_part(relname::TEXT, '_', 1) AS name, sum(n_live_tup)::BIGINT, sum(n_dead_tup)::BIGINT FROM pg_stat_user_tables \
+                WHERE schemaname = current_schema() AND split_part(relname::TEXT, '_', 1) IN ('events', 'jobs', 'results', 'shared', 'work') \
+                GROUP BY 1 ORDER BY 1";
     let tables = sqlx::query(text).fetch_all(pool).await?;
     let table = |row| {
         let mut cells = Cells::new(row);

@@ -42,6 +42,12 @@ const BY_KEY: &str = "SELECT set_config(name, value, false) FROM (VALUES ('plan_
      ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), \
      ('seq_page_cost', '0.01'), ('random_page_cost', '0.01'), ('jit', 'off')) AS wanted (name, value) JOIN pg_settings USING (name)";
 
+/// The settings of a session that reads single jobs and pages, where tables are in partitions: the planner takes looking up ids for as dear as
+/// if each were asked of all partitions, and would rather read all of them.
+const BY_INDEX: &str = "SELECT set_config(name, value, false) FROM (VALUES ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), \
+     ('enable_mergejoin', 'off'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off')) AS wanted (name, value) JOIN pg_settings USING (name) \
+     WHERE EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass('results') AND relkind = 'p')";
+
 /// How connections are opened.
 #[derive(Clone)]
 pub(super) struct Connect {
@@ -116,7 +122,10 @@ impl Connect {
             .acquire_timeout(CONNECT)
             .after_connect(move |connection, _| {
                 let session = Arc::clone(&session);
-                Box::pin(async move { begin_session(connection, &session).await })
+                Box::pin(async move {
+                    begin_session(connection, &session).await?;
+                    sqlx::raw_sql(BY_INDEX).execute(connection).await.map(drop)
+                })
             })
             .test_before_acquire(false)
             .before_acquire(|connection, meta| Box::pin(may_be_used(connection, meta.age)))
@@ -162,8 +171,8 @@ impl Connect {
     }
 
     /// Brings the schema up to date, one node after the other; or leaves it as it is, if a newer version has changed it and says that this one
-    /// can go on.
-    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+    /// can go on. The connection on which that was done.
+    pub(super) async fn migrate(&self) -> Result<PgConnection, StoreError> {
         let mut connection = self.inspect().await?;
         let there = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)";
         let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut connection).await?;
@@ -188,7 +197,7 @@ impl Connect {
         migrator.run_direct(Some(FIRST), &mut connection, false).await.map_err(failed)?;
         self.agree(&mut connection).await?;
         migrator.run_direct(None, &mut connection, false).await.map_err(failed)?;
-        Ok(connection.close().await?)
+        Ok(connection)
     }
 
     /// Whether this program can work with the schema as it is, and all that run with the schema as it will be.

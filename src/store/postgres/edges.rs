@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::moves::{Queued, queued};
 use super::pool::Pool;
-use super::rows::{Cells, text, uuid, uuids};
+use super::rows::{self, Cells, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, JobId, NewJob};
 use crate::store::kept::edge::{Ended, read_ended};
@@ -24,8 +24,10 @@ pub(super) struct Unblocked {
 
 /// Those of these jobs that there are not.
 pub(super) async fn unknown(connection: &mut PgConnection, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
-    let text = "SELECT id FROM unnest($1::UUID[]) AS t(id) WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = t.id)";
-    let rows = sqlx::query(text).bind(uuids(jobs)).fetch_all(connection).await?;
+    let text = "SELECT id FROM unnest($1::UUID[]) AS t(id) WHERE NOT EXISTS \
+                (SELECT 1 FROM jobs WHERE jobs.id = t.id AND jobs.id BETWEEN $2 AND $3)";
+    let (first, last) = rows::ends(jobs.iter());
+    let rows = sqlx::query(text).bind(uuids(jobs)).bind(first).bind(last).fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 
@@ -60,16 +62,20 @@ pub(super) async fn link(connection: &mut PgConnection, jobs: &[&NewJob]) -> Res
 /// Edges of parents that have ended, of which the children have not heard: `most` at most.
 pub(super) async fn unheard(connection: &mut PgConnection, parents: &[JobId], most: usize) -> Result<Vec<Ended>, StoreError> {
     let text = "SELECT e.parent, e.child, e.rule, e.name, r.ending FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) \
-                JOIN results r ON r.id = t.id JOIN edges e ON e.parent = r.id AND e.open ORDER BY t.n, e.child LIMIT $2";
-    let query = sqlx::query(text).bind(uuids(parents)).bind(number(most));
+                JOIN results r ON r.id = t.id AND r.id BETWEEN $3 AND $4 JOIN edges e ON e.parent = r.id AND e.open \
+                ORDER BY t.n, e.child LIMIT $2";
+    let (first, last) = rows::ends(parents.iter());
+    let query = sqlx::query(text).bind(uuids(parents)).bind(number(most)).bind(first).bind(last);
     query.fetch_all(connection).await?.iter().map(read_ended).collect()
 }
 
-/// Edges of these children whose parents had ended before.
-pub(super) async fn past(connection: &mut PgConnection, children: &[JobId]) -> Result<Vec<Ended>, StoreError> {
+/// Edges of these of the new jobs whose parents had ended before.
+pub(super) async fn past(connection: &mut PgConnection, jobs: &[&NewJob], children: &[JobId]) -> Result<Vec<Ended>, StoreError> {
     let text = "SELECT e.parent, e.child, e.rule, e.name, r.ending FROM edges e JOIN results r ON r.id = e.parent \
-                WHERE e.child = ANY($1) AND NOT e.open";
-    sqlx::query(text).bind(uuids(children)).fetch_all(connection).await?.iter().map(read_ended).collect()
+                WHERE e.child = ANY($1) AND NOT e.open AND r.id BETWEEN $2 AND $3";
+    let (first, last) = rows::ends(jobs.iter().flat_map(|job| &job.after).map(|after| &after.parent));
+    let query = sqlx::query(text).bind(uuids(children)).bind(first).bind(last);
+    query.fetch_all(connection).await?.iter().map(read_ended).collect()
 }
 
 /// The children have heard of it.

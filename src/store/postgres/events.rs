@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::pool::Pool;
 use super::read;
-use super::rows::{Cells, text, uuid, uuids};
+use super::rows::{self, Cells, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::kept::event::{self, ACCEPTED, EventRow, FINISHED, PAGE, REQUEUED, RUNNING, has_conditions, kinds};
@@ -39,6 +39,7 @@ pub(super) async fn keep_attempts(connection: &mut PgConnection, ids: &[JobId]) 
 /// Keeps how jobs ended, that their last attempts were running, and that they wait again from these moments on, before their results are
 /// taken away.
 pub(super) async fn keep_results(connection: &mut PgConnection, ids: &[JobId], moments: &[i64]) -> Result<(), StoreError> {
+    let (first, last) = rows::ends(ids.iter());
     let ids = uuids(ids);
     let running = "INSERT INTO events (at, job, attempt, kind) SELECT started_at, id, attempt, $1 FROM results \
                    WHERE id = ANY($2) AND started_at IS NOT NULL";
@@ -48,8 +49,8 @@ pub(super) async fn keep_results(connection: &mut PgConnection, ids: &[JobId], m
                     WHERE id = ANY($2)";
     sqlx::query(finished).bind(FINISHED).bind(&ids).execute(&mut *connection).await?;
     let requeued = "INSERT INTO events (at, job, attempt, kind) SELECT t.at, r.id, r.attempt, $1 \
-                    FROM unnest($2::UUID[], $3::BIGINT[]) AS t(id, at) JOIN results r ON r.id = t.id";
-    sqlx::query(requeued).bind(REQUEUED).bind(&ids).bind(moments).execute(connection).await?;
+                    FROM unnest($2::UUID[], $3::BIGINT[]) AS t(id, at) JOIN results r ON r.id = t.id AND r.id BETWEEN $4 AND $5";
+    sqlx::query(requeued).bind(REQUEUED).bind(&ids).bind(moments).bind(first).bind(last).execute(connection).await?;
     Ok(())
 }
 
@@ -108,8 +109,13 @@ fn query(filter: &EventFilter, after: Timestamp) -> QueryBuilder<Postgres> {
          f.ending, f.started_at, f.finished_at, f.output, f.error, f.timing \
          FROM page JOIN jobs j ON j.id = page.id LEFT JOIN events e ON page.source = 0 AND e.at = page.at \
          LEFT JOIN work w ON w.id = page.id LEFT JOIN results r ON r.id = page.id \
-         LEFT JOIN results f ON page.source = 2 AND page.kind = 7 AND f.id = page.id ORDER BY page.at",
+         LEFT JOIN results f ON page.source = 2 AND page.kind = 7 AND f.id = page.id",
     );
+    if let Some(job) = filter.job {
+        // They are all of it. This says in which partition that is.
+        query.push(" WHERE page.id = ").push_bind(uuid(job));
+    }
+    query.push(" ORDER BY page.at");
     query
 }
 

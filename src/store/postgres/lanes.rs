@@ -83,27 +83,31 @@ pub(super) async fn heads(
     each: usize,
     now: Timestamp,
 ) -> Result<Vec<Head>, StoreError> {
-    let text = "SELECT l.n, head.id, j.options, head.confined FROM unnest($1::TEXT[]) WITH ORDINALITY AS l(lane, n) CROSS JOIN LATERAL \
+    let text = "SELECT l.n, head.id, head.confined FROM unnest($1::TEXT[]) WITH ORDINALITY AS l(lane, n) CROSS JOIN LATERAL \
                 (SELECT id, turn, confined FROM work WHERE state = 4 AND queue = $2 AND lane = l.lane \
-                AND (expires_at IS NULL OR expires_at > $4) ORDER BY turn, id LIMIT $3) AS head \
-                JOIN jobs j ON j.id = head.id ORDER BY l.n, head.turn, head.id";
+                AND (expires_at IS NULL OR expires_at > $4) ORDER BY turn, id LIMIT $3) AS head ORDER BY l.n, head.turn, head.id";
     let names: Vec<&str> = lanes.iter().map(|lane| lane.lane.as_str()).collect();
     let query = sqlx::query(text).bind(names).bind(code(queue)).bind(number(each)).bind(now.as_micros());
     let mut heads = Vec::new();
-    for row in &query.fetch_all(connection).await? {
+    for row in &query.fetch_all(&mut *connection).await? {
         let mut cells = Cells::new(row);
         let (n, id): (usize, JobId) = (cells.number()?, cells.id()?);
-        // Those of a job that can't be read: its claim finds that out as well, and leaves it to others.
-        let options = cells.json::<Options<'_>>().unwrap_or_default().unwrap_or_default();
         let owner = cells.take::<Option<i64>>()?.and_then(Owner::from_code);
-        let concurrency = options.concurrency.map(std::borrow::Cow::into_owned);
-        heads.push(Head {
-            lane: n.saturating_sub(1),
-            id,
-            concurrency,
-            rate: options.rate.map(std::borrow::Cow::into_owned),
-            owner,
-        });
+        heads.push(Head { lane: n.saturating_sub(1), id, concurrency: None, rate: None, owner });
+    }
+    // By ids that are known, or all partitions would be planned for.
+    let text = "SELECT id, options FROM jobs WHERE id = ANY($1)";
+    let rows = sqlx::query(text).bind(rows::uuids(heads.iter().map(|head| &head.id))).fetch_all(connection).await?;
+    let mut of_id = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let mut cells = Cells::new(row);
+        // Those of a job that can't be read: its claim finds that out as well, and leaves it to others.
+        of_id.insert(cells.id()?, cells.json::<Options<'_>>().unwrap_or_default().unwrap_or_default());
+    }
+    for head in &mut heads {
+        let options = of_id.remove(&head.id).unwrap_or_default();
+        head.concurrency = options.concurrency.map(std::borrow::Cow::into_owned);
+        head.rate = options.rate.map(std::borrow::Cow::into_owned);
     }
     Ok(heads)
 }
@@ -150,10 +154,11 @@ pub(super) async fn claim(
         of_id!("$4::BIGINT[]", "id", "$3"),
         " WHERE id = ANY($3) AND state <> 2 RETURNING id, token, attempt, losses, earlier, claimed_at, due_at) SELECT ",
         of_claim!(),
-        " FROM w CROSS JOIN LATERAL (SELECT bound, type, workload, options FROM jobs WHERE id = w.id LIMIT 1) AS j"
+        " FROM w CROSS JOIN LATERAL (SELECT bound, type, workload, options FROM jobs WHERE id = w.id AND id BETWEEN $5 AND $6 LIMIT 1) AS j"
     );
+    let (first, last) = rows::ends(jobs.iter().map(|(id, _)| id));
     let (ids, moments) = rows::by_id(jobs.iter().map(|(id, at)| (*id, at.as_micros())));
-    let query = sqlx::query(text).bind(token).bind(node).bind(ids).bind(moments);
+    let query = sqlx::query(text).bind(token).bind(node).bind(ids).bind(moments).bind(first).bind(last);
     rows::taken(&query.fetch_all(connection).await?)
 }
 

@@ -21,6 +21,7 @@ mod nodes;
 mod oldest;
 mod once;
 mod owners;
+mod partitions;
 mod pool;
 mod profiles;
 mod read;
@@ -45,6 +46,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::connect::{Connect, in_time};
 pub use self::node::LeaseRules;
 use self::node::Node;
+use self::partitions::Ends;
 use self::pool::Pool;
 use self::read::Among;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
@@ -70,6 +72,8 @@ pub struct PostgresOptions {
     pub url: String,
     /// The schema in which the tables are; made if it is missing.
     pub schema: String,
+    /// Whether the tables of jobs and results are to be in partitions by day. If they are, they stay so.
+    pub partitions: bool,
     /// What this node is called. One that comes with the name of another takes its place, and what ran there runs again at once.
     pub node: String,
     /// What this node does.
@@ -94,6 +98,7 @@ pub struct PostgresOptions {
 pub struct PostgresStore {
     commands: mpsc::Sender<Command>,
     pool: Pool,
+    ends: Ends,
     published: Arc<Published>,
     intake: Intake<Command>,
     node: Arc<Node>,
@@ -107,7 +112,15 @@ impl PostgresStore {
     /// Brings the schema up to date, takes a place among the nodes, and takes up what an earlier start of this one left behind.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let connect = Connect::new(&options.url, &options.schema)?;
-        connect.migrate().await?;
+        let mut connection = connect.migrate().await?;
+        let now = match &options.clock {
+            Some(clock) => clock.now(),
+            None => time(&mut connection).await?,
+        };
+        partitions::divide(&mut connection, options.partitions, now).await?;
+        let ends = Ends::default();
+        partitions::look_ahead(&mut connection, &ends, now).await?;
+        connection.close().await?;
         let (pool, channel) = (connect.pool(options.connections.max(2)), connect.channel());
         let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -128,7 +141,7 @@ impl PostgresStore {
             let (node, commands, end) = (Arc::clone(&node), commands.downgrade(), end.clone());
             async move { node.beat(&connect, &commands, &end).await }
         });
-        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, published, node, told, _end: end.drop_guard() })
+        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, ends, published, node, told, _end: end.drop_guard() })
     }
 
     /// How many results came too late, because their leases had ended.
@@ -188,13 +201,18 @@ impl PostgresStore {
 /// Keeps a new key in a database. Servers that share it just now hear of it.
 pub async fn keep_key(url: &str, schema: &str, key: &Key) -> Result<(), StoreError> {
     let connect = Connect::new(url, schema)?;
-    connect.migrate().await?;
-    let mut connection = connect.open().await?;
+    let mut connection = connect.migrate().await?;
     let mut transaction = connection.begin().await?;
     copied::count(&mut transaction, Copied::Keys).await?;
     keys::add(&mut transaction, key, None).await?;
     transaction.commit().await?;
     Ok(connection.close().await?)
+}
+
+/// What time it is, says the database.
+async fn time(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    let text = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
+    Ok(Timestamp::from_micros(sqlx::query_scalar(text).fetch_one(connection).await?))
 }
 
 /// Behind which there may be more.
@@ -273,7 +291,7 @@ impl Store for PostgresStore {
 
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
-        let ids = read::ids(&self.pool, Among::Unfinished, filter, page).await?;
+        let ids = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
         let last = last(&ids, page);
         let done = if ids.is_empty() {
             Cancelled::default()
@@ -292,7 +310,7 @@ impl Store for PostgresStore {
 
     async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
-        let ids = read::ids(&self.pool, Among::Results, filter, page).await?;
+        let ids = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
         let last = last(&ids, page);
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, reply)).await? };
         Ok(Portion { done, last })
@@ -311,11 +329,11 @@ impl Store for PostgresStore {
     }
 
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        read::jobs(&self.pool, Among::All, filter, page).await
+        read::jobs(&self.pool, &self.ends, Among::All, filter, page).await
     }
 
     async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        read::jobs(&self.pool, Among::Results, filter, page).await
+        read::jobs(&self.pool, &self.ends, Among::Results, filter, page).await
     }
 
     async fn events(&self, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {

@@ -101,8 +101,8 @@ pub(super) async fn held(connection: &mut PgConnection, leases: &[Lease]) -> Res
     let text = concat!(
         "SELECT ",
         of_held!(),
-        " FROM work w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id LIMIT 1) AS j \
-         WHERE w.id = ANY($1) AND w.token = ",
+        " FROM work w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id \
+         AND id BETWEEN $3 AND $4 LIMIT 1) AS j WHERE w.id = ANY($1) AND w.token = ",
         of_id!("$2::BIGINT[]", "w.id", "$1")
     );
     read_held(connection, text, leases).await
@@ -115,7 +115,8 @@ pub(super) async fn take_out(connection: &mut PgConnection, leases: &[Lease]) ->
         of_id!("$2::BIGINT[]", "id", "$1"),
         " RETURNING id, token, attempt, losses, claimed_at, stopping, children) SELECT ",
         of_held!(),
-        " FROM w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id LIMIT 1) AS j"
+        " FROM w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id \
+         AND id BETWEEN $3 AND $4 LIMIT 1) AS j"
     );
     read_held(connection, text, leases).await
 }
@@ -126,7 +127,8 @@ async fn read_held(connection: &mut PgConnection, text: &'static str, leases: &[
     }
     // Of several of one job only the latest can be valid.
     let (ids, tokens) = rows::by_id(leases.iter().map(|lease| (lease.id, lease.token)));
-    let rows = sqlx::query(text).bind(ids).bind(tokens).fetch_all(connection).await?;
+    let (first, last) = rows::ends(leases.iter().map(|lease| &lease.id));
+    let rows = sqlx::query(text).bind(ids).bind(tokens).bind(first).bind(last).fetch_all(connection).await?;
     let held = |row| {
         let mut cells = Cells::new(row);
         let (id, token, attempt, losses, claimed_at) =
@@ -143,10 +145,12 @@ pub(super) async fn recorded(
     leases: &[Lease],
 ) -> Result<Vec<(Lease, Timestamp, Timestamp)>, StoreError> {
     let text = "SELECT r.id, r.token, coalesce(r.started_at, r.finished_at), r.finished_at \
-                FROM unnest($1::UUID[], $2::BIGINT[]) AS l(id, token) JOIN results r ON r.id = l.id AND r.token = l.token";
+                FROM unnest($1::UUID[], $2::BIGINT[]) AS l(id, token) \
+                JOIN results r ON r.id = l.id AND r.token = l.token AND r.id BETWEEN $3 AND $4";
+    let (first, last) = rows::ends(leases.iter().map(|lease| &lease.id));
     let ids = uuids(leases.iter().map(|lease| &lease.id));
     let tokens: Vec<i64> = leases.iter().map(|lease| lease.token).collect();
-    let rows = sqlx::query(text).bind(ids).bind(tokens).fetch_all(connection).await?;
+    let rows = sqlx::query(text).bind(ids).bind(tokens).bind(first).bind(last).fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             let mut cells = Cells::new(row);
@@ -227,8 +231,10 @@ pub(super) async fn end(
          kept AS (INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, node, failure, error) \
          SELECT id, ($2::SMALLINT[])[n], attempt, losses, started_at, $6 + n, $7, ($3::TEXT[])[n], ($4::TEXT[])[n] FROM gone) \
          SELECT id, n, state, attempt, started_at, children, j.queue, j.bound, j.type, j.options FROM gone \
-         CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = gone.id LIMIT 1) AS j ORDER BY n"
+         CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = gone.id AND id BETWEEN $9 AND $10 LIMIT 1) AS j \
+         ORDER BY n"
     );
+    let (first, last) = rows::ends(dooms.iter().map(|doom| &doom.id));
     let (ids, numbers) = rows::by_id(dooms.iter().zip(1..).map(|(doom, n)| (doom.id, n)));
     let rows = sqlx::query(text)
         .bind(ids)
@@ -239,6 +245,8 @@ pub(super) async fn end(
         .bind(before.as_micros())
         .bind(node)
         .bind(numbers)
+        .bind(first)
+        .bind(last)
         .fetch_all(connection)
         .await?;
     let ended = |row| {
@@ -306,8 +314,10 @@ pub(super) struct Back {
 /// Makes jobs wait again that have ended; what has no result is left out. Each end is kept among the events first.
 pub(super) async fn requeue(connection: &mut PgConnection, ids: &[JobId], before: Timestamp) -> Result<Vec<Back>, StoreError> {
     let text = "SELECT r.id, t.n, r.ending, r.timing, j.queue, j.bound, j.type, j.options \
-                FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) JOIN results r ON r.id = t.id JOIN jobs j ON j.id = r.id ORDER BY t.n";
-    let rows = sqlx::query(text).bind(uuids(ids)).fetch_all(&mut *connection).await?;
+                FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) JOIN results r ON r.id = t.id JOIN jobs j ON j.id = t.id \
+                WHERE r.id BETWEEN $2 AND $3 AND j.id BETWEEN $2 AND $3 ORDER BY t.n";
+    let (first, last) = rows::ends(ids.iter());
+    let rows = sqlx::query(text).bind(uuids(ids)).bind(first).bind(last).fetch_all(&mut *connection).await?;
     let back = |row| {
         let mut cells = Cells::new(row);
         let (id, n) = (cells.id()?, cells.take::<i64>()?);
@@ -328,7 +338,8 @@ pub(super) async fn requeue(connection: &mut PgConnection, ids: &[JobId], before
                 EXISTS (SELECT 1 FROM edges WHERE edges.parent = t.id), t.due_at, \
                 CASE WHEN t.expires_at > $8 THEN t.expires_at END, r.attempt, r.attempt, t.lane, t.ckey, t.rkey, t.confined \
                 FROM unnest($1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[]) \
-                AS t(id, due_at, expires_at, lane, ckey, rkey, confined) JOIN jobs j ON j.id = t.id JOIN results r ON r.id = t.id";
+                AS t(id, due_at, expires_at, lane, ckey, rkey, confined) JOIN jobs j ON j.id = t.id JOIN results r ON r.id = t.id \
+                WHERE j.id BETWEEN $9 AND $10 AND r.id BETWEEN $9 AND $10";
     let lane = |back: &Back| back.known.lane.clone();
     sqlx::query(text)
         .bind(uuids(&ids))
@@ -339,6 +350,8 @@ pub(super) async fn requeue(connection: &mut PgConnection, ids: &[JobId], before
         .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.rkey)).collect::<Vec<_>>())
         .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.confined)).collect::<Vec<_>>())
         .bind(before.as_micros())
+        .bind(first)
+        .bind(last)
         .execute(&mut *connection)
         .await?;
     sqlx::query("DELETE FROM results WHERE id = ANY($1)").bind(uuids(&ids)).execute(&mut *connection).await?;

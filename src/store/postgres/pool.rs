@@ -4,16 +4,22 @@
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr, Transaction};
 
 use super::connect::in_time;
 
-/// The pool, in which a statement and each row of its answer have a time limit. Whoever begins a transaction has to set one.
+/// The pool, in which a statement and each row of its answer have a time limit. Whoever takes a connection or begins a transaction has to set
+/// one.
 #[derive(Clone, Debug)]
 pub(super) struct Pool(pub(super) PgPool);
 
 impl Pool {
+    pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        self.0.acquire().await
+    }
+
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         self.0.begin().await
     }

@@ -1,7 +1,10 @@
 //! What can be read: single jobs and pages of lists.
 
+use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder};
+use uuid::Uuid;
 
+use super::partitions::Ends;
 use super::pool::Pool;
 use super::rows::{self, Cells, from_jobs, of_job, text, uuid};
 use crate::clock::Timestamp;
@@ -32,25 +35,51 @@ pub(super) async fn job(pool: &Pool, id: JobId) -> Result<Option<Job>, StoreErro
 }
 
 /// A page of jobs.
-pub(super) async fn jobs(pool: &Pool, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
     let select = concat!("SELECT ", of_job!(), from_jobs!());
-    match query(select, among, filter, page) {
-        Some(mut query) => query.build().fetch_all(pool).await?.iter().map(rows::job).collect(),
-        None => Ok(Vec::new()),
-    }
+    found(pool, ends, select, among, filter, page).await?.iter().map(rows::job).collect()
 }
 
 /// The ids of a page of jobs.
-pub(super) async fn ids(pool: &Pool, among: Among, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
+pub(super) async fn ids(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
     let select = concat!("SELECT j.id", from_jobs!());
-    match query(select, among, filter, page) {
-        Some(mut query) => query.build().fetch_all(pool).await?.iter().map(|row| Cells::new(row).id()).collect(),
-        None => Ok(Vec::new()),
-    }
+    found(pool, ends, select, among, filter, page).await?.iter().map(|row| Cells::new(row).id()).collect()
 }
 
-/// What is selected, of the jobs of a page; `None` if no job can pass.
-fn query(select: &str, among: Among, filter: &Filter, page: Page) -> Option<QueryBuilder<Postgres>> {
+/// The rows of a page: from the days where it begins, and from further ones as long as it is not full.
+async fn found(
+    pool: &Pool,
+    ends: &Ends,
+    select: &str,
+    among: Among,
+    filter: &Filter,
+    page: Page,
+) -> Result<Vec<PgRow>, StoreError> {
+    let mut ranges = ends.ranges();
+    if page.order == Order::OldestFirst {
+        ranges.reverse();
+    }
+    let mut found = Vec::new();
+    for range in ranges {
+        let is_passed = page.after.map(uuid).is_some_and(|after| match page.order {
+            Order::NewestFirst => after <= range.0,
+            Order::OldestFirst => after >= range.1,
+        });
+        if is_passed {
+            continue;
+        }
+        let left = Page { limit: page.limit - found.len(), ..page };
+        let Some(mut query) = query(select, among, filter, left, range) else { break };
+        found.extend(query.build().fetch_all(pool).await?);
+        if found.len() >= page.limit {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// What is selected, of the jobs of a page with ids from one on, before another; `None` if no job can pass.
+fn query(select: &str, among: Among, filter: &Filter, page: Page, (first, end): (Uuid, Uuid)) -> Option<QueryBuilder<Postgres>> {
     let of_the_ended = filter.error.is_some() || filter.findings.is_some();
     let among = match filter.state {
         Some(StateFilter::Ended(_)) if among == Among::Unfinished => return None,
@@ -68,11 +97,22 @@ fn query(select: &str, among: Among, filter: &Filter, page: Page) -> Option<Quer
         Among::Results => select.replace("LEFT JOIN results", "JOIN results"),
     };
     let mut query = QueryBuilder::new(select);
+    // The last condition there is that of the join with `results`: what is said of one table says nothing of the partitions of the other.
+    let within = |query: &mut QueryBuilder<Postgres>, table: &str| {
+        if first > Uuid::nil() {
+            query.push(format!(" AND {table}.id >= ")).push_bind(first);
+        }
+        if end < Uuid::max() {
+            query.push(format!(" AND {table}.id < ")).push_bind(end);
+        }
+    };
+    within(&mut query, "r");
     if let Some((key, value)) = &filter.tag {
-        query.push("JOIN tags t ON t.id = j.id AND t.key = ").push_bind(text(key));
+        query.push(" JOIN tags t ON t.id = j.id AND t.key = ").push_bind(text(key));
         query.push(" AND t.value = ").push_bind(text(value));
     }
     query.push(" WHERE true");
+    within(&mut query, "j");
     match filter.state {
         // As text, so that the partial indexes can be used.
         Some(StateFilter::Ended(ending)) => {

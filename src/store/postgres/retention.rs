@@ -1,11 +1,13 @@
-//! Removing results, a few at a time: everything else waits meanwhile.
+//! Removing results, a few at a time: everything else waits meanwhile. Where they are in partitions by day, those of a day together.
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::PostgresStore;
 use super::connect::in_time;
 use super::edges;
+use super::partitions::{self, Dropped, Partition};
 use super::read::first_id;
 use super::rows::{Cells, uuid, uuids};
 use super::writer::Command;
@@ -28,16 +30,55 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn remove_results(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Removed, StoreError> {
-        let ids = self.removable(ended_before, most).await?;
-        if ids.is_empty() {
-            return Ok(Removed::default());
+        let mut connection = self.pool.acquire().await?;
+        let partitions = partitions::list(&mut connection).await?.unwrap_or_default();
+        if partitions::tidy(&mut connection, &partitions).await? {
+            return Ok(Removed { results: 0, any: true });
         }
+        let (mut before, moment) = match ended_before {
+            // What ended before a moment was accepted before it, so few others are looked at.
+            Some(moment) => (uuid(first_id(moment.as_micros())), moment.as_micros()),
+            None => (Uuid::max(), i64::MAX),
+        };
+        let of_days = if ended_before.is_some() { partitions.as_slice() } else { &[] };
+        for partition in of_days {
+            if !partition.is_over(Timestamp::from_micros(moment)) {
+                match partition.first_of_day() {
+                    // It goes as a whole when it is over, if it can.
+                    Some(first) => before = before.min(first),
+                    None => continue,
+                }
+                break;
+            }
+            match partitions::drop_day(&mut connection, *partition, moment).await? {
+                Dropped::Gone(results) => return Ok(Removed { results, any: true }),
+                Dropped::Part => return Ok(Removed { results: 0, any: true }),
+                Dropped::Later => {
+                    before = before.min(partition.first_of_day().unwrap_or_default());
+                    break;
+                }
+                Dropped::Stays => {}
+            }
+        }
+        let ids = removable(&mut connection, before, moment, most).await?;
+        let Some(first) = ids.first() else { return Ok(Removed::default()) };
+        if ended_before.is_none() {
+            // Nothing that may be removed is left of the days before.
+            let now = self.published.now();
+            let is_past = |partition: &&Partition| partition.is_over(now) && partition.ends_before(uuid(*first));
+            partitions::drop_empty(&mut connection, partitions.iter().filter(is_past).copied()).await?;
+        }
+        drop(connection);
         let results = self.ask(|reply| Command::Remove(ids, reply)).await?;
         Ok(Removed { results, any: true })
     }
 
     async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
-        in_time(async { edges::unknown(&mut *self.pool.begin().await?, jobs).await }).await
+        in_time(async { edges::unknown(&mut *self.pool.acquire().await?, jobs).await }).await
+    }
+
+    async fn look_ahead(&self) -> Result<(), StoreError> {
+        in_time(async { partitions::look_ahead(&mut *self.pool.acquire().await?, &self.ends, self.published.now()).await }).await
     }
 
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {
@@ -54,32 +95,27 @@ impl RetentionStore for PostgresStore {
     }
 }
 
-impl PostgresStore {
-    /// The oldest results that may be removed, by their ids: as many as one step can take.
-    async fn removable(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Vec<JobId>, StoreError> {
-        // Whose output an unfinished job may ask for is kept. What ended before a moment was accepted before it, so few others are looked at.
-        let text = "SELECT r.id, octet_length(j.workload)::BIGINT + coalesce(octet_length(r.output), 0) FROM results r \
-                    JOIN jobs j ON j.id = r.id WHERE r.id < $1 AND r.finished_at < $2 \
-                    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.job = r.id AND d.state = 0) \
-                    AND NOT EXISTS (SELECT 1 FROM edges e JOIN work w ON w.id = e.child WHERE e.parent = r.id) \
-                    ORDER BY r.id LIMIT $3";
-        let (last, moment) = match ended_before {
-            Some(moment) => (first_id(moment.as_micros()), moment.as_micros()),
-            None => (JobId::from_bytes([0xff; 16]), i64::MAX),
-        };
-        let query = sqlx::query(text).bind(uuid(last)).bind(moment).bind(number(most));
-        let (mut ids, mut bytes) = (Vec::new(), 0);
-        for row in query.fetch_all(&self.pool).await? {
-            let mut cells = Cells::new(&row);
-            let id = cells.id()?;
-            bytes += cells.take::<i64>()?;
-            if bytes > MOST_BYTES && !ids.is_empty() {
-                break;
-            }
-            ids.push(id);
+/// The oldest results that may be removed, by their ids, of those with an id before one that ended before a moment: as many as one step can
+/// take.
+async fn removable(connection: &mut PgConnection, before: Uuid, moment: i64, most: usize) -> Result<Vec<JobId>, StoreError> {
+    // Whose output an unfinished job may ask for is kept.
+    let text = "SELECT r.id, octet_length(j.workload)::BIGINT + coalesce(octet_length(r.output), 0) FROM results r \
+                JOIN jobs j ON j.id = r.id WHERE r.id < $1 AND j.id < $1 AND r.finished_at < $2 \
+                AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.job = r.id AND d.state = 0) \
+                AND NOT EXISTS (SELECT 1 FROM edges e JOIN work w ON w.id = e.child WHERE e.parent = r.id) \
+                ORDER BY r.id LIMIT $3";
+    let query = sqlx::query(text).bind(before).bind(moment).bind(number(most));
+    let (mut ids, mut bytes) = (Vec::new(), 0);
+    for row in query.fetch_all(connection).await? {
+        let mut cells = Cells::new(&row);
+        let id = cells.id()?;
+        bytes += cells.take::<i64>()?;
+        if bytes > MOST_BYTES && !ids.is_empty() {
+            break;
         }
-        Ok(ids)
+        ids.push(id);
     }
+    Ok(ids)
 }
 
 /// Removes these results, unless they have too many events: then some of those. How many results are gone.

@@ -60,6 +60,15 @@ pub(super) fn by_id(rows: impl Iterator<Item = (JobId, i64)>) -> (Vec<Uuid>, Vec
     rows.into_iter().unzip()
 }
 
+/// The least and the greatest of these ids.
+///
+/// Where `jobs` and `results` are in partitions, a plan for what is looked up one by one (`id = t.id`) has a part for each of them, unless a
+/// statement also says between which ids all of that is. `id = ANY($1)` says so by itself.
+pub(super) fn ends<'i>(ids: impl Iterator<Item = &'i JobId> + Clone) -> (Uuid, Uuid) {
+    let end = |id: Option<&JobId>| id.map_or(Uuid::nil(), |id| uuid(*id));
+    (end(ids.clone().min()), end(ids.max()))
+}
+
 /// Text that may come from anywhere: PostgreSQL keeps no NUL in it.
 pub(super) fn text(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }

@@ -50,7 +50,7 @@ impl Writer {
         let jobs: Vec<&NewJob> = batch.new_jobs().filter(|job| !job.after.is_empty()).collect();
         let children = edges::link(&mut self.connection, &jobs).await?;
         if !children.is_empty() {
-            let past = edges::past(&mut self.connection, &children).await?;
+            let past = edges::past(&mut self.connection, &jobs, &children).await?;
             self.go_on(past, children, done).await?;
         }
         Ok(())
