@@ -213,7 +213,7 @@ impl pool::Worker for Host {
     }
 
     fn is_alive(&mut self) -> bool {
-        self.calls.state().gone.is_none()
+        !self.is_gone()
     }
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
@@ -282,7 +282,11 @@ impl Host {
 
     /// Whether it takes further calls.
     pub(super) fn is_usable(&self, settings: &HostSettings) -> bool {
-        !self.retired.load(Ordering::Relaxed) && self.calls.state().gone.is_none() && !self.is_worn(settings)
+        !self.retired.load(Ordering::Relaxed) && !self.is_gone() && !self.is_worn(settings)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.calls.state().gone.is_some()
     }
 
     /// Takes no further calls.
@@ -338,6 +342,7 @@ struct Process {
 /// Takes in what the host says, until it is gone or is to be killed.
 async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready: oneshot::Sender<()>, end: Arc<Notify>) {
     let Process { mut group, scratch, last_words } = process;
+    let pid = group.id().as_raw();
     let killed = tokio::select! {
         () = listen(socket, &calls, ready) => false,
         () = end.notified() => true,
@@ -357,6 +362,9 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         Err(error) => Gone { kind: FailureKind::Lost, how: format!("disappeared: {error}"), by_itself: false },
     };
     let how = if words.is_empty() { gone.how } else { format!("{}; its last words: {words}", gone.how) };
+    if !killed {
+        tracing::warn!(pid, how, "a Python host has ended by itself");
+    }
     calls.end_all(&Gone { how, ..gone });
     // Removing a folder may block.
     tokio::task::spawn_blocking(move || drop(scratch));

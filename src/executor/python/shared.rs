@@ -104,11 +104,12 @@ impl SharedHosts {
         self.shared.trouble().values().next().cloned()
     }
 
-    /// The hosts as they are now; one that is just being started is left out.
+    /// The hosts as they are now; one that is just being started is left out, and so is one that is gone and was not needed since.
     pub(super) fn workers(&self) -> Vec<WorkerStatus> {
         let places: Vec<Place> =
             self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         let hosts = places.iter().filter_map(|place| place.try_lock().ok().and_then(|host| host.clone()));
+        let hosts = hosts.filter(|host| !host.is_gone());
         hosts.map(|host| WorkerStatus { pid: Worker::pid(&*host), busy: host.open() > 0, jobs: host.jobs() }).collect()
     }
 
