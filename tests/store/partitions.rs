@@ -147,6 +147,29 @@ async fn what_a_start_that_went_down_left_behind_is_taken_back() {
     assert_eq!(partitions(&mut raw).await.len(), 5 - 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_runs_takes_back_what_another_one_left_behind() {
+    let place = Schema::new();
+    let store = open(&place, "one", false).await;
+    let (mut raw, mut other) = (place.raw().await, place.raw().await);
+    let left = "ALTER TABLE jobs ADD CONSTRAINT only_before CHECK (id < '00000000-0000-0000-0000-000000000001') NOT VALID";
+    sqlx::query(left).execute(&mut raw).await.unwrap();
+    // Not as long as somebody is at it.
+    let lock = "SELECT pg_advisory_lock(to_regclass('shared')::OID::BIGINT)";
+    sqlx::query(lock).execute(&mut other).await.unwrap();
+    store.look_ahead().await.unwrap();
+    let there = "SELECT count(*) FROM pg_constraint WHERE conname = 'only_before'";
+    assert_eq!(number(&mut raw, there).await, 1);
+    other.close().await.unwrap();
+    let taken = async {
+        while number(&mut raw, there).await > 0 {
+            store.look_ahead().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.expect("what was left to be taken back");
+    finish_all(&store, &[io_job()]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nodes_that_come_at_once_divide_tables_once() {
     let place = Schema::new();
@@ -347,14 +370,14 @@ async fn a_day_of_which_a_webhook_is_to_tell_stays() {
 }
 
 /// A step of retention that has looked at a day and waits for the lock of all nodes while somebody else changes this.
-async fn overtaken(place: &Schema, store: &Arc<dyn Store>, moment: Timestamp, change: &str) -> Removed {
+async fn overtaken(place: &Schema, store: &Arc<dyn Store>, moment: Option<Timestamp>, change: &str) -> Removed {
     let (mut raw, mut holder) = (place.raw().await, place.raw().await);
     let pid = number(&mut holder, "SELECT pg_backend_pid()::BIGINT").await;
     let mut held = holder.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM shared FOR UPDATE").execute(&mut *held).await.unwrap();
     let removing = {
         let store = Arc::clone(store);
-        tokio::spawn(async move { store.remove_results(Some(moment), 500).await })
+        tokio::spawn(async move { store.remove_results(moment, 500).await })
     };
     let waits = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid)) AND query LIKE '%oldest FROM shared%'"
@@ -380,7 +403,7 @@ async fn a_job_that_is_run_again_in_between_keeps_its_day() {
     let again = format!(
         "INSERT INTO work (id, state, queue, priority, due_at) VALUES ('{id}', 1, 0, 0, 1); DELETE FROM results WHERE id = '{id}'"
     );
-    assert_eq!(overtaken(&place, &store, moment, &again).await, Removed::default());
+    assert_eq!(overtaken(&place, &store, Some(moment), &again).await, Removed::default());
     assert!(has_day(&mut raw, moment).await);
     assert_eq!((state(&store, id).await, number(&mut raw, "SELECT removed FROM retention").await), ("queued", 0));
 }
@@ -395,10 +418,38 @@ async fn a_result_that_is_removed_in_between_is_not_counted_twice() {
     let remove = format!(
         "DELETE FROM results WHERE id = '{id}'; DELETE FROM jobs WHERE id = '{id}'; UPDATE retention SET removed = removed + 1"
     );
-    assert_eq!(overtaken(&place, &store, moment, &remove).await, Removed::default());
-    assert!(has_day(&mut raw, moment).await);
-    assert_eq!(remove_before(&store, moment).await, [5]);
+    assert_eq!(overtaken(&place, &store, Some(moment), &remove).await, gone(5));
     assert_eq!((store.kept().await.unwrap(), results(&store).await.len(), has_day(&mut raw, moment).await), (2, 2, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_that_was_empty_and_is_not_any_more_stays() {
+    let place = long_ago();
+    let store = place.open().await;
+    let mut raw = place.raw().await;
+    let (first, moment) = two_days(&place, &store).await;
+    assert_eq!(store.remove_results(None, 6).await.unwrap(), gone(6));
+    let id = first[0];
+    let late = format!(
+        "INSERT INTO jobs (id, queue, rule, bound, choice, priority, accepted_at, type, workload) VALUES ('{id}', 0, 0, 0, 0, 0, 1, 'x', '{{}}'); \
+         INSERT INTO results (id, ending, attempt, losses, finished_at, output) VALUES ('{id}', 0, 1, 0, 1, '1')"
+    );
+    // It goes on with what else there is to remove.
+    assert_eq!(overtaken(&place, &store, None, &late).await, gone(2));
+    assert_eq!((results(&store).await, has_day(&mut raw, moment).await), (vec![id], true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_that_can_not_be_dropped_goes_one_by_one() {
+    let place = long_ago();
+    let store = place.open().await;
+    let mut raw = place.raw().await;
+    let (_, moment) = two_days(&place, &store).await;
+    let day = moment.before(DAY).to_string()[..10].replace('-', "");
+    sqlx::query(AssertSqlSafe(format!("CREATE VIEW seen AS SELECT id FROM results_{day}"))).execute(&mut raw).await.unwrap();
+    assert_eq!(remove_before(&store, moment).await, [6]);
+    assert!(has_day(&mut raw, moment).await);
+    assert_eq!((store.kept().await.unwrap(), results(&store).await.len()), (2, 2));
 }
 
 /// Whoever reads a table for long holds up its drop, and nobody else.

@@ -110,9 +110,13 @@ fn query(select: &str, among: Among, filter: &Filter, page: Page, (first, end): 
     if let Some((key, value)) = &filter.tag {
         query.push(" JOIN tags t ON t.id = j.id AND t.key = ").push_bind(text(key));
         query.push(" AND t.value = ").push_bind(text(value));
+        within(&mut query, "t");
     }
     query.push(" WHERE true");
     within(&mut query, "j");
+    if among == Among::Unfinished {
+        within(&mut query, "w");
+    }
     match filter.state {
         // As text, so that the partial indexes can be used.
         Some(StateFilter::Ended(ending)) => {

@@ -12,8 +12,8 @@ use crate::store::StoreError;
 
 /// What holds of a plain table that is about to be a partition: all its ids are before a day.
 const BOUND: &str = "only_before";
-/// How often the tables are asked for, and how long to wait in between.
-const TRIES: u32 = 10;
+/// How often the tables are asked for, and how long to wait in between: longer each time.
+const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Divides the tables if that is `wanted` and was not done; takes back what a server that went down in the middle of it left.
@@ -21,10 +21,8 @@ pub(in super::super) async fn divide(connection: &mut PgConnection, wanted: bool
     if super::list(connection).await?.is_some() {
         return Ok(());
     }
-    let text = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE conname = $1 AND conrelid IN (to_regclass('jobs'), to_regclass('results')))";
-    let left: bool = sqlx::query_scalar(text).bind(BOUND).fetch_one(&mut *connection).await?;
-    if !wanted && !left {
-        return Ok(());
+    if !wanted {
+        return take_back(connection).await;
     }
     // One server at a time, for as long as it is there: it may take hours until all rows have been looked at.
     let lock = "SELECT pg_try_advisory_lock(to_regclass('shared')::OID::BIGINT)";
@@ -32,11 +30,11 @@ pub(in super::super) async fn divide(connection: &mut PgConnection, wanted: bool
         tracing::info!("another server is dividing the tables of jobs and results");
         return Ok(());
     }
-    let done = try_to(connection, wanted, now).await;
+    let done = try_to(connection, now).await;
     if done.is_err() {
         // What was asked of their rows would hold up jobs one day.
         if let Err(error) = unbind(connection).await {
-            tracing::error!(%error, "{BOUND} could not be taken from jobs and results; the next start of a server tries it again");
+            tracing::warn!(%error, "{BOUND} could not be taken from jobs and results; it is tried again");
         }
     }
     sqlx::query("SELECT pg_advisory_unlock(to_regclass('shared')::OID::BIGINT)").execute(connection).await?;
@@ -49,26 +47,51 @@ pub(in super::super) async fn divide(connection: &mut PgConnection, wanted: bool
     }
 }
 
-async fn try_to(connection: &mut PgConnection, wanted: bool, now: Timestamp) -> Result<(), StoreError> {
+/// Takes back what a server that went down in the middle of it has left, or could not take back: it would hold up jobs one day.
+pub(in super::super) async fn take_back(connection: &mut PgConnection) -> Result<(), StoreError> {
+    if !is_bound(connection).await? {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    // One that is at it now has the lock.
+    let lock = "SELECT pg_try_advisory_xact_lock(to_regclass('shared')::OID::BIGINT)";
+    let done = match sqlx::query_scalar(lock).fetch_one(&mut *transaction).await {
+        Ok(true) => unbind(&mut transaction).await,
+        Ok(false) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    match done {
+        Ok(()) => Ok(transaction.commit().await?),
+        Err(error) => {
+            transaction.rollback().await?;
+            if is_of_the_moment(&error) { Ok(()) } else { Err(error) }
+        }
+    }
+}
+
+async fn is_bound(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let text = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE conname = $1 AND conrelid IN (to_regclass('jobs'), to_regclass('results')))";
+    Ok(sqlx::query_scalar(text).bind(BOUND).fetch_one(connection).await?)
+}
+
+async fn try_to(connection: &mut PgConnection, now: Timestamp) -> Result<(), StoreError> {
     // All rows are looked at once, however often the tables have to be asked for after that.
     let mut bound = None;
     let mut tries = 1;
     loop {
-        match once(connection, wanted, now, &mut bound).await {
-            Err(error) if is_of_the_moment(&error) && tries < TRIES => tokio::time::sleep(PAUSE).await,
+        match once(connection, now, &mut bound).await {
+            // Whoever else wants the tables waits behind each of these.
+            Err(error) if is_of_the_moment(&error) && tries < TRIES => tokio::time::sleep(PAUSE * tries).await,
             done => return done,
         }
         tries += 1;
     }
 }
 
-async fn once(connection: &mut PgConnection, wanted: bool, now: Timestamp, bound: &mut Option<Day>) -> Result<(), StoreError> {
+async fn once(connection: &mut PgConnection, now: Timestamp, bound: &mut Option<Day>) -> Result<(), StoreError> {
     // Whoever had the lock before may have done it.
     if super::list(connection).await?.is_some() {
         return Ok(());
-    }
-    if !wanted {
-        return unbind(connection).await;
     }
     let until = match *bound {
         Some(until) => until,
@@ -89,10 +112,16 @@ async fn bind(connection: &mut PgConnection, now: Timestamp) -> Result<Day, Stor
     // What is submitted until all rows have been looked at has to be before it as well: if that takes longer than a day, or a clock is wrong by as
     // much, such jobs are refused.
     let until = today.plus(2).max(Day::of_id(latest).plus(1));
+    if until > today.plus(2) {
+        tracing::warn!(
+            until = until.name(),
+            "there is a job whose id is of a day to come: all days before it are one partition, and kept until then"
+        );
+    }
     let end = until.first_id();
     for table in TABLES {
         let text = format!(
-            "SET lock_timeout = '2s'; ALTER TABLE {table} ADD CONSTRAINT {BOUND} CHECK (id < '{end}') NOT VALID; RESET lock_timeout"
+            "SET lock_timeout = '500ms'; ALTER TABLE {table} ADD CONSTRAINT {BOUND} CHECK (id < '{end}') NOT VALID; RESET lock_timeout"
         );
         sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *connection).await?;
     }
@@ -108,8 +137,12 @@ async fn bind(connection: &mut PgConnection, now: Timestamp) -> Result<Day, Stor
 }
 
 async fn unbind(connection: &mut PgConnection) -> Result<(), StoreError> {
+    if !is_bound(connection).await? {
+        return Ok(());
+    }
     for table in TABLES {
-        let text = format!("SET lock_timeout = '2s'; ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {BOUND}; RESET lock_timeout");
+        let text =
+            format!("SET lock_timeout = '500ms'; ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {BOUND}; RESET lock_timeout");
         sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *connection).await?;
     }
     Ok(())

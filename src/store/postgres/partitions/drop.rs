@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -14,6 +15,10 @@ const MOST: i64 = 1_000;
 
 /// A partition is dropped if it can be found out so soon whether something in it has to stay: everything waits while that is asked once more.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// Everything waits no longer than that for its results to be counted once more.
+const SHORT_COUNT: Duration = Duration::from_millis(100);
+/// Nor for what was removed with it to be looked for once more: what is dead slows that down.
+const SHORT_LOOK: Duration = Duration::from_millis(200);
 
 /// What was done to drop a partition.
 pub(in super::super) enum Dropped {
@@ -39,8 +44,17 @@ pub(in super::super) async fn drop_day(
             tracing::debug!(%error, "others were in the way of dropping a day; it is tried again");
             Ok(Dropped::Later)
         }
+        Err(StoreError::Database(sqlx::Error::Database(error))) if stands_in_the_way(&*error) => {
+            tracing::warn!(%error, "a day can't be dropped as a whole; its results are removed one by one");
+            Ok(Dropped::Stays)
+        }
         done => done,
     }
+}
+
+/// Whether it stays so until somebody changes it: a view of it, or a right that is missing.
+fn stands_in_the_way(error: &dyn DatabaseError) -> bool {
+    error.code().is_some_and(|code| ["2BP01", "42501"].contains(&&*code))
 }
 
 async fn step(connection: &mut PgConnection, partition: Partition, ended_before: i64) -> Result<Dropped, StoreError> {
@@ -56,7 +70,8 @@ async fn step(connection: &mut PgConnection, partition: Partition, ended_before:
     // Another node may be at it: that one has the rows locked.
     let steps = [
         "DELETE FROM events WHERE at IN \
-         (SELECT at FROM events WHERE job >= $1 AND job < $2 ORDER BY job, at LIMIT $3 FOR UPDATE SKIP LOCKED)",
+         (SELECT at FROM events WHERE job >= $1 AND job < $2 AND NOT EXISTS (SELECT 1 FROM work WHERE work.id = events.job) \
+          ORDER BY job, at LIMIT $3 FOR UPDATE SKIP LOCKED)",
         "DELETE FROM deliveries WHERE place IN \
          (SELECT place FROM deliveries WHERE job >= $1 AND job < $2 AND state <> 0 ORDER BY job LIMIT $3 FOR UPDATE SKIP LOCKED)",
     ];
@@ -68,21 +83,27 @@ async fn step(connection: &mut PgConnection, partition: Partition, ended_before:
     if took > LONGEST_LOOK {
         return Ok(Dropped::Stays);
     }
+    let looked_at = Instant::now();
+    if has_belongings(connection, ids).await? || looked_at.elapsed() > SHORT_LOOK || is_in_use(connection, &suffix).await? {
+        return Ok(Dropped::Later);
+    }
     // This may take a while, so it is done before anybody has to wait. Of the jobs of a day that is over each is left to do or a result, so what is
     // not changed by a removal is the number of both.
     let text = format!("SELECT (SELECT count(*) FROM results_{suffix}), (SELECT removed FROM retention)");
+    let counted_at = Instant::now();
     let mut patient = patiently(connection).await?;
     let (results, removed): (i64, i64) = sqlx::query_as(AssertSqlSafe(text)).fetch_one(&mut *patient).await?;
     patient.commit().await?;
+    let may_count_again = counted_at.elapsed() < SHORT_COUNT;
     let mut transaction = connection.begin().await?;
-    let gone = let_go(&mut transaction, &suffix, ids, ended_before, (results, removed)).await;
-    if !matches!(gone, Ok(true)) {
+    let done = let_go(&mut transaction, &suffix, ids, ended_before, (results, removed), may_count_again).await;
+    if matches!(done, Ok(Dropped::Gone(_))) {
+        transaction.commit().await?;
+    } else {
         // At once: all wait for its locks.
         transaction.rollback().await?;
-        return gone.map(|_| Dropped::Later);
     }
-    transaction.commit().await?;
-    Ok(Dropped::Gone(u64::try_from(results).unwrap_or(0)))
+    done
 }
 
 /// A transaction for what may take longer than what somebody waits for.
@@ -118,27 +139,49 @@ async fn let_go(
     suffix: &str,
     ids: (Uuid, Uuid),
     ended_before: i64,
-    (results, removed): (i64, i64),
-) -> Result<bool, StoreError> {
+    (mut results, removed): (i64, i64),
+    may_count_again: bool,
+) -> Result<Dropped, StoreError> {
     sqlx::query("SET LOCAL lock_timeout = '5s'").execute(&mut *connection).await?;
     may_go_by(sqlx::query_scalar("SELECT oldest FROM shared FOR UPDATE").fetch_one(&mut *connection).await?)?;
     // Everything waits from here on.
     sqlx::raw_sql("SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '2s'").execute(&mut *connection).await?;
-    let text = "UPDATE retention SET removed = removed + $1 WHERE removed = $2";
-    if sqlx::query(text).bind(results).bind(removed).execute(&mut *connection).await?.rows_affected() == 0 {
-        return Ok(false);
+    let still: i64 = sqlx::query_scalar("SELECT removed FROM retention FOR UPDATE").fetch_one(&mut *connection).await?;
+    if still != removed {
+        // Something was removed in between, perhaps of this day. Where that goes on, no count would ever be good.
+        if !may_count_again {
+            return Ok(Dropped::Stays);
+        }
+        let text = format!("SELECT count(*) FROM results_{suffix}");
+        results = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut *connection).await?;
     }
-    let text = "SELECT EXISTS (SELECT 1 FROM events WHERE job >= $1 AND job < $2) \
-                OR EXISTS (SELECT 1 FROM deliveries WHERE job >= $1 AND job < $2)";
-    let is_left: bool = sqlx::query_scalar(text).bind(ids.0).bind(ids.1).fetch_one(&mut *connection).await?;
-    if is_left || has_to_stay(connection, suffix, ids, ended_before).await? {
-        return Ok(false);
+    if has_belongings(connection, ids).await? || has_to_stay(connection, suffix, ids, ended_before).await? {
+        return Ok(Dropped::Later);
     }
+    let text = "UPDATE retention SET removed = removed + $1";
+    sqlx::query(text).bind(results).execute(&mut *connection).await?;
     sqlx::query(AssertSqlSafe(format!("DROP TABLE jobs_{suffix}, results_{suffix}"))).execute(connection).await?;
-    Ok(true)
+    Ok(Dropped::Gone(u64::try_from(results).unwrap_or(0)))
 }
 
-/// Drops those of these partitions in which nothing is left.
+/// Whether there are events or deliveries of its jobs.
+async fn has_belongings(connection: &mut PgConnection, ids: (Uuid, Uuid)) -> Result<bool, StoreError> {
+    let text = "SELECT EXISTS (SELECT 1 FROM events WHERE job >= $1 AND job < $2) \
+                OR EXISTS (SELECT 1 FROM deliveries WHERE job >= $1 AND job < $2)";
+    Ok(sqlx::query_scalar(text).bind(ids.0).bind(ids.1).fetch_one(connection).await?)
+}
+
+/// Whether somebody has been using what would have to be locked for longer than turns take: everything would wait behind whoever waits for that.
+async fn is_in_use(connection: &mut PgConnection, suffix: &str) -> Result<bool, StoreError> {
+    // Since when others are at it is only told of one's own sessions.
+    let text = "SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+                WHERE l.relation IN (to_regclass('jobs'), to_regclass('results'), to_regclass('jobs_' || $1), to_regclass('results_' || $1)) \
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.pid <> pg_backend_pid() \
+                AND coalesce(clock_timestamp() - a.xact_start > INTERVAL '2 s', true))";
+    Ok(sqlx::query_scalar(text).bind(suffix).fetch_one(connection).await?)
+}
+
+/// Drops those of these partitions in which nothing is left, and nothing is put in the meantime.
 pub(in super::super) async fn drop_empty(
     connection: &mut PgConnection,
     partitions: impl Iterator<Item = Partition>,
@@ -149,7 +192,7 @@ pub(in super::super) async fn drop_empty(
         match sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut *connection).await.map_err(StoreError::from) {
             Ok(true) => {}
             Ok(false) => {
-                drop_day(connection, partition, i64::MAX).await?;
+                drop_day(connection, partition, i64::MIN).await?;
             }
             Err(error) if is_of_the_moment(&error) => {}
             Err(error) => return Err(error),

@@ -10,6 +10,7 @@
 mod divide;
 mod drop;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::civil::{Date, date};
@@ -140,11 +141,15 @@ impl Partition {
 
 /// Where partitions end, as this node saw them last; empty where tables are not divided.
 #[derive(Default)]
-pub(super) struct Ends(Mutex<Vec<Uuid>>);
+pub(super) struct Ends {
+    ids: Mutex<Vec<Uuid>>,
+    /// Whether it was said that there are few locks for so many.
+    warned: AtomicBool,
+}
 
 impl Ends {
     fn see(&self, partitions: &[Partition]) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = partitions.iter().map(|partition| partition.ids().1).collect();
+        *self.ids.lock().unwrap_or_else(PoisonError::into_inner) = partitions.iter().map(|partition| partition.ids().1).collect();
     }
 
     /// All ids, in ranges of so few days that a read of one of them asks for few partitions; the last ones first.
@@ -153,7 +158,7 @@ impl Ends {
     pub(super) fn ranges(&self) -> Vec<(Uuid, Uuid)> {
         /// So many days, and those that are made ahead.
         const DAYS: usize = 14;
-        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = Uuid::max();
         let mut ranges = Vec::new();
         for end in ends.iter().rev().skip(DAYS).step_by(DAYS) {
@@ -167,8 +172,9 @@ impl Ends {
 
 /// The partitions of days, the first ones first; `None` if the tables are not divided.
 pub(super) async fn list(connection: &mut PgConnection) -> Result<Option<Vec<Partition>>, StoreError> {
-    // Both tables have the same.
-    let text = "SELECT c.relname::TEXT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('results')";
+    // What only one of them has, by somebody else's hand, is left alone.
+    let text = "SELECT c.relname::TEXT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('results') \
+                AND to_regclass('jobs' || substr(c.relname, length('results') + 1)) IS NOT NULL";
     let names: Vec<String> = sqlx::query_scalar(text).fetch_all(connection).await?;
     if names.is_empty() {
         return Ok(None);
@@ -181,13 +187,13 @@ pub(super) async fn list(connection: &mut PgConnection) -> Result<Option<Vec<Par
 
 /// Makes the partitions for today and the next days that are missing, if the tables are divided.
 pub(super) async fn look_ahead(connection: &mut PgConnection, ends: &Ends, now: Timestamp) -> Result<(), StoreError> {
-    let Some(partitions) = list(connection).await? else { return Ok(()) };
+    let Some(partitions) = list(connection).await? else { return divide::take_back(connection).await };
     ends.see(&partitions);
     let days = missing(&partitions, now).len();
     if days == 0 {
         return Ok(());
     }
-    count_locks(connection, partitions.len() + days).await?;
+    count_locks(connection, ends, partitions.len() + days).await?;
     let mut transaction = connection.begin().await?;
     let done = make_missing(&mut transaction, now).await;
     if done.is_ok() {
@@ -204,13 +210,13 @@ pub(super) async fn look_ahead(connection: &mut PgConnection, ends: &Ends, now: 
 }
 
 /// Tells the operator if the database has too few locks for reads of all partitions: each of these takes some for each.
-async fn count_locks(connection: &mut PgConnection, partitions: usize) -> Result<(), StoreError> {
+async fn count_locks(connection: &mut PgConnection, ends: &Ends, partitions: usize) -> Result<(), StoreError> {
     /// Two tables, with their indexes.
     const LOCKS: usize = 13;
     let text = "SELECT current_setting('max_locks_per_transaction')::BIGINT";
     let there: i64 = sqlx::query_scalar(text).fetch_one(connection).await?;
     let needed = partitions * LOCKS;
-    if usize::try_from(there).is_ok_and(|there| there < needed) {
+    if usize::try_from(there).is_ok_and(|there| there < needed) && !ends.warned.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             partitions,
             max_locks_per_transaction = there,
@@ -230,7 +236,7 @@ fn missing(partitions: &[Partition], now: Timestamp) -> Vec<Day> {
 
 async fn make_missing(connection: &mut PgConnection, now: Timestamp) -> Result<(), StoreError> {
     // One node after the other; and not for long, since whoever reads all partitions waits behind this.
-    sqlx::query("SET LOCAL lock_timeout = '500ms'").execute(&mut *connection).await?;
+    sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'; SET LOCAL statement_timeout = '2s'").execute(&mut *connection).await?;
     sqlx::query("LOCK TABLE ONLY jobs, ONLY results IN SHARE UPDATE EXCLUSIVE MODE").execute(&mut *connection).await?;
     for day in missing(&list(connection).await?.unwrap_or_default(), now) {
         let partition = Partition::of(day);
