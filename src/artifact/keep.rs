@@ -1,16 +1,18 @@
 //! How artifacts get to where they are kept, and how they go.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path as FilePath, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::collect::{Left, LeftFile};
 use super::{AT_ONCE, ArtifactError, Artifacts, key};
@@ -41,12 +43,17 @@ impl Artifacts {
         if left.files().is_empty() {
             return Ok(());
         }
+        let broken_off = Arc::new(AtomicBool::new(false));
+        let mut keeping = pin!(self.keep_all(job, attempt, &left, &broken_off));
         let kept = tokio::select! {
             biased;
             _ = stopped => Err(ArtifactError::Stopped),
-            kept = self.keep_all(job, attempt, &left) => kept,
+            kept = &mut keeping => kept,
         };
         if matches!(kept, Err(ArtifactError::Stopped)) {
+            // What is just being copied ends before it is taken back, unless the storage does not answer.
+            broken_off.store(true, Ordering::Relaxed);
+            let _ = tokio::time::timeout(TAKING_BACK, keeping).await;
             // It may run again under the same number.
             let taken_back = tokio::time::timeout(TAKING_BACK, self.remove_below(self.of_attempt(job, attempt))).await;
             if !matches!(taken_back, Ok(Ok(()))) {
@@ -56,28 +63,50 @@ impl Artifacts {
         kept
     }
 
-    async fn keep_all(&self, job: JobId, attempt: u32, left: &Left) -> Result<(), ArtifactError> {
+    async fn keep_all(&self, job: JobId, attempt: u32, left: &Left, broken_off: &Arc<AtomicBool>) -> Result<(), ArtifactError> {
         let target = self.of_attempt(job, attempt);
-        let copies: Vec<_> = left.files().iter().map(|file| self.copy(left, file, &target).boxed()).collect();
-        stream::iter(copies).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let copies: Vec<_> = left.files().iter().map(|file| self.copy(left, file, &target, broken_off).boxed()).collect();
+        let mut copies = stream::iter(copies).buffer_unordered(AT_ONCE);
+        let mut kept = Ok(());
+        // All of them end, so that what one has begun is aborted when another one fails.
+        while let Some(copied) = copies.next().await {
+            broken_off.fetch_or(copied.is_err(), Ordering::Relaxed);
+            kept = kept.and(copied);
+        }
+        kept?;
         self.sync(job, attempt).await
     }
 
-    async fn copy(&self, left: &Left, of: &LeftFile, target: &Path) -> Result<(), ArtifactError> {
+    async fn copy(&self, left: &Left, of: &LeftFile, target: &Path, broken_off: &Arc<AtomicBool>) -> Result<(), ArtifactError> {
         let failed = |error| ArtifactError::NotCopied(of.name.join("/"), error);
         // It does not end before this does.
         let _turn = self.copying.acquire().await.map_err(|error| failed(io::Error::other(error)))?;
+        if broken_off.load(Ordering::Relaxed) {
+            return Err(ArtifactError::Stopped);
+        }
         let file = left.open(of).await?;
         let too_long = || ArtifactError::Name(of.name.join("/"), "it is too long");
         let key = key::of_name(target, of.name.iter().map(|part| &**part)).ok_or_else(too_long)?;
         // A process that the job has left behind may still be writing.
         if let Some(path) = self.path(&key) {
-            let bytes = of.bytes;
-            return blocking(move || write(&path, file, bytes)).await.map_err(failed);
+            let (bytes, broken_off) = (of.bytes, Arc::clone(broken_off));
+            return blocking(move || write(&path, file.take(bytes), &broken_off)).await.map_err(failed);
         }
         let mut writer = BufWriter::with_capacity(Arc::clone(&self.storage), key, PART_BYTES).with_max_concurrency(PARTS_AT_ONCE);
         let mut reader = BufReader::with_capacity(READ_BYTES, tokio::fs::File::from_std(file)).take(of.bytes);
-        if let Err(error) = tokio::io::copy_buf(&mut reader, &mut writer).await {
+        let copied = async {
+            loop {
+                let chunk = reader.fill_buf().await?;
+                let count = chunk.len();
+                if count == 0 {
+                    return Ok(());
+                }
+                go_on(broken_off)?;
+                writer.write_all(chunk).await?;
+                reader.consume(count);
+            }
+        };
+        if let Err(error) = copied.await {
             // What was sent is not to be kept for ever. Whether that works can't be helped.
             let _ = writer.abort().await;
             return Err(failed(error));
@@ -129,7 +158,7 @@ pub(super) fn private_folder(path: &FilePath) -> io::Result<()> {
 }
 
 /// Writes a file, which is there when it is whole.
-fn write(path: &FilePath, from: File, bytes: u64) -> io::Result<()> {
+fn write(path: &FilePath, mut from: impl io::Read, broken_off: &AtomicBool) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
     // What ends like this is no file to whoever lists them.
     let draft = || {
@@ -138,7 +167,14 @@ fn write(path: &FilePath, from: File, bytes: u64) -> io::Result<()> {
     };
     // The folder of the day may just be removed, because it was empty.
     let mut draft = draft().or_else(|error| if error.kind() == io::ErrorKind::NotFound { draft() } else { Err(error) })?;
-    io::copy(&mut from.take(bytes), &mut draft)?;
+    let mut chunk = vec![0; READ_BYTES];
+    loop {
+        go_on(broken_off)?;
+        match from.read(&mut chunk)? {
+            0 => break,
+            count => draft.write_all(&chunk[..count])?,
+        }
+    }
     draft.as_file().sync_all()?;
     draft.persist(path).map(drop).map_err(|error| error.error)
 }
@@ -164,6 +200,10 @@ fn remove(folder: &FilePath, top: Option<&FilePath>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn go_on(broken_off: &AtomicBool) -> io::Result<()> {
+    if broken_off.load(Ordering::Relaxed) { Err(io::Error::new(io::ErrorKind::Interrupted, "it was broken off")) } else { Ok(()) }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

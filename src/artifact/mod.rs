@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const SILENCE: Duration = Duration::from_mins(1);
 /// How long a storage may take to be reached.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Files that are copied at once: each may take some ten MiB of memory.
+/// Files that are copied at once: each may take 24 MiB of memory, three parts.
 const AT_ONCE: usize = 4;
 
 /// Where artifacts are kept. Clones are handles to the same.
@@ -238,7 +238,9 @@ struct Connector;
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let unusable = |source| object_store::Error::Generic { store: "S3", source };
-        let without_tls = options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|allowed| allowed == "true");
+        let without_tls = options
+            .get_config_value(&ClientConfigKey::AllowHttp)
+            .is_some_and(|allowed| ["1", "true", "on", "yes", "y"].contains(&&*allowed.to_ascii_lowercase()));
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(outbound::tls().map_err(|error| unusable(error.into()))?)
             .https_only(!without_tls)

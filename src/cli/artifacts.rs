@@ -62,6 +62,9 @@ impl ShowArtifacts {
                 artifacts.retain(|artifact| self.names.contains(&artifact.name));
             }
             for Artifact { name, href, .. } in &artifacts {
+                if !href.starts_with('/') {
+                    return Err(CliError::NotTrine(format!("{href:?} is no path")));
+                }
                 // Of the attempt that was listed, though the next one may have ended since.
                 let content = client.stream(href, &(), None).await?;
                 save(&client, &folder, Path::new(name), content).await?;

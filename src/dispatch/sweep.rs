@@ -24,10 +24,15 @@ enum SweepError {
 /// Does so now and then, until `end`: what retention removes the jobs of, what a crash broke off, what comparisons leave.
 pub async fn sweep_artifacts(artifacts: Artifacts, store: Arc<dyn Store>, end: impl Future<Output = ()>) {
     let sweeping = async {
-        for n in 0_usize.. {
-            match sweep(&artifacts, &*store, n.is_multiple_of(ALL_DAYS)).await {
-                Ok(0) => {}
-                Ok(jobs) => tracing::info!(jobs, "the artifacts of jobs that are gone were removed"),
+        let mut until_all = 0;
+        loop {
+            match sweep(&artifacts, &*store, until_all == 0).await {
+                Ok(jobs) => {
+                    if jobs > 0 {
+                        tracing::info!(jobs, "the artifacts of jobs that are gone were removed");
+                    }
+                    until_all = if until_all == 0 { ALL_DAYS } else { until_all } - 1;
+                }
                 Err(error) => tracing::warn!(%error, "artifacts of jobs that are gone can't be removed; it is tried again"),
             }
             tokio::time::sleep(EVERY).await;
@@ -53,7 +58,7 @@ async fn sweep(artifacts: &Artifacts, store: &dyn Store, all_days: bool) -> Resu
                 }
             }
         }
-        if gone == 0 && !all_days {
+        if gone == 0 && !jobs.is_empty() && !all_days {
             break;
         }
     }

@@ -22,13 +22,8 @@ fn python(executor: &str, body: &str) -> Value {
     json!({"bound": "io", "executor": executor, "workload": {"type": "python", "source": source}})
 }
 
-async fn ended(server: &Server, job: &Value) -> Value {
-    let id = server.submit(job).await;
-    server.until(&id, |job| !job["finished_at"].is_null()).await
-}
-
 async fn succeeded(server: &Server, job: &Value) -> String {
-    let job = ended(server, job).await;
+    let job = server.ended(job).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     job["id"].as_str().unwrap().to_owned()
 }
@@ -84,7 +79,7 @@ async fn an_attempt_that_fails_leaves_its_files_too() {
     let server = Server::start(folder.path(), &[]).await;
     let mut job = python("processes", "(left / 'n').write_text(str(trine.attempt())); 1 / (trine.attempt() - 2)\n    1 / 0");
     job["retry"] = json!({"attempts": 3, "backoff_ms": 1});
-    let job = ended(&server, &job).await;
+    let job = server.ended(&job).await;
     assert_eq!((&job["state"], &job["attempt"]), (&json!("failed"), &json!(3)));
     let id = job["id"].as_str().unwrap();
     assert_eq!(left(&server, id, "").await, files(&[("n", "3")]));
@@ -103,11 +98,11 @@ async fn a_command_leaves_files() {
     assert_eq!(left(&server, &id, "").await, files(&[("a", "1\n")]));
     let id = succeeded(&server, &script("echo 2 > artifacts/a")).await;
     assert_eq!(left(&server, &id, "").await, files(&[("a", "2\n")]));
-    let failed = ended(&server, &script("echo 3 > artifacts/a; exit 3")).await;
+    let failed = server.ended(&script("echo 3 > artifacts/a; exit 3")).await;
     assert_eq!(failed["state"], "failed");
     assert_eq!(left(&server, failed["id"].as_str().unwrap(), "").await, files(&[("a", "3\n")]));
     // A folder in the place of which there is something else costs the job its success, and nobody else anything.
-    let failed = ended(&server, &script("rmdir artifacts; ln -s / artifacts")).await;
+    let failed = server.ended(&script("rmdir artifacts; ln -s / artifacts")).await;
     assert!(failed["error"]["message"].as_str().unwrap().contains("its artifacts can't be kept"), "{failed}");
 }
 
@@ -115,7 +110,7 @@ async fn a_command_leaves_files() {
 async fn there_is_a_limit() {
     let folder = folder();
     let server = Server::start(folder.path(), &[("TRINE_ARTIFACT_BYTES", "1000")]).await;
-    let failed = ended(&server, &python("processes", "(left / 'a').write_bytes(bytes(1001))")).await;
+    let failed = server.ended(&python("processes", "(left / 'a').write_bytes(bytes(1001))")).await;
     assert_eq!(failed["state"], "failed");
     let message = failed["error"]["message"].as_str().unwrap();
     assert_eq!(message, "its artifacts can't be kept: they are longer than the 1000 bytes that an attempt may leave");
@@ -156,7 +151,7 @@ async fn a_job_that_is_stopped_leaves_nothing() {
     let command = json!({"bound": "cpu", "deadline_ms": 300, "workload": {
         "type": "command", "name": "shell", "parameters": {"script": "echo > artifacts/a; while true; do true; done"}}});
     for job in [python, command] {
-        let job = ended(&server, &job).await;
+        let job = server.ended(&job).await;
         assert_eq!((&job["state"], &job["error"]["kind"]), (&json!("failed"), &json!("timeout")), "{job}");
         assert_eq!(left(&server, job["id"].as_str().unwrap(), "").await, []);
     }
@@ -350,7 +345,7 @@ async fn a_storage_that_is_away_fails_what_needs_it_and_nothing_else() {
     let server = Server::start(folder.path(), &stored_at(&url)).await;
     let leaves = python("threads", "(left / 'a').touch()");
     let leaves_none = json!({"bound": "io", "workload": {"type": "python", "source": "def main(): return 1\n"}});
-    let (failed, none) = tokio::join!(ended(&server, &leaves), ended(&server, &leaves_none));
+    let (failed, none) = tokio::join!(server.ended(&leaves), server.ended(&leaves_none));
     assert_eq!(none["state"], "succeeded");
     assert!(failed["error"]["message"].as_str().unwrap().starts_with("its artifacts can't be kept: "), "{failed}");
     let path = format!("{}/jobs/{}/artifacts", server.url, failed["id"].as_str().unwrap());

@@ -46,15 +46,9 @@ fn script(script: &str) -> Value {
     job("shell", &json!({"script": script}))
 }
 
-/// Submits a job and waits for its end.
-async fn ended(server: &Server, job: &Value) -> Value {
-    let id = server.submit(job).await;
-    server.until(&id, |job| !job["finished_at"].is_null()).await
-}
-
 /// The message of a job that has to fail.
 async fn failure(server: &Server, job: &Value) -> String {
-    let job = ended(server, job).await;
+    let job = server.ended(job).await;
     assert_eq!(job["state"], "failed", "{job}");
     job["error"]["message"].as_str().unwrap().to_owned()
 }
@@ -69,7 +63,7 @@ async fn a_command_runs_in_a_process_of_its_own_and_is_measured() {
     let (server, _folder) = start().await;
     let mut submission = job("word-count", &json!({}));
     submission["workload"]["stdin"] = json!("one two\nthree\n");
-    let job = ended(&server, &submission).await;
+    let job = server.ended(&submission).await;
     let output = json!({"exit_status": 0, "stdout": "3\n", "stderr": "", "stdout_truncated": false, "stderr_truncated": false});
     assert_eq!(job["output"], output, "{job}");
     assert_eq!((&job["route"]["executor"], &job["route"]["rule"]), (&json!("processes"), &json!("command")));
@@ -77,7 +71,7 @@ async fn a_command_runs_in_a_process_of_its_own_and_is_measured() {
     assert!(timing["cpu_user_us"].is_u64() && timing["ctx_voluntary"].is_u64(), "{timing}");
     assert!(timing["max_rss_bytes"].as_u64().unwrap() > 100_000, "{timing}");
     submission["workload"]["parameters"] = json!({"what": "-l"});
-    assert_eq!(ended(&server, &submission).await["output"]["stdout"], "2\n");
+    assert_eq!(server.ended(&submission).await["output"]["stdout"], "2\n");
 }
 
 #[tokio::test]
@@ -120,7 +114,7 @@ async fn what_can_not_be_run_is_refused_at_the_field_at_fault() {
 async fn a_value_is_one_argument_whatever_is_in_it() {
     let (server, _folder) = start().await;
     let tricky = "a b; echo c $(echo d) 'e' \"f\" * | g";
-    let job = ended(&server, &job("shell", &json!({"script": "printf '%s|%s' $# \"$1\"", "argument": tricky}))).await;
+    let job = server.ended(&job("shell", &json!({"script": "printf '%s|%s' $# \"$1\"", "argument": tricky}))).await;
     assert_eq!(job["output"]["stdout"], format!("1|{tricky}"));
 }
 
@@ -135,11 +129,9 @@ async fn an_exit_status_is_a_failure_with_the_last_words() {
 #[tokio::test]
 async fn output_is_cut_to_what_is_kept() {
     let (server, _folder) = start().await;
-    let job = ended(
-        &server,
-        &script("head -c 5000000 /dev/zero | tr '\\0' a; echo; head -c 2000 /dev/zero | tr '\\0' b >&2; echo end >&2"),
-    )
-    .await;
+    let job = server
+        .ended(&script("head -c 5000000 /dev/zero | tr '\\0' a; echo; head -c 2000 /dev/zero | tr '\\0' b >&2; echo end >&2"))
+        .await;
     let output = &job["output"];
     assert_eq!(output["stdout"], "a".repeat(1000));
     assert_eq!(output["stderr"], format!("{}end\n", "b".repeat(996)));
@@ -157,7 +149,7 @@ async fn a_command_sees_its_scratch_folder_and_nothing_of_the_server() {
         folder.path().display(),
         server.pid()
     );
-    let job = ended(&server, &script(&look)).await;
+    let job = server.ended(&script(&look)).await;
     let (stdout, stderr) = (job["output"]["stdout"].as_str().unwrap(), job["output"]["stderr"].as_str().unwrap());
     let lines: Vec<_> = stdout.lines().collect();
     let scratch = lines[1];
@@ -188,7 +180,7 @@ async fn what_is_used_up_ends_the_command_and_nothing_else() {
     let memory = failure(&server, &script("x=$(head -c 1000 /dev/zero | tr '\\0' a); while true; do x=$x$x; done")).await;
     assert!(memory.contains("of memory; its limit is 191 MiB") || memory.contains("xit status 2"), "{memory}");
     server.until_state(&other, "succeeded").await;
-    assert_eq!(ended(&server, &script("echo fine")).await["output"]["stdout"], "fine\n");
+    assert_eq!(server.ended(&script("echo fine")).await["output"]["stdout"], "fine\n");
 }
 
 #[tokio::test]
@@ -202,9 +194,9 @@ async fn a_cancel_and_each_deadline_end_the_whole_group() {
     server.until_state(&id, "cancelled").await;
     let mut short = script(deaf);
     short["deadline_ms"] = json!(100);
-    let late = ended(&server, &short).await;
+    let late = server.ended(&short).await;
     assert_eq!(late["error"], json!({"kind": "timeout", "message": "it ran longer than its deadline of 100 ms"}), "{late}");
-    let late = ended(&server, &job("nap", &json!({"seconds": 1000}))).await;
+    let late = server.ended(&job("nap", &json!({"seconds": 1000}))).await;
     let message = "it ran longer than the command's deadline of 300 ms";
     assert_eq!(late["error"], json!({"kind": "timeout", "message": message}), "{late}");
     let gone = async {

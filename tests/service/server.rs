@@ -136,6 +136,12 @@ impl Server {
         answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
     }
 
+    /// Submits a job and waits for its end.
+    pub(crate) async fn ended(&self, submission: &Value) -> Value {
+        let id = self.submit(submission).await;
+        self.until(&id, |job| !job["finished_at"].is_null()).await
+    }
+
     /// The job once `good` says so.
     pub(crate) async fn until(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/jobs/{id}");
