@@ -47,20 +47,21 @@ impl Artifacts {
         let mut keeping = pin!(self.keep_all(job, attempt, &left, &broken_off));
         let kept = tokio::select! {
             biased;
-            _ = stopped => Err(ArtifactError::Stopped),
-            kept = &mut keeping => kept,
+            _ = stopped => None,
+            kept = &mut keeping => Some(kept),
         };
-        if matches!(kept, Err(ArtifactError::Stopped)) {
-            // What is just being copied ends before it is taken back, unless the storage does not answer.
-            broken_off.store(true, Ordering::Relaxed);
-            let _ = tokio::time::timeout(TAKING_BACK, keeping).await;
-            // It may run again under the same number.
-            let taken_back = tokio::time::timeout(TAKING_BACK, self.remove_below(self.of_attempt(job, attempt))).await;
-            if !matches!(taken_back, Ok(Ok(()))) {
-                tracing::warn!(%job, attempt, "some artifacts of an attempt that was stopped stay as long as its job");
-            }
+        if let Some(kept) = kept {
+            return kept;
         }
-        kept
+        // What is just being copied ends before it is taken back, unless the storage does not answer.
+        broken_off.store(true, Ordering::Relaxed);
+        let _ = tokio::time::timeout(TAKING_BACK, keeping).await;
+        // It may run again under the same number.
+        let taken_back = tokio::time::timeout(TAKING_BACK, self.remove_below(self.of_attempt(job, attempt))).await;
+        if !matches!(taken_back, Ok(Ok(()))) {
+            tracing::warn!(%job, attempt, "some artifacts of an attempt that was stopped stay as long as its job");
+        }
+        Err(ArtifactError::Stopped)
     }
 
     async fn keep_all(&self, job: JobId, attempt: u32, left: &Left, broken_off: &Arc<AtomicBool>) -> Result<(), ArtifactError> {
