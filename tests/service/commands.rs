@@ -215,8 +215,8 @@ async fn a_command_goes_with_its_server_and_runs_again_with_the_next() {
     let commands = folder.path().join("data/commands");
     let number = || -> Option<i32> {
         let scratch = std::fs::read_dir(&commands).ok()?.next()?.ok()?.path();
-        let name = std::fs::read_dir(scratch).ok()?.next()?.ok()?.file_name();
-        name.to_str()?.strip_prefix("pid-")?.parse().ok()
+        let mut names = std::fs::read_dir(scratch).ok()?.map_while(|entry| Some(entry.ok()?.file_name()));
+        names.find_map(|name| name.to_str()?.strip_prefix("pid-")?.parse().ok())
     };
     let running = async {
         loop {
