@@ -72,7 +72,8 @@ impl Connect {
         // Not among the options of the start, which poolers refuse or, worse, leave out. That a table is there already is no news.
         let session = format!(
             "SET search_path = \"{schema}\"; SET client_min_messages = warning; \
-             SET idle_in_transaction_session_timeout = {LONGEST_PAUSE}; SET default_transaction_isolation = 'read committed'"
+             SET idle_in_transaction_session_timeout = {LONGEST_PAUSE}; SET default_transaction_isolation = 'read committed'; \
+             SET standard_conforming_strings = on"
         );
         Ok(Self { options, schema: schema.to_owned(), session: session.into() })
     }

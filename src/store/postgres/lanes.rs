@@ -139,9 +139,10 @@ pub(super) async fn running(
     Ok(running)
 }
 
-/// Claims these jobs for a node, each at its moment.
+/// Claims these jobs of a queue for a node, each at its moment.
 pub(super) async fn claim(
     connection: &mut PgConnection,
+    queue: Queue,
     jobs: &[(JobId, Timestamp)],
     token: i64,
     node: i64,
@@ -159,7 +160,7 @@ pub(super) async fn claim(
     let (first, last) = rows::ends(jobs.iter().map(|(id, _)| id));
     let (ids, moments) = rows::by_id(jobs.iter().map(|(id, at)| (*id, at.as_micros())));
     let query = sqlx::query(text).bind(token).bind(node).bind(ids).bind(moments).bind(first).bind(last);
-    rows::taken(&query.fetch_all(connection).await?)
+    rows::taken(&query.fetch_all(connection).await?, queue)
 }
 
 /// Claims up to `most` queued jobs for a node, in the order in which it is their turn: each a microsecond later than the one before, the
@@ -179,7 +180,7 @@ pub(super) async fn claim_next(
         at = at.after(Duration::from_micros(1));
         jobs.push((Cells::new(row).id()?, at));
     }
-    claim(connection, &jobs, token, node).await
+    claim(connection, queue, &jobs, token, node).await
 }
 
 /// Puts lanes where they are to stand, and takes away those in which nobody waits.

@@ -1,8 +1,10 @@
 //! The SQL of jobs that come, go and come back: many of them by one statement.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 
-use super::rows::{self, Cells, Known, Lane, known, of_id, place_of, text, uuid, uuids};
+use super::rows::{self, Cells, Known, Lane, any, known, of_id, place_of, text, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
@@ -45,23 +47,19 @@ pub(super) async fn insert(connection: &mut PgConnection, jobs: &[Insertion<'_>]
         .bind(jobs.iter().map(|insertion| code(insertion.job.submission.executor)).collect::<Vec<_>>())
         .bind(&priorities)
         .bind(jobs.iter().map(|insertion| insertion.job.accepted_at.as_micros()).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|insertion| insertion.job.submission.owner.map(crate::job::Owner::code)).collect::<Vec<_>>())
+        .bind(any(jobs.iter().map(|insertion| insertion.job.submission.owner.map(crate::job::Owner::code))))
         .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.kind.as_str()).collect::<Vec<_>>())
         .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.json.get()).collect::<Vec<_>>())
-        .bind(
-            jobs.iter()
-                .map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))
-                .collect::<Vec<_>>(),
-        )
+        .bind(any(jobs.iter().map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))))
         .bind(jobs.iter().map(|insertion| insertion.state).collect::<Vec<_>>())
         .bind(jobs.iter().map(of).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|insertion| insertion.job.submission.expires_at.map(Timestamp::as_micros)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.0)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.1.as_micros())).collect::<Vec<_>>())
-        .bind(lanes.iter().map(|lane| lane.as_ref().map(|lane| lane.name.as_str())).collect::<Vec<_>>())
-        .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.ckey.as_deref())).collect::<Vec<_>>())
-        .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.rkey.as_deref())).collect::<Vec<_>>())
-        .bind(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.confined)).collect::<Vec<_>>())
+        .bind(any(jobs.iter().map(|insertion| insertion.job.submission.expires_at.map(Timestamp::as_micros))))
+        .bind(any(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.0))))
+        .bind(any(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.1.as_micros()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().map(|lane| lane.name.as_str()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.ckey.as_deref()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.rkey.as_deref()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.confined))))
         .bind(node)
         .execute(&mut *connection)
         .await?;
@@ -82,59 +80,29 @@ pub(super) struct Held {
     pub(super) id: JobId,
     pub(super) token: i64,
     pub(super) attempt: u32,
-    pub(super) losses: u32,
-    pub(super) claimed_at: Timestamp,
     pub(super) stopping: bool,
-    pub(super) children: bool,
     pub(super) known: Known,
-}
-
-/// What [`read_held`] reads, of `work w` and `jobs j`.
-macro_rules! of_held {
-    () => {
-        "w.id, w.token, w.attempt, w.losses, w.claimed_at, w.stopping, w.children, j.queue, j.bound, j.type, j.options"
-    };
 }
 
 /// Those of these leases that are valid.
 pub(super) async fn held(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
-    let text = concat!(
-        "SELECT ",
-        of_held!(),
-        " FROM work w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id \
-         AND id BETWEEN $3 AND $4 LIMIT 1) AS j WHERE w.id = ANY($1) AND w.token = ",
-        of_id!("$2::BIGINT[]", "w.id", "$1")
-    );
-    read_held(connection, text, leases).await
-}
-
-/// Takes the jobs of those of these leases that are valid from what is left to do: they are to be moved to the results.
-pub(super) async fn take_out(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
-    let text = concat!(
-        "WITH w AS (DELETE FROM work WHERE id = ANY($1) AND token = ",
-        of_id!("$2::BIGINT[]", "id", "$1"),
-        " RETURNING id, token, attempt, losses, claimed_at, stopping, children) SELECT ",
-        of_held!(),
-        " FROM w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id \
-         AND id BETWEEN $3 AND $4 LIMIT 1) AS j"
-    );
-    read_held(connection, text, leases).await
-}
-
-async fn read_held(connection: &mut PgConnection, text: &'static str, leases: &[Lease]) -> Result<Vec<Held>, StoreError> {
     if leases.is_empty() {
         return Ok(Vec::new());
     }
+    let text = concat!(
+        "SELECT w.id, w.token, w.attempt, w.stopping, j.queue, j.bound, j.type, j.options \
+         FROM work w CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = w.id \
+         AND id BETWEEN $3 AND $4 LIMIT 1) AS j WHERE w.id = ANY($1) AND w.token = ",
+        of_id!("$2::BIGINT[]", "w.id", "$1")
+    );
     // Of several of one job only the latest can be valid.
     let (ids, tokens) = rows::by_id(leases.iter().map(|lease| (lease.id, lease.token)));
     let (first, last) = rows::ends(leases.iter().map(|lease| &lease.id));
     let rows = sqlx::query(text).bind(ids).bind(tokens).bind(first).bind(last).fetch_all(connection).await?;
     let held = |row| {
         let mut cells = Cells::new(row);
-        let (id, token, attempt, losses, claimed_at) =
-            (cells.id()?, cells.take()?, cells.number()?, cells.number()?, cells.time()?);
-        let (stopping, children) = (cells.take()?, cells.take()?);
-        Ok(Held { id, token, attempt, losses, claimed_at, stopping, children, known: known(&mut cells)? })
+        let (id, token, attempt, stopping) = (cells.id()?, cells.take()?, cells.number()?, cells.take()?);
+        Ok(Held { id, token, attempt, stopping, known: known(&mut cells)? })
     };
     rows.iter().map(held).collect()
 }
@@ -159,47 +127,71 @@ pub(super) async fn recorded(
         .collect()
 }
 
-/// A job that ran, to be put among the results.
+/// The end of an attempt under a lease, to be put among the results if the lease is valid.
 pub(super) struct End<'a> {
     pub(super) lease: Lease,
-    pub(super) attempt: u32,
-    pub(super) losses: u32,
     pub(super) conclusion: &'a Conclusion,
-    pub(super) started_at: Timestamp,
-    pub(super) finished_at: Timestamp,
     pub(super) findings: FindingKinds,
+    pub(super) finished_at: Timestamp,
 }
 
-/// Puts jobs that ran among the results.
-pub(super) async fn finish(connection: &mut PgConnection, ends: &[End<'_>], node: i64) -> Result<(), StoreError> {
-    let text = "INSERT INTO results (node, id, ending, attempt, losses, started_at, finished_at, token, findings, failure, output, error, timing) \
-                SELECT $1, * FROM unnest($2::UUID[], $3::SMALLINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], \
-                $9::BIGINT[], $10::TEXT[], $11::TEXT[], $12::TEXT[], $13::TEXT[])";
-    let failure = |end: &End<'_>| match &end.conclusion.outcome {
+/// A job that was put among the results.
+pub(super) struct Finished {
+    pub(super) token: i64,
+    pub(super) attempt: u32,
+    pub(super) started_at: Timestamp,
+    pub(super) children: bool,
+}
+
+/// Moves the jobs of those of these leases that are valid from what is left to do to the results; of several ends under one lease, the first.
+pub(super) async fn finish(
+    connection: &mut PgConnection,
+    mut ends: Vec<&End<'_>>,
+    node: i64,
+) -> Result<HashMap<JobId, Finished>, StoreError> {
+    // Of several leases of one job only the latest can be valid, and what is looked up is the last of all with one id.
+    ends.reverse();
+    ends.sort_by_key(|end| (end.lease.id, end.lease.token));
+    if ends.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let text = concat!(
+        "WITH w AS (DELETE FROM work WHERE id = ANY($1) AND token = ",
+        of_id!("$2::BIGINT[]", "id", "$1"),
+        " RETURNING id, width_bucket(id, $1::UUID[]) AS n, token, attempt, losses, claimed_at, children), \
+         kept AS (INSERT INTO results \
+         (node, id, attempt, losses, started_at, token, ending, finished_at, findings, failure, output, error, timing) \
+         SELECT $3, id, attempt, losses, claimed_at, token, ($4::SMALLINT[])[n], ($5::BIGINT[])[n], ($6::BIGINT[])[n], \
+         ($7::TEXT[])[n], ($8::TEXT[])[n], ($9::TEXT[])[n], ($10::TEXT[])[n] FROM w) \
+         SELECT id, token, attempt, claimed_at, children FROM w"
+    );
+    let failure = |end: &&End<'_>| match &end.conclusion.outcome {
         Outcome::Output(_) => None,
         Outcome::Error(failure) => Some(failure.clone()),
     };
-    let output = |end: &End<'_>| match &end.conclusion.outcome {
+    let output = |end: &&End<'_>| match &end.conclusion.outcome {
         Outcome::Output(output) => Some(output.get().to_owned()),
         Outcome::Error(_) => None,
     };
-    sqlx::query(text)
-        .bind(node)
+    let rows = sqlx::query(text)
         .bind(uuids(ends.iter().map(|end| &end.lease.id)))
-        .bind(ends.iter().map(|end| code(end.conclusion.ending)).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| i64::from(end.attempt)).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| i64::from(end.losses)).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| end.started_at.as_micros()).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| end.finished_at.as_micros()).collect::<Vec<_>>())
         .bind(ends.iter().map(|end| end.lease.token).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| (!end.findings.is_empty()).then_some(i64::from(end.findings.bits()))).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| failure(end).map(|failure| failure.kind.as_str())).collect::<Vec<_>>())
-        .bind(ends.iter().map(output).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| failure(end).map(|failure| json(&failure))).collect::<Vec<_>>())
-        .bind(ends.iter().map(|end| end.conclusion.timing.as_ref().map(|timing| json(&figures(timing)))).collect::<Vec<_>>())
-        .execute(connection)
+        .bind(node)
+        .bind(ends.iter().map(|end| code(end.conclusion.ending)).collect::<Vec<_>>())
+        .bind(ends.iter().map(|end| end.finished_at.as_micros()).collect::<Vec<_>>())
+        .bind(any(ends.iter().map(|end| (!end.findings.is_empty()).then_some(i64::from(end.findings.bits())))))
+        .bind(any(ends.iter().map(|end| failure(end).map(|failure| failure.kind.as_str()))))
+        .bind(any(ends.iter().map(output)))
+        .bind(any(ends.iter().map(|end| failure(end).map(|failure| json(&failure)))))
+        .bind(any(ends.iter().map(|end| end.conclusion.timing.as_ref().map(|timing| json(&figures(timing))))))
+        .fetch_all(connection)
         .await?;
-    Ok(())
+    let finished = |row| {
+        let mut cells = Cells::new(row);
+        let (id, token) = (cells.id()?, cells.take()?);
+        Ok((id, Finished { token, attempt: cells.number()?, started_at: cells.time()?, children: cells.take()? }))
+    };
+    rows.iter().map(finished).collect()
 }
 
 /// One that has.

@@ -1,7 +1,7 @@
 //! This server as one of several: what it has claimed, and what of that it has to stop.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::connect::{self, Connect};
-use super::rows::{self, Cells, from_jobs, of_job};
+use super::rows::{self, Cells, Run, from_jobs, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Labels, Role, meets};
@@ -51,8 +51,8 @@ pub(super) struct Node {
     pub(super) gatekeeper: Gatekeeper,
     /// It could not say that it is there for too long: what it claimed now would be taken from it.
     silent: watch::Sender<bool>,
-    /// The attempts that run here, each with the token of its lease.
-    held: Mutex<HashMap<JobId, i64>>,
+    /// The attempts that run here.
+    held: Mutex<HashMap<JobId, Arc<Run>>>,
     revoked: Mutex<Vec<(Lease, Revocation)>>,
     some_revoked: Notify,
     stale: AtomicU64,
@@ -101,24 +101,30 @@ impl Node {
     }
 
     /// Attempts were claimed.
-    pub(super) fn hold_all(&self, leases: impl Iterator<Item = Lease>) {
-        self.held().extend(leases.map(|lease| (lease.id, lease.token)));
+    pub(super) fn hold_all(&self, runs: impl Iterator<Item = (JobId, Arc<Run>)>) {
+        self.held().extend(runs);
+    }
+
+    /// The attempts of these leases, as far as they run here.
+    pub(super) fn runs(&self, leases: impl Iterator<Item = Lease>) -> Vec<Option<Arc<Run>>> {
+        let held = self.held();
+        leases.map(|lease| held.get(&lease.id).filter(|run| run.token == lease.token).cloned()).collect()
     }
 
     /// It does not run here any more.
     pub(super) fn drop_lease(&self, lease: Lease) {
         let mut held = self.held();
-        if held.get(&lease.id) == Some(&lease.token) {
+        if held.get(&lease.id).is_some_and(|run| run.token == lease.token) {
             held.remove(&lease.id);
         }
     }
 
     /// All that runs here.
     pub(super) fn leases(&self) -> Vec<Lease> {
-        self.held().iter().map(|(id, token)| Lease { id: *id, token: *token }).collect()
+        self.held().iter().map(|(id, run)| Lease { id: *id, token: run.token }).collect()
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<JobId, i64>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Run>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

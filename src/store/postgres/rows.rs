@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, Owner, Queue, Route, Rule, Spec, State, Submission, Tags, Webhook};
+use crate::job::{Job, JobId, Owner, Queue, Route, Rule, Spec, State, Submission, Webhook};
 use crate::store::counted::Counted;
 use crate::store::kept::state::stands;
 use crate::store::kept::{self, Options, job, json};
@@ -67,6 +67,12 @@ pub(super) fn by_id(rows: impl Iterator<Item = (JobId, i64)>) -> (Vec<Uuid>, Vec
 pub(super) fn ends<'i>(ids: impl Iterator<Item = &'i JobId> + Clone) -> (Uuid, Uuid) {
     let end = |id: Option<&JobId>| id.map_or(Uuid::nil(), |id| uuid(*id));
     (end(ids.clone().min()), end(ids.max()))
+}
+
+/// What each of many jobs has, if it has it, as the argument of a statement: nothing at all if none has, which costs the database less.
+pub(super) fn any<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<Option<T>>> {
+    let values: Vec<_> = values.collect();
+    values.iter().any(Option::is_some).then_some(values)
 }
 
 /// Text that may come from anywhere: PostgreSQL keeps no NUL in it.
@@ -153,10 +159,15 @@ pub(super) fn known(cells: &mut Cells<'_>) -> Result<Known, StoreError> {
     let queue: Queue = cells.code()?;
     let bound = cells.code()?;
     let workload = Spec { kind: cells.take()?, ..Spec::default() };
-    let mut submission = Submission::new(bound, workload);
+    let options = cells.json::<Options<'_>>()?.unwrap_or_default();
+    Ok(known_by(&given_back(Submission::new(bound, workload), queue, options), queue))
+}
+
+/// A submission with what is kept of it in its options.
+fn given_back(mut submission: Submission, queue: Queue, options: Options<'_>) -> Submission {
     let mut route = Route { executor: queue.executor(), queue, rule: Rule::Insisted, evidence: None };
-    cells.json::<Options<'_>>()?.unwrap_or_default().give_back(&mut submission, &mut route);
-    Ok(known_by(&submission, queue))
+    options.give_back(&mut submission, &mut route);
+    submission
 }
 
 /// The same of a job that was read.
@@ -164,13 +175,18 @@ pub(super) fn known_of(job: &Job) -> Known {
     known_by(&job.submission, job.route.queue)
 }
 
-fn known_by(submission: &Submission, queue: Queue) -> Known {
+/// What a job counts for as long as it runs.
+fn counted(submission: &Submission) -> Vec<Counted> {
     let key = submission.concurrency.as_ref().map(|limit| Counted::Key(limit.key.as_str().into()));
     let quota = submission.owner.filter(|_| submission.confined).map(Counted::Owner);
+    key.into_iter().chain(quota).collect()
+}
+
+fn known_by(submission: &Submission, queue: Queue) -> Known {
     Known {
         queue,
         lane: Lane::of(submission),
-        counted: key.into_iter().chain(quota).collect(),
+        counted: counted(submission),
         expires_at: submission.expires_at.map(Timestamp::as_micros),
         subject: subject(submission, queue),
         webhook: submission.webhook.as_deref().cloned(),
@@ -199,15 +215,31 @@ pub(super) struct Taken {
 pub(super) struct Fresh {
     pub(super) claimed: Claimed,
     pub(super) claimed_at: Timestamp,
-    pub(super) tags: Option<Arc<Tags>>,
-    pub(super) owner: Option<Owner>,
+    pub(super) run: Arc<Run>,
 }
 
-/// From rows of [`of_claim`], in the order of the claims.
-pub(super) fn taken(rows: &[PgRow]) -> Result<Taken, StoreError> {
+/// What a node keeps of a job that it runs, so that the end of the attempt need not read it again.
+pub(super) struct Run {
+    pub(super) token: i64,
+    pub(super) queue: Queue,
+    pub(super) subject: Subject,
+    pub(super) webhook: Option<Webhook>,
+    /// What it counts for as long as it runs.
+    pub(super) counted: Vec<Counted>,
+}
+
+impl Run {
+    pub(super) fn of(submission: &Submission, queue: Queue, token: i64) -> Self {
+        let (subject, webhook) = (subject(submission, queue), submission.webhook.as_deref().cloned());
+        Self { token, queue, subject, webhook, counted: counted(submission) }
+    }
+}
+
+/// From rows of [`of_claim`] of a queue, in the order of the claims.
+pub(super) fn taken(rows: &[PgRow], queue: Queue) -> Result<Taken, StoreError> {
     let mut taken = Taken::default();
     for row in rows {
-        match claimed(row) {
+        match claimed(row, queue) {
             Ok(fresh) => taken.fresh.push(fresh),
             Err(StoreError::Corrupt(why)) => {
                 let id = Cells::new(row).id()?;
@@ -222,9 +254,11 @@ pub(super) fn taken(rows: &[PgRow]) -> Result<Taken, StoreError> {
 }
 
 /// From the columns of [`of_claim`].
-fn claimed(row: &PgRow) -> Result<Fresh, StoreError> {
+fn claimed(row: &PgRow, queue: Queue) -> Result<Fresh, StoreError> {
     let mut cells = Cells::new(row);
     let (claimed, options) = job::claimed(&mut cells)?;
-    let tags = options.tags.map(|tags| Arc::new(tags.into_owned()));
-    Ok(Fresh { claimed, claimed_at: cells.time()?, tags, owner: options.owner })
+    let spec = Spec { kind: claimed.workload.kind.clone(), ..Spec::default() };
+    let submission = given_back(Submission::new(claimed.bound, spec), queue, options);
+    let run = Arc::new(Run::of(&submission, queue, claimed.lease.token));
+    Ok(Fresh { claimed, claimed_at: cells.time()?, run })
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::connect;
 use super::node::Node;
@@ -96,11 +96,15 @@ impl Shared {
         Ok((shared, Timestamp::from_micros(now)))
     }
 
-    /// Writes it, in the transaction that has the lock, and logs what was counted in that.
-    pub(super) async fn keep(&self, connection: &mut PgConnection, counts: &[Count]) -> Result<(), StoreError> {
-        let text = "WITH logged AS (INSERT INTO counted (results) SELECT $2 WHERE $2 IS NOT NULL) UPDATE shared SET state = $1";
-        let counted = (!counts.is_empty()).then(|| tally::logged(counts));
-        sqlx::query(text).bind(crate::store::kept::json(self)).bind(counted).execute(connection).await?;
+    /// Writes it, in the transaction that has the lock, logs what was counted in that, and commits: in one message, since others wait.
+    pub(super) async fn commit(&self, connection: &mut PgConnection, counts: &[Count]) -> Result<(), StoreError> {
+        let log = if counts.is_empty() {
+            String::new()
+        } else {
+            format!("INSERT INTO counted (results) VALUES ({}); ", literal(&tally::logged(counts)))
+        };
+        let state = literal(&crate::store::kept::json(self));
+        sqlx::raw_sql(AssertSqlSafe(format!("{log}UPDATE shared SET state = {state}; COMMIT"))).execute(connection).await?;
         Ok(())
     }
 
@@ -238,6 +242,11 @@ impl Shared {
     }
 }
 
+/// JSON as a literal of SQL: an apostrophe is in a string of it, if anywhere, and a backslash means nothing to the sessions of `connect.rs`.
+fn literal(json: &str) -> String {
+    format!("'{}'", json.replace('\'', "\\u0027"))
+}
+
 fn at_least<T: Clone + Default>(all: &mut Vec<T>, length: usize) {
     if all.len() < length {
         all.resize(length, T::default());
@@ -263,6 +272,15 @@ mod tests {
         assert_eq!((&written["places"][r#"{"gpu":"a"}"#][0], &written["open"][9]), (&8.into(), &true.into()));
         shared.recount([(0, 1, 5), (10, 2, 3)]);
         assert_eq!((shared.depth(Queue::Async).queued, shared.counts[8][0], shared.counts[10][2]), (5, 0, 3));
+    }
+
+    #[test]
+    fn json_stays_within_its_literal() {
+        let text = r"a'b\'; DROP TABLE shared; --";
+        let written = literal(&serde_json::to_string(text).unwrap());
+        let within = written.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap();
+        assert!(!within.contains('\''), "{within}");
+        assert_eq!(serde_json::from_str::<String>(within).unwrap(), text);
     }
 
     #[test]

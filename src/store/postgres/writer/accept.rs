@@ -1,9 +1,10 @@
 //! New jobs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::moves::{self, Insertion};
-use super::super::rows::{Fresh, Lane, subject};
+use super::super::rows::{Fresh, Lane, Run, subject};
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
@@ -66,7 +67,7 @@ impl Writer {
                 let at = done.moment();
                 at_once.insert(job.id, at);
                 done.tell(at, job.id, || subject(&job.submission, queue), || What::Running { attempt: 1 });
-                done.claimed[queue as usize].push_back(fresh(job, token, at));
+                done.claimed[queue as usize].push_back(fresh(job, queue, token, at));
             }
         }
         at_once
@@ -74,6 +75,7 @@ impl Writer {
 }
 
 /// A new job as its claim hands it over.
-fn fresh(job: &NewJob, token: i64, at: Timestamp) -> Fresh {
-    Fresh { claimed: claimed_at_once(job, token, at), claimed_at: at, tags: None, owner: job.submission.owner }
+fn fresh(job: &NewJob, queue: Queue, token: i64, at: Timestamp) -> Fresh {
+    let run = Arc::new(Run::of(&job.submission, queue, token));
+    Fresh { claimed: claimed_at_once(job, token, at), claimed_at: at, run }
 }

@@ -1,6 +1,7 @@
 //! Claims: those that wait are served from the jobs that wait, and handed out after the commit.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::super::lanes;
 use super::super::moves::{self, Released};
@@ -11,7 +12,7 @@ use super::transaction::Done;
 use crate::job::{Queue, What};
 use crate::store::counted::counted_of;
 use crate::store::kept::state::{QUEUED, RUNNING, SCHEDULED};
-use crate::store::{Lease, StoreError, Subject};
+use crate::store::{Lease, StoreError};
 
 /// The most jobs of one claim.
 const MOST_CLAIMED: usize = 1_024;
@@ -62,15 +63,8 @@ impl Writer {
 
     fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
         done.shared.enter(queue, RUNNING, claimed.len() as u64);
-        for Fresh { claimed, claimed_at, tags, owner } in &claimed {
-            let subject = || Subject {
-                bound: claimed.bound,
-                executor: queue.executor(),
-                workload: claimed.workload.kind.as_str().into(),
-                tags: tags.clone(),
-                owner: *owner,
-            };
-            done.tell(*claimed_at, claimed.lease.id, subject, || What::Running { attempt: claimed.attempt });
+        for Fresh { claimed, claimed_at, run } in &claimed {
+            done.tell(*claimed_at, claimed.lease.id, || run.subject.clone(), || What::Running { attempt: claimed.attempt });
         }
         done.claimed[queue as usize].extend(claimed);
     }
@@ -89,8 +83,8 @@ impl Writer {
 
     /// Answers the claims that wait; what nobody takes is returned.
     pub(super) fn hand_out(&mut self, claimed: [VecDeque<Fresh>; Queue::ALL.len()]) -> Vec<Lease> {
+        self.node.hold_all(claimed.iter().flatten().map(|fresh| (fresh.claimed.lease.id, Arc::clone(&fresh.run))));
         let claimed = claimed.map(|fresh| fresh.into_iter().map(|fresh| fresh.claimed).collect::<VecDeque<_>>());
-        self.node.hold_all(claimed.iter().flatten().map(|claimed| claimed.lease));
         self.claims.hand_out(claimed).into_iter().map(|claimed| claimed.lease).collect()
     }
 }

@@ -170,7 +170,7 @@ impl Writer {
         }
 
         let node = self.me(done);
-        let claimed = lanes::claim(&mut self.connection, &jobs, token, node).await?;
+        let claimed = lanes::claim(&mut self.connection, queue, &jobs, token, node).await?;
         self.take(queue, LIMITED, claimed, done).await?;
         if plain > 0 {
             let at = before.after(Duration::from_micros(jobs.len() as u64));

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::events;
-use super::super::moves::{self, End, Held, Released};
+use super::super::moves::{self, End, Finished, Held, Released};
+use super::super::rows::Run;
 use super::super::webhooks::NewDelivery;
 use super::Writer;
 use super::batch::Batch;
@@ -18,63 +19,61 @@ use crate::store::tally::Count;
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 
 impl Writer {
-    /// Ends attempts whose leases are valid: those with a result by a few statements, however many they are.
+    /// Ends attempts whose leases are valid: those with a result by one statement, however many they are.
     pub(super) async fn settle(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
         if batch.settles.is_empty() {
             return Ok(());
         }
-        let leases = |ends: bool| -> Vec<Lease> {
-            batch.settles.iter().filter(|(_, settlement, _)| settlement.is_end() == ends).map(|(lease, ..)| *lease).collect()
-        };
-        let by_id = |held: Vec<Held>| held.into_iter().map(|held| (held.id, held)).collect::<HashMap<JobId, Held>>();
-        let mut taken = by_id(moves::take_out(&mut self.connection, &leases(true)).await?);
-        let mut held = by_id(moves::held(&mut self.connection, &leases(false)).await?);
+        let runs = self.node.runs(batch.settles.iter().map(|(lease, ..)| *lease));
+        let ends: Vec<Option<End<'_>>> =
+            batch.settles.iter().zip(&runs).map(|((lease, settlement, _), run)| end(*lease, settlement, run.as_ref()?, done)).collect();
+        let node = self.me(done);
+        let mut finished = moves::finish(&mut self.connection, ends.iter().flatten().collect(), node).await?;
+        let others = batch.settles.iter().filter(|(_, settlement, _)| !settlement.is_end()).map(|(lease, ..)| *lease);
+        let held = moves::held(&mut self.connection, &others.collect::<Vec<_>>()).await?;
+        let mut held: HashMap<JobId, Held> = held.into_iter().map(|held| (held.id, held)).collect();
         let recorded = self.recorded(batch).await?;
-        let (mut ends, mut released, mut odd) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut released, mut odd) = (Vec::new(), Vec::new());
         let mut again = HashSet::new();
-        for (lease, settlement, _) in &batch.settles {
-            // A second settlement of the same lease comes too late, though both came together; one with a result goes first.
-            let there = if settlement.is_end() { &mut taken } else { &mut held };
-            let valid = there.get(&lease.id).is_some_and(|held| held.token == lease.token);
-            let Some(held) = valid.then(|| there.remove(&lease.id)).flatten() else {
-                let ended = recorded.get(lease).filter(|_| again.insert(*lease)).copied();
-                done.settled.push(ended.unwrap_or(Settled::Stale));
+        // A second settlement of the same lease comes too late, though both came together; one with a result goes first.
+        let mut late = |lease: &Lease| {
+            let ended = recorded.get(lease).filter(|_| again.insert(*lease)).copied();
+            ended.unwrap_or(Settled::Stale)
+        };
+        for (((lease, settlement, _), end), run) in batch.settles.iter().zip(ends).zip(&runs) {
+            if let (Settlement::Finish(conclusion), Some(end), Some(run)) = (&**settlement, &end, run) {
+                let Some(Finished { attempt, started_at, children, .. }) =
+                    take_if(&mut finished, lease.id, |finished| finished.token == lease.token)
+                else {
+                    done.settled.push(late(lease));
+                    continue;
+                };
+                let finished_at = end.finished_at;
+                done.ended.push(*lease);
+                done.shared.leave(run.queue, RUNNING, 1);
+                done.lanes.vacate(&run.counted);
+                done.settled.push(Settled::Ended { started_at, finished_at });
+                done.counts.push(Count::new(run.subject.key(conclusion.ending), conclusion.timing.as_ref()));
+                if children {
+                    done.unblocking.push_back(lease.id);
+                }
+                done.announce(lease.id, conclusion.ending, finished_at, run.webhook.clone());
+                let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
+                done.tell(finished_at, lease.id, || run.subject.clone(), || What::Finished { attempt, finished: finished() });
+                continue;
+            }
+            let Some(held) = take_if(&mut held, lease.id, |held| held.token == lease.token) else {
+                done.settled.push(late(lease));
                 continue;
             };
             done.ended.push(*lease);
             done.shared.leave(held.known.queue, RUNNING, 1);
             done.lanes.vacate(&held.known.counted);
+            done.settled.push(Settled::Recorded);
             match &**settlement {
-                Settlement::Finish(conclusion) => {
-                    let (started_at, finished_at) = (held.claimed_at, done.moment());
-                    done.settled.push(Settled::Ended { started_at, finished_at });
-                    let Subject { bound, executor, .. } = held.known.subject;
-                    let findings = conclusion.timing.as_ref().map(|timing| FindingKinds::of(bound, executor, timing));
-                    let findings = findings.unwrap_or_default();
-                    let key = held.known.subject.key(conclusion.ending);
-                    done.counts.push(Count::new(key, conclusion.timing.as_ref()));
-                    if held.children {
-                        done.unblocking.push_back(lease.id);
-                    }
-                    done.announce(lease.id, conclusion.ending, finished_at, held.known.webhook);
-                    let Held { attempt, losses, .. } = held;
-                    ends.push(End { lease: *lease, attempt, losses, conclusion, started_at, finished_at, findings });
-                    let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
-                    let what = || What::Finished { attempt, finished: finished() };
-                    done.tell(finished_at, lease.id, || held.known.subject, what);
-                }
-                settlement => {
-                    done.settled.push(Settled::Recorded);
-                    match settlement {
-                        Settlement::Release if !held.stopping => released.push(held.id),
-                        settlement => odd.push((held, settlement)),
-                    }
-                }
+                Settlement::Release if !held.stopping => released.push(held.id),
+                settlement => odd.push((held, settlement)),
             }
-        }
-        if !ends.is_empty() {
-            let node = self.me(done);
-            moves::finish(&mut self.connection, &ends, node).await?;
         }
         self.give_back(&released, None, done).await?;
         for (held, settlement) in odd {
@@ -147,6 +146,19 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// The end of an attempt that runs here, if the settlement is one.
+fn end<'b>(lease: Lease, settlement: &'b Settlement, run: &Run, done: &mut Done) -> Option<End<'b>> {
+    let Settlement::Finish(conclusion) = settlement else { return None };
+    let Subject { bound, executor, .. } = run.subject;
+    let findings = conclusion.timing.as_ref().map(|timing| FindingKinds::of(bound, executor, timing)).unwrap_or_default();
+    Some(End { lease, conclusion, findings, finished_at: done.moment() })
+}
+
+/// What is there of a job, if it is good.
+fn take_if<T>(there: &mut HashMap<JobId, T>, id: JobId, good: impl FnOnce(&T) -> bool) -> Option<T> {
+    there.get(&id).is_some_and(good).then(|| there.remove(&id)).flatten()
 }
 
 impl Done {

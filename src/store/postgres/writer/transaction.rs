@@ -138,8 +138,7 @@ impl Writer {
 
     /// Writes what all nodes go by, and commits.
     async fn commit(&mut self, Done { shared, counts, .. }: &Done) -> Result<(), StoreError> {
-        shared.keep(&mut self.connection, counts).await?;
-        execute(&mut self.connection, "COMMIT").await
+        shared.commit(&mut self.connection, counts).await
     }
 
     async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
