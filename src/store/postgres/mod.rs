@@ -98,7 +98,7 @@ pub struct PostgresOptions {
 pub struct PostgresStore {
     commands: mpsc::Sender<Command>,
     pool: Pool,
-    ends: Ends,
+    ends: Arc<Ends>,
     published: Arc<Published>,
     intake: Intake<Command>,
     node: Arc<Node>,
@@ -118,7 +118,7 @@ impl PostgresStore {
             None => time(&mut connection).await?,
         };
         partitions::divide(&mut connection, options.partitions, now).await?;
-        let ends = Ends::default();
+        let ends = Arc::new(Ends::default());
         partitions::look_ahead(&mut connection, &ends, now).await?;
         connection.close().await?;
         let (pool, channel) = (connect.pool(options.connections.max(2)), connect.channel());
@@ -130,6 +130,7 @@ impl PostgresStore {
             clock: options.clock,
             max_losses: options.max_losses,
             limits: NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes },
+            ends: Arc::clone(&ends),
             told: Arc::clone(&told),
         };
         let (commands, receiver) = mpsc::channel(COMMANDS);

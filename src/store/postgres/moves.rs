@@ -50,7 +50,9 @@ pub(super) async fn insert(connection: &mut PgConnection, jobs: &[Insertion<'_>]
         .bind(any(jobs.iter().map(|insertion| insertion.job.submission.owner.map(crate::job::Owner::code))))
         .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.kind.as_str()).collect::<Vec<_>>())
         .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.json.get()).collect::<Vec<_>>())
-        .bind(any(jobs.iter().map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))))
+        .bind(any(jobs
+            .iter()
+            .map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))))
         .bind(jobs.iter().map(|insertion| insertion.state).collect::<Vec<_>>())
         .bind(jobs.iter().map(of).collect::<Vec<_>>())
         .bind(any(jobs.iter().map(|insertion| insertion.job.submission.expires_at.map(Timestamp::as_micros))))

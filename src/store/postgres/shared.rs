@@ -221,6 +221,13 @@ impl Shared {
         self.depth(queue).limited > 0 && self.open_places(queue, node).next().is_some()
     }
 
+    /// Whether nothing waits but for a later time.
+    pub(super) fn is_at_rest(&self, now: Timestamp) -> bool {
+        let waits = |state: i16| !matches!(state, SCHEDULED | RUNNING);
+        let of_queue = |counts: &[u64; 5]| (0..).zip(counts).any(|(state, count)| waits(state) && *count > 0);
+        self.releases == 0 && self.next().is_none_or(|at| at > now.as_micros()) && !self.counts.iter().any(of_queue)
+    }
+
     /// When something happens by itself.
     pub(super) fn next(&self) -> Option<i64> {
         [self.next_due, self.next_expiry, self.next_open].into_iter().flatten().min()

@@ -11,7 +11,7 @@ mod divide;
 mod drop;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::civil::{Date, date};
 use jiff::{Span, Unit};
@@ -148,8 +148,16 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    pub(super) fn are_any(&self) -> bool {
+        !self.ids().is_empty()
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Vec<Uuid>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn see(&self, partitions: &[Partition]) {
-        *self.ids.lock().unwrap_or_else(PoisonError::into_inner) = partitions.iter().map(|partition| partition.ids().1).collect();
+        *self.ids() = partitions.iter().map(|partition| partition.ids().1).collect();
     }
 
     /// All ids, in ranges of so few days that a read of one of them asks for few partitions; the last ones first.
@@ -158,7 +166,7 @@ impl Ends {
     pub(super) fn ranges(&self) -> Vec<(Uuid, Uuid)> {
         /// So many days, and those that are made ahead.
         const DAYS: usize = 14;
-        let ends = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = self.ids();
         let mut last = Uuid::max();
         let mut ranges = Vec::new();
         for end in ends.iter().rev().skip(DAYS).step_by(DAYS) {

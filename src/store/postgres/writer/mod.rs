@@ -40,6 +40,7 @@ pub(super) use self::published::Published;
 
 use super::connect::Connect;
 use super::node::Node;
+use super::partitions::Ends;
 use super::shared::Shared;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue};
@@ -96,6 +97,7 @@ pub(super) struct Start {
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) max_losses: u32,
     pub(super) limits: NoteLimits,
+    pub(super) ends: Arc<Ends>,
     /// Told when there may be something for other nodes.
     pub(super) told: Arc<Notify>,
 }
@@ -108,6 +110,8 @@ pub(super) struct Writer {
     is_broken: bool,
     node: Arc<Node>,
     limits: NoteLimits,
+    /// Of the partitions that there are.
+    ends: Arc<Ends>,
     published: Arc<Published>,
     /// As it was when this node looked last.
     shared: Shared,
@@ -173,7 +177,7 @@ impl Writer {
 
     /// Makes ready to write: takes a place among the nodes, and takes up what an earlier start of this node left behind.
     async fn start(start: Start, commands: mpsc::Receiver<Command>) -> Result<(Self, Arc<Published>), StoreError> {
-        let Start { connect, node, clock, max_losses, limits, told } = start;
+        let Start { connect, node, clock, max_losses, limits, ends, told } = start;
         let mut connection = connect.open_by_key().await?;
         let (shared, now) = Shared::look(&mut connection, &node).await?;
         let published = Arc::new(Published::new(&shared, clock));
@@ -184,6 +188,7 @@ impl Writer {
             is_broken: false,
             node,
             limits,
+            ends,
             published: Arc::clone(&published),
             shared,
             commands,

@@ -25,8 +25,12 @@ impl Writer {
             return Ok(());
         }
         let runs = self.node.runs(batch.settles.iter().map(|(lease, ..)| *lease));
-        let ends: Vec<Option<End<'_>>> =
-            batch.settles.iter().zip(&runs).map(|((lease, settlement, _), run)| end(*lease, settlement, run.as_ref()?, done)).collect();
+        let ends: Vec<Option<End<'_>>> = batch
+            .settles
+            .iter()
+            .zip(&runs)
+            .map(|((lease, settlement, _), run)| end(*lease, settlement, run.as_ref()?, done))
+            .collect();
         let node = self.me(done);
         let mut finished = moves::finish(&mut self.connection, ends.iter().flatten().collect(), node).await?;
         let others = batch.settles.iter().filter(|(_, settlement, _)| !settlement.is_end()).map(|(lease, ..)| *lease);

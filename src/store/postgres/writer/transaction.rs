@@ -130,7 +130,15 @@ impl Writer {
 
     /// Begins a transaction under the lock of all nodes.
     async fn lock(&mut self) -> Result<Done, StoreError> {
-        execute(&mut self.connection, "BEGIN").await?;
+        // What is done where nothing waits looks up ids that are known, so its plans can be kept: to make one takes a fifth of the database's
+        // time. What looks for jobs among those that wait is planned anew each time; and where there are partitions, since a plan that is kept
+        // takes locks on all of them.
+        let begin = if self.shared.is_at_rest(self.now()) && !self.ends.are_any() {
+            "BEGIN; SET LOCAL plan_cache_mode = auto"
+        } else {
+            "BEGIN"
+        };
+        sqlx::raw_sql(begin).execute(&mut self.connection).await?;
         let (shared, now) = Shared::lock(&mut self.connection, &self.node).await?;
         self.published.set_time(now);
         Ok(Done::new(shared, self.now(), self.published.hub.is_heard()))
