@@ -9,7 +9,7 @@ use crate::store::{Lease, Settled, Settlement};
 
 /// How long settlements that nobody waits for wait for company, and how many of them do.
 const COMPANY: (Duration, usize) = (Duration::from_millis(2), 512);
-/// How long they wait while jobs wait for other processes.
+/// How long they wait while jobs of their queue wait for cores or other processes.
 const COMPANY_BEHIND: Duration = Duration::from_millis(8);
 
 /// What nobody waits for. Jobs come first: who submits one waits for the commit, and many results are written more cheaply together.
@@ -30,12 +30,16 @@ impl Patient {
 
     /// Something is to be written that is not here.
     pub(super) fn begun(&mut self, behind: bool) {
-        self.due.get_or_insert_with(|| Instant::now() + if behind { COMPANY_BEHIND } else { COMPANY.0 });
+        self.be_due(if behind { COMPANY_BEHIND } else { COMPANY.0 });
     }
 
     pub(super) fn push_note(&mut self, note: Noted) {
-        self.due.get_or_insert_with(|| Instant::now() + COMPANY.0);
+        self.be_due(COMPANY.0);
         self.notes.push(note);
+    }
+
+    fn be_due(&mut self, after: Duration) {
+        self.due = self.due.into_iter().chain([Instant::now() + after]).min();
     }
 
     pub(super) fn is_due(&self) -> bool {

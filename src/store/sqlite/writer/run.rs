@@ -54,9 +54,12 @@ impl Writer {
                     Command::Note(note) => patient.push_note(note),
                     Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
                     Command::Settle(lease, settlement, false, reply) => {
-                        patient.push((lease, settlement, reply), self.is_behind());
+                        let behind = self.held.get(&lease.id).is_some_and(|held| self.is_behind(held.queue));
+                        patient.push((lease, settlement, reply), behind);
                     }
-                    Command::Begun => patient.begun(self.is_behind()),
+                    Command::Begun => {
+                        patient.begun(Queue::ALL.into_iter().any(|queue| queue.is_apart() && self.is_behind(queue)))
+                    }
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
                     Command::Edit(edit) => batch.edits.push(edit),
@@ -170,9 +173,9 @@ impl Writer {
         depth.queued > 0 || self.has_open_lanes(queue, depth.limited)
     }
 
-    /// Whether jobs wait for other processes: then it matters how many end, not how soon one of them is told.
-    fn is_behind(&self) -> bool {
-        Queue::ALL.into_iter().any(|queue| queue.is_apart() && self.depths.of(queue).queued > 0)
+    /// Whether jobs of a queue wait for cores or other processes: then it matters how many end, not how soon one of them is told.
+    fn is_behind(&self, queue: Queue) -> bool {
+        (queue.is_apart() || queue == Queue::ThreadsCpu) && self.depths.of(queue).queued > 0
     }
 
     /// Notes how far back one has to look for what happens from here on, if it is time for that.
