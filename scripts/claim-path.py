@@ -62,12 +62,13 @@ class Setup:
 
     def statements(self, accepted, settled, claims):
         """Those of a transaction between the lock and the commit."""
-        # INSERT of jobs and of work; DELETE of what has ended, and INSERT of its results; SELECT of what is next, and UPDATE of what is
-        # claimed; UPDATE of the row.
-        return (accepted > 0) + 2 * (settled > 0) + 2 * claims + 1
+        # INSERT of jobs and of work; DELETE of what has ended, with the INSERT of its results; SELECT of what is next, and UPDATE of what is
+        # claimed.
+        return (accepted > 0) + (settled > 0) + 2 * claims
 
     def hold(self, accepted, settled, claimed, claims):
         """How long the lock is held, without the sync."""
+        # The UPDATE of the row goes with the commit.
         trips = self.statements(accepted, settled, claims) + 1
         rows = accepted * self.accept + settled * self.settle + claimed * self.claim
         return trips * (self.rtt + self.statement) + rows
