@@ -419,7 +419,7 @@ pub trait Store:
     /// Dropping the future gives back what it might have claimed.
     async fn claim(&self, queue: Queue, most: usize) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Ends the attempt that `lease` stands for, if the lease is still valid.
+    /// Ends the attempt that `lease` stands for, if the lease is still valid. It is for the handle that claimed the job to say so.
     ///
     /// Unless somebody waits for it (`awaited`), the store may take a few milliseconds longer, to write it together with others.
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError>;

@@ -36,8 +36,8 @@ const WORTH_CLOSING: Duration = Duration::from_secs(1);
 /// How often it is looked whether sessions are kept.
 const LOOKS: usize = 4;
 
-/// The settings of a session that looks up by keys, as far as the database has them: plans are made for tables as they are now, there are
-/// no other ways than by index, and what counts is how many rows are looked at.
+/// The settings of a session that looks up by keys, as far as the database has them: plans are made for tables as they are now (but see
+/// `writer/transaction.rs`), there are no other ways than by index, and what counts is how many rows are looked at.
 const BY_KEY: &str = "SELECT set_config(name, value, false) FROM (VALUES ('plan_cache_mode', 'force_custom_plan'), \
      ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), \
      ('seq_page_cost', '0.01'), ('random_page_cost', '0.01'), ('jit', 'off')) AS wanted (name, value) JOIN pg_settings USING (name)";

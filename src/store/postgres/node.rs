@@ -8,10 +8,9 @@ use foldhash::HashMap;
 use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::connect::{self, Connect};
-use super::rows::{self, Cells, Run, from_jobs, of_job};
+use super::rows::{self, Cells, Run, from_jobs, of_id, of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Labels, Role, meets};
@@ -289,9 +288,15 @@ pub(super) async fn forget(connection: &mut PgConnection, nodes: &[i64]) -> Resu
 
 /// Jobs that this node has claimed and does not know of: their transaction was committed, but nobody heard of it.
 pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Lease]) -> Result<Vec<JobId>, StoreError> {
-    let text = "SELECT id FROM work WHERE node = $1 AND state = 2 AND id <> ALL($2)";
-    let ids: Vec<Uuid> = rows::uuids(held.iter().map(|lease| &lease.id));
-    let rows = sqlx::query(text).bind(node).bind(ids).fetch_all(connection).await?;
+    let text = concat!(
+        "SELECT id FROM work WHERE node = $1 AND state = 2 AND (id IS DISTINCT FROM ",
+        of_id!("$2::UUID[]", "id", "$2"),
+        " OR token IS DISTINCT FROM ",
+        of_id!("$3::BIGINT[]", "id", "$2"),
+        ")"
+    );
+    let (ids, tokens) = rows::by_id(held.iter().map(|lease| (lease.id, lease.token)));
+    let rows = sqlx::query(text).bind(node).bind(ids).bind(tokens).fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 

@@ -77,9 +77,9 @@ impl Writer {
         for ((lease, _, reply), settled) in batch.settles.into_iter().zip(done.settled) {
             if settled == Settled::Stale {
                 self.node.count_stale();
-                self.node.drop_lease(lease);
-                self.said.remove(&lease);
             }
+            self.node.drop_lease(lease);
+            self.said.remove(&lease);
             self.unsure.remove(&lease);
             let _ = reply.send(Ok(settled));
         }

@@ -56,6 +56,13 @@ impl Batch {
         commands.iter().take_while(fits).count().max(usize::from(self.len() == 0 && !commands.is_empty()))
     }
 
+    /// Whether all that it has to do is to keep new jobs that wait for nothing but a slot, and to look up jobs by their ids.
+    pub(super) fn is_plain(&self) -> bool {
+        let others = self.withs.len() + self.cancels.len() + self.requeues.len() + self.removals.len() + self.allows.len();
+        let is_plain = |job: &NewJob| job.after.is_empty() && !job.submission.is_limited();
+        others == 0 && !self.reap && self.accepts.iter().all(|accept| accept.with.is_none()) && self.new_jobs().all(is_plain)
+    }
+
     /// The jobs that are to be accepted.
     pub(super) fn new_jobs(&self) -> impl Iterator<Item = &NewJob> {
         self.accepts.iter().flat_map(|accept| &accept.jobs)

@@ -31,12 +31,13 @@ impl Writer {
             .zip(&runs)
             .map(|((lease, settlement, _), run)| end(*lease, settlement, run.as_ref()?, done))
             .collect();
+        // Before anything is recorded here.
+        let recorded = self.recorded(batch).await?;
         let node = self.me(done);
         let mut finished = moves::finish(&mut self.connection, ends.iter().flatten().collect(), node).await?;
         let others = batch.settles.iter().filter(|(_, settlement, _)| !settlement.is_end()).map(|(lease, ..)| *lease);
         let held = moves::held(&mut self.connection, &others.collect::<Vec<_>>()).await?;
         let mut held: HashMap<JobId, Held> = held.into_iter().map(|held| (held.id, held)).collect();
-        let recorded = self.recorded(batch).await?;
         let (mut released, mut odd) = (Vec::new(), Vec::new());
         let mut again = HashSet::new();
         // A second settlement of the same lease comes too late, though both came together; one with a result goes first.
@@ -45,10 +46,9 @@ impl Writer {
             ended.unwrap_or(Settled::Stale)
         };
         for (((lease, settlement, _), end), run) in batch.settles.iter().zip(ends).zip(&runs) {
-            if let (Settlement::Finish(conclusion), Some(end), Some(run)) = (&**settlement, &end, run) {
-                let Some(Finished { attempt, started_at, children, .. }) =
-                    take_if(&mut finished, lease.id, |finished| finished.token == lease.token)
-                else {
+            if let Settlement::Finish(conclusion) = &**settlement {
+                let finished = take_if(&mut finished, lease.id, |finished| finished.token == lease.token);
+                let (Some(Finished { attempt, started_at, children, .. }), Some(end), Some(run)) = (finished, end, run) else {
                     done.settled.push(late(lease));
                     continue;
                 };

@@ -128,16 +128,9 @@ impl Writer {
         execute(&mut self.connection, "ROLLBACK").await
     }
 
-    /// Begins a transaction under the lock of all nodes.
-    async fn lock(&mut self) -> Result<Done, StoreError> {
-        // What is done where nothing waits looks up ids that are known, so its plans can be kept: to make one takes a fifth of the database's
-        // time. What looks for jobs among those that wait is planned anew each time; and where there are partitions, since a plan that is kept
-        // takes locks on all of them.
-        let begin = if self.shared.is_at_rest(self.now()) && !self.ends.are_any() {
-            "BEGIN; SET LOCAL plan_cache_mode = auto"
-        } else {
-            "BEGIN"
-        };
+    /// Begins a transaction under the lock of all nodes, with plans that are kept, or made anew for each statement.
+    async fn lock(&mut self, keeps_plans: bool) -> Result<Done, StoreError> {
+        let begin = if keeps_plans { "BEGIN; SET LOCAL plan_cache_mode = auto" } else { "BEGIN" };
         sqlx::raw_sql(begin).execute(&mut self.connection).await?;
         let (shared, now) = Shared::lock(&mut self.connection, &self.node).await?;
         self.published.set_time(now);
@@ -150,10 +143,17 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
-        let mut done = self.lock().await?;
+        // Where nothing waits, ids are looked up that are known. Their plans can be kept, and to make one takes a fifth of the database's time.
+        // What looks for jobs among others is planned anew for tables as they are; and where there are partitions, all is, since a plan that is
+        // kept takes locks on every one of them.
+        let keeps_plans = self.shared.is_at_rest(self.now()) && batch.is_plain() && !self.ends.are_any();
+        let mut done = self.lock(keeps_plans).await?;
         // Others may have had their turns meanwhile. The more goes into this one, the fewer have to be waited for.
         if std::mem::take(&mut batch.is_open) {
             self.take_in(batch);
+        }
+        if keeps_plans && !(done.shared.is_at_rest(done.now) && batch.is_plain()) {
+            execute(&mut self.connection, "SET LOCAL plan_cache_mode = force_custom_plan").await?;
         }
         self.turn_away();
         let known = done.shared.nodes.contains(&self.node.id());
@@ -249,7 +249,7 @@ impl Writer {
     /// Takes this node from the list of those that are there.
     pub(super) async fn leave(&mut self) -> Result<(), StoreError> {
         self.mend().await?;
-        let mut done = self.lock().await?;
+        let mut done = self.lock(false).await?;
         let me = self.node.id();
         done.shared.nodes.retain(|node| *node != me);
         node::forget(&mut self.connection, &[me]).await?;
