@@ -33,6 +33,16 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
             await self.trine.wait(job)
         self.assertEqual(len([result async for result in self.trine.results(tags=self.tags)]), 25)
 
+    async def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
+        key, batch = str(uuid.uuid4()), [{"workload": SLEEP, "bound": "io"}]
+        jobs = await asyncio.gather(*(self.trine.submit(SLEEP, bound="io", idempotency_key=key) for _ in range(5)))
+        self.assertEqual(len({job.id for job in jobs}), 1)
+        batches = [await self.trine.submit_many(batch, idempotency_key=f"{key}/many") for _ in range(2)]
+        self.assertEqual(batches[0][0].id, batches[1][0].id)
+        later = await self.trine.submit(SLEEP, bound="io", delay_ms=600_000, priority=7)
+        self.assertEqual((later.state, later.priority), ("scheduled", 7))
+        await self.trine.cancel(later.id)
+
     async def test_a_task_that_is_cancelled_leaves_no_answer_for_the_next(self):
         job = await self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io")
         waiting = asyncio.ensure_future(self.trine.wait(job.id))

@@ -5,7 +5,7 @@ import threading
 import unittest
 import uuid
 
-from harness import Server, ServerTest
+from harness import Proxy, Server, ServerTest
 
 from trine import ProblemError, ServerUnreachable
 
@@ -42,6 +42,66 @@ class Jobs(ServerTest):
         for job in ids:
             self.trine.wait(job)
         self.assertEqual([job.id for job in self.trine.results(tags=self.tags, state="succeeded", page_size=10)], ids[::-1])
+
+    def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
+        key = str(uuid.uuid4())
+        first, again = (self.trine.submit(SLEEP, bound="io", idempotency_key=key) for _ in range(2))
+        self.assertEqual(again.id, first.id)
+        with self.assertRaises(ProblemError) as caught:
+            self.trine.submit(SLEEP, bound="cpu", idempotency_key=key)
+        self.assertTrue(caught.exception.names("idempotency-key-reused"))
+        batch = [{"workload": SLEEP, "bound": "io"}] * 3
+        keys = [str(uuid.uuid4()) for _ in range(2)]
+        first, again, other = (
+            [job.id for job in self.trine.submit_many(batch, idempotency_key=key)] for key in (keys[0], keys[0], keys[1])
+        )
+        self.assertEqual(again, first)
+        self.assertFalse(set(other) & set(first))
+        for wrong in ("", "two words", "a\r\nHost: b", "x" * 256):
+            with self.assertRaisesRegex(ValueError, "idempotency key"):
+                self.trine.submit(SLEEP, bound="io", idempotency_key=wrong)
+
+    def test_a_request_with_a_key_is_sent_again_if_the_connection_breaks(self):
+        proxy = Proxy(self.url)
+        self.addCleanup(proxy.close)
+        trine = self.client(proxy.url)
+        self.assertTrue(trine.healthy())
+        # The connection that is kept breaks as soon as the answer comes; the next one does not.
+        proxy.cut_answer = True
+        job = trine.submit(SLEEP, bound="io", tags=self.tags, idempotency_key=str(uuid.uuid4()))
+        self.assertFalse(proxy.cut_answer)
+        self.assertEqual([found.id for found in self.trine.jobs(tags=self.tags)], [job.id])
+
+    def test_what_a_submission_can_say(self):
+        now = datetime.datetime.now(datetime.timezone.utc)
+        at, end = now + datetime.timedelta(hours=1), now + datetime.timedelta(hours=2)
+        limit = {"key": str(uuid.uuid4()), "limit": 2}
+        job = self.trine.submit(
+            {"type": "sleep", "ms": 1},
+            bound="io",
+            executor="threads",
+            retry={"attempts": 3},
+            run_at=at,
+            expires_at=end,
+            unique={},
+            concurrency=limit,
+            rate={**limit, "per_ms": 1000},
+            webhook={"url": "https://example.com/ended", "events": ["failed"]},
+        )
+        self.addCleanup(self.trine.cancel, job.id)
+        self.assertEqual((job.state, job.run_at, job.expires_at, job.executor), ("scheduled", at, end, "threads"))
+        self.assertEqual((job.concurrency, job.rate, job.retry["attempts"]), (limit, {**limit, "per_ms": 1000}, 3))
+        self.assertEqual((job.webhook["url"], job.existing), ("https://example.com/ended", False))
+        again = self.trine.submit({"type": "sleep", "ms": 1}, bound="io", unique={}, delay_ms=1, executor=None)
+        self.assertEqual((again.id, again.existing), (job.id, True))
+        first = self.trine.submit(SLEEP, bound="io", delay_ms=600_000)
+        second = self.trine.submit(SLEEP, bound="io", after=[{"job": first.id, "on_failure": "run"}])
+        self.assertEqual((first.state, second.state), ("scheduled", "blocked"))
+        self.trine.cancel(first.id)
+        self.assertEqual(self.trine.wait(second.id, 60).state, "succeeded")
+        with self.assertRaises(ProblemError) as caught:
+            self.trine.submit(SLEEP, bound="io", requires={"moon": "full"})
+        self.assertEqual(caught.exception.pointer, "/requires/moon")
 
     def test_a_wait_has_an_end(self):
         job = self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io")

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 from . import _calls
 from ._aio_connections import Connections
@@ -17,7 +17,27 @@ from ._calls import Call
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
-from .model import Accepted, Artifact, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
+from .model import (
+    Accepted,
+    Artifact,
+    Bound,
+    CatchUp,
+    Choice,
+    Event,
+    Function,
+    Job,
+    LogLine,
+    Overlap,
+    Result,
+    Schedule,
+    State,
+    SummaryItem,
+    event_of,
+)
+from .options import CallOptions, Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
@@ -57,26 +77,21 @@ class AsyncClient:
         workload: Mapping[str, Any],
         *,
         bound: Optional[Bound],
-        executor: Optional[Choice] = None,
-        isolated: Optional[bool] = None,
-        priority: Optional[int] = None,
-        deadline_ms: Optional[int] = None,
-        retry: Optional[Mapping[str, Any]] = None,
-        tags: Optional[Mapping[str, str]] = None,
         wait: Optional[float] = None,
-        **more: Any,
+        idempotency_key: Optional[str] = None,
+        **options: Unpack[Options],
     ) -> Job:
-        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API.
+        """Submits one job; with `wait`, gives it that many seconds to end (60 at most).
 
-        `bound` may be None only where a function has declared it.
+        `bound` may be None only where a function has declared it. However often this is called with the same `idempotency_key`,
+        one job is accepted, and each call has that.
         """
-        own: dict[str, Any] = {"bound": bound, "executor": executor, "isolated": isolated, "priority": priority}
-        own.update(deadline_ms=deadline_ms, retry=retry, tags=tags, **more)
-        return await self._send(_calls.submit(_calls.submission(workload, own), wait))
+        job = _calls.submission(workload, {"bound": bound, **options})
+        return await self._send(_calls.submit(job, wait, idempotency_key))
 
-    async def submit_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[Accepted]:
+    async def submit_many(self, jobs: Iterable[Mapping[str, Any]], *, idempotency_key: Optional[str] = None) -> list[Accepted]:
         """Submits up to 10,000 submissions at once: all are accepted, in this order, or none."""
-        return await self._send(_calls.submit_many(jobs))
+        return await self._send(_calls.submit_many(jobs, idempotency_key))
 
     async def get(self, job: str, *, wait: Optional[float] = None) -> Job:
         """A job; with `wait`, once it has ended or that many seconds have passed (60 at most)."""
@@ -205,14 +220,63 @@ class AsyncClient:
         kwargs: Optional[Mapping[str, Any]] = None,
         bound: Optional[Bound] = None,
         wait: Optional[float] = None,
-        **options: Any,
+        idempotency_key: Optional[str] = None,
+        **options: Unpack[Options],
     ) -> Job:
         """Submits a call of a function; `options` are those of `submit`. What is not given is as the function was declared with."""
-        return await self.submit(_calls.function_workload(name, version, args, kwargs or {}), bound=bound, wait=wait, **options)
+        workload = _calls.function_workload(name, version, args, kwargs or {})
+        return await self.submit(workload, bound=bound, wait=wait, idempotency_key=idempotency_key, **options)
 
     async def delete_function(self, name: str) -> None:
         """Removes a function with all its versions."""
         await self._send(_calls.delete_function(name))
+
+    # ---- Schedules ----
+
+    async def put_schedule(
+        self,
+        name: str,
+        cron: str,
+        workload: Mapping[str, Any],
+        *,
+        bound: Optional[Bound],
+        timezone: Optional[str] = None,
+        catch_up: Optional[CatchUp] = None,
+        overlap: Optional[Overlap] = None,
+        **options: Unpack[CallOptions],
+    ) -> Schedule:
+        """Has a job submitted whenever the cron expression says so, in this time zone (UTC if it is not given), or replaces that.
+
+        `catch_up` is what becomes of times that were missed while no server ran, `overlap` of those at which a job of the
+        schedule has not ended yet.
+        """
+        job = _calls.submission(workload, {"bound": bound, **options})
+        rules = {"timezone": timezone, "catch_up": catch_up, "overlap": overlap}
+        return await self._send(_calls.put_schedule(name, cron, job, rules))
+
+    def schedules(self, *, page_size: int = 100) -> AsyncIterator[Schedule]:
+        """The schedules that there are, by name."""
+        return self._all("/schedules", Schedule, {}, page_size)
+
+    async def schedule(self, name: str) -> Schedule:
+        """One schedule, with what came of its latest times."""
+        return await self._send(_calls.schedule(name))
+
+    async def pause_schedule(self, name: str) -> Schedule:
+        """Has nothing of it start until it is resumed."""
+        return await self._send(_calls.switch_schedule(name, "pause"))
+
+    async def resume_schedule(self, name: str) -> Schedule:
+        """Ends its pause."""
+        return await self._send(_calls.switch_schedule(name, "resume"))
+
+    async def run_schedule(self, name: str) -> Job:
+        """Submits its job now, also if it is paused or another job of it has not ended."""
+        return await self._send(_calls.run_schedule(name))
+
+    async def delete_schedule(self, name: str) -> None:
+        """Removes a schedule; its jobs go on."""
+        await self._send(_calls.delete_schedule(name))
 
     # ---- Events ----
 

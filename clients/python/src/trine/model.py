@@ -11,6 +11,8 @@ from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin,
 Bound = Literal["io", "cpu"]
 Choice = Literal["auto", "async", "threads", "processes"]
 ExecutorName = Literal["async", "threads", "processes"]
+CatchUp = Literal["skip", "once", "all"]
+Overlap = Literal["allow", "skip", "queue"]
 State = Literal["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
 ENDINGS = frozenset(("succeeded", "failed", "cancelled", "lost"))
@@ -94,6 +96,15 @@ class Job:
     priority: int = 0
     deadline_ms: Optional[int] = None
     retry: Optional[Mapping[str, Any]] = None
+    executor: Optional[Choice] = None  # the one that was asked for
+    run_at: Optional[datetime] = None
+    expires_at: Optional[datetime] = None
+    unique: Optional[Mapping[str, Any]] = None
+    concurrency: Optional[Mapping[str, Any]] = None
+    rate: Optional[Mapping[str, Any]] = None
+    requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    webhook: Optional[Mapping[str, Any]] = None
+    existing: bool = False  # it was there before a submission like it, and is the answer to that
     accepted_at: Optional[datetime] = None
     due_at: Optional[datetime] = None
     started_at: Optional[datetime] = None
@@ -117,6 +128,7 @@ class Accepted:
     id: str
     state: State
     route: Route
+    existing: bool = False  # it was there before a submission like it
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,36 @@ class Function:
     interpreter: Optional[str] = None
     deadline_ms: Optional[int] = None
     created_at: Optional[datetime] = None
+    raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ScheduleRun:
+    """A time at which a schedule was due, or was run by hand."""
+
+    due_at: datetime
+    outcome: str  # submitted, waiting, skipped or failed
+    decided_at: Optional[datetime] = None
+    by_hand: bool = False
+    job: Optional[str] = None  # the id of the one that was submitted
+    reason: Optional[str] = None  # why none was
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When which job is submitted."""
+
+    name: str
+    cron: str
+    timezone: str
+    job: Mapping[str, Any]  # the submission
+    catch_up: CatchUp = "skip"
+    overlap: Overlap = "allow"
+    paused: bool = False
+    next_runs: tuple[datetime, ...] = ()
+    last_runs: tuple[ScheduleRun, ...] = ()  # the latest first; only where one schedule is looked at
+    created_at: Optional[datetime] = None
+    changed_at: Optional[datetime] = None
     raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
 
