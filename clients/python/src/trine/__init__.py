@@ -6,7 +6,7 @@
 from ._engine import JobFuture
 from ._worker import Stopped, artifacts, attempt, job_id, progress, stopped
 from .aio import AsyncClient
-from .async_executor import AsyncExecutor
+from .async_executor import AsyncExecutor, AsyncJobFuture
 from .client import Client
 from .errors import (
     CannotTravel,
@@ -40,13 +40,14 @@ from .model import (
     SummaryItem,
     Timing,
 )
-from .options import CallOptions, Options
+from .options import CallOptions, Options, SubmitOptions
 
 __all__ = [
     "Accepted",
     "Artifact",
     "AsyncClient",
     "AsyncExecutor",
+    "AsyncJobFuture",
     "CallOptions",
     "CannotTravel",
     "Client",
@@ -75,6 +76,7 @@ __all__ = [
     "ServerGone",
     "ServerUnreachable",
     "Stopped",
+    "SubmitOptions",
     "SummaryItem",
     "Timing",
     "TrineError",

@@ -33,7 +33,7 @@ from .model import (
     SummaryItem,
     event_of,
 )
-from .options import CallOptions, Options
+from .options import Options, SubmitOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -82,7 +82,7 @@ class Client:
         bound: Optional[Bound],
         wait: Optional[float] = None,
         idempotency_key: Optional[str] = None,
-        **options: Unpack[Options],
+        **options: Unpack[SubmitOptions],
     ) -> Job:
         """Submits one job; with `wait`, gives it that many seconds to end (60 at most).
 
@@ -224,7 +224,7 @@ class Client:
         bound: Optional[Bound] = None,
         wait: Optional[float] = None,
         idempotency_key: Optional[str] = None,
-        **options: Unpack[Options],
+        **options: Unpack[SubmitOptions],
     ) -> Job:
         """Submits a call of a function; `options` are those of `submit`. What is not given is as the function was declared with."""
         workload = _calls.function_workload(name, version, args, kwargs or {})
@@ -246,7 +246,7 @@ class Client:
         timezone: Optional[str] = None,
         catch_up: Optional[CatchUp] = None,
         overlap: Optional[Overlap] = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[Options],
     ) -> Schedule:
         """Has a job submitted whenever the cron expression says so, in this time zone (UTC if it is not given), or replaces that.
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Optional, TypedDict, Union
 
-from .model import Choice
+from .model import Bound, Choice
 
 Routing = Literal["declared", "advise", "measured"]
 
 
-class CallOptions(TypedDict, total=False):
+class Options(TypedDict, total=False):
     """Options of any job. One that is None is as if it were not given."""
 
     executor: Optional[Choice]  # how it is run; `auto` lets the server choose
@@ -31,7 +31,13 @@ class CallOptions(TypedDict, total=False):
     webhook: Optional[Mapping[str, Any]]  # {"url": "https://…", "events": ["failed"]}: whom to tell when it has ended
 
 
-class Options(CallOptions, total=False):
-    """Options of a submission."""
+class SubmitOptions(Options, total=False):
+    """Options of a job that is submitted by itself."""
 
     unique: Optional[Mapping[str, Any]]  # {} or {"within_ms": 60_000}: another job like it that is there is taken for it
+
+
+class CallOptions(Options, total=False):
+    """Options of the calls of an executor."""
+
+    bound: Bound  # what they mostly do: wait (`io`) or compute (`cpu`, unless it is given)
