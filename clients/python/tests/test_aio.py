@@ -63,3 +63,20 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertIn("sleep", [each["name"] for each in await self.trine.workloads()])
         await self.trine.submit(SLEEP, bound="io", wait=10)
         self.assertIn("sleep", [each.workload for each in await self.trine.summary(["workload"])])
+        self.assertEqual(len((await self.trine.cluster())["items"]), 1)
+
+    async def test_limits_that_jobs_share(self):
+        limit = {"key": str(uuid.uuid4()), "limit": 1}
+        await self.trine.submit(SLEEP, bound="io", wait=10, rate={**limit, "per_ms": 600_000})
+        (found,) = [each async for each in self.trine.limits() if each.key == limit["key"]]
+        self.assertEqual((found.kind, found.limit, found.started), ("rate", 1, 1))
+
+    async def test_a_comparison(self):
+        work = {"type": "primes", "below": 100_000}
+        asked = await self.trine.compare(work, bound="cpu", executors=["threads"], concurrency=[1], tasks=4, budget_ms=1000)
+        waiting = await self.trine.compare(work, bound="cpu")
+        self.assertEqual((await self.trine.cancel_comparison(waiting.id)).state, "cancelled")
+        done = await self.trine.wait_for_comparison(asked.id, 60)
+        self.assertEqual(done.state, "finished")
+        self.assertEqual(await self.trine.comparison(asked.id), done)
+        self.assertIn(asked.id, [each.id async for each in self.trine.comparisons()])

@@ -122,6 +122,24 @@ class Jobs(ServerTest):
         self.assertEqual([each["name"] for each in self.trine.executors()], ["async", "threads", "processes"])
         self.assertTrue(self.trine.healthy())
 
+    def test_limits_that_jobs_share(self):
+        key = str(uuid.uuid4())
+        shared = {"concurrency": {"key": key, "limit": 1}, "rate": {"key": key, "limit": 1, "per_ms": 600_000}}
+        first = self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io", **shared)
+        second = self.trine.submit(SLEEP, bound="io", **shared)
+        self.until(lambda: self.trine.get(first.id).state == "running")
+        found = {limit.kind: limit for limit in self.trine.limits(page_size=1) if limit.key == key}
+        running, rate = found["concurrency"], found["rate"]
+        self.assertEqual((running.limit, running.running, running.waiting, running.opens_at), (1, 1, 1, None))
+        self.assertEqual((rate.limit, rate.started, rate.per_ms), (1, 1, 600_000))
+        self.assertGreater(rate.opens_at, datetime.datetime.now(datetime.timezone.utc))
+        for job in (first, second):
+            self.trine.cancel(job.id)
+
+    def test_the_cluster(self):
+        (node,) = self.trine.cluster()["items"]
+        self.assertTrue(node["self"])
+
     def test_threads_share_a_client(self):
         found = []
 
@@ -137,6 +155,25 @@ class Jobs(ServerTest):
             thread.join()
         self.assertEqual(len({job for job, _, _ in found}), 80)
         self.assertTrue(all(answered == asked for _, answered, asked in found))
+
+
+class Comparisons(ServerTest):
+    def test_from_its_beginning_to_its_end(self):
+        client = self.client()
+        asked = client.compare(
+            {"type": "primes", "below": 100_000}, bound="cpu", executors=["threads"], concurrency=[1], tasks=4, budget_ms=1000
+        )
+        self.assertIn(asked.state, ("queued", "running"))
+        waiting = client.compare({"type": "primes", "below": 100_000}, bound="cpu")
+        self.assertEqual(client.cancel_comparison(waiting.id).state, "cancelled")
+        with self.assertRaisesRegex(TimeoutError, asked.id):
+            client.wait_for_comparison(asked.id, 0)
+        done = client.wait_for_comparison(asked.id, 60)
+        self.assertEqual((done.state, done.error, done.bound, done.finished), ("finished", None, "cpu", True))
+        self.assertEqual([(row["executor"], row["concurrency"]) for row in done.matrix], [("threads", 1)])
+        self.assertTrue(done.verdict.because)
+        self.assertEqual(client.comparison(asked.id, wait=1), done)
+        self.assertEqual([each.id for each in client.comparisons(page_size=1)][:2], [waiting.id, asked.id])
 
 
 class Problems(ServerTest):

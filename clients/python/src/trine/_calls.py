@@ -11,7 +11,19 @@ from typing import Any, Callable, Generic, Optional, TypeVar, Union
 from urllib.parse import quote
 
 from ._http1 import Request
-from .model import Accepted, Artifact, Function, Job, LogLine, Result, Schedule, SummaryItem, parsed
+from .model import (
+    Accepted,
+    Artifact,
+    Comparison,
+    Delivery,
+    Function,
+    Job,
+    LogLine,
+    Result,
+    Schedule,
+    SummaryItem,
+    parsed,
+)
 
 T = TypeVar("T")
 
@@ -63,6 +75,10 @@ def _nothing(told: Any) -> None:
     return None
 
 
+def _comparison(told: Any) -> Comparison:
+    return parsed(Comparison, told)
+
+
 def submission(workload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """A submission, without the options that were not given."""
     return {"workload": workload, **given(options)}
@@ -98,8 +114,12 @@ def _accepted(told: Any) -> list[Accepted]:
 
 
 def get(job: str, wait: Optional[float]) -> Call[Job]:
-    query = {} if wait is None else {"wait": _seconds(wait)}
-    return Call(Request("GET", path("jobs", job), query, patience=wait or 0), _job)
+    return Call(_waiting(path("jobs", job), wait), _job)
+
+
+def _waiting(what: str, wait: Optional[float]) -> Request:
+    """Looks at what may end within so many seconds."""
+    return Request("GET", what, {} if wait is None else {"wait": _seconds(wait)}, patience=wait or 0)
 
 
 def _seconds(wait: float) -> int:
@@ -165,7 +185,7 @@ def items(what: str) -> Call[list[dict[str, Any]]]:
     return Call(Request("GET", what), lambda told: list(told["items"]))
 
 
-def health(what: str) -> Call[dict[str, Any]]:
+def look(what: str) -> Call[dict[str, Any]]:
     return Call(Request("GET", what), dict)
 
 
@@ -238,6 +258,26 @@ def delete_schedule(name: str) -> Call[None]:
 
 def _schedule(told: Any) -> Schedule:
     return parsed(Schedule, told)
+
+
+def deliveries(job: Optional[str]) -> str:
+    return "/webhooks/deliveries" if job is None else path("jobs", job, "deliveries")
+
+
+def redeliver(delivery: str) -> Call[Delivery]:
+    return Call(Request("POST", path("webhooks", "deliveries", delivery, "redeliver")), lambda told: parsed(Delivery, told))
+
+
+def compare(workload: Mapping[str, Any], options: Mapping[str, Any]) -> Call[Comparison]:
+    return Call(Request("POST", "/comparisons", body=to_json(submission(workload, options))), _comparison)
+
+
+def comparison(comparison: str, wait: Optional[float]) -> Call[Comparison]:
+    return Call(_waiting(path("comparisons", comparison), wait), _comparison)
+
+
+def cancel_comparison(comparison: str) -> Call[Comparison]:
+    return Call(Request("DELETE", path("comparisons", comparison)), _comparison)
 
 
 def events(job: Optional[str], query: Mapping[str, Any], kinds: Optional[Sequence[str]], after: Optional[int]) -> Request:

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 from . import _calls
 from ._aio_connections import Connections
@@ -23,9 +23,14 @@ from .model import (
     Bound,
     CatchUp,
     Choice,
+    Comparison,
+    Delivery,
+    DeliveryState,
     Event,
+    ExecutorName,
     Function,
     Job,
+    Limit,
     LogLine,
     Overlap,
     Result,
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 T = TypeVar("T")
+E = TypeVar("E", Job, Comparison)
 
 
 class AsyncClient:
@@ -99,14 +105,17 @@ class AsyncClient:
 
     async def wait(self, job: str, timeout: Optional[float] = None) -> Job:
         """A job once it has ended. Raises a TimeoutError if that takes longer than so many seconds."""
+        return await self._ended(f"the job {job}", lambda left: _calls.get(job, left), timeout)
+
+    async def _ended(self, name: str, ask: Callable[[float], Call[E]], timeout: Optional[float]) -> E:
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _calls.LONGEST_WAIT if until is None else until - time.monotonic()
-            found = await self.get(job, wait=max(left, 0))
+            found = await self._send(ask(max(left, 0)))
             if found.finished:
                 return found
             if until is not None and time.monotonic() >= until:
-                raise TimeoutError(f"the job {job} is still {found.state}")
+                raise TimeoutError(f"{name} is still {found.state}")
 
     def jobs(
         self,
@@ -177,10 +186,51 @@ class AsyncClient:
     async def healthy(self) -> bool:
         """Whether the server lives and can take work."""
         try:
-            await self._send(_calls.health("/readyz"))
+            await self._send(_calls.look("/readyz"))
         except TrineError:
             return False
         return True
+
+    def limits(self, *, page_size: int = 100) -> AsyncIterator[Limit]:
+        """The limits that jobs share, as far as jobs with their keys run, wait or have started lately."""
+        return self._all("/limits", Limit, {}, page_size)
+
+    async def cluster(self) -> dict[str, Any]:
+        """The servers that share a database, as `items`, and what that has to clean up."""
+        return await self._send(_calls.look("/cluster"))
+
+    # ---- Comparisons ----
+
+    async def compare(
+        self,
+        workload: Mapping[str, Any],
+        *,
+        bound: Bound,
+        executors: Optional[Sequence[ExecutorName]] = None,
+        concurrency: Optional[Sequence[int]] = None,
+        interpreters: Optional[Sequence[str]] = None,
+        tasks: Optional[int] = None,
+        budget_ms: Optional[int] = None,
+    ) -> Comparison:
+        """Has a workload run on each executor at each concurrency, all of them unless some are given, to see which suits it."""
+        asked = {"bound": bound, "executors": executors, "concurrency": concurrency, "interpreters": interpreters}
+        return await self._send(_calls.compare(workload, {**asked, "tasks": tasks, "budget_ms": budget_ms}))
+
+    async def comparison(self, comparison: str, *, wait: Optional[float] = None) -> Comparison:
+        """A comparison; with `wait`, once it has ended or that many seconds have passed (60 at most)."""
+        return await self._send(_calls.comparison(comparison, wait))
+
+    async def wait_for_comparison(self, comparison: str, timeout: Optional[float] = None) -> Comparison:
+        """A comparison once it has ended, as `wait`."""
+        return await self._ended(f"the comparison {comparison}", lambda left: _calls.comparison(comparison, left), timeout)
+
+    def comparisons(self, *, page_size: int = 100) -> AsyncIterator[Comparison]:
+        """All comparisons, the newest first, with their verdicts but without the rest of their reports."""
+        return self._all("/comparisons", Comparison, {}, page_size)
+
+    async def cancel_comparison(self, comparison: str) -> Comparison:
+        """Cancels one that waits, and has one that runs stop without a report."""
+        return await self._send(_calls.cancel_comparison(comparison))
 
     # ---- Functions ----
 
@@ -326,6 +376,18 @@ class AsyncClient:
     async def artifact(self, job: str, name: str, attempt: Optional[int] = None) -> bytes:
         """What is in one of them."""
         return await self._send(_calls.artifact(job, name, attempt))
+
+    # ---- Webhooks ----
+
+    def deliveries(
+        self, job: Optional[str] = None, *, state: Optional[DeliveryState] = None, page_size: int = 100
+    ) -> AsyncIterator[Delivery]:
+        """The messages to webhooks about a job, or about all."""
+        return self._all(_calls.deliveries(job), Delivery, {"state": state}, page_size)
+
+    async def redeliver(self, delivery: str) -> Delivery:
+        """Sends a message again."""
+        return await self._send(_calls.redeliver(delivery))
 
     # ---- Lists ----
 
