@@ -120,6 +120,7 @@ class Proxy:
         host, _, port = url.partition("//")[2].partition(":")
         self.server = host, int(port)
         self.cut_after = None
+        self.cut_answer = False  # whether the next thing that the server says is lost, with its connection
         self.cuts = 0
         self.answers = 0  # so often the server was heard
         self.pairs = []
@@ -143,6 +144,9 @@ class Proxy:
     def _carry(self, source, sink, most):
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                if self.cut_answer and source.getpeername() == self.server:
+                    self.cut_answer = False
+                    break
                 if most is not None and len(data) >= most:
                     self.cuts += 1
                     sink.sendall(data[:most])

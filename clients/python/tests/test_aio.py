@@ -33,6 +33,16 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
             await self.trine.wait(job)
         self.assertEqual(len([result async for result in self.trine.results(tags=self.tags)]), 25)
 
+    async def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
+        key, batch = str(uuid.uuid4()), [{"workload": SLEEP, "bound": "io"}]
+        jobs = await asyncio.gather(*(self.trine.submit(SLEEP, bound="io", idempotency_key=key) for _ in range(5)))
+        self.assertEqual(len({job.id for job in jobs}), 1)
+        batches = [await self.trine.submit_many(batch, idempotency_key=f"{key}/many") for _ in range(2)]
+        self.assertEqual(batches[0][0].id, batches[1][0].id)
+        later = await self.trine.submit(SLEEP, bound="io", delay_ms=600_000, priority=7)
+        self.assertEqual((later.state, later.priority), ("scheduled", 7))
+        await self.trine.cancel(later.id)
+
     async def test_a_task_that_is_cancelled_leaves_no_answer_for_the_next(self):
         job = await self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io")
         waiting = asyncio.ensure_future(self.trine.wait(job.id))
@@ -53,3 +63,20 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertIn("sleep", [each["name"] for each in await self.trine.workloads()])
         await self.trine.submit(SLEEP, bound="io", wait=10)
         self.assertIn("sleep", [each.workload for each in await self.trine.summary(["workload"])])
+        self.assertEqual(len((await self.trine.cluster())["items"]), 1)
+
+    async def test_limits_that_jobs_share(self):
+        limit = {"key": str(uuid.uuid4()), "limit": 1}
+        await self.trine.submit(SLEEP, bound="io", wait=10, rate={**limit, "per_ms": 600_000})
+        (found,) = [each async for each in self.trine.limits() if each.key == limit["key"]]
+        self.assertEqual((found.kind, found.limit, found.started), ("rate", 1, 1))
+
+    async def test_a_comparison(self):
+        work = {"type": "primes", "below": 100_000}
+        asked = await self.trine.compare(work, bound="cpu", executors=["threads"], concurrency=[1], tasks=4, budget_ms=1000)
+        waiting = await self.trine.compare(work, bound="cpu")
+        self.assertEqual((await self.trine.cancel_comparison(waiting.id)).state, "cancelled")
+        done = await self.trine.wait_for_comparison(asked.id, 60)
+        self.assertEqual(done.state, "finished")
+        self.assertEqual(await self.trine.comparison(asked.id), done)
+        self.assertIn(asked.id, [each.id async for each in self.trine.comparisons()])

@@ -25,6 +25,26 @@ class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertIsInstance(caught.exception.__cause__, trine.RemoteTraceback)
         self.assertEqual(await asyncio.gather(*(self.trine.submit(square, n) for n in range(100))), [n * n for n in range(100)])
 
+    async def test_a_future_knows_its_job(self):
+        future = self.trine.submit(square, 3)
+        self.assertIsNone(future.timing)
+        self.assertEqual(await future, 9)
+        self.assertGreaterEqual(future.timing.wall_us, 0)
+        async with trine.AsyncClient(self.url) as client:
+            self.assertEqual((await client.result(future.job_id)).timing, future.timing)
+
+    async def test_calls_have_options_of_their_own(self):
+        async with trine.AsyncClient(self.url) as client:
+            async with self.trine.with_options(priority=5, tags={"kind": "urgent"}) as urgent:
+                self.assertEqual([value async for value in urgent.map(square, range(20))], [n * n for n in range(20)])
+                future = urgent.submit(square, 3)
+            self.assertEqual(await future, 9)
+            job = await client.get(future.job_id)
+            self.assertEqual((job.priority, job.tags["kind"]), (5, "urgent"))
+            with self.assertRaises(RuntimeError):
+                urgent.submit(square, 3)
+            self.assertEqual(await self.trine.submit(square, 3), 9)
+
     async def test_map(self):
         self.assertEqual([value async for value in self.trine.map(square, range(50), buffersize=4)], [n * n for n in range(50)])
         values = self.trine.map(divmod, [1, 1], [1, 0])

@@ -5,7 +5,7 @@ import threading
 import unittest
 import uuid
 
-from harness import Server, ServerTest
+from harness import Proxy, Server, ServerTest
 
 from trine import ProblemError, ServerUnreachable
 
@@ -43,6 +43,66 @@ class Jobs(ServerTest):
             self.trine.wait(job)
         self.assertEqual([job.id for job in self.trine.results(tags=self.tags, state="succeeded", page_size=10)], ids[::-1])
 
+    def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
+        key = str(uuid.uuid4())
+        first, again = (self.trine.submit(SLEEP, bound="io", idempotency_key=key) for _ in range(2))
+        self.assertEqual(again.id, first.id)
+        with self.assertRaises(ProblemError) as caught:
+            self.trine.submit(SLEEP, bound="cpu", idempotency_key=key)
+        self.assertTrue(caught.exception.names("idempotency-key-reused"))
+        batch = [{"workload": SLEEP, "bound": "io"}] * 3
+        keys = [str(uuid.uuid4()) for _ in range(2)]
+        first, again, other = (
+            [job.id for job in self.trine.submit_many(batch, idempotency_key=key)] for key in (keys[0], keys[0], keys[1])
+        )
+        self.assertEqual(again, first)
+        self.assertFalse(set(other) & set(first))
+        for wrong in ("", "two words", "a\r\nHost: b", "x" * 256):
+            with self.assertRaisesRegex(ValueError, "idempotency key"):
+                self.trine.submit(SLEEP, bound="io", idempotency_key=wrong)
+
+    def test_a_request_with_a_key_is_sent_again_if_the_connection_breaks(self):
+        proxy = Proxy(self.url)
+        self.addCleanup(proxy.close)
+        trine = self.client(proxy.url)
+        self.assertTrue(trine.healthy())
+        # The connection that is kept breaks as soon as the answer comes; the next one does not.
+        proxy.cut_answer = True
+        job = trine.submit(SLEEP, bound="io", tags=self.tags, idempotency_key=str(uuid.uuid4()))
+        self.assertFalse(proxy.cut_answer)
+        self.assertEqual([found.id for found in self.trine.jobs(tags=self.tags)], [job.id])
+
+    def test_what_a_submission_can_say(self):
+        now = datetime.datetime.now(datetime.timezone.utc)
+        at, end = now + datetime.timedelta(hours=1), now + datetime.timedelta(hours=2)
+        limit = {"key": str(uuid.uuid4()), "limit": 2}
+        job = self.trine.submit(
+            {"type": "sleep", "ms": 1},
+            bound="io",
+            executor="threads",
+            retry={"attempts": 3},
+            run_at=at,
+            expires_at=end,
+            unique={},
+            concurrency=limit,
+            rate={**limit, "per_ms": 1000},
+            webhook={"url": "https://example.com/ended", "events": ["failed"]},
+        )
+        self.addCleanup(self.trine.cancel, job.id)
+        self.assertEqual((job.state, job.run_at, job.expires_at, job.executor), ("scheduled", at, end, "threads"))
+        self.assertEqual((job.concurrency, job.rate, job.retry["attempts"]), (limit, {**limit, "per_ms": 1000}, 3))
+        self.assertEqual((job.webhook["url"], job.existing), ("https://example.com/ended", False))
+        again = self.trine.submit({"type": "sleep", "ms": 1}, bound="io", unique={}, delay_ms=1, executor=None)
+        self.assertEqual((again.id, again.existing), (job.id, True))
+        first = self.trine.submit(SLEEP, bound="io", delay_ms=600_000)
+        second = self.trine.submit(SLEEP, bound="io", after=[{"job": first.id, "on_failure": "run"}])
+        self.assertEqual((first.state, second.state), ("scheduled", "blocked"))
+        self.trine.cancel(first.id)
+        self.assertEqual(self.trine.wait(second.id, 60).state, "succeeded")
+        with self.assertRaises(ProblemError) as caught:
+            self.trine.submit(SLEEP, bound="io", requires={"moon": "full"})
+        self.assertEqual(caught.exception.pointer, "/requires/moon")
+
     def test_a_wait_has_an_end(self):
         job = self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io")
         with self.assertRaisesRegex(TimeoutError, job.id):
@@ -62,6 +122,24 @@ class Jobs(ServerTest):
         self.assertEqual([each["name"] for each in self.trine.executors()], ["async", "threads", "processes"])
         self.assertTrue(self.trine.healthy())
 
+    def test_limits_that_jobs_share(self):
+        key = str(uuid.uuid4())
+        shared = {"concurrency": {"key": key, "limit": 1}, "rate": {"key": key, "limit": 1, "per_ms": 600_000}}
+        first = self.trine.submit({"type": "sleep", "ms": 600_000}, bound="io", **shared)
+        second = self.trine.submit(SLEEP, bound="io", **shared)
+        self.until(lambda: self.trine.get(first.id).state == "running")
+        found = {limit.kind: limit for limit in self.trine.limits(page_size=1) if limit.key == key}
+        running, rate = found["concurrency"], found["rate"]
+        self.assertEqual((running.limit, running.running, running.waiting, running.opens_at), (1, 1, 1, None))
+        self.assertEqual((rate.limit, rate.started, rate.per_ms), (1, 1, 600_000))
+        self.assertGreater(rate.opens_at, datetime.datetime.now(datetime.timezone.utc))
+        for job in (first, second):
+            self.trine.cancel(job.id)
+
+    def test_the_cluster(self):
+        (node,) = self.trine.cluster()["items"]
+        self.assertTrue(node["self"])
+
     def test_threads_share_a_client(self):
         found = []
 
@@ -77,6 +155,25 @@ class Jobs(ServerTest):
             thread.join()
         self.assertEqual(len({job for job, _, _ in found}), 80)
         self.assertTrue(all(answered == asked for _, answered, asked in found))
+
+
+class Comparisons(ServerTest):
+    def test_from_its_beginning_to_its_end(self):
+        client = self.client()
+        asked = client.compare(
+            {"type": "primes", "below": 100_000}, bound="cpu", executors=["threads"], concurrency=[1], tasks=4, budget_ms=1000
+        )
+        self.assertIn(asked.state, ("queued", "running"))
+        waiting = client.compare({"type": "primes", "below": 100_000}, bound="cpu")
+        self.assertEqual(client.cancel_comparison(waiting.id).state, "cancelled")
+        with self.assertRaisesRegex(TimeoutError, asked.id):
+            client.wait_for_comparison(asked.id, 0)
+        done = client.wait_for_comparison(asked.id, 60)
+        self.assertEqual((done.state, done.error, done.bound, done.finished), ("finished", None, "cpu", True))
+        self.assertEqual([(row["executor"], row["concurrency"]) for row in done.matrix], [("threads", 1)])
+        self.assertTrue(done.verdict.because)
+        self.assertEqual(client.comparison(asked.id, wait=1), done)
+        self.assertEqual([each.id for each in client.comparisons(page_size=1)][:2], [waiting.id, asked.id])
 
 
 class Problems(ServerTest):

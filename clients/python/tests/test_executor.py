@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import datetime
 import gc
 import math
 import os
@@ -243,6 +244,77 @@ class Calls(ServerTest):
             trine.Executor(self.url, how="by train")
         with self.assertRaises(ValueError):
             trine.Executor(self.url, 0)
+
+
+class Options(ServerTest):
+    def setUp(self):
+        self.trine = self.executor(tags={"team": "search"}, deadline_ms=60_000)
+
+    def job(self, future):
+        future.result(PATIENCE_S)
+        return self.client().get(future.job_id)
+
+    def test_calls_have_options_of_their_own(self):
+        urgent = self.trine.with_options(priority=5, bound="io", tags={"kind": "urgent"})
+        later = urgent.with_options(priority=-5, deadline_ms=None, tags={"team": "ads"})
+        executors = (self.trine, urgent, later)
+        futures = [executor.submit(square, n) for n in range(20) for executor in executors]
+        self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(20) for _ in executors])
+        jobs = [self.job(future) for future in futures[-3:]]
+        self.assertEqual([job.priority for job in jobs], [0, 5, -5])
+        self.assertEqual([job.bound for job in jobs], ["cpu", "io", "io"])
+        self.assertEqual([job.deadline_ms for job in jobs], [60_000, 60_000, None])
+        self.assertEqual([job.tags["team"] for job in jobs], ["search", "search", "ads"])
+        self.assertEqual([job.tags.get("kind") for job in jobs], [None, "urgent", "urgent"])
+
+    def test_it_is_an_executor(self):
+        urgent = self.trine.with_options(priority=5)
+        self.assertIsInstance(urgent, concurrent.futures.Executor)
+        self.assertEqual(list(urgent.map(square, range(50))), [n * n for n in range(50)])
+        self.assertEqual(list(urgent.map(square, range(50), chunksize=20)), [n * n for n in range(50)])
+
+        async def main():
+            return await asyncio.get_running_loop().run_in_executor(urgent, square, 3)
+
+        self.assertEqual(asyncio.run(main()), 9)
+
+    def test_its_end_is_its_own(self):
+        with self.trine.with_options(priority=5) as urgent:
+            futures = [urgent.submit(time.sleep, 0.001) for _ in range(20)]
+        self.assertTrue(all(future.done() for future in futures))
+        self.assertRaises(RuntimeError, urgent.submit, square, 3)
+        self.assertEqual(self.trine.submit(square, 3).result(PATIENCE_S), 9)
+        one, other = (self.trine.with_options(delay_ms=600_000) for _ in range(2))
+        mine, others = one.submit(square, 3), other.submit(square, 3)
+        one.shutdown(cancel_futures=True)
+        self.assertEqual((mine.cancelled(), others.done()), (True, False))
+        self.assertTrue(others.cancel())
+        self.trine.shutdown()
+        self.assertRaises(RuntimeError, other.submit, square, 3)
+
+    def test_it_keeps_the_executor_that_it_is_of(self):
+        urgent = trine.Executor(self.url, executor="processes").with_options(priority=5)
+        engine = urgent._engine._engine
+        gc.collect()
+        self.assertEqual(urgent.submit(square, 3).result(PATIENCE_S), 9)
+        del urgent
+        gc.collect()
+        engine.join()
+
+    def test_what_is_refused_harms_no_other_call(self):
+        for wrong in ({"priorities": 5}, {"unique": {}}, {"patience": 1}):
+            with self.assertRaisesRegex(TypeError, f"no option '{next(iter(wrong))}'"):
+                self.trine.with_options(**wrong)
+        too_high = self.trine.with_options(priority=1000)
+        futures = [executor.submit(square, 3) for _ in range(3) for executor in (self.trine, too_high)]
+        self.assertEqual([future.result(PATIENCE_S) for future in futures[::2]], [9] * 3)
+        self.assertEqual({future.exception(PATIENCE_S).pointer for future in futures[1::2]}, {"/priority"})
+
+    def test_a_call_whose_time_is_over(self):
+        late = self.trine.with_options(expires_at=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc))
+        error = late.submit(square, 3).exception(PATIENCE_S)
+        self.assertIsInstance(error, trine.JobError)
+        self.assertEqual(error.kind, "expired")
 
 
 class Cancelling(ServerTest):

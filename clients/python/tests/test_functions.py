@@ -27,6 +27,8 @@ class Functions(ServerTest):
         self.assertEqual((job.state, job.output, job.bound, job.route.executor), ("succeeded", -42, "io", "threads"))
         job = client.run_function(name, 21, version=first.version[:8], kwargs={"by": 3}, bound="cpu", wait=30)
         self.assertEqual((job.output, job.bound), (63, "cpu"))
+        keyed = [client.run_function(name, 1, idempotency_key=f"{name}/1", tags={"f": name}) for _ in range(2)]
+        self.assertEqual((keyed[0].id, keyed[0].tags), (keyed[1].id, {"f": name}))
         client.delete_function(name)
         with self.assertRaises(trine.ProblemError) as caught:
             client.function(name)

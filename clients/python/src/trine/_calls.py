@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,19 @@ from typing import Any, Callable, Generic, Optional, TypeVar, Union
 from urllib.parse import quote
 
 from ._http1 import Request
-from .model import Accepted, Artifact, Function, Job, LogLine, Result, SummaryItem, parsed
+from .model import (
+    Accepted,
+    Artifact,
+    Comparison,
+    Delivery,
+    Function,
+    Job,
+    LogLine,
+    Result,
+    Schedule,
+    SummaryItem,
+    parsed,
+)
 
 T = TypeVar("T")
 
@@ -62,18 +75,38 @@ def _nothing(told: Any) -> None:
     return None
 
 
+def _comparison(told: Any) -> Comparison:
+    return parsed(Comparison, told)
+
+
 def submission(workload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """A submission, without the options that were not given."""
-    return {"workload": workload, **{name: value for name, value in options.items() if value is not None}}
+    return {"workload": workload, **given(options)}
 
 
-def submit(job: Mapping[str, Any], wait: Optional[float]) -> Call[Job]:
-    headers = {} if wait is None else {"Prefer": f"wait={_seconds(wait)}"}
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def submit(job: Mapping[str, Any], wait: Optional[float], key: Optional[str]) -> Call[Job]:
+    headers = _idempotent(key)
+    if wait is not None:
+        headers["Prefer"] = f"wait={_seconds(wait)}"
     return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=wait or 0), _job)
 
 
-def submit_many(jobs: Iterable[Mapping[str, Any]]) -> Call[list[Accepted]]:
-    return Call(Request("POST", "/jobs/batch", body=to_json(list(jobs))), _accepted)
+def submit_many(jobs: Iterable[Mapping[str, Any]], key: Optional[str]) -> Call[list[Accepted]]:
+    return Call(Request("POST", "/jobs/batch", body=to_json(list(jobs)), headers=_idempotent(key)), _accepted)
+
+
+def _idempotent(key: Optional[str]) -> dict[str, str]:
+    """The header that makes the second of two requests with the same key have the answer of the first."""
+    if key is None:
+        return {}
+    if not re.fullmatch("[!-~]{1,255}", key):
+        raise ValueError(f"an idempotency key has 1 to 255 visible characters of ASCII, unlike {key!r}")
+    return {"Idempotency-Key": key}
 
 
 def _accepted(told: Any) -> list[Accepted]:
@@ -81,8 +114,12 @@ def _accepted(told: Any) -> list[Accepted]:
 
 
 def get(job: str, wait: Optional[float]) -> Call[Job]:
-    query = {} if wait is None else {"wait": _seconds(wait)}
-    return Call(Request("GET", path("jobs", job), query, patience=wait or 0), _job)
+    return Call(_waiting(path("jobs", job), wait), _job)
+
+
+def _waiting(what: str, wait: Optional[float]) -> Request:
+    """Looks at what may end within so many seconds."""
+    return Request("GET", what, {} if wait is None else {"wait": _seconds(wait)}, patience=wait or 0)
 
 
 def _seconds(wait: float) -> int:
@@ -148,7 +185,7 @@ def items(what: str) -> Call[list[dict[str, Any]]]:
     return Call(Request("GET", what), lambda told: list(told["items"]))
 
 
-def health(what: str) -> Call[dict[str, Any]]:
+def look(what: str) -> Call[dict[str, Any]]:
     return Call(Request("GET", what), dict)
 
 
@@ -196,6 +233,51 @@ def _function(told: Any) -> Function:
 def function_workload(name: str, version: Optional[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     workload: dict[str, Any] = {"type": "function", "name": name, "args": list(args), "kwargs": dict(kwargs)}
     return workload if version is None else {**workload, "version": version}
+
+
+def put_schedule(name: str, cron: str, job: Mapping[str, Any], rules: Mapping[str, Any]) -> Call[Schedule]:
+    return Call(Request("PUT", path("schedules", name), body=to_json({"cron": cron, "job": job, **given(rules)})), _schedule)
+
+
+def schedule(name: str) -> Call[Schedule]:
+    return Call(Request("GET", path("schedules", name)), _schedule)
+
+
+def switch_schedule(name: str, what: str) -> Call[Schedule]:
+    """Pauses or resumes it."""
+    return Call(Request("POST", path("schedules", name, what)), _schedule)
+
+
+def run_schedule(name: str) -> Call[Job]:
+    return Call(Request("POST", path("schedules", name, "run")), _job)
+
+
+def delete_schedule(name: str) -> Call[None]:
+    return Call(Request("DELETE", path("schedules", name)), _nothing)
+
+
+def _schedule(told: Any) -> Schedule:
+    return parsed(Schedule, told)
+
+
+def deliveries(job: Optional[str]) -> str:
+    return "/webhooks/deliveries" if job is None else path("jobs", job, "deliveries")
+
+
+def redeliver(delivery: str) -> Call[Delivery]:
+    return Call(Request("POST", path("webhooks", "deliveries", delivery, "redeliver")), lambda told: parsed(Delivery, told))
+
+
+def compare(workload: Mapping[str, Any], options: Mapping[str, Any]) -> Call[Comparison]:
+    return Call(Request("POST", "/comparisons", body=to_json(submission(workload, options))), _comparison)
+
+
+def comparison(comparison: str, wait: Optional[float]) -> Call[Comparison]:
+    return Call(_waiting(path("comparisons", comparison), wait), _comparison)
+
+
+def cancel_comparison(comparison: str) -> Call[Comparison]:
+    return Call(Request("DELETE", path("comparisons", comparison)), _comparison)
 
 
 def events(job: Optional[str], query: Mapping[str, Any], kinds: Optional[Sequence[str]], after: Optional[int]) -> Request:

@@ -11,7 +11,8 @@ import json
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent import futures
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Callable, Optional
 
@@ -35,14 +36,11 @@ QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
 PENDING, RUNNING, ENDED, CANCELLED = "pending", "running", "ended", "cancelled"
 
 
-class JobFuture(Future):  # type: ignore[type-arg]
-    """A future whose call is a job. `cancel` asks the server, and waits for its answer, if the job may still be waiting there."""
+class OfJob:
+    """What a future knows of its job."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self._engine = engine
-        self._call: Call
-        self._told: Optional[dict[str, Any]] = None
+    _call: Call
+    _told: Optional[dict[str, Any]] = None
 
     @property
     def job_id(self) -> Optional[str]:
@@ -54,6 +52,14 @@ class JobFuture(Future):  # type: ignore[type-arg]
         """What was measured, once the job has ended; None if it was not run to its end."""
         told = (self._told or {}).get("timing")
         return None if told is None else parsed(Timing, told)
+
+
+class JobFuture(OfJob, Future):  # type: ignore[type-arg]
+    """A future whose call is a job. `cancel` asks the server, and waits for its answer, if the job may still be waiting there."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
 
     def running(self) -> bool:
         """Whether the call is being made now. Asks the server, which does not tell by itself when a call begins."""
@@ -70,11 +76,12 @@ class JobFuture(Future):  # type: ignore[type-arg]
 class Call:
     """A call on its way."""
 
-    __slots__ = ("arguments", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
+    __slots__ = ("arguments", "before", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
 
-    def __init__(self, future: JobFuture, way: Way, workload: bytes, arguments: Any) -> None:
+    def __init__(self, future: JobFuture, way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
         self.future: Optional[JobFuture] = future
         self.way = way
+        self.before = before  # its submission up to the workload
         self.workload = workload
         self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
         self.place = QUEUED
@@ -112,8 +119,8 @@ class Engine:
         self._patience = patience
         self._most = most_in_flight
         self._name = name
-        tags = {**(submission.get("tags") or {}), TAG: name}
-        self._before = _calls.to_json({**submission, "tags": tags})[:-1] + b',"workload":'
+        self.submission = submission
+        self._before = self.before(submission)
         more = _calls.to_json(options)[1:-1]
         self._options = b"," + more if more else b""
         self._undecided = how == "auto"
@@ -140,7 +147,18 @@ class Engine:
 
     # ---- Taking calls ----
 
-    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture:
+    def before(self, submission: Mapping[str, Any]) -> bytes:
+        """A submission up to the workload, as one of this engine."""
+        tags = {**(submission.get("tags") or {}), TAG: self._name}
+        return _calls.to_json({**_calls.given(submission), "tags": tags})[:-1] + b',"workload":'
+
+    def part(self, options: Mapping[str, Any]) -> Part:
+        return Part(self, self.submission, options)
+
+    def submit(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[bytes] = None
+    ) -> JobFuture:
+        before = before or self._before
         with self._lock:
             self._check_open()
             way, undecided = self._way, self._undecided
@@ -148,11 +166,11 @@ class Engine:
         try:
             workload = way.workload(function, args, kwargs)
         except CannotTravel as error:
-            future._call = Call(future, way, b"", None)
+            future._call = Call(future, way, b"", b"", None)
             # Its traceback would hold this frame, and that the future and the arguments.
             future._call.end(ENDED).set_exception(error.with_traceback(None))
             return future
-        call = future._call = Call(future, way, workload, (function, args, kwargs) if undecided else None)
+        call = future._call = Call(future, way, before, workload, (function, args, kwargs) if undecided else None)
         with self._lock:
             self._check_open()
             self._unfinished += 1
@@ -243,8 +261,8 @@ class Engine:
                 return self._accepted(batch, ids)
 
     def _post(self, batch: list[Call]) -> list[str]:
-        between = b"}," + self._before
-        body = b"[" + self._before + between.join([call.workload for call in batch]) + b"}]"
+        parts = [part for call in batch for part in (b"},", call.before, call.workload)]
+        body = b"".join([b"[", *parts[1:], b"}]"])
         answer = self._connections.request(Request("POST", "/jobs/batch", body=body)).result()
         return [item["id"] for item in answer["items"]]
 
@@ -592,6 +610,41 @@ class Engine:
         if helpers is not None:
             helpers.shutdown()
         self._connections.close()
+
+
+class Part:
+    """Calls of an engine that have options of their own. It is closed by itself."""
+
+    def __init__(self, engine: Engine, submission: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        tags = {**(submission.get("tags") or {}), **(options.get("tags") or {})}
+        self.submission = {**submission, **options, "tags": tags}
+        self._engine = engine
+        self._before = engine.before(self.submission)
+        self._futures: set[JobFuture] = set()  # those that are not done
+        self._closed = False
+
+    def part(self, options: Mapping[str, Any]) -> Part:
+        return Part(self._engine, self.submission, options)
+
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future = self._engine.submit(function, args, kwargs, self._before)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+        return future
+
+    def close(self) -> None:
+        self._closed = True
+
+    def cancel_pending(self) -> None:
+        self.cancel_all([future._call for future in self._futures.copy()])
+
+    def cancel_all(self, calls: Iterable[Call]) -> None:
+        self._engine.cancel_all(calls)
+
+    def join(self) -> None:
+        futures.wait(self._futures.copy())
 
 
 def _takes_no_pickles(problem: ProblemError) -> bool:

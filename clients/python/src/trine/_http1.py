@@ -57,7 +57,7 @@ class Request:
 
     @property
     def repeats(self) -> bool:
-        return self.method != "POST"
+        return self.method != "POST" or "Idempotency-Key" in self.headers
 
     def encoded(self, server: Server) -> bytes:
         """All of it, for the wire."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 from . import _calls
 from ._aio_connections import Connections
@@ -17,9 +17,35 @@ from ._calls import Call
 from ._following import FIRST_WAIT, Follower, Patience
 from ._http1 import Server
 from .errors import TrineError
-from .model import Accepted, Artifact, Bound, Choice, Event, Function, Job, LogLine, Result, State, SummaryItem, event_of
+from .model import (
+    Accepted,
+    Artifact,
+    Bound,
+    CatchUp,
+    Choice,
+    Comparison,
+    Delivery,
+    DeliveryState,
+    Event,
+    ExecutorName,
+    Function,
+    Job,
+    Limit,
+    LogLine,
+    Overlap,
+    Result,
+    Schedule,
+    State,
+    SummaryItem,
+    event_of,
+)
+from .options import Options, SubmitOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
+E = TypeVar("E", Job, Comparison)
 
 
 class AsyncClient:
@@ -57,26 +83,21 @@ class AsyncClient:
         workload: Mapping[str, Any],
         *,
         bound: Optional[Bound],
-        executor: Optional[Choice] = None,
-        isolated: Optional[bool] = None,
-        priority: Optional[int] = None,
-        deadline_ms: Optional[int] = None,
-        retry: Optional[Mapping[str, Any]] = None,
-        tags: Optional[Mapping[str, str]] = None,
         wait: Optional[float] = None,
-        **more: Any,
+        idempotency_key: Optional[str] = None,
+        **options: Unpack[SubmitOptions],
     ) -> Job:
-        """Submits one job; with `wait`, gives it that many seconds to end (60 at most). `more` are further fields of the API.
+        """Submits one job; with `wait`, gives it that many seconds to end (60 at most).
 
-        `bound` may be None only where a function has declared it.
+        `bound` may be None only where a function has declared it. However often this is called with the same `idempotency_key`,
+        one job is accepted, and each call has that.
         """
-        own: dict[str, Any] = {"bound": bound, "executor": executor, "isolated": isolated, "priority": priority}
-        own.update(deadline_ms=deadline_ms, retry=retry, tags=tags, **more)
-        return await self._send(_calls.submit(_calls.submission(workload, own), wait))
+        job = _calls.submission(workload, {"bound": bound, **options})
+        return await self._send(_calls.submit(job, wait, idempotency_key))
 
-    async def submit_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[Accepted]:
+    async def submit_many(self, jobs: Iterable[Mapping[str, Any]], *, idempotency_key: Optional[str] = None) -> list[Accepted]:
         """Submits up to 10,000 submissions at once: all are accepted, in this order, or none."""
-        return await self._send(_calls.submit_many(jobs))
+        return await self._send(_calls.submit_many(jobs, idempotency_key))
 
     async def get(self, job: str, *, wait: Optional[float] = None) -> Job:
         """A job; with `wait`, once it has ended or that many seconds have passed (60 at most)."""
@@ -84,14 +105,17 @@ class AsyncClient:
 
     async def wait(self, job: str, timeout: Optional[float] = None) -> Job:
         """A job once it has ended. Raises a TimeoutError if that takes longer than so many seconds."""
+        return await self._ended(f"the job {job}", lambda left: _calls.get(job, left), timeout)
+
+    async def _ended(self, name: str, ask: Callable[[float], Call[E]], timeout: Optional[float]) -> E:
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _calls.LONGEST_WAIT if until is None else until - time.monotonic()
-            found = await self.get(job, wait=max(left, 0))
+            found = await self._send(ask(max(left, 0)))
             if found.finished:
                 return found
             if until is not None and time.monotonic() >= until:
-                raise TimeoutError(f"the job {job} is still {found.state}")
+                raise TimeoutError(f"{name} is still {found.state}")
 
     def jobs(
         self,
@@ -162,10 +186,51 @@ class AsyncClient:
     async def healthy(self) -> bool:
         """Whether the server lives and can take work."""
         try:
-            await self._send(_calls.health("/readyz"))
+            await self._send(_calls.look("/readyz"))
         except TrineError:
             return False
         return True
+
+    def limits(self, *, page_size: int = 100) -> AsyncIterator[Limit]:
+        """The limits that jobs share, as far as jobs with their keys run, wait or have started lately."""
+        return self._all("/limits", Limit, {}, page_size)
+
+    async def cluster(self) -> dict[str, Any]:
+        """The servers that share a database, as `items`, and what that has to clean up."""
+        return await self._send(_calls.look("/cluster"))
+
+    # ---- Comparisons ----
+
+    async def compare(
+        self,
+        workload: Mapping[str, Any],
+        *,
+        bound: Bound,
+        executors: Optional[Sequence[ExecutorName]] = None,
+        concurrency: Optional[Sequence[int]] = None,
+        interpreters: Optional[Sequence[str]] = None,
+        tasks: Optional[int] = None,
+        budget_ms: Optional[int] = None,
+    ) -> Comparison:
+        """Has a workload run on each executor at each concurrency, all of them unless some are given, to see which suits it."""
+        asked = {"bound": bound, "executors": executors, "concurrency": concurrency, "interpreters": interpreters}
+        return await self._send(_calls.compare(workload, {**asked, "tasks": tasks, "budget_ms": budget_ms}))
+
+    async def comparison(self, comparison: str, *, wait: Optional[float] = None) -> Comparison:
+        """A comparison; with `wait`, once it has ended or that many seconds have passed (60 at most)."""
+        return await self._send(_calls.comparison(comparison, wait))
+
+    async def wait_for_comparison(self, comparison: str, timeout: Optional[float] = None) -> Comparison:
+        """A comparison once it has ended, as `wait`."""
+        return await self._ended(f"the comparison {comparison}", lambda left: _calls.comparison(comparison, left), timeout)
+
+    def comparisons(self, *, page_size: int = 100) -> AsyncIterator[Comparison]:
+        """All comparisons, the newest first, with their verdicts but without the rest of their reports."""
+        return self._all("/comparisons", Comparison, {}, page_size)
+
+    async def cancel_comparison(self, comparison: str) -> Comparison:
+        """Cancels one that waits, and has one that runs stop without a report."""
+        return await self._send(_calls.cancel_comparison(comparison))
 
     # ---- Functions ----
 
@@ -205,14 +270,63 @@ class AsyncClient:
         kwargs: Optional[Mapping[str, Any]] = None,
         bound: Optional[Bound] = None,
         wait: Optional[float] = None,
-        **options: Any,
+        idempotency_key: Optional[str] = None,
+        **options: Unpack[SubmitOptions],
     ) -> Job:
         """Submits a call of a function; `options` are those of `submit`. What is not given is as the function was declared with."""
-        return await self.submit(_calls.function_workload(name, version, args, kwargs or {}), bound=bound, wait=wait, **options)
+        workload = _calls.function_workload(name, version, args, kwargs or {})
+        return await self.submit(workload, bound=bound, wait=wait, idempotency_key=idempotency_key, **options)
 
     async def delete_function(self, name: str) -> None:
         """Removes a function with all its versions."""
         await self._send(_calls.delete_function(name))
+
+    # ---- Schedules ----
+
+    async def put_schedule(
+        self,
+        name: str,
+        cron: str,
+        workload: Mapping[str, Any],
+        *,
+        bound: Optional[Bound],
+        timezone: Optional[str] = None,
+        catch_up: Optional[CatchUp] = None,
+        overlap: Optional[Overlap] = None,
+        **options: Unpack[Options],
+    ) -> Schedule:
+        """Has a job submitted whenever the cron expression says so, in this time zone (UTC if it is not given), or replaces that.
+
+        `catch_up` is what becomes of times that were missed while no server ran, `overlap` of those at which a job of the
+        schedule has not ended yet.
+        """
+        job = _calls.submission(workload, {"bound": bound, **options})
+        rules = {"timezone": timezone, "catch_up": catch_up, "overlap": overlap}
+        return await self._send(_calls.put_schedule(name, cron, job, rules))
+
+    def schedules(self, *, page_size: int = 100) -> AsyncIterator[Schedule]:
+        """The schedules that there are, by name."""
+        return self._all("/schedules", Schedule, {}, page_size)
+
+    async def schedule(self, name: str) -> Schedule:
+        """One schedule, with what came of its latest times."""
+        return await self._send(_calls.schedule(name))
+
+    async def pause_schedule(self, name: str) -> Schedule:
+        """Has nothing of it start until it is resumed."""
+        return await self._send(_calls.switch_schedule(name, "pause"))
+
+    async def resume_schedule(self, name: str) -> Schedule:
+        """Ends its pause."""
+        return await self._send(_calls.switch_schedule(name, "resume"))
+
+    async def run_schedule(self, name: str) -> Job:
+        """Submits its job now, also if it is paused or another job of it has not ended."""
+        return await self._send(_calls.run_schedule(name))
+
+    async def delete_schedule(self, name: str) -> None:
+        """Removes a schedule; its jobs go on."""
+        await self._send(_calls.delete_schedule(name))
 
     # ---- Events ----
 
@@ -262,6 +376,18 @@ class AsyncClient:
     async def artifact(self, job: str, name: str, attempt: Optional[int] = None) -> bytes:
         """What is in one of them."""
         return await self._send(_calls.artifact(job, name, attempt))
+
+    # ---- Webhooks ----
+
+    def deliveries(
+        self, job: Optional[str] = None, *, state: Optional[DeliveryState] = None, page_size: int = 100
+    ) -> AsyncIterator[Delivery]:
+        """The messages to webhooks about a job, or about all."""
+        return self._all(_calls.deliveries(job), Delivery, {"state": state}, page_size)
+
+    async def redeliver(self, delivery: str) -> Delivery:
+        """Sends a message again."""
+        return await self._send(_calls.redeliver(delivery))
 
     # ---- Lists ----
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from ._engine import JobFuture
-from .executor import Settings, engine_for
+from ._engine import Engine, JobFuture, OfJob, Part
+from .executor import Settings, engine_for, part_of
+from .options import CallOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class AsyncJobFuture(OfJob, asyncio.Future[Any]):
+    """A future whose call is a job. If it or the task that awaits it is cancelled, so is the job, also while it runs."""
 
 
 class AsyncExecutor:
@@ -26,12 +32,19 @@ class AsyncExecutor:
         max_workers: Optional[int] = None,
         **settings: Unpack[Settings],
     ) -> None:
-        self._engine = engine_for(url, max_workers, settings)
+        self._engine: Union[Engine, Part] = engine_for(url, max_workers, settings)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+    def with_options(self, **options: Unpack[CallOptions]) -> AsyncExecutor:
+        """This executor with other options for its calls, as `Executor.with_options`."""
+        other = copy.copy(self)
+        other._engine = part_of(self._engine, options)
+        return other
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:
         """A future of `fn(*args, **kwargs)`, to be awaited. If it or the task that awaits it is cancelled, so is the job."""
         loop = asyncio.get_running_loop()
-        there, here = self._engine.submit(fn, args, kwargs), loop.create_future()
+        there, here = self._engine.submit(fn, args, kwargs), AsyncJobFuture(loop=loop)
+        here._call = there._call
         there.add_done_callback(functools.partial(_notify, loop, here))
         here.add_done_callback(functools.partial(_stop_if_cancelled, there))
         return here
@@ -81,15 +94,16 @@ class AsyncExecutor:
         await self.shutdown()
 
 
-def _notify(loop: asyncio.AbstractEventLoop, here: asyncio.Future[Any], there: JobFuture) -> None:
+def _notify(loop: asyncio.AbstractEventLoop, here: AsyncJobFuture, there: JobFuture) -> None:
     """Takes an outcome to the event loop."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(_settle, here, there)
 
 
-def _settle(here: asyncio.Future[Any], there: JobFuture) -> None:
+def _settle(here: AsyncJobFuture, there: JobFuture) -> None:
     if here.done():
         return
+    here._told = there._told
     if there.cancelled():
         here.cancel()
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import ssl
 import time
@@ -10,13 +11,13 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
 
 from ._connections import Connections
-from ._engine import Engine, JobFuture
+from ._engine import Engine, JobFuture, Part
 from ._http1 import Server
 from ._travel import in_chunks
-from .model import Bound, Choice
+from .options import CallOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -26,19 +27,12 @@ How = Literal["auto", "pickle", "source"]
 MOST_IN_FLIGHT = 4096  # calls
 
 
-class Settings(TypedDict, total=False):
-    """What can be set of an executor, beside its server and `max_workers`."""
+class Settings(CallOptions, total=False):
+    """What can be set of an executor, beside its server and `max_workers`: the options of all its calls, and more."""
 
-    bound: Bound  # what the calls mostly do: wait (`io`) or compute (`cpu`, unless it is given)
-    executor: Choice  # how the server runs them; `auto`, unless it is given, lets it choose
     interpreter: Optional[str]  # the name of one of the server's Pythons
     network: bool  # whether the calls may use the network, if the server grants that
     how: How  # functions travel: by `pickle`, by `source`, or `auto`: by pickle if the server allows it, else by source
-    isolated: bool  # each call must run where its crash hurts nobody else
-    priority: int  # -100 to 100
-    deadline_ms: int  # the longest that an attempt at a call may run
-    retry: Mapping[str, Any]  # when a failed attempt is followed by another, as in the API
-    tags: Mapping[str, str]  # of every job
     timeout: float  # seconds that the server may be silent; 30 unless it is given
     patience: float  # seconds that it may be out of reach before the executor gives up and is broken; 30 unless it is given
     headers: Mapping[str, str]  # of every request
@@ -47,9 +41,7 @@ class Settings(TypedDict, total=False):
 
 def engine_for(url: str, max_workers: Optional[int], settings: Settings) -> Engine:
     """The engine of an executor."""
-    unknown = settings.keys() - Settings.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"there is no setting {min(unknown)!r}")
+    _check_names(settings, Settings, "setting")
     if max_workers is not None and max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
     how = settings.get("how", "auto")
@@ -57,16 +49,27 @@ def engine_for(url: str, max_workers: Optional[int], settings: Settings) -> Engi
         raise ValueError(f"how must be auto, pickle or source, not {how!r}")
     server = Server.at(url, settings.get("headers"))
     told: Mapping[str, Any] = {"bound": "cpu", **settings}
-    submission = ("bound", "executor", "isolated", "priority", "deadline_ms", "retry", "tags")
     return Engine(
         Connections(server, settings.get("timeout", 30.0), settings.get("tls")),
-        {name: told[name] for name in submission if told.get(name) is not None},
+        {name: told[name] for name in CallOptions.__annotations__ if name in told},
         {name: told[name] for name in ("interpreter", "network") if told.get(name)},
         how,
         max_workers or MOST_IN_FLIGHT,
         settings.get("patience", 30.0),
         str(uuid.uuid4()),
     )
+
+
+def part_of(engine: Union[Engine, Part], options: CallOptions) -> Part:
+    """Calls of an executor's engine that have these options."""
+    _check_names(options, CallOptions, "option")
+    return engine.part(options)
+
+
+def _check_names(given: Mapping[str, Any], known: type, what: str) -> None:
+    unknown = given.keys() - known.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"there is no {what} {min(unknown)!r}")
 
 
 class Executor(futures.Executor):
@@ -84,9 +87,20 @@ class Executor(futures.Executor):
         max_workers: Optional[int] = None,
         **settings: Unpack[Settings],
     ) -> None:
-        self._engine = engine_for(url, max_workers, settings)
+        engine = engine_for(url, max_workers, settings)
+        self._engine: Union[Engine, Part] = engine
+        self._whole: Optional[Executor] = None  # the one that this one shares its connections with
         # Like the threads of a pool, those of an executor that nobody has any more end with its last call.
-        weakref.finalize(self, self._engine.close).atexit = False
+        weakref.finalize(self, engine.close).atexit = False
+
+    def with_options(self, **options: Unpack[CallOptions]) -> Executor:
+        """This executor with other options for its calls; tags are added to those that there are.
+
+        It shares the connections of this one, and ends with it. It can also be shut down before, which ends nothing else.
+        """
+        other = copy.copy(self)
+        other._engine, other._whole = part_of(self._engine, options), self
+        return other
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
         """A future of `fn(*args, **kwargs)`."""
@@ -130,7 +144,7 @@ class Executor(futures.Executor):
 
 
 def _values(
-    engine: Engine, waiting: deque[JobFuture], submitted: Iterator[JobFuture], until: Optional[float], chunked: bool
+    engine: Union[Engine, Part], waiting: deque[JobFuture], submitted: Iterator[JobFuture], until: Optional[float], chunked: bool
 ) -> Iterator[Any]:
     """The values of futures in order. What nobody will ask for any more is cancelled."""
     try:

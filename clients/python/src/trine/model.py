@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,6 +11,10 @@ from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin,
 Bound = Literal["io", "cpu"]
 Choice = Literal["auto", "async", "threads", "processes"]
 ExecutorName = Literal["async", "threads", "processes"]
+CatchUp = Literal["skip", "once", "all"]
+ComparisonState = Literal["queued", "running", "finished", "failed", "cancelled"]
+DeliveryState = Literal["pending", "delivered", "failed", "gone"]
+Overlap = Literal["allow", "skip", "queue"]
 State = Literal["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
 ENDINGS = frozenset(("succeeded", "failed", "cancelled", "lost"))
@@ -94,6 +98,15 @@ class Job:
     priority: int = 0
     deadline_ms: Optional[int] = None
     retry: Optional[Mapping[str, Any]] = None
+    executor: Optional[Choice] = None  # the one that was asked for
+    run_at: Optional[datetime] = None
+    expires_at: Optional[datetime] = None
+    unique: Optional[Mapping[str, Any]] = None
+    concurrency: Optional[Mapping[str, Any]] = None
+    rate: Optional[Mapping[str, Any]] = None
+    requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    webhook: Optional[Mapping[str, Any]] = None
+    existing: bool = False  # it was there before a submission like it, and is the answer to that
     accepted_at: Optional[datetime] = None
     due_at: Optional[datetime] = None
     started_at: Optional[datetime] = None
@@ -117,6 +130,7 @@ class Accepted:
     id: str
     state: State
     route: Route
+    existing: bool = False  # it was there before a submission like it
 
 
 @dataclass(frozen=True)
@@ -173,6 +187,108 @@ class Function:
     deadline_ms: Optional[int] = None
     created_at: Optional[datetime] = None
     raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ScheduleRun:
+    """A time at which a schedule was due, or was run by hand."""
+
+    due_at: datetime
+    outcome: str  # submitted, waiting, skipped or failed
+    decided_at: Optional[datetime] = None
+    by_hand: bool = False
+    job: Optional[str] = None  # the id of the one that was submitted
+    reason: Optional[str] = None  # why none was
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When which job is submitted."""
+
+    name: str
+    cron: str
+    timezone: str
+    job: Mapping[str, Any]  # the submission
+    catch_up: CatchUp = "skip"
+    overlap: Overlap = "allow"
+    paused: bool = False
+    next_runs: tuple[datetime, ...] = ()
+    last_runs: tuple[ScheduleRun, ...] = ()  # the latest first; only where one schedule is looked at
+    created_at: Optional[datetime] = None
+    changed_at: Optional[datetime] = None
+    raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class DeliveryAttempt:
+    """A try to deliver a message."""
+
+    at: datetime
+    took_us: int
+    status: Optional[int] = None  # of the answer
+    error: Optional[str] = None  # why there was none
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook's message that a job has ended."""
+
+    id: str
+    job: str
+    type: str  # as `job.succeeded`
+    url: str
+    state: DeliveryState
+    due_at: Optional[datetime] = None  # when it is tried next
+    finished_at: Optional[datetime] = None  # when the job ended
+    attempts: tuple[DeliveryAttempt, ...] = ()  # the earliest first
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What jobs with the same key share: how many run at once, or how many start within a period."""
+
+    kind: Literal["concurrency", "rate"]
+    key: str
+    limit: int
+    waiting: int
+    running: Optional[int] = None  # of concurrency
+    started: Optional[int] = None  # of rate: within the last period
+    per_ms: Optional[int] = None  # of rate
+    opens_at: Optional[datetime] = None  # of rate: when the next one may start, if it may not now
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from a comparison."""
+
+    executor: str  # the one to use; or `inline`, `too_short` or `inconclusive`
+    because: str
+    confidence: str
+    concurrency: Optional[int] = None
+    speedup: Optional[float] = None  # how many times as fast as one after the other
+    interpreter: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A workload that is run on all executors; the rest of its report is in `raw`."""
+
+    id: str
+    state: ComparisonState
+    bound: Bound
+    workload: Mapping[str, Any]
+    error: Optional[str] = None
+    progress: Optional[Mapping[str, Any]] = None
+    verdict: Optional[Verdict] = None
+    matrix: Sequence[Mapping[str, Any]] = ()  # a row for each executor and concurrency
+    requested_at: Optional[datetime] = None
+    started_at: Optional[datetime] = None
+    finished_at: Optional[datetime] = None
+    raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.state not in ("queued", "running")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ impl Writer {
                         patient.push((lease, settlement, reply), behind);
                     }
                     Command::Begun => {
-                        patient.begun(Queue::ALL.into_iter().any(|queue| queue.is_apart() && self.is_behind(queue)))
+                        patient.begun(Queue::ALL.into_iter().any(|queue| queue.is_apart() && self.is_behind(queue)));
                     }
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),

@@ -1,0 +1,43 @@
+"""What can be said of a job beside its workload. The names and forms are those of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Optional, TypedDict, Union
+
+from .model import Bound, Choice
+
+Routing = Literal["declared", "advise", "measured"]
+
+
+class Options(TypedDict, total=False):
+    """Options of any job. One that is None is as if it were not given."""
+
+    executor: Optional[Choice]  # how it is run; `auto` lets the server choose
+    isolated: Optional[bool]  # it must run where its crash hurts nobody else
+    priority: Optional[int]  # -100 to 100, higher first
+    deadline_ms: Optional[int]  # the longest that one attempt may run
+    retry: Optional[Mapping[str, Any]]  # {"attempts": 3, "backoff_ms": 500, …}: when a failed attempt is followed by another
+    tags: Optional[Mapping[str, str]]  # free labels, to filter by
+    delay_ms: Optional[int]  # not to be started for so long
+    run_at: Union[datetime, str, None]  # not to be started before; not together with `delay_ms`
+    expires_at: Union[datetime, str, None]  # not to be started from then on
+    after: Optional[Sequence[Mapping[str, Any]]]  # [{"job": id, "on_failure": "cancel"}]: not before these jobs have ended
+    concurrency: Optional[Mapping[str, Any]]  # {"key": "customer-7", "limit": 3}: at most so many with this key run at once
+    rate: Optional[Mapping[str, Any]]  # {"key": "example.com", "limit": 10, "per_ms": 1000}: so many start within a period
+    requires: Optional[Mapping[str, str]]  # {"gpu": "a100"}: the labels of a node that may run it
+    routing: Optional[Routing]  # what the choice of its executor goes by
+    webhook: Optional[Mapping[str, Any]]  # {"url": "https://…", "events": ["failed"]}: whom to tell when it has ended
+
+
+class SubmitOptions(Options, total=False):
+    """Options of a job that is submitted by itself."""
+
+    unique: Optional[Mapping[str, Any]]  # {} or {"within_ms": 60_000}: another job like it that is there is taken for it
+
+
+class CallOptions(Options, total=False):
+    """Options of the calls of an executor."""
+
+    bound: Bound  # what they mostly do: wait (`io`) or compute (`cpu`, unless it is given)
