@@ -21,11 +21,13 @@ pub(super) use self::protocol::understand;
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::process::Command;
 use tokio::sync::Mutex;
 use tower::Service;
 
@@ -150,6 +152,7 @@ impl Python {
         for (name, text) in PROGRAM {
             std::fs::write(program.join(name), text)?;
         }
+        compile(&program, &settings.interpreters);
         let scratch = ScratchSpace::open(&settings.folder.join("scratch"))?;
         let of_mode = |mode| HostSettings {
             mode,
@@ -204,6 +207,17 @@ impl Python {
         self.on_loop.close();
         self.on_threads.close();
         self.processes.close();
+    }
+}
+
+/// Has each interpreter compile the hosts' program, in the background. Hosts may not write where it is: each would compile all of it
+/// again as it starts, which is a quarter of what a start takes. Until this is done, or if it can't be, they do.
+fn compile(program: &Path, interpreters: &[Interpreter]) {
+    for interpreter in interpreters {
+        let mut command = Command::new(&interpreter.path);
+        command.args(["-I", "-m", "compileall", "-q"]).arg(program).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        tokio::spawn(async move { command.status().await });
     }
 }
 
