@@ -15,7 +15,7 @@ import textwrap
 import time
 import unittest
 
-HOST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src", "executor", "python", "host.py")
+HOST = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..", "src", "executor", "python", "host"))
 MODES = ("async", "threads", "processes")
 PATIENCE_S = 60
 
@@ -26,7 +26,7 @@ class Host:
     def __init__(self, mode, threads=4, max_output_bytes=8 << 20, max_log_bytes=1 << 20, cwd=None):
         self.mode = mode
         self.socket, theirs = socket.socketpair()
-        command = [sys.executable, "-I", "-u", HOST, mode]
+        command = [sys.executable, "-I", "-u", os.path.join(HOST, "__main__.py"), mode]
         self.process = subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE)
         theirs.close()
         self.socket.settimeout(PATIENCE_S)

@@ -4,7 +4,7 @@ import os
 import tempfile
 import zipfile
 
-from harness import HostTest, in_each
+from harness import HOST, HostTest, in_each
 
 
 class Archives(HostTest):
@@ -45,6 +45,26 @@ def fails(): other.fails()
             top=f"WORD = '{word}'",
             **files,
         )
+
+    @in_each()
+    def test_modules_may_be_called_as_those_of_the_host(self, host):
+        names = [name[:-3] for name in os.listdir(HOST) if name.endswith(".py") and name not in ("__main__.py", "trine.py")]
+        main = f"def main(): return [__import__(name).MINE for name in {names}]"
+        done = host.call(archive=self.archive("names", entry=main, **dict.fromkeys(names, "MINE = 1")), entrypoint="entry:main")
+        self.assertEqual(done.get("output", done), [1] * len(names))
+
+    @in_each()
+    def test_modules_of_the_host_are_out_of_the_way(self, host):
+        source = """
+            import sys
+            def main(folder):
+                try:
+                    import messages
+                except ImportError:
+                    return [folder in sys.path, [name for name in vars(sys.modules["__main__"]) if not name.startswith("__")]]
+        """
+        done = host.call(source, HOST)
+        self.assertEqual(done.get("output", done), [False, []])
 
     @in_each()
     def test_versions_do_not_meet(self, host):

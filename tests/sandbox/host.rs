@@ -11,7 +11,7 @@ use trine::sandbox::Mode;
 
 use crate::bench::{Bench, PATIENCE, python};
 
-const HOST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/executor/python/host.py");
+const HOST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/executor/python/host");
 const SOURCE: &str = "
 import asyncio, threading
 def main(n):
@@ -53,7 +53,7 @@ async fn each_mode_of_the_host_works_in_the_sandbox() {
         bench.policy.limits.address_space_bytes = Some(4 << 30);
         let (mut socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = bench.command(&python().program, &["-I", "-u", HOST, mode]);
+        let mut command = bench.command(&python().program, &["-I", "-u", &format!("{HOST}/__main__.py"), mode]);
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::inherit());
         let mut group = bench.spawn(&mut command);
         drop(command);

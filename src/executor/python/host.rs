@@ -149,7 +149,7 @@ impl pool::Worker for Host {
         let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let mut read = interpreter.folders.clone();
-        read.extend([settings.script.clone(), settings.archives.clone()]);
+        read.extend([settings.program.clone(), settings.archives.clone()]);
         let environment = [("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
         let policy = Policy {
             read,
@@ -158,7 +158,8 @@ impl pool::Worker for Host {
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             limits: Limits { memory_bytes: most_memory(settings, key), ..settings.limits },
         };
-        let arguments = ["-I".as_ref(), "-u".as_ref(), settings.script.as_os_str(), settings.mode.as_str().as_ref()];
+        let script = settings.program.join("__main__.py");
+        let arguments = ["-I".as_ref(), "-u".as_ref(), script.as_os_str(), settings.mode.as_str().as_ref()];
         let mut command = settings.sandbox.command(&policy, &interpreter.path, arguments).map_err(failed)?;
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut group = settings.sandbox.spawn(&mut command, &policy).map_err(failed)?;
@@ -264,7 +265,7 @@ impl Host {
         artifacts: &Artifacts,
         stop: &Stop,
     ) -> Result<(), ArtifactError> {
-        // `host.py` has the same.
+        // `host/trine.py` has the same.
         let folder = format!("artifacts/{id}");
         // The host may end meanwhile, for what another job does.
         let gone = || ArtifactError::Unreadable(folder.clone(), std::io::ErrorKind::NotFound.into());

@@ -1,7 +1,7 @@
 //! Python on the three models: one host with an event loop, one with threads, or a warm process for each job.
 //!
-//! A host is `host.py`, run by one of the operator's interpreters in the sandbox. `async` and `threads` share one host among many
-//! jobs, as their models do: what one of them breaks, it breaks for all, and they say so.
+//! A host is the program in `host/`, run by one of the operator's interpreters in the sandbox. `async` and `threads` share one host
+//! among many jobs, as their models do: what one of them breaks, it breaks for all, and they say so.
 
 mod check;
 mod codes;
@@ -21,11 +21,13 @@ pub(super) use self::protocol::understand;
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::process::Command;
 use tokio::sync::Mutex;
 use tower::Service;
 
@@ -44,15 +46,40 @@ use crate::workload::{PythonCall, PythonFunction, Registry, Task};
 /// How many files each of the jobs that share a host may have open on average: a connection, and what it takes to open one.
 const FILES_OF_A_JOB: u64 = 2;
 
-/// The host's own code.
-const SCRIPT: &str = include_str!("host.py");
+macro_rules! files_of_host {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("host/", $name)))),*] };
+}
+
+/// The host's own code, by file.
+const PROGRAM: [(&str, &str); 20] = files_of_host![
+    "__main__.py",
+    "archive.py",
+    "channel.py",
+    "code.py",
+    "errors.py",
+    "exceptions.py",
+    "host.py",
+    "jobs.py",
+    "library.py",
+    "logs.py",
+    "loop.py",
+    "messages.py",
+    "meter.py",
+    "pickles.py",
+    "processes.py",
+    "running.py",
+    "start.py",
+    "threads.py",
+    "trine.py",
+    "usage.py",
+];
 
 /// How Python is run.
 #[derive(Clone, Debug)]
 pub struct PythonSettings {
     /// The interpreters; the first is used where a job names none. Without any, nothing is started.
     pub interpreters: Vec<Interpreter>,
-    /// Where hosts keep what they need: their script, archives, scratch folders.
+    /// Where hosts keep what they need: their program, archives, scratch folders.
     pub folder: PathBuf,
     /// How hosts are confined.
     pub sandbox: Sandbox,
@@ -75,7 +102,7 @@ pub struct PythonSettings {
 struct HostSettings {
     mode: Executor,
     interpreters: Vec<Interpreter>,
-    script: PathBuf,
+    program: PathBuf,
     archives: PathBuf,
     scratch: ScratchSpace,
     sandbox: Sandbox,
@@ -116,17 +143,21 @@ pub(super) struct Python {
 impl Python {
     /// Starts the hosts of the first interpreter in the background.
     pub(super) fn start(settings: &PythonSettings, first: &Interpreter, artifacts: &Artifacts) -> io::Result<Self> {
-        let script = settings.folder.join("host.py");
+        let program = settings.folder.join("host");
         let archives = settings.folder.join("archives");
-        // They are made anew from the store, as they are needed.
-        remove(&archives)?;
-        std::fs::create_dir_all(&archives)?;
-        std::fs::write(&script, SCRIPT)?;
+        for folder in [&program, &archives] {
+            remove(folder)?;
+            std::fs::create_dir_all(folder)?;
+        }
+        for (name, text) in PROGRAM {
+            std::fs::write(program.join(name), text)?;
+        }
+        compile(&program, &settings.interpreters);
         let scratch = ScratchSpace::open(&settings.folder.join("scratch"))?;
         let of_mode = |mode| HostSettings {
             mode,
             interpreters: settings.interpreters.clone(),
-            script: script.clone(),
+            program: program.clone(),
             archives: archives.clone(),
             scratch: scratch.clone(),
             sandbox: settings.sandbox.clone(),
@@ -176,6 +207,17 @@ impl Python {
         self.on_loop.close();
         self.on_threads.close();
         self.processes.close();
+    }
+}
+
+/// Has each interpreter compile the hosts' program, in the background. Hosts may not write where it is: each would compile all of it
+/// again as it starts, which is a quarter of what a start takes. Until this is done, or if it can't be, they do.
+fn compile(program: &Path, interpreters: &[Interpreter]) {
+    for interpreter in interpreters {
+        let mut command = Command::new(&interpreter.path);
+        command.args(["-I", "-m", "compileall", "-q"]).arg(program).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        tokio::spawn(async move { command.status().await });
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the server and a Python host say to each other; `host.py` describes it.
+//! What the server and a Python host say to each other; `host/__main__.py` describes it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

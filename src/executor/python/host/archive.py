@@ -1,0 +1,108 @@
+"""Users' code that came as a zip."""
+
+import builtins
+import importlib
+import importlib.machinery
+import os
+import sys
+import threading
+
+from .code import Code
+from .exceptions import Invalid
+from .running import current
+
+
+class Archive(Code):
+    """A zip with several modules, under the names that they have in it: so two versions, or two functions, may want the same names.
+
+    Therefore `sys.modules` holds the modules of at most one zip, the active one; those of the others wait in their `modules`. When a
+    job imports a name of its own zip, that becomes the active one first; when another job imports a name of the active zip, none is.
+    Modules refer to each other directly, so what was loaded goes on as it was. No zip is on `sys.path`: `find_spec`, on
+    `sys.meta_path`, shows each job its own.
+    """
+
+    active = None
+    importing = threading.RLock()
+
+    def __init__(self, sha, path):
+        super().__init__(sha)
+        self.path = path
+        self.folder = path + os.sep
+        self.modules = {}
+        self.tops = ()
+        if Archive not in sys.meta_path:
+            self.isolate()
+
+    def find(self, name):
+        import zipfile
+
+        module, colon, path = name.partition(":")
+        if not colon:
+            raise Invalid(f"the entry point of a zip is written 'module:function', not {name!r}")
+        with zipfile.ZipFile(self.path) as content:
+            self.tops = {entry.split("/")[0].partition(".")[0] for entry in content.namelist()}
+        return self.attribute(importlib.import_module(module), path, module)
+
+    def forget(self):
+        with self.importing:
+            if Archive.active is self:
+                self.activate(None)
+        sys.path_importer_cache.pop(self.path, None)
+
+    def tidy(self, text):
+        return text.replace(self.folder, "")
+
+    def has(self, module):
+        known = getattr(module, "__dict__", {})
+        places = (known.get("__file__"), *(known.get("__path__") or ()))
+        return any(isinstance(place, str) and place.startswith(self.folder) for place in places)
+
+    @staticmethod
+    def activate(archive):
+        before, Archive.active = Archive.active, archive
+        if before is not None:
+            before.modules = {name: module for name, module in list(sys.modules.items()) if before.has(module)}
+            for name in before.modules:
+                del sys.modules[name]
+        if archive is not None:
+            sys.modules.update(archive.modules)
+
+    @staticmethod
+    def of_job():
+        job = current()
+        return job.code if job is not None and isinstance(job.code, Archive) else None
+
+    @staticmethod
+    def importing_as(name, importer, *args):
+        """`importer(*args)`, which imports the module `name`, with the right zip active meanwhile."""
+        own, active, top = Archive.of_job(), Archive.active, name.partition(".")[0]
+        if own is not None and top in own.tops:
+            wanted = own
+        elif active is not None and active is not own and top in active.tops:
+            wanted = None
+        else:
+            return importer(*args)
+        with Archive.importing:
+            if Archive.active is not wanted:
+                Archive.activate(wanted)
+            return importer(*args)
+
+    @staticmethod
+    def isolate():
+        statement, function = builtins.__import__, importlib.import_module
+
+        def import_(name, globals=None, locals=None, fromlist=(), level=0):
+            whole = (globals or {}).get("__package__") or "" if level else name
+            return Archive.importing_as(whole, statement, name, globals, locals, fromlist, level)
+
+        def import_module(name, package=None):
+            whole = package or "" if name.startswith(".") else name
+            return Archive.importing_as(whole, function, name, package)
+
+        builtins.__import__, importlib.import_module = import_, import_module
+        sys.meta_path.insert(0, Archive)
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        own = Archive.of_job() if path is None else None
+        return None if own is None else importlib.machinery.PathFinder.find_spec(name, [own.path])

@@ -1,0 +1,61 @@
+"""Exceptions as the server is told of them."""
+
+import os
+import traceback
+
+from .messages import cut, name_of
+
+HOST = os.path.dirname(__file__) + os.sep  # the files of this program, as frames name them
+LIBRARY = os.path.dirname(os.__file__) + os.sep
+MACHINERY = (HOST, "<frozen ", LIBRARY + "asyncio" + os.sep, LIBRARY + "importlib" + os.sep)
+LONGEST_TEXT = 262_144  # characters of a message or a traceback
+MOST_FRAMES = 100  # of a traceback, innermost last
+MOST_CAUSES = 8
+
+
+def visible(stack):
+    """Without the host's frames, and without those of the machinery that led from them to the user's first."""
+    first = next((at for at, frame in enumerate(stack) if not frame.filename.startswith(MACHINERY)), len(stack))
+    return [frame for frame in stack[first:] if not frame.filename.startswith(HOST)]
+
+
+def described(error, tidy):
+    """An exception as the object that goes to the server. `tidy` shortens the names of users' files and modules."""
+    told = traceback.TracebackException.from_exception(error)
+    chain = [told]
+    for link in chain:
+        link.stack[:] = visible(link.stack)
+        chain += filter(None, (link.__cause__, link.__context__, *(getattr(link, "exceptions", None) or ())))
+    text = tidy("".join(told.format()))
+    return {"kind": "error", **structured(error, told, tidy, MOST_CAUSES), "traceback": cut(text, LONGEST_TEXT)}
+
+
+def no_frames(kind, type_name, reason):
+    """An error that is not the function's own, in the same form."""
+    return {"kind": kind, "type": type_name, "message": cut(reason, LONGEST_TEXT), "traceback": "", "frames": []}
+
+
+def structured(error, told, tidy, most_causes):
+    try:
+        text = str(error)
+    except BaseException:
+        text = "its message can't be had: str() of it fails"
+    frames = [
+        {"file": tidy(frame.filename), "line": frame.lineno, "function": frame.name, "code": frame.line or None}
+        for frame in told.stack[-MOST_FRAMES:]
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        code = (error.text or "").strip() or None
+        frames.append({"file": tidy(error.filename), "line": error.lineno, "function": "<module>", "code": code})
+    body = {
+        "type": tidy(name_of(type(error))),
+        "message": cut(tidy(text), LONGEST_TEXT),
+        "frames": frames,
+    }
+    if error.__cause__ is not None or error.__suppress_context__:
+        cause, cause_told = error.__cause__, told.__cause__
+    else:
+        cause, cause_told = error.__context__, told.__context__
+    if cause is not None and cause_told is not None and most_causes > 0:
+        body["cause"] = structured(cause, cause_told, tidy, most_causes - 1)
+    return body

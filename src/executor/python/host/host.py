@@ -1,0 +1,159 @@
+"""What the three ways of running have in common."""
+
+import binascii
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+
+from . import running
+from .channel import Channel
+from .errors import described, no_frames
+from .exceptions import Invalid
+from .jobs import Job, finished
+from .library import Library
+from .logs import Capture, Log, Stream
+from .messages import as_json, fits, framed, message, plain
+from .pickles import Functions, pickled, pickled_error
+from .usage import gil_enabled, thread_usage
+
+
+class Host:
+    """What the three ways of running have in common."""
+
+    usage = staticmethod(thread_usage)
+    memory = None
+    polled = False
+    shares_gil = False
+    tick = None
+
+    def __init__(self, sock):
+        self.channel = Channel(sock)
+        self.library = Library()
+        self.functions = Functions()
+        self.jobs = {}
+
+    def used_until(self, now):
+        """What the thread or the process of a job has used until `now`, which is now."""
+        return self.usage()
+
+    def main(self):
+        _, setup = self.channel.receive()
+        self.threads = setup["threads"]
+        self.max_output_bytes = setup["max_output_bytes"]
+        self.max_log_bytes = setup["max_log_bytes"]
+        if setup.get("cwd") is not None:
+            os.chdir(setup["cwd"])
+        self.artifacts = os.path.join(os.getcwd(), "artifacts")
+        self.nobody = Log(self.channel.send, None, self.max_log_bytes)
+        self.streams = Stream("stdout", 1, self.nobody).text(), Stream("stderr", 2, self.nobody).text()
+        sys.stdout, sys.stderr = self.streams
+        self.capture = Capture(self.channel.sock, self.nobody, self.tick)
+        self.capture.start()
+        signal.signal(signal.SIGINT, self.interrupt)
+        ready = {
+            "pid": os.getpid(),
+            "version": ".".join(map(str, sys.version_info[:3])),
+            "implementation": sys.implementation.name,
+            "gil": gil_enabled(),
+            "free_threaded_build": "t" in sys.abiflags,
+        }
+        gc.freeze()  # what is here by now stays, so the collector need not look at it each time
+        self.channel.send(message("ready", ready))
+        self.serve()
+
+    def serve(self):
+        while True:
+            self.handle(*self.channel.receive())
+
+    def handle(self, kind, body):
+        if kind == "run":
+            code = None
+            if body.get("pickle") is not None:
+                self.functions.prepare()
+            else:
+                code = self.library.find(body["code"])
+                if code is None:
+                    self.refuse(body["id"], "unknown_code", f"this host does not have the code {body['code']['sha']}")
+                    return
+            self.nobody.left = self.nobody.most
+            job = self.jobs[body["id"]] = Job(self, body, code)
+            self.begin(job)
+        elif kind == "stop" and body["id"] in self.jobs:
+            self.stop(self.jobs[body["id"]])
+        elif kind == "unreadable":
+            self.refuse(body["id"], "invalid", body["reason"])
+
+    def refuse(self, job_id, kind, reason):
+        self.channel.send(message("done", {"id": job_id, "error": no_frames(kind, "ValueError", reason), "measured": None}))
+
+    def stop(self, job):
+        """Asks a job to end; it may have begun or not."""
+        job.stopped = True
+        if job.cancel is not None:
+            job.cancel()
+
+    def interrupt(self, signum, frame):
+        """Interrupts are for `Processes`: here they would hit any job, or the host."""
+
+    def perform(self, job):
+        job.meter.begin()
+        try:
+            try:
+                value = job.meter.call(self.evaluate, job)
+            finally:
+                job.meter.end()
+            outcome = self.written(job, value)
+        except BaseException as error:
+            outcome = self.failed(job, error)
+        self.settle(job, outcome)
+
+    @staticmethod
+    def evaluate(job):
+        job.thread = threading.get_ident()
+        try:
+            return finished(job, job.start())
+        finally:
+            job.thread = None
+
+    def written(self, job, value):
+        """A job's value, as part of its `done`."""
+        try:
+            if not job.by_pickle:
+                return b'"output":', as_json(value, "the output", job.most_output)
+            return b'"pickle":"', self.in_base64(pickled(value), job.most_output), b'"'
+        except Exception as error:
+            what = "the output can't be pickled: " if job.by_pickle else ""
+            raise Invalid(f"{what}{error}", type(error).__name__) from None
+
+    def failed(self, job, error):
+        """A job's exception, as part of its `done`."""
+        if isinstance(error, Invalid):
+            return b'"error":', plain(no_frames("invalid", error.cause, str(error)))
+        if isinstance(error, MemoryError):
+            traceback.clear_frames(error.__traceback__)
+        told = described(error, str if job.code is None else job.code.tidy)
+        if job.stopped and type(error).__name__ in ("Stopped", "KeyboardInterrupt", "CancelledError"):
+            told["kind"] = "cancelled"
+        outcome = b'"error":', plain(told)
+        if job.by_pickle:
+            data = pickled_error(error)
+            if data is not None and len(data) <= job.most_output:
+                outcome += b',"pickle":"', binascii.b2a_base64(data, newline=False), b'"'
+        return outcome
+
+    @staticmethod
+    def in_base64(data, most):
+        return binascii.b2a_base64(fits(data, "the output", most), newline=False)
+
+    def settle(self, job, outcome):
+        if running.alone is job:
+            self.capture.drain()
+        job.log.close()
+        job.cancel = None  # or it would take a garbage collection to free the job
+        del self.jobs[job.id]
+        artifacts = b'"artifacts":true,' if job.has_artifacts else b""
+        figures = job.meter.measured(self.polled)
+        self.channel.send_soon(framed(b'{"done":{"id":%d,' % job.id, artifacts, *outcome, b",", figures, b"}}"))

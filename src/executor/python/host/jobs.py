@@ -1,0 +1,131 @@
+"""One job, and how its function is called."""
+
+import threading
+import time
+import types
+from collections.abc import AsyncGenerator, Awaitable
+
+from .exceptions import Stopped
+from .logs import Log
+from .messages import as_json, framed
+from .meter import Meter
+
+
+class Job:
+    """One attempt at a job, from its `run` to its `done`."""
+
+    def __init__(self, host, run, code):
+        self.host = host
+        self.id = run["id"]
+        self.uuid = run["job"]
+        self.attempt = run["attempt"]
+        self.run = run
+        self.code = code
+        self.by_pickle = code is None
+        self.meter = Meter(host)
+        self.log = Log(host.channel.send, self.id, host.max_log_bytes)
+        self.tasks = set()  # that its code has started, on `async`
+        self.cancel = None  # what cancels its coroutine, while it has one
+        self.stopped = False  # it was asked to stop
+        self.due = None  # an exception for when its code next turns to the host
+        self.thread = None  # that its code has to itself and that runs it now
+        self.interrupted = False  # it was told to stop by a signal
+        self.cpu_ms = run.get("cpu_ms")  # that it may use
+        self.overspent = False  # it was told that it has
+        self.has_artifacts = False  # it has a folder for them
+        self.most_output = min(host.max_output_bytes, run.get("output_bytes") or host.max_output_bytes)
+
+    def start(self):
+        """Loads what is to be run and calls it. Returns the value, or what will give it."""
+        if self.stopped:
+            raise Stopped("it was stopped before it began")
+        run, self.run = self.run, None
+        if self.by_pickle:
+            function, args, kwargs = self.host.functions.call(run["pickle"])
+        else:
+            function, args, kwargs = self.code.entry(run["code"]["entrypoint"]), run.get("args") or (), run.get("kwargs") or {}
+        self.meter.loaded_ns = time.monotonic_ns()
+        return call(function, args, kwargs)
+
+    def heed(self):
+        """Raises what is due, once."""
+        if self.due is not None and self.thread == threading.get_ident():
+            due, self.due = self.due, None
+            raise due
+
+    def progress(self, value, what="the progress"):
+        self.heed()
+        data = as_json(value, what, self.host.max_output_bytes)
+        self.host.channel.send(framed(b'{"progress":{"id":%d,"value":' % self.id, data, b"}}"))
+
+
+def call(function, args, kwargs):
+    """Users' functions are called from here only: where a signal may interrupt them (see `Processes.interrupt`)."""
+    return function(*args, **kwargs)
+
+
+def imports(frame):
+    """Whether a module is being loaded there. One that is cut off in the midst would stay broken for all later jobs of this process."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib."):
+        frame = frame.f_back
+    return frame is not None
+
+
+def reported(job, generator):
+    """Drives a generator: what it yields is progress, what it returns is the output. Yields itself each time, as a turn for others."""
+    try:
+        value = next(generator)
+        while True:
+            try:
+                job.progress(value, "what it yields")
+            except BaseException as error:
+                value = generator.throw(error)
+            else:
+                yield
+                value = next(generator)
+    except StopIteration as end:
+        return end.value
+    finally:
+        generator.close()
+
+
+async def awaited(job, result):
+    """What a coroutine returns. An asynchronous generator returns nothing."""
+    if not isinstance(result, AsyncGenerator):
+        return await result
+    try:
+        async for value in result:
+            job.progress(value, "what it yields")
+    finally:
+        await result.aclose()
+
+
+def reports(result):
+    """Whether that is how a function reports, and not its value: what a generator expression makes is neither."""
+    return isinstance(result, types.GeneratorType) and result.gi_code.co_name != "<genexpr>"
+
+
+def finished(job, result):
+    """What a call gives in the end, for a thread that may wait for it."""
+    if reports(result):
+        steps = reported(job, result)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+    if not isinstance(result, (Awaitable, AsyncGenerator)):
+        return result
+    import asyncio
+
+    async def main():
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        job.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        if job.due is not None:
+            task.cancel()  # it was stopped while it was loaded
+        try:
+            return await awaited(job, result)
+        finally:
+            job.cancel = None
+
+    return asyncio.run(main())

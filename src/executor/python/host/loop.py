@@ -1,0 +1,133 @@
+"""The host with an event loop."""
+
+import asyncio
+import contextlib
+import contextvars
+import selectors
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
+
+from .channel import LoopChannel
+from .host import Host
+from .jobs import awaited, reported, reports
+from .meter import Metered
+from .running import JOB
+from .usage import Delay
+
+
+class Selector(selectors.DefaultSelector):
+    """Tells the host how late its loop was each time that it came back from waiting: so long it had no core."""
+
+    def __init__(self, host):
+        super().__init__()
+        self.host = host
+
+    def select(self, timeout=None):
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)
+        self.host.delayed()
+        ready = super().select(timeout)
+        self.host.lately = Async.LONG_AGO
+        self.host.turn += 1
+        self.host.late_ns = self.host.delayed()
+        return ready
+
+
+class Async(Host):
+    """Many jobs at once on one asyncio loop. A function that does not await runs on it too, and holds it."""
+
+    polled = True
+    FRESH_NS = 200_000  # for so long after the kernel was asked what the loop has used it has computed, unless it went to sleep
+    LONG_AGO = 0, None
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.turn = self.late_ns = self.delay_ns = 0
+        self.lately = self.LONG_AGO
+        self.loop = asyncio.SelectorEventLoop(Selector(self))
+        self.channel = LoopChannel(sock, self.loop)
+        self.in_executor = self.loop.run_in_executor
+
+    def serve(self):
+        asyncio.set_event_loop(self.loop)
+        self.loop.set_task_factory(self.make_task)
+        self.loop.run_in_executor = self.run_in_executor
+        self.loop.add_reader(self.channel.sock.fileno(), self.readable)
+        while True:
+            # A job's task has ended like this and has the exception, and the loop can go on.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_forever()
+
+    def used_until(self, now):
+        then, used = self.lately
+        if now - then < self.FRESH_NS:
+            return used[0] + now - then, *used[1:]
+        used = self.usage()
+        self.lately = now, used
+        return used
+
+    def delayed(self):
+        """How long the loop's thread has had no core since this was asked the last time, in ns."""
+        before, self.delay_ns = self.delay_ns, Delay.of_thread() or 0
+        return self.delay_ns - before
+
+    def readable(self):
+        self.channel.fill(socket.MSG_DONTWAIT)
+        while (received := self.channel.frames.take()) is not None:
+            self.handle(*received)
+
+    def make_task(self, loop, coroutine, **options):
+        """Tasks that a job starts are measured as part of it, and end with it."""
+        context = options.get("context")
+        job = JOB.get() if context is None else context.get(JOB)
+        if job is None or not isinstance(coroutine, Coroutine):
+            return asyncio.Task(coroutine, loop=loop, **options)
+        task = asyncio.Task(Metered(coroutine, job.meter), loop=loop, **options)
+        job.tasks.add(task)
+        task.add_done_callback(job.tasks.discard)
+        return task
+
+    def run_in_executor(self, executor, function, *args):
+        job = JOB.get()
+        if executor is None and job is not None:
+            function, args = job.meter.helped, (contextvars.copy_context(), function, *args)
+        return self.in_executor(executor, function, *args)
+
+    def begin(self, job):
+        self.loop.create_task(self.perform(job))
+
+    async def perform(self, job):
+        JOB.set(job)
+        job.cancel = asyncio.current_task().cancel
+        job.meter.begin()
+        try:
+            try:
+                value = await Metered(self.evaluate(job), job.meter)
+            finally:
+                job.meter.end()
+            outcome = self.written(job, value)
+        except BaseException as error:
+            outcome = self.failed(job, error)
+        self.settle(job, outcome)
+
+    async def evaluate(self, job):
+        try:
+            result = job.start()
+            if reports(result):
+                return await self.in_turns(reported(job, result))
+            return await awaited(job, result) if isinstance(result, (Awaitable, AsyncGenerator)) else result
+        finally:
+            if job.tasks:
+                for task in job.tasks:
+                    task.cancel()
+                await asyncio.gather(*job.tasks, return_exceptions=True)
+
+    async def in_turns(self, steps):
+        try:
+            while True:
+                next(steps)
+                await asyncio.sleep(0)
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()

@@ -1,0 +1,193 @@
+"""What one job has used."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Coroutine
+
+from .usage import Delay, gil_enabled, thread_usage
+
+
+class Meter:
+    """What one job has used, in steps between `enter` and `leave`: one for a call, one for each poll of a coroutine.
+
+    A job's meter has all that its own tasks and its calls of `asyncio.to_thread` use, but not what threads use that it starts itself
+    (in a process of its own it has).
+    """
+
+    FORM = (
+        '"measured":{"began_ns":%d,"started_at_us":%d,"wall_us":%d,"load_us":%d,"cpu_user_us":%d,"cpu_system_us":%d,"polls":%s,'
+        '"longest_poll_us":%s,"max_rss_bytes":%s,"ctx_voluntary":%d,"ctx_involuntary":%d,"gil":%s,"core_wait_us":%s,"gil_wait_us":%s,'
+        '"held_jobs":%s}'
+    )
+    LONG_NS = 50_000_000  # from here on, other jobs notice that a step held the loop
+    SHORT_NS = 50_000  # a step that is shorter is taken for computing: to ask the kernel would cost more than most such steps
+    STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
+
+    def __init__(self, host):
+        self.host = host
+        self.usage = host.usage
+        self.memory = host.memory
+        self.core_wait_ns = 0 if host.polled else None
+        self.gil_wait_ns = self.held_jobs = self.turn = None
+        self.used = [0, 0, 0, 0]
+        self.helpers = []
+        self.threads = {}
+        self.polls = self.longest_ns = 0
+        self.before = self.peak = None
+
+    def begin(self):
+        if self.memory is not None:
+            self.memory.begin()
+        self.began_us = time.time_ns() // 1000
+        self.began_ns = self.loaded_ns = time.monotonic_ns()
+
+    def end(self):
+        self.ended_ns = time.monotonic_ns()
+
+    def enter(self):
+        self.since = time.monotonic_ns()
+        self.before = self.host.used_until(self.since)
+
+    def leave(self):
+        if self.host.polled:
+            took = time.monotonic_ns() - self.since
+            if took < self.SHORT_NS:
+                self.used[0] += took
+                self.before = None
+                self.polls += 1
+                if took > self.longest_ns:
+                    self.longest_ns = took
+                return
+        self.count(self.usage())
+
+    def call(self, function, *args):
+        """One step in a thread of its own, with all that others can keep it waiting for."""
+        delay, others = Delay.of_thread(), time.process_time_ns()
+        self.enter()
+        try:
+            return function(*args)
+        finally:
+            after = self.usage()
+            others = time.process_time_ns() - others
+            if delay is not None:
+                self.core_wait_ns = Delay.of_thread() - delay + sum(last - first for first, last in [*self.threads.values()])
+            if self.host.shares_gil:
+                # While other threads had the lock, this one may have wanted it, or not.
+                own = after[0] - self.before[0]
+                idle = time.monotonic_ns() - self.since - own - (self.core_wait_ns or 0)
+                self.gil_wait_ns = max(0, min(others - own, idle))
+            self.count(after)
+
+    def late(self):
+        """The loop has just come back from its wait, and this job is one of those that waited for it: once for each time."""
+        if self.turn != self.host.turn:
+            if self.turn is not None:
+                self.core_wait_ns += self.host.late_ns
+            self.turn = self.host.turn
+
+    def count(self, after):
+        before, used = self.before, self.used
+        used[0] += after[0] - before[0]
+        used[1] += after[1] - before[1]
+        used[2] += after[2] - before[2]
+        used[3] += after[3] - before[3]
+        self.before = None
+        if self.memory is not None:
+            self.peak = self.memory.peak_bytes(after)
+        self.polls += 1
+        took = time.monotonic_ns() - self.since
+        if took > self.longest_ns:
+            self.longest_ns = took
+            self.held_jobs = len(self.host.jobs) - 1 if took >= self.LONG_NS else None
+        still = took - (after[0] - before[0])
+        if self.host.polled:
+            self.host.lately = self.since + took, after
+        if self.host.polled and still >= self.STANDSTILL_NS:
+            # It waited for something, or had no core: only then it is worth while to ask.
+            self.core_wait_ns += min(self.host.delayed(), still)
+
+    def look(self):
+        """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
+        of each thread before the first look and after the last one."""
+        apart = threading.main_thread().native_id, threading.get_native_id()
+        for thread in os.listdir("/proc/self/task"):
+            if int(thread) not in apart:
+                with contextlib.suppress(OSError, IndexError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
+                    delay = int(file.read().split()[1])
+                    self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
+
+    def helped(self, context, function, *args):
+        """Makes a call in a helper thread, whose usage is the job's."""
+        before = thread_usage()
+        try:
+            return context.run(function, *args)
+        finally:
+            self.helpers.append([after - was for after, was in zip(thread_usage(), before)])
+
+    def measured(self, polled):
+        """As part of a `done`."""
+        cpu_ns, system, voluntary, involuntary = map(sum, zip(self.used, *self.helpers)) if self.helpers else self.used
+        cpu_us = cpu_ns // 1000
+        system_us = min(round(system * 1e6), cpu_us)
+        figures = (
+            self.began_ns,
+            self.began_us,
+            (self.ended_ns - self.began_ns) // 1000,
+            (self.loaded_ns - self.began_ns) // 1000,
+            cpu_us - system_us,
+            system_us,
+            self.polls if polled else "null",
+            self.longest_ns // 1000 if polled else "null",
+            "null" if self.peak is None else self.peak,
+            voluntary,
+            involuntary,
+            {True: "true", False: "false", None: "null"}[gil_enabled()],
+            "null" if self.core_wait_ns is None else self.core_wait_ns // 1000,
+            "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000,
+            "null" if self.held_jobs is None or not polled else self.held_jobs,
+        )
+        return (self.FORM % figures).encode()
+
+
+class Metered(Coroutine):
+    """A coroutine whose every step is a job's. In all else it passes for the coroutine inside."""
+
+    __slots__ = ("inner", "meter")
+
+    def __init__(self, inner, meter):
+        self.inner = inner
+        self.meter = meter
+
+    def step(self, advance, *value):
+        meter = self.meter
+        if meter.before is not None:
+            # An eager task's first step, within a step of its parent.
+            return advance(*value)
+        meter.late()
+        meter.enter()
+        try:
+            return advance(*value)
+        finally:
+            meter.leave()
+
+    def __await__(self):
+        return self
+
+    __iter__ = __await__
+
+    def __next__(self):
+        return self.step(self.inner.send, None)
+
+    def send(self, value):
+        return self.step(self.inner.send, value)
+
+    def throw(self, *error):
+        return self.step(self.inner.throw, *error)
+
+    def close(self):
+        return self.inner.close()
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)

@@ -1,0 +1,132 @@
+"""Functions, arguments, values and exceptions that travel by pickle."""
+
+import binascii
+import contextlib
+import copyreg
+import io
+import sys
+import types
+
+from .exceptions import Invalid
+from .messages import LENGTH
+
+
+class Functions:
+    """Functions that came by pickle. Calls of one function begin with the same bytes: it is unpickled once, the arguments each time.
+
+    As with a module's, what such a function keeps in its globals lives on. What carries a state of its own is unpickled each time.
+    """
+
+    CAPACITY = 64
+    LONGEST = 1 << 18  # bytes of a function that is kept: so the memory that this takes up has a bound
+
+    # A pickle of Trine's client is `concat((loads(function),), (args, kwargs))`: this, four bytes of length, the function, `CALLED`, the
+    # arguments' pickle without its end, `JOINED`.
+    BEGINNING = b"\x80\x05coperator\nconcat\ncpickle\nloads\nB"
+    CALLED = b"\x85R\x85"
+    JOINED = b"\x86R."
+
+    def __init__(self):
+        self.known = {}
+        self.is_ready = False
+
+    def prepare(self):
+        """Loads what most pickles need, once and before a job's time begins: or the first one would seem to compute."""
+        if not self.is_ready:
+            self.is_ready = True
+            import pickle  # noqa: F401
+
+            # What is wrong with it is told by the first job that needs it.
+            with contextlib.suppress(Exception):
+                import cloudpickle  # noqa: F401
+
+    def call(self, text):
+        """The function and its arguments, from any pickle of the three."""
+        data = binascii.a2b_base64(text)
+        start = len(self.BEGINNING) + LENGTH.size
+        if data.startswith(self.BEGINNING) and data.endswith(self.JOINED):
+            end = start + int.from_bytes(data[start - LENGTH.size : start], "little")
+            if end - start <= self.LONGEST and data.startswith(self.CALLED, end):
+                arguments = data[end + len(self.CALLED) : -len(self.JOINED)] + b"."
+                return self.function(data[start:end]), *unpickled(arguments)
+        return unpickled(data)
+
+    def function(self, data):
+        # Two threads may unpickle it at once: then the one that comes later has its own, once.
+        found = self.known.pop(data, None)
+        if found is None:
+            found = unpickled(data)
+            if not isinstance(found, types.FunctionType) or found.__closure__ is not None:
+                return found
+            if len(self.known) >= self.CAPACITY:
+                self.known.pop(next(iter(self.known)), None)
+        self.known[data] = found
+        return found
+
+
+def unpickled(data):
+    import pickle
+
+    try:
+        return pickle.loads(data)
+    except ModuleNotFoundError as error:
+        here = f"the server's interpreter {sys.executable} (Python {sys.version.split()[0]})"
+        if (error.name or "").partition(".")[0] == "cloudpickle":
+            reason = f"this function came by cloudpickle, which is not installed for {here}"
+        else:
+            reason = f"{error}, for {here}: functions and classes of modules that it lacks travel along if they are imported by name"
+        raise Invalid(reason, "ModuleNotFoundError") from None
+    except AttributeError as error:
+        here = getattr(sys.modules.get("cloudpickle"), "__version__", None)
+        if here is None or "cloudpickle" not in str(error):
+            raise
+        reason = f"this function came by another cloudpickle than the server's interpreter {sys.executable} has, {here}"
+        raise Invalid(f"{reason}: {error}", "AttributeError") from None
+
+
+def pickled(value):
+    """By plain pickle, which is quick, or else by cloudpickle if it is here: that takes functions and classes by value."""
+    import pickle
+
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        try:
+            import cloudpickle
+        except ImportError:
+            pass
+        else:
+            return cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        raise
+
+
+def pickled_error(error):
+    """An exception in a way in which it can be unpickled; None if there is none. Python's own way calls its class with `args`, which is not
+    what every class takes; without that call, `args` and its attributes are put back. That will do if nothing else was lost."""
+    import pickle
+
+    def rebuilt():
+        class Pickler(getattr(sys.modules.get("cloudpickle"), "CloudPickler", pickle.Pickler)):
+            def reducer_override(self, value):
+                if value is error:
+                    return copyreg.__newobj__, (type(error), *error.args), {**error.__dict__, "args": error.args}
+                above = getattr(super(), "reducer_override", None)
+                return NotImplemented if above is None else above(value)
+
+        file = io.BytesIO()
+        Pickler(file, pickle.HIGHEST_PROTOCOL).dump(error)
+        return file.getvalue()
+
+    usual = None
+    with contextlib.suppress(Exception):
+        data = pickled(error)
+        copy = unpickled(data)
+        if copy.args == error.args or str(copy) == str(error):
+            return data
+        usual = data
+    with contextlib.suppress(Exception):
+        data = rebuilt()
+        copy = unpickled(data)
+        if copy.args == error.args and str(copy) == str(error):
+            return data
+    return usual

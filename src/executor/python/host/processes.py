@@ -1,0 +1,78 @@
+"""The host with one job at a time."""
+
+import os
+import signal
+import sys
+import threading
+
+from . import running
+from .errors import HOST
+from .exceptions import CpuTimeExceeded
+from .host import Host
+from .jobs import call, imports
+from .usage import Memory, process_usage
+
+LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
+
+
+class Processes(Host):
+    """One job at a time, in the main thread and with the process to itself.
+
+    Nobody reads the socket meanwhile but the capturing thread, every so often: a thread woken for each message would cost short jobs
+    more than all else here.
+    """
+
+    usage = staticmethod(process_usage)
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.memory = Memory()
+        signal.signal(signal.SIGPROF, self.spent)
+
+    def begin(self, job):
+        running.alone = job
+        sys.stdout, sys.stderr = self.streams
+        if job.cpu_ms is not None:
+            signal.setitimer(signal.ITIMER_PROF, job.cpu_ms / 1000, LAST_CPU_S)
+        self.perform(job)
+        if job.cpu_ms is not None:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        running.alone = None
+
+    def tick(self):
+        job = running.alone
+        if job is None:
+            return
+        job.meter.look()
+        if any(kind == "stop" and body["id"] == job.id for kind, body in self.channel.look_ahead()):
+            job.stopped = True
+        if job.stopped and not job.interrupted:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def interrupt(self, signum, frame):
+        """Raises in users' code. In the host's own an exception could cut a message in two, so there it waits for the way back."""
+        job = running.alone
+        if job is None or job.thread is None or imports(frame):
+            return  # it comes again with the next tick
+        job.due = KeyboardInterrupt("stopped" if job.stopped else "")
+        job.interrupted = job.stopped
+        self.turn_to(job, frame)
+
+    def spent(self, signum, frame):
+        """The CPU time of a job is used up. One that does not heed that takes the process along, as does one that is loading a module."""
+        job = running.alone
+        if job is None or job.thread is None:
+            return
+        error = CpuTimeExceeded(f"it has used more CPU time than the {job.cpu_ms} ms that a call of its function may")
+        if job.overspent or imports(frame):
+            job.meter.leave()
+            job.meter.end()
+            self.settle(job, self.failed(job, error))
+            os._exit(1)
+        job.due, job.overspent = error, True
+        self.turn_to(job, frame)
+
+    @staticmethod
+    def turn_to(job, frame):
+        if not frame.f_code.co_filename.startswith(HOST) or frame.f_code is call.__code__:
+            job.heed()
