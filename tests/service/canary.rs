@@ -199,7 +199,7 @@ async fn secrets_are_in_no_log_no_metric_and_no_error() {
     drop(server);
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(log.contains("TRACE") && log.contains("DEBUG"), "the log has all levels");
-    assert!(!log.contains(admin.rsplit('_').next().unwrap()), "an API key is in the log");
+    assert!(!log.contains(admin.splitn(3, '_').nth(2).unwrap()), "an API key is in the log");
     assert!(!log.contains(&signing[6..]), "what signs webhooks is in the log");
     heard.add("the log", &log);
     let secrets = heard.secrets();
