@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::super::statements;
 use super::batch::{self, Batch};
 use super::fold::Folding;
+use super::held::Held;
 use super::patient::Patient;
 use super::published::Depths;
 use super::{Command, Writer};
@@ -54,12 +55,10 @@ impl Writer {
                     Command::Note(note) => patient.push_note(note),
                     Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
                     Command::Settle(lease, settlement, false, reply) => {
-                        let behind = self.held.get(&lease.id).is_some_and(|held| self.is_behind(held.queue));
+                        let behind = self.is_behind(self.held.get(&lease.id));
                         patient.push((lease, settlement, reply), behind);
                     }
-                    Command::Begun => {
-                        patient.begun(Queue::ALL.into_iter().any(|queue| queue.is_apart() && self.is_behind(queue)));
-                    }
+                    Command::Begun => patient.begun(self.is_behind(None)),
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
                     Command::Edit(edit) => batch.edits.push(edit),
@@ -173,9 +172,14 @@ impl Writer {
         depth.queued > 0 || self.has_open_lanes(queue, depth.limited)
     }
 
-    /// Whether jobs of a queue wait for cores or other processes: then it matters how many end, not how soon one of them is told.
-    fn is_behind(&self, queue: Queue) -> bool {
-        (queue.is_apart() || queue == Queue::ThreadsCpu) && self.depths.of(queue).queued > 0
+    /// Whether others of its queue wait for cores or other processes: then it matters how many end, not how soon one of them is told.
+    fn is_behind(&self, held: Option<&Held>) -> bool {
+        let some_wait = |queue| self.depths.of(queue).queued > 0;
+        match held {
+            Some(held) => (held.queue.is_apart() || held.queue == Queue::ThreadsCpu) && some_wait(held.queue),
+            // Claimed from a front, which only those queues have, and not written yet.
+            None => Queue::ALL.into_iter().any(|queue| queue.is_apart() && some_wait(queue)),
+        }
     }
 
     /// Notes how far back one has to look for what happens from here on, if it is time for that.
