@@ -143,7 +143,7 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
-        // Where nothing waits, ids are looked up that are known. Their plans can be kept, and to make one takes a fifth of the database's time.
+        // Where nothing waits, ids are looked up that are known. Their plans can be kept, and to make them takes a sixth of the database's time.
         // What looks for jobs among others is planned anew for tables as they are; and where there are partitions, all is, since a plan that is
         // kept takes locks on every one of them.
         let keeps_plans = self.shared.is_at_rest(self.now()) && batch.is_plain() && !self.ends.are_any();
