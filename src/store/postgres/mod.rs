@@ -30,6 +30,7 @@ mod rollups;
 mod rows;
 mod schedules;
 mod shared;
+mod synced;
 mod webhooks;
 mod writer;
 
@@ -49,6 +50,7 @@ use self::node::Node;
 use self::partitions::Ends;
 use self::pool::Pool;
 use self::read::Among;
+use self::synced::latest_of;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
 use super::said::NoteLimits;
@@ -191,6 +193,13 @@ impl PostgresStore {
         .await
     }
 
+    /// A page of jobs.
+    async fn page(&self, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        let jobs = read::jobs(&self.pool, &self.ends, among, filter, page).await?;
+        self.published.synced.up_to(&self.pool, jobs.iter().map(latest_of).max()).await?;
+        Ok(jobs)
+    }
+
     /// Sends a command and waits for its answer.
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
@@ -224,11 +233,15 @@ fn last(ids: &[JobId], page: Page) -> Option<JobId> {
 #[async_trait]
 impl GraphStore for PostgresStore {
     async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError> {
-        edges::dependencies(&self.pool, id).await
+        let dependencies = edges::dependencies(&self.pool, id).await?;
+        self.published.synced.all(&self.pool).await?;
+        Ok(dependencies)
     }
 
     async fn graph(&self, id: JobId, most: usize) -> Result<Graph, StoreError> {
-        in_time(edges::graph(&self.pool, id, most)).await
+        let graph = in_time(edges::graph(&self.pool, id, most)).await?;
+        self.published.synced.all(&self.pool).await?;
+        Ok(graph)
     }
 }
 
@@ -326,19 +339,23 @@ impl Store for PostgresStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        read::job(&self.pool, id).await
+        let job = read::job(&self.pool, id).await?;
+        self.published.synced.up_to(&self.pool, job.as_ref().map(latest_of)).await?;
+        Ok(job)
     }
 
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        read::jobs(&self.pool, &self.ends, Among::All, filter, page).await
+        self.page(Among::All, filter, page).await
     }
 
     async fn results(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        read::jobs(&self.pool, &self.ends, Among::Results, filter, page).await
+        self.page(Among::Results, filter, page).await
     }
 
     async fn events(&self, filter: &EventFilter, after: Timestamp) -> Result<EventPage, StoreError> {
-        events::read(&self.pool, filter, after).await
+        let page = events::read(&self.pool, filter, after).await?;
+        self.published.synced.up_to(&self.pool, page.events.last().map(|event| event.at)).await?;
+        Ok(page)
     }
 
     fn subscribe(&self) -> Subscription {

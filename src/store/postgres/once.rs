@@ -18,6 +18,9 @@ impl OnceStore for PostgresStore {
     async fn answered(&self, key: &str) -> Result<Option<Answered>, StoreError> {
         let now = self.published.now().as_micros();
         let row = sqlx::query(once::ONE).bind(key).bind(now).fetch_optional(&self.pool).await?;
+        if row.is_some() {
+            self.published.synced.all(&self.pool).await?;
+        }
         row.as_ref().map(|row| once::read(key, row)).transpose()
     }
 
@@ -29,6 +32,9 @@ impl OnceStore for PostgresStore {
         for row in sqlx::query(text).bind(digests).fetch_all(&self.pool).await? {
             let (digest, twin) = once::read_twin(&row)?;
             twins.insert(digest, twin);
+        }
+        if !twins.is_empty() {
+            self.published.synced.all(&self.pool).await?;
         }
         Ok(twins)
     }

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::connect;
 use super::node::Node;
+use super::synced::COMMIT_FIRST;
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, RUNNING, SCHEDULED};
@@ -96,15 +97,17 @@ impl Shared {
         Ok((shared, Timestamp::from_micros(now)))
     }
 
-    /// Writes it, in the transaction that has the lock, logs what was counted in that, and commits: in one message, since others wait.
-    pub(super) async fn commit(&self, connection: &mut PgConnection, counts: &[Count]) -> Result<(), StoreError> {
+    /// Writes it, in the transaction that has the lock, logs what was counted in that, and commits: in one message, since others wait. Where
+    /// the log can be synced `apart`, other nodes need not wait for that.
+    pub(super) async fn commit(&self, connection: &mut PgConnection, counts: &[Count], apart: bool) -> Result<(), StoreError> {
+        let commit = if apart && self.nodes.len() > 1 { COMMIT_FIRST } else { "COMMIT" };
         let log = if counts.is_empty() {
             String::new()
         } else {
             format!("INSERT INTO counted (results) VALUES ({}); ", literal(&tally::logged(counts)))
         };
         let state = literal(&crate::store::kept::json(self));
-        sqlx::raw_sql(AssertSqlSafe(format!("{log}UPDATE shared SET state = {state}; COMMIT"))).execute(connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("{log}UPDATE shared SET state = {state}; {commit}"))).execute(connection).await?;
         Ok(())
     }
 

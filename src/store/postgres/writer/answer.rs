@@ -52,6 +52,7 @@ impl Writer {
         }
         self.shared = done.shared;
         self.published.publish(&self.shared);
+        self.published.synced.reach(self.shared.latest);
         if heard.is_err() {
             // So that it is looked for again.
             (self.shared.latest, self.shared.stops) = heard_of;

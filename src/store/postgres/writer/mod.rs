@@ -42,6 +42,7 @@ use super::connect::Connect;
 use super::node::Node;
 use super::partitions::Ends;
 use super::shared::Shared;
+use super::synced::Synced;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue};
 use crate::store::claims::Claims;
@@ -180,7 +181,8 @@ impl Writer {
         let Start { connect, node, clock, max_losses, limits, ends, told } = start;
         let mut connection = connect.open_by_key().await?;
         let (shared, now) = Shared::look(&mut connection, &node).await?;
-        let published = Arc::new(Published::new(&shared, clock));
+        let synced = Synced::ask(&mut connection).await?;
+        let published = Arc::new(Published::new(&shared, clock, synced));
         published.set_time(now);
         let mut writer = Self {
             connect,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::super::shared::Shared;
+use super::super::synced::Synced;
 use crate::clock::{Clock, Timestamp};
 use crate::job::Queue;
 use crate::store::unasked::Unasked;
@@ -19,18 +20,20 @@ pub(in crate::store::postgres) struct Published {
     depths: Mutex<[Depth; Queue::ALL.len()]>,
     latest_event: AtomicI64,
     versions: watch::Sender<Vec<i64>>,
+    pub(in crate::store::postgres) synced: Synced,
     pub(in crate::store::postgres) hub: Arc<Hub>,
     pub(in crate::store::postgres) unasked: Unasked,
 }
 
 impl Published {
-    pub(super) fn new(shared: &Shared, clock: Option<Arc<dyn Clock>>) -> Self {
+    pub(super) fn new(shared: &Shared, clock: Option<Arc<dyn Clock>>, synced: Synced) -> Self {
         let published = Self {
             clock,
             ahead_us: AtomicI64::new(0),
             depths: Mutex::default(),
             latest_event: AtomicI64::new(0),
             versions: watch::Sender::default(),
+            synced,
             hub: Hub::new(),
             unasked: Unasked::default(),
         };

@@ -139,7 +139,7 @@ impl Writer {
 
     /// Writes what all nodes go by, and commits.
     async fn commit(&mut self, Done { shared, counts, .. }: &Done) -> Result<(), StoreError> {
-        shared.commit(&mut self.connection, counts).await
+        shared.commit(&mut self.connection, counts, self.published.synced.is_apart()).await
     }
 
     async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
