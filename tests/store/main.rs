@@ -37,6 +37,7 @@ mod server;
 mod settling;
 mod sqlite;
 mod summary;
+mod synced;
 mod versions;
 mod webhooks;
 
