@@ -29,7 +29,8 @@ impl Database {
 
     async fn node(&self, name: &str) -> Arc<PostgresStore> {
         let options = Schema::new().options();
-        let options = PostgresOptions { url: self.url.clone(), node: name.into(), schema: "trine".into(), clock: None, ..options };
+        let options =
+            PostgresOptions { url: self.url.clone(), node: name.into(), schema: "trine".into(), clock: None, ..options };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 
@@ -85,7 +86,8 @@ async fn while_the_log_waits_others_have_their_turns_and_nobody_is_told() {
     let held = database.hold().await;
     let job = io_job();
     let id = job.id;
-    let request = Answered { key: "k".into(), digest: [7; 32], jobs: vec![(id, false)], until: Timestamp::now().after(PATIENCE * 60) };
+    let request =
+        Answered { key: "k".into(), digest: [7; 32], jobs: vec![(id, false)], until: Timestamp::now().after(PATIENCE * 60) };
     let accepted = tokio::spawn({
         let front = Arc::clone(&front);
         async move { front.accept_once(vec![job], Once { request: Some(request), unique: Vec::new() }).await }

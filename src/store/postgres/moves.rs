@@ -1,6 +1,7 @@
 //! The SQL of jobs that come, go and come back: many of them by one statement.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use sqlx::PgConnection;
 
@@ -21,50 +22,8 @@ pub(super) struct Insertion<'a> {
     pub(super) claim: Option<(i64, Timestamp)>,
 }
 
-/// Keeps new jobs; those with a claim run on this node.
-pub(super) async fn insert(connection: &mut PgConnection, jobs: &[Insertion<'_>], node: i64) -> Result<(), StoreError> {
-    let of =
-        |job: &Insertion<'_>| job.job.submission.scheduled_for(job.job.accepted_at).unwrap_or(job.job.accepted_at).as_micros();
-    let ids = uuids(jobs.iter().map(|insertion| &insertion.job.id));
-    let lanes: Vec<Option<Lane>> = jobs.iter().map(|insertion| Lane::of(&insertion.job.submission)).collect();
-    let queues: Vec<i16> = jobs.iter().map(|insertion| code(insertion.job.route.queue)).collect();
-    let priorities: Vec<i16> = jobs.iter().map(|insertion| insertion.job.submission.priority).collect();
-    // A statement costs the more, the fewer jobs it is for.
-    let text_ = "WITH kept AS (INSERT INTO jobs (id, queue, rule, bound, choice, priority, accepted_at, owner, type, workload, options) \
-                 SELECT * FROM unnest($1::UUID[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::SMALLINT[], $6::SMALLINT[], \
-                 $7::BIGINT[], $8::BIGINT[], $9::TEXT[], $10::TEXT[], $11::TEXT[])) \
-                 INSERT INTO work (id, state, queue, priority, due_at, expires_at, attempt, token, node, claimed_at, lane, ckey, rkey, confined) \
-                 SELECT id, state, queue, priority, due_at, expires_at, CASE WHEN token IS NULL THEN 0 ELSE 1 END, token, \
-                 CASE WHEN token IS NULL THEN NULL ELSE $21::BIGINT END, claimed_at, lane, ckey, rkey, confined \
-                 FROM unnest($1::UUID[], $12::SMALLINT[], $2::SMALLINT[], $6::SMALLINT[], $13::BIGINT[], $14::BIGINT[], $15::BIGINT[], \
-                 $16::BIGINT[], $17::TEXT[], $18::TEXT[], $19::TEXT[], $20::BIGINT[]) \
-                 AS t(id, state, queue, priority, due_at, expires_at, token, claimed_at, lane, ckey, rkey, confined)";
-    sqlx::query(text_)
-        .bind(&ids)
-        .bind(&queues)
-        .bind(jobs.iter().map(|insertion| code(insertion.job.route.rule)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|insertion| code(insertion.job.submission.bound)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|insertion| code(insertion.job.submission.executor)).collect::<Vec<_>>())
-        .bind(&priorities)
-        .bind(jobs.iter().map(|insertion| insertion.job.accepted_at.as_micros()).collect::<Vec<_>>())
-        .bind(any(jobs.iter().map(|insertion| insertion.job.submission.owner.map(crate::job::Owner::code))))
-        .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.kind.as_str()).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.json.get()).collect::<Vec<_>>())
-        .bind(any(jobs
-            .iter()
-            .map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))))
-        .bind(jobs.iter().map(|insertion| insertion.state).collect::<Vec<_>>())
-        .bind(jobs.iter().map(of).collect::<Vec<_>>())
-        .bind(any(jobs.iter().map(|insertion| insertion.job.submission.expires_at.map(Timestamp::as_micros))))
-        .bind(any(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.0))))
-        .bind(any(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.1.as_micros()))))
-        .bind(any(lanes.iter().map(|lane| lane.as_ref().map(|lane| lane.name.as_str()))))
-        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.ckey.as_deref()))))
-        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.rkey.as_deref()))))
-        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.confined))))
-        .bind(node)
-        .execute(&mut *connection)
-        .await?;
+/// Keeps the labels of new jobs.
+pub(super) async fn tag(connection: &mut PgConnection, jobs: &[Insertion<'_>]) -> Result<(), StoreError> {
     let tags = || jobs.iter().flat_map(|insertion| insertion.job.submission.tags.iter().map(|tag| (insertion.job.id, tag)));
     if tags().next().is_some() {
         sqlx::query("INSERT INTO tags (key, value, id) SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::UUID[])")
@@ -145,28 +104,63 @@ pub(super) struct Finished {
     pub(super) children: bool,
 }
 
-/// Moves the jobs of those of these leases that are valid from what is left to do to the results; of several ends under one lease, the first.
-pub(super) async fn finish(
+/// What ends: `w`, with the place of each among the arguments.
+macro_rules! ending {
+    () => {
+        concat!(
+            "w AS (DELETE FROM work WHERE id = ANY($1) AND token = ",
+            of_id!("$2::BIGINT[]", "id", "$1"),
+            " RETURNING id, width_bucket(id, $1::UUID[]) AS n, token, attempt, losses, claimed_at, children), \
+             ended AS (INSERT INTO results \
+             (node, id, attempt, losses, started_at, token, ending, finished_at, findings, failure, output, error, timing) \
+             SELECT $3::BIGINT, id, attempt, losses, claimed_at, token, ($4::SMALLINT[])[n], ($5::BIGINT[])[n], ($6::BIGINT[])[n], \
+             ($7::TEXT[])[n], ($8::TEXT[])[n], ($9::TEXT[])[n], ($10::TEXT[])[n] FROM w)"
+        )
+    };
+}
+/// What is new.
+macro_rules! kept {
+    () => {
+        "kept AS (INSERT INTO jobs (id, queue, rule, bound, choice, priority, accepted_at, owner, type, workload, options) \
+         SELECT * FROM unnest($11::UUID[], $12::SMALLINT[], $13::SMALLINT[], $14::SMALLINT[], $15::SMALLINT[], $16::SMALLINT[], \
+         $17::BIGINT[], $18::BIGINT[], $19::TEXT[], $20::TEXT[], $21::TEXT[]))"
+    };
+}
+/// What is left to do of that.
+macro_rules! waiting {
+    () => {
+        "INSERT INTO work (id, state, queue, priority, due_at, expires_at, attempt, token, node, claimed_at, lane, ckey, rkey, confined) \
+         SELECT id, state, queue, priority, due_at, expires_at, CASE WHEN token IS NULL THEN 0 ELSE 1 END, token, \
+         CASE WHEN token IS NULL THEN NULL ELSE $3::BIGINT END, claimed_at, lane, ckey, rkey, confined \
+         FROM unnest($11::UUID[], $22::SMALLINT[], $12::SMALLINT[], $16::SMALLINT[], $23::BIGINT[], $24::BIGINT[], $25::BIGINT[], \
+         $26::BIGINT[], $27::TEXT[], $28::TEXT[], $29::TEXT[], $30::BIGINT[]) \
+         AS t(id, state, queue, priority, due_at, expires_at, token, claimed_at, lane, ckey, rkey, confined)"
+    };
+}
+const FINISHED: &str = " SELECT id, token, attempt, claimed_at, children FROM w";
+static FINISH: LazyLock<String> = LazyLock::new(|| format!("WITH {}{FINISHED}", ending!()));
+static ACCEPT: &str = concat!("WITH ", kept!(), " ", waiting!());
+static BOTH: LazyLock<String> =
+    LazyLock::new(|| format!("WITH {}, {}, waiting AS ({}){FINISHED}", ending!(), kept!(), waiting!()));
+
+/// Moves the jobs of those of these leases that are valid from what is left to do to the results, of several ends under one lease the first;
+/// and keeps new jobs, of which those with a claim run on this node. By one statement: a turn costs the more, the more there are, and a
+/// statement the more, the fewer jobs it is for.
+pub(super) async fn finish_and_accept(
     connection: &mut PgConnection,
     mut ends: Vec<&End<'_>>,
+    jobs: &[Insertion<'_>],
     node: i64,
 ) -> Result<HashMap<JobId, Finished>, StoreError> {
     // Of several leases of one job only the latest can be valid, and what is looked up is the last of all with one id.
     ends.reverse();
     ends.sort_by_key(|end| (end.lease.id, end.lease.token));
-    if ends.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let text = concat!(
-        "WITH w AS (DELETE FROM work WHERE id = ANY($1) AND token = ",
-        of_id!("$2::BIGINT[]", "id", "$1"),
-        " RETURNING id, width_bucket(id, $1::UUID[]) AS n, token, attempt, losses, claimed_at, children), \
-         kept AS (INSERT INTO results \
-         (node, id, attempt, losses, started_at, token, ending, finished_at, findings, failure, output, error, timing) \
-         SELECT $3, id, attempt, losses, claimed_at, token, ($4::SMALLINT[])[n], ($5::BIGINT[])[n], ($6::BIGINT[])[n], \
-         ($7::TEXT[])[n], ($8::TEXT[])[n], ($9::TEXT[])[n], ($10::TEXT[])[n] FROM w) \
-         SELECT id, token, attempt, claimed_at, children FROM w"
-    );
+    let text: &'static str = match (ends.is_empty(), jobs.is_empty()) {
+        (true, true) => return Ok(HashMap::new()),
+        (false, true) => &FINISH,
+        (true, false) => ACCEPT,
+        (false, false) => &BOTH,
+    };
     let failure = |end: &&End<'_>| match &end.conclusion.outcome {
         Outcome::Output(_) => None,
         Outcome::Error(failure) => Some(failure.clone()),
@@ -175,7 +169,10 @@ pub(super) async fn finish(
         Outcome::Output(output) => Some(output.get().to_owned()),
         Outcome::Error(_) => None,
     };
-    let rows = sqlx::query(text)
+    let due =
+        |job: &Insertion<'_>| job.job.submission.scheduled_for(job.job.accepted_at).unwrap_or(job.job.accepted_at).as_micros();
+    let lanes: Vec<Option<Lane>> = jobs.iter().map(|insertion| Lane::of(&insertion.job.submission)).collect();
+    let query = sqlx::query(text)
         .bind(uuids(ends.iter().map(|end| &end.lease.id)))
         .bind(ends.iter().map(|end| end.lease.token).collect::<Vec<_>>())
         .bind(node)
@@ -185,7 +182,30 @@ pub(super) async fn finish(
         .bind(any(ends.iter().map(|end| failure(end).map(|failure| failure.kind.as_str()))))
         .bind(any(ends.iter().map(output)))
         .bind(any(ends.iter().map(|end| failure(end).map(|failure| json(&failure)))))
-        .bind(any(ends.iter().map(|end| end.conclusion.timing.as_ref().map(|timing| json(&figures(timing))))))
+        .bind(any(ends.iter().map(|end| end.conclusion.timing.as_ref().map(|timing| json(&figures(timing))))));
+    let rows = query
+        .bind(uuids(jobs.iter().map(|insertion| &insertion.job.id)))
+        .bind(jobs.iter().map(|insertion| code(insertion.job.route.queue)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| code(insertion.job.route.rule)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| code(insertion.job.submission.bound)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| code(insertion.job.submission.executor)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.job.submission.priority).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.job.accepted_at.as_micros()).collect::<Vec<_>>())
+        .bind(any(jobs.iter().map(|insertion| insertion.job.submission.owner.map(crate::job::Owner::code))))
+        .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.kind.as_str()).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|insertion| insertion.job.submission.workload.json.get()).collect::<Vec<_>>())
+        .bind(any(jobs
+            .iter()
+            .map(|Insertion { job, .. }| Options::of(&job.submission, &job.route).map(|options| json(&options)))))
+        .bind(jobs.iter().map(|insertion| insertion.state).collect::<Vec<_>>())
+        .bind(jobs.iter().map(due).collect::<Vec<_>>())
+        .bind(any(jobs.iter().map(|insertion| insertion.job.submission.expires_at.map(Timestamp::as_micros))))
+        .bind(any(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.0))))
+        .bind(any(jobs.iter().map(|insertion| insertion.claim.map(|claim| claim.1.as_micros()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().map(|lane| lane.name.as_str()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.ckey.as_deref()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.rkey.as_deref()))))
+        .bind(any(lanes.iter().map(|lane| lane.as_ref().and_then(|lane| lane.confined))))
         .fetch_all(connection)
         .await?;
     let finished = |row| {

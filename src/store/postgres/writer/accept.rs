@@ -3,22 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::moves::{self, Insertion};
+use super::super::moves::Insertion;
 use super::super::rows::{Fresh, Lane, Run, subject};
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob, Queue, What};
-use crate::store::StoreError;
 use crate::store::kept::job::claimed_at_once;
 use crate::store::kept::state::{self, LIMITED, RUNNING, SCHEDULED};
 
 impl Writer {
-    /// Inserts what is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
-    pub(super) async fn accept(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
+    /// What is new. Where nothing waits and a claim does, the first of the new jobs are claimed at once.
+    pub(super) fn insertions<'b>(&self, batch: &'b Batch, done: &mut Done) -> Vec<Insertion<'b>> {
         if batch.accepts.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         let jobs: Vec<&NewJob> = batch.new_jobs().collect();
         for job in &jobs {
@@ -43,7 +42,7 @@ impl Writer {
             }
             done.shared.expires(job.submission.expires_at.map(Timestamp::as_micros));
         }
-        moves::insert(&mut self.connection, &insertions, done.registered.unwrap_or_else(|| self.node.id())).await
+        insertions
     }
 
     /// Claims the first of the new jobs where nothing waits and a claim does; when.

@@ -19,11 +19,9 @@ use crate::store::tally::Count;
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 
 impl Writer {
-    /// Ends attempts whose leases are valid: those with a result by one statement, however many they are.
-    pub(super) async fn settle(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
-        if batch.settles.is_empty() {
-            return Ok(());
-        }
+    /// Ends attempts whose leases are valid, and keeps new jobs: by one statement, however many they are, but for ends without a result. What these
+    /// make wait again comes before what is new.
+    pub(super) async fn settle_and_accept(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
         let runs = self.node.runs(batch.settles.iter().map(|(lease, ..)| *lease));
         let ends: Vec<Option<End<'_>>> = batch
             .settles
@@ -34,7 +32,10 @@ impl Writer {
         // Before anything is recorded here.
         let recorded = self.recorded(batch).await?;
         let node = self.me(done);
-        let mut finished = moves::finish(&mut self.connection, ends.iter().flatten().collect(), node).await?;
+        let is_plain = batch.settles.iter().all(|(_, settlement, _)| settlement.is_end());
+        let new = if is_plain { self.insertions(batch, done) } else { Vec::new() };
+        let (these, connection) = (ends.iter().flatten().collect(), &mut self.connection);
+        let mut finished = moves::finish_and_accept(connection, these, &new, node).await?;
         let others = batch.settles.iter().filter(|(_, settlement, _)| !settlement.is_end()).map(|(lease, ..)| *lease);
         let held = moves::held(&mut self.connection, &others.collect::<Vec<_>>()).await?;
         let mut held: HashMap<JobId, Held> = held.into_iter().map(|held| (held.id, held)).collect();
@@ -83,7 +84,12 @@ impl Writer {
         for (held, settlement) in odd {
             self.settle_odd(held, settlement, done).await?;
         }
-        Ok(())
+        if is_plain {
+            return moves::tag(&mut self.connection, &new).await;
+        }
+        let new = self.insertions(batch, done);
+        moves::finish_and_accept(&mut self.connection, Vec::new(), &new, node).await?;
+        moves::tag(&mut self.connection, &new).await
     }
 
     /// Makes running jobs wait again as if they had not been claimed, or until a moment. Of each, its queue and what it counted for.

@@ -167,8 +167,7 @@ impl Writer {
             job.accepted_at = done.shared.moment(done.now);
         }
         self.note(batch, &mut done).await?;
-        self.settle(batch, &mut done).await?;
-        self.accept(batch, &mut done).await?;
+        self.settle_and_accept(batch, &mut done).await?;
         self.link(batch, &mut done).await?;
         self.further(batch, &mut done).await?;
         self.promote(&mut done).await?;
