@@ -1,5 +1,6 @@
 """Known work against the figures."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -179,6 +180,35 @@ class Measuring(HostTest):
         self.assertLess(last, 100 << 20)
         for mode in ("async", "threads"):
             self.assertIsNone(self.host(mode).call(source, 1)["measured"]["max_rss_bytes"])
+
+    @in_each("processes")
+    def test_memory_of_a_job_that_makes_none_resident_is_what_it_finds(self, host):
+        source = """
+            import mmap
+            kept = None
+            def keep(mib):
+                global kept
+                kept = bytearray(b"x") * (mib << 20)
+            def drop():
+                global kept
+                kept = None
+            def populate(mib):
+                mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+            def nothing(): pass
+        """
+
+        def peak(entrypoint, *args):
+            return host.call(source, *args, entrypoint=entrypoint)["measured"]["max_rss_bytes"]
+
+        large = 200 << 20
+        self.assertGreater(peak("keep", 200), large)
+        self.assertGreater(peak("nothing"), large)
+        self.assertGreater(peak("drop"), large)
+        self.assertLess(peak("nothing"), large / 2)
+        if hasattr(mmap, "MAP_POPULATE"):  # from Python 3.10 on
+            # The kernel makes pages resident that the job itself does not touch.
+            self.assertGreater(peak("populate", 200), large)
+            self.assertLess(peak("nothing"), large / 2)
 
     @in_each("async")
     def test_a_measured_task_passes_for_an_ordinary_one(self, host):

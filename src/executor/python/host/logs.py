@@ -36,9 +36,10 @@ class Log:
 
     def close(self):
         """Sends what lacks its end of line."""
-        with self.lock:
-            self.emit((stream, rest) for (stream, _), rest in self.unfinished.items())
-            self.unfinished.clear()
+        if self.unfinished:
+            with self.lock:
+                self.emit((stream, rest) for (stream, _), rest in self.unfinished.items())
+                self.unfinished.clear()
 
     def emit(self, lines):
         frames = []

@@ -12,7 +12,7 @@ from .host import Host
 from .jobs import awaited, reported, reports
 from .meter import Metered
 from .running import JOB
-from .usage import Delay
+from .usage import DELAY
 
 
 class Selector(selectors.DefaultSelector):
@@ -68,7 +68,7 @@ class Async(Host):
 
     def delayed(self):
         """How long the loop's thread has had no core since this was asked the last time, in ns."""
-        before, self.delay_ns = self.delay_ns, Delay.of_thread() or 0
+        before, self.delay_ns = self.delay_ns, DELAY.ns() or 0
         return self.delay_ns - before
 
     def readable(self):

@@ -16,6 +16,7 @@ def unwritable(value):
     raise TypeError(f"JSON has no form for a value of type {name_of(type(value))}")
 
 
+from_text = json.JSONDecoder().raw_decode  # a message has nothing before or behind it
 to_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=unwritable).encode
 
 
@@ -86,7 +87,7 @@ class Frames:
         text = str(self.view[begin:end], "utf-8")
         self.start = end
         try:
-            return next(iter(json.loads(text).items()))
+            return next(iter(from_text(text)[0].items()))
         except (RecursionError, ValueError) as error:
             # What is JSON can still be too deep for Python, or a number too long: trouble of one job, not of the host.
             found = re.match(r'\s*{\s*"run"\s*:\s*{\s*"id"\s*:\s*(\d+)', text)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Coroutine
 
-from .usage import Delay, gil_enabled, thread_usage
+from .usage import DELAY, gil_enabled, thread_usage
 
 
 class Meter:
@@ -16,26 +16,21 @@ class Meter:
     (in a process of its own it has).
     """
 
-    FORM = (
-        '"measured":{"began_ns":%d,"started_at_us":%d,"wall_us":%d,"load_us":%d,"cpu_user_us":%d,"cpu_system_us":%d,"polls":%s,'
-        '"longest_poll_us":%s,"max_rss_bytes":%s,"ctx_voluntary":%d,"ctx_involuntary":%d,"gil":%s,"core_wait_us":%s,"gil_wait_us":%s,'
-        '"held_jobs":%s}'
-    )
     LONG_NS = 50_000_000  # from here on, other jobs notice that a step held the loop
     SHORT_NS = 50_000  # a step that is shorter is taken for computing: to ask the kernel would cost more than most such steps
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
+
+    gil_wait_ns = held_jobs = turn = before = peak = None
+    polls = longest_ns = 0
 
     def __init__(self, host):
         self.host = host
         self.usage = host.usage
         self.memory = host.memory
         self.core_wait_ns = 0 if host.polled else None
-        self.gil_wait_ns = self.held_jobs = self.turn = None
         self.used = [0, 0, 0, 0]
         self.helpers = []
         self.threads = {}
-        self.polls = self.longest_ns = 0
-        self.before = self.peak = None
 
     def begin(self):
         if self.memory is not None:
@@ -64,16 +59,20 @@ class Meter:
 
     def call(self, function, *args):
         """One step in a thread of its own, with all that others can keep it waiting for."""
-        delay, others = Delay.of_thread(), time.process_time_ns()
+        delay = DELAY.ns()
+        others = time.process_time_ns() if self.host.shares_gil else 0
         self.enter()
         try:
             return function(*args)
         finally:
             after = self.usage()
-            others = time.process_time_ns() - others
             if delay is not None:
-                self.core_wait_ns = Delay.of_thread() - delay + sum(last - first for first, last in [*self.threads.values()])
+                # Without a switch to something else there was no wait for a core.
+                self.core_wait_ns = DELAY.ns() - delay if after[2:4] != self.before[2:4] else 0
+                if self.threads:
+                    self.core_wait_ns += sum(last - first for first, last in [*self.threads.values()])
             if self.host.shares_gil:
+                others = time.process_time_ns() - others
                 # While other threads had the lock, this one may have wanted it, or not.
                 own = after[0] - self.before[0]
                 idle = time.monotonic_ns() - self.since - own - (self.core_wait_ns or 0)
@@ -95,7 +94,7 @@ class Meter:
         used[3] += after[3] - before[3]
         self.before = None
         if self.memory is not None:
-            self.peak = self.memory.peak_bytes(after)
+            self.peak = self.memory.peak_bytes(after[4] - before[4])
         self.polls += 1
         took = time.monotonic_ns() - self.since
         if took > self.longest_ns:
@@ -131,24 +130,19 @@ class Meter:
         cpu_ns, system, voluntary, involuntary = map(sum, zip(self.used, *self.helpers)) if self.helpers else self.used
         cpu_us = cpu_ns // 1000
         system_us = min(round(system * 1e6), cpu_us)
-        figures = (
-            self.began_ns,
-            self.began_us,
-            (self.ended_ns - self.began_ns) // 1000,
-            (self.loaded_ns - self.began_ns) // 1000,
-            cpu_us - system_us,
-            system_us,
-            self.polls if polled else "null",
-            self.longest_ns // 1000 if polled else "null",
-            "null" if self.peak is None else self.peak,
-            voluntary,
-            involuntary,
-            {True: "true", False: "false", None: "null"}[gil_enabled()],
-            "null" if self.core_wait_ns is None else self.core_wait_ns // 1000,
-            "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000,
-            "null" if self.held_jobs is None or not polled else self.held_jobs,
-        )
-        return (self.FORM % figures).encode()
+        wall_us, load_us = (self.ended_ns - self.began_ns) // 1000, (self.loaded_ns - self.began_ns) // 1000
+        polls, longest_us = (self.polls, self.longest_ns // 1000) if polled else ("null", "null")
+        peak = "null" if self.peak is None else self.peak
+        gil = {True: "true", False: "false", None: "null"}[gil_enabled()]
+        core_us = "null" if self.core_wait_ns is None else self.core_wait_ns // 1000
+        gil_us = "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000
+        held = "null" if self.held_jobs is None or not polled else self.held_jobs
+        return (
+            f'"measured":{{"began_ns":{self.began_ns},"started_at_us":{self.began_us},"wall_us":{wall_us},"load_us":{load_us},'
+            f'"cpu_user_us":{cpu_us - system_us},"cpu_system_us":{system_us},"polls":{polls},"longest_poll_us":{longest_us},'
+            f'"max_rss_bytes":{peak},"ctx_voluntary":{voluntary},"ctx_involuntary":{involuntary},"gil":{gil},'
+            f'"core_wait_us":{core_us},"gil_wait_us":{gil_us},"held_jobs":{held}}}'
+        ).encode()
 
 
 class Metered(Coroutine):

@@ -16,51 +16,60 @@ def thread_usage():
 
 
 def process_usage():
-    """The same of all threads of this process, and of those of its children that it has waited for; then its peak memory in KiB."""
+    """The same of all threads of this process, and of those of its children that it has waited for; then its own page faults."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     system = own[1] + children[1]
-    return round((own[0] + children[0] + system) * 1e9), system, own[14] + children[14], own[15] + children[15], own[2]
+    cpu_ns = round((own[0] + children[0] + system) * 1e9)
+    return cpu_ns, system, own[14] + children[14], own[15] + children[15], own[6] + own[7]
 
 
-class Delay:
-    """How long this thread has been ready to run without a core, in ns since it started. None where /proc does not tell."""
+class Delay(threading.local):
+    """How long the thread that asks has been ready to run without a core."""
 
-    kept = threading.local()  # the file stays open as long as the thread lives
-
-    @classmethod
-    def of_thread(cls):
+    def __init__(self):
         try:
-            file = cls.kept.__dict__.get("file")
-            if file is None:
-                file = cls.kept.file = open("/proc/thread-self/schedstat", "rb", 0)
-            return int(os.pread(file.fileno(), 64, 0).split()[1])
+            self.file = open("/proc/thread-self/schedstat", "rb", 0)  # it stays open as long as the thread lives
+            self.descriptor = self.file.fileno()
+        except OSError:
+            self.descriptor = -1
+
+    def ns(self):
+        """Since the thread started. None where /proc does not tell."""
+        try:
+            return int(os.pread(self.descriptor, 64, 0).split()[1])
         except (OSError, IndexError):
             return None
 
 
+DELAY = Delay()
+
+
 class Memory:
-    """The peak of this process's resident memory, counted afresh for each job. None where /proc does not tell."""
+    """The peak of this process's resident memory, counted afresh for each job. None where /proc does not tell.
+
+    To read the peak takes longer than many a job, and what getrusage tells of it begins with the peak of the program that this process
+    was before. But nothing becomes resident without a page fault: a job that had none has its peak at its beginning.
+    """
 
     def __init__(self):
+        self.page_bytes = os.sysconf("SC_PAGE_SIZE")
         try:
             self.reset = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+            self.resident = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
             self.status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self.reset = None
-            return
-        self.begin()
-        # What getrusage tells never falls below the peak of whatever program this process was before. If that is no more than this one
-        # begins with, it is the same figure for nothing: to read it takes longer than many a job.
-        self.in_usage = process_usage()[4] * 1024 <= self.in_status()
 
     def begin(self):
         if self.reset is not None:
             os.pwrite(self.reset, b"5", 0)
+            self.first = os.pread(self.resident, 128, 0)
 
-    def peak_bytes(self, usage):
+    def peak_bytes(self, faults):
+        """The peak since `begin`, after so many page faults."""
         if self.reset is None:
             return None
-        return usage[4] * 1024 if self.in_usage else self.in_status()
+        return self.in_status() if faults else int(self.first.split(None, 2)[1]) * self.page_bytes
 
     def in_status(self):
         status = os.pread(self.status, 4096, 0)
@@ -68,8 +77,5 @@ class Memory:
         return int(status[at + 6 : status.index(b"kB", at)]) * 1024 if at >= 0 else 0
 
 
-def gil_enabled():
-    """Whether the GIL is on now: importing an extension can bring it back. None if this interpreter does not tell."""
-    if hasattr(sys, "_is_gil_enabled"):
-        return sys._is_gil_enabled()
-    return True if sys.implementation.name == "cpython" else None
+# Whether the GIL is on now: importing an extension can bring it back. None if this interpreter does not tell.
+gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True if sys.implementation.name == "cpython" else None)
