@@ -1,7 +1,6 @@
 //! The SQL of jobs that come, go and come back: many of them by one statement.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use sqlx::PgConnection;
 
@@ -137,11 +136,15 @@ macro_rules! waiting {
          AS t(id, state, queue, priority, due_at, expires_at, token, claimed_at, lane, ckey, rkey, confined)"
     };
 }
-const FINISHED: &str = " SELECT id, token, attempt, claimed_at, children FROM w";
-static FINISH: LazyLock<String> = LazyLock::new(|| format!("WITH {}{FINISHED}", ending!()));
-static ACCEPT: &str = concat!("WITH ", kept!(), " ", waiting!());
-static BOTH: LazyLock<String> =
-    LazyLock::new(|| format!("WITH {}, {}, waiting AS ({}){FINISHED}", ending!(), kept!(), waiting!()));
+/// What is told of those that have ended.
+macro_rules! finished {
+    () => {
+        " SELECT id, token, attempt, claimed_at, children FROM w"
+    };
+}
+const FINISH: &str = concat!("WITH ", ending!(), finished!());
+const ACCEPT: &str = concat!("WITH ", kept!(), " ", waiting!());
+const BOTH: &str = concat!("WITH ", ending!(), ", ", kept!(), ", waiting AS (", waiting!(), ")", finished!());
 
 /// Moves the jobs of those of these leases that are valid from what is left to do to the results, of several ends under one lease the first;
 /// and keeps new jobs, of which those with a claim run on this node. By one statement: a turn costs the more, the more there are, and a
@@ -155,11 +158,11 @@ pub(super) async fn finish_and_accept(
     // Of several leases of one job only the latest can be valid, and what is looked up is the last of all with one id.
     ends.reverse();
     ends.sort_by_key(|end| (end.lease.id, end.lease.token));
-    let text: &'static str = match (ends.is_empty(), jobs.is_empty()) {
+    let text = match (ends.is_empty(), jobs.is_empty()) {
         (true, true) => return Ok(HashMap::new()),
-        (false, true) => &FINISH,
+        (false, true) => FINISH,
         (true, false) => ACCEPT,
-        (false, false) => &BOTH,
+        (false, false) => BOTH,
     };
     let failure = |end: &&End<'_>| match &end.conclusion.outcome {
         Outcome::Output(_) => None,

@@ -33,7 +33,7 @@ impl Writer {
         let recorded = self.recorded(batch).await?;
         let node = self.me(done);
         let is_plain = batch.settles.iter().all(|(_, settlement, _)| settlement.is_end());
-        let new = if is_plain { self.insertions(batch, done) } else { Vec::new() };
+        let mut new = if is_plain { self.insertions(batch, done) } else { Vec::new() };
         let (these, connection) = (ends.iter().flatten().collect(), &mut self.connection);
         let mut finished = moves::finish_and_accept(connection, these, &new, node).await?;
         let others = batch.settles.iter().filter(|(_, settlement, _)| !settlement.is_end()).map(|(lease, ..)| *lease);
@@ -84,11 +84,10 @@ impl Writer {
         for (held, settlement) in odd {
             self.settle_odd(held, settlement, done).await?;
         }
-        if is_plain {
-            return moves::tag(&mut self.connection, &new).await;
+        if !is_plain {
+            new = self.insertions(batch, done);
+            moves::finish_and_accept(&mut self.connection, Vec::new(), &new, node).await?;
         }
-        let new = self.insertions(batch, done);
-        moves::finish_and_accept(&mut self.connection, Vec::new(), &new, node).await?;
         moves::tag(&mut self.connection, &new).await
     }
 
