@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
-use super::connect;
+use super::connect::{self, Connect};
 use super::node::Node;
 use super::synced::COMMIT_FIRST;
 use crate::clock::Timestamp;
@@ -27,6 +28,14 @@ macro_rules! columns {
          (SELECT array_agg(version ORDER BY kind) FROM versions), (SELECT draining FROM nodes WHERE id = $1), oldest FROM shared"
     };
 }
+
+/// What the writer's session has ready: each turn runs these within the messages that begin and end it, which have to be simple queries,
+/// and so they need not be read and planned again. What they are given is written as literals.
+const PREPARED: &str = concat!(
+    "PREPARE lock (BIGINT) AS ",
+    columns!(),
+    " FOR UPDATE; PREPARE log AS INSERT INTO counted (results) VALUES ($1); PREPARE keep AS UPDATE shared SET state = $1"
+);
 
 /// So many different requirements may wait in lanes: each stands in the row.
 const MOST_PLACES: usize = 64;
@@ -69,19 +78,31 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Takes the lock, and reads the row; with the time by the database's clock, and what this node is to do.
-    pub(super) async fn lock(connection: &mut PgConnection, node: &Node) -> Result<(Self, Timestamp), StoreError> {
-        Self::read_by(connection, concat!(columns!(), " FOR UPDATE"), node).await
+    /// A connection whose session can take turns.
+    pub(super) async fn session(connect: &Connect) -> Result<PgConnection, StoreError> {
+        let mut connection = connect.open_by_key().await?;
+        sqlx::raw_sql(PREPARED).execute(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Begins a transaction, with these settings, takes the lock, and reads the row: in one message. With the time by the database's clock,
+    /// and what this node is to do.
+    pub(super) async fn lock(
+        connection: &mut PgConnection,
+        settings: &'static str,
+        node: &Node,
+    ) -> Result<(Self, Timestamp), StoreError> {
+        let text = format!("BEGIN; {settings}EXECUTE lock({})", node.id());
+        Self::of(&sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(connection).await?, node)
     }
 
     /// Reads it as it was committed last.
     pub(super) async fn look(connection: &mut PgConnection, node: &Node) -> Result<(Self, Timestamp), StoreError> {
-        Self::read_by(connection, columns!(), node).await
+        Self::of(&sqlx::query(columns!()).bind(node.id()).fetch_one(connection).await?, node)
     }
 
-    async fn read_by(connection: &mut PgConnection, text: &'static str, node: &Node) -> Result<(Self, Timestamp), StoreError> {
-        let (state, now, versions, draining, oldest): (String, i64, Vec<i64>, Option<bool>, i64) =
-            sqlx::query_as(text).bind(node.id()).fetch_one(connection).await?;
+    fn of(row: &PgRow, node: &Node) -> Result<(Self, Timestamp), StoreError> {
+        let (state, now, versions, draining, oldest): (String, i64, Vec<i64>, Option<bool>, i64) = FromRow::from_row(row)?;
         connect::may_go_by(oldest)?;
         if let Some(draining) = draining {
             node.gatekeeper.shut(draining);
@@ -101,13 +122,9 @@ impl Shared {
     /// the log can be synced `apart`, other nodes need not wait for that.
     pub(super) async fn commit(&self, connection: &mut PgConnection, counts: &[Count], apart: bool) -> Result<(), StoreError> {
         let commit = if apart && self.nodes.len() > 1 { COMMIT_FIRST } else { "COMMIT" };
-        let log = if counts.is_empty() {
-            String::new()
-        } else {
-            format!("INSERT INTO counted (results) VALUES ({}); ", literal(&tally::logged(counts)))
-        };
+        let log = if counts.is_empty() { String::new() } else { format!("EXECUTE log({}); ", literal(&tally::logged(counts))) };
         let state = literal(&crate::store::kept::json(self));
-        sqlx::raw_sql(AssertSqlSafe(format!("{log}UPDATE shared SET state = {state}; {commit}"))).execute(connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("{log}EXECUTE keep({state}); {commit}"))).execute(connection).await?;
         Ok(())
     }
 

@@ -179,7 +179,7 @@ impl Writer {
     /// Makes ready to write: takes a place among the nodes, and takes up what an earlier start of this node left behind.
     async fn start(start: Start, commands: mpsc::Receiver<Command>) -> Result<(Self, Arc<Published>), StoreError> {
         let Start { connect, node, clock, max_losses, limits, ends, told } = start;
-        let mut connection = connect.open_by_key().await?;
+        let mut connection = Shared::session(&connect).await?;
         let (shared, now) = Shared::look(&mut connection, &node).await?;
         let synced = Synced::ask(&mut connection).await?;
         let published = Arc::new(Published::new(&shared, clock, synced));

@@ -130,9 +130,8 @@ impl Writer {
 
     /// Begins a transaction under the lock of all nodes, with plans that are kept, or made anew for each statement.
     async fn lock(&mut self, keeps_plans: bool) -> Result<Done, StoreError> {
-        let begin = if keeps_plans { "BEGIN; SET LOCAL plan_cache_mode = auto" } else { "BEGIN" };
-        sqlx::raw_sql(begin).execute(&mut self.connection).await?;
-        let (shared, now) = Shared::lock(&mut self.connection, &self.node).await?;
+        let settings = if keeps_plans { "SET LOCAL plan_cache_mode = auto; " } else { "" };
+        let (shared, now) = Shared::lock(&mut self.connection, settings, &self.node).await?;
         self.published.set_time(now);
         Ok(Done::new(shared, self.now(), self.published.hub.is_heard()))
     }
