@@ -89,6 +89,26 @@ class Measuring(HostTest):
         self.assert_about(self.cpu(host, "mixed"), US / 2)
 
     @in_each("async")
+    def test_computing_is_never_less_than_none(self, host):
+        source = """
+            import asyncio, time
+
+            async def main():
+                host = asyncio.get_running_loop()._selector.host
+                while True:
+                    await asyncio.sleep(0)
+                    # More was taken for computing than the kernel will say; and a step that is short leaves it so.
+                    lately = host.lately = time.monotonic_ns() + 10**12, (2 * 10**12, 0.0, 0, 0, 0)
+                    await asyncio.sleep(0)
+                    if host.lately is lately: break
+                end = time.monotonic() + 0.001
+                while time.monotonic() < end: pass
+        """
+        done = host.call(source)
+        self.assertNotIn("error", done)
+        self.assertGreaterEqual(min(done["measured"]["cpu_user_us"], done["measured"]["cpu_system_us"]), 0)
+
+    @in_each("async")
     def test_steps_of_a_coroutine(self, host):
         waited = self.measure(host, "await_")
         self.assertEqual(waited["polls"], 11)

@@ -88,7 +88,9 @@ class Meter:
 
     def count(self, after):
         before, used = self.before, self.used
-        used[0] += after[0] - before[0]
+        # What the kernel was not asked about was taken for computing. If it was not, this step seems to have computed less than nothing.
+        spent = max(0, after[0] - before[0])
+        used[0] += spent
         used[1] += after[1] - before[1]
         used[2] += after[2] - before[2]
         used[3] += after[3] - before[3]
@@ -100,7 +102,7 @@ class Meter:
         if took > self.longest_ns:
             self.longest_ns = took
             self.held_jobs = len(self.host.jobs) - 1 if took >= self.LONG_NS else None
-        still = took - (after[0] - before[0])
+        still = took - spent
         if self.host.polled:
             self.host.lately = self.since + took, after
         if self.host.polled and still >= self.STANDSTILL_NS:
