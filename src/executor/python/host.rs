@@ -345,8 +345,10 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
     let Process { mut group, scratch, last_words } = process;
     let pid = group.id().as_raw();
     let killed = tokio::select! {
-        () = listen(socket, &calls, ready) => false,
+        // Whoever drops a host says so before its socket closes, so one that was dropped has not ended by itself.
+        biased;
         () = end.notified() => true,
+        () = listen(socket, &calls, ready) => false,
     };
     // Without its socket it ends by itself, unless it is held up.
     let grace = if killed { Duration::ZERO } else { Duration::from_secs(1) };

@@ -39,6 +39,9 @@ class Async(Host):
     polled = True
     FRESH_NS = 200_000  # for so long after the kernel was asked what the loop has used it has computed, unless it went to sleep
     LONG_AGO = 0, None
+    AT_ONCE = 16  # so many messages are taken in before the jobs go on: what the first of many jobs waits for begins before the last is here
+
+    more = False  # what has come is not all taken in
 
     def __init__(self, sock):
         super().__init__(sock)
@@ -72,9 +75,19 @@ class Async(Host):
         return self.delay_ns - before
 
     def readable(self):
-        self.channel.fill(socket.MSG_DONTWAIT)
-        while (received := self.channel.frames.take()) is not None:
+        if not self.more:
+            self.channel.fill(socket.MSG_DONTWAIT)
+            self.take_in()
+
+    def take_in(self):
+        self.more = False
+        for _ in range(self.AT_ONCE):
+            received = self.channel.frames.take()
+            if received is None:
+                return
             self.handle(*received)
+        self.more = True
+        self.loop.call_soon(self.take_in)
 
     def make_task(self, loop, coroutine, **options):
         """Tasks that a job starts are measured as part of it, and end with it."""
