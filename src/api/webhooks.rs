@@ -48,8 +48,11 @@ impl TryFrom<Fields> for Webhook {
 
     fn try_from(Fields { url, secret, events }: Fields) -> Result<Self, Invalid> {
         let parsed = Url::parse(&url).map_err(|error| Invalid::new("/url", format!("not an absolute URL: {error}")))?;
-        let host = parsed.host_str().filter(|_| url.len() <= MAX_URL);
-        let host = host.ok_or_else(|| Invalid::new("/url", format!("has no host, or more than {MAX_URL} bytes")))?;
+        if url.len() > MAX_URL {
+            return Err(Invalid::new("/url", format!("has more than {MAX_URL} bytes")));
+        }
+        let host = parsed.host_str().filter(|_| matches!(parsed.scheme(), "http" | "https"));
+        let host = host.ok_or_else(|| Invalid::new("/url", "is no address of the kind http or https"))?;
         let host = format!("{host}:{}", parsed.port_or_known_default().unwrap_or_default());
         let secret = secret.map(|text| text.parse::<Secret>()).transpose();
         let secret = secret.map_err(|error| Invalid::new("/secret", error.to_string()))?;

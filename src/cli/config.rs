@@ -42,7 +42,9 @@ impl ShowConfig {
             let settings: BTreeMap<_, _> = settings.into_iter().collect();
             return print::line(serde_json::to_string_pretty(&settings).map_err(CliError::Json)?);
         }
-        let rows = settings.iter().map(|(name, setting)| vec![name.clone(), text(setting.value), setting.source.to_string()]);
+        let rows = settings
+            .iter()
+            .map(|(name, setting)| vec![name.clone(), table::shortened(&text(setting.value)), setting.source.to_string()]);
         print::line(table::table(&[("setting", false), ("value", false), ("from", false)], rows))
     }
 }

@@ -300,8 +300,11 @@ async fn send_file(client: &Client, path: &Path, mut keys: Keys, accepted: &mut 
         if text.trim().is_empty() {
             continue;
         }
-        let submission =
-            serde_json::from_str(&text).map_err(|error| CliError::Usage(format!("{}: line {line}: {error}", path.display())))?;
+        let wrong = |why: &str| CliError::Usage(format!("{}: line {line}: {why}", path.display()));
+        if text.trim_start().starts_with('[') {
+            return Err(wrong("a list of jobs; a file has one job a line (NDJSON)"));
+        }
+        let submission = serde_json::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
         batch.push(line, submission);
         if batch.is_full() {
             batch.send(client, &mut keys, accepted).await?;

@@ -22,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A quota has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the quota of this key is used up: its `{part}` is {most}")]
+#[error("{}: its `{part}` is {most}", if retry_after.is_some() { "the quota of this key is used up" } else { "more than the quota of this key ever takes" })]
 pub struct OverQuota {
     /// Which part.
     pub part: QuotaPart,

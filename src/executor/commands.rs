@@ -203,7 +203,7 @@ impl Running {
             began: Some(began),
             wall: Some(wall),
             usage: Some(usage),
-            max_rss_bytes: Some(cost.max_rss_bytes),
+            max_rss_bytes: cost.max_rss_bytes,
             ..Reading::default()
         };
         Ran { outcome, reading, crashed: None }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::Interest;
@@ -15,6 +16,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::watch::{Watch, Watched};
 use super::{Limits, Policy, Violation};
+
+/// By how much the copy of this program that becomes another one may be larger.
+const COPY: u64 = 2 << 20;
 
 /// A program that was started, and leads its own process group. Dropped, the whole group is killed.
 #[derive(Debug)]
@@ -51,8 +55,9 @@ pub struct Cost {
     pub cpu_user: Duration,
     /// CPU time in the kernel.
     pub cpu_system: Duration,
-    /// Peak resident memory of the largest of them, in bytes.
-    pub max_rss_bytes: u64,
+    /// Peak resident memory of the largest of them, in bytes; `None` if it may be that of this program, of which each of them was a copy
+    /// until it became another one.
+    pub max_rss_bytes: Option<u64>,
     /// Context switches because they waited.
     pub ctx_voluntary: u64,
     /// Context switches because the kernel took the core away.
@@ -159,6 +164,13 @@ fn collect(child: Pid) -> io::Result<(ExitStatus, Cost)> {
     }
 }
 
+/// The most memory that this program ever had. A process keeps the peak that it had as a copy of it: `setmax_mm_hiwater_rss` in the kernel's
+/// `fs/exec.c`.
+fn own_peak_bytes() -> u64 {
+    // It fails for a wrong argument only.
+    getrusage(UsageWho::RUSAGE_SELF).ok().and_then(|usage| u64::try_from(usage.max_rss()).ok()).unwrap_or(0) * 1024
+}
+
 impl From<libc::rusage> for Cost {
     fn from(usage: libc::rusage) -> Self {
         let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
@@ -166,7 +178,7 @@ impl From<libc::rusage> for Cost {
         Self {
             cpu_user: time(usage.ru_utime),
             cpu_system: time(usage.ru_stime),
-            max_rss_bytes: count(usage.ru_maxrss) * 1024,
+            max_rss_bytes: Some(count(usage.ru_maxrss) * 1024).filter(|bytes| *bytes > own_peak_bytes() + COPY),
             ctx_voluntary: count(usage.ru_nvcsw),
             ctx_involuntary: count(usage.ru_nivcsw),
         }

@@ -88,9 +88,10 @@ class Calls(HostTest):
         done = host.call(source, 999, False)
         self.assertEqual(done["error"]["kind"], "invalid")
         self.assertEqual(done["error"]["message"], "the output takes 1001 bytes; the most is 1000")
-        done = host.call(source, 999, True)
+        self.assertIsNone(host.call(source, 4094, True)["output"])
+        done = host.call(source, 4095, True)
         self.assertEqual(done["error"]["kind"], "error")
-        self.assertEqual(done["error"]["message"], "the progress takes 1001 bytes; the most is 1000")
+        self.assertEqual(done["error"]["message"], "the progress takes 4097 bytes; the most is 4096")
 
     @in_each()
     def test_what_is_yielded_must_be_json(self, host):

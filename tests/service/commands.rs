@@ -69,7 +69,7 @@ async fn a_command_runs_in_a_process_of_its_own_and_is_measured() {
     assert_eq!((&job["route"]["executor"], &job["route"]["rule"]), (&json!("processes"), &json!("command")));
     let timing = &job["timing"];
     assert!(timing["cpu_user_us"].is_u64() && timing["ctx_voluntary"].is_u64(), "{timing}");
-    assert!(timing["max_rss_bytes"].as_u64().unwrap() > 100_000, "{timing}");
+    assert!(timing["max_rss_bytes"].is_null(), "what the server took is not the command's: {timing}");
     submission["workload"]["parameters"] = json!({"what": "-l"});
     assert_eq!(server.ended(&submission).await["output"]["stdout"], "2\n");
 }

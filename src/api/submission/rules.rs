@@ -105,7 +105,7 @@ pub(super) fn check_limits(concurrency: Option<&Concurrency>, rate: Option<&Rate
         .chain(rate.map(|rate| ("/rate", &rate.key, rate.limit)))
     {
         if !(1..=MAX_KEY).contains(&key.chars().count()) || key.contains('\0') {
-            return Err(Invalid::new(format!("{at}/key"), format!("must have 1 to {MAX_KEY} characters")));
+            return Err(Invalid::new(format!("{at}/key"), format!("must have 1 to {MAX_KEY} characters, and no NUL")));
         }
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(Invalid::new(format!("{at}/limit"), format!("must be 1 to {MAX_LIMIT}")));
@@ -128,6 +128,9 @@ pub(super) fn check_tags(tags: &Tags) -> Result<(), Invalid> {
         let at = || format!("/tags/{}", name.replace('~', "~0").replace('/', "~1"));
         if name.is_empty() || name.chars().count() > MAX_TAG_NAME || name.contains(':') {
             return Err(Invalid::new(at(), format!("a tag's name has 1 to {MAX_TAG_NAME} characters and no colon")));
+        }
+        if name.contains('\0') || value.contains('\0') {
+            return Err(Invalid::new(at(), "a tag has no NUL"));
         }
         if value.chars().count() > MAX_TAG_VALUE {
             return Err(Invalid::new(at(), format!("a tag's value has {MAX_TAG_VALUE} characters at most")));

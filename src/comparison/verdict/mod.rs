@@ -49,16 +49,12 @@ pub(super) struct Evidence<'a> {
 pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
     let bests = bests(evidence.rows);
     let Some(best) = bests.iter().max_by(|a, b| a.speedup.total_cmp(&b.speedup)) else {
-        return without(Choice::Inconclusive, "no executor ran it without failures.", Confidence::Low);
+        return without(evidence, Choice::Inconclusive, "no executor ran it without failures.", Confidence::Low);
     };
     // An interval of one or two repetitions is as good as none.
     if best.gain.confidence <= 0.5 {
         let because = "there was time for a repetition or two only: give it a larger budget.";
-        return without(
-            Choice::Inconclusive,
-            &[vec![because.to_owned()], under_pressure(evidence)].concat().join(" "),
-            Confidence::Low,
-        );
+        return without(evidence, Choice::Inconclusive, because, Confidence::Low);
     }
     if best.gain.high < WORTH || (best.gain.low <= WORTH && best.speedup < WORTH && best.gain.half_width() < 0.15) {
         return none_gains(evidence, best);
@@ -73,8 +69,7 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
             best.gain.low,
             best.gain.high,
         );
-        let because = [vec![because], under_pressure(evidence)].concat().join(" ");
-        return without(Choice::Inconclusive, &because, Confidence::Low);
+        return without(evidence, Choice::Inconclusive, &because, Confidence::Low);
     }
     let (winner, equals) = cheapest(evidence, &bests, best);
     let sure = confidence(evidence, &bests, winner, &equals);
@@ -162,9 +157,9 @@ fn hop_share(evidence: &Evidence<'_>, row: &Row) -> Option<f64> {
 fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
     let cheapest =
         evidence.rows.iter().filter_map(|(row, _)| row.handover.map(|handover| (handover.cost_us, row.executor))).min();
-    let confidence = if best.gain.confidence < 0.8 || evidence.pressure.others_share.is_some_and(|share| share >= BUSY.1) {
+    let confidence = if best.gain.confidence < 0.8 || busy(evidence) >= BUSY.1 {
         Confidence::Low
-    } else if best.gain.high < WORTH {
+    } else if best.gain.high < WORTH && !is_disturbed(evidence) {
         Confidence::High
     } else {
         Confidence::Medium
@@ -180,18 +175,18 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
                 readable(cost),
                 Choice::from(executor).in_words()
             );
-            without(Choice::TooShort, &because, confidence)
+            without(evidence, Choice::TooShort, &because, confidence)
         }
         _ => {
             let because = format!("no executor is faster than one task after the other: {gained}.");
             let because = [because].into_iter().chain(nature(evidence)).collect::<Vec<_>>().join(" ");
-            without(Choice::Inline, &because, confidence)
+            without(evidence, Choice::Inline, &because, confidence)
         }
     }
 }
 
-fn without(executor: Choice, because: &str, confidence: Confidence) -> Verdict {
-    let because = sentence(because);
+fn without(evidence: &Evidence<'_>, executor: Choice, because: &str, confidence: Confidence) -> Verdict {
+    let because = [vec![sentence(because)], under_pressure(evidence)].concat().join(" ");
     Verdict { executor, interpreter: None, concurrency: None, speedup: None, because, confidence }
 }
 
@@ -200,15 +195,24 @@ fn confidence(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, eq
         other.row.executor != winner.row.executor && !equals.iter().any(|equal| std::ptr::eq::<Row>(equal.row, other.row))
     });
     let ahead = beaten.filter_map(|other| winner.versus(other)).all(|interval| interval.low > 1.0);
-    let busy = evidence.pressure.others_share.unwrap_or(0.0) + evidence.pressure.stolen_share.unwrap_or(0.0);
     let width = winner.gain.half_width();
-    if !ahead || width > 0.35 || winner.gain.confidence < 0.8 || busy >= BUSY.1 {
+    if !ahead || width > 0.35 || winner.gain.confidence < 0.8 || busy(evidence) >= BUSY.1 {
         Confidence::Low
-    } else if width > 0.1 || winner.gain.confidence < 0.9 || busy >= BUSY.0 || evidence.pressure.jobs > 0 {
+    } else if width > 0.1 || winner.gain.confidence < 0.9 || is_disturbed(evidence) {
         Confidence::Medium
     } else {
         Confidence::High
     }
+}
+
+/// How much of the machine was not there for the comparison.
+fn busy(evidence: &Evidence<'_>) -> f64 {
+    evidence.pressure.others_share.unwrap_or(0.0) + evidence.pressure.stolen_share.unwrap_or(0.0)
+}
+
+/// Whether the machine was not quiet.
+fn is_disturbed(evidence: &Evidence<'_>) -> bool {
+    busy(evidence) >= BUSY.0 || evidence.pressure.jobs > 0
 }
 
 fn rounded(ratio: f64) -> f64 {

@@ -101,6 +101,16 @@ fn a_busy_machine_makes_less_sure_and_is_named() {
     };
     assert_eq!([0.05, 0.3, 0.8].map(|share| under(share).confidence), [Confidence::High, Confidence::Medium, Confidence::Low]);
     assert!(under(0.3).because.contains("30 % of the machine"), "{}", under(0.3).because);
+    // Where nothing is faster, that may be why.
+    let rows = [steady(Executor::Threads, 2, 1.0), steady(Executor::Async, 2, 1.0)];
+    let under = |share, jobs| {
+        verdict(&Evidence { pressure: Pressure { others_share: Some(share), stolen_share: None, jobs }, ..evidence(&rows) })
+    };
+    assert_eq!(
+        [(0.05, 0), (0.05, 1), (0.3, 0), (0.498, 0), (0.8, 0)].map(|(share, jobs)| under(share, jobs).confidence),
+        [Confidence::High, Confidence::Medium, Confidence::Medium, Confidence::Medium, Confidence::Low]
+    );
+    assert!(under(0.3, 0).because.ends_with("Other programs used 30 % of the machine meanwhile."), "{}", under(0.3, 0).because);
 }
 
 #[test]

@@ -10,6 +10,8 @@ from .logs import Log
 from .messages import as_json, framed
 from .meter import Meter
 
+MOST_PROGRESS = 4096  # bytes of JSON; `src/job/event.rs` has the same
+
 
 class Job:
     """One attempt at a job, from its `run` to its `done`."""
@@ -55,7 +57,7 @@ class Job:
 
     def progress(self, value, what="the progress"):
         self.heed()
-        data = as_json(value, what, self.host.max_output_bytes)
+        data = as_json(value, what, MOST_PROGRESS)
         self.host.channel.send(framed(b'{"progress":{"id":%d,"value":' % self.id, data, b"}}"))
 
 
