@@ -72,6 +72,8 @@ async fn the_field_at_fault_is_pointed_at() {
         (json!({ "workload": { "type": "sleep", "ms": 0 } }), "/bound"),
         (with(sleep(0), json!({ "colour": "red" })), "/colour"),
         (with(sleep(0), json!({ "priority": 101 })), "/priority"),
+        (with(sleep(0), json!({ "tags": { "a": "b\u{0}" } })), "/tags/a"),
+        (with(sleep(0), json!({ "webhook": { "url": "file:///etc/passwd" } })), "/webhook/url"),
         (with(sleep(0), json!({ "executor": "fibres" })), "/executor"),
         (with(sleep(0), json!({ "executor": "threads", "isolated": true })), "/isolated"),
         (with(sleep(0), json!({ "retry": { "attempts": 101 } })), "/retry/attempts"),

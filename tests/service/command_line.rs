@@ -252,6 +252,9 @@ async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("line 3") && stderr(&refused).contains("/workload/ms"), "{}", stderr(&refused));
     assert_eq!(server.count().await, 2, "a batch is accepted as a whole or not at all");
+    let list = submit([json!([sleep(1.into())]), sleep(1.into())]);
+    assert_eq!(list.status.code(), Some(2));
+    assert!(stderr(&list).contains("line 1: a list of jobs"), "{}", stderr(&list));
 }
 
 #[test]
