@@ -51,8 +51,7 @@ impl TryFrom<Fields> for Webhook {
         if url.len() > MAX_URL {
             return Err(Invalid::new("/url", format!("has more than {MAX_URL} bytes")));
         }
-        let host = parsed.host_str().filter(|_| matches!(parsed.scheme(), "http" | "https"));
-        let host = host.ok_or_else(|| Invalid::new("/url", "is no address of the kind http or https"))?;
+        let host = parsed.host_str().ok_or_else(|| Invalid::new("/url", "has no host, as addresses of http and https do"))?;
         let host = format!("{host}:{}", parsed.port_or_known_default().unwrap_or_default());
         let secret = secret.map(|text| text.parse::<Secret>()).transpose();
         let secret = secret.map_err(|error| Invalid::new("/secret", error.to_string()))?;

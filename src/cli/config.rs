@@ -13,7 +13,7 @@ use crate::config::{Config, Settings, Source, Sources};
 pub(super) struct ShowConfig {
     #[command(flatten)]
     settings: Settings,
-    /// One JSON object: for each setting its value, its source and, unless that is `default`, where `from`
+    /// One JSON object, in which no value is cut: for each setting its value, its source and, unless that is `default`, where `from`
     #[arg(long)]
     json: bool,
 }

@@ -157,7 +157,7 @@ fn collect(child: Pid) -> io::Result<(ExitStatus, Cost)> {
         // SAFETY: the kernel writes to two places that live until the call returns.
         let waited = unsafe { libc::wait4(child.as_raw(), &raw mut status, 0, &raw mut usage) };
         match Errno::result(waited) {
-            Ok(_) => return Ok((ExitStatus::from_raw(status), Cost::from(usage))),
+            Ok(_) => return Ok((ExitStatus::from_raw(status), Cost::of(usage, own_peak_bytes()))),
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -171,14 +171,15 @@ fn own_peak_bytes() -> u64 {
     getrusage(UsageWho::RUSAGE_SELF).ok().and_then(|usage| u64::try_from(usage.max_rss()).ok()).unwrap_or(0) * 1024
 }
 
-impl From<libc::rusage> for Cost {
-    fn from(usage: libc::rusage) -> Self {
+impl Cost {
+    /// Of a child of this program, which has had so much memory itself.
+    fn of(usage: libc::rusage, own_peak_bytes: u64) -> Self {
         let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
         let time = |time: libc::timeval| Duration::from_secs(count(time.tv_sec)) + Duration::from_micros(count(time.tv_usec));
         Self {
             cpu_user: time(usage.ru_utime),
             cpu_system: time(usage.ru_stime),
-            max_rss_bytes: Some(count(usage.ru_maxrss) * 1024).filter(|bytes| *bytes > own_peak_bytes() + COPY),
+            max_rss_bytes: Some(count(usage.ru_maxrss) * 1024).filter(|bytes| *bytes > own_peak_bytes + COPY),
             ctx_voluntary: count(usage.ru_nvcsw),
             ctx_involuntary: count(usage.ru_nivcsw),
         }

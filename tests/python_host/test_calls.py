@@ -1,7 +1,9 @@
 """What goes in and what comes out."""
 
 import hashlib
+import json
 import random
+import struct
 
 from harness import HostTest, in_each
 
@@ -80,6 +82,24 @@ class Calls(HostTest):
             self.assertNotIn("output", done)
             self.assertEqual((done["error"]["kind"], done["error"]["type"]), ("invalid", kind), expression)
             self.assertIn(words, done["error"]["message"])
+
+    @in_each("async")
+    def test_the_first_of_many_go_on_while_the_last_still_come(self, host):
+        source = """
+            import asyncio
+
+            async def main():
+                return len(asyncio.get_running_loop()._selector.host.jobs)
+        """
+        host.call(source)
+        sent = []
+        host.send = sent.append
+        jobs = [host.submit(source) for _ in range(100)]
+        del host.send
+        frames = [json.dumps(message).encode() for message in sent]
+        host.socket.sendall(b"".join(struct.pack(">I", len(frame)) + frame for frame in frames))
+        host.until(lambda: all(job in host.done for job in jobs))
+        self.assertLess(host.done[jobs[0]]["output"], len(jobs))
 
     @in_each(max_output_bytes=1000)
     def test_outputs_and_progress_have_a_limit(self, host):

@@ -41,12 +41,11 @@ class Async(Host):
     LONG_AGO = 0, None
     AT_ONCE = 16  # so many messages are taken in before the jobs go on: what the first of many jobs waits for begins before the last is here
 
-    more = False  # what has come is not all taken in
-
     def __init__(self, sock):
         super().__init__(sock)
         self.turn = self.late_ns = self.delay_ns = 0
         self.lately = self.LONG_AGO
+        self.more = False  # what has come is not all taken in
         self.loop = asyncio.SelectorEventLoop(Selector(self))
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor = self.loop.run_in_executor
