@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from concurrent import futures
 from unittest import mock
@@ -89,10 +90,30 @@ def assert_python_ok(original):
     return run
 
 
+class Event:
+    """What tests wait for in their calls, since Python 3.14: a file that is there, which the server's sandbox, being off, lets them see."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def set(self):
+        self.path.touch()
+
+    def wait(self):
+        while not self.path.exists():
+            time.sleep(0.01)
+        return True
+
+
 class TrineMixin:
     """What ThreadPoolMixin and ProcessPoolForkMixin are for the pools."""
 
     executor_type = TrineExecutor
+
+    def create_event(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return Event(pathlib.Path(folder.name) / "set")
 
 
 def cases(kind):

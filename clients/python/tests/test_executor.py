@@ -155,6 +155,9 @@ class Calls(ServerTest):
         for wrong in ({"chunksize": 0}, {"chunksize": -1}, {"buffersize": 0}):
             with self.assertRaises(ValueError):
                 self.trine.map(square, [1], **wrong)
+        for wrong in ("foo", 2.0):
+            with self.assertRaisesRegex(TypeError, "buffersize must be an integer or None"):
+                self.trine.map(square, [1], buffersize=wrong)
 
     def test_map_gives_the_exception_in_its_place(self):
         values = self.trine.map(divmod, [1, 1, 1], [2, 0, 1])

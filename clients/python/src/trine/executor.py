@@ -122,6 +122,8 @@ class Executor(futures.Executor):
         until = None if timeout is None else timeout + time.monotonic()
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         engine, calls = self._engine, zip(*iterables)
