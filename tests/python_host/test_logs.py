@@ -36,7 +36,7 @@ class Logs(HostTest):
     def test_jobs_at_once_each_have_their_own_lines(self, host):
         source = """
             import asyncio, time
-            def log(n, m): print(f"{n}:", end=""); print(m)
+            def log(n, m): print(f"{n}:{m}")  # threads of one job may come between each other's writes
             async def coroutine(n):
                 for m in range(20):
                     print(f"{n}:", end="")
