@@ -206,7 +206,7 @@ async fn open_store(config: &Config, address: SocketAddr, python: &PythonRules) 
         Database::Postgres(url) => {
             tracing::info!(%node, database = %url, "jobs are shared with the other servers of this database");
             let options = PostgresOptions {
-                url: url.reveal().to_owned(),
+                urls: url.of_each_host(),
                 schema: config.database_schema.clone(),
                 partitions: config.database_partitions == Partitions::Day,
                 node,

@@ -110,7 +110,7 @@ async fn load(servers: &[Server], connections: usize, duration: Duration) -> Res
 pub(crate) async fn claims(options: &Options) -> Result<()> {
     let postgres = Postgres::start();
     let options_of_store = PostgresOptions {
-        url: url(&postgres),
+        urls: vec![url(&postgres)],
         schema: "trine".into(),
         partitions: false,
         role: trine::job::Role::All,

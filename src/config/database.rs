@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
-use url::Url;
+use url::{Position, Url};
 
 /// Where jobs are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +37,34 @@ const PARAMETERS: [&str; 18] = [
     "statement-cache-capacity",
 ];
 
-/// Where a PostgreSQL is, and who asks it: shown without the password.
+/// Where a PostgreSQL is, and who asks it: shown without the password. It may be on one of several hosts, `postgres://a:5432,b:5432/trine`, as
+/// [libpq] has it.
+///
+/// [libpq]: https://www.postgresql.org/docs/15/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresUrl(String);
 
 impl PostgresUrl {
-    /// As it was written, with the password.
-    pub fn reveal(&self) -> &str {
-        &self.0
+    /// The URL of each host, with the password.
+    pub fn of_each_host(&self) -> Vec<String> {
+        let (before, hosts, after) = self.parts();
+        hosts.split(',').map(|host| format!("{before}{host}{after}")).collect()
+    }
+
+    /// What is before the hosts, the hosts, and what is behind them.
+    fn parts(&self) -> (&str, &str, &str) {
+        let text = self.0.as_str();
+        let from = text.find("://").map_or(0, |at| at + 3);
+        let to = text[from..].find(['/', '?', '#']).map_or(text.len(), |at| from + at);
+        let from = text[from..to].rfind('@').map_or(from, |at| from + at + 1);
+        (&text[..from], &text[from..to], &text[to..])
     }
 }
 
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(mut shown) = Url::parse(&self.0) else { return f.write_str("postgres://***") };
+        let urls = self.of_each_host();
+        let Ok(mut shown) = Url::parse(&urls[0]) else { return f.write_str("postgres://***") };
         if shown.password().is_some() {
             // It can't be done only to URLs that can't have a password.
             let _ = shown.set_password(Some("***"));
@@ -60,7 +74,7 @@ impl fmt::Display for PostgresUrl {
         if open.len() < shown.query_pairs().count() {
             shown.query_pairs_mut().clear().extend_pairs(open).append_pair("password", "***");
         }
-        shown.fmt(f)
+        write!(f, "{}{}{}", &shown[..Position::BeforeHost], self.parts().1, &shown[Position::AfterPort..])
     }
 }
 
@@ -93,8 +107,9 @@ impl FromStr for Database {
     /// Reads `sqlite:PATH`; `sqlite://PATH`, as other programs write it, is the same. Or `postgres://…`, or `postgresql://…`.
     fn from_str(text: &str) -> Result<Self, BadDatabase> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            check(text)?;
-            return Ok(Self::Postgres(PostgresUrl(text.to_owned())));
+            let url = PostgresUrl(text.to_owned());
+            url.of_each_host().iter().try_for_each(|url| check(url))?;
+            return Ok(Self::Postgres(url));
         }
         let path = text.strip_prefix("sqlite:").ok_or(BadDatabase::Unsupported)?;
         match path.strip_prefix("//").unwrap_or(path) {
@@ -156,7 +171,19 @@ mod tests {
             let shown = format!("{database} {database:?} {}", serde_json::to_string(&database).unwrap());
             assert!(!shown.contains("canary") && shown.contains("me") && shown.contains("db/trine"), "{shown}");
             let Database::Postgres(url) = database else { panic!("{shown}") };
-            assert_eq!(url.reveal(), text);
+            assert_eq!(url.of_each_host(), [text]);
+        }
+    }
+
+    #[test]
+    fn it_may_be_on_one_of_several_hosts() {
+        let database: Database = "postgres://me:can%2Cary@a:5432,b,[::1]:5433/trine?sslmode=require".parse().unwrap();
+        assert_eq!(database.to_string(), "postgres://me:***@a:5432,b,[::1]:5433/trine?sslmode=require");
+        let Database::Postgres(url) = database else { panic!("{database}") };
+        let each = ["a:5432", "b", "[::1]:5433"].map(|host| format!("postgres://me:can%2Cary@{host}/trine?sslmode=require"));
+        assert_eq!(url.of_each_host(), each);
+        for wrong in ["postgres://a,b:no/trine", "postgres://me:p,canary/@a,b/trine"] {
+            assert!(wrong.parse::<Database>().is_err(), "{wrong}");
         }
     }
 

@@ -79,8 +79,8 @@ pub struct Config {
     /// Folder of everything that is kept
     #[arg(long, env = "TRINE_DATA_DIR", value_name = "FOLDER", default_value = "./trine-data")]
     pub data_dir: PathBuf,
-    /// Database, as sqlite:PATH or, for servers that share their jobs, `postgres://USER:PASSWORD@HOST/DATABASE` [default: trine.db in the
-    /// data folder]
+    /// Database, as sqlite:PATH or, for servers that share their jobs, `postgres://USER:PASSWORD@HOST[,HOST…]/DATABASE` [default: trine.db
+    /// in the data folder]
     #[arg(long, env = "TRINE_DATABASE", value_name = "URL", hide_env_values = true)]
     pub database: Option<Database>,
     /// Schema of a PostgreSQL in which the tables are; made if it is missing

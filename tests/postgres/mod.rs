@@ -32,6 +32,7 @@ while read -r command; do
         start standby 5433 &&
         echo "synchronous_standby_names = 'standby'" >>"$folder/main/postgresql.conf" &&
         "$bin/pg_ctl" -s -D "$folder/main" reload ;;
+    take-over) "$bin/pg_ctl" -s -w -D "$folder/standby" promote ;;
     # It takes the place of the one that has gone, where all look for it.
     promote) "$bin/pg_ctl" -s -w -D "$folder/standby" promote && stop standby fast && start standby 5432 ;;
     esac >&2 && echo done || echo failed
@@ -75,7 +76,7 @@ impl Postgres {
     }
 
     /// Has the shell do something: `stop` it at once, as a crash does; `start` it again; add a `standby` that everything is answered from
-    /// only when it is on both; `promote` that. Once it is done.
+    /// only when it is on both; have that `take-over` where it is, or `promote` it to the place of the other. Once it is done.
     #[allow(dead_code, reason = "not every test program does that")]
     pub(crate) fn tell(&mut self, command: &str) {
         writeln!(self.shell.stdin.as_mut().unwrap(), "{command}").unwrap();

@@ -55,7 +55,7 @@ async fn every_change_is_counted_and_told_to_other_nodes() {
     heard(Copied::Keys, before + 2).await;
     // One that an operator makes past all servers, too.
     let (another, _) = Key::new("k".into(), Scopes::ALL, None).unwrap();
-    keep_key(&place.url(), &place.options().schema, &another).await.unwrap();
+    keep_key(&[place.url()], &place.options().schema, &another).await.unwrap();
     heard(Copied::Keys, before + 3).await;
     let before = there.version(Copied::Functions).await.unwrap();
     here.deploy(function("f", "1"), Vec::new()).await.unwrap();

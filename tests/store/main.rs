@@ -7,6 +7,7 @@ mod comparisons;
 mod copies;
 mod drain;
 mod events;
+mod failover;
 mod faults;
 mod functions;
 mod graph;

@@ -19,7 +19,7 @@ async fn execute(text: impl Into<String>) {
 
 fn options(place: &Schema, user: &str, database: &str) -> PostgresOptions {
     let url = format!("postgres://{user}@localhost/{database}?host={}", Schema::socket());
-    PostgresOptions { url, clock: None, ..place.options() }
+    PostgresOptions { urls: vec![url], clock: None, ..place.options() }
 }
 
 async fn refused(options: PostgresOptions) -> String {

@@ -53,7 +53,7 @@ impl Pooler {
     }
 
     fn options(&self, place: &Schema) -> PostgresOptions {
-        PostgresOptions { url: self.url.clone(), clock: None, ..place.options() }
+        PostgresOptions { urls: vec![self.url.clone()], clock: None, ..place.options() }
     }
 }
 

@@ -73,7 +73,7 @@ impl Schema {
 
     pub(crate) fn options(&self) -> PostgresOptions {
         PostgresOptions {
-            url: self.url(),
+            urls: vec![self.url()],
             schema: self.name.clone(),
             partitions: self.divided,
             // Whoever opens it again is the same node, so that it takes up at once what was left behind.

@@ -30,7 +30,7 @@ impl Database {
     async fn node(&self, name: &str) -> Arc<PostgresStore> {
         let options = Schema::new().options();
         let options =
-            PostgresOptions { url: self.url.clone(), node: name.into(), schema: "trine".into(), clock: None, ..options };
+            PostgresOptions { urls: vec![self.url.clone()], node: name.into(), schema: "trine".into(), clock: None, ..options };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 

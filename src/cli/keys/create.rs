@@ -69,7 +69,7 @@ impl Create {
                 let key = Key { quota, ..key };
                 let kept = match database {
                     Database::Sqlite(path) => sqlite::keep_key(&path, &key).await,
-                    Database::Postgres(url) => postgres::keep_key(url.reveal(), &self.database_schema, &key).await,
+                    Database::Postgres(url) => postgres::keep_key(&url.of_each_host(), &self.database_schema, &key).await,
                 };
                 kept.map_err(AppError::from)?;
                 let created = json!({

@@ -7,6 +7,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
 
+use super::hosts::{Hosts, at};
 use super::pool::Pool;
 use crate::store::StoreError;
 
@@ -27,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(15);
 const LONGEST_THERE: &str = "12000";
 /// How long a connection of the pool may take to end what was asked on it, if nobody waits for that any more.
 const END: Duration = Duration::from_secs(5);
-/// How long to wait for a connection.
+/// How long to wait for a connection, whichever of the hosts it is to.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest name that a schema may have.
 const LONGEST_NAME: usize = 63;
@@ -51,31 +52,38 @@ const BY_INDEX: &str = "SELECT set_config(name, value, false) FROM (VALUES ('ena
 /// How connections are opened.
 #[derive(Clone)]
 pub(super) struct Connect {
-    options: PgConnectOptions,
+    hosts: Arc<Hosts>,
     schema: String,
     /// The statements with which a session begins.
     session: Arc<str>,
 }
 
 impl Connect {
-    pub(super) fn new(url: &str, schema: &str) -> Result<Self, StoreError> {
+    /// To a database that is at one of these URLs.
+    pub(super) fn new(urls: &[String], schema: &str) -> Result<Self, StoreError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if schema.is_empty() || schema.len() > LONGEST_NAME || !schema.chars().all(plain) {
             return Err(StoreError::Unusable(format!("a schema can't have the name {schema:?}: only a-z, 0-9 and _ are taken")));
         }
-        let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| match error {
-            sqlx::Error::Configuration(why) => wrong(&why.to_string()),
-            other => wrong(&other.to_string()),
-        })?;
-        // Poolers know nothing of this one; and floats are not read as text.
-        let options = options.application_name("trine").extra_float_digits(None).disable_statement_logging();
+        let host = |url: &String| {
+            let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| match error {
+                sqlx::Error::Configuration(why) => wrong(&why.to_string()),
+                other => wrong(&other.to_string()),
+            })?;
+            // Poolers know nothing of this one; and floats are not read as text.
+            Ok(options.application_name("trine").extra_float_digits(None).disable_statement_logging())
+        };
+        let hosts = urls.iter().map(host).collect::<Result<Vec<_>, StoreError>>()?;
+        if hosts.is_empty() {
+            return Err(wrong("there is none"));
+        }
         // Not among the options of the start, which poolers refuse or, worse, leave out. That a table is there already is no news.
         let session = format!(
             "SET search_path = \"{schema}\"; SET client_min_messages = warning; \
              SET idle_in_transaction_session_timeout = {LONGEST_PAUSE}; SET default_transaction_isolation = 'read committed'; \
              SET standard_conforming_strings = on"
         );
-        Ok(Self { options, schema: schema.to_owned(), session: session.into() })
+        Ok(Self { hosts: Arc::new(Hosts::new(hosts)), schema: schema.to_owned(), session: session.into() })
     }
 
     /// A connection of its own.
@@ -92,27 +100,37 @@ impl Connect {
     }
 
     async fn open_with(&self, settings: Option<&'static str>) -> Result<PgConnection, StoreError> {
-        let opening = async {
-            let mut connection = self.options.connect().await?;
-            begin_session(&mut connection, &self.session).await?;
-            if let Some(settings) = settings {
-                sqlx::raw_sql(settings).execute(&mut connection).await?;
-            }
-            Ok(connection)
-        };
-        match tokio::time::timeout(CONNECT, opening).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(self.unreachable(&match &error {
-                sqlx::Error::Database(said) => said.message().to_owned(),
-                error => error.to_string(),
-            })),
-            Err(_) => Err(self.unreachable("it does not answer")),
+        let mut refusals = Vec::new();
+        let patience = CONNECT / u32::try_from(self.hosts.count()).unwrap_or(u32::MAX);
+        for (number, host) in self.hosts.in_turn() {
+            let why = match tokio::time::timeout(patience, self.open_at(host, settings)).await {
+                Ok(Ok(Some(connection))) => {
+                    self.hosts.go_to(number);
+                    return Ok(connection);
+                }
+                Ok(Ok(None)) => "nothing can be written there".to_owned(),
+                Ok(Err(sqlx::Error::Database(said))) => said.message().to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it does not answer".to_owned(),
+            };
+            refusals.push(format!("the PostgreSQL at {}: {why}", at(host)));
         }
+        Err(StoreError::Unavailable(format!("can't connect to {}", refusals.join(", nor to "))))
     }
 
-    fn unreachable(&self, why: &str) -> StoreError {
-        let (host, port) = (self.options.get_host(), self.options.get_port());
-        StoreError::Unavailable(format!("can't connect to the PostgreSQL at {host}:{port}: {why}"))
+    /// A session; `None` if there are other hosts, and nothing can be written on this one.
+    async fn open_at(
+        &self,
+        host: &PgConnectOptions,
+        settings: Option<&'static str>,
+    ) -> Result<Option<PgConnection>, sqlx::Error> {
+        let mut connection = host.connect().await?;
+        begin_session(&mut connection, &self.session).await?;
+        if let Some(settings) = settings {
+            sqlx::raw_sql(settings).execute(&mut connection).await?;
+        }
+        let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;
+        Ok(is_good.then_some(connection))
     }
 
     /// Connections for what is short and does not change what waits or runs.
@@ -131,15 +149,17 @@ impl Connect {
             .test_before_acquire(false)
             .before_acquire(|connection, meta| Box::pin(may_be_used(connection, meta.age)))
             .after_release(|connection, _| Box::pin(has_ended(connection)));
-        Pool(options.connect_lazy_with(self.options.clone()))
+        let pool = options.connect_lazy_with(self.hosts.latest().clone());
+        self.hosts.lead(&pool);
+        Pool(pool)
     }
 
     /// Finds out, before anything is written, what would only show in the middle of the work.
     async fn inspect(&self) -> Result<PgConnection, StoreError> {
         let (mut connection, mut second) = (self.open().await?, self.open().await?);
         let refused = |why: &str| {
-            let (host, port) = (self.options.get_host(), self.options.get_port());
-            Err(StoreError::Unusable(format!("the PostgreSQL at {host}:{port} can't be used: {why}")))
+            let at = at(self.hosts.latest());
+            Err(StoreError::Unusable(format!("the PostgreSQL at {at} can't be used: {why}")))
         };
         // As simple queries, which need no prepared statement.
         let text = "SELECT pg_backend_pid()::TEXT, pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
@@ -188,7 +208,7 @@ impl Connect {
         }
         let mine = "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')";
         if !sqlx::query_scalar::<_, bool>(mine).bind(&self.schema).fetch_one(&mut connection).await? {
-            let (user, schema) = (self.options.get_username(), &self.schema);
+            let (user, schema) = (self.hosts.latest().get_username(), &self.schema);
             return Err(StoreError::Unusable(format!(
                 "the user {user} needs the rights USAGE and CREATE on the schema {schema}"
             )));
@@ -243,9 +263,12 @@ async fn begin_session(connection: &mut PgConnection, session: &str) -> Result<(
 /// Whether a connection that was kept can still be used: it answers, and was not opened while nothing could be written. What replaces it may be no
 /// better, so that is not done all the time.
 async fn may_be_used(connection: &mut PgConnection, age: Duration) -> Result<bool, sqlx::Error> {
-    let may_write = "SELECT current_setting('transaction_read_only') = 'off'";
-    let may_write: bool = sqlx::query_scalar(may_write).fetch_one(connection).await?;
-    Ok(may_write || age < WORTH_CLOSING)
+    Ok(may_write(connection).await? || age < WORTH_CLOSING)
+}
+
+/// Whether something can be written: not on a standby, and not where an operator has forbidden it.
+async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'").fetch_one(connection).await
 }
 
 /// Whether what was asked on a connection has ended, or does so soon: else it would stay with somebody who is not there any more.

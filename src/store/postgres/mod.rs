@@ -12,6 +12,7 @@ mod edges;
 mod events;
 mod functions;
 mod hints;
+mod hosts;
 mod keys;
 mod lanes;
 mod limits;
@@ -70,8 +71,8 @@ const PAGE: usize = 1_000;
 /// How to open the store.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    /// Where the database is: `postgres://…`.
-    pub url: String,
+    /// Where the database is: `postgres://…`. Of several, the first that can be written in is used, and another after a failover.
+    pub urls: Vec<String>,
     /// The schema in which the tables are; made if it is missing.
     pub schema: String,
     /// Whether the tables of jobs and results are to be in partitions by day. If they are, they stay so.
@@ -113,7 +114,7 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Brings the schema up to date, takes a place among the nodes, and takes up what an earlier start of this one left behind.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
-        let connect = Connect::new(&options.url, &options.schema)?;
+        let connect = Connect::new(&options.urls, &options.schema)?;
         let mut connection = connect.migrate().await?;
         let now = match &options.clock {
             Some(clock) => clock.now(),
@@ -209,8 +210,8 @@ impl PostgresStore {
 }
 
 /// Keeps a new key in a database. Servers that share it just now hear of it.
-pub async fn keep_key(url: &str, schema: &str, key: &Key) -> Result<(), StoreError> {
-    let connect = Connect::new(url, schema)?;
+pub async fn keep_key(urls: &[String], schema: &str, key: &Key) -> Result<(), StoreError> {
+    let connect = Connect::new(urls, schema)?;
     let mut connection = connect.migrate().await?;
     let mut transaction = connection.begin().await?;
     copied::count(&mut transaction, Copied::Keys).await?;

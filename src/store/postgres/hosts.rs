@@ -1,0 +1,58 @@
+//! The hosts on which the database may be. The one that can be written in is used; after a failover that is another.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+
+/// Several, or one.
+pub(super) struct Hosts {
+    all: Vec<PgConnectOptions>,
+    /// Which one was used last.
+    latest: AtomicUsize,
+    /// It goes where the others went last.
+    pool: OnceLock<PgPool>,
+}
+
+impl Hosts {
+    pub(super) const fn new(all: Vec<PgConnectOptions>) -> Self {
+        Self { all, latest: AtomicUsize::new(0), pool: OnceLock::new() }
+    }
+
+    pub(super) const fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The one that was used last.
+    pub(super) fn latest(&self) -> &PgConnectOptions {
+        &self.all[self.latest.load(Ordering::SeqCst)]
+    }
+
+    /// All of them with their numbers, from the one on that was used last.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = (usize, &PgConnectOptions)> {
+        let latest = self.latest.load(Ordering::SeqCst);
+        (latest..self.all.len()).chain(0..latest).map(|number| (number, &self.all[number]))
+    }
+
+    /// The one of this number can be written in, so the pool goes there as well.
+    pub(super) fn go_to(&self, number: usize) {
+        if self.latest.swap(number, Ordering::SeqCst) != number {
+            tracing::warn!(at = at(&self.all[number]), "the PostgreSQL that can be written in is another one now");
+            if let Some(pool) = self.pool.get() {
+                pool.set_connect_options(self.all[number].clone());
+            }
+        }
+    }
+
+    /// Has the connections that this pool opens go where the others go.
+    pub(super) fn lead(&self, pool: &PgPool) {
+        // There is one pool a store.
+        let _ = self.pool.set(pool.clone());
+    }
+}
+
+/// Where one is, for people.
+pub(super) fn at(host: &PgConnectOptions) -> String {
+    format!("{}:{}", host.get_host(), host.get_port())
+}

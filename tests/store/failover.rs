@@ -1,0 +1,66 @@
+//! A database of which a standby takes the place, at an address of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trine::auth::{Key, Scopes};
+use trine::job::JobId;
+use trine::store::postgres::{PostgresOptions, PostgresStore};
+use trine::store::{KeyStore as _, Store as _, StoreError};
+
+use crate::postgres::Schema;
+use crate::server::Postgres;
+use crate::{PATIENCE, io_job};
+
+fn url(server: &Postgres, port: u16) -> String {
+    format!("postgres://trine@localhost:{port}/postgres?host={}", server.folder())
+}
+
+async fn open(urls: Vec<String>) -> Result<PostgresStore, StoreError> {
+    let options = Schema::new().options();
+    PostgresStore::open(PostgresOptions { urls, schema: "trine".into(), clock: None, ..options }).await
+}
+
+/// A job that was accepted, however often that has to be tried.
+async fn accepted(store: &PostgresStore) -> JobId {
+    let accepted = async {
+        loop {
+            let job = io_job();
+            if store.accept(vec![job.clone()]).await.is_ok() {
+                return job.id;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, accepted).await.expect("a database that can be written in")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_hosts_the_one_is_used_that_can_be_written_in() {
+    let mut server = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let both = [url(&server, 5433), url(&server, 5432)];
+    let nowhere = open(vec![both[0].clone(), both[0].clone()]).await.err().expect("nothing there").to_string();
+    assert!(nowhere.matches(":5433: ").count() == 2, "{nowhere}");
+    server.tell("standby");
+    // The first one answers, and is not the one.
+    let only_standby = open(vec![both[0].clone(), both[0].clone()]).await.err().expect("a standby").to_string();
+    assert!(only_standby.contains(":5433: nothing can be written there, nor to "), "{only_standby}");
+    let store = Arc::new(open(both.to_vec()).await.unwrap());
+    let before = accepted(&store).await;
+    assert!(store.job(before).await.unwrap().is_some());
+
+    server.tell("stop");
+    server.tell("take-over");
+    let after = accepted(&store).await;
+    let (key, _) = Key::new("k".into(), Scopes::ALL, None).unwrap();
+    let read = async {
+        // The connections of the pool go there as well.
+        while store.job(before).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("to be read");
+    assert!(store.job(before).await.unwrap().is_some() && store.job(after).await.unwrap().is_some());
+    store.add_key(key, None).await.unwrap();
+    store.close().await;
+}
