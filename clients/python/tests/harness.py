@@ -1,5 +1,6 @@
 """A real server for the tests, and a connection to it that can be cut."""
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -104,6 +105,46 @@ class ServerTest(unittest.TestCase):
                 raise TimeoutError
             time.sleep(0.005)
         return held
+
+
+class BothTest(ServerTest, unittest.IsolatedAsyncioTestCase):
+    """Tests that are written once, for the client for asyncio, and made with both."""
+
+    def both(self, url=None, **settings):
+        """The client for asyncio, and the other one with the same calls."""
+        client = trine.AsyncClient(url or self.url, **settings)
+        self.addAsyncCleanup(client.close)
+        return client, Awaited(self.client(url, **settings))
+
+    async def told(self, call, *args, **kwargs):
+        """What a call returns, as soon as that is something."""
+
+        async def asked():
+            while not (told := await call(*args, **kwargs)):
+                await asyncio.sleep(0.005)
+            return told
+
+        return await asyncio.wait_for(asked(), PATIENCE_S)
+
+
+class Awaited:
+    """The blocking client with the calls of the one for asyncio."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def __getattr__(self, name):
+        call = getattr(self.client, name)
+
+        async def all_of(items):
+            for item in items:
+                yield item
+
+        async def answer_to(*args, **kwargs):
+            return call(*args, **kwargs)
+
+        listed = "Iterator" in call.__annotations__["return"]
+        return (lambda *args, **kwargs: all_of(call(*args, **kwargs))) if listed else answer_to
 
 
 def end(executor):

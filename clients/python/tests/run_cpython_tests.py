@@ -91,7 +91,7 @@ def assert_python_ok(original):
 
 
 class Event:
-    """What tests wait for in their calls, since Python 3.14: a file that is there, which the server's sandbox, being off, lets them see."""
+    """What tests wait for in their calls, since Python 3.14: a file that is there. The server's sandbox is off."""
 
     def __init__(self, path):
         self.path = path

@@ -43,6 +43,20 @@ class Jobs(ServerTest):
             self.trine.wait(job)
         self.assertEqual([job.id for job in self.trine.results(tags=self.tags, state="succeeded", page_size=10)], ids[::-1])
 
+    def test_what_lists_are_filtered_by(self):
+        begin = datetime.datetime.now(datetime.timezone.utc)
+        late = self.trine.submit({"type": "sleep", "ms": 60_000}, bound="io", tags=self.tags, deadline_ms=1, wait=10)
+        busy = self.trine.submit({"type": "primes", "below": 3_000_000}, bound="io", tags=self.tags, wait=60)
+        for listed in (self.trine.jobs, self.trine.results):
+            self.assertEqual([job.id for job in listed(tags=self.tags, error="timeout")], [late.id])
+            self.assertEqual([job.id for job in listed(tags=self.tags, advice="computes")], [busy.id])
+            self.assertEqual([job.id for job in listed(tags=self.tags, since=begin, order="oldest")], [late.id, busy.id])
+            self.assertEqual(list(listed(tags=self.tags, until=begin)), [])
+            with self.assertRaises(ProblemError):
+                next(listed(tags={"one": "label", "another": "one"}))
+            with self.assertRaisesRegex(TypeError, "'colour'"):
+                listed(colour="red")
+
     def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
         key = str(uuid.uuid4())
         first, again = (self.trine.submit(SLEEP, bound="io", idempotency_key=key) for _ in range(2))

@@ -14,14 +14,21 @@ from ._http1 import Request
 from .model import (
     Accepted,
     Artifact,
+    Cancelled,
     Comparison,
+    CreatedKey,
     Delivery,
+    Finding,
     Function,
     Job,
+    Key,
     LogLine,
+    Profile,
+    Quotas,
     Result,
     Schedule,
     SummaryItem,
+    WhatIf,
     parsed,
 )
 
@@ -63,20 +70,20 @@ def path(*parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def _job(told: Any) -> Job:
-    return parsed(Job, told)
+def _one(kind: type[T]) -> Callable[[Any], T]:
+    return lambda told: parsed(kind, told)
 
 
-def _result(told: Any) -> Result:
-    return parsed(Result, told)
+def _list(kind: type[T]) -> Callable[[Any], list[T]]:
+    return lambda told: [parsed(kind, item) for item in told["items"]]
+
+
+def _as_it_is(told: Any) -> Any:
+    return told
 
 
 def _nothing(told: Any) -> None:
     return None
-
-
-def _comparison(told: Any) -> Comparison:
-    return parsed(Comparison, told)
 
 
 def submission(workload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,11 +100,11 @@ def submit(job: Mapping[str, Any], wait: Optional[float], key: Optional[str]) ->
     headers = _idempotent(key)
     if wait is not None:
         headers["Prefer"] = f"wait={_seconds(wait)}"
-    return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=wait or 0), _job)
+    return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=wait or 0), _one(Job))
 
 
 def submit_many(jobs: Iterable[Mapping[str, Any]], key: Optional[str]) -> Call[list[Accepted]]:
-    return Call(Request("POST", "/jobs/batch", body=to_json(list(jobs)), headers=_idempotent(key)), _accepted)
+    return Call(Request("POST", "/jobs/batch", body=to_json(list(jobs)), headers=_idempotent(key)), _list(Accepted))
 
 
 def _idempotent(key: Optional[str]) -> dict[str, str]:
@@ -109,12 +116,8 @@ def _idempotent(key: Optional[str]) -> dict[str, str]:
     return {"Idempotency-Key": key}
 
 
-def _accepted(told: Any) -> list[Accepted]:
-    return [parsed(Accepted, item) for item in told["items"]]
-
-
 def get(job: str, wait: Optional[float]) -> Call[Job]:
-    return Call(_waiting(path("jobs", job), wait), _job)
+    return Call(_waiting(path("jobs", job), wait), _one(Job))
 
 
 def _waiting(what: str, wait: Optional[float]) -> Request:
@@ -128,11 +131,19 @@ def _seconds(wait: float) -> int:
 
 
 def cancel(job: str) -> Call[Job]:
-    return Call(Request("DELETE", path("jobs", job)), _job)
+    return Call(Request("DELETE", path("jobs", job)), _one(Job))
 
 
 def retry(job: str) -> Call[Job]:
-    return Call(Request("POST", path("jobs", job, "retry")), _job)
+    return Call(Request("POST", path("jobs", job, "retry")), _one(Job))
+
+
+def cancel_many(all: bool, query: Mapping[str, Any]) -> Call[Cancelled]:
+    return Call(Request("POST", "/jobs/cancel", body=to_json({"all": all, **given(query)})), _one(Cancelled))
+
+
+def retry_many(all: bool, query: Mapping[str, Any]) -> Call[int]:
+    return Call(Request("POST", "/jobs/retry", body=to_json({"all": all, **given(query)})), lambda told: int(told["retried"]))
 
 
 def route(job: str) -> Call[dict[str, Any]]:
@@ -140,7 +151,11 @@ def route(job: str) -> Call[dict[str, Any]]:
 
 
 def result(job: str) -> Call[Result]:
-    return Call(Request("GET", path("results", job)), _result)
+    return Call(Request("GET", path("results", job)), _one(Result))
+
+
+def delete_result(job: str) -> Call[None]:
+    return Call(Request("DELETE", path("results", job)), _nothing)
 
 
 def filters(
@@ -149,35 +164,37 @@ def filters(
     executor: Optional[str] = None,
     workload: Optional[str] = None,
     tags: Optional[Mapping[str, str]] = None,
+    error: Optional[str] = None,
     since: Optional[datetime] = None,
     until: Optional[datetime] = None,
+    advice: Optional[str] = None,
     order: Optional[str] = None,
 ) -> dict[str, Any]:
-    """The filters of a list as a query."""
+    """The filters of a list as a query, or as a body."""
+    labels = [f"{name}:{value}" for name, value in (tags or {}).items()]
     return {
         "state": state,
         "bound": bound,
         "executor": executor,
         "workload": workload,
-        "tag": [f"{name}:{value}" for name, value in (tags or {}).items()],
+        "tag": labels[0] if len(labels) == 1 else labels or None,
+        "error": error,
         "since": since and since.isoformat(),
         "until": until and until.isoformat(),
+        "advice": advice,
         "order": order,
     }
 
 
 def page(what: str, kind: type[T], query: Mapping[str, Any], limit: int, cursor: Optional[str]) -> Call[Page[T]]:
     def read(told: Any) -> Page[T]:
-        return Page([parsed(kind, item) for item in told["items"]], told.get("next_cursor"))
+        return Page(_list(kind)(told), told.get("next_cursor"))
 
     return Call(Request("GET", what, {**query, "limit": limit, "cursor": cursor}), read)
 
 
 def summary(by: Sequence[str], query: Mapping[str, Any]) -> Call[list[SummaryItem]]:
-    def read(told: Any) -> list[SummaryItem]:
-        return [parsed(SummaryItem, item) for item in told["items"]]
-
-    return Call(Request("GET", "/results/summary", {"by": ",".join(by), **query}), read)
+    return Call(Request("GET", "/results/summary", {"by": ",".join(by), **query}), _list(SummaryItem))
 
 
 def items(what: str) -> Call[list[dict[str, Any]]]:
@@ -189,15 +206,17 @@ def look(what: str) -> Call[dict[str, Any]]:
     return Call(Request("GET", what), dict)
 
 
+def switch_node(name: str, what: str) -> Call[dict[str, Any]]:
+    """Drains or resumes it."""
+    return Call(Request("POST", path("cluster", "nodes", name, what)), dict)
+
+
 def log_page(job: str, cursor: Optional[str]) -> Call[Page[LogLine]]:
     return page(path("jobs", job, "logs"), LogLine, {}, 1000, cursor)
 
 
 def artifacts(job: str, attempt: Optional[int]) -> Call[list[Artifact]]:
-    def read(told: Any) -> list[Artifact]:
-        return [parsed(Artifact, item) for item in told["items"]]
-
-    return Call(Request("GET", path("jobs", job, "artifacts"), {"attempt": attempt}), read)
+    return Call(Request("GET", path("jobs", job, "artifacts"), {"attempt": attempt}), _list(Artifact))
 
 
 def artifact(job: str, name: str, attempt: Optional[int]) -> Call[bytes]:
@@ -207,11 +226,24 @@ def artifact(job: str, name: str, attempt: Optional[int]) -> Call[bytes]:
 def put_function(name: str, code: Union[str, bytes], options: Mapping[str, Any]) -> Call[Function]:
     kind = "text/x-python" if isinstance(code, str) else "application/zip"
     body = code.encode() if isinstance(code, str) else code
-    return Call(Request("PUT", path("functions", name), options, body, {"Content-Type": kind}), _function)
+    return Call(Request("PUT", path("functions", name), options, body, {"Content-Type": kind}), _one(Function))
 
 
 def function_versions(name: str) -> Call[list[Function]]:
-    return Call(Request("GET", path("functions", name)), _functions)
+    return Call(Request("GET", path("functions", name)), _list(Function))
+
+
+def function_version(name: str, version: str) -> Call[Function]:
+    return Call(Request("GET", path("functions", name, "versions", version)), _one(Function))
+
+
+def function_code(name: str, version: str) -> Call[Union[str, bytes]]:
+    headers = {"Accept": "text/x-python, application/zip"}
+    return Call(Request("GET", path("functions", name, "versions", version), headers=headers), _as_it_is)
+
+
+def redeploy_function(name: str, version: str) -> Call[Function]:
+    return Call(Request("POST", path("functions", name, "versions", version, "latest")), _one(Function))
 
 
 def delete_function(name: str) -> Call[None]:
@@ -219,15 +251,7 @@ def delete_function(name: str) -> Call[None]:
 
 
 def functions() -> Call[list[Function]]:
-    return Call(Request("GET", "/functions"), _functions)
-
-
-def _functions(told: Any) -> list[Function]:
-    return [parsed(Function, item) for item in told["items"]]
-
-
-def _function(told: Any) -> Function:
-    return parsed(Function, told)
+    return Call(Request("GET", "/functions"), _list(Function))
 
 
 def function_workload(name: str, version: Optional[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,29 +259,28 @@ def function_workload(name: str, version: Optional[str], args: Sequence[Any], kw
     return workload if version is None else {**workload, "version": version}
 
 
-def put_schedule(name: str, cron: str, job: Mapping[str, Any], rules: Mapping[str, Any]) -> Call[Schedule]:
-    return Call(Request("PUT", path("schedules", name), body=to_json({"cron": cron, "job": job, **given(rules)})), _schedule)
+def put_schedule(name: str, cron: str, job: Mapping[str, Any], rules: Mapping[str, Any], replace: bool) -> Call[Schedule]:
+    told = {"cron": cron, "job": job, **given(rules)}
+    if replace:
+        return Call(Request("PUT", path("schedules", name), body=to_json(told)), _one(Schedule))
+    return Call(Request("POST", "/schedules", body=to_json({"name": name, **told})), _one(Schedule))
 
 
 def schedule(name: str) -> Call[Schedule]:
-    return Call(Request("GET", path("schedules", name)), _schedule)
+    return Call(Request("GET", path("schedules", name)), _one(Schedule))
 
 
 def switch_schedule(name: str, what: str) -> Call[Schedule]:
     """Pauses or resumes it."""
-    return Call(Request("POST", path("schedules", name, what)), _schedule)
+    return Call(Request("POST", path("schedules", name, what)), _one(Schedule))
 
 
 def run_schedule(name: str) -> Call[Job]:
-    return Call(Request("POST", path("schedules", name, "run")), _job)
+    return Call(Request("POST", path("schedules", name, "run")), _one(Job))
 
 
 def delete_schedule(name: str) -> Call[None]:
     return Call(Request("DELETE", path("schedules", name)), _nothing)
-
-
-def _schedule(told: Any) -> Schedule:
-    return parsed(Schedule, told)
 
 
 def deliveries(job: Optional[str]) -> str:
@@ -265,19 +288,70 @@ def deliveries(job: Optional[str]) -> str:
 
 
 def redeliver(delivery: str) -> Call[Delivery]:
-    return Call(Request("POST", path("webhooks", "deliveries", delivery, "redeliver")), lambda told: parsed(Delivery, told))
+    return Call(Request("POST", path("webhooks", "deliveries", delivery, "redeliver")), _one(Delivery))
 
 
 def compare(workload: Mapping[str, Any], options: Mapping[str, Any]) -> Call[Comparison]:
-    return Call(Request("POST", "/comparisons", body=to_json(submission(workload, options))), _comparison)
+    return Call(Request("POST", "/comparisons", body=to_json(submission(workload, options))), _one(Comparison))
 
 
 def comparison(comparison: str, wait: Optional[float]) -> Call[Comparison]:
-    return Call(_waiting(path("comparisons", comparison), wait), _comparison)
+    return Call(_waiting(path("comparisons", comparison), wait), _one(Comparison))
 
 
 def cancel_comparison(comparison: str) -> Call[Comparison]:
-    return Call(Request("DELETE", path("comparisons", comparison)), _comparison)
+    return Call(Request("DELETE", path("comparisons", comparison)), _one(Comparison))
+
+
+def comparison_chart(comparison: str, of: Optional[str], format: str) -> Call[bytes]:
+    return Call(Request("GET", path("comparisons", comparison, f"chart.{format}"), {"of": of}), bytes)
+
+
+def comparison_report(comparison: str) -> Call[str]:
+    return Call(Request("GET", path("comparisons", comparison, "report.html")), str)
+
+
+def profile(key: str) -> Call[Profile]:
+    return Call(Request("GET", path("profiles", key)), _one(Profile))
+
+
+def findings(query: Mapping[str, Any]) -> Call[list[Finding]]:
+    return Call(Request("GET", "/findings", query), _list(Finding))
+
+
+def what_if(since: Optional[datetime], until: Optional[datetime], workload: Optional[str]) -> Call[WhatIf]:
+    query = filters(workload=workload, since=since, until=until)
+    return Call(Request("GET", "/profiles/what-if", query), _one(WhatIf))
+
+
+def keys() -> Call[list[Key]]:
+    return Call(Request("GET", "/keys"), _list(Key))
+
+
+def key(key: str) -> Call[Key]:
+    return Call(Request("GET", path("keys", key)), _one(Key))
+
+
+def create_key(options: Mapping[str, Any]) -> Call[CreatedKey]:
+    return Call(Request("POST", "/keys", body=to_json(given(options))), _one(CreatedKey))
+
+
+def rotate_key(key: str, grace_seconds: Optional[int]) -> Call[CreatedKey]:
+    body = to_json(given({"grace_seconds": grace_seconds}))
+    return Call(Request("POST", path("keys", key, "rotate"), body=body), _one(CreatedKey))
+
+
+def revoke_key(key: str) -> Call[Key]:
+    return Call(Request("DELETE", path("keys", key)), _one(Key))
+
+
+def put_key_quota(key: str, quota: Mapping[str, Any]) -> Call[Key]:
+    return Call(Request("PUT", path("keys", key, "quota"), body=to_json(given(quota))), _one(Key))
+
+
+def quota(key: Optional[str]) -> Call[Quotas]:
+    """That of this key, or of the one with which it is asked."""
+    return Call(Request("GET", "/quota" if key is None else path("keys", key, "quota")), _one(Quotas))
 
 
 def events(job: Optional[str], query: Mapping[str, Any], kinds: Optional[Sequence[str]], after: Optional[int]) -> Request:

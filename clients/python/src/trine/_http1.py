@@ -208,7 +208,7 @@ class Response:
         return body
 
     def result(self) -> Any:
-        """The whole body: from JSON, as bytes if it is a file, or else as text. Raises what the server has to complain."""
+        """The whole body: from JSON, as text, or as bytes if it is neither. Raises what the server has to complain."""
         body = self.take()
         kind = self.headers.get("content-type", "").partition(";")[0]
         value: Any = None
@@ -217,7 +217,7 @@ class Response:
                 value = json.loads(body) if body else None
             except ValueError as error:
                 raise Malformed(f"the answer is not JSON: {error}") from None
-        elif kind == "application/octet-stream":
+        elif kind.startswith(("application/", "image/")):
             value = body
         elif body:
             value = body.decode("utf-8", "replace")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Union
 
 from . import _calls
 from ._calls import Call
@@ -18,27 +18,38 @@ from ._http1 import Server
 from .errors import TrineError
 from .model import (
     Accepted,
+    Act,
     Artifact,
     Bound,
+    Cancelled,
     CatchUp,
+    Chart,
     Choice,
     Comparison,
+    CreatedKey,
     Delivery,
     DeliveryState,
     Event,
     ExecutorName,
+    Finding,
+    FindingKind,
     Function,
     Job,
+    Key,
     Limit,
     LogLine,
+    Observed,
     Overlap,
+    Profile,
+    Quotas,
     Result,
     Schedule,
-    State,
+    Scope,
     SummaryItem,
+    WhatIf,
     event_of,
 )
-from .options import Options, SubmitOptions
+from .options import Filters, JobFilters, ListFilters, Options, Quota, SubmitOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -120,22 +131,9 @@ class Client:
             if until is not None and time.monotonic() >= until:
                 raise TimeoutError(f"{name} is still {found.state}")
 
-    def jobs(
-        self,
-        *,
-        state: Optional[State] = None,
-        bound: Optional[Bound] = None,
-        executor: Optional[str] = None,
-        workload: Optional[str] = None,
-        tags: Optional[Mapping[str, str]] = None,
-        since: Optional[datetime] = None,
-        until: Optional[datetime] = None,
-        order: Optional[str] = None,
-        page_size: int = 100,
-    ) -> Iterator[Job]:
+    def jobs(self, *, page_size: int = 100, **filters: Unpack[ListFilters]) -> Iterator[Job]:
         """All jobs that pass the filters, the newest first (or `order="oldest"`), read page by page as they are asked for."""
-        query = _calls.filters(state, bound, executor, workload, tags, since, until, order)
-        return self._all("/jobs", Job, query, page_size)
+        return self._all("/jobs", Job, _calls.filters(**filters), page_size)
 
     def cancel(self, job: str) -> Job:
         """Cancels a job: one that waits is cancelled now, one that runs is being stopped."""
@@ -144,6 +142,14 @@ class Client:
     def retry(self, job: str) -> Job:
         """Runs a job that has ended again."""
         return self._send(_calls.retry(job))
+
+    def cancel_many(self, *, all: bool = False, **filters: Unpack[JobFilters]) -> Cancelled:
+        """Cancels what has not ended of the jobs that pass the filters; without any filter, `all` has to be said."""
+        return self._send(_calls.cancel_many(all, _calls.filters(**filters)))
+
+    def retry_many(self, *, all: bool = False, **filters: Unpack[JobFilters]) -> int:
+        """Runs again what failed or was lost, or ended in this `state`, of the jobs that pass the filters. Returns how many."""
+        return self._send(_calls.retry_many(all, _calls.filters(**filters)))
 
     def route(self, job: str) -> dict[str, Any]:
         """Why a job runs where it runs."""
@@ -155,22 +161,13 @@ class Client:
         """The result of a job that has ended."""
         return self._send(_calls.result(job))
 
-    def results(
-        self,
-        *,
-        state: Optional[State] = None,
-        bound: Optional[Bound] = None,
-        executor: Optional[str] = None,
-        workload: Optional[str] = None,
-        tags: Optional[Mapping[str, str]] = None,
-        since: Optional[datetime] = None,
-        until: Optional[datetime] = None,
-        order: Optional[str] = None,
-        page_size: int = 100,
-    ) -> Iterator[Result]:
+    def results(self, *, page_size: int = 100, **filters: Unpack[ListFilters]) -> Iterator[Result]:
         """All results that pass the filters, as `jobs`."""
-        query = _calls.filters(state, bound, executor, workload, tags, since, until, order)
-        return self._all("/results", Result, query, page_size)
+        return self._all("/results", Result, _calls.filters(**filters), page_size)
+
+    def delete_result(self, job: str) -> None:
+        """Removes a job that has ended, with its output, artifacts, events and messages to webhooks."""
+        self._send(_calls.delete_result(job))
 
     def summary(self, by: Sequence[str] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
         """Counts and quantiles of results, by any of `workload`, `bound`, `executor` and `state`."""
@@ -188,8 +185,15 @@ class Client:
 
     def healthy(self) -> bool:
         """Whether the server lives and can take work."""
+        return self._answers("/readyz")
+
+    def alive(self) -> bool:
+        """Whether it lives, though it may take no work: because it is drained, say."""
+        return self._answers("/healthz")
+
+    def _answers(self, what: str) -> bool:
         try:
-            self._send(_calls.look("/readyz"))
+            self._send(_calls.look(what))
         except TrineError:
             return False
         return True
@@ -201,6 +205,44 @@ class Client:
     def cluster(self) -> dict[str, Any]:
         """The servers that share a database, as `items`, and what that has to clean up."""
         return self._send(_calls.look("/cluster"))
+
+    def drain_node(self, name: str) -> dict[str, Any]:
+        """Has a node claim no more jobs until it is resumed or started anew; what runs there goes on. Returns the cluster."""
+        return self._send(_calls.switch_node(name, "drain"))
+
+    def resume_node(self, name: str) -> dict[str, Any]:
+        """Has it claim jobs again."""
+        return self._send(_calls.switch_node(name, "resume"))
+
+    # ---- What was learned of workloads ----
+
+    def profiles(
+        self,
+        *,
+        workload: Optional[str] = None,
+        executor: Optional[ExecutorName] = None,
+        observed: Optional[Observed] = None,
+        page_size: int = 100,
+    ) -> Iterator[Profile]:
+        """What was learned of workloads by running them, by key: all, or those of a type, on an executor, that turned out so."""
+        query = {"workload": workload, "executor": executor, "observed": observed}
+        return self._all("/profiles", Profile, query, page_size)
+
+    def profile(self, key: str) -> Profile:
+        """One of them."""
+        return self._send(_calls.profile(key))
+
+    def findings(
+        self, *, kind: Optional[FindingKind] = None, workload: Optional[str] = None, executor: Optional[ExecutorName] = None
+    ) -> list[Finding]:
+        """What speaks against how workloads are tagged or run, what was seen last first."""
+        return self._send(_calls.findings({"kind": kind, "workload": workload, "executor": executor}))
+
+    def what_if(
+        self, *, since: Optional[datetime] = None, until: Optional[datetime] = None, workload: Optional[str] = None
+    ) -> WhatIf:
+        """What measured routing would have changed, in whole days (UTC) from a week ago until now unless they are given."""
+        return self._send(_calls.what_if(since, until, workload))
 
     # ---- Comparisons ----
 
@@ -235,6 +277,14 @@ class Client:
         """Cancels one that waits, and has one that runs stop without a report."""
         return self._send(_calls.cancel_comparison(comparison))
 
+    def comparison_chart(self, comparison: str, *, of: Optional[Chart] = None, format: Literal["svg", "png"] = "svg") -> bytes:
+        """Bars for each executor at each concurrency, as the content of a file. Refused before the comparison has finished."""
+        return self._send(_calls.comparison_chart(comparison, of, format))
+
+    def comparison_report(self, comparison: str) -> str:
+        """The verdict, the charts and the table as one page of HTML that stands alone, as `comparison_chart`."""
+        return self._send(_calls.comparison_report(comparison))
+
     # ---- Functions ----
 
     def put_function(
@@ -257,13 +307,23 @@ class Client:
         """The functions that there are."""
         return self._send(_calls.functions())
 
-    def function(self, name: str) -> Function:
-        """One function, in its latest version."""
+    def function(self, name: str, version: Optional[str] = None) -> Function:
+        """One function, in its latest version or in that one, of whose name the first 8 digits are enough."""
+        if version is not None:
+            return self._send(_calls.function_version(name, version))
         return (self.function_versions(name))[0]
 
     def function_versions(self, name: str) -> list[Function]:
         """All versions of a function, the latest first."""
         return self._send(_calls.function_versions(name))
+
+    def function_code(self, name: str, version: str) -> Union[str, bytes]:
+        """What a version was registered with: Python source, or a zip."""
+        return self._send(_calls.function_code(name, version))
+
+    def redeploy_function(self, name: str, version: str) -> Function:
+        """Makes a version the latest again."""
+        return self._send(_calls.redeploy_function(name, version))
 
     def run_function(
         self,
@@ -296,16 +356,17 @@ class Client:
         timezone: Optional[str] = None,
         catch_up: Optional[CatchUp] = None,
         overlap: Optional[Overlap] = None,
+        replace: bool = True,
         **options: Unpack[Options],
     ) -> Schedule:
-        """Has a job submitted whenever the cron expression says so, in this time zone (UTC if it is not given), or replaces that.
+        """Has a job submitted whenever the cron expression says so, in this time zone (UTC if it is not given).
 
         `catch_up` is what becomes of times that were missed while no server ran, `overlap` of those at which a job of the
-        schedule has not ended yet.
+        schedule has not ended yet. A schedule of this name is replaced; without `replace` it is a ProblemError that there is one.
         """
         job = _calls.submission(workload, {"bound": bound, **options})
         rules = {"timezone": timezone, "catch_up": catch_up, "overlap": overlap}
-        return self._send(_calls.put_schedule(name, cron, job, rules))
+        return self._send(_calls.put_schedule(name, cron, job, rules, replace))
 
     def schedules(self, *, page_size: int = 100) -> Iterator[Schedule]:
         """The schedules that there are, by name."""
@@ -339,18 +400,13 @@ class Client:
         *,
         kinds: Optional[Sequence[str]] = None,
         after: Optional[int] = None,
-        state: Optional[State] = None,
-        bound: Optional[Bound] = None,
-        executor: Optional[str] = None,
-        workload: Optional[str] = None,
-        tags: Optional[Mapping[str, str]] = None,
+        **filters: Unpack[Filters],
     ) -> Iterator[Event]:
         """What happens to a job, from its beginning to its end; or to all jobs that pass the filters, from now on and for ever.
 
         Each event is given once: a connection that breaks is opened again. `after` is the id of an event to begin after.
         """
-        query = _calls.filters(state, bound, executor, workload, tags)
-        return self._follow(Follower(job, query, kinds, after))
+        return self._follow(Follower(job, _calls.filters(**filters), kinds, after))
 
     def _follow(self, follower: Follower) -> Iterator[Event]:
         patience = Patience(self._patience)
@@ -391,6 +447,42 @@ class Client:
     def redeliver(self, delivery: str) -> Delivery:
         """Sends a message again."""
         return self._send(_calls.redeliver(delivery))
+
+    # ---- Keys ----
+
+    def keys(self) -> list[Key]:
+        """All keys that there ever were, the oldest first. They are for administrators, as all calls here but `quota`."""
+        return self._send(_calls.keys())
+
+    def key(self, key: str) -> Key:
+        """One of them, by its id."""
+        return self._send(_calls.key(key))
+
+    def create_key(
+        self, name: str, scopes: Sequence[Scope], *, expires_at: Optional[datetime] = None, quota: Optional[Quota] = None
+    ) -> CreatedKey:
+        """Makes a key, whose text is told this once. After the first one, an administrator's, every request needs a key."""
+        return self._send(_calls.create_key({"name": name, "scopes": scopes, "expires_at": expires_at, "quota": quota}))
+
+    def rotate_key(self, key: str, *, grace_seconds: Optional[int] = None) -> CreatedKey:
+        """Makes a key like this one, which is still good for so many seconds (a day, unless they are given)."""
+        return self._send(_calls.rotate_key(key, grace_seconds))
+
+    def revoke_key(self, key: str) -> Key:
+        """Makes a key good for nothing."""
+        return self._send(_calls.revoke_key(key))
+
+    def put_key_quota(self, key: str, **quota: Unpack[Quota]) -> Key:
+        """Gives a key, and those that took or take its place, this quota in place of the one before."""
+        return self._send(_calls.put_key_quota(key, quota))
+
+    def quota(self, key: Optional[str] = None) -> Quotas:
+        """How much is used of one's own quota, or of that of a key. A ProblemError if one has none, as an administrator."""
+        return self._send(_calls.quota(key))
+
+    def audit(self, *, page_size: int = 100) -> Iterator[Act]:
+        """All changes of keys, functions and nodes, the latest first."""
+        return self._all("/audit", Act, {}, page_size)
 
     # ---- Lists ----
 

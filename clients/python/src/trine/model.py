@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
+Advice = Literal["any", "computes", "waits", "held_loop"]
 Bound = Literal["io", "cpu"]
+Chart = Literal["speedup", "latency", "bystander"]
 Choice = Literal["auto", "async", "threads", "processes"]
 ExecutorName = Literal["async", "threads", "processes"]
 CatchUp = Literal["skip", "once", "all"]
 ComparisonState = Literal["queued", "running", "finished", "failed", "cancelled"]
 DeliveryState = Literal["pending", "delivered", "failed", "gone"]
+FailureKind = Literal["error", "timeout", "panic", "cancelled", "lost", "expired", "dependency"]
+FindingKind = Literal["computes", "waits", "held_loop", "too_short", "memory", "elsewhere"]
+KeyState = Literal["live", "expired", "revoked"]
+Observed = Literal["io", "cpu", "mixed"]
 Overlap = Literal["allow", "skip", "queue"]
+Scope = Literal["submit", "read", "cancel", "functions", "admin"]
 State = Literal["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
 ENDINGS = frozenset(("succeeded", "failed", "cancelled", "lost"))
@@ -134,6 +141,14 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class Cancelled:
+    """What came of cancelling many jobs, in numbers of jobs."""
+
+    cancelled: int  # waited, and have ended
+    stopping: int  # run, and are being stopped
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened to a job."""
 
@@ -185,7 +200,9 @@ class Function:
     executor: Optional[str] = None
     interpreter: Optional[str] = None
     deadline_ms: Optional[int] = None
+    latest: bool = False  # jobs that name no version get this one
     created_at: Optional[datetime] = None
+    deployed_at: Optional[datetime] = None  # the last time
     raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
 
@@ -293,7 +310,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Half, nine of ten and 99 of 100 are at most this, in microseconds."""
+    """Half, nine of ten and 99 of 100 are at most this; the name of the field says in what."""
 
     p50: int
     p90: int
@@ -312,6 +329,151 @@ class SummaryItem:
     bound: Optional[str] = None
     executor: Optional[str] = None
     state: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What speaks against how a workload is tagged or run, seen often enough to be no accident."""
+
+    kind: FindingKind
+    key: str  # of the profile of these runs
+    workload: str
+    executor: ExecutorName
+    jobs: int  # so many showed it
+    of: int  # so many
+    since: datetime
+    last_seen: datetime
+    evidence: str  # a sentence
+    advice: str  # a sentence
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What measured routing goes by: averages over the runs, of which the latest count most."""
+
+    runs: int  # those that say something: they succeeded and were not too short
+    demand: float  # cores that a run uses while others do not keep it from running
+    wall_us: int
+    holds_loop: bool  # they are known to hold the event loop
+    observed: Optional[Observed] = None  # None while they are too few, or do not agree
+
+
+@dataclass(frozen=True)
+class ProfileSummary:
+    """The runs on one executor; quantiles are None where nothing was measured."""
+
+    executor: ExecutorName
+    runs: int
+    failures: Mapping[str, int]  # those without output, by kind
+    tagged: Mapping[str, int]  # by tag
+    observed: Mapping[str, int]  # by what they turned out to be
+    since: datetime
+    until: datetime
+    wall_us: Optional[Quantiles] = None
+    dispatch_us: Optional[Quantiles] = None
+    cpu_percent: Optional[Quantiles] = None
+    longest_poll_us: Optional[Quantiles] = None  # of `async` only
+    max_rss_bytes: Optional[Quantiles] = None  # of `processes` only
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was learned of runs that are alike."""
+
+    key: str  # the workload's type, with the size of what it is given or whose code it is
+    workload: str
+    runs: int
+    learned: Learned
+    executors: tuple[ProfileSummary, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    last_seen: Optional[datetime] = None
+    runtime: Optional[str] = None  # None if that is not known since the server was started
+    form: Optional[str] = None  # async or blocking; None likewise
+
+
+@dataclass(frozen=True)
+class WhatIfItem:
+    """Runs that are alike, tagged alike and run alike. What is in microseconds is a sum of all of them, but for the longest."""
+
+    key: str  # of their profile
+    bound: Bound
+    executor: ExecutorName
+    runs: int
+    wall_us: int
+    cpu_us: int
+    held_runs: int  # those that held the event loop for 50 ms or more
+    held_us: int
+    longest_us: int  # that one of them held it
+    held_jobs: int  # other jobs that were on the loop at those times
+    would: ExecutorName  # the one that measured routing would choose
+    rule: str  # by which it would
+    gain_loop_us: int  # for so long the event loop would not have been held
+    gain_slot_us: int  # for so long slots for computing would not have been taken up by waiting
+    gain_wall_us: Optional[int] = None  # so much less time they would have taken; None without enough runs there
+    observed: Optional[Observed] = None
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What measured routing would have changed."""
+
+    since: datetime
+    until: datetime
+    held_runs: int  # those that held the event loop for 50 ms or more
+    held_us: int  # together
+    items: tuple[WhatIfItem, ...] = ()  # those that would gain most come first
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    owner: str  # the id of the first of the keys that took each other's place
+    state: KeyState
+    quota: Mapping[str, int] = dataclasses.field(default_factory=dict)  # what is not in it is as the server's settings have it
+    created_at: Optional[datetime] = None
+    expires_at: Optional[datetime] = None
+    revoked_at: Optional[datetime] = None
+    last_used_at: Optional[datetime] = None  # give or take a minute
+
+
+@dataclass(frozen=True)
+class CreatedKey(Key):
+    """A key right after it was made, the only time that its text is told."""
+
+    key: str = dataclasses.field(default="", repr=False)  # goes along as `Authorization: Bearer …`
+
+
+@dataclass(frozen=True)
+class QuotaPart:
+    """One part of a quota."""
+
+    used: int
+    most: Optional[int] = None  # None for any number
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """How much the server may be given to do, and what it was given."""
+
+    queued: QuotaPart  # jobs and comparisons that wait
+    running: QuotaPart  # jobs that run
+    per_minute: QuotaPart  # jobs and comparisons that were submitted in the last minute
+    bytes: QuotaPart  # of the workloads of what waits
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something that an administrator did."""
+
+    at: datetime
+    operation: str  # as the API's document calls it
+    target: str  # the path
+    key: Optional[str] = None  # the id of the one that it was done with; None where none was asked for
+    status: Optional[int] = None  # of the answer; None if the server ended before there was one
 
 
 def parsed(kind: type[T], told: Mapping[str, Any]) -> T:

@@ -1,4 +1,7 @@
-"""What can be said of a job beside its workload. The names and forms are those of the API."""
+"""What can be said of a job beside its workload, which jobs a call is about, and how much a key may have the server do.
+
+The names and forms are those of the API.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Optional, TypedDict, Union
 
-from .model import Bound, Choice
+from .model import Advice, Bound, Choice, FailureKind, State
 
 Routing = Literal["declared", "advise", "measured"]
 
@@ -41,3 +44,37 @@ class CallOptions(Options, total=False):
     """Options of the calls of an executor."""
 
     bound: Bound  # what they mostly do: wait (`io`) or compute (`cpu`, unless it is given)
+
+
+class Filters(TypedDict, total=False):
+    """Which jobs events are about: those that pass every filter. One that is None is as if it were not given."""
+
+    state: Optional[State]
+    bound: Optional[Bound]
+    executor: Optional[str]  # the one that they run on
+    workload: Optional[str]  # its `type`
+    tags: Optional[Mapping[str, str]]  # labels, of which only events take more than one
+
+
+class JobFilters(Filters, total=False):
+    """Which jobs are cancelled, or run again."""
+
+    error: Optional[FailureKind]  # with which they ended
+    since: Optional[datetime]  # accepted at this time or later
+    until: Optional[datetime]  # accepted before this time
+
+
+class ListFilters(JobFilters, total=False):
+    """Which jobs or results are listed, and in which order."""
+
+    advice: Optional[Advice]  # what their figures speak against, as far as they have ended
+    order: Optional[str]  # of acceptance: `newest` first, or `oldest`
+
+
+class Quota(TypedDict, total=False):
+    """How much a key may have the server do. What is None or not given is as the server's settings have it."""
+
+    queued: Optional[int]  # jobs and comparisons that wait at once
+    running: Optional[int]  # jobs that run at once; others wait
+    per_minute: Optional[int]  # jobs and comparisons that are submitted in a minute
+    bytes: Optional[int]  # of the workloads of all that waits
