@@ -60,9 +60,10 @@ impl Dispatcher {
     /// Tells an attempt to stop that the store has marked.
     pub(super) async fn stop(&self, lease: Lease) -> Result<(), StoreError> {
         self.shared.running.stop(lease, StopReason::Cancelled);
-        // If the attempt was settled just before, nobody will take that note away any more.
-        let job = self.shared.store.job(lease.id).await?;
-        if !job.is_some_and(|job| matches!(job.state, State::Running { .. })) {
+        // If the attempt was settled just before, or another node runs it, nobody will take that note away any more.
+        let runs = self.shared.store.may_run_here(lease)
+            && self.shared.store.job(lease.id).await?.is_some_and(|job| matches!(job.state, State::Running { .. }));
+        if !runs {
             self.shared.running.end(lease);
         }
         Ok(())

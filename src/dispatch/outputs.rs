@@ -66,7 +66,7 @@ async fn read(shared: &Shared, job: JobId, workload: Spec) -> Result<Spec, Failu
     })
     .map_err(|invalid| unusable(&invalid))?;
 
-    let mut values: HashMap<(JobId, String), String> = HashMap::new();
+    let mut values = vec![None; places.len()];
     let mut bytes = workload.json.get().len();
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_by_key(|&at| places[at].parent);
@@ -74,22 +74,19 @@ async fn read(shared: &Shared, job: JobId, workload: Spec) -> Result<Spec, Failu
         let parent = places[at[0]].parent;
         // One after the other: all of them may be more than there is memory for.
         let ended = shared.store.job(parent).await.map_err(unreadable)?;
-        for place in at.iter().map(|&at| &places[at]) {
-            let value = value(place, ended.as_ref())?;
+        for &at in at {
+            let value = value(&places[at], ended.as_ref())?;
             bytes += value.len();
             if bytes > MAX_BYTES {
                 return Err(failure(format!("with the outputs that it asks for it is longer than {MAX_BYTES} bytes")));
             }
-            values.insert((parent, place.pointer.clone()), value.into_owned());
+            values[at] = Some(value.into_owned());
         }
     }
 
-    let mut places = places.iter();
-    let json = fill(&workload.json, &mut |at, _| {
-        let value = places.next().and_then(|place| values.get(&(place.parent, place.pointer.clone())));
-        Ok(Cow::Owned(value.ok_or_else(|| Invalid::new(at, "has no value"))?.clone()))
-    })
-    .map_err(|invalid| unusable(&invalid))?;
+    let mut values = values.into_iter().flatten();
+    let json = fill(&workload.json, &mut |at, _| Ok(Cow::Owned(values.next().ok_or_else(|| Invalid::new(at, "has no value"))?)))
+        .map_err(|invalid| unusable(&invalid))?;
     let filled = Spec { kind: workload.kind, json };
     match shared.registry.prepare(&filled) {
         Ok(_) => Ok(filled),

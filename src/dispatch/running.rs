@@ -44,10 +44,13 @@ impl Running {
         self.stops().len()
     }
 
-    /// The signal of this lease; the one of another lease on the same job makes way.
+    /// The signal of this lease; the one of an earlier lease on the same job makes way. Nobody looks for that of an earlier one any more.
     fn of(stops: &mut HashMap<JobId, (i64, Stop)>, lease: Lease) -> Stop {
         let (token, stop) = stops.entry(lease.id).or_insert_with(|| (lease.token, Stop::default()));
-        if *token != lease.token {
+        if lease.token < *token {
+            return Stop::default();
+        }
+        if lease.token > *token {
             (*token, *stop) = (lease.token, Stop::default());
         }
         stop.clone()
@@ -70,6 +73,8 @@ mod tests {
         let stop = running.begin(second);
         assert!(!stop.is_stopped());
         running.end(first);
+        running.stop(first, StopReason::Cancelled);
+        assert!(!stop.is_stopped());
         running.stop(second, StopReason::Cancelled);
         assert_eq!(stop.reason(), Some(StopReason::Cancelled));
         running.end(second);

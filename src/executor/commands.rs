@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -169,8 +169,8 @@ impl Running {
         let CommandCall { command, stdin: input, .. } = call;
         let most = command.limits.output_bytes;
         tokio::spawn(feed(stdin, input));
-        let mut stdout = tokio::spawn(listen(stdout, LogStream::Stdout, Kept::first(most), reporter.clone()));
-        let mut stderr = tokio::spawn(listen(stderr, LogStream::Stderr, Kept::last(most), reporter.clone()));
+        let stdout = Listening::to(stdout, LogStream::Stdout, Kept::first(most), reporter.clone());
+        let stderr = Listening::to(stderr, LogStream::Stderr, Kept::last(most), reporter.clone());
         let mut late = false;
         let ended = tokio::select! {
             ended = group.wait() => ended,
@@ -185,7 +185,7 @@ impl Running {
             Ok(ended) => ended,
             Err(error) => return Ran::failed(Failure::new(FailureKind::Lost, format!("it can't be waited for: {error}"))),
         };
-        let (stdout, stderr) = tokio::join!(said(&mut stdout), said(&mut stderr));
+        let (stdout, stderr) = tokio::join!(stdout.end(), stderr.end());
         let outcome = if late {
             let limit = command.limits.deadline_ms;
             Outcome::Error(Failure::new(FailureKind::Timeout, format!("it ran longer than the command's deadline of {limit} ms")))
@@ -248,14 +248,48 @@ async fn feed(mut stdin: ChildStdin, input: String) {
     let _ = stdin.write_all(input.as_bytes()).await;
 }
 
+/// A stream that is listened to.
+struct Listening {
+    task: tokio::task::JoinHandle<()>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Listening {
+    fn to(pipe: impl AsyncRead + Unpin + Send + 'static, stream: LogStream, kept: Kept, reporter: Reporter) -> Self {
+        let kept = Arc::new(Mutex::new(kept));
+        Self { task: tokio::spawn(listen(pipe, stream, Arc::clone(&kept), reporter)), kept }
+    }
+
+    /// What was said, once the program has ended: until the end of the stream, or as far as it was heard.
+    async fn end(mut self) -> Kept {
+        let all = tokio::time::timeout(OUTPUT_GRACE, &mut self.task).await.is_ok();
+        self.task.abort();
+        let mut kept = std::mem::replace(&mut *locked(&self.kept), Kept::first(0));
+        kept.truncated |= !all;
+        kept.finish()
+    }
+}
+
+fn locked(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Reads to the end, keeps what is to be kept, and tells each line. A program that writes faster than lines can be kept waits.
-async fn listen(mut pipe: impl AsyncRead + Unpin, stream: LogStream, mut kept: Kept, reporter: Reporter) -> Kept {
+async fn listen(mut pipe: impl AsyncRead + Unpin, stream: LogStream, kept: Arc<Mutex<Kept>>, reporter: Reporter) {
     let (mut chunk, mut line) = (vec![0; 16 << 10], Vec::new());
     while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-        kept.add(&chunk[..count]);
+        locked(&kept).add(&chunk[..count]);
         for part in chunk[..count].split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
-            if line.ends_with(b"\n") || line.len() >= LONGEST_LINE {
+            let ends = line.ends_with(b"\n");
+            while line.len() - usize::from(ends) > LONGEST_LINE {
+                // The last character may be there in part.
+                let part = &line[..LONGEST_LINE];
+                let whole = LONGEST_LINE - part.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+                reporter.note(Note::log(stream, String::from_utf8_lossy(&line[..whole]))).await;
+                line.drain(..whole);
+            }
+            if ends {
                 reporter.note(Note::log(stream, String::from_utf8_lossy(&line))).await;
                 line.clear();
             }
@@ -264,16 +298,6 @@ async fn listen(mut pipe: impl AsyncRead + Unpin, stream: LogStream, mut kept: K
     if !line.is_empty() {
         reporter.note(Note::log(stream, String::from_utf8_lossy(&line))).await;
     }
-    kept.finish()
-}
-
-/// What was listened to, once the program has ended.
-async fn said(listening: &mut tokio::task::JoinHandle<Kept>) -> Kept {
-    if let Ok(Ok(kept)) = tokio::time::timeout(OUTPUT_GRACE, &mut *listening).await {
-        return kept;
-    }
-    listening.abort();
-    Kept { truncated: true, ..Kept::first(0) }
 }
 
 /// What is kept of a stream: so many bytes, the first or the last of it.
@@ -328,6 +352,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::Sink;
 
     fn kept(mut kept: Kept, chunks: &[&str]) -> (String, bool) {
         for chunk in chunks {
@@ -335,6 +360,47 @@ mod tests {
         }
         let kept = kept.finish();
         (kept.text(), kept.truncated)
+    }
+
+    /// Takes lines, so many of them.
+    struct Room(Mutex<(usize, Vec<Note>)>);
+
+    impl Sink for Room {
+        fn offer(&self, _: Note) {}
+
+        fn note(&self, note: Note) -> BoxFuture<'_, ()> {
+            let mut taken = self.0.lock().unwrap();
+            taken.1.push(note);
+            if taken.1.len() > taken.0 { Box::pin(std::future::pending()) } else { Box::pin(std::future::ready(())) }
+        }
+    }
+
+    async fn heard(said: &'static [u8], room: usize) -> (Kept, Vec<String>) {
+        let room = Arc::new(Room(Mutex::new((room, Vec::new()))));
+        let reporter = Reporter::new(Arc::clone(&room) as _);
+        let kept = Listening::to(said, LogStream::Stdout, Kept::first(1 << 20), reporter).end().await;
+        let notes = std::mem::take(&mut room.0.lock().unwrap().1);
+        let lines = notes.into_iter().map(|note| match note {
+            Note::Log(_, line) => line,
+            Note::Progress(value) => panic!("{value}"),
+        });
+        (kept, lines.collect())
+    }
+
+    #[tokio::test]
+    async fn what_was_heard_is_kept_though_its_lines_find_no_room() {
+        let (kept, lines) = heard(b"one\ntwo\n", 0).await;
+        assert_eq!((kept.text(), kept.truncated, lines), ("one\ntwo\n".into(), true, vec!["one".into()]));
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_told_in_parts_of_whole_characters() {
+        let long: &'static str = "\u{17c}".repeat(2 * LONGEST_LINE).leak();
+        let text: &'static str = format!("x{long}\n").leak();
+        let (kept, lines) = heard(text.as_bytes(), usize::MAX).await;
+        assert_eq!((kept.text().as_str(), kept.truncated), (text, false));
+        assert!(lines.len() > 1 && lines.iter().all(|line| !line.contains('\u{fffd}')));
+        assert_eq!(lines.concat(), text.trim_end());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -213,6 +213,9 @@ fn tasks() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Process {
     pid: i32,
+    /// The thread that tells of it: the first one, unless that has ended before the others.
+    task: i32,
+    has_ended: bool,
     group: i32,
     threads: u64,
     resident_bytes: u64,
@@ -237,19 +240,39 @@ fn processes(groups: &BTreeMap<i32, Watching>) -> BTreeMap<i32, Vec<Process>> {
 
 impl Process {
     fn read(pid: i32) -> Option<Self> {
-        Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        let first = Self::of_task(pid, pid)?;
+        if !first.has_ended || first.threads == 0 {
+            return Some(first);
+        }
+        // Of a thread that has ended nothing is told that the process has.
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let live = tasks.filter_map(|task| Self::of_task(pid, task.file_name().to_str()?.parse().ok()?));
+        Some(live.filter(|task| !task.has_ended).max_by_key(|task| task.resident_bytes).unwrap_or(first))
     }
 
-    fn parse(pid: i32, stat: &str) -> Option<Self> {
+    fn of_task(pid: i32, task: i32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{pid}/task/{task}/stat")).ok()?;
+        // Its name may be anything, also no text.
+        Self::parse(pid, task, &String::from_utf8_lossy(&stat))
+    }
+
+    fn parse(pid: i32, task: i32, stat: &str) -> Option<Self> {
         // The name, in brackets, may hold anything. What follows it are the fields from the third on.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         Some(Self {
             pid,
+            task,
+            has_ended: matches!(*fields.first()?, "Z" | "X"),
             group: i32::try_from(number(5)?).ok()?,
             threads: number(20)?,
             resident_bytes: number(24)? * page_bytes(),
         })
+    }
+
+    /// The folder of what is told of it.
+    fn folder(&self) -> String {
+        format!("/proc/{}/task/{}", self.pid, self.task)
     }
 
     /// Its memory, with a fair share of what it shares with others.
@@ -258,13 +281,13 @@ impl Process {
             let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:").map(str::trim).map(str::to_owned))?;
             line.strip_suffix("kB")?.trim().parse::<u64>().ok()
         };
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok();
+        let rollup = fs::read_to_string(format!("{}/smaps_rollup", self.folder())).ok();
         rollup.and_then(kib).map_or(self.resident_bytes, |kib| kib * 1024)
     }
 
     /// What files take that it has open, but that have no name any more.
     fn unnamed_bytes(&self, device: u64) -> u64 {
-        let open = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        let open = fs::read_dir(format!("{}/fd", self.folder())).into_iter().flatten().flatten();
         let files = open.filter_map(|entry| fs::metadata(entry.path()).ok());
         files.filter(|file| file.is_file() && file.nlink() == 0 && file.dev() == device).map(|file| file.blocks() * 512).sum()
     }
@@ -294,12 +317,18 @@ fn of_scratch(members: &[Process], Watching { limits, scratch, .. }: &Watching) 
     (used > limits.scratch_bytes).then_some(Violation::Scratch { used, limit: limits.scratch_bytes })
 }
 
-/// What is in a folder. Stops to count beyond `most`.
+/// What is in a folder. Stops to count beyond `most`; what can't be looked into, because it is closed or its path is too long, is beyond it.
 fn bytes_in(folder: &Path, most: u64) -> u64 {
     let mut bytes = 0;
     let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidFilename) => return most + 1,
+            // It is gone by now, or there is no room to look at it just now.
+            Err(_) => continue,
+        };
+        for entry in entries.flatten() {
             // Of a link, not of what it leads to. It may be gone by now.
             let Ok(metadata) = entry.metadata() else { continue };
             bytes += metadata.blocks() * 512 + ENTRY_BYTES;
@@ -331,7 +360,7 @@ mod tests {
     #[test]
     fn a_name_with_brackets_and_spaces_is_no_trouble() {
         let stat = "7 (a) b (c)) S 1 5 5 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 3 0 100 4096 2 18446744073709551615";
-        let process = Process::parse(7, stat).unwrap();
+        let process = Process::parse(7, 7, stat).unwrap();
         assert_eq!((process.group, process.threads, process.resident_bytes), (5, 3, 2 * page_bytes()));
     }
 

@@ -434,6 +434,9 @@ pub trait Store:
     /// Waits until attempts of this node are to stop that it was not asked to stop, and why. For one listener.
     async fn revoked(&self) -> Vec<(Lease, Revocation)>;
 
+    /// Whether this node, as far as it knows, runs the attempt of this lease.
+    fn may_run_here(&self, lease: Lease) -> bool;
+
     /// Cancels a job that waits; marks one that runs.
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
 

@@ -259,6 +259,11 @@ impl Page {
 }
 
 fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Invalid> {
+    /// Far more than any server takes, and far fewer than a map of headers can hold.
+    const MOST: usize = 1_000;
+    if headers.len() > MOST {
+        return Err(Invalid::new("/headers", format!("there are more than {MOST} headers")));
+    }
     let mut map = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let invalid = |message: &str| Invalid::new(format!("/headers/{}", name.replace('~', "~0").replace('/', "~1")), message);
@@ -597,6 +602,8 @@ mod tests {
 
     #[test]
     fn parameters_are_checked() {
+        // More than a map of headers can hold.
+        let many: serde_json::Map<_, _> = (0..30_000).map(|n| (format!("x-{n}"), "".into())).collect();
         let bench = bench();
         let url = "https://example.com/";
         let wrong = [
@@ -616,6 +623,7 @@ mod tests {
             (fetch(url, &json!({ "headers": { "transfer-encoding": "chunked" } })), "/headers/transfer-encoding"),
             (fetch(url, &json!({ "headers": { "x": "1", "X": "2" } })), "/headers/x"),
             (fetch(url, &json!({ "headers": { "x": 1 } })), "/headers/x"),
+            (fetch(url, &json!({ "headers": many })), "/headers"),
             (fetch(url, &json!({ "expect_status": 600 })), "/expect_status"),
             (fetch(url, &json!({ "expect_status": [] })), "/expect_status"),
             (fetch(url, &json!({ "expect_status": "ok" })), "/expect_status"),

@@ -151,6 +151,9 @@ impl Registry {
     /// # Errors
     /// As for [`Registry::prepare`]; what is said is not about the places of the outputs.
     pub fn foresee(&self, spec: &Spec) -> Result<Option<Prepared>, Invalid> {
+        /// So many bytes are gone through at most. Each turn finds a value for one place, and goes through all of the workload.
+        const MOST_BYTES: usize = 8 << 20;
+        let mut turns = 1;
         let example = self.get(&spec.kind).map(|description| &description.example);
         // For each place, how many of the values that might be there have been refused.
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -170,7 +173,8 @@ impl Registry {
             };
             let Some((_, refused)) = places.iter_mut().find(|(place, _)| about(place)) else { return Err(invalid) };
             *refused += 1;
-            if *refused > STAND_INS.len() {
+            turns += 1;
+            if *refused > STAND_INS.len() || turns * spec.json.get().len() > MOST_BYTES {
                 return Ok(None);
             }
         }
@@ -315,6 +319,9 @@ mod tests {
         assert_eq!(foreseen(json!({ "type": "http", "url": "https://example.org", "method": output })), Ok(false));
         assert_eq!(foreseen(json!({ "type": "function", "name": "f", "args": output })), Ok(true));
         assert_eq!(foreseen(json!({ "type": "function", "name": "f", "args": [output] })), Ok(true));
+        // Each of them would take two turns, of which each goes through all of them.
+        let many: serde_json::Map<_, _> = (0..20_000).map(|n| (format!("x-{n}"), output.clone())).collect();
+        assert_eq!(foreseen(json!({ "type": "http", "url": "https://example.org", "headers": many })), Ok(false));
         assert_eq!(foreseen(json!({ "type": "primes", "below": output, "x": 1 })), Err("/x".into()));
         assert_eq!(foreseen(json!({ "type": "http", "headers": { "a": output } })), Err(String::new()));
         assert_eq!(foreseen(json!({ "type": "primes" })), Err(String::new()));

@@ -96,6 +96,18 @@ async fn an_output_that_does_not_fit_ends_the_job_and_says_why() {
 }
 
 #[tokio::test]
+async fn each_place_has_its_own_default() {
+    let server = Server::start().await;
+    let headers = json!({ "$output": "a", "pointer": "/colour", "default": { "x": "1" } });
+    let other = json!({ "$output": "a", "pointer": "/colour", "default": "BREW" });
+    let workload = json!({ "type": "http", "url": "https://example.org", "headers": headers, "method": other });
+    let asking = json!({ "bound": "io", "workload": workload, "after": [{ "name": "a" }] });
+    let ids = submit(&server, json!([with(primes(), json!({ "name": "a" })), asking])).await;
+    let ended = server.ended(&ids[1]).await;
+    assert!(ended["error"]["message"].as_str().unwrap().contains(" /method: "), "{ended}");
+}
+
+#[tokio::test]
 async fn graphs_that_can_not_be_are_refused() {
     let server = Server::start().await;
     let named = |name: &str, after: Value| with(sleep(0), json!({ "name": name, "after": after }));

@@ -130,6 +130,12 @@ class Errors(HostTest):
         self.assertLess(len(error["traceback"]), 5000)
 
     @in_each()
+    def test_long_lines_are_told_in_short(self, host):
+        error = host.call(f"main = lambda n=0: main(n + 1) if n < 90 else 1 / 0  # {'x' * 700_000}")["error"]
+        self.assertEqual((error["type"], len(error["frames"])), ("ZeroDivisionError", 91))
+        self.assertLess(max(len(frame["code"]) for frame in error["frames"]), 1_100)
+
+    @in_each()
     def test_an_exception_that_cannot_be_told_is_told_all_the_same(self, host):
         source = """
             class Mine(Exception):

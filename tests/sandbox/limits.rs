@@ -65,6 +65,29 @@ except MemoryError:
 }
 
 #[tokio::test]
+async fn memory_is_seen_of_a_process_whose_name_is_no_text_and_of_one_whose_first_thread_has_ended() {
+    let mut bench = Bench::new();
+    bench.policy.limits.memory_bytes = 100 * MIB;
+    let renamed = "
+import ctypes, time
+ctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0)
+kept = bytearray(b'x') * (300 << 20)
+time.sleep(1000)";
+    let headless = "
+import ctypes, threading, time
+def go_on():
+    time.sleep(0.1)
+    globals()['kept'] = bytearray(b'x') * (300 << 20)
+    time.sleep(1000)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall(60, 0)";
+    for script in [renamed, headless] {
+        let violation = violation(&bench, script).await;
+        assert!(matches!(violation, Violation::Memory { .. }), "{violation}");
+    }
+}
+
+#[tokio::test]
 async fn memory_that_processes_share_counts_once() {
     let mut bench = Bench::new();
     bench.policy.limits.processes = 10;
@@ -95,6 +118,19 @@ for n in range(1000):
 time.sleep(1000)";
     let seen = violation(&bench, many).await;
     assert!(matches!(seen, Violation::Scratch { .. }) && seen.to_string().ends_with("its limit is 10 MiB"), "{seen}");
+}
+
+#[tokio::test]
+async fn what_is_too_deep_to_be_looked_at_fills_the_disk_as_well() {
+    let mut bench = Bench::new();
+    bench.policy.limits.scratch_bytes = 10 * MIB;
+    let script = "
+import os, time
+for _ in range(20):
+    os.mkdir('x' * 250)
+    os.chdir('x' * 250)
+time.sleep(1000)";
+    assert!(matches!(violation(&bench, script).await, Violation::Scratch { .. }));
 }
 
 #[tokio::test]

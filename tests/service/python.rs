@@ -235,6 +235,21 @@ async fn a_function_that_does_not_listen_is_ended_on_every_model() {
 }
 
 #[tokio::test]
+async fn a_host_is_left_with_those_that_still_run_there() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_STOP_GRACE_MS", "100")]).await;
+    let sleep = "import time\ndef main(s):\n    time.sleep(s)\n    return s\n";
+    let mut stuck = python("threads", sleep, &json!([1.5]));
+    stuck["deadline_ms"] = json!(100);
+    let stuck = server.submit(&stuck).await;
+    let other = server.submit(&python("threads", sleep, &json!([3]))).await;
+    // The one that did not listen ends by itself, and the other one goes on.
+    assert_eq!(server.until_state(&stuck, "failed").await["error"]["kind"], "timeout");
+    let other = server.until_state(&other, "succeeded").await;
+    assert_eq!((&other["output"], &other["attempt"]), (&json!(3), &json!(1)), "{other}");
+}
+
+#[tokio::test]
 async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
     let folder = folder();
     let gone = folder.path().join("gone");

@@ -32,6 +32,17 @@ async fn revoked(store: &PostgresStore) -> Vec<(Lease, Revocation)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_knows_which_attempts_are_its_own() {
+    let place = Schema::new();
+    let (front, back) = (place.node("front").await, place.node("back").await);
+    front.accept(vec![io_job()]).await.unwrap();
+    let claimed = claim_one(&back).await;
+    assert!(back.may_run_here(claimed.lease) && !front.may_run_here(claimed.lease));
+    settle(&back, claimed.lease, succeeded()).await;
+    assert!(!back.may_run_here(claimed.lease));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
     const JOBS: usize = 40;
     let place = Schema::new();

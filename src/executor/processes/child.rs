@@ -17,7 +17,7 @@ use nix::unistd::gettid;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::protocol::{Channel, FromWorker, ProtocolError, Report, RunRequest, ToWorker};
+use super::protocol::{Channel, FromWorker, LONGEST_OUTPUT, ProtocolError, Report, RunRequest, ToWorker};
 use crate::clock::{Stopwatch, micros};
 use crate::executor::attempt::panicked;
 use crate::job::{Failure, Note, Output, Spec};
@@ -90,6 +90,10 @@ async fn serve(registry: fn(Environment) -> Registry) -> Result<(), ProtocolErro
             channel.send(&FromWorker::Note(missing)).await?;
         }
         let Ok(mut report) = report else { return Err(ProtocolError::Gone) };
+        if report.result.as_ref().is_ok_and(|output| output.get().len() > LONGEST_OUTPUT) {
+            let why = format!("its output has more than the {LONGEST_OUTPUT} bytes of JSON that a worker can hand over");
+            report.result = Err(Failure::error(why));
+        }
         report.core_wait_us = report.core_wait_us.map(|own| own + micros(helpers.core_wait()));
         channel.send(&FromWorker::Done(Box::new(report))).await?;
     }

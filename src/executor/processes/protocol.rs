@@ -18,6 +18,8 @@ use crate::workload::{StopReason, WorkloadSettings};
 
 /// The longest message, in bytes.
 const LONGEST: usize = 64 << 20;
+/// The longest output: a message has a little more in it.
+pub(super) const LONGEST_OUTPUT: usize = LONGEST - (64 << 10);
 
 /// From the server.
 #[derive(Debug, Serialize, Deserialize)]

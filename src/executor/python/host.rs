@@ -295,11 +295,11 @@ impl Host {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until it works on at most `rest` calls.
-    pub(super) async fn drained(&self, rest: usize) {
+    /// Waits until it works on nothing that anybody still waits for.
+    pub(super) async fn drained(&self) {
         loop {
             let fewer = self.calls.fewer.notified();
-            if self.calls.state().open.len() <= rest {
+            if self.calls.state().open.values().all(|call| call.ended.is_closed()) {
                 return;
             }
             fewer.await;
@@ -417,7 +417,9 @@ fn most_memory(settings: &HostSettings, key: &Key) -> u64 {
 
 /// Resident memory of a process.
 fn resident_bytes(pid: Pid) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // Its name may be anything, also no text.
+    let text = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    let text = String::from_utf8_lossy(&text);
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

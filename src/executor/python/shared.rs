@@ -94,7 +94,7 @@ impl SharedHosts {
     pub(super) fn leave(host: Arc<Host>) {
         host.retire();
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(LAST_CALLS, host.drained(1)).await;
+            let _ = tokio::time::timeout(LAST_CALLS, host.drained()).await;
             host.kill();
         });
     }

@@ -286,6 +286,10 @@ impl Store for PostgresStore {
         self.node.revoked().await
     }
 
+    fn may_run_here(&self, lease: Lease) -> bool {
+        self.node.runs(std::iter::once(lease)).into_iter().flatten().next().is_some()
+    }
+
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
         loop {
             let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], None, reply)).await?;

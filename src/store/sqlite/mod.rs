@@ -331,6 +331,10 @@ impl Store for SqliteStore {
         std::future::pending().await
     }
 
+    fn may_run_here(&self, _: Lease) -> bool {
+        true
+    }
+
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
         loop {
             let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], None, reply)).await?;

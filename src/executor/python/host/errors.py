@@ -9,6 +9,7 @@ HOST = os.path.dirname(__file__) + os.sep  # the files of this program, as frame
 LIBRARY = os.path.dirname(os.__file__) + os.sep
 MACHINERY = (HOST, "<frozen ", LIBRARY + "asyncio" + os.sep, LIBRARY + "importlib" + os.sep)
 LONGEST_TEXT = 262_144  # characters of a message or a traceback
+LONGEST_PART = 1_000  # characters of a line of code or a name
 MOST_FRAMES = 100  # of a traceback, innermost last
 MOST_CAUSES = 8
 
@@ -40,15 +41,11 @@ def structured(error, told, tidy, most_causes):
         text = str(error)
     except BaseException:
         text = "its message can't be had: str() of it fails"
-    frames = [
-        {"file": tidy(frame.filename), "line": frame.lineno, "function": frame.name, "code": frame.line or None}
-        for frame in told.stack[-MOST_FRAMES:]
-    ]
+    frames = [framed(tidy(frame.filename), frame.lineno, frame.name, frame.line) for frame in told.stack[-MOST_FRAMES:]]
     if isinstance(error, SyntaxError) and error.filename:
-        code = (error.text or "").strip() or None
-        frames.append({"file": tidy(error.filename), "line": error.lineno, "function": "<module>", "code": code})
+        frames.append(framed(tidy(error.filename), error.lineno, "<module>", (error.text or "").strip()))
     body = {
-        "type": tidy(name_of(type(error))),
+        "type": cut(tidy(name_of(type(error))), LONGEST_PART),
         "message": cut(tidy(text), LONGEST_TEXT),
         "frames": frames,
     }
@@ -59,3 +56,9 @@ def structured(error, told, tidy, most_causes):
     if cause is not None and cause_told is not None and most_causes > 0:
         body["cause"] = structured(cause, cause_told, tidy, most_causes - 1)
     return body
+
+
+def framed(file, line, function, code):
+    """A frame. Each part may be as long as users make it."""
+    file, function, code = (cut(part, LONGEST_PART) for part in (file, function, code or ""))
+    return {"file": file, "line": line, "function": function, "code": code or None}
