@@ -1,6 +1,5 @@
 """A real server for the tests, and a connection to it that can be cut."""
 
-import asyncio
 import atexit
 import contextlib
 import functools
@@ -107,24 +106,24 @@ class ServerTest(unittest.TestCase):
         return held
 
 
-class BothTest(ServerTest, unittest.IsolatedAsyncioTestCase):
-    """Tests that are written once, for the client for asyncio, and made with both."""
+def with_both(test):
+    """Makes a test that is written once, for the client for asyncio, with each of the two. It is given what makes a client."""
 
-    def both(self, url=None, **settings):
-        """The client for asyncio, and the other one with the same calls."""
-        client = trine.AsyncClient(url or self.url, **settings)
-        self.addAsyncCleanup(client.close)
-        return client, Awaited(self.client(url, **settings))
+    @functools.wraps(test)
+    async def made(self):
+        def for_asyncio(url=None, **settings):
+            client = trine.AsyncClient(url or self.url, **settings)
+            self.addAsyncCleanup(client.close)
+            return client
 
-    async def told(self, call, *args, **kwargs):
-        """What a call returns, as soon as that is something."""
+        def blocking(url=None, **settings):
+            return Awaited(self.client(url, **settings))
 
-        async def asked():
-            while not (told := await call(*args, **kwargs)):
-                await asyncio.sleep(0.005)
-            return told
+        for connect in (for_asyncio, blocking):
+            with self.subTest(connect.__name__):
+                await test(self, connect)
 
-        return await asyncio.wait_for(asked(), PATIENCE_S)
+    return made
 
 
 class Awaited:
@@ -136,15 +135,14 @@ class Awaited:
     def __getattr__(self, name):
         call = getattr(self.client, name)
 
-        async def all_of(items):
-            for item in items:
+        async def listed(*args, **kwargs):
+            for item in call(*args, **kwargs):
                 yield item
 
-        async def answer_to(*args, **kwargs):
+        async def answered(*args, **kwargs):
             return call(*args, **kwargs)
 
-        listed = "Iterator" in call.__annotations__["return"]
-        return (lambda *args, **kwargs: all_of(call(*args, **kwargs))) if listed else answer_to
+        return listed if call.__annotations__["return"].startswith("Iterator") else answered
 
 
 def end(executor):

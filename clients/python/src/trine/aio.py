@@ -226,7 +226,7 @@ class AsyncClient:
         return self._all("/profiles", Profile, query, page_size)
 
     async def profile(self, key: str) -> Profile:
-        """One of them."""
+        """One of them, by its key."""
         return await self._send(_calls.profile(key))
 
     async def findings(

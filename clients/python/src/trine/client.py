@@ -229,7 +229,7 @@ class Client:
         return self._all("/profiles", Profile, query, page_size)
 
     def profile(self, key: str) -> Profile:
-        """One of them."""
+        """One of them, by its key."""
         return self._send(_calls.profile(key))
 
     def findings(

@@ -461,7 +461,7 @@ class Quotas:
 
     queued: QuotaPart  # jobs and comparisons that wait
     running: QuotaPart  # jobs that run
-    per_minute: QuotaPart  # jobs and comparisons that were submitted in the last minute
+    per_minute: QuotaPart  # jobs and comparisons that were submitted in the last minute, counted where there is a most
     bytes: QuotaPart  # of the workloads of what waits
 
 
