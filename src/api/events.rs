@@ -96,7 +96,8 @@ pub(super) struct EventsQuery {
     #[param(example = "primes")]
     workload: Option<String>,
     /// Only those of jobs with this label, as `name:value`; may be repeated.
-    #[serde(skip)]
+    // Taken out of the query before the rest is read, since it can be repeated.
+    #[serde(default)]
     #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
     tag: Vec<Label>,
 }

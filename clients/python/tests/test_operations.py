@@ -35,7 +35,7 @@ CALLS = {
     "drainNode": lambda client: client.drain_node("name"),
     "explainRoute": lambda client: client.route("id"),
     "followJob": lambda client: client.events("id", kinds=["log"], after=1),
-    "followJobs": lambda client: client.events(kinds=["log"], after=1, **EVENTS),
+    "followJobs": lambda client: client.events(kinds=["log"], after=1, tags={"a": "b"}, **EVENTS),
     "getArtifact": lambda client: client.artifact("id", "name", attempt=1),
     "getCluster": lambda client: client.cluster(),
     "getComparison": lambda client: client.comparison("id", wait=1),
