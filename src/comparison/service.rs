@@ -251,7 +251,7 @@ async fn serve(shared: Arc<Shared>) {
         };
         while let Err(error) = store.end_comparison(id, end.clone()).await {
             tracing::warn!(%id, %error, "what a comparison found can't be kept yet");
-            if shared.dispatcher.is_draining() || !matches!(error, StoreError::Unavailable(_)) {
+            if shared.dispatcher.is_draining() || !error.may_pass() {
                 break;
             }
             tokio::time::sleep(STORE_RETRY).await;

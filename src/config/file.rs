@@ -26,8 +26,8 @@ pub enum FileError {
     #[error("{0}: {1}")]
     Unreadable(PathBuf, io::Error),
     /// It is not TOML.
-    #[error("{0}: {1}")]
-    NotToml(PathBuf, toml::de::Error),
+    #[error("{0}, line {1}: {2}")]
+    NotToml(PathBuf, usize, String),
     /// It has a key that is no setting.
     #[error("{0}: unknown key `{1}`; `trine config` lists the settings")]
     UnknownKey(PathBuf, String),
@@ -51,7 +51,11 @@ impl File {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
-        let table = text.parse::<Table>().map_err(|error| FileError::NotToml(path.into(), error))?;
+        let table = text.parse::<Table>().map_err(|error| {
+            // The line itself may have a secret in it.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            FileError::NotToml(path.into(), 1 + before.matches('\n').count(), error.message().to_owned())
+        })?;
         let mut file = Self { path: path.into(), settings: BTreeMap::new() };
         file.flatten("", table)?;
         for (key, texts) in &file.settings {
@@ -99,16 +103,16 @@ impl File {
 
     fn check(&self, key: &str, texts: &[String]) -> Result<(), FileError> {
         let arguments = Config::arguments_alone();
-        let argument = arguments
-            .get_arguments()
-            .find(|argument| argument.get_id() == key)
-            .and_then(|argument| argument.get_long())
+        let argument = arguments.get_arguments().find(|argument| argument.get_id() == key);
+        let (secret, flag) = argument
+            .and_then(|argument| Some((argument.is_hide_env_values_set(), argument.get_long()?)))
             .ok_or_else(|| FileError::UnknownKey(self.path.clone(), key.into()))?;
-        let flags = texts.iter().map(|text| format!("--{argument}={text}"));
+        let flags = texts.iter().map(|text| format!("--{flag}={text}"));
         arguments.clone().try_get_matches_from(flags).map(drop).map_err(|error| {
             let reason = error.source().map_or_else(|| "takes one value".to_owned(), ToString::to_string);
-            // Whole tables are not repeated.
-            let value = texts.iter().all(|text| !text.contains('\n')).then(|| format!("{}: ", texts.join(", ")));
+            // What is secret is not repeated, and whole tables are not.
+            let is_short = texts.iter().all(|text| !text.contains('\n'));
+            let value = (!secret && is_short).then(|| format!("{}: ", texts.join(", ")));
             FileError::BadValue(self.path.clone(), key.into(), value.unwrap_or_default() + &reason)
         })
     }
@@ -158,11 +162,21 @@ mod tests {
     #[case("http_allow = ['here']", "t.toml: `http_allow`: here: invalid IP address syntax")]
     #[case(
         "database = 'mysql://x'",
-        "t.toml: `database`: mysql://x: jobs are kept in SQLite or in PostgreSQL: write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
+        "t.toml: `database`: jobs are kept in SQLite or in PostgreSQL: write sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
     )]
     #[case("http_allow = []\n[http]\nallow = []", "t.toml: `http_allow` is set twice")]
     fn what_is_wrong_is_named(#[case] text: &str, #[case] message: &str) {
         assert_eq!(parse(text).unwrap_err().to_string(), message);
+    }
+
+    #[rstest]
+    #[case("database = 'postgres://me:p#canary@a,b/trine'")]
+    #[case("webhook_secrets = ['whsec_canary', 'canary']")]
+    #[case("database = 'postgres://me:canary@a/trine' 7")]
+    #[case("database = \"postgres://me:canary\\q@a/trine\"")]
+    fn what_is_secret_is_not_repeated(#[case] text: &str) {
+        let said = parse(text).unwrap_err().to_string();
+        assert!(!said.contains("canary"), "{said}");
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub fn load<C: CommandFactory + FromArgMatches>(
 fn without_password(mut error: LoadError) -> LoadError {
     if let LoadError::Usage(usage) = &mut error
         && let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg)
-        && argument.starts_with("--database ")
+        && ["--database ", "--webhook-secrets "].iter().any(|secret| argument.starts_with(secret))
     {
         usage.insert(ContextKind::InvalidValue, ContextValue::String("***".into()));
     }

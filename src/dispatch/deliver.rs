@@ -109,7 +109,11 @@ impl Deliverer {
         let DueDelivery { delivery, secret, tries, .. } = due;
         let job = match self.store.job(delivery.job).await {
             Ok(job) => job.filter(|job| matches!(&job.state, State::Finished(end) if end.finished_at == delivery.finished_at)),
-            Err(error) => return tracing::warn!(%error, id = delivery.id, "a message can't be written; it is tried again"),
+            Err(error) => {
+                tracing::warn!(%error, id = delivery.id, "a message can't be written; it is tried again");
+                // It is still due, and its place is taken meanwhile.
+                return tokio::time::sleep(STORE_RETRY).await;
+            }
         };
         let body = (self.write)(&delivery, job.as_ref());
         drop(job);
@@ -123,6 +127,7 @@ impl Deliverer {
         let attempt = DeliveryAttempt { at, took_us: micros(began.elapsed()), status, error };
         if let Err(error) = self.store.note_delivery(&delivery.id, attempt, verdict).await {
             tracing::warn!(%error, id = delivery.id, "what came of a message can't be written down; it may be sent again");
+            tokio::time::sleep(STORE_RETRY).await;
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::{Dispatcher, Shared, SubmitError};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, NewJob, Owner, Spec, Submission};
-use crate::store::{Answered, Digest, Once, StoreError, Twin};
+use crate::store::{Answered, Digest, Once, StoreError, Twin, Unique};
 
 /// How often what is not needed any more is looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -149,7 +149,7 @@ struct Sorted {
     /// For each job of the request, where it is.
     places: Vec<Place>,
     /// The unique ones among the new ones.
-    unique: Vec<(Digest, JobId)>,
+    unique: Vec<Unique>,
 }
 
 impl Sorted {
@@ -191,14 +191,16 @@ fn sort(jobs: Vec<NewJob>, uniques: &[Option<Digest>], twins: &HashMap<Digest, T
     let mut sorted = Sorted { new: Vec::new(), places: Vec::with_capacity(jobs.len()), unique: Vec::new() };
     let mut here: HashMap<Digest, usize> = HashMap::new();
     for (job, digest) in jobs.into_iter().zip(uniques) {
-        let twin = digest.and_then(|digest| twins.get(&digest)).filter(|twin| holds(&job, twin, now));
+        let like_it = digest.and_then(|digest| twins.get(&digest));
+        let twin = like_it.filter(|twin| holds(&job, twin, now));
         let place = match (digest.and_then(|digest| here.get(&digest)), twin) {
             (Some(earlier), _) => Place::Earlier(*earlier),
             (None, Some(twin)) => Place::Twin(twin.job),
             (None, None) => {
                 if let Some(digest) = digest {
                     here.insert(*digest, sorted.new.len());
-                    sorted.unique.push((*digest, job.id));
+                    let beside = like_it.filter(|twin| twin.unfinished).map(|twin| twin.job);
+                    sorted.unique.push(Unique { digest: *digest, job: job.id, beside });
                 }
                 sorted.new.push(job);
                 Place::New(sorted.new.len() - 1)

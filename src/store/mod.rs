@@ -51,7 +51,7 @@ pub use key::KeyStore;
 pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
 pub use node::{NodeStatus, NodeStore};
 pub use oldest::OldestStore;
-pub use once::{Answered, Digest, Once, OnceStore, Twin};
+pub use once::{Answered, Digest, Once, OnceStore, Twin, Unique};
 pub use owner::{MINUTE, OwnerStore, Usage};
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
 pub use retention::{Removal, Removed, RetentionStore};

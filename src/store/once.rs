@@ -14,8 +14,19 @@ pub type Digest = [u8; 32];
 pub struct Once {
     /// The request that they came with, if it has a key.
     pub request: Option<Answered>,
-    /// The unique ones among them, each by the digest of what others like it have in common.
-    pub unique: Vec<(Digest, JobId)>,
+    /// The unique ones among them.
+    pub unique: Vec<Unique>,
+}
+
+/// A unique job that is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unique {
+    /// Of what others like it have in common.
+    pub digest: Digest,
+    /// The job.
+    pub job: JobId,
+    /// One that is like it and has not ended, but is too old to count.
+    pub beside: Option<JobId>,
 }
 
 /// A request with a key, and what was answered to it.

@@ -26,7 +26,8 @@ pub trait ScheduleStore {
     /// Keeps a new schedule. Whether its name was free; if it was not, nothing is changed.
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError>;
 
-    /// Replaces the schedule of that name, but for the moment of its creation. Whether there is one.
+    /// Replaces the schedule of that name, but for the moment of its creation, and whether it is paused. When it is due next changes with its
+    /// timetable alone, unless it is paused. Whether there is one.
     async fn replace_schedule(&self, schedule: Schedule) -> Result<bool, StoreError>;
 
     /// Pauses a schedule, or resumes it with the moment at which it is due next. Whether there is one.

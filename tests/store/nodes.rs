@@ -12,7 +12,7 @@ use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
     Answered, BloatStore, Cancellation, Claimed, DeliveryFilter, EventFilter, Firing, Follower, Lease, MINUTE, NodeStore, Once,
-    OnceStore, OwnerStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError, WebhookStore,
+    OnceStore, OwnerStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError, Unique, WebhookStore,
 };
 
 use crate::postgres::Schema;
@@ -347,7 +347,7 @@ async fn a_request_with_a_key_is_accepted_by_one_node() {
             let job = io_job();
             let until = Timestamp::now().after(Duration::from_secs(3_600));
             let request = Answered { key: n.to_string(), digest: [7; 32], jobs: vec![(job.id, false)], until };
-            let unique = vec![([n; 32], job.id)];
+            let unique = vec![Unique { digest: [n; 32], job: job.id, beside: None }];
             let once = Once { request: (n % 2 == 0).then_some(request), unique: if n % 2 == 0 { Vec::new() } else { unique } };
             node.accept_once(vec![job], once).await
         });
@@ -386,6 +386,64 @@ async fn a_schedule_that_is_due_fires_on_one_node() {
         assert_eq!(fired.iter().flatten().count(), 1, "minute {minute}");
     }
     assert_eq!(nodes[0].fires("s", 100).await.unwrap().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unique_job_is_accepted_beside_one_that_is_too_old_to_count() {
+    let place = Schema::new();
+    let store = place.node("a").await;
+    let accept = async |beside: Option<JobId>| {
+        let job = io_job();
+        let unique = vec![Unique { digest: [1; 32], job: job.id, beside }];
+        store.accept_once(vec![job.clone()], Once { request: None, unique }).await.map(|_| job.id)
+    };
+    let first = accept(None).await.unwrap();
+    assert!(matches!(accept(None).await, Err(StoreError::Taken)));
+    let second = accept(Some(first)).await.unwrap();
+    // That is the one that counts from here on.
+    assert!(matches!(accept(Some(first)).await, Err(StoreError::Taken)));
+    accept(Some(second)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or_gone_is_not() {
+    let place = Schema::new();
+    let store = place.node("a").await;
+    let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+    let schedule = Schedule {
+        name: "s".into(),
+        timetable: Timetable::parse("* * * * *", "UTC").unwrap(),
+        catch_up: CatchUp::All,
+        overlap: Overlap::Queue,
+        job: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
+        paused: false,
+        created_at: at(0),
+        changed_at: at(0),
+        next_at: Some(at(60)),
+    };
+    assert!(store.add_schedule(schedule.clone()).await.unwrap());
+    let waiting = [60, 120].map(|due| Fire { due_at: at(due), at: at(0), by_hand: false, outcome: FireOutcome::Waiting });
+    let wait = Firing { schedule: "s".into(), fires: waiting.into(), next_at: Some(Some(at(180))), ..Firing::default() };
+    store.fire(wait).await.unwrap();
+    let submit = async |due: i64, waited: usize| {
+        let job = io_job();
+        let fires = vec![Fire { due_at: at(due), at: at(0), by_hand: false, outcome: FireOutcome::Submitted(job.id) }];
+        let next_at = (waited == 0).then(|| Some(at(due + 60)));
+        let firing = Firing { schedule: "s".into(), fires, jobs: vec![job], waited, next_at };
+        store.fire(firing).await.unwrap().len()
+    };
+    assert_eq!(submit(60, 1).await, 1);
+    // Another node has seen the first one wait as well; and its job has not ended, so the second one has to wait on.
+    assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 0));
+    assert!(matches!(settle(&store, claim_one(&store).await.lease, succeeded()).await, Settled::Ended { .. }));
+    assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 1));
+    // Another node has seen that it is due, before this one paused it.
+    assert!(store.pause_schedule("s", true, None).await.unwrap());
+    assert_eq!(submit(180, 0).await, 0);
+    assert_eq!(store.schedule("s").await.unwrap().unwrap().next_at, None);
+    assert!(store.remove_schedule("s").await.unwrap());
+    assert_eq!(submit(180, 0).await, 0);
+    assert!(store.fires("s", 10).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trine::clock::Timestamp;
 use trine::job::JobId;
-use trine::store::{Answered, Once, Store};
+use trine::store::{Answered, Once, Store, Unique};
 
 use crate::{Place, accept, claim_one, io_job, settle, state, succeeded};
 
@@ -65,7 +65,7 @@ async fn a_request_whose_jobs_are_not_taken_leaves_no_answer(place: impl Place) 
 
 async fn unique(store: &Arc<dyn Store>, digest: u8) -> JobId {
     let job = io_job();
-    let once = Once { request: None, unique: vec![([digest; 32], job.id)] };
+    let once = Once { request: None, unique: vec![Unique { digest: [digest; 32], job: job.id, beside: None }] };
     store.accept_once(vec![job.clone()], once).await.unwrap();
     job.id
 }

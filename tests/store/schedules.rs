@@ -78,13 +78,21 @@ async fn a_schedule_is_kept_as_it_is(place: impl Place) {
         catch_up: CatchUp::All,
         overlap: Overlap::Allow,
         job: to_raw_value(&json!({})).unwrap(),
-        paused: true,
         created_at: at(7),
         changed_at: at(8),
-        ..schedule("a", None)
+        ..schedule("a", Some(400))
     };
     assert!(store.replace_schedule(other.clone()).await.unwrap());
     kept(&other).await;
+    // When it is due changes with the timetable alone, and whether it is paused by itself.
+    let same = Schedule { overlap: Overlap::Queue, paused: true, next_at: Some(at(500)), ..other.clone() };
+    assert!(store.replace_schedule(same.clone()).await.unwrap());
+    kept(&Schedule { paused: false, next_at: other.next_at, ..same.clone() }).await;
+    assert!(store.pause_schedule("a", true, None).await.unwrap());
+    let timetable = Timetable::parse("1 0 * * *", "Europe/Paris").unwrap();
+    let changed = Schedule { timetable, paused: false, ..same };
+    assert!(store.replace_schedule(changed.clone()).await.unwrap());
+    kept(&Schedule { paused: true, next_at: None, ..changed }).await;
     assert!(!store.replace_schedule(schedule("b", None)).await.unwrap());
     assert!(store.schedule("b").await.unwrap().is_none());
 }

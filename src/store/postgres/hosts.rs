@@ -1,7 +1,6 @@
 //! The hosts on which the database may be. The one that can be written in is used; after a failover that is another.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -10,14 +9,14 @@ use sqlx::postgres::PgConnectOptions;
 pub(super) struct Hosts {
     all: Vec<PgConnectOptions>,
     /// Which one was used last.
-    latest: AtomicUsize,
+    latest: Mutex<usize>,
     /// It goes where the others went last.
     pool: OnceLock<PgPool>,
 }
 
 impl Hosts {
     pub(super) const fn new(all: Vec<PgConnectOptions>) -> Self {
-        Self { all, latest: AtomicUsize::new(0), pool: OnceLock::new() }
+        Self { all, latest: Mutex::new(0), pool: OnceLock::new() }
     }
 
     pub(super) const fn count(&self) -> usize {
@@ -26,23 +25,29 @@ impl Hosts {
 
     /// The one that was used last.
     pub(super) fn latest(&self) -> &PgConnectOptions {
-        &self.all[self.latest.load(Ordering::SeqCst)]
+        &self.all[*self.number()]
     }
 
     /// All of them with their numbers, from the one on that was used last.
     pub(super) fn in_turn(&self) -> impl Iterator<Item = (usize, &PgConnectOptions)> {
-        let latest = self.latest.load(Ordering::SeqCst);
+        let latest = *self.number();
         (latest..self.all.len()).chain(0..latest).map(|number| (number, &self.all[number]))
     }
 
     /// The one of this number can be written in, so the pool goes there as well.
     pub(super) fn go_to(&self, number: usize) {
-        if self.latest.swap(number, Ordering::SeqCst) != number {
+        let mut latest = self.number();
+        if *latest != number {
+            *latest = number;
             tracing::warn!(at = at(&self.all[number]), "the PostgreSQL that can be written in is another one now");
             if let Some(pool) = self.pool.get() {
                 pool.set_connect_options(self.all[number].clone());
             }
         }
+    }
+
+    fn number(&self) -> MutexGuard<'_, usize> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the connections that this pool opens go where the others go.

@@ -11,7 +11,7 @@ use super::writer::{Acceptance, Command, With};
 use crate::clock::Timestamp;
 use crate::job::NewJob;
 use crate::store::kept::once::{self, MOST_FORGOTTEN, REMEMBERED_US};
-use crate::store::{Answered, Digest, Once, OnceStore, StoreError, Twin};
+use crate::store::{Answered, Digest, Once, OnceStore, StoreError, Twin, Unique};
 
 #[async_trait]
 impl OnceStore for PostgresStore {
@@ -53,13 +53,17 @@ impl OnceStore for PostgresStore {
     }
 }
 
-/// Whether a node has meanwhile accepted the same: a request with this key, or a job like one of these that has not ended.
+/// Whether a node has meanwhile accepted the same: a request with this key, or a job like one of these that has not ended, and that was
+/// not seen.
 pub(super) async fn is_taken(connection: &mut PgConnection, once: &Once, now: Timestamp) -> Result<bool, StoreError> {
     let text = "SELECT EXISTS (SELECT 1 FROM answers WHERE key = $1 AND until > $2) OR \
-                EXISTS (SELECT 1 FROM uniques u JOIN work ON work.id = u.job WHERE u.digest = ANY($3))";
-    let digests: Vec<&[u8]> = once.unique.iter().map(|(digest, _)| &digest[..]).collect();
+                EXISTS (SELECT 1 FROM unnest($3::BYTEA[], $4::UUID[]) AS new (digest, beside) JOIN uniques u ON u.digest = new.digest \
+                JOIN work ON work.id = u.job WHERE u.job IS DISTINCT FROM new.beside)";
+    let digests: Vec<&[u8]> = once.unique.iter().map(|unique| &unique.digest[..]).collect();
+    let beside: Vec<Option<_>> = once.unique.iter().map(|unique| unique.beside.map(uuid)).collect();
     let key = once.request.as_ref().map(|request| request.key.as_str());
-    Ok(sqlx::query_scalar(text).bind(key).bind(now.as_micros()).bind(digests).fetch_one(connection).await?)
+    let query = sqlx::query_scalar(text).bind(key).bind(now.as_micros()).bind(digests).bind(beside);
+    Ok(query.fetch_one(connection).await?)
 }
 
 /// Keeps what was answered, and which jobs are unique: those are there by now.
@@ -73,8 +77,8 @@ pub(super) async fn note(connection: &mut PgConnection, once: &Once) -> Result<(
             .execute(&mut *connection)
             .await?;
     }
-    for (digest, id) in &once.unique {
-        let note = sqlx::query(once::ADD_UNIQUE).bind(&digest[..]).bind(uuid(*id)).bind(REMEMBERED_US);
+    for Unique { digest, job, .. } in &once.unique {
+        let note = sqlx::query(once::ADD_UNIQUE).bind(&digest[..]).bind(uuid(*job)).bind(REMEMBERED_US);
         note.execute(&mut *connection).await?;
     }
     Ok(())

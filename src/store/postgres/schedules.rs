@@ -108,7 +108,6 @@ async fn replace(connection: &mut PgConnection, schedule: &Schedule) -> Result<b
         .bind(code(schedule.catch_up))
         .bind(code(schedule.overlap))
         .bind(schedule.job.get())
-        .bind(schedule.paused)
         .bind(schedule.changed_at.as_micros())
         .bind(schedule.next_at.map(Timestamp::as_micros))
         .bind(&schedule.name);
@@ -122,23 +121,27 @@ async fn pause(connection: &mut PgConnection, name: &str, paused: bool, next_at:
 }
 
 async fn remove(connection: &mut PgConnection, name: &str) -> Result<bool, StoreError> {
-    sqlx::query(schedule::REMOVE_FIRES).bind(name).execute(&mut *connection).await?;
-    let removed = sqlx::query(schedule::REMOVE).bind(name).execute(connection).await?;
+    // The row that a firing locks comes first.
+    let removed = sqlx::query(schedule::REMOVE).bind(name).execute(&mut *connection).await?;
+    sqlx::query(schedule::REMOVE_FIRES).bind(name).execute(connection).await?;
     Ok(removed.rows_affected() > 0)
 }
 
-/// Whether another node has done it already: the times are behind the schedule's next one, or do not wait any more.
+/// Whether another node has done it already, or the schedule is paused, changed or gone: it is not due for the first of the times, or that is not
+/// the first one that waits, or has to wait on.
 pub(super) async fn is_fired(connection: &mut PgConnection, firing: &Firing) -> Result<bool, StoreError> {
     let Firing { schedule, fires, waited, next_at, .. } = firing;
-    let first = fires.iter().find(|fire| !fire.by_hand).map(|fire| fire.due_at.as_micros());
     if *waited > 0 {
-        let text = "SELECT count(*) FROM fires WHERE schedule = $1 AND outcome = 1";
-        let waiting: i64 = sqlx::query_scalar(text).bind(schedule).fetch_one(&mut *connection).await?;
-        return Ok(waiting < number(*waited));
+        let text = "SELECT (SELECT due_at FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1) IS DISTINCT FROM $2 \
+                    OR EXISTS (SELECT 1 FROM fires JOIN work ON work.id = fires.job WHERE schedule = $1)";
+        let first = fires.first().map(|fire| fire.due_at.as_micros());
+        return Ok(sqlx::query_scalar(text).bind(schedule).bind(first).fetch_one(connection).await?);
     }
+    let first = fires.iter().find(|fire| !fire.by_hand).map(|fire| fire.due_at.as_micros());
     let (Some(_), Some(first)) = (next_at, first) else { return Ok(false) };
-    let text = "SELECT EXISTS (SELECT 1 FROM schedules WHERE name = $1 AND next_at > $2)";
-    Ok(sqlx::query_scalar(text).bind(schedule).bind(first).fetch_one(connection).await?)
+    // What edits it waits until this is committed.
+    let text = "SELECT 1 FROM schedules WHERE name = $1 AND NOT paused AND next_at <= $2 FOR UPDATE";
+    Ok(sqlx::query(text).bind(schedule).bind(first).fetch_optional(connection).await?.is_none())
 }
 
 /// Writes down what became of the times, inside the writer's transaction.

@@ -12,7 +12,7 @@ use super::writer::{Acceptance, Command};
 use crate::clock::Timestamp;
 use crate::job::NewJob;
 use crate::store::kept::once::{self, MOST_FORGOTTEN, REMEMBERED_US};
-use crate::store::{Answered, Digest, Once, OnceStore, StoreError, Twin};
+use crate::store::{Answered, Digest, Once, OnceStore, StoreError, Twin, Unique};
 
 /// The most digests that one statement looks for.
 const LOOKED_FOR: usize = 500;
@@ -71,8 +71,8 @@ async fn note(connection: &mut SqliteConnection, once: &Once) -> Result<(), Stor
             .execute(&mut *connection)
             .await?;
     }
-    for (digest, id) in &once.unique {
-        let note = sqlx::query(once::ADD_UNIQUE).bind(&digest[..]).bind(&id.as_bytes()[..]).bind(REMEMBERED_US);
+    for Unique { digest, job, .. } in &once.unique {
+        let note = sqlx::query(once::ADD_UNIQUE).bind(&digest[..]).bind(&job.as_bytes()[..]).bind(REMEMBERED_US);
         note.execute(&mut *connection).await?;
     }
     Ok(())

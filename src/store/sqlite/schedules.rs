@@ -111,7 +111,6 @@ async fn replace(connection: &mut SqliteConnection, schedule: &Schedule) -> Resu
         .bind(schedule.catch_up.code())
         .bind(schedule.overlap.code())
         .bind(schedule.job.get())
-        .bind(schedule.paused)
         .bind(schedule.changed_at.as_micros())
         .bind(schedule.next_at.map(Timestamp::as_micros))
         .bind(&schedule.name);
