@@ -18,6 +18,25 @@ use trine::store::{
 use crate::postgres::Schema;
 use crate::{PATIENCE, io_job, succeeded};
 
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+/// Due every minute, from the first one on.
+fn minutely(overlap: Overlap) -> Schedule {
+    Schedule {
+        name: "s".into(),
+        timetable: Timetable::parse("* * * * *", "UTC").unwrap(),
+        catch_up: CatchUp::All,
+        overlap,
+        job: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
+        paused: false,
+        created_at: at(0),
+        changed_at: at(0),
+        next_at: Some(at(60)),
+    }
+}
+
 async fn claim_one(store: &PostgresStore) -> Claimed {
     let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 1)).await.expect("a job to claim").unwrap();
     claimed.into_iter().next().unwrap()
@@ -361,19 +380,7 @@ async fn a_request_with_a_key_is_accepted_by_one_node() {
 async fn a_schedule_that_is_due_fires_on_one_node() {
     let place = Schema::new();
     let nodes = [place.node("a").await, place.node("b").await];
-    let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
-    let schedule = Schedule {
-        name: "s".into(),
-        timetable: Timetable::parse("* * * * *", "UTC").unwrap(),
-        catch_up: CatchUp::All,
-        overlap: Overlap::Allow,
-        job: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
-        paused: false,
-        created_at: at(0),
-        changed_at: at(0),
-        next_at: Some(at(60)),
-    };
-    assert!(nodes[0].add_schedule(schedule).await.unwrap());
+    assert!(nodes[0].add_schedule(minutely(Overlap::Allow)).await.unwrap());
     for minute in 1..=10 {
         let fired = nodes.each_ref().map(|node| async move {
             let job = io_job();
@@ -409,19 +416,7 @@ async fn a_unique_job_is_accepted_beside_one_that_is_too_old_to_count() {
 async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or_gone_is_not() {
     let place = Schema::new();
     let store = place.node("a").await;
-    let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
-    let schedule = Schedule {
-        name: "s".into(),
-        timetable: Timetable::parse("* * * * *", "UTC").unwrap(),
-        catch_up: CatchUp::All,
-        overlap: Overlap::Queue,
-        job: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
-        paused: false,
-        created_at: at(0),
-        changed_at: at(0),
-        next_at: Some(at(60)),
-    };
-    assert!(store.add_schedule(schedule.clone()).await.unwrap());
+    assert!(store.add_schedule(minutely(Overlap::Queue)).await.unwrap());
     let waiting = [60, 120].map(|due| Fire { due_at: at(due), at: at(0), by_hand: false, outcome: FireOutcome::Waiting });
     let wait = Firing { schedule: "s".into(), fires: waiting.into(), next_at: Some(Some(at(180))), ..Firing::default() };
     store.fire(wait).await.unwrap();

@@ -46,14 +46,14 @@ impl Hosts {
         }
     }
 
-    fn number(&self) -> MutexGuard<'_, usize> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Has the connections that this pool opens go where the others go.
     pub(super) fn lead(&self, pool: &PgPool) {
         // There is one pool a store.
         let _ = self.pool.set(pool.clone());
+    }
+
+    fn number(&self) -> MutexGuard<'_, usize> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
