@@ -9,4 +9,6 @@ sed -n 's/^!//p' .dockerignore | while read -r path; do cp -r "$path" "$context/
 # What the manifest names and the image does without, as in the Dockerfile.
 mkdir -p "$context/benches/load" "$context/tests/executors"
 echo 'fn main() {}' | tee "$context/benches/load/main.rs" "$context/tests/allocations.rs" >"$context/tests/executors/main.rs"
+# Cargo takes a copy under its target for the package itself: without its files it looks again.
+trap 'rm -rf "$context"' EXIT
 CARGO_TARGET_DIR="$PWD/target" cargo check --locked --bin trine --manifest-path "$context/Cargo.toml"

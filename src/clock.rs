@@ -15,6 +15,9 @@ pub struct Timestamp(i64);
 pub struct BadTimestamp;
 
 impl Timestamp {
+    /// Later than any other.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// The present.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_microsecond())

@@ -491,7 +491,8 @@ fn accepted() -> Job {
         rule: Rule::CpuThreads,
         evidence: None,
     };
-    NewJob { id: id(), submission: Box::new(submission), route, after: Vec::new(), accepted_at: NOON, profile: None }.into_job()
+    let submission = Box::new(submission);
+    NewJob { id: id(), submission, route, after: Vec::new(), accepted_at: NOON, due_at: None, profile: None }.into_job()
 }
 
 fn timing() -> Timing {

@@ -62,8 +62,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower::util::MapResponse;
@@ -71,7 +73,7 @@ use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::access::Operations;
 use self::entrance::Entrance;
@@ -135,9 +137,11 @@ pub fn service(state: ApiState) -> Api {
     let has_api = state.dispatcher.role() != Role::Work;
     let mut router = router.route_layer(entrance).with_state(state);
     if has_api {
+        let document = Bytes::from(openapi::written(&document));
         router = router
             .route("/", get(|| async { Redirect::to("/docs/") }))
-            .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+            .route("/openapi.json", get(move || async { ([(CONTENT_TYPE, "application/json")], document) }))
+            .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
     }
     guard(match cors {
         Some(cors) => router.layer(cors),

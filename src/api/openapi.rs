@@ -56,6 +56,12 @@ pub(super) fn frame() -> OpenApi {
         .build()
 }
 
+/// As it is sent: its parts would take a server four times the memory.
+#[expect(clippy::expect_used, reason = "it has texts, numbers and maps with texts as keys, which JSON has as well")]
+pub(super) fn written(document: &OpenApi) -> Vec<u8> {
+    serde_json::to_vec(document).expect("a document is JSON")
+}
+
 /// Adds what the operations refer to: problems, and the workloads of this server.
 pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
     let components = document.components.get_or_insert_with(Components::new);

@@ -1,6 +1,7 @@
 //! What is accepted once: a request with a key, and a unique job.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,14 +85,22 @@ impl Dispatcher {
             let accepted = self.accept(jobs, None).await?;
             return Ok(Receipt { jobs: accepted.into_iter().map(new).collect(), replayed: false });
         }
-        loop {
-            // Boxed, for most submissions don't come here and should not carry it along.
-            match Box::pin(self.look_and_accept(jobs.clone(), uniques.clone(), request.clone())).await {
-                // Another server has accepted the same in between, so now it is there to be found.
-                Err(SubmitError::Store(StoreError::Taken)) => {}
-                done => return done,
+        let this = self.clone();
+        // Whoever asked may go away; nobody else has the turn until the store has answered all the same.
+        let accepted = tokio::spawn(async move {
+            loop {
+                match this.look_and_accept(jobs.clone(), uniques.clone(), request.clone()).await {
+                    // Another server has accepted the same in between, so now it is there to be found.
+                    Err(SubmitError::Store(StoreError::Taken)) => {}
+                    done => return done,
+                }
             }
-        }
+        });
+        accepted.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => Err(StoreError::Closed.into()),
+        })
     }
 
     /// Accepts what has not been accepted before.

@@ -66,8 +66,6 @@ impl Retention {
             return Ok(true);
         }
         let Some(count) = self.count else { return Ok(false) };
-        let excess = store.kept().await?.saturating_sub(count);
-        let most = usize::try_from(excess).unwrap_or(usize::MAX).min(STEP);
-        Ok(most > 0 && store.remove_results(None, most).await?.any)
+        Ok(store.remove_beyond(count, STEP).await?.any)
     }
 }

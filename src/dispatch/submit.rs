@@ -211,7 +211,7 @@ impl Dispatcher {
                 return Err(SubmitError::Invalid { index, invalid: Invalid::new("/executor", message) });
             }
             let after = std::mem::take(&mut submission.after).into_iter().filter_map(|after| dependency(after, &ids)).collect();
-            Ok(NewJob { id: ids[index], submission, route, after, accepted_at, profile })
+            Ok(NewJob { id: ids[index], submission, route, after, accepted_at, due_at: None, profile })
         };
         submissions.into_iter().enumerate().map(prepare).collect()
     }

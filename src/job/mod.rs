@@ -72,15 +72,23 @@ pub struct NewJob {
     pub after: Vec<Dependency>,
     /// When it was accepted: the store puts the moment of its commit here.
     pub accepted_at: Timestamp,
+    /// When it may start, if that was still to come when it was accepted: the store puts that here by its clock.
+    pub due_at: Option<Timestamp>,
     /// The profile that its runs belong to, if they are like any others.
     pub profile: Option<ProfileKey>,
 }
 
 impl NewJob {
+    /// It is accepted at this moment, when it is `now` by the clock: moments only order what happens, and may be ahead of a clock that was set.
+    pub fn accept(&mut self, at: Timestamp, now: Timestamp) {
+        self.accepted_at = at;
+        self.due_at = self.submission.run_at.filter(|run_at| *run_at > now);
+    }
+
     /// The job as it is right after it was accepted.
     pub fn into_job(self) -> Job {
-        let NewJob { id, submission, route, after, accepted_at, .. } = self;
-        let state = match submission.scheduled_for(accepted_at) {
+        let NewJob { id, submission, route, after, accepted_at, due_at, .. } = self;
+        let state = match due_at {
             _ if !after.is_empty() => State::Blocked,
             Some(due_at) => State::Scheduled { due_at },
             None => State::Queued,

@@ -92,11 +92,6 @@ impl Submission {
         })
     }
 
-    /// When it may start that was accepted then: `None` if at once.
-    pub fn scheduled_for(&self, accepted_at: Timestamp) -> Option<Timestamp> {
-        self.run_at.filter(|run_at| *run_at > accepted_at)
-    }
-
     /// One that asks for nothing but what it can't do without.
     pub fn new(bound: Bound, workload: Spec) -> Self {
         Self {

@@ -34,6 +34,10 @@ pub trait RetentionStore {
     /// still to be told of, or waited for by other jobs, stays. Those of a day may go together, up to a day later, however many they are.
     async fn remove_results(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Removed, StoreError>;
 
+    /// Removes some of the oldest results like that, if more than `count` are kept: at most `most`, and no more than are too many, though
+    /// several nodes do so.
+    async fn remove_beyond(&self, count: u64, most: usize) -> Result<Removed, StoreError>;
+
     /// Which of these are no jobs any more.
     async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError>;
 

@@ -38,6 +38,11 @@ impl Count {
         Self { taken_out: true, ..Self::new(key, timing) }
     }
 
+    /// Of which kind the result is.
+    pub(super) const fn key(&self) -> &SummaryKey {
+        &self.key
+    }
+
     fn apply(&self, sketches: &mut Sketches) {
         let timing = self.figures.map(|(queue_us, wall_us, cpu_us)| Timing {
             queue_us,

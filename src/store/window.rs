@@ -14,7 +14,8 @@ const MOST_GROUPS: usize = 256;
 
 /// The latest starts of the jobs of a key, in a few hundred bytes whatever the limit: starts that lie close together are a group, and
 /// a group counts until the last of them is a period old. So no period ever sees more starts than it may, and after a burst the next
-/// ones may come up to a sixty-fourth of a period late.
+/// ones may come up to a sixty-fourth of a period late. Starts that lie more than a period ahead are from before the clock was set back,
+/// and count no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Window(Vec<Group>);
@@ -46,7 +47,7 @@ impl Window {
     pub(crate) fn start(&mut self, rate: &Rate, at: Timestamp) {
         let micros = at.as_micros();
         match self.0.last_mut() {
-            Some(Group(first, last, count)) if micros - *first < part(rate) => {
+            Some(Group(first, last, count)) if (0..part(rate)).contains(&(micros - *first)) => {
                 *last = micros.max(*last);
                 *count = count.saturating_add(1);
             }
@@ -62,7 +63,8 @@ impl Window {
 
     /// Forgets what no longer counts, if no period is longer than that.
     pub(crate) fn forget(&mut self, longest: Duration, now: Timestamp) {
-        self.0.retain(|group| Timestamp::from_micros(group.1).after(longest) > now);
+        let latest = now.after(longest);
+        self.0.retain(|group| Timestamp::from_micros(group.1).after(longest) > now && Timestamp::from_micros(group.0) <= latest);
     }
 
     /// The latest start.
@@ -77,7 +79,7 @@ impl Group {
     }
 
     fn counts(self, rate: &Rate, now: Timestamp) -> bool {
-        self.end(rate) > now
+        self.end(rate) > now && self.0.saturating_sub(per_us(rate)) <= now.as_micros()
     }
 }
 

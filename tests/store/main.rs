@@ -159,6 +159,7 @@ pub(crate) fn new_job(bound: Bound) -> NewJob {
         route: route(Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false }).unwrap(),
         after: Vec::new(),
         accepted_at: Timestamp::now(),
+        due_at: None,
         profile: None,
     }
 }

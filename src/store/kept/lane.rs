@@ -7,7 +7,10 @@ use crate::store::counted::{Counted, Starts};
 
 // Values of `gate`; any other is when it opens.
 pub(in crate::store) const OPEN: i64 = 0;
+/// Too many jobs run with its key.
 pub(in crate::store) const FULL: i64 = 1;
+/// Too many jobs of its owner run.
+pub(in crate::store) const OVER_QUOTA: i64 = 2;
 
 /// A job at the head of a lane, or close behind.
 pub(in crate::store) struct Head {
@@ -25,6 +28,16 @@ impl Head {
     pub(in crate::store) fn counted(&self) -> impl Iterator<Item = (Counted, Option<u32>)> {
         let key = self.concurrency.as_ref().map(|Concurrency { key, limit }| (Counted::Key(key.as_str().into()), Some(*limit)));
         key.into_iter().chain(self.owner.map(|owner| (Counted::Owner(owner), None)))
+    }
+}
+
+impl Counted {
+    /// The gate of a lane that is shut for this.
+    pub(in crate::store) const fn gate(&self) -> i64 {
+        match self {
+            Self::Key(_) => FULL,
+            Self::Owner(_) => OVER_QUOTA,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(in crate::store) const ONE: &str = "SELECT digest, jobs, until FROM answers 
 pub(in crate::store) const ADD: &str = "INSERT INTO answers (key, digest, jobs, until) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (key) DO UPDATE SET digest = $2, jobs = $3, until = $4";
 pub(in crate::store) const FORGET: &str =
-    "DELETE FROM answers WHERE key IN (SELECT key FROM answers WHERE until <= $1 ORDER BY until LIMIT $2)";
+    "DELETE FROM answers WHERE until <= $1 AND key IN (SELECT key FROM answers WHERE until <= $1 ORDER BY until LIMIT $2)";
 pub(in crate::store) const ADD_UNIQUE: &str = "INSERT INTO uniques (digest, job, at, look_at) SELECT $1, id, accepted_at, accepted_at + $3 FROM jobs WHERE id = $2 \
      ON CONFLICT (digest) DO UPDATE SET job = excluded.job, at = excluded.at, look_at = excluded.look_at";
 

@@ -35,7 +35,7 @@ pub(in crate::store) fn stands(state: i16) -> Result<StateFilter, StoreError> {
 
 /// Where a new job is to begin with.
 pub(in crate::store) fn first(job: &NewJob, is_claimed: bool) -> i16 {
-    match job.submission.scheduled_for(job.accepted_at) {
+    match job.due_at {
         _ if is_claimed => RUNNING,
         _ if !job.after.is_empty() => BLOCKED,
         Some(_) => SCHEDULED,

@@ -74,10 +74,12 @@ async fn add(
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
+/// A node runs one at a time. If it seems to run one when it asks for the next, it never heard that it began that.
 async fn begin(connection: &mut PgConnection, now: Timestamp, node: i64) -> Result<Option<Comparison>, StoreError> {
     let text = concat!(
         "UPDATE comparisons SET state = $1, started_at = $2, node = $3 \
-         WHERE id = (SELECT id FROM comparisons WHERE state = 0 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING ",
+         WHERE id = (SELECT id FROM comparisons WHERE state = 0 OR state = 1 AND node = $3 ORDER BY state DESC, id LIMIT 1 \
+         FOR UPDATE SKIP LOCKED) RETURNING ",
         comparison::columns!()
     );
     let query = sqlx::query(text).bind(code(ComparisonState::Running)).bind(now.as_micros()).bind(node);

@@ -130,16 +130,16 @@ pub(super) async fn releases(connection: &mut PgConnection, most: usize) -> Resu
     rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 
-/// Replaces some of the jobs of which the children have not all heard.
-pub(super) async fn keep_releases(connection: &mut PgConnection, remove: &[JobId], add: &[JobId]) -> Result<(), StoreError> {
+/// Replaces some of the jobs of which the children have not all heard. How many of those to add were not there.
+pub(super) async fn keep_releases(connection: &mut PgConnection, remove: &[JobId], add: &[JobId]) -> Result<u64, StoreError> {
     if !remove.is_empty() {
         sqlx::query("DELETE FROM releases WHERE parent = ANY($1)").bind(uuids(remove)).execute(&mut *connection).await?;
     }
-    if !add.is_empty() {
-        let text = "INSERT INTO releases (parent) SELECT * FROM unnest($1::UUID[]) ON CONFLICT DO NOTHING";
-        sqlx::query(text).bind(uuids(add)).execute(connection).await?;
+    if add.is_empty() {
+        return Ok(0);
     }
-    Ok(())
+    let text = "INSERT INTO releases (parent) SELECT * FROM unnest($1::UUID[]) ON CONFLICT DO NOTHING";
+    Ok(sqlx::query(text).bind(uuids(add)).execute(connection).await?.rows_affected())
 }
 
 /// What a job comes after.

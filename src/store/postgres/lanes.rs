@@ -163,17 +163,18 @@ pub(super) async fn claim(
     rows::taken(&query.fetch_all(connection).await?, queue)
 }
 
-/// Claims up to `most` queued jobs for a node, in the order in which it is their turn: each a microsecond later than the one before, the
+/// Claims up to `most` queued jobs whose time is not over `now` for a node, in the order in which it is their turn: each a microsecond later than the one before, the
 /// first one a microsecond after `before`.
 pub(super) async fn claim_next(
     connection: &mut PgConnection,
     queue: Queue,
     most: usize,
     (token, node, before): (i64, i64, Timestamp),
+    now: Timestamp,
 ) -> Result<Taken, StoreError> {
     let text = "SELECT id FROM work WHERE state = 1 AND queue = $1 AND (expires_at IS NULL OR expires_at > $2) \
                 ORDER BY turn, id LIMIT $3 FOR UPDATE SKIP LOCKED";
-    let query = sqlx::query(text).bind(code(queue)).bind(before.as_micros()).bind(number(most));
+    let query = sqlx::query(text).bind(code(queue)).bind(now.as_micros()).bind(number(most));
     let mut at = before;
     let mut jobs = Vec::with_capacity(most);
     for row in &query.fetch_all(&mut *connection).await? {
@@ -213,8 +214,10 @@ pub(super) async fn stand(
 
 /// Those of these for which lanes are shut.
 pub(super) async fn shut_for(connection: &mut PgConnection, counted: &[&Counted]) -> Result<Vec<Counted>, StoreError> {
-    let text = "SELECT ckey, owner FROM lanes WHERE gate = 1 AND ckey = ANY($1) \
-                UNION SELECT ckey, owner FROM lanes WHERE gate = 1 AND owner = ANY($2)";
+    let text = "SELECT key, NULL FROM unnest($1::TEXT[]) AS keys (key) \
+                WHERE EXISTS (SELECT 1 FROM lanes WHERE gate = 1 AND ckey = keys.key) \
+                UNION ALL SELECT NULL, owner FROM unnest($2::BIGINT[]) AS owners (owner) \
+                WHERE EXISTS (SELECT 1 FROM lanes WHERE gate = 2 AND lanes.owner = owners.owner)";
     let keys = counted.iter().filter_map(|counted| if let Counted::Key(key) = counted { Some(rows::text(key)) } else { None });
     let owners = counted.iter().filter_map(|counted| if let Counted::Owner(owner) = counted { Some(owner.code()) } else { None });
     let query = sqlx::query_as(text).bind(keys.collect::<Vec<_>>()).bind(owners.collect::<Vec<_>>());
@@ -228,36 +231,44 @@ pub(super) async fn shut_for(connection: &mut PgConnection, counted: &[&Counted]
     Ok(counted.iter().filter(|counted| is_shut(counted)).map(|counted| (*counted).clone()).collect())
 }
 
-/// Opens up to `most` lanes that were shut because too many jobs run that count for this; the queue of each. Up to so many of those that
-/// require the same of a node: who may serve them is not known here.
-pub(super) async fn vacate(connection: &mut PgConnection, counted: &Counted, most: usize) -> Result<Vec<Opened>, StoreError> {
-    let key = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN (SELECT l.queue, l.lane FROM \
-               (SELECT '' COLLATE \"C\" AS place UNION SELECT place FROM lanes WHERE place <> '') AS p CROSS JOIN LATERAL \
-               (SELECT queue, lane FROM lanes WHERE gate = 1 AND ckey = $1 AND place = p.place ORDER BY turn LIMIT $2) AS l) \
-               RETURNING queue, place";
-    let owner = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN (SELECT l.queue, l.lane FROM \
+/// Opens up to `most` lanes that were shut because too many jobs run that count for this; the queue of each. Up to so many of each of these
+/// queues, and of those that require the same of a node: who may serve them is not known here.
+pub(super) async fn vacate(
+    connection: &mut PgConnection,
+    counted: &Counted,
+    queues: &[i16],
+    most: usize,
+) -> Result<Vec<Opened>, StoreError> {
+    macro_rules! vacate {
+        ($shut:literal) => {
+            concat!(
+                "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN (SELECT l.queue, l.lane FROM unnest($3::SMALLINT[]) AS q(queue) CROSS JOIN \
                  (SELECT '' COLLATE \"C\" AS place UNION SELECT place FROM lanes WHERE place <> '') AS p CROSS JOIN LATERAL \
-                 (SELECT queue, lane FROM lanes WHERE gate = 1 AND owner = $1 AND place = p.place ORDER BY turn LIMIT $2) AS l) \
-                 RETURNING queue, place";
+                 (SELECT queue, lane FROM lanes WHERE ",
+                $shut,
+                " AND queue = q.queue AND place = p.place ORDER BY turn LIMIT $2) AS l) RETURNING queue, place"
+            )
+        };
+    }
     let query = match counted {
-        Counted::Key(name) => sqlx::query(key).bind(rows::text(name)),
-        Counted::Owner(code) => sqlx::query(owner).bind(code.code()),
+        Counted::Key(name) => sqlx::query(vacate!("gate = 1 AND ckey = $1")).bind(rows::text(name)),
+        Counted::Owner(code) => sqlx::query(vacate!("gate = 2 AND owner = $1")).bind(code.code()),
     };
-    let rows = query.bind(number(most)).fetch_all(connection).await?;
+    let rows = query.bind(number(most)).bind(queues).fetch_all(connection).await?;
     opened(&rows)
 }
 
 /// Opens up to `most` lanes that were shut until now, or a moment before; the queue of each.
 pub(super) async fn open(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<Opened>, StoreError> {
     let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-                (SELECT queue, lane FROM lanes WHERE gate > 1 AND gate <= $1 ORDER BY gate LIMIT $2) RETURNING queue, place";
+                (SELECT queue, lane FROM lanes WHERE gate > 2 AND gate <= $1 ORDER BY gate LIMIT $2) RETURNING queue, place";
     let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
     opened(&rows)
 }
 
 /// When the next lane opens that is shut for a time.
 pub(super) async fn next_open(connection: &mut PgConnection) -> Result<Option<i64>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT min(gate) FROM lanes WHERE gate > 1").fetch_one(connection).await?)
+    Ok(sqlx::query_scalar("SELECT min(gate) FROM lanes WHERE gate > 2").fetch_one(connection).await?)
 }
 
 /// Forgets lanes whose jobs require labels of a node, and that have none any more: perhaps no node has looked there.
@@ -270,7 +281,7 @@ pub(super) async fn tidy(connection: &mut PgConnection) -> Result<(), StoreError
 
 /// Opens all lanes that are shut because too many jobs run; the queues of some.
 pub(super) async fn reopen(connection: &mut PgConnection) -> Result<Vec<Opened>, StoreError> {
-    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1 RETURNING queue, place").fetch_all(connection).await?;
+    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate IN (1, 2) RETURNING queue, place").fetch_all(connection).await?;
     opened(&rows)
 }
 

@@ -7,9 +7,9 @@ use super::pool::Pool;
 
 use super::rows::{Cells, text, uuid};
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, JobId, Owner, Rate};
+use crate::job::{Concurrency, JobId, Rate};
 use crate::store::counted::Starts;
-use crate::store::kept::lane::{FULL, OPEN, read_starts};
+use crate::store::kept::lane::{FULL, OPEN, OVER_QUOTA, read_starts};
 use crate::store::kept::{Options, number};
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
 
@@ -19,38 +19,42 @@ const COUNTED: i64 = 100_000;
 #[async_trait]
 impl LimitStore for PostgresStore {
     async fn gate(&self, id: JobId) -> Result<Option<Gate>, StoreError> {
-        let text = "SELECT l.gate, w.confined, j.options, (SELECT count(*) FROM work r WHERE r.state = 2 AND r.ckey = w.ckey), \
+        let text = "SELECT l.gate, (SELECT count(*) FROM work r WHERE r.state = 2 AND r.ckey = w.ckey), \
                     (SELECT count(*) FROM work r WHERE r.state = 2 AND r.confined = w.confined) \
-                    FROM work w JOIN jobs j ON j.id = w.id LEFT JOIN lanes l ON l.queue = w.queue AND l.lane = w.lane \
-                    WHERE w.id = $1 AND w.state = 4";
+                    FROM work w LEFT JOIN lanes l ON l.queue = w.queue AND l.lane = w.lane WHERE w.id = $1 AND w.state = 4";
         let Some(row) = sqlx::query(text).bind(uuid(id)).fetch_optional(&self.pool).await? else { return Ok(None) };
         let mut cells = Cells::new(&row);
-        let (gate, owner): (Option<i64>, Option<i64>) = (cells.take()?, cells.take()?);
-        let limit = cells.json::<Options<'_>>()?.unwrap_or_default().concurrency.map(|limit| u64::from(limit.limit));
-        let (running, of_owner) = (cells.number()?, cells.number()?);
-        let is_full = limit.is_some_and(|limit| running >= limit);
-        Ok(Some(match (gate.unwrap_or(OPEN), owner.and_then(Owner::from_code)) {
-            (OPEN, _) => Gate::Open,
-            (FULL, Some(_)) if !is_full => Gate::OverQuota { running: of_owner },
-            (FULL, _) => Gate::Full { running },
-            (until, _) => Gate::Until(Timestamp::from_micros(until)),
+        let (gate, running, of_owner) = (cells.take::<Option<i64>>()?, cells.number()?, cells.number()?);
+        Ok(Some(match gate.unwrap_or(OPEN) {
+            OPEN => Gate::Open,
+            FULL => Gate::Full { running },
+            OVER_QUOTA => Gate::OverQuota { running: of_owner },
+            until => Gate::Until(Timestamp::from_micros(until)),
         }))
     }
 
     async fn limits(&self, after: Option<&LimitKey>, most: usize) -> Result<Vec<LimitStatus>, StoreError> {
         let mut limits = Vec::new();
-        let (concurrency, rate) = match after {
-            None => (Some(""), ""),
-            Some(LimitKey::Concurrency(key)) => (Some(key.as_str()), ""),
-            Some(LimitKey::Rate(key)) => (None, key.as_str()),
+        let (mut concurrency, mut rate) = match after {
+            None => (Some(String::new()), String::new()),
+            Some(LimitKey::Concurrency(key)) => (Some(key.clone()), String::new()),
+            Some(LimitKey::Rate(key)) => (None, key.clone()),
         };
-        if let Some(after) = concurrency {
-            for key in concurrency_keys(&self.pool, after, most).await? {
-                limits.extend(self.concurrency(&key).await?);
+        // Some lanes have no job any more: they say nothing of a limit, and others are behind them.
+        while let Some(after) = concurrency.take().filter(|_| limits.len() < most) {
+            let keys = concurrency_keys(&self.pool, &after, most - limits.len()).await?;
+            for key in &keys {
+                limits.extend(self.concurrency(key).await?);
             }
+            concurrency = keys.into_iter().next_back();
         }
-        for key in rate_keys(&self.pool, rate, most - limits.len().min(most)).await? {
-            limits.extend(self.rate(&key).await?);
+        while limits.len() < most {
+            let keys = rate_keys(&self.pool, &rate, most - limits.len()).await?;
+            for key in &keys {
+                limits.extend(self.rate(key).await?);
+            }
+            let Some(last) = keys.into_iter().next_back() else { break };
+            rate = last;
         }
         Ok(limits)
     }

@@ -374,7 +374,7 @@ impl Store for PostgresStore {
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
         in_time(async {
             let mut snapshot = self.pool.snapshot().await?;
-            let (rollups, ..) = rollups::load(&mut snapshot).await?;
+            let rollups = rollups::load(&mut snapshot).await?;
             snapshot.commit().await?;
             Ok(rollups)
         })

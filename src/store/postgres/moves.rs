@@ -172,8 +172,7 @@ pub(super) async fn finish_and_accept(
         Outcome::Output(output) => Some(output.get().to_owned()),
         Outcome::Error(_) => None,
     };
-    let due =
-        |job: &Insertion<'_>| job.job.submission.scheduled_for(job.job.accepted_at).unwrap_or(job.job.accepted_at).as_micros();
+    let due = |job: &Insertion<'_>| job.job.due_at.unwrap_or(job.job.accepted_at).as_micros();
     let lanes: Vec<Option<Lane>> = jobs.iter().map(|insertion| Lane::of(&insertion.job.submission)).collect();
     let query = sqlx::query(text)
         .bind(uuids(ends.iter().map(|end| &end.lease.id)))

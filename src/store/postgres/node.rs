@@ -224,7 +224,7 @@ impl Node {
         };
         let lease = self.lease_ms();
         let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
-                    WHERE id = $1";
+                    WHERE id = $1 AND expires_at > to_timestamp(0)";
         let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *connection).await?.rows_affected() > 0;
         let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp())";
         let others_expired = sqlx::query_scalar(text).fetch_one(&mut *connection).await?;
@@ -280,16 +280,22 @@ pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> 
     Ok(sqlx::query_scalar(text).bind(me).bind(name).fetch_all(connection).await?)
 }
 
+/// Nodes whose jobs are being taken from them: what they hold is not theirs any more.
+pub(super) async fn shut_out(connection: &mut PgConnection, nodes: &[i64]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE nodes SET expires_at = to_timestamp(0) WHERE id = ANY($1)").bind(nodes).execute(connection).await?;
+    Ok(())
+}
+
 /// Nodes that are not there any more.
 pub(super) async fn forget(connection: &mut PgConnection, nodes: &[i64]) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM nodes WHERE id = ANY($1)").bind(nodes).execute(connection).await?;
     Ok(())
 }
 
-/// Jobs that this node has claimed and does not know of: their transaction was committed, but nobody heard of it.
-pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Lease]) -> Result<Vec<JobId>, StoreError> {
+/// Jobs that this node has claimed and does not know of: their transaction was committed, but nobody heard of it. And whether each is to stop.
+pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Lease]) -> Result<Vec<(JobId, bool)>, StoreError> {
     let text = concat!(
-        "SELECT id FROM work WHERE node = $1 AND state = 2 AND (id IS DISTINCT FROM ",
+        "SELECT id, stopping FROM work WHERE node = $1 AND state = 2 AND (id IS DISTINCT FROM ",
         of_id!("$2::UUID[]", "id", "$2"),
         " OR token IS DISTINCT FROM ",
         of_id!("$3::BIGINT[]", "id", "$2"),
@@ -297,7 +303,11 @@ pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Le
     );
     let (ids, tokens) = rows::by_id(held.iter().map(|lease| (lease.id, lease.token)));
     let rows = sqlx::query(text).bind(node).bind(ids).bind(tokens).fetch_all(connection).await?;
-    rows.iter().map(|row| Cells::new(row).id()).collect()
+    let one = |row| {
+        let mut cells = Cells::new(row);
+        Ok((cells.id()?, cells.take()?))
+    };
+    rows.iter().map(one).collect()
 }
 
 /// Up to `most` of the jobs that run on these nodes, in the order of their ids.

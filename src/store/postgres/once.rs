@@ -85,13 +85,14 @@ pub(super) async fn note(connection: &mut PgConnection, once: &Once) -> Result<(
 }
 
 async fn forget(connection: &mut PgConnection, now: Timestamp) -> Result<bool, StoreError> {
+    // What was written anew since a statement looked is looked at again by its first condition, which is of the row itself.
     let answers = sqlx::query(once::FORGET).bind(now.as_micros()).bind(MOST_FORGOTTEN).execute(&mut *connection).await?;
     // A job that has not ended for so long is looked at again later.
-    let text = "UPDATE uniques SET look_at = $1 + $3 WHERE EXISTS (SELECT 1 FROM work WHERE work.id = job) \
+    let text = "UPDATE uniques SET look_at = $1 + $3 WHERE look_at <= $1 AND EXISTS (SELECT 1 FROM work WHERE work.id = job) \
                 AND digest IN (SELECT digest FROM uniques WHERE look_at <= $1 ORDER BY look_at LIMIT $2)";
     let update = sqlx::query(text).bind(now.as_micros()).bind(MOST_FORGOTTEN).bind(REMEMBERED_US);
     let kept = update.execute(&mut *connection).await?;
-    let text = "DELETE FROM uniques WHERE NOT EXISTS (SELECT 1 FROM work WHERE work.id = job) \
+    let text = "DELETE FROM uniques WHERE look_at <= $1 AND NOT EXISTS (SELECT 1 FROM work WHERE work.id = job) \
                 AND digest IN (SELECT digest FROM uniques WHERE look_at <= $1 ORDER BY look_at LIMIT $2)";
     let uniques = sqlx::query(text).bind(now.as_micros()).bind(MOST_FORGOTTEN).execute(connection).await?;
     let most = u64::try_from(MOST_FORGOTTEN).unwrap_or(u64::MAX);

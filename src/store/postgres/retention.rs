@@ -21,6 +21,23 @@ const MOST_BYTES: i64 = 4 << 20;
 /// The most events of one step.
 const MOST_EVENTS: u64 = 500;
 
+/// Why results are removed.
+#[derive(Clone, Copy)]
+pub(super) enum Why {
+    /// Somebody asked for it.
+    Asked,
+    /// They are not to be kept any more, if nothing needs them; and, if it is said, if so many have been removed in all and no more.
+    Old(Option<i64>),
+}
+
+/// Of a result `r`, that nobody is to be told of it any more, and that no unfinished job may ask for its output.
+macro_rules! not_needed {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.job = r.id AND d.state = 0) \
+         AND NOT EXISTS (SELECT 1 FROM edges e JOIN work w ON w.id = e.child WHERE e.parent = r.id)"
+    };
+}
+
 #[async_trait]
 impl RetentionStore for PostgresStore {
     async fn kept(&self) -> Result<u64, StoreError> {
@@ -30,6 +47,46 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn remove_results(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Removed, StoreError> {
+        self.remove_old(ended_before, most, None).await
+    }
+
+    async fn remove_beyond(&self, count: u64, most: usize) -> Result<Removed, StoreError> {
+        // Before it is counted what is kept.
+        let removed = sqlx::query_scalar("SELECT removed FROM retention").fetch_one(&self.pool).await?;
+        let excess = usize::try_from(self.kept().await?.saturating_sub(count)).unwrap_or(usize::MAX);
+        if excess == 0 { Ok(Removed::default()) } else { self.remove_old(None, most.min(excess), Some(removed)).await }
+    }
+
+    async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        in_time(async { edges::unknown(&mut *self.pool.acquire().await?, jobs).await }).await
+    }
+
+    async fn look_ahead(&self) -> Result<(), StoreError> {
+        in_time(async { partitions::look_ahead(&mut *self.pool.acquire().await?, &self.ends, self.published.now()).await }).await
+    }
+
+    async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {
+        loop {
+            let text = "SELECT EXISTS (SELECT 1 FROM results WHERE id = $1), EXISTS (SELECT 1 FROM work WHERE id = $1)";
+            match sqlx::query_as(text).bind(uuid(id)).fetch_one(&self.pool).await? {
+                // Its events may be too many for one step.
+                (true, _) if self.ask(|reply| Command::Remove(vec![id], Why::Asked, reply)).await? == 0 => {}
+                (true, _) => return Ok(Removal::Removed),
+                (false, true) => return Ok(Removal::Unfinished),
+                (false, false) => return Ok(Removal::Unknown),
+            }
+        }
+    }
+}
+
+impl PostgresStore {
+    /// [`RetentionStore::remove_results`]; nothing, if more has been removed in all than that since it was counted.
+    async fn remove_old(
+        &self,
+        ended_before: Option<Timestamp>,
+        most: usize,
+        removed: Option<i64>,
+    ) -> Result<Removed, StoreError> {
         let mut connection = self.pool.acquire().await?;
         let partitions = partitions::list(&mut connection).await?.unwrap_or_default();
         if partitions::tidy(&mut connection, &partitions).await? {
@@ -69,41 +126,20 @@ impl RetentionStore for PostgresStore {
             partitions::drop_empty(&mut connection, partitions.iter().filter(is_past).copied()).await?;
         }
         drop(connection);
-        let results = self.ask(|reply| Command::Remove(ids, reply)).await?;
+        let results = self.ask(|reply| Command::Remove(ids, Why::Old(removed), reply)).await?;
         Ok(Removed { results, any: true })
-    }
-
-    async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
-        in_time(async { edges::unknown(&mut *self.pool.acquire().await?, jobs).await }).await
-    }
-
-    async fn look_ahead(&self) -> Result<(), StoreError> {
-        in_time(async { partitions::look_ahead(&mut *self.pool.acquire().await?, &self.ends, self.published.now()).await }).await
-    }
-
-    async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {
-        loop {
-            let text = "SELECT EXISTS (SELECT 1 FROM results WHERE id = $1), EXISTS (SELECT 1 FROM work WHERE id = $1)";
-            match sqlx::query_as(text).bind(uuid(id)).fetch_one(&self.pool).await? {
-                // Its events may be too many for one step.
-                (true, _) if self.ask(|reply| Command::Remove(vec![id], reply)).await? == 0 => {}
-                (true, _) => return Ok(Removal::Removed),
-                (false, true) => return Ok(Removal::Unfinished),
-                (false, false) => return Ok(Removal::Unknown),
-            }
-        }
     }
 }
 
 /// The oldest results that may be removed, by their ids, of those with an id before one that ended before a moment: as many as one step can
 /// take.
 async fn removable(connection: &mut PgConnection, before: Uuid, moment: i64, most: usize) -> Result<Vec<JobId>, StoreError> {
-    // Whose output an unfinished job may ask for is kept.
-    let text = "SELECT r.id, octet_length(j.workload)::BIGINT + coalesce(octet_length(r.output), 0) FROM results r \
-                JOIN jobs j ON j.id = r.id WHERE r.id < $1 AND j.id < $1 AND r.finished_at < $2 \
-                AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.job = r.id AND d.state = 0) \
-                AND NOT EXISTS (SELECT 1 FROM edges e JOIN work w ON w.id = e.child WHERE e.parent = r.id) \
-                ORDER BY r.id LIMIT $3";
+    let text = concat!(
+        "SELECT r.id, octet_length(j.workload)::BIGINT + coalesce(octet_length(r.output), 0) FROM results r \
+         JOIN jobs j ON j.id = r.id WHERE r.id < $1 AND j.id < $1 AND r.finished_at < $2 AND ",
+        not_needed!(),
+        " ORDER BY r.id LIMIT $3"
+    );
     let query = sqlx::query(text).bind(before).bind(moment).bind(number(most));
     let (mut ids, mut bytes) = (Vec::new(), 0);
     for row in query.fetch_all(connection).await? {
@@ -119,11 +155,21 @@ async fn removable(connection: &mut PgConnection, before: Uuid, moment: i64, mos
 }
 
 /// Removes these results, unless they have too many events: then some of those. How many results are gone.
-pub(super) async fn remove(connection: &mut PgConnection, ids: &[JobId]) -> Result<u64, StoreError> {
+pub(super) async fn remove(connection: &mut PgConnection, ids: &[JobId], why: Why) -> Result<u64, StoreError> {
     // A job that was run again in the meantime is no result any more, and keeps what belongs to it.
     // So does one of which not all children have heard.
-    let text = "SELECT id FROM results WHERE id = ANY($1) AND NOT EXISTS (SELECT 1 FROM releases WHERE parent = id)";
-    let rows = sqlx::query(text).bind(uuids(ids)).fetch_all(&mut *connection).await?;
+    let asked = "SELECT r.id FROM results r WHERE r.id = ANY($1) AND NOT EXISTS (SELECT 1 FROM releases WHERE parent = r.id)";
+    // Some may be needed, since they were looked for; and others may have been removed instead.
+    let old = concat!(
+        "SELECT r.id FROM results r WHERE r.id = ANY($1) AND NOT EXISTS (SELECT 1 FROM releases WHERE parent = r.id) AND ",
+        not_needed!(),
+        " AND coalesce((SELECT removed FROM retention) = $2, true)"
+    );
+    let query = match why {
+        Why::Asked => sqlx::query(asked).bind(uuids(ids)),
+        Why::Old(removed) => sqlx::query(old).bind(uuids(ids)).bind(removed),
+    };
+    let rows = query.fetch_all(&mut *connection).await?;
     let ids = rows.iter().map(|row| Cells::new(row).id()).collect::<Result<Vec<_>, _>>()?;
     let ids = uuids(&ids);
     let text = "DELETE FROM events WHERE at IN (SELECT at FROM events WHERE job = ANY($1) LIMIT $2)";

@@ -77,9 +77,8 @@ pub(super) async fn noted(connection: &mut SqliteConnection, id: JobId) -> Resul
 pub(super) async fn latest(connection: &mut SqliteConnection) -> Result<Option<Timestamp>, StoreError> {
     let text = "SELECT max(at) FROM (\
                 SELECT max(at) AS at FROM events UNION ALL \
-                SELECT max(accepted_at) FROM jobs UNION ALL \
-                SELECT max(claimed_at) FROM jobs UNION ALL \
-                SELECT max(finished_at) FROM (SELECT finished_at FROM results ORDER BY id DESC LIMIT ?))";
+                SELECT max(max(accepted_at, coalesce(claimed_at, 0))) FROM (SELECT accepted_at, claimed_at FROM jobs ORDER BY id DESC LIMIT ?1) \
+                UNION ALL SELECT max(finished_at) FROM (SELECT finished_at FROM results ORDER BY id DESC LIMIT ?1))";
     let at: Option<i64> = sqlx::query_scalar(text).bind(LOOKED_AT).fetch_one(connection).await?;
     Ok(at.map(Timestamp::from_micros))
 }

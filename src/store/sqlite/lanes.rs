@@ -114,31 +114,35 @@ pub(super) async fn stand(
     Ok(())
 }
 
-/// Opens up to `most` lanes that were shut because too many jobs run that count for this; the queue of each.
-pub(super) async fn vacate(connection: &mut SqliteConnection, counted: &Counted, most: usize) -> Result<Vec<Queue>, StoreError> {
+/// Opens up to `most` lanes of a queue that were shut because too many jobs run that count for this; how many there were.
+pub(super) async fn vacate(
+    connection: &mut SqliteConnection,
+    counted: &Counted,
+    queue: Queue,
+    most: usize,
+) -> Result<u64, StoreError> {
     let key = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-               (SELECT queue, lane FROM lanes WHERE gate = 1 AND lane ->> 0 = ? ORDER BY turn LIMIT ?) RETURNING queue";
+               (SELECT queue, lane FROM lanes WHERE gate = 1 AND queue = ? AND lane ->> 0 = ? ORDER BY turn LIMIT ?)";
     let owner = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-                 (SELECT queue, lane FROM lanes WHERE gate = 1 AND lane ->> 2 = ? ORDER BY turn LIMIT ?) RETURNING queue";
+                 (SELECT queue, lane FROM lanes WHERE gate = 2 AND queue = ? AND lane ->> 2 = ? ORDER BY turn LIMIT ?)";
     let query = match counted {
-        Counted::Key(name) => sqlx::query(key).bind(&**name),
-        Counted::Owner(code) => sqlx::query(owner).bind(code.code()),
+        Counted::Key(name) => sqlx::query(key).bind(queue.code()).bind(&**name),
+        Counted::Owner(code) => sqlx::query(owner).bind(queue.code()).bind(code.code()),
     };
-    let rows = query.bind(number(most)).fetch_all(connection).await?;
-    rows.iter().map(|row| Cells::new(row).code()).collect()
+    Ok(query.bind(number(most)).execute(connection).await?.rows_affected())
 }
 
 /// Opens up to `most` lanes that were shut until now, or a moment before; the queue of each.
 pub(super) async fn open(connection: &mut SqliteConnection, now: Timestamp, most: usize) -> Result<Vec<Queue>, StoreError> {
     let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-                (SELECT queue, lane FROM lanes WHERE gate > 1 AND gate <= ? ORDER BY gate LIMIT ?) RETURNING queue";
+                (SELECT queue, lane FROM lanes WHERE gate > 2 AND gate <= ? ORDER BY gate LIMIT ?) RETURNING queue";
     let rows = sqlx::query(text).bind(now.as_micros()).bind(number(most)).fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).code()).collect()
 }
 
 /// When the next lane opens that is shut for a time.
 pub(super) async fn next_open(connection: &mut SqliteConnection) -> Result<Option<Timestamp>, StoreError> {
-    let text = "SELECT min(gate) FROM lanes WHERE gate > 1";
+    let text = "SELECT min(gate) FROM lanes WHERE gate > 2";
     let at: Option<i64> = sqlx::query_scalar(text).fetch_one(connection).await?;
     Ok(at.map(Timestamp::from_micros))
 }
@@ -152,7 +156,7 @@ pub(super) async fn start(connection: &mut SqliteConnection) -> Result<Vec<Queue
 
 /// Opens all lanes that are shut because too many jobs run; the queues of some.
 pub(super) async fn reopen(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
-    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 1 RETURNING queue").fetch_all(connection).await?;
+    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate IN (1, 2) RETURNING queue").fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).code()).collect()
 }
 

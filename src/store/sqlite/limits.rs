@@ -13,7 +13,7 @@ use super::lanes::{Counted, Starts};
 use super::rows::Cells;
 use crate::clock::Timestamp;
 use crate::job::{Concurrency, JobId, Owner, Rate};
-use crate::store::kept::lane::{FULL, OPEN, read_starts};
+use crate::store::kept::lane::{FULL, OPEN, OVER_QUOTA, read_starts};
 use crate::store::kept::number;
 use crate::store::{Gate, LimitKey, LimitStatus, LimitStore, StoreError};
 
@@ -40,36 +40,43 @@ macro_rules! waiting {
 #[async_trait]
 impl LimitStore for SqliteStore {
     async fn gate(&self, id: JobId) -> Result<Option<Gate>, StoreError> {
-        let text = "SELECT lanes.gate, jobs.lane ->> 0, jobs.options ->> '$.concurrency.limit', jobs.lane ->> 2 FROM jobs \
+        let text = "SELECT lanes.gate, jobs.lane ->> 0, jobs.lane ->> 2 FROM jobs \
                     LEFT JOIN lanes ON lanes.queue = jobs.queue AND lanes.lane = jobs.lane WHERE jobs.id = ? AND jobs.state = 4";
         let Some(row) = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(&self.readers).await? else {
             return Ok(None);
         };
         let mut cells = Cells::new(&row);
-        let (gate, key): (Option<i64>, Option<String>) = (cells.take()?, cells.take()?);
-        let (limit, owner): (Option<i64>, Option<i64>) = (cells.take()?, cells.take()?);
-        let running = self.running(&key.unwrap_or_default()).0;
-        let is_full = limit.is_some_and(|limit| i64::try_from(running).is_ok_and(|running| running >= limit));
-        Ok(Some(match (gate.unwrap_or(OPEN), owner.and_then(Owner::from_code)) {
-            (OPEN, _) => Gate::Open,
-            (FULL, Some(owner)) if !is_full => Gate::OverQuota { running: self.running_of(owner) },
-            (FULL, _) => Gate::Full { running },
-            (until, _) => Gate::Until(Timestamp::from_micros(until)),
+        let (gate, key, owner): (Option<i64>, Option<String>, Option<i64>) = (cells.take()?, cells.take()?, cells.take()?);
+        Ok(Some(match gate.unwrap_or(OPEN) {
+            OPEN => Gate::Open,
+            FULL => Gate::Full { running: self.running(&key.unwrap_or_default()).0 },
+            OVER_QUOTA => Gate::OverQuota { running: owner.and_then(Owner::from_code).map_or(0, |owner| self.running_of(owner)) },
+            until => Gate::Until(Timestamp::from_micros(until)),
         }))
     }
 
     async fn limits(&self, after: Option<&LimitKey>, most: usize) -> Result<Vec<LimitStatus>, StoreError> {
         let mut limits = Vec::new();
-        let (concurrency, rate) = match after {
-            None => (Some(""), ""),
-            Some(LimitKey::Concurrency(key)) => (Some(key.as_str()), ""),
-            Some(LimitKey::Rate(key)) => (None, key.as_str()),
+        let (mut concurrency, mut rate) = match after {
+            None => (Some(String::new()), String::new()),
+            Some(LimitKey::Concurrency(key)) => (Some(key.clone()), String::new()),
+            Some(LimitKey::Rate(key)) => (None, key.clone()),
         };
-        for key in self.concurrency_keys(concurrency, most).await? {
-            limits.extend(self.concurrency(&key).await?);
+        // Some lanes have no job any more: they say nothing of a limit, and others are behind them.
+        while let Some(after) = concurrency.take().filter(|_| limits.len() < most) {
+            let keys = self.concurrency_keys(&after, most - limits.len()).await?;
+            for key in &keys {
+                limits.extend(self.concurrency(key).await?);
+            }
+            concurrency = keys.last().map(|key| key.to_string());
         }
-        for key in rate_keys(&self.readers, rate, most - limits.len().min(most)).await? {
-            limits.extend(self.rate(&key).await?);
+        while limits.len() < most {
+            let keys = rate_keys(&self.readers, &rate, most - limits.len()).await?;
+            for key in &keys {
+                limits.extend(self.rate(key).await?);
+            }
+            let Some(last) = keys.into_iter().next_back() else { break };
+            rate = last;
         }
         Ok(limits)
     }
@@ -88,8 +95,7 @@ impl SqliteStore {
     }
 
     /// The keys behind this one with which jobs run or wait.
-    async fn concurrency_keys(&self, after: Option<&str>, most: usize) -> Result<BTreeSet<Arc<str>>, StoreError> {
-        let Some(after) = after else { return Ok(BTreeSet::new()) };
+    async fn concurrency_keys(&self, after: &str, most: usize) -> Result<BTreeSet<Arc<str>>, StoreError> {
         let text = "SELECT DISTINCT lane ->> 0 FROM lanes WHERE lane ->> 0 > ? ORDER BY lane ->> 0 LIMIT ?";
         let waiting: Vec<String> = sqlx::query_scalar(text).bind(after).bind(number(most)).fetch_all(&self.readers).await?;
         let running = self.published.running();

@@ -9,7 +9,7 @@ use super::SqliteStore;
 use super::edges;
 use super::moves::array;
 use super::read::first_id;
-use super::rows::WORKLOAD_BYTES;
+use super::rows::{Cells, WORKLOAD_BYTES};
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::{Removal, Removed, RetentionStore, StoreError};
@@ -32,8 +32,13 @@ impl RetentionStore for SqliteStore {
         if ids.is_empty() {
             return Ok(Removed::default());
         }
-        let results = self.edit(ids, |ids, connection| Box::pin(remove(connection, ids))).await?;
+        let results = self.edit(ids, |ids, connection| Box::pin(remove_old(connection, ids))).await?;
         Ok(Removed { results, any: true })
+    }
+
+    async fn remove_beyond(&self, count: u64, most: usize) -> Result<Removed, StoreError> {
+        let excess = usize::try_from(self.kept().await?.saturating_sub(count)).unwrap_or(usize::MAX);
+        if excess == 0 { Ok(Removed::default()) } else { self.remove_results(None, most.min(excess)).await }
     }
 
     async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError> {
@@ -56,14 +61,11 @@ impl RetentionStore for SqliteStore {
 impl SqliteStore {
     /// The oldest results that may be removed, by their ids: as many as one step can take.
     async fn removable(&self, ended_before: Option<Timestamp>, most: usize) -> Result<Vec<JobId>, StoreError> {
-        // Whose output an unfinished job may ask for is kept. What ended before a moment was accepted before it, so few others are looked at.
+        // What ended before a moment was accepted before it, so few others are looked at.
         static TEXT: LazyLock<String> = LazyLock::new(|| {
             format!(
                 "SELECT id, {WORKLOAD_BYTES} + coalesce(octet_length(output), 0) FROM results \
-                 WHERE id < ?1 AND finished_at < ?2 \
-                 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE job = results.id AND state = 0) \
-                 AND NOT EXISTS (SELECT 1 FROM edges CROSS JOIN jobs ON jobs.id = edges.child WHERE edges.parent = results.id) \
-                 ORDER BY id LIMIT ?3"
+                 WHERE id < ?1 AND finished_at < ?2 AND {NOT_NEEDED} ORDER BY id LIMIT ?3"
             )
         });
         let (last, moment) = match ended_before {
@@ -77,9 +79,7 @@ impl SqliteStore {
             if bytes > MOST_BYTES && !ids.is_empty() {
                 break;
             }
-            let id: &[u8] = row.try_get(0)?;
-            let id = id.try_into().map_err(|_| StoreError::Corrupt("an id is not 16 bytes long".into()))?;
-            ids.push(JobId::from_bytes(id));
+            ids.push(Cells::new(&row).id()?);
         }
         Ok(ids)
     }
@@ -91,6 +91,21 @@ impl SqliteStore {
         let (finished, unfinished): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
         Ok((finished || unfinished).then_some(finished))
     }
+}
+
+/// Of a result, that nobody is to be told of it any more, and that no unfinished job may ask for its output. The deliveries of a job are few;
+/// those that wait need not be.
+const NOT_NEEDED: &str = "NOT EXISTS (SELECT 1 FROM deliveries WHERE job = results.id AND +state = 0) \
+     AND NOT EXISTS (SELECT 1 FROM edges CROSS JOIN jobs ON jobs.id = edges.child WHERE edges.parent = results.id)";
+
+/// Removes those of these results that are not needed: some may be, since they were looked for.
+async fn remove_old(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<u64, StoreError> {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!("SELECT id FROM json_each(?) CROSS JOIN results ON results.id = unhex(value) WHERE {NOT_NEEDED}")
+    });
+    let rows = sqlx::query(TEXT.as_str()).bind(array(ids)).fetch_all(&mut *connection).await?;
+    let ids = rows.iter().map(|row| Cells::new(row).id()).collect::<Result<Vec<_>, _>>()?;
+    remove(connection, &ids).await
 }
 
 /// Removes these results, unless they have too many events: then some of those. How many results are gone.

@@ -179,7 +179,6 @@ impl Insertion<'_> {
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
         let Self { job, claim, payload } = self;
         let submission = &job.submission;
-        let scheduled_for = submission.scheduled_for(job.accepted_at);
         values.push(&job.id.as_bytes()[..])?;
         values.push(job.route.queue.code())?;
         values.push(job.route.rule.code())?;
@@ -191,7 +190,7 @@ impl Insertion<'_> {
         values.push(submission.priority)?;
         values.push(Options::of(submission, &job.route).map(|options| json(&options)))?;
         values.push(job.accepted_at.as_micros())?;
-        values.push(scheduled_for.unwrap_or(job.accepted_at).as_micros())?;
+        values.push(job.due_at.unwrap_or(job.accepted_at).as_micros())?;
         values.push(claim.map(|claim| claim.token))?;
         values.push(claim.map(|claim| claim.at.as_micros()))?;
         values.push(self.state())?;

@@ -47,17 +47,18 @@ macro_rules! next {
     };
 }
 
-/// Claims up to `most` queued jobs, in the order in which it is their turn: each a microsecond later than the one before, the first one
+/// Claims up to `most` queued jobs whose time is not over `now`, in the order in which it is their turn: each a microsecond later than the one before, the first one
 /// a microsecond after `claim.at`.
 pub(super) async fn claim(
     connection: &mut Connection,
     queue: Queue,
     most: usize,
     claim: Claim,
+    now: Timestamp,
 ) -> Result<Vec<Fresh>, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?1, claimed_at = ?2 + place FROM \
+            "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?1, claimed_at = ?5 + place FROM \
              (SELECT next, row_number() OVER (ORDER BY turn, next) AS place FROM ({})) \
              WHERE id = next RETURNING {OF_CLAIM}",
             next!("id AS next, ", turn!(), " AS turn")
@@ -65,9 +66,10 @@ pub(super) async fn claim(
     });
     let rows = sqlx::query(TEXT.as_str())
         .bind(claim.token)
-        .bind(claim.at.as_micros())
+        .bind(now.as_micros())
         .bind(queue.code())
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .bind(claim.at.as_micros())
         .fetch_all(connection)
         .await?;
     let mut claimed = rows.iter().map(rows::claimed).collect::<Result<Vec<_>, _>>()?;

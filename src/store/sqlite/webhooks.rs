@@ -51,7 +51,8 @@ impl WebhookStore for SqliteStore {
             query.push(" AND job = ").push_bind(job.as_bytes().to_vec());
         }
         if let Some(state) = filter.state {
-            query.push(" AND state = ").push_bind(state.code());
+            // Those of a job are few; those in a state need not be.
+            query.push(if filter.job.is_some() { " AND +state = " } else { " AND state = " }).push_bind(state.code());
         }
         query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
         query.build().fetch_all(&self.readers).await?.iter().map(delivery::read).collect()
@@ -75,7 +76,7 @@ async fn note(
     let attempt = serde_json::to_string(attempt).map_err(|error| StoreError::Refused(error.to_string()))?;
     query.bind(number(delivery::KEPT)).bind(attempt).bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
-        sqlx::query(delivery::GIVE_UP_ALL).bind(state.code()).bind(id).execute(connection).await?;
+        sqlx::query(delivery::GIVE_UP_OTHERS).bind(state.code()).bind(id).execute(connection).await?;
     }
     Ok(())
 }

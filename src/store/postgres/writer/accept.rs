@@ -37,7 +37,7 @@ impl Writer {
             if let (LIMITED, Some(lane)) = (state, Lane::of(&job.submission)) {
                 done.lanes.entered.insert((job.route.queue, lane.name.clone()), lane);
             }
-            if let (SCHEDULED, Some(due_at)) = (state, job.submission.scheduled_for(job.accepted_at)) {
+            if let (SCHEDULED, Some(due_at)) = (state, job.due_at) {
                 done.shared.due(due_at);
             }
             done.shared.expires(job.submission.expires_at.map(Timestamp::as_micros));
@@ -57,7 +57,7 @@ impl Writer {
                 job.route.queue == queue
                     && job.after.is_empty()
                     && !job.submission.is_limited()
-                    && job.submission.scheduled_for(job.accepted_at).is_none()
+                    && job.due_at.is_none()
                     && job.submission.expires_at.is_none_or(|at| at > done.now)
             };
             let mut here: Vec<&NewJob> = jobs.iter().copied().filter(ready).collect();

@@ -90,7 +90,7 @@ impl Writer {
         for ((_, reply), requeued) in batch.requeues.into_iter().zip(done.requeued) {
             let _ = reply.send(Ok(requeued));
         }
-        for ((_, reply), removed) in batch.removals.into_iter().zip(done.removed) {
+        for ((.., reply), removed) in batch.removals.into_iter().zip(done.removed) {
             let _ = reply.send(Ok(removed));
         }
         for (_, reply) in batch.allows {

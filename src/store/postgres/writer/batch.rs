@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::super::retention::Why;
 use super::{Acceptance, Command, Reply, With};
 use crate::job::{JobId, NewJob, Owner};
 use crate::store::intake::Noted;
@@ -20,7 +21,7 @@ pub(super) struct Batch {
     pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     pub(super) cancels: Vec<(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>)>,
     pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
-    pub(super) removals: Vec<(Vec<JobId>, Reply<u64>)>,
+    pub(super) removals: Vec<(Vec<JobId>, Why, Reply<u64>)>,
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,
     pub(super) reap: bool,
@@ -112,7 +113,7 @@ impl Batch {
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.cancels.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
-        self.removals.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.removals.into_iter().for_each(|(.., reply)| drop(reply.send(Err(told()))));
         self.allows.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));
     }

@@ -30,7 +30,7 @@ impl Writer {
                 continue;
             }
             let (token, node, before) = (done.shared.next_token(), self.me(done), done.skip(wanted));
-            let claimed = lanes::claim_next(&mut self.connection, queue, wanted, (token, node, before)).await?;
+            let claimed = lanes::claim_next(&mut self.connection, queue, wanted, (token, node, before), done.now).await?;
             self.take(queue, QUEUED, claimed, done).await?;
         }
         Ok(())

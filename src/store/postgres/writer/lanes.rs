@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::job::{NewJob, Queue};
 use crate::store::counted::{Counted, Starts, counted_of};
 use crate::store::kept::json;
-use crate::store::kept::lane::{FULL, Head, OPEN, Standing};
+use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::{LIMITED, QUEUED};
 use crate::store::{StoreError, Window};
 
@@ -49,6 +49,8 @@ struct Visited {
     more: bool,
     served: bool,
     gate: i64,
+    /// What its first job would count for, and that has room: if the lane does not take the place, another one may.
+    room: Vec<Counted>,
 }
 
 /// What limits go by while a claim looks at lanes.
@@ -92,8 +94,11 @@ impl Writer {
             }
         }
         self.vacate_lanes(done).await?;
-        if done.shared.next_open.is_some_and(|at| at <= done.now.as_micros()) {
-            for (queue, place) in lanes::open(&mut self.connection, done.now, LOOKED_AT.1).await? {
+        // By a clock that was set back, lanes are shut until a time that is far away.
+        let is_set_back = done.now < std::mem::replace(&mut self.seen, done.now);
+        if is_set_back || done.shared.next_open.is_some_and(|at| at <= done.now.as_micros()) {
+            let (until, most) = if is_set_back { (Timestamp::MAX, usize::MAX) } else { (done.now, LOOKED_AT.1) };
+            for (queue, place) in lanes::open(&mut self.connection, until, most).await? {
                 done.shared.set_open(queue, &place, true);
             }
             done.shared.next_open = lanes::next_open(&mut self.connection).await?;
@@ -108,9 +113,10 @@ impl Writer {
             return Ok(());
         }
         let all: Vec<&Counted> = freed.keys().collect();
+        let queues = done.shared.limited();
         for counted in lanes::shut_for(&mut self.connection, &all).await? {
             let places = freed.get(&counted).copied().unwrap_or_default();
-            for (queue, place) in lanes::vacate(&mut self.connection, &counted, places).await? {
+            for (queue, place) in lanes::vacate(&mut self.connection, &counted, &queues, places).await? {
                 done.shared.set_open(queue, &place, true);
             }
         }
@@ -126,7 +132,7 @@ impl Writer {
         let unlimited = usize::try_from(done.shared.depth(queue).queued).unwrap_or(usize::MAX).min(wanted);
         let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
         let (token, before) = (done.shared.next_token(), done.skip(wanted));
-        let heads = lanes::heads(&mut self.connection, queue, &found, each, before).await?;
+        let heads = lanes::heads(&mut self.connection, queue, &found, each, done.now).await?;
         let mut limits = self.limits_of(&heads).await?;
         let mut visited = visit(found, heads, each);
 
@@ -150,21 +156,23 @@ impl Writer {
                 }
                 let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
                 let Some(head) = lane.heads.front() else { continue };
-                let moment = before.after(Duration::from_micros(jobs.len() as u64 + 1));
-                lane.gate = self.gate(head, moment, &limits);
+                let behind = Duration::from_micros(jobs.len() as u64 + 1);
+                // Rates go by the clock, whatever moments are given meanwhile.
+                let at = done.now.after(behind);
+                (lane.gate, lane.room) = self.gate(head, at, &limits);
                 turn += 1;
                 if lane.gate == OPEN {
                     going_on = true;
                     lane.served = true;
                     lane.lane.turn = turn;
-                    begin(head, moment, &mut limits);
-                    jobs.push((head.id, moment));
+                    begin(head, at, &mut limits);
+                    jobs.push((head.id, before.after(behind)));
                     lane.heads.pop_front();
-                } else if lane.gate == FULL {
+                } else if lane.gate > OVER_QUOTA {
+                    done.shared.opens(lane.gate);
+                } else {
                     // The next place that becomes free is another lane's, in case that may have it.
                     lane.lane.turn = turn;
-                } else {
-                    done.shared.opens(lane.gate);
                 }
             }
         }
@@ -174,11 +182,11 @@ impl Writer {
         self.take(queue, LIMITED, claimed, done).await?;
         if plain > 0 {
             let at = before.after(Duration::from_micros(jobs.len() as u64));
-            let claimed = lanes::claim_next(&mut self.connection, queue, plain, (token, node, at)).await?;
+            let claimed = lanes::claim_next(&mut self.connection, queue, plain, (token, node, at), done.now).await?;
             self.take(queue, QUEUED, claimed, done).await?;
         }
-        let started = limits.starts.values().filter(|starts| starts.window.last() > Some(before));
-        lanes::keep_starts(&mut self.connection, started, before).await?;
+        let started = limits.starts.values().filter(|starts| starts.window.last() > Some(done.now));
+        lanes::keep_starts(&mut self.connection, started, done.now).await?;
         self.leave_lanes(queue, visited, &if all { places } else { Vec::new() }, done).await
     }
 
@@ -193,20 +201,26 @@ impl Writer {
         Ok(Limits { running, starts: starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect() })
     }
 
-    /// Whether a job may start at this moment: what the gate of its lane has to be.
-    fn gate(&self, head: &Head, at: Timestamp, limits: &Limits) -> i64 {
+    /// Whether a job may start at this moment: what the gate of its lane has to be, and what it would count for that has room.
+    fn gate(&self, head: &Head, at: Timestamp, limits: &Limits) -> (i64, Vec<Counted>) {
+        let (mut gate, mut room) = (OPEN, Vec::new());
         for (counted, limit) in head.counted() {
             let limit = match counted {
                 Counted::Key(_) => limit,
                 Counted::Owner(owner) => self.allowed.get(&owner).copied(),
             };
             let running = limits.running.get(&counted).copied().unwrap_or_default();
-            if limit.is_some_and(|limit| running >= i64::from(limit)) {
-                return FULL;
+            if limit.is_none_or(|limit| running < i64::from(limit)) {
+                room.push(counted);
+            } else if gate == OPEN {
+                gate = counted.gate();
             }
         }
-        let opens = head.rate.as_ref().and_then(|rate| Some(limits.starts.get(&rate.key)?.window.opens(rate, at)));
-        opens.filter(|opens| *opens > at).map_or(OPEN, Timestamp::as_micros)
+        if gate == OPEN {
+            let opens = head.rate.as_ref().and_then(|rate| Some(limits.starts.get(&rate.key)?.window.opens(rate, at)));
+            gate = opens.filter(|opens| *opens > at).map_or(OPEN, Timestamp::as_micros);
+        }
+        (gate, room)
     }
 
     /// Puts the lanes that were visited where they are to stand. All the open ones were whose jobs require any of `places`.
@@ -219,11 +233,13 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let (mut standing, mut empty) = (Vec::new(), Vec::new());
         let mut open = HashSet::new();
-        for Visited { lane: OpenLane { lane, turn, place }, heads, more, served, gate } in visited {
+        for Visited { lane: OpenLane { lane, turn, place }, heads, more, served, gate, room } in visited {
             let left = !heads.is_empty() || more;
-            if (!left || gate > FULL) && !served {
-                // A place that this lane was opened for is another one's, if it did not take it.
+            // A place that this lane was opened for is another one's, if it did not take it.
+            if !served && !left {
                 done.lanes.vacate(&counted_of(&lane));
+            } else if !served && gate != OPEN {
+                done.lanes.vacate(&room);
             }
             if left {
                 if gate == OPEN {
@@ -246,7 +262,7 @@ impl Writer {
 
 /// The lanes with their first jobs, each of which was asked for so many.
 fn visit(lanes: Vec<OpenLane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
-    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN };
+    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN, room: Vec::new() };
     let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
     for head in heads {
         if let Some(lane) = visited.get_mut(head.lane) {

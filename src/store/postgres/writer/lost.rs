@@ -6,7 +6,7 @@ use super::super::node;
 use super::super::rows;
 use super::Writer;
 use super::transaction::Done;
-use crate::job::{Failure, FailureKind, JobId, What};
+use crate::job::{Ending, Failure, FailureKind, JobId, What};
 use crate::store::fate::fate;
 use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
@@ -22,10 +22,16 @@ impl Writer {
         let held = self.node.leases();
         if known {
             let unheard = node::unheard(&mut self.connection, self.node.id(), &held).await?;
-            for (queue, counted) in self.give_back(&unheard, None, done).await? {
+            let ids: Vec<JobId> = unheard.iter().map(|(id, _)| *id).collect();
+            for (queue, counted) in self.give_back(&ids, None, done).await? {
                 done.shared.leave(queue, RUNNING, 1);
                 done.lanes.vacate(&counted);
             }
+            // Those that were to stop meanwhile end where they wait now.
+            let stopping = unheard.into_iter().filter(|(_, stopping)| *stopping);
+            let doom = |(id, _)| Doom { id, ending: Ending::Cancelled, failure: Failure::cancelled() };
+            let ended = self.end(stopping.map(doom).collect(), None, done).await?;
+            done.unasked.extend(ended);
             return Ok(());
         }
         // Whatever it held was lost with its place.
@@ -44,13 +50,18 @@ impl Writer {
         let me = self.me(done);
         let gone = node::gone(&mut self.connection, me, &self.node.name).await?;
         if gone.is_empty() {
+            self.more_lost = false;
             return Ok(());
         }
         let lost = node::running(&mut self.connection, &gone, MOST_LOST).await?;
-        if lost.len() < MOST_LOST {
+        done.shared.nodes.retain(|node| !gone.contains(node));
+        // The next transaction goes on with the rest of them, and until then none of these nodes can say that it is there after all.
+        self.more_lost = lost.len() == MOST_LOST;
+        if self.more_lost {
+            node::shut_out(&mut self.connection, &gone).await?;
+        } else {
             node::interrupt(&mut self.connection, &gone, &self.node.name, done.now).await?;
             node::forget(&mut self.connection, &gone).await?;
-            done.shared.nodes.retain(|node| !gone.contains(node));
         }
         let mut dooms = Vec::new();
         let (mut again, mut rows) = (Vec::new(), Vec::new());

@@ -41,6 +41,7 @@ pub(super) use self::published::Published;
 use super::connect::Connect;
 use super::node::Node;
 use super::partitions::Ends;
+use super::retention::Why;
 use super::shared::Shared;
 use super::synced::Synced;
 use crate::clock::{Clock, Timestamp};
@@ -62,7 +63,7 @@ pub(super) enum Command {
     Settle(Lease, Arc<Settlement>, Reply<Settled>),
     Cancel(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>),
     Requeue(Vec<JobId>, Reply<Vec<JobId>>),
-    Remove(Vec<JobId>, Reply<u64>),
+    Remove(Vec<JobId>, Why, Reply<u64>),
     Allow(HashMap<Owner, u32>, Reply<()>),
     Check(Reply<()>),
     /// Nodes have not been heard of in time.
@@ -117,6 +118,10 @@ pub(super) struct Writer {
     /// As it was when this node looked last.
     shared: Shared,
     commands: mpsc::Receiver<Command>,
+    /// By the database's clock, when the latest transaction began.
+    seen: Timestamp,
+    /// There are more jobs of nodes that are gone than one transaction could deal with.
+    more_lost: bool,
     /// What has arrived and is in no batch yet.
     arrived: Vec<Command>,
     /// It is to end, and to tell so.
@@ -194,6 +199,8 @@ impl Writer {
             published: Arc::clone(&published),
             shared,
             commands,
+            seen: now,
+            more_lost: false,
             arrived: Vec::new(),
             closing: None,
             claims: Claims::default(),

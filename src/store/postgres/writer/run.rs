@@ -65,6 +65,16 @@ impl Writer {
                 // Nodes don't look in step.
                 (looked_at, look_after) = (Instant::now(), LOOK.mul_f64(jitter()));
             }
+            // However much there is to do: what was counted since has to be read for every summary.
+            if self.rolled_up_at.elapsed() >= ROLL_UP && !self.is_blocked {
+                let rolled_up = in_time(self.roll_up()).await;
+                if !matches!(rolled_up, Ok(true)) {
+                    self.rolled_up_at = Instant::now();
+                }
+                // A transaction may be open, which ends with the connection.
+                self.is_broken |= rolled_up.is_err();
+                self.heed(rolled_up.err());
+            }
         }
         self.commands.close();
         self.arrived.clear();
@@ -114,7 +124,7 @@ impl Writer {
                 Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
                 Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                 Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
-                Command::Remove(ids, reply) => batch.removals.push((ids, reply)),
+                Command::Remove(ids, why, reply) => batch.removals.push((ids, why, reply)),
                 Command::Allow(running, reply) => batch.allows.push((running, reply)),
                 Command::Check(reply) => batch.checks.push(reply),
                 Command::Reap => batch.reap = true,
@@ -192,16 +202,19 @@ impl Writer {
 
     /// Looks what other nodes have done.
     async fn look(&mut self) {
-        match in_time(self.try_look()).await {
-            Ok(()) => self.is_blocked = false,
-            Err(error) => {
-                if !self.is_blocked {
-                    tracing::error!(%error, "the database can't be read");
-                }
-                self.is_broken |= batch::is_of_the_machine(&error);
-                self.is_blocked = true;
-            }
+        let looked = in_time(self.try_look()).await;
+        self.is_blocked &= looked.is_err();
+        self.heed(looked.err());
+    }
+
+    /// If something has failed that nobody asked for, it is tried again later.
+    fn heed(&mut self, error: Option<StoreError>) {
+        let Some(error) = error else { return };
+        if !self.is_blocked {
+            tracing::error!(%error, "the database can't be read");
         }
+        self.is_broken |= batch::is_of_the_machine(&error);
+        self.is_blocked = true;
     }
 
     async fn try_look(&mut self) -> Result<(), StoreError> {
@@ -210,9 +223,6 @@ impl Writer {
         self.published.set_time(now);
         self.turn_away();
         self.hear_of_others(shared.latest, shared.stops).await?;
-        if self.rolled_up_at.elapsed() >= ROLL_UP {
-            self.roll_up().await?;
-        }
         self.shared = shared;
         self.published.publish(&self.shared);
         Ok(())
@@ -238,6 +248,7 @@ impl Writer {
         let is_due = self.shared.next().is_some_and(|at| at <= self.now().as_micros()) || self.shared.releases > 0;
         // Perhaps there are claims that this node never heard of.
         self.may_have_claimed
+            || self.more_lost
             || is_due && !self.leaves_to_others()
             || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.shared.has_any(queue, &self.node))
     }

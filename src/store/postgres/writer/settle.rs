@@ -133,7 +133,10 @@ impl Writer {
         let Held { id, attempt, stopping, known, .. } = held;
         match settlement {
             _ if stopping => {
-                self.end(vec![Doom { id, ending: Ending::Cancelled, failure: Failure::cancelled() }], None, done).await?;
+                let ended =
+                    self.end(vec![Doom { id, ending: Ending::Cancelled, failure: Failure::cancelled() }], None, done).await?;
+                // Who settles it hears only that this is recorded.
+                done.unasked.extend(ended);
             }
             Settlement::Again { due_at, lost, error, timing } => {
                 let at = done.moment();

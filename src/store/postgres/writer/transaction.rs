@@ -163,7 +163,7 @@ impl Writer {
         self.refuse_places(batch, &mut done).await?;
         self.refuse_orphans(batch).await?;
         for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
-            job.accepted_at = done.shared.moment(done.now);
+            job.accept(done.shared.moment(done.now), done.now);
         }
         self.note(batch, &mut done).await?;
         self.settle_and_accept(batch, &mut done).await?;
@@ -198,13 +198,13 @@ impl Writer {
                 With::Firing(firing) => schedules::note_fires(&mut self.connection, firing).await?,
             }
         }
-        for (ids, _) in &batch.removals {
-            done.removed.push(retention::remove(&mut self.connection, ids).await?);
+        for (ids, why, _) in &batch.removals {
+            done.removed.push(retention::remove(&mut self.connection, ids, *why).await?);
         }
         for (running, _) in &batch.allows {
             self.allow(running, done).await?;
         }
-        if batch.reap {
+        if batch.reap || self.more_lost {
             self.reap(done).await?;
         }
         Ok(())
@@ -212,28 +212,33 @@ impl Writer {
 
     /// Refuses what another node has accepted or fired meanwhile.
     async fn refuse_taken(&mut self, batch: &mut Batch, now: Timestamp) -> Result<(), StoreError> {
-        for accept in std::mem::take(&mut batch.accepts) {
-            // Nobody may be waiting for an answer any more.
-            match &accept.with {
-                Some(With::Once(once)) if once::is_taken(&mut self.connection, once, now).await? => {
-                    drop(accept.reply.send(Err(StoreError::Taken)));
-                }
-                Some(With::Firing(firing)) if schedules::is_fired(&mut self.connection, firing).await? => {
-                    drop(accept.reply.send(Ok(Vec::new())));
-                }
-                _ => batch.accepts.push(accept),
-            }
+        // First it is found out of all of them: if that fails, the batch is as it was.
+        let (mut taken, mut noted) = (Vec::new(), Vec::new());
+        for with in batch.accepts.iter().map(|accept| accept.with.as_ref()) {
+            taken.push(match with {
+                Some(with) => self.is_taken(with, now).await?,
+                None => false,
+            });
         }
-        for (with, reply) in std::mem::take(&mut batch.withs) {
-            match &with {
-                With::Once(once) if once::is_taken(&mut self.connection, once, now).await? => {
-                    drop(reply.send(Err(StoreError::Taken)));
-                }
-                With::Firing(firing) if schedules::is_fired(&mut self.connection, firing).await? => drop(reply.send(Ok(()))),
-                _ => batch.withs.push((with, reply)),
-            }
+        for (with, _) in &batch.withs {
+            noted.push(self.is_taken(with, now).await?);
+        }
+        // Nobody may be waiting for an answer any more.
+        for accept in remove_where(&mut batch.accepts, taken) {
+            let is_firing = matches!(accept.with, Some(With::Firing(_)));
+            drop(accept.reply.send(if is_firing { Ok(Vec::new()) } else { Err(StoreError::Taken) }));
+        }
+        for (with, reply) in remove_where(&mut batch.withs, noted) {
+            drop(reply.send(if matches!(with, With::Firing(_)) { Ok(()) } else { Err(StoreError::Taken) }));
         }
         Ok(())
+    }
+
+    async fn is_taken(&mut self, with: &With, now: Timestamp) -> Result<bool, StoreError> {
+        match with {
+            With::Once(once) => once::is_taken(&mut self.connection, once, now).await,
+            With::Firing(firing) => schedules::is_fired(&mut self.connection, firing).await,
+        }
     }
 
     /// The first transaction of a start.
@@ -251,24 +256,22 @@ impl Writer {
         let me = self.node.id();
         done.shared.nodes.retain(|node| *node != me);
         node::forget(&mut self.connection, &[me]).await?;
-        rollups::write(&mut self.connection).await?;
         self.commit(&done).await
     }
 
-    /// Takes what was counted into the rollups, if this node finds the lock free.
-    pub(super) async fn roll_up(&mut self) -> Result<(), StoreError> {
-        self.rolled_up_at = std::time::Instant::now();
+    /// Takes what was counted into the rollups, if this node finds the lock free. Whether there may be more.
+    pub(super) async fn roll_up(&mut self) -> Result<bool, StoreError> {
+        self.mend().await?;
         let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM counted)").fetch_one(&mut self.connection).await?;
         if !any {
-            return Ok(());
+            return Ok(false);
         }
         execute(&mut self.connection, "BEGIN").await?;
         // The next one does it, be it this node or another.
         let free = sqlx::query("SELECT 1 FROM shared FOR UPDATE SKIP LOCKED").fetch_optional(&mut self.connection).await?;
-        if free.is_some() {
-            rollups::write(&mut self.connection).await?;
-        }
-        execute(&mut self.connection, "COMMIT").await
+        let more = free.is_some() && rollups::write(&mut self.connection).await?;
+        execute(&mut self.connection, "COMMIT").await?;
+        Ok(more)
     }
 
     /// Queues the jobs that are due: so many of them that others need not wait for long.
@@ -311,6 +314,12 @@ impl Writer {
     pub(super) async fn keep_events(&mut self, rows: &[EventRow]) -> Result<(), StoreError> {
         events::insert(&mut self.connection, rows).await
     }
+}
+
+/// Takes out those of which that is said, each of which has its word.
+fn remove_where<T>(all: &mut Vec<T>, said: Vec<bool>) -> Vec<T> {
+    let mut said = said.into_iter();
+    all.extract_if(.., |_| said.next().unwrap_or_default()).collect()
 }
 
 /// A statement without arguments that returns nothing.

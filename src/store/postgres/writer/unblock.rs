@@ -61,6 +61,10 @@ impl Writer {
         if done.shared.releases > 0 {
             // What was left before stands first.
             done.stored = edges::releases(&mut self.connection, MOST_EDGES).await?;
+            if done.stored.len() < MOST_EDGES {
+                // These are all that there are.
+                done.shared.releases = done.stored.len() as u64;
+            }
             for id in done.stored.iter().rev() {
                 done.unblocking.push_front(*id);
             }
@@ -88,8 +92,9 @@ impl Writer {
         }
         let heard = done.heard.min(done.stored.len());
         let added: Vec<JobId> = done.unblocking.iter().skip(done.stored.len() - heard).copied().collect();
-        done.shared.releases = (done.shared.releases + added.len() as u64).saturating_sub(heard as u64);
-        edges::keep_releases(&mut self.connection, &done.stored[..heard], &added).await
+        let added = edges::keep_releases(&mut self.connection, &done.stored[..heard], &added).await?;
+        done.shared.releases = (done.shared.releases + added).saturating_sub(heard as u64);
+        Ok(())
     }
 
     /// What becomes of children whose parents have ended.
@@ -102,8 +107,7 @@ impl Writer {
         }
         let fallen = self.end(doomed.into_values().collect(), Some(BLOCKED), done).await?;
         done.unasked.extend(fallen);
-        let now = done.moment();
-        for job in edges::unblock(&mut self.connection, &children, now).await? {
+        for job in edges::unblock(&mut self.connection, &children, done.now).await? {
             done.shared.leave(job.queued.queue, BLOCKED, 1);
             if job.state == SCHEDULED {
                 done.shared.enter(job.queued.queue, SCHEDULED, 1);

@@ -33,7 +33,7 @@ impl Writer {
                 job.route.queue == queue
                     && job.after.is_empty()
                     && !job.submission.is_limited()
-                    && job.submission.scheduled_for(job.accepted_at).is_none()
+                    && job.due_at.is_none()
                     && job.submission.expires_at.is_none_or(|at| at > now)
             };
             let mut here: Vec<&NewJob> = jobs.iter().copied().filter(ready).collect();
@@ -58,7 +58,7 @@ impl Writer {
             if let (LIMITED, Some(lane)) = (state, job.submission.lane()) {
                 done.lanes.entered.insert((job.route.queue, lane));
             }
-            if let (SCHEDULED, Some(due_at)) = (state, job.submission.scheduled_for(job.accepted_at)) {
+            if let (SCHEDULED, Some(due_at)) = (state, job.due_at) {
                 done.due(due_at);
             }
             done.expires(job.submission.expires_at);

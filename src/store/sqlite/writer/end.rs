@@ -4,7 +4,6 @@ use super::super::moves::{self, Place};
 use super::super::rollups::Count;
 use super::Writer;
 use super::transaction::Done;
-use crate::clock::Timestamp;
 use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, Outcome, What};
 use crate::store::StoreError;
 
@@ -53,11 +52,11 @@ impl Writer {
     }
 
     /// Ends the jobs that wait although their time is over: so many of them that others need not wait for long.
-    pub(super) async fn expire(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
-        if done.next_expiry.is_none_or(|at| at > now) {
+    pub(super) async fn expire(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        if done.next_expiry.is_none_or(|at| at > done.now) {
             return Ok(());
         }
-        let places = moves::expired(&mut self.connection, now, MOST_EXPIRED).await?;
+        let places = moves::expired(&mut self.connection, done.now, MOST_EXPIRED).await?;
         let failure = Failure::new(FailureKind::Expired, "it was not started before its time was over");
         let ended = self.end_waiting(&places, Ending::Failed, &failure, done).await?;
         done.unasked.extend(ended);

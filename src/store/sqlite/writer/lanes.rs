@@ -12,7 +12,7 @@ use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::Queue;
-use crate::store::kept::lane::{FULL, Head, OPEN, Standing};
+use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::LIMITED;
 use crate::store::{StoreError, Window};
 
@@ -30,6 +30,9 @@ pub(super) struct Lanes {
     full: HashSet<Counted>,
     /// When the next lane opens that is shut for a time.
     pub(super) next_open: Option<Timestamp>,
+    /// The time when the writer looked last, and whether it was later before: lanes are shut until a time by a clock that was set back.
+    seen: Option<Timestamp>,
+    set_back: bool,
 }
 
 /// What a transaction does to lanes.
@@ -63,6 +66,13 @@ impl Lanes {
         self.next_open = Some(Timestamp::from_micros(0));
     }
 
+    /// It is so late by the clock.
+    pub(super) fn see(&mut self, now: Timestamp) {
+        if self.seen.replace(now) > Some(now) {
+            (self.set_back, self.next_open) = (true, Some(now));
+        }
+    }
+
     /// A transaction was committed.
     pub(super) fn apply(&mut self, changes: &LaneChanges) {
         for counted in &changes.empty {
@@ -89,6 +99,8 @@ struct Visited {
     more: bool,
     served: bool,
     gate: i64,
+    /// What its first job would count for, and that has room: if the lane does not take the place, another one may.
+    room: Vec<Counted>,
 }
 
 impl Writer {
@@ -103,7 +115,7 @@ impl Writer {
     }
 
     /// Opens the lanes that may go on.
-    pub(super) async fn open_lanes(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
+    pub(super) async fn open_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
         if !done.lanes.entered.is_empty() {
             lanes::enter(&mut self.connection, &done.lanes.entered, self.moments.next()).await?;
             for (queue, _) in &done.lanes.entered {
@@ -111,26 +123,32 @@ impl Writer {
             }
         }
         self.vacate_lanes(done).await?;
-        if self.lanes.next_open.is_some_and(|at| at <= now) {
-            for queue in lanes::open(&mut self.connection, now, LOOKED_AT.1).await? {
+        if self.lanes.next_open.is_some_and(|at| at <= done.now) {
+            let (until, most) = if self.lanes.set_back { (Timestamp::MAX, usize::MAX) } else { (done.now, LOOKED_AT.1) };
+            for queue in lanes::open(&mut self.connection, until, most).await? {
                 self.lanes.open[queue as usize] = true;
             }
             self.lanes.next_open = lanes::next_open(&mut self.connection).await?;
+            self.lanes.set_back = false;
         }
         Ok(())
     }
 
-    /// Opens a lane for each place that has become free.
+    /// Opens a lane of each queue for each place that has become free: which queues have slots is not known here.
     async fn vacate_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
         for (counted, places) in std::mem::take(&mut done.lanes.freed) {
-            let queues = lanes::vacate(&mut self.connection, &counted, places).await?;
-            if queues.len() < places {
-                done.lanes.empty.insert(counted);
+            let mut is_empty = true;
+            for queue in Queue::ALL.into_iter().filter(|queue| *done.depths.of_state(*queue, LIMITED) > 0) {
+                let opened = lanes::vacate(&mut self.connection, &counted, queue, places).await?;
+                is_empty &= opened < places as u64;
+                if opened > 0 {
+                    self.lanes.open[queue as usize] = true;
+                    done.lanes.shut[queue as usize] = false;
+                    self.fronts.clear(queue);
+                }
             }
-            for queue in queues {
-                self.lanes.open[queue as usize] = true;
-                done.lanes.shut[queue as usize] = false;
-                self.fronts.clear(queue);
+            if is_empty {
+                done.lanes.empty.insert(counted);
             }
         }
         Ok(())
@@ -149,7 +167,7 @@ impl Writer {
         let unlimited = usize::try_from(done.depths.of(queue).queued).unwrap_or(usize::MAX).min(wanted);
         let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
         let (token, before) = (self.token(), self.moments.skip(wanted));
-        let heads = lanes::heads(&mut self.connection, queue, &found, each, before).await?;
+        let heads = lanes::heads(&mut self.connection, queue, &found, each, done.now).await?;
         let mut starts = self.starts_of(&heads).await?;
         let mut visited = visit(found, heads, each);
 
@@ -173,17 +191,19 @@ impl Writer {
                 }
                 let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
                 let Some(head) = lane.heads.front() else { continue };
-                let moment = before.after(Duration::from_micros(jobs.len() as u64 + 1));
-                lane.gate = self.gate(head, moment, &starts, done);
+                let behind = Duration::from_micros(jobs.len() as u64 + 1);
+                // Rates go by the clock, whatever moments are given meanwhile.
+                let at = done.now.after(behind);
+                (lane.gate, lane.room) = self.gate(head, at, &starts, done);
                 turn += 1;
                 if lane.gate == OPEN {
                     going_on = true;
                     lane.served = true;
                     lane.lane.turn = turn;
-                    begin(head, moment, &mut starts, done);
-                    jobs.push((head.id, moment));
+                    begin(head, at, &mut starts, done);
+                    jobs.push((head.id, before.after(behind)));
                     lane.heads.pop_front();
-                } else if lane.gate == FULL {
+                } else if lane.gate <= OVER_QUOTA {
                     // The next place that becomes free is another lane's, in case that may have it.
                     lane.lane.turn = turn;
                 }
@@ -196,13 +216,13 @@ impl Writer {
         Self::hold(queue, claimed, done);
         if plain > 0 {
             let at = before.after(Duration::from_micros(jobs.len() as u64));
-            let claimed = statements::claim(&mut self.connection, queue, plain, Claim { token, at }).await?;
+            let claimed = statements::claim(&mut self.connection, queue, plain, Claim { token, at }, done.now).await?;
             let queued = &mut done.depths.at(queue).queued;
             *queued = queued.saturating_sub(claimed.len() as u64);
             Self::hold(queue, claimed, done);
         }
-        lanes::keep_starts(&mut self.connection, starts.values().filter(|starts| starts.window.last() > Some(before)), before)
-            .await?;
+        let started = starts.values().filter(|starts| starts.window.last() > Some(done.now));
+        lanes::keep_starts(&mut self.connection, started, done.now).await?;
         self.leave_lanes(queue, visited, all, done).await
     }
 
@@ -218,30 +238,35 @@ impl Writer {
         Ok(starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect())
     }
 
-    /// Whether a job may start at this moment: what the gate of its lane has to be.
-    fn gate(&mut self, head: &Head, at: Timestamp, starts: &HashMap<String, Starts>, done: &mut Done) -> i64 {
+    /// Whether a job may start at this moment: what the gate of its lane has to be, and what it would count for that has room.
+    fn gate(&mut self, head: &Head, at: Timestamp, starts: &HashMap<String, Starts>, done: &mut Done) -> (i64, Vec<Counted>) {
+        let (mut gate, mut room) = (OPEN, Vec::new());
         for (counted, limit) in head.counted() {
             let limit = match counted {
                 Counted::Key(_) => limit,
                 Counted::Owner(owner) => self.allowed.get(&owner).copied(),
             };
-            let Some(limit) = limit else { continue };
             let before = self.published.running().get(&counted).map_or(0, |running| i64::from(running.count));
             let running = before + done.lanes.running.get(&counted).map_or(0, |(more, _)| *more);
-            if running >= i64::from(limit) {
+            if limit.is_none_or(|limit| running < i64::from(limit)) {
+                room.push(counted);
+            } else if gate == OPEN {
+                gate = counted.gate();
                 // Places that became free may have been taken in this very transaction.
                 done.lanes.empty.remove(&counted);
                 self.lanes.full.insert(counted);
-                return FULL;
             }
+        }
+        if gate != OPEN {
+            return (gate, room);
         }
         let opens = head.rate.as_ref().and_then(|rate| Some(starts.get(&rate.key)?.window.opens(rate, at)));
         match opens {
             Some(opens) if opens > at => {
                 self.lanes.next_open = Some(self.lanes.next_open.map_or(opens, |next| next.min(opens)));
-                opens.as_micros()
+                (opens.as_micros(), room)
             }
-            _ => OPEN,
+            _ => (OPEN, room),
         }
     }
 
@@ -249,14 +274,16 @@ impl Writer {
     async fn leave_lanes(&mut self, queue: Queue, visited: Vec<Visited>, all: bool, done: &mut Done) -> Result<(), StoreError> {
         let (mut standing, mut empty) = (Vec::new(), Vec::new());
         let mut open = !all;
-        for Visited { lane: Lane { lane, turn }, heads, more, served, gate } in visited {
+        for Visited { lane: Lane { lane, turn }, heads, more, served, gate, room } in visited {
             let left = !heads.is_empty() || more;
-            if !left || gate > FULL {
-                // A place that this lane was opened for is another one's, if it did not take it.
-                for counted in lanes::counted_of(&lane).into_iter().filter(|counted| !served && self.lanes.full.contains(counted))
-                {
-                    *done.lanes.freed.entry(counted).or_default() += 1;
-                }
+            // A place that this lane was opened for is another one's, if it did not take it.
+            let passed_on = match (served, left, gate) {
+                (true, ..) | (_, true, OPEN) => Vec::new(),
+                (_, true, _) => room,
+                (_, false, _) => lanes::counted_of(&lane),
+            };
+            for counted in passed_on.into_iter().filter(|counted| self.lanes.full.contains(counted)) {
+                *done.lanes.freed.entry(counted).or_default() += 1;
             }
             if left {
                 open |= gate == OPEN;
@@ -275,7 +302,7 @@ impl Writer {
 
 /// The lanes with their first jobs, each of which was asked for so many.
 fn visit(lanes: Vec<Lane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
-    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN };
+    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN, room: Vec::new() };
     let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
     for head in heads {
         if let Some(lane) = visited.get_mut(head.lane) {

@@ -3,7 +3,6 @@
 use super::super::statements;
 use super::Writer;
 use super::transaction::Done;
-use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::kept::state::SCHEDULED;
 
@@ -12,11 +11,11 @@ const MOST_PROMOTED: usize = 4_096;
 
 impl Writer {
     /// Queues the jobs that are due: so many of them that others need not wait for long.
-    pub(super) async fn promote(&mut self, now: Timestamp, done: &mut Done) -> Result<(), StoreError> {
-        if done.next_due.is_none_or(|due| due > now) {
+    pub(super) async fn promote(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        if done.next_due.is_none_or(|due| due > done.now) {
             return Ok(());
         }
-        for queued in statements::promote(&mut self.connection, now, MOST_PROMOTED).await? {
+        for queued in statements::promote(&mut self.connection, done.now, MOST_PROMOTED).await? {
             done.depths.leave(queued.queue, SCHEDULED);
             done.queue(queued);
         }

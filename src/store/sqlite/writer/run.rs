@@ -133,10 +133,11 @@ impl Writer {
             return batch.fail(&error);
         }
         {
+            let now = self.clock.now();
             let mut marks = self.published.marks();
             for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
                 marks.touch(job.id);
-                job.accepted_at = self.moments.next();
+                job.accept(self.moments.next(), now);
             }
         }
         match self.transaction(&batch).await {

@@ -72,7 +72,11 @@ impl Writer {
     pub(super) async fn settle_odd(&mut self, odd: Odd<'_>, done: &mut Done) -> Result<(), StoreError> {
         let Odd { lease, settlement, queue, stopping, attempt, subject } = odd;
         match settlement {
-            _ if stopping => self.end(&[lease.id], Ending::Cancelled, &Failure::cancelled(), done).await?,
+            _ if stopping => {
+                self.end(&[lease.id], Ending::Cancelled, &Failure::cancelled(), done).await?;
+                // Who settles it hears only that this is recorded.
+                done.unasked.push(lease.id);
+            }
             Settlement::Again { due_at, lost, error, timing } => {
                 let at = self.moments.next();
                 let row = EventRow::retrying(at, lease.id, attempt, error, timing.as_ref(), *due_at);

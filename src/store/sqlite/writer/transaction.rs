@@ -19,6 +19,8 @@ use crate::store::{Cancelled, News, Settled, StoreError, Subject};
 
 /// What a transaction does: to be published and answered after its commit.
 pub(super) struct Done {
+    /// When it began, by the clock.
+    pub(super) now: Timestamp,
     pub(super) depths: Depths,
     pub(super) settled: Vec<Settled>,
     pub(super) cancelled: Vec<Cancelled>,
@@ -87,7 +89,9 @@ impl Writer {
 
     async fn carry_out(&mut self, batch: &Batch) -> Result<Done, StoreError> {
         let now = self.clock.now();
+        self.lanes.see(now);
         let mut done = Done {
+            now,
             depths: self.depths,
             settled: Vec::with_capacity(batch.settles.len()),
             cancelled: Vec::new(),
@@ -106,8 +110,9 @@ impl Writer {
             news: self.published.hub.is_heard().then(Vec::new),
         };
         let due = [done.next_due, done.next_expiry, self.lanes.next_open].into_iter().flatten().any(|at| at <= now);
-        self.begin(batch, due, &mut done);
+        // In the order of the moments that were given: a listener takes what comes before what it knows for told.
         self.tell_of_accepted(batch, &mut done);
+        self.begin(batch, due, &mut done);
         let rows = self.note(batch, &mut done).await?;
         let mut script = Script::default();
         let odd = self.settle(batch, &mut script, &mut done);
@@ -129,10 +134,10 @@ impl Writer {
         }
         self.link(batch, &mut done).await?;
         self.further(batch, &mut done).await?;
-        self.promote(now, &mut done).await?;
-        self.expire(now, &mut done).await?;
+        self.promote(&mut done).await?;
+        self.expire(&mut done).await?;
         self.unblock(&mut done).await?;
-        self.open_lanes(now, &mut done).await?;
+        self.open_lanes(&mut done).await?;
         self.claim(&mut done).await?;
         rollups::log(&mut self.connection, &done.counts).await?;
         sqlx::query("COMMIT").execute(&mut self.connection).await?;
