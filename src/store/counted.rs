@@ -36,6 +36,11 @@ impl Starts {
     }
 }
 
+/// When a start counts that has this moment: then, unless moments are ahead of a clock that was set back. Rates go by the clock.
+pub(super) fn counts_at(moment: Timestamp, now: Timestamp) -> Timestamp {
+    if moment > now.after(Duration::from_secs(1)) { now } else { moment }
+}
+
 /// What jobs in a lane of this name count for once they run.
 pub(super) fn counted_of(lane: &str) -> Vec<Counted> {
     let names: Vec<serde_json::Value> = serde_json::from_str(lane).unwrap_or_default();

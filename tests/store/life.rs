@@ -1,11 +1,12 @@
 //! What a submission says of when its job runs: not before, not after, before others; and what is done to many jobs at once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use trine::clock::{Clock, Timestamp};
-use trine::job::{Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What};
-use trine::store::{EventFilter, Filter, Lease, Requeue, Settled, Settlement, StateFilter, Store};
+use trine::job::{Concurrency, Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What};
+use trine::store::{Cancellation, EventFilter, Filter, Lease, Requeue, Settled, Settlement, StateFilter, Store};
 
 use crate::{PATIENCE, Place, accept, claim_one, failed, finish_all, io_job, settle, state, succeeded, timing, with_priority};
 
@@ -23,6 +24,8 @@ crate::for_every_form!(
     many_are_run_again_by_filter,
     what_is_kept_of_a_submission_comes_back,
     a_clock_that_is_set_holds_up_no_job_and_keeps_the_order_of_events,
+    what_is_due_or_over_goes_by_the_clock_as_it_is,
+    a_cancelled_job_that_was_to_be_tried_again_has_ended_for_those_who_wait,
 );
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -337,6 +340,48 @@ async fn what_is_kept_of_a_submission_comes_back(place: impl Place) {
     let lease = claim_one(&store).await.lease;
     settle(&store, lease, succeeded()).await.unwrap();
     check().await;
+}
+
+/// Moments only order what happens: they are ahead of a clock that was set back.
+async fn what_is_due_or_over_goes_by_the_clock_as_it_is(place: impl Place) {
+    let store = place.open().await;
+    place.clock().stop();
+    accept(&store, &[io_job()]).await;
+    let first = claim_one(&store).await;
+    settle(&store, first.lease, succeeded()).await.unwrap();
+    place.clock().set_back(24 * HOUR);
+    let (mut later, mut hurried) = (io_job(), io_job());
+    later.submission.run_at = Some(place.clock().now().after(HOUR));
+    hurried.submission.expires_at = Some(place.clock().now().after(HOUR));
+    let mut limited = hurried.clone();
+    limited.id = JobId::new();
+    limited.submission.concurrency = Some(Box::new(Concurrency { key: "a".into(), limit: 1 }));
+    accept(&store, &[later.clone(), hurried.clone(), limited.clone()]).await;
+    assert_eq!(state(&store, later.id).await, "scheduled");
+    for _ in 0..2 {
+        let claimed = claim_one(&store).await;
+        assert!([hurried.id, limited.id].contains(&claimed.lease.id));
+        settle(&store, claimed.lease, succeeded()).await.unwrap();
+    }
+    pass(&place, &store, HOUR).await;
+    assert_eq!(claim_one(&store).await.lease.id, later.id);
+}
+
+async fn a_cancelled_job_that_was_to_be_tried_again_has_ended_for_those_who_wait(place: impl Place) {
+    let store = place.open().await;
+    store.somebody_waits().store(true, Ordering::SeqCst);
+    let settlements: [fn(Timestamp) -> Settlement; 3] =
+        [|_| Settlement::Release, |at| Settlement::Later { due_at: at.after(HOUR) }, |at| again(at.after(HOUR))];
+    for settlement in settlements {
+        let job = io_job();
+        accept(&store, std::slice::from_ref(&job)).await;
+        let lease = claim_one(&store).await.lease;
+        assert!(matches!(store.cancel(job.id).await.unwrap(), Cancellation::Stopping(_)));
+        assert_eq!(settle(&store, lease, settlement(store.now())).await.unwrap(), Settled::Recorded);
+        assert_eq!(state(&store, job.id).await, "cancelled");
+        let ended = tokio::time::timeout(PATIENCE, store.ended_unasked()).await.expect("the end of a job");
+        assert_eq!(ended, [job.id]);
+    }
 }
 
 async fn a_clock_that_is_set_holds_up_no_job_and_keeps_the_order_of_events(place: impl Place) {

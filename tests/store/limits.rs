@@ -23,8 +23,12 @@ crate::for_every_driver!(
     wherever_a_job_comes_from_it_waits_in_its_lane,
     a_restart_forgets_no_start_and_frees_what_ran,
     an_empty_lane_passes_its_place_on,
+    a_place_is_offered_to_every_queue,
+    a_place_that_a_lane_can_not_take_goes_to_another_one,
+    a_clock_that_is_set_back_holds_up_no_rate,
     what_a_limit_blocks_is_told,
     limits_are_listed_page_by_page,
+    limits_of_which_nobody_waits_hide_no_others,
     no_limit_is_exceeded_under_random_load,
     what_an_owner_may_have_run_is_not_exceeded,
     what_an_owner_may_have_run_can_be_changed_while_jobs_wait,
@@ -356,6 +360,108 @@ async fn an_empty_lane_passes_its_place_on(place: impl Place) {
     store.cancel(waiting[0]).await.unwrap();
     settle(&store, running.lease, succeeded()).await.unwrap();
     assert_eq!(claim_one(&store).await.lease.id, waiting[1]);
+}
+
+/// A queue that nobody serves, or whose jobs are gone, does not keep a place from another one.
+async fn a_place_is_offered_to_every_queue(place: impl Place) {
+    let store = place.open().await;
+    for is_cancelled in [false, true] {
+        let on_threads = || {
+            let mut job = new_job(Bound::Cpu);
+            job.submission.concurrency = Some(Box::new(Concurrency { key: "a".into(), limit: 1 }));
+            job
+        };
+        let (running, first, second) = (limited("a", 1), on_threads(), limited("a", 1));
+        accept(&store, std::slice::from_ref(&running)).await;
+        let lease = claim_one(&store).await.lease;
+        accept(&store, &[first.clone(), second.clone()]).await;
+        // Both lanes are looked at, and shut.
+        let mut plain = new_job(Bound::Cpu);
+        plain.submission.priority = -100;
+        accept(&store, std::slice::from_ref(&plain)).await;
+        let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::ThreadsCpu, 10)).await.unwrap().unwrap();
+        assert_eq!(ids(&claimed), [plain.id]);
+        settle(&store, claimed[0].lease, succeeded()).await.unwrap();
+        assert!(claim_all(&store, 10).await.is_empty());
+        if is_cancelled {
+            store.cancel(first.id).await.unwrap();
+        }
+        settle(&store, lease, succeeded()).await.unwrap();
+        let next = claim_one(&store).await;
+        assert_eq!(next.lease.id, second.id);
+        settle(&store, next.lease, succeeded()).await.unwrap();
+        if !is_cancelled {
+            let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::ThreadsCpu, 10)).await.unwrap().unwrap();
+            assert_eq!(ids(&claimed), [first.id]);
+            settle(&store, claimed[0].lease, succeeded()).await.unwrap();
+        }
+    }
+}
+
+/// Of its key or of its owner.
+async fn a_place_that_a_lane_can_not_take_goes_to_another_one(place: impl Place) {
+    let store = place.open().await;
+    store.allow(HashMap::from([(owner(), 1)])).await.unwrap();
+    let both = |key: &str| {
+        let mut job = confined(owner());
+        job.submission.concurrency = Some(Box::new(Concurrency { key: key.into(), limit: 1 }));
+        job
+    };
+    // One of the owner and one with the key run; the place with the key becomes free first, and then the owner's.
+    for of_key in [true, false] {
+        let (own, keyed) = (confined(owner()), limited("a", 1));
+        accept(&store, &[own.clone(), keyed.clone()]).await;
+        let running = claim_all(&store, 10).await;
+        assert_eq!(running.len(), 2);
+        let lease = |id| running.iter().find(|claimed| claimed.lease.id == id).unwrap().lease;
+        let first = both("a");
+        let second = if of_key { limited("a", 1) } else { confined(owner()) };
+        accept(&store, std::slice::from_ref(&first)).await;
+        assert!(claim_all(&store, 10).await.is_empty());
+        accept(&store, std::slice::from_ref(&second)).await;
+        assert!(claim_all(&store, 10).await.is_empty());
+        let (ending, other) = if of_key { (keyed.id, own.id) } else { (own.id, keyed.id) };
+        settle(&store, lease(ending), succeeded()).await.unwrap();
+        let next = claim_one(&store).await;
+        assert_eq!(next.lease.id, second.id);
+        settle(&store, next.lease, succeeded()).await.unwrap();
+        settle(&store, lease(other), succeeded()).await.unwrap();
+        let last = claim_one(&store).await;
+        assert_eq!(last.lease.id, first.id);
+        settle(&store, last.lease, succeeded()).await.unwrap();
+    }
+}
+
+async fn a_clock_that_is_set_back_holds_up_no_rate(place: impl Place) {
+    let store = place.open().await;
+    place.clock().stop();
+    accept(&store, &(0..4).map(|_| rated("a", 1, 1_000)).collect::<Vec<_>>()).await;
+    assert_eq!(claim_all(&store, 10).await.len(), 1);
+    place.clock().set_back(Duration::from_secs(24 * 3_600));
+    // What started by the clock as it was counts no more; what starts by the clock as it is does.
+    for _ in 0..3 {
+        assert_eq!(claim_all(&store, 10).await.len(), 1);
+        assert!(claim_all(&store, 10).await.is_empty());
+        place.clock().advance(Duration::from_millis(1_100));
+    }
+}
+
+async fn limits_of_which_nobody_waits_hide_no_others(place: impl Place) {
+    let store = place.open().await;
+    let running: Vec<NewJob> = ["a", "b", "c", "d"].map(|key| limited(key, 1)).into();
+    accept(&store, &running).await;
+    let claimed = claim_all(&store, 10).await;
+    let waiting: Vec<NewJob> = ["a", "b", "c", "z"].map(|key| limited(key, 1)).into();
+    accept(&store, &waiting).await;
+    assert_eq!(claim_all(&store, 10).await.len(), 1);
+    for (job, claimed) in waiting.iter().zip(&claimed).take(3) {
+        store.cancel(job.id).await.unwrap();
+        settle(&store, claimed.lease, succeeded()).await.unwrap();
+    }
+    let page = store.limits(None, 1).await.unwrap();
+    assert_eq!(page.iter().map(LimitStatus::key).collect::<Vec<_>>(), [LimitKey::Concurrency("d".into())]);
+    let page = store.limits(Some(&page[0].key()), 2).await.unwrap();
+    assert_eq!(page.iter().map(LimitStatus::key).collect::<Vec<_>>(), [LimitKey::Concurrency("z".into())]);
 }
 
 async fn what_a_limit_blocks_is_told(place: impl Place) {

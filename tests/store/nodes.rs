@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
 use trine::clock::Timestamp;
-use trine::job::{Concurrency, JobId, NewJob, Queue, Webhook};
+use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Queue, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, BloatStore, Cancellation, Claimed, DeliveryFilter, EventFilter, Firing, Follower, Lease, MINUTE, NodeStore, Once,
-    OnceStore, OwnerStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError, Unique, WebhookStore,
+    Answered, BloatStore, Cancellation, Claimed, ComparisonStore, DeliveryFilter, EventFilter, Firing, Follower, Lease, MINUTE,
+    NodeStore, Once, OnceStore, OwnerStore, RetentionStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError,
+    Unique, WebhookStore,
 };
 
 use crate::postgres::Schema;
@@ -125,6 +126,81 @@ async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refuse
         assert_eq!(settle(&lives, old.lease, succeeded()).await, Settled::Stale);
     }
     assert_eq!(lives.stale_results(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ran_before_a_restart_waits_again_at_once_however_much_it_is() {
+    const JOBS: usize = 2_500;
+    let place = Schema::new();
+    // Nobody says that it is there for longer than this test takes.
+    let lease = Duration::from_secs(600);
+    let mut store = place.node_with("here", lease).await;
+    store.accept((0..JOBS).map(|_| io_job()).collect()).await.unwrap();
+    for times in [0, 1] {
+        let mut running = 0;
+        while running < JOBS {
+            let claimed =
+                tokio::time::timeout(PATIENCE, store.claim(Queue::Async, JOBS)).await.expect("the rest of them").unwrap();
+            assert!(claimed.iter().all(|claimed| claimed.losses == times));
+            running += claimed.len();
+        }
+        // As a crash.
+        drop(store);
+        store = place.node_with("here", lease).await;
+    }
+}
+
+/// What is counted has to be read for every summary, so it must not wait for a pause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_counted_is_rolled_up_though_there_is_always_more_to_write() {
+    let place = Schema::new();
+    let store = place.node("here").await;
+    let mut raw = place.raw().await;
+    let busy = (0..16).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            loop {
+                store.accept(vec![io_job()]).await.unwrap();
+                settle(&store, claim_one(&store).await.lease, succeeded()).await;
+            }
+        })
+    });
+    let busy: Vec<_> = busy.collect();
+    let rolled_up =
+        async { while sqlx::query_scalar::<_, i64>("SELECT count(*) FROM rollups").fetch_one(&mut raw).await.unwrap() == 0 {} };
+    tokio::time::timeout(PATIENCE, rolled_up).await.expect("a rollup");
+    busy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Its beginning was committed, but nobody heard of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comparison_that_a_node_never_heard_that_it_began_is_begun_again() {
+    let place = Schema::new();
+    let (here, there) = (place.node("here").await, place.node("there").await);
+    let request = || serde_json::value::RawValue::from_string("{}".into()).unwrap();
+    let first = here.add_comparison(ComparisonId::new(), None, request()).await.unwrap().id;
+    let second = here.add_comparison(ComparisonId::new(), None, request()).await.unwrap().id;
+    let begun = async |store: &PostgresStore| store.begin_comparison().await.unwrap().map(|comparison| comparison.id);
+    assert_eq!([begun(&here).await, begun(&here).await], [Some(first), Some(first)]);
+    assert_eq!([begun(&there).await, begun(&there).await], [Some(second), Some(second)]);
+}
+
+/// Each takes away what is too much as it was counted, and only that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_nodes_remove_no_more_results_than_there_are_too_many() {
+    let place = Schema::new();
+    let nodes = [place.node("a").await, place.node("b").await, place.node("c").await];
+    for _ in 0..60 {
+        nodes[0].accept(vec![io_job()]).await.unwrap();
+        settle(&nodes[0], claim_one(&nodes[0]).await.lease, succeeded()).await;
+    }
+    for kept in [50, 30, 10] {
+        while nodes[0].kept().await.unwrap() > kept {
+            let all = nodes.iter().map(|node| node.remove_beyond(kept, 500));
+            futures_util::future::try_join_all(all).await.unwrap();
+        }
+        assert_eq!(nodes[0].kept().await.unwrap(), kept);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,7 +101,7 @@ const NOT_NEEDED: &str = "NOT EXISTS (SELECT 1 FROM deliveries WHERE job = resul
 /// Removes those of these results that are not needed: some may be, since they were looked for.
 async fn remove_old(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<u64, StoreError> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        format!("SELECT id FROM json_each(?) CROSS JOIN results ON results.id = unhex(value) WHERE {NOT_NEEDED}")
+        format!("SELECT results.id FROM json_each(?) CROSS JOIN results ON results.id = unhex(value) WHERE {NOT_NEEDED}")
     });
     let rows = sqlx::query(TEXT.as_str()).bind(array(ids)).fetch_all(&mut *connection).await?;
     let ids = rows.iter().map(|row| Cells::new(row).id()).collect::<Result<Vec<_>, _>>()?;

@@ -14,7 +14,7 @@ use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
 use crate::job::{NewJob, Queue};
-use crate::store::counted::{Counted, Starts, counted_of};
+use crate::store::counted::{Counted, Starts, counted_of, counts_at};
 use crate::store::kept::json;
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::{LIMITED, QUEUED};
@@ -132,6 +132,7 @@ impl Writer {
         let unlimited = usize::try_from(done.shared.depth(queue).queued).unwrap_or(usize::MAX).min(wanted);
         let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
         let (token, before) = (done.shared.next_token(), done.skip(wanted));
+        let begun = counts_at(before, done.now);
         let heads = lanes::heads(&mut self.connection, queue, &found, each, done.now).await?;
         let mut limits = self.limits_of(&heads).await?;
         let mut visited = visit(found, heads, each);
@@ -157,8 +158,7 @@ impl Writer {
                 let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
                 let Some(head) = lane.heads.front() else { continue };
                 let behind = Duration::from_micros(jobs.len() as u64 + 1);
-                // Rates go by the clock, whatever moments are given meanwhile.
-                let at = done.now.after(behind);
+                let at = begun.after(behind);
                 (lane.gate, lane.room) = self.gate(head, at, &limits);
                 turn += 1;
                 if lane.gate == OPEN {
@@ -185,8 +185,8 @@ impl Writer {
             let claimed = lanes::claim_next(&mut self.connection, queue, plain, (token, node, at), done.now).await?;
             self.take(queue, QUEUED, claimed, done).await?;
         }
-        let started = limits.starts.values().filter(|starts| starts.window.last() > Some(done.now));
-        lanes::keep_starts(&mut self.connection, started, done.now).await?;
+        let started = limits.starts.values().filter(|starts| starts.window.last() > Some(begun));
+        lanes::keep_starts(&mut self.connection, started, begun).await?;
         self.leave_lanes(queue, visited, &if all { places } else { Vec::new() }, done).await
     }
 

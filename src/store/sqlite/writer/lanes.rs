@@ -12,6 +12,7 @@ use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::Queue;
+use crate::store::counted::counts_at;
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::LIMITED;
 use crate::store::{StoreError, Window};
@@ -167,6 +168,7 @@ impl Writer {
         let unlimited = usize::try_from(done.depths.of(queue).queued).unwrap_or(usize::MAX).min(wanted);
         let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
         let (token, before) = (self.token(), self.moments.skip(wanted));
+        let begun = counts_at(before, done.now);
         let heads = lanes::heads(&mut self.connection, queue, &found, each, done.now).await?;
         let mut starts = self.starts_of(&heads).await?;
         let mut visited = visit(found, heads, each);
@@ -192,8 +194,7 @@ impl Writer {
                 let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
                 let Some(head) = lane.heads.front() else { continue };
                 let behind = Duration::from_micros(jobs.len() as u64 + 1);
-                // Rates go by the clock, whatever moments are given meanwhile.
-                let at = done.now.after(behind);
+                let at = begun.after(behind);
                 (lane.gate, lane.room) = self.gate(head, at, &starts, done);
                 turn += 1;
                 if lane.gate == OPEN {
@@ -221,8 +222,8 @@ impl Writer {
             *queued = queued.saturating_sub(claimed.len() as u64);
             Self::hold(queue, claimed, done);
         }
-        let started = starts.values().filter(|starts| starts.window.last() > Some(done.now));
-        lanes::keep_starts(&mut self.connection, started, done.now).await?;
+        let started = starts.values().filter(|starts| starts.window.last() > Some(begun));
+        lanes::keep_starts(&mut self.connection, started, begun).await?;
         self.leave_lanes(queue, visited, all, done).await
     }
 
