@@ -79,6 +79,8 @@ impl Place {
 
     /// Runs one task and waits for it.
     async fn run(&self, spec: &Spec, deadline: Option<Duration>, stop: &Stop, slot: Slot) -> Option<Measured> {
+        // A stop of its own: that it has run for too long is said to this one alone.
+        let own = Stop::default();
         let attempt = Attempt {
             job: JobId::new(),
             number: 1,
@@ -86,18 +88,22 @@ impl Place {
             deadline,
             queued_for: Duration::ZERO,
             claimed: Monotonic::now(),
-            stop: stop.clone(),
+            stop: own.clone(),
             reporter: Reporter::default(),
             slot,
         };
         let mut stack = self.stack.clone();
-        let running = self.home.spawn(async move {
+        let mut running = self.home.spawn(async move {
             match stack.ready().await {
                 Ok(ready) => ready.call(attempt).await.ok(),
                 Err(never) => match never {},
             }
         });
         // It ends early only if the runtime does.
+        tokio::select! {
+            measured = &mut running => return measured.ok().flatten(),
+            reason = stop.stopped() => own.stop(reason),
+        }
         running.await.ok().flatten()
     }
 }
@@ -193,4 +199,47 @@ pub(super) async fn bystand(place: Place, spec: Spec, end: CancellationToken) ->
     }
     took.extend(open.join_all().await.into_iter().flatten());
     took
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::{DeadlineLayer, MeasureLayer, Ran};
+    use crate::job::Failure;
+    use crate::workload::StopReason;
+    use serde_json::value::RawValue;
+    use std::convert::Infallible;
+    use tower::{ServiceBuilder, service_fn};
+
+    /// Two at once, of which none ends before it is told to.
+    fn endless() -> Place {
+        let executor = service_fn(|attempt: Attempt| {
+            Box::pin(async move {
+                attempt.stop.stopped().await;
+                Ok::<_, Infallible>(Ran::failed(Failure::error("stopped")))
+            })
+        });
+        let layers = ServiceBuilder::new().layer(MeasureLayer).layer(DeadlineLayer::new(Duration::from_secs(60)));
+        Place::inline(Stack::new(layers.service(executor)), 2)
+    }
+
+    fn spec() -> Spec {
+        Spec { kind: "endless".into(), json: RawValue::from_string("{}".into()).unwrap() }
+    }
+
+    #[tokio::test]
+    async fn one_that_runs_too_long_fails_and_the_others_are_run() {
+        let stop = Stop::default();
+        let batch = run(&endless(), &spec(), 4, 2, Duration::from_millis(10), &stop).await;
+        assert_eq!((batch.failures, stop.reason()), (4, None));
+        assert!(batch.failure.unwrap().contains("longer than its deadline"));
+    }
+
+    #[tokio::test]
+    async fn a_task_hears_that_all_of_it_is_to_stop() {
+        let (place, spec, stop) = (endless(), spec(), Stop::default());
+        let running = place.run(&spec, None, &stop, Slot::default());
+        let (measured, ()) = tokio::join!(running, async { stop.stop(StopReason::HandBack) });
+        assert_eq!(measured.unwrap().stopped, Some(StopReason::HandBack));
+    }
 }

@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 
 use super::attempt::{Attempt, Ran};
 use crate::job::{Failure, FailureKind};
-use crate::workload::StopReason;
+use crate::workload::{Stop, StopReason};
 
 /// Tells an attempt to stop when its deadline has passed, and waits at most `grace` longer for one that was told to stop.
 ///
@@ -57,24 +57,29 @@ where
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
         let (stop, deadline, grace) = (attempt.stop.clone(), attempt.deadline, self.grace);
-        let mut running = self.inner.call(attempt);
-        Box::pin(async move {
-            // Timers are large and few attempts need one, so they are kept apart.
-            let expired = deadline.map(|deadline| Box::pin(tokio::time::sleep(deadline)));
-            let expired = async {
-                match expired {
-                    Some(expired) => expired.await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                ran = &mut running => return ran,
-                _ = stop.stopped() => {}
-                () = expired => stop.stop(StopReason::Deadline),
-            }
-            let left_behind = || Ok(Ran::failed(Failure::new(FailureKind::Error, "it did not stop when it was told to")));
-            Box::pin(tokio::time::timeout(grace, running)).await.unwrap_or_else(|_| left_behind())
-        })
+        Box::pin(limited(self.inner.call(attempt), stop, deadline, grace))
     }
+}
+
+/// Waits for an attempt that begins now, for as long as it may run.
+pub(super) async fn limited<F>(mut running: F, stop: Stop, deadline: Option<Duration>, grace: Duration) -> Result<Ran, Infallible>
+where
+    F: Future<Output = Result<Ran, Infallible>> + Unpin,
+{
+    // Timers are large and few attempts need one, so they are kept apart.
+    let expired = deadline.map(|deadline| Box::pin(tokio::time::sleep(deadline)));
+    let expired = async {
+        match expired {
+            Some(expired) => expired.await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        ran = &mut running => return ran,
+        _ = stop.stopped() => {}
+        () = expired => stop.stop(StopReason::Deadline),
+    }
+    let left_behind = || Ok(Ran::failed(Failure::new(FailureKind::Error, "it did not stop when it was told to")));
+    Box::pin(tokio::time::timeout(grace, running)).await.unwrap_or_else(|_| left_behind())
 }

@@ -161,8 +161,8 @@ impl Executors {
 
     /// Native work on no executor: one call after the other, on a thread that ends with the last handle to it.
     pub fn inline(&self) -> Result<Stack, ExecutorError> {
-        let inline = InlineExecutor::start((self.registry)()?)?;
-        Ok(layers(inline, self.grace))
+        let inline = InlineExecutor::start((self.registry)()?, self.grace)?;
+        Ok(BoxCloneSyncService::new(ServiceBuilder::new().layer(MeasureLayer).service(inline)))
     }
 
     /// How many jobs of a queue run at once.

@@ -59,6 +59,28 @@ pub(crate) fn trials() -> Vec<Trial> {
                 assert!(enough, "{queue}: {:?}", measured.timing);
             }
         }),
+        trial("a_deadline_inline_counts_from_when_the_thread_comes_to_it", |bench| async move {
+            let inline = bench.executors.inline().unwrap();
+            let run = || {
+                let attempt = trine::executor::Attempt {
+                    job: trine::job::JobId::new(),
+                    number: 1,
+                    reporter: trine::workload::Reporter::default(),
+                    workload: crate::spec(&json!({"type": "sleep", "ms": 600_000})),
+                    deadline: Some(Duration::from_millis(50)),
+                    queued_for: Duration::ZERO,
+                    claimed: trine::clock::Monotonic::now(),
+                    stop: Stop::default(),
+                    slot: trine::executor::Slot::default(),
+                };
+                tower::Service::call(&mut inline.clone(), attempt)
+            };
+            let (first, second) = tokio::join!(run(), run());
+            for measured in [first.unwrap(), second.unwrap()] {
+                assert_eq!(failure(&measured).kind, FailureKind::Timeout);
+                assert!(measured.timing.is_some_and(|timing| timing.wall_us >= 45_000), "{:?}", measured.timing);
+            }
+        }),
         trial("a_cancelled_attempt_ends_as_cancelled", |bench| async move {
             for queue in Queue::of(Runtime::Native) {
                 let stop = Stop::default();
