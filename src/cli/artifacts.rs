@@ -55,13 +55,14 @@ impl ShowArtifacts {
         let client = self.server.client()?;
         let (path, query) = (format!("/jobs/{}/artifacts", self.id), Query { attempt: self.attempt });
         let page: Page<Box<RawValue>> = client.get(&path, &query).await?;
-        let mut artifacts = page.items.iter().map(|item| parse(item)).collect::<Result<Vec<Artifact>, _>>()?;
+        let read = |json: Box<RawValue>| Ok((parse(&json)?, json));
+        let mut artifacts = page.items.into_iter().map(read).collect::<Result<Vec<(Artifact, _)>, CliError>>()?;
         if let Some(folder) = &self.save {
             let folder = opened(folder).map_err(unwritable)?;
             if !self.names.is_empty() {
-                artifacts.retain(|artifact| self.names.contains(&artifact.name));
+                artifacts.retain(|(artifact, _)| self.names.contains(&artifact.name));
             }
-            for Artifact { name, href, .. } in &artifacts {
+            for (Artifact { name, href, .. }, _) in &artifacts {
                 if !href.starts_with('/') {
                     return Err(CliError::NotTrine(format!("{href:?} is no path")));
                 }
@@ -69,13 +70,14 @@ impl ShowArtifacts {
                 let content = client.stream(href, &(), None).await?;
                 save(&client, &folder, Path::new(name), content).await?;
             }
-            if let Some(missing) = self.names.iter().find(|name| artifacts.iter().all(|artifact| artifact.name != **name)) {
+            if let Some(missing) = self.names.iter().find(|name| artifacts.iter().all(|(artifact, _)| artifact.name != **name)) {
                 return Err(CliError::Usage(format!("the job has left no {missing:?}")));
             }
-        } else if self.json {
-            return page.items.iter().try_for_each(|item| print::json(item));
         }
-        let row = |Artifact { name, bytes, kept_at, .. }: &Artifact| {
+        if self.json {
+            return artifacts.iter().try_for_each(|(_, json)| print::json(json));
+        }
+        let row = |(Artifact { name, bytes, kept_at, .. }, _): &(Artifact, _)| {
             vec![name.clone(), HumanBytes(*bytes).to_string(), kept_at.clone()]
         };
         print::line(table(&[("name", false), ("length", true), ("kept", false)], artifacts.iter().map(row)))

@@ -24,6 +24,13 @@ pub(super) struct Server {
     /// URL of the server
     #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8040", value_parser = server_url)]
     url: Url,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// What it takes to be let in by a server, and to know it.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Access {
     /// API key, if the server asks for one; better by the variable, since others can see command lines
     #[arg(long = "key", env = "TRINE_KEY", value_name = "KEY", hide_env_values = true)]
     api_key: Option<Key>,
@@ -94,7 +101,14 @@ struct Fault {
 impl Server {
     /// A client of this server. Connects when it is first used.
     pub(super) fn client(&self) -> Result<Client, CliError> {
-        let client = Client::trusting(self.url.as_str(), self.ca_cert.as_deref())?;
+        self.access.client(&self.url)
+    }
+}
+
+impl Access {
+    /// A client of the server at `url`. Connects when it is first used.
+    pub(super) fn client(&self, url: &Url) -> Result<Client, CliError> {
+        let client = Client::trusting(url.as_str(), self.ca_cert.as_deref())?;
         Ok(Client { key: self.api_key.clone(), ..client })
     }
 }
@@ -246,6 +260,11 @@ impl Client {
 }
 
 impl Problem {
+    /// Whether the server can't answer now.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// The place in a batch, from 0, of the submission that is at fault.
     pub(super) fn index(&self) -> Option<usize> {
         let pointer = self.details.as_ref()?.errors.first()?.pointer.as_deref()?;

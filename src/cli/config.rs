@@ -40,7 +40,7 @@ impl ShowConfig {
             .collect();
         if self.json {
             let settings: BTreeMap<_, _> = settings.into_iter().collect();
-            return print::line(serde_json::to_string_pretty(&settings).map_err(CliError::Json)?);
+            return print::raw(&serde_json::to_string_pretty(&settings).map_err(CliError::Json)?);
         }
         let rows = settings
             .iter()

@@ -5,6 +5,7 @@ use crate::config::FileError;
 use crate::telemetry::TelemetryError;
 
 use super::client::Problem;
+use super::print;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -88,12 +89,21 @@ pub(super) enum CliError {
 }
 
 impl CliError {
+    /// Whether it may go well a little later: the server is away, or has no room now.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(problem) => problem.is_unavailable(),
+            _ => false,
+        }
+    }
+
     /// Says what is wrong on standard error, and with which code the program ends.
     pub(super) fn report(&self) -> ExitCode {
         match self {
             // Whoever read the output has seen enough of it, as `head` does.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            error => eprintln!("trine: {error}"),
+            error => print::aside(format_args!("trine: {error}")),
         }
         ExitCode::from(match self {
             Self::Usage(_) | Self::File(_) => 2,

@@ -52,7 +52,7 @@ pub(super) async fn show(
                 .await?;
             print::line(table(&jobs))?;
             if more {
-                eprintln!("There are more: see --limit and --all.");
+                print::aside("There are more: see --limit and --all.");
             }
             Ok(())
         }

@@ -39,8 +39,9 @@ impl Logs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let client = self.server.client()?;
         if self.follow {
-            let mut events = Events::new(&client, format!("/jobs/{}/events", self.id), [("kinds", "log,finished")]);
-            while let Some(sent) = events.next().await?.filter(|sent| sent.event == "log") {
+            let mut events = Events::new(&client, format!("/jobs/{}/events", self.id), [("kinds", "log")]);
+            // The server says when there are no more: a job that was run again has ended several times.
+            while let Some(sent) = events.next().await? {
                 self.show(&sent.data)?;
             }
             return Ok(());
@@ -58,6 +59,6 @@ impl Logs {
     }
 
     fn show(&self, item: &RawValue) -> Result<(), CliError> {
-        if self.json { print::json(item) } else { print::line(parse::<Line>(item)?.line) }
+        if self.json { print::json(item) } else { print::raw(&parse::<Line>(item)?.line) }
     }
 }

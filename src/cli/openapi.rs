@@ -18,5 +18,5 @@ pub(super) fn run() -> Result<(), CliError> {
         commands: Commands::default(),
     };
     let registry = Registry::native(Environment::open(&settings).map_err(AppError::from)?);
-    print::line(api::openapi(&registry).to_pretty_json().map_err(CliError::Json)?)
+    print::raw(&api::openapi(&registry).to_pretty_json().map_err(CliError::Json)?)
 }

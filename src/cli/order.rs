@@ -72,7 +72,7 @@ impl Order {
                     print::line(format_args!("{id}  {}", in_words(&state)))?;
                 }
                 Err(CliError::Refused(problem)) => {
-                    eprintln!("{id}  {problem}");
+                    print::aside(format_args!("{id}  {problem}"));
                     refused += 1;
                 }
                 Err(error) => return Err(error),

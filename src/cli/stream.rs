@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use super::answer::{parse, written};
 use super::client::Client;
 use super::error::CliError;
+use super::print::on_one_line;
 use crate::job::{Failure, FailureKind};
 
 /// How long a server that went away is waited for, and the wait between two tries.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(300));
+pub(super) const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(300));
 
 /// An event as it was sent.
 #[derive(Serialize)]
@@ -74,7 +75,7 @@ impl Happened {
             }
             _ => (event, String::new()),
         };
-        format!("{word:<9} {rest}").trim_end().to_owned()
+        on_one_line(format!("{word:<9} {rest}").trim_end())
     }
 }
 
@@ -143,7 +144,7 @@ impl<'a, Q: Serialize> Events<'a, Q> {
                 }
                 // The server ended the stream: it asks to come back, or says that there is no more.
                 Ok(None) => self.connection = None,
-                Err(error @ CliError::Unreachable { .. }) if self.known => {
+                Err(error) if self.known && error.may_pass() => {
                     self.connection = None;
                     if Instant::now() >= *given_up.get_or_insert_with(|| Instant::now() + PATIENCE.0) {
                         return Err(error);

@@ -152,7 +152,7 @@ impl Submit {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let client = self.server.client()?;
         let mut accepted = Vec::new();
-        let sent = match &self.file {
+        let mut sent = match &self.file {
             Some(path) => send_file(&client, path, Keys::new(self.idempotency_key.clone()), &mut accepted).await,
             None => self.send_copies(&client, &mut accepted).await,
         };
@@ -161,9 +161,12 @@ impl Submit {
         }
         if self.wait && sent.is_ok() {
             let ids = accepted.iter().map(|job| parse(job).map(|job: Accepted| job.id)).collect::<Result<Vec<_>, _>>()?;
-            return self.show_results(&wait::all(&client, &ids).await?);
+            match wait::all(&client, &ids).await {
+                Ok(ended) => return self.show_results(&ended),
+                Err(error) => sent = Err(error),
+            }
         }
-        // What was accepted runs, also if a later batch was refused.
+        // What was accepted runs, also if a later batch was refused or nobody can tell how it ends.
         self.show_accepted(&accepted)?;
         sent
     }
@@ -272,7 +275,7 @@ fn uniqueness(text: &str) -> Result<Unique, String> {
 
 fn print_rest(jobs: usize) {
     if jobs > ROWS {
-        eprintln!("... and {} more, {jobs} in all", jobs - ROWS);
+        print::aside(format_args!("... and {} more, {jobs} in all", jobs - ROWS));
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::answer::{Accepted, Attempt, Job, Timing};
 use super::human::micros;
+use super::print::on_one_line;
 use crate::job::{Failure, FailureKind};
 
 /// The most characters of a value in a row of a list.
@@ -21,7 +22,7 @@ pub(super) type Column<'a> = (&'a str, bool);
 pub(super) fn table(columns: &[Column<'_>], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(columns.iter().map(|(name, _)| name.to_uppercase()));
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| on_one_line(cell)).collect::<Vec<_>>()));
     for (column, (_, number)) in table.column_iter_mut().zip(columns) {
         column.set_padding((0, 2));
         if *number {
@@ -175,7 +176,9 @@ pub(super) fn details(job: &Job) -> String {
         rows.push((if job.succeeded() { "output" } else { "error" }, Some(outcome(job))));
         rows.push(("traceback", job.error.as_ref().and_then(traceback)));
     }
-    rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<12} {}", value?))).collect::<Vec<_>>().join("\n")
+    // Further lines stand below the first, so that none of them looks like a field.
+    let row = |(name, value): (&str, Option<String>)| Some(format!("{name:<12} {}", value?.replace('\n', "\n             ")));
+    rows.into_iter().filter_map(row).collect::<Vec<_>>().join("\n")
 }
 
 /// A text, unless it is one that nobody reads to its end.

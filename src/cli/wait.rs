@@ -1,10 +1,12 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::answer::{Job, parse};
 use super::client::Client;
 use super::error::CliError;
+use super::stream::PATIENCE;
 
 /// Jobs that are asked for at once: enough to keep up with thousands of short ones.
 const AT_ONCE: usize = 32;
@@ -26,11 +28,21 @@ pub(super) async fn all(client: &Client, ids: &[String]) -> Result<Vec<Ended>, C
 }
 
 async fn one(client: &Client, id: &str) -> Result<Ended, CliError> {
+    let mut given_up = None;
     loop {
-        let json: Box<RawValue> = client.get(&format!("/jobs/{id}"), &[("wait", LONGEST_WAIT)]).await?;
-        let job: Job = parse(&json)?;
-        if job.ending().is_some() {
-            return Ok(Ended { job, json });
+        match client.get::<Box<RawValue>>(&format!("/jobs/{id}"), &[("wait", LONGEST_WAIT)]).await {
+            Ok(json) => {
+                let job: Job = parse(&json)?;
+                if job.ending().is_some() {
+                    return Ok(Ended { job, json });
+                }
+                given_up = None;
+            }
+            // The job was accepted, so it is worth waiting for a server that starts again.
+            Err(error) if error.may_pass() && Instant::now() < *given_up.get_or_insert_with(|| Instant::now() + PATIENCE.0) => {
+                tokio::time::sleep(PATIENCE.1).await;
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -44,4 +56,33 @@ fn bar(jobs: usize) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:40} {pos}/{len} jobs, {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(jobs as u64).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::response::{IntoResponse, Response};
+    use serde_json::json;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_for_a_moment_is_waited_for() {
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        async fn answer() -> Response {
+            if ASKED.fetch_add(1, Ordering::Relaxed) == 0 {
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
+            let route = json!({ "executor": "async", "reason": "" });
+            let job = json!({ "id": "1", "state": "succeeded", "bound": "io", "workload": {}, "route": route, "attempt": 1, "accepted_at": "" });
+            axum::Json(job).into_response()
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let serving = tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
+        let ended = all(&client, &["1".to_owned()]).await.unwrap();
+        assert!(ended[0].job.succeeded());
+        serving.abort();
+    }
 }

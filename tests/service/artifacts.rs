@@ -255,6 +255,9 @@ async fn the_command_line_shows_and_saves_them() {
     let into = into.to_str().unwrap();
     assert_eq!(run(&["--save", into]).0, Some(0));
     assert_eq!(std::fs::read_to_string(format!("{into}/d/x y")).unwrap(), "1");
+    let (_, shown, _) = run(&["--save", into, "--json", "b"]);
+    let saved: Value = serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
+    assert_eq!(saved["name"], "b");
     let (code, _, said) = run(&["--save", into, "nothing"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("nothing"), "{said}");

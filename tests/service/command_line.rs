@@ -101,6 +101,11 @@ async fn a_job_is_followed_and_its_lines_are_read() {
         assert_eq!((lines.status.success(), stdout(&lines).as_str()), (true, "hello\n"), "{}", stderr(&lines));
     }
 
+    assert!(run(client().args(["retry", id])).status.success());
+    server.until_state(id, "succeeded").await;
+    let lines = run(client().args(["logs", id, "--follow"]));
+    assert_eq!(stdout(&lines), "hello\nhello\n", "a job that was run again has ended twice: {}", stderr(&lines));
+
     let mut watching = client()
         .args(["events", "--kinds", "finished", "--tag", "team=search"])
         .stdout(std::process::Stdio::piped())
@@ -135,6 +140,45 @@ fn a_server_that_is_not_there_is_said_so() {
     let output = run(trine().args(["jobs", "--server", "http://127.0.0.1:9"]));
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("trine serve"), "{}", stderr(&output));
+    // Nor is it the end of the program if it can't be said.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = trine().args(["jobs", "--server", "http://127.0.0.1:9"]).stderr(full).status().unwrap();
+    assert_eq!(output.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_jobs_say_moves_nothing_on_the_terminal() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let client = || {
+        let mut command = trine();
+        command.current_dir(folder.path()).env("TRINE_SERVER", &server.url);
+        command
+    };
+    let shown = |arguments: &[&str]| {
+        let output = run(client().args(arguments));
+        let text = stdout(&output) + &stderr(&output);
+        assert!(text.contains("mine") && !text.contains(['\x1b', '\x07', '\u{9b}']), "{arguments:?}: {text:?}");
+        text
+    };
+    let title = "\x1b]0;mine\x07\u{9b}2J";
+    let source = |end: &str| format!("def main(title):\n    print(title)\n    {end}\n");
+    let job = |end: &str| json!({ "type": "python", "source": source(end), "args": [title] }).to_string();
+    let tag = format!("{title}=\nstate        failed");
+    let good = job("return title + '\\nstate        failed'");
+    let followed = shown(&["submit", "--workload", &good, "--bound", "io", "--tag", &tag, "--follow"]);
+    assert!(followed.contains("log       ␛]0;mine␇�2J"), "{followed}");
+    let id = server.get("/jobs").await["items"][0]["id"].take();
+    let id = id.as_str().unwrap();
+    let details = shown(&["jobs", id]);
+    assert_eq!(details.lines().filter(|line| line.starts_with("state")).count(), 1, "{details}");
+    let listed = shown(&["results"]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    shown(&["submit", "--workload", &job("raise ValueError(title)"), "--bound", "io", "--wait"]);
+    // Programs get what was written.
+    assert_eq!(stdout(&run(client().args(["logs", id]))), format!("{title}\n"));
+    let output: Value = serde_json::from_slice(&run(client().args(["results", id, "--json"])).stdout).unwrap();
+    assert!(output["output"].as_str().unwrap().starts_with(title), "{output}");
 }
 
 #[test]
@@ -198,12 +242,13 @@ fn the_highest_source_of_a_setting_wins() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 5] = [
+    let wrong: [(&[&str], &str); 6] = [
         (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),
         (&["jobs", "not-an-id"], "not-an-id"),
+        (&["results", "--summary", "--error", "timeout"], "--error"),
     ];
     for (arguments, message) in wrong {
         let output = run(trine().current_dir(folder.path()).args(arguments));

@@ -48,7 +48,17 @@ async fn a_server_that_others_reach_starts_with_a_key_only() {
     let id = key.split('_').nth(1).unwrap();
     let with = [("TRINE_SERVER", server.url.as_str()), ("TRINE_KEY", key.as_str())];
     printed(&["submit", "sleep", "ms=0", "--bound", "io", "--wait"], &with);
+    let compare = ["compare", "sleep", "ms=1", "--tasks", "2", "--concurrency", "1", "--executors", "async", "--budget", "1s"];
+    assert!(printed(&compare, &with).contains("The page with charts"));
     assert!(text(&run(&["keys", "list"], &with).stderr).contains("does not have the scope admin"));
+    // Who may not see how it ends is told what was accepted.
+    let blind = printed(&["keys", "create", "blind", "--scopes", "submit"], &at);
+    let blind = [("TRINE_SERVER", server.url.as_str()), ("TRINE_KEY", blind.as_str())];
+    let accepted = run(&["submit", "sleep", "ms=0", "--bound", "io", "--wait"], &blind);
+    let latest = printed(&["jobs", "--limit", "1", "--json"], &at);
+    let latest: serde_json::Value = serde_json::from_str(&latest).unwrap();
+    assert_eq!(accepted.status.code(), Some(1));
+    assert!(text(&accepted.stdout).contains(latest["id"].as_str().unwrap()), "{}", text(&accepted.stderr));
     assert!(text(&run(&["jobs"], &at[..1]).stderr).contains("There is no valid API key"));
     let listed = printed(&["keys", "list"], &at);
     assert!(

@@ -11,6 +11,7 @@ use crate::cli::answer::{Accepted, Page, parse};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::{print, wait};
+use crate::job::JobId;
 
 /// How long each of the comparisons may take, in milliseconds: all of them in well under two minutes.
 const BUDGET_MS: u64 = 15_000;
@@ -73,7 +74,7 @@ pub(super) async fn show(client: &Client, as_json: bool) -> Result<(), CliError>
 
 /// Calls that all read a variable, wait, and write one more back; the process of each and what it wrote.
 async fn race(client: &Client, executor: &str) -> Result<Vec<(u64, u64)>, CliError> {
-    let workload = json!({ "type": "python", "source": RACES });
+    let workload = json!({ "type": "python", "source": races() });
     let job = json!({ "bound": "cpu", "workload": workload, "executor": executor });
     let page: Page<Accepted> = client.post("/jobs/batch", &vec![job; MANY as usize]).await?;
     let ids: Vec<String> = page.items.into_iter().map(|job| job.id).collect();
@@ -82,9 +83,14 @@ async fn race(client: &Client, executor: &str) -> Result<Vec<(u64, u64)>, CliErr
     Ok(ended.iter().filter_map(|ended| outcome(&parse(ended.job.output.as_deref()?).ok()?)).collect())
 }
 
+/// A host keeps the modules that it has run, with their variables: each race has a module of its own.
+fn races() -> String {
+    format!("{RACES}\n# {}\n", JobId::new())
+}
+
 fn in_json(claims: &[Claim], behind: &[Box<RawValue>]) -> Result<(), CliError> {
     let both = json!({ "claims": claims, "comparisons": behind });
-    print::line(both)
+    print::json(&serde_json::value::to_raw_value(&both).map_err(CliError::Json)?)
 }
 
 fn in_table(claims: &[Claim], measured: &Measured) -> String {
@@ -111,4 +117,15 @@ fn in_table(claims: &[Claim], measured: &Measured) -> String {
         of(super::claims::Held::DoesNot),
         of(super::claims::Held::CantTell),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_race_begins_with_a_variable_of_its_own() {
+        assert_ne!(races(), races());
+        assert!(races().starts_with(RACES));
+    }
 }

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::answer::parse;
-use super::client::{Client, server_url};
+use super::client::{Access, Client, server_url};
 use super::error::CliError;
 use super::parameter::{WithWorkload, parameter, workload};
 use super::submit::usual_bound;
@@ -33,6 +33,8 @@ pub(super) struct Compare {
     /// URL of a running server; without it, one is started for as long as it takes
     #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", value_parser = server_url)]
     server: Option<Url>,
+    #[command(flatten)]
+    access: Access,
     /// What to run, such as primes or http
     #[arg(value_name = "WORKLOAD")]
     kind: Option<String>,
@@ -108,8 +110,9 @@ struct Finished {
 
 impl Compare {
     pub(super) async fn run(self, sources: &Sources) -> Result<(), CliError> {
-        if let Some(url) = self.server.clone() {
-            return self.ask(Client::new(url.as_str())?).await;
+        if let Some(url) = &self.server {
+            let client = self.access.client(url)?;
+            return self.ask(client).await;
         }
         let (config, _temporary) = temporary::prepare(self.settings.config.clone(), sources)?;
         temporary::with_server(config, |client| self.ask(client)).await

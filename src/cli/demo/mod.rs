@@ -90,7 +90,7 @@ async fn run_rounds(url: &str, rounds: &[Vec<Planned>]) -> Result<(), CliError> 
     for round in rounds {
         let submissions: Vec<&Value> = round.iter().map(|planned| &planned.submission).collect();
         let accepted: Page<Accepted> = client.post("/jobs/batch", &submissions).await?;
-        eprintln!("Submitted {} jobs to {url}", accepted.items.len());
+        print::aside(format_args!("Submitted {} jobs to {url}", accepted.items.len()));
         let ids: Vec<String> = accepted.items.into_iter().map(|job| job.id).collect();
         ended.extend(wait::all(&client, &ids).await?);
     }
@@ -108,7 +108,7 @@ async fn run_rounds(url: &str, rounds: &[Vec<Planned>]) -> Result<(), CliError> 
     let failed = wrong.iter().filter(|wrong| wrong.is_some()).count() + plan.len().abs_diff(jobs.len());
     print::line(format_args!("\n{} of {} jobs did what they should, in {elapsed}.\n", plan.len() - failed, plan.len()))?;
     for (job, wrong) in jobs.iter().zip(&wrong).filter_map(|(job, wrong)| Some((job, wrong.as_ref()?))).take(NAMED) {
-        eprintln!("{} ({} on {}): {wrong}", job.id, job.kind(), job.route.executor);
+        print::aside(format_args!("{} ({} on {}): {wrong}", job.id, job.kind(), job.route.executor));
     }
     if failed == 0 { Ok(()) } else { Err(CliError::Unsuccessful { failed, jobs: plan.len() }) }
 }

@@ -53,8 +53,8 @@ impl Run {
         for ended in wait::all(&client, &[id]).await? {
             match (&ended.job.error, ended.job.succeeded()) {
                 _ if *json => print::json(&ended.json)?,
-                (_, true) => print::line(written(ended.job.output.as_deref()))?,
-                (Some(failure), false) => eprintln!("{}", table::traceback(failure).unwrap_or_else(|| failure.to_string())),
+                (_, true) => print::raw(written(ended.job.output.as_deref()))?,
+                (Some(failure), false) => print::aside(table::traceback(failure).unwrap_or_else(|| failure.to_string())),
                 (None, false) => {}
             }
             if !ended.job.succeeded() {

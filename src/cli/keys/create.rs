@@ -88,6 +88,6 @@ pub(super) fn show(created: &RawValue, as_json: bool) -> Result<(), CliError> {
         return print::json(created);
     }
     let Created { key, id, name, scopes } = parse(created)?;
-    eprintln!("Key {id} ({name}) may: {}. Its text is shown this once:", scopes.join(", "));
+    print::aside(format_args!("Key {id} ({name}) may: {}. Its text is shown this once:", scopes.join(", ")));
     print::line(key)
 }
