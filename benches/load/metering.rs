@@ -78,8 +78,14 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let asked = cost(|| {
             black_box(profiles.digest(&likeness.key(), written));
         });
-        let sample =
-            || Sample { bound: Bound::Io, executor: Executor::Async, failure: None, timing: &timing, at: Timestamp::now() };
+        let sample = || Sample {
+            bound: Bound::Io,
+            executor: Executor::Async,
+            failure: None,
+            timing: &timing,
+            in_line: false,
+            at: Timestamp::now(),
+        };
         let added = cost(|| profiles.record(Some(&key), &sample()));
         let meter = metered - bare;
         let values = [job * 1e6, meter * 1e9, asked * 1e9, added * 1e9, (meter + asked + added) / job];

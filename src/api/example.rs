@@ -377,8 +377,14 @@ fn learned() -> ProfileView {
     profiles.digest(&key, Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false });
     let State::Finished(finished) = finished().state else { unreachable!("it has ended") };
     let timing = finished.timing.unwrap_or_default();
-    let sample =
-        Sample { bound: Bound::Io, executor: Executor::Threads, failure: None, timing: &timing, at: finished.finished_at };
+    let sample = Sample {
+        bound: Bound::Io,
+        executor: Executor::Threads,
+        failure: None,
+        timing: &timing,
+        in_line: false,
+        at: finished.finished_at,
+    };
     (0..40).for_each(|_| profiles.record(Some(&key), &sample));
     let profile = profiles.get(key.as_str()).unwrap_or_default();
     ProfileView::of(key, &profile, &Machine::default())
@@ -392,7 +398,12 @@ pub(super) fn workloads(registry: &Registry) -> Value {
 /// The executors at a quiet moment.
 pub(super) fn executors() -> Value {
     let queues = Queue::ALL.map(|queue| {
-        let worker = (queue.executor() == Executor::Processes).then_some(WorkerStatus { pid: 4211, busy: true, jobs: 17 });
+        let worker = (queue.executor() == Executor::Processes).then_some(WorkerStatus {
+            pid: 4211,
+            busy: true,
+            jobs: 17,
+            interpreter: None,
+        });
         let depth = Depth { running: 3, ..Depth::default() };
         QueueStatus { queue, slots: 256, depth, workers: worker.into_iter().collect() }
     });

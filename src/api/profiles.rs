@@ -89,7 +89,7 @@ struct SummaryView {
     /// The work itself.
     #[schema(required)]
     wall_us: Option<Quantiles>,
-    /// From claimed until the work itself began.
+    /// From claimed until the work itself began; of those that did not stand in a line of their executor meanwhile.
     #[schema(required)]
     dispatch_us: Option<Quantiles>,
     /// CPU time over wall time, in percent.

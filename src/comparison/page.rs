@@ -4,7 +4,7 @@ use askama::Template;
 use indicatif::HumanBytes;
 
 use super::picture::{self, DrawError, Figure};
-use super::report::{Choice, Control, GilRelease, Report, Row};
+use super::report::{Choice, Control, GilRelease, Report, Row, Verdict};
 use super::request::Request;
 use crate::clock::{Timestamp, readable};
 use crate::job::{ComparisonId, Executor};
@@ -77,10 +77,17 @@ pub fn headline(report: &Report) -> String {
     };
     let mut letters = name.chars();
     let name = letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
-    match (verdict.speedup, verdict.concurrency) {
-        (Some(speedup), Some(concurrency)) => format!("{name}: {speedup:.2} times as fast, {concurrency} at once"),
+    match (verdict.speedup, report.matrix.iter().find(|row| is_best(verdict, row))) {
+        (Some(speedup), Some(row)) => format!("{name}: {speedup:.2} times as fast, {} at once", row.at_once),
         _ => name,
     }
+}
+
+/// Whether it is the row that the verdict is about.
+fn is_best(verdict: &Verdict, row: &Row) -> bool {
+    Choice::from(row.executor) == verdict.executor
+        && Some(row.concurrency) == verdict.concurrency
+        && (verdict.interpreter.is_none() || verdict.interpreter == row.interpreter)
 }
 
 /// How much of the interpreter's lock is released, in words.
@@ -101,14 +108,11 @@ pub fn released(gil: &GilRelease) -> String {
 }
 
 fn line(report: &Report, row: &Row) -> Line {
-    let verdict = &report.verdict;
     let dash = || "-".to_owned();
     let figure = |value: Option<String>| value.unwrap_or_else(dash);
     Line {
         name: name(report, row.executor, row.interpreter.as_deref()),
-        best: Choice::from(row.executor) == verdict.executor
-            && Some(row.concurrency) == verdict.concurrency
-            && (verdict.interpreter.is_none() || verdict.interpreter == row.interpreter),
+        best: is_best(&report.verdict, row),
         cells: vec![
             row.concurrency.to_string(),
             figure(row.speedup.map(|speedup| format!("{speedup:.2}"))),
@@ -229,6 +233,16 @@ mod tests {
         for external in ["<script", "<link", "<img", "@import", "src=", "href=", "http://www.example"] {
             assert!(!page.contains(external), "{external}");
         }
+    }
+
+    #[test]
+    fn the_headline_says_how_many_ran_at_once_not_how_many_were_asked_for() {
+        let mut report = example_report();
+        report.verdict.concurrency = Some(8);
+        for row in report.matrix.iter_mut().filter(|row| row.concurrency == 2) {
+            (row.concurrency, row.at_once) = (8, 2);
+        }
+        assert_eq!(headline(&report), "Threads: 1.96 times as fast, 2 at once");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What else the machine had to do while a comparison ran.
 
-use std::collections::BTreeMap;
-
 use super::report::Pressure;
 use crate::clock::{Monotonic, micros};
 use crate::dispatch::Dispatcher;
@@ -13,28 +11,20 @@ use crate::measure::machine::{Ticks, used_us};
 pub(super) struct Watch {
     began: Monotonic,
     ticks: Option<Ticks>,
-    own: u64,
-    /// What the processes that belong to this server have used, those that are gone included.
-    runners: BTreeMap<u32, (u64, u64)>,
+    ours: u64,
     jobs: u64,
 }
 
 impl Watch {
     pub(super) fn start(dispatcher: &Dispatcher) -> Self {
-        let mut watch = Self { began: Monotonic::now(), ticks: Ticks::now(), own: own_us(), runners: BTreeMap::new(), jobs: 0 };
+        let mut watch = Self { began: Monotonic::now(), ticks: Ticks::now(), ours: ours_us(dispatcher), jobs: 0 };
         watch.look(dispatcher);
         watch
     }
 
-    /// Looks at what may be gone later: processes, and jobs of clients.
+    /// Looks at what may be gone later: jobs of clients.
     pub(super) fn look(&mut self, dispatcher: &Dispatcher) {
-        let status = dispatcher.queues();
-        for pid in status.iter().flat_map(|queue| &queue.workers).map(|worker| worker.pid) {
-            if let Some(used) = used_us(pid) {
-                self.runners.entry(pid).or_insert((used, used)).1 = used;
-            }
-        }
-        self.jobs = self.jobs.max(status.iter().map(|queue| queue.depth.running).sum());
+        self.jobs = self.jobs.max(dispatcher.queues().iter().map(|queue| queue.depth.running).sum());
     }
 
     /// What came of it.
@@ -44,8 +34,7 @@ impl Watch {
         let since = self.ticks.zip(Ticks::now()).filter(|(before, now)| now.all > before.all);
         let Some((before, now)) = since else { return Pressure { jobs: self.jobs, ..Pressure::default() } };
         let all = (now.all - before.all) as f64;
-        let runners: u64 = self.runners.values().map(|(before, now)| now - before).sum();
-        let ours = (own_us() - self.own + runners) as f64;
+        let ours = ours_us(dispatcher).saturating_sub(self.ours) as f64;
         // A tick is of one core, so the machine's time is that of all its cores.
         let machine = micros(self.began.elapsed()) as f64 * f64::from(now.cores);
         let busy = (now.busy - before.busy) as f64 / all;
@@ -58,14 +47,19 @@ impl Watch {
     }
 }
 
-fn own_us() -> u64 {
-    let Usage { cpu_user_us, cpu_system_us, .. } = Usage::of_process();
-    cpu_user_us + cpu_system_us
+/// What this server has used, and what belongs to it: its threads, its processes, the programs that they ran. A process that ends goes from
+/// those that live to those that the server has waited for, with all that it has used.
+fn ours_us(dispatcher: &Dispatcher) -> u64 {
+    let own = [Usage::of_process(), Usage::of_children()].map(|usage| usage.cpu_user_us + usage.cpu_system_us);
+    let status = dispatcher.queues();
+    let living = status.iter().flat_map(|queue| &queue.workers).filter_map(|worker| used_us(worker.pid));
+    own.into_iter().chain(living).sum()
 }
 
-/// The processes that serve a queue: what they hold in memory together, and how many they are.
-pub(super) fn runners(dispatcher: &Dispatcher, queue: Queue) -> (Option<u64>, u32) {
-    let workers = dispatcher.executors().workers(queue);
+/// The processes that serve a queue, of one interpreter if it has several: what they hold in memory together, and how many they are.
+pub(super) fn runners(dispatcher: &Dispatcher, queue: Queue, interpreter: Option<&str>) -> (Option<u64>, u32) {
+    let mut workers = dispatcher.executors().workers(queue);
+    workers.retain(|worker| interpreter.is_none() || worker.interpreter.as_deref() == interpreter);
     let held: Vec<u64> = workers.iter().filter_map(|worker| crate::measure::machine::proportional_bytes(worker.pid)).collect();
     let count = u32::try_from(workers.len()).unwrap_or(u32::MAX);
     ((!workers.is_empty() && held.len() == workers.len()).then(|| held.iter().sum()), count)

@@ -208,7 +208,9 @@ impl<'a> Runner<'a> {
             batch.bystanders = bystander.await.unwrap_or_default();
         }
         if let (What::Workload, Some(executor)) = (run.cell.what, run.cell.executor) {
-            batch.runners = pressure::runners(self.dispatcher, queue(executor, self.subject.runtime, self.request.bound));
+            let interpreter = self.subject.variants.get(run.cell.variant).and_then(|variant| variant.interpreter.as_deref());
+            let queue = queue(executor, self.subject.runtime, self.request.bound);
+            batch.runners = pressure::runners(self.dispatcher, queue, interpreter);
         }
         if self.stop.is_stopped() { Err(RunError::Stopped) } else { Ok(batch) }
     }

@@ -4,7 +4,7 @@ use crate::executor::{Capabilities, capabilities};
 use crate::job::{Bound, Choice, Evidence, Executor, Form, Observed, Route, Routing, Rule, Runtime};
 use crate::profile::Digest;
 
-/// One job in so many is tried on the event loop, while it is not known how its workload behaves there.
+/// One job in so many is tried on the event loop, while it is not known how its workload behaves there, and where such work has failed.
 const TRIAL: u64 = 50;
 /// So many runs on the event loop show how a workload behaves there.
 const PROVEN: u64 = 8;
@@ -111,6 +111,7 @@ pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result
 /// What measurement chooses: an executor, what the work is for it, and by which rule. `None` if it has nothing to say.
 fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Executor, Bound, Rule)> {
     let holds = digest.on_loop.holds;
+    let is_trial = digest.turn % TRIAL == TRIAL - 1;
     let chosen = match digest.observed {
         Some(Observed::Cpu) if facts.gil => (Executor::Processes, Bound::Cpu, Rule::MeasuredCpu),
         Some(Observed::Cpu) => (Executor::Threads, Bound::Cpu, Rule::MeasuredCpu),
@@ -119,16 +120,14 @@ fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Execut
         Some(Observed::Io) if declared == Executor::Async || digest.on_loop.runs >= PROVEN => {
             (Executor::Async, Bound::Io, Rule::MeasuredIo)
         }
-        Some(Observed::Io) if digest.turn % TRIAL == TRIAL - 1 && digest.wall_us <= LONGEST_TRIAL_US => {
-            (Executor::Async, Bound::Io, Rule::Trial)
-        }
+        Some(Observed::Io) if is_trial && digest.wall_us <= LONGEST_TRIAL_US => (Executor::Async, Bound::Io, Rule::Trial),
         Some(Observed::Io) => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
         // It does some of both, or now the one and now the other: the client knows better.
         Some(Observed::Mixed) | None => return None,
     };
-    // What fails there, but not where the tag sends it, stays with its tag.
+    // What fails there, but not where the tag sends it, stays with its tag - but for a few, or it would never be known that it fails no more.
     let fails = |executor: Executor| digest.failing[executor as usize];
-    (!fails(chosen.0) || fails(declared)).then_some(chosen)
+    (!fails(chosen.0) || fails(declared) || is_trial).then_some(chosen)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 255")]
@@ -301,6 +300,9 @@ mod tests {
         let queue = |digest| choose(facts, Routing::Measured, Some(&digest)).unwrap().queue;
         assert_eq!(queue(failing([false, false, true])), Queue::PythonAsync);
         assert_eq!(queue(failing([true, false, true])), Queue::PythonProcesses);
+        // It may have been the executor's fault, which has passed.
+        let tried = Digest { turn: TRIAL - 1, ..failing([false, false, true]) };
+        assert_eq!(queue(tried), Queue::PythonProcesses);
     }
 
     #[test]

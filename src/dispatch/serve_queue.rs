@@ -14,7 +14,7 @@ use super::settle::settlement;
 use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
-use crate::executor::{Attempt, Measured, Slot, Stack};
+use crate::executor::{Attempt, Measured, Place, Slot, Stack};
 use crate::job::{Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue, meets};
 use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
@@ -94,6 +94,7 @@ fn run(
     slot: Slot,
 ) -> impl Future<Output = ()> + Send {
     let began = Monotonic::now();
+    let in_line = slot.place.as_ref().is_some_and(Place::is_ahead);
     async move {
         // Only the executor needs it from here on.
         let workload = match Box::pin(outputs::put_in(&shared, claimed.lease.id, std::mem::take(&mut claimed.workload))).await {
@@ -134,7 +135,7 @@ fn run(
         drop(stack);
         let Ok(measured) = running.await;
         shared.quarantine.ended(claimed.profile.as_ref(), measured.crashed);
-        learn(&shared, queue, &claimed, &measured);
+        learn(&shared, queue, in_line, &claimed, &measured);
         Box::pin(settle(shared, claimed, measured)).await;
     }
 }
@@ -151,14 +152,14 @@ async fn postpone(shared: Arc<Shared>, claimed: Claimed, why: &str, wait: Durati
 }
 
 /// Adds what was measured of an attempt to what is known of its queue and its workload. What a shut-down stopped says nothing of them.
-fn learn(shared: &Shared, queue: Queue, claimed: &Claimed, measured: &Measured) {
+fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measured: &Measured) {
     let Some(timing) = measured.timing.as_ref().filter(|_| measured.stopped != Some(StopReason::HandBack)) else { return };
     shared.slots[queue as usize].took(Duration::from_micros(timing.wall_us));
     let failure = match &measured.outcome {
         Outcome::Output(_) => None,
         Outcome::Error(failure) => Some(failure.kind),
     };
-    let sample = Sample { bound: claimed.bound, executor: queue.executor(), failure, timing, at: Timestamp::now() };
+    let sample = Sample { bound: claimed.bound, executor: queue.executor(), failure, timing, in_line, at: Timestamp::now() };
     shared.profiles.record(claimed.profile.as_ref(), &sample);
 }
 

@@ -121,7 +121,7 @@ mod tests {
         profiles.digest(&key, Written { runtime: Runtime::Native, form, gil: false, needs_a_process: false });
         for (times, bound, executor, timing) in runs {
             let at = Timestamp::now();
-            let sample = Sample { bound: *bound, executor: *executor, failure: None, timing, at };
+            let sample = Sample { bound: *bound, executor: *executor, failure: None, timing, in_line: false, at };
             (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
         }
         what_if(&profiles.changes(Timestamp::now()).unwrap().days, &profiles)

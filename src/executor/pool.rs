@@ -27,6 +27,10 @@ pub(super) trait Worker: Send + Sized + 'static {
     fn pid(&self) -> u32;
     /// How many jobs it was given.
     fn jobs(&self) -> u64;
+    /// The interpreter that it is a process of, by name.
+    fn interpreter(&self) -> Option<&str> {
+        None
+    }
     /// Whether it still lives. One that waits for work may be killed like any other process.
     fn is_alive(&mut self) -> bool;
     /// Whether it has served long enough.
@@ -42,6 +46,15 @@ pub struct WorkerStatus {
     pub busy: bool,
     /// How many jobs it was given.
     pub jobs: u64,
+    /// The interpreter that it is a process of, by name.
+    #[serde(skip)]
+    pub interpreter: Option<String>,
+}
+
+impl WorkerStatus {
+    pub(super) fn of(worker: &impl Worker, busy: bool) -> Self {
+        Self { pid: worker.pid(), busy, jobs: worker.jobs(), interpreter: worker.interpreter().map(str::to_owned) }
+    }
 }
 
 /// A pool of worker processes. Clones are handles to the same one.
@@ -59,7 +72,7 @@ struct Shared<W: Worker> {
 
 struct State<W> {
     idle: Vec<W>,
-    busy: BTreeMap<u32, u64>,
+    busy: BTreeMap<u32, WorkerStatus>,
     /// Being started ahead of need.
     starting: usize,
     /// Why the latest start failed, if it did.
@@ -96,9 +109,8 @@ impl<W: Worker> Pool<W> {
     /// The workers as they are now.
     pub(super) fn workers(&self) -> Vec<WorkerStatus> {
         let state = self.state();
-        let idle = state.idle.iter().map(|worker| WorkerStatus { pid: worker.pid(), busy: false, jobs: worker.jobs() });
-        let busy = state.busy.iter().map(|(pid, jobs)| WorkerStatus { pid: *pid, busy: true, jobs: *jobs });
-        idle.chain(busy).collect()
+        let idle = state.idle.iter().map(|worker| WorkerStatus::of(worker, false));
+        idle.chain(state.busy.values().cloned()).collect()
     }
 
     /// Kills the workers that wait, and starts no more.
@@ -120,7 +132,8 @@ impl<W: Worker> Pool<W> {
                 Ok(worker) => {
                     let mut state = self.state();
                     state.trouble = None;
-                    state.busy.insert(worker.pid(), worker.jobs() + 1);
+                    let status = WorkerStatus::of(&worker, true);
+                    state.busy.insert(status.pid, WorkerStatus { jobs: status.jobs + 1, ..status });
                     return worker;
                 }
                 Err(error) => {

@@ -40,12 +40,15 @@ struct Pace {
 pub struct Room {
     slots: Arc<Slots>,
     left: usize,
+    /// For so many of them there is a slot already.
+    free: usize,
 }
 
 /// That one job is claimed, until this is dropped.
 #[derive(Debug)]
 pub struct Place {
     _room: Room,
+    ahead: bool,
 }
 
 /// One place on an executor, free again when it is dropped.
@@ -83,8 +86,9 @@ impl Slots {
     fn take(self: &Arc<Self>, most: usize) -> Option<Room> {
         let mut pace = self.pace();
         let left = pace.room(self.count).min(most);
+        let free = self.count.saturating_sub(pace.claimed);
         pace.claimed += left;
-        (left > 0).then(|| Room { slots: Arc::clone(self), left })
+        (left > 0).then(|| Room { slots: Arc::clone(self), left, free })
     }
 
     /// A job has taken so long.
@@ -127,7 +131,16 @@ impl Room {
     /// The place of one of them; `None` if no more are left.
     pub fn place(&mut self) -> Option<Place> {
         self.left = self.left.checked_sub(1)?;
-        Some(Place { _room: Self { slots: Arc::clone(&self.slots), left: 1 } })
+        let ahead = self.free == 0;
+        self.free = self.free.saturating_sub(1);
+        Some(Place { _room: Self { slots: Arc::clone(&self.slots), left: 1, free: 0 }, ahead })
+    }
+}
+
+impl Place {
+    /// Whether the job was claimed before there was a slot for it, so that it stands in a line first.
+    pub const fn is_ahead(&self) -> bool {
+        self.ahead
     }
 }
 
@@ -174,6 +187,7 @@ mod tests {
         assert_eq!((all.left(), room(&slots)), (2 + 4, 0));
         let mut places: Vec<Place> = (0..6).filter_map(|_| all.place()).collect();
         assert!(all.place().is_none());
+        assert_eq!(places.iter().filter(|place| place.is_ahead()).count(), 4);
         // Half of those ahead are gone, and one more.
         let after_each = [(); 4].map(|()| {
             drop(places.pop());

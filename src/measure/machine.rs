@@ -43,13 +43,14 @@ impl Ticks {
     }
 }
 
-/// The CPU time that a process and its threads have used, in microseconds: `proc_pid_stat(5)`, to a hundredth of a second.
+/// The CPU time that a process, its threads and the children that it has waited for have used, in microseconds: `proc_pid_stat(5)`, to a
+/// hundredth of a second.
 pub fn used_us(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may hold anything.
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((user + system) * TICK_US)
+    let fields = text.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    let ticks: Vec<u64> = fields.map_while(|figure| figure.parse().ok()).collect();
+    (ticks.len() == 4).then(|| ticks.iter().sum::<u64>() * TICK_US)
 }
 
 /// What a process holds in memory, in bytes: its own pages, and its proportional share of those that it shares with others
@@ -64,13 +65,31 @@ pub fn proportional_bytes(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::Usage;
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
 
     #[test]
     fn the_machine_and_this_process_are_seen() {
         let ticks = Ticks::parse("cpu  10 1 5 100 4 0 1 2 0 0\ncpu0 …").unwrap();
         assert_eq!(ticks, Ticks { cores: 1, all: 123, busy: 17, stolen: 2 });
         assert!(Ticks::now().unwrap().all > 0 && Ticks::parse("intr 1").is_none());
-        assert!(used_us(std::process::id()).is_some());
         assert!(proportional_bytes(std::process::id()).unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn what_children_used_is_their_parents_once_it_has_waited_for_them() {
+        let burns = "i=0; while [ $i -lt 500000 ]; do i=$((i + 1)); done";
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", "sh -c \"$0\"; echo; read rest", burns]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        // The shell itself has done nothing but start another.
+        assert!(used_us(shell.id()).unwrap() > 3 * TICK_US);
+        drop(shell.stdin.take());
+        let before = Usage::of_children();
+        shell.wait().unwrap();
+        let waited_for = Usage::of_children() - before;
+        assert!(waited_for.cpu_user_us + waited_for.cpu_system_us > 3 * TICK_US);
     }
 }

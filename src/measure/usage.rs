@@ -66,6 +66,11 @@ impl Usage {
         Self::of(UsageWho::RUSAGE_SELF)
     }
 
+    /// All that those processes have used that this one has started and waited for, with those that these have waited for.
+    pub fn of_children() -> Self {
+        Self::of(UsageWho::RUSAGE_CHILDREN)
+    }
+
     fn of(who: UsageWho) -> Self {
         // getrusage fails only for an unknown `who` or a bad address; neither can be.
         let Ok(usage) = getrusage(who) else { return Self::default() };

@@ -30,6 +30,7 @@ struct Run {
     executor: Executor,
     failure: Option<FailureKind>,
     timing: Timing,
+    in_line: bool,
     at: Timestamp,
     steady: bool,
 }
@@ -41,8 +42,8 @@ impl Entry {
         self.days.add(sample);
         self.profile.add(sample, steady);
         if noted {
-            let Sample { bound, executor, failure, timing, at } = *sample;
-            self.recent.push(Run { bound, executor, failure, timing: *timing, at, steady });
+            let Sample { bound, executor, failure, timing, in_line, at } = *sample;
+            self.recent.push(Run { bound, executor, failure, timing: *timing, in_line, at, steady });
         }
     }
 
@@ -84,8 +85,8 @@ impl Entry {
         // Each server tries other executors by its own count.
         self.profile.learned.count_as(&mine.learned);
         for run in &self.recent {
-            let Run { bound, executor, failure, ref timing, at, steady } = *run;
-            self.profile.add(&Sample { bound, executor, failure, timing, at }, steady);
+            let Run { bound, executor, failure, ref timing, in_line, at, steady } = *run;
+            self.profile.add(&Sample { bound, executor, failure, timing, in_line, at }, steady);
         }
         self.changed = !self.recent.is_empty();
     }

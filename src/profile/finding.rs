@@ -123,7 +123,9 @@ impl Profile {
     fn too_short(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
         let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.quantiles()?.p50);
         let is_program = self.written.is_some_and(|written| written.runtime == Runtime::Command);
-        if executor == Executor::Async || is_program || dispatch < HAND_OVER * wall.max(1) {
+        // Runs that stood in a line say nothing of what handing over takes.
+        let is_known = summary.dispatch.count() >= MANY;
+        if executor == Executor::Async || is_program || !is_known || dispatch < HAND_OVER * wall.max(1) {
             return None;
         }
         let evidence = format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs", summary.counts.runs);
@@ -179,10 +181,15 @@ mod tests {
     const KEY: &str = "python:0123456789abcdef";
 
     fn profile(runs: &[(u64, Executor, Timing)]) -> Vec<(FindingKind, Executor, String)> {
+        profile_of(runs, false)
+    }
+
+    fn profile_of(runs: &[(u64, Executor, Timing)], in_line: bool) -> Vec<(FindingKind, Executor, String)> {
         let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
         profiles.digest(&key, Written { runtime: Runtime::Python, form: Form::Blocking, gil: true, needs_a_process: false });
         for (times, executor, timing) in runs {
-            let sample = Sample { bound: Bound::Io, executor: *executor, failure: None, timing, at: Timestamp::from_micros(7) };
+            let sample =
+                Sample { bound: Bound::Io, executor: *executor, failure: None, timing, in_line, at: Timestamp::from_micros(7) };
             (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
         }
         let machine = Machine { memory_bytes: Some(1 << 30), slots: [2; Queue::ALL.len()] };
@@ -208,6 +215,12 @@ mod tests {
         let said = "the work takes 40 µs (median of 20), handing it over 200 µs";
         assert_eq!(profile(&[(20, Executor::Processes, short)]), [(FindingKind::TooShort, Executor::Processes, said.into())]);
         assert_eq!(profile(&[(20, Executor::Processes, Timing { wall_us: 101, ..short })]), []);
+    }
+
+    #[test]
+    fn standing_in_a_line_is_no_hand_over() {
+        let backlog = Timing { dispatch_us: 12_000, ..cpu(500) };
+        assert_eq!(profile_of(&[(20, Executor::Threads, backlog)], true), []);
     }
 
     #[test]

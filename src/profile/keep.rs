@@ -152,7 +152,10 @@ mod tests {
         profiles.digest(&key, Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false });
         for executor in [Executor::Async, Executor::Threads] {
             for _ in 0..20 {
-                profiles.record(Some(&key), &Sample { bound: Bound::Io, executor, failure: None, timing: &timing, at });
+                profiles.record(
+                    Some(&key),
+                    &Sample { bound: Bound::Io, executor, failure: None, timing: &timing, in_line: false, at },
+                );
             }
         }
         (profiles, key)
@@ -220,8 +223,14 @@ mod tests {
                         core_wait_us: Some(0),
                         ..Timing::default()
                     };
-                    let sample =
-                        Sample { bound: Bound::Io, executor: Executor::Threads, failure: None, timing: &timing, at: now };
+                    let sample = Sample {
+                        bound: Bound::Io,
+                        executor: Executor::Threads,
+                        failure: None,
+                        timing: &timing,
+                        in_line: false,
+                        at: now,
+                    };
                     server.record(Some(&key), &sample);
                     alone.record(Some(&key), &sample);
                 }
@@ -253,7 +262,8 @@ mod tests {
         let row = profiles.changes(now).unwrap().profiles.remove(0);
         let shared = Profiles::load(Vec::new(), true);
         let timing = Timing::default();
-        let sample = Sample { bound: Bound::Cpu, executor: Executor::Processes, failure: None, timing: &timing, at: now };
+        let sample =
+            Sample { bound: Bound::Cpu, executor: Executor::Processes, failure: None, timing: &timing, in_line: false, at: now };
         shared.record(Some(&key), &sample);
         let mine = shared.changes(now).unwrap();
         shared.record(Some(&key), &sample);

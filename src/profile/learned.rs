@@ -9,8 +9,9 @@ use crate::job::{Executor, FailureKind, LONG_HOLD_US, Observed};
 const ENOUGH: u64 = 20;
 /// How much each of the latest runs counts, once there are more than its inverse.
 const WEIGHT: f64 = 1.0 / 32.0;
-/// If runs are further from their mean than this, on average, they do not agree: it is not one kind of work.
-const SPREAD: f64 = 0.25;
+/// If runs are further from their mean than this, on average, they do not agree: it is not one kind of work; nor is it any more if they
+/// are further than the second.
+const SPREAD: (f64, f64) = (0.25, 0.3);
 /// Work that is its own for less time is too short for its share of a core to mean anything, in microseconds.
 const SHORTEST_US: u64 = 1_000;
 /// It is known to hold the loop from this part of its runs there on, and no longer once it is less than the second.
@@ -96,7 +97,8 @@ impl Learned {
 
     /// What the work is taken for now, which depends on what it was taken for before.
     fn now_taken_for(&self) -> Option<Observed> {
-        if self.runs < ENOUGH || self.spread > SPREAD {
+        let spread = if self.observed.is_some() { SPREAD.1 } else { SPREAD.0 };
+        if self.runs < ENOUGH || self.spread > spread {
             return None;
         }
         let stays = match self.observed {
@@ -139,7 +141,10 @@ mod tests {
 
     fn on(learned: &mut Learned, times: u32, executor: Executor, failure: Option<FailureKind>, timing: &Timing) {
         for _ in 0..times {
-            learned.add(&Sample { bound: Bound::Io, executor, failure, timing, at: Timestamp::from_micros(0) }, true);
+            learned.add(
+                &Sample { bound: Bound::Io, executor, failure, timing, in_line: false, at: Timestamp::from_micros(0) },
+                true,
+            );
         }
     }
 
@@ -175,6 +180,23 @@ mod tests {
             run(&mut learned, 1, 0);
         }
         assert_eq!(learned.digest().observed, None);
+    }
+
+    #[test]
+    fn runs_that_agree_a_little_less_stay_what_they_are() {
+        let mut learned = Learned::default();
+        let mut alternate = |low, high| {
+            for _ in 0..200 {
+                run(&mut learned, 1, low);
+                run(&mut learned, 1, high);
+            }
+            (learned.digest().observed, learned.spread)
+        };
+        assert_eq!(alternate(0, 40).0, Some(Observed::Io));
+        let (observed, spread) = alternate(0, 55);
+        assert!(spread > SPREAD.0 && observed == Some(Observed::Io), "{spread}");
+        assert_eq!(alternate(0, 70).0, None);
+        assert_eq!(alternate(0, 55).0, None, "it is not known again before they agree");
     }
 
     #[test]

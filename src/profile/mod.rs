@@ -81,6 +81,8 @@ pub struct Sample<'a> {
     pub failure: Option<FailureKind>,
     /// What was measured.
     pub timing: &'a Timing,
+    /// Whether it stood in a line of its executor before it began, so that its hand-over took longer than it costs.
+    pub in_line: bool,
     /// When it ended.
     pub at: Timestamp,
 }
@@ -204,7 +206,14 @@ mod tests {
     const WRITTEN: Written = Written { runtime: Runtime::Native, form: Form::Blocking, gil: false, needs_a_process: false };
 
     fn sample(timing: &Timing) -> Sample<'_> {
-        Sample { bound: Bound::Io, executor: Executor::Threads, failure: None, timing, at: Timestamp::from_micros(5) }
+        Sample {
+            bound: Bound::Io,
+            executor: Executor::Threads,
+            failure: None,
+            timing,
+            in_line: false,
+            at: Timestamp::from_micros(5),
+        }
     }
 
     fn computing() -> Timing {

@@ -14,7 +14,7 @@ pub struct Summary {
     pub counts: Counts,
     /// Wall time in microseconds.
     pub wall: Sketch,
-    /// The time until the work began once it was claimed, in microseconds.
+    /// The time until the work began once it was claimed, in microseconds; of those that did not stand in a line meanwhile.
     pub dispatch: Sketch,
     /// Share of a core, in thousandths.
     pub share: Sketch,
@@ -72,7 +72,9 @@ impl Summary {
         counts.since = counts.since.min(sample.at);
         counts.until = counts.until.max(sample.at);
         wall.add(timing.wall_us);
-        dispatch.add(timing.dispatch_us);
+        if !sample.in_line {
+            dispatch.add(timing.dispatch_us);
+        }
         if let Some(cpu) = timing.cpu_us().filter(|_| timing.wall_us > 0) {
             share.add(cpu.saturating_mul(1_000) / timing.wall_us);
         }
@@ -138,7 +140,14 @@ mod tests {
             };
             let failure = (n % 4 == 0).then_some(FailureKind::Timeout);
             let at = Timestamp::from_micros(n.try_into().unwrap());
-            summary.add(&Sample { bound: Bound::Cpu, executor: Executor::Processes, failure, timing: &timing, at });
+            summary.add(&Sample {
+                bound: Bound::Cpu,
+                executor: Executor::Processes,
+                failure,
+                timing: &timing,
+                in_line: false,
+                at,
+            });
         }
         let mut bytes = Vec::new();
         summary.write(&mut bytes);

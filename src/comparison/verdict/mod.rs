@@ -177,6 +177,11 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
             );
             without(evidence, Choice::TooShort, &because, confidence)
         }
+        _ if evidence.rows.iter().all(|(row, _)| row.at_once <= 1) => {
+            let because = "no more than one task ran at once, which can't be faster than one after the other: compare at a higher \
+                           concurrency, or where executors have more slots.";
+            without(evidence, Choice::Inconclusive, because, Confidence::Low)
+        }
         _ => {
             let because = format!("no executor is faster than one task after the other: {gained}.");
             let because = [because].into_iter().chain(nature(evidence)).collect::<Vec<_>>().join(" ");

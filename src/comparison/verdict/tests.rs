@@ -142,3 +142,11 @@ fn what_fails_everywhere_is_inconclusive() {
     failed.0.failures = 64;
     assert_eq!(verdict(&evidence(&[failed])).executor, Choice::Inconclusive);
 }
+
+#[test]
+fn one_at_a_time_shows_no_gain_and_no_lack_of_it() {
+    let rows = Executor::ALL.map(|executor| steady(executor, 1, 0.98));
+    let verdict = verdict(&evidence(&rows));
+    assert_eq!((verdict.executor, verdict.confidence), (Choice::Inconclusive, Confidence::Low));
+    assert!(verdict.because.contains("higher concurrency"), "{}", verdict.because);
+}

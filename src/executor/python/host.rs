@@ -213,6 +213,10 @@ impl pool::Worker for Host {
         self.given.load(Ordering::Relaxed)
     }
 
+    fn interpreter(&self) -> Option<&str> {
+        Some(&self.key.interpreter)
+    }
+
     fn is_alive(&mut self) -> bool {
         !self.is_gone()
     }

@@ -110,7 +110,7 @@ impl SharedHosts {
             self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         let hosts = places.iter().filter_map(|place| place.try_lock().ok().and_then(|host| host.clone()));
         let hosts = hosts.filter(|host| !host.is_gone());
-        hosts.map(|host| WorkerStatus { pid: Worker::pid(&*host), busy: host.open() > 0, jobs: host.jobs() }).collect()
+        hosts.map(|host| WorkerStatus::of(&*host, host.open() > 0)).collect()
     }
 
     /// Kills them all.
