@@ -167,7 +167,15 @@ pub(crate) fn job(number: u64) -> Result<NewJob> {
     }
     let facts = Facts { bound, choice: Choice::Auto, isolated: false, runtime: Runtime::Native, form, gil: false };
     let route = route(facts).map_err(|unable| unable.to_string())?;
-    Ok(NewJob { id: JobId::new(), submission, route, after: Vec::new(), accepted_at: Timestamp::now(), profile: None })
+    Ok(NewJob {
+        id: JobId::new(),
+        submission,
+        route,
+        after: Vec::new(),
+        accepted_at: Timestamp::now(),
+        due_at: None,
+        profile: None,
+    })
 }
 
 pub(crate) fn settlement(bound: Bound) -> Settlement {

@@ -48,7 +48,7 @@ async fn take_in(connection: &mut PgConnection) -> Result<bool, StoreError> {
                 SELECT * FROM unnest($1::TEXT[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::BIGINT[], $6::BYTEA[]) \
                 ON CONFLICT (type, bound, executor, ending, owner) DO UPDATE SET sketches = excluded.sketches";
     let sketches: Vec<Vec<u8>> = changed.iter().filter_map(|key| rollups.get(key)).map(Sketches::to_bytes).collect();
-    of(sqlx::query(text), &changed).bind(sketches).execute(&mut *connection).await?;
+    of(sqlx::query(text), &changed.iter().collect()).bind(sketches).execute(&mut *connection).await?;
     sqlx::query("DELETE FROM counted WHERE n <= $1").bind(last).execute(connection).await?;
     Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows == MOST_ROWS))
 }
@@ -69,15 +69,12 @@ async fn of_kinds(connection: &mut PgConnection, counts: &[Count]) -> Result<Rol
     let text = "SELECT r.type, r.bound, r.executor, r.ending, r.owner, r.sketches \
                 FROM unnest($1::TEXT[], $2::SMALLINT[], $3::SMALLINT[], $4::SMALLINT[], $5::BIGINT[]) AS k(type, bound, executor, ending, owner) \
                 JOIN rollups r USING (type, bound, executor, ending, owner)";
-    of(sqlx::query(text), kinds).fetch_all(connection).await?.iter().map(rollup).collect()
+    of(sqlx::query(text), &kinds).fetch_all(connection).await?.iter().map(rollup).collect()
 }
 
 /// A query with the columns of these kinds as its first arguments.
-fn of<'q, 'k>(
-    query: Query<'q, Postgres, PgArguments>,
-    kinds: impl IntoIterator<Item = &'k SummaryKey> + Clone,
-) -> Query<'q, Postgres, PgArguments> {
-    let kinds = || kinds.clone().into_iter();
+fn of<'q>(query: Query<'q, Postgres, PgArguments>, kinds: &BTreeSet<&SummaryKey>) -> Query<'q, Postgres, PgArguments> {
+    let kinds = || kinds.iter();
     query
         .bind(kinds().map(|key| key.workload.to_string()).collect::<Vec<_>>())
         .bind(kinds().map(|key| code(key.bound)).collect::<Vec<_>>())

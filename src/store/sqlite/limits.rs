@@ -68,7 +68,7 @@ impl LimitStore for SqliteStore {
             for key in &keys {
                 limits.extend(self.concurrency(key).await?);
             }
-            concurrency = keys.last().map(|key| key.to_string());
+            concurrency = keys.last().map(ToString::to_string);
         }
         while limits.len() < most {
             let keys = rate_keys(&self.readers, &rate, most - limits.len()).await?;

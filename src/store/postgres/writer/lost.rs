@@ -45,19 +45,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether there may be more jobs of nodes that are gone than one transaction could deal with.
+    pub(super) const fn more_lost(&self) -> bool {
+        self.latest_lost == MOST_LOST
+    }
+
     /// Looks after nodes that are gone: those that were not heard of in time, and earlier starts of this one.
     pub(super) async fn reap(&mut self, done: &mut Done) -> Result<(), StoreError> {
         let me = self.me(done);
         let gone = node::gone(&mut self.connection, me, &self.node.name).await?;
         if gone.is_empty() {
-            self.more_lost = false;
+            self.latest_lost = 0;
             return Ok(());
         }
         let lost = node::running(&mut self.connection, &gone, MOST_LOST).await?;
         done.shared.nodes.retain(|node| !gone.contains(node));
         // The next transaction goes on with the rest of them, and until then none of these nodes can say that it is there after all.
-        self.more_lost = lost.len() == MOST_LOST;
-        if self.more_lost {
+        self.latest_lost = lost.len();
+        if self.more_lost() {
             node::shut_out(&mut self.connection, &gone).await?;
         } else {
             node::interrupt(&mut self.connection, &gone, &self.node.name, done.now).await?;

@@ -120,8 +120,8 @@ pub(super) struct Writer {
     commands: mpsc::Receiver<Command>,
     /// By the database's clock, when the latest transaction began.
     seen: Timestamp,
-    /// There are more jobs of nodes that are gone than one transaction could deal with.
-    more_lost: bool,
+    /// How many jobs of nodes that are gone were dealt with when that was looked for last.
+    latest_lost: usize,
     /// What has arrived and is in no batch yet.
     arrived: Vec<Command>,
     /// It is to end, and to tell so.
@@ -200,7 +200,7 @@ impl Writer {
             shared,
             commands,
             seen: now,
-            more_lost: false,
+            latest_lost: 0,
             arrived: Vec::new(),
             closing: None,
             claims: Claims::default(),

@@ -248,7 +248,7 @@ impl Writer {
         let is_due = self.shared.next().is_some_and(|at| at <= self.now().as_micros()) || self.shared.releases > 0;
         // Perhaps there are claims that this node never heard of.
         self.may_have_claimed
-            || self.more_lost
+            || self.more_lost()
             || is_due && !self.leaves_to_others()
             || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.shared.has_any(queue, &self.node))
     }

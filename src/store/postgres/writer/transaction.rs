@@ -204,7 +204,7 @@ impl Writer {
         for (running, _) in &batch.allows {
             self.allow(running, done).await?;
         }
-        if batch.reap || self.more_lost {
+        if batch.reap || self.more_lost() {
             self.reap(done).await?;
         }
         Ok(())
