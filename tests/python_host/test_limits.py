@@ -39,6 +39,18 @@ class Limits(HostTest):
         self.assertEqual(host.call(SPEND, entrypoint="deaf", cpu_ms=50)["error"]["type"], "CpuTimeExceeded")
         self.assertEqual(host.process.wait(PATIENCE_S), 1)
 
+    def test_a_call_that_only_prints_and_does_not_heed_it_takes_its_process_along_too(self):
+        for _ in range(3):
+            host = self.host("processes", max_log_bytes=1 << 30)
+            source = """
+                def main():
+                    while True:
+                        try: print("x\\ny", end="")
+                        except BaseException: pass
+            """
+            self.assertEqual(host.call(source, cpu_ms=50)["error"]["type"], "CpuTimeExceeded")
+            self.assertEqual(host.process.wait(PATIENCE_S), 1)
+
     @in_each()
     def test_the_output_is_no_longer_than_the_function_says(self, host):
         source = "def main(n): return 'x' * n"

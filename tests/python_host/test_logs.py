@@ -123,6 +123,61 @@ class Logs(HostTest):
             self.assertEqual(said[:10], [(OUT, "x" * 99)] * 10)
             self.assertEqual(said[10:], [(ERR, "trine: this log is at its limit of 1000 bytes; the rest is dropped")])
 
+    @in_each(max_log_bytes=1 << 30)
+    def test_finalizers_may_print_while_another_line_is_written(self, host):
+        source = """
+            import gc
+
+            class Printing:
+                def __init__(self): self.myself = self  # so only the collector frees it
+                def __del__(self): print("freed")
+
+            def main(n):
+                before = gc.get_threshold()
+                for number in range(n):
+                    gc.set_threshold(1 + number % 60)  # the collector comes at any place
+                    Printing()
+                    print("line", number, end="")
+                    print()
+                gc.set_threshold(*before)
+                gc.collect()
+        """
+        job = host.submit(source, 600)
+        self.assertNotIn("error", host.wait(job))
+        # Such a print may come between the two parts of another, as it would on a terminal; yet nothing is lost.
+        text = "".join(line for _, line in [*host.logs[job], *host.logs[None]])
+        self.assertEqual(text.count("freed"), 600)
+        self.assertEqual([n for n in range(600) if f"line {n}" not in text.replace("freed", "")], [])
+        self.assertEqual(host.call("def main(): return 'fine'")["output"], "fine")
+
+    @in_each("async", "processes", max_log_bytes=1 << 30)
+    def test_signal_handlers_may_print_while_another_line_is_written(self, host):
+        source = """
+            import signal
+
+            handled = []
+
+            def handle(signum, frame):
+                handled.append(signum)
+                print("handled\\n", end="")
+
+            def main():
+                signal.signal(signal.SIGALRM, handle)
+                signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+                n = 0
+                while len(handled) < 500:
+                    print("x" * 10_000 + "\\n", end="")
+                    n += 1
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                return [n, len(handled)]
+        """
+        job = host.submit(source)
+        printed, handled = host.wait(job)["output"]
+        lines = [line for _, line in host.logs[job]]
+        self.assertEqual(lines.count("x" * 10_000), printed)
+        self.assertEqual(lines.count("handled"), handled)
+        self.assertEqual(len(lines), printed + handled)
+
     @in_each()
     def test_lines_come_while_the_job_runs(self, host):
         source = """

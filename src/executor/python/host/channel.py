@@ -16,7 +16,10 @@ class Channel:
         self.frames = Frames()
         self.ahead = collections.deque()
         self.reading = threading.Lock()
-        self.writing = threading.Lock()
+        # Held by whoever makes a message of what is printed, or sends. A finalizer or a signal handler may print in the midst of either.
+        self.writing = threading.RLock()
+        self.backlog = collections.deque()
+        self.is_sending = False
 
     def fill(self, flags=0):
         """Reads once. False if it would have to wait."""
@@ -53,11 +56,17 @@ class Channel:
             self.reading.release()
 
     def send(self, data):
+        """A message comes whole: what this thread is to send while it sends comes after that."""
         with self.writing:
-            try:
-                self.sock.sendall(data)
-            except OSError:
-                os._exit(0)
+            self.backlog.append(data)
+            while self.backlog and not self.is_sending:
+                self.is_sending = True
+                try:
+                    self.sock.sendall(self.backlog.popleft())
+                except OSError:
+                    os._exit(0)
+                finally:
+                    self.is_sending = False
 
     send_soon = send
 
@@ -69,7 +78,6 @@ class LoopChannel(Channel):
         super().__init__(sock)
         self.loop = loop
         self.thread = threading.get_ident()
-        self.backlog = collections.deque()
         self.waits = False  # for the socket to take more
         self.is_soon = False  # what is there is sent in this turn of the loop
 
@@ -77,12 +85,12 @@ class LoopChannel(Channel):
         if threading.get_ident() != self.thread:
             self.loop.call_soon_threadsafe(self.send, data)
             return
-        self.backlog.append(memoryview(data))
+        self.backlog.append(data)
         self.send_backlog()
 
     def send_soon(self, data):
         """In this turn of the loop, with what else is to be sent in it: many ends are one message."""
-        self.backlog.append(memoryview(data))
+        self.backlog.append(data)
         if not self.is_soon:
             self.is_soon = True
             self.loop.call_soon(self.send_backlog)
@@ -95,21 +103,29 @@ class LoopChannel(Channel):
 
     def flush(self):
         """Sends all that is there. False if the socket does not take it now."""
-        while self.backlog:
-            data = self.backlog[0] if len(self.backlog) == 1 else memoryview(b"".join(self.backlog))
-            self.backlog.clear()
+        while self.backlog and not self.is_sending:
+            self.is_sending = True
             try:
-                sent = self.sock.send(data, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                os._exit(0)
-            if sent < len(data):
-                self.backlog.append(data[sent:])
-                return False
+                data = self.backlog.popleft()
+                if self.backlog:
+                    data = b"".join((data, *[self.backlog.popleft() for _ in range(len(self.backlog))]))
+                sent = self.sent(data)
+                if sent < len(data):
+                    self.backlog.appendleft(memoryview(data)[sent:])
+                    return False
+            finally:
+                self.is_sending = False
         return True
 
+    def sent(self, data):
+        try:
+            return self.sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            os._exit(0)
+
     def writable(self):
-        if self.flush():
-            self.waits = False
-            self.loop.remove_writer(self.sock.fileno())
+        self.waits = False
+        self.loop.remove_writer(self.sock.fileno())
+        self.send_backlog()

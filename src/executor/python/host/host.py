@@ -47,7 +47,7 @@ class Host:
         if setup.get("cwd") is not None:
             os.chdir(setup["cwd"])
         self.artifacts = os.path.join(os.getcwd(), "artifacts")
-        self.nobody = Log(self.channel.send, None, self.max_log_bytes)
+        self.nobody = Log(self.channel, None, self.max_log_bytes)
         self.streams = Stream("stdout", 1, self.nobody).text(), Stream("stderr", 2, self.nobody).text()
         sys.stdout, sys.stderr = self.streams
         self.capture = Capture(self.channel.sock, self.nobody, self.tick)

@@ -25,7 +25,7 @@ class Job:
         self.code = code
         self.by_pickle = code is None
         self.meter = Meter(host)
-        self.log = Log(host.channel.send, self.id, host.max_log_bytes)
+        self.log = Log(host.channel, self.id, host.max_log_bytes)
         self.tasks = set()  # that its code has started, on `async`
         self.cancel = None  # what cancels its coroutine, while it has one
         self.stopped = False  # it was asked to stop

@@ -15,42 +15,49 @@ TICK_MS = 100  # how often `processes` looks for a `stop` while it runs a job
 
 
 class Log:
-    """The lines of one job, or of nobody: whole ones, long ones cut, all together at most so many bytes."""
+    """The lines of one job, or of nobody: whole ones, long ones cut, all together at most so many bytes.
 
-    def __init__(self, send, job_id, most):
-        self.send = send
+    It may be written to in the midst of a write: the garbage collector runs finalizers anywhere, and they may print, as signal handlers
+    may. So there is one lock for all that is written, and what a write has taken it puts back beside what has come meanwhile.
+    """
+
+    def __init__(self, channel, job_id, most):
+        self.send = channel.send
+        self.lock = channel.writing
         self.job_id = job_id
         self.left = self.most = most
         self.unfinished = {}
-        self.lock = threading.Lock()
 
     def write(self, stream, text, source=None):
         """`source` keeps apart what comes to one stream in several ways."""
         with self.lock:
             if self.left < 0:
                 return
-            *lines, rest = (self.unfinished.pop((stream, source), "") + text).split("\n")
+            key = stream, source
+            *lines, rest = (self.unfinished.pop(key, "") + text).split("\n")
             if rest:
-                self.unfinished[stream, source] = rest[: LONGEST_LINE + 1]
+                # No call is between the look and the change: there the collector or a handler could come in.
+                self.unfinished[key] = (self.unfinished[key] + rest if key in self.unfinished else rest)[: LONGEST_LINE + 1]
             self.emit((stream, line) for line in lines)
 
     def close(self):
         """Sends what lacks its end of line."""
-        if self.unfinished:
+        while self.unfinished:
             with self.lock:
-                self.emit((stream, rest) for (stream, _), rest in self.unfinished.items())
-                self.unfinished.clear()
+                unfinished, self.unfinished = self.unfinished, {}
+                self.emit((stream, rest) for (stream, _), rest in unfinished.items())
 
     def emit(self, lines):
         frames = []
         for stream, line in lines:
+            if self.left < 0:
+                break
             line = cut(line, LONGEST_LINE)
-            self.left -= len(line.encode(errors="replace")) + 1
+            size = len(line.encode(errors="replace")) + 1
+            self.left -= size
             if self.left < 0:
                 stream, line = "stderr", f"trine: this log is at its limit of {self.most} bytes; the rest is dropped"
             frames.append(message("log", {"id": self.job_id, "stream": stream, "line": line}))
-            if self.left < 0:
-                break
         if frames:
             self.send(b"".join(frames))
 

@@ -65,6 +65,8 @@ class Processes(Host):
             return
         error = CpuTimeExceeded(f"it has used more CPU time than the {job.cpu_ms} ms that a call of its function may")
         if job.overspent or imports(frame):
+            if self.channel.is_sending:
+                return  # its end would come in the midst of a message; this comes again
             job.meter.leave()
             job.meter.end()
             self.settle(job, self.failed(job, error))
