@@ -149,6 +149,50 @@ class Errors(HostTest):
         self.assertTrue(error["message"].startswith("?xxx"))
         self.assertTrue(error["message"].endswith("x … (cut)"))
 
+    @in_each()
+    def test_a_syntax_error_that_users_raise_may_have_anything_for_its_place(self, host):
+        source = """
+            from pathlib import Path
+            def main(): raise SyntaxError("bad", (Path("conf.x"), 3, 1, "x = "))
+            def text(): raise SyntaxError("bad", ("conf.x", "three", None, 5))
+        """
+        error = host.call(source)["error"]
+        self.assertEqual((error["type"], error["message"]), ("SyntaxError", "bad (line 3)"))
+        self.assertEqual(error["frames"][-1], {"file": "conf.x", "line": 3, "function": "<module>", "code": "x ="})
+        self.assertEqual(host.call(source, entrypoint="text")["error"]["type"], "SyntaxError")
+
+    @in_each(threads=1)
+    def test_an_exception_that_fails_when_it_is_asked_is_told_all_the_same(self, host):
+        source = """
+            class Other(BaseException):
+                def __init__(self): pass
+
+            def fails(*args): raise Other
+
+            class Meta(type):
+                __getattribute__ = fails
+
+            class Of(BaseException, metaclass=Meta): pass
+            class Traceback(Exception): __traceback__ = property(fails)
+            class Cause(MemoryError): __cause__ = __traceback__ = property(fails)
+            class Class(Exception): __class__ = property(fails)
+            class Reduced(Exception): __reduce_ex__ = fails
+            class Text(str): __len__ = replace = fails
+            class Message(Exception): __str__ = lambda self: Text("x")
+
+            def main(name): raise globals()[name]()
+            def chained():
+                try: raise Traceback
+                except Traceback: raise KeyError("x")
+        """
+        for name in ("Of", "Traceback", "Cause", "Class", "Reduced", "Message"):
+            error = host.call(source, name)["error"]
+            self.assertEqual((error["kind"], error["type"]), ("error", name))
+            if error["message"]:
+                self.assertEqual(error["message"], "it can't be described: Other is raised meanwhile")
+        self.assertEqual(host.call(source, entrypoint="chained")["error"]["type"], "KeyError")
+        self.assertEqual(host.call("def main(): return 'fine'")["output"], "fine")
+
     @unittest.skipIf(sys.version_info < (3, 11), "exception groups came with Python 3.11")
     @in_each()
     def test_groups_are_told(self, host):

@@ -22,6 +22,17 @@ def visible(stack):
 
 def described(error, tidy):
     """An exception as the object that goes to the server. `tidy` shortens the names of users' files and modules."""
+    try:
+        if issubclass(type(error), MemoryError):
+            traceback.clear_frames(error.__traceback__)
+        return in_full(error, tidy)
+    except BaseException as trouble:
+        # An exception is code of users: whatever is asked of it may fail, but for the name that the interpreter has for its class.
+        name, reason = (type.__repr__(type(each))[8:-2] for each in (error, trouble))
+        return no_frames("error", cut(tidy(name), LONGEST_PART), f"it can't be described: {cut(tidy(reason), LONGEST_PART)} is raised meanwhile")
+
+
+def in_full(error, tidy):
     told = traceback.TracebackException.from_exception(error)
     chain = [told]
     for link in chain:
@@ -43,7 +54,9 @@ def structured(error, told, tidy, most_causes):
         text = "its message can't be had: str() of it fails"
     frames = [framed(tidy(frame.filename), frame.lineno, frame.name, frame.line) for frame in told.stack[-MOST_FRAMES:]]
     if isinstance(error, SyntaxError) and error.filename:
-        frames.append(framed(tidy(error.filename), error.lineno, "<module>", (error.text or "").strip()))
+        # Who raises it themselves may put in what they like.
+        line = error.lineno if isinstance(error.lineno, int) else None
+        frames.append(framed(tidy(str(error.filename)), line, "<module>", str(error.text or "").strip()))
     body = {
         "type": cut(tidy(name_of(type(error))), LONGEST_PART),
         "message": cut(tidy(text), LONGEST_TEXT),

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 
 from . import running
 from .channel import Channel
@@ -130,12 +129,10 @@ class Host:
 
     def failed(self, job, error):
         """A job's exception, as part of its `done`."""
-        if isinstance(error, Invalid):
+        if type(error) is Invalid:
             return b'"error":', plain(no_frames("invalid", error.cause, str(error)))
-        if isinstance(error, MemoryError):
-            traceback.clear_frames(error.__traceback__)
         told = described(error, str if job.code is None else job.code.tidy)
-        if job.stopped and type(error).__name__ in ("Stopped", "KeyboardInterrupt", "CancelledError"):
+        if job.stopped and told["type"].rpartition(".")[2] in ("Stopped", "KeyboardInterrupt", "CancelledError"):
             told["kind"] = "cancelled"
         outcome = b'"error":', plain(told)
         if job.by_pickle:

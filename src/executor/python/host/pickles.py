@@ -118,13 +118,13 @@ def pickled_error(error):
         return file.getvalue()
 
     usual = None
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):  # such as users' own methods may raise
         data = pickled(error)
         copy = unpickled(data)
         if copy.args == error.args or str(copy) == str(error):
             return data
         usual = data
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):
         data = rebuilt()
         copy = unpickled(data)
         if copy.args == error.args and str(copy) == str(error):
