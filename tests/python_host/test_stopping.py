@@ -96,6 +96,52 @@ class Stopping(HostTest):
         self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
         self.assertEqual(host.progress[job][-1], "cleaned")
 
+    @in_each("async")
+    def test_no_task_outlives_its_job(self, host):
+        source = """
+            import asyncio
+
+            alive, done = set(), []
+
+            async def forever(name):
+                alive.add(name)
+                try: await asyncio.sleep(1000)
+                finally: alive.discard(name)
+
+            async def cleans():
+                try: await asyncio.sleep(1000)
+                finally:
+                    # What it waits for as it ends may be a task.
+                    await asyncio.create_task(asyncio.sleep(0.001))
+                    done.append("main")
+                    asyncio.create_task(forever("by a task that ends"))
+
+            async def again():
+                try: await asyncio.sleep(1000)
+                finally: asyncio.create_task(again())
+
+            async def main():
+                for start in (cleans, again):
+                    asyncio.create_task(start())
+                await asyncio.sleep(0)
+
+            async def late():
+                loop = asyncio.get_running_loop()
+                def called_back():
+                    loop.create_task(forever("by a call back"))
+                    done.append("late")
+                loop.call_later(0.01, called_back)
+
+            async def look(entrypoint):
+                while entrypoint not in done: await asyncio.sleep(0)
+                for _ in range(10): await asyncio.sleep(0)
+                names = {task.get_coro().__name__ for task in asyncio.all_tasks()} & {"forever", "again", "cleans"}
+                return [*alive, *names]
+        """
+        for entrypoint in ("late", "main"):
+            self.assertNotIn("error", host.call(source, entrypoint=entrypoint))
+            self.assertEqual(host.call(source, entrypoint, entrypoint="look")["output"], [], entrypoint)
+
     @in_each("processes")
     def test_a_process_is_interrupted(self, host):
         for entrypoint in ("sleeps", "spins", "awaits", "yields", "reports"):

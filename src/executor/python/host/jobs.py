@@ -27,6 +27,7 @@ class Job:
         self.meter = Meter(host)
         self.log = Log(host.channel, self.id, host.max_log_bytes)
         self.tasks = set()  # that its code has started, on `async`
+        self.is_over = False  # so that no task of it is to do anything any more
         self.cancel = None  # what cancels its coroutine, while it has one
         self.stopped = False  # it was asked to stop
         self.due = None  # an exception for when its code next turns to the host

@@ -97,6 +97,8 @@ class Async(Host):
         task = asyncio.Task(Metered(coroutine, job.meter), loop=loop, **options)
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
+        if job.is_over:
+            task.cancel()
         return task
 
     def run_in_executor(self, executor, function, *args):
@@ -129,10 +131,14 @@ class Async(Host):
                 return await self.in_turns(reported(job, result))
             return await awaited(job, result) if isinstance(result, (Awaitable, AsyncGenerator)) else result
         finally:
-            if job.tasks:
+            # As they end, its tasks may start others, which may end next; those that are started then, or later, do nothing any more.
+            while job.tasks:
                 for task in job.tasks:
                     task.cancel()
-                await asyncio.gather(*job.tasks, return_exceptions=True)
+                with contextlib.suppress(asyncio.CancelledError):  # to stop it is what this does
+                    await asyncio.gather(*job.tasks, return_exceptions=True)
+                job.is_over = True
+            job.is_over = True
 
     async def in_turns(self, steps):
         try:
