@@ -97,6 +97,67 @@ class Stopping(HostTest):
         self.assertEqual(host.progress[job][-1], "cleaned")
 
     @in_each("async")
+    def test_calls_in_threads_that_jobs_leave_behind_keep_no_other_from_theirs(self, host):
+        source = """
+            import asyncio, threading, trine
+            released = threading.Event()
+
+            async def hangs():
+                trine.progress("started")
+                await asyncio.to_thread(released.wait)
+
+            async def calls(): return await asyncio.to_thread(len, "fine")
+
+            async def forgets():
+                for _ in range(40): asyncio.get_running_loop().run_in_executor(None, released.wait)
+
+            async def gives_up(times):
+                for _ in range(times):
+                    begun = threading.Event()
+                    call = asyncio.create_task(asyncio.to_thread(lambda: (begun.set(), released.wait())))
+                    while not begun.is_set(): await asyncio.sleep(0.001)
+                    call.cancel()
+
+            def release(): released.set()
+
+            def quick(): return "fine"
+        """
+        jobs = [host.submit(source, entrypoint="hangs") for _ in range(40)]
+        host.until(lambda: all(host.progress[job] for job in jobs))
+        waits = host.submit(source, entrypoint="calls")
+        for job in jobs:
+            host.send({"stop": {"id": job}})
+        for job in jobs:
+            self.assert_cancelled(host.wait(job), "asyncio.exceptions.CancelledError")
+        self.assertEqual(host.wait(waits)["output"], 4)
+        self.assertNotIn("error", host.call(source, entrypoint="forgets"))
+        self.assertEqual(host.call(source, entrypoint="calls")["output"], 4)
+        host.call(source, entrypoint="release")
+        # There is an end to that: then another host should take over.
+        source += "    # anew"
+        host.call(source, 64, entrypoint="gives_up")
+        while "worn" not in (done := host.call(source, entrypoint="quick")):
+            self.assertEqual(done["output"], "fine")
+        self.assertIs(done["worn"], True)
+        host.call(source, entrypoint="release")
+        self.assertEqual(host.call(source, entrypoint="calls")["output"], 4)
+        while "worn" in host.call(source, entrypoint="quick"):
+            pass
+
+    @in_each("async")
+    def test_a_default_executor_is_that_of_its_job_alone(self, host):
+        source = """
+            import asyncio, concurrent.futures, threading
+            async def name(): return await asyncio.to_thread(lambda: threading.current_thread().name)
+            async def main():
+                with concurrent.futures.ThreadPoolExecutor(thread_name_prefix="own") as pool:
+                    asyncio.get_running_loop().set_default_executor(pool)
+                    return await name()
+        """
+        self.assertEqual(host.call(source).get("output"), "own_0")
+        self.assertNotIn("own", host.call(source, entrypoint="name")["output"])
+
+    @in_each("async")
     def test_no_task_outlives_its_job(self, host):
         source = """
             import asyncio

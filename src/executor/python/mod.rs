@@ -51,13 +51,14 @@ macro_rules! files_of_host {
 }
 
 /// The host's own code, by file.
-const PROGRAM: [(&str, &str); 20] = files_of_host![
+const PROGRAM: [(&str, &str); 21] = files_of_host![
     "__main__.py",
     "archive.py",
     "channel.py",
     "code.py",
     "errors.py",
     "exceptions.py",
+    "helpers.py",
     "host.py",
     "jobs.py",
     "library.py",
@@ -372,6 +373,9 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
         match ended.map(|ended| ended.unwrap_or_else(|_| Err(gone()))) {
             Some(Ok(done)) if done.lacks_code() && !code_is_lacking => code_is_lacking = true,
             Some(Ok(done)) => {
+                if done.worn {
+                    host.retire();
+                }
                 let has_artifacts = done.artifacts;
                 let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None };
                 if has_artifacts {

@@ -114,6 +114,9 @@ pub(super) struct Done {
     /// Whether it asked for a folder to leave files in.
     #[serde(default)]
     pub(super) artifacts: bool,
+    /// Whether the host should get no further calls: too much goes on in it that nobody can end.
+    #[serde(default)]
+    pub(super) worn: bool,
     measured: Option<Figures>,
 }
 

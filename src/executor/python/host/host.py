@@ -26,6 +26,7 @@ class Host:
     memory = None
     polled = False
     shares_gil = False
+    is_worn = False  # it should get no further jobs
     tick = None
 
     def __init__(self, sock):
@@ -152,5 +153,6 @@ class Host:
         job.cancel = None  # or it would take a garbage collection to free the job
         del self.jobs[job.id]
         artifacts = b'"artifacts":true,' if job.has_artifacts else b""
+        worn = b'"worn":true,' if self.is_worn else b""
         figures = job.meter.measured(self.polled)
-        self.channel.send_soon(framed(b'{"done":{"id":%d,' % job.id, artifacts, *outcome, b",", figures, b"}}"))
+        self.channel.send_soon(framed(b'{"done":{"id":%d,' % job.id, artifacts, worn, *outcome, b",", figures, b"}}"))

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 
 from .channel import LoopChannel
+from .helpers import Helpers
 from .host import Host
 from .jobs import awaited, reported, reports
 from .meter import Metered
@@ -49,11 +50,13 @@ class Async(Host):
         self.loop = asyncio.SelectorEventLoop(Selector(self))
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor = self.loop.run_in_executor
+        self.helpers = Helpers(self.loop)
 
     def serve(self):
         asyncio.set_event_loop(self.loop)
         self.loop.set_task_factory(self.make_task)
         self.loop.run_in_executor = self.run_in_executor
+        self.loop.set_default_executor = self.set_default_executor
         self.loop.add_reader(self.channel.sock.fileno(), self.readable)
         while True:
             # A job's task has ended like this and has the exception, and the loop can go on.
@@ -101,11 +104,31 @@ class Async(Host):
             task.cancel()
         return task
 
+    @staticmethod
+    def set_default_executor(executor):
+        """That of a job alone: others would be lost with it."""
+        JOB.get().executor = executor
+
     def run_in_executor(self, executor, function, *args):
         job = JOB.get()
-        if executor is None and job is not None:
-            function, args = job.meter.helped, (contextvars.copy_context(), function, *args)
-        return self.in_executor(executor, function, *args)
+        if executor is not None or job is None:
+            return self.in_executor(executor, function, *args)
+        pool = job.executor or self.helpers
+        call = pool.submit(job.meter.helped, contextvars.copy_context(), function, *args)
+        future = asyncio.wrap_future(call, loop=self.loop)
+
+        def over(future):
+            job.tasks.discard(future)
+            if pool is self.helpers and future.cancelled():
+                pool.leave(call)
+
+        job.tasks.add(future)
+        future.add_done_callback(over)
+        return future
+
+    @property
+    def is_worn(self):
+        return self.helpers.are_worn()
 
     def begin(self, job):
         self.loop.create_task(self.perform(job))
@@ -133,10 +156,11 @@ class Async(Host):
         finally:
             # As they end, its tasks may start others, which may end next; those that are started then, or later, do nothing any more.
             while job.tasks:
-                for task in job.tasks:
+                tasks, job.tasks = job.tasks, set()
+                for task in tasks:
                     task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):  # to stop it is what this does
-                    await asyncio.gather(*job.tasks, return_exceptions=True)
+                    await asyncio.gather(*tasks, return_exceptions=True)
                 job.is_over = True
             job.is_over = True
 
