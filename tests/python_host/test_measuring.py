@@ -88,6 +88,30 @@ class Measuring(HostTest):
         self.assertGreaterEqual(waited["ctx_voluntary"], 1)
         self.assert_about(self.cpu(host, "mixed"), US / 2)
 
+    @in_each()
+    def test_clocks_that_a_job_has_replaced_are_not_the_hosts(self, host):
+        source = """
+            import asyncio, sys, time
+
+            def main():
+                # As freezegun does: wherever they are.
+                for module in [*sys.modules.values()]:
+                    for name, value in [*vars(module).items()]:
+                        if getattr(value, "__module__", None) == "time" and name.partition("_")[0] in ("time", "monotonic", "process", "thread"):
+                            setattr(module, name, lambda: 0)
+
+            def waits(sleep=time.sleep): sleep(0.01)
+            async def sleeps(): await asyncio.sleep(0.01)
+        """
+        waits = "sleeps" if host.mode == "async" else "waits"
+        for entrypoint in (waits, "main", waits):
+            began_ns, began_us = time.monotonic_ns(), time.time_ns() // 1000
+            measured = host.call(source, entrypoint=entrypoint)["measured"]
+            self.assertGreaterEqual(measured["began_ns"], began_ns)
+            self.assertGreaterEqual(measured["started_at_us"], began_us)
+            self.assertGreater(measured["wall_us"], 10_000 if entrypoint == waits else 0)
+            self.assertGreaterEqual(min(value for value in measured.values() if value is not None), 0)
+
     @in_each("async")
     def test_computing_is_never_less_than_none(self, host):
         source = """

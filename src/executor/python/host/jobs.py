@@ -1,7 +1,6 @@
 """One job, and how its function is called."""
 
 import threading
-import time
 import types
 from collections.abc import AsyncGenerator, Awaitable
 
@@ -48,7 +47,7 @@ class Job:
             function, args, kwargs = self.host.functions.call(run["pickle"])
         else:
             function, args, kwargs = self.code.entry(run["code"]["entrypoint"]), run.get("args") or (), run.get("kwargs") or {}
-        self.meter.loaded_ns = time.monotonic_ns()
+        self.meter.loaded_ns = self.meter.now()
         return call(function, args, kwargs)
 
     def heed(self):

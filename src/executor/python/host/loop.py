@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import selectors
 import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 
 from .channel import LoopChannel
@@ -48,6 +49,7 @@ class Async(Host):
         self.lately = self.LONG_AGO
         self.more = False  # what has come is not all taken in
         self.loop = asyncio.SelectorEventLoop(Selector(self))
+        self.loop.time = time.monotonic  # as it is now, whatever a job puts there
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor = self.loop.run_in_executor
         self.helpers = Helpers(self.loop)

@@ -16,6 +16,9 @@ class Meter:
     (in a process of its own it has).
     """
 
+    # As they are now: users' code may replace them in `time`, and libraries that freeze it do so in each module that has them by name.
+    now, date_ns, process_ns = time.monotonic_ns, time.time_ns, time.process_time_ns
+
     LONG_NS = 50_000_000  # from here on, other jobs notice that a step held the loop
     SHORT_NS = 50_000  # a step that is shorter is taken for computing: to ask the kernel would cost more than most such steps
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
@@ -35,19 +38,19 @@ class Meter:
     def begin(self):
         if self.memory is not None:
             self.memory.begin()
-        self.began_us = time.time_ns() // 1000
-        self.began_ns = self.loaded_ns = time.monotonic_ns()
+        self.began_us = self.date_ns() // 1000
+        self.began_ns = self.loaded_ns = self.now()
 
     def end(self):
-        self.ended_ns = time.monotonic_ns()
+        self.ended_ns = self.now()
 
     def enter(self):
-        self.since = time.monotonic_ns()
+        self.since = self.now()
         self.before = self.host.used_until(self.since)
 
     def leave(self):
         if self.host.polled:
-            took = time.monotonic_ns() - self.since
+            took = self.now() - self.since
             if took < self.SHORT_NS:
                 self.used[0] += took
                 self.before = None
@@ -60,7 +63,7 @@ class Meter:
     def call(self, function, *args):
         """One step in a thread of its own, with all that others can keep it waiting for."""
         delay = DELAY.ns()
-        others = time.process_time_ns() if self.host.shares_gil else 0
+        others = self.process_ns() if self.host.shares_gil else 0
         self.enter()
         try:
             return function(*args)
@@ -72,10 +75,10 @@ class Meter:
                 if self.threads:
                     self.core_wait_ns += sum(last - first for first, last in [*self.threads.values()])
             if self.host.shares_gil:
-                others = time.process_time_ns() - others
+                others = self.process_ns() - others
                 # While other threads had the lock, this one may have wanted it, or not.
                 own = after[0] - self.before[0]
-                idle = time.monotonic_ns() - self.since - own - (self.core_wait_ns or 0)
+                idle = self.now() - self.since - own - (self.core_wait_ns or 0)
                 self.gil_wait_ns = max(0, min(others - own, idle))
             self.count(after)
 
@@ -98,7 +101,7 @@ class Meter:
         if self.memory is not None:
             self.peak = self.memory.peak_bytes(after[4] - before[4])
         self.polls += 1
-        took = time.monotonic_ns() - self.since
+        took = self.now() - self.since
         if took > self.longest_ns:
             self.longest_ns = took
             self.held_jobs = len(self.host.jobs) - 1 if took >= self.LONG_NS else None
