@@ -201,3 +201,40 @@ class Logs(HostTest):
         job = host.submit("def main(): print('here', flush=True)")
         self.assertNotIn("error", host.wait(job))
         self.assertEqual(host.logs[job], [(OUT, "here")])
+
+    @in_each()
+    def test_a_detached_output_is_there_for_the_next_job(self, host):
+        host.call("import sys\ndef main(): sys.stdout.detach()")
+        job = host.submit("def main(): print('here')")
+        self.assertNotIn("error", host.wait(job))
+        self.assertEqual(host.logs[job], [(OUT, "here")])
+
+    def test_what_is_put_in_place_of_an_output_says_all_with_its_job(self):
+        host = self.host("processes")
+        source = """
+            import io, sys
+            def main():
+                sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+                print("held")
+            def after(): print("here")
+        """
+        jobs = [host.submit(source, entrypoint=entrypoint) for entrypoint in ("main", "after")]
+        for job in jobs:
+            self.assertNotIn("error", host.wait(job))
+        self.assertEqual([host.logs[job] for job in jobs], [[(OUT, "held")], [(OUT, "here")]])
+
+    @in_each()
+    def test_a_closed_descriptor_keeps_nobody_busy(self, host):
+        source = """
+            import os, time
+            def main():
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                for descriptor in (1, 2): os.dup2(nothing, descriptor)
+                os.close(nothing)
+            def used(seconds):
+                before = time.process_time()
+                time.sleep(seconds)
+                return time.process_time() - before
+        """
+        self.assertNotIn("error", host.call(source))
+        self.assertLess(host.call(source, 0.3, entrypoint="used")["output"], 0.02)

@@ -148,6 +148,7 @@ class Host:
 
     def settle(self, job, outcome):
         if running.alone is job:
+            sys.stdout, sys.stderr = self.streams  # what the job has put there instead says what it still holds
             self.capture.drain()
         job.log.close()
         job.cancel = None  # or it would take a garbage collection to free the job

@@ -89,7 +89,16 @@ class Stream(io.RawIOBase):
         """Never: the next job has the same."""
 
     def text(self):
-        return io.TextIOWrapper(self, "utf-8", "backslashreplace", write_through=True)
+        return Text(self, "utf-8", "backslashreplace", write_through=True)
+
+
+class Text(io.TextIOWrapper):
+    """Users' `sys.stdout` or `sys.stderr`."""
+
+    def detach(self):
+        """Gives what is below it, for another wrapper round that, and stays as it is: the next job has the same."""
+        self.flush()
+        return self.buffer
 
 
 class Capture(threading.Thread):
@@ -108,9 +117,9 @@ class Capture(threading.Thread):
         self.written = select.poll()
         self.streams = {}
         for descriptor, stream in ((1, "stdout"), (2, "stderr")):
+            # The writer stays open: if a job closes the descriptor, a pipe without one would be news for ever.
             reader, writer = os.pipe()
             os.dup2(writer, descriptor)
-            os.close(writer)
             self.written.register(reader, select.POLLIN)
             self.streams[reader] = stream, codecs.getincrementaldecoder("utf-8")("replace")
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 
 from . import running
@@ -31,7 +30,6 @@ class Processes(Host):
 
     def begin(self, job):
         running.alone = job
-        sys.stdout, sys.stderr = self.streams
         if job.cpu_ms is not None:
             signal.setitimer(signal.ITIMER_PROF, job.cpu_ms / 1000, LAST_CPU_S)
         self.perform(job)
