@@ -1,11 +1,14 @@
 """The executor against a real server."""
 
 import asyncio
+import base64
 import concurrent.futures
+import dataclasses
 import datetime
 import gc
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,6 +23,8 @@ import harness
 from harness import PATIENCE_S, Proxy, Server, ServerTest
 
 import trine
+from trine import _engine
+from trine._outcome import exception_of
 
 
 def multiply(a, b=2):
@@ -79,8 +84,31 @@ class NeedTwo(Exception):
         self.code = code
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """It allows no assignment, not even of its cause."""
+
+
+def fail_frozen():
+    raise Frozen
+
+
+class Exits:
+    """Whoever unpickles it is to exit."""
+
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
 def fail_needing_two():
     raise NeedTwo(404, "gone")
+
+
+def many_digits():
+    import sys
+
+    sys.set_int_max_str_digits(0)
+    return 10**5000
 
 
 def of_module():
@@ -177,6 +205,25 @@ class Calls(ServerTest):
         self.assertIs(type(error), NeedTwo)
         self.assertEqual((error.args, error.code), (("gone",), 404))
         self.assertIsInstance(error.__cause__, trine.RemoteTraceback)
+
+    def test_an_exception_that_allows_no_assignment_comes_back(self):
+        error = self.trine.submit(fail_frozen).exception(PATIENCE_S)
+        self.assertIs(type(error), Frozen)
+        self.assertIn("in fail_frozen", str(error.__cause__))
+
+    def test_what_ends_a_thread_ends_one_call(self):
+        futures = [self.trine.submit(Exits), self.trine.submit(square, 3)]
+        self.assertIsInstance(futures[0].exception(PATIENCE_S), SystemExit)
+        self.assertEqual(futures[1].result(PATIENCE_S), 9)
+        raised = {"type": "Exits", "message": "", "pickle": base64.b64encode(pickle.dumps(Exits())).decode()}
+        self.assertIsInstance(exception_of({"state": "failed", "error": {"python": raised}}, "one"), trine.RemoteError)
+        with self.assertLogs("trine") as logged:
+            told = self.trine.submit(time.sleep, 0.01)
+            told.add_done_callback(lambda future: sys.exit(3))
+            self.assertEqual(self.trine.submit(square, 3).result(PATIENCE_S), 9)
+            self.until(told.done)
+            self.assertEqual(self.trine.submit(square, 4).result(PATIENCE_S), 16)
+        self.assertIn("exception calling a callback", logged.output[0])
 
     def test_a_module_that_the_server_lacks_is_named(self):
         error = self.trine.submit(of_module).exception(PATIENCE_S)
@@ -434,6 +481,16 @@ class BySource(ServerTest):
             error = executor.submit(divide, 1, 0).exception(PATIENCE_S)
             self.assertIs(type(error), ZeroDivisionError)
             self.assertIn("return a / b", str(error.__cause__))
+
+    def test_a_value_that_json_can_not_bring_ends_one_call(self):
+        with self.executor(how="source") as executor:
+            futures = [executor.submit(many_digits), executor.submit(square, 3)]
+            self.assertIsInstance(futures[0].exception(PATIENCE_S), trine.CannotTravel)
+            self.assertEqual(futures[1].result(PATIENCE_S), 9)
+            self.assertEqual(executor.submit(square, 4).result(PATIENCE_S), 16)
+        deep = b'{"job":"one","state":"succeeded","output":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+        job, told = _engine._read(deep)
+        self.assertEqual((job, type(told)), ("one", trine.CannotTravel))
 
 
 class Breaks(ServerTest):

@@ -1,13 +1,16 @@
 """What is behind the executors: one thread sends whatever calls have come meanwhile as one batch, one reads how they went.
 
 A call is `queued` here, then `sending`, then `accepted` by the server under an id. Meanwhile its future is pending, until the
-job has ended, or until somebody asks whether it runs and it does. Whoever changes a call's phase, under the lock, is the only one to tell its future.
+job has ended, or until somebody asks whether it runs and it does. Whoever changes a call's phase, under the lock, is the only
+one to tell its future.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import logging
+import re
 import threading
 import weakref
 from collections import deque
@@ -31,6 +34,8 @@ MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
 FIRST_CALLS_WAIT = 1.0  # seconds
 HELPERS = 8  # threads for what must not hold up the two: cancelling, large outputs
+
+LOGGER = logging.getLogger("trine")
 
 QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
 PENDING, RUNNING, ENDED, CANCELLED = "pending", "running", "ended", "cancelled"
@@ -214,7 +219,7 @@ class Engine:
         while (batch := self._next_batch()) is not None:
             try:
                 self._send(batch)
-            except Exception as error:
+            except BaseException as error:
                 self._break(error)
             del batch
 
@@ -357,7 +362,7 @@ class Engine:
                         self._over.wait(patience.failed(error))
                     except TrineError as last:
                         self._break(last)
-            except Exception as error:
+            except BaseException as error:
                 self._break(error)
 
     def _set_stream(self, stream: Stream) -> None:
@@ -388,14 +393,14 @@ class Engine:
 
     def _handle(self, messages: Iterable[Message]) -> None:
         """Takes in what happened."""
-        finished = [(message, json.loads(message.data)) for message in messages if message.kind == "finished"]
+        finished = [(message, *_read(message.data)) for message in messages if message.kind == "finished"]
         known = []
         with self._lock:
-            for message, told in finished:
-                if told["job"] in self._calls:
-                    known.append((told["job"], told))
+            for message, job, told in finished:
+                if job in self._calls:
+                    known.append((job, told))
                 elif self._sending:
-                    self._early.setdefault(told["job"], []).append(message)
+                    self._early.setdefault(job, []).append(message)
         if known:
             self._finish_jobs(known)
 
@@ -412,11 +417,11 @@ class Engine:
                 call.phase = RUNNING
                 call.future.set_running_or_notify_cancel()
 
-    def _finish_jobs(self, finished: list[tuple[str, dict[str, Any]]]) -> None:
+    def _finish_jobs(self, finished: list[tuple[str, Any]]) -> None:
         ended, large = [], []
         with self._lock:
             for job, told in finished:
-                if told.get("large") and "output" not in told:
+                if isinstance(told, dict) and told.get("large") and "output" not in told:
                     large.append(job)
                 elif (call := self._calls.pop(job, None)) is not None:
                     ended.append((call, told))
@@ -456,10 +461,13 @@ class Engine:
                 if call.place == SENDING:
                     self._sending = [each for each in self._sending if each is not call]
         for future, call, told, cancelled in telling:
-            if cancelled:
-                future._cancelled()
-            else:
-                _tell(future, call, told)
+            try:
+                if cancelled:
+                    future._cancelled()
+                else:
+                    _tell(future, call, told)
+            except BaseException:  # of a callback: it must not keep the others from being told
+                LOGGER.exception("exception calling a callback of %r", future)
         with self._lock:
             self._ended(len(telling), sent)
 
@@ -482,7 +490,7 @@ class Engine:
             if self._stream is not None:
                 self._stream.abort()
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         """Gives up. The calls that have not ended end with this error."""
         with self._lock:
             if self._broken is not None or self._over.is_set():
@@ -657,21 +665,39 @@ def _never_ran(told: Any) -> bool:
     return isinstance(told, dict) and told.get("state") == "cancelled" and not told.get("attempt")
 
 
+def _read(data: bytes) -> tuple[str, Any]:
+    """A job that has ended, and what is told of it: an exception if it can't be read here."""
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError) as error:  # a number with too many digits for Python, or what is nested too deep
+        found = re.match(rb'\{"job":"([^"]+)"', data)
+        if found is None:
+            raise
+        return found[1].decode(), CannotTravel(f"what the call returned can't be read: {error}")
+    return told["job"], told
+
+
 def _tell(future: JobFuture, call: Call, told: Any) -> None:
     """Gives a future its value or its exception."""
-    if isinstance(told, BaseException):
-        future.set_exception(told)
-        return
-    future._told = {"timing": told.get("timing")}
-    if told.get("state") != "succeeded":
-        future.set_exception(exception_of(told, call.id or ""))
-        return
-    try:
-        value = call.way.value(told.get("output"))
-    except Exception as error:
+    if isinstance(told, dict):
+        future._told = {"timing": told.get("timing")}
+    value, error = _outcome(call, told)
+    if error is None:
+        future.set_result(value)
+    else:
         future.set_exception(error)
-        return
-    future.set_result(value)
+
+
+def _outcome(call: Call, told: Any) -> tuple[Any, Optional[BaseException]]:
+    """The value or the exception of a call. Reading one runs code of its class; whatever that raises ends this call alone."""
+    if isinstance(told, BaseException):
+        return None, told
+    try:
+        if told.get("state") != "succeeded":
+            return None, exception_of(told, call.id or "")
+        return call.way.value(told.get("output")), None
+    except BaseException as error:
+        return None, error
 
 
 # ---- The end of the interpreter ------------------------------------------------------------------------------------------------

@@ -215,8 +215,8 @@ class Response:
         if kind == "application/json" or kind.endswith("+json"):
             try:
                 value = json.loads(body) if body else None
-            except ValueError as error:
-                raise Malformed(f"the answer is not JSON: {error}") from None
+            except (ValueError, RecursionError) as error:
+                raise Malformed(f"the answer is not JSON that can be read: {error}") from None
         elif kind.startswith(("application/", "image/")):
             value = body
         elif body:

@@ -30,7 +30,8 @@ def exception_of(told: dict[str, Any], job_id: str) -> BaseException:
     exception = _raised(python, job_id)
     text = python.get("traceback")
     if text:
-        exception.__cause__ = RemoteTraceback(_with_lines(text))
+        # Its class may allow no assignment, as a frozen dataclass does.
+        BaseException.__setattr__(exception, "__cause__", RemoteTraceback(_with_lines(text)))
     return exception
 
 
@@ -53,8 +54,8 @@ def _raised(python: dict[str, Any], job_id: str) -> BaseException:
     if python.get("pickle"):
         try:
             exception = unpickled(python["pickle"])
-        except Exception:
-            pass  # its class is not here, say
+        except BaseException:  # code of its class may have run
+            pass  # it is not here, say
         else:
             if isinstance(exception, BaseException):
                 return exception
