@@ -135,6 +135,27 @@ def touch_and_wait(path, gate):
         time.sleep(0.01)
 
 
+def hold(executor):
+    """Holds an executor's batches up until the gate is set. Gives that, and the batches so far."""
+    engine = executor._engine
+    gate, batches, send = threading.Event(), [], engine._send
+
+    def held(calls):
+        batches.append(calls)
+        gate.wait()
+        send(calls)
+
+    engine._send = held
+    return gate, batches
+
+
+def submitting(executor, exchange):
+    """Has `exchange` submit an executor's calls. It is given what makes a request, and the request."""
+    connections = executor._engine._connections
+    make = connections.request
+    connections.request = lambda request: exchange(make, request) if request.path == "/jobs/batch" else make(request)
+
+
 class Calls(ServerTest):
     def setUp(self):
         self.trine = self.executor()
@@ -391,6 +412,52 @@ class Cancelling(ServerTest):
         for future in running:
             self.client().cancel(future.job_id)
 
+    def test_a_callback_may_cancel_calls_that_were_on_their_way_with_its_own(self):
+        executor = self.executor()
+        later, refused = executor.with_options(delay_ms=600_000), executor.with_options(priority=1000)
+        gate, batches = hold(executor)
+        executor.submit(square, 1)
+        self.until(lambda: batches)
+        calls = [later.submit(square, n) for n in range(10)]
+        cancelled = []
+        refused.submit(square, 2).add_done_callback(lambda future: cancelled.extend(call.cancel() for call in calls))
+        calls += [later.submit(square, n) for n in range(10)]
+        gate.set()
+        self.until(lambda: len(cancelled) == len(calls))
+        self.assertEqual(len(batches), 2)
+        self.assertEqual(cancelled, [True] * len(calls))
+        self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
+
+    def test_calls_that_the_server_has_no_room_for(self):
+        server = Server("--max-waiting", "1")
+        self.addCleanup(server.close)
+        client = self.client(server.url)
+        idle = {"type": "python", "source": "def main():\n    pass\n"}
+        first = client.submit(idle, bound="cpu", executor="threads", delay_ms=600_000)
+        answers = []
+
+        def noted(make, request):
+            answers.append(make(request))
+            return answers[-1]
+
+        def in_time(task, *args, **kwargs):
+            thread = threading.Thread(target=task, args=args, kwargs=kwargs, daemon=True)
+            thread.start()
+            thread.join(PATIENCE_S)
+            self.assertFalse(thread.is_alive())
+
+        executor, other = (self.executor(server.url, executor="threads") for _ in range(2))
+        submitting(executor, noted)
+        one, two = executor.submit(square, 1), executor.submit(square, 2)
+        self.until(lambda: any(answer.status == 429 for answer in answers))
+        in_time(one.cancel)
+        self.assertTrue(one.cancelled())
+        futures = [other.submit(square, n) for n in range(3)]
+        in_time(other.shutdown, cancel_futures=True)
+        self.assertTrue(all(future.cancelled() for future in futures))
+        client.cancel(first.id)
+        self.assertEqual(two.result(PATIENCE_S), 4)
+
     def test_a_call_that_has_ended(self):
         executor = self.executor()
         future = executor.submit(square, 3)
@@ -517,6 +584,36 @@ class Breaks(ServerTest):
         server.start()
         self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(400)])
         executor.shutdown()
+
+    def test_a_call_is_made_once_however_its_answer_is_lost(self):
+        def unreachable(make, request):
+            make(request)
+            raise trine.ServerUnreachable("the answer is lost")
+
+        def of_a_proxy(make, request):
+            make(request)
+            raise trine.ProblemError(504, "about:blank", "Gateway Timeout", "")
+
+        def overtaken(make, request):
+            late.append(request)
+            raise trine.ServerUnreachable("the request is still on its way")
+
+        for lose in (unreachable, of_a_proxy, overtaken):
+            with self.subTest(lose.__name__), self.executor() as executor:
+                late, losses = [], [lose]
+
+                def exchange(make, request, late=late, losses=losses):
+                    if losses:
+                        return losses.pop()(make, request)
+                    for each in late:
+                        make(each)
+                    return make(request)
+
+                submitting(executor, exchange)
+                self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
+                self.assertEqual(losses, [])
+                jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._name}))
+                self.assertEqual(len(jobs), 1)
 
     def test_a_server_that_is_gone(self):
         server = Server()

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import threading
+import uuid
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +22,12 @@ from typing import Any, Callable, Optional
 
 from . import _calls
 from ._connections import Connections, Stream
-from ._following import FIRST_WAIT, Follower, Patience
+from ._following import FIRST_WAIT, FOR_NOW, Follower, Patience
 from ._http1 import Request
 from ._outcome import exception_of
 from ._sse import Message
 from ._travel import ByPickle, BySource, Way
-from .errors import CannotTravel, JobLost, ProblemError, ServerGone, ServerUnreachable, TrineError
+from .errors import CannotTravel, JobLost, ProblemError, ServerGone, TrineError
 from .model import Timing, parsed
 
 TAG = "trine-executor"
@@ -105,6 +106,15 @@ class Call:
         assert self.future is not None, "a call ends once"
         future, self.future, self.phase = self.future, None, phase
         return future
+
+
+class Batch:
+    """Calls that are sent together, under a key: they are accepted once, however often they are sent."""
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self.key = str(uuid.uuid4())
+        self.in_doubt = False  # whether the server may have accepted it, although no answer has said so
 
 
 class Engine:
@@ -245,34 +255,50 @@ class Engine:
                 self._work.wait()
                 self._waiting = False
 
-    def _send(self, batch: list[Call]) -> None:
-        """Has the server accept these calls, or fails those that it never will."""
-        patience = Patience(self._patience)
-        while batch and not self._over.is_set():
+    def _send(self, calls: list[Call]) -> None:
+        """Has the server accept these calls, or fails those that it never will.
+
+        What has ended is told when no call is on its way any more: a callback may cancel one, which waits until that has arrived.
+        """
+        patience, full = Patience(self._patience), 0.0
+        batches = [Batch(calls)]
+        ended: list[tuple[Call, Any]] = []
+        early: list[Message] = []
+        while batches and not self._over.is_set():
+            batch = batches.pop()
             try:
                 ids = self._post(batch)
-            except ProblemError as problem:
-                if problem.status in (429, 502, 503, 504):
-                    self._over.wait(patience.failed(problem))
-                else:
-                    batch = self._refused(batch, problem)
-            except ServerUnreachable as error:
-                # It may have accepted them all the same.
-                self._over.wait(patience.failed(error))
-                ids = self._look_for(batch, patience)
-                if ids:
-                    return self._accepted(batch, ids)
-            else:
-                return self._accepted(batch, ids)
+            except TrineError as error:
+                status = error.status if isinstance(error, ProblemError) else None
+                if isinstance(error, ProblemError) and status not in FOR_NOW:
+                    batches += self._refused(batch.calls, error, ended)
+                    continue
+                batches.append(batch)
+                wait = patience.failed(error)
+                if status == 429 and not batch.in_doubt:
+                    full = wait
+                    break
+                batch.in_doubt = True
+                self._over.wait(wait)
+                ids = self._look_for(batch.calls, patience)
+                if not ids:
+                    continue
+                batches.pop()
+            early += self._accepted(batch.calls, ids, ended)
+        self._sent(batches)
+        self._finish_all(ended)
+        if early:
+            self._handle(early)
+        self._over.wait(full)
 
-    def _post(self, batch: list[Call]) -> list[str]:
-        parts = [part for call in batch for part in (b"},", call.before, call.workload)]
+    def _post(self, batch: Batch) -> list[str]:
+        parts = [part for call in batch.calls for part in (b"},", call.before, call.workload)]
         body = b"".join([b"[", *parts[1:], b"}]"])
-        answer = self._connections.request(Request("POST", "/jobs/batch", body=body)).result()
-        return [item["id"] for item in answer["items"]]
+        request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
+        return [item["id"] for item in self._connections.request(request).result()["items"]]
 
-    def _look_for(self, batch: list[Call], patience: Patience) -> list[str]:
-        """The ids of a batch if it was accepted although the answer did not arrive: all of this executor that were not known."""
+    def _look_for(self, calls: list[Call], patience: Patience) -> list[str]:
+        """The ids of calls that were accepted although the answer, which may be long, did not arrive: all that were not known."""
         query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": 50}
         found: list[str] = []
         cursor = None
@@ -287,59 +313,74 @@ class Engine:
             cursor = page.get("next_cursor")
             if cursor is None or len(later) < len(page["items"]):
                 break
-        return sorted(found) if len(found) == len(batch) else []
+        return sorted(found) if len(found) == len(calls) else []
 
-    def _refused(self, batch: list[Call], problem: ProblemError) -> list[Call]:
-        """What is left of a batch that the server refused."""
-        if _takes_no_pickles(problem) and any(call.arguments for call in batch):
+    def _refused(self, calls: list[Call], problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
+        """What is left of a batch that the server refused, to be sent anew."""
+        first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
+        if _takes_no_pickles(problem) and any(call.arguments for call in calls):
             with self._lock:
                 if self._undecided:
                     self._undecided, self._way = False, BySource(self._options)
-            return [call for call in batch if not call.arguments or self._travels_by_source(call)]
-        first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
-        if first.isdigit() and int(first) < len(batch):
-            call = batch.pop(int(first))
-            self._finish_all([(call, problem.alone(int(first), len(call.workload)))])
-        elif problem.status == 413 and len(batch) > 1:
-            self._send(batch[: len(batch) // 2])
-            return batch[len(batch) // 2 :]
+            calls = [call for call in calls if not call.arguments or self._travels_by_source(call, ended)]
+        elif first.isdigit() and int(first) < len(calls):
+            call = calls.pop(int(first))
+            ended.append((call, problem.alone(int(first), len(call.workload))))
+        elif problem.status == 413 and len(calls) > 1:
+            half = len(calls) // 2
+            return [Batch(calls[half:]), Batch(calls[:half])]
         else:
-            self._finish_all([(call, problem.alone(0, len(call.workload))) for call in batch])
-            return []
-        return batch
+            ended += [(call, problem.alone(0, len(call.workload))) for call in calls]
+            calls = []
+        return [Batch(calls)] if calls else []
 
-    def _travels_by_source(self, call: Call) -> bool:
+    def _travels_by_source(self, call: Call, ended: list[tuple[Call, Any]]) -> bool:
         """Makes a call's workload anew; if it can't travel, that is how it ends."""
         call.way, arguments, call.arguments = self._way, call.arguments, None
         try:
             call.workload = call.way.workload(*arguments)
         except CannotTravel as error:
-            self._finish_all([(call, error)])
+            ended.append((call, error))
             return False
         return True
 
-    def _accepted(self, batch: list[Call], ids: list[str]) -> None:
+    def _accepted(self, calls: list[Call], ids: list[str], ended: list[tuple[Call, Any]]) -> list[Message]:
+        """Notes the ids of calls. Gives what has already been told of them."""
+        if len(ids) != len(calls):  # it was sent again, and the server has since removed some of its jobs
+            ended += [(call, JobLost("lost", "the server no longer knows all jobs that came with it")) for call in calls]
+            return []
         early: list[Message] = []
         with self._lock:
-            if isinstance(batch[0].way, ByPickle):
+            if isinstance(calls[0].way, ByPickle):
                 self._undecided = False
             self._latest = max(self._latest, ids[-1])
             stop = []
-            for call, job in zip(batch, ids):
+            for call, job in zip(calls, ids):
                 call.id, call.place = job, ACCEPTED
                 call.sent()
                 self._calls[job] = call
                 early += self._early.pop(job, ())
                 if call.stop:
                     stop.append(job)
-            self._sending = [call for call in self._sending if call.place == SENDING]
-            if not self._sending:
-                self._early.clear()
             self._answers.notify_all()
-        if early:
-            self._handle(early)
         for job in stop:
             self._help(self._delete, job)
+        return early
+
+    def _sent(self, back: list[Batch]) -> None:
+        """Nothing is on its way any more. What the server has refused for now waits here again, where it can be cancelled."""
+        calls = [call for batch in reversed(back) for call in batch.calls]
+        with self._lock:
+            for call in calls:
+                call.place = QUEUED
+            self._queue.extendleft(reversed(calls))
+            self._in_flight -= len(calls)
+            self._sending = []
+            self._early.clear()
+            self._answers.notify_all()
+        for call in calls:
+            if call.stop:
+                self.cancel(call)
 
     # ---- Reading ----
 
@@ -458,8 +499,6 @@ class Engine:
                 cancelled = call.phase == PENDING and _never_ran(told)
                 telling.append((call.end(CANCELLED if cancelled else ENDED), call, told, cancelled))
                 sent += call.place != QUEUED
-                if call.place == SENDING:
-                    self._sending = [each for each in self._sending if each is not call]
         for future, call, told, cancelled in telling:
             try:
                 if cancelled:

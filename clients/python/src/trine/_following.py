@@ -14,6 +14,8 @@ from .errors import ProblemError, ServerUnreachable, TrineError
 FIRST_WAIT = 0.01  # seconds
 LONGEST_WAIT = 2.0
 
+FOR_NOW = (429, 502, 503, 504)  # the statuses of what may go another time
+
 
 class Patience:
     """Until when, and how often, it is tried again what a server refuses for now or can't be reached for."""
@@ -30,7 +32,7 @@ class Patience:
         """How many seconds to wait before the next try; raises the error if there should be none."""
         now = time.monotonic()
         if isinstance(error, ProblemError):
-            if error.status not in (429, 502, 503, 504):
+            if error.status not in FOR_NOW:
                 raise error
             if error.status == 429:  # it is well and busy
                 return error.retry_after or LONGEST_WAIT
