@@ -4,6 +4,7 @@ import unittest
 
 import harness  # noqa: F401
 
+from trine._following import Follower
 from trine._http1 import Request, Response, Server
 from trine._sse import Decoder
 from trine.errors import Malformed, ProblemError
@@ -78,3 +79,12 @@ class Events(unittest.TestCase):
             for start in range(0, len(data), size):
                 found += decoder.feed(data[start : start + size])
             self.assertEqual(found, [(12, "log", b'{"a":\n1}'), (13, "finished", b"{}")])
+
+    def test_a_stream_goes_on_where_the_server_says_that_it_began_whatever_its_clock_says(self):
+        follower = Follower(None, {}, ())
+        answer = Response("GET")
+        answer.feed(b"HTTP/1.1 200 OK\r\nDate: Fri, 31 Dec 9998 23:59:59 GMT\r\n\r\n")
+        follower.opened(answer)
+        self.assertEqual(list(follower.decode(b"id: 5\n\n")), [])
+        self.assertEqual(follower.request().headers["Last-Event-ID"], "5")
+        self.assertEqual([message.id for message in follower.decode(b"id: 6\nevent: running\ndata: {}\n\n")], [6])

@@ -155,7 +155,7 @@ class Engine:
         self._closed: Optional[str] = None  # why nothing more is taken
         self._broken: Optional[ServerGone] = None
         self._over = threading.Event()
-        self._opened = threading.Event()  # the stream of events was open once
+        self._opened = threading.Event()  # the stream of events has said where it begins
         self._stream: Optional[Stream] = None
         self._threads: list[threading.Thread] = []
         self._helpers: Optional[ThreadPoolExecutor] = None
@@ -396,6 +396,7 @@ class Engine:
                     self._set_stream(stream)
                     while data := stream.read():
                         self._handle(follower.decode(data))
+                        self._opened.set()
                 self._over.wait(FIRST_WAIT)
             except TrineError as error:
                 if not self._over.is_set():
@@ -411,7 +412,6 @@ class Engine:
             again, self._stream = self._opened.is_set(), stream
             if self._over.is_set():
                 stream.abort()
-        self._opened.set()
         if again and not self._over.is_set():
             self._help(self._look_after)
 

@@ -72,15 +72,12 @@ class Follower:
     def opened(self, response: Response) -> None:
         self._decoder = Decoder()
         self.ended = response.status == 204
-        if self.after is None and self.job is None and response.date_us:
-            # The stream begins now. If it breaks before its first event, this is where it began, by the server's own clock.
-            self.after = response.date_us - 1
 
     def decode(self, data: bytes) -> Iterator[Message]:
-        """The events that these bytes complete."""
+        """The events that these bytes complete. A stream of all jobs first says where it begins, in case it breaks before one."""
         for message in self._decoder.feed(data):
             if message.id > (self.after or 0):
                 self.after = message.id
                 self.ended = self.job is not None and message.kind == "finished"
-                if not self._wanted or message.kind in self._wanted:
+                if message.data and (not self._wanted or message.kind in self._wanted):
                     yield message

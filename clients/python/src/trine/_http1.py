@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, Optional, Union
 from urllib.parse import SplitResult, urlencode, urlsplit
 
@@ -230,11 +229,3 @@ class Response:
         """Seconds to wait before the next try, if the server says so."""
         value = self.headers.get("retry-after", "")
         return float(value) if value.isdigit() else None
-
-    @property
-    def date_us(self) -> int:
-        """The server's time when it answered, to the second, in microseconds since the epoch; 0 if it does not say."""
-        try:
-            return int(parsedate_to_datetime(self.headers["date"]).timestamp()) * 1_000_000
-        except (KeyError, TypeError, ValueError):
-            return 0

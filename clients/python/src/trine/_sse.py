@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Message(NamedTuple):
-    """One event: its number, its kind, and a line of JSON."""
+    """One event: its number, its kind, and a line of JSON. Without the last it only says where the stream is."""
 
     id: int
     kind: str
@@ -36,6 +36,6 @@ class Decoder:
                     kind = value
                 elif name == b"id" and value.isdigit():
                     number = int(value)
-            if text:
+            if text or number:
                 messages.append(Message(number, kind.decode(), b"\n".join(text)))
         return messages
