@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import gc
 import json
 import math
 import os.path as paths
@@ -11,6 +12,7 @@ import sys
 import threading
 import unittest
 import urllib.request
+import weakref
 import xml.dom.minidom
 from math import sqrt as root
 
@@ -142,6 +144,9 @@ class Pickles(unittest.TestCase):
         self.assertEqual(self.call(inner), 1)
         held = 2
         self.assertEqual(self.call(inner), 2)
+        del held
+        with self.assertRaises(NameError):
+            self.call(inner)
 
     def test_an_unchanged_function_is_pickled_once(self):
         pickled = []
@@ -150,6 +155,25 @@ class Pickles(unittest.TestCase):
         for _ in range(3):
             self.call(several, 1)
         self.assertEqual(pickled, [several])
+
+    def test_a_function_that_nobody_has_any_more_is_forgotten(self):
+        def recursive(data):
+            def again(depth=0):
+                return again(depth + 1) if depth else len(data)
+
+            return again
+
+        space = {}
+        exec("def alone(): return 1", space)
+        functions = [lambda held=FIVE: held, recursive("data"), space.pop("alone")]
+        gone = [weakref.ref(function) for function in functions]
+        for function in functions:
+            self.call(function)
+            self.assertIn(function, self.way._functions._known)
+        del functions, function
+        gc.collect()
+        self.assertEqual([function() for function in gone], [None] * 3)
+        self.assertEqual(len(self.way._functions._known), 0)
 
     def test_what_can_not_be_pickled_is_named(self):
         with self.assertRaisesRegex(CannotTravel, r"^helper: argument 'x' can't be pickled: .*lock"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
+import operator
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+import weakref
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
@@ -81,12 +82,11 @@ class Snapshot:
     """What a function refers to now, all the way down; `holds` as long as none of it is anything else.
 
     While it does, the function means the same as before, and what was made of it can be used again. There is none for a function
-    that refers to what can change by itself, such as a list.
+    that refers to what can change by itself, such as a list. It keeps no function alive.
     """
 
     def __init__(self, function: Any) -> None:
-        self.names: list[tuple[dict[str, Any], str, Any]] = []
-        self.attributes: list[tuple[Any, str, Any]] = []
+        self.functions: list[Seen] = []
 
         seen = set()
         waiting = [function]
@@ -99,27 +99,46 @@ class Snapshot:
                 continue
             if not isinstance(each, FunctionType) or each.__kwdefaults__ or each.__dict__:
                 raise Changeable
-            waiting.extend(self._parts(each))
-
-    def _parts(self, function: FunctionType) -> Iterator[Any]:
-        for name in ("__code__", "__defaults__"):
-            self.attributes.append((function, name, getattr(function, name)))
-        yield function.__defaults__
-        for name, value in globals_of(function)[0].items():
-            self.names.append((function.__globals__, name, value))
-            yield value
-        for cell in function.__closure__ or ():
-            try:
-                value = cell.cell_contents
-            except ValueError:
-                raise Changeable from None
-            self.attributes.append((cell, "cell_contents", value))
-            yield value
+            self.functions.append(Seen(each))
+            waiting += [each.__defaults__, *globals_of(each)[0].values(), *_held(each)]
 
     def holds(self) -> bool:
-        return all(names.get(name, self) is value for names, name, value in self.names) and all(
-            getattr(holder, name, self) is value for holder, name, value in self.attributes
+        try:
+            return all(function.holds() for function in self.functions)
+        except Changeable:
+            return False
+
+
+class Seen:
+    """One function of a snapshot, and what it refers to itself. Of functions only weak references are kept."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.function = weakref.ref(function)
+        self.parts = function.__code__, function.__defaults__
+        self.names = [(name, _reference(value)) for name, value in globals_of(function)[0].items()]
+        self.held = [_reference(value) for value in _held(function)]
+
+    def holds(self) -> bool:
+        function = self.function()
+        if function is None or function.__code__ is not self.parts[0] or function.__defaults__ is not self.parts[1]:
+            return False
+        space = function.__globals__
+        return all(space.get(name, self) is value() for name, value in self.names) and all(
+            map(operator.is_, _held(function), [value() for value in self.held])
         )
+
+
+def _held(function: FunctionType) -> list[Any]:
+    """What the closure of a function holds."""
+    try:
+        return [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # nothing yet
+        raise Changeable from None
+
+
+def _reference(value: Any) -> Callable[[], Any]:
+    """What gives a value."""
+    return weakref.ref(value) if isinstance(value, FunctionType) else lambda: value
 
 
 class Changeable(Exception):
