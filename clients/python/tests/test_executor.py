@@ -538,6 +538,13 @@ class BySource(ServerTest):
             self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
             self.assertEqual(list(executor.map(square, range(5), chunksize=2)), [0, 1, 4, 9, 16])
             self.assertIsInstance(executor.submit(square, {1}).exception(PATIENCE_S), trine.CannotTravel)
+        with self.executor(server.url) as executor:
+            gate, batches = hold(executor)  # what can't travel is found out by the thread that sends, for a whole batch
+            futures = [executor.submit(square, value) for value in (3, "caf\udce9.txt", [1], 10**5000, 4)]
+            gate.set()
+            self.assertEqual([futures[at].result(PATIENCE_S) for at in (0, 4)], [9, 16])
+            self.assertTrue(all(isinstance(futures[at].exception(PATIENCE_S), trine.CannotTravel) for at in (1, 3)))
+            self.assertEqual(executor.submit(square, 5).result(PATIENCE_S), 25)
         with self.executor(server.url, how="pickle") as executor:
             error = executor.submit(square, 1).exception(PATIENCE_S)
             self.assertIn(error.status, (403, 422))

@@ -246,6 +246,11 @@ class Sources(unittest.TestCase):
         self.assertIn("argument 1 of several has a value of type set", self.refused(several, {1}))
         self.assertIn("argument 'y' of several has inf", self.refused(several, 1, y=math.inf))
         self.assertIn("a dictionary with the key 1", self.refused(several, [{1: 2}]))
+        cyclic = []
+        cyclic.append(cyclic)
+        for value in ("caf\udce9.txt", 10**5000, cyclic):
+            self.assertIn("argument 2 of several can't be written as JSON", self.refused(several, 1, value))
+        self.assertIn("a name of an argument", self.refused(several, **{"caf\udce9": 1}))
 
     def test_chunks_are_for_functions_that_return_at_once(self):
         self.assertIsNone(in_chunks(later))

@@ -339,8 +339,8 @@ class Engine:
         call.way, arguments, call.arguments = self._way, call.arguments, None
         try:
             call.workload = call.way.workload(*arguments)
-        except CannotTravel as error:
-            ended.append((call, error))
+        except Exception as error:
+            ended.append((call, error.with_traceback(None)))
             return False
         return True
 

@@ -208,16 +208,25 @@ class BySource:
         return told[:-1].encode() + self._options
 
     def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        what = name_of(function)
         beginning = self._functions.of(function)
-        for place, value in enumerate(args, 1):
-            _check_json(value, f"argument {place} of {name_of(function)}")
-        for name, value in kwargs.items():
-            _check_json(value, f"argument {name!r} of {name_of(function)}")
-        data = json.dumps({"args": args, "kwargs": kwargs}, ensure_ascii=False, separators=(",", ":"))
-        return beginning + b"," + data[1:].encode()
+        values = [_json(value, f"argument {place} of {what}") for place, value in enumerate(args, 1)]
+        named = [
+            _json(name, f"a name of an argument of {what}") + b":" + _json(value, f"argument {name!r} of {what}")
+            for name, value in kwargs.items()
+        ]
+        return b'%s,"args":[%s],"kwargs":{%s}}' % (beginning, b",".join(values), b",".join(named))
 
     def value(self, output: Any) -> Any:
         return output
+
+
+def _json(value: Any, what: str) -> bytes:
+    try:
+        _check_json(value, what)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError) as error:  # half a character, a number with too many digits, a list that holds itself
+        raise CannotTravel(f"{what} can't be written as JSON: {error}") from error
 
 
 def _check_json(value: Any, what: str) -> None:
