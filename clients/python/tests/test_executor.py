@@ -592,6 +592,35 @@ class Breaks(ServerTest):
         self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(400)])
         executor.shutdown()
 
+    def test_a_job_that_is_gone_after_a_break_is_lost_whatever_else_still_waits(self):
+        executor = self.executor()
+        later = executor.with_options(delay_ms=600_000)
+        old, new = later.submit(square, 1), later.submit(square, 2)
+        self.until(lambda: old.job_id and new.job_id)
+        connections, away = executor._engine._connections, threading.Event()
+        stream, request = connections.stream, connections.request
+        failures = [trine.ServerUnreachable("once more")]
+
+        def opened(*args):
+            if not away.is_set():
+                raise trine.ServerUnreachable("away")
+            return stream(*args)
+
+        def answered(asked):
+            if failures:
+                raise failures.pop()
+            return request(asked)
+
+        connections.stream = opened
+        executor._engine._stream.abort()
+        self.client().cancel(new.job_id)
+        self.client().delete_result(new.job_id)  # as if it was kept no longer
+        connections.request = answered
+        away.set()
+        self.assertIsInstance(new.exception(PATIENCE_S), trine.JobLost)
+        self.assertFalse(old.done())
+        self.assertTrue(old.cancel())
+
     def test_a_call_is_made_once_however_its_answer_is_lost(self):
         def unreachable(make, request):
             make(request)

@@ -8,6 +8,7 @@ one to tell its future.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import re
@@ -15,10 +16,10 @@ import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from . import _calls
 from ._connections import Connections, Stream
@@ -27,7 +28,7 @@ from ._http1 import Request
 from ._outcome import exception_of
 from ._sse import Message
 from ._travel import ByPickle, BySource, Way
-from .errors import CannotTravel, JobLost, ProblemError, ServerGone, TrineError
+from .errors import CannotTravel, JobLost, Malformed, ProblemError, ServerGone, TrineError
 from .model import Timing, parsed
 
 TAG = "trine-executor"
@@ -36,9 +37,12 @@ LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
 FIRST_CALLS_WAIT = 1.0  # seconds
 HELPERS = 8  # threads for what must not hold up the two: cancelling, large outputs
 
+T = TypeVar("T")
+
 LOGGER = logging.getLogger("trine")
 
 QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
+UNFINISHED = ("scheduled", "blocked", "queued", "running")
 PENDING, RUNNING, ENDED, CANCELLED = "pending", "running", "ended", "cancelled"
 
 
@@ -221,6 +225,34 @@ class Engine:
         done.set_result(task(*args))
         return done
 
+    # ---- Asking ----
+
+    def _get(self, what: str, query: Optional[Mapping[str, Any]] = None) -> Any:
+        return self._connections.request(Request("GET", what, query or {})).result()
+
+    def _ids(self, *states: str) -> set[str]:
+        """The ids of all jobs of this executor in these states."""
+        found: set[str] = set()
+        for state in states:
+            query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": state, "limit": 1000, "cursor": None}
+            while True:
+                page = self._get("/jobs", query)
+                found.update(item["id"] for item in page["items"])
+                query["cursor"] = page["next_cursor"]
+                if query["cursor"] is None:
+                    break
+        return found
+
+    def _patiently(self, ask: Callable[..., T], *args: Any) -> T:
+        """Asks something of the server, again as long as it is out of reach. Raises what it refuses, or that it is gone."""
+        patience = Patience(self._patience)
+        while True:
+            try:
+                return ask(*args)
+            except TrineError as error:
+                if self._over.wait(patience.failed(error)):
+                    raise
+
     # ---- Sending ----
 
     def _send_all(self) -> None:
@@ -304,7 +336,7 @@ class Engine:
         cursor = None
         while not self._over.is_set():
             try:
-                page = self._connections.request(Request("GET", "/jobs", {**query, "cursor": cursor})).result()
+                page = self._get("/jobs", {**query, "cursor": cursor})
             except TrineError as error:
                 self._over.wait(patience.failed(error))
                 continue
@@ -413,24 +445,29 @@ class Engine:
             if self._over.is_set():
                 stream.abort()
         if again and not self._over.is_set():
-            self._help(self._look_after)
+            self._help(self._patiently, self._look_after)
 
     def _look_after(self) -> None:
-        """After a break: ends the oldest calls as far as their jobs have ended or are gone, which the stream may never tell."""
-        for job, call in list(self._calls.items()):
-            if call.phase in (ENDED, CANCELLED):
-                continue
-            try:
-                told = self._connections.request(Request("GET", _calls.path("jobs", job))).result()
-            except ProblemError as problem:
-                if problem.status != 404:
-                    return
-                told = {"state": "lost", "error": {"kind": "lost", "message": "the server no longer knows the job"}}
-            except TrineError:
-                return
-            if told["state"] not in ("succeeded", "failed", "cancelled", "lost"):
-                return
-            self._finish_jobs([(job, told)])
+        """After a break: ends the calls whose jobs have ended or are gone, which the stream may never tell."""
+        with self._lock:
+            known = list(self._calls)
+        unfinished = self._ids(*UNFINISHED)
+        for job in known:
+            if job in self._calls and job not in unfinished:
+                told = self._look_at(job)
+                if isinstance(told, TrineError) or told["state"] not in UNFINISHED:
+                    self._finish_jobs([(job, told)])
+
+    def _look_at(self, job: str) -> Any:
+        """What is told of a job; or what says why that can't be read."""
+        try:
+            return self._get(_calls.path("jobs", job))
+        except Malformed as error:
+            return error
+        except ProblemError as problem:
+            if problem.status != 404:
+                raise
+            return JobLost("lost", "the server no longer knows the job", job)
 
     def _handle(self, messages: Iterable[Message]) -> None:
         """Takes in what happened."""
@@ -473,18 +510,11 @@ class Engine:
 
     def _fetch(self, job: str) -> None:
         """A result whose output was too large for the stream."""
-        patience = Patience(self._patience)
-        while not self._over.is_set():
-            try:
-                told = self._connections.request(Request("GET", _calls.path("results", job))).result()
-            except TrineError as error:
-                try:
-                    self._over.wait(patience.failed(error))
-                except TrineError as last:
-                    told = {"state": "lost", "error": {"message": f"the result could not be read: {last}"}}
-                else:
-                    continue
-            return self._finish_jobs([(job, told)])
+        try:
+            told = self._patiently(self._get, _calls.path("results", job))
+        except TrineError as error:
+            told = JobLost("lost", f"the result could not be read: {error}", job)
+        self._finish_jobs([(job, told)])
 
     # ---- Ending calls ----
 
@@ -584,7 +614,9 @@ class Engine:
         with self._answers:
             while self._sending:
                 self._answers.wait()
-        running = self._running()
+        running: set[str] = set()
+        with contextlib.suppress(TrineError):
+            running = self._ids("running")
         for call in calls:
             if call.id in running:
                 self._begin(call)
@@ -594,24 +626,10 @@ class Engine:
     def _runs(self, job: str) -> bool:
         """Whether a job runs that was not yet said to."""
         try:
-            told = self._connections.request(Request("GET", _calls.path("jobs", job))).result()
+            told = self._get(_calls.path("jobs", job))
         except TrineError:
             return False  # what can't be asked can't be cancelled either
         return bool(told["state"] == "running")
-
-    def _running(self) -> set[str]:
-        """The ids of all jobs of this executor that run."""
-        query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": "running", "limit": 1000}
-        found: set[str] = set()
-        try:
-            while True:
-                page = self._connections.request(Request("GET", "/jobs", query)).result()
-                found.update(item["id"] for item in page["items"])
-                if page["next_cursor"] is None:
-                    return found
-                query["cursor"] = page["next_cursor"]
-        except TrineError:
-            return found
 
     def stop(self, call: Call) -> None:
         """Cancels a call also if it runs, and does not wait for that."""
