@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import datetime
 import gc
+import json
 import math
 import os
 import pickle
@@ -17,6 +18,8 @@ import threading
 import time
 import traceback
 import unittest
+import urllib.request
+import uuid
 import weakref
 
 import harness
@@ -411,6 +414,40 @@ class Cancelling(ServerTest):
         self.assertEqual([future.cancel() for future in running], [False] * 4)
         for future in running:
             self.client().cancel(future.job_id)
+
+    def begins_as_it_is_cancelled(self):
+        """An executor, its running call, and one that begins when the executor is just about to cancel it."""
+        client, key = self.client(), {"key": str(uuid.uuid4()), "limit": 1}
+        first = client.submit({"type": "sleep", "ms": 600_000}, bound="io", concurrency=key)
+        executor = self.executor(concurrency=key)
+        future = executor.submit(time.sleep, 600)
+        self.until(lambda: future.job_id)
+        connections = executor._engine._connections
+        make = connections.request
+
+        def asked(request):
+            if request.method in ("POST", "DELETE") and client.get(first.id).state == "running":
+                client.cancel(first.id)
+                self.until(lambda: client.get(future.job_id).state == "running")
+            return make(request)
+
+        connections.request = asked
+        return executor, future
+
+    def test_a_call_that_begins_meanwhile_was_not_cancelled(self):
+        _, future = self.begins_as_it_is_cancelled()
+        self.assertFalse(future.cancel())
+        with self.assertRaises(concurrent.futures.CancelledError):
+            future.result(PATIENCE_S)
+        self.assertFalse(future.cancelled())
+
+    def test_a_call_that_begins_meanwhile_is_not_cancelled_with_its_executor(self):
+        executor, future = self.begins_as_it_is_cancelled()
+        executor.shutdown(wait=False, cancel_futures=True)
+        self.assertFalse(future.done())
+        with urllib.request.urlopen(f"{self.url}/jobs/{future.job_id}") as answer:
+            job = json.load(answer)
+        self.assertEqual((job["state"], job["stopping"]), ("running", False))
 
     def test_a_callback_may_cancel_calls_that_were_on_their_way_with_its_own(self):
         executor = self.executor()

@@ -42,7 +42,7 @@ T = TypeVar("T")
 LOGGER = logging.getLogger("trine")
 
 QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
-UNFINISHED = ("scheduled", "blocked", "queued", "running")
+WAITING = ("scheduled", "blocked", "queued")  # in the order in which a job goes through them
 PENDING, RUNNING, ENDED, CANCELLED = "pending", "running", "ended", "cancelled"
 
 
@@ -230,18 +230,25 @@ class Engine:
     def _get(self, what: str, query: Optional[Mapping[str, Any]] = None) -> Any:
         return self._connections.request(Request("GET", what, query or {})).result()
 
-    def _ids(self, *states: str) -> set[str]:
-        """The ids of all jobs of this executor in these states."""
-        found: set[str] = set()
+    def _jobs(self, *states: str) -> list[dict[str, Any]]:
+        """All jobs of this executor in these states."""
+        found: list[dict[str, Any]] = []
         for state in states:
             query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": state, "limit": 1000, "cursor": None}
             while True:
                 page = self._get("/jobs", query)
-                found.update(item["id"] for item in page["items"])
+                found += page["items"]
                 query["cursor"] = page["next_cursor"]
                 if query["cursor"] is None:
                     break
         return found
+
+    def _running(self) -> set[str]:
+        """The ids of those that run; none if that can't be asked."""
+        try:
+            return {job["id"] for job in self._jobs("running")}
+        except TrineError:
+            return set()
 
     def _patiently(self, ask: Callable[..., T], *args: Any) -> T:
         """Asks something of the server, again as long as it is out of reach. Raises what it refuses, or that it is gone."""
@@ -451,11 +458,11 @@ class Engine:
         """After a break: ends the calls whose jobs have ended or are gone, which the stream may never tell."""
         with self._lock:
             known = list(self._calls)
-        unfinished = self._ids(*UNFINISHED)
+        unfinished = {job["id"] for job in self._jobs(*WAITING, "running")}
         for job in known:
             if job in self._calls and job not in unfinished:
                 told = self._look_at(job)
-                if isinstance(told, TrineError) or told["state"] not in UNFINISHED:
+                if isinstance(told, TrineError) or told["state"] not in (*WAITING, "running"):
                     self._finish_jobs([(job, told)])
 
     def _look_at(self, job: str) -> Any:
@@ -614,9 +621,7 @@ class Engine:
         with self._answers:
             while self._sending:
                 self._answers.wait()
-        running: set[str] = set()
-        with contextlib.suppress(TrineError):
-            running = self._ids("running")
+        running = self._running()
         for call in calls:
             if call.id in running:
                 self._begin(call)
@@ -644,11 +649,13 @@ class Engine:
             self._help(self._delete, job)
 
     def _delete(self, job: str) -> bool:
+        """Cancels a job. Whether it waited, and will never run; one that runs is stopped."""
         try:
-            self._connections.request(Request("DELETE", _calls.path("jobs", job))).result()
+            answer = self._connections.request(Request("DELETE", _calls.path("jobs", job)))
+            answer.result()
         except TrineError:
             return False  # it has ended, or nobody knows
-        return True
+        return answer.status == 200
 
     # ---- Closing ----
 
@@ -662,8 +669,29 @@ class Engine:
         """Cancels what does not run yet. The first calls are given the time to be sent: a pool's workers take theirs at once."""
         with self._answers:
             self._answers.wait_for(lambda: self._in_flight or not self._unfinished, FIRST_CALLS_WAIT)
-            calls = [*self._queue, *self._sending, *self._calls.values()]
-        self.cancel_all(calls)
+        self._cancel_queued()
+        with contextlib.suppress(TrineError):  # what can't be cancelled goes on
+            for state in WAITING:
+                self._patiently(self._cancel_all_in, state)
+            self._finish_jobs([(job["id"], job) for job in self._patiently(self._jobs, "cancelled")])
+
+    def _cancel_queued(self) -> None:
+        """Cancels what was not sent. What is on its way arrives meanwhile, or waits here again."""
+        while True:
+            with self._answers:
+                while self._sending and not self._queue:
+                    self._answers.wait()
+                calls = list(self._queue)
+                self._queue.clear()
+            if not calls:
+                return
+            for call in calls:
+                self.cancel(call)
+
+    def _cancel_all_in(self, state: str) -> None:
+        """Cancels all jobs of this executor in a state. The server looks at that as it cancels, so none is stopped that has begun."""
+        body = _calls.to_json({"tag": f"{TAG}:{self._name}", "state": state})
+        self._connections.request(Request("POST", "/jobs/cancel", body=body)).result()
 
     def join(self) -> None:
         """Waits until every call has ended; to be called after `close`."""
