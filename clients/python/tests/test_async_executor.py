@@ -25,6 +25,11 @@ class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertIsInstance(caught.exception.__cause__, trine.RemoteTraceback)
         self.assertEqual(await asyncio.gather(*(self.trine.submit(square, n) for n in range(100))), [n * n for n in range(100)])
 
+    async def test_a_stop_iteration_is_the_cause_of_what_is_raised(self):
+        with self.assertRaises(RuntimeError) as caught:
+            await asyncio.wait_for(self.trine.submit(next, iter([])), PATIENCE_S)
+        self.assertIsInstance(caught.exception.__cause__, StopIteration)
+
     async def test_a_future_knows_its_job(self):
         future = self.trine.submit(square, 3)
         self.assertIsNone(future.timing)

@@ -110,6 +110,11 @@ def _settle(here: AsyncJobFuture, there: JobFuture) -> None:
     error = there.exception()
     if isinstance(error, CancelledError):
         here.cancel()
+    elif isinstance(error, StopIteration):
+        # Futures of asyncio refuse it. Since Python 3.12 they do this by themselves.
+        instead = RuntimeError("StopIteration interacts badly with generators and cannot be raised into a Future")
+        instead.__cause__ = instead.__context__ = error
+        here.set_exception(instead)
     elif error is not None:
         here.set_exception(error)
     else:
