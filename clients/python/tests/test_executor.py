@@ -8,6 +8,7 @@ import datetime
 import gc
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -705,6 +706,58 @@ class Breaks(ServerTest):
     def test_a_server_that_was_never_there(self):
         with self.executor("http://127.0.0.1:9", patience=0.1) as executor:
             self.assertIsInstance(executor.submit(square, 1).exception(PATIENCE_S), trine.ServerGone)
+
+
+class Forks(ServerTest):
+    def in_a_child(self, holds):
+        """Whether something holds in a new process."""
+        process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(not holds()))
+        process.start()
+        process.join(PATIENCE_S)
+        process.kill()
+        return process.exitcode == 0
+
+    def test_two_processes_share_no_connection(self):
+        proxy = Proxy(self.url)
+        self.addCleanup(proxy.close)
+        client = self.client(proxy.url)
+        self.assertTrue(client.healthy())
+        self.assertTrue(self.in_a_child(client.healthy))
+        self.assertEqual(len(proxy.pairs), 2)
+        self.assertTrue(client.healthy())
+        self.assertEqual(len(proxy.pairs), 2)
+
+    def test_an_executor_stays_with_its_process(self):
+        executor = self.executor()
+        running = executor.submit(time.sleep, 600)
+        self.until(running.running)
+        stream = executor._engine._stream
+
+        def refused():
+            with executor:
+                try:
+                    executor.submit(square, 3)
+                except RuntimeError as error:
+                    running.cancel()
+                    return "new futures after a fork: make an executor in the new process" in str(error)
+
+        self.assertTrue(self.in_a_child(refused))
+        self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
+        self.assertIs(executor._engine._stream, stream)
+        self.assertFalse(running.done())
+
+    def test_an_executor_that_has_not_begun_is_one_of_each_process(self):
+        executor = self.executor()
+        urgent, name = executor.with_options(priority=5), executor._engine._name
+
+        def works():
+            mine = urgent.submit(square, 3).result(PATIENCE_S) == 9 and executor._engine._name != name
+            executor.shutdown()
+            return mine
+
+        self.assertTrue(self.in_a_child(works))
+        self.assertEqual(urgent.submit(square, 4).result(PATIENCE_S), 16)
+        self.assertEqual(executor._engine._name, name)
 
 
 class Memory(ServerTest):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import ssl
 import threading
+import weakref
 from types import TracebackType
 from typing import Optional
 
@@ -101,6 +103,7 @@ class Connections:
         self._tls = (tls or ssl.create_default_context()) if server.tls else None
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
+        _all.add(self)
 
     def request(self, request: Request) -> Response:
         """The whole answer to a request."""
@@ -139,6 +142,11 @@ class Connections:
         for connection in idle:
             connection.close()
 
+    def forked(self) -> None:
+        """In a new process: the old one goes on with these connections, and would read the answers of this one."""
+        self._lock = threading.Lock()  # somebody there may have held it
+        self.close()
+
     def _kept(self) -> Optional[Connection]:
         while True:
             with self._lock:
@@ -165,3 +173,15 @@ class Connections:
                 return response
         connection.close()
         return response
+
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connections in list(_all):
+        connections.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

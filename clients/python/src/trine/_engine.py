@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import logging
+import os
 import re
 import threading
 import uuid
@@ -32,6 +33,7 @@ from .errors import CannotTravel, JobLost, Malformed, ProblemError, ServerGone, 
 from .model import Timing, parsed
 
 TAG = "trine-executor"
+TAGGED = b'{"tags":{"trine-executor":"'  # how each submission begins, before the engine's name
 MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
 FIRST_CALLS_WAIT = 1.0  # seconds
@@ -91,7 +93,7 @@ class Call:
     def __init__(self, future: JobFuture, way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
         self.future: Optional[JobFuture] = future
         self.way = way
-        self.before = before  # its submission up to the workload
+        self.before = before  # its submission up to the workload, as `Engine.before` has it
         self.workload = workload
         self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
         self.place = QUEUED
@@ -145,9 +147,7 @@ class Engine:
         self._undecided = how == "auto"
         self._way: Way = BySource(self._options) if how == "source" else ByPickle(self._options)
 
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)  # for the sender: there is work, there is room, or the end has come
-        self._answers = threading.Condition(self._lock)  # for `cancel`: a batch was answered, or another `cancel`
+        self._make_locks()
         self._queue: deque[Call] = deque()
         self._calls: dict[str, Call] = {}  # accepted ones, by id
         self._early: dict[str, list[Message]] = {}  # events of jobs whose ids the answer to a batch has yet to tell
@@ -158,18 +158,27 @@ class Engine:
         self._waiting = False  # the sender waits for work
         self._closed: Optional[str] = None  # why nothing more is taken
         self._broken: Optional[ServerGone] = None
-        self._over = threading.Event()
-        self._opened = threading.Event()  # the stream of events has said where it begins
         self._stream: Optional[Stream] = None
         self._threads: list[threading.Thread] = []
         self._helpers: Optional[ThreadPoolExecutor] = None
+        _engines.add(self)
+
+    def _make_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # for the sender: there is work, there is room, or the end has come
+        self._answers = threading.Condition(self._lock)  # for `cancel`: a batch was answered, or another `cancel`
+        self._over = threading.Event()
+        self._opened = threading.Event()  # the stream of events has said where it begins
 
     # ---- Taking calls ----
 
-    def before(self, submission: Mapping[str, Any]) -> bytes:
-        """A submission up to the workload, as one of this engine."""
-        tags = {**(submission.get("tags") or {}), TAG: self._name}
-        return _calls.to_json({**_calls.given(submission), "tags": tags})[:-1] + b',"workload":'
+    @staticmethod
+    def before(submission: Mapping[str, Any]) -> bytes:
+        """A submission up to the workload, but for its beginning, which tags it as one of an engine."""
+        tags = {name: value for name, value in (submission.get("tags") or {}).items() if name != TAG}
+        others = {name: value for name, value in _calls.given(submission).items() if name != "tags"}
+        told = {"tags": {TAG: "", **tags}, **others}
+        return _calls.to_json(told)[len(TAGGED) : -1] + b',"workload":'
 
     def part(self, options: Mapping[str, Any]) -> Part:
         return Part(self, self.submission, options)
@@ -212,7 +221,6 @@ class Engine:
             thread = threading.Thread(target=target, name=f"trine-{target.__name__.strip('_')}", daemon=True)
             self._threads.append(thread)
             thread.start()
-        _live.add(self)
 
     def _help(self, task: Callable[..., Any], *args: Any) -> Future[Any]:
         with self._lock:
@@ -331,7 +339,8 @@ class Engine:
         self._over.wait(full)
 
     def _post(self, batch: Batch) -> list[str]:
-        parts = [part for call in batch.calls for part in (b"},", call.before, call.workload)]
+        tagged = TAGGED + self._name.encode()
+        parts = [part for call in batch.calls for part in (b"},", tagged, call.before, call.workload)]
         body = b"".join([b"[", *parts[1:], b"}]"])
         request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
         return [item["id"] for item in self._connections.request(request).result()["items"]]
@@ -704,6 +713,23 @@ class Engine:
             helpers.shutdown()
         self._connections.close()
 
+    def forked(self) -> None:
+        """In a new process: what has begun goes on in the old one, whose threads, connections and jobs these are."""
+        self._make_locks()  # somebody there may have held them
+        if not self._threads:
+            self._name = str(uuid.uuid4())  # the two are no longer one executor
+            return
+        self._closed = self._closed or "a fork: make an executor in the new process"
+        for call in (*self._queue, *self._sending, *self._calls.values()):
+            call.phase, call.future = ENDED, None
+        self._queue.clear()
+        self._calls.clear()
+        self._sending, self._unfinished = [], 0
+        self._threads, self._helpers = [], None
+        if self._stream is not None:
+            self._stream.connection.close()
+            self._stream = None
+
 
 class Part:
     """Calls of an engine that have options of their own. It is closed by itself."""
@@ -785,9 +811,9 @@ def _outcome(call: Call, told: Any) -> tuple[Any, Optional[BaseException]]:
         return None, error
 
 
-# ---- The end of the interpreter ------------------------------------------------------------------------------------------------
+# ---- The end of the interpreter, and its copies ----------------------------------------------------------------------------------
 
-_live: weakref.WeakSet[Engine] = weakref.WeakSet()
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _exiting = False
 
 
@@ -795,11 +821,19 @@ def _at_exit() -> None:
     """Like the executors of the standard library: what was submitted is still carried out."""
     global _exiting
     _exiting = True
-    for engine in list(_live):
+    for engine in list(_engines):
         engine.close("interpreter shutdown")
-    for engine in list(_live):
+    for engine in list(_engines):
         engine.join()
 
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 # The hook that the standard library's executors use: `atexit` comes after threads can no longer be started.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)
