@@ -27,8 +27,7 @@ import harness
 from harness import PATIENCE_S, Proxy, Server, ServerTest
 
 import trine
-from trine import _engine
-from trine._outcome import exception_of
+from trine._outcome import ended_job, exception_of
 
 
 def multiply(a, b=2):
@@ -577,7 +576,7 @@ class BySource(ServerTest):
             self.assertEqual(list(executor.map(square, range(5), chunksize=2)), [0, 1, 4, 9, 16])
             self.assertIsInstance(executor.submit(square, {1}).exception(PATIENCE_S), trine.CannotTravel)
         with self.executor(server.url) as executor:
-            gate, batches = hold(executor)  # what can't travel is found out by the thread that sends, for a whole batch
+            gate, _ = hold(executor)  # what can't travel is found out by the thread that sends, for a whole batch
             futures = [executor.submit(square, value) for value in (3, "caf\udce9.txt", [1], 10**5000, 4)]
             gate.set()
             self.assertEqual([futures[at].result(PATIENCE_S) for at in (0, 4)], [9, 16])
@@ -601,7 +600,7 @@ class BySource(ServerTest):
             self.assertEqual(futures[1].result(PATIENCE_S), 9)
             self.assertEqual(executor.submit(square, 4).result(PATIENCE_S), 16)
         deep = b'{"job":"one","state":"succeeded","output":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
-        job, told = _engine._read(deep)
+        job, told = ended_job(deep)
         self.assertEqual((job, type(told)), ("one", trine.CannotTravel))
 
 

@@ -139,7 +139,7 @@ class Pickles(unittest.TestCase):
         held = 1
 
         def inner():
-            return held
+            return held  # noqa: F821
 
         self.assertEqual(self.call(inner), 1)
         held = 2

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
-import re
 import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Callable, Optional, TypeVar
@@ -26,7 +24,7 @@ from . import _calls
 from ._connections import Connections, Stream
 from ._following import FIRST_WAIT, FOR_NOW, Follower, Patience
 from ._http1 import Request
-from ._outcome import exception_of
+from ._outcome import ended_job, never_ran, outcome
 from ._sse import Message
 from ._travel import ByPickle, BySource, Way
 from .errors import CannotTravel, JobLost, Malformed, ProblemError, ServerGone, TrineError
@@ -487,7 +485,7 @@ class Engine:
 
     def _handle(self, messages: Iterable[Message]) -> None:
         """Takes in what happened."""
-        finished = [(message, *_read(message.data)) for message in messages if message.kind == "finished"]
+        finished = [(message, *ended_job(message.data)) for message in messages if message.kind == "finished"]
         known = []
         with self._lock:
             for message, job, told in finished:
@@ -542,7 +540,7 @@ class Engine:
             for call, told in ended:
                 if call.phase in (ENDED, CANCELLED):
                     continue
-                cancelled = call.phase == PENDING and _never_ran(told)
+                cancelled = call.phase == PENDING and never_ran(told)
                 telling.append((call.end(CANCELLED if cancelled else ENDED), call, told, cancelled))
                 sent += call.place != QUEUED
         for future, call, told, cancelled in telling:
@@ -628,7 +626,7 @@ class Engine:
         if not calls:
             return
         with self._answers:
-            while self._sending:
+            while any(call.place == SENDING and call.phase == PENDING for call in calls):
                 self._answers.wait()
         running = self._running()
         for call in calls:
@@ -698,7 +696,7 @@ class Engine:
                 self.cancel(call)
 
     def _cancel_all_in(self, state: str) -> None:
-        """Cancels all jobs of this executor in a state. The server looks at that as it cancels, so none is stopped that has begun."""
+        """Cancels all its jobs in a state. The server looks at that as it cancels, so none is stopped that has begun."""
         body = _calls.to_json({"tag": f"{TAG}:{self._name}", "state": state})
         self._connections.request(Request("POST", "/jobs/cancel", body=body)).result()
 
@@ -771,47 +769,18 @@ def _takes_no_pickles(problem: ProblemError) -> bool:
     return problem.names("pickles-not-allowed") or (problem.pointer or "").endswith("/workload/pickle")
 
 
-def _never_ran(told: Any) -> bool:
-    """Whether this is the end of a job that was cancelled while it waited."""
-    return isinstance(told, dict) and told.get("state") == "cancelled" and not told.get("attempt")
-
-
-def _read(data: bytes) -> tuple[str, Any]:
-    """A job that has ended, and what is told of it: an exception if it can't be read here."""
-    try:
-        told = json.loads(data)
-    except (ValueError, RecursionError) as error:  # a number with too many digits for Python, or what is nested too deep
-        found = re.match(rb'\{"job":"([^"]+)"', data)
-        if found is None:
-            raise
-        return found[1].decode(), CannotTravel(f"what the call returned can't be read: {error}")
-    return told["job"], told
-
-
 def _tell(future: JobFuture, call: Call, told: Any) -> None:
     """Gives a future its value or its exception."""
     if isinstance(told, dict):
         future._told = {"timing": told.get("timing")}
-    value, error = _outcome(call, told)
+    value, error = outcome(told, call.way, call.id or "")
     if error is None:
         future.set_result(value)
     else:
         future.set_exception(error)
 
 
-def _outcome(call: Call, told: Any) -> tuple[Any, Optional[BaseException]]:
-    """The value or the exception of a call. Reading one runs code of its class; whatever that raises ends this call alone."""
-    if isinstance(told, BaseException):
-        return None, told
-    try:
-        if told.get("state") != "succeeded":
-            return None, exception_of(told, call.id or "")
-        return call.way.value(told.get("output")), None
-    except BaseException as error:
-        return None, error
-
-
-# ---- The end of the interpreter, and its copies ----------------------------------------------------------------------------------
+# ---- The end of the interpreter, and its copies --------------------------------------------------------------------------------
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _exiting = False

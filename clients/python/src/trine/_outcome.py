@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import ast
 import builtins
+import json
 import linecache
 import re
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, Optional
 
-from ._travel import unpickled
-from .errors import JobError, JobLost, JobTimeout, RemoteError, RemoteTraceback
+from ._travel import Way, unpickled
+from .errors import CannotTravel, JobError, JobLost, JobTimeout, RemoteError, RemoteTraceback
+
+
+def ended_job(data: bytes) -> tuple[str, Any]:
+    """A job that has ended, and what is told of it: an exception if it can't be read here."""
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError) as error:  # a number with too many digits for Python, or what is nested too deep
+        found = re.match(rb'\{"job":"([^"]+)"', data)
+        if found is None:
+            raise
+        return found[1].decode(), CannotTravel(f"what the call returned can't be read: {error}")
+    return told["job"], told
+
+
+def never_ran(told: Any) -> bool:
+    """Whether this is the end of a job that was cancelled while it waited."""
+    return isinstance(told, dict) and told.get("state") == "cancelled" and not told.get("attempt")
+
+
+def outcome(told: Any, way: Way, job_id: str) -> tuple[Any, Optional[BaseException]]:
+    """A call's value or its exception. Reading one runs code of its class; whatever that raises is the exception."""
+    if isinstance(told, BaseException):
+        return None, told
+    try:
+        if told.get("state") != "succeeded":
+            return None, exception_of(told, job_id)
+        return way.value(told.get("output")), None
+    except BaseException as error:
+        return None, error
 
 
 def exception_of(told: dict[str, Any], job_id: str) -> BaseException:
