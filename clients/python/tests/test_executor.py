@@ -138,8 +138,8 @@ def touch_and_wait(path, gate):
         time.sleep(0.01)
 
 
-def hold(executor):
-    """Holds an executor's batches up until the gate is set. Gives that, and the batches so far."""
+def hold(test, executor):
+    """Holds an executor's batches up until the gate is set, or the test ends. Gives the gate, and the batches so far."""
     engine = executor._engine
     gate, batches, send = threading.Event(), [], engine._send
 
@@ -149,6 +149,7 @@ def hold(executor):
         send(calls)
 
     engine._send = held
+    test.addCleanup(gate.set)
     return gate, batches
 
 
@@ -452,7 +453,7 @@ class Cancelling(ServerTest):
     def test_a_callback_may_cancel_calls_that_were_on_their_way_with_its_own(self):
         executor = self.executor()
         later, refused = executor.with_options(delay_ms=600_000), executor.with_options(priority=1000)
-        gate, batches = hold(executor)
+        gate, batches = hold(self, executor)
         executor.submit(square, 1)
         self.until(lambda: batches)
         calls = [later.submit(square, n) for n in range(10)]
@@ -576,7 +577,7 @@ class BySource(ServerTest):
             self.assertEqual(list(executor.map(square, range(5), chunksize=2)), [0, 1, 4, 9, 16])
             self.assertIsInstance(executor.submit(square, {1}).exception(PATIENCE_S), trine.CannotTravel)
         with self.executor(server.url) as executor:
-            gate, _ = hold(executor)  # what can't travel is found out by the thread that sends, for a whole batch
+            gate, _ = hold(self, executor)  # what can't travel is found out by the thread that sends, for a whole batch
             futures = [executor.submit(square, value) for value in (3, "caf\udce9.txt", [1], 10**5000, 4)]
             gate.set()
             self.assertEqual([futures[at].result(PATIENCE_S) for at in (0, 4)], [9, 16])
@@ -634,12 +635,12 @@ class Breaks(ServerTest):
         later = executor.with_options(delay_ms=600_000)
         old, new = later.submit(square, 1), later.submit(square, 2)
         self.until(lambda: old.job_id and new.job_id)
-        connections, away = executor._engine._connections, threading.Event()
+        connections, back = executor._engine._connections, threading.Event()
         stream, request = connections.stream, connections.request
         failures = [trine.ServerUnreachable("once more")]
 
         def opened(*args):
-            if not away.is_set():
+            if not back.is_set():
                 raise trine.ServerUnreachable("away")
             return stream(*args)
 
@@ -653,7 +654,7 @@ class Breaks(ServerTest):
         self.client().cancel(new.job_id)
         self.client().delete_result(new.job_id)  # as if it was kept no longer
         connections.request = answered
-        away.set()
+        back.set()
         self.assertIsInstance(new.exception(PATIENCE_S), trine.JobLost)
         self.assertFalse(old.done())
         self.assertTrue(old.cancel())
