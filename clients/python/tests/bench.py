@@ -2,8 +2,8 @@
 
     TRINE_BIN=target/release/trine python3 clients/python/tests/bench.py [--calls 2000] [--rounds 7] [--processes 2]
 
-Both have as many worker processes. Shown are calls a second, their ratio round by round, and where the CPU time of a call went: in
-this process, in the threads of the server, and in the workers.
+Both have as many worker processes. Shown are calls a second, their ratio round by round, and where the CPU time of a call went:
+in this process, in the threads of the server, and in the workers.
 """
 
 import argparse
@@ -145,7 +145,9 @@ def main():
     print(f"{arguments.calls} calls, {arguments.processes} processes; a call alone takes {alone():.0f} us")
     for side in sides:
         rates = [each[side.name][0] for each in rounds]
-        print(f"\n{side.name}: {statistics.median(rates):.0f} calls/s ({min(rates):.0f} to {max(rates):.0f}); CPU of a call in us:")
+        print(
+            f"\n{side.name}: {statistics.median(rates):.0f} calls/s ({min(rates):.0f} to {max(rates):.0f}); CPU of a call in us:"
+        )
         costs = [each[side.name][1] for each in rounds]
         for where in costs[0]:
             print(f"  {where:28} {statistics.median(cost[where] for cost in costs):6.0f}")

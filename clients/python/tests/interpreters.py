@@ -1,4 +1,4 @@
-"""Finds an interpreter that has CPython's own tests of concurrent.futures. As a program: succeeds if there is one, and names it."""
+"""Finds an interpreter that has CPython's own tests of concurrent.futures. As a program: names it, and fails if there is none."""
 
 import glob
 import pathlib

@@ -93,7 +93,6 @@ class Streams(ServerTest):
         job = self.trine.submit({"type": "sleep", "ms": 0}, bound="io", wait=30)
         self.assertEqual(list(self.trine.logs(job.id)), [])
 
-
     def test_artifacts(self):
         source = "import trine\ndef main():\n    (trine.artifacts() / 'a b.bin').write_bytes(bytes(range(256)))\n"
         job = self.trine.submit({"type": "python", "source": source}, bound="io", wait=30)

@@ -62,7 +62,6 @@ class Point:
     def moved(self, by):
         return Point(self.x + by)
 
-
     def counted(self):
         self.x += 1
         return self.x

@@ -335,7 +335,7 @@ class AsyncClient:
         idempotency_key: Optional[str] = None,
         **options: Unpack[SubmitOptions],
     ) -> Job:
-        """Submits a call of a function; `options` are those of `submit`. What is not given is as the function was declared with."""
+        """Submits a call of a function; `options` are those of `submit`. What is not given is as it was declared with."""
         workload = _calls.function_workload(name, version, args, kwargs or {})
         return await self.submit(workload, bound=bound, wait=wait, idempotency_key=idempotency_key, **options)
 

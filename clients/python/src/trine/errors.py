@@ -64,7 +64,9 @@ class ProblemError(TrineError):
 
         if self.status == 413:
             return CannotTravel(f"a call that takes {size} bytes on its way is more than the server takes: {cut(self.detail)}")
-        faults = [Fault(fault.detail, None if fault.pointer is None else cut(fault.pointer), fault.parameter) for fault in self.errors]
+        faults = [
+            Fault(fault.detail, None if fault.pointer is None else cut(fault.pointer), fault.parameter) for fault in self.errors
+        ]
         return ProblemError(self.status, self.type, self.title, cut(self.detail), faults, self.retry_after)
 
     def names(self, kind: str) -> bool:
