@@ -34,6 +34,7 @@ TAG = "trine-executor"
 TAGGED = b'{"tags":{"trine-executor":"'  # how each submission begins, before the engine's name
 MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
+MOST_ON_PAGE = 50  # jobs, which come with their workloads
 FIRST_CALLS_WAIT = 1.0  # seconds
 HELPERS = 8  # threads for what must not hold up the two: cancelling, large outputs
 
@@ -236,23 +237,23 @@ class Engine:
     def _get(self, what: str, query: Optional[Mapping[str, Any]] = None) -> Any:
         return self._connections.request(Request("GET", what, query or {})).result()
 
-    def _jobs(self, *states: str) -> list[dict[str, Any]]:
-        """All jobs of this executor in these states."""
-        found: list[dict[str, Any]] = []
+    def _ids(self, *states: str) -> set[str]:
+        """The ids of all jobs of this executor in these states."""
+        found: set[str] = set()
         for state in states:
-            query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": state, "limit": 1000, "cursor": None}
+            query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": state, "limit": MOST_ON_PAGE, "cursor": None}
             while True:
                 page = self._get("/jobs", query)
-                found += page["items"]
+                found.update(item["id"] for item in page["items"])
                 query["cursor"] = page["next_cursor"]
                 if query["cursor"] is None:
                     break
         return found
 
     def _running(self) -> set[str]:
-        """The ids of those that run; none if that can't be asked."""
+        """Those that run; none if that can't be asked."""
         try:
-            return {job["id"] for job in self._jobs("running")}
+            return self._ids("running")
         except TrineError:
             return set()
 
@@ -345,7 +346,7 @@ class Engine:
 
     def _look_for(self, calls: list[Call], patience: Patience) -> list[str]:
         """The ids of calls that were accepted although the answer, which may be long, did not arrive: all that were not known."""
-        query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": 50}
+        query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": MOST_ON_PAGE}
         found: list[str] = []
         cursor = None
         while not self._over.is_set():
@@ -465,7 +466,7 @@ class Engine:
         """After a break: ends the calls whose jobs have ended or are gone, which the stream may never tell."""
         with self._lock:
             known = list(self._calls)
-        unfinished = {job["id"] for job in self._jobs(*WAITING, "running")}
+        unfinished = self._ids(*WAITING, "running")
         for job in known:
             if job in self._calls and job not in unfinished:
                 told = self._look_at(job)
@@ -673,14 +674,17 @@ class Engine:
             self._end_if_done()
 
     def cancel_pending(self) -> None:
-        """Cancels what does not run yet. The first calls are given the time to be sent: a pool's workers take theirs at once."""
+        """Cancels what does not run yet; the stream tells what had been accepted.
+
+        The first calls are given the time to be sent: a pool's workers take theirs at once.
+        """
         with self._answers:
             self._answers.wait_for(lambda: self._in_flight or not self._unfinished, FIRST_CALLS_WAIT)
         self._cancel_queued()
-        with contextlib.suppress(TrineError):  # what can't be cancelled goes on
-            for state in WAITING:
-                self._patiently(self._cancel_all_in, state)
-            self._finish_jobs([(job["id"], job) for job in self._patiently(self._jobs, "cancelled")])
+        if self._calls:
+            with contextlib.suppress(TrineError):  # what can't be cancelled goes on
+                for state in WAITING:
+                    self._patiently(self._cancel_all_in, state)
 
     def _cancel_queued(self) -> None:
         """Cancels what was not sent. What is on its way arrives meanwhile, or waits here again."""
