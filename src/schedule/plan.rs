@@ -224,6 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_time_that_spring_leaves_out_is_decided_upon() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let mut schedule = each_minute(CatchUp::All, Overlap::Allow);
+        schedule.timetable = Timetable::parse("30 2 * * *", "Europe/Paris").unwrap();
+        schedule.next_at = schedule.timetable.from(at("2027-03-28T00:59:50Z")).next();
+        let plan = plan(&schedule, Seen::default(), at("2027-03-28T01:00:00.1Z")).unwrap();
+        assert_eq!(plan.times, [(at("2027-03-28T01:00:00Z"), Decision::Submit)]);
+        assert_eq!(plan.next_at, Some(at("2027-03-29T00:30:00Z")));
+    }
+
+    #[test]
     fn a_clock_that_leaps_ahead_misses_what_lies_between() {
         let schedule = each_minute(CatchUp::Once, Overlap::Allow);
         assert_eq!(decided(&schedule, Seen::default(), "17:30:30"), (vec!["17:30".into()], "17:31".into()));

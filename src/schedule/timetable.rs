@@ -68,27 +68,35 @@ impl Timetable {
 
     /// The moments that match, from this one on.
     pub fn from(&self, start: Timestamp) -> impl Iterator<Item = Timestamp> + use<> {
-        // Moments are whole seconds: the first one that may match is the next of those.
-        let second = start.as_micros().div_euclid(1_000_000) + i64::from(start.as_micros().rem_euclid(1_000_000) > 0);
-        self.walk(second, Direction::Forward)
+        // From the second before, and without it: a time that the clocks have just leaped over is due at `start`, and is not seen from there.
+        self.walk(whole_second(start) - 1, Direction::Forward)
     }
 
     /// The moments that match, before this one, the latest first.
     pub fn before(&self, end: Timestamp) -> impl Iterator<Item = Timestamp> + use<> {
-        self.walk((end.as_micros() - 1).div_euclid(1_000_000), Direction::Backward)
+        self.walk(whole_second(end), Direction::Backward)
     }
 
+    /// The moments that match on the way from this second, which is not one of them.
     fn walk(&self, second: i64, direction: Direction) -> impl Iterator<Item = Timestamp> + use<> {
         let start = jiff::Timestamp::from_second(second).ok().map(|at| Zoned::new(at, self.zone.clone()));
         let found = start.into_iter().flat_map({
             let mut cron = self.cron.clone();
             move |start| {
                 bound(&mut cron, start.year());
-                cron.iter_from(start, direction)
+                match direction {
+                    Direction::Forward => cron.iter_after(start),
+                    Direction::Backward => cron.iter_before(start),
+                }
             }
         });
         found.map(|at| Timestamp::from_micros(at.timestamp().as_microsecond()))
     }
+}
+
+/// The first whole second from a moment on: only those match.
+const fn whole_second(moment: Timestamp) -> i64 {
+    (moment.as_micros() - 1).div_euclid(1_000_000) + 1
 }
 
 /// Leaves out the years that are far from this one. Without that, each day until the year 5000 is looked at if none ever matches, and for so long
@@ -200,6 +208,26 @@ mod tests {
         assert_eq!(spring, ["29. 01:00+01:00", "29. 01:30+01:00", "29. 03:00+02:00", "29. 03:30+02:00"]);
         let autumn = shown(&paris("*/30 * * * *"), "2026-10-25T00:00:00Z", "2026-10-25T02:00:00Z");
         assert_eq!(autumn, ["25. 02:00+02:00", "25. 02:30+02:00", "25. 02:00+01:00", "25. 02:30+01:00"]);
+    }
+
+    #[rstest]
+    #[case("*/7 * * * *")]
+    #[case("0 */2 * * *")]
+    #[case("15 2 * * *")]
+    #[case("30 2 * * *")]
+    #[case("30 0 * * *")]
+    #[case("30 2,3 * * *")]
+    #[case("59 59 1 * * *")]
+    fn from_a_moment_that_was_found_it_is_the_first(#[case] expression: &str) {
+        for zone in ["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo", "UTC"] {
+            for (from, until) in [("2026-03-01", "2026-05-01"), ("2026-10-01", "2026-11-10")] {
+                let (from, until) = (at(&format!("{from}T00:00:00Z")), at(&format!("{until}T00:00:00Z")));
+                let table = Timetable::parse(expression, zone).unwrap();
+                for moment in table.from(from).take_while(|moment| *moment < until) {
+                    assert_eq!(table.from(moment).next(), Some(moment), "{zone}");
+                }
+            }
+        }
     }
 
     #[rstest]
