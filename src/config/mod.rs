@@ -17,7 +17,7 @@ pub use load::{LoadError, Source, Sources, load};
 pub use retention::{KeptCount, KeptFor};
 pub use waiting::WaitingLimit;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -33,7 +33,7 @@ use crate::artifact::ArtifactPlace;
 use crate::auth::{KeyRule, Quota};
 use crate::command::Commands;
 use crate::job::{Queue, Role, Routing, Secret};
-use crate::outbound::{Denied, OutboundSettings, Rules};
+use crate::outbound::{Denied, OutboundSettings, Rules, network};
 use crate::sandbox;
 
 /// The flags of a command that runs the service: every setting, and the file that holds some of them.
@@ -430,12 +430,6 @@ fn interpreter(text: &str) -> Result<NamedProgram, &'static str> {
     };
     let name = name.or_else(|| program.file_name()?.to_str()).filter(|name| !name.is_empty());
     Ok(NamedProgram { name: name.ok_or("must be NAME=PROGRAM or PROGRAM")?.to_owned(), program: program.to_owned() })
-}
-
-/// A network, or an address as the network of just that address.
-fn network(text: &str) -> Result<IpNet, ipnet::AddrParseError> {
-    let text = text.trim();
-    text.parse().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error))
 }
 
 /// An origin as browsers write it, or all of them.

@@ -8,7 +8,7 @@ mod names;
 mod rules;
 mod special;
 
-pub use rules::{Denied, Refused, Rules};
+pub use rules::{Denied, Refused, Rules, network};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{AddrParseError, IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::{Host, Url};
 
@@ -115,13 +115,28 @@ impl Rules {
     }
 }
 
+/// A network, or an address as the network of just that address.
+///
+/// Addresses are looked at as what they are in IPv4, so `::ffff:10.0.0.0/104` is 10.0.0.0/8: as it is written, it would match none.
+pub fn network(text: &str) -> Result<IpNet, AddrParseError> {
+    let text = text.trim();
+    let network = text.parse().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error))?;
+    Ok(in_ipv4(network).unwrap_or(network))
+}
+
+fn in_ipv4(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(network) = network else { return None };
+    let (address, length) = (network.addr().to_ipv4_mapped()?, network.prefix_len().checked_sub(96)?);
+    Ipv4Net::new(address, length).ok().map(IpNet::V4)
+}
+
 impl FromStr for Denied {
     type Err = BadDenied;
 
     /// A network, an address, or a name as a URL would have it.
     fn from_str(text: &str) -> Result<Self, BadDenied> {
         let text = text.trim();
-        if let Some(network) = text.parse().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok()) {
+        if let Ok(network) = network(text) {
             return Ok(Self::Network(network));
         }
         match Host::parse(text.trim_end_matches('.')) {
@@ -285,6 +300,23 @@ mod tests {
         for text in ["", "a b", "http://example.com", ".example.com", "10.0.0.0/33", "example.com:80", "[::1]"] {
             assert!(text.parse::<Denied>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_that_of_the_others() {
+        for (text, expected) in [
+            ("::ffff:127.0.0.1", "127.0.0.1/32"),
+            ("::ffff:10.1.0.0/112", "10.1.0.0/16"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+            ("fd00::/8", "fd00::/8"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), expected);
+            assert_eq!(text.parse::<Denied>().unwrap().to_string(), expected);
+        }
+        let deny = vec!["::ffff:127.0.0.1".parse().unwrap()];
+        let rules = Rules { allow: vec![network("127.0.0.1").unwrap()], deny, ports: Vec::new() };
+        assert!(matches!(rules.check_url(&Url::parse("http://127.0.0.1").unwrap()), Err(Refused::Denied(_))));
     }
 
     #[test]
