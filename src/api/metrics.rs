@@ -1,6 +1,5 @@
 //! `/metrics`: the figures of this server for Prometheus.
 
-use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use prometheus_client::registry::Registry;
 
 use super::problem::{Problem, answers};
 use super::{ApiState, findings};
-use crate::dispatch::QueueStatus;
+use crate::dispatch::{Ends, QueueStatus};
 use crate::job::{Executor, FindingKind, Queue};
 use crate::measure::{Usage, memory};
-use crate::store::{Bloat, Sketch, Sketches, SummaryKey};
+use crate::store::{Bloat, Sketch, Sketches};
 
 /// The upper ends of the buckets of times, in microseconds.
 const BUCKETS_US: [u64; 12] =
@@ -26,7 +25,7 @@ const BUCKETS_US: [u64; 12] =
 
 /// Figures for Prometheus
 ///
-/// Counts and times of finished jobs (from the same rollups as `GET /results/summary`), queues, worker processes, the event loop's lag,
+/// Counts and times of the jobs that this server has run to their end since it was started, queues, worker processes, the event loop's lag,
 /// findings, and what the server process itself uses. Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "health", operation_id = "metrics",
@@ -46,7 +45,7 @@ pub(super) async fn get(State(api): State<ApiState>) -> Result<Response, Problem
 /// All figures at one moment.
 #[derive(Debug)]
 struct Figures {
-    results: BTreeMap<SummaryKey, Sketches>,
+    ended: Ends,
     queues: Vec<QueueStatus>,
     oldest: [Duration; Queue::ALL.len()],
     loop_lag_us: u64,
@@ -55,15 +54,6 @@ struct Figures {
     profiles: usize,
     quarantined: usize,
     bloat: Option<Bloat>,
-}
-
-/// The same, whosever they are.
-fn everybodys(results: BTreeMap<SummaryKey, Sketches>) -> BTreeMap<SummaryKey, Sketches> {
-    let mut sums = BTreeMap::<_, Sketches>::new();
-    for (key, sketches) in results {
-        sums.entry(SummaryKey { owner: None, ..key }).or_default().merge(&sketches);
-    }
-    sums
 }
 
 /// One family of figures with the same name.
@@ -84,7 +74,7 @@ impl Figures {
             found[finding.kind as usize] += 1;
         }
         Ok(Self {
-            results: everybodys(dispatcher.store().summary().await?),
+            ended: dispatcher.ended(),
             queues: dispatcher.queues(),
             oldest: dispatcher.store().oldest().await?,
             loop_lag_us: dispatcher.loop_lag_us(),
@@ -96,23 +86,18 @@ impl Figures {
         })
     }
 
-    /// The results of an executor, whatever they are of.
+    /// What ended on an executor, however it did.
     fn on(&self, executor: Executor) -> Sketches {
         let mut sum = Sketches::default();
-        self.results.iter().filter(|(key, _)| key.executor == executor).for_each(|(_, sketches)| sum.merge(sketches));
+        self.ended.iter().filter(|((_, on, _), _)| *on == executor).for_each(|(_, sketches)| sum.merge(sketches));
         sum
     }
 
     fn jobs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut finished =
-            Family::counter(encoder, "trine_jobs_finished", "Jobs that have ended, but not those that are run again")?;
-        for (key, sketches) in &self.results {
-            let labels = [
-                ("workload", &*key.workload),
-                ("bound", key.bound.as_str()),
-                ("executor", key.executor.as_str()),
-                ("state", key.ending.as_str()),
-            ];
+        let about = "Jobs that this server has run to their end since it was started";
+        let mut finished = Family::counter(encoder, "trine_jobs_finished", about)?;
+        for ((bound, executor, ending), sketches) in &self.ended {
+            let labels = [("bound", bound.as_str()), ("executor", executor.as_str()), ("state", ending.as_str())];
             finished.count(&labels, sketches.count())?;
         }
         let sums = Executor::ALL.map(|executor| (executor.as_str(), self.on(executor)));
@@ -247,7 +232,8 @@ impl<'a> Family<'a> {
             })
             .collect();
         buckets.push((f64::INFINITY, sketch.count().saturating_sub(below)));
-        let sum = sketch.mean() * number(sketch.count()) / 1e6;
+        // Whole microseconds, or a figure of 0 could make it fall by what is lost in rounding.
+        let sum = (sketch.mean() * number(sketch.count())).round() / 1e6;
         self.encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, sketch.count(), &buckets, None)
     }
 }

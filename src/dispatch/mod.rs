@@ -3,6 +3,7 @@
 mod bloat;
 mod catalogue;
 mod deliver;
+mod ended;
 mod functions;
 mod keep_profiles;
 mod listen;
@@ -28,6 +29,7 @@ mod what_if;
 pub use bloat::watch_bloat;
 pub use catalogue::Catalogue;
 pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
+pub use ended::Ends;
 pub use functions::{DeployError, Deployment, Functions};
 pub use many::Cancelling;
 pub use once::{Receipt, RequestKey, Submitted};
@@ -48,6 +50,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::ended::Ended;
 use self::once::Turns;
 use self::quarantine::Quarantine;
 use self::room::Room;
@@ -79,6 +82,7 @@ struct Shared {
     /// By queue.
     slots: [Arc<Slots>; Queue::ALL.len()],
     profiles: Arc<Profiles>,
+    ended: Ended,
     routing: Routing,
     role: Role,
     max_losses: u32,
@@ -137,6 +141,7 @@ impl Dispatcher {
             slots: Queue::ALL.map(|queue| Slots::new(executors.slots(queue), Executors::has_line(queue))),
             executors,
             profiles: Arc::new(profiles),
+            ended: Ended::default(),
             routing: rules.routing,
             role: rules.role,
             max_losses: rules.max_losses,
@@ -280,6 +285,11 @@ impl Dispatcher {
     /// What was learned of workloads.
     pub fn profiles(&self) -> &Profiles {
         &self.shared.profiles
+    }
+
+    /// What this server has run to its end since it was started.
+    pub fn ended(&self) -> Ends {
+        self.shared.ended.all()
     }
 
     /// What the choice of an executor goes by, where a job does not say.

@@ -102,7 +102,7 @@ fn run(
             Err(failure) => {
                 drop((stack, slot));
                 let measured = Measured { outcome: Outcome::Error(failure), stopped: stop.reason(), timing: None, crashed: None };
-                return Box::pin(settle(shared, claimed, measured)).await;
+                return Box::pin(settle(shared, queue, claimed, measured)).await;
             }
         };
         if claimed.profile.is_none() {
@@ -136,7 +136,7 @@ fn run(
         let Ok(measured) = running.await;
         shared.quarantine.ended(claimed.profile.as_ref(), measured.crashed);
         learn(&shared, queue, in_line, &claimed, &measured);
-        Box::pin(settle(shared, claimed, measured)).await;
+        Box::pin(settle(shared, queue, claimed, measured)).await;
     }
 }
 
@@ -164,14 +164,17 @@ fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measur
 }
 
 /// Records what became of an attempt, and tells those who wait for it.
-async fn settle(shared: Arc<Shared>, claimed: Claimed, measured: Measured) {
+async fn settle(shared: Arc<Shared>, queue: Queue, claimed: Claimed, measured: Measured) {
     let id = claimed.lease.id;
     let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now());
     let finished = settlement.is_end();
     let mut end = None;
     match record(&shared, claimed.lease, settlement).await {
         Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
-            let Claimed { attempt, losses, .. } = claimed;
+            let Claimed { attempt, losses, bound, .. } = claimed;
+            if let Settlement::Finish(conclusion) = &*settlement {
+                shared.ended.count(bound, queue.executor(), conclusion);
+            }
             end = Some(End { attempt, losses, settlement, started_at, finished_at });
         }
         Ok((Settled::Recorded, _)) => {}

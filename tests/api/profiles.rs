@@ -1,5 +1,7 @@
 //! What is learned, what is found, and where measured routing sends jobs.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::{Server, primes, sleep, with};
@@ -60,7 +62,7 @@ async fn runs_make_a_profile_and_findings() {
     let metrics = server.get("/metrics").await;
     assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     for line in [
-        r#"trine_jobs_finished_total{workload="primes",bound="io",executor="threads",state="succeeded"} 5"#,
+        r#"trine_jobs_finished_total{bound="io",executor="threads",state="succeeded"} 5"#,
         r#"trine_job_wall_seconds_count{executor="threads"} 5"#,
         r#"trine_job_wall_seconds_bucket{executor="threads",le="+Inf"} 5"#,
         r#"trine_results_advised_total{kind="computes"} 5"#,
@@ -71,6 +73,31 @@ async fn runs_make_a_profile_and_findings() {
     ] {
         assert_eq!(metrics.text.lines().filter(|is| *is == line).count(), 1, "{line} is not once in\n{}", metrics.text);
     }
+}
+
+/// What counters and histograms show.
+async fn totals(server: &Server) -> BTreeMap<String, f64> {
+    let text = server.get("/metrics").await.text;
+    let lines = text.lines().filter_map(|line| line.rsplit_once(' ').filter(|_| line.starts_with("trine_")));
+    let is_total = |name: &str| ["_total", "_count", "_sum", "_bucket"].iter().any(|end| name.ends_with(end));
+    let totals = lines.filter(|(figure, _)| figure.split('{').next().is_some_and(is_total));
+    totals.map(|(figure, value)| (figure.to_owned(), value.parse().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn what_is_counted_does_not_fall_when_a_job_is_run_again() {
+    let server = Server::start().await;
+    let id = server.submit(&sleep(3_600_000)).await;
+    server.in_state(&id, "running").await;
+    server.delete(&format!("/jobs/{id}")).await;
+    assert_eq!(server.ended(&id).await["state"], "cancelled");
+    let counted = |totals: &BTreeMap<String, f64>| totals[r#"trine_job_wall_seconds_count{executor="async"}"#] > 0.0;
+    let before = server.until(|| async { Some(totals(&server).await).filter(counted) }).await;
+    assert_eq!(server.post(&format!("/jobs/{id}/retry"), &Value::Null).await.status, 202);
+    server.in_state(&id, "running").await;
+    let after = totals(&server).await;
+    let fallen: Vec<_> = before.iter().filter(|(figure, value)| after[*figure] < **value).collect();
+    assert!(fallen.is_empty(), "{fallen:?}");
 }
 
 #[tokio::test]
