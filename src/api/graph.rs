@@ -20,7 +20,7 @@ pub(super) struct GraphView {
     waits_for: u64,
     /// The first hundred of them: those that it waits for before the others.
     parents: Vec<ParentView>,
-    /// How many come after it.
+    /// How many come after it, of those that the caller may see.
     child_count: u64,
     /// The first hundred of them.
     children: Vec<ChildView>,

@@ -159,6 +159,7 @@ pub(super) struct WaitQuery {
 )]
 pub(super) async fn get(
     State(api): State<ApiState>,
+    Caller(owner): Caller,
     Id(id): Id,
     Query(WaitQuery { wait }): Query<WaitQuery>,
 ) -> Result<Response, Problem> {
@@ -169,7 +170,7 @@ pub(super) async fn get(
     };
     let job = job.ok_or_else(|| Problem::unknown_job(id))?;
     let attempts = AttemptView::all(&job, api.dispatcher.attempts(&job).await?);
-    let graph = GraphView::of(api.dispatcher.store().graph(id, graph::MOST).await?);
+    let graph = GraphView::of(api.dispatcher.store().graph(id, owner, graph::MOST).await?);
     let waiting = WaitingView::of(&api, &job).await?;
     Ok(Json(JobView::from(&job).with(attempts).explained(graph, waiting)).into_response())
 }

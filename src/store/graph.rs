@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 
 use super::{StateFilter, StoreError};
-use crate::job::{Dependency, JobId, OnFailure};
+use crate::job::{Dependency, JobId, OnFailure, Owner};
 
 /// A job among those that it comes after and those that come after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub trait GraphStore {
     /// All jobs that a job comes after.
     async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError>;
 
-    /// The same with where they are, and the jobs that come after it: at most so many of each.
-    async fn graph(&self, id: JobId, most: usize) -> Result<Graph, StoreError>;
+    /// The same with where they are, and the jobs that come after it: at most so many of each, and of the latter only those of the owner,
+    /// if there is one.
+    async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError>;
 }

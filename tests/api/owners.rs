@@ -163,6 +163,23 @@ async fn what_is_anothers_is_answered_as_if_it_did_not_exist() {
 }
 
 #[tokio::test]
+async fn a_job_of_an_administrator_is_not_seen_through_its_parent() {
+    let server = Server::start().await;
+    let (_, admin) = server.key("", &["admin"]).await;
+    let tenant = Tenant::new(&server, &admin, "ones").await;
+    let path = format!("/jobs/{}", tenant.running);
+    let after = with(sleep(0), json!({ "after": [{ "job": tenant.running }] }));
+    let answer = with_key(server.request(Method::POST, "/jobs").json(&after), &admin).answer().await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    assert_eq!(tenant.call(&server, Method::GET, &path, None).await.json()["graph"], Value::Null);
+    let all = with_key(server.request(Method::GET, &path), &admin).answer().await.json();
+    assert_eq!(all["graph"]["children"][0]["id"], answer.json()["id"]);
+    let own = tenant.submit(&server, &after).await;
+    let graph = tenant.call(&server, Method::GET, &path, None).await.json()["graph"].clone();
+    assert_eq!((&graph["child_count"], &graph["children"]), (&json!(1), &json!([{ "id": own, "state": "blocked" }])));
+}
+
+#[tokio::test]
 async fn two_keys_may_use_the_same_names() {
     let server = Server::start().await;
     let (_, admin) = server.key("", &["admin"]).await;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use trine::clock::Timestamp;
-use trine::job::{Dependency, Ending, FailureKind, JobId, NewJob, OnFailure, Outcome, Queue, State};
+use trine::job::{Dependency, Ending, FailureKind, JobId, NewJob, OnFailure, Outcome, Owner, Queue, State};
 use trine::store::{Cancellation, Child, Claimed, ParentEdge, Requeue, Settlement, Sketches, StateFilter, Store, StoreError};
 
 use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, settle, state, succeeded};
@@ -22,6 +22,7 @@ crate::for_every_form!(
     many_come_after_one_and_one_after_many,
     a_crash_in_between_leaves_nobody_blocked,
     the_graph_can_be_seen,
+    an_owner_sees_its_own_children_alone,
     fifty_random_graphs_end_as_a_model_says,
 );
 
@@ -321,7 +322,7 @@ async fn the_graph_can_be_seen(place: impl Place) {
     accept(&store, &grandchildren).await;
     let claimed = claim_one(&store).await;
     end(&store, claimed, failed("no luck")).await;
-    let graph = store.graph(child.id, 3).await.unwrap();
+    let graph = store.graph(child.id, None, 3).await.unwrap();
     assert_eq!((graph.parent_count, graph.open, graph.child_count), (2, 1, 5));
     let parents = [
         ParentEdge { id: second.id, name, on_failure: OnFailure::Fail, state: Some(StateFilter::Queued) },
@@ -333,7 +334,29 @@ async fn the_graph_can_be_seen(place: impl Place) {
     let mut dependencies = store.dependencies(child.id).await.unwrap();
     dependencies.sort_by_key(|dependency| dependency.parent);
     assert_eq!(dependencies, child.after);
-    assert_eq!(store.graph(first.id, 3).await.unwrap().parents, []);
+    assert_eq!(store.graph(first.id, None, 3).await.unwrap().parents, []);
+}
+
+async fn an_owner_sees_its_own_children_alone(place: impl Place) {
+    let store = place.open().await;
+    let [mine, theirs] = ["00000000000a", "ffffffffffff"].map(|digits| digits.parse::<Owner>().unwrap());
+    let of = |mut job: NewJob, owner| {
+        job.submission.owner = owner;
+        job
+    };
+    let parent = of(io_job(), Some(mine));
+    let children = [Some(mine), None, Some(theirs), Some(mine)].map(|owner| of(child_of(&parent), owner));
+    accept(&store, std::slice::from_ref(&parent)).await;
+    accept(&store, &children).await;
+    let check = async |own: &[(usize, StateFilter)]| {
+        let graph = store.graph(parent.id, Some(mine), 3).await.unwrap();
+        let own = own.iter().map(|(at, state)| Child { id: children[*at].id, state: Some(*state) });
+        assert_eq!((graph.child_count, graph.children), (2, own.collect::<Vec<_>>()));
+        assert_eq!(store.graph(parent.id, None, 3).await.unwrap().child_count, 4);
+    };
+    check(&[(0, StateFilter::Blocked), (3, StateFilter::Blocked)]).await;
+    store.cancel(children[3].id).await.unwrap();
+    check(&[(0, StateFilter::Blocked), (3, StateFilter::Ended(Ending::Cancelled))]).await;
 }
 
 /// What is known of the jobs of a random graph, kept as simply as can be.

@@ -58,7 +58,7 @@ async fn goes_on(folder: &Folder, what: &str) {
     assert_eq!(found.len(), jobs + results, "{what}: a job is gone");
     for job in &found {
         assert!(store.job(job.id).await.unwrap().is_some());
-        store.graph(job.id, 10).await.unwrap();
+        store.graph(job.id, None, 10).await.unwrap();
         store.gate(job.id).await.unwrap();
     }
     // What ran waits again, or has ended as lost.

@@ -8,7 +8,7 @@ use super::moves::{Queued, queued};
 use super::pool::Pool;
 use super::rows::{self, Cells, text, uuid, uuids};
 use crate::clock::Timestamp;
-use crate::job::{Dependency, JobId, NewJob};
+use crate::job::{Dependency, JobId, NewJob, Owner};
 use crate::store::kept::edge::{Ended, read_ended};
 use crate::store::kept::state::stands;
 use crate::store::kept::{code, number};
@@ -153,12 +153,16 @@ pub(super) async fn dependencies(pool: &Pool, child: JobId) -> Result<Vec<Depend
     rows.iter().map(dependency).collect()
 }
 
-/// A job's parents and children: the first `most` of each, those that it waits for before the others.
-pub(super) async fn graph(pool: &Pool, id: JobId, most: usize) -> Result<Graph, StoreError> {
+/// A job's parents and children: the first `most` of each, those that it waits for before the others; of an owner's children alone, if
+/// there is one.
+pub(super) async fn graph(pool: &Pool, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {
+    let owner = owner.map(Owner::code);
     let mut snapshot = pool.snapshot().await?;
-    let count = "SELECT (SELECT count(*) FROM edges WHERE child = $1), (SELECT count(*) FROM edges WHERE parent = $1), \
+    let count = "SELECT (SELECT count(*) FROM edges WHERE child = $1), \
+                        (SELECT count(*) FROM edges e WHERE e.parent = $1 \
+                         AND ($2 IS NULL OR EXISTS (SELECT 1 FROM jobs j WHERE j.id = e.child AND j.owner = $2))), \
                         (SELECT count(*) FROM edges WHERE child = $1 AND open)";
-    let row = sqlx::query(count).bind(uuid(id)).fetch_one(&mut *snapshot).await?;
+    let row = sqlx::query(count).bind(uuid(id)).bind(owner).fetch_one(&mut *snapshot).await?;
     let mut cells = Cells::new(&row);
     let mut graph =
         Graph { parent_count: cells.number()?, child_count: cells.number()?, open: cells.number()?, ..Graph::default() };
@@ -173,8 +177,10 @@ pub(super) async fn graph(pool: &Pool, id: JobId, most: usize) -> Result<Graph, 
     }
     if graph.child_count > 0 {
         let text = "SELECT e.child, w.state, r.ending FROM edges e LEFT JOIN work w ON w.id = e.child \
-                    LEFT JOIN results r ON r.id = e.child WHERE e.parent = $1 ORDER BY e.child LIMIT $2";
-        for row in &sqlx::query(text).bind(uuid(id)).bind(number(most)).fetch_all(&mut *snapshot).await? {
+                    LEFT JOIN results r ON r.id = e.child WHERE e.parent = $1 \
+                    AND ($2 IS NULL OR EXISTS (SELECT 1 FROM jobs j WHERE j.id = e.child AND j.owner = $2)) \
+                    ORDER BY e.child LIMIT $3";
+        for row in &sqlx::query(text).bind(uuid(id)).bind(owner).bind(number(most)).fetch_all(&mut *snapshot).await? {
             let mut cells = Cells::new(row);
             graph.children.push(Child { id: cells.id()?, state: place(&mut cells)? });
         }

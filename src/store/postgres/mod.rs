@@ -61,7 +61,7 @@ use super::{
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Queue, Role, State};
+use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Owner, Queue, Role, State};
 
 /// Commands that may wait for the writer; who comes then waits to be let in.
 const COMMANDS: usize = 8_192;
@@ -239,8 +239,8 @@ impl GraphStore for PostgresStore {
         Ok(dependencies)
     }
 
-    async fn graph(&self, id: JobId, most: usize) -> Result<Graph, StoreError> {
-        let graph = in_time(edges::graph(&self.pool, id, most)).await?;
+    async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {
+        let graph = in_time(edges::graph(&self.pool, id, owner, most)).await?;
         self.published.synced.all(&self.pool).await?;
         Ok(graph)
     }

@@ -9,7 +9,7 @@ use super::codes::Code;
 use super::moves::{self, OF_END, hex_id};
 use super::rows::{Cells, SHARED};
 use crate::clock::Timestamp;
-use crate::job::{Dependency, JobId, NewJob, Queue};
+use crate::job::{Dependency, JobId, NewJob, Owner, Queue};
 use crate::store::kept::edge::{Doom, Ended, read_ended};
 use crate::store::kept::state::{BLOCKED, stands};
 use crate::store::kept::{json, number};
@@ -170,8 +170,11 @@ pub(super) async fn dependencies(readers: &SqlitePool, child: JobId) -> Result<V
     rows.iter().map(dependency).collect()
 }
 
-/// A job's parents and children: the first `most` of each, those that it waits for before the others.
-pub(super) async fn graph(readers: &SqlitePool, id: JobId, most: usize) -> Result<Graph, StoreError> {
+/// A job's parents and children: the first `most` of each, those that it waits for before the others; of an owner's children alone, if
+/// there is one.
+pub(super) async fn graph(readers: &SqlitePool, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {
+    const OWNED: &str = "parent = ?1 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM jobs WHERE jobs.id = child AND jobs.owner = ?2) \
+                         OR EXISTS (SELECT 1 FROM results WHERE results.id = child AND results.owner = ?2))";
     const STATES: &str = "(SELECT state FROM jobs WHERE id = other), (SELECT ending FROM results WHERE id = other)";
     static PARENTS: LazyLock<String> = LazyLock::new(|| {
         format!(
@@ -180,13 +183,17 @@ pub(super) async fn graph(readers: &SqlitePool, id: JobId, most: usize) -> Resul
         )
     });
     static CHILDREN: LazyLock<String> = LazyLock::new(|| {
-        format!("SELECT other, {STATES} FROM (SELECT child AS other FROM edges WHERE parent = ? ORDER BY child LIMIT ?)")
+        format!("SELECT other, {STATES} FROM (SELECT child AS other FROM edges WHERE {OWNED} ORDER BY child LIMIT ?3)")
     });
-    let (key, most) = (&id.as_bytes()[..], number(most));
+    static COUNT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT (SELECT count(*) FROM edges WHERE child = ?1), (SELECT count(*) FROM edges WHERE {OWNED}), \
+                    (SELECT count(*) FROM edges WHERE child = ?1 AND open = 1)"
+        )
+    });
+    let (key, owner, most) = (&id.as_bytes()[..], owner.map(Owner::code), number(most));
     let mut snapshot = readers.begin().await?;
-    let count = "SELECT (SELECT count(*) FROM edges WHERE child = ?1), (SELECT count(*) FROM edges WHERE parent = ?1), \
-                        (SELECT count(*) FROM edges WHERE child = ?1 AND open = 1)";
-    let row = sqlx::query(count).bind(key).fetch_one(&mut *snapshot).await?;
+    let row = sqlx::query(COUNT.as_str()).bind(key).bind(owner).fetch_one(&mut *snapshot).await?;
     let mut cells = Cells::new(&row);
     let mut graph =
         Graph { parent_count: cells.number()?, child_count: cells.number()?, open: cells.number()?, ..Graph::default() };
@@ -198,7 +205,7 @@ pub(super) async fn graph(readers: &SqlitePool, id: JobId, most: usize) -> Resul
         }
     }
     if graph.child_count > 0 {
-        for row in &sqlx::query(CHILDREN.as_str()).bind(key).bind(most).fetch_all(&mut *snapshot).await? {
+        for row in &sqlx::query(CHILDREN.as_str()).bind(key).bind(owner).bind(most).fetch_all(&mut *snapshot).await? {
             let mut cells = Cells::new(row);
             graph.children.push(Child { id: cells.id()?, state: place(&mut cells)? });
         }

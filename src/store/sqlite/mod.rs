@@ -56,7 +56,7 @@ use super::{
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Queue, State};
+use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Owner, Queue, State};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -277,8 +277,8 @@ impl GraphStore for SqliteStore {
         edges::dependencies(&self.readers, id).await
     }
 
-    async fn graph(&self, id: JobId, most: usize) -> Result<Graph, StoreError> {
-        edges::graph(&self.readers, id, most).await
+    async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {
+        edges::graph(&self.readers, id, owner, most).await
     }
 }
 
