@@ -11,7 +11,7 @@ use super::Ending;
 pub struct Webhook {
     /// Where to.
     pub url: String,
-    /// The host and the port of that, by which deliveries are limited.
+    /// The host of that, by which deliveries are limited.
     pub host: String,
     /// What the message is signed with; without one, the server's own secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
