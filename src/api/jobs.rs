@@ -111,7 +111,7 @@ fn waited(mut response: Response, seconds: u64) -> Response {
 
 /// List jobs
 ///
-/// All jobs, wherever they are, in the order of acceptance.
+/// All jobs, wherever they are, in the order of acceptance. In CSV, an `error_message` that begins like a formula has a `'` before it.
 #[utoipa::path(
     get, path = "/jobs", tag = "jobs", operation_id = "listJobs",
     params(ListQuery),

@@ -42,7 +42,7 @@ const COLUMNS: [Column; 32] = [
     ("observed", |line| figure(line, |timing| timing.observed.map(Observed::as_str))),
     ("advice", |line| figure(line, |timing| timing.advice.clone())),
     ("error_kind", |line| text(line.finished.and_then(error).map(|error| error.kind))),
-    ("error_message", |line| text(line.finished.and_then(error).map(|error| error.message))),
+    ("error_message", |line| no_formula(text(line.finished.and_then(error).map(|error| error.message)))),
     ("output", |line| text(line.finished.and_then(output))),
     ("parameters", |line| line.job.submission.workload.json.to_string()),
     ("tags", |line| serde_json::to_string(&line.job.submission.tags).unwrap_or_default()),
@@ -76,14 +76,34 @@ fn text(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
+/// Text that others wrote, as a cell that a spreadsheet takes for text: what begins like a formula has a `'` before it.
+fn no_formula(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::example;
+    use rstest::rstest;
 
     #[test]
     fn no_jobs_give_the_names_alone() {
         assert_eq!(csv(&[]), format!("{}\n", COLUMNS.map(|(name, _)| name).join(",")));
+    }
+
+    #[rstest]
+    #[case("=1+1", "'=1+1")]
+    #[case("+1", "'+1")]
+    #[case("-1", "'-1")]
+    #[case("@A1", "'@A1")]
+    #[case("\t=1", "'\t=1")]
+    #[case("\r=1", "'\r=1")]
+    #[case("a=1", "a=1")]
+    #[case("'=1", "'=1")]
+    #[case("", "")]
+    fn a_message_is_no_formula(#[case] message: &str, #[case] cell: &str) {
+        assert_eq!(no_formula(message.to_owned()), cell);
     }
 
     #[test]
