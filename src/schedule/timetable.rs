@@ -14,7 +14,8 @@ const YEARS: i16 = 50;
 /// When something is due: a cron expression in a time zone.
 ///
 /// Where clocks go forward, a fixed time in the hour that is left out is due when that hour would have begun to count on; where they
-/// go back, a fixed time is due once, at its first coming, and what is due every so many minutes is due all through both hours.
+/// go back, a fixed time is due once, at its first coming. A fixed time is one a day. What is due more often goes by what the clocks show:
+/// what names hours is left out with an hour and repeated with one, and what is due in every hour is due all through.
 #[derive(Clone, Debug)]
 pub struct Timetable {
     cron: Cron,
@@ -208,6 +209,19 @@ mod tests {
         assert_eq!(spring, ["29. 01:00+01:00", "29. 01:30+01:00", "29. 03:00+02:00", "29. 03:30+02:00"]);
         let autumn = shown(&paris("*/30 * * * *"), "2026-10-25T00:00:00Z", "2026-10-25T02:00:00Z");
         assert_eq!(autumn, ["25. 02:00+02:00", "25. 02:30+02:00", "25. 02:00+01:00", "25. 02:30+01:00"]);
+    }
+
+    #[rstest]
+    #[case("0 */2 * * *", &["00:00+01:00", "04:00+02:00"], &["00:00+02:00", "02:00+02:00", "02:00+01:00", "04:00+01:00"])]
+    #[case("*/30 2 * * *", &[], &["02:00+02:00", "02:30+02:00", "02:00+01:00", "02:30+01:00"])]
+    #[case("30 2,3 * * *", &["03:30+02:00"], &["02:30+02:00", "02:30+01:00", "03:30+01:00"])]
+    #[case("30 1-3 * * *", &["01:30+01:00", "03:30+02:00"], &["01:30+02:00", "02:30+02:00", "02:30+01:00", "03:30+01:00"])]
+    fn what_names_hours_goes_with_the_hour(#[case] expression: &str, #[case] spring: &[&str], #[case] autumn: &[&str]) {
+        let hours = |day: &str, from, until| {
+            shown(&paris(expression), from, until).iter().map(|shown| shown.replace(day, "")).collect::<Vec<_>>()
+        };
+        assert_eq!(hours("29. ", "2026-03-28T23:00:00Z", "2026-03-29T03:00:00Z"), spring);
+        assert_eq!(hours("25. ", "2026-10-24T22:00:00Z", "2026-10-25T04:00:00Z"), autumn);
     }
 
     #[rstest]
