@@ -1,7 +1,8 @@
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 use crate::job::Secret;
 
@@ -10,16 +11,18 @@ pub fn secret_in(path: &Path) -> io::Result<Secret> {
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().map_err(|error| io::Error::new(ErrorKind::InvalidData, error)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-            }
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            fs::create_dir_all(folder)?;
             let mut key = [0; 32];
             let random = rustls::crypto::ring::default_provider().secure_random;
             random.fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
             let secret = Secret::of(key);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            // Under its name only when it is whole: no server starts with an empty one.
+            let mut file = NamedTempFile::new_in(folder)?;
             writeln!(file, "{}", secret.reveal())?;
-            file.sync_all()?;
+            file.as_file().sync_all()?;
+            file.persist_noclobber(path)?;
+            File::open(folder)?.sync_all()?;
             Ok(secret)
         }
         Err(error) => Err(error),
@@ -39,6 +42,7 @@ mod tests {
         assert_eq!(secret_in(&path).unwrap(), secret);
         assert_ne!(secret_in(&folder.path().join("other")).unwrap(), secret);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
         fs::write(&path, "whsec_short").unwrap();
         assert_eq!(secret_in(&path).unwrap_err().kind(), ErrorKind::InvalidData);
     }
