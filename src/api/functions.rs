@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -224,7 +224,7 @@ pub(super) async fn versions(State(api): State<ApiState>, Path(name): Path<Strin
         ("version" = String, Path, description = "Its version, or at least 8 of its first digits"),
     ),
     responses(
-        (status = 200, description = "The version, or its content", headers(("ETag" = String, description = "The version")), content(
+        (status = 200, description = "The version, or its content", headers(("ETag" = String, description = "The version, with its content only")), content(
             (FunctionView = "application/json", example = example::function),
             (String = "text/x-python", example = example::source),
             (Vec<u8> = "application/zip", example = "PK…"),
@@ -240,13 +240,15 @@ pub(super) async fn get(
     let function = find(&api, &name, &version).await?;
     let own = function.kind.media_type();
     let wants_content = preferred(&headers, &[("application/json", false), (own, true)])?;
-    let etag = [(ETAG, format!("\"{}\"", function.version))];
+    let vary = [(VARY, "accept")];
     if !wants_content {
-        return Ok((etag, Json(view(&api, &function))).into_response());
+        return Ok((vary, Json(view(&api, &function))).into_response());
     }
     let content = api.dispatcher.functions().content(&function).await?;
     let content = content.ok_or_else(|| unknown(format!("{name} was removed")))?;
-    Ok((etag, [(CONTENT_TYPE, own)], content).into_response())
+    // The version is the content's digest. What is known of it changes, as with whether it is the latest.
+    let etag = [(ETAG, format!("\"{}\"", function.version))];
+    Ok((vary, etag, [(CONTENT_TYPE, own)], content).into_response())
 }
 
 /// Make a version the latest

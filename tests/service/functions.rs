@@ -238,7 +238,12 @@ async fn content_comes_back_as_it_was() {
         let url = format!("{}/functions/{name}/versions/{version}", server.url);
         let answer = server.client.get(&url).header("accept", media_type).send().await.unwrap();
         assert_eq!(answer.headers()["content-type"], media_type);
+        let headers = answer.headers();
+        assert!(headers["etag"] == format!("\"{version}\"") && headers["vary"] == "accept", "{headers:?}");
         assert_eq!(answer.bytes().await.unwrap(), content);
+        let answer = server.client.get(&url).send().await.unwrap();
+        let headers = answer.headers();
+        assert!(!headers.contains_key("etag") && headers["vary"] == "accept", "{headers:?}");
         let known = server.get(&format!("/functions/{name}/versions/{}", &version[..8])).await;
         assert_eq!(
             (&known["version"], &known["latest"], &known["bytes"]),
