@@ -121,7 +121,13 @@ pub(super) async fn get(
     let attempt = attempt.or_latest(&find(&api, id).await?);
     let part = headers.get(RANGE).and_then(|range| part(range.to_str().ok()?));
     let unknown = || Problem::new(Kind::UnknownArtifact, format!("attempt {attempt} at the job has left no {name:?}"));
-    let Content { bytes, range, stream } = api.artifacts.get(id, attempt, &name, part).await?.ok_or_else(unknown)?;
+    let Content { bytes, range, stream } = match api.artifacts.get(id, attempt, &name, part).await {
+        Err(ArtifactError::NoSuchPart(bytes)) => {
+            let length = [(CONTENT_RANGE, format!("bytes */{bytes}"))];
+            return Ok((length, Problem::from(ArtifactError::NoSuchPart(bytes))).into_response());
+        }
+        found => found?.ok_or_else(unknown)?,
+    };
     let last = name.rsplit('/').next().unwrap_or_default();
     // A browser must not take it for a page of this server: it is saved, whatever it is.
     let mut response = Response::builder()
@@ -140,13 +146,18 @@ pub(super) async fn get(
 fn part(range: &str) -> Option<Part> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     match (first, last) {
-        ("", count) => Some(Part::Last(count.parse().ok()?)),
-        (first, "") => Some(Part::From(first.parse().ok()?)),
+        ("", count) => Some(Part::Last(number(count)?)),
+        (first, "") => Some(Part::From(number(first)?)),
         (first, last) => {
-            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            let (first, last) = (number(first)?, number(last)?);
             (first <= last).then_some(Part::Between(first, last))
         }
     }
+}
+
+/// Digits alone: Rust reads a sign, too.
+fn number(digits: &str) -> Option<u64> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 impl From<ArtifactError> for Problem {
@@ -176,6 +187,9 @@ mod tests {
     #[case("bytes=-", None)]
     #[case("lines=0-1", None)]
     #[case("bytes=99999999999999999999-", None)]
+    #[case("bytes=+1-+2", None)]
+    #[case("bytes=+1-", None)]
+    #[case("bytes=-+1", None)]
     fn a_range_is_one_range_of_bytes(#[case] header: &str, #[case] expected: Option<Part>) {
         assert_eq!(part(header), expected);
     }

@@ -213,6 +213,11 @@ impl Kind {
         let content =
             ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).example(Some(json!(problem.body()))).build();
         let mut response = ResponseBuilder::new().description(self.title()).content(MEDIA_TYPE, content);
+        if self == Self::RangeNotSatisfiable {
+            let text = ObjectBuilder::new().schema_type(Type::String).build();
+            let header = HeaderBuilder::new().schema(Some(text)).description(Some("How long the file is, as `bytes */1024`"));
+            response = response.header("Content-Range", header.build());
+        }
         if self.says_when() {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
             let header = HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds to wait before trying again"));

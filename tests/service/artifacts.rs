@@ -192,6 +192,8 @@ async fn a_file_is_had_whole_or_in_part_and_never_shown_as_a_page() {
     ] {
         let answer = get(name, range).await;
         assert_eq!(answer.status(), status, "{name}");
+        let place = answer.headers().get(CONTENT_RANGE).map(|place| place.to_str().unwrap());
+        assert_eq!(place, (status == 416).then_some("bytes */18"), "{name}");
         assert_eq!(answer.json::<Value>().await.unwrap()["type"], kind, "{name}");
     }
 }
