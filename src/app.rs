@@ -1,5 +1,6 @@
 //! Puts the service together: store, executors, dispatcher, API.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,9 @@ pub enum AppError {
     /// Programs can't be confined as the operator requires.
     #[error("`sandbox` is `required`, but it has a gap: {0}")]
     Sandbox(String),
+    /// Jobs could not tell one interpreter from another.
+    #[error("`python_interpreters` has two that are called {0:?}")]
+    SameName(String),
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -307,8 +311,12 @@ async fn interpreters(config: &Config) -> Result<Vec<Interpreter>, AppError> {
             }
         };
     }
-    let named = named.iter().filter(|interpreter| interpreter.name != "none");
-    let found = named.map(|NamedProgram { name, program }| Interpreter::find(name.clone(), program.clone()));
+    let named: Vec<_> = named.iter().filter(|interpreter| interpreter.name != "none").collect();
+    let mut names = HashSet::new();
+    if let Some(again) = named.iter().find(|interpreter| !names.insert(&interpreter.name)) {
+        return Err(AppError::SameName(again.name.clone()));
+    }
+    let found = named.into_iter().map(|NamedProgram { name, program }| Interpreter::find(name.clone(), program.clone()));
     Ok(futures_util::future::try_join_all(found).await?)
 }
 
@@ -400,4 +408,17 @@ fn connections(config: &Config, files: usize) -> usize {
         tracing::info!("only {most} connections at once, since the system allows {files} open files");
     }
     most.min(config.max_connections)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_interpreters_of_one_name_are_refused() {
+        let named = |name: &str, program: &str| NamedProgram { name: name.into(), program: program.into() };
+        let python_interpreters = vec![named("a", "/bin/x"), named("none", "none"), named("none", "none"), named("a", "/bin/y")];
+        let refused = interpreters(&Config { python_interpreters, ..Config::default() }).await.unwrap_err();
+        assert_eq!(refused.to_string(), "`python_interpreters` has two that are called \"a\"");
+    }
 }
