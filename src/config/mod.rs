@@ -138,13 +138,13 @@ pub struct Config {
     #[arg(long, env = "TRINE_ASYNC_SLOTS", value_name = "N", default_value_t = 16_384, value_parser = at_least_one::<usize>)]
     pub async_slots: usize,
     /// Threads of the event loop of the `async` executor
-    #[arg(long, env = "TRINE_ASYNC_THREADS", value_name = "N", default_value_t = 1, value_parser = at_least_one::<usize>)]
+    #[arg(long, env = "TRINE_ASYNC_THREADS", value_name = "N", default_value_t = 1, value_parser = threads)]
     pub async_threads: usize,
     /// Threads that run jobs tagged `io`
-    #[arg(long, env = "TRINE_THREADS_IO", value_name = "N", default_value_t = 256, value_parser = at_least_one::<usize>)]
+    #[arg(long, env = "TRINE_THREADS_IO", value_name = "N", default_value_t = 256, value_parser = threads)]
     pub threads_io: usize,
     /// Threads that run jobs tagged `cpu`
-    #[arg(long, env = "TRINE_THREADS_CPU", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
+    #[arg(long, env = "TRINE_THREADS_CPU", value_name = "N", default_value_t = cores(), value_parser = threads)]
     pub threads_cpu: usize,
     /// Worker processes
     #[arg(long, env = "TRINE_PROCESSES", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
@@ -405,6 +405,14 @@ fn at_least_one<T: FromStr<Err = ParseIntError> + From<u8> + PartialOrd>(text: &
     }
 }
 
+/// No Linux has more threads, and whoever adds some to these can count them.
+const MOST_THREADS: usize = 1 << 22;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let threads = at_least_one(text)?;
+    if threads > MOST_THREADS { Err(format!("must be at most {MOST_THREADS}")) } else { Ok(threads) }
+}
+
 fn millis(text: &str) -> Result<Duration, ParseIntError> {
     text.parse().map(Duration::from_millis)
 }
@@ -484,6 +492,15 @@ mod tests {
         assert_eq!(network(" 127.0.0.1 ").unwrap().to_string(), "127.0.0.1/32");
         assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
         assert!(network("example.com").is_err());
+    }
+
+    #[test]
+    fn threads_can_be_counted() {
+        assert_eq!(threads("1"), Ok(1));
+        assert_eq!(threads("4194304"), Ok(MOST_THREADS));
+        for text in ["0", "4194305", "18446744073709551615"] {
+            assert!(threads(text).is_err(), "{text}");
+        }
     }
 
     #[test]
