@@ -3,7 +3,7 @@
 `Client` and `AsyncClient` speak to the server; `Executor` and `AsyncExecutor` make Python calls there.
 """
 
-from ._engine import JobFuture
+from ._future import JobFuture
 from ._worker import Stopped, artifacts, attempt, job_id, progress, stopped
 from .aio import AsyncClient
 from .async_executor import AsyncExecutor, AsyncJobFuture

@@ -11,7 +11,8 @@ from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from ._engine import Engine, JobFuture, OfJob, Part
+from ._engine import Engine, Part
+from ._future import JobFuture, OfJob
 from .executor import Settings, engine_for, part_of
 from .options import CallOptions
 

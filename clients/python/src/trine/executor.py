@@ -14,7 +14,8 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
 
 from ._connections import Connections
-from ._engine import Engine, JobFuture, Part
+from ._engine import Engine, Part
+from ._future import JobFuture
 from ._http1 import Server
 from ._travel import in_chunks
 from .options import CallOptions

@@ -1,0 +1,92 @@
+"""A call on its way, and the future of it."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Optional
+
+from ._travel import Way
+from .model import Timing, parsed
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+
+# Where a call is, and what its future says of it.
+QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
+PENDING, RUNNING, ENDED, CANCELLED = "pending", "running", "ended", "cancelled"
+
+
+class OfJob:
+    """What a future knows of its job."""
+
+    _call: Call
+    _told: Optional[dict[str, Any]] = None
+
+    @property
+    def job_id(self) -> Optional[str]:
+        """The job's id, once the server has accepted it."""
+        return self._call.id
+
+    @property
+    def timing(self) -> Optional[Timing]:
+        """What was measured, once the job has ended; None if it was not run to its end."""
+        told = (self._told or {}).get("timing")
+        return None if told is None else parsed(Timing, told)
+
+
+class JobFuture(OfJob, Future):  # type: ignore[type-arg]
+    """A future whose call is a job. `cancel` asks the server, and waits for its answer, if the job may still be waiting there."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def running(self) -> bool:
+        """Whether the call is being made now. Asks the server, which does not tell by itself when a call begins."""
+        return super().running() or self._engine.has_begun(self._call)
+
+    def cancel(self) -> bool:
+        return self._engine.cancel(self._call)
+
+    def _cancelled(self) -> None:
+        super().cancel()
+        self.set_running_or_notify_cancel()
+
+
+class Call:
+    """A call on its way."""
+
+    __slots__ = ("arguments", "before", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
+
+    def __init__(self, future: JobFuture, way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
+        self.future: Optional[JobFuture] = future
+        self.way = way
+        self.before = before  # its submission up to the workload, as `Engine.before` has it
+        self.workload = workload
+        self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
+        self.place = QUEUED
+        self.phase = PENDING
+        self.cancelling = False  # the server is being asked to
+        self.stop = False  # it is to be cancelled as soon as it has an id
+        self.id: Optional[str] = None
+
+    def sent(self) -> None:
+        """Lets go of what was only needed to send it."""
+        self.workload, self.arguments = b"", None
+
+    def end(self, phase: str) -> JobFuture:
+        """Enters its last phase, and lets go of its future, so that nothing but its user holds that any more."""
+        self.sent()
+        assert self.future is not None, "a call ends once"
+        future, self.future, self.phase = self.future, None, phase
+        return future
+
+
+class Batch:
+    """Calls that are sent together, under a key: they are accepted once, however often they are sent."""
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self.key = str(uuid.uuid4())
+        self.in_doubt = False  # whether the server may have accepted it, although no answer has said so
