@@ -8,7 +8,7 @@ use trine::clock::Timestamp;
 use trine::job::{Bound, Ending, Event, EventKind, Executor, Failure, JobId, LogStream, NewJob, Note, Queue, What};
 use trine::store::{EventFilter, Follower, Lease, Settlement, StateFilter, Store};
 
-use crate::{PATIENCE, Place, accept, claim_one, failed, io_job, new_job, settle, succeeded};
+use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, settle, succeeded};
 
 crate::for_every_form!(
     a_job_is_told_of_from_its_beginning_to_its_end,
@@ -16,6 +16,7 @@ crate::for_every_form!(
     every_event_has_an_id_of_its_own,
     whoever_comes_in_between_sees_every_event_once,
     a_slow_listener_misses_nothing,
+    what_is_accepted_beside_beginnings_is_told_of,
     events_survive_a_restart,
     filters_select_the_past_and_the_present_alike,
     a_large_output_is_told_whole,
@@ -206,6 +207,19 @@ async fn a_slow_listener_misses_nothing(place: impl Place) {
         last = event.at;
     }
     assert_eq!(last, store.latest_event());
+}
+
+/// What was claimed from what stands ready in memory is told of with the next transaction, and so is what that accepts.
+async fn what_is_accepted_beside_beginnings_is_told_of(place: impl Place) {
+    let store = place.open().await;
+    accept(&store, &(0..20).map(|_| apart(io_job())).collect::<Vec<_>>()).await;
+    store.claim(Queue::Processes, 1).await.unwrap();
+    let mut follower = Follower::new(Arc::clone(&store), EventFilter::default(), None);
+    for _ in 0..10 {
+        store.claim(Queue::Processes, 1).await.unwrap();
+        let job = accept(&store, &[io_job()]).await.remove(0).id;
+        while next(&mut follower).await.map(|event| (event.job, event.kind())) != Some((job, EventKind::Accepted)) {}
+    }
 }
 
 async fn events_survive_a_restart(place: impl Place) {
