@@ -1,5 +1,6 @@
 //! The command line, as a person and as a program use it.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -18,15 +19,18 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// The program as a client of a server, in a folder.
+fn client_of(server: &Server, folder: &Path) -> Command {
+    let mut command = trine();
+    command.current_dir(folder).env("TRINE_SERVER", &server.url);
+    command
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_submitted_listed_and_read() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let client = || {
-        let mut command = trine();
-        command.current_dir(folder.path()).env("TRINE_SERVER", &server.url);
-        command
-    };
+    let client = || client_of(&server, folder.path());
     let submitted = run(client().args(["submit", "primes", "below=1000", "--wait", "--json"]));
     assert!(submitted.status.success(), "{}", stderr(&submitted));
     let result: Value = serde_json::from_str(stdout(&submitted).lines().next().unwrap()).unwrap();
@@ -77,11 +81,7 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
 async fn a_job_is_followed_and_its_lines_are_read() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let client = || {
-        let mut command = trine();
-        command.current_dir(folder.path()).env("TRINE_SERVER", &server.url);
-        command
-    };
+    let client = || client_of(&server, folder.path());
     let workload = json!({ "type": "python", "source": "def main():\n    print('hello')\n    return 7\n" }).to_string();
     let followed = run(client().args(["submit", "--workload", &workload, "--bound", "io", "--follow"]));
     assert!(followed.status.success(), "{}", stderr(&followed));
@@ -150,11 +150,7 @@ fn a_server_that_is_not_there_is_said_so() {
 async fn what_jobs_say_moves_nothing_on_the_terminal() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
-    let client = || {
-        let mut command = trine();
-        command.current_dir(folder.path()).env("TRINE_SERVER", &server.url);
-        command
-    };
+    let client = || client_of(&server, folder.path());
     let shown = |arguments: &[&str]| {
         let output = run(client().args(arguments));
         let text = stdout(&output) + &stderr(&output);

@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, Optional, TypeVar
 
 from . import _calls
@@ -733,5 +733,3 @@ if hasattr(os, "register_at_fork"):
 
 # The hook that the standard library's executors use: `atexit` comes after threads can no longer be started.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)
-
-__all__ = ["Call", "CancelledError", "Engine", "JobFuture", "JobLost"]
