@@ -52,7 +52,8 @@ pub(super) struct Node {
     silent: watch::Sender<bool>,
     /// The attempts that run here.
     held: Mutex<HashMap<JobId, Arc<Run>>>,
-    revoked: Mutex<Vec<(Lease, Revocation)>>,
+    /// Attempts to stop that nobody has heard of yet. The heartbeat and the writer may both find the same.
+    revoked: Mutex<HashMap<Lease, Revocation>>,
     some_revoked: Notify,
     stale: AtomicU64,
 }
@@ -141,7 +142,7 @@ impl Node {
         loop {
             let revoked = std::mem::take(&mut *self.revoked.lock().unwrap_or_else(PoisonError::into_inner));
             if !revoked.is_empty() {
-                return revoked;
+                return revoked.into_iter().collect();
             }
             self.some_revoked.notified().await;
         }
