@@ -245,14 +245,18 @@ async fn serve(shared: Arc<Shared>) {
             }
         };
         let id = next.id;
-        let end = tokio::select! {
+        let mut end = tokio::select! {
             end = one(&shared.dispatcher, next, &stop, &progress) => end,
             () = shared.stop_if_cancelled(id, &stop) => ComparisonEnd::Cancelled,
         };
         while let Err(error) = store.end_comparison(id, end.clone()).await {
             tracing::warn!(%id, %error, "what a comparison found can't be kept yet");
-            if shared.dispatcher.is_draining() || !error.may_pass() {
+            if shared.dispatcher.is_draining() {
                 break;
+            }
+            // The store would give it out again and again if it never ended.
+            if !error.may_pass() {
+                end = ComparisonEnd::Failed("what it found can't be kept".into());
             }
             tokio::time::sleep(STORE_RETRY).await;
         }

@@ -48,7 +48,7 @@ async fn each_ends_once(place: impl Place) {
     let ids = [add(&store, 1).await.id, add(&store, 2).await.id, add(&store, 3).await.id];
     store.begin_comparison().await.unwrap();
     let report = to_raw_value(&json!({ "matrix": [] })).unwrap();
-    let ends = [ComparisonEnd::Finished(report), ComparisonEnd::Failed("no".into()), ComparisonEnd::Cancelled];
+    let ends = [ComparisonEnd::Finished(report), ComparisonEnd::Failed("no\0".into()), ComparisonEnd::Cancelled];
     for (id, end) in ids.into_iter().zip(ends) {
         assert!(store.end_comparison(id, end).await.unwrap());
         assert!(!store.end_comparison(id, ComparisonEnd::Cancelled).await.unwrap());
@@ -57,7 +57,11 @@ async fn each_ends_once(place: impl Place) {
     for id in ids {
         let Comparison { state, report, error, finished_at, .. } = store.comparison(id).await.unwrap().unwrap();
         assert!(finished_at.is_some());
-        ended.push((state, report.map(|report| report.get().to_owned()), error));
+        ended.push((
+            state,
+            report.map(|report| report.get().to_owned()),
+            error.map(|error| error.replace(['\0', '\u{fffd}'], "")),
+        ));
     }
     assert_eq!(
         ended,

@@ -24,8 +24,10 @@ crate::for_every_driver!(
     a_restart_forgets_no_start_and_frees_what_ran,
     an_empty_lane_passes_its_place_on,
     a_place_is_offered_to_every_queue,
+    a_lane_that_nobody_waits_in_any_more_opens_as_well,
     a_place_that_a_lane_can_not_take_goes_to_another_one,
     a_clock_that_is_set_back_holds_up_no_rate,
+    a_clock_that_is_set_back_holds_up_no_rate_though_nothing_else_happens,
     what_a_limit_blocks_is_told,
     limits_are_listed_page_by_page,
     limits_of_which_nobody_waits_hide_no_others,
@@ -398,6 +400,27 @@ async fn a_place_is_offered_to_every_queue(place: impl Place) {
     }
 }
 
+/// Of its key or of its owner: whoever comes later must not find it shut.
+async fn a_lane_that_nobody_waits_in_any_more_opens_as_well(place: impl Place) {
+    let store = place.open().await;
+    store.allow(HashMap::from([(owner(), 1)])).await.unwrap();
+    let of_key = || limited("a", 1);
+    let of_owner = || confined(owner());
+    for new in [&of_key as &dyn Fn() -> NewJob, &of_owner] {
+        let (waits, later) = (new(), new());
+        accept(&store, &[new()]).await;
+        let lease = claim_one(&store).await.lease;
+        accept(&store, std::slice::from_ref(&waits)).await;
+        assert!(claim_all(&store, 10).await.is_empty());
+        store.cancel(waits.id).await.unwrap();
+        settle(&store, lease, succeeded()).await.unwrap();
+        accept(&store, std::slice::from_ref(&later)).await;
+        let next = claim_one(&store).await;
+        assert_eq!(next.lease.id, later.id);
+        settle(&store, next.lease, succeeded()).await.unwrap();
+    }
+}
+
 /// Of its key or of its owner.
 async fn a_place_that_a_lane_can_not_take_goes_to_another_one(place: impl Place) {
     let store = place.open().await;
@@ -442,6 +465,28 @@ async fn a_clock_that_is_set_back_holds_up_no_rate(place: impl Place) {
     for _ in 0..3 {
         assert_eq!(claim_all(&store, 10).await.len(), 1);
         assert!(claim_all(&store, 10).await.is_empty());
+        place.clock().advance(Duration::from_millis(1_100));
+    }
+}
+
+async fn a_clock_that_is_set_back_holds_up_no_rate_though_nothing_else_happens(place: impl Place) {
+    let mut store = place.open().await;
+    place.clock().stop();
+    accept(&store, &[rated("a", 1, 1_000), rated("a", 1, 1_000), rated("a", 1, 1_000)]).await;
+    for is_restarted in [false, true] {
+        assert_eq!(claim_all(&store, 10).await.len(), 1);
+        if is_restarted {
+            store.close().await;
+            drop(store);
+            place.clock().set_back(Duration::from_secs(24 * 3_600));
+            store = place.open().await;
+        } else {
+            place.clock().set_back(Duration::from_secs(24 * 3_600));
+        }
+        let waits = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 1)).await.expect("what the clock held up").unwrap();
+        settle(&store, waits[0].lease, succeeded()).await.unwrap();
+        // The next one of this key comes by the clock as it is.
+        accept(&store, &[rated("a", 1, 1_000)]).await;
         place.clock().advance(Duration::from_millis(1_100));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinHandle;
 use trine::clock::Timestamp;
-use trine::store::postgres::{PostgresOptions, PostgresStore};
+use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 use trine::store::{Answered, Once, OnceStore as _, Store as _};
 
 use crate::postgres::Schema;
@@ -29,8 +29,11 @@ impl Database {
 
     async fn node(&self, name: &str) -> Arc<PostgresStore> {
         let options = Schema::new().options();
+        // What says that it is there waits for the standby as well, and would be counted.
+        let leases = LeaseRules::lasting(Duration::from_secs(3_600));
+        let node = name.into();
         let options =
-            PostgresOptions { urls: vec![self.url.clone()], node: name.into(), schema: "trine".into(), clock: None, ..options };
+            PostgresOptions { urls: vec![self.url.clone()], node, leases, schema: "trine".into(), clock: None, ..options };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 

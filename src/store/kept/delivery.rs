@@ -18,8 +18,17 @@ macro_rules! columns {
 pub(in crate::store) use columns;
 
 /// What becomes of others to the same place, if it is gone: of so many that nobody has to wait for long. The next one hears the same.
-pub(in crate::store) const GIVE_UP_OTHERS: &str = "UPDATE deliveries SET state = $1 WHERE place IN (SELECT place FROM deliveries \
-     WHERE state = 0 AND url = (SELECT url FROM deliveries WHERE id = $2) LIMIT 1000)";
+macro_rules! give_up_others {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE deliveries SET state = $1 WHERE state = 0 AND place IN (SELECT place FROM deliveries \
+             WHERE state = 0 AND url = (SELECT url FROM deliveries WHERE id = $2) LIMIT 1000",
+            $lock,
+            ")"
+        )
+    };
+}
+pub(in crate::store) use give_up_others;
 pub(in crate::store) const ONE: &str = concat!("SELECT ", columns!(), " FROM deliveries WHERE id = $1");
 
 /// Where a delivery is after an attempt, and when it is tried again.

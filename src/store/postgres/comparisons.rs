@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::PostgresStore;
+use super::{PostgresStore, rows};
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
 use crate::store::kept::{code, comparison, number};
@@ -97,7 +97,7 @@ async fn end_one(
         .bind(code(state))
         .bind(now.as_micros())
         .bind(report)
-        .bind(error)
+        .bind(error.map(rows::text))
         .bind(Uuid::from_bytes(*id.as_bytes()));
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }

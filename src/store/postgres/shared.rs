@@ -160,10 +160,9 @@ impl Shared {
         }
     }
 
-    /// The numbers of the queues in which jobs wait that have a limit.
-    pub(super) fn limited(&self) -> Vec<i16> {
-        let waits = |counts: &[u64; 5]| usize::try_from(LIMITED).is_ok_and(|at| counts.get(at).is_some_and(|count| *count > 0));
-        (0..).zip(&self.counts).filter(|(_, counts)| waits(counts)).map(|(queue, _)| queue).collect()
+    /// The numbers of all queues, also of those that only a newer version knows.
+    pub(super) fn queues(&self) -> Vec<i16> {
+        (0..).zip(&self.counts).map(|(queue, _)| queue).collect()
     }
 
     /// So many more jobs of a queue are there.

@@ -108,7 +108,8 @@ async fn note(connection: &mut PgConnection, id: &str, attempt: &DeliveryAttempt
     let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
     query.bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
-        sqlx::query(delivery::GIVE_UP_OTHERS).bind(code(state)).bind(id).execute(connection).await?;
+        // Another node may hear the same at this moment, of a message of its own.
+        sqlx::query(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state)).bind(id).execute(connection).await?;
     }
     Ok(())
 }

@@ -121,10 +121,11 @@ pub(super) async fn vacate(
     queue: Queue,
     most: usize,
 ) -> Result<u64, StoreError> {
+    // The planner would take the index of lanes by key, and sort all that have it.
     let key = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-               (SELECT queue, lane FROM lanes WHERE gate = 1 AND queue = ? AND lane ->> 0 = ? ORDER BY turn LIMIT ?)";
+               (SELECT queue, lane FROM lanes INDEXED BY lanes_full WHERE gate = 1 AND queue = ? AND lane ->> 0 = ? ORDER BY turn LIMIT ?)";
     let owner = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
-                 (SELECT queue, lane FROM lanes WHERE gate = 2 AND queue = ? AND lane ->> 2 = ? ORDER BY turn LIMIT ?)";
+                 (SELECT queue, lane FROM lanes INDEXED BY lanes_over WHERE gate = 2 AND queue = ? AND lane ->> 2 = ? ORDER BY turn LIMIT ?)";
     let query = match counted {
         Counted::Key(name) => sqlx::query(key).bind(queue.code()).bind(&**name),
         Counted::Owner(code) => sqlx::query(owner).bind(queue.code()).bind(code.code()),

@@ -76,7 +76,7 @@ async fn note(
     let attempt = serde_json::to_string(attempt).map_err(|error| StoreError::Refused(error.to_string()))?;
     query.bind(number(delivery::KEPT)).bind(attempt).bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
-        sqlx::query(delivery::GIVE_UP_OTHERS).bind(state.code()).bind(id).execute(connection).await?;
+        sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(connection).await?;
     }
     Ok(())
 }

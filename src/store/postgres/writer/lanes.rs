@@ -95,7 +95,7 @@ impl Writer {
         }
         self.vacate_lanes(done).await?;
         // By a clock that was set back, lanes are shut until a time that is far away.
-        let is_set_back = done.now < std::mem::replace(&mut self.seen, done.now);
+        let is_set_back = done.now < self.seen;
         if is_set_back || done.shared.next_open.is_some_and(|at| at <= done.now.as_micros()) {
             let (until, most) = if is_set_back { (Timestamp::MAX, usize::MAX) } else { (done.now, LOOKED_AT.1) };
             for (queue, place) in lanes::open(&mut self.connection, until, most).await? {
@@ -106,14 +106,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens a lane for each place that has become free.
+    /// Opens a lane of each queue for each place that has become free. Also where nobody waits any more: else the lane there would still be shut
+    /// when somebody does.
     async fn vacate_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
         let freed = std::mem::take(&mut done.lanes.freed);
         if freed.is_empty() {
             return Ok(());
         }
         let all: Vec<&Counted> = freed.keys().collect();
-        let queues = done.shared.limited();
+        let queues = done.shared.queues();
         for counted in lanes::shut_for(&mut self.connection, &all).await? {
             let places = freed.get(&counted).copied().unwrap_or_default();
             for (queue, place) in lanes::vacate(&mut self.connection, &counted, &queues, places).await? {

@@ -52,10 +52,11 @@ impl Writer {
 
     /// Looks after nodes that are gone: those that were not heard of in time, and earlier starts of this one.
     pub(super) async fn reap(&mut self, done: &mut Done) -> Result<(), StoreError> {
+        // If this fails, the next heartbeat asks again.
+        self.latest_lost = 0;
         let me = self.me(done);
         let gone = node::gone(&mut self.connection, me, &self.node.name).await?;
         if gone.is_empty() {
-            self.latest_lost = 0;
             return Ok(());
         }
         let lost = node::running(&mut self.connection, &gone, MOST_LOST).await?;

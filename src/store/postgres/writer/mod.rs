@@ -197,9 +197,10 @@ impl Writer {
             limits,
             ends,
             published: Arc::clone(&published),
+            // The latest moment that was given may have been by a clock that was set back since.
+            seen: Timestamp::from_micros(shared.latest).max(now),
             shared,
             commands,
-            seen: now,
             latest_lost: 0,
             arrived: Vec::new(),
             closing: None,

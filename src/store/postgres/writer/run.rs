@@ -245,10 +245,13 @@ impl Writer {
     /// Whether there is something to do that nobody asks for just now: jobs that are due or whose time is over, or claims that can be
     /// served.
     fn has_work(&self) -> bool {
-        let is_due = self.shared.next().is_some_and(|at| at <= self.now().as_micros()) || self.shared.releases > 0;
+        let now = self.now();
+        // By a clock that was set back, lanes may be shut for too long.
+        let is_set_back = self.shared.next_open.is_some() && now < self.seen;
+        let is_due = is_set_back || self.shared.next().is_some_and(|at| at <= now.as_micros()) || self.shared.releases > 0;
         // Perhaps there are claims that this node never heard of.
         self.may_have_claimed
-            || self.more_lost()
+            || self.more_lost() && !self.leaves_to_others()
             || is_due && !self.leaves_to_others()
             || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.shared.has_any(queue, &self.node))
     }

@@ -110,6 +110,9 @@ impl Writer {
     pub(super) async fn transaction(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
         self.mend().await?;
         let result = in_time(self.carry_out(batch)).await;
+        if let Ok(done) = &result {
+            self.seen = done.now;
+        }
         if result.is_err() && std::mem::take(&mut batch.is_committing) {
             // It may have been committed all the same.
             self.unsure.extend(batch.settles.iter().map(|(lease, ..)| *lease));
@@ -204,7 +207,7 @@ impl Writer {
         for (running, _) in &batch.allows {
             self.allow(running, done).await?;
         }
-        if batch.reap || self.more_lost() {
+        if batch.reap || self.more_lost() && !self.leaves_to_others() {
             self.reap(done).await?;
         }
         Ok(())
@@ -259,7 +262,7 @@ impl Writer {
         self.commit(&done).await
     }
 
-    /// Takes what was counted into the rollups, if this node finds the lock free. Whether there may be more.
+    /// Takes what was counted into the rollups, in a turn of its own. Whether there may be more.
     pub(super) async fn roll_up(&mut self) -> Result<bool, StoreError> {
         self.mend().await?;
         let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM counted)").fetch_one(&mut self.connection).await?;
@@ -267,9 +270,9 @@ impl Writer {
             return Ok(false);
         }
         execute(&mut self.connection, "BEGIN").await?;
-        // The next one does it, be it this node or another.
-        let free = sqlx::query("SELECT 1 FROM shared FOR UPDATE SKIP LOCKED").fetch_optional(&mut self.connection).await?;
-        let more = free.is_some() && rollups::write(&mut self.connection).await?;
+        // Others that have the lock are waited for: where nodes are busy, one has it nearly always.
+        execute(&mut self.connection, "SELECT 1 FROM shared FOR UPDATE").await?;
+        let more = rollups::write(&mut self.connection).await?;
         execute(&mut self.connection, "COMMIT").await?;
         Ok(more)
     }

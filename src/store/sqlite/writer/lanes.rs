@@ -52,9 +52,9 @@ pub(super) struct LaneChanges {
 }
 
 impl Lanes {
-    /// Those of these queues are open.
-    pub(super) fn new(open: &[Queue], next_open: Option<Timestamp>) -> Self {
-        let mut lanes = Self { next_open, ..Self::default() };
+    /// Those of these queues are open. The latest moment that was given may have been by a clock that was set back since.
+    pub(super) fn new(open: &[Queue], next_open: Option<Timestamp>, latest: Timestamp) -> Self {
+        let mut lanes = Self { next_open, seen: Some(latest), ..Self::default() };
         for queue in open {
             lanes.open[*queue as usize] = true;
         }
@@ -65,6 +65,12 @@ impl Lanes {
     pub(super) fn doubt(&mut self) {
         self.open = [true; Queue::ALL.len()];
         self.next_open = Some(Timestamp::from_micros(0));
+        self.set_back = true;
+    }
+
+    /// Whether lanes may open now.
+    pub(super) fn may_open(&self, now: Timestamp) -> bool {
+        self.next_open.is_some_and(|at| at <= now || self.seen > Some(now))
     }
 
     /// It is so late by the clock.
@@ -124,7 +130,7 @@ impl Writer {
             }
         }
         self.vacate_lanes(done).await?;
-        if self.lanes.next_open.is_some_and(|at| at <= done.now) {
+        if self.lanes.may_open(done.now) {
             let (until, most) = if self.lanes.set_back { (Timestamp::MAX, usize::MAX) } else { (done.now, LOOKED_AT.1) };
             for queue in lanes::open(&mut self.connection, until, most).await? {
                 self.lanes.open[queue as usize] = true;
@@ -135,11 +141,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens a lane of each queue for each place that has become free: which queues have slots is not known here.
+    /// Opens a lane of each queue for each place that has become free: which queues have slots is not known here. Also where nobody waits any
+    /// more: else the lane there would still be shut when somebody does.
     async fn vacate_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
         for (counted, places) in std::mem::take(&mut done.lanes.freed) {
             let mut is_empty = true;
-            for queue in Queue::ALL.into_iter().filter(|queue| *done.depths.of_state(*queue, LIMITED) > 0) {
+            for queue in Queue::ALL {
                 let opened = lanes::vacate(&mut self.connection, &counted, queue, places).await?;
                 is_empty &= opened < places as u64;
                 if opened > 0 {

@@ -161,8 +161,9 @@ impl Writer {
     /// Whether there is something to do that nobody asks for just now: jobs that are due or whose time is over, or claims that can be
     /// served.
     fn has_work(&self) -> bool {
-        let next = [self.next_due, self.next_expiry, self.lanes.next_open].into_iter().flatten().min();
-        next.is_some_and(|at| at <= self.clock.now())
+        let now = self.clock.now();
+        self.next_due.into_iter().chain(self.next_expiry).any(|at| at <= now)
+            || self.lanes.may_open(now)
             || !self.unblocking.is_empty()
             || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.has_any(queue, &self.depths))
     }

@@ -69,7 +69,7 @@ impl Writer {
         }
         let unblocking = edges::releases(&mut transaction).await?.into();
         let open = lanes::start(&mut transaction).await?;
-        let lanes = Lanes::new(&open, lanes::next_open(&mut transaction).await?);
+        let lanes = Lanes::new(&open, lanes::next_open(&mut transaction).await?, latest);
         transaction.commit().await?;
         let published = Arc::new(Published {
             depths: Mutex::new(depths),
