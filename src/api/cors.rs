@@ -1,6 +1,6 @@
 //! Pages of other origins that may read answers (CORS). None, unless the operator names them.
 
-use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, LINK, LOCATION, RETRY_AFTER};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, LINK, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
 use std::time::Duration;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -28,7 +28,7 @@ pub(super) fn layer(pages: &Pages) -> Option<CorsLayer> {
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers([ACCEPT, AUTHORIZATION, CONTENT_TYPE].into_iter().chain(sent).collect::<Vec<_>>())
-            .expose_headers([ETAG, LINK, LOCATION, RETRY_AFTER, PREFERENCE_APPLIED, REPLAYED])
+            .expose_headers([CONTENT_RANGE, ETAG, LINK, LOCATION, RETRY_AFTER, PREFERENCE_APPLIED, REPLAYED])
             .max_age(MAX_AGE),
     )
 }

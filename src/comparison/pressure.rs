@@ -5,7 +5,7 @@ use crate::clock::{Monotonic, micros};
 use crate::dispatch::Dispatcher;
 use crate::job::Queue;
 use crate::measure::Usage;
-use crate::measure::machine::{Ticks, used_us};
+use crate::measure::machine::{Ticks, descendants, used_us};
 
 /// Watches from its start on.
 pub(super) struct Watch {
@@ -17,7 +17,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(dispatcher: &Dispatcher) -> Self {
-        let mut watch = Self { began: Monotonic::now(), ticks: Ticks::now(), ours: ours_us(dispatcher), jobs: 0 };
+        let mut watch = Self { began: Monotonic::now(), ticks: Ticks::now(), ours: ours_us(), jobs: 0 };
         watch.look(dispatcher);
         watch
     }
@@ -34,7 +34,7 @@ impl Watch {
         let since = self.ticks.zip(Ticks::now()).filter(|(before, now)| now.all > before.all);
         let Some((before, now)) = since else { return Pressure { jobs: self.jobs, ..Pressure::default() } };
         let all = (now.all - before.all) as f64;
-        let ours = ours_us(dispatcher).saturating_sub(self.ours) as f64;
+        let ours = ours_us().saturating_sub(self.ours) as f64;
         // A tick is of one core, so the machine's time is that of all its cores.
         let machine = micros(self.began.elapsed()) as f64 * f64::from(now.cores);
         let busy = (now.busy - before.busy) as f64 / all;
@@ -49,11 +49,9 @@ impl Watch {
 
 /// What this server has used, and what belongs to it: its threads, its processes, the programs that they ran. A process that ends goes from
 /// those that live to those that the server has waited for, with all that it has used.
-fn ours_us(dispatcher: &Dispatcher) -> u64 {
+fn ours_us() -> u64 {
     let own = [Usage::of_process(), Usage::of_children()].map(|usage| usage.cpu_user_us + usage.cpu_system_us);
-    let status = dispatcher.queues();
-    let living = status.iter().flat_map(|queue| &queue.workers).filter_map(|worker| used_us(worker.pid));
-    own.into_iter().chain(living).sum()
+    own.into_iter().chain(descendants(std::process::id()).into_iter().filter_map(used_us)).sum()
 }
 
 /// The processes that serve a queue, of one interpreter if it has several: what they hold in memory together, and how many they are.

@@ -33,6 +33,8 @@ struct Pace {
     ahead: usize,
     /// How many are claimed, or being claimed, and have not ended.
     claimed: usize,
+    /// How many of them are claimed, where that matters.
+    placed: usize,
 }
 
 /// That some jobs may be claimed. What is left of it when it is dropped is for others.
@@ -40,8 +42,8 @@ struct Pace {
 pub struct Room {
     slots: Arc<Slots>,
     left: usize,
-    /// For so many of them there is a slot already.
-    free: usize,
+    /// What it counts for among those that are claimed.
+    placed: usize,
 }
 
 /// That one job is claimed, until this is dropped.
@@ -86,9 +88,8 @@ impl Slots {
     fn take(self: &Arc<Self>, most: usize) -> Option<Room> {
         let mut pace = self.pace();
         let left = pace.room(self.count).min(most);
-        let free = self.count.saturating_sub(pace.claimed);
         pace.claimed += left;
-        (left > 0).then(|| Room { slots: Arc::clone(self), left, free })
+        (left > 0).then(|| Room { slots: Arc::clone(self), left, placed: 0 })
     }
 
     /// A job has taken so long.
@@ -131,9 +132,16 @@ impl Room {
     /// The place of one of them; `None` if no more are left.
     pub fn place(&mut self) -> Option<Place> {
         self.left = self.left.checked_sub(1)?;
-        let ahead = self.free == 0;
-        self.free = self.free.saturating_sub(1);
-        Some(Place { _room: Self { slots: Arc::clone(&self.slots), left: 1, free: 0 }, ahead })
+        let mut room = Self { slots: Arc::clone(&self.slots), left: 1, placed: 0 };
+        let mut ahead = false;
+        if self.slots.has_line {
+            // Since there was room, which may be long ago, slots may have become free.
+            let mut pace = self.slots.pace();
+            ahead = pace.placed >= self.slots.count;
+            pace.placed += 1;
+            room.placed = 1;
+        }
+        Some(Place { _room: room, ahead })
     }
 }
 
@@ -148,6 +156,7 @@ impl Drop for Room {
     fn drop(&mut self) {
         let mut pace = self.slots.pace();
         pace.claimed = pace.claimed.saturating_sub(self.left);
+        pace.placed = pace.placed.saturating_sub(self.placed);
         let is_free = pace.room(self.slots.count) > 0;
         drop(pace);
         if is_free {
@@ -198,6 +207,18 @@ mod tests {
         assert_eq!(room(&slots), 0, "both slots are taken");
         drop(places.pop());
         assert_eq!(room(&slots), 1);
+    }
+
+    #[test]
+    fn a_slot_that_becomes_free_while_a_claim_waits_is_one_for_its_jobs() {
+        let slots = Slots::new(2, true);
+        slots.took(Duration::from_millis(1));
+        let mut first = slots.take(2).unwrap();
+        let run: Vec<Place> = (0..2).filter_map(|_| first.place()).collect();
+        let mut waits = slots.take(512).unwrap();
+        drop(run);
+        let places: Vec<Place> = (0..3).filter_map(|_| waits.place()).collect();
+        assert_eq!(places.iter().map(Place::is_ahead).collect::<Vec<_>>(), [false, false, true]);
     }
 
     #[tokio::test]

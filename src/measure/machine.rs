@@ -43,14 +43,36 @@ impl Ticks {
     }
 }
 
-/// The CPU time that a process, its threads and the children that it has waited for have used, in microseconds: `proc_pid_stat(5)`, to a
-/// hundredth of a second.
+/// The CPU time that a process, its threads and the children that it has waited for have used, in microseconds, to a hundredth of a second.
 pub fn used_us(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold anything.
-    let fields = text.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
-    let ticks: Vec<u64> = fields.map_while(|figure| figure.parse().ok()).collect();
+    let ticks: Vec<u64> = fields(pid)?.skip(11).take(4).map_while(|figure| figure.parse().ok()).collect();
     (ticks.len() == 4).then(|| ticks.iter().sum::<u64>() * TICK_US)
+}
+
+/// The processes that this one has started, and those that they have, which still are there.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all: Vec<(u32, u32)> = processes
+        .filter_map(|process| {
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let parent = fields(pid)?.nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        found.extend(all.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+/// What `/proc` says of a process behind its name, which may hold anything: its state, its parent, and so on (`proc_pid_stat(5)`).
+fn fields(pid: u32) -> Option<impl Iterator<Item = String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<String> = text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect();
+    Some(fields.into_iter())
 }
 
 /// What a process holds in memory, in bytes: its own pages, and its proportional share of those that it shares with others
@@ -84,6 +106,7 @@ mod tests {
         let shell = shell.args(["-c", "sh -c \"$0\"; echo; read rest", burns]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = shell.spawn().unwrap();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        assert!(descendants(std::process::id()).contains(&shell.id()));
         // The shell itself has done nothing but start another.
         assert!(used_us(shell.id()).unwrap() > 3 * TICK_US);
         drop(shell.stdin.take());

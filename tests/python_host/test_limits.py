@@ -42,10 +42,14 @@ class Limits(HostTest):
     def test_a_call_that_only_prints_and_does_not_heed_it_takes_its_process_along_too(self):
         for _ in range(3):
             host = self.host("processes", max_log_bytes=1 << 30)
+            # In both ways, of which another thread reads one.
             source = """
+                import os
                 def main():
                     while True:
-                        try: print("x\\ny", end="")
+                        try:
+                            print("x" * 200 + "\\ny", end="")
+                            os.write(1, b"z\\n")
                         except BaseException: pass
             """
             self.assertEqual(host.call(source, cpu_ms=50)["error"]["type"], "CpuTimeExceeded")

@@ -138,7 +138,8 @@ class Capture(threading.Thread):
 
     def drain(self):
         """Logs what has been written up to now, in whatever thread. One read takes all that a pipe holds."""
-        with self.lock:
+        # In the order in which whoever logs takes them: it may be interrupted, and drain this in the midst of that.
+        with self.nobody.lock, self.lock:
             for reader, _ in self.written.poll(0):
                 stream, decoder = self.streams[reader]
                 job = running.alone
