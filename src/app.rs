@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::api::{self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView};
+use crate::api::{
+    self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView, Streams,
+};
 use crate::artifact::{ArtifactError, Artifacts};
 use crate::auth::KeyRule;
 use crate::clock::SystemClock;
@@ -149,7 +150,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         memory: Memory::new(config.max_body_memory_bytes),
     };
     let pages = Pages { origins: config.cors_allow.clone().into(), hosts: config.allowed_hosts.clone().into() };
-    let streams = Arc::new(Semaphore::new(config.max_event_streams.min(Semaphore::MAX_PERMITS)));
+    let streams = Streams::new(config.max_event_streams);
     let parts = Parts {
         dispatcher: dispatcher.clone(),
         comparisons: comparisons.clone(),

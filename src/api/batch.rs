@@ -75,7 +75,7 @@ impl From<&Submitted> for BatchItem {
     responses(
         (status = 202, description = "All are accepted, in the order of the batch", body = List<BatchItem>, example = example::batch_items),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
-        answers::QueueFull, answers::Unavailable,
+        answers::UnknownJob, answers::QueueFull, answers::Unavailable,
     ),
 )]
 pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {

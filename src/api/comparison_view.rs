@@ -6,6 +6,7 @@ use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::{Object, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::depth;
 use super::problem::Problem;
 use super::submission::{self, AnyWorkload, Head};
 use crate::clock::Timestamp;
@@ -46,6 +47,7 @@ pub(super) struct Fields<'a> {
 /// Reads what to compare. The workload's parameters are not looked at yet, apart from `type`.
 pub(super) fn parse(text: &[u8]) -> Result<Asked, Problem> {
     let Fields { bound, workload, tasks, concurrency, executors, interpreters, budget_ms } = submission::object(text, "")?;
+    depth::check(workload.get().as_bytes()).map_err(|invalid| invalid.within("/workload"))?;
     let head: Head<'_> = submission::object(workload.get().as_bytes(), "/workload")?;
     let workload = Spec { kind: head.r#type.into_owned(), json: workload.to_owned() };
     Ok(Asked { bound, workload, tasks, concurrency, executors, interpreters, budget_ms })

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use super::ApiState;
 use super::access::{Caller, Holder, Operations};
 use super::problem::{Kind, Problem};
-use crate::auth::{NewAct, Scope};
+use crate::auth::NewAct;
 use crate::job::Role;
 
 /// The longest path with its query, in bytes. Filters and cursors are far shorter.
@@ -122,6 +122,10 @@ impl Entrance {
         if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
             return Err(Problem::new(Kind::UriTooLong, format!("a URL may have at most {MAX_URI_BYTES} bytes")));
         }
+        // Nothing has a name with NUL in it, and not every store can look for one.
+        if uri.path().contains("%00") {
+            return Err(Problem::new(Kind::NotFound, "there is nothing at this path"));
+        }
         let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let operation = path.and_then(|path| self.operations.find(request.method(), path));
         if self.api.dispatcher.role() == Role::Work && !operation.is_some_and(|operation| operation.is_of_workers) {
@@ -130,14 +134,15 @@ impl Entrance {
                 "the role of this server is `work`: send this to a server of the cluster whose role is `all` or `api`",
             ));
         }
-        let asked = operation.map_or(Some(Scope::Admin), |operation| operation.scope);
+        // Whoever has a key may hear that there is no such path or method.
+        let (is_open, asked) = operation.map_or((false, None), |operation| (operation.scope.is_none(), operation.scope));
         let holder = if self.api.keyring.is_open() {
             // With a key, a page has to have it; without one, it is enough to be a page.
             self.api.pages.check(request.headers())?;
             None
-        } else if let Some(scope) = asked {
+        } else if !is_open {
             let holder = self.api.keyring.holder(request.headers())?;
-            if !holder.scopes.allow(scope) {
+            if let Some(scope) = asked.filter(|scope| !holder.scopes.allow(*scope)) {
                 return Err(Problem::new(Kind::Forbidden, format!("the API key does not have the scope {scope}")));
             }
             Some(holder)

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -200,6 +199,7 @@ impl<'a> From<&'a Event> for EventView<'a> {
 )]
 pub(super) async fn of_job(
     State(api): State<ApiState>,
+    caller: Caller,
     Id(id): Id,
     Query(query): Query<JobEventsQuery>,
     headers: HeaderMap,
@@ -220,7 +220,7 @@ pub(super) async fn of_job(
         EventKind::Finished => Some(position(event.at)),
         _ => None,
     };
-    send(&api, follower, None, shown)
+    send(&api, caller, follower, None, shown)
 }
 
 /// Follow all jobs
@@ -241,12 +241,12 @@ pub(super) async fn of_job(
 )]
 pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let query = EventsQuery::parse(request.uri().query().unwrap_or_default())?;
-    let Caller(owner) = Caller::of(request.extensions());
+    let caller = Caller::of(request.extensions());
     let after = after(&api, request.headers(), query.after)?;
-    let follower = api.dispatcher.follow(EventFilter { owner, ..query.filter() }, after);
+    let follower = api.dispatcher.follow(EventFilter { owner: caller.0, ..query.filter() }, after);
     // Whoever is cut off before the first event knows where to go on.
     let first = position(follower.position());
-    send(&api, follower, Some(first), |event| Some(sent(event)))
+    send(&api, caller, follower, Some(first), |event| Some(sent(event)))
 }
 
 impl EventsQuery {
@@ -288,15 +288,16 @@ fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<
     Ok(after)
 }
 
-/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream.
+/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream of this caller.
 fn send(
     api: &ApiState,
+    caller: Caller,
     follower: Follower,
     first: Option<SentEvent>,
     shown: impl Fn(&Event) -> Option<SentEvent> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let full = |_| Problem::new(Kind::Unavailable, "as many streams of events are open as may be");
-    let place = Arc::clone(&api.streams).try_acquire_owned().map_err(full)?;
+    let full = || Problem::new(Kind::Unavailable, "as many streams of events are open as may be");
+    let place = api.streams.open(caller).ok_or_else(full)?;
     let events = stream::unfold((follower, place), |(mut follower, place)| async move {
         match follower.next().await {
             Ok(event) => event.map(|event| (event, (follower, place))),

@@ -21,7 +21,7 @@ use super::view::{AttemptView, JobView, ResultView, StateName};
 use super::waiting::WaitingView;
 use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
-use crate::dispatch::{Receipt, Submitted};
+use crate::dispatch::{Receipt, SubmitError, Submitted};
 use crate::executor::Capabilities;
 use crate::job::{Bound, Choice, Evidence, Executor, Form, Job, JobId, Rule, Written};
 use crate::store::{Cancellation, Requeue};
@@ -62,11 +62,14 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     if let Some(key) = &key
         && let Some(receipt) = Box::pin(api.dispatcher.answered(key)).await?
     {
+        // Others may want its room while this one waits.
+        drop(body);
         return answer(&api, receipt, preferences).await;
     }
     let now = api.dispatcher.store().now();
     let mut submission = api.dispatcher.functions().read(|functions| submission::parse(&body, functions, now)).await?;
     submission.owner = caller.0;
+    drop(body);
     match preferences.wait {
         // The shortest way, on which the end of the job can't be missed.
         Some(seconds) if key.is_none() && submission.unique.is_none() => {
@@ -79,7 +82,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
 
 /// The answer to a submission.
 async fn answer(api: &ApiState, receipt: Receipt, Preferences { wait, minimal }: Preferences) -> Result<Response, Problem> {
-    let gone = || Problem::new(Kind::UnknownJob, "the job that was accepted with this key is not kept any more");
+    let gone = || Problem::from(SubmitError::Gone);
     let Submitted { mut job, existing } = receipt.jobs.into_iter().next().ok_or_else(gone)?;
     if let Some(seconds) = wait {
         job = Box::pin(api.dispatcher.wait(job.id, Duration::from_secs(seconds))).await?.ok_or_else(gone)?;

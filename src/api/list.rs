@@ -70,7 +70,7 @@ pub(super) struct ListQuery {
     #[serde(default)]
     #[param(inline, value_type = Option<Sequence>)]
     order: Sequence,
-    /// How many on a page.
+    /// How many on a page, at most: it ends earlier where workloads and outputs are long, 8 MiB together.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 50)]
     limit: Limit,
@@ -226,7 +226,7 @@ impl ListQuery {
         jobs: &'a [Job],
         view: impl Fn(&'a Job) -> Option<V>,
     ) -> Response {
-        let page = &jobs[..jobs.len().min(self.limit.0)];
+        let page = &jobs[..Page::holds(self.limit.0, jobs)];
         let next_cursor = page.last().filter(|_| jobs.len() > page.len()).map(|last| Cursor(last.id));
         let items = page.iter().filter_map(view);
         let mut response = match format {

@@ -42,6 +42,7 @@ mod query;
 mod quota;
 mod results;
 mod schedules;
+mod streams;
 mod submission;
 mod summary;
 mod table;
@@ -55,6 +56,7 @@ pub use body::{BodyLimits, Memory};
 pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
 pub use origin::Pages;
 pub use schedules::job_maker;
+pub use streams::Streams;
 pub use webhooks::message;
 
 use std::any::Any;
@@ -66,7 +68,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower::util::MapResponse;
 use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
@@ -104,8 +105,8 @@ pub struct Parts {
     pub keyring: Arc<Keyring>,
     /// Which pages may call the API.
     pub pages: Pages,
-    /// A place for each stream of events that may be open.
-    pub streams: Arc<Semaphore>,
+    /// The streams of events that are open.
+    pub streams: Arc<Streams>,
     /// The files that jobs have left behind.
     pub artifacts: Artifacts,
 }

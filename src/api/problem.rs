@@ -436,6 +436,7 @@ impl From<SubmitError> for Problem {
             SubmitError::Invalid { invalid, .. } => invalid.into(),
             SubmitError::Draining => Self::new(Kind::Unavailable, error.to_string()),
             SubmitError::KeyUsed => Self::new(Kind::IdempotencyKeyReused, error.to_string()),
+            SubmitError::Gone => Self::new(Kind::UnknownJob, error.to_string()),
             SubmitError::Full(full) => full.into(),
             SubmitError::OverQuota(over) => over.into(),
             SubmitError::Store(error) => error.into(),
@@ -488,7 +489,8 @@ pub(super) fn complete(response: Response) -> Response {
         return response;
     }
     let kind = match status {
-        StatusCode::NOT_FOUND => Kind::NotFound,
+        // Of a path that is no UTF-8, too.
+        StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Kind::NotFound,
         StatusCode::METHOD_NOT_ALLOWED => Kind::MethodNotAllowed,
         other => return Problem::internal(format_args!("the framework answered {other}")).into_response(),
     };

@@ -121,6 +121,13 @@ pub struct Rules {
     pub role: Role,
 }
 
+/// The job, if it is small enough to be held for as long as somebody waits for it: of others there could be thousands.
+fn if_light(job: Job) -> Option<Job> {
+    /// In bytes.
+    const LIGHT: usize = 16 << 10;
+    (job.weight() <= LIGHT).then_some(job)
+}
+
 impl Dispatcher {
     /// Begins to serve all queues. Must be called on a tokio runtime.
     pub fn start(
@@ -174,10 +181,13 @@ impl Dispatcher {
     pub async fn wait(&self, id: JobId, limit: Duration) -> Result<Option<Job>, StoreError> {
         let waiter = self.shared.waiters.watch(id);
         match self.shared.store.job(id).await? {
-            Some(job) if !matches!(job.state, State::Finished(_)) && !limit.is_zero() => match waiter.ended(limit).await {
-                Some(end) => Ok(Some(end.of(job))),
-                None => self.shared.store.job(id).await,
-            },
+            Some(job) if !matches!(job.state, State::Finished(_)) && !limit.is_zero() => {
+                let light = if_light(job);
+                match (waiter.ended(limit).await, light) {
+                    (Some(end), Some(job)) => Ok(Some(end.of(job))),
+                    _ => self.shared.store.job(id).await,
+                }
+            }
             job => Ok(job),
         }
     }

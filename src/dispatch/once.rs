@@ -63,8 +63,9 @@ impl Dispatcher {
         }
         let mut jobs = Vec::with_capacity(answered.jobs.len());
         for (id, existing) in answered.jobs {
-            // One that is not kept any more can't be shown.
-            jobs.extend(self.shared.store.job(id).await?.map(|job| Submitted { job, existing }));
+            // Each has its place, so without one that is not kept any more there is no answer.
+            let job = self.shared.store.job(id).await?.ok_or(SubmitError::Gone)?;
+            jobs.push(Submitted { job, existing });
         }
         Ok(Some(Receipt { jobs, replayed: true }))
     }

@@ -1,4 +1,5 @@
-//! Work that takes down whatever runs it, again and again, is kept out for a while, so that its neighbours go on.
+//! Work that takes down whatever runs it, again and again, is kept out for a while, so that its neighbours go on. It is of one owner: what one
+//! calls a function with keeps it from nobody else.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
-use crate::job::ProfileKey;
+use crate::executor::Measured;
+use crate::job::{Owner, ProfileKey};
 
 /// How many processes may die under it in a row, until it is kept out.
 const DEATHS: u32 = 3;
@@ -19,10 +21,24 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The most kinds of work that deaths are kept of.
 const MOST: usize = 1_024;
 
+/// Whose work of which kind.
+type Work = (Option<Owner>, ProfileKey);
+
+/// How an attempt has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// With the process under it.
+    Died(u32),
+    /// It was stopped, which says nothing of the work.
+    Stopped,
+    /// By itself.
+    Ended,
+}
+
 /// Which work is kept out, and what may come to be.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
-    cases: Mutex<HashMap<ProfileKey, Case>>,
+    cases: Mutex<HashMap<Work, Case>>,
     /// Whether there is any: most servers never have one.
     any: AtomicBool,
 }
@@ -52,14 +68,14 @@ pub struct Quarantined {
 
 impl Quarantine {
     /// How long an attempt of this work has to wait, if it has to. If it does not, it begins now.
-    pub(super) fn keeps_out(&self, key: Option<&ProfileKey>) -> Option<Duration> {
+    pub(super) fn keeps_out(&self, owner: Option<Owner>, key: Option<&ProfileKey>) -> Option<Duration> {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
-        self.keeps_out_at(key?, Instant::now())
+        self.keeps_out_at(&(owner, key?.clone()), Instant::now())
     }
 
-    fn keeps_out_at(&self, key: &ProfileKey, now: Instant) -> Option<Duration> {
+    fn keeps_out_at(&self, key: &Work, now: Instant) -> Option<Duration> {
         let mut cases = self.cases();
         let case = cases.get_mut(key)?;
         let until = case.until?;
@@ -73,16 +89,21 @@ impl Quarantine {
         None
     }
 
-    /// An attempt of this work has ended; with the process under it, if that died by itself.
-    pub(super) fn ended(&self, key: Option<&ProfileKey>, died: Option<u32>) {
-        if let Some(key) = key.filter(|_| died.is_some() || self.any.load(Ordering::Acquire)) {
-            self.ended_at(key, died, Instant::now());
+    /// An attempt of this work has ended.
+    pub(super) fn ended(&self, owner: Option<Owner>, key: Option<&ProfileKey>, measured: &Measured) {
+        let fate = match (measured.crashed, measured.stopped) {
+            (Some(process), _) => Fate::Died(process),
+            (None, Some(_)) => Fate::Stopped,
+            (None, None) => Fate::Ended,
+        };
+        if let Some(key) = key.filter(|_| measured.crashed.is_some() || self.any.load(Ordering::Acquire)) {
+            self.ended_at(&(owner, key.clone()), fate, Instant::now());
         }
     }
 
-    fn ended_at(&self, key: &ProfileKey, died: Option<u32>, now: Instant) {
+    fn ended_at(&self, key: &Work, fate: Fate, now: Instant) {
         let mut cases = self.cases();
-        if let Some(process) = died {
+        if let Fate::Died(process) = fate {
             if cases.len() >= MOST && !cases.contains_key(key) {
                 cases.retain(|_, case| now < case.latest.0 + APART);
             }
@@ -91,11 +112,16 @@ impl Quarantine {
                 case.died(now, process);
                 if let Some(until) = case.until {
                     let (deaths, seconds) = (case.deaths, (until - now).as_secs());
-                    tracing::warn!(key = key.as_str(), deaths, seconds, "takes down what runs it; its jobs wait");
+                    tracing::warn!(key = key.1.as_str(), deaths, seconds, "takes down what runs it; its jobs wait");
                 }
             }
+        } else if fate == Fate::Stopped {
+            // The next one may be let in to see.
+            if let Some(case) = cases.get_mut(key) {
+                case.probed = false;
+            }
         } else if cases.remove(key).is_some_and(|case| case.until.is_some()) {
-            tracing::info!(key = key.as_str(), "is not kept out any more: an attempt did not take its process down");
+            tracing::info!(key = key.1.as_str(), "is not kept out any more: an attempt did not take its process down");
         }
         self.any.store(!cases.is_empty(), Ordering::Release);
     }
@@ -103,7 +129,7 @@ impl Quarantine {
     /// All work that is kept out, by its keys.
     pub(super) fn list(&self) -> Vec<Quarantined> {
         let (now, today) = (Instant::now(), Timestamp::now());
-        let view = |(key, case): (&ProfileKey, &Case)| {
+        let view = |((_, key), case): (&Work, &Case)| {
             let until = today.after(case.until?.saturating_duration_since(now));
             Some(Quarantined { key: key.clone(), deaths: case.deaths, until })
         };
@@ -112,7 +138,7 @@ impl Quarantine {
         list
     }
 
-    fn cases(&self) -> MutexGuard<'_, HashMap<ProfileKey, Case>> {
+    fn cases(&self) -> MutexGuard<'_, HashMap<Work, Case>> {
         self.cases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,8 +166,8 @@ impl Case {
 mod tests {
     use super::*;
 
-    fn key(name: &str) -> ProfileKey {
-        ProfileKey::from(name.to_owned())
+    fn key(name: &str) -> Work {
+        (None, ProfileKey::from(name.to_owned()))
     }
 
     #[test]
@@ -151,23 +177,27 @@ mod tests {
         for process in 0..DEATHS {
             assert_eq!(quarantine.keeps_out_at(&bad, now), None);
             // Those that die together count once.
-            quarantine.ended_at(&bad, Some(process), now);
-            quarantine.ended_at(&bad, Some(process), now);
-            quarantine.ended_at(&good, Some(process), now);
-            quarantine.ended_at(&good, None, now);
+            quarantine.ended_at(&bad, Fate::Died(process), now);
+            quarantine.ended_at(&bad, Fate::Died(process), now);
+            quarantine.ended_at(&good, Fate::Died(process), now);
+            quarantine.ended_at(&good, Fate::Ended, now);
             now += Duration::from_secs(1);
         }
         assert_eq!(quarantine.keeps_out_at(&good, now), None);
         assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(29)));
         assert_eq!((quarantine.list().len(), quarantine.list()[0].deaths), (1, DEATHS));
+        // It is nobody else's, and one that was stopped has shown nothing.
+        assert_eq!(quarantine.keeps_out_at(&(Owner::from_code(1), bad.1.clone()), now), None);
+        quarantine.ended_at(&bad, Fate::Stopped, now);
+        assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(29)));
         now += Duration::from_secs(30);
         assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.keeps_out_at(&bad, now)), (None, Some(LOOK_AGAIN)));
         // It did no better, so it waits for longer.
-        quarantine.ended_at(&bad, Some(9), now);
+        quarantine.ended_at(&bad, Fate::Died(9), now);
         assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(60)));
         now += Duration::from_secs(60);
         assert_eq!(quarantine.keeps_out_at(&bad, now), None);
-        quarantine.ended_at(&bad, None, now);
+        quarantine.ended_at(&bad, Fate::Ended, now);
         assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.list().len()), (None, 0));
     }
 
@@ -177,7 +207,7 @@ mod tests {
         let start = Instant::now();
         for n in 0..10 {
             let now = start + APART * n;
-            quarantine.ended_at(&key, Some(n), now);
+            quarantine.ended_at(&key, Fate::Died(n), now);
             assert_eq!(quarantine.keeps_out_at(&key, now), None);
         }
     }

@@ -115,7 +115,7 @@ fn run(
             let why = "it waits: this server does not have the labels that it requires";
             return Box::pin(postpone(shared, claimed, why, ELSEWHERE)).await;
         }
-        if let Some(wait) = shared.quarantine.keeps_out(claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
+        if let Some(wait) = shared.quarantine.keeps_out(claimed.owner, claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
             drop((stack, slot));
             let why = "it waits: whatever runs work like this has died under it, again and again";
             return Box::pin(postpone(shared, claimed, why, wait)).await;
@@ -134,7 +134,7 @@ fn run(
         });
         drop(stack);
         let Ok(measured) = running.await;
-        shared.quarantine.ended(claimed.profile.as_ref(), measured.crashed);
+        shared.quarantine.ended(claimed.owner, claimed.profile.as_ref(), &measured);
         learn(&shared, queue, in_line, &claimed, &measured);
         Box::pin(settle(shared, queue, claimed, measured)).await;
     }

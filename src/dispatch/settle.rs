@@ -56,6 +56,7 @@ mod tests {
         let json = serde_json::value::RawValue::from_string("{}".into()).unwrap();
         Claimed {
             lease: Lease { id: JobId::new(), token: 1 },
+            owner: None,
             bound: Bound::Io,
             workload: Spec { kind: "sleep".into(), json },
             deadline: None,

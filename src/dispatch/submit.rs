@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::router::{Facts, Unable, choose};
-use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, outputs, place};
+use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, outputs, place};
 use crate::job::{After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written};
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
@@ -31,6 +31,9 @@ pub enum SubmitError {
     /// Another request came with this key before.
     #[error("the key came before with another request")]
     KeyUsed,
+    /// What was accepted is not kept any more.
+    #[error("a job that was accepted by this request is not kept any more")]
+    Gone,
     /// Too many jobs wait.
     #[error(transparent)]
     Full(#[from] Full),
@@ -87,12 +90,22 @@ impl Dispatcher {
         self.check_parents(&jobs).await.map_err(misplaced)?;
         // A request's jobs have one owner.
         let owner = jobs.first().and_then(|job| job.submission.owner);
-        let _quota = self.shared.quotas.take(owner, Wanted::by(&jobs)).await?;
-        let _room = self.shared.room.take(&jobs, |queue| store.depth(queue))?;
+        let quota = self.shared.quotas.take(owner, Wanted::by(&jobs)).await?;
+        let _room = match self.shared.room.take(&jobs, |queue| store.depth(queue)) {
+            Ok(room) => room,
+            Err(full) => {
+                quota.came(0, &**store).await;
+                return Err(full.into());
+            }
+        };
         let accepted = match once {
             Some(once) => store.accept_once(jobs, once).await,
             None => store.accept(jobs).await,
         };
+        // What may have been accepted after all counts.
+        if accepted.as_ref().is_err_and(|error| !error.may_pass() || matches!(error, StoreError::Taken)) {
+            quota.came(0, &**store).await;
+        }
         accepted.map_err(misplaced)
     }
 
@@ -117,22 +130,28 @@ impl Dispatcher {
         let jobs = self.prepare(vec![submission])?;
         let waiters: Vec<_> = jobs.iter().map(|job| self.shared.waiters.watch(job.id)).collect();
         let accepted = self.accept(jobs, None).await?;
+        // One submission makes one job, and a store gives back what it was given.
+        let Some(job) = accepted.into_iter().next().map(NewJob::into_job) else { return Err(StoreError::Closed.into()) };
+        let (id, light) = (job.id, if_light(job));
         let mut end = None;
         for waiter in waiters {
             end = waiter.ended(limit).await;
         }
-        // One submission makes one job, and a store gives back what it was given.
-        let Some(job) = accepted.into_iter().next().map(NewJob::into_job) else { return Err(StoreError::Closed.into()) };
-        match end {
-            Some(end) => Ok(end.of(job)),
-            None => Ok(self.shared.store.job(job.id).await?.unwrap_or(job)),
+        match (end, light) {
+            (Some(end), Some(job)) => Ok(end.of(job)),
+            // If it is gone already, there is nothing to show of a long one.
+            (_, light) => self.shared.store.job(id).await?.or(light).ok_or(SubmitError::Gone),
         }
     }
 
     /// Runs a finished job again, for this owner.
     pub async fn retry(&self, id: JobId, owner: Option<Owner>) -> Result<Requeue, SubmitError> {
-        let _quota = self.shared.quotas.take(owner, Wanted { jobs: 1, bytes: 0 }).await?;
-        Ok(self.shared.store.requeue(id).await?)
+        let quota = self.shared.quotas.take(owner, Wanted { jobs: 1, bytes: 0 }).await?;
+        let requeue = self.shared.store.requeue(id).await?;
+        if !matches!(requeue, Requeue::Queued) {
+            quota.came(0, &*self.shared.store).await;
+        }
+        Ok(requeue)
     }
 
     /// Validates a workload, and finds out how it is written and which runs are like it. One that calls a function gets the whole

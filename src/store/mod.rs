@@ -88,6 +88,8 @@ pub struct Lease {
 pub struct Claimed {
     /// The right to run it.
     pub lease: Lease,
+    /// Whose job it is.
+    pub owner: Option<Owner>,
     /// The client's tag.
     pub bound: Bound,
     /// What to run.
@@ -264,8 +266,23 @@ pub struct Page {
     pub order: Order,
     /// The last id of the page before; the list goes on behind it.
     pub after: Option<JobId>,
-    /// How many at most.
+    /// How many at most. It ends earlier, with the first job that does not fit, where they are so large that [`Page::BYTES`] are not enough.
     pub limit: usize,
+}
+
+impl Page {
+    /// How much the workloads and outputs of a page may be together: one of any size fits alone.
+    pub const BYTES: usize = 8 << 20;
+
+    /// How many of these jobs, in their order, are on a page with this limit.
+    pub fn holds(limit: usize, jobs: &[Job]) -> usize {
+        let mut bytes = 0;
+        let fits = |(at, job): &(usize, &Job)| {
+            bytes += job.weight();
+            *at == 0 || bytes <= Self::BYTES
+        };
+        jobs.iter().take(limit).enumerate().take_while(fits).count()
+    }
 }
 
 /// How many jobs wait and run in each queue.

@@ -50,6 +50,10 @@ async fn every_operation_asks_for_its_scope() {
     let operations = operations(&server).await;
     assert!(operations.len() > 20);
     let (_, admin) = server.key("", &["admin"]).await;
+    let (_, reads) = server.key(&admin, &["read"]).await;
+    for (key, status) in [("", 401), (&reads, 405)] {
+        assert_eq!(with_key(server.request(Method::PATCH, "/jobs"), key).answer().await.status, status);
+    }
     let mut keys = Vec::new();
     for scope in ["submit", "read", "cancel", "functions"] {
         keys.push((scope, server.key(&admin, &[scope]).await.1));

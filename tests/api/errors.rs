@@ -13,7 +13,7 @@ const NOBODY: &str = "01997d3e-8c00-7000-8000-000000000000";
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
     let server = Server::start().await;
-    for path in ["/nothing", "/jobs/", "/docs/nothing.js", "/results/x/y"] {
+    for path in ["/nothing", "/jobs/", "/docs/nothing.js", "/results/x/y", "/functions/%FF", "/docs/%FF", "/schedules/%00"] {
         assert_eq!(server.get(path).await.problem(404).0, "not-found", "{path}");
     }
     for id in [NOBODY, "7", "%FF"] {

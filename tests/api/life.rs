@@ -163,6 +163,11 @@ async fn a_request_that_comes_again_is_answered_as_before() {
     let again = submit_with_key(&server, "/jobs/batch", "batch", &batch).await;
     assert_eq!((first.ids(), again.header("idempotent-replayed")), (again.ids(), "true"));
     assert_eq!(server.get("/jobs").await.ids().len(), 4);
+    // Each has its place in the answer, so there is none without one of them.
+    let gone = &first.ids()[1];
+    server.ended(gone).await;
+    assert_eq!(server.delete(&format!("/results/{gone}")).await.status, 204);
+    assert_eq!(submit_with_key(&server, "/jobs/batch", "batch", &batch).await.problem(404).0, "unknown-job");
     assert_eq!(submit_with_key(&server, "/jobs", "", &job).await.problem(400).0, "bad-idempotency-key");
 
     // Whoever comes again may wait for the result as well.

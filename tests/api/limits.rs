@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{PATIENCE, Send as _, Server, sleep};
+use super::{PATIENCE, Send as _, Server, sleep, with};
 
 fn nested(depth: usize) -> Value {
     (0..depth).fold(json!(0), |inner, _| json!([inner]))
@@ -23,6 +23,8 @@ async fn json_is_not_nested_without_end() {
     assert_eq!(server.post("/jobs", &job(110)).await.problem(422).1.as_deref(), Some("/workload"));
     let batch = json!([sleep(0), job(110)]);
     assert_eq!(server.post("/jobs/batch", &batch).await.problem(422), ("invalid-job".to_owned(), Some("/1/workload".to_owned())));
+    let comparison = json!({ "bound": "io", "workload": job(110)["workload"] });
+    assert_eq!(server.post("/comparisons", &comparison).await.problem(422).1.as_deref(), Some("/workload"));
     // Megabytes of brackets cost no stack.
     let brackets = "[".repeat(4 << 20);
     for text in [brackets.clone(), format!("{{\"bound\":\"io\",\"workload\":{brackets}")] {
@@ -61,6 +63,37 @@ async fn a_body_for_which_there_is_no_memory_is_refused_for_the_moment() {
         assert_eq!((answer.problem(503).0.as_str(), answer.header("retry-after")), ("unavailable", "2"));
         assert_eq!(post(60_000).answer().await.status, 202);
     }
+}
+
+/// Others can have the room of its body: it does not need that any more.
+#[tokio::test]
+async fn a_request_that_waits_for_its_job_gives_the_memory_of_its_body_back() {
+    let server = Server::start_with(&["--max-body-memory-bytes", "100000"]).await;
+    let post = |body: &Value| {
+        let body = body.to_string() + &" ".repeat(60_000);
+        server.request(Method::POST, "/jobs").header("Content-Type", "application/json").body(body)
+    };
+    let waits = tokio::spawn(post(&with(sleep(0), json!({ "delay_ms": 600_000 }))).header("Prefer", "wait=60").send());
+    server.until(|| async { (server.get("/jobs").await.ids().len() == 1).then_some(()) }).await;
+    assert_eq!(post(&sleep(0)).answer().await.status, 202);
+    assert!(!waits.is_finished());
+    waits.abort();
+}
+
+#[tokio::test]
+async fn a_page_of_long_jobs_is_short() {
+    let server = Server::start().await;
+    // A workload is kept as it is written, with its spaces.
+    let spaces = " ".repeat(3 << 20);
+    let job = format!(r#"{{"bound":"io","delay_ms":600000,"workload":{{"type":"sleep","ms":1{spaces}}}}}"#);
+    for _ in 0..3 {
+        let request = server.request(Method::POST, "/jobs").header("Content-Type", "application/json").body(job.clone());
+        assert_eq!(request.answer().await.status, 202);
+    }
+    let first = server.get("/jobs?limit=10").await;
+    let cursor = first.json()["next_cursor"].as_str().unwrap().to_owned();
+    let last = server.get(&format!("/jobs?limit=10&cursor={cursor}")).await;
+    assert_eq!((first.ids().len(), last.ids().len(), &last.json()["next_cursor"]), (2, 1, &Value::Null));
 }
 
 #[tokio::test]

@@ -124,6 +124,20 @@ async fn a_minute_brings_so_many_and_bytes_are_counted() {
 }
 
 #[tokio::test]
+async fn what_is_refused_counts_for_no_minute() {
+    let server = Server::start_with(&["--max-waiting", "async=1"]).await;
+    let (_, client) = keys(&server, json!({ "per_minute": 60 })).await;
+    let waits = client.submit(&later()).await.json()["id"].as_str().unwrap().to_owned();
+    for _ in 0..5 {
+        let refused = client.ask(Method::POST, &format!("/jobs/{waits}/retry"), &json!({})).await;
+        assert_eq!(refused.problem(409).0, "not-finished", "{}", refused.text);
+        assert_eq!(client.submit(&later()).await.problem(429).0, "queue-full");
+    }
+    // Each second, one of them counts no more.
+    assert!(client.used("per_minute").await <= 1);
+}
+
+#[tokio::test]
 async fn no_more_run_at_once_than_may_and_the_others_wait() {
     let server = Server::start().await;
     let (admin, client) = keys(&server, json!({ "running": 2 })).await;

@@ -54,6 +54,7 @@ pub(in crate::store) fn claimed(cells: &mut Cells<'_, impl Row>) -> Result<(Clai
     let mut options = cells.json::<Options<'_>>()?.unwrap_or_default();
     let claimed = Claimed {
         lease,
+        owner: options.owner,
         bound,
         workload,
         deadline: options.deadline(),
@@ -72,6 +73,7 @@ pub(in crate::store) fn claimed(cells: &mut Cells<'_, impl Row>) -> Result<(Clai
 pub(in crate::store) fn claimed_at_once(job: &NewJob, token: i64, at: Timestamp) -> Claimed {
     Claimed {
         lease: Lease { id: job.id, token },
+        owner: job.submission.owner,
         bound: job.submission.bound,
         workload: job.submission.workload.clone(),
         deadline: job.submission.deadline,

@@ -1,5 +1,6 @@
 //! What can be read: single jobs and pages of lists.
 
+use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
@@ -37,16 +38,30 @@ pub(super) async fn job(pool: &Pool, id: JobId) -> Result<Option<Job>, StoreErro
 /// A page of jobs.
 pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
     let select = concat!("SELECT ", of_job!(), from_jobs!());
-    found(pool, ends, select, among, filter, page).await?.iter().map(rows::job).collect()
+    let (mut jobs, mut bytes) = (Vec::new(), 0);
+    let take = |row: &PgRow| {
+        let job = rows::job(row)?;
+        bytes += job.weight();
+        jobs.push(job);
+        Ok(bytes <= Page::BYTES)
+    };
+    found(pool, ends, select, among, filter, page, take).await?;
+    Ok(jobs)
 }
 
 /// The ids of a page of jobs.
 pub(super) async fn ids(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
     let select = concat!("SELECT j.id", from_jobs!());
-    found(pool, ends, select, among, filter, page).await?.iter().map(|row| Cells::new(row).id()).collect()
+    let mut ids = Vec::new();
+    let take = |row: &PgRow| {
+        ids.push(Cells::new(row).id()?);
+        Ok(true)
+    };
+    found(pool, ends, select, among, filter, page, take).await?;
+    Ok(ids)
 }
 
-/// The rows of a page: from the days where it begins, and from further ones as long as it is not full.
+/// Takes the rows of a page, as long as there is room for more: from the days where it begins, and from further ones as long as it is not full.
 async fn found(
     pool: &Pool,
     ends: &Ends,
@@ -54,12 +69,13 @@ async fn found(
     among: Among,
     filter: &Filter,
     page: Page,
-) -> Result<Vec<PgRow>, StoreError> {
+    mut take: impl FnMut(&PgRow) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
     let mut ranges = ends.ranges();
     if page.order == Order::OldestFirst {
         ranges.reverse();
     }
-    let mut found = Vec::new();
+    let mut found = 0;
     for range in ranges {
         let is_passed = page.after.map(uuid).is_some_and(|after| match page.order {
             Order::NewestFirst => after <= range.0,
@@ -68,14 +84,20 @@ async fn found(
         if is_passed {
             continue;
         }
-        let left = Page { limit: page.limit - found.len(), ..page };
+        let left = Page { limit: page.limit - found, ..page };
         let Some(mut query) = query(select, among, filter, left, range) else { break };
-        found.extend(query.build().fetch_all(pool).await?);
-        if found.len() >= page.limit {
+        let mut rows = query.build().fetch(pool);
+        while let Some(row) = rows.try_next().await? {
+            found += 1;
+            if !take(&row)? {
+                return Ok(());
+            }
+        }
+        if found >= page.limit {
             break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// What is selected, of the jobs of a page with ids from one on, before another; `None` if no job can pass.
@@ -174,7 +196,7 @@ pub(super) fn subject(
         query.push(format!(" AND j.queue IN ({})", codes.join(", ")));
     }
     if let Some(workload) = workload {
-        query.push(" AND j.type = ").push_bind(workload.to_owned());
+        query.push(" AND j.type = ").push_bind(text(workload));
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::LazyLock;
 
+use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqlitePool};
+use sqlx::{QueryBuilder, Sqlite, SqliteExecutor, SqlitePool};
 
 use super::codes::Code;
 use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT};
@@ -44,16 +45,10 @@ pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> R
     let mut jobs = Vec::new();
     let of_the_ended = filter.error.is_some() || filter.findings.is_some();
     if !matches!(filter.state, Some(StateFilter::Ended(_))) && !of_the_ended {
-        let rows = query("jobs", OF_JOB, filter, page).build().fetch_all(&mut *snapshot).await?;
-        for row in &rows {
-            jobs.push(rows::unfinished(row)?);
-        }
+        jobs = read(query("jobs", OF_JOB, filter, page), &mut *snapshot, rows::unfinished).await?;
     }
     if matches!(filter.state, None | Some(StateFilter::Ended(_))) {
-        let rows = query("results", OF_RESULT, filter, page).build().fetch_all(&mut *snapshot).await?;
-        for row in &rows {
-            jobs.push(rows::result(row)?);
-        }
+        jobs.extend(read(query("results", OF_RESULT, filter, page), &mut *snapshot, rows::result).await?);
     }
     snapshot.commit().await?;
     match page.order {
@@ -68,8 +63,25 @@ pub(super) async fn results(readers: &SqlitePool, filter: &Filter, page: Page) -
     if !matches!(filter.state, None | Some(StateFilter::Ended(_))) {
         return Ok(Vec::new());
     }
-    let rows = query("results", OF_RESULT, filter, page).build().fetch_all(readers).await?;
-    rows.iter().map(rows::result).collect()
+    read(query("results", OF_RESULT, filter, page), readers, rows::result).await
+}
+
+/// The jobs of a page, as far as they are to be held in memory at once.
+async fn read<'e>(
+    mut query: QueryBuilder<Sqlite>,
+    executor: impl SqliteExecutor<'e>,
+    read: fn(&SqliteRow) -> Result<Job, StoreError>,
+) -> Result<Vec<Job>, StoreError> {
+    let (mut jobs, mut bytes) = (Vec::new(), 0);
+    let mut rows = query.build().fetch(executor);
+    while bytes <= Page::BYTES
+        && let Some(row) = rows.try_next().await?
+    {
+        let job = read(&row)?;
+        bytes += job.weight();
+        jobs.push(job);
+    }
+    Ok(jobs)
 }
 
 /// The ids of a page of unfinished jobs, or of finished ones.

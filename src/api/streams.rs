@@ -1,0 +1,92 @@
+//! How many streams of events are open.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::access::Caller;
+use crate::job::Owner;
+
+/// A key may have one of so many places.
+const SHARE: usize = 4;
+
+/// The streams of events that are open, of which there may be no more than so many; those of one key are a part of them.
+#[derive(Debug)]
+pub struct Streams {
+    most: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    of: HashMap<Owner, usize>,
+}
+
+/// One that is open, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    streams: Arc<Streams>,
+    owner: Option<Owner>,
+}
+
+impl Streams {
+    /// Room for so many.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, open: Mutex::default() })
+    }
+
+    /// A place for one more of this caller, if there is one.
+    pub(super) fn open(self: &Arc<Self>, Caller(owner): Caller) -> Option<Place> {
+        let mut open = self.lock();
+        let share = (self.most / SHARE).max(1);
+        if open.all >= self.most || owner.is_some_and(|owner| open.of.get(&owner).is_some_and(|open| *open >= share)) {
+            return None;
+        }
+        open.all += 1;
+        if let Some(owner) = owner {
+            *open.of.entry(owner).or_default() += 1;
+        }
+        Some(Place { streams: Arc::clone(self), owner })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.lock();
+        open.all -= 1;
+        if let Some(owner) = self.owner
+            && let Some(count) = open.of.get_mut(&owner)
+        {
+            *count -= 1;
+            if *count == 0 {
+                open.of.remove(&owner);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_leaves_room_for_others() {
+        let streams = Streams::new(8);
+        let (one, other) = (Caller(Owner::from_code(1)), Caller(Owner::from_code(2)));
+        let mut places: Vec<Place> = (0..3).filter_map(|_| streams.open(one)).collect();
+        assert_eq!(places.len(), 2);
+        places.extend(streams.open(other));
+        places.pop();
+        places.pop();
+        assert!(streams.open(one).is_some());
+        places.extend((0..9).filter_map(|_| streams.open(Caller::default())));
+        assert_eq!(places.len(), 8);
+        assert!(streams.open(other).is_none());
+        drop(places);
+        assert!(streams.lock().all == 0 && streams.lock().of.is_empty());
+    }
+}
