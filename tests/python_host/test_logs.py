@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 
 from harness import HostTest, in_each
 
@@ -149,6 +150,109 @@ class Logs(HostTest):
         self.assertEqual(text.count("freed"), 600)
         self.assertEqual([n for n in range(600) if f"line {n}" not in text.replace("freed", "")], [])
         self.assertEqual(host.call("def main(): return 'fine'")["output"], "fine")
+
+    @in_each(max_log_bytes=1 << 30)
+    def test_finalizers_may_wait_for_a_lock_that_another_printer_holds(self, host):
+        source = """
+            import asyncio, gc, queue, threading, time, trine
+
+            lock = threading.RLock()  # as that of a handler of `logging`
+            wanted, given = queue.SimpleQueue(), queue.SimpleQueue()
+            closed = []
+
+            class Closing:
+                def __init__(self): self.myself = self  # so only the collector frees it
+
+                def __del__(self):
+                    wanted.put(None)
+                    with lock: print("closed")
+                    given.put(None)
+                    closed.append(1)
+
+            def close(n):
+                before = gc.get_threshold()
+                for number in range(n):
+                    gc.set_threshold(1 + number % 60)  # the collector comes at any place
+                    Closing()
+                    print("line", number)
+                gc.set_threshold(*before)
+                while len(closed) < n:  # it does nothing while another thread is at it
+                    gc.collect()
+                    time.sleep(0.001)
+
+            def hold(n, report):
+                for number in range(n):
+                    with lock:
+                        wanted.get()
+                        print("held")
+                        report(number)
+                    given.get()
+
+            async def close_in_thread(n): await asyncio.to_thread(close, n)
+            async def hold_in_thread(n): await asyncio.to_thread(hold, n, trine.progress)
+            def hold_in_job(n): hold(n, trine.progress)
+
+            def both(n):
+                thread = threading.Thread(target=hold, args=(n, print))
+                thread.start()
+                close(n)
+                thread.join()
+        """
+        entrypoints = {"processes": ["both"], "threads": ["close", "hold_in_job"], "async": ["close_in_thread", "hold_in_thread"]}
+        jobs = [host.submit(source, 600, entrypoint=entrypoint) for entrypoint in entrypoints[host.mode]]
+        for job in jobs:
+            self.assertNotIn("error", host.wait(job))
+        text = "".join(line for lines in host.logs.values() for _, line in lines)
+        self.assertEqual((text.count("line"), text.count("held"), text.count("closed")), (600, 600, 600))
+        if host.mode != "processes":
+            self.assertEqual(host.progress[jobs[1]], [*range(600)])
+        self.assertEqual(host.call("def main(): return 'fine'")["output"], "fine")
+
+    @in_each("threads", "async", max_log_bytes=1 << 30)
+    def test_one_that_calls_itself_without_end_loses_no_lines_of_others(self, host):
+        source = """
+            import asyncio
+            def fall(n):
+                print("falls")
+                fall(n + 1)
+            def falls(n):
+                for _ in range(n):
+                    try: fall(0)
+                    except RecursionError: pass
+            def lines(n):
+                for number in range(n): print(number)
+            async def falls_in_thread(n): await asyncio.to_thread(falls, n)
+            async def lines_in_thread(n): await asyncio.to_thread(lines, n)
+        """
+        suffix = "_in_thread" if host.mode == "async" else ""
+        jobs = [host.submit(source, n, entrypoint=what + suffix) for what, n in (("falls", 20), ("lines", 10_000))]
+        for job in jobs:
+            self.assertNotIn("error", host.wait(job))
+        self.assertEqual([line for _, line in host.logs[jobs[1]]], [str(number) for number in range(10_000)])
+
+    @in_each("threads", "processes", max_log_bytes=1 << 40)
+    def test_what_the_server_does_not_take_is_not_kept_in_memory(self, host):
+        source = """
+            import threading, time, trine
+            def main(seconds, report=trine.progress):
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    print("x" * 1000)
+                    print("y" * 1_000_000)
+                    report("z" * 4000)
+            def several(seconds):
+                threads = [threading.Thread(target=main, args=(seconds, print)) for _ in range(3)]
+                for thread in threads: thread.start()
+                for thread in threads: thread.join()
+        """
+        entrypoints = ["several"] if host.mode == "processes" else ["main"] * 3
+        jobs = [host.submit(source, 0.5, entrypoint=entrypoint) for entrypoint in entrypoints]
+        time.sleep(0.6)
+        with open(f"/proc/{host.process.pid}/status") as file:
+            peak_kib = next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+        for job in jobs:
+            self.assertNotIn("error", host.wait(job))
+        self.assertLess(peak_kib, 100_000)
 
     @in_each("async", "processes", max_log_bytes=1 << 30)
     def test_signal_handlers_may_print_while_another_line_is_written(self, host):

@@ -4,22 +4,38 @@ import collections
 import os
 import socket
 import threading
+from select import POLLOUT, poll
 
 from .messages import Frames
 
+MOST_WAITING = 1 << 20  # bytes for which a short message may wait; the longer one is, the fewer may be before it
+SHORT = 1 << 10  # bytes; what is shorter counts as much
+PATIENCE_S = 0.05  # for whoever sends, if it is not the server that keeps them
+
+
+def emptied(parts):
+    """All that is there, as one. One that is alone is not copied."""
+    taken = [parts.popleft() for _ in range(len(parts))]
+    return taken[0] if len(taken) == 1 else b"".join(taken)
+
 
 class Channel:
-    """The socket to the server, used by threads that may wait. The process ends with the connection."""
+    """The socket to the server, used by threads that may wait. The process ends with the connection.
+
+    All that is to be sent stands in one line, and whoever finds nobody at it sends. Nobody waits for that: a thread that is at it may be
+    kept by a finalizer, which the garbage collector runs anywhere and which may want a lock of users that the other thread has.
+    """
 
     def __init__(self, sock):
         self.sock = sock
         self.frames = Frames()
         self.ahead = collections.deque()
         self.reading = threading.Lock()
-        # Held by whoever makes a message of what is printed, or sends. A finalizer or a signal handler may print in the midst of either.
+        self.waiting = collections.deque()  # messages, and calls that give them when it is their turn
+        self.backlog = collections.deque()  # messages whose turn it is
+        # Held by whoever is at it. A finalizer or a signal handler may come in between and send too.
         self.writing = threading.RLock()
-        self.backlog = collections.deque()
-        self.is_sending = False
+        self.is_draining = False
 
     def fill(self, flags=0):
         """Reads once. False if it would have to wait."""
@@ -55,20 +71,68 @@ class Channel:
         finally:
             self.reading.release()
 
-    def send(self, data):
-        """A message comes whole: what this thread is to send while it sends comes after that."""
-        with self.writing:
-            self.backlog.append(data)
-            while self.backlog and not self.is_sending:
-                self.is_sending = True
-                try:
-                    self.sock.sendall(self.backlog.popleft())
-                except OSError:
-                    os._exit(0)
-                finally:
-                    self.is_sending = False
+    def send(self, item, size=0):
+        """Sends a message, or what a function makes of its arguments, as a tuple. It has a size if users may send without end."""
+        if len(self.waiting) * max(size, SHORT) > MOST_WAITING and size:
+            self.wait()
+        self.waiting.append(item)
+        self.drain()
 
     send_soon = send
+
+    def wait(self):
+        """For whoever is at it to end. Only as long as the server keeps them up: it waits for no lock of users."""
+        while not self.writing.acquire(timeout=PATIENCE_S):
+            if self.takes_more():
+                return
+        self.writing.release()
+
+    def takes_more(self):
+        room = poll()
+        room.register(self.sock, POLLOUT)
+        return bool(room.poll(0))
+
+    def drain(self):
+        """Sends all, unless somebody is at it: they look for more after they have let go."""
+        while self.waiting and self.writing.acquire(blocking=False):
+            try:
+                if self.is_draining:
+                    return  # by this thread, which goes on with what has come meanwhile
+                self.take_turns()
+            finally:
+                self.writing.release()
+
+    def take_turns(self):
+        """Of those that are there now."""
+        self.is_draining = True
+        try:
+            for _ in range(len(self.waiting)):
+                item = self.waiting.popleft()
+                if type(item) is tuple:
+                    make, *what = item
+                    try:
+                        item = make(*what)
+                    except RecursionError:
+                        # That is trouble of whoever sends, so deep in calls of its own, and the item may be another's.
+                        self.waiting.appendleft(item)
+                        raise
+                if item:
+                    self.backlog.append(item)
+            if self.backlog:
+                self.send_backlog()
+        finally:
+            self.is_draining = False
+
+    def send_backlog(self):
+        try:
+            self.sock.sendall(emptied(self.backlog))
+        except OSError:
+            os._exit(0)
+
+    def finish(self):
+        """Waits until all is sent: for a process that is about to end."""
+        with self.writing:
+            self.drain()
 
 
 class LoopChannel(Channel):
@@ -80,23 +144,40 @@ class LoopChannel(Channel):
         self.thread = threading.get_ident()
         self.waits = False  # for the socket to take more
         self.is_soon = False  # what is there is sent in this turn of the loop
+        self.is_called = False  # the loop is to send what other threads have made
+        self.is_sending = False
 
-    def send(self, data):
-        if threading.get_ident() != self.thread:
-            self.loop.call_soon_threadsafe(self.send, data)
-            return
-        self.backlog.append(data)
-        self.send_backlog()
-
-    def send_soon(self, data):
+    def send_soon(self, item):
         """In this turn of the loop, with what else is to be sent in it: many ends are one message."""
-        self.backlog.append(data)
+        self.waiting.append(item)
         if not self.is_soon:
             self.is_soon = True
-            self.loop.call_soon(self.send_backlog)
+            self.loop.call_soon(self.drain_now)
+
+    def drain_now(self):
+        self.is_soon = False
+        self.drain()
+
+    def wait(self):
+        if threading.get_ident() != self.thread:
+            super().wait()
 
     def send_backlog(self):
-        self.is_soon = False
+        if threading.get_ident() == self.thread:
+            self.send_here()
+        elif not self.is_called:
+            self.is_called = True
+            try:
+                self.loop.call_soon_threadsafe(self.called)
+            except RecursionError:
+                self.is_called = False
+                raise
+
+    def called(self):
+        self.is_called = False
+        self.send_here()
+
+    def send_here(self):
         if not self.waits and not self.flush():
             self.waits = True
             self.loop.add_writer(self.sock.fileno(), self.writable)
@@ -106,9 +187,7 @@ class LoopChannel(Channel):
         while self.backlog and not self.is_sending:
             self.is_sending = True
             try:
-                data = self.backlog.popleft()
-                if self.backlog:
-                    data = b"".join((data, *[self.backlog.popleft() for _ in range(len(self.backlog))]))
+                data = emptied(self.backlog)
                 sent = self.sent(data)
                 if sent < len(data):
                     self.backlog.appendleft(memoryview(data)[sent:])
@@ -128,4 +207,4 @@ class LoopChannel(Channel):
     def writable(self):
         self.waits = False
         self.loop.remove_writer(self.sock.fileno())
-        self.send_backlog()
+        self.send_here()

@@ -78,7 +78,7 @@ class Host:
                 if code is None:
                     self.refuse(body["id"], "unknown_code", f"this host does not have the code {body['code']['sha']}")
                     return
-            self.nobody.left = self.nobody.most
+            self.nobody.renew()
             job = self.jobs[body["id"]] = Job(self, body, code)
             self.begin(job)
         elif kind == "stop" and body["id"] in self.jobs:

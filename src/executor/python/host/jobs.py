@@ -59,7 +59,7 @@ class Job:
     def progress(self, value, what="the progress"):
         self.heed()
         data = as_json(value, what, MOST_PROGRESS)
-        self.host.channel.send(framed(b'{"progress":{"id":%d,"value":' % self.id, data, b"}}"))
+        self.host.channel.send(framed(b'{"progress":{"id":%d,"value":' % self.id, data, b"}}"), len(data))
 
 
 def call(function, args, kwargs):

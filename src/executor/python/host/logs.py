@@ -11,55 +11,85 @@ from .messages import cut, message
 from .running import current
 
 LONGEST_LINE = 16_384  # characters of a log line
+FEW = 16  # texts that may wait for the end of their line
 TICK_MS = 100  # how often `processes` looks for a `stop` while it runs a job
 
 
 class Log:
     """The lines of one job, or of nobody: whole ones, long ones cut, all together at most so many bytes.
 
-    It may be written to in the midst of a write: the garbage collector runs finalizers anywhere, and they may print, as signal handlers
-    may. So there is one lock for all that is written, and what a write has taken it puts back beside what has come meanwhile.
+    Whoever prints may hold locks of users, so what is printed only joins the line of what is to be sent. Messages are made of it when it is
+    its turn, by one thread after the other: what is printed in the midst of that, by a finalizer or a signal handler, comes later.
     """
 
     def __init__(self, channel, job_id, most):
-        self.send = channel.send
-        self.lock = channel.writing
+        self.channel = channel
         self.job_id = job_id
-        self.left = self.most = most
+        self.most = most
+        self.printed = self.taken = 0  # characters; those between wait for their turn
         self.unfinished = {}
+        self.renew()
+
+    def renew(self):
+        """Gives it room for as much as at first."""
+        self.left = self.most
+        self.is_full = False  # what waits is more than is left
 
     def write(self, stream, text, source=None):
         """`source` keeps apart what comes to one stream in several ways."""
-        with self.lock:
-            if self.left < 0:
-                return
-            key = stream, source
-            *lines, rest = (self.unfinished.pop(key, "") + text).split("\n")
-            if rest:
-                # No call is between the look and the change: there the collector or a handler could come in.
-                self.unfinished[key] = (self.unfinished[key] + rest if key in self.unfinished else rest)[: LONGEST_LINE + 1]
-            self.emit((stream, line) for line in lines)
+        if self.is_full or self.left < 0:
+            return
+        if len(text) > LONGEST_LINE:
+            text = "\n".join([line[: LONGEST_LINE + 1] for line in text.split("\n")])  # so that no more waits than counts
+        if self.printed - self.taken > self.most:
+            self.is_full = True
+            self.channel.send((self.end,))
+            return
+        size = len(text)
+        self.printed += size  # several threads at once may make it too small, never too large
+        item = self.lines, stream, text, source
+        if "\n" in text or len(self.channel.waiting) > FEW:
+            self.channel.send(item, size)
+        else:
+            self.channel.waiting.append(item)  # no message is made of it before the line has its end, which `print` writes by itself
 
     def close(self):
-        """Sends what lacks its end of line."""
-        while self.unfinished:
-            with self.lock:
-                unfinished, self.unfinished = self.unfinished, {}
-                self.emit((stream, rest) for (stream, _), rest in unfinished.items())
+        """What lacks its end of line is sent with the next message."""
+        if self.printed:
+            self.channel.waiting.append((self.rest,))
+
+    def lines(self, stream, text, source):
+        """Messages of what was printed."""
+        key = stream, source
+        *lines, rest = (self.unfinished.get(key, "") + text).split("\n")
+        data = self.emit([(stream, line) for line in lines]) if lines else b""
+        self.taken += len(text)
+        self.unfinished[key] = rest[: LONGEST_LINE + 1]
+        return data
+
+    def rest(self):
+        data = self.emit([(stream, rest) for (stream, _), rest in self.unfinished.items() if rest])
+        self.unfinished = {}
+        return data
+
+    def end(self):
+        """The message that the rest is dropped."""
+        self.left = min(self.left, 0)
+        return self.emit([("stderr", "")])
 
     def emit(self, lines):
-        frames = []
+        left, frames = self.left, []
         for stream, line in lines:
-            if self.left < 0:
+            if left < 0:
                 break
             line = cut(line, LONGEST_LINE)
-            size = len(line.encode(errors="replace")) + 1
-            self.left -= size
-            if self.left < 0:
+            left -= len(line.encode(errors="replace")) + 1
+            if left < 0:
                 stream, line = "stderr", f"trine: this log is at its limit of {self.most} bytes; the rest is dropped"
             frames.append(message("log", {"id": self.job_id, "stream": stream, "line": line}))
-        if frames:
-            self.send(b"".join(frames))
+        data = b"".join(frames)
+        self.left = left  # now that nothing can fail any more
+        return data
 
 
 class Stream(io.RawIOBase):
@@ -138,8 +168,7 @@ class Capture(threading.Thread):
 
     def drain(self):
         """Logs what has been written up to now, in whatever thread. One read takes all that a pipe holds."""
-        # In the order in which whoever logs takes them: it may be interrupted, and drain this in the midst of that.
-        with self.nobody.lock, self.lock:
+        with self.lock:
             for reader, _ in self.written.poll(0):
                 stream, decoder = self.streams[reader]
                 job = running.alone

@@ -11,6 +11,7 @@ from .host import Host
 from .jobs import call, imports
 from .usage import Memory, process_usage
 
+SOON_CPU_S = 0.01  # until it is tried once more to end a process
 LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
 
 
@@ -63,11 +64,14 @@ class Processes(Host):
             return
         error = CpuTimeExceeded(f"it has used more CPU time than the {job.cpu_ms} ms that a call of its function may")
         if job.overspent or imports(frame):
-            if self.channel.is_sending:
-                return  # its end would come in the midst of a message; this comes again
+            if self.channel.is_draining or self.capture.lock.locked():
+                # Its end would come in the midst of a message, or wait for a thread that may wait for a lock of users that this one has.
+                signal.setitimer(signal.ITIMER_PROF, SOON_CPU_S, LAST_CPU_S)
+                return
             job.meter.leave()
             job.meter.end()
             self.settle(job, self.failed(job, error))
+            self.channel.finish()
             os._exit(1)
         job.due, job.overspent = error, True
         self.turn_to(job, frame)
