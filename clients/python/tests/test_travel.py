@@ -148,6 +148,27 @@ class Pickles(unittest.TestCase):
         with self.assertRaises(NameError):
             self.call(inner)
 
+    def test_a_function_is_pickled_anew_when_it_gets_what_it_lacked(self):
+        space = {"__name__": __name__}
+        exec("def uses(x): return later(x)\ndef most(x): return max(x)\ndef named(x, *, by): return x * by", space)
+        uses, most, named = space["uses"], space["most"], space["named"]
+        self.assertRaises(NameError, self.call, uses, 1)
+        space["later"] = helper
+        self.assertEqual(self.call(uses, 1), helper(1))
+        self.assertEqual(self.call(most, [1, 2]), 2)
+        space["max"] = min
+        self.assertEqual(self.call(most, [1, 2]), 1)
+        self.assertRaises(TypeError, self.call, named, 2)
+        named.__kwdefaults__ = {"by": 4}
+        self.assertEqual(self.call(named, 2), 8)
+
+        def counts():
+            return getattr(counts, "count", 0)
+
+        self.assertEqual(self.call(counts), 0)
+        counts.count = 5
+        self.assertEqual(self.call(counts), 5)
+
     def test_an_unchanged_function_is_pickled_once(self):
         pickled = []
         make = self.way._functions._make

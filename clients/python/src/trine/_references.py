@@ -115,7 +115,9 @@ class Seen:
     def __init__(self, function: FunctionType) -> None:
         self.function = weakref.ref(function)
         self.parts = function.__code__, function.__defaults__
-        self.names = [(name, _reference(value)) for name, value in globals_of(function)[0].items()]
+        found = globals_of(function)[0]
+        self.names = [(name, _reference(value)) for name, value in found.items()]
+        self.absent = global_names(function.__code__).difference(found)  # built in, or nowhere, unless the module gets one
         self.held = [_reference(value) for value in _held(function)]
 
     def holds(self) -> bool:
@@ -123,6 +125,8 @@ class Seen:
         if function is None or function.__code__ is not self.parts[0] or function.__defaults__ is not self.parts[1]:
             return False
         space = function.__globals__
+        if function.__kwdefaults__ or function.__dict__ or not space.keys().isdisjoint(self.absent):
+            return False
         return all(space.get(name, self) is value() for name, value in self.names) and all(
             map(operator.is_, _held(function), [value() for value in self.held])
         )
