@@ -27,6 +27,7 @@ import harness
 from harness import PATIENCE_S, Proxy, Server, ServerTest
 
 import trine
+from trine import _travel
 from trine._outcome import ended_job, exception_of
 
 
@@ -744,6 +745,21 @@ class Forks(ServerTest):
         self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
         self.assertIs(executor._engine._stream, stream)
         self.assertFalse(running.done())
+
+    def test_a_function_travels_while_another_thread_makes_a_process(self):
+        """That is done while nobody registers a module, or the new process would wait for that for ever."""
+        held, forking = threading.Event(), threading.get_ident()
+
+        def registers():
+            with _travel._registering:
+                held.set()
+                self.until(lambda: sys._current_frames()[forking].f_code.co_name == "_launch")  # where it forks
+
+        thread = threading.Thread(target=registers)
+        thread.start()
+        held.wait(PATIENCE_S)
+        self.assertTrue(self.in_a_child(lambda: _travel.ByPickle(b"").workload(harness.hang_up, (), {})))
+        thread.join()
 
     def test_an_executor_that_has_not_begun_is_one_of_each_process(self):
         executor = self.executor()

@@ -7,6 +7,7 @@ import functools
 import inspect
 import io
 import json
+import os
 import pickle
 import sys
 import threading
@@ -66,14 +67,12 @@ class Remembered(Generic[T]):
     def __init__(self, make: Callable[[Any], T]) -> None:
         self._make = make
         self._known: weakref.WeakKeyDictionary[Any, tuple[Snapshot, T]] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
 
     def of(self, function: Any) -> T:
         single = function.function if isinstance(function, Each) else function
         if not isinstance(single, (FunctionType, BuiltinFunctionType)):
             return self._make(function)  # methods and the like are new objects each time
-        with self._lock:
-            known = self._known.get(function)
+        known = self._known.get(function)
         if known is not None and known[0].holds():
             return known[1]
         try:
@@ -81,8 +80,7 @@ class Remembered(Generic[T]):
         except Changeable:
             return self._make(function)
         made = self._make(function)
-        with self._lock:
-            self._known[function] = snapshot, made
+        self._known[function] = snapshot, made
         return made
 
 
@@ -124,6 +122,10 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 
 
 _registering = threading.RLock()
+
+if hasattr(os, "register_at_fork"):
+    # A new process has what another thread had registered, and not the thread that would take it back.
+    os.register_at_fork(before=_registering.acquire, after_in_parent=_registering.release, after_in_child=_registering.release)
 
 
 def dumps(value: Any) -> bytes:
