@@ -1,6 +1,7 @@
 """A real server for the tests, and a connection to it that can be cut."""
 
 import atexit
+import concurrent.futures
 import contextlib
 import functools
 import os
@@ -104,6 +105,22 @@ class ServerTest(unittest.TestCase):
                 raise TimeoutError
             time.sleep(0.005)
         return held
+
+    def in_time(self, task, *args, **kwargs):
+        """What a task returns or raises that must not take for ever."""
+        done = concurrent.futures.Future()
+
+        def carry_out():
+            try:
+                done.set_result(task(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
+
+        thread = threading.Thread(target=carry_out, daemon=True)
+        thread.start()
+        thread.join(PATIENCE_S)
+        self.assertTrue(done.done(), "it takes for ever")
+        return done.result()
 
 
 def with_both(test):

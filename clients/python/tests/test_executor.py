@@ -204,6 +204,29 @@ class Calls(ServerTest):
         self.assertLessEqual(len(taken), 15)
         values.close()
 
+    def test_map_does_not_wait_for_a_silent_server_longer_than_it_may(self):
+        for accepted in (False, True):
+            with self.subTest(accepted=accepted):
+                executor = self.executor(delay_ms=600_000)
+                engine, answers = executor._engine, threading.Event()
+                self.addCleanup(answers.set)
+                make = engine._connections.request
+
+                def answered(request, make=make, answers=answers):
+                    return answers.wait() and make(request)
+
+                if not accepted:
+                    engine._connections.request = answered
+                values = executor.map(square, range(3), timeout=0.01)
+                self.until(lambda: len(engine._calls) == 3 if accepted else engine._sending)  # noqa: B023
+                engine._connections.request = answered
+                with self.assertRaises(concurrent.futures.TimeoutError):
+                    self.in_time(next, values)
+                answers.set()
+                executor.shutdown()
+                jobs = self.client().jobs(tags={"trine-executor": engine._name})
+                self.assertEqual({job.state for job in jobs}, {"cancelled"})
+
     def test_map_refuses_what_makes_no_sense(self):
         for wrong in ({"chunksize": 0}, {"chunksize": -1}, {"buffersize": 0}):
             with self.assertRaises(ValueError):
@@ -416,6 +439,34 @@ class Cancelling(ServerTest):
         for future in running:
             self.client().cancel(future.job_id)
 
+    def test_a_callback_may_raise_what_ends_a_thread(self):
+        executor = self.executor()
+        gate, batches = hold(self, executor)
+        executor.submit(square, 1)
+        self.until(lambda: batches)
+        pending = executor.submit(square, 2)
+        pending.add_done_callback(lambda future: sys.exit(3))
+        self.assertRaises(SystemExit, pending.cancel)
+        self.assertEqual(concurrent.futures.wait([pending], 0).not_done, set())
+        gate.set()
+        self.in_time(executor.shutdown)
+
+    def test_who_is_interrupted_may_try_again(self):
+        executor = self.executor(delay_ms=600_000)
+        future = executor.submit(square, 1)
+        self.until(lambda: future.job_id)
+        connections = executor._engine._connections
+        make, interrupts = connections.request, [KeyboardInterrupt]
+
+        def interrupted(request):
+            if interrupts:
+                raise interrupts.pop()
+            return make(request)
+
+        connections.request = interrupted
+        self.assertRaises(KeyboardInterrupt, future.cancel)
+        self.assertTrue(self.in_time(future.cancel))
+
     def begins_as_it_is_cancelled(self):
         """An executor, its running call, and one that begins when the executor is just about to cancel it."""
         client, key = self.client(), {"key": str(uuid.uuid4()), "limit": 1}
@@ -478,23 +529,49 @@ class Cancelling(ServerTest):
             answers.append(make(request))
             return answers[-1]
 
-        def in_time(task, *args, **kwargs):
-            thread = threading.Thread(target=task, args=args, kwargs=kwargs, daemon=True)
-            thread.start()
-            thread.join(PATIENCE_S)
-            self.assertFalse(thread.is_alive())
-
         executor, other = (self.executor(server.url, executor="threads") for _ in range(2))
         submitting(executor, noted)
         one, two = executor.submit(square, 1), executor.submit(square, 2)
         self.until(lambda: any(answer.status == 429 for answer in answers))
-        in_time(one.cancel)
-        self.assertTrue(one.cancelled())
+        self.assertTrue(self.in_time(one.cancel))
         futures = [other.submit(square, n) for n in range(3)]
-        in_time(other.shutdown, cancel_futures=True)
+        self.in_time(other.shutdown, cancel_futures=True)
         self.assertTrue(all(future.cancelled() for future in futures))
         client.cancel(first.id)
         self.assertEqual(two.result(PATIENCE_S), 4)
+
+    def test_a_server_that_is_away_and_then_has_no_room(self):
+        """Calls that it may have accepted after all can be cancelled, and are made once."""
+        for cancels in (True, False):
+            with self.subTest(cancels=cancels):
+                executor, room = self.executor(), threading.Event()
+                self.addCleanup(room.set)
+                keys, late = [], []
+
+                def exchange(make, request, keys=keys, late=late, room=room):
+                    keys.append(request.headers["Idempotency-Key"])
+                    if len(keys) == 1:
+                        late.append(request)
+                        raise trine.ProblemError(503, "about:blank", "Service Unavailable", "")
+                    if not room.is_set():
+                        raise trine.ProblemError(429, "about:blank", "Too Many Requests", "", retry_after=0.01)
+                    return make(request)
+
+                make = executor._engine._connections.request
+                submitting(executor, exchange)
+                futures = [executor.submit(square, 2)]
+                self.until(lambda: len(keys) > 2)  # noqa: B023
+                if cancels:
+                    self.assertTrue(self.in_time(futures[0].cancel))
+                    continue
+                futures.append(executor.submit(square, 3))
+                (job,) = make(late[0]).result()["items"]
+                self.client().wait(job["id"], timeout=PATIENCE_S)
+                room.set()
+                self.assertEqual([future.result(PATIENCE_S) for future in futures], [4, 9])
+                self.assertEqual(futures[0].job_id, job["id"])
+                jobs = self.client().jobs(tags={"trine-executor": executor._engine._name})
+                self.assertEqual(len(list(jobs)), 2)
 
     def test_a_call_that_has_ended(self):
         executor = self.executor()
@@ -539,6 +616,61 @@ class Ends(ServerTest):
         self.assertIsNone(gone())
         self.assertEqual(future.result(PATIENCE_S), 16)
         engine.join()
+
+    def test_the_collector_may_free_an_executor_in_the_midst_of_anything(self):
+        for left in (0, 1):
+            with self.subTest(calls=left):
+                executors = [trine.Executor(self.url, executor="processes")]
+                engine = executors[0]._engine
+                self.assertEqual(executors[0].submit(square, 4).result(PATIENCE_S), 16)
+                later = [executors[0].with_options(delay_ms=200).submit(square, 5) for _ in range(left)]
+                with engine._lock:
+                    self.in_time(executors.clear)
+                self.in_time(engine.join)
+                self.assertEqual([future.result(0) for future in later], [25] * left)
+
+    def test_a_callback_does_not_wait_for_its_own_thread(self):
+        executor = self.executor()
+        later = executor.with_options(delay_ms=600_000)
+        waiting = later.submit(square, 1)
+        with self.assertLogs("concurrent.futures") as logged:
+            for ended in (later, executor):
+                told = threading.Event()
+                gate, _ = hold(self, executor)
+                future = executor.submit(square, 3)
+                future.add_done_callback(lambda _, ended=ended: ended.shutdown())
+                future.add_done_callback(lambda _, told=told: told.set())
+                gate.set()
+                self.assertTrue(told.wait(PATIENCE_S))
+        self.assertEqual(["cannot join current thread" in line for line in logged.output], [True] * 2)
+        self.assertTrue(waiting.cancel())
+        self.in_time(executor.shutdown)
+
+    def test_a_callback_in_a_thread_that_cancels_waits_for_the_end(self):
+        executor = self.executor()
+        gate, batches = hold(self, executor)
+        future = executor.submit(square, 1)
+        self.until(lambda: batches)
+        pending = executor.submit(square, 2)
+        pending.add_done_callback(lambda _: gate.set() or executor.shutdown())
+        self.assertTrue(self.in_time(pending.cancel))
+        self.assertEqual(future.result(0), 1)
+
+    def test_no_call_is_lost_if_the_end_is_interrupted(self):
+        executor = self.executor(max_workers=1)
+        running = executor.submit(time.sleep, 600)
+        self.until(running.running)
+        futures = [executor.submit(square, n) for n in range(20)]
+
+        def interrupt(future):
+            raise KeyboardInterrupt
+
+        futures[10].add_done_callback(interrupt)
+        with self.assertRaises(KeyboardInterrupt):
+            executor.shutdown(cancel_futures=True)
+        self.client().cancel(running.job_id)
+        self.in_time(executor.shutdown, cancel_futures=True)
+        self.assertTrue(all(future.done() for future in futures))
 
     def test_an_interpreter_ends_after_its_last_call(self):
         program = textwrap.dedent("""
@@ -707,6 +839,42 @@ class Breaks(ServerTest):
         with self.executor("http://127.0.0.1:9", patience=0.1) as executor:
             self.assertIsInstance(executor.submit(square, 1).exception(PATIENCE_S), trine.ServerGone)
 
+    def test_an_executor_that_is_broken_can_be_ended(self):
+        away = trine.ProblemError(503, "about:blank", "Service Unavailable", "")
+        for error in (away, trine.Malformed("no answer")):
+            with self.subTest(type(error).__name__):
+                executor = self.executor(patience=0)
+
+                def fails(make, request, error=error):
+                    raise error
+
+                submitting(executor, fails)
+                self.assertIsInstance(executor.submit(square, 1).exception(PATIENCE_S), trine.ServerGone)
+                self.in_time(executor.shutdown, cancel_futures=True)
+
+    def test_calls_on_their_way_end_once_when_the_executor_breaks(self):
+        executor = self.executor()
+        engine, sent, answered = executor._engine, threading.Event(), threading.Event()
+        self.addCleanup(answered.set)
+
+        def refused(make, request):
+            sent.set()
+            answered.wait()
+            raise trine.ProblemError(429, "about:blank", "Too Many Requests", "")
+
+        def malformed(*args):
+            raise trine.Malformed("no stream")
+
+        submitting(executor, refused)
+        future = executor.submit(square, 1)
+        sent.wait(PATIENCE_S)
+        engine._connections.stream = malformed
+        engine._stream.abort()
+        self.assertIsInstance(future.exception(PATIENCE_S), trine.ServerGone)
+        answered.set()
+        executor.shutdown()
+        self.assertEqual((len(engine._queue), engine._in_flight, engine._unfinished), (0, 0, 0))
+
 
 class Forks(ServerTest):
     def in_a_child(self, holds):
@@ -745,6 +913,13 @@ class Forks(ServerTest):
         self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
         self.assertIs(executor._engine._stream, stream)
         self.assertFalse(running.done())
+
+    def test_calls_with_options_stay_with_their_process_too(self):
+        urgent = self.executor().with_options(delay_ms=600_000)
+        future = urgent.submit(square, 3)
+        self.assertTrue(self.in_a_child(lambda: urgent.shutdown() is None))
+        self.assertFalse(future.done())
+        self.assertTrue(future.cancel())
 
     def test_a_function_travels_while_another_thread_makes_a_process(self):
         """That is done while nobody registers a module, or the new process would wait for that for ever."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -83,6 +84,7 @@ class Engine:
         self._stream: Optional[Stream] = None
         self._threads: list[threading.Thread] = []
         self._helpers: Optional[ThreadPoolExecutor] = None
+        self.parts: weakref.WeakSet[Part] = weakref.WeakSet()
         _engines.add(self)
 
     def _make_locks(self) -> None:
@@ -230,7 +232,7 @@ class Engine:
         What has ended is told when no call is on its way any more: a callback may cancel one, which waits until that has arrived.
         """
         patience, full = Patience(self._patience), 0.0
-        batches = [Batch(calls)]
+        batches = _batches(calls)
         ended: list[tuple[Call, Any]] = []
         early: list[Message] = []
         while batches and not self._over.is_set():
@@ -244,7 +246,7 @@ class Engine:
                     continue
                 batches.append(batch)
                 wait = patience.failed(error)
-                if status == 429 and not batch.in_doubt:
+                if status == 429:
                     full = wait
                     break
                 batch.in_doubt = True
@@ -254,6 +256,8 @@ class Engine:
                     continue
                 batches.pop()
             early += self._accepted(batch.calls, ids, ended)
+            if batch.in_doubt:  # they may have been accepted long ago, and their ends been told when nobody knew them
+                self._help(self._patiently, self._look_after)
         self._sent(batches)
         self._finish_all(ended)
         if early:
@@ -341,8 +345,11 @@ class Engine:
         """Nothing is on its way any more. What the server has refused for now waits here again, where it can be cancelled."""
         calls = [call for batch in reversed(back) for call in batch.calls]
         with self._lock:
-            for call in calls:
-                call.place = QUEUED
+            if self._broken is not None:
+                return  # the calls have ended meanwhile
+            for batch in back:
+                for call in batch.calls:
+                    call.place, call.batch = QUEUED, batch if batch.in_doubt else None
             self._queue.extendleft(reversed(calls))
             self._in_flight -= len(calls)
             self._sending = []
@@ -350,7 +357,7 @@ class Engine:
             self._answers.notify_all()
         for call in calls:
             if call.stop:
-                self.cancel(call)
+                self._cancel_here(call)
 
     # ---- Reading ----
 
@@ -358,7 +365,7 @@ class Engine:
         """The second thread."""
         follower = Follower(None, {"tag": f"{TAG}:{self._name}"}, ("finished",))
         patience = Patience(self._patience)
-        while not self._over.is_set():
+        while not self._is_over():
             try:
                 with self._connections.stream(follower.request(), _calls.SILENCE) as stream:
                     follower.opened(stream.response)
@@ -369,7 +376,7 @@ class Engine:
                         self._opened.set()
                 self._over.wait(FIRST_WAIT)
             except TrineError as error:
-                if not self._over.is_set():
+                if not self._is_over():
                     try:
                         self._over.wait(patience.failed(error))
                     except TrineError as last:
@@ -380,8 +387,7 @@ class Engine:
     def _set_stream(self, stream: Stream) -> None:
         with self._lock:
             again, self._stream = self._opened.is_set(), stream
-            if self._over.is_set():
-                stream.abort()
+            self._end_if_done()
         if again and not self._over.is_set():
             self._help(self._patiently, self._look_after)
 
@@ -457,7 +463,10 @@ class Engine:
     # ---- Ending calls ----
 
     def _finish_all(self, ended: list[tuple[Call, Any]]) -> None:
-        """Tells the futures how it ended: by what the server told of the job, or by an exception."""
+        """Tells the futures how it ended: by what the server told of the job, or by an exception.
+
+        The calls are counted before: a callback may wait for the end of the executor, or raise whatever it likes.
+        """
         sent = 0
         telling: list[tuple[JobFuture, Call, Any, bool]] = []
         with self._lock:
@@ -467,6 +476,9 @@ class Engine:
                 cancelled = call.phase == PENDING and never_ran(told)
                 telling.append((call.end(CANCELLED if cancelled else ENDED), call, told, cancelled))
                 sent += call.place != QUEUED
+            self._unfinished -= len(telling)
+            self._in_flight -= sent
+            self._ended()
         for future, call, told, cancelled in telling:
             try:
                 if cancelled:
@@ -475,13 +487,9 @@ class Engine:
                     _tell(future, call, told)
             except BaseException:  # of a callback: it must not keep the others from being told
                 LOGGER.exception("exception calling a callback of %r", future)
-        with self._lock:
-            self._ended(len(telling), sent)
 
-    def _ended(self, count: int, sent: int) -> None:
-        """Counts calls that have ended. The lock is held."""
-        self._unfinished -= count
-        self._in_flight -= sent
+    def _ended(self) -> None:
+        """Calls have ended, and were counted. The lock is held."""
         self._answers.notify_all()
         if self._waiting and self._queue:
             self._waiting = False
@@ -497,6 +505,12 @@ class Engine:
             if self._stream is not None:
                 self._stream.abort()
 
+    def _is_over(self) -> bool:
+        """Whether nothing is left to be read; for the thread that reads, which `abandon` leaves the end to."""
+        with self._lock:
+            self._end_if_done()
+            return self._over.is_set()
+
     def _break(self, error: BaseException) -> None:
         """Gives up. The calls that have not ended end with this error."""
         with self._lock:
@@ -507,6 +521,7 @@ class Engine:
             calls = [*self._sending, *self._queue, *self._calls.values()]
             self._queue.clear()
             self._calls.clear()
+            self._sending = []  # whatever comes of them: nobody is to wait for that
             self._end_if_done()
         self._finish_all([(call, self._broken) for call in calls])
 
@@ -514,50 +529,73 @@ class Engine:
 
     def cancel(self, call: Call, look: bool = True) -> bool:
         """Cancels a call that does not run yet; False if it is too late. `look`: ask first whether it has just begun to run."""
-        with self._answers:
-            while call.phase == PENDING and (call.place == SENDING or call.cancelling):
-                self._answers.wait()
-            if call.phase != PENDING:
-                return call.phase == CANCELLED
-            queued = call.place == QUEUED
-            if queued:
-                future = call.end(CANCELLED)
-            else:
-                call.cancelling = True
-        if queued:
-            future._cancelled()
+        while not self._cancel_here(call):
+            with self._answers:
+                while call.phase == PENDING and (call.place == SENDING or call.cancelling):
+                    self._answers.wait()
+                if call.phase != PENDING:
+                    return call.phase == CANCELLED
+                accepted = call.cancelling = call.place == ACCEPTED
+            if accepted:
+                return self._cancel_there(call, look)
+        return True
+
+    def _cancel_here(self, call: Call) -> bool:
+        """Cancels a call if it waits to be sent."""
+        future = None
+        try:
             with self._lock:
-                self._ended(1, 0)
-            return True
-        job = call.id or ""
-        stopped = not (look and self._runs(job)) and self._delete(job)
-        with self._lock:
-            call.cancelling = False
-            self._answers.notify_all()
-            mine = stopped and call.phase == PENDING
-            if mine:
-                future = call.end(CANCELLED)
-                self._calls.pop(job, None)
-        if mine:
-            future._cancelled()
+                if call.phase == PENDING and call.place == QUEUED:
+                    future = call.end(CANCELLED)
+                    self._unfinished -= 1
+                    self._ended()
+        finally:  # also if this is interrupted
+            if future is not None:
+                future._cancelled()
+        return future is not None
+
+    def _cancel_there(self, call: Call, look: bool) -> bool:
+        """Has the server cancel a call. Whoever is interrupted meanwhile keeps nobody else from trying."""
+        job, stopped, future = call.id or "", False, None
+        try:
+            stopped = not (look and self._runs(job)) and self._delete(job)
+        finally:
             with self._lock:
-                self._ended(1, 1)
+                call.cancelling = False
+                self._answers.notify_all()
+                if stopped and call.phase == PENDING:
+                    future = call.end(CANCELLED)
+                    self._calls.pop(job, None)
+                    self._unfinished -= 1
+                    self._in_flight -= 1
+                    self._ended()
+        if future is not None:
+            future._cancelled()
         return call.phase == CANCELLED
 
     def cancel_all(self, calls: Iterable[Call]) -> None:
         """Cancels many: those that were not sent at once, the others several at a time."""
-        calls = [call for call in calls if not (call.place == QUEUED and self.cancel(call)) and call.phase == PENDING]
-        if not calls:
-            return
+        for cancelled in self._cancel_all_there([call for call in calls if not self._cancel_here(call)]):
+            cancelled.result()
+
+    def let_go(self, calls: Iterable[Call]) -> None:
+        """Cancels what nobody asks for any more. The server is given the time that it takes, and not waited for."""
+        sent = [call for call in calls if not self._cancel_here(call) and call.phase == PENDING]
+        if sent:
+            self._help(self._cancel_all_there, sent)
+
+    def _cancel_all_there(self, calls: list[Call]) -> list[Future[bool]]:
+        """Begins to cancel calls that were sent."""
         with self._answers:
             while any(call.place == SENDING and call.phase == PENDING for call in calls):
                 self._answers.wait()
+        if all(call.phase != PENDING for call in calls):
+            return []
         running = self._running()
         for call in calls:
             if call.id in running:
                 self._begin(call)
-        for cancelled in [self._help(self.cancel, call, False) for call in calls if call.phase == PENDING]:
-            cancelled.result()
+        return [self._help(self.cancel, call, False) for call in calls if call.phase == PENDING]
 
     def _runs(self, job: str) -> bool:
         """Whether a job runs that was not yet said to."""
@@ -570,13 +608,10 @@ class Engine:
     def stop(self, call: Call) -> None:
         """Cancels a call also if it runs, and does not wait for that."""
         with self._lock:
-            queued, job = call.place == QUEUED, call.id
-            call.stop = True
+            job, call.stop = call.id, True
             if call.phase in (ENDED, CANCELLED):
                 return
-        if queued:
-            self.cancel(call)
-        elif job is not None:
+        if not self._cancel_here(call) and job is not None:
             self._help(self._delete, job)
 
     def _delete(self, job: str) -> bool:
@@ -596,6 +631,12 @@ class Engine:
             self._closed = self._closed or why
             self._end_if_done()
 
+    def abandon(self) -> None:
+        """Closes it because nobody has it any more. The collector calls this in the midst of anything, so it takes no lock."""
+        self._closed = self._closed or "shutdown"
+        if self._unfinished == 0 and self._stream is not None:
+            self._stream.abort()  # wakes the thread that reads it
+
     def cancel_pending(self) -> None:
         """Cancels what does not run yet; the stream tells what had been accepted.
 
@@ -610,17 +651,22 @@ class Engine:
                     self._patiently(self._cancel_all_in, state)
 
     def _cancel_queued(self) -> None:
-        """Cancels what was not sent. What is on its way arrives meanwhile, or waits here again."""
-        while True:
-            with self._answers:
-                while self._sending and not self._queue:
-                    self._answers.wait()
-                calls = list(self._queue)
-                self._queue.clear()
-            if not calls:
-                return
-            for call in calls:
-                self.cancel(call)
+        """Cancels what was not sent. What is on its way arrives meanwhile, or waits here again.
+
+        Each call stays in the queue until it is cancelled, so that none is lost if this is interrupted.
+        """
+        while (call := self._last_queued()) is not None:
+            self._cancel_here(call)
+
+    def _last_queued(self) -> Optional[Call]:
+        """The call that would be sent last; None if there is none, and nothing on its way."""
+        with self._answers:
+            while True:
+                while self._queue and self._queue[-1].phase != PENDING:
+                    self._queue.pop()
+                if self._queue or not self._sending:
+                    return self._queue[-1] if self._queue else None
+                self._answers.wait()
 
     def _cancel_all_in(self, state: str) -> None:
         """Cancels all its jobs in a state. The server looks at that as it cancels, so none is stopped that has begun."""
@@ -629,14 +675,19 @@ class Engine:
 
     def join(self) -> None:
         """Waits until every call has ended; to be called after `close`."""
+        self.check_waits()
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
         self._threads = []
         helpers = self._helpers
         if helpers is not None:
             helpers.shutdown()
         self._connections.close()
+
+    def check_waits(self) -> None:
+        """Refuses that a callback waits for calls whose ends are told by its own thread, as the pools do."""
+        if threading.current_thread() in self._threads:
+            raise RuntimeError("cannot join current thread")
 
     def forked(self) -> None:
         """In a new process: what has begun goes on in the old one, whose threads, connections and jobs these are."""
@@ -647,6 +698,8 @@ class Engine:
         self._closed = self._closed or "a fork: make an executor in the new process"
         for call in (*self._queue, *self._sending, *self._calls.values()):
             call.phase, call.future = ENDED, None
+        for part in list(self.parts):
+            part.forked()
         self._queue.clear()
         self._calls.clear()
         self._sending, self._unfinished = [], 0
@@ -666,6 +719,7 @@ class Part:
         self._before = engine.before(self.submission)
         self._futures: set[JobFuture] = set()  # those that are not done
         self._closed = False
+        engine.parts.add(self)
 
     def part(self, options: Mapping[str, Any]) -> Part:
         return Part(self._engine, self.submission, options)
@@ -682,13 +736,26 @@ class Part:
         self._closed = True
 
     def cancel_pending(self) -> None:
-        self.cancel_all([future._call for future in self._futures.copy()])
+        self._engine.cancel_all([future._call for future in self._futures.copy()])
 
-    def cancel_all(self, calls: Iterable[Call]) -> None:
-        self._engine.cancel_all(calls)
+    def let_go(self, calls: Iterable[Call]) -> None:
+        self._engine.let_go(calls)
 
     def join(self) -> None:
-        futures.wait(self._futures.copy())
+        waiting = self._futures.copy()
+        if waiting:
+            self._engine.check_waits()
+        futures.wait(waiting)
+
+    def forked(self) -> None:
+        """In a new process, where these futures never end."""
+        self._futures.clear()
+
+
+def _batches(calls: list[Call]) -> list[Batch]:
+    """Calls to be sent, the last ones first. A batch in doubt is what it was, or else a new one of what is left of it."""
+    groups = [(batch, list(group)) for batch, group in itertools.groupby(calls, lambda call: call.batch)]
+    return [batch if batch is not None and batch.calls == group else Batch(group) for batch, group in reversed(groups)]
 
 
 def _takes_no_pickles(problem: ProblemError) -> bool:

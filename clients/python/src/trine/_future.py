@@ -50,14 +50,17 @@ class JobFuture(OfJob, Future):  # type: ignore[type-arg]
         return self._engine.cancel(self._call)
 
     def _cancelled(self) -> None:
-        super().cancel()
-        self.set_running_or_notify_cancel()
+        try:
+            super().cancel()
+        finally:  # it was interrupted, perhaps before it began, or a callback has raised what ends a thread
+            super().cancel()
+            self.set_running_or_notify_cancel()
 
 
 class Call:
     """A call on its way."""
 
-    __slots__ = ("arguments", "before", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
+    __slots__ = ("arguments", "batch", "before", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
 
     def __init__(self, future: JobFuture, way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
         self.future: Optional[JobFuture] = future
@@ -65,6 +68,7 @@ class Call:
         self.before = before  # its submission up to the workload, as `Engine.before` has it
         self.workload = workload
         self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
+        self.batch: Optional[Batch] = None  # the one that it was in, if the server refused that for now and it is in doubt
         self.place = QUEUED
         self.phase = PENDING
         self.cancelling = False  # the server is being asked to
@@ -73,7 +77,7 @@ class Call:
 
     def sent(self) -> None:
         """Lets go of what was only needed to send it."""
-        self.workload, self.arguments = b"", None
+        self.workload, self.arguments, self.batch = b"", None, None
 
     def end(self, phase: str) -> JobFuture:
         """Enters its last phase, and lets go of its future, so that nothing but its user holds that any more."""

@@ -92,7 +92,7 @@ class Executor(futures.Executor):
         self._engine: Union[Engine, Part] = engine
         self._whole: Optional[Executor] = None  # the one that this one shares its connections with
         # Like the threads of a pool, those of an executor that nobody has any more end with its last call.
-        weakref.finalize(self, engine.close).atexit = False
+        weakref.finalize(self, engine.abandon).atexit = False
 
     def with_options(self, **options: Unpack[CallOptions]) -> Executor:
         """This executor with other options for its calls; tags are added to those that there are.
@@ -149,25 +149,26 @@ class Executor(futures.Executor):
 def _values(
     engine: Union[Engine, Part], waiting: deque[JobFuture], submitted: Iterator[JobFuture], until: Optional[float], chunked: bool
 ) -> Iterator[Any]:
-    """The values of futures in order. What nobody will ask for any more is cancelled."""
+    """The values of futures in order. What nobody will ask for any more is cancelled, without waiting for the server."""
     try:
         while waiting:
             # No reference to a future or a value is kept while the value is used.
             if chunked:
-                values = _taken(waiting.popleft(), until)
+                values = _taken(waiting, until)
                 values.reverse()
                 while values:
                     yield values.pop()
             else:
-                yield _taken(waiting.popleft(), until)
+                yield _taken(waiting, until)
             waiting.extend(itertools.islice(submitted, 1))
     finally:
-        engine.cancel_all([future._call for future in waiting])
+        calls = [future._call for future in waiting]
+        waiting.clear()  # one of them may hold an exception whose traceback holds this
+        engine.let_go(calls)
 
 
-def _taken(future: JobFuture, until: Optional[float]) -> Any:
-    try:
-        return future.result(None if until is None else until - time.monotonic())
-    finally:
-        future.cancel()
-        del future
+def _taken(waiting: deque[JobFuture], until: Optional[float]) -> Any:
+    """The value of the first one, which stays one of those that are waited for until it is there."""
+    value = waiting[0].result(None if until is None else until - time.monotonic())
+    waiting.popleft()
+    return value
