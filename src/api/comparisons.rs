@@ -23,7 +23,7 @@ use crate::comparison::picture::{self, Figure};
 use crate::comparison::report::Report;
 use crate::comparison::{Cancelled, CompareError, page};
 use crate::job::ComparisonId;
-use crate::store::Comparison;
+use crate::store::{Comparison, on_page};
 
 /// The longest request, in bytes: its workload may come with code.
 const MAX_BYTES: usize = 12 << 20;
@@ -97,8 +97,9 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let after = cursor.map(|cursor| ComparisonId::from_bytes(cursor.bytes()));
     let mut found = api.comparisons.list(owner, after, limit.0 + 1).await?;
-    let more = found.len() > limit.0;
-    found.truncate(limit.0);
+    let shown = on_page(limit.0, &found);
+    let more = found.len() > shown;
+    found.truncate(shown);
     let next_cursor = found.last().filter(|_| more).map(|last| Cursor::from_bytes(*last.id.as_bytes()));
     let items = found.into_iter().map(ComparisonSummary::of).collect::<Result<_, _>>()?;
     let mut response = Json(List { items, next_cursor: next_cursor.map(String::from) }).into_response();

@@ -17,7 +17,7 @@ use super::table;
 use super::view::StateName;
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, FailureKind, FindingKind, FindingKinds, Job, JobId};
-use crate::store::{Filter, Order, Page};
+use crate::store::{Filter, Order, Page, on_page};
 
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
@@ -226,7 +226,7 @@ impl ListQuery {
         jobs: &'a [Job],
         view: impl Fn(&'a Job) -> Option<V>,
     ) -> Response {
-        let page = &jobs[..Page::holds(self.limit.0, jobs)];
+        let page = &jobs[..on_page(self.limit.0, jobs)];
         let next_cursor = page.last().filter(|_| jobs.len() > page.len()).map(|last| Cursor(last.id));
         let items = page.iter().filter_map(view);
         let mut response = match format {

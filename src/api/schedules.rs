@@ -23,6 +23,7 @@ use crate::dispatch::{Catalogue, Dispatcher, MakeJob, NotMade, RunError, SubmitE
 use crate::function::is_name;
 use crate::job::JobId;
 use crate::schedule::{BadTimetable, CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
+use crate::store::on_page;
 use crate::workload::Invalid;
 
 /// The longest schedule, in bytes: its job is kept once for each time that waits in memory to be submitted.
@@ -232,10 +233,10 @@ pub(super) async fn list(
     let after = Schedule::full_name(caller.0, cursor.as_deref().unwrap_or_default());
     let mut schedules = api.dispatcher.store().schedules(Some(&after), limit + 1).await?;
     schedules.retain(|schedule| caller.sees(schedule.owner()));
-    let page = &schedules[..schedules.len().min(limit)];
+    let page = &schedules[..on_page(limit, &schedules)];
     let now = api.dispatcher.store().now();
     let items: Vec<_> = page.iter().map(|schedule| ScheduleView::of(schedule, caller, now)).collect();
-    let next_cursor = items.last().filter(|_| schedules.len() > limit).map(|last| last.name.to_owned());
+    let next_cursor = items.last().filter(|_| schedules.len() > page.len()).map(|last| last.name.to_owned());
     Ok(Json(List { items, next_cursor }).into_response())
 }
 

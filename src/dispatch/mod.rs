@@ -62,7 +62,7 @@ use crate::function::Function;
 use crate::job::{Job, JobId, Queue, Role, Routing, State};
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
-use crate::store::{Cancellation, EventFilter, Follower, Store, StoreError};
+use crate::store::{Cancellation, EventFilter, Follower, Store, StoreError, Weight as _};
 use crate::telemetry::Sparing;
 use crate::workload::{Invalid, Registry, StopReason};
 

@@ -59,20 +59,6 @@ pub struct Job {
     pub state: State,
 }
 
-impl Job {
-    /// About how much memory its workload and its outcome take, in bytes: they are what may be large.
-    pub fn weight(&self) -> usize {
-        let outcome = match &self.state {
-            State::Finished(finished) => match &finished.outcome {
-                Outcome::Output(output) => output.get().len(),
-                Outcome::Error(failure) => failure.message.len() + failure.python.as_ref().map_or(0, |python| python.get().len()),
-            },
-            _ => 0,
-        };
-        self.submission.workload.json.get().len() + outcome
-    }
-}
-
 /// A job as it is about to be accepted: all that the store needs to know of it.
 #[derive(Clone, Debug)]
 pub struct NewJob {

@@ -26,6 +26,7 @@ mod node;
 mod oldest;
 mod once;
 mod owner;
+mod page;
 pub mod postgres;
 mod profile;
 mod retention;
@@ -53,6 +54,7 @@ pub use node::{NodeStatus, NodeStore};
 pub use oldest::OldestStore;
 pub use once::{Answered, Digest, Once, OnceStore, Twin, Unique};
 pub use owner::{MINUTE, OwnerStore, Usage};
+pub use page::{PAGE_BYTES, Weight, on_page};
 pub use profile::{DayRow, DayTotals, ProfileChanges, ProfileRow, ProfileStore};
 pub use retention::{Removal, Removed, RetentionStore};
 pub use schedule::{Firing, ScheduleStore};
@@ -266,23 +268,8 @@ pub struct Page {
     pub order: Order,
     /// The last id of the page before; the list goes on behind it.
     pub after: Option<JobId>,
-    /// How many at most. It ends earlier, with the first job that does not fit, where they are so large that [`Page::BYTES`] are not enough.
+    /// How many at most. It ends earlier, with the first job that does not fit, where they weigh more than [`PAGE_BYTES`] together.
     pub limit: usize,
-}
-
-impl Page {
-    /// How much the workloads and outputs of a page may be together: one of any size fits alone.
-    pub const BYTES: usize = 8 << 20;
-
-    /// How many of these jobs, in their order, are on a page with this limit.
-    pub fn holds(limit: usize, jobs: &[Job]) -> usize {
-        let mut bytes = 0;
-        let fits = |(at, job): &(usize, &Job)| {
-            bytes += job.weight();
-            *at == 0 || bytes <= Self::BYTES
-        };
-        jobs.iter().take(limit).enumerate().take_while(fits).count()
-    }
 }
 
 /// How many jobs wait and run in each queue.

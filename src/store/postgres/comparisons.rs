@@ -9,7 +9,7 @@ use super::{PostgresStore, rows};
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
 use crate::store::kept::{code, comparison, number};
-use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError};
+use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError, page};
 
 #[async_trait]
 impl ComparisonStore for PostgresStore {
@@ -54,7 +54,7 @@ impl ComparisonStore for PostgresStore {
         let query =
             sqlx::query(comparison::LATEST).bind(after.map(|id| Uuid::from_bytes(*id.as_bytes()))).bind(owner.map(Owner::code));
         let query = query.bind(number(limit));
-        query.fetch_all(&self.pool).await?.iter().map(comparison::read).collect()
+        page::read(query.fetch(&self.pool), comparison::read).await
     }
 }
 

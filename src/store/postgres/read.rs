@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::codes_of;
 use crate::store::kept::{code, number};
-use crate::store::{Filter, Order, Page, StateFilter, StoreError};
+use crate::store::{Filter, Order, PAGE_BYTES, Page, StateFilter, StoreError, Weight as _};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
@@ -43,7 +43,7 @@ pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter
         let job = rows::job(row)?;
         bytes += job.weight();
         jobs.push(job);
-        Ok(bytes <= Page::BYTES)
+        Ok(bytes <= PAGE_BYTES)
     };
     found(pool, ends, select, among, filter, page, take).await?;
     Ok(jobs)

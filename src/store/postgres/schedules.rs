@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::job::NewJob;
 use crate::schedule::{Fire, Schedule, Seen};
 use crate::store::kept::{code, number, schedule};
-use crate::store::{Firing, ScheduleStore, StoreError};
+use crate::store::{Firing, ScheduleStore, StoreError, page};
 
 #[async_trait]
 impl ScheduleStore for PostgresStore {
@@ -39,7 +39,7 @@ impl ScheduleStore for PostgresStore {
     async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Vec<Schedule>, StoreError> {
         // No name is empty.
         let query = sqlx::query(schedule::BY_NAME).bind(after.unwrap_or_default()).bind(number(limit));
-        query.fetch_all(&self.pool).await?.iter().map(schedule::read).collect()
+        page::read(query.fetch(&self.pool), schedule::read).await
     }
 
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<Schedule>, StoreError> {

@@ -9,7 +9,7 @@ use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
 use crate::store::kept::{comparison, number};
-use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError};
+use crate::store::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore, StoreError, page};
 
 #[async_trait]
 impl ComparisonStore for SqliteStore {
@@ -49,7 +49,7 @@ impl ComparisonStore for SqliteStore {
     ) -> Result<Vec<Comparison>, StoreError> {
         let query = sqlx::query(comparison::LATEST).bind(after.map(|id| id.as_bytes().to_vec())).bind(owner.map(Owner::code));
         let query = query.bind(number(limit));
-        query.fetch_all(&self.readers).await?.iter().map(comparison::read).collect()
+        page::read(query.fetch(&self.readers), comparison::read).await
     }
 }
 

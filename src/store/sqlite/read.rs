@@ -2,16 +2,15 @@
 
 use std::sync::LazyLock;
 
-use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteExecutor, SqlitePool};
+use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
 use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::codes_of;
-use crate::store::{Filter, Order, Page, StateFilter, StoreError};
+use crate::store::{Filter, Order, Page, StateFilter, StoreError, page};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
@@ -45,10 +44,10 @@ pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> R
     let mut jobs = Vec::new();
     let of_the_ended = filter.error.is_some() || filter.findings.is_some();
     if !matches!(filter.state, Some(StateFilter::Ended(_))) && !of_the_ended {
-        jobs = read(query("jobs", OF_JOB, filter, page), &mut *snapshot, rows::unfinished).await?;
+        jobs = page::read(query("jobs", OF_JOB, filter, page).build().fetch(&mut *snapshot), rows::unfinished).await?;
     }
     if matches!(filter.state, None | Some(StateFilter::Ended(_))) {
-        jobs.extend(read(query("results", OF_RESULT, filter, page), &mut *snapshot, rows::result).await?);
+        jobs.extend(page::read(query("results", OF_RESULT, filter, page).build().fetch(&mut *snapshot), rows::result).await?);
     }
     snapshot.commit().await?;
     match page.order {
@@ -63,25 +62,7 @@ pub(super) async fn results(readers: &SqlitePool, filter: &Filter, page: Page) -
     if !matches!(filter.state, None | Some(StateFilter::Ended(_))) {
         return Ok(Vec::new());
     }
-    read(query("results", OF_RESULT, filter, page), readers, rows::result).await
-}
-
-/// The jobs of a page, as far as they are to be held in memory at once.
-async fn read<'e>(
-    mut query: QueryBuilder<Sqlite>,
-    executor: impl SqliteExecutor<'e>,
-    read: fn(&SqliteRow) -> Result<Job, StoreError>,
-) -> Result<Vec<Job>, StoreError> {
-    let (mut jobs, mut bytes) = (Vec::new(), 0);
-    let mut rows = query.build().fetch(executor);
-    while bytes <= Page::BYTES
-        && let Some(row) = rows.try_next().await?
-    {
-        let job = read(&row)?;
-        bytes += job.weight();
-        jobs.push(job);
-    }
-    Ok(jobs)
+    page::read(query("results", OF_RESULT, filter, page).build().fetch(readers), rows::result).await
 }
 
 /// The ids of a page of unfinished jobs, or of finished ones.
