@@ -67,11 +67,20 @@ impl Create {
                 let (key, secret) = Key::new(self.name, self.scopes.into_iter().collect(), expires_at)
                     .map_err(|error| CliError::Prepare("make a random key", error.into()))?;
                 let key = Key { quota, ..key };
-                let kept = match database {
-                    Database::Sqlite(path) => sqlite::keep_key(&path, &key).await,
-                    Database::Postgres(url) => postgres::keep_key(&url.of_each_host(), &self.database_schema, &key).await,
-                };
-                kept.map_err(AppError::from)?;
+                match database {
+                    Database::Sqlite(path) => {
+                        let there = path.exists();
+                        sqlite::keep_key(&path, &key).await.map_err(AppError::from)?;
+                        // As it has to be before a first start; or the path is a wrong one, and no server will know the key.
+                        if !there {
+                            print::aside(format_args!("Made a new database at {}, since there was none.", path.display()));
+                        }
+                    }
+                    Database::Postgres(url) => {
+                        let hosts = url.of_each_host();
+                        postgres::keep_key(&hosts, &self.database_schema, &key).await.map_err(AppError::from)?;
+                    }
+                }
                 let created = json!({
                     "key": secret.reveal(), "id": key.id, "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at,
                 });
