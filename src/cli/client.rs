@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
+use crate::auth::Presented;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the longest wait that is asked for.
@@ -47,15 +48,20 @@ pub(super) fn server_url(text: &str) -> Result<Url, &'static str> {
 
 /// The text of an API key, as a header; never shown.
 #[derive(Clone)]
-struct Key(HeaderValue);
+struct Key {
+    header: HeaderValue,
+    /// Whether it looks like one of Trine's. Others are sent as well: something in front of the server may want them.
+    is_ours: bool,
+}
 
 impl FromStr for Key {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let mut header = HeaderValue::try_from(format!("Bearer {}", text.trim())).map_err(|_| "not the text of a key")?;
+        let text = text.trim();
+        let mut header = HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| "not the text of a key")?;
         header.set_sensitive(true);
-        Ok(Self(header))
+        Ok(Self { header, is_ours: Presented::parse(text).is_some() })
     }
 }
 
@@ -78,6 +84,8 @@ pub(super) struct Client {
 pub(super) struct Problem {
     status: StatusCode,
     details: Option<Details>,
+    /// What to do about it on the command line.
+    advice: Option<&'static str>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,7 +211,7 @@ impl Client {
             status if status.is_success() => Ok(Some(response)),
             status => {
                 let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-                Err(CliError::Refused(Problem { status, details: serde_json::from_slice(&body).ok() }))
+                Err(self.refused(status, &body))
             }
         }
     }
@@ -214,7 +222,7 @@ impl Client {
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         if !status.is_success() {
-            return Err(CliError::Refused(Problem { status, details: serde_json::from_slice(&body).ok() }));
+            return Err(self.refused(status, &body));
         }
         String::from_utf8(body.into()).map_err(|error| CliError::NotTrine(error.to_string()))
     }
@@ -227,7 +235,7 @@ impl Client {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, self.url(path));
         match &self.key {
-            Some(Key(header)) => request.header(AUTHORIZATION, header.clone()),
+            Some(Key { header, .. }) => request.header(AUTHORIZATION, header.clone()),
             None => request,
         }
     }
@@ -237,11 +245,24 @@ impl Client {
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         if !status.is_success() {
-            return Err(CliError::Refused(Problem { status, details: serde_json::from_slice(&body).ok() }));
+            return Err(self.refused(status, &body));
         }
         // Where there is nothing to say, nothing is said.
         let body = if status == StatusCode::NO_CONTENT { b"null" } else { &body[..] };
         serde_json::from_slice(body).map_err(|error| CliError::NotTrine(error.to_string()))
+    }
+
+    /// The error of an answer that is none of success.
+    fn refused(&self, status: StatusCode, body: &[u8]) -> CliError {
+        let advice = match &self.key {
+            _ if status != StatusCode::UNAUTHORIZED => None,
+            None => Some("Give one by the variable TRINE_KEY or by --key; `trine keys create` makes them."),
+            Some(Key { is_ours: false, .. }) => {
+                Some("What TRINE_KEY or --key says is malformed: a key is trine_ID_SECRET, as `trine keys create` printed it.")
+            }
+            Some(_) => None,
+        };
+        CliError::Refused(Problem { status, details: serde_json::from_slice(body).ok(), advice })
     }
 
     /// The error of a server that has not answered for so long.
@@ -265,6 +286,15 @@ impl Problem {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
+    /// With what to do about it, if it is about this field.
+    pub(super) fn advised(mut self, pointer: &str, advice: &'static str) -> Self {
+        let mut errors = self.details.iter().flat_map(|details| &details.errors);
+        if errors.any(|fault| fault.pointer.as_deref() == Some(pointer)) {
+            self.advice = Some(advice);
+        }
+        self
+    }
+
     /// The place in a batch, from 0, of the submission that is at fault.
     pub(super) fn index(&self) -> Option<usize> {
         let pointer = self.details.as_ref()?.errors.first()?.pointer.as_deref()?;
@@ -277,7 +307,7 @@ impl fmt::Display for Problem {
         let Some(details) = &self.details else { return write!(f, "the server answered {}", self.status) };
         write!(f, "{}", details.title)?;
         if details.errors.is_empty() {
-            return details.detail.iter().try_for_each(|detail| write!(f, ": {detail}"));
+            details.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))?;
         }
         for (n, Fault { pointer, parameter, detail }) in details.errors.iter().enumerate() {
             let place = pointer.as_deref().or(parameter.as_deref()).filter(|place| !place.is_empty());
@@ -285,7 +315,7 @@ impl fmt::Display for Problem {
             place.iter().try_for_each(|place| write!(f, "{place}: "))?;
             write!(f, "{detail}")?;
         }
-        Ok(())
+        self.advice.iter().try_for_each(|advice| write!(f, "\n{advice}"))
     }
 }
 
@@ -299,7 +329,7 @@ mod tests {
     use super::*;
 
     fn problem(json: &str) -> String {
-        Problem { status: StatusCode::BAD_GATEWAY, details: serde_json::from_str(json).ok() }.to_string()
+        Problem { status: StatusCode::BAD_GATEWAY, details: serde_json::from_str(json).ok(), advice: None }.to_string()
     }
 
     #[test]

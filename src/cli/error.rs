@@ -7,6 +7,9 @@ use crate::telemetry::TelemetryError;
 use super::client::Problem;
 use super::print;
 
+/// A function may be deployed without saying what its jobs are.
+const NO_BOUND: &str = "Say whether it mostly waits or computes: --bound io or --bound cpu, here or when the function is deployed.";
+
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CliError {
@@ -89,6 +92,14 @@ pub(super) enum CliError {
 }
 
 impl CliError {
+    /// That of a job without a tag, if it is one, with what to do about it.
+    pub(super) fn about_bound(self) -> Self {
+        match self {
+            Self::Refused(problem) => Self::Refused(problem.advised("/bound", NO_BOUND)),
+            other => other,
+        }
+    }
+
     /// Whether it may go well a little later: the server is away, or has no room now.
     pub(super) fn may_pass(&self) -> bool {
         match self {

@@ -63,7 +63,7 @@ pub(super) struct Submit {
     /// A file with a submission as JSON on each line, - for standard input; sent in batches of 10,000, of each all or none is accepted
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE)]
     file: Option<PathBuf>,
-    /// Whether it mostly waits or computes; the workload's own tag by default
+    /// Whether it mostly waits or computes [default: the workload's own tag; of a function what it was deployed with]
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
     bound: Option<String>,
     /// Run it here, whatever the router thinks
@@ -154,7 +154,7 @@ impl Submit {
         let mut accepted = Vec::new();
         let mut sent = match &self.file {
             Some(path) => send_file(&client, path, Keys::new(self.idempotency_key.clone()), &mut accepted).await,
-            None => self.send_copies(&client, &mut accepted).await,
+            None => self.send_copies(&client, &mut accepted).await.map_err(CliError::about_bound),
         };
         if let ([one], true, Ok(())) = (accepted.as_slice(), self.follow, &sent) {
             return events::follow(&client, &parse::<Accepted>(one)?.id, self.json).await;

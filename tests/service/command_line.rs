@@ -352,7 +352,12 @@ async fn a_function_is_deployed_called_and_removed() {
     assert!(listed.contains("area") && listed.contains("fails"), "{listed}");
 
     std::fs::write(folder.path().join("area.py"), "def main(a):\n    return 'new'\n").unwrap();
-    done(&["deploy", "area.py", "--name", "area", "--bound", "cpu"]);
+    // What the version before declared and this one does not is said, as it would be written.
+    let bare = function(&["deploy", "area.py", "--name", "area"]);
+    assert!(stderr(&bare).contains("with --bound cpu --deadline 30000ms, which"), "{}", stderr(&bare));
+    assert!(stderr(&function(&["run", "area", "--args", "[1]"])).contains("\nSay whether"), "no word of --bound");
+    let again = function(&["deploy", "area.py", "--name", "area", "--bound", "cpu"]);
+    assert_eq!((again.status.success(), stderr(&again)), (true, String::new()));
     assert_eq!(done(&["run", "area", "--args", "[1]"]), "\"new\"\n");
     let first = deployed["version"].as_str().unwrap();
     assert_eq!(done(&["run", "area", "--args", "[1]", "--version", &first[..8]]), "1\n");

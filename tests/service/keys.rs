@@ -32,8 +32,11 @@ async fn a_server_that_others_reach_starts_with_a_key_only() {
         "{said}"
     );
     // As it says: the first key is made where nobody has to be asked.
-    let admin = printed(&["keys", "create", "admin", "--scopes", "admin", "--database", &url], &[]);
+    let made = run(&["keys", "create", "admin", "--scopes", "admin", "--database", &url], &[]);
+    let admin = text(&made.stdout).trim().to_owned();
     assert!(admin.starts_with("trine_") && admin.lines().count() == 1);
+    let path = url.trim_start_matches("sqlite:");
+    assert!(text(&made.stderr).contains(&format!("Made a new database at {path}")), "{}", text(&made.stderr));
     let server = Server::start(folder.path(), &[]).await;
     let by = |key: &str| server.client.get(format!("{}/jobs", server.url)).bearer_auth(key).send();
     assert_eq!(
@@ -59,7 +62,13 @@ async fn a_server_that_others_reach_starts_with_a_key_only() {
     let latest: serde_json::Value = serde_json::from_str(&latest).unwrap();
     assert_eq!(accepted.status.code(), Some(1));
     assert!(text(&accepted.stdout).contains(latest["id"].as_str().unwrap()), "{}", text(&accepted.stderr));
-    assert!(text(&run(&["jobs"], &at[..1]).stderr).contains("There is no valid API key"));
+    let refused = |key: &[(&str, &str)]| text(&run(&["jobs"], &[&at[..1], key].concat()).stderr);
+    let none = refused(&[]);
+    assert!(none.contains("There is no valid API key") && none.contains("TRINE_KEY or by --key"), "{none}");
+    let malformed = refused(&[("TRINE_KEY", "canary")]);
+    assert!(malformed.contains("malformed") && !malformed.contains("canary"), "{malformed}");
+    let wrong = refused(&[("TRINE_KEY", "trine_0123456789ab_x")]);
+    assert!(wrong.contains("There is no valid API key") && !wrong.contains("TRINE_KEY"), "{wrong}");
     let listed = printed(&["keys", "list"], &at);
     assert!(
         listed.contains(id) && listed.contains("submit,read") && !listed.contains(key.splitn(3, '_').nth(2).unwrap()),

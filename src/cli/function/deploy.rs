@@ -4,12 +4,14 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::package::{self, Package};
 use super::{path, show_one};
+use crate::cli::answer::Page;
 use crate::cli::asked::Asked;
 use crate::cli::error::CliError;
-use crate::cli::human;
+use crate::cli::{human, print};
 use crate::job::{Bound, Executor};
 
 /// `trine function deploy`
@@ -73,8 +75,37 @@ impl Deploy {
             ("output_bytes", &output_bytes),
         ];
         let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
-        let function: Box<RawValue> =
-            self.asked.server.client()?.put(&path(&self.name), &query, kind.media_type(), content).await?;
+        let client = self.asked.server.client()?;
+        let path = path(&self.name);
+        // Where there is none, or the key may not see it, there is nothing to compare with.
+        let before = client.get::<Page<Map<String, Value>>>(&path, &()).await.ok();
+        let function: Box<RawValue> = client.put(&path, &query, kind.media_type(), content).await?;
+        let before = before.and_then(|page| page.items.into_iter().find(|version| version.get("latest") == Some(&true.into())));
+        let missed = before.map(|before| missed(&before, &query)).unwrap_or_default();
+        if !missed.is_empty() {
+            print::aside(format_args!("Before it was deployed with {missed}, which does not hold any more."));
+        }
         show_one(&function, self.asked.json)
     }
+}
+
+/// What the version before declared and this one does not say: each deployment says all of it.
+fn missed(before: &Map<String, Value>, said: &[(&str, &String)]) -> String {
+    let flags = [
+        ("bound", "--bound", ""),
+        ("executor", "--executor", ""),
+        ("interpreter", "--interpreter", ""),
+        ("deadline_ms", "--deadline", "ms"),
+        ("memory_bytes", "--memory-bytes", ""),
+        ("cpu_ms", "--cpu", "ms"),
+        ("output_bytes", "--output-bytes", ""),
+    ];
+    let missed = flags.into_iter().filter(|(field, ..)| said.iter().all(|(name, _)| name != field));
+    let flag = |(field, flag, unit): (&str, &str, &str)| match before.get(field)? {
+        Value::String(auto) if auto == "auto" => None,
+        Value::String(text) => Some(format!("{flag} {text}")),
+        Value::Number(number) => Some(format!("{flag} {number}{unit}")),
+        _ => None,
+    };
+    missed.filter_map(flag).collect::<Vec<_>>().join(" ")
 }

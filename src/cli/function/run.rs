@@ -46,7 +46,7 @@ impl Run {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Asked { server, json } = &self.named.asked;
         let client = server.client()?;
-        let Accepted { id, .. } = client.post("/jobs", &self.submission()?).await?;
+        let Accepted { id, .. } = client.post("/jobs", &self.submission()?).await.map_err(CliError::about_bound)?;
         if self.follow {
             return events::follow(&client, &id, *json).await;
         }
