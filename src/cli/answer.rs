@@ -33,6 +33,9 @@ pub(super) struct Accepted {
     pub(super) id: String,
     pub(super) state: String,
     pub(super) route: Route,
+    /// Whether it was there before, so that nothing was accepted.
+    #[serde(default)]
+    pub(super) existing: bool,
 }
 
 /// A job, or the result of one: a job that has not ended lacks the last fields.
@@ -113,6 +116,9 @@ pub(super) struct Timing {
     pub(super) max_rss_bytes: Option<u64>,
     pub(super) ctx_voluntary: Option<u64>,
     pub(super) ctx_involuntary: Option<u64>,
+    pub(super) core_wait_us: Option<u64>,
+    pub(super) loop_wait_us: Option<u64>,
+    pub(super) gil_wait_us: Option<u64>,
     pub(super) observed: Option<String>,
     pub(super) advice: Option<String>,
 }

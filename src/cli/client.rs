@@ -164,15 +164,18 @@ impl Client {
         self.answer(self.request(Method::POST, path).json(body)).await
     }
 
-    /// The same with a key, by which the server knows the request if it comes again.
+    /// The same with a key, by which the server knows the request if it comes again; and whether it did.
     pub(super) async fn post_once<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
         key: Option<String>,
-    ) -> Result<T, CliError> {
+    ) -> Result<(T, bool), CliError> {
         let request = self.request(Method::POST, path).json(body);
-        self.answer(key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key))).await
+        let request = key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key));
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let replayed = response.headers().contains_key("Idempotent-Replayed");
+        Ok((self.read(response).await?, replayed))
     }
 
     /// `POST path` without a body.
@@ -241,7 +244,10 @@ impl Client {
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.read(request.send().await.map_err(|error| self.unreachable(&error))?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, CliError> {
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         if !status.is_success() {
@@ -276,7 +282,29 @@ impl Client {
         while let Some(cause) = reason.source() {
             reason = cause;
         }
-        CliError::Unreachable { server: self.server.clone(), reason: reason.to_string() }
+        let reason = reason.to_string();
+        let hint = self.hint(&reason).map(|hint| format!("; {hint}")).unwrap_or_default();
+        CliError::Unreachable { server: self.server.clone(), reason: reason + &hint }
+    }
+
+    /// What may be behind a reason that only says how far the bytes went.
+    fn hint(&self, reason: &str) -> Option<String> {
+        match self.server.split_once("://")? {
+            ("https", rest) if reason.contains("InvalidContentType") => {
+                Some(format!("it does not speak HTTPS, but perhaps HTTP: http://{rest}"))
+            }
+            ("http", rest) if reason.contains("invalid HTTP version") => {
+                Some(format!("it does not speak HTTP, but perhaps HTTPS: https://{rest}"))
+            }
+            ("https", _) if reason.contains("UnknownIssuer") => {
+                Some("--ca-cert names the certificate of an authority that vouches for it".into())
+            }
+            ("https", _) if reason.contains("CaUsedAsEndEntity") => Some(
+                "a certificate that signs itself vouches for no server: docs/security.md, under TLS, shows how to make two"
+                    .into(),
+            ),
+            _ => None,
+        }
     }
 }
 
@@ -351,6 +379,14 @@ mod tests {
             "Bad query: limit: 1 to 1000; empty"
         );
         assert_eq!(problem("<html>"), "the server answered 502 Bad Gateway");
+    }
+
+    #[test]
+    fn the_other_scheme_is_pointed_at() {
+        let hint = |url: &str, reason: &str| Client::new(url).unwrap().hint(reason).unwrap_or_default();
+        assert!(hint("https://a:1", "received corrupt message of type InvalidContentType").ends_with("http://a:1"));
+        assert!(hint("http://a:1", "invalid HTTP version parsed").ends_with("https://a:1"));
+        assert_eq!(hint("http://a:1", "Connection refused (os error 111)"), "");
     }
 
     #[tokio::test]

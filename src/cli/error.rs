@@ -8,7 +8,8 @@ use super::client::Problem;
 use super::print;
 
 /// A function may be deployed without saying what its jobs are.
-const NO_BOUND: &str = "Say whether it mostly waits or computes: --bound io or --bound cpu, here or when the function is deployed.";
+const NO_BOUND: &str =
+    "Say whether it mostly waits or computes: --bound io or --bound cpu, here or when the function is deployed.";
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +81,7 @@ pub(super) enum CliError {
     /// Something can't be written as JSON.
     #[error("can't write JSON: {0}")]
     Json(serde_json::Error),
-    /// A signal came before the demo was through.
+    /// A signal came before the command was through.
     #[error("stopped before the end")]
     Interrupted,
     /// Something outside of the program is missing that the command needs.

@@ -37,11 +37,12 @@ mod table;
 mod temporary;
 mod wait;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{LoadError, Settings, Sources, load};
@@ -157,6 +158,18 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The environment variables that any command heeds.
+fn variables() -> BTreeSet<String> {
+    fn of(command: &clap::Command, known: &mut BTreeSet<String>) {
+        let variables = command.get_arguments().filter_map(clap::Arg::get_env);
+        known.extend(variables.map(|name| name.to_string_lossy().into_owned()));
+        command.get_subcommands().for_each(|command| of(command, known));
+    }
+    let mut known = BTreeSet::new();
+    of(&Cli::command(), &mut known);
+    known
+}
+
 /// The runtime of the HTTP server. Jobs have runtimes and threads of their own.
 fn service() -> Result<Runtime, CliError> {
     Builder::new_multi_thread().enable_all().thread_name("trine-http").build().map_err(CliError::Runtime)
@@ -170,7 +183,6 @@ fn client() -> Result<Runtime, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
@@ -14,7 +15,17 @@ const BACKLOG: u32 = 4096;
 
 /// Runs the service until it is told to stop.
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
+    if config.data_dir.exists() && !config.data_dir.is_dir() {
+        return Err(CliError::Usage(format!("the data folder {} (--data-dir) is no folder", config.data_dir.display())));
+    }
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
+    let unknown = unknown(&super::variables(), std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
+    if !unknown.is_empty() {
+        tracing::warn!(
+            variables = unknown.join(" "),
+            "environment variables that look like settings are none; `trine config` lists those"
+        );
+    }
     let stop = shutdown::requested().map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" })?;
     let told = match config.role {
@@ -40,6 +51,18 @@ pub(super) fn listen(address: SocketAddr, scheme: &str) -> Result<(TcpListener, 
     Ok((listener, format!("{scheme}://{reached}")))
 }
 
+/// Which of the variables that are set are called like those of Trine and are not among them: slips of the pen, mostly.
+fn unknown(known: &BTreeSet<String>, set: impl IntoIterator<Item = String>) -> Vec<String> {
+    let set: BTreeSet<String> = set.into_iter().filter(|name| name.starts_with("TRINE_")).collect();
+    // Kubernetes tells each container of each service: TRINE_SERVICE_HOST, TRINE_PORT and so on of one that is called trine.
+    let services: Vec<&str> = set.iter().filter_map(|name| name.strip_suffix("_SERVICE_HOST")).collect();
+    let of_a_service = |name: &str| {
+        let rest = services.iter().filter_map(|service| name.strip_prefix(service));
+        rest.into_iter().any(|rest| rest.starts_with("_SERVICE_") || rest.starts_with("_PORT"))
+    };
+    set.iter().filter(|name| !known.contains(*name) && !of_a_service(name)).cloned().collect()
+}
+
 /// Where to find what.
 pub(super) fn addresses(url: &str) -> String {
     format!("Trine listens at {url} - Swagger UI {url}/docs - results {url}/results")
@@ -52,6 +75,14 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+
+    #[test]
+    fn slips_of_the_pen_are_found() {
+        let of = |names: &[&str]| unknown(&crate::cli::variables(), names.iter().map(|&name| name.to_owned()));
+        assert_eq!(of(&["TRINE_LISTEN", "TRINE_KEY", "TRINE_CONFIG", "HOME", "TRINE_LISSTEN"]), ["TRINE_LISSTEN"]);
+        assert!(of(&["TRINE_SERVICE_HOST", "TRINE_SERVICE_PORT_HTTP", "TRINE_PORT", "TRINE_PORT_8040_TCP_ADDR"]).is_empty());
+        assert_eq!(of(&["TRINE_PORT"]), ["TRINE_PORT"]);
+    }
 
     #[tokio::test]
     async fn a_burst_of_connections_finds_room() {

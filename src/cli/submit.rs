@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -21,9 +23,10 @@ use crate::job::{Bound, Executor, Retry, Routing, Unique};
 const BATCH_JOBS: usize = 10_000;
 const BATCH_BYTES: usize = 16 << 20;
 /// What is said of one job on the command line, not in a file.
-const OF_ONE: [&str; 19] = [
+const OF_ONE: [&str; 20] = [
     "bound",
     "executor",
+    "isolated",
     "routing",
     "count",
     "priority",
@@ -69,6 +72,9 @@ pub(super) struct Submit {
     /// Run it here, whatever the router thinks
     #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
     executor: Option<String>,
+    /// Run it where its crash hurts nobody else: in a worker process
+    #[arg(long)]
+    isolated: bool,
     /// What the choice of the executor goes by [default: the server's setting]
     #[arg(long, value_enum)]
     routing: Option<Routing>,
@@ -176,14 +182,14 @@ impl Submit {
         let submission = self.submission(client).await?;
         let (mut left, mut keys) = (self.count as usize, Keys::new(self.idempotency_key.clone()));
         if left == 1 {
-            accepted.push(client.post_once("/jobs", &submission, keys.next()).await?);
+            accepted.push(send(client, "/jobs", &submission, &mut keys).await?);
             return Ok(());
         }
         let most = (BATCH_BYTES / submission.bytes()).clamp(1, BATCH_JOBS);
         while left > 0 {
             let batch = vec![&submission; left.min(most)];
             left -= batch.len();
-            let page: Page<_> = client.post_once("/jobs/batch", &batch, keys.next()).await?;
+            let page: Page<_> = send(client, "/jobs/batch", &batch, &mut keys).await?;
             accepted.extend(page.items);
         }
         Ok(())
@@ -200,6 +206,7 @@ impl Submit {
             None => drop(fields.insert("bound".into(), usual_bound(client, &workload.kind).await?.into())),
         }
         fields.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
+        fields.extend(self.isolated.then(|| ("isolated".into(), true.into())));
         fields.extend(self.routing.map(|routing| ("routing".into(), routing.as_str().into())));
         fields.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
         fields.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
@@ -316,6 +323,20 @@ async fn send_file(client: &Client, path: &Path, mut keys: Keys, accepted: &mut 
     batch.send(client, &mut keys, accepted).await
 }
 
+/// Submits something under the next key, and says so if that was done before.
+async fn send<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    submissions: &impl Serialize,
+    keys: &mut Keys,
+) -> Result<T, CliError> {
+    let (answer, replayed) = client.post_once(path, submissions, keys.next()).await?;
+    if replayed {
+        print::aside("This request came before: nothing was submitted again, and its jobs are shown.");
+    }
+    Ok(answer)
+}
+
 /// The keys of the requests of a command: the one that it was given, then the same with a number.
 struct Keys {
     key: Option<String>,
@@ -359,7 +380,7 @@ impl Batch {
         if submissions.is_empty() {
             return Ok(());
         }
-        let page: Page<_> = client.post_once("/jobs/batch", &submissions, keys.next()).await.map_err(|error| match error {
+        let page: Page<_> = send(client, "/jobs/batch", &submissions, keys).await.map_err(|error| match error {
             CliError::Refused(problem) => match problem.index().and_then(|index| lines.get(index)) {
                 Some(&line) => CliError::RefusedLine { line, problem },
                 None => CliError::Refused(problem),

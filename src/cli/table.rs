@@ -1,5 +1,7 @@
 //! Jobs and results as tables for people.
 
+use std::io::{IsTerminal as _, stdout};
+
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use serde::Deserialize;
@@ -12,8 +14,9 @@ use crate::job::{Failure, FailureKind};
 
 /// The most characters of a value in a row of a list.
 const CELL: usize = 60;
-/// The most characters of a workload where one job is looked at.
+/// The most characters, and lines, of a value where people look at one job.
 const LONGEST: usize = 2_000;
+const MOST_LINES: usize = 24;
 
 /// A column of a list: its name, and whether it holds numbers.
 pub(super) type Column<'a> = (&'a str, bool);
@@ -32,10 +35,13 @@ pub(super) fn table(columns: &[Column<'_>], rows: impl IntoIterator<Item = Vec<S
     table.trim_fmt()
 }
 
-/// What was accepted, one a row.
+/// What was accepted, one a row. What was there before is marked.
 pub(super) fn accepted(jobs: &[Accepted]) -> String {
     let columns = [("id", false), ("state", false), ("executor", false), ("because", false)];
-    let row = |job: &Accepted| vec![job.id.clone(), job.state.clone(), job.route.executor.to_string(), job.route.reason.clone()];
+    let row = |job: &Accepted| {
+        let state = if job.existing { format!("{} (existing)", job.state) } else { job.state.clone() };
+        vec![job.id.clone(), state, job.route.executor.to_string(), job.route.reason.clone()]
+    };
     table(&columns, jobs.iter().map(row))
 }
 
@@ -163,6 +169,7 @@ pub(super) fn details(job: &Job) -> String {
                     .map(|(polls, longest)| format!("{polls}, the longest {}", micros(longest))),
             ),
             ("peak memory", timing.max_rss_bytes.map(|bytes| HumanBytes(bytes).to_string())),
+            ("waits", waits(timing)),
             ("switches", switches.map(|(voluntary, involuntary)| format!("{voluntary} voluntary, {involuntary} involuntary"))),
             ("observed", timing.observed.clone()),
             ("advice", timing.advice.clone()),
@@ -173,7 +180,7 @@ pub(super) fn details(job: &Job) -> String {
         rows.extend(earlier.iter().map(|attempt| ("before", Some(tried(attempt)))));
     }
     if job.ending().is_some() {
-        rows.push((if job.succeeded() { "output" } else { "error" }, Some(outcome(job))));
+        rows.push((if job.succeeded() { "output" } else { "error" }, Some(cut(&outcome(job)))));
         rows.push(("traceback", job.error.as_ref().and_then(traceback)));
     }
     // Further lines stand below the first, so that none of them looks like a field.
@@ -181,10 +188,25 @@ pub(super) fn details(job: &Job) -> String {
     rows.into_iter().filter_map(row).collect::<Vec<_>>().join("\n")
 }
 
-/// A text, unless it is one that nobody reads to its end.
+/// What an attempt waited for while it ran, as far as that was measured.
+fn waits(timing: &Timing) -> Option<String> {
+    let waits = [("a core", timing.core_wait_us), ("the event loop", timing.loop_wait_us), ("the GIL", timing.gil_wait_us)];
+    let waits: Vec<_> = waits.iter().filter_map(|(what, us)| Some(format!("{} for {what}", micros((*us)?)))).collect();
+    (!waits.is_empty()).then(|| waits.join(", "))
+}
+
+/// A text as it is shown of one job: what people would have to scroll past is cut, what a program reads is not.
 fn cut(text: &str) -> String {
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}… ({}; --json shows all of it)", &text[..end], HumanBytes(text.len() as u64)),
+    if stdout().is_terminal() { beginning(text) } else { text.to_owned() }
+}
+
+/// A text, unless it is one that nobody reads to its end.
+fn beginning(text: &str) -> String {
+    let by_length = text.char_indices().nth(LONGEST).map(|(end, _)| end);
+    // A line break at the very end begins no line.
+    let by_lines = text.trim_end().match_indices('\n').nth(MOST_LINES - 1).map(|(end, _)| end);
+    match by_length.into_iter().chain(by_lines).min() {
+        Some(end) => format!("{}… ({}; --json shows all of it)", &text[..end], HumanBytes(text.len() as u64)),
         None => text.to_owned(),
     }
 }
@@ -228,5 +250,21 @@ pub(super) fn shortened(text: &str) -> String {
     match line.char_indices().nth(CELL) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_to_its_end_is_cut() {
+        let lines = "line\n".repeat(MOST_LINES);
+        assert_eq!(beginning(&lines), lines);
+        let more = format!("{lines}more");
+        assert_eq!(beginning(&more), format!("{}… (124 B; --json shows all of it)", lines.trim_end()));
+        let long = "é".repeat(LONGEST + 1);
+        assert!(beginning(&long).starts_with(&format!("{}…", "é".repeat(LONGEST))));
+        assert_eq!(beginning(&long[2..]), long[2..]);
     }
 }

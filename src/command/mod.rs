@@ -14,7 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::sandbox;
@@ -39,8 +39,8 @@ pub struct Command {
     /// What a client may fill in.
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
-    /// Its environment, whole but for `TMPDIR`.
-    #[serde(default)]
+    /// Its environment, whole but for `TMPDIR`. The values may be secrets: they are not shown.
+    #[serde(default, serialize_with = "names_alone")]
     pub environment: BTreeMap<String, String>,
     /// The folder that it starts in, which it may read; without one, the scratch folder of the job.
     #[serde(default)]
@@ -110,8 +110,8 @@ impl Limits {
 /// Why programs can't be offered as they are written down.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The text is not what is expected.
-    #[error("{0}")]
+    /// The text is not what is expected. The text itself may have a secret in it.
+    #[error("{}", .0.message())]
     Toml(#[from] toml::de::Error),
     /// One of them makes no sense.
     #[error("{command}: {reason}")]
@@ -131,6 +131,11 @@ pub struct BadValue {
     pub parameter: String,
     /// Why.
     pub reason: String,
+}
+
+/// Which variables there are, but not what they say.
+fn names_alone<S: Serializer>(environment: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(environment.keys().map(|name| (name, "…")))
 }
 
 impl FromStr for Commands {

@@ -155,7 +155,10 @@ mod tests {
     #[rstest]
     #[case("lissten = '127.0.0.1:1'", "t.toml: unknown key `lissten`; `trine config` lists the settings")]
     #[case("[http]\nfoo = 1", "t.toml: unknown key `http_foo`; `trine config` lists the settings")]
-    #[case("listen = 8040", "t.toml: `listen`: 8040: invalid socket address syntax")]
+    #[case(
+        "listen = 8040",
+        "t.toml: `listen`: 8040: must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040"
+    )]
     #[case("processes = 0", "t.toml: `processes`: 0: must be at least 1")]
     #[case("processes = [1, 2]", "t.toml: `processes`: 1, 2: takes one value")]
     #[case("[commands.c]\npath = 'sh'", "t.toml: `commands`: c: the path sh is not absolute")]
@@ -172,6 +175,9 @@ mod tests {
     #[rstest]
     #[case("database = 'postgres://me:p#canary@a,b/trine'")]
     #[case("webhook_secrets = ['whsec_canary', 'canary']")]
+    #[case("commands = 'x = { path = \"/bin/sh\", environment = { A = \"canary\" }'")]
+    #[case("commands = 'x = { path = \"sh\", environment = { A = \"canary\" } }'")]
+    #[case("[commands.x]\npath = '/bin/sh'\nenvironment = { A = 'canary' }\nnothing = 1")]
     #[case("database = 'postgres://me:canary@a/trine' 7")]
     #[case("database = \"postgres://me:canary\\q@a/trine\"")]
     fn what_is_secret_is_not_repeated(#[case] text: &str) {

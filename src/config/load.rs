@@ -52,11 +52,11 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     Ok((C::from_arg_matches_mut(&mut matches)?, sources))
 }
 
-/// What is no database may have a password in it all the same, in a form that other programs write.
+/// What is no database may have a password in it all the same, in a form that other programs write; and commands have secrets in their environment.
 fn without_password(mut error: LoadError) -> LoadError {
     if let LoadError::Usage(usage) = &mut error
         && let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg)
-        && ["--database ", "--webhook-secrets "].iter().any(|secret| argument.starts_with(secret))
+        && ["--database ", "--webhook-secrets ", "--commands "].iter().any(|secret| argument.starts_with(secret))
     {
         usage.insert(ContextKind::InvalidValue, ContextValue::String("***".into()));
     }

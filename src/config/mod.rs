@@ -53,7 +53,7 @@ pub struct Settings {
 #[command(next_help_heading = "Settings")]
 pub struct Config {
     /// Address and port of the API; port 0 takes a free one
-    #[arg(long, env = "TRINE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8040")]
+    #[arg(long, env = "TRINE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8040", value_parser = address)]
     pub listen: SocketAddr,
     /// Certificate for HTTPS, with those that vouch for it, as PEM; read anew on SIGHUP [default: plain HTTP]
     #[arg(long, env = "TRINE_TLS_CERT", value_name = "FILE")]
@@ -179,7 +179,7 @@ pub struct Config {
     #[arg(long, env = "TRINE_PYTHON_SCRATCH_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
     pub python_scratch_bytes: u64,
     /// Programs that jobs may run: the table `[commands]` of the file, or the same as TOML text
-    #[arg(long, env = "TRINE_COMMANDS", value_name = "TOML", default_value = "", value_parser = Commands::from_str)]
+    #[arg(long, env = "TRINE_COMMANDS", value_name = "TOML", default_value = "", hide_env_values = true, value_parser = Commands::from_str)]
     pub commands: Commands,
     /// Commands that run at once
     #[arg(long, env = "TRINE_COMMAND_SLOTS", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
@@ -411,6 +411,11 @@ const MOST_THREADS: usize = 1 << 22;
 fn threads(text: &str) -> Result<usize, String> {
     let threads = at_least_one(text)?;
     if threads > MOST_THREADS { Err(format!("must be at most {MOST_THREADS}")) } else { Ok(threads) }
+}
+
+/// An address with a port. Names have several addresses, and no server listens at a part of them by mistake.
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.trim().parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040")
 }
 
 fn millis(text: &str) -> Result<Duration, ParseIntError> {

@@ -63,6 +63,14 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
     let parent = submit("--delay 1h --tag team=search --unique=1m");
     assert_eq!((&parent["state"], &parent["unique"]), (&json!("scheduled"), &json!({ "within_ms": 60_000 })));
     assert_eq!(submit("--unique=1m")["id"], parent["id"]);
+    // People see what was there before: of a unique job, and of a request that came again.
+    let shown =
+        |flags: &str| run(client_of(&server, folder.path()).args(["submit", "sleep", "ms=1"]).args(flags.split_whitespace()));
+    let existing = shown("--unique=1m");
+    assert!(stdout(&existing).contains("scheduled (existing)"), "{}", stdout(&existing));
+    let (once, again) = (shown("--idempotency-key k"), shown("--idempotency-key k"));
+    assert_eq!((stderr(&once), stderr(&again).contains("nothing was submitted again")), (String::new(), true));
+    assert_eq!(submit("--isolated")["route"]["executor"], "processes");
     let after = format!("--after {}=run", parent["id"].as_str().unwrap());
     let retry = "--retries 4 --backoff 2m --retry-on timeout,lost";
     let limits = "--concurrency customer-7=3 --rate api.example.org=10/1s";
@@ -232,6 +240,23 @@ fn the_highest_source_of_a_setting_wins() {
     });
     for (name, setting) in expected.as_object().unwrap() {
         assert_eq!(settings[name], *setting, "{name}");
+    }
+}
+
+#[test]
+fn what_commands_have_in_their_environment_is_not_shown() {
+    let (good, bad) = (
+        "x = { path = '/bin/sh', environment = { TOKEN = 'canary' } }",
+        "x = { path = 'sh', environment = { TOKEN = 'canary' } }",
+    );
+    for (arguments, commands) in
+        [(&["config"][..], good), (&["config", "--json"], good), (&["serve", "--help"], good), (&["serve"], bad)]
+    {
+        let folder = folder();
+        let said = run(trine().current_dir(folder.path()).env("TRINE_COMMANDS", commands).args(arguments));
+        let said = stdout(&said) + &stderr(&said);
+        assert!(!said.contains("canary"), "{said}");
+        assert!(arguments != ["config", "--json"] || said.contains("\"TOKEN\": \"…\""), "{said}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! Comparisons over restarts, and from the command line.
 
-use nix::sys::signal::Signal;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::server::{PATIENCE, Server, folder, trine};
@@ -47,6 +50,33 @@ async fn one_that_ran_during_a_crash_has_failed_and_those_that_waited_run() {
     assert!(interrupted["error"].as_str().unwrap().contains("interrupted"), "{interrupted}");
     let finished = until_state(&server, &waiting, "finished").await;
     assert!(finished["verdict"]["because"].is_string(), "{finished}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_nobody_waits_for_any_more_is_cancelled() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let compare = ["compare", "sleep", "ms=600000", "--tasks", "2", "--budget", "1h", "--server", &server.url];
+    let mut waits = trine().args(compare).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let seen = async {
+        loop {
+            if let Some(first) = server.get("/comparisons").await["items"].get(0) {
+                break first["id"].as_str().unwrap().to_owned();
+            }
+        }
+    };
+    let id = tokio::time::timeout(PATIENCE, seen).await.unwrap();
+    until_state(&server, &id, "running").await;
+    kill(Pid::from_raw(waits.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(waits.wait().unwrap().code(), Some(1));
+    let said = std::io::read_to_string(waits.stderr.take().unwrap()).unwrap();
+    assert!(said.contains(&format!("comparison {id} is cancelled")), "{said}");
+    until_state(&server, &id, "cancelled").await;
+    // By its id, from elsewhere.
+    let id = ask(&server, &asks(600_000)).await;
+    let cancelled = trine().args(["compare", "--cancel", &id, "--server", &server.url]).output().unwrap();
+    assert!(cancelled.status.success() && String::from_utf8(cancelled.stdout).unwrap().starts_with(&id));
+    until_state(&server, &id, "cancelled").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::claims::{Claim, Measured, Python, claims};
-use super::{Finished, run};
+use super::{Finished, Runner};
 use crate::cli::answer::{Accepted, Page, parse};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
@@ -49,19 +49,20 @@ struct Interpreters {
 }
 
 /// Runs all of it and shows what came of it. Whatever that is: it was measured.
-pub(super) async fn show(client: &Client, as_json: bool) -> Result<(), CliError> {
+pub(super) async fn show(runner: &Runner, as_json: bool) -> Result<(), CliError> {
+    let client = &runner.client;
     let waits = |workload: Value| json!({ "bound": "io", "workload": workload, "tasks": 32, "concurrency": [1, MANY], "budget_ms": BUDGET_MS });
     let computes = |workload: Value| json!({ "bound": "cpu", "workload": workload, "tasks": 16, "concurrency": [1, 2], "budget_ms": BUDGET_MS });
-    let native_io = run(client, &waits(json!({ "type": "sleep", "ms": 20 })), "native, waiting: ").await?;
-    let native_cpu = run(client, &computes(json!({ "type": "primes", "below": 300_000 })), "native, computing: ").await?;
+    let native_io = runner.run(&waits(json!({ "type": "sleep", "ms": 20 })), "native, waiting: ").await?;
+    let native_cpu = runner.run(&computes(json!({ "type": "primes", "below": 300_000 })), "native, computing: ").await?;
     let mut behind = vec![native_io.json.clone(), native_cpu.json.clone()];
     let programs: Programs = client.get("/executors", &()).await?;
     let python = if programs.python.interpreters.is_empty() {
         None
     } else {
-        let io = run(client, &waits(json!({ "type": "python", "source": WAITS })), "Python, waiting: ").await?;
+        let io = runner.run(&waits(json!({ "type": "python", "source": WAITS })), "Python, waiting: ").await?;
         let workload = json!({ "type": "python", "source": COMPUTES, "args": [200_000] });
-        let cpu = run(client, &computes(workload), "Python, computing: ").await?;
+        let cpu = runner.run(&computes(workload), "Python, computing: ").await?;
         behind.extend([io.json.clone(), cpu.json.clone()]);
         let (on_threads, on_processes) = (race(client, "threads").await?, race(client, "processes").await?);
         Some(Python { io: io.report, cpu: cpu.report, on_threads, on_processes })

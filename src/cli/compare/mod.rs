@@ -4,6 +4,7 @@ mod claims;
 mod guide;
 mod terminal;
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::answer::parse;
-use super::client::{Access, Client, server_url};
+use super::client::{Access, Client, segment, server_url};
 use super::error::CliError;
 use super::parameter::{WithWorkload, parameter, workload};
 use super::submit::usual_bound;
@@ -28,7 +29,7 @@ use crate::job::{Bound, Executor};
 
 /// `trine compare`
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "guide"]), after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "guide", "cancel"]), after_help = EXAMPLES)]
 pub(super) struct Compare {
     /// URL of a running server; without it, one is started for as long as it takes
     #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", value_parser = server_url)]
@@ -47,7 +48,11 @@ pub(super) struct Compare {
     /// Run work that waits and work that computes, native and Python, and hold what the guide says about it against the figures
     #[arg(long, conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
     guide: bool,
-    /// Whether it mostly waits or computes; the workload's own tag by default
+    /// End the comparison with this id, which waits or runs on a server; `GET /comparisons` lists them
+    #[arg(long, value_name = "ID", requires = "server",
+        conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
+    cancel: Option<String>,
+    /// Whether it mostly waits or computes [default: the workload's own tag]
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
     bound: Option<String>,
     /// Tasks in each cell of the matrix, each time it is run, at the most
@@ -81,8 +86,12 @@ Examples:
   trine compare sleep ms=20 --concurrency 1,16,64 --html report.html
   trine compare --workload '{\"type\": \"python\", \"source\": \"def main():\\n    sum(range(10**6))\\n\"}' --budget 1m
   trine compare --guide
+  trine compare --cancel 01997d3e-8c00-7000-8000-000000000000 --server http://127.0.0.1:8040
 
-The settings below are those of the server that is started if no --server is named.";
+Ctrl-C ends the comparison, also one that a running server was asked for. The settings below are those of the server that is started if no --server is named.";
+
+/// How long a server may take to hear that a comparison is not wanted any more.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A comparison, as far as it is read here.
 #[derive(Deserialize)]
@@ -119,11 +128,30 @@ impl Compare {
     }
 
     async fn ask(self, client: Client) -> Result<(), CliError> {
-        if self.guide {
-            return guide::show(&client, self.json).await;
+        let runner = Runner { client, under_way: RefCell::default() };
+        tokio::select! {
+            outcome = self.answer(&runner) => outcome,
+            // A server would go on for minutes, for nobody.
+            Ok(()) = tokio::signal::ctrl_c() => {
+                runner.stop().await;
+                Err(CliError::Interrupted)
+            }
         }
-        let request = self.request(&client).await?;
-        let Finished { head, report, json } = run(&client, &request, "").await?;
+    }
+
+    async fn answer(self, runner: &Runner) -> Result<(), CliError> {
+        let client = &runner.client;
+        if let Some(id) = &self.cancel {
+            let json = cancel(client, id).await?;
+            let Comparison { id, state, .. } = parse(&json)?;
+            let state = if state == "cancelled" { "cancelled" } else { "is being stopped" };
+            return if self.json { print::json(&json) } else { print::line(format_args!("{id}  {state}")) };
+        }
+        if self.guide {
+            return guide::show(runner, self.json).await;
+        }
+        let request = self.request(client).await?;
+        let Finished { head, report, json } = runner.run(&request, "").await?;
         let page = format!("/comparisons/{}/report.html", head.id);
         if let Some(path) = &self.html {
             let html = client.text(&page).await?;
@@ -157,35 +185,62 @@ impl Compare {
     }
 }
 
-/// Has a comparison run and waits for it. People see a bar in the meantime.
-async fn run(client: &Client, request: &impl Serialize, before: &str) -> Result<Finished, CliError> {
-    let bar = bar();
-    let asked: Comparison = client.post("/comparisons", request).await?;
-    let path = format!("/comparisons/{}", asked.id);
-    let json: Box<RawValue> = loop {
-        let json: Box<RawValue> = client.get(&path, &[("wait", 1)]).await?;
-        let now: Comparison = parse(&json)?;
-        match (now.state.as_str(), now.progress) {
-            ("queued", _) => bar.set_message(format!("{before}waits for another comparison")),
-            ("running", Some(Progress { percent, doing })) => {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage")]
-                bar.set_position(percent as u64);
-                bar.set_message(format!("{before}{doing}"));
+/// Has comparisons run, one after the other.
+struct Runner {
+    client: Client,
+    /// The id of the one that was asked for last, as long as it has not ended.
+    under_way: RefCell<Option<String>>,
+}
+
+impl Runner {
+    /// Has a comparison run and waits for it. People see a bar in the meantime.
+    async fn run(&self, request: &impl Serialize, before: &str) -> Result<Finished, CliError> {
+        let Self { client, under_way } = self;
+        let bar = bar();
+        let asked: Comparison = client.post("/comparisons", request).await?;
+        let path = format!("/comparisons/{}", asked.id);
+        under_way.replace(Some(asked.id));
+        let json: Box<RawValue> = loop {
+            let json: Box<RawValue> = client.get(&path, &[("wait", 1)]).await?;
+            let now: Comparison = parse(&json)?;
+            match (now.state.as_str(), now.progress) {
+                ("queued", _) => bar.set_message(format!("{before}waits for another comparison")),
+                ("running", Some(Progress { percent, doing })) => {
+                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage")]
+                    bar.set_position(percent as u64);
+                    bar.set_message(format!("{before}{doing}"));
+                }
+                ("running", None) => {}
+                _ => break json,
             }
-            ("running", None) => {}
-            _ => break json,
+        };
+        bar.finish_and_clear();
+        under_way.take();
+        let head: Comparison = parse(&json)?;
+        if head.state == "finished" {
+            let report = parse(&json)?;
+            return Ok(Finished { head, report, json });
         }
-    };
-    bar.finish_and_clear();
-    let head: Comparison = parse(&json)?;
-    if head.state == "finished" {
-        let report = parse(&json)?;
-        return Ok(Finished { head, report, json });
+        Err(CliError::NoReport {
+            state: head.state,
+            reason: head.error.unwrap_or_else(|| "a client did not want it any more".into()),
+        })
     }
-    Err(CliError::NoReport {
-        state: head.state,
-        reason: head.error.unwrap_or_else(|| "a client did not want it any more".into()),
-    })
+
+    /// Ends the comparison that nobody waits for any more, and says what became of it.
+    async fn stop(&self) {
+        let Some(id) = self.under_way.take() else { return };
+        match tokio::time::timeout(STOP_LIMIT, cancel(&self.client, &id)).await {
+            Ok(Ok(_)) => print::aside(format_args!("comparison {id} is cancelled")),
+            // A server that was started for this is told to end by the same signal, and ends it as well.
+            Ok(Err(error)) => print::aside(format_args!("comparison {id} could not be cancelled: {error}")),
+            Err(_) => print::aside(format_args!("comparison {id} may go on: no answer within {} s", STOP_LIMIT.as_secs())),
+        }
+    }
+}
+
+async fn cancel(client: &Client, id: &str) -> Result<Box<RawValue>, CliError> {
+    client.delete(&format!("/comparisons/{}", segment(id))).await
 }
 
 /// Hidden wherever standard error is no terminal.
