@@ -21,9 +21,10 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let unknown = unknown(&super::variables(), std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
     if !unknown.is_empty() {
+        let names = unknown.join(" ");
         tracing::warn!(
-            variables = unknown.join(" "),
-            "environment variables that look like settings are none; `trine config` lists those"
+            names,
+            "environment variables that begin with TRINE_ and are no settings; `trine config` lists the settings"
         );
     }
     let stop = shutdown::requested().map_err(CliError::Runtime)?;
