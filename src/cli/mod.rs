@@ -41,6 +41,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
@@ -50,6 +51,9 @@ use crate::executor::processes::child;
 use crate::sandbox;
 use crate::workload::Registry;
 use error::CliError;
+
+/// How long threads that are still busy may hold up the end of a server.
+const LAST_THREADS: Duration = Duration::from_secs(2);
 
 /// Trine runs jobs on an async runtime, a thread pool or worker processes, and measures which of the three each of them needs.
 #[derive(Parser)]
@@ -132,9 +136,9 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     match command {
-        Command::Serve(settings) => service()?.block_on(serve::run(settings.config))?,
-        Command::Demo(demo) => service()?.block_on(demo.run(sources))?,
-        Command::Compare(compare) => service()?.block_on(compare.run(sources))?,
+        Command::Serve(settings) => with_service(serve::run(settings.config))?,
+        Command::Demo(demo) => with_service(demo.run(sources))?,
+        Command::Compare(compare) => with_service(compare.run(sources))?,
         Command::Submit(submit) => client()?.block_on(submit.run())?,
         Command::Jobs(jobs) => client()?.block_on(jobs.run())?,
         Command::Results(results) => client()?.block_on(results.run())?,
@@ -170,9 +174,13 @@ fn variables() -> BTreeSet<String> {
     known
 }
 
-/// The runtime of the HTTP server. Jobs have runtimes and threads of their own.
-fn service() -> Result<Runtime, CliError> {
-    Builder::new_multi_thread().enable_all().thread_name("trine-http").build().map_err(CliError::Runtime)
+/// Runs a command on the runtime of the HTTP server. Jobs have runtimes and threads of their own.
+fn with_service<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = Builder::new_multi_thread().enable_all().thread_name("trine-http").build().map_err(CliError::Runtime)?;
+    let ended = runtime.block_on(command);
+    // Whatever still holds a thread must not hold up the end of the program.
+    runtime.shutdown_timeout(LAST_THREADS);
+    ended
 }
 
 /// The runtime of a client: one thread is enough for it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::catalogue::Catalogue;
+use super::patience::until_read;
 use crate::clock::Timestamp;
 use crate::executor::python::{CodeSource, SourceFault};
 use crate::function::{self, BadArchive, Defaults, Function, Kind, Limits, is_dotted, is_name, open_archive};
@@ -193,12 +194,21 @@ impl Functions {
 #[async_trait]
 impl CodeSource for Functions {
     async fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, String> {
-        let found = self.read(|catalogue| catalogue.find(name, version).map_err(NotFound::Gone)).await;
-        found.map_err(|error| error.to_string())
+        until_read(|| async {
+            match self.read(|catalogue| catalogue.find(name, version).map_err(NotFound::Gone)).await {
+                Ok(function) => Ok(Ok(function)),
+                Err(NotFound::Store(error)) => Err(error),
+                Err(gone) => Ok(Err(gone)),
+            }
+        })
+        .await
+        .map_err(NotFound::Store)
+        .flatten()
+        .map_err(|error| error.to_string())
     }
 
     async fn content(&self, function: &Function) -> Result<Option<Vec<u8>>, String> {
-        self.content(function).await.map_err(|error| error.to_string())
+        until_read(|| self.content(function)).await.map_err(|error| error.to_string())
     }
 }
 

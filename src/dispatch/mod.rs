@@ -10,6 +10,7 @@ mod listen;
 mod many;
 mod once;
 mod outputs;
+mod patience;
 mod place;
 mod quarantine;
 mod quota;
@@ -47,6 +48,8 @@ pub use what_if::{Gain, WhatIf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -94,6 +97,10 @@ struct Shared {
     room: Room,
     quotas: Arc<Quotas>,
     quarantine: Quarantine,
+    /// Where this was started, not an executor's.
+    home: Handle,
+    /// Of the workloads that outputs are put into.
+    putting_in: Arc<Semaphore>,
     /// A result could not be recorded.
     unrecorded: Sparing,
     /// The loops that claim.
@@ -158,6 +165,8 @@ impl Dispatcher {
             room: Room::new(rules.most_waiting),
             quotas,
             quarantine: Quarantine::default(),
+            home: Handle::current(),
+            putting_in: Arc::new(Semaphore::new(outputs::AT_ONCE)),
             unrecorded: Sparing::default(),
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),

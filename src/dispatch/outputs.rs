@@ -3,16 +3,21 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
+use super::patience::until_read;
 use crate::job::{After, Failure, FailureKind, Finished, Job, JobId, Outcome, Spec, State};
-use crate::workload::{Invalid, Placeholder, fill, is_pointer, may_have_placeholders, part};
+use crate::workload::{Invalid, Placeholder, Stop, StopReason, fill, is_pointer, may_have_placeholders, parts};
 
 /// The longest workload with the outputs in it, in bytes: as long as a submission may be.
 const MAX_BYTES: usize = 12 << 20;
+/// How many workloads have outputs put in at once: each takes a thread meanwhile, and as much memory as an output.
+pub(super) const AT_ONCE: usize = 32;
 
 /// A place in a workload, and what goes there.
 struct Place {
@@ -39,20 +44,54 @@ pub(super) fn check(workload: &Spec, after: &[After]) -> Result<(), Invalid> {
     .map(drop)
 }
 
-/// The workload of a job that is about to run, with the outputs in it.
-pub(super) async fn put_in(shared: &Arc<Shared>, job: JobId, workload: Spec) -> Result<Spec, Failure> {
+/// The workload of a job that is about to run, with the outputs in it. It may take as long as the work itself.
+pub(super) async fn put_in(
+    shared: &Arc<Shared>,
+    job: JobId,
+    workload: Spec,
+    deadline: Option<Duration>,
+    stop: &Stop,
+) -> Result<Spec, Failure> {
     if !may_have_placeholders(workload.json.get()) {
         return Ok(workload);
     }
-    let shared = Arc::clone(shared);
-    // Outputs can be long, and to read them takes time that an event loop does not have.
-    let read = tokio::task::spawn_blocking(move || Handle::current().block_on(read(&shared, job, workload)));
-    read.await.unwrap_or_else(|error| Err(Failure::error(format!("its outputs could not be put in: {error}"))))
+    let expired = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        filled = on_thread(Arc::clone(shared), job, workload, stop.clone()) => return filled,
+        _ = stop.stopped() => {}
+        () = expired => stop.stop(StopReason::Deadline),
+    }
+    Err(Failure::error("stopped"))
 }
 
-async fn read(shared: &Shared, job: JobId, workload: Spec) -> Result<Spec, Failure> {
+/// Outputs can be long, and to read them takes time that an event loop does not have, nor the threads of executors.
+async fn on_thread(shared: Arc<Shared>, job: JobId, workload: Spec, stop: Stop) -> Result<Spec, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::error(format!("its outputs could not be put in: {error}"));
+    let turn = Arc::clone(&shared.putting_in).acquire_owned().await.map_err(|error| failed(&error))?;
+    let home = shared.home.clone();
+    let reading = home.spawn_blocking(move || {
+        let _turn = turn;
+        Handle::current().block_on(async {
+            tokio::select! {
+                biased;
+                _ = stop.stopped() => Err(Failure::error("stopped")),
+                filled = read(&shared, job, workload, &stop) => filled,
+            }
+        })
+    });
+    // Where nobody waits for it any more, it need not begin.
+    AbortOnDropHandle::new(reading).await.unwrap_or_else(|error| Err(failed(&error)))
+}
+
+async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Result<Spec, Failure> {
     let unreadable = |error| Failure::error(format!("what it comes after can't be read: {error}"));
-    let parents = shared.store.dependencies(job).await.map_err(unreadable)?;
+    let parents = until_read(|| shared.store.dependencies(job)).await.map_err(unreadable)?;
     let mut ids: HashMap<String, JobId> = parents.iter().map(|parent| (parent.parent.to_string(), parent.parent)).collect();
     ids.extend(parents.into_iter().filter_map(|parent| Some((parent.name?, parent.parent))));
 
@@ -73,14 +112,21 @@ async fn read(shared: &Shared, job: JobId, workload: Spec) -> Result<Spec, Failu
     for at in order.chunk_by(|&one, &other| places[one].parent == places[other].parent) {
         let parent = places[at[0]].parent;
         // One after the other: all of them may be more than there is memory for.
-        let ended = shared.store.job(parent).await.map_err(unreadable)?;
-        for &at in at {
-            let value = value(&places[at], ended.as_ref())?;
+        let ended = until_read(|| shared.store.job(parent)).await.map_err(unreadable)?;
+        let pointers: Vec<&str> = at.iter().map(|&at| &*places[at].pointer).collect();
+        let found = match ended.as_ref().and_then(output) {
+            Some(output) => parts(output, &pointers, stop)?,
+            None => vec![None; pointers.len()],
+        };
+        for (&at, found) in at.iter().zip(found) {
+            let place = &places[at];
+            let value = found.map(RawValue::get).or(place.default.as_deref());
+            let value = value.ok_or_else(|| failure(missing(place, ended.as_ref())))?;
             bytes += value.len();
             if bytes > MAX_BYTES {
                 return Err(failure(format!("with the outputs that it asks for it is longer than {MAX_BYTES} bytes")));
             }
-            values[at] = Some(value.into_owned());
+            values[at] = Some(value.to_owned());
         }
     }
 
@@ -94,24 +140,28 @@ async fn read(shared: &Shared, job: JobId, workload: Spec) -> Result<Spec, Failu
     }
 }
 
-/// What goes to a place: a part of the output of the job that has ended.
-fn value<'a>(place: &'a Place, parent: Option<&'a Job>) -> Result<Cow<'a, str>, Failure> {
-    let Place { parent: id, pointer, default } = place;
-    let finished = parent.and_then(|job| match &job.state {
-        State::Finished(finished) => Some(&**finished),
+fn finished(job: &Job) -> Option<&Finished> {
+    match &job.state {
+        State::Finished(finished) => Some(finished),
         _ => None,
-    });
-    let found = match finished {
-        Some(Finished { outcome: Outcome::Output(output), .. }) => part(output, pointer),
-        _ => None,
-    };
-    let missing = || match (finished, parent) {
+    }
+}
+
+fn output(job: &Job) -> Option<&RawValue> {
+    match &finished(job)?.outcome {
+        Outcome::Output(output) => Some(output),
+        Outcome::Error(_) => None,
+    }
+}
+
+/// Why there is nothing to go to a place.
+fn missing(Place { parent: id, pointer, .. }: &Place, parent: Option<&Job>) -> String {
+    match (parent.and_then(finished), parent) {
         (Some(Finished { outcome: Outcome::Output(_), .. }), _) => format!("the output of the job {id} has no {pointer}"),
         (Some(Finished { ending, .. }), _) => format!("the job {id} ended as {ending} and has no output"),
         (None, Some(job)) => format!("the job {id} is {} again and has no output", job.state.as_str()),
         (None, None) => format!("the job {id} is not kept any more"),
-    };
-    found.map(RawValue::get).or(default.as_deref()).map(Cow::Borrowed).ok_or_else(|| failure(missing()))
+    }
 }
 
 fn unusable(invalid: &Invalid) -> Failure {

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
+use super::patience::STORE_RETRY;
 use super::settle::settlement;
 use super::waiters::End;
 use super::{Shared, outputs};
@@ -28,8 +29,6 @@ pub(super) const LOOPS: usize = 4;
 const MOST_CLAIMED: (usize, usize) = (512, 2_048);
 /// How long a job waits that was claimed where it can't run.
 const ELSEWHERE: Duration = Duration::from_secs(60);
-/// The waits between two tries to reach a store that can't write.
-const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
@@ -97,11 +96,12 @@ fn run(
     let in_line = slot.place.as_ref().is_some_and(Place::is_ahead);
     async move {
         // Only the executor needs it from here on.
-        let workload = match Box::pin(outputs::put_in(&shared, claimed.lease.id, std::mem::take(&mut claimed.workload))).await {
+        let (id, workload) = (claimed.lease.id, std::mem::take(&mut claimed.workload));
+        let workload = match Box::pin(outputs::put_in(&shared, id, workload, claimed.deadline, &stop)).await {
             Ok(workload) => workload,
             Err(failure) => {
                 drop((stack, slot));
-                let measured = Measured { outcome: Outcome::Error(failure), stopped: stop.reason(), timing: None, crashed: None };
+                let measured = Measured::unbegun(failure, stop.reason(), claimed.deadline);
                 return Box::pin(settle(shared, queue, claimed, measured)).await;
             }
         };

@@ -25,6 +25,14 @@ pub struct Measured {
     pub crashed: Option<u32>,
 }
 
+impl Measured {
+    /// An attempt whose work did not begin: for this reason, or because it was told to stop before.
+    pub fn unbegun(failure: Failure, stopped: Option<StopReason>, deadline: Option<Duration>) -> Self {
+        let failure = stopped.map_or(failure, |reason| stopped_by(reason, deadline));
+        Self { outcome: Outcome::Error(failure), stopped, timing: None, crashed: None }
+    }
+}
+
 /// Makes [`Measured`] out of what an executor reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MeasureLayer;

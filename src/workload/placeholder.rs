@@ -3,13 +3,15 @@
 //! All else stays as it was written, number for number.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::Invalid;
+use super::{Invalid, Stop};
+use crate::job::Failure;
 
 const KEY: &str = "$output";
 /// The key as it stands in a text.
@@ -56,24 +58,50 @@ pub(crate) fn fill<'a>(workload: &'a RawValue, value: &mut Values<'_, 'a>) -> Re
     RawValue::from_string(filled).map_err(|error| Invalid::new("", error.to_string()))
 }
 
-/// The part of a JSON text that a pointer names; `None` if there is none.
-pub(crate) fn part<'a>(json: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
-    if pointer.is_empty() {
-        return Some(json);
+/// The parts of a JSON text that pointers name, in their order; `None` where there is none. However many pointers lead into a value, it
+/// is read once.
+///
+/// # Errors
+/// It was told to stop.
+pub(crate) fn parts<'a>(json: &'a RawValue, pointers: &[&str], stop: &Stop) -> Result<Vec<Option<&'a RawValue>>, Failure> {
+    let mut parts = vec![None; pointers.len()];
+    // Values that have yet to be read, with what is left of the pointers that lead into them.
+    let mut unread = vec![(json, pointers.iter().copied().enumerate().collect::<Vec<_>>())];
+    while let Some((json, pointers)) = unread.pop() {
+        stop.check()?;
+        let mut inner: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();
+        for (at, pointer) in pointers {
+            if let Some(rest) = pointer.strip_prefix('/') {
+                let (segment, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                inner.entry(segment).or_default().push((at, rest));
+            } else if pointer.is_empty() {
+                parts[at] = Some(json);
+            }
+        }
+        if inner.is_empty() {
+            continue;
+        }
+        // What can't be read has no parts.
+        match json.get().as_bytes().first() {
+            Some(b'{') => {
+                let entries = serde_json::from_str(json.get()).map(|Entries(entries)| entries).unwrap_or_default();
+                // Of a key that is there twice, the last one counts.
+                let entries: HashMap<_, _> = entries.into_iter().collect();
+                let named = |segment: &str| entries.get(&*segment.replace("~1", "/").replace("~0", "~")).copied();
+                unread.extend(inner.into_iter().filter_map(|(segment, pointers)| Some((named(segment)?, pointers))));
+            }
+            Some(b'[') => {
+                let elements: Vec<&RawValue> = serde_json::from_str(json.get()).unwrap_or_default();
+                let named = |segment: &str| {
+                    let index = segment.parse().ok().filter(|index: &usize| index.to_string() == segment)?;
+                    elements.get(index).copied()
+                };
+                unread.extend(inner.into_iter().filter_map(|(segment, pointers)| Some((named(segment)?, pointers))));
+            }
+            _ => {}
+        }
     }
-    pointer.strip_prefix('/')?.split('/').try_fold(json, |json, segment| match json.get().as_bytes().first()? {
-        b'{' => {
-            let segment = segment.replace("~1", "/").replace("~0", "~");
-            let Entries(entries) = serde_json::from_str(json.get()).ok()?;
-            // Of a key that is there twice, the last one counts.
-            entries.into_iter().rev().find(|(key, _)| *key == segment).map(|(_, value)| value)
-        }
-        b'[' => {
-            let index = segment.parse().ok().filter(|index: &usize| index.to_string() == segment)?;
-            serde_json::from_str::<Vec<&RawValue>>(json.get()).ok()?.get(index).copied()
-        }
-        _ => None,
-    })
+    Ok(parts)
 }
 
 /// Whether this is a JSON Pointer.
@@ -218,8 +246,28 @@ mod tests {
     #[case("/c", None)]
     fn a_pointer_names_a_part(#[case] pointer: &str, #[case] expected: Option<&str>) {
         let json = raw(r#"{"a":[1.50,{"x/~":7}],"b":1,"b":2}"#);
-        assert_eq!(part(&json, pointer).map(RawValue::get), expected);
+        let part = parts(&json, &[pointer], &Stop::default()).unwrap()[0];
+        assert_eq!(part.map(RawValue::get), expected);
         assert!(is_pointer(pointer));
+    }
+
+    #[test]
+    fn many_pointers_are_as_quick_as_one() {
+        // If each of them read the text, this would take hours.
+        let json = raw(&format!(r#"{{"n":[{}0],"s":"x"}}"#, "1234567,".repeat(200_000)));
+        let pointers: Vec<String> = (0..100_000).map(|at| format!("/n/{}", 2 * at)).chain(["/s".into(), String::new()]).collect();
+        let parts = parts(&json, &pointers.iter().map(String::as_str).collect::<Vec<_>>(), &Stop::default()).unwrap();
+        let (whole, parts) = parts.split_last().unwrap();
+        let (text, numbers) = parts.split_last().unwrap();
+        assert!(numbers.iter().all(|part| part.is_some_and(|part| part.get() == "1234567")));
+        assert_eq!((text.unwrap().get(), whole.unwrap().get()), (r#""x""#, json.get()));
+    }
+
+    #[test]
+    fn whoever_is_told_to_stop_reads_no_further() {
+        let stop = Stop::default();
+        stop.stop(crate::workload::StopReason::Cancelled);
+        assert!(parts(&raw("[1]"), &["/0"], &stop).is_err());
     }
 
     #[test]

@@ -22,13 +22,13 @@ const ENTRY_BYTES: usize = 512;
 /// Where the code of functions comes from.
 #[async_trait]
 pub trait CodeSource: fmt::Debug + Send + Sync + 'static {
-    /// The version of a function.
+    /// The version of a function; waits for as long as that can't be said just now.
     ///
     /// # Errors
     /// It can't be called, for this reason.
     async fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Function>, String>;
 
-    /// Its content; `None` if it is gone.
+    /// Its content, waited for as well; `None` if it is gone.
     ///
     /// # Errors
     /// It can't be read, for this reason.

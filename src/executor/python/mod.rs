@@ -267,7 +267,13 @@ impl PythonExecutor {
         let Some(python) = &self.python else {
             return Ran::failed(Failure::error("this server has no Python interpreter any more"));
         };
-        let (call, limits) = match self.call(python, &attempt.workload).await {
+        // Its code may take long to come.
+        let call = tokio::select! {
+            biased;
+            call = self.call(python, &attempt.workload) => call,
+            _ = attempt.stop.stopped() => return not_begun(),
+        };
+        let (call, limits) = match call {
             Ok(call) => call,
             Err(failure) => return Ran::failed(failure),
         };
