@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 /// The wait after the first failed start, and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -67,7 +68,23 @@ struct Shared<W: Worker> {
     size: usize,
     /// What workers are started for ahead of need.
     usual: W::Key,
+    /// Where workers are started ahead of need.
+    home: Handle,
     state: Mutex<State<W>>,
+}
+
+/// A worker to oneself. Unless it is given back, it is killed as this is dropped, and another is started in its place.
+pub(super) struct Taken<W: Worker> {
+    pub(super) worker: W,
+    // Behind the worker, which is gone first.
+    busy: Busy<W>,
+}
+
+/// That a worker is taken.
+struct Busy<W: Worker> {
+    pool: Pool<W>,
+    pid: u32,
+    given_back: bool,
 }
 
 struct State<W> {
@@ -87,10 +104,10 @@ impl<W: Worker> Clone for Pool<W> {
 }
 
 impl<W: Worker> Pool<W> {
-    /// A pool of up to `size` workers, which are being started in the background.
+    /// A pool of up to `size` workers, which are being started in the background. Must be called on a tokio runtime.
     pub(super) fn start(settings: W::Settings, size: usize, usual: W::Key) -> Self {
         let state = State { idle: Vec::new(), busy: BTreeMap::new(), starting: 0, trouble: None, closed: false };
-        let pool = Self { shared: Arc::new(Shared { settings, size, usual, state: Mutex::new(state) }) };
+        let pool = Self { shared: Arc::new(Shared { settings, size, usual, home: Handle::current(), state: Mutex::new(state) }) };
         pool.top_up();
         pool
     }
@@ -121,7 +138,7 @@ impl<W: Worker> Pool<W> {
     }
 
     /// A worker to oneself: one that waits or, if none does, a new one, tried until it starts.
-    pub(super) async fn take(&self, key: &W::Key) -> W {
+    pub(super) async fn take(&self, key: &W::Key) -> Taken<W> {
         let mut backoff = BACKOFF.0;
         loop {
             let worker = match self.idle(key) {
@@ -133,8 +150,9 @@ impl<W: Worker> Pool<W> {
                     let mut state = self.state();
                     state.trouble = None;
                     let status = WorkerStatus::of(&worker, true);
+                    let busy = Busy { pool: self.clone(), pid: status.pid, given_back: false };
                     state.busy.insert(status.pid, WorkerStatus { jobs: status.jobs + 1, ..status });
-                    return worker;
+                    return Taken { worker, busy };
                 }
                 Err(error) => {
                     tracing::error!(%error, ?key, "a worker process can't be started");
@@ -168,26 +186,6 @@ impl<W: Worker> Pool<W> {
         }
     }
 
-    /// Gives a worker back that can be used again; it is replaced if it is worn.
-    pub(super) fn give_back(&self, worker: W) {
-        let mut state = self.state();
-        state.busy.remove(&worker.pid());
-        let worn = worker.is_worn(&self.shared.settings);
-        if worn || state.closed || state.idle.len() + state.busy.len() >= self.shared.size {
-            drop(state);
-            drop(worker);
-            self.top_up();
-        } else {
-            state.idle.push(worker);
-        }
-    }
-
-    /// Forgets a worker that is gone, and starts another in its place.
-    pub(super) fn forget(&self, pid: u32) {
-        self.state().busy.remove(&pid);
-        self.top_up();
-    }
-
     /// Starts as many workers ahead of need as are missing.
     fn top_up(&self) {
         let missing = {
@@ -201,7 +199,7 @@ impl<W: Worker> Pool<W> {
             missing
         };
         for _ in 0..missing {
-            tokio::spawn(self.clone().start_ahead());
+            self.shared.home.spawn(self.clone().start_ahead());
         }
     }
 
@@ -242,5 +240,90 @@ impl<W: Worker> Pool<W> {
 
     fn state(&self) -> MutexGuard<'_, State<W>> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: Worker> Taken<W> {
+    /// Gives a worker back that can be used again; it is replaced if it is worn.
+    pub(super) fn give_back(self) {
+        let Self { worker, mut busy } = self;
+        let pool = busy.pool.clone();
+        let mut state = pool.state();
+        let worn = worker.is_worn(&pool.shared.settings);
+        // It is one of those that are busy.
+        if worn || state.closed || state.idle.len() + state.busy.len() > pool.shared.size {
+            drop(state);
+            drop(worker);
+        } else {
+            state.busy.remove(&busy.pid);
+            state.idle.push(worker);
+            busy.given_back = true;
+        }
+    }
+}
+
+impl<W: Worker> Drop for Busy<W> {
+    fn drop(&mut self) {
+        if !self.given_back {
+            self.pool.state().busy.remove(&self.pid);
+            self.pool.top_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Numbered(u32);
+
+    impl Worker for Numbered {
+        type Settings = AtomicU32;
+        type Key = ();
+        type Error = Infallible;
+
+        async fn start(next: &AtomicU32, (): &()) -> Result<Self, Infallible> {
+            Ok(Self(next.fetch_add(1, Ordering::Relaxed)))
+        }
+
+        fn key(&self) -> &() {
+            &()
+        }
+
+        fn pid(&self) -> u32 {
+            self.0
+        }
+
+        fn jobs(&self) -> u64 {
+            0
+        }
+
+        fn is_alive(&mut self) -> bool {
+            true
+        }
+
+        fn is_worn(&self, _: &AtomicU32) -> bool {
+            false
+        }
+    }
+
+    fn workers(pool: &Pool<Numbered>) -> Vec<(u32, bool)> {
+        pool.workers().into_iter().map(|worker| (worker.pid, worker.busy)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_nobody_gives_back_takes_up_no_place() {
+        let pool = Pool::<Numbered>::start(AtomicU32::new(1), 1, ());
+        let first = pool.take(&()).await;
+        assert_eq!(workers(&pool), [(1, true)]);
+        drop(first);
+        assert_eq!(workers(&pool), []);
+        let second = pool.take(&()).await;
+        second.give_back();
+        assert_eq!(workers(&pool), [(2, false)]);
+        let again = pool.take(&()).await;
+        assert_eq!(workers(&pool), [(2, true)], "{}", again.worker.0);
     }
 }

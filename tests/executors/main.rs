@@ -79,6 +79,7 @@ impl Bench {
         let max_jobs = if python.is_some() { 1_000 } else { 3 };
         let rules = |python: &PythonSettings| PythonRules {
             interpreters: python.interpreters.iter().map(Interpreter::rule).collect(),
+            network: true,
             ..PythonRules::default()
         };
         let workloads = WorkloadSettings {

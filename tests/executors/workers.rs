@@ -1,12 +1,14 @@
 //! Worker processes: kept warm, replaced, and no harm to others when they die.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use trine::job::{Executor, FailureKind, Queue};
+use trine::workload::{Stop, StopReason};
 
 use crate::{PATIENCE, failure, output, trial};
 
@@ -54,6 +56,45 @@ pub(crate) fn trials() -> Vec<Trial> {
             assert!(failure.message.contains(&pid.to_string()) && failure.message.contains("SIGKILL"), "{}", failure.message);
             let next = output(&bench.run(Executor::Processes, json!({"type": "pid"})).await);
             assert_ne!(next.as_u64(), Some(pid.into()));
+        }),
+        trial("a_worker_that_does_not_even_read_its_job_is_killed", |bench| async move {
+            let workers = || bench.executors.workers(Queue::Processes);
+            let until = async |done: &(dyn Fn() -> bool + Sync)| {
+                let looking = async {
+                    while !done() {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::time::timeout(PATIENCE, looking).await.expect("it to happen");
+            };
+            until(&|| workers().len() == 2).await;
+            for worker in workers() {
+                kill(Pid::from_raw(worker.pid.try_into().unwrap()), Signal::SIGSTOP).unwrap();
+            }
+            let stop = Stop::default();
+            // More than goes into a socket.
+            let job = json!({"type": "panics", "message": "x".repeat(4 << 20)});
+            let (measured, ()) = tokio::join!(bench.run_with(Executor::Processes, job, None, stop.clone()), async {
+                until(&|| workers().iter().any(|worker| worker.busy)).await;
+                stop.stop(StopReason::Cancelled);
+            });
+            assert_eq!(failure(&measured).kind, FailureKind::Cancelled);
+            assert!(workers().iter().all(|worker| !worker.busy), "its place is another's");
+        }),
+        trial("a_python_host_starts_though_every_job_has_less_time_than_that_takes", |bench| async move {
+            let bench = bench.with_python().await;
+            // Nobody else wants a host with the network, which is started when it is first wanted.
+            let job = json!({"type": "python", "source": "async def main():\n    return 7\n", "network": true});
+            let deadline = Some(Duration::from_millis(1));
+            let measured = bench.run_on(Queue::PythonAsync, job.clone(), deadline, Stop::default()).await;
+            assert_eq!(failure(&measured).kind, FailureKind::Timeout);
+            let started = async {
+                while bench.executors.workers(Queue::PythonAsync).len() < 2 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, started).await.expect("both hosts to be there");
+            assert_eq!(output(&bench.run_on(Queue::PythonAsync, job, None, Stop::default()).await), json!(7));
         }),
         trial("workers_are_started_ahead_of_need", |bench| async move {
             let warm = async {

@@ -72,17 +72,16 @@ impl Service<Attempt> for ProcessesExecutor {
 
 async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
     let Attempt { workload, stop, reporter, slot, .. } = attempt;
-    let mut worker = tokio::select! {
-        worker = pool.take(&()) => worker,
+    let mut taken = tokio::select! {
+        taken = pool.take(&()) => taken,
         _ = stop.stopped() => return Ran::failed(Failure::error("stopped before a worker process was there")),
     };
-    let pid = worker.pid();
-    let ended = worker.run(workload, &stop, &reporter, grace).await;
+    let pid = taken.worker.pid();
+    let ended = taken.worker.run(workload, &stop, &reporter, grace).await;
     if matches!(ended, Ended::Reported(_)) {
-        pool.give_back(worker);
+        taken.give_back();
     } else {
-        drop(worker);
-        pool.forget(pid);
+        drop(taken);
     }
     drop(slot);
     match ended {

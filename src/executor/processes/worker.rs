@@ -115,8 +115,17 @@ impl Worker {
     pub(super) async fn run(&mut self, workload: Spec, stop: &Stop, reporter: &Reporter, grace: Duration) -> Ended {
         self.jobs += 1;
         let request = RunRequest { kind: workload.kind, workload: workload.json };
-        if self.channel.send(&ToWorker::Run(Box::new(request))).await.is_err() {
-            return self.died().await;
+        let request = ToWorker::Run(Box::new(request));
+        let sent = tokio::select! {
+            biased;
+            sent = self.channel.send(&request) => Some(sent),
+            _ = stop.stopped() => None,
+        };
+        match sent {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return self.died().await,
+            // It has read a part of it, and can't be told anything else any more.
+            None => return self.killed().await,
         }
         tokio::select! {
             biased;
@@ -128,6 +137,10 @@ impl Worker {
         if let Ok(last) = tokio::time::timeout(grace, last(&mut self.channel, reporter)).await {
             return self.ended(last).await;
         }
+        self.killed().await
+    }
+
+    async fn killed(&mut self) -> Ended {
         self.kill();
         let _ = self.child.wait().await;
         Ended::Killed

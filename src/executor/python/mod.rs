@@ -341,25 +341,21 @@ async fn on_shared(
 
 /// Runs a call on a host that it has to itself meanwhile.
 async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Attempt, grace: Duration) -> Ran {
-    let host = tokio::select! {
-        host = pool.take(key) => host,
-        _ = attempt.stop.stopped() => return not_begun(),
-    };
     // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
-    let called = on_host(&host, call, attempt, &slot, grace).await;
-    let ran = match called {
-        Some(Ok(ran)) => {
-            pool.give_back(host);
-            return ran;
-        }
-        Some(ended) => ran(ended, &host, "of this job alone"),
-        None => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
+    let taken = tokio::select! {
+        taken = pool.take(key) => taken,
+        _ = attempt.stop.stopped() => return not_begun(),
     };
-    let pid = Worker::pid(&host);
-    drop(host);
-    pool.forget(pid);
-    ran
+    let host = &taken.worker;
+    match on_host(host, call, attempt, &slot, grace).await {
+        Some(Ok(ran)) => {
+            taken.give_back();
+            ran
+        }
+        Some(ended) => ran(ended, host, "of this job alone"),
+        None => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
+    }
 }
 
 async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Slot>, grace: Duration) -> Called {
@@ -371,7 +367,7 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
             biased;
             ended = &mut begun.ended => Some(ended),
             _ = stop.stopped() => {
-                host.stop(begun.id);
+                let _stopping = host.stop(begun.id);
                 tokio::time::timeout(grace, &mut begun.ended).await.ok()
             }
         };
