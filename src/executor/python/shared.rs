@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::host::Host;
 use super::{HostSettings, Key};
 use crate::executor::pool::{Worker, WorkerStatus};
@@ -21,9 +23,24 @@ pub(super) struct SharedHosts {
 
 struct Shared {
     settings: HostSettings,
-    hosts: Mutex<HashMap<Key, Place>>,
+    places: Mutex<HashMap<Key, Arc<Place>>>,
     /// Why the latest start failed, of the hosts that somebody waits for.
     trouble: Mutex<HashMap<Key, String>>,
+}
+
+/// The host of a key, once it is started. Whoever wants it meanwhile waits for the one start, which goes on though nobody waits any more:
+/// jobs may have less time than it takes.
+#[derive(Debug, Default)]
+struct Place {
+    /// Whoever waits, subscribes.
+    host: watch::Sender<Option<Arc<Host>>>,
+    starting: Mutex<bool>,
+}
+
+impl Place {
+    fn starting(&self) -> MutexGuard<'_, bool> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whoever tries to start a host. Gone, be it with a host or because nobody wants it any more, its trouble is nobody's.
@@ -45,18 +62,19 @@ impl Drop for Trying<'_> {
 }
 
 impl Shared {
+    fn places(&self) -> MutexGuard<'_, HashMap<Key, Arc<Place>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn trouble(&self) -> MutexGuard<'_, HashMap<Key, String>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The host of a key, once it is started; whoever wants it meanwhile waits for the one start.
-type Place = Arc<tokio::sync::Mutex<Option<Arc<Host>>>>;
-
 impl SharedHosts {
     /// Starts the host of `usual` in the background.
     pub(super) fn start(settings: HostSettings, usual: Key) -> Self {
-        let hosts = Self { shared: Arc::new(Shared { settings, hosts: Mutex::default(), trouble: Mutex::default() }) };
+        let hosts = Self { shared: Arc::new(Shared { settings, places: Mutex::default(), trouble: Mutex::default() }) };
         let ahead = hosts.clone();
         tokio::spawn(async move { drop(ahead.get(&usual).await) });
         hosts
@@ -64,30 +82,28 @@ impl SharedHosts {
 
     /// The host for this key; one that can't be started is tried again and again.
     pub(super) async fn get(&self, key: &Key) -> Arc<Host> {
-        let place = Arc::clone(self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
-        let mut place = place.lock().await;
-        if let Some(host) = place.as_ref().filter(|host| host.is_usable(&self.shared.settings)) {
-            return Arc::clone(host);
-        }
-        // The one before lives on until its last job has ended.
-        *place = None;
-        let trying = Trying { shared: &self.shared, key };
-        let mut backoff = BACKOFF.0;
+        let place = Arc::clone(self.shared.places().entry(key.clone()).or_default());
+        // Before looking, so that nothing is missed, and whoever starts it knows that it is wanted.
+        let mut changes = place.host.subscribe();
         loop {
-            match Host::start(&self.shared.settings, key).await {
-                Ok(host) => {
-                    let host = Arc::new(host);
-                    *place = Some(Arc::clone(&host));
-                    return host;
-                }
-                Err(error) => {
-                    tracing::error!(%error, ?key, "a Python host can't be started");
-                    trying.failed(error.to_string());
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF.1);
-                }
+            if let Some(host) = self.usable(&place, key) {
+                return host;
             }
+            // The place is kept here, so its sender is there.
+            let _ = changes.changed().await;
         }
+    }
+
+    /// The host in a place; without one that can be used, one is being started from here on.
+    fn usable(&self, place: &Arc<Place>, key: &Key) -> Option<Arc<Host>> {
+        let mut starting = place.starting();
+        let host = place.host.borrow().clone().filter(|host| host.is_usable(&self.shared.settings));
+        if host.is_none() && !std::mem::replace(&mut *starting, true) {
+            // The one before lives on until its last job has ended.
+            place.host.send_replace(None);
+            tokio::spawn(start(Arc::clone(&self.shared), Arc::clone(place), key.clone()));
+        }
+        host
     }
 
     /// Replaces a host that is stuck with a job that does not listen: its other jobs may end within a while, then it is killed.
@@ -106,19 +122,45 @@ impl SharedHosts {
 
     /// The hosts as they are now; one that is just being started is left out, and so is one that is gone and was not needed since.
     pub(super) fn workers(&self) -> Vec<WorkerStatus> {
-        let places: Vec<Place> =
-            self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
-        let hosts = places.iter().filter_map(|place| place.try_lock().ok().and_then(|host| host.clone()));
+        let places = self.shared.places();
+        let hosts = places.values().filter_map(|place| place.host.borrow().clone());
         let hosts = hosts.filter(|host| !host.is_gone());
         hosts.map(|host| WorkerStatus::of(&*host, host.open() > 0)).collect()
     }
 
     /// Kills them all.
     pub(super) fn close(&self) {
-        for place in self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            if let Some(host) = place.try_lock().ok().and_then(|mut host| host.take()) {
+        for place in self.shared.places().values() {
+            if let Some(host) = place.host.send_replace(None) {
                 host.kill();
             }
+        }
+    }
+}
+
+/// Fills a place with a new host, tried until it starts or nobody waits for it any more.
+async fn start(shared: Arc<Shared>, place: Arc<Place>, key: Key) {
+    let trying = Trying { shared: &shared, key: &key };
+    let mut backoff = BACKOFF.0;
+    loop {
+        match Host::start(&shared.settings, &key).await {
+            Ok(host) => {
+                let mut starting = place.starting();
+                place.host.send_replace(Some(Arc::new(host)));
+                *starting = false;
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, ?key, "a Python host can't be started");
+                trying.failed(error.to_string());
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF.1);
+            }
+        }
+        let mut starting = place.starting();
+        if place.host.receiver_count() == 0 {
+            *starting = false;
+            return;
         }
     }
 }
