@@ -47,6 +47,13 @@ impl Reporter {
         }
     }
 
+    /// Either of them, if there is room for it.
+    pub fn offer(&self, note: Note) {
+        if let Some(sink) = &self.0 {
+            sink.offer(note);
+        }
+    }
+
     /// Either of them; waits while there is no room, so that whoever awaits it can go no faster than the store. Drops nothing.
     pub async fn note(&self, note: Note) {
         if let Some(sink) = &self.0 {

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::outbox::Outbox;
@@ -81,6 +81,17 @@ struct Calls {
     state: Mutex<State>,
     /// Told when there is one fewer.
     fewer: Notify,
+    /// How many were told to stop and are waited for.
+    stopping: watch::Sender<usize>,
+}
+
+/// That a call was told to stop and is waited for, until this is dropped.
+pub(super) struct Stopping<'a>(&'a Calls);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.stopping.send_modify(|calls| *calls -= 1);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +130,23 @@ impl Calls {
             // Nobody may be waiting for it any more.
             let _ = call.ended.send(ended);
             self.fewer.notify_waiters();
+        }
+    }
+
+    fn stopping(&self) -> Stopping<'_> {
+        self.stopping.send_modify(|calls| *calls += 1);
+        Stopping(self)
+    }
+
+    /// Tells a note of a call. Where the store has no room for it, the host waits; but not while a call has only so long to end, since
+    /// its end comes behind the note.
+    async fn note(&self, id: u64, note: Note) {
+        let Some(reporter) = self.reporter(id) else { return };
+        let mut stopping = self.stopping.subscribe();
+        tokio::select! {
+            biased;
+            () = reporter.note(note.clone()) => {}
+            _ = stopping.wait_for(|calls| *calls > 0) => reporter.offer(note),
         }
     }
 
@@ -256,9 +284,10 @@ impl Host {
         Begun { id, ended }
     }
 
-    /// Asks a call to end.
-    pub(super) fn stop(&self, id: u64) {
+    /// Asks a call to end. What is returned is kept while that is waited for.
+    pub(super) fn stop(&self, id: u64) -> Stopping<'_> {
         self.say(&ToHost::Stop { id });
+        self.calls.stopping()
     }
 
     /// Keeps the files that a call has left in its folder, which is gone then.
@@ -383,15 +412,11 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>
     while let Some(Ok(frame)) = frames.next().await {
         match serde_json::from_slice(&frame) {
             Ok(FromHost::Done(done)) => calls.end(done.id, Ok(done)),
-            Ok(FromHost::Log { id: Some(id), stream, line }) => {
-                if let Some(reporter) = calls.reporter(id) {
-                    reporter.note(Note::log(stream, line)).await;
-                }
-            }
+            Ok(FromHost::Log { id: Some(id), stream, line }) => calls.note(id, Note::log(stream, line)).await,
             Ok(FromHost::Log { id: None, line, .. }) => tracing::debug!(line, "a Python host says"),
             Ok(FromHost::Progress { id, value }) => {
-                if let (Some(reporter), Some(note)) = (calls.reporter(id), Note::progress(&value)) {
-                    reporter.note(note).await;
+                if let Some(note) = Note::progress(&value) {
+                    calls.note(id, note).await;
                 }
             }
             Ok(FromHost::Ready {}) => drop(ready.take().map(|ready| ready.send(()))),
@@ -426,4 +451,48 @@ fn resident_bytes(pid: Pid) -> Option<u64> {
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Sink;
+    use futures_util::future::BoxFuture;
+    use tokio::io::AsyncWriteExt;
+
+    /// A store that has no room for notes.
+    struct Full(Mutex<Vec<Note>>);
+
+    impl Sink for Full {
+        fn offer(&self, note: Note) {
+            self.0.lock().unwrap().push(note);
+        }
+
+        fn note(&self, _: Note) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn frame(text: &str) -> Vec<u8> {
+        let length = u32::try_from(text.len()).unwrap();
+        [&length.to_be_bytes()[..], text.as_bytes()].concat()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_told_to_stop_is_heard_though_the_store_takes_no_notes() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (sink, calls) = (Arc::new(Full(Mutex::default())), Arc::new(Calls::default()));
+        let (report, ended) = oneshot::channel();
+        let reporter = Reporter::new(Arc::clone(&sink) as Arc<dyn Sink>);
+        calls.state().open.insert(7, Call { ended: report, reporter, _slot: Arc::default() });
+        tokio::spawn({
+            let calls = Arc::clone(&calls);
+            async move { listen(ours.into_split().0, &calls, oneshot::channel().0).await }
+        });
+        theirs.write_all(&frame(r#"{"log": {"id": 7, "stream": "stdout", "line": "x"}}"#)).await.unwrap();
+        theirs.write_all(&frame(r#"{"done": {"id": 7, "output": null}}"#)).await.unwrap();
+        let _stopping = calls.stopping();
+        assert_eq!(ended.await.unwrap().unwrap().id, 7);
+        assert!(matches!(&sink.0.lock().unwrap()[..], [Note::Log(_, line)] if line == "x"));
+    }
 }
