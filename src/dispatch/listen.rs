@@ -31,6 +31,10 @@ pub(super) async fn stop_revoked(shared: Arc<Shared>) {
                     Revocation::Lost => StopReason::HandBack,
                 };
                 shared.running.stop(lease, reason);
+                // If the attempt was settled just before, nobody will take that note away any more.
+                if !shared.store.may_run_here(lease) {
+                    shared.running.end(lease);
+                }
             }
         }
     };
