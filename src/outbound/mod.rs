@@ -8,6 +8,7 @@ mod names;
 mod rules;
 mod special;
 
+pub use names::LOOKUPS;
 pub use rules::{Denied, Refused, Rules, network};
 
 use std::net::SocketAddr;

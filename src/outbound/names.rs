@@ -1,7 +1,7 @@
 //! Names, and the addresses of theirs that may be reached.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,16 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use moka::future::Cache;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{OutboundError, Refused, Rules};
 
 /// Long enough that thousands of requests to one name ask for it once, short enough that a change is seen soon.
 const NAME_TTL: Duration = Duration::from_secs(10);
 const MAX_NAMES: u64 = 10_000;
+/// How many names the system is asked for at once: each takes a thread until there is an answer, and nothing ends it before.
+pub const LOOKUPS: usize = 32;
 
 /// Resolves names to the addresses that may be reached.
 pub(super) struct Names {
@@ -27,15 +31,15 @@ pub(super) struct Names {
 /// Who knows the addresses of names.
 #[derive(Clone)]
 enum Lookup {
-    /// The system, by whatever means it is set up for.
-    System,
+    /// The system, by whatever means it is set up for, and so many at once.
+    System(Arc<Semaphore>),
     /// Name servers that the operator chose, and nobody else.
     Servers(Arc<TokioResolver>),
 }
 
 impl Names {
     pub(super) fn new(rules: Arc<Rules>, servers: &[SocketAddr]) -> Result<Self, OutboundError> {
-        let lookup = if servers.is_empty() { Lookup::System } else { Lookup::of_servers(servers)? };
+        let lookup = if servers.is_empty() { Lookup::of_system() } else { Lookup::of_servers(servers)? };
         Ok(Self { rules, lookup, known: Cache::builder().max_capacity(MAX_NAMES).time_to_live(NAME_TTL).build() })
     }
 }
@@ -71,6 +75,10 @@ fn permitted(rules: &Rules, name: &str, found: io::Result<Vec<IpAddr>>) -> Resul
 }
 
 impl Lookup {
+    fn of_system() -> Self {
+        Self::System(Arc::new(Semaphore::new(LOOKUPS)))
+    }
+
     fn of_servers(servers: &[SocketAddr]) -> Result<Self, OutboundError> {
         let servers = servers.iter().map(|server| {
             let at_port = |mut connection: ConnectionConfig| {
@@ -90,7 +98,10 @@ impl Lookup {
 
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         match self {
-            Self::System => Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect()),
+            Self::System(turns) => {
+                let name = name.to_owned();
+                asked(turns, move || Ok((&*name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())).await
+            }
             Self::Servers(servers) => {
                 // Whole as it is: no domain is tried behind it.
                 let whole = format!("{}.", name.trim_end_matches('.'));
@@ -100,9 +111,22 @@ impl Lookup {
     }
 }
 
+/// Asks the system when it is this one's turn. What nobody waits for any more never begins; what has begun keeps its turn and its thread
+/// until there is an answer.
+async fn asked<T: Send + 'static>(turns: &Arc<Semaphore>, ask: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(io::Error::other)?;
+    let asking = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        ask()
+    });
+    AbortOnDropHandle::new(asking).await.map_err(io::Error::other).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
+    use std::sync::mpsc;
 
     fn resolve(allow: &str, name: &str) -> Resolving {
         let allow = allow.split_terminator(',').map(|network| network.parse().unwrap()).collect();
@@ -117,6 +141,30 @@ mod tests {
         // Of both of its addresses, where there are two, only the allowed one is left.
         let found: Vec<_> = resolve("127.0.0.1/32", "localhost").await.unwrap().map(|address| address.ip()).collect();
         assert!(!found.is_empty() && found.iter().all(|address| *address == IpAddr::from([127, 0, 0, 1])), "{found:?}");
+    }
+
+    #[test]
+    fn lookups_that_nobody_waits_for_take_no_threads() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let turns = Arc::new(Semaphore::new(1));
+            let (answer, answered) = mpsc::channel::<()>();
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let mut dead = Box::pin(asked(&turns, move || {
+                let _ = begin.send(());
+                answered.recv().map_err(io::Error::other)
+            }));
+            assert!((&mut dead).now_or_never().is_none());
+            begun.await.unwrap();
+            drop(dead);
+            for _ in 0..300 {
+                assert!(asked(&turns, || -> io::Result<()> { panic!("nobody waits for it") }).now_or_never().is_none());
+            }
+            // There is a thread for others, and once there is an answer, for the next lookup.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            answer.send(()).unwrap();
+            assert_eq!(asked(&turns, || Ok(7)).await.unwrap(), 7);
+        });
     }
 
     #[tokio::test]
