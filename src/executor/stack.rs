@@ -6,6 +6,8 @@
 //! executor   runs it; its slot, taken before the job was claimed, travels with it
 //! ```
 //!
+//! Executors by threads have a line before them and keep deadlines themselves: they count from when a thread comes to an attempt.
+//!
 //! There is no concurrency layer: an attempt brings its slot along, so that no job is ever claimed that would have to wait for one,
 //! and a slot is free again when the thread or process is, not when somebody has stopped waiting.
 
@@ -25,10 +27,8 @@ use super::python::{Python, PythonExecutor, PythonSettings, SourceFault};
 use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
 use crate::artifact::Artifacts;
 use crate::job::{Executor, Queue};
+use crate::outbound::LOOKUPS;
 use crate::workload::{Environment, EnvironmentError, Registry};
-
-/// Threads for looking up host names, besides those that jobs have: jobs must not keep their own lookups waiting.
-const LOOKUPS: usize = 32;
 
 /// An executor with its layers.
 pub type Stack = BoxCloneSyncService<Attempt, Measured, Infallible>;
@@ -100,6 +100,7 @@ impl Executors {
         let workloads = settings.processes.workloads.clone();
         let open = move || Ok::<_, ExecutorError>(Arc::new(registry(Environment::open(&workloads)?)));
         let (for_loop, for_threads) = (open()?, open()?);
+        // Threads for looking up host names, besides those that jobs have: jobs must not keep their own lookups waiting.
         let event_loop = AsyncRuntime::start("trine-async", settings.async_threads, LOOKUPS)?;
         let reactor = AsyncRuntime::start("trine-threads", 1, settings.threads_io + LOOKUPS)?;
         let pool = ProcessPool::start(settings.processes.clone(), settings.processes.size, ());
@@ -112,8 +113,9 @@ impl Executors {
         let grace = settings.stop_grace;
         let handle = reactor.handle().clone();
         let on_loop = layers(AsyncExecutor::new(for_loop), grace);
-        let waiting = layers(ThreadsExecutor::waiting(handle.clone(), Arc::clone(&for_threads)), grace);
-        let computing = layers(ThreadsExecutor::computing(settings.threads_cpu, handle, Arc::clone(&for_threads))?, grace);
+        let waiting = measured(ThreadsExecutor::waiting(handle.clone(), Arc::clone(&for_threads), grace));
+        let computing = ThreadsExecutor::computing(settings.threads_cpu, handle, Arc::clone(&for_threads), grace)?;
+        let computing = measured(computing);
         // The pool itself kills what does not stop in time; the layer only guards against a kernel that does not let it.
         let beyond = grace + Duration::from_secs(10);
         let processes = layers(ProcessesExecutor::new(pool.clone(), grace), beyond);
@@ -162,7 +164,7 @@ impl Executors {
     /// Native work on no executor: one call after the other, on a thread that ends with the last handle to it.
     pub fn inline(&self) -> Result<Stack, ExecutorError> {
         let inline = InlineExecutor::start((self.registry)()?, self.grace)?;
-        Ok(BoxCloneSyncService::new(ServiceBuilder::new().layer(MeasureLayer).service(inline)))
+        Ok(measured(inline))
     }
 
     /// How many jobs of a queue run at once.
@@ -219,5 +221,14 @@ where
     S: Service<Attempt, Response = Ran, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
-    BoxCloneSyncService::new(ServiceBuilder::new().layer(MeasureLayer).layer(DeadlineLayer::new(grace)).service(executor))
+    measured(ServiceBuilder::new().layer(DeadlineLayer::new(grace)).service(executor))
+}
+
+/// An executor that keeps deadlines itself.
+fn measured<S>(executor: S) -> Stack
+where
+    S: Service<Attempt, Response = Ran, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(ServiceBuilder::new().layer(MeasureLayer).service(executor))
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -15,18 +15,29 @@ use tokio::sync::oneshot;
 use tower::Service;
 
 use super::attempt::{Attempt, Ran, Reading, panicked};
+use super::deadline::limited;
 use crate::clock::Stopwatch;
 use crate::job::{Failure, FailureKind, Outcome, Output};
 use crate::measure::{Crowd, Metered, Usage, run_delay};
 use crate::workload::{Registry, Stop, Work};
 
 /// Runs each attempt on a thread that it has to itself meanwhile.
+///
+/// It keeps their deadlines itself, since they count from when a thread comes to them: until then they stand in a line.
 #[derive(Clone)]
 pub struct ThreadsExecutor {
     pool: Pool,
     /// Drives the timers and sockets of work that is written as a future.
     reactor: Handle,
     registry: Arc<Registry>,
+    grace: Duration,
+}
+
+/// An attempt in the line: whoever takes it out, be it a thread that runs it or who is told that it is to stop, has it to himself.
+type InLine = Mutex<Option<Attempt>>;
+
+fn take(in_line: &InLine) -> Option<Attempt> {
+    in_line.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Which threads.
@@ -39,15 +50,21 @@ enum Pool {
 }
 
 impl ThreadsExecutor {
-    /// Threads for work that waits: the blocking pool of the runtime behind `reactor`.
-    pub fn waiting(reactor: Handle, registry: Arc<Registry>) -> Self {
-        Self { pool: Pool::Waiting(reactor.clone()), reactor, registry }
+    /// Threads for work that waits: the blocking pool of the runtime behind `reactor`. What has not stopped `grace` after it was told to
+    /// is left behind.
+    pub fn waiting(reactor: Handle, registry: Arc<Registry>, grace: Duration) -> Self {
+        Self { pool: Pool::Waiting(reactor.clone()), reactor, registry, grace }
     }
 
     /// Threads for work that computes: `threads` of them.
-    pub fn computing(threads: usize, reactor: Handle, registry: Arc<Registry>) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub fn computing(
+        threads: usize,
+        reactor: Handle,
+        registry: Arc<Registry>,
+        grace: Duration,
+    ) -> Result<Self, rayon::ThreadPoolBuildError> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("trine-cpu-{n}")).build()?;
-        Ok(Self { pool: Pool::Computing(Arc::new(pool)), reactor, registry })
+        Ok(Self { pool: Pool::Computing(Arc::new(pool)), reactor, registry, grace })
     }
 }
 
@@ -61,12 +78,16 @@ impl Service<Attempt> for ThreadsExecutor {
     }
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
-        let (report, ran) = oneshot::channel();
+        let (stop, deadline, grace) = (attempt.stop.clone(), attempt.deadline, self.grace);
+        let in_line = Arc::new(InLine::new(Some(attempt)));
+        let ((begin, begun), (report, ran)) = (oneshot::channel(), oneshot::channel());
         let (registry, reactor) = (Arc::clone(&self.registry), self.reactor.clone());
         let span = tracing::Span::current();
+        let next = Arc::clone(&in_line);
         let on_thread = move || {
+            let Some(Attempt { workload, stop, reporter, slot, .. }) = take(&next) else { return };
+            let _ = begin.send(());
             let _entered = span.entered();
-            let Attempt { workload, stop, reporter, slot, .. } = attempt;
             let ran = run(registry.work(&workload, stop.clone(), reporter), &stop, |work| reactor.block_on(work));
             // The thread is free from here on, whether or not anybody still waits for the report.
             drop(slot);
@@ -77,7 +98,17 @@ impl Service<Attempt> for ThreadsExecutor {
             Pool::Computing(pool) => pool.spawn(on_thread),
         }
         Box::pin(async move {
-            Ok(ran.await.unwrap_or_else(|_| Ran::failed(Failure::new(FailureKind::Lost, "the thread pool was shut down"))))
+            let begun = tokio::select! {
+                biased;
+                _ = begun => true,
+                _ = stop.stopped() => take(&in_line).is_none(),
+            };
+            if !begun {
+                return Ok(Ran::failed(Failure::error("stopped before a thread came to it")));
+            }
+            let gone = |_| Ran::failed(Failure::new(FailureKind::Lost, "the thread pool was shut down"));
+            let ran = async { Ok(ran.await.unwrap_or_else(gone)) };
+            limited(std::pin::pin!(ran), stop, deadline, grace).await
         })
     }
 }

@@ -25,6 +25,7 @@ async fn made(path: &Path) {
     tokio::time::timeout(PATIENCE, looked).await.expect("the work to begin");
 }
 
+/// Work that does not listen, and ends when there is a file.
 struct Deaf {
     until: PathBuf,
     began: PathBuf,
@@ -32,7 +33,16 @@ struct Deaf {
 
 impl Deaf {
     fn new(bench: &Bench) -> Self {
-        Self { until: bench.folder.path().join("until"), began: bench.folder.path().join("began") }
+        Self::named(bench, "")
+    }
+
+    fn named(bench: &Bench, name: &str) -> Self {
+        let path = |what| bench.folder.path().join(format!("{what}{name}"));
+        Self { until: path("until"), began: path("began") }
+    }
+
+    fn end(&self) {
+        std::fs::write(&self.until, "").unwrap();
     }
 
     fn workload(&self) -> Value {
@@ -93,10 +103,59 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         }),
         trial("a_result_that_comes_in_time_counts_though_a_stop_was_asked_for", |bench| async move {
-            let stop = Stop::default();
-            stop.stop(StopReason::Cancelled);
-            let measured = bench.run_with(Executor::Threads, json!({"type": "nap", "ms": 1}), None, stop).await;
-            assert_eq!((output(&measured), measured.stopped), (json!(1), None));
+            let (stop, deaf) = (Stop::default(), Deaf::new(&bench));
+            let (measured, ()) = tokio::join!(bench.run_with(Executor::Threads, deaf.workload(), None, stop.clone()), async {
+                made(&deaf.began).await;
+                stop.stop(StopReason::Cancelled);
+                deaf.end();
+            });
+            assert_eq!((output(&measured), measured.stopped), (json!(null), None));
+        }),
+        trial("a_deadline_does_not_count_what_an_attempt_waits_in_the_line_of_threads", |bench| async move {
+            let busy = [Deaf::named(&bench, "1"), Deaf::named(&bench, "2")];
+            let run = |workload, deadline| bench.run_on(Queue::ThreadsCpu, workload, deadline, Stop::default());
+            let third = async {
+                made(&busy[0].began).await;
+                made(&busy[1].began).await;
+                let deadline = Duration::from_millis(50);
+                let run = run(json!({"type": "primes", "below": 100}), Some(deadline));
+                let end = async {
+                    tokio::time::sleep(2 * deadline).await;
+                    busy.iter().for_each(Deaf::end);
+                };
+                tokio::join!(run, end).0
+            };
+            let (_, _, measured) = tokio::join!(run(busy[0].workload(), None), run(busy[1].workload(), None), third);
+            assert_eq!(output(&measured), json!({"count": 25}));
+        }),
+        trial("an_attempt_in_the_line_of_threads_that_is_to_stop_leaves_it", |bench| async move {
+            let busy = [Deaf::named(&bench, "1"), Deaf::named(&bench, "2")];
+            let run = |workload| bench.run_on(Queue::ThreadsCpu, workload, None, Stop::default());
+            let third = async {
+                made(&busy[0].began).await;
+                made(&busy[1].began).await;
+                let (stop, slots) = (Stop::default(), std::sync::Arc::new(tokio::sync::Semaphore::new(1)));
+                let attempt = trine::executor::Attempt {
+                    job: trine::job::JobId::new(),
+                    number: 1,
+                    reporter: trine::workload::Reporter::default(),
+                    workload: crate::spec(&long()),
+                    deadline: None,
+                    queued_for: Duration::ZERO,
+                    claimed: trine::clock::Monotonic::now(),
+                    stop: stop.clone(),
+                    slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
+                };
+                let running = tower::Service::call(&mut bench.executors.stack(Queue::ThreadsCpu), attempt);
+                stop.stop(StopReason::Cancelled);
+                let measured = running.await.unwrap();
+                assert_eq!(slots.available_permits(), 1, "its slot is free at once");
+                busy.iter().for_each(Deaf::end);
+                measured
+            };
+            let (_, _, measured) = tokio::join!(run(busy[0].workload()), run(busy[1].workload()), third);
+            assert_eq!((failure(&measured).kind, measured.stopped), (FailureKind::Cancelled, Some(StopReason::Cancelled)));
+            assert!(measured.timing.is_none(), "it never began");
         }),
         trial("a_thread_that_does_not_listen_is_left_behind_and_keeps_its_slot", |bench| async move {
             let deaf = Deaf::new(&bench);
@@ -117,7 +176,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             assert_eq!(failure(&measured).kind, FailureKind::Timeout);
             assert!(measured.timing.is_none(), "what was left behind was not measured");
             assert_eq!(slots.available_permits(), 0, "the thread is not free");
-            std::fs::write(&deaf.until, "").unwrap();
+            deaf.end();
             let free = tokio::time::timeout(PATIENCE, slots.acquire()).await;
             assert!(free.is_ok(), "the slot comes back with the thread");
         }),
