@@ -34,10 +34,15 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One after the other: what is measured here must not be another test's.
     arguments.test_threads.get_or_insert(1);
-    let trials = [running::trials(), labelled::trials(), measuring::trials(), stopping::trials(), workers::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let trials = [
+        running::trials(),
+        labelled::trials(),
+        measuring::trials(),
+        stopping::trials(),
+        stopping::trials_in_line(),
+        workers::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -111,6 +111,46 @@ pub(crate) fn trials() -> Vec<Trial> {
             });
             assert_eq!((output(&measured), measured.stopped), (json!(null), None));
         }),
+        trial("a_thread_that_does_not_listen_is_left_behind_and_keeps_its_slot", |bench| async move {
+            let deaf = Deaf::new(&bench);
+            let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+            let attempt = trine::executor::Attempt {
+                job: trine::job::JobId::new(),
+                number: 1,
+                reporter: trine::workload::Reporter::default(),
+                workload: crate::spec(&deaf.workload()),
+                deadline: Some(Duration::from_millis(20)),
+                queued_for: Duration::ZERO,
+                claimed: trine::clock::Monotonic::now(),
+                stop: Stop::default(),
+                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
+            };
+            let mut stack = bench.executors.stack(Queue::ThreadsCpu);
+            let measured = tower::Service::call(&mut stack, attempt).await.unwrap();
+            assert_eq!(failure(&measured).kind, FailureKind::Timeout);
+            assert!(measured.timing.is_none(), "what was left behind was not measured");
+            assert_eq!(slots.available_permits(), 0, "the thread is not free");
+            deaf.end();
+            let free = tokio::time::timeout(PATIENCE, slots.acquire()).await;
+            assert!(free.is_ok(), "the slot comes back with the thread");
+        }),
+        trial("a_process_that_does_not_listen_is_killed", |bench| async move {
+            let deaf = Deaf::new(&bench);
+            let stop = Stop::default();
+            let (measured, ()) = tokio::join!(bench.run_with(Executor::Processes, deaf.workload(), None, stop.clone()), async {
+                made(&deaf.began).await;
+                stop.stop(StopReason::Cancelled);
+            });
+            assert_eq!(failure(&measured).kind, FailureKind::Cancelled);
+            let next = bench.run(Executor::Processes, json!({"type": "primes", "below": 100})).await;
+            assert_eq!(output(&next), json!({"count": 25}));
+        }),
+    ]
+}
+
+/// Of attempts in the line before the threads.
+pub(crate) fn trials_in_line() -> Vec<Trial> {
+    vec![
         trial("a_deadline_does_not_count_what_an_attempt_waits_in_the_line_of_threads", |bench| async move {
             let busy = [Deaf::named(&bench, "1"), Deaf::named(&bench, "2")];
             let run = |workload, deadline| bench.run_on(Queue::ThreadsCpu, workload, deadline, Stop::default());
@@ -156,40 +196,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             let (_, _, measured) = tokio::join!(run(busy[0].workload()), run(busy[1].workload()), third);
             assert_eq!((failure(&measured).kind, measured.stopped), (FailureKind::Cancelled, Some(StopReason::Cancelled)));
             assert!(measured.timing.is_none(), "it never began");
-        }),
-        trial("a_thread_that_does_not_listen_is_left_behind_and_keeps_its_slot", |bench| async move {
-            let deaf = Deaf::new(&bench);
-            let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
-            let attempt = trine::executor::Attempt {
-                job: trine::job::JobId::new(),
-                number: 1,
-                reporter: trine::workload::Reporter::default(),
-                workload: crate::spec(&deaf.workload()),
-                deadline: Some(Duration::from_millis(20)),
-                queued_for: Duration::ZERO,
-                claimed: trine::clock::Monotonic::now(),
-                stop: Stop::default(),
-                slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
-            };
-            let mut stack = bench.executors.stack(Queue::ThreadsCpu);
-            let measured = tower::Service::call(&mut stack, attempt).await.unwrap();
-            assert_eq!(failure(&measured).kind, FailureKind::Timeout);
-            assert!(measured.timing.is_none(), "what was left behind was not measured");
-            assert_eq!(slots.available_permits(), 0, "the thread is not free");
-            deaf.end();
-            let free = tokio::time::timeout(PATIENCE, slots.acquire()).await;
-            assert!(free.is_ok(), "the slot comes back with the thread");
-        }),
-        trial("a_process_that_does_not_listen_is_killed", |bench| async move {
-            let deaf = Deaf::new(&bench);
-            let stop = Stop::default();
-            let (measured, ()) = tokio::join!(bench.run_with(Executor::Processes, deaf.workload(), None, stop.clone()), async {
-                made(&deaf.began).await;
-                stop.stop(StopReason::Cancelled);
-            });
-            assert_eq!(failure(&measured).kind, FailureKind::Cancelled);
-            let next = bench.run(Executor::Processes, json!({"type": "primes", "below": 100})).await;
-            assert_eq!(output(&next), json!({"count": 25}));
         }),
     ]
 }
