@@ -49,10 +49,13 @@ impl<C: From<Noted>> Intake<C> {
 
     /// Waits for room.
     pub(super) async fn note(&self, lease: Lease, note: Note) {
-        let missing = self.take_missing(lease);
         // Nobody closes the semaphore; and a store that is shut takes no notes.
-        if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(units(&note)).await {
-            let _ = self.commands.send(Noted { lease, missing, note, _room: room }.into()).await;
+        if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(units(&note)).await
+            && let Ok(place) = self.commands.reserve().await
+        {
+            // Whoever waits for room may be dropped before.
+            let missing = self.take_missing(lease);
+            place.send(Noted { lease, missing, note, _room: room }.into());
         }
     }
 
