@@ -85,7 +85,10 @@ async fn answer(api: &ApiState, receipt: Receipt, Preferences { wait, minimal }:
     let gone = || Problem::from(SubmitError::Gone);
     let Submitted { mut job, existing } = receipt.jobs.into_iter().next().ok_or_else(gone)?;
     if let Some(seconds) = wait {
-        job = Box::pin(api.dispatcher.wait(job.id, Duration::from_secs(seconds))).await?.ok_or_else(gone)?;
+        let id = job.id;
+        // It may be long, and there may be many that wait.
+        drop(job);
+        job = Box::pin(api.dispatcher.wait(id, Duration::from_secs(seconds))).await?.ok_or_else(gone)?;
     }
     let response = match wait.and_then(|_| ended(&job, existing)) {
         Some(result) => result,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
@@ -44,7 +45,7 @@ pub(super) fn check(workload: &Spec, after: &[After]) -> Result<(), Invalid> {
     .map(drop)
 }
 
-/// The workload of a job that is about to run, with the outputs in it. It may take as long as the work itself.
+/// The workload of a job that is about to run, with the outputs in it. It may take as long as the work itself, from when it is its turn.
 pub(super) async fn put_in(
     shared: &Arc<Shared>,
     job: JobId,
@@ -55,6 +56,11 @@ pub(super) async fn put_in(
     if !may_have_placeholders(workload.json.get()) {
         return Ok(workload);
     }
+    let turn = tokio::select! {
+        biased;
+        turn = Arc::clone(&shared.putting_in).acquire_owned() => turn.map_err(|error| failed(&error))?,
+        _ = stop.stopped() => return Err(Failure::error("stopped")),
+    };
     let expired = async {
         match deadline {
             Some(deadline) => tokio::time::sleep(deadline).await,
@@ -63,7 +69,7 @@ pub(super) async fn put_in(
     };
     tokio::select! {
         biased;
-        filled = on_thread(Arc::clone(shared), job, workload, stop.clone()) => return filled,
+        filled = on_thread(turn, Arc::clone(shared), job, workload, stop.clone()) => return filled,
         _ = stop.stopped() => {}
         () = expired => stop.stop(StopReason::Deadline),
     }
@@ -71,9 +77,13 @@ pub(super) async fn put_in(
 }
 
 /// Outputs can be long, and to read them takes time that an event loop does not have, nor the threads of executors.
-async fn on_thread(shared: Arc<Shared>, job: JobId, workload: Spec, stop: Stop) -> Result<Spec, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::error(format!("its outputs could not be put in: {error}"));
-    let turn = Arc::clone(&shared.putting_in).acquire_owned().await.map_err(|error| failed(&error))?;
+async fn on_thread(
+    turn: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
+    job: JobId,
+    workload: Spec,
+    stop: Stop,
+) -> Result<Spec, Failure> {
     let home = shared.home.clone();
     let reading = home.spawn_blocking(move || {
         let _turn = turn;
@@ -87,6 +97,10 @@ async fn on_thread(shared: Arc<Shared>, job: JobId, workload: Spec, stop: Stop) 
     });
     // Where nobody waits for it any more, it need not begin.
     AbortOnDropHandle::new(reading).await.unwrap_or_else(|error| Err(failed(&error)))
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::error(format!("its outputs could not be put in: {error}"))
 }
 
 async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Result<Spec, Failure> {

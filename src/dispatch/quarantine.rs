@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Timestamp;
 use crate::executor::Measured;
 use crate::job::{Owner, ProfileKey};
+use crate::workload::StopReason;
 
 /// How many processes may die under it in a row, until it is kept out.
 const DEATHS: u32 = 3;
@@ -93,8 +94,8 @@ impl Quarantine {
     pub(super) fn ended(&self, owner: Option<Owner>, key: Option<&ProfileKey>, measured: &Measured) {
         let fate = match (measured.crashed, measured.stopped) {
             (Some(process), _) => Fate::Died(process),
-            (None, Some(_)) => Fate::Stopped,
-            (None, None) => Fate::Ended,
+            (None, Some(StopReason::Cancelled | StopReason::HandBack)) => Fate::Stopped,
+            (None, _) => Fate::Ended,
         };
         if let Some(key) = key.filter(|_| measured.crashed.is_some() || self.any.load(Ordering::Acquire)) {
             self.ended_at(&(owner, key.clone()), fate, Instant::now());
@@ -134,7 +135,9 @@ impl Quarantine {
             Some(Quarantined { key: key.clone(), deaths: case.deaths, until })
         };
         let mut list: Vec<_> = self.cases().iter().filter_map(view).collect();
-        list.sort_by(|a, b| a.key.as_str().cmp(b.key.as_str()));
+        // Of several owners, what is kept out the longest.
+        list.sort_by(|a, b| (a.key.as_str(), b.until).cmp(&(b.key.as_str(), a.until)));
+        list.dedup_by(|a, b| a.key == b.key);
         list
     }
 

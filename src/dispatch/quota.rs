@@ -231,7 +231,7 @@ impl Account {
         drop(counted);
         let taken = Taken(Some((Arc::clone(&self), owner, wanted)));
         if let Err(error) = self.submit(owner, wanted.jobs, store).await {
-            self.give_back(wanted.jobs);
+            self.give_back(wanted);
             return Err(error);
         }
         Ok(taken)
@@ -277,12 +277,13 @@ impl Account {
     }
 
     /// So many of those that room was found for did not come.
-    fn give_back(&self, jobs: u64) {
+    fn give_back(&self, missing: Wanted) {
         // While somebody counts, this is found out by that.
         if let Ok(mut counted) = self.ledger.counted.try_lock()
             && let Some(counted) = &mut *counted
         {
-            counted.jobs = counted.jobs.saturating_sub(jobs);
+            counted.jobs = counted.jobs.saturating_sub(missing.jobs);
+            counted.bytes = counted.bytes.saturating_sub(missing.bytes);
         }
     }
 }
@@ -303,7 +304,8 @@ impl Taken {
     pub(super) async fn came(&self, jobs: u64, store: &dyn Store) {
         let Some((account, owner, wanted)) = &self.0 else { return };
         let missing = wanted.jobs.saturating_sub(jobs);
-        account.give_back(missing);
+        // Of some of them it is not known how long they are.
+        account.give_back(Wanted { jobs: missing, bytes: if jobs == 0 { wanted.bytes } else { 0 } });
         let Some(most) = account.quota.per_minute.filter(|_| missing > 0) else { return };
         *account.ledger.clear_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Err(error) = store.give_back(*owner, span(missing, most)).await {

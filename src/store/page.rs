@@ -40,29 +40,42 @@ impl Weight for Schedule {
     }
 }
 
-/// How many of these, in their order, are on a page that has up to `limit`.
-pub fn on_page(limit: usize, all: &[impl Weight]) -> usize {
-    let mut bytes = 0;
-    let fits = |(at, one): &(usize, &_)| {
-        bytes += Weight::weight(*one);
-        *at == 0 || bytes <= PAGE_BYTES
-    };
-    all.iter().take(limit).enumerate().take_while(fits).count()
+/// What is on a page so far.
+#[derive(Default)]
+pub(super) struct Held {
+    items: usize,
+    bytes: usize,
 }
 
-/// Reads the rows of a page, up to the first one that does not fit.
+impl Held {
+    /// Whether the next one fits, which is `weight` bytes.
+    pub(super) fn takes(&mut self, weight: usize) -> bool {
+        self.items += 1;
+        self.bytes += weight;
+        self.items == 1 || self.bytes <= PAGE_BYTES
+    }
+}
+
+/// How many of these, in their order, are on a page that has up to `limit`.
+pub fn on_page(limit: usize, all: &[impl Weight]) -> usize {
+    let mut held = Held::default();
+    all.iter().take(limit).take_while(|one| held.takes(one.weight())).count()
+}
+
+/// Reads the rows of a page, and the first one that does not fit: by that it is known that there is another page.
 pub(super) async fn read<R, T: Weight>(
     rows: impl Stream<Item = Result<R, sqlx::Error>>,
     read: impl Fn(&R) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     let mut rows = std::pin::pin!(rows);
-    let (mut all, mut bytes) = (Vec::new(), 0);
-    while bytes <= PAGE_BYTES
-        && let Some(row) = rows.try_next().await?
-    {
+    let (mut all, mut held) = (Vec::new(), Held::default());
+    while let Some(row) = rows.try_next().await? {
         let one = read(&row)?;
-        bytes += one.weight();
+        let fits = held.takes(one.weight());
         all.push(one);
+        if !fits {
+            break;
+        }
     }
     Ok(all)
 }

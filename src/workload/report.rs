@@ -47,17 +47,20 @@ impl Reporter {
         }
     }
 
-    /// Either of them, if there is room for it.
-    pub fn offer(&self, note: Note) {
-        if let Some(sink) = &self.0 {
-            sink.offer(note);
-        }
-    }
-
     /// Either of them; waits while there is no room, so that whoever awaits it can go no faster than the store. Drops nothing.
     pub async fn note(&self, note: Note) {
         if let Some(sink) = &self.0 {
             sink.note(note).await;
+        }
+    }
+
+    /// The same, but waits no longer than until something else is more urgent: what there is no room for then is dropped and counted.
+    pub async fn note_until(&self, note: Note, urgent: impl Future) {
+        let Some(sink) = &self.0 else { return };
+        tokio::select! {
+            biased;
+            () = sink.note(note.clone()) => {}
+            _ = urgent => sink.offer(note),
         }
     }
 }

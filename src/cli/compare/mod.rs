@@ -229,7 +229,9 @@ impl Runner {
 
     /// Ends the comparison that nobody waits for any more, and says what became of it.
     async fn stop(&self) {
-        let Some(id) = self.under_way.take() else { return };
+        let Some(id) = self.under_way.take() else {
+            return print::aside(format_args!("if a comparison was accepted just now, `trine compare --cancel ID` ends it"));
+        };
         match tokio::time::timeout(STOP_LIMIT, cancel(&self.client, &id)).await {
             Ok(Ok(_)) => print::aside(format_args!("comparison {id} is cancelled")),
             // A server that was started for this is told to end by the same signal, and ends it as well.

@@ -129,12 +129,12 @@ impl Worker {
         }
         tokio::select! {
             biased;
-            last = last(&mut self.channel, reporter) => return self.ended(last).await,
+            last = last(&mut self.channel, stop, reporter) => return self.ended(last).await,
             reason = stop.stopped() => if self.channel.send(&ToWorker::Stop(reason)).await.is_err() {
                 return self.died().await;
             },
         }
-        if let Ok(last) = tokio::time::timeout(grace, last(&mut self.channel, reporter)).await {
+        if let Ok(last) = tokio::time::timeout(grace, last(&mut self.channel, stop, reporter)).await {
             return self.ended(last).await;
         }
         self.killed().await
@@ -167,11 +167,11 @@ impl Worker {
     }
 }
 
-/// Passes notes on until there is another message.
-async fn last(channel: &mut Channel, reporter: &Reporter) -> Result<FromWorker, ProtocolError> {
+/// Passes notes on until there is another message. One that is to stop has only so long to say that it has, and says so behind its notes.
+async fn last(channel: &mut Channel, stop: &Stop, reporter: &Reporter) -> Result<FromWorker, ProtocolError> {
     loop {
         match channel.receive().await? {
-            FromWorker::Note(note) => reporter.note(note).await,
+            FromWorker::Note(note) => reporter.note_until(note, stop.stopped()).await,
             other => return Ok(other),
         }
     }

@@ -143,11 +143,7 @@ impl Calls {
     async fn note(&self, id: u64, note: Note) {
         let Some(reporter) = self.reporter(id) else { return };
         let mut stopping = self.stopping.subscribe();
-        tokio::select! {
-            biased;
-            () = reporter.note(note.clone()) => {}
-            _ = stopping.wait_for(|calls| *calls > 0) => reporter.offer(note),
-        }
+        reporter.note_until(note, stopping.wait_for(|calls| *calls > 0)).await;
     }
 
     /// Ends them all, and every later one.

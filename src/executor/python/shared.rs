@@ -101,7 +101,7 @@ impl SharedHosts {
         if host.is_none() && !std::mem::replace(&mut *starting, true) {
             // The one before lives on until its last job has ended.
             place.host.send_replace(None);
-            tokio::spawn(start(Arc::clone(&self.shared), Arc::clone(place), key.clone()));
+            tokio::spawn(start(Arc::clone(&self.shared), Starting(Arc::clone(place)), key.clone()));
         }
         host
     }
@@ -138,18 +138,24 @@ impl SharedHosts {
     }
 }
 
+/// That the host of a place is being started, until this is dropped: whoever waits looks again then.
+struct Starting(Arc<Place>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        *self.0.starting() = false;
+        self.0.host.send_modify(|_| ());
+    }
+}
+
 /// Fills a place with a new host, tried until it starts or nobody waits for it any more.
-async fn start(shared: Arc<Shared>, place: Arc<Place>, key: Key) {
+async fn start(shared: Arc<Shared>, starting: Starting, key: Key) {
+    let Starting(place) = &starting;
     let trying = Trying { shared: &shared, key: &key };
     let mut backoff = BACKOFF.0;
     loop {
         match Host::start(&shared.settings, &key).await {
-            Ok(host) => {
-                let mut starting = place.starting();
-                place.host.send_replace(Some(Arc::new(host)));
-                *starting = false;
-                return;
-            }
+            Ok(host) => return drop(place.host.send_replace(Some(Arc::new(host)))),
             Err(error) => {
                 tracing::error!(%error, ?key, "a Python host can't be started");
                 trying.failed(error.to_string());
@@ -157,9 +163,7 @@ async fn start(shared: Arc<Shared>, place: Arc<Place>, key: Key) {
                 backoff = (backoff * 2).min(BACKOFF.1);
             }
         }
-        let mut starting = place.starting();
         if place.host.receiver_count() == 0 {
-            *starting = false;
             return;
         }
     }

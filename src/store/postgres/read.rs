@@ -12,7 +12,8 @@ use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::codes_of;
 use crate::store::kept::{code, number};
-use crate::store::{Filter, Order, PAGE_BYTES, Page, StateFilter, StoreError, Weight as _};
+use crate::store::page::Held;
+use crate::store::{Filter, Order, Page, StateFilter, StoreError, Weight as _};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
@@ -38,12 +39,12 @@ pub(super) async fn job(pool: &Pool, id: JobId) -> Result<Option<Job>, StoreErro
 /// A page of jobs.
 pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
     let select = concat!("SELECT ", of_job!(), from_jobs!());
-    let (mut jobs, mut bytes) = (Vec::new(), 0);
+    let (mut jobs, mut held) = (Vec::new(), Held::default());
     let take = |row: &PgRow| {
         let job = rows::job(row)?;
-        bytes += job.weight();
+        let fits = held.takes(job.weight());
         jobs.push(job);
-        Ok(bytes <= PAGE_BYTES)
+        Ok(fits)
     };
     found(pool, ends, select, among, filter, page, take).await?;
     Ok(jobs)
