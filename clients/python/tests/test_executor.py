@@ -22,6 +22,7 @@ import unittest
 import urllib.request
 import uuid
 import weakref
+from collections import deque
 
 import harness
 from harness import PATIENCE_S, Proxy, Server, ServerTest
@@ -29,6 +30,7 @@ from harness import PATIENCE_S, Proxy, Server, ServerTest
 import trine
 from trine import _travel
 from trine._outcome import ended_job, exception_of
+from trine.executor import _values
 
 
 def multiply(a, b=2):
@@ -628,6 +630,20 @@ class Ends(ServerTest):
                     self.in_time(executors.clear)
                 self.in_time(engine.join)
                 self.assertEqual([future.result(0) for future in later], [25] * left)
+
+    def test_the_collector_may_close_a_map_in_the_midst_of_anything(self):
+        """One call that it is not asked for any more was sent, one was not."""
+        executor = self.executor(max_workers=1)
+        engine, later = executor._engine, executor.with_options(delay_ms=600_000)
+        for part in (engine, later._engine):
+            with self.subTest(type(part).__name__):
+                futures = [executor.submit(square, 4), later.submit(square, 5), later.submit(square, 6)]
+                values = [_values(part, deque(futures), iter(()), None, False)]
+                self.assertEqual(next(values[0]), 16)
+                self.until(lambda: futures[1].job_id)  # noqa: B023
+                with engine._lock:
+                    self.in_time(values.clear)
+                self.until(lambda: all(future.cancelled() for future in futures[1:]))  # noqa: B023
 
     def test_a_callback_does_not_wait_for_its_own_thread(self):
         executor = self.executor()

@@ -1,4 +1,5 @@
 """What is behind the executors: one thread sends whatever calls have come meanwhile as one batch, one reads how they went.
+A third lets go of what the collector finds that nobody asks for.
 
 A call is `queued` here, then `sending`, then `accepted` by the server under an id. Meanwhile its future is pending, until the
 job has ended, or until somebody asks whether it runs and it does. Whoever changes a call's phase, under the lock, is the only
@@ -12,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import os
+import queue
 import threading
 import uuid
 import weakref
@@ -93,6 +95,7 @@ class Engine:
         self._answers = threading.Condition(self._lock)  # for `cancel`: a batch was answered, or another `cancel`
         self._over = threading.Event()
         self._opened = threading.Event()  # the stream of events has said where it begins
+        self._unwanted: queue.SimpleQueue[Optional[Iterable[Call]]] = queue.SimpleQueue()  # for the third thread; None at the end
 
     # ---- Taking calls ----
 
@@ -141,7 +144,7 @@ class Engine:
             raise RuntimeError(f"cannot schedule new futures after {self._closed or 'interpreter shutdown'}")
 
     def _start(self) -> None:
-        for target in (self._send_all, self._read_all):
+        for target in (self._send_all, self._read_all, self._let_go_all):
             thread = threading.Thread(target=target, name=f"trine-{target.__name__.strip('_')}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -150,10 +153,11 @@ class Engine:
         with self._lock:
             if self._helpers is None:
                 self._helpers = ThreadPoolExecutor(HELPERS, "trine-helper")
-            try:
-                return self._helpers.submit(task, *args)
-            except RuntimeError:  # the end of the executor, or of the interpreter, has come
-                done: Future[Any] = Future()
+            helpers = self._helpers
+        try:
+            return helpers.submit(task, *args)
+        except RuntimeError:  # the end of the executor, or of the interpreter, has come
+            done: Future[Any] = Future()
         done.set_result(task(*args))
         return done
 
@@ -502,6 +506,7 @@ class Engine:
             self._over.set()
             self._opened.set()
             self._work.notify_all()
+            self._unwanted.put(None)
             if self._stream is not None:
                 self._stream.abort()
 
@@ -583,6 +588,15 @@ class Engine:
         sent = [call for call in calls if not self._cancel_here(call) and call.phase == PENDING]
         if sent:
             self._help(self._cancel_all_there, sent)
+
+    def let_go_later(self, calls: Iterable[Call]) -> None:
+        """As `let_go`, for the collector: it calls this in the midst of anything, so it takes no lock."""
+        self._unwanted.put(calls)
+
+    def _let_go_all(self) -> None:
+        """The third thread. Callbacks are left to the helpers: they may take long, or raise what ends a thread."""
+        while (calls := self._unwanted.get()) is not None:
+            self._help(self.let_go, calls)
 
     def _cancel_all_there(self, calls: list[Call]) -> list[Future[bool]]:
         """Begins to cancel calls that were sent."""
@@ -740,6 +754,9 @@ class Part:
 
     def let_go(self, calls: Iterable[Call]) -> None:
         self._engine.let_go(calls)
+
+    def let_go_later(self, calls: Iterable[Call]) -> None:
+        self._engine.let_go_later(calls)
 
     def join(self) -> None:
         waiting = self._futures.copy()

@@ -150,6 +150,7 @@ def _values(
     engine: Union[Engine, Part], waiting: deque[JobFuture], submitted: Iterator[JobFuture], until: Optional[float], chunked: bool
 ) -> Iterator[Any]:
     """The values of futures in order. What nobody will ask for any more is cancelled, without waiting for the server."""
+    let_go = engine.let_go
     try:
         while waiting:
             # No reference to a future or a value is kept while the value is used.
@@ -161,10 +162,13 @@ def _values(
             else:
                 yield _taken(waiting, until)
             waiting.extend(itertools.islice(submitted, 1))
+    except GeneratorExit:  # perhaps of the collector, in a thread that holds whatever locks
+        let_go = engine.let_go_later
+        raise
     finally:
         calls = [future._call for future in waiting]
         waiting.clear()  # one of them may hold an exception whose traceback holds this
-        engine.let_go(calls)
+        let_go(calls)
 
 
 def _taken(waiting: deque[JobFuture], until: Optional[float]) -> Any:
