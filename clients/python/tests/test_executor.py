@@ -575,6 +575,47 @@ class Cancelling(ServerTest):
                 jobs = self.client().jobs(tags={"trine-executor": executor._engine._name})
                 self.assertEqual(len(list(jobs)), 2)
 
+    def test_a_batch_that_may_have_been_accepted_is_sent_again_whole_or_not_at_all(self):
+        for how in ("one", "all", "shutdown"):
+            with self.subTest(how):
+                executor, room = self.executor(), threading.Event()
+                self.addCleanup(room.set)
+                engine, later = executor._engine, executor.with_options(delay_ms=600_000)
+                keys, late = [], []
+
+                def exchange(make, request, keys=keys, late=late, room=room):
+                    if len(json.loads(request.body)) == 1:  # what the two wait for
+                        return make(request)
+                    keys.append(request.headers["Idempotency-Key"])
+                    if len(keys) == 1:
+                        late.append(request)
+                        raise trine.ProblemError(503, "about:blank", "Service Unavailable", "")
+                    if not room.is_set():
+                        raise trine.ProblemError(429, "about:blank", "Too Many Requests", "", retry_after=0.01)
+                    return make(request)
+
+                make = engine._connections.request
+                submitting(executor, exchange)
+                gate, batches = hold(self, executor)
+                executor.submit(square, 1)
+                self.until(lambda: batches)  # noqa: B023
+                one, two = later.submit(square, 2), executor.submit(square, 3)
+                gate.set()
+                self.until(lambda: len(keys) > 2)  # noqa: B023
+                if how == "shutdown":
+                    self.in_time(executor.shutdown, cancel_futures=True)
+                elif how == "all":
+                    engine.let_go([one._call, two._call])
+                    self.until(two.cancelled)
+                else:
+                    engine.let_go([one._call])
+                    make(late[0])
+                    room.set()
+                    self.assertEqual(two.result(PATIENCE_S), 9)
+                    self.assertEqual(len(set(keys)), 1)
+                    self.assertEqual(len(list(self.client().jobs(tags={"trine-executor": engine._name}))), 3)
+                self.until(one.cancelled)
+
     def test_a_call_that_has_ended(self):
         executor = self.executor()
         future = executor.submit(square, 3)

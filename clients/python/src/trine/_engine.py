@@ -536,7 +536,7 @@ class Engine:
         """Cancels a call that does not run yet; False if it is too late. `look`: ask first whether it has just begun to run."""
         while not self._cancel_here(call):
             with self._answers:
-                while call.phase == PENDING and (call.place == SENDING or call.cancelling):
+                while call.phase == PENDING and (call.cancelling or self._must_arrive(call)):
                     self._answers.wait()
                 if call.phase != PENDING:
                     return call.phase == CANCELLED
@@ -547,17 +547,29 @@ class Engine:
 
     def _cancel_here(self, call: Call) -> bool:
         """Cancels a call if it waits to be sent."""
-        future = None
-        try:
-            with self._lock:
-                if call.phase == PENDING and call.place == QUEUED:
-                    future = call.end(CANCELLED)
+        # The lock is let go of before they are told: also if this is interrupted, and all of them, whatever a callback raises.
+        with contextlib.ExitStack() as telling, self._lock:
+            if call.phase == PENDING and call.place == QUEUED:
+                call.unwanted = True
+                for each in self._cancelled_with(call):
+                    telling.callback(each.end(CANCELLED)._cancelled)
                     self._unfinished -= 1
-                    self._ended()
-        finally:  # also if this is interrupted
-            if future is not None:
-                future._cancelled()
-        return future is not None
+                self._ended()
+        return call.phase == CANCELLED
+
+    def _cancelled_with(self, call: Call) -> list[Call]:
+        """What is cancelled here if this call is; nothing if it has to arrive first. The lock is held.
+
+        A batch in doubt is sent again whole or not at all: under another key, what is left of it could be made twice.
+        """
+        if call.batch is None or threading.current_thread() in self._threads[:1]:  # the sender can't wait for itself
+            return [call]
+        calls = [each for each in call.batch.calls if each.phase == PENDING and each.place == QUEUED]
+        return calls if all(each.unwanted for each in calls) else []
+
+    def _must_arrive(self, call: Call) -> bool:
+        """Whether a call can't be cancelled before the server has answered. The lock is held."""
+        return call.place == SENDING or (call.place == QUEUED and not self._cancelled_with(call))
 
     def _cancel_there(self, call: Call, look: bool) -> bool:
         """Has the server cancel a call. Whoever is interrupted meanwhile keeps nobody else from trying."""
@@ -601,7 +613,7 @@ class Engine:
     def _cancel_all_there(self, calls: list[Call]) -> list[Future[bool]]:
         """Begins to cancel calls that were sent."""
         with self._answers:
-            while any(call.place == SENDING and call.phase == PENDING for call in calls):
+            while any(call.phase == PENDING and self._must_arrive(call) for call in calls):
                 self._answers.wait()
         if all(call.phase != PENDING for call in calls):
             return []
@@ -670,6 +682,8 @@ class Engine:
         Each call stays in the queue until it is cancelled, so that none is lost if this is interrupted.
         """
         while (call := self._last_queued()) is not None:
+            for each in call.batch.calls if call.batch else ():
+                each.unwanted = True
             self._cancel_here(call)
 
     def _last_queued(self) -> Optional[Call]:

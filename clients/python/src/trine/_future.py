@@ -60,7 +60,20 @@ class JobFuture(OfJob, Future):  # type: ignore[type-arg]
 class Call:
     """A call on its way."""
 
-    __slots__ = ("arguments", "batch", "before", "cancelling", "future", "id", "phase", "place", "stop", "way", "workload")
+    __slots__ = (
+        "arguments",
+        "batch",
+        "before",
+        "cancelling",
+        "future",
+        "id",
+        "phase",
+        "place",
+        "stop",
+        "unwanted",
+        "way",
+        "workload",
+    )
 
     def __init__(self, future: JobFuture, way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
         self.future: Optional[JobFuture] = future
@@ -72,6 +85,7 @@ class Call:
         self.place = QUEUED
         self.phase = PENDING
         self.cancelling = False  # the server is being asked to
+        self.unwanted = False  # it was to be cancelled while it waited to be sent
         self.stop = False  # it is to be cancelled as soon as it has an id
         self.id: Optional[str] = None
 
