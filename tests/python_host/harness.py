@@ -84,6 +84,11 @@ class Host:
         """Whether nothing comes for so long."""
         return not self.buffer and not select.select([self.socket], [], [], seconds)[0]
 
+    def peak_kib(self):
+        """The most memory that it has had up to now."""
+        with open(f"/proc/{self.process.pid}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+
     def submit(self, source=None, *args, entrypoint="main", kwargs=None, archive=None, **more):
         """Sends a `run` and returns its id."""
         self.ids += 1

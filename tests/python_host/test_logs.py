@@ -230,10 +230,10 @@ class Logs(HostTest):
             self.assertNotIn("error", host.wait(job))
         self.assertEqual([line for _, line in host.logs[jobs[1]]], [str(number) for number in range(10_000)])
 
-    @in_each("threads", "processes", max_log_bytes=1 << 40)
+    @in_each(max_log_bytes=1 << 40)
     def test_what_the_server_does_not_take_is_not_kept_in_memory(self, host):
         source = """
-            import threading, time, trine
+            import asyncio, threading, time, trine
             def main(seconds, report=trine.progress):
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
@@ -244,15 +244,37 @@ class Logs(HostTest):
                 threads = [threading.Thread(target=main, args=(seconds, print)) for _ in range(3)]
                 for thread in threads: thread.start()
                 for thread in threads: thread.join()
+            def reports(seconds):
+                end = time.monotonic() + seconds
+                while time.monotonic() < end: trine.progress("z" * 4000)
+            async def in_thread(seconds): await asyncio.to_thread(reports, seconds)
         """
-        entrypoints = ["several"] if host.mode == "processes" else ["main"] * 3
+        entrypoints = {"processes": ["several"], "threads": ["main"] * 3, "async": ["in_thread"] * 3}[host.mode]
         jobs = [host.submit(source, 0.5, entrypoint=entrypoint) for entrypoint in entrypoints]
         time.sleep(0.6)
-        with open(f"/proc/{host.process.pid}/status") as file:
-            peak_kib = next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+        peak_kib = host.peak_kib()
         for job in jobs:
             self.assertNotIn("error", host.wait(job))
         self.assertLess(peak_kib, 100_000)
+
+    def test_what_a_loop_that_waits_for_a_thread_does_not_send_is_not_kept_in_memory(self):
+        source = """
+            import asyncio, threading, trine
+            def report(n, ended):
+                for _ in range(n): trine.progress("z" * 4000)
+                ended.set()
+            async def main(n):
+                ended = threading.Event()
+                call = asyncio.create_task(asyncio.to_thread(report, n, ended))
+                await asyncio.sleep(0)
+                ended.wait()
+                await call
+        """
+        host = self.host("async")
+        job = host.submit(source, 30_000)
+        self.assertNotIn("error", host.wait(job))
+        self.assertEqual(len(host.progress[job]), 30_000)
+        self.assertLess(host.peak_kib(), 100_000)
 
     @in_each("async", "processes", max_log_bytes=1 << 30)
     def test_signal_handlers_may_print_while_another_line_is_written(self, host):

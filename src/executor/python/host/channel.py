@@ -10,7 +10,7 @@ from .messages import Frames
 
 MOST_WAITING = 1 << 20  # bytes for which a short message may wait; the longer one is, the fewer may be before it
 SHORT = 1 << 10  # bytes; what is shorter counts as much
-PATIENCE_S = 0.05  # for whoever sends, if it is not the server that keeps them
+PATIENCE_S = 0.05  # for whoever sends; longer only if it is the server that keeps them, and never beside a loop
 
 
 def emptied(parts):
@@ -33,6 +33,7 @@ class Channel:
         self.reading = threading.Lock()
         self.waiting = collections.deque()  # messages, and calls that give them when it is their turn
         self.backlog = collections.deque()  # messages whose turn it is
+        self.part = 0  # bytes of the first of them, if it is what the socket did not take of many
         # Held by whoever is at it. A finalizer or a signal handler may come in between and send too.
         self.writing = threading.RLock()
         self.is_draining = False
@@ -73,7 +74,7 @@ class Channel:
 
     def send(self, item, size=0):
         """Sends a message, or what a function makes of its arguments, as a tuple. It has a size if users may send without end."""
-        if len(self.waiting) * max(size, SHORT) > MOST_WAITING and size:
+        if size and (len(self.waiting) + len(self.backlog)) * max(size, SHORT) + self.part > MOST_WAITING:
             self.wait()
         self.waiting.append(item)
         self.drain()
@@ -87,10 +88,10 @@ class Channel:
                 return
         self.writing.release()
 
-    def takes_more(self):
+    def takes_more(self, patience_s=0):
         room = poll()
         room.register(self.sock, POLLOUT)
-        return bool(room.poll(0))
+        return bool(room.poll(patience_s * 1000))
 
     def drain(self):
         """Sends all, unless somebody is at it: they look for more after they have let go."""
@@ -112,8 +113,8 @@ class Channel:
                     make, *what = item
                     try:
                         item = make(*what)
-                    except RecursionError:
-                        # That is trouble of whoever sends, so deep in calls of its own, and the item may be another's.
+                    except BaseException:
+                        # Whoever sends is deep in calls of its own, or a signal handler raised it. The item may be another's.
                         self.waiting.appendleft(item)
                         raise
                 if item:
@@ -145,6 +146,7 @@ class LoopChannel(Channel):
         self.waits = False  # for the socket to take more
         self.is_soon = False  # what is there is sent in this turn of the loop
         self.is_called = False  # the loop is to send what other threads have made
+        self.sending = threading.RLock()  # held by whoever sends: the loop, or a thread that found too much there
         self.is_sending = False
 
     def send_soon(self, item):
@@ -159,8 +161,9 @@ class LoopChannel(Channel):
         self.drain()
 
     def wait(self):
-        if threading.get_ident() != self.thread:
-            super().wait()
+        """Not for the loop, which may itself be waiting for this thread: that sends what is there, if the server soon takes it."""
+        if threading.get_ident() != self.thread and self.takes_more(PATIENCE_S):
+            self.flush()
 
     def send_backlog(self):
         if threading.get_ident() == self.thread:
@@ -183,18 +186,28 @@ class LoopChannel(Channel):
             self.loop.add_writer(self.sock.fileno(), self.writable)
 
     def flush(self):
-        """Sends all that is there. False if the socket does not take it now."""
-        while self.backlog and not self.is_sending:
-            self.is_sending = True
+        """Sends all that is there, unless somebody is at it. False if the socket does not take it now."""
+        while self.backlog and self.sending.acquire(blocking=False):
             try:
-                data = emptied(self.backlog)
-                sent = self.sent(data)
-                if sent < len(data):
-                    self.backlog.appendleft(memoryview(data)[sent:])
+                if self.is_sending:
+                    return True
+                if not self.send_once():
                     return False
             finally:
-                self.is_sending = False
+                self.sending.release()
         return True
+
+    def send_once(self):
+        self.is_sending = True
+        try:
+            data = emptied(self.backlog)
+            sent = self.sent(data)
+            self.part = len(data) - sent
+            if self.part:
+                self.backlog.appendleft(memoryview(data)[sent:])
+            return not self.part
+        finally:
+            self.is_sending = False
 
     def sent(self, data):
         try:

@@ -15,6 +15,15 @@ FEW = 16  # texts that may wait for the end of their line
 TICK_MS = 100  # how often `processes` looks for a `stop` while it runs a job
 
 
+class Room:
+    """What a log has room for: so many bytes."""
+
+    def __init__(self, most):
+        self.left = most
+        self.printed = self.taken = 0  # characters; those between wait for their turn
+        self.is_full = False  # what waits is more than is left
+
+
 class Log:
     """The lines of one job, or of nobody: whole ones, long ones cut, all together at most so many bytes.
 
@@ -26,28 +35,27 @@ class Log:
         self.channel = channel
         self.job_id = job_id
         self.most = most
-        self.printed = self.taken = 0  # characters; those between wait for their turn
         self.unfinished = {}
         self.renew()
 
     def renew(self):
-        """Gives it room for as much as at first."""
-        self.left = self.most
-        self.is_full = False  # what waits is more than is left
+        """Gives it room for as much as at first. What was printed before still counts where it did, whenever its turn is."""
+        self.room = Room(self.most)
 
     def write(self, stream, text, source=None):
         """`source` keeps apart what comes to one stream in several ways."""
-        if self.is_full or self.left < 0:
+        room = self.room
+        if room.is_full or room.left < 0:
             return
         if len(text) > LONGEST_LINE:
             text = "\n".join([line[: LONGEST_LINE + 1] for line in text.split("\n")])  # so that no more waits than counts
-        if self.printed - self.taken > self.most:
-            self.is_full = True
-            self.channel.send((self.end,))
+        if room.printed - room.taken > self.most:
+            room.is_full = True
+            self.channel.send((self.end, room))
             return
         size = len(text)
-        self.printed += size  # several threads at once may make it too small, never too large
-        item = self.lines, stream, text, source
+        room.printed += size  # several threads at once may make it too small, never too large
+        item = self.lines, room, stream, text, source
         if "\n" in text or len(self.channel.waiting) > FEW:
             self.channel.send(item, size)
         else:
@@ -55,30 +63,31 @@ class Log:
 
     def close(self):
         """What lacks its end of line is sent with the next message."""
-        if self.printed:
+        if self.room.printed:
             self.channel.waiting.append((self.rest,))
 
-    def lines(self, stream, text, source):
+    def lines(self, room, stream, text, source):
         """Messages of what was printed."""
         key = stream, source
+        size = len(text)
         *lines, rest = (self.unfinished.get(key, "") + text).split("\n")
-        data = self.emit([(stream, line) for line in lines]) if lines else b""
-        self.taken += len(text)
+        data = self.emit(room, [(stream, line) for line in lines]) if lines else b""
+        room.taken += size
         self.unfinished[key] = rest[: LONGEST_LINE + 1]
         return data
 
     def rest(self):
-        data = self.emit([(stream, rest) for (stream, _), rest in self.unfinished.items() if rest])
+        data = self.emit(self.room, [(stream, rest) for (stream, _), rest in self.unfinished.items() if rest])
         self.unfinished = {}
         return data
 
-    def end(self):
+    def end(self, room):
         """The message that the rest is dropped."""
-        self.left = min(self.left, 0)
-        return self.emit([("stderr", "")])
+        room.left = min(room.left, 0)
+        return self.emit(room, [("stderr", "")])
 
-    def emit(self, lines):
-        left, frames = self.left, []
+    def emit(self, room, lines):
+        left, frames = room.left, []
         for stream, line in lines:
             if left < 0:
                 break
@@ -88,7 +97,7 @@ class Log:
                 stream, line = "stderr", f"trine: this log is at its limit of {self.most} bytes; the rest is dropped"
             frames.append(message("log", {"id": self.job_id, "stream": stream, "line": line}))
         data = b"".join(frames)
-        self.left = left  # now that nothing can fail any more
+        room.left = left  # now that nothing can fail any more
         return data
 
 

@@ -1,0 +1,86 @@
+"""The channel and what waits for its turn there, without a host."""
+
+import socket
+import sys
+import threading
+import types
+import unittest
+
+from harness import HOST, PATIENCE_S
+
+package = sys.modules["_trine_host"] = types.ModuleType("_trine_host")
+package.__path__ = [HOST]
+
+from _trine_host.channel import Channel  # noqa: E402
+from _trine_host.logs import Log  # noqa: E402
+from _trine_host.messages import Frames, message  # noqa: E402
+
+
+class Waiting(unittest.TestCase):
+    def setUp(self):
+        ours, self.socket = socket.socketpair()
+        self.addCleanup(self.socket.close)
+        self.addCleanup(ours.close)
+        self.channel = Channel(ours)
+        self.frames = Frames()
+
+    def keep(self):
+        """Keeps a thread at the channel until what this gives is called."""
+        kept, go = threading.Event(), threading.Event()
+
+        def make():
+            kept.set()
+            go.wait(PATIENCE_S)
+            return b""
+
+        thread = threading.Thread(target=self.channel.send, args=((make,),))
+        thread.start()
+        self.assertTrue(kept.wait(PATIENCE_S))
+
+        def let_go():
+            go.set()
+            thread.join()
+
+        return let_go
+
+    def lines(self):
+        """Those that were sent."""
+        lines = []
+        while True:
+            while (received := self.frames.take()) is not None:
+                lines.append(received[1]["line"])
+            try:
+                count = self.socket.recv_into(self.frames.space(), 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return lines
+            self.frames.end += count
+
+    def test_lines_count_where_they_were_printed_whenever_their_turn_is(self):
+        log = Log(self.channel, None, 1000)
+        let_go = self.keep()
+        for job in range(4):
+            log.renew()
+            for _ in range(9):
+                log.write("stdout", f"{job}" * 99 + "\n")
+        for _ in range(9):
+            log.write("stdout", "more" * 24 + "\n")
+        log.renew()
+        log.write("stdout", "renewed\n")
+        let_go()
+        lines = self.lines()
+        self.assertEqual(lines[:36], [f"{job}" * 99 for job in range(4) for _ in range(9)])
+        self.assertEqual(lines[36:38], ["more" * 24, "trine: this log is at its limit of 1000 bytes; the rest is dropped"])
+        self.assertEqual(lines[38:], ["renewed"])
+
+    def test_a_line_is_not_lost_when_whoever_sends_it_is_interrupted(self):
+        def make(errors, line):
+            if errors:
+                raise errors.pop()
+            return message("log", {"id": 1, "stream": "stdout", "line": line})
+
+        for error in (RecursionError, KeyboardInterrupt, TimeoutError):
+            with self.subTest(error=error):
+                with self.assertRaises(error):
+                    self.channel.send((make, [error], "interrupted"))
+                self.channel.send((make, [], "next"))
+                self.assertEqual(self.lines(), ["interrupted", "next"])
