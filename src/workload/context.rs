@@ -14,7 +14,8 @@ use crate::command::Commands;
 use crate::job::{Failure, LogStream};
 use crate::outbound::{Outbound, OutboundError, OutboundSettings};
 
-/// What workloads may reach, as the operator configured it. Worker processes get it as it is.
+/// What workloads may reach, as the operator configured it. Worker processes get it as it is, but for what stands in the environments of
+/// commands: the server starts those itself, and there may be secrets in them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadSettings {
     /// Where `http` may go.

@@ -542,25 +542,34 @@ class Cancelling(ServerTest):
         client.cancel(first.id)
         self.assertEqual(two.result(PATIENCE_S), 4)
 
+    def away_then_full(self, executor, of=1):
+        """Has batches of so many calls or more fail: first as if the server were away, then, until there is room, as if it were full.
+
+        Returns the keys under which they come, the request that failed first, and the event that there is room.
+        """
+        keys, late, room = [], [], threading.Event()
+        self.addCleanup(room.set)
+
+        def exchange(make, request):
+            if len(json.loads(request.body)) >= of:
+                keys.append(request.headers["Idempotency-Key"])
+                if len(keys) == 1:
+                    late.append(request)
+                    raise trine.ProblemError(503, "about:blank", "Service Unavailable", "")
+                if not room.is_set():
+                    raise trine.ProblemError(429, "about:blank", "Too Many Requests", "", retry_after=0.01)
+            return make(request)
+
+        submitting(executor, exchange)
+        return keys, late, room
+
     def test_a_server_that_is_away_and_then_has_no_room(self):
         """Calls that it may have accepted after all can be cancelled, and are made once."""
         for cancels in (True, False):
             with self.subTest(cancels=cancels):
-                executor, room = self.executor(), threading.Event()
-                self.addCleanup(room.set)
-                keys, late = [], []
-
-                def exchange(make, request, keys=keys, late=late, room=room):
-                    keys.append(request.headers["Idempotency-Key"])
-                    if len(keys) == 1:
-                        late.append(request)
-                        raise trine.ProblemError(503, "about:blank", "Service Unavailable", "")
-                    if not room.is_set():
-                        raise trine.ProblemError(429, "about:blank", "Too Many Requests", "", retry_after=0.01)
-                    return make(request)
-
+                executor = self.executor()
                 make = executor._engine._connections.request
-                submitting(executor, exchange)
+                keys, late, room = self.away_then_full(executor)
                 futures = [executor.submit(square, 2)]
                 self.until(lambda: len(keys) > 2)  # noqa: B023
                 if cancels:
@@ -578,24 +587,10 @@ class Cancelling(ServerTest):
     def test_a_batch_that_may_have_been_accepted_is_sent_again_whole_or_not_at_all(self):
         for how in ("one", "all", "shutdown"):
             with self.subTest(how):
-                executor, room = self.executor(), threading.Event()
-                self.addCleanup(room.set)
+                executor = self.executor()
                 engine, later = executor._engine, executor.with_options(delay_ms=600_000)
-                keys, late = [], []
-
-                def exchange(make, request, keys=keys, late=late, room=room):
-                    if len(json.loads(request.body)) == 1:  # what the two wait for
-                        return make(request)
-                    keys.append(request.headers["Idempotency-Key"])
-                    if len(keys) == 1:
-                        late.append(request)
-                        raise trine.ProblemError(503, "about:blank", "Service Unavailable", "")
-                    if not room.is_set():
-                        raise trine.ProblemError(429, "about:blank", "Too Many Requests", "", retry_after=0.01)
-                    return make(request)
-
                 make = engine._connections.request
-                submitting(executor, exchange)
+                keys, late, room = self.away_then_full(executor, of=2)  # the two that wait for one
                 gate, batches = hold(self, executor)
                 executor.submit(square, 1)
                 self.until(lambda: batches)  # noqa: B023
