@@ -543,7 +543,7 @@ class Cancelling(ServerTest):
         self.assertEqual(two.result(PATIENCE_S), 4)
 
     def away_then_full(self, executor, of=1):
-        """Has batches of so many calls or more fail: first as if the server were away, then, until there is room, as if it were full.
+        """Has batches of so many calls or more fail: as if the server were away, then, until there is room, as if it were full.
 
         Returns the keys under which they come, the request that failed first, and the event that there is room.
         """
