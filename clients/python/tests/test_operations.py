@@ -1,6 +1,7 @@
-"""Whether the clients can call all of the API, going by its document."""
+"""Whether the clients can call all of the API and give all that it tells, going by its document."""
 
 import asyncio
+import dataclasses
 import datetime
 import inspect
 import json
@@ -11,7 +12,8 @@ import harness
 
 import trine
 
-PATHS = json.loads((harness.ROOT / "openapi" / "openapi.json").read_text())["paths"]
+DOCUMENT = json.loads((harness.ROOT / "openapi" / "openapi.json").read_text())
+PATHS, SCHEMAS = DOCUMENT["paths"], DOCUMENT["components"]["schemas"]
 DOCUMENTED = {told["operationId"]: (method.upper(), path, told) for path, of in PATHS.items() for method, told in of.items()}
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
@@ -101,6 +103,14 @@ UNSAID = {
 }
 
 
+# What the clients give of an answer under another name than the document's, and what they leave in its `raw` or leave out.
+NAMES = {"Accepted": "BatchItem", "Failure": "Error", "Verdict": "ComparisonVerdict"}
+UNTOLD = {
+    "Comparison": {"budget_ms", "concurrency", "executors", "interpreters", "tasks"},  # what was asked for
+    "WhatIf": {"next_cursor"},  # there is one page
+}
+
+
 class Asked(Exception):
     """What a client would send."""
 
@@ -129,6 +139,12 @@ def requested(client, call):
         return sent.args[0]
 
 
+def documented(schema):
+    """The names of an object's properties, with those of what it is made of."""
+    parts = [*schema.get("allOf", ()), *([SCHEMAS[schema["$ref"].rpartition("/")[2]]] if "$ref" in schema else ())]
+    return set(schema.get("properties", ())).union(*map(documented, parts))
+
+
 class Operations(unittest.TestCase):
     def test_each_can_be_called(self):
         self.assertEqual(sorted({*CALLS, *WITHOUT}), sorted(DOCUMENTED))
@@ -142,6 +158,14 @@ class Operations(unittest.TestCase):
                     self.assertRegex(request.path, "^" + re.sub(r"\{\w+\}", "[^/]+", path) + "$")
                     said = {name for name, value in request.query.items() if value is not None}
                     self.assertEqual(sorted(said), sorted(queried - set(UNSAID)))
+
+    def test_what_is_told_has_its_field(self):
+        for name, kind in vars(trine.model).items():
+            schema = NAMES.get(name, name)
+            if dataclasses.is_dataclass(kind) and schema in SCHEMAS:
+                with self.subTest(name):
+                    told, fields = documented(SCHEMAS[schema]), {field.name for field in dataclasses.fields(kind)}
+                    self.assertEqual(sorted(told - fields - UNTOLD.get(name, set())), [])
 
     def test_both_clients_have_the_same_calls(self):
         def parameters(client):

@@ -20,7 +20,9 @@ FailureKind = Literal["error", "timeout", "panic", "cancelled", "lost", "expired
 FindingKind = Literal["computes", "waits", "held_loop", "too_short", "memory", "elsewhere"]
 KeyState = Literal["live", "expired", "revoked"]
 Observed = Literal["io", "cpu", "mixed"]
+OnFailure = Literal["cancel", "fail", "run"]
 Overlap = Literal["allow", "skip", "queue"]
+Routing = Literal["declared", "advise", "measured"]
 Scope = Literal["submit", "read", "cancel", "functions", "admin"]
 State = Literal["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]
 
@@ -30,12 +32,25 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What was measured of earlier runs, as measured routing went by it."""
+
+    runs: int
+    observed: Observed
+    cpu_percent: int  # their share of a core while they could run
+    wall_us: int  # as long as they usually take
+    executor: ExecutorName  # that measured routing chooses
+    held_us: Optional[int] = None  # the longest that one of them held the event loop, if they are known for it
+
+
+@dataclass(frozen=True)
 class Route:
     """The executor that was chosen for a job, and why."""
 
     executor: str
     rule: str
     reason: str
+    evidence: Optional[Evidence] = None  # where that chose the executor, or would have chosen another
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,11 @@ class Timing:
     max_rss_bytes: Optional[int] = None
     ctx_voluntary: Optional[int] = None
     ctx_involuntary: Optional[int] = None
+    gil: Optional[bool] = None  # whether a global lock kept the runtime's threads from computing at once
+    core_wait_us: Optional[int] = None  # it could have run but had no core
+    loop_wait_us: Optional[int] = None  # it could have gone on but others held the event loop
+    gil_wait_us: Optional[int] = None  # it may have waited for the global lock, at most
+    held_jobs: Optional[int] = None  # others that were on the event loop during its longest poll, if that was long
     observed: Optional[str] = None
     advice: Optional[str] = None
 
@@ -89,6 +109,47 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One attempt of a job."""
+
+    attempt: int  # its number, from 1
+    state: Literal["running", "succeeded", "failed", "cancelled", "lost"]
+    started_at: datetime
+    finished_at: Optional[datetime] = None
+    error: Optional[Failure] = None
+    timing: Optional[Timing] = None
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A job that another one comes after."""
+
+    id: str
+    on_failure: OnFailure  # what becomes of the other one if this one does not succeed
+    name: Optional[str] = None  # what it was called in its batch
+    state: Optional[State] = None  # None if it is not kept any more
+
+
+@dataclass(frozen=True)
+class Child:
+    """A job that comes after another one."""
+
+    id: str
+    state: Optional[State] = None  # None if it is not kept any more
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The jobs that a job comes after, and those that come after it: of each the first hundred."""
+
+    parent_count: int
+    waits_for: int  # so many of them have not ended
+    parents: tuple[Parent, ...]  # those that it waits for before the others
+    child_count: int
+    children: tuple[Child, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """A job, as it was when the server was asked."""
 
@@ -98,14 +159,18 @@ class Job:
     workload: Mapping[str, Any]
     route: Route
     attempt: int = 0
+    losses: int = 0  # so often whatever ran it died under it
+    stopping: bool = False  # it was cancelled, and its attempt is being stopped
     output: Any = None
     error: Optional[Failure] = None
     timing: Optional[Timing] = None
+    attempts: tuple[Attempt, ...] = ()  # so far, the latest thousand; only where one job is looked at
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     priority: int = 0
     deadline_ms: Optional[int] = None
     retry: Optional[Mapping[str, Any]] = None
     executor: Optional[Choice] = None  # the one that was asked for
+    routing: Optional[Routing] = None  # likewise; None for the server's setting
     run_at: Optional[datetime] = None
     expires_at: Optional[datetime] = None
     unique: Optional[Mapping[str, Any]] = None
@@ -114,6 +179,8 @@ class Job:
     requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
     webhook: Optional[Mapping[str, Any]] = None
     existing: bool = False  # it was there before a submission like it, and is the answer to that
+    graph: Optional[Graph] = None  # only where one job is looked at that has parents or children
+    waiting: Optional[Mapping[str, Any]] = None  # what it waits for, by `reason`; only where one job is looked at that waits
     accepted_at: Optional[datetime] = None
     due_at: Optional[datetime] = None
     started_at: Optional[datetime] = None
@@ -187,6 +254,7 @@ class Artifact:
     name: str
     bytes: int
     kept_at: Optional[datetime] = None
+    href: Optional[str] = None  # the path that gives it
 
 
 @dataclass(frozen=True)
@@ -195,11 +263,17 @@ class Function:
 
     name: str
     version: str
+    kind: Optional[str] = None  # source or zip
+    bytes: Optional[int] = None  # of its code
     entrypoint: Optional[str] = None
+    form: Optional[str] = None  # async or blocking: how that is written
     bound: Optional[str] = None
     executor: Optional[str] = None
     interpreter: Optional[str] = None
     deadline_ms: Optional[int] = None
+    memory_bytes: Optional[int] = None  # that a call may use, as the next two
+    cpu_ms: Optional[int] = None
+    output_bytes: Optional[int] = None
     latest: bool = False  # jobs that name no version get this one
     created_at: Optional[datetime] = None
     deployed_at: Optional[datetime] = None  # the last time

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Optional, TypedDict, Union
+from typing import Any, Optional, TypedDict, Union
 
-from .model import Advice, Bound, Choice, FailureKind, State
-
-Routing = Literal["declared", "advise", "measured"]
+from .model import Advice, Bound, Choice, FailureKind, Routing, State
 
 
 class Options(TypedDict, total=False):
