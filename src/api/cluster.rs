@@ -83,6 +83,7 @@ pub(super) struct NodeView {
     /// What it does.
     role: Role,
     /// What is said of it: jobs may require it.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     labels: Labels,
     /// The number of its start: the higher, the later.
     start: i64,

@@ -53,6 +53,7 @@ struct Figures {
     found: [u64; FindingKind::ALL.len()],
     profiles: usize,
     quarantined: usize,
+    stale_results: u64,
     bloat: Option<Bloat>,
 }
 
@@ -82,6 +83,7 @@ impl Figures {
             found,
             profiles: dispatcher.profiles().keys(None).len(),
             quarantined: dispatcher.quarantined().len(),
+            stale_results: dispatcher.store().stale_results(),
             bloat: dispatcher.store().bloat().await?,
         })
     }
@@ -127,6 +129,8 @@ impl Figures {
         for (queue, age) in Queue::ALL.into_iter().zip(self.oldest) {
             oldest.set(&[("queue", queue.as_str())], age.as_secs_f64())?;
         }
+        let about = "Results that were refused since this server was started, because they came after the leases of their attempts had ended";
+        Family::counter(encoder, "trine_stale_results", about)?.count(&[], self.stale_results)?;
         let about = "Kinds of work that are kept out, because whatever runs them dies under them";
         Family::gauge(encoder, "trine_quarantined", about)?.set(&[], number(self.quarantined as u64))?;
         let mut slots = Family::gauge(encoder, "trine_queue_slots", "Jobs of a queue that run at once at the most")?;

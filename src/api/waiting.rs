@@ -25,6 +25,7 @@ pub(super) enum WaitingView {
     /// A node that claims jobs and has the labels that it requires: there is none now.
     Node {
         /// The labels. Without any, all nodes are drained.
+        #[schema(value_type = std::collections::BTreeMap<String, String>)]
         requires: Labels,
     },
     /// A slot of its executor, behind those whose turn it is before.

@@ -24,6 +24,8 @@ const LAG_WINDOW: usize = 10;
 
 /// A tokio runtime of its own, so that a job that holds it delays other jobs and never the API.
 pub struct AsyncRuntime {
+    home: Handle,
+    /// Taken as this is dropped.
     runtime: Option<Runtime>,
     lag_us: Arc<AtomicU64>,
 }
@@ -41,13 +43,12 @@ impl AsyncRuntime {
             .build()?;
         let lag_us = Arc::new(AtomicU64::new(0));
         runtime.spawn(watch_lag(Arc::clone(&lag_us)));
-        Ok(Self { runtime: Some(runtime), lag_us })
+        Ok(Self { home: runtime.handle().clone(), runtime: Some(runtime), lag_us })
     }
 
     /// Where to spawn.
     pub fn handle(&self) -> &Handle {
-        // Taken only by `drop`.
-        self.runtime.as_ref().map_or_else(|| unreachable!("the runtime is there until it is dropped"), Runtime::handle)
+        &self.home
     }
 
     /// How late a timer fired on the event loop, in microseconds: the latest of the last second.

@@ -28,7 +28,7 @@ pub use id::{ComparisonId, JobId};
 pub use limit::{Concurrency, Rate};
 pub use outcome::{Failure, FailureKind, Outcome, Output};
 pub use owner::{BadOwner, Owner};
-pub use place::{Labels, MAX_LABELS, MAX_REQUIRED, meets, wrong_label};
+pub use place::{Labels, MAX_REQUIRED, meets, wrong_label};
 pub use profile_key::ProfileKey;
 pub use role::Role;
 pub use route::{Bound, Choice, Executor, Form, Queue, Route, Rule, Runtime, Written};

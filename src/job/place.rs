@@ -5,8 +5,6 @@ pub type Labels = BTreeMap<String, String>;
 
 /// The most that a job may require.
 pub const MAX_REQUIRED: usize = 4;
-/// The most labels that a node may be given.
-pub const MAX_LABELS: usize = 32;
 /// The longest name of a label, and the longest value.
 const MAX_NAME: usize = 48;
 const MAX_VALUE: usize = 64;

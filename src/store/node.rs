@@ -63,6 +63,11 @@ pub trait NodeStore {
 
     /// Whether this node is to claim nothing more, as far as it has heard.
     fn is_draining(&self) -> bool;
+
+    /// How many results of this node came too late since it was started: their leases had ended.
+    fn stale_results(&self) -> u64 {
+        0
+    }
 }
 
 /// Keeps claims away from a node that is to claim nothing more.

@@ -148,11 +148,6 @@ impl PostgresStore {
         Ok(Self { intake: Intake::new(commands.clone()), commands, pool, ends, published, node, told, _end: end.drop_guard() })
     }
 
-    /// How many results came too late, because their leases had ended.
-    pub fn stale_results(&self) -> u64 {
-        self.node.stale()
-    }
-
     /// Takes a step in a transaction of its own; what it gave, after the commit.
     async fn edit<V, T>(
         &self,

@@ -68,4 +68,8 @@ impl NodeStore for PostgresStore {
     fn is_draining(&self) -> bool {
         self.node.gatekeeper.is_shut()
     }
+
+    fn stale_results(&self) -> u64 {
+        self.node.stale()
+    }
 }

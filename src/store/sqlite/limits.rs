@@ -121,7 +121,7 @@ impl SqliteStore {
         let row = sqlx::query(text).bind(key).fetch_optional(&self.readers).await?;
         let starts = row.as_ref().map(read_starts).transpose()?;
         let Some(limit) = first.or(starts.as_ref().map(|starts: &Starts| starts.latest.clone())) else { return Ok(None) };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let window = starts.map(|starts| starts.window).unwrap_or_default();
         let (started, opens) = (u64::from(window.started(&limit, now)), window.opens(&limit, now));
         Ok(Some(LimitStatus::Rate { limit, started, waiting, opens_at: Some(opens).filter(|opens| *opens > now) }))

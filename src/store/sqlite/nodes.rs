@@ -32,7 +32,7 @@ impl NodeStore for SqliteStore {
             labels: self.node.labels.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.node.started_at,
-            seen_at: Timestamp::now(),
+            seen_at: self.clock.now(),
             unheard_for: Duration::ZERO,
             expires_at: None,
             has_expired: false,

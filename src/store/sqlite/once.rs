@@ -16,10 +16,11 @@ use crate::store::{Answered, Digest, Once, OnceStore, StoreError, Twin, Unique};
 
 /// The most digests that one statement looks for.
 const LOOKED_FOR: usize = 500;
+
 #[async_trait]
 impl OnceStore for SqliteStore {
     async fn answered(&self, key: &str) -> Result<Option<Answered>, StoreError> {
-        let now = Timestamp::now().as_micros();
+        let now = self.clock.now().as_micros();
         let row = sqlx::query(once::ONE).bind(key).bind(now).fetch_optional(&self.readers).await?;
         row.as_ref().map(|row| once::read(key, row)).transpose()
     }
