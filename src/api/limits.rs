@@ -105,7 +105,8 @@ impl TryFrom<String> for LimitCursor {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, &'static str> {
-        let text = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let text = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.filter(|text| !text.contains('\0')).unwrap_or_default();
         if let Some(key) = text.strip_prefix('c') {
             Ok(Self(LimitKey::Concurrency(key.into())))
         } else if let Some(key) = text.strip_prefix('r') {

@@ -15,6 +15,10 @@ pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned> Query<T> {
     pub(super) fn parse(query: &str) -> Result<Self, Problem> {
+        // Nothing has NUL in it that can be asked for, and not every store can look for it.
+        if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).find(|(_, value)| value.contains('\0')) {
+            return Err(Problem::bad_query(name, "has NUL in it"));
+        }
         let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
         serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
             let message = error.inner().to_string();
@@ -81,6 +85,8 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Parameters {
         limit: Option<u8>,
+        #[expect(dead_code, reason = "that it is read is enough")]
+        name: Option<String>,
     }
 
     #[test]
@@ -94,6 +100,7 @@ mod tests {
     #[case("limit=", "limit")]
     #[case("limit=1&limit=2", "limit")]
     #[case("limits=1", "limits")]
+    #[case("name=a%00b", "name")]
     fn the_parameter_at_fault_is_named(#[case] query: &str, #[case] parameter: &str) {
         let problem = Query::<Parameters>::parse(query).err().unwrap();
         let body = serde_json::to_value(problem.body()).unwrap();
