@@ -101,8 +101,8 @@ pub enum AppError {
 pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: impl FnOnce()) -> Result<(), AppError> {
     let files = raise_file_limit();
     let tls = TlsFiles::both(config.tls_cert.clone(), config.tls_key.clone())?.map(Tls::load).transpose()?;
-    let kernel = check_sandbox(&config)?;
     let interpreters = interpreters(&config).await?;
+    let kernel = check_sandbox(&config, &interpreters)?;
     let python = PythonRules {
         interpreters: interpreters.iter().map(Interpreter::rule).collect(),
         network: config.python_network == Permission::Allow,
@@ -369,15 +369,10 @@ fn python_settings(
     }))
 }
 
-/// What the kernel can confine programs with. What it can't is said in the log, or ends the start where all of it is required.
-fn check_sandbox(config: &Config) -> Result<sandbox::Report, AppError> {
+/// What programs can be confined with. What is missing is said in the log, or ends the start where all of it is required.
+fn check_sandbox(config: &Config, interpreters: &[Interpreter]) -> Result<sandbox::Report, AppError> {
     let mut report = sandbox::probe();
-    if sandbox::is_open_to_all(&config.data_dir) {
-        let folder = config.data_dir.display();
-        report
-            .missing
-            .push(format!("the data folder {folder} is in a folder of the system, which every sandboxed program can read"));
-    }
+    report.missing.extend(open_secrets(config, interpreters));
     match config.sandbox {
         sandbox::Mode::Required if !report.missing.is_empty() => return Err(AppError::Sandbox(report.missing.join("; "))),
         sandbox::Mode::Off => tracing::warn!("the sandbox is off: users' programs may do what the server may"),
@@ -388,6 +383,26 @@ fn check_sandbox(config: &Config) -> Result<sandbox::Report, AppError> {
         }
     }
     Ok(report)
+}
+
+/// A sentence for each of the server's own files that sandboxed programs can read, because of the folder that it is in.
+fn open_secrets(config: &Config, interpreters: &[Interpreter]) -> Vec<String> {
+    let database = match config.database() {
+        Database::Sqlite(path) => Some(path),
+        Database::Postgres(_) => None,
+    };
+    let own = [("data folder", Some(&config.data_dir)), ("database", database.as_ref()), ("TLS key", config.tls_key.as_ref())];
+    let own = own.into_iter().filter_map(|(what, path)| Some((what, path?)));
+    own.filter_map(|(what, path)| {
+        let reader = if sandbox::is_open_to_all(path) {
+            "of the system, which every sandboxed program can read".to_owned()
+        } else {
+            let reads = |interpreter: &&Interpreter| interpreter.folders.iter().any(|folder| sandbox::is_below(path, folder));
+            format!("that the Python interpreter {:?} reads, as every job in it can", interpreters.iter().find(reads)?.name)
+        };
+        Some(format!("the {what} {} is in a folder {reader}", path.display()))
+    })
+    .collect()
 }
 
 /// Thousands of connections and fetches at once need as many file descriptors as the system allows. How many that is.
@@ -421,5 +436,25 @@ mod tests {
         let python_interpreters = vec![named("a", "/bin/x"), named("none", "none"), named("none", "none"), named("a", "/bin/y")];
         let refused = interpreters(&Config { python_interpreters, ..Config::default() }).await.unwrap_err();
         assert_eq!(refused.to_string(), "`python_interpreters` has two that are called \"a\"");
+    }
+
+    #[test]
+    fn a_data_folder_that_an_interpreter_reads_is_told_of() {
+        let project = tempfile::tempdir().unwrap();
+        let interpreter = |folder: std::path::PathBuf| Interpreter {
+            name: "python3".into(),
+            path: "/usr/bin/python3".into(),
+            version: "3.11.2".into(),
+            implementation: "cpython".into(),
+            gil: true,
+            folders: vec![folder],
+        };
+        // As an editable install has it.
+        let (editable, other) = (interpreter(project.path().into()), interpreter(project.path().join("packages")));
+        let config = Config { data_dir: project.path().join("trine-data"), ..Config::default() };
+        let told = open_secrets(&config, &[other.clone(), editable]);
+        assert_eq!(told.len(), 2);
+        assert!(told[0].contains("the data folder") && told[0].contains("interpreter \"python3\""), "{told:?}");
+        assert!(open_secrets(&config, &[other]).is_empty());
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::error::CliError;
 use super::{print, table};
-use crate::config::{Config, Settings, Source, Sources};
+use crate::config::{Config, Permission, Settings, Source, Sources};
 
 /// `trine config`
 #[derive(Args, Debug)]
@@ -29,7 +29,14 @@ struct Setting<'a> {
 impl ShowConfig {
     pub(super) fn run(self, sources: &Sources) -> Result<(), CliError> {
         let config = self.settings.config;
-        let config = Config { database: Some(config.database()), workspace: Some(config.workspace()), ..config };
+        let pickles = if config.takes_pickles() { Permission::Allow } else { Permission::Deny };
+        let config = Config {
+            database: Some(config.database()),
+            workspace: Some(config.workspace()),
+            artifacts: Some(config.artifacts()),
+            python_pickles: Some(pickles),
+            ..config
+        };
         let values = serde_json::to_value(&config).map_err(CliError::Json)?;
         let settings: Vec<(String, Setting<'_>)> = Config::names()
             .into_iter()

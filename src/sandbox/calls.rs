@@ -90,13 +90,15 @@ const REFUSED: &[c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
-    // Attributes of files by path, which Landlock does not cover.
+    // Attributes of files, which Landlock does not cover, also where a file is only read.
     libc::SYS_fchownat,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
     SETXATTRAT,
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
     REMOVEXATTRAT,
     FILE_SETATTR,
 ];
@@ -106,9 +108,9 @@ const REFUSED_OLD: &[c_long] = &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_io
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_OLD: &[c_long] = &[];
 
-/// Calls that change the mode or the times of a file by its path. Landlock does not cover them, so they could lock the server out of
-/// its own files; and copying a file must not fail for want of them. So they do nothing.
-const IGNORED: &[c_long] = &[libc::SYS_fchmodat, FCHMODAT2];
+/// Calls that change the mode, the owner or the times of a file, by its path or open. Landlock does not cover them, so they could lock the
+/// server out of its own files, or give others' programs rights; and copying a file must not fail for want of them. So they do nothing.
+const IGNORED: &[c_long] = &[libc::SYS_fchmod, libc::SYS_fchmodat, FCHMODAT2, libc::SYS_fchown];
 #[cfg(target_arch = "x86_64")]
 const IGNORED_OLD: &[c_long] = &[libc::SYS_chmod, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
 #[cfg(not(target_arch = "x86_64"))]
@@ -134,6 +136,10 @@ const FILE_SETATTR: c_long = 469;
 
 /// Of `fcntl`, likewise.
 const F_SETOWN_EX: u64 = 15;
+/// Of `ioctl`, as `linux/fs.h` has them.
+const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+const FS_IOC32_SETFLAGS: u64 = 0x4004_6602;
+const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
 /// Before this version of its interface, Landlock let every file be cut short.
 const LANDLOCK_WITH_TRUNCATE: u32 = 3;
 
@@ -190,9 +196,10 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
         rules.append(&mut whole(FORKS));
     }
     rules.insert(libc::SYS_clone, clone);
-    // What is typed at a terminal must come from its user.
-    let terminal = [equal(1, Op::Eq, libc::TIOCSTI)?, equal(1, Op::Eq, libc::TIOCLINUX)?];
-    rules.insert(libc::SYS_ioctl, terminal.into_iter().map(one).collect::<Result<_, _>>()?);
+    // What is typed at a terminal must come from its user. The others change attributes of files.
+    let requests = [libc::TIOCSTI, libc::TIOCLINUX, FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR];
+    let requests = requests.into_iter().map(|request| one(equal(1, Op::Eq, request)?));
+    rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
     // It dies with the server.
     rules.insert(libc::SYS_prctl, vec![one(equal(0, Op::Eq, number(libc::PR_SET_PDEATHSIG))?)?]);
     // Limits and priorities of other processes of the same user.
@@ -226,7 +233,7 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
 fn ignored() -> Result<Rules, BackendError> {
     let mut rules = whole(IGNORED);
     rules.append(&mut whole(IGNORED_OLD));
-    rules.insert(libc::SYS_utimensat, vec![times_by_path(Op::Ne)?]);
+    rules.insert(libc::SYS_utimensat, vec![times_by_path(Op::Ne)?, one(SeccompCondition::new(1, Len::Qword, Op::Eq, 0)?)?]);
     Ok(rules)
 }
 

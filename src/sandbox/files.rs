@@ -83,9 +83,14 @@ pub(super) fn confine(policy: &Policy, program: &Path) -> Result<RestrictionStat
 
 /// Whether every program can read this path, whatever its policy. It need not be there yet.
 pub fn is_open_to_all(path: &Path) -> bool {
+    SYSTEM.iter().any(|open| is_below(path, Path::new(open)))
+}
+
+/// Whether this path is in a folder, wherever links lead. It need not be there yet; the folder is.
+pub fn is_below(path: &Path, folder: &Path) -> bool {
     let Ok(path) = std::path::absolute(path) else { return false };
-    let Some(path) = path.ancestors().find_map(|there| there.canonicalize().ok()) else { return false };
-    SYSTEM.iter().filter_map(|open| Path::new(open).canonicalize().ok()).any(|open| path.starts_with(open))
+    let there = path.ancestors().find_map(|there| there.canonicalize().ok());
+    there.zip(folder.canonicalize().ok()).is_some_and(|(there, folder)| there.starts_with(folder))
 }
 
 /// Allows access to a path and what is below it, if it is there.

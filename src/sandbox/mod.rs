@@ -15,7 +15,7 @@ mod scratch;
 mod watch;
 
 pub use confine::main;
-pub use files::is_open_to_all;
+pub use files::{is_below, is_open_to_all};
 pub use group::{Cost, Ended, Group};
 pub use probe::{Report, probe};
 pub use scratch::{Scratch, ScratchSpace};

@@ -5,8 +5,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
 use tempfile::TempDir;
 
 /// Where scratch folders are.
@@ -26,11 +24,10 @@ impl ScratchSpace {
     pub fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
-        for entry in fs::read_dir(&root)?.flatten() {
-            if entry.file_type()?.is_dir() {
-                remove(&entry.path())?;
-            } else {
-                fs::remove_file(entry.path())?;
+        for path in fs::read_dir(&root)?.flatten().map(|entry| entry.path()) {
+            let removed = if path.symlink_metadata()?.is_dir() { remove(&path, &root) } else { fs::remove_file(&path) };
+            if let Err(error) = removed {
+                tracing::warn!(%error, path = %path.display(), "what an earlier server has left can't be removed");
             }
         }
         Ok(Self { root })
@@ -50,13 +47,18 @@ impl Scratch {
         self.folder.path()
     }
 
+    /// The folder that it is in, which no program can write to.
+    fn space(&self) -> &Path {
+        self.path().parent().unwrap_or(self.path())
+    }
+
     /// Removes a folder in it, and nothing elsewhere, whatever a program has put in its place.
     pub fn clear(&self, folder: &str) {
-        let cleared = Dir::open_ambient_dir(self.path(), ambient_authority()).and_then(|scratch| scratch.remove_dir_all(folder));
-        if let Err(error) = cleared
+        let folder = self.path().join(folder);
+        if let Err(error) = remove_flat(&folder, self.space())
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::debug!(%error, folder, "a folder stays until its scratch folder goes");
+            tracing::debug!(%error, folder = %folder.display(), "a folder stays until its scratch folder goes");
         }
     }
 }
@@ -65,7 +67,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         self.folder.disable_cleanup(true);
         // Gone is what it should be, also if the folder that it was in went first.
-        if let Err(error) = remove(self.folder.path()).or_else(|error| match error.kind() {
+        if let Err(error) = remove(self.path(), self.space()).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         }) {
@@ -74,27 +76,47 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes a folder, also one that a program has closed to itself.
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(folder)?;
-            fs::remove_dir_all(folder)
-        }
-        removed => removed,
-    }
+/// Removes a folder that no program can write to any more, also one that a program has closed to itself.
+fn remove(folder: &Path, beside: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    // Most are empty.
+    fs::remove_dir(folder).or_else(|_| remove_flat(folder, beside))
 }
 
-fn open_up(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // A link to a folder is no folder.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
+/// Removes a folder by way of another one `beside` it, which has to be on the same file system and out of a program's reach.
+///
+/// A program can join chains of folders to one that is deeper than any stack, and longer than any path. So each folder is moved to the
+/// top before its turn comes: this goes nowhere deeper than one level, whatever is in there.
+fn remove_flat(folder: &Path, beside: &Path) -> io::Result<()> {
+    let heap = tempfile::Builder::new().prefix("").permissions(Permissions::from_mode(0o700)).tempdir_in(beside)?.keep();
+    let place = |number: u32| heap.join(number.to_string());
+    let moved = fs::rename(folder, place(0)).and_then(|()| {
+        if !place(0).symlink_metadata()?.is_dir() {
+            return fs::remove_file(place(0));
         }
-    }
-    Ok(())
+        let (mut waiting, mut latest) = (vec![0], 0);
+        while let Some(number) = waiting.pop() {
+            let folder = place(number);
+            fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                // A link to a folder is no folder.
+                if !entry.file_type()?.is_dir() {
+                    fs::remove_file(entry.path())?;
+                    continue;
+                }
+                latest += 1;
+                // To be moved elsewhere it has to be open to its owner.
+                fs::set_permissions(entry.path(), Permissions::from_mode(0o700))?;
+                fs::rename(entry.path(), place(latest))?;
+                waiting.push(latest);
+            }
+            fs::remove_dir(folder)?;
+        }
+        Ok(())
+    });
+    // Where something is left, the next start tries it once more.
+    moved.and(fs::remove_dir(&heap))
 }
 
 #[cfg(test)]
@@ -114,6 +136,39 @@ mod tests {
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists() && root.path().exists());
+    }
+
+    #[test]
+    fn one_that_is_deeper_than_any_path_is_gone_as_well() {
+        let root = tempfile::tempdir().unwrap();
+        let scratch = ScratchSpace::open(root.path()).unwrap().folder().unwrap();
+        // Chains that are as long as a path can be, each joined to the bottom of the one before.
+        let chain: PathBuf = std::iter::repeat_n("a", 1_900).collect();
+        let top = scratch.path().join("top");
+        for _ in 0..4 {
+            let next = scratch.path().join("next");
+            fs::create_dir_all(next.join(&chain)).unwrap();
+            if top.exists() {
+                fs::rename(&top, next.join(&chain).join("a")).unwrap();
+            }
+            fs::rename(next, &top).unwrap();
+        }
+        let path = scratch.path().to_owned();
+        // As small a stack as threads have that remove folders.
+        std::thread::Builder::new().stack_size(256 << 10).spawn(|| drop(scratch)).unwrap().join().unwrap();
+        assert!(!path.exists() && fs::read_dir(root.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_cleared_and_not_what_it_leads_to() {
+        let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(elsewhere.path().join("file"), "x").unwrap();
+        let scratch = ScratchSpace::open(root.path()).unwrap().folder().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), scratch.path().join("artifacts")).unwrap();
+        scratch.clear("artifacts");
+        fs::create_dir_all(scratch.path().join("artifacts/a")).unwrap();
+        scratch.clear("artifacts");
+        assert!(!scratch.path().join("artifacts").exists() && elsewhere.path().join("file").exists());
     }
 
     #[test]

@@ -65,6 +65,41 @@ tell([
 }
 
 #[tokio::test]
+async fn what_can_be_read_keeps_its_mode_its_owner_and_its_times() {
+    if !landlock(1) {
+        return;
+    }
+    let mut bench = Bench::new();
+    let library = bench.folder.path().join("library");
+    std::fs::create_dir(&library).unwrap();
+    let file = library.join("file");
+    std::fs::write(&file, "x").unwrap();
+    bench.policy.read.push(library.clone());
+    let script = r"
+import fcntl, shutil, struct
+path = PATH
+def changed(file):
+    return [
+        attempt(os.fchmod, file, 0o4777),
+        attempt(os.fchown, file, 1, 1),
+        attempt(os.utime, file, (0, 0)),
+        attempt(os.utime, file),
+        attempt(os.setxattr, file, 'user.a', b'b'),
+        attempt(os.removexattr, file, 'user.a'),
+        attempt(fcntl.ioctl, file, 0x40086602, struct.pack('l', 0x80)),
+    ]
+tell([changed(os.open(path, os.O_RDONLY)), changed(os.open(os.path.dirname(path), os.O_RDONLY)), attempt(shutil.copy2, path, 'copy')])";
+    let before = [&file, &library].map(|path| std::fs::metadata(path).unwrap());
+    let tried = bench.answer(&script.replace("PATH", &json!(file).to_string())).await;
+    let each = json!([null, null, null, null, "EPERM", "EPERM", "EPERM"]);
+    assert_eq!(tried, json!([each, each, "copy"]));
+    for (path, before) in [&file, &library].into_iter().zip(before) {
+        let after = std::fs::metadata(path).unwrap();
+        assert_eq!((after.permissions(), after.modified().unwrap()), (before.permissions(), before.modified().unwrap()));
+    }
+}
+
+#[tokio::test]
 async fn other_processes_and_the_users_files_can_not_be_read() {
     if !landlock(1) {
         return;

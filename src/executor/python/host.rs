@@ -29,6 +29,8 @@ use crate::workload::{PythonFunction, Reporter, Stop};
 const START: Duration = Duration::from_secs(30);
 /// What is kept of what a host writes when it crashes, in bytes.
 const LAST_WORDS: usize = 4 << 10;
+/// How long to wait for their end once the host has ended.
+const LAST_WORDS_GRACE: Duration = Duration::from_secs(1);
 
 /// A host that waits for calls or works on some. Dropped, it and all that it started are killed.
 #[derive(Debug)]
@@ -385,7 +387,8 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         Ok(ended) => ended,
         Err(_) => group.end(Duration::ZERO).await,
     };
-    let words = last_words.await.unwrap_or_default();
+    // A child that it has left may keep the way open.
+    let words = tokio::time::timeout(LAST_WORDS_GRACE, last_words).await.ok().and_then(Result::ok).unwrap_or_default();
     let gone = match ended {
         Ok(ended) => match ended.violation {
             Some(violation) => Gone { kind: FailureKind::Error, how: format!("was ended: {violation}"), by_itself: false },
@@ -409,7 +412,9 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>
         match serde_json::from_slice(&frame) {
             Ok(FromHost::Done(done)) => calls.end(done.id, Ok(done)),
             Ok(FromHost::Log { id: Some(id), stream, line }) => calls.note(id, Note::log(stream, line)).await,
-            Ok(FromHost::Log { id: None, line, .. }) => tracing::debug!(line, "a Python host says"),
+            Ok(FromHost::Log { id: None, line, .. }) => {
+                tracing::debug!(bytes = line.len(), "a Python host has a line that is of no job");
+            }
             Ok(FromHost::Progress { id, value }) => {
                 if let Some(note) = Note::progress(&value) {
                     calls.note(id, note).await;

@@ -29,6 +29,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -203,7 +204,7 @@ pub async fn keep_key(path: &Path, key: &Key) -> Result<(), StoreError> {
 /// The database for this process alone, and how connections to it are opened; its folder is made if it is missing.
 fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
+        make_private(folder).map_err(|error| unavailable(folder, &error))?;
     }
     let lock = lock(path)?;
     let connect = SqliteConnectOptions::new()
@@ -216,6 +217,11 @@ fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
         .pragma("journal_size_limit", "67108864")
         .disable_statement_logging();
     Ok((lock, connect))
+}
+
+/// Makes a folder that is missing, with those that it is in: for this user alone, since what jobs are given may be secret.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// A connection to a database with the latest schema.
