@@ -39,7 +39,11 @@ class Host:
         setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, "cwd": cwd}
         self.send({"setup": setup})
         self.ready = None
-        self.until(lambda: self.ready)
+        try:
+            self.until(lambda: self.ready)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self):
         self.socket.close()

@@ -1,8 +1,9 @@
 """What the function of a call may use."""
 
+import resource
 import unittest
 
-from harness import PATIENCE_S, HostTest, in_each
+from harness import PATIENCE_S, Host, HostTest, in_each
 
 SPEND = """
     def main():
@@ -23,6 +24,13 @@ SPEND = """
 
 
 class Limits(HostTest):
+    def test_a_host_that_can_not_start_its_threads_is_not_ready(self):
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, before[1]))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_AS, before)
+        with self.assertRaisesRegex(EOFError, "can't start new thread"):
+            Host("threads", threads=1_000)
+
     def test_a_call_that_uses_more_cpu_time_ends_and_the_next_goes_on(self):
         host = self.host("processes")
         done = host.call(SPEND, cpu_ms=50)

@@ -83,6 +83,9 @@ fn jobs(site: &str) -> Vec<Value> {
         let source = format!("import os, sys\ndef main(text):\n    print(text)\n    {call}\n");
         json!({"bound": "cpu", "executor": "processes", "workload": {"type": "python", "source": source, "args": [canary("argument")]}})
     };
+    // Nobody's line: on threads, it is not known which job wrote it.
+    let mut on_threads = python("os.write(1, text.encode() + bytes([10]))");
+    on_threads["executor"] = json!("threads");
     vec![
         http("/", json!({})),
         http("/lead", json!({})),
@@ -95,6 +98,7 @@ fn jobs(site: &str) -> Vec<Value> {
         python("return sorted(os.environ.items())"),
         python("os._exit(3)"),
         python("return object()"),
+        on_threads,
         json!({"bound": "io", "workload": {"type": "file", "op": "read", "path": canary("path")}}),
     ]
 }

@@ -271,3 +271,42 @@ async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
     server.until_state(&id, "cancelled").await;
     server.until_ready(true).await;
 }
+
+#[tokio::test]
+async fn threads_start_with_little_memory_and_with_many_of_them() {
+    for (memory, threads) in [("134217728", "64"), ("1073741824", "600")] {
+        let folder = folder();
+        let settings = [("TRINE_PYTHON_MEMORY_BYTES", memory), ("TRINE_PYTHON_THREADS", threads)];
+        let server = Server::start(folder.path(), &settings).await;
+        let job = run(&server, &python("threads", "def main(): return 1", &json!([]))).await;
+        assert_eq!((&job["output"], &job["attempt"]), (&json!(1), &json!(1)), "{memory} bytes, {threads} threads: {job}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_gone_is_noticed_though_what_it_has_forked_lives() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_SANDBOX", "off")]).await;
+    let forked = folder.path().join("forked");
+    let source = "
+import os, signal
+
+def main(path):
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        while True:
+            signal.pause()
+    with open(path, 'w') as file:
+        file.write(str(pid))
+    os._exit(3)
+";
+    let mut submission = python("threads", source, &json!([forked]));
+    submission["retry"] = json!({ "on": [] });
+    let id = server.submit(&submission).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), server.until_state(&id, "lost")).await;
+    let forked = std::fs::read_to_string(&forked).unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(forked), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let job = ended.expect("the end of its host to be noticed");
+    assert!(job["error"]["message"].as_str().unwrap().contains("exit status 3"), "{job}");
+}

@@ -29,7 +29,7 @@ use crate::workload::{PythonFunction, Reporter, Stop};
 const START: Duration = Duration::from_secs(30);
 /// What is kept of what a host writes when it crashes, in bytes.
 const LAST_WORDS: usize = 4 << 10;
-/// How long to wait for their end once the host has ended.
+/// How long to wait for that once a host has ended. Only one that is not confined can leave something behind that keeps it open.
 const LAST_WORDS_GRACE: Duration = Duration::from_secs(1);
 
 /// A host that waits for calls or works on some. Dropped, it and all that it started are killed.
@@ -387,7 +387,6 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         Ok(ended) => ended,
         Err(_) => group.end(Duration::ZERO).await,
     };
-    // A child that it has left may keep the way open.
     let words = tokio::time::timeout(LAST_WORDS_GRACE, last_words).await.ok().and_then(Result::ok).unwrap_or_default();
     let gone = match ended {
         Ok(ended) => match ended.violation {
@@ -412,9 +411,8 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>
         match serde_json::from_slice(&frame) {
             Ok(FromHost::Done(done)) => calls.end(done.id, Ok(done)),
             Ok(FromHost::Log { id: Some(id), stream, line }) => calls.note(id, Note::log(stream, line)).await,
-            Ok(FromHost::Log { id: None, line, .. }) => {
-                tracing::debug!(bytes = line.len(), "a Python host has a line that is of no job");
-            }
+            // What jobs print is in no line of the log, also if it is not known whose it is.
+            Ok(FromHost::Log { id: None, line, .. }) => tracing::debug!(bytes = line.len(), "a job has printed past its own log"),
             Ok(FromHost::Progress { id, value }) => {
                 if let Some(note) = Note::progress(&value) {
                     calls.note(id, note).await;

@@ -45,6 +45,10 @@ use crate::workload::{PythonCall, PythonFunction, Registry, Task};
 
 /// How many files each of the jobs that share a host may have open on average: a connection, and what it takes to open one.
 const FILES_OF_A_JOB: u64 = 2;
+/// How many threads a host may have besides one for each job: its own, those of `asyncio.to_thread`, and those that jobs start.
+const OTHER_THREADS: u64 = 128;
+/// What a thread takes of the address space, in bytes: its stack, as long as is usual, and what is round it.
+const ADDRESSES_OF_A_THREAD: u64 = 9 << 20;
 
 macro_rules! files_of_host {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("host/", $name)))),*] };
@@ -162,10 +166,7 @@ impl Python {
             archives: archives.clone(),
             scratch: scratch.clone(),
             sandbox: settings.sandbox.clone(),
-            limits: sandbox::Limits {
-                open_files: settings.limits.open_files + FILES_OF_A_JOB * at_once(settings, mode),
-                ..settings.limits
-            },
+            limits: limits(settings, mode),
             threads: settings.threads,
             max_jobs: settings.max_jobs,
             max_output_bytes: MAX_OUTPUT,
@@ -222,14 +223,21 @@ fn compile(program: &Path, interpreters: &[Interpreter]) {
     }
 }
 
-/// How many jobs share a host of this model.
-fn at_once(settings: &PythonSettings, mode: Executor) -> u64 {
-    let jobs = match mode {
-        Executor::Async => settings.async_slots,
-        Executor::Threads => settings.threads,
-        Executor::Processes => 0,
+/// What a host of this model may use: more where many jobs share it.
+fn limits(settings: &PythonSettings, mode: Executor) -> sandbox::Limits {
+    let usual = settings.limits;
+    let (jobs, threads) = match mode {
+        Executor::Async => (settings.async_slots as u64, OTHER_THREADS),
+        Executor::Threads => (settings.threads as u64, settings.threads as u64 + OTHER_THREADS),
+        Executor::Processes => return usual,
     };
-    jobs as u64
+    let of_threads = threads.saturating_mul(ADDRESSES_OF_A_THREAD);
+    sandbox::Limits {
+        open_files: usual.open_files + FILES_OF_A_JOB * jobs,
+        threads: usual.threads.max(threads),
+        address_space_bytes: usual.address_space_bytes.map(|bytes| bytes.saturating_add(of_threads)),
+        ..usual
+    }
 }
 
 /// Removes a folder that may be there.

@@ -47,6 +47,7 @@ class Host:
         if setup.get("cwd") is not None:
             os.chdir(setup["cwd"])
         self.artifacts = os.path.join(os.getcwd(), "artifacts")
+        self.prepare()
         self.nobody = Log(self.channel, None, self.max_log_bytes)
         self.streams = Stream("stdout", 1, self.nobody).text(), Stream("stderr", 2, self.nobody).text()
         sys.stdout, sys.stderr = self.streams
@@ -63,6 +64,9 @@ class Host:
         gc.freeze()  # what is here by now stays, so the collector need not look at it each time
         self.channel.send(message("ready", ready))
         self.serve()
+
+    def prepare(self):
+        """Does what may fail, while the reason still reaches the server as the last words of this process."""
 
     def serve(self):
         while True:

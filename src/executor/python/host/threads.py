@@ -19,10 +19,9 @@ class Threads(Host):
         self.shares_gil = gil_enabled() is not False
         self.waiting = queue.SimpleQueue()
 
-    def serve(self):
+    def prepare(self):
         for number in range(self.threads):
             threading.Thread(target=self.work, name=f"trine-{number}", daemon=True).start()
-        super().serve()
 
     def work(self):
         while True:
