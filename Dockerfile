@@ -28,6 +28,8 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8040
 STOPSIGNAL SIGTERM
+# It asks http://127.0.0.1:8040. Where the server listens elsewhere or speaks TLS, TRINE_SERVER says whom to ask, such as https://localhost:8040,
+# and TRINE_CA_CERT names the certificate of the authority that vouches for it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["trine", "health"]
 ENTRYPOINT ["trine"]
 CMD ["serve"]

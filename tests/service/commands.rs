@@ -6,7 +6,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::server::{PATIENCE, Server, folder};
+use crate::network::is_root;
+use crate::server::{PATIENCE, Server, client, folder, program};
 
 const COMMANDS: &str = r#"
 [commands.word-count]
@@ -237,4 +238,41 @@ async fn a_command_goes_with_its_server_and_runs_again_with_the_next() {
     tokio::time::timeout(PATIENCE, gone).await.expect("the command to end");
     let server = Server::start(folder.path(), &[]).await;
     server.until(&id, |job| job["state"] == "running" && job["attempt"] == 2).await;
+}
+
+#[tokio::test]
+async fn a_server_whose_program_was_replaced_goes_on_with_its_own() {
+    let folder = folder();
+    std::fs::write(folder.path().join("trine.toml"), COMMANDS).unwrap();
+    let trine = folder.path().join("trine");
+    std::fs::copy(env!("CARGO_BIN_EXE_trine"), &trine).unwrap();
+    let server = Server::start_by(program(trine.to_str().unwrap()), "http", client(), folder.path(), &[]).await;
+    std::fs::remove_file(&trine).unwrap();
+    std::fs::copy("/bin/false", &trine).unwrap();
+    assert_eq!(server.ended(&script("echo well")).await["output"]["stdout"], "well\n");
+}
+
+#[tokio::test]
+async fn the_first_process_of_a_container_collects_what_nobody_else_does() {
+    let folder = folder();
+    std::fs::write(folder.path().join("trine.toml"), COMMANDS).unwrap();
+    let mut container = program("unshare");
+    if !is_root() {
+        container.args(["--user", "--map-current-user"]);
+    }
+    container.args(["--pid", "--fork", "--kill-child", "--mount-proc", env!("CARGO_BIN_EXE_trine")]);
+    let mut server = Server::start_by(container, "http", client(), folder.path(), &[]).await;
+    let job = server.ended(&script("sleep 1000 & echo $!")).await;
+    let children = format!("/proc/{0}/task/{0}/children", server.pid());
+    let first: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    let orphan = format!("/proc/{first}/root/proc/{}", job["output"]["stdout"].as_str().unwrap().trim());
+    let collected = async {
+        while Path::new(&orphan).exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE / 4, collected).await.expect("what was left behind to be collected");
+    // It ends as it is told to, with the status of the server.
+    nix::sys::signal::kill(Pid::from_raw(first), nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(server.wait().success());
 }
