@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ use crate::workload::{Environment, EnvironmentError, PythonRules, Registry, Work
 
 /// How long the API still answers after it has begun to say that it is not ready, so that a load balancer notices.
 const HANDOVER: Duration = Duration::from_millis(100);
+
+/// The program that runs here, also if there is another one at its path by now, such as a newer version.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// What part of the file descriptors is kept for jobs: one in so many.
 const OF_FILES_FOR_JOBS: usize = 4;
@@ -91,9 +95,6 @@ pub enum AppError {
     /// What signs webhooks can't be read or made.
     #[error("can't read or make webhook.secret in the data folder: {0}")]
     Secret(std::io::Error),
-    /// This program does not know where it is, so it can't start workers.
-    #[error("can't tell which program to start as a worker: {0}")]
-    Program(std::io::Error),
 }
 
 /// Serves until it is asked to stop, then drains: takes nothing new, finishes what runs within the grace period or until it is hurried, hands
@@ -124,7 +125,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     check_keys(&config, &keyring, address)?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
     let artifacts = Artifacts::open(&config.artifacts(), &store.identity().await?, config.artifact_bytes)?;
-    let program = std::env::current_exe().map_err(AppError::Program)?;
+    let program = PathBuf::from(THIS_PROGRAM);
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
     let settings = ExecutorSettings {
         async_slots: config.async_slots,
@@ -189,9 +190,9 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
             }
         }
     };
-    // What is cut off, such as a message on its way, is done again by the next server.
-    hurried.run_until_cancelled(housework).await;
-    dispatcher.shut_down(config.grace, &hurried).await;
+    // What is cut off, such as a message on its way, is done again by the next server. Both waits are at the same time, since whoever
+    // stops a server may have no patience for one after the other.
+    tokio::join!(hurried.run_until_cancelled(housework), dispatcher.shut_down(config.grace, &hurried));
     store.close().await;
     Ok(())
 }

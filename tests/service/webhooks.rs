@@ -274,3 +274,20 @@ async fn a_server_without_a_secret_makes_one_and_keeps_it() {
         assert!(receiver.messages(start + 1).await[start].verified(secret.trim()).is_some());
     }
 }
+
+#[tokio::test]
+async fn a_message_on_its_way_and_a_job_that_runs_are_waited_for_at_the_same_time() {
+    let folder = folder();
+    let settings = [&QUICK[..], &[("TRINE_GRACE_MS", "5000")]].concat();
+    let mut server = Server::start(folder.path(), &settings).await;
+    let (receiver, url) = Receiver::start(&[Answer::Never]).await;
+    server.submit(&sleep(&url)).await;
+    receiver.messages(1).await;
+    let running = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}})).await;
+    server.until_state(&running, "running").await;
+    let begin = std::time::Instant::now();
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(server.wait().success());
+    // One after the other, it is five seconds for each.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(9), "{:?}", begin.elapsed());
+}
