@@ -29,12 +29,12 @@ struct Setting<'a> {
 impl ShowConfig {
     pub(super) fn run(self, sources: &Sources) -> Result<(), CliError> {
         let config = self.settings.config;
-        let pickles = if config.takes_pickles() { Permission::Allow } else { Permission::Deny };
+        // What depends on other settings is shown as it is in force.
         let config = Config {
             database: Some(config.database()),
             workspace: Some(config.workspace()),
             artifacts: Some(config.artifacts()),
-            python_pickles: Some(pickles),
+            python_pickles: Some(if config.takes_pickles() { Permission::Allow } else { Permission::Deny }),
             ..config
         };
         let values = serde_json::to_value(&config).map_err(CliError::Json)?;

@@ -196,6 +196,12 @@ fn the_configuration_says_where_each_value_comes_from() {
     for said in ["environment", "flag", "file", "default"] {
         assert!(text.contains(said), "{said}: {text}");
     }
+    // What depends on other settings is told as it is in force.
+    let shown: Value = serde_json::from_str(&text).unwrap();
+    let in_force = ["database", "workspace", "artifacts", "python_pickles"].map(|name| shown[name]["value"].to_string());
+    assert!(in_force.iter().all(|value| value != "null"), "{in_force:?}");
+    assert!(shown["artifacts"]["value"].as_str().unwrap().ends_with("artifacts"), "{in_force:?}");
+    assert_eq!(shown["python_pickles"]["value"], "allow");
 }
 
 #[test]
