@@ -19,8 +19,8 @@ RUN touch src/lib.rs src/main.rs \
 FROM debian:bookworm-slim
 RUN mkdir /data && chown 10001:10001 /data
 COPY --from=build /trine/target/release/trine /usr/local/bin/trine
-# `docker stop` kills after 10 s, of which webhooks on their way may take five: what runs has two to end, the rest is handed back.
-ENV TRINE_LISTEN=0.0.0.0:8040 TRINE_DATA_DIR=/data TRINE_GRACE_MS=2000
+# `docker stop` kills after 10 s: what runs has half of that to end, the rest is handed back.
+ENV TRINE_LISTEN=0.0.0.0:8040 TRINE_DATA_DIR=/data TRINE_GRACE_MS=5000
 # Memory goes back to the kernel after 10 ms, not a second: less of what a large batch took stays here.
 ENV MIMALLOC_PURGE_DELAY=10
 USER 10001:10001

@@ -38,7 +38,7 @@ struct Fields {
     #[schema(min_length = 8, max_length = 64)]
     version: Option<String>,
     /// Its arguments.
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
     args: Option<Box<RawValue>>,
     /// Its keyword arguments.
     #[schema(value_type = Option<Object>)]

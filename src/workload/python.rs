@@ -95,7 +95,7 @@ pub(super) struct Python {
     #[schema(default = "main")]
     entrypoint: Option<String>,
     /// Its arguments.
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
     args: Option<Box<RawValue>>,
     /// Its keyword arguments.
     #[schema(value_type = Option<Object>)]
@@ -105,7 +105,7 @@ pub(super) struct Python {
     /// With `pickle`, how the function is written: `async` or `blocking`.
     #[schema(value_type = Option<String>, pattern = "^(async|blocking)$")]
     form: Option<Form>,
-    /// The name of the interpreter, as in `GET /interpreters`; without it the server's default.
+    /// The name of the interpreter, as in `GET /executors`; without it the server's default.
     interpreter: Option<String>,
     /// Whether it needs the network, which the server must allow.
     #[serde(default)]

@@ -133,6 +133,8 @@ async fn a_key_that_is_rotated_stays_good_for_a_while() {
         assert_eq!(server.by(key, Method::GET, "/jobs", &json!(null)).await.status, 200);
     }
     let newer = rotate(0).await.json();
+    // The old one had no end of its own.
+    assert_eq!(newer["expires_at"], json!(null));
     assert!(server.by(&old, Method::GET, "/jobs", &json!(null)).await.text.contains("expired"));
     assert_eq!(server.by(newer["key"].as_str().unwrap(), Method::GET, "/jobs", &json!(null)).await.status, 200);
 }

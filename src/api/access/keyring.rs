@@ -180,9 +180,10 @@ impl Keyring {
         self.catch_up().await?;
         let _turn = self.age.turn().await;
         let Some(old) = self.get(id).filter(|old| old.revoked_at.is_none()) else { return Ok(None) };
-        // As long a life as the old one had.
+        // As long a life as the old one had. If that was rotated before, its own was cut short then, and the one that took its place has it.
         let now = self.store.now();
-        let expires_at = old.expires_at.map(|expires_at| now.after(expires_at.since(old.created_at)));
+        let latest = self.list().into_iter().rfind(|key| key.owner == old.owner);
+        let expires_at = latest.and_then(|key| Some(now.after(key.expires_at?.since(key.created_at))));
         let (key, secret) = Key::new(old.name, old.scopes, expires_at).map_err(Problem::internal)?;
         let key = Key { owner: old.owner, quota: old.quota, created_at: now, ..key };
         let kept = self.store.add_key(key.clone(), Some((old.id, until))).await?;
