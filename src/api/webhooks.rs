@@ -24,6 +24,8 @@ use crate::workload::Invalid;
 
 /// The longest URL.
 const MAX_URL: usize = 2_048;
+/// The longest name that a host can have.
+const MAX_HOST: usize = 253;
 /// The longest output that a message has with it, in bytes.
 const MAX_OUTPUT: usize = 256 << 10;
 
@@ -48,10 +50,14 @@ impl TryFrom<Fields> for Webhook {
 
     fn try_from(Fields { url, secret, events }: Fields) -> Result<Self, Invalid> {
         let parsed = Url::parse(&url).map_err(|error| Invalid::new("/url", format!("not an absolute URL: {error}")))?;
-        if url.len() > MAX_URL {
-            return Err(Invalid::new("/url", format!("has more than {MAX_URL} bytes")));
+        // As it is kept: other letters than those of ASCII take several times as many bytes there.
+        if parsed.as_str().len() > MAX_URL {
+            return Err(Invalid::new("/url", format!("has more than {MAX_URL} bytes, with all that has to be encoded")));
         }
         let host = parsed.host_str().ok_or_else(|| Invalid::new("/url", "has no host, as addresses of http and https do"))?;
+        if host.len() > MAX_HOST {
+            return Err(Invalid::new("/url", format!("has a host of more than {MAX_HOST} bytes")));
+        }
         // Without the port: a host has thousands of those.
         let host = host.trim_end_matches('.').to_owned();
         let secret = secret.map(|text| text.parse::<Secret>()).transpose();

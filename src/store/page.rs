@@ -1,9 +1,9 @@
-//! How much a page of a list holds in memory: what users write and give back may be long.
+//! How much a page of a list, or a transaction, holds in memory: what users write and give back may be long.
 
 use futures_util::{Stream, TryStreamExt as _};
 
-use super::{Comparison, StoreError};
-use crate::job::{Job, Outcome, State};
+use super::{Comparison, Settlement, StoreError};
+use crate::job::{Failure, Job, Outcome, State};
 use crate::schedule::Schedule;
 
 /// How much the items of a page may weigh together: one of any weight fits alone.
@@ -17,14 +17,33 @@ pub trait Weight {
 
 impl Weight for Job {
     fn weight(&self) -> usize {
-        let outcome = match &self.state {
-            State::Finished(finished) => match &finished.outcome {
-                Outcome::Output(output) => output.get().len(),
-                Outcome::Error(failure) => failure.message.len() + failure.python.as_ref().map_or(0, |python| python.get().len()),
-            },
-            _ => 0,
-        };
+        let outcome = if let State::Finished(finished) = &self.state { finished.outcome.weight() } else { 0 };
         self.submission.workload.json.get().len() + outcome
+    }
+}
+
+impl Weight for Outcome {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Output(output) => output.get().len(),
+            Self::Error(failure) => failure.weight(),
+        }
+    }
+}
+
+impl Weight for Failure {
+    fn weight(&self) -> usize {
+        self.message.len() + self.python.as_ref().map_or(0, |python| python.get().len())
+    }
+}
+
+impl Weight for Settlement {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Finish(conclusion) => conclusion.outcome.weight(),
+            Self::Again { error, .. } => error.weight(),
+            Self::Release | Self::Later { .. } => 0,
+        }
     }
 }
 

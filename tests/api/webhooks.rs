@@ -19,6 +19,9 @@ async fn what_is_wrong_with_a_webhook_is_pointed_at() {
         (json!({ "url": "http://169.254.169.254/latest" }), "/webhook/url"),
         (json!({ "url": "https://user:secret@example.com/" }), "/webhook/url"),
         (json!({ "url": format!("https://example.com/{}", "x".repeat(2_048)) }), "/webhook/url"),
+        // Encoded, it is six times as long, and too long for an index.
+        (json!({ "url": format!("https://example.com/{}", "\u{e9}".repeat(1_000)) }), "/webhook/url"),
+        (json!({ "url": format!("https://{}.example.com/", "x".repeat(250)) }), "/webhook/url"),
         (json!({ "url": url, "secret": "hunter2" }), "/webhook/secret"),
         (json!({ "url": url, "events": ["finished"] }), "/webhook/events/0"),
         (json!({ "url": url, "colour": 1 }), "/webhook/colour"),

@@ -7,9 +7,10 @@ use super::super::retention::Why;
 use super::{Acceptance, Command, Reply, With};
 use crate::job::{JobId, NewJob, Owner};
 use crate::store::intake::Noted;
-use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError};
+use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError, Weight as _};
 
-/// The most bytes of new workloads in one transaction, unless a single batch is larger.
+/// The most bytes of new workloads, outputs and errors in one transaction, unless a single command has more. PostgreSQL takes a message of a
+/// gibibyte at the most, and ends a transaction that it hears nothing of for long: while it is sent as well.
 const MOST_BYTES: usize = 32 << 20;
 
 /// The commands of one transaction, by kind.
@@ -45,13 +46,16 @@ impl Batch {
             + self.reap as usize
     }
 
-    /// How many of these commands it has room for: if it is empty, for one at least, but no more than [`MOST_BYTES`] of new jobs in all.
+    /// How many of these commands it has room for: if it is empty, for one at least, but no more than [`MOST_BYTES`] in all.
     pub(super) fn fitting(&self, commands: &[Command]) -> usize {
         let mut bytes: usize = self.accepts.iter().map(bytes_of).sum();
+        bytes += self.settles.iter().map(|(_, settlement, _)| settlement.weight()).sum::<usize>();
         let fits = |command: &&Command| {
-            if let Command::Accept(accept) = command {
-                bytes += bytes_of(accept);
-            }
+            bytes += match command {
+                Command::Accept(accept) => bytes_of(accept),
+                Command::Settle(_, settlement, _) => settlement.weight(),
+                _ => 0,
+            };
             bytes <= MOST_BYTES
         };
         commands.iter().take_while(fits).count().max(usize::from(self.len() == 0 && !commands.is_empty()))
@@ -142,4 +146,26 @@ pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
 /// Whether the same may go well if it is tried again at once: others were in the way.
 pub(super) fn is_of_the_moment(error: &StoreError) -> bool {
     class(error).is_some_and(|class| class == "40")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::job::{Conclusion, Ending, Outcome};
+
+    #[test]
+    fn long_outputs_are_written_by_several_transactions() {
+        let settle = |bytes: usize| {
+            let output = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).unwrap();
+            let conclusion = Conclusion { ending: Ending::Succeeded, outcome: Outcome::Output(output), timing: None };
+            let lease = Lease { id: JobId::new(), token: 1 };
+            Command::Settle(lease, Arc::new(Settlement::Finish(conclusion)), oneshot::channel().0)
+        };
+        let commands = [settle(MOST_BYTES), settle(1), settle(1)];
+        assert_eq!(Batch::default().fitting(&commands), 1);
+        assert_eq!(Batch::default().fitting(&commands[1..]), 2);
+    }
 }
