@@ -140,6 +140,7 @@ const F_SETOWN_EX: u64 = 15;
 const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 const FS_IOC32_SETFLAGS: u64 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
+const FS_IOC_ENABLE_VERITY: u64 = 0x4080_6685;
 /// Before this version of its interface, Landlock let every file be cut short.
 const LANDLOCK_WITH_TRUNCATE: u32 = 3;
 
@@ -197,8 +198,9 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
     }
     rules.insert(libc::SYS_clone, clone);
     // What is typed at a terminal must come from its user. The others change attributes of files.
-    let requests = [libc::TIOCSTI, libc::TIOCLINUX, FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR];
-    let requests = requests.into_iter().map(|request| one(equal(1, Op::Eq, request)?));
+    let of_files = [FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY];
+    let requests = [libc::TIOCSTI, libc::TIOCLINUX].into_iter().chain(of_files);
+    let requests = requests.map(|request| one(equal(1, Op::Eq, request)?));
     rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
     // It dies with the server.
     rules.insert(libc::SYS_prctl, vec![one(equal(0, Op::Eq, number(libc::PR_SET_PDEATHSIG))?)?]);

@@ -76,8 +76,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes a folder that no program can write to any more, also one that a program has closed to itself.
-fn remove(folder: &Path, beside: &Path) -> io::Result<()> {
+/// Removes a folder that no program can write to any more, also one that a program has closed to itself, by way of another one `beside` it.
+pub fn remove(folder: &Path, beside: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     // Most are empty.
     fs::remove_dir(folder).or_else(|_| remove_flat(folder, beside))

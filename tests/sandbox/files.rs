@@ -26,6 +26,39 @@ tell([inside, open('file').read(), sorted(os.listdir())])";
     assert_eq!(std::fs::read_to_string(bench.scratch.path().join("file")).unwrap(), "text");
 }
 
+/// What changes modes, owners or times of files on the way does not fail, though they stay as they are.
+#[tokio::test]
+async fn pythons_own_library_can_be_used_on_files_there() {
+    let bench = Bench::new();
+    let script = r"
+import pathlib, shutil, sqlite3, tarfile, tempfile, zipfile
+os.makedirs('tree/inner')
+open('tree/inner/file', 'w').write('text')
+os.chmod('tree', 0o755)
+with open('tree/inner/file') as file:
+    os.fchmod(file.fileno(), 0o644)
+    os.utime(file.fileno(), (1, 1))
+    os.fchown(file.fileno(), os.getuid(), os.getgid())
+shutil.copy2('tree/inner/file', 'copy')
+shutil.copytree('tree', 'tree2')
+shutil.move('copy', 'tree2/moved')
+pathlib.Path('tree2/moved').touch()
+with zipfile.ZipFile('zip', 'w') as archive:
+    archive.write('tree/inner/file')
+zipfile.ZipFile('zip').extractall('unzipped')
+with tarfile.open('tar', 'w') as archive:
+    archive.add('tree')
+with tarfile.open('tar') as archive:
+    archive.extractall('untarred')
+with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile(dir=folder), tempfile.TemporaryFile():
+    shutil.make_archive(os.path.join(folder, 'made'), 'gztar', 'tree')
+with sqlite3.connect('database') as database:
+    database.execute('CREATE TABLE t (n)')
+found = ['tree2/inner/file', 'tree2/moved', 'unzipped/tree/inner/file', 'untarred/tree/inner/file']
+tell([open(path).read() for path in found])";
+    assert_eq!(bench.answer(script).await, json!(["text", "text", "text", "text"]));
+}
+
 #[tokio::test]
 async fn the_servers_files_can_be_neither_read_nor_changed() {
     if !landlock(1) {
@@ -87,11 +120,13 @@ def changed(file):
         attempt(os.setxattr, file, 'user.a', b'b'),
         attempt(os.removexattr, file, 'user.a'),
         attempt(fcntl.ioctl, file, 0x40086602, struct.pack('l', 0x80)),
+        attempt(fcntl.ioctl, file, 0x401c5820, bytes(28)),
+        attempt(fcntl.ioctl, file, 0x40806685, bytes(128)),
     ]
 tell([changed(os.open(path, os.O_RDONLY)), changed(os.open(os.path.dirname(path), os.O_RDONLY)), attempt(shutil.copy2, path, 'copy')])";
     let before = [&file, &library].map(|path| std::fs::metadata(path).unwrap());
     let tried = bench.answer(&script.replace("PATH", &json!(file).to_string())).await;
-    let each = json!([null, null, null, null, "EPERM", "EPERM", "EPERM"]);
+    let each = json!([null, null, null, null, "EPERM", "EPERM", "EPERM", "EPERM", "EPERM"]);
     assert_eq!(tried, json!([each, each, "copy"]));
     for (path, before) in [&file, &library].into_iter().zip(before) {
         let after = std::fs::metadata(path).unwrap();
@@ -121,8 +156,9 @@ async fn nothing_in_the_scratch_folder_can_be_executed() {
     bench.policy.limits.processes = 4;
     let script = r"
 import shutil, subprocess
+# To change the mode of a file does nothing; that of a new one is its own.
+os.close(os.open('program', os.O_CREAT | os.O_WRONLY, 0o700))
 shutil.copyfile(os.path.realpath('/bin/true'), 'program')
-os.fchmod(os.open('program', os.O_RDONLY), 0o755)
 tell([attempt(subprocess.call, ['./program']), subprocess.call(['/bin/true'])])";
     assert_eq!(bench.answer(script).await, json!(["EACCES", 0]));
 }

@@ -151,8 +151,7 @@ impl Python {
         let program = settings.folder.join("host");
         let archives = settings.folder.join("archives");
         for folder in [&program, &archives] {
-            remove(folder)?;
-            std::fs::create_dir_all(folder)?;
+            make_anew(folder, &settings.folder)?;
         }
         for (name, text) in PROGRAM {
             std::fs::write(program.join(name), text)?;
@@ -240,9 +239,10 @@ fn limits(settings: &PythonSettings, mode: Executor) -> sandbox::Limits {
     }
 }
 
-/// Removes a folder that may be there.
-fn remove(folder: &Path) -> io::Result<()> {
-    std::fs::remove_dir_all(folder).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+/// Makes a folder that may be there, `beside` being the one that it is in. A job of an earlier version may have closed it to the server.
+fn make_anew(folder: &Path, beside: &Path) -> io::Result<()> {
+    sandbox::remove(folder, beside).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+    std::fs::create_dir_all(folder)
 }
 
 /// Runs calls of Python functions in one of the ways.
@@ -411,4 +411,29 @@ fn ran(ended: Result<Ran, Gone>, host: &Host, whose: &str) -> Ran {
 
 fn not_begun() -> Ran {
     Ran::failed(Failure::error("stopped before a Python process was there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_a_job_has_closed_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = folder.path().join("host");
+        fs::create_dir_all(host.join("__pycache__")).unwrap();
+        fs::write(host.join("__pycache__/old"), "x").unwrap();
+        for closed in [host.join("__pycache__"), host.clone()] {
+            fs::set_permissions(closed, Permissions::from_mode(0o000)).unwrap();
+        }
+        for _ in 0..2 {
+            make_anew(&host, folder.path()).unwrap();
+            assert_eq!(fs::read_dir(&host).unwrap().count(), 0);
+        }
+        // Not even what it is made in has to be there.
+        make_anew(&folder.path().join("new/host"), &folder.path().join("new")).unwrap();
+    }
 }
