@@ -17,7 +17,7 @@ RUN touch src/lib.rs src/main.rs \
 
 # Nothing is installed here: SQLite and the roots of HTTPS are part of the binary.
 FROM debian:bookworm-slim
-RUN mkdir /data && chown 10001:10001 /data
+RUN mkdir -m 700 /data && chown 10001:10001 /data
 COPY --from=build /trine/target/release/trine /usr/local/bin/trine
 # `docker stop` kills after 10 s: what runs has half of that to end, the rest is handed back.
 ENV TRINE_LISTEN=0.0.0.0:8040 TRINE_DATA_DIR=/data TRINE_GRACE_MS=5000

@@ -1,8 +1,10 @@
 //! Puts the service together: store, executors, dispatcher, API.
 
 use std::collections::HashSet;
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +15,10 @@ use tokio::task::JoinSet;
 use crate::api::{
     self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView, Streams,
 };
-use crate::artifact::{ArtifactError, Artifacts};
+use crate::artifact::{ArtifactError, ArtifactPlace, Artifacts};
 use crate::auth::KeyRule;
 use crate::clock::SystemClock;
+use crate::command::Command;
 use crate::comparison::Comparisons;
 use crate::config::{Config, Database, NamedProgram, Partitions, Permission};
 use crate::dispatch::{
@@ -26,6 +29,7 @@ use crate::executor::processes::ProcessSettings;
 use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
 use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
 use crate::job::{Labels, Queue, Role};
+use crate::own;
 use crate::profile::Profiles;
 use crate::sandbox::{self, Sandbox};
 use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
@@ -86,6 +90,17 @@ pub enum AppError {
     /// An interpreter that the operator named can't be used.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
+    /// The data folder can't be made, or nothing in it.
+    #[error("can't use the data folder {}: {error}", path.display())]
+    DataFolder {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The data folder is another server's.
+    #[error("another server has the data folder {}: each needs one of its own, also where they share a database", .0.display())]
+    DataFolderTaken(PathBuf),
     /// Programs can't be watched over.
     #[error("can't prepare the sandbox: {0}")]
     Watch(std::io::Error),
@@ -104,6 +119,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let tls = TlsFiles::both(config.tls_cert.clone(), config.tls_key.clone())?.map(Tls::load).transpose()?;
     let interpreters = interpreters(&config).await?;
     let kernel = check_sandbox(&config, &interpreters)?;
+    let _held = take_data_folder(&config.data_dir)?;
     let python = PythonRules {
         interpreters: interpreters.iter().map(Interpreter::rule).collect(),
         network: config.python_network == Permission::Allow,
@@ -195,6 +211,21 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     tokio::join!(hurried.run_until_cancelled(housework), dispatcher.shut_down(config.grace, &hurried));
     store.close().await;
     Ok(())
+}
+
+/// The data folder, for this server alone as long as the file is open: each one empties it of what programs of an earlier one have left.
+fn take_data_folder(folder: &Path) -> Result<File, AppError> {
+    let unusable = |error| AppError::DataFolder { path: folder.into(), error };
+    own::folder(folder).map_err(unusable)?;
+    let mode = folder.metadata().map_err(unusable)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let folder = folder.display();
+        tracing::warn!("other users of this machine can look into the data folder: `chmod -R go= {folder}` keeps them out");
+    }
+    own::lock(&folder.join("server.lock")).map_err(|error| match error {
+        TryLockError::WouldBlock => AppError::DataFolderTaken(folder.into()),
+        TryLockError::Error(error) => unusable(error),
+    })
 }
 
 /// The store that the settings name.
@@ -386,24 +417,47 @@ fn check_sandbox(config: &Config, interpreters: &[Interpreter]) -> Result<sandbo
     Ok(report)
 }
 
-/// A sentence for each of the server's own files that sandboxed programs can read, because of the folder that it is in.
+/// A sentence for each of the server's own files and folders that sandboxed programs can read, because of where it is.
 fn open_secrets(config: &Config, interpreters: &[Interpreter]) -> Vec<String> {
     let database = match config.database() {
         Database::Sqlite(path) => Some(path),
         Database::Postgres(_) => None,
     };
-    let own = [("data folder", Some(&config.data_dir)), ("database", database.as_ref()), ("TLS key", config.tls_key.as_ref())];
+    let artifacts = match config.artifacts() {
+        ArtifactPlace::Folder(path) => Some(path),
+        ArtifactPlace::S3 { .. } => None,
+    };
+    let own = [
+        ("data folder", Some(config.data_dir.clone())),
+        ("database", database),
+        ("settings file", config.file.clone()),
+        ("TLS key", config.tls_key.clone()),
+        ("folder of artifacts", artifacts),
+        ("workspace", Some(config.workspace())),
+    ];
     let own = own.into_iter().filter_map(|(what, path)| Some((what, path?)));
     own.filter_map(|(what, path)| {
-        let reader = if sandbox::is_open_to_all(path) {
-            "of the system, which every sandboxed program can read".to_owned()
-        } else {
-            let reads = |interpreter: &&Interpreter| interpreter.folders.iter().any(|folder| sandbox::is_below(path, folder));
-            format!("that the Python interpreter {:?} reads, as every job in it can", interpreters.iter().find(reads)?.name)
-        };
-        Some(format!("the {what} {} is in a folder {reader}", path.display()))
+        // An operator may well want a command to read these, and names them.
+        let may_be_named = matches!(what, "folder of artifacts" | "workspace");
+        let place = open_place(&path, config, interpreters, may_be_named)?;
+        Some(format!("the {what} {} is {place}", path.display()))
     })
     .collect()
+}
+
+/// Where a path is, if some program can read it there.
+fn open_place(path: &Path, config: &Config, interpreters: &[Interpreter], may_be_named: bool) -> Option<String> {
+    if sandbox::is_open_to_all(path) {
+        return Some("in a folder of the system, which every sandboxed program can read".to_owned());
+    }
+    let is_read = |interpreter: &&Interpreter| interpreter.folders.iter().any(|folder| sandbox::is_below(path, folder));
+    if let Some(Interpreter { name, .. }) = interpreters.iter().find(is_read) {
+        return Some(format!("in a folder that the Python interpreter {name:?} reads, as every job in it can"));
+    }
+    let holds = |read: &PathBuf| sandbox::is_below(path, read) && !(may_be_named && sandbox::is_below(read, path));
+    let is_read = |command: &Command| command.read.iter().chain(&command.folder).chain([&command.path]).any(holds);
+    let (name, _) = config.commands.0.iter().find(|(_, command)| is_read(command))?;
+    Some(format!("among what the command {name:?} reads"))
 }
 
 /// Thousands of connections and fetches at once need as many file descriptors as the system allows. How many that is.
@@ -454,8 +508,35 @@ mod tests {
         let (editable, other) = (interpreter(project.path().into()), interpreter(project.path().join("packages")));
         let config = Config { data_dir: project.path().join("trine-data"), ..Config::default() };
         let told = open_secrets(&config, &[other.clone(), editable]);
-        assert_eq!(told.len(), 2);
         assert!(told[0].contains("the data folder") && told[0].contains("interpreter \"python3\""), "{told:?}");
+        // What is in it by default is told of as well.
+        assert!(
+            ["database", "artifacts", "workspace"].iter().all(|what| told.iter().any(|told| told.contains(what))),
+            "{told:?}"
+        );
         assert!(open_secrets(&config, &[other]).is_empty());
+    }
+
+    #[test]
+    fn what_a_command_reads_of_the_server_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().display();
+        let told = |reads: &str| {
+            let commands = format!("[c]\npath = '/bin/true'\n{reads}").parse().unwrap();
+            let workspace = Some(folder.path().join("work"));
+            let tls_key = Some(folder.path().join("keys/key.pem"));
+            for made in ["work", "keys", "data"] {
+                std::fs::create_dir_all(folder.path().join(made)).unwrap();
+            }
+            let data_dir = folder.path().join("data");
+            open_secrets(&Config { tls_key, data_dir, workspace, commands, ..Config::default() }, &[])
+        };
+        let all = told(&format!("folder = '{place}'"));
+        assert_eq!(all.len(), 5, "{all:?}");
+        assert!(all.iter().all(|told| told.ends_with("is among what the command \"c\" reads")), "{all:?}");
+        let key = told(&format!("read = ['{place}/keys']"));
+        assert!(key.len() == 1 && key[0].starts_with("the TLS key"), "{key:?}");
+        // Whoever names the workspace itself wants it to be read.
+        assert_eq!(told(&format!("read = ['{place}/work']")), [""; 0]);
     }
 }

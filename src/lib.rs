@@ -28,6 +28,7 @@ pub mod webhook;
 // The edges to the world outside.
 pub mod auth;
 pub mod outbound;
+pub mod own;
 pub mod sandbox;
 pub mod server;
 

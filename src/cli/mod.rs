@@ -136,7 +136,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     match command {
-        Command::Serve(settings) => with_service(serve::run(settings.config))?,
+        Command::Serve(settings) => with_service(serve::run(settings.config, sources))?,
         Command::Demo(demo) => with_service(demo.run(sources))?,
         Command::Compare(compare) => with_service(compare.run(sources))?,
         Command::Submit(submit) => client()?.block_on(submit.run())?,

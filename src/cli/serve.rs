@@ -5,19 +5,21 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use super::error::CliError;
 use super::print;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, Source, Sources};
 use crate::job::Role;
-use crate::{app, shutdown, telemetry};
+use crate::{app, own, shutdown, telemetry};
 
 /// How many connections may wait to be accepted, as far as the system allows. Of a burst that finds no room here, each waits a second until
 /// its client asks again.
 const BACKLOG: u32 = 4096;
 
 /// Runs the service until it is told to stop.
-pub(super) async fn run(config: Config) -> Result<(), CliError> {
+pub(super) async fn run(mut config: Config, sources: &Sources) -> Result<(), CliError> {
+    config.file = sources.values().find_map(|source| if let Source::File(path) = source { Some(path.clone()) } else { None });
     if config.data_dir.exists() && !config.data_dir.is_dir() {
         return Err(CliError::Usage(format!("the data folder {} (--data-dir) is no folder", config.data_dir.display())));
     }
+    own::keep_private();
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
     let unknown = unknown(&super::variables(), std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
     if !unknown.is_empty() {

@@ -52,6 +52,10 @@ pub struct Settings {
 #[derive(Args, Clone, Debug, Serialize)]
 #[command(next_help_heading = "Settings")]
 pub struct Config {
+    /// The file that some of them came from.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// Address and port of the API; port 0 takes a free one
     #[arg(long, env = "TRINE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8040", value_parser = address)]
     pub listen: SocketAddr,

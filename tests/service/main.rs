@@ -9,6 +9,7 @@ mod command_line;
 mod commands;
 mod comparisons;
 mod crash;
+mod data_folder;
 mod disk;
 mod drain;
 mod events;

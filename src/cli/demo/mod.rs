@@ -21,7 +21,7 @@ use super::temporary::{self, served, until_ready};
 use super::{print, wait};
 use crate::app;
 use crate::config::{Config, LogFormat, Settings, Source, Sources};
-use crate::{clock, shutdown, telemetry};
+use crate::{clock, own, shutdown, telemetry};
 use batch::Planned;
 
 /// The most jobs with a wrong outcome that are named.
@@ -39,6 +39,7 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(self, sources: &Sources) -> Result<(), CliError> {
+        own::keep_private();
         let keep = self.keep;
         let (mut config, _temporary) = self.prepare(sources)?;
         let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;

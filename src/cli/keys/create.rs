@@ -14,6 +14,7 @@ use crate::app::AppError;
 use crate::auth::{Key, Quota, Scope};
 use crate::clock::Timestamp;
 use crate::config::Database;
+use crate::own;
 use crate::store::{postgres, sqlite};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -69,6 +70,7 @@ impl Create {
                 let key = Key { quota, ..key };
                 match database {
                     Database::Sqlite(path) => {
+                        own::keep_private();
                         let there = path.exists();
                         sqlite::keep_key(&path, &key).await.map_err(AppError::from)?;
                         // As it has to be before a first start; or the path is a wrong one, and no server will know the key.

@@ -28,8 +28,7 @@ mod webhooks;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -58,6 +57,7 @@ use super::{
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Owner, Queue, State};
+use crate::own;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -204,7 +204,7 @@ pub async fn keep_key(path: &Path, key: &Key) -> Result<(), StoreError> {
 /// The database for this process alone, and how connections to it are opened; its folder is made if it is missing.
 fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        make_private(folder).map_err(|error| unavailable(folder, &error))?;
+        own::folder(folder).map_err(|error| unavailable(folder, &error))?;
     }
     let lock = lock(path)?;
     let connect = SqliteConnectOptions::new()
@@ -217,11 +217,6 @@ fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
         .pragma("journal_size_limit", "67108864")
         .disable_statement_logging();
     Ok((lock, connect))
-}
-
-/// Makes a folder that is missing, with those that it is in: for this user alone, since what jobs are given may be secret.
-fn make_private(folder: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// A connection to a database with the latest schema.
@@ -250,15 +245,10 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let file =
-        File::options().create(true).write(true).truncate(false).open(&name).map_err(|error| unavailable(&name, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(StoreError::Unavailable(format!("another server has {} open", path.display())))
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(unavailable(&name, &error)),
-    }
+    own::lock(&name).map_err(|error| match error {
+        TryLockError::WouldBlock => StoreError::Unavailable(format!("another server has {} open", path.display())),
+        TryLockError::Error(error) => unavailable(&name, &error),
+    })
 }
 
 fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {

@@ -1,0 +1,101 @@
+//! The data folder: one server's alone, and nobody else's to look into.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::server::{Server, database, folder, trine};
+
+/// What a server says that is to end by itself, as it does not start.
+async fn refusal(folder: &Path, settings: &[(&str, &str)]) -> String {
+    let mut command = tokio::process::Command::from(trine());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.join("data")).current_dir(folder);
+    command.envs(settings.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(crate::server::PATIENCE, command.output()).await.expect("a server that does not start");
+    let output = output.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn a_second_server_does_not_get_it_whatever_its_database_is() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    // What the jobs of the first one write is there as long as they run.
+    let scratch = folder.path().join("data/commands/a-job");
+    std::fs::create_dir_all(&scratch).unwrap();
+    let other = format!("sqlite:{}", folder.path().join("other.db").display());
+    // Its database would be reached later: whose it is does not matter.
+    for database in [&*other, "postgres://nobody@localhost/nothing?host=/nowhere"] {
+        let said = refusal(folder.path(), &[("TRINE_DATABASE", database)]).await;
+        assert!(said.contains("another server has the data folder"), "{said}");
+    }
+    assert!(scratch.exists());
+    // It is free as soon as the first one is gone.
+    server.crash();
+    Server::start(folder.path(), &[("TRINE_DATABASE", &other)]).await;
+    assert!(!scratch.exists());
+}
+
+/// Everything below a folder that others than its owner may do something with, links left out.
+fn open_to_others(folder: &Path) -> Vec<String> {
+    let found = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    found
+        .flat_map(|entry| {
+            let below = if entry.file_type().unwrap().is_dir() { open_to_others(&entry.path()) } else { Vec::new() };
+            let mode = entry.metadata().unwrap().permissions().mode();
+            let is_link = entry.file_type().unwrap().is_symlink();
+            let own = (mode & 0o077 != 0 && !is_link).then(|| format!("{} {mode:o}", entry.path().display()));
+            own.into_iter().chain(below)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_in_it_is_for_its_user_alone() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let key = ["keys", "create", "admin", "--scopes", "admin", "--database"];
+    let made = trine().args(key).arg(format!("sqlite:{}", database(folder.path()).display())).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!((open_to_others(&data), data.metadata().unwrap().permissions().mode() & 0o777), (vec![], 0o700));
+    let mut server = Server::start(folder.path(), &[("TRINE_KEYS", "off")]).await;
+    let source = "import trine\ndef main():\n    (trine.artifacts() / 'left').write_text('x')\n    return 1\n";
+    let python = json!({ "bound": "cpu", "executor": "processes", "workload": { "type": "python", "source": source } });
+    assert_eq!(server.ended(&python).await["output"], 1);
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(server.wait().success());
+    assert_eq!(open_to_others(&data), [""; 0]);
+    let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(!log().contains("chmod"), "{}", log());
+    // One that is open already stays as the operator has it, who is told.
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Server::start(folder.path(), &[("TRINE_KEYS", "off")]).await;
+    assert!(log().contains("other users of this machine can look into the data folder"), "{}", log());
+}
+
+/// A project that is installed in its virtual environment in editable form, and whose folder the server is started in.
+#[tokio::test]
+async fn one_that_an_interpreter_reads_is_a_gap_in_the_sandbox() {
+    let project = folder();
+    let environment = project.path().join("environment");
+    let made = Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&environment).status().unwrap();
+    assert!(made.success());
+    let library = std::fs::read_dir(environment.join("lib")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(library.join("site-packages/project.pth"), project.path().to_str().unwrap()).unwrap();
+    std::fs::write(project.path().join("trine.toml"), "async_slots = 5\n").unwrap();
+    let interpreter = format!("project={}", environment.join("bin/python").display());
+    let settings = [("TRINE_PYTHON_INTERPRETERS", &*interpreter)];
+    let server = Server::start(project.path(), &settings).await;
+    let said = server.get("/executors").await["sandbox"]["kernel"]["missing"].to_string();
+    drop(server);
+    let refused = refusal(project.path(), &[settings[0], ("TRINE_SANDBOX", "required")]).await;
+    let log = std::fs::read_to_string(project.path().join("log")).unwrap();
+    for what in ["data folder", "database", "settings file", "folder of artifacts", "workspace"] {
+        let told = |said: &str| said.contains(&format!("the {what} ")) && said.contains("that the Python interpreter");
+        assert!(told(&said) && told(&refused) && told(&log), "{what}: {said} {refused} {log}");
+    }
+}
