@@ -24,10 +24,6 @@ async def every(items):
     return [item async for item in items]
 
 
-def bearer(key):
-    return {"Authorization": f"Bearer {key.key}"}
-
-
 async def until(condition):
     """Waits for a condition, and returns what it gave."""
 
@@ -272,7 +268,7 @@ class Keys(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_from_its_creation_to_its_end(self, connect):
-        client = connect(self.server.url, headers=bearer(self.admin))
+        client = connect(self.server.url, key=self.admin.key)
         end = datetime.datetime.now(datetime.timezone.utc) + HOUR
         made = await client.create_key("ci", ["submit", "read"], expires_at=end, quota={"queued": 7, "running": None})
         self.assertEqual((made.name, made.scopes, made.state, made.owner), ("ci", ("submit", "read"), "live", made.id))
@@ -303,9 +299,9 @@ class Keys(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_how_much_of_a_quota_is_used(self, connect):
-        admin = connect(self.server.url, headers=bearer(self.admin))
+        admin = connect(self.server.url, key=self.admin.key)
         made = await admin.create_key("ci", ["submit"], quota={"queued": 7, "per_minute": 600})
-        client = connect(self.server.url, headers=bearer(made))
+        client = connect(self.server.url, key=made.key)
         await client.submit(SLEEP, bound="io", delay_ms=600_000)
         own = await client.quota()
         self.assertEqual((own.queued.most, own.running), (7, trine.QuotaPart(0)))
@@ -320,7 +316,7 @@ class Keys(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     @with_both
     async def test_what_administrators_did(self, connect):
-        client = connect(self.server.url, headers=bearer(self.admin))
+        client = connect(self.server.url, key=self.admin.key)
         made = await client.create_key("ci", ["read"])
         await client.revoke_key(made.id)
         last, before, *_, first = await every(client.audit(page_size=1))

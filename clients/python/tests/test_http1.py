@@ -1,6 +1,9 @@
 """HTTP and server-sent events, from bytes in all pieces."""
 
+import os
+import ssl
 import unittest
+from unittest import mock
 
 import harness  # noqa: F401
 
@@ -62,6 +65,20 @@ class Requests(unittest.TestCase):
         self.assertTrue(data.startswith("GET /trine/jobs?tag=a%3Ab&tag=c%26d%3Ae&limit=5 HTTP/1.1\r\nHost: example.org:8040\r\n"))
         self.assertIn("\r\nAuthorization: Bearer x\r\n", data)
         self.assertEqual(data.count("Accept: "), 1)
+
+    def test_what_is_not_said_is_as_the_command_has_it(self):
+        said = {"TRINE_SERVER": "https://example.org/trine", "TRINE_KEY": "trine_a_b", "TRINE_CA_CERT": "/nowhere.pem"}
+        with mock.patch.dict(os.environ, said):
+            server = Server.at()
+            self.assertEqual((server.host, server.port, server.prefix), ("example.org", 443, "/trine"))
+            self.assertIn(b"\r\nAuthorization: Bearer trine_a_b\r\n", server.headers)
+            with self.assertRaises(FileNotFoundError):
+                server.context(None)
+            own = ssl.create_default_context()
+            self.assertIs(server.context(own), own)
+            self.assertIn(b"Bearer mine\r\n", Server.at("http://a", key="mine").headers)
+            self.assertNotIn(b"trine_a_b", Server.at("http://a", {"authorization": "Basic x"}).headers)
+        self.assertEqual((Server.at().host, Server.at().port), ("127.0.0.1", 8040))
 
     def test_an_address_that_is_none_is_refused(self):
         for url in ("ftp://example.org", "http://", "http://a:b:c"):

@@ -103,7 +103,7 @@ class Connections:
     def __init__(self, server: Server, timeout: float, tls: Optional[ssl.SSLContext] = None) -> None:
         self.server = server
         self.timeout = timeout
-        self._tls = (tls or ssl.create_default_context()) if server.tls else None
+        self._tls = server.context(tls)
         self._idle: list[Connection] = []
 
     async def request(self, request: Request) -> Response:

@@ -6,6 +6,8 @@ Both the blocking and the asyncio connections are made of this. It is small beca
 from __future__ import annotations
 
 import json
+import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
@@ -29,18 +31,34 @@ class Server:
     headers: bytes  # whole lines
 
     @classmethod
-    def at(cls, url: str, headers: Optional[Mapping[str, str]] = None) -> Server:
+    def at(cls, url: Optional[str] = None, headers: Optional[Mapping[str, str]] = None, key: Optional[str] = None) -> Server:
+        """What is not said is as `trine` itself, the command, would have it."""
+        url = url or os.environ.get("TRINE_SERVER") or "http://127.0.0.1:8040"
+        key = key or os.environ.get("TRINE_KEY")
         parts: SplitResult = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"a server's address is written http://host:port, not {url!r}")
         tls = parts.scheme == "https"
         authority = parts.netloc.rpartition("@")[2]
         lines = {"Host": authority, "User-Agent": "trine-python", "Accept": "application/json", **(headers or {})}
+        if key and "authorization" not in map(str.lower, lines):
+            lines["Authorization"] = f"Bearer {key}"
         for name, value in lines.items():
             if any(mark in name + value for mark in "\r\n"):
                 raise ValueError(f"the header {name!r} has a line break")
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"), head)
+
+    def context(self, tls: Optional[ssl.SSLContext]) -> Optional[ssl.SSLContext]:
+        """By what the server is known, where it speaks TLS: by `tls`, or by the usual authorities and that of `TRINE_CA_CERT`."""
+        if not self.tls:
+            return None
+        if tls is None:
+            tls = ssl.create_default_context()
+            authority = os.environ.get("TRINE_CA_CERT")
+            if authority:
+                tls.load_verify_locations(authority)
+        return tls
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,15 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8040",
+        url: Optional[str] = None,
         *,
+        key: Optional[str] = None,
         timeout: float = 30.0,
         patience: float = 30.0,
         headers: Optional[Mapping[str, str]] = None,
         tls: Optional[ssl.SSLContext] = None,
     ) -> None:
-        self._connections = Connections(Server.at(url, headers), timeout, tls)
+        self._connections = Connections(Server.at(url, headers, key), timeout, tls)
         self._patience = patience
 
     async def close(self) -> None:

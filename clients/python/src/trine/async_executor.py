@@ -29,7 +29,7 @@ class AsyncExecutor:
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8040",
+        url: Optional[str] = None,
         max_workers: Optional[int] = None,
         **settings: Unpack[Settings],
     ) -> None:

@@ -61,20 +61,23 @@ E = TypeVar("E", Job, Comparison)
 class Client:
     """A Trine server. Threads may share one.
 
+    `url` and `key`, an API key, are those of the variables TRINE_SERVER and TRINE_KEY unless they are given, and TRINE_CA_CERT names
+    a file with a certificate by which the server is known: as the command `trine` has it. Without any, the server is the one here.
     `timeout` is how long the server may be silent before a request fails, `patience` how long it is tried to reopen a stream of
     events, both in seconds. `headers` go with every request.
     """
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8040",
+        url: Optional[str] = None,
         *,
+        key: Optional[str] = None,
         timeout: float = 30.0,
         patience: float = 30.0,
         headers: Optional[Mapping[str, str]] = None,
         tls: Optional[ssl.SSLContext] = None,
     ) -> None:
-        self._connections = Connections(Server.at(url, headers), timeout, tls)
+        self._connections = Connections(Server.at(url, headers, key), timeout, tls)
         self._patience = patience
 
     def close(self) -> None:

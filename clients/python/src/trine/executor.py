@@ -36,11 +36,12 @@ class Settings(CallOptions, total=False):
     how: How  # functions travel: by `pickle`, by `source`, or `auto`: by pickle if the server allows it, else by source
     timeout: float  # seconds that the server may be silent; 30 unless it is given
     patience: float  # seconds that it may be out of reach before the executor gives up and is broken; 30 unless it is given
+    key: Optional[str]  # an API key; that of the variable TRINE_KEY unless it is given
     headers: Mapping[str, str]  # of every request
     tls: ssl.SSLContext  # for https, instead of the usual one
 
 
-def engine_for(url: str, max_workers: Optional[int], settings: Settings) -> Engine:
+def engine_for(url: Optional[str], max_workers: Optional[int], settings: Settings) -> Engine:
     """The engine of an executor."""
     _check_names(settings, Settings, "setting")
     if max_workers is not None and max_workers <= 0:
@@ -48,7 +49,7 @@ def engine_for(url: str, max_workers: Optional[int], settings: Settings) -> Engi
     how = settings.get("how", "auto")
     if how not in ("auto", "pickle", "source"):
         raise ValueError(f"how must be auto, pickle or source, not {how!r}")
-    server = Server.at(url, settings.get("headers"))
+    server = Server.at(url, settings.get("headers"), settings.get("key"))
     told: Mapping[str, Any] = {"bound": "cpu", **settings}
     return Engine(
         Connections(server, settings.get("timeout", 30.0), settings.get("tls")),
@@ -84,7 +85,7 @@ class Executor(futures.Executor):
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8040",
+        url: Optional[str] = None,
         max_workers: Optional[int] = None,
         **settings: Unpack[Settings],
     ) -> None:
