@@ -20,8 +20,9 @@ use crate::store::{Comparison, ComparisonState};
 #[serde(deny_unknown_fields)]
 #[schema(as = ComparisonRequest, example = super::example::comparison_request)]
 pub(super) struct Fields<'a> {
-    /// What the work does most of the time. Native threads for `io` are many, those for `cpu` one for each core.
-    bound: Bound,
+    /// What the work does most of the time. Native threads for `io` are many, those for `cpu` one for each core. Only a function that declares
+    /// it may go without.
+    bound: Option<Bound>,
     /// What to run: its `type`, and the parameters of that type.
     #[serde(borrow)]
     #[schema(value_type = AnyWorkload)]

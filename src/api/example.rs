@@ -235,7 +235,7 @@ pub(super) fn result_lines() -> Value {
 
 /// Results as CSV.
 pub(super) fn result_rows() -> Value {
-    super::table::csv(&[finished()]).into()
+    super::table::csv(&[finished()], true).into()
 }
 
 /// A summary of results.

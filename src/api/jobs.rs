@@ -1,6 +1,7 @@
 //! `/jobs`: submit, list, look at, cancel, run again.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -138,8 +139,13 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let format = query.format(&headers)?;
-    let jobs = api.dispatcher.store().jobs(&query.filter(caller), query.page()).await?;
-    Ok(query.answer(format, &uri, &jobs, |job| Some(JobView::from(job))))
+    let (filter, page) = (Arc::new(query.filter(caller)?), query.page(format));
+    let read = move |page| {
+        let (dispatcher, filter) = (api.dispatcher.clone(), Arc::clone(&filter));
+        async move { dispatcher.store().jobs(&filter, page).await }
+    };
+    let jobs = read(page).await?;
+    Ok(query.answer::<JobView<'_>, _>(format, &uri, (page, &jobs), read))
 }
 
 /// How long to wait for a job.

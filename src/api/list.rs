@@ -1,10 +1,12 @@
-//! Lists of jobs: filters, pages, cursors.
+//! Lists of jobs: filters, pages, cursors, and whole lists a line a job.
 
+use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
@@ -16,8 +18,11 @@ use super::problem::Problem;
 use super::table;
 use super::view::StateName;
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, FailureKind, FindingKind, FindingKinds, Job, JobId};
-use crate::store::{Filter, Order, Page, on_page};
+use crate::job::{BadOwner, Bound, Executor, FailureKind, FindingKind, FindingKinds, Job, JobId, Owner};
+use crate::store::{Filter, Order, Page, StoreError, on_page};
+
+/// How many jobs are read at once of a list that is answered whole.
+const TOGETHER: usize = 1_000;
 
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
@@ -54,6 +59,9 @@ pub(super) struct ListQuery {
     /// Their workload's `type`.
     #[param(example = "primes")]
     workload: Option<String>,
+    /// Whose they are: the id of a key, as `GET /keys` has it in `owner`. Only administrators may ask for what is another's.
+    #[param(value_type = Option<String>, pattern = "^[0-9a-f]{12}$")]
+    owner: Option<Whose>,
     /// A label, as `name:value`.
     #[param(value_type = Option<String>, pattern = ":", example = "team:search")]
     tag: Option<Label>,
@@ -70,10 +78,10 @@ pub(super) struct ListQuery {
     #[serde(default)]
     #[param(inline, value_type = Option<Sequence>)]
     order: Sequence,
-    /// How many on a page, at most: it ends earlier where workloads and outputs are long, 8 MiB together.
-    #[serde(default)]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 50)]
-    limit: Limit,
+    /// How many on a page, at most: it ends earlier where workloads and outputs are long, 8 MiB together. Without it, a page of JSON has 50;
+    /// CSV and NDJSON have no pages then, but all there is.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
     /// The `next_cursor` of the page before.
     #[param(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-]{12}[AQgw]$")]
     cursor: Option<Cursor>,
@@ -136,6 +144,19 @@ impl TryFrom<usize> for Limit {
     }
 }
 
+/// An owner, as people write one.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct Whose(Owner);
+
+impl TryFrom<String> for Whose {
+    type Error = BadOwner;
+
+    fn try_from(digits: String) -> Result<Self, BadOwner> {
+        digits.parse().map(Self)
+    }
+}
+
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Label(pub(super) String, pub(super) String);
@@ -189,9 +210,13 @@ impl TryFrom<String> for Cursor {
 
 impl ListQuery {
     /// The conditions, of a request by this caller.
-    pub(super) fn filter(&self, Caller(owner): Caller) -> Filter {
-        Filter {
-            owner,
+    pub(super) fn filter(&self, caller: Caller) -> Result<Filter, Problem> {
+        let asked = self.owner.map(|Whose(owner)| owner);
+        if asked.is_some_and(|owner| !caller.sees(Some(owner))) {
+            return Err(Problem::bad_query("owner", "only administrators may ask for what is another's"));
+        }
+        Ok(Filter {
+            owner: asked.or(caller.0),
             state: self.state.map(Into::into),
             error: self.error,
             bound: self.bound,
@@ -201,16 +226,22 @@ impl ListQuery {
             since: self.since,
             until: self.until,
             findings: self.advice.map(Into::into),
-        }
+        })
+    }
+
+    /// Whether it is all that passes, and no page of it.
+    fn is_whole(&self, format: Format) -> bool {
+        self.limit.is_none() && format != Format::Json
     }
 
     /// The page, and one job more, by which to see whether there is a next one.
-    pub(super) fn page(&self) -> Page {
+    pub(super) fn page(&self, format: Format) -> Page {
         let order = match self.order {
             Sequence::Newest => Order::NewestFirst,
             Sequence::Oldest => Order::OldestFirst,
         };
-        Page { order, after: self.cursor.map(|Cursor(id)| id), limit: self.limit.0 + 1 }
+        let limit = if self.is_whole(format) { TOGETHER } else { self.limit.unwrap_or_default().0 };
+        Page { order, after: self.cursor.map(|Cursor(id)| id), limit: limit + 1 }
     }
 
     /// The format in which the client wants the list.
@@ -218,21 +249,39 @@ impl ListQuery {
         self.format.map_or_else(|| Format::accepted(headers), Ok)
     }
 
-    /// The answer: the jobs of the page as `view` shows them, and where the next page is.
-    pub(super) fn answer<'a, V: Serialize>(
+    /// The answer: the jobs of the first `page`, and where the next one is; or the jobs of all pages, of which the others are `read` when
+    /// the client has taken in those before.
+    pub(super) fn answer<V: Shown, F>(
         &self,
         format: Format,
         uri: &Uri,
-        jobs: &'a [Job],
-        view: impl Fn(&'a Job) -> Option<V>,
-    ) -> Response {
-        let page = &jobs[..on_page(self.limit.0, jobs)];
-        let next_cursor = page.last().filter(|_| jobs.len() > page.len()).map(|last| Cursor(last.id));
-        let items = page.iter().filter_map(view);
+        (page, jobs): (Page, &[Job]),
+        read: impl Fn(Page) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = Result<Vec<Job>, StoreError>> + Send + 'static,
+    {
+        let (shown, next_page) = split(page, jobs);
+        let next_cursor = next_page.and_then(|next| next.after).map(Cursor).filter(|_| !self.is_whole(format));
         let mut response = match format {
-            Format::Json => Json(List { items: items.collect(), next_cursor: next_cursor.map(String::from) }).into_response(),
-            Format::Ndjson => lines(items).into_response(),
-            Format::Csv => table::csv(page).into_response(),
+            Format::Json => {
+                let items = shown.iter().filter_map(V::view).collect();
+                Json(List { items, next_cursor: next_cursor.map(String::from) }).into_response()
+            }
+            Format::Csv | Format::Ndjson if self.is_whole(format) => {
+                let first = rows::<V>(format, shown, true);
+                let others = stream::try_unfold(next_page, move |page| {
+                    let reading = page.map(|page| (page, read(page)));
+                    async move {
+                        let Some((page, reading)) = reading else { return Ok(None) };
+                        let jobs = reading.await?;
+                        let (shown, next_page) = split(page, &jobs);
+                        Ok::<_, StoreError>(Some((rows::<V>(format, shown, false), next_page)))
+                    }
+                });
+                Body::from_stream(stream::iter([Ok(first)]).chain(others)).into_response()
+            }
+            Format::Csv | Format::Ndjson => rows::<V>(format, shown, true).into_response(),
         };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
         if let Some(link) = next_cursor.and_then(|cursor| next(uri, cursor)) {
@@ -240,6 +289,27 @@ impl ListQuery {
         }
         response
     }
+}
+
+/// What a list shows of a job.
+pub(super) trait Shown {
+    /// That.
+    type View<'a>: Serialize;
+
+    /// `None` if the list does not have it.
+    fn view(job: &Job) -> Option<Self::View<'_>>;
+}
+
+/// The jobs of a page, of those that were read for it, and the page behind it.
+fn split(page: Page, jobs: &[Job]) -> (&[Job], Option<Page>) {
+    let shown = &jobs[..on_page(page.limit - 1, jobs)];
+    let last = shown.last().filter(|_| jobs.len() > shown.len());
+    (shown, last.map(|last| Page { after: Some(last.id), ..page }))
+}
+
+/// Jobs in a format that has a line a job; the first ones come with what stands above them.
+fn rows<V: Shown>(format: Format, jobs: &[Job], first: bool) -> Bytes {
+    if format == Format::Csv { table::csv(jobs, first).into() } else { lines(jobs.iter().filter_map(V::view)).into() }
 }
 
 /// One JSON object a line.
@@ -298,7 +368,7 @@ mod tests {
     fn filters_are_read() {
         let query =
             parse("state=failed&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2").unwrap();
-        let filter = query.filter(Caller::default());
+        let filter = query.filter(Caller::default()).unwrap();
         assert_eq!(filter.state, Some(StateFilter::Ended(crate::job::Ending::Failed)));
         assert_eq!(
             (filter.bound, filter.executor, filter.workload.as_deref()),
@@ -306,9 +376,9 @@ mod tests {
         );
         assert_eq!(filter.tag, Some(("a".into(), "b:c".into())));
         assert_eq!(filter.since.unwrap().to_string(), "2026-01-31T12:00:00.000000Z");
-        assert_eq!((query.page().limit, query.page().order), (3, Order::NewestFirst));
-        assert_eq!(parse("order=oldest").unwrap().page().order, Order::OldestFirst);
-        assert_eq!(parse("").unwrap().page().limit, 51);
+        let page = |query: &str| parse(query).unwrap().page(Format::Json);
+        assert_eq!((query.page(Format::Csv).limit, query.page(Format::Csv).order), (3, Order::NewestFirst));
+        assert_eq!((page("order=oldest").order, page("").limit), (Order::OldestFirst, 51));
     }
 
     #[rstest]
@@ -321,6 +391,7 @@ mod tests {
     #[case("cursor=x")]
     #[case("format=xml")]
     #[case("page=2")]
+    #[case("owner=me")]
     fn other_queries_are_refused(#[case] query: &str) {
         assert!(parse(query).is_err());
     }

@@ -1,5 +1,6 @@
 //! `/results`: finished jobs with their outcome and timing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -43,12 +44,17 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let format = query.format(&headers)?;
-    let filter = query.filter(caller);
+    let filter = Arc::new(query.filter(caller)?);
     if filter.state.is_some_and(|state| !matches!(state, StateFilter::Ended(_))) {
         return Err(Problem::bad_query("state", "a result is succeeded, failed, cancelled or lost"));
     }
-    let jobs = api.dispatcher.store().results(&filter, query.page()).await?;
-    Ok(query.answer(format, &uri, &jobs, ResultView::of))
+    let page = query.page(format);
+    let read = move |page| {
+        let (dispatcher, filter) = (api.dispatcher.clone(), Arc::clone(&filter));
+        async move { dispatcher.store().results(&filter, page).await }
+    };
+    let jobs = read(page).await?;
+    Ok(query.answer::<ResultView<'_>, _>(format, &uri, (page, &jobs), read))
 }
 
 /// Look at a result

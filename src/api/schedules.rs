@@ -31,6 +31,9 @@ const MAX_BYTES: usize = 256 << 10;
 /// How many times are shown: those to come, and the latest.
 const SHOWN: (usize, usize) = (5, 100);
 
+/// The label that tells the jobs of a schedule, by its name.
+const SCHEDULE_TAG: &str = "trine-schedule";
+
 /// What a submission can't say in a schedule.
 const UNFITTING: [(&str, &str); 4] = [
     ("run_at", "a schedule says itself when its jobs run; delay_ms can put them off"),
@@ -354,13 +357,14 @@ pub(super) async fn run(
     Ok((StatusCode::ACCEPTED, [(LOCATION, format!("/jobs/{id}"))], Json(JobView::from(&job))).into_response())
 }
 
-/// What makes the jobs of schedules: reads them as `POST /jobs` does.
+/// What makes the jobs of schedules: reads them as `POST /jobs` does, and labels them with the schedule's name.
 pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
     Arc::new(move |schedule| {
         let submission =
             submission::parse(schedule.job.get().as_bytes(), dispatcher.functions().catalogue(), dispatcher.store().now());
         let mut submission = submission.map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
         submission.owner = schedule.owner();
+        submission.tags.entry(SCHEDULE_TAG.to_owned()).or_insert_with(|| schedule.own_name().to_owned());
         dispatcher.make(submission).map_err(|error| match error {
             SubmitError::Draining => NotMade::Later,
             error => NotMade::Invalid(Problem::from(error).detail().to_owned()),

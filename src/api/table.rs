@@ -13,7 +13,7 @@ struct Line<'a> {
 type Column = (&'static str, fn(&Line<'_>) -> String);
 
 /// Each column with how its cell is written. What is absent is an empty cell.
-const COLUMNS: [Column; 32] = [
+const COLUMNS: [Column; 33] = [
     ("id", |line| line.job.id.to_string()),
     ("state", |line| line.job.state.as_str().to_owned()),
     ("bound", |line| line.job.submission.bound.to_string()),
@@ -46,13 +46,16 @@ const COLUMNS: [Column; 32] = [
     ("output", |line| text(line.finished.and_then(output))),
     ("parameters", |line| line.job.submission.workload.json.to_string()),
     ("tags", |line| serde_json::to_string(&line.job.submission.tags).unwrap_or_default()),
+    ("owner", |line| text(line.job.submission.owner)),
 ];
 
-/// The table of these jobs: a line of names, then a line a job.
-pub(super) fn csv(jobs: &[Job]) -> String {
+/// The table of these jobs, a line a job, below a line of names if it is the beginning.
+pub(super) fn csv(jobs: &[Job], beginning: bool) -> String {
     let mut table = csv::Writer::from_writer(Vec::new());
     // Writing to memory does not fail, nor does a line with as many cells as the first.
-    let _ = table.write_record(COLUMNS.map(|(name, _)| name));
+    if beginning {
+        let _ = table.write_record(COLUMNS.map(|(name, _)| name));
+    }
     for job in jobs {
         let finished = match &job.state {
             State::Finished(finished) => Some(&**finished),
@@ -89,7 +92,7 @@ mod tests {
 
     #[test]
     fn no_jobs_give_the_names_alone() {
-        assert_eq!(csv(&[]), format!("{}\n", COLUMNS.map(|(name, _)| name).join(",")));
+        assert_eq!(csv(&[], true), format!("{}\n", COLUMNS.map(|(name, _)| name).join(",")));
     }
 
     #[rstest]

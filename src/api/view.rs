@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::example;
 use super::graph::GraphView;
+use super::list::Shown;
 use super::submission::AnyWorkload;
 use super::waiting::WaitingView;
 use super::webhooks::WebhookView;
@@ -185,6 +186,9 @@ pub(super) struct JobView<'a> {
     /// What it waits for. Only where one job is looked at that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<WaitingView>,
+    /// Whose it is: the id of the key that it was submitted with, or of the one that was rotated into that. Only where it is somebody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
 }
 
 impl JobView<'_> {
@@ -251,7 +255,16 @@ impl<'a> From<&'a Job> for JobView<'a> {
             requires: submission.requires.as_deref(),
             graph: None,
             waiting: None,
+            owner: submission.owner.map(|owner| owner.to_string()),
         }
+    }
+}
+
+impl Shown for JobView<'_> {
+    type View<'a> = JobView<'a>;
+
+    fn view(job: &Job) -> Option<JobView<'_>> {
+        Some(job.into())
     }
 }
 
@@ -302,6 +315,17 @@ pub(super) struct ResultView<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     existing: bool,
+    /// Whose it is: the id of the key that it was submitted with, or of the one that was rotated into that. Only where it is somebody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+}
+
+impl Shown for ResultView<'_> {
+    type View<'a> = ResultView<'a>;
+
+    fn view(job: &Job) -> Option<ResultView<'_>> {
+        ResultView::of(job)
+    }
 }
 
 impl<'a> ResultView<'a> {
@@ -334,6 +358,7 @@ impl<'a> ResultView<'a> {
             finished_at: finished.finished_at,
             attempts: None,
             existing: false,
+            owner: job.submission.owner.map(|owner| owner.to_string()),
         })
     }
 }

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::problem::Problem;
 use crate::clock::Timestamp;
+use crate::dispatch::Quarantined;
 use crate::job::{Concurrency, Job, Labels, Rate, State};
 use crate::store::Gate;
 
@@ -17,6 +18,14 @@ pub(super) enum WaitingView {
     /// Its time.
     Time {
         /// When that is.
+        #[schema(value_type = String, format = DateTime)]
+        until: Timestamp,
+    },
+    /// Whatever runs work like it has died under it again and again, so such work is kept out for a while.
+    Quarantine {
+        /// How many processes have died under it in a row.
+        deaths: u32,
+        /// When it is tried again.
         #[schema(value_type = String, format = DateTime)]
         until: Timestamp,
     },
@@ -71,7 +80,11 @@ impl WaitingView {
             }
         }
         let gate = match job.state {
-            State::Scheduled { due_at } => return Ok(Some(Self::Time { until: due_at })),
+            State::Scheduled { due_at } => {
+                let time = Self::Time { until: due_at };
+                let kept_out = api.dispatcher.kept_out(job);
+                return Ok(Some(kept_out.map_or(time, |Quarantined { deaths, .. }| Self::Quarantine { deaths, until: due_at })));
+            }
             State::Blocked => return Ok(Some(Self::Jobs)),
             State::Running { .. } | State::Finished(_) => return Ok(None),
             State::Queued if !job.submission.is_limited() => return Ok(Some(Self::Slot)),

@@ -68,11 +68,35 @@ pub(super) struct Job {
     #[serde(default)]
     pub(super) waiting: Option<Value>,
     #[serde(default)]
+    pub(super) owner: Option<String>,
+    #[serde(default)]
+    pub(super) graph: Option<Graph>,
+    #[serde(default)]
     pub(super) output: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) error: Option<Failure>,
     #[serde(default)]
     pub(super) timing: Option<Timing>,
+}
+
+/// The jobs that come before and after one.
+#[derive(Deserialize)]
+pub(super) struct Graph {
+    pub(super) parent_count: u64,
+    pub(super) parents: Vec<Related>,
+    pub(super) child_count: u64,
+    pub(super) children: Vec<Related>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub(super) struct Related {
+    pub(super) id: String,
+    /// What it was called in its batch.
+    #[serde(default)]
+    pub(super) name: Option<String>,
+    /// None if it is not kept any more.
+    pub(super) state: Option<String>,
 }
 
 /// One attempt of a job.

@@ -61,6 +61,9 @@ pub(super) struct Filter {
     /// Only those whose figures speak against their tag or executor: any, or of one kind
     #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["any", "computes", "waits", "held_loop"]))]
     advice: Option<String>,
+    /// Only those of this owner, the id of a key; for administrators
+    #[arg(long, value_name = "KEY")]
+    owner: Option<String>,
     /// The oldest first
     #[arg(long)]
     oldest: bool,
@@ -78,6 +81,7 @@ struct Query<'a> {
     #[serde(flatten)]
     conditions: &'a Conditions,
     advice: Option<&'a str>,
+    owner: Option<&'a str>,
     order: &'a str,
     limit: usize,
     cursor: Option<String>,
@@ -145,6 +149,7 @@ impl Filter {
             let query = Query {
                 conditions: &self.conditions,
                 advice: self.advice.as_deref(),
+                owner: self.owner.as_deref(),
                 order: if self.oldest { "oldest" } else { "newest" },
                 limit: left.min(PAGE),
                 cursor,

@@ -22,7 +22,7 @@ pub(super) struct Results {
     #[command(flatten)]
     filter: Filter,
     /// Counts and quantiles of all results instead of the results
-    #[arg(long, conflicts_with_all = ["id", "error", "tag", "advice", "since", "until", "limit", "all", "oldest"])]
+    #[arg(long, conflicts_with_all = ["id", "error", "tag", "advice", "owner", "since", "until", "limit", "all", "oldest"])]
     summary: bool,
     /// What the summary is by
     #[arg(

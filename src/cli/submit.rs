@@ -168,6 +168,12 @@ impl Submit {
         }
         if self.wait && sent.is_ok() {
             let ids = accepted.iter().map(|job| parse(job).map(|job: Accepted| job.id)).collect::<Result<Vec<_>, _>>()?;
+            // Whoever goes away meanwhile can come back to them.
+            match ids.as_slice() {
+                [] => {}
+                [id] => print::aside(format_args!("Waiting for the job {id}")),
+                [first, .., last] => print::aside(format_args!("Waiting for {} jobs, {first} to {last}", ids.len())),
+            }
             match wait::all(&client, &ids).await {
                 Ok(ended) => return self.show_results(&ended),
                 Err(error) => sent = Err(error),
@@ -200,12 +206,7 @@ impl Submit {
     async fn submission(&self, client: &Client) -> Result<WithWorkload, CliError> {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
         let mut fields = Map::new();
-        match &self.bound {
-            Some(bound) => drop(fields.insert("bound".into(), bound.as_str().into())),
-            // What a function is, was declared when it was deployed.
-            None if workload.kind == "function" => {}
-            None => drop(fields.insert("bound".into(), usual_bound(client, &workload.kind).await?.into())),
-        }
+        fields.extend(bound(client, self.bound.as_deref(), &workload.kind).await?);
         fields.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
         fields.extend(self.isolated.then(|| ("isolated".into(), true.into())));
         fields.extend(self.routing.map(|routing| ("routing".into(), routing.as_str().into())));
@@ -287,11 +288,15 @@ fn print_rest(jobs: usize) {
     }
 }
 
-/// The tag that fits a workload, as the server has it.
-pub(super) async fn usual_bound(client: &Client, kind: &str) -> Result<String, CliError> {
+/// The field `bound`: as it was said, or as the server has it for such a workload. What a function is, was declared when it was deployed.
+pub(super) async fn bound(client: &Client, said: Option<&str>, kind: &str) -> Result<Option<(String, Value)>, CliError> {
+    let field = |bound: &str| Some(("bound".to_owned(), bound.into()));
+    if said.is_some() || kind == "function" {
+        return Ok(said.and_then(field));
+    }
     let workloads: Page<Workload> = client.get("/workloads", &()).await?;
     let known = workloads.items.iter().find(|workload| *kind == workload.name);
-    known.map(|workload| workload.bound.clone()).ok_or_else(|| {
+    known.map(|workload| field(&workload.bound)).ok_or_else(|| {
         let names: Vec<_> = workloads.items.iter().map(|workload| workload.name.as_str()).collect();
         CliError::Usage(format!("the server has no workload {kind:?}; there are {}", names.join(", ")))
     })

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer::{Accepted, Attempt, Job, Timing};
+use super::answer::{Accepted, Attempt, Job, Related, Timing};
 use super::human::micros;
 use super::print::on_one_line;
 use crate::job::{Failure, FailureKind};
@@ -109,9 +109,11 @@ fn waiting(waiting: &Value) -> String {
         (|field: &str| waiting[field].as_str().unwrap_or_default(), |field: &str| waiting[field].as_u64().unwrap_or(0));
     match text("reason") {
         "time" => format!("its time, {}", text("until")),
+        "quarantine" => format!("{}: {} processes in a row have died under work like it", text("until"), number("deaths")),
         "jobs" => "other jobs to end".into(),
         "node" => format!("a node with {}", waiting["requires"]),
         "slot" => "a slot of its executor".into(),
+        "quota" => format!("another job of its owner to end: {} run, as many as its quota allows", number("running")),
         "concurrency" => format!("{}: {} of {} run", text("key"), number("running"), number("limit")),
         "rate" => format!(
             "{}: {} in {}, the next at {}",
@@ -139,6 +141,7 @@ pub(super) fn details(job: &Job) -> String {
             (!job.tags.is_empty())
                 .then(|| job.tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")),
         ),
+        ("owner", job.owner.clone()),
         ("waits for", job.waiting.as_ref().map(waiting)),
         ("attempt", Some(job.attempt.to_string())),
         ("accepted", Some(job.accepted_at.clone())),
@@ -175,9 +178,13 @@ pub(super) fn details(job: &Job) -> String {
             ("advice", timing.advice.clone()),
         ]);
     }
+    if let Some(graph) = &job.graph {
+        rows.push(("after", related(&graph.parents, graph.parent_count)));
+        rows.push(("before", related(&graph.children, graph.child_count)));
+    }
     // The last one is what stands above.
     if let [earlier @ .., _] = job.attempts.as_slice() {
-        rows.extend(earlier.iter().map(|attempt| ("before", Some(tried(attempt)))));
+        rows.extend(earlier.iter().map(|attempt| ("earlier", Some(tried(attempt)))));
     }
     if job.ending().is_some() {
         rows.push((if job.succeeded() { "output" } else { "error" }, Some(cut(&outcome(job)))));
@@ -186,6 +193,19 @@ pub(super) fn details(job: &Job) -> String {
     // Further lines stand below the first, so that none of them looks like a field.
     let row = |(name, value): (&str, Option<String>)| Some(format!("{name:<12} {}", value?.replace('\n', "\n             ")));
     rows.into_iter().filter_map(row).collect::<Vec<_>>().join("\n")
+}
+
+/// The jobs that come before or after one, a line each; those of them that are told.
+fn related(jobs: &[Related], all: u64) -> Option<String> {
+    let line = |job: &Related| {
+        let state = job.state.as_deref().unwrap_or("not kept any more");
+        let name = job.name.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
+        format!("{} {state}{name}", job.id)
+    };
+    let shown = jobs.iter().take(MOST_LINES).map(line);
+    let rest = all.saturating_sub(jobs.len().min(MOST_LINES) as u64);
+    let lines: Vec<_> = shown.chain((rest > 0).then(|| format!("and {rest} more"))).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// What an attempt waited for while it ran, as far as that was measured.

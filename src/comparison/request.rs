@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::dispatch::Dispatcher;
 use crate::executor::Executors;
 use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec, Written};
-use crate::workload::Invalid;
+use crate::workload::{Invalid, is_function};
 
 /// The most tasks in a cell, the most tasks under way at once, and the most levels of that.
 const MOST: (u32, u32, usize) = (10_000, 1_024, 8);
@@ -42,8 +42,8 @@ pub struct Request {
 /// What is asked, as a client says it: what is left out is chosen by what there is.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// See [`Request::bound`].
-    pub bound: Bound,
+    /// See [`Request::bound`]. What a function declares, if it is not said.
+    pub bound: Option<Bound>,
     /// What to run.
     pub workload: Spec,
     /// See [`Request::tasks`].
@@ -92,6 +92,13 @@ impl Asked {
         }
         let concurrency = levels(concurrency, tasks)?;
         let mut workload = workload;
+        let declared = if is_function(&workload) {
+            let pinned = dispatcher.functions().catalogue().pin(&mut workload);
+            pinned.map_err(|invalid| invalid.within("/workload"))?.defaults.bound
+        } else {
+            None
+        };
+        let bound = bound.or(declared).ok_or_else(|| Invalid::new("", "missing field `bound`"))?;
         let (Written { runtime, .. }, _) = dispatcher.written(&mut workload).map_err(|invalid| invalid.within("/workload"))?;
         let executors = places(executors, dispatcher.executors(), runtime, bound)?;
         let interpreters = interpreters.unwrap_or_default();

@@ -127,14 +127,18 @@ impl Quarantine {
         self.any.store(!cases.is_empty(), Ordering::Release);
     }
 
+    /// How the work of this owner and key is kept out, if it is. The key is asked for only if any work is.
+    pub(super) fn case(&self, owner: Option<Owner>, key: impl FnOnce() -> Option<ProfileKey>) -> Option<Quarantined> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let key = key()?;
+        self.cases().get(&(owner, key.clone()))?.told(&key)
+    }
+
     /// All work that is kept out, by its keys.
     pub(super) fn list(&self) -> Vec<Quarantined> {
-        let (now, today) = (Instant::now(), Timestamp::now());
-        let view = |((_, key), case): (&Work, &Case)| {
-            let until = today.after(case.until?.saturating_duration_since(now));
-            Some(Quarantined { key: key.clone(), deaths: case.deaths, until })
-        };
-        let mut list: Vec<_> = self.cases().iter().filter_map(view).collect();
+        let mut list: Vec<_> = self.cases().iter().filter_map(|((_, key), case)| case.told(key)).collect();
         // Of several owners, what is kept out the longest.
         list.sort_by(|a, b| (a.key.as_str(), b.until).cmp(&(b.key.as_str(), a.until)));
         list.dedup_by(|a, b| a.key == b.key);
@@ -147,6 +151,12 @@ impl Quarantine {
 }
 
 impl Case {
+    /// As others are told, if it is kept out.
+    fn told(&self, key: &ProfileKey) -> Option<Quarantined> {
+        let until = Timestamp::now().after(self.until?.saturating_duration_since(Instant::now()));
+        Some(Quarantined { key: key.clone(), deaths: self.deaths, until })
+    }
+
     fn died(&mut self, now: Instant, process: u32) {
         let (before, same) = self.latest;
         // Several attempts that ran in one process die together: that is one death.

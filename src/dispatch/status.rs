@@ -2,7 +2,7 @@
 
 use super::{Dispatcher, Quarantined, Shared};
 use crate::executor::WorkerStatus;
-use crate::job::Queue;
+use crate::job::{Job, Queue, Submission};
 use crate::store::{Depth, StoreError};
 
 /// Why the server can't take work.
@@ -51,6 +51,13 @@ impl Dispatcher {
     /// What is kept out, because whatever runs it dies under it.
     pub fn quarantined(&self) -> Vec<Quarantined> {
         self.shared.quarantine.list()
+    }
+
+    /// Whether work like that of a job is kept out here, of the same owner.
+    pub fn kept_out(&self, job: &Job) -> Option<Quarantined> {
+        let Submission { owner, workload, .. } = &*job.submission;
+        let key = || Some(self.shared.registry.likeness(workload)?.key());
+        self.shared.quarantine.case(*owner, key)
     }
 
     /// How late a timer fired on the event loop of the `async` executor, in microseconds: the latest of the last second.

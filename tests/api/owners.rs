@@ -14,6 +14,8 @@ const NOBODYS: &str = "01997d3e-8c00-7000-8000-000000000000";
 
 /// What one key has made.
 struct Tenant {
+    /// Its key's, by which administrators speak of it.
+    id: String,
     key: String,
     finished: Vec<String>,
     running: String,
@@ -23,9 +25,9 @@ struct Tenant {
 
 impl Tenant {
     async fn new(server: &Server, admin: &str, schedule: &str) -> Self {
-        let (_, key) = server.key(admin, &["submit", "read", "cancel"]).await;
+        let (id, key) = server.key(admin, &["submit", "read", "cancel"]).await;
         let mut tenant =
-            Self { key, finished: Vec::new(), running: String::new(), comparison: String::new(), schedule: schedule.into() };
+            Self { id, key, finished: Vec::new(), running: String::new(), comparison: String::new(), schedule: schedule.into() };
         for _ in 0..3 {
             let id = tenant.submit(server, &sleep(0)).await;
             let job = tenant.call(server, Method::GET, &format!("/jobs/{id}?wait=60"), None).await.json();
@@ -154,6 +156,16 @@ async fn what_is_anothers_is_answered_as_if_it_did_not_exist() {
     assert_eq!(all.ids().len(), 8);
     for id in all.ids() {
         assert_eq!(with_key(server.request(Method::GET, &format!("/jobs/{id}")), &admin).answer().await.status, 200);
+    }
+    // Administrators see whose they are, and may ask for one owner's.
+    for (tenant, other) in [(&tenants[0], &tenants[1]), (&tenants[1], &tenants[0])] {
+        let path = |list: &str, of: &Tenant| format!("/{list}?owner={}", of.id);
+        let jobs = with_key(server.request(Method::GET, &path("jobs", tenant)), &admin).answer().await.json();
+        let owners: Vec<_> = jobs["items"].as_array().unwrap().iter().map(|job| job["owner"].clone()).collect();
+        assert_eq!(owners, vec![json!(tenant.id); 4]);
+        assert_eq!(tenant.list(&server, &path("results", tenant)).await.len(), 3);
+        let refused = tenant.call(&server, Method::GET, &path("jobs", other), None).await;
+        assert_eq!(refused.problem(400).0, "bad-query");
     }
     let schedules = with_key(server.request(Method::GET, "/schedules"), &admin).answer().await.json();
     for schedule in schedules["items"].as_array().unwrap() {

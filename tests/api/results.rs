@@ -62,6 +62,23 @@ async fn lines_carry_the_next_page_in_a_header(#[case] format: &str, #[case] med
 }
 
 #[tokio::test]
+async fn lines_without_a_limit_are_all_there_are() {
+    const JOBS: usize = 2_001;
+    let server = Server::start().await;
+    let batch = vec![with(sleep(0), json!({ "delay_ms": 3_600_000 })); JOBS];
+    let accepted = server.request(Method::POST, "/jobs/batch").json(&batch).answer().await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text);
+    let ids = accepted.ids();
+    let lines = server.get("/jobs?order=oldest&format=ndjson").await;
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(lines.text.lines().map(id).eq(ids.iter().cloned()) && lines.headers.get("link").is_none());
+    let table = server.get("/jobs?order=oldest&format=csv").await;
+    let mut reader = csv::Reader::from_reader(table.text.as_bytes());
+    assert!(reader.records().map(|row| row.unwrap()[0].to_owned()).eq(ids));
+    assert_eq!(server.get("/jobs").await.ids().len(), 50);
+}
+
+#[tokio::test]
 async fn a_format_that_nobody_makes_is_not_acceptable() {
     let server = Server::start().await;
     assert_eq!(accepting(&server, "/results", "image/png").await.problem(406).0, "not-acceptable");

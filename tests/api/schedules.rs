@@ -77,6 +77,7 @@ async fn a_schedule_is_replaced_paused_run_and_removed() {
     let run = order("a/run").await;
     let job = run.json();
     let id = job["id"].as_str().unwrap();
+    assert_eq!(server.get("/jobs?tag=trine-schedule:a").await.ids(), [id]);
     assert_eq!((run.status.as_u16(), run.header("location")), (202, format!("/jobs/{id}").as_str()));
     assert_eq!(server.ended(id).await["output"]["count"], 168);
     let runs = server.get("/schedules/a").await.json()["last_runs"].clone();

@@ -83,6 +83,12 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
     let rate = json!({ "key": "api.example.org", "limit": 10, "per_ms": 1_000 });
     assert_eq!((&job["concurrency"], &job["rate"]), (&json!({ "key": "customer-7", "limit": 3 }), &rate));
     assert!(job["expires_at"].is_string(), "{job}");
+    let details = run(client_of(&server, folder.path()).args(["jobs", job["id"].as_str().unwrap()]));
+    assert!(
+        stdout(&details).contains(&format!("after        {} scheduled", parent["id"].as_str().unwrap())),
+        "{}",
+        stdout(&details)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

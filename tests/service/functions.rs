@@ -147,6 +147,13 @@ async fn a_job_stays_with_its_version_and_old_ones_can_be_called() {
     old["workload"]["version"] = json!(&first[..8]);
     assert_eq!(output(&server, &old).await, "first");
 
+    // A comparison takes the tag that the function declares, too.
+    let comparison =
+        json!({ "workload": { "type": "function", "name": "word" }, "tasks": 1, "concurrency": [1], "budget_ms": 1_000 });
+    let (status, asked) =
+        ask(&server, Method::POST, "/comparisons", Some(("application/json", comparison.to_string().into()))).await;
+    assert_eq!((status, &asked["bound"]), (202, &json!("cpu")), "{asked}");
+
     let versions = server.get("/functions/word").await;
     let listed: Vec<_> = versions["items"].as_array().unwrap().iter().map(|item| (&item["version"], &item["latest"])).collect();
     assert_eq!(listed, [(&json!(second), &json!(true)), (&json!(first), &json!(false))]);

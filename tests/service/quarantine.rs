@@ -22,7 +22,7 @@ async fn what_takes_its_process_down_again_and_again_waits_and_its_neighbours_go
         let fine = python(executor, &format!("def main():\n    return {executor:?}\n"));
         let bad = server.submit(&crash).await;
         // It runs again each time, until it is kept out: then it waits, and what it did before does not count against it.
-        let job = server.until(&bad, |job| job["state"] == "scheduled" && job["waiting"]["reason"] == "time").await;
+        let job = server.until(&bad, |job| job["state"] == "scheduled" && job["waiting"]["reason"] == "quarantine").await;
         assert_eq!(job["attempt"], 3, "{job}");
         let listed = kept_out(&server).await;
         let case = listed.last().unwrap();

@@ -352,6 +352,7 @@ mod tests {
         r#"{"bound":"io","workload":{"type":"x"},"run_at":"2026-01-31T12:00:00Z","expires_at":"2026-01-31T12:00:00Z"}"#,
         "/expires_at"
     )]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"delay_ms":1000,"expires_at":"2026-01-31T12:00:00Z"}"#, "/expires_at")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"unique":true}"#, "/unique")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"unique":{"within_ms":0}}"#, "/unique/within_ms")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"unique":{"within":5}}"#, "/unique/within")]

@@ -47,7 +47,13 @@ pub(super) fn start(
             Err(Invalid::new("/expires_at", "must be later than run_at"))
         }
         (Some(run_at), ..) => Ok(Some(run_at)),
-        (None, delay_ms, _) => Ok(delay_ms.map(|ms| now.after(Duration::from_millis(ms)))),
+        (None, delay_ms, expires_at) => {
+            let run_at = delay_ms.map(|ms| now.after(Duration::from_millis(ms)));
+            if expires_at.zip(run_at).is_some_and(|(expires_at, run_at)| expires_at <= run_at) {
+                return Err(Invalid::new("/expires_at", "must be later than delay_ms from now"));
+            }
+            Ok(run_at)
+        }
     }
 }
 

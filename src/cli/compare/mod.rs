@@ -21,7 +21,7 @@ use super::answer::parse;
 use super::client::{Access, Client, segment, server_url};
 use super::error::CliError;
 use super::parameter::{WithWorkload, parameter, workload};
-use super::submit::usual_bound;
+use super::submit::bound;
 use super::{human, print, temporary};
 use crate::comparison::report::Report;
 use crate::config::{Settings, Sources};
@@ -167,10 +167,6 @@ impl Compare {
 
     async fn request(&self, client: &Client) -> Result<WithWorkload, CliError> {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
-        let bound = match &self.bound {
-            Some(bound) => bound.clone(),
-            None => usual_bound(client, &workload.kind).await?,
-        };
         let given: [(&str, Option<Value>); 5] = [
             ("tasks", self.tasks.map(Value::from)),
             ("concurrency", self.concurrency.clone().map(Value::from)),
@@ -180,7 +176,7 @@ impl Compare {
         ];
         let mut fields: Map<String, Value> =
             given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        fields.insert("bound".into(), bound.into());
+        fields.extend(bound(client, self.bound.as_deref(), &workload.kind).await?);
         Ok(WithWorkload { workload: workload.json, fields })
     }
 }

@@ -8,7 +8,7 @@ use crate::cli::asked::Asked;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::parameter::{self, WithWorkload, parameter};
-use crate::cli::submit::usual_bound;
+use crate::cli::submit::bound;
 use crate::job::Bound;
 
 /// `trine schedule add`
@@ -73,13 +73,7 @@ impl Add {
             return parameter::raw("--job", text);
         }
         let workload = parameter::workload(self.kind.as_deref(), &self.parameters, None)?;
-        let bound = match &self.bound {
-            Some(bound) => Some(bound.clone()),
-            // What a function is, was declared when it was deployed.
-            None if workload.kind == "function" => None,
-            None => Some(usual_bound(client, &workload.kind).await?),
-        };
-        let fields = bound.into_iter().map(|bound| ("bound".to_owned(), bound.into())).collect();
+        let fields = bound(client, self.bound.as_deref(), &workload.kind).await?.into_iter().collect();
         json(&WithWorkload { workload: workload.json, fields })
     }
 }

@@ -61,8 +61,8 @@ E = TypeVar("E", Job, Comparison)
 class Client:
     """A Trine server. Threads may share one.
 
-    `url` and `key`, an API key, are those of the variables TRINE_SERVER and TRINE_KEY unless they are given, and TRINE_CA_CERT names
-    a file with a certificate by which the server is known: as the command `trine` has it. Without any, the server is the one here.
+    `url` and `key`, an API key, are those of the variables TRINE_SERVER and TRINE_KEY unless they are given, and TRINE_CA_CERT
+    names a file with a certificate by which the server is known: as the command `trine` has it. Without any, it is the one here.
     `timeout` is how long the server may be silent before a request fails, `patience` how long it is tried to reopen a stream of
     events, both in seconds. `headers` go with every request.
     """

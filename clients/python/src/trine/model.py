@@ -185,6 +185,7 @@ class Job:
     due_at: Optional[datetime] = None
     started_at: Optional[datetime] = None
     finished_at: Optional[datetime] = None
+    owner: Optional[str] = None  # the id of the key that it was submitted with, or of the one that was rotated into that
     raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property

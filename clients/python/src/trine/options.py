@@ -66,6 +66,7 @@ class ListFilters(JobFilters, total=False):
     """Which jobs or results are listed, and in which order."""
 
     advice: Optional[Advice]  # what their figures speak against, as far as they have ended
+    owner: Optional[str]  # whose they are: the id of a key; for administrators
     order: Optional[str]  # of acceptance: `newest` first, or `oldest`
 
 
