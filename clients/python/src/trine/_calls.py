@@ -168,6 +168,7 @@ def filters(
     since: Optional[datetime] = None,
     until: Optional[datetime] = None,
     advice: Optional[str] = None,
+    owner: Optional[str] = None,
     order: Optional[str] = None,
 ) -> dict[str, Any]:
     """The filters of a list as a query, or as a body."""
@@ -182,6 +183,7 @@ def filters(
         "since": since and since.isoformat(),
         "until": until and until.isoformat(),
         "advice": advice,
+        "owner": owner,
         "order": order,
     }
 
