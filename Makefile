@@ -7,23 +7,28 @@
 run:
 	cargo run --locked --release -- demo --keep
 
+# What the Python client is tested and checked with comes first.
+WITH_PYTHON = PATH="$(CURDIR)/target/test-python/bin:$$PATH"
+
 # The tests come last, so that their results are the end of what is shown.
 test: test-deps check
 	python3 -m unittest discover -s tests/python_host
 	cargo build --locked
-	PATH="$(CURDIR)/target/test-python/bin:$$PATH" python3 -m unittest discover -s clients/python/tests
-	PATH="$(CURDIR)/target/test-python/bin:$$PATH" python3 clients/python/tests/run_cpython_tests.py
+	$(WITH_PYTHON) python3 -m unittest discover -s clients/python/tests
+	$(WITH_PYTHON) python3 clients/python/tests/run_cpython_tests.py
 	cargo test --locked
 
 test-deps:
 	scripts/install-test-deps.sh
 
-check:
+check: test-deps
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	scripts/check-image-context.sh
+	cd clients/python && $(WITH_PYTHON) ruff check . && $(WITH_PYTHON) ruff format --check src tests && $(WITH_PYTHON) mypy
+	$(WITH_PYTHON) python3 scripts/blocking-client.py --check
 	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny check bans licenses sources; \
 	else echo 'cargo-deny is not installed: licences and sources of dependencies were not checked'; fi
 

@@ -50,11 +50,12 @@ need util-linux setpriv --version # nobody may start PostgreSQL as root
 need libfaketime has_faketime # one of several servers has a clock that is wrong
 need python3-venv python3 -c "import ensurepip, venv" # what the Python client needs goes into an environment of its own
 
-# The interpreter of the Python client's tests, with what functions travel by.
+# The interpreter of the Python client's tests, with what functions travel by and what the client's code is checked with.
 python_environment() {
   local folder=target/test-python
-  "$folder/bin/python3" -c "import cloudpickle" 2>/dev/null && return
-  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet cloudpickle
+  "$folder/bin/python3" -c 'import cloudpickle, importlib.metadata as m; assert m.version("mypy") == "2.4.1"' 2>/dev/null &&
+    "$folder/bin/ruff" --version 2>/dev/null | grep -q 0.17.6 && return
+  python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet cloudpickle mypy==2.4.1 ruff==0.17.6
 }
 
 # Makes up requests from the OpenAPI document.

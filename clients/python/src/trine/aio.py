@@ -1,4 +1,4 @@
-"""The client for asyncio: `Client` with `await` before its calls and `async for` over its lists and events."""
+"""The client for asyncio. The blocking one is made of it, by `scripts/blocking-client.py` of the repository."""
 
 from __future__ import annotations
 
@@ -60,7 +60,13 @@ E = TypeVar("E", Job, Comparison)
 
 
 class AsyncClient:
-    """A Trine server, for the tasks of one event loop. The settings are those of `Client`."""
+    """A Trine server, for the tasks of one event loop.
+
+    `url` and `key`, an API key, are those of the variables TRINE_SERVER and TRINE_KEY unless they are given, and TRINE_CA_CERT
+    names a file with a certificate by which the server is known: as the command `trine` has it. Without any, it is the one here.
+    `timeout` is how long the server may be silent before a request fails, `patience` how long it is tried to reopen a stream of
+    events, both in seconds. `headers` go with every request.
+    """
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """The blocking client."""
 
+# Made of aio.py by scripts/blocking-client.py; change that one.
+
 from __future__ import annotations
 
 import json
@@ -314,7 +316,7 @@ class Client:
         """One function, in its latest version or in that one, of whose name the first 8 digits are enough."""
         if version is not None:
             return self._send(_calls.function_version(name, version))
-        return (self.function_versions(name))[0]
+        return self.function_versions(name)[0]
 
     def function_versions(self, name: str) -> list[Function]:
         """All versions of a function, the latest first."""
