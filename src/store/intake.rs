@@ -70,6 +70,11 @@ impl<C: From<Noted>> Intake<C> {
         }
     }
 
+    /// Whether all that was said is written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.room.available_permits() == UNITS
+    }
+
     /// The attempt says nothing more: if its last notes found no room, that is said.
     pub(super) async fn end(&self, lease: Lease) {
         let count = self.take_missing(lease);

@@ -1,5 +1,6 @@
 //! The store in a SQLite file: one connection that writes, a few that read, WAL, and every commit synced to disk.
 
+mod company;
 mod comparisons;
 mod edges;
 mod edit;
@@ -40,6 +41,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::company::Company;
 use self::edit::{OneStep, Step};
 use self::front::Fronts;
 use self::nodes::Node;
@@ -102,6 +104,7 @@ pub struct SqliteStore {
     published: Arc<Published>,
     intake: Intake<Command>,
     fronts: Arc<Fronts>,
+    company: Arc<Company>,
     node: Node,
     clock: Arc<dyn Clock>,
     paces: Paces,
@@ -132,6 +135,7 @@ impl SqliteStore {
             .await?;
         let limits = NoteLimits { rows: options.job_log_lines, bytes: options.job_log_bytes };
         let fronts = Arc::new(Fronts::default());
+        let company = Arc::new(Company::new());
         let gatekeeper = Arc::new(Gatekeeper::new());
         let clock = options.clock;
         let node =
@@ -142,6 +146,7 @@ impl SqliteStore {
             options.max_losses,
             limits,
             Arc::clone(&fronts),
+            Arc::clone(&company),
             Arc::clone(&gatekeeper),
         )
         .await?;
@@ -155,6 +160,7 @@ impl SqliteStore {
             published,
             intake,
             fronts,
+            company,
             node,
             clock,
             paces: Paces::default(),
@@ -311,7 +317,16 @@ impl Store for SqliteStore {
 
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError> {
         self.intake.end(lease).await;
-        self.ask(|reply| Command::Settle(lease, settlement, awaited, reply)).await
+        // It must not overtake what the attempt has said.
+        if awaited || !self.intake.is_empty() {
+            return self.ask(|reply| Command::Settle((lease, settlement, reply), awaited)).await;
+        }
+        let (reply, answer) = oneshot::channel();
+        if self.company.join((lease, settlement, reply)) {
+            // If there is no room for this, the writer has something else to write, and sees them.
+            let _ = self.commands.try_send(Command::Ended);
+        }
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn note(&self, lease: Lease, note: Note) {

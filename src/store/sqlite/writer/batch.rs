@@ -1,13 +1,13 @@
 //! The commands of one transaction.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
+use super::super::company::Settling;
 use super::super::edit::Edit;
 use super::super::intake::Noted;
 use super::{Acceptance, Command, Reply};
 use crate::job::{JobId, NewJob, Owner};
-use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError};
+use crate::store::{Cancelled, Settlement, StateFilter, StoreError};
 
 /// The most bytes of new workloads in one transaction, unless a single batch is larger.
 const MOST_BYTES: usize = 32 << 20;
@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 32 << 20;
 pub(super) struct Batch {
     pub(super) notes: Vec<Noted>,
     pub(super) accepts: Vec<Acceptance>,
-    pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
+    pub(super) settles: Vec<Settling>,
     pub(super) cancels: Vec<(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>)>,
     pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     pub(super) edits: Vec<Box<dyn Edit>>,

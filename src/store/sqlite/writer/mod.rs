@@ -45,6 +45,7 @@ use self::held::Held;
 use self::lanes::Lanes;
 use self::moments::Moments;
 use self::published::Depths;
+use super::company::{Company, Settling};
 use super::edit::Edit;
 use super::front::{Begun, Fronts};
 use super::intake::Noted;
@@ -53,7 +54,7 @@ use crate::job::{JobId, NewJob, Owner, Queue, Submission};
 use crate::store::claims::Claims;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
-use crate::store::{Cancelled, Claimed, Lease, Settled, Settlement, StateFilter, StoreError, Subject, SummaryKey};
+use crate::store::{Cancelled, Claimed, StateFilter, StoreError, Subject, SummaryKey};
 use crate::telemetry::Sparing;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -63,7 +64,8 @@ pub(super) enum Command {
     Note(Noted),
     Accept(Acceptance),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
-    Settle(Lease, Arc<Settlement>, bool, Reply<Settled>),
+    /// An attempt has ended; whether somebody waits for the job.
+    Settle(Settling, bool),
     Cancel(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>),
     Requeue(Vec<JobId>, Reply<Vec<JobId>>),
     Edit(Box<dyn Edit>),
@@ -71,6 +73,8 @@ pub(super) enum Command {
     Check(Reply<()>),
     /// Jobs were claimed from a front.
     Begun,
+    /// There are settlements in company.
+    Ended,
     /// Somebody wants to see what there is once that is written which has happened.
     CatchUp(Reply<()>),
     Close(oneshot::Sender<()>),
@@ -102,6 +106,7 @@ pub(super) struct Writer {
     held: foldhash::HashMap<JobId, Held>,
     claims: Claims,
     fronts: Arc<Fronts>,
+    company: Arc<Company>,
     gatekeeper: Arc<Gatekeeper>,
     /// Claimed from the fronts, but not committed.
     begun: Vec<Begun>,

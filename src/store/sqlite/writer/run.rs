@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::mpsc;
 
-use super::super::statements;
+use super::super::{company, statements};
 use super::batch::{self, Batch};
 use super::fold::Folding;
 use super::held::Held;
@@ -53,12 +53,10 @@ impl Writer {
                     Command::Accept(accept) => batch.accepts.push(accept),
                     Command::Claim(queue, most, reply) => self.claims.push(queue, most, reply),
                     Command::Note(note) => patient.push_note(note),
-                    Command::Settle(lease, settlement, true, reply) => batch.settles.push((lease, settlement, reply)),
-                    Command::Settle(lease, settlement, false, reply) => {
-                        let behind = self.is_behind(self.held.get(&lease.id));
-                        patient.push((lease, settlement, reply), behind);
-                    }
+                    Command::Settle(settling, true) => batch.settles.push(settling),
+                    Command::Settle(settling, false) => drop(self.company.join(settling)),
                     Command::Begun => patient.begun(self.is_behind(None)),
+                    Command::Ended => {}
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
                     Command::Edit(edit) => batch.edits.push(edit),
@@ -70,11 +68,17 @@ impl Writer {
             }
             self.turn_away();
             let unwanted = self.serve_from_fronts();
+            let company = self.company.first();
+            if let Some((_, first)) = company.filter(|_| patient.due.is_none()) {
+                patient.begun(self.is_behind(self.held.get(&first.id)));
+            }
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
-            let due = closing.is_some() || claiming || patient.is_due();
+            let enough = company.map_or(0, |(count, _)| count) + patient.notes.len() >= company::MOST;
+            let due = closing.is_some() || claiming || enough || patient.is_due();
             if due {
-                batch.settles.append(&mut patient.take());
+                patient.due = None;
+                batch.settles.append(&mut self.company.take());
             }
             if closing.is_some() || patient.due.is_none() || batch.len() > 0 {
                 batch.notes.append(&mut patient.notes);
@@ -88,6 +92,7 @@ impl Writer {
                 tracing::warn!(%error, "the jobs that are next can't be read; they are claimed one by one");
             }
         }
+        self.company.close();
         commands.close();
         while let Ok(command) = commands.try_recv() {
             // Whoever waits for an answer sees the channel closed.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use sqlx::{Connection as _, SqliteConnection};
 
+use super::super::company::Company;
 use super::super::edges;
 use super::super::events;
 use super::super::front::Fronts;
@@ -36,6 +37,7 @@ impl Writer {
         max_losses: u32,
         limits: NoteLimits,
         fronts: Arc<Fronts>,
+        company: Arc<Company>,
         gatekeeper: Arc<Gatekeeper>,
     ) -> Result<(Self, Arc<Published>), StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -90,6 +92,7 @@ impl Writer {
             held: foldhash::HashMap::default(),
             claims: Claims::default(),
             fronts,
+            company,
             gatekeeper,
             begun: Vec::new(),
             claimed_from: [false; Queue::ALL.len()],
