@@ -30,7 +30,7 @@ pub struct Timing {
     pub gil: Option<bool>,
     /// How long it could have run but had no core, because others had them. On the event loop, at least so long.
     pub core_wait_us: Option<u64>,
-    /// How long it was ready to go on, but others held the event loop (native `async` only).
+    /// How long it was ready to go on, but others held the event loop (`async` only).
     pub loop_wait_us: Option<u64>,
     /// How long it may have waited for the global lock at most (Python's threads only).
     pub gil_wait_us: Option<u64>,

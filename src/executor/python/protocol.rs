@@ -138,6 +138,7 @@ struct Figures {
     ctx_involuntary: u64,
     gil: Option<bool>,
     core_wait_us: Option<u64>,
+    loop_wait_us: Option<u64>,
     gil_wait_us: Option<u64>,
     held_jobs: Option<u64>,
 }
@@ -187,9 +188,9 @@ impl Done {
             max_rss_bytes: figures.max_rss_bytes,
             gil: figures.gil,
             core_wait: figures.core_wait_us.map(micros),
+            loop_wait: figures.loop_wait_us.map(micros),
             gil_wait: figures.gil_wait_us.map(micros),
             held_jobs: figures.held_jobs,
-            ..Reading::default()
         }
     }
 
