@@ -145,7 +145,12 @@ class Measuring(HostTest):
         blocked = self.measure(host, "blocked")
         self.assertEqual(blocked["polls"], 3)
         self.assertGreaterEqual(blocked["longest_poll_us"], US)
+        # A wait for a core before, in another step, is not taken off.
+        self.assertGreater(blocked["longest_hold_us"], US / 2)
         self.assertLess(blocked["cpu_user_us"] + blocked["cpu_system_us"], 20_000)
+        loaded = host.call(f"import time\ntime.sleep({MS} / 1000)\nasync def main(): pass")["measured"]
+        self.assertGreaterEqual(loaded["longest_poll_us"], US)
+        self.assertLess(loaded["longest_hold_us"], US / 2)
         held = self.measure(host, "cpu")
         self.assertEqual(held["polls"], 1)
         self.assertGreaterEqual(held["longest_poll_us"], US)
@@ -210,6 +215,7 @@ class Measuring(HostTest):
         self.assertIsNone(measured["polls"])
         self.assertIsNone(measured["longest_poll_us"])
         self.assertIsNone(measured["loop_wait_us"])
+        self.assertIsNone(measured["longest_hold_us"])
 
     @in_each("async")
     def test_tasks_and_helper_threads_count_for_the_job_that_started_them(self, host):

@@ -141,6 +141,7 @@ struct Figures {
     loop_wait_us: Option<u64>,
     gil_wait_us: Option<u64>,
     held_jobs: Option<u64>,
+    longest_hold_us: Option<u64>,
 }
 
 /// What of an error is needed here; the rest is passed on as it is.
@@ -191,6 +192,7 @@ impl Done {
             loop_wait: figures.loop_wait_us.map(micros),
             gil_wait: figures.gil_wait_us.map(micros),
             held_jobs: figures.held_jobs,
+            longest_hold: figures.longest_hold_us.map(micros),
         }
     }
 

@@ -24,7 +24,7 @@ class Meter:
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
     gil_wait_ns = held_jobs = turn = before = peak = None
-    polls = longest_ns = loop_wait_ns = until = 0
+    polls = longest_ns = hold_ns = loop_wait_ns = until = 0
 
     def __init__(self, host):
         self.host = host
@@ -58,6 +58,8 @@ class Meter:
                 self.polls += 1
                 if took > self.longest_ns:
                     self.longest_ns = took
+                if took > self.hold_ns:
+                    self.hold_ns = took
                 return
         self.count(self.usage())
 
@@ -124,7 +126,12 @@ class Meter:
             self.host.lately = self.since + took, after
         if self.host.polled and still >= self.STANDSTILL_NS:
             # It waited for something, or had no core: only then it is worth while to ask.
-            self.core_wait_ns += min(self.host.delayed(), still)
+            core_wait = min(self.host.delayed(), still)
+            self.core_wait_ns += core_wait
+            took -= core_wait
+        if self.polls == 1:
+            took -= self.loaded_ns - self.began_ns  # a host loads what a job calls once, for all further ones
+        self.hold_ns = max(self.hold_ns, took)
 
     def look(self):
         """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
@@ -151,6 +158,7 @@ class Meter:
         system_us = min(round(system * 1e6), cpu_us)
         wall_us, load_us = (self.ended_ns - self.began_ns) // 1000, (self.loaded_ns - self.began_ns) // 1000
         polls, longest_us = (self.polls, self.longest_ns // 1000) if polled else ("null", "null")
+        hold_us = self.hold_ns // 1000 if polled else "null"
         peak = "null" if self.peak is None else self.peak
         gil = {True: "true", False: "false", None: "null"}[gil_enabled()]
         core_us = "null" if self.core_wait_ns is None else self.core_wait_ns // 1000
@@ -161,7 +169,7 @@ class Meter:
             f'"measured":{{"began_ns":{self.began_ns},"started_at_us":{self.began_us},"wall_us":{wall_us},"load_us":{load_us},'
             f'"cpu_user_us":{cpu_us - system_us},"cpu_system_us":{system_us},"polls":{polls},"longest_poll_us":{longest_us},'
             f'"max_rss_bytes":{peak},"ctx_voluntary":{voluntary},"ctx_involuntary":{involuntary},"gil":{gil},'
-            f'"core_wait_us":{core_us},"loop_wait_us":{loop_us},"gil_wait_us":{gil_us},"held_jobs":{held}}}'
+            f'"core_wait_us":{core_us},"loop_wait_us":{loop_us},"gil_wait_us":{gil_us},"held_jobs":{held},"longest_hold_us":{hold_us}}}'
         ).encode()
 
 
