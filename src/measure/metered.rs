@@ -116,7 +116,7 @@ impl PollMeter {
         let stood_still = took.saturating_sub(Duration::from_micros(usage.cpu_user_us + usage.cpu_system_us));
         let core_wait = if stood_still >= STANDSTILL { run_delay().min(stood_still) } else { Duration::ZERO };
         self.core_wait += core_wait;
-        self.longest_hold = self.longest_hold.max(took - core_wait);
+        self.longest_hold = self.longest_hold.max(took.saturating_sub(core_wait));
         self.usage += usage;
     }
 }
