@@ -302,3 +302,20 @@ fn spread(gain: Interval, ratios: &[f64]) -> Spread {
 fn thousandths(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_the_loop_is_no_part_of_the_way_to_it() {
+        // Of four that compute for 20 ms each, every one but the first waits for those before it.
+        let batch = |way: u64| {
+            let sample =
+                |n: u64| Sample { latency_us: 80_000, handover_us: way + n * 20_000, timing: crate::job::Timing::default() };
+            Batch { samples: (0..4).map(sample).collect(), ..Batch::default() }
+        };
+        assert_eq!(free_way(&[batch(70), batch(60), batch(90)]), Some(70));
+        assert_eq!(free_way(&[Batch::default()]), None);
+    }
+}
