@@ -80,6 +80,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         });
         let sample = || Sample {
             bound: Bound::Io,
+            ran_as: Bound::Io,
             executor: Executor::Async,
             failure: None,
             timing: &timing,

@@ -379,6 +379,7 @@ fn learned() -> ProfileView {
     let timing = finished.timing.unwrap_or_default();
     let sample = Sample {
         bound: Bound::Io,
+        ran_as: Bound::Io,
         executor: Executor::Threads,
         failure: None,
         timing: &timing,

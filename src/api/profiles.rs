@@ -86,13 +86,13 @@ struct SummaryView {
     /// How many turned out to be each thing.
     #[schema(value_type = BTreeMap<String, u64>)]
     observed: BTreeMap<&'static str, u64>,
-    /// The work itself.
+    /// The work itself; of those that succeeded.
     #[schema(required)]
     wall_us: Option<Quantiles>,
     /// From claimed until the work itself began; of those that did not stand in a line of their executor meanwhile.
     #[schema(required)]
     dispatch_us: Option<Quantiles>,
-    /// CPU time over wall time, in percent.
+    /// CPU time over wall time, in percent; of those that succeeded.
     #[schema(required)]
     cpu_percent: Option<Quantiles>,
     /// The longest that a run held the event loop at once (`async` only).
@@ -303,7 +303,7 @@ struct WhatIfItem {
     /// The key of their profile.
     #[schema(value_type = String)]
     key: ProfileKey,
-    /// How they were tagged.
+    /// How they were tagged, or, on threads, what measured routing took them for instead.
     bound: Bound,
     /// What ran them.
     executor: Executor,
@@ -332,7 +332,7 @@ struct WhatIfItem {
     gain_loop_us: u64,
     /// How long slots for computing would not have been taken up by waiting.
     gain_slot_us: u64,
-    /// How much less time the runs would have taken, by the runs there; null without enough of them.
+    /// How much less time the runs that succeeded would have taken, by the runs here and there; null without enough of them.
     #[schema(required)]
     gain_wall_us: Option<u64>,
 }

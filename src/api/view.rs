@@ -483,7 +483,7 @@ pub(super) struct TimingView {
     /// How long it could have run but had no core, because others had them: at least so long on the event loop. Null for programs.
     #[schema(required)]
     pub(super) core_wait_us: Option<u64>,
-    /// How long it was ready to go on while others held the event loop (native `async` only).
+    /// How long it was ready to go on while others held the event loop (`async` only).
     #[schema(required)]
     pub(super) loop_wait_us: Option<u64>,
     /// How long it may have waited for the global lock at most (Python on `threads` only).

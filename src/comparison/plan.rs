@@ -14,6 +14,8 @@ pub(super) const REPETITIONS: u32 = 8;
 /// The fewest that say anything, and the most that are worth their time.
 pub(super) const FEWEST: u32 = 3;
 pub(super) const MOST: u32 = 40;
+/// So many attempts are kept in memory until the figures are made of them; the last repetition may exceed it.
+pub(super) const MOST_ATTEMPTS: u32 = 200_000;
 
 /// What a cell runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,13 +92,15 @@ pub(super) fn of_controls(request: &Request, subject: &Subject, probe: u32) -> V
     cells
 }
 
-/// How many tasks a cell has in each repetition, so that enough repetitions fit into the time that is left. `per_task` is what one more
-/// task in every cell costs, `controls` what the controls cost in each repetition.
-pub(super) fn tasks(request: &Request, left: Duration, per_task: Duration, controls: Duration) -> u32 {
+/// How many tasks a cell has in each repetition, so that enough repetitions of all `cells` fit into the time that is left, and into memory.
+/// `per_task` is what one more task in every cell costs, `controls` what the controls cost in each repetition.
+pub(super) fn tasks(request: &Request, cells: usize, left: Duration, per_task: Duration, controls: Duration) -> u32 {
     let widest = request.concurrency.iter().copied().max().unwrap_or(1);
     let each = (left / REPETITIONS).saturating_sub(controls);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the limits of a request")]
     let fit = (each.as_secs_f64() / per_task.as_secs_f64().max(1e-9)).min(f64::from(request.tasks)) as u32;
+    let kept = MOST_ATTEMPTS / REPETITIONS / u32::try_from(cells).unwrap_or(u32::MAX).max(1);
+    let fit = fit.min(kept);
     // Whole waves: one task more than fit at once takes as long as twice as many.
     (fit / widest * widest).max(widest).min(request.tasks)
 }
@@ -167,10 +171,16 @@ mod tests {
     #[test]
     fn tasks_are_whole_waves_that_fit_the_budget() {
         let seconds = Duration::from_secs_f64;
-        assert_eq!(tasks(&request(), seconds(8.0), seconds(0.05), seconds(0.1)), 16);
-        assert_eq!(tasks(&request(), seconds(8.0), seconds(0.0001), seconds(0.1)), 64);
-        assert_eq!(tasks(&request(), seconds(8.0), seconds(30.0), seconds(0.1)), 4);
-        assert_eq!(tasks(&Request { tasks: 1, concurrency: vec![1], ..request() }, seconds(1.0), seconds(30.0), seconds(0.1)), 1);
+        assert_eq!(tasks(&request(), 20, seconds(8.0), seconds(0.05), seconds(0.1)), 16);
+        assert_eq!(tasks(&request(), 20, seconds(8.0), seconds(0.0001), seconds(0.1)), 64);
+        assert_eq!(tasks(&request(), 20, seconds(8.0), seconds(30.0), seconds(0.1)), 4);
+        assert_eq!(
+            tasks(&Request { tasks: 1, concurrency: vec![1], ..request() }, 20, seconds(1.0), seconds(30.0), seconds(0.1)),
+            1
+        );
+        // However short they are, there is room for enough repetitions.
+        let many = Request { tasks: 10_000, ..request() };
+        assert_eq!(tasks(&many, 20, seconds(80.0), seconds(0.0001), seconds(0.1)), 1_248);
     }
 
     #[test]

@@ -99,8 +99,8 @@ impl Asked {
             None
         };
         let bound = bound.or(declared).ok_or_else(|| Invalid::new("", "missing field `bound`"))?;
-        let (Written { runtime, .. }, _) = dispatcher.written(&mut workload).map_err(|invalid| invalid.within("/workload"))?;
-        let executors = places(executors, dispatcher.executors(), runtime, bound)?;
+        let (written, _) = dispatcher.written(&mut workload).map_err(|invalid| invalid.within("/workload"))?;
+        let executors = places(executors, dispatcher.executors(), written, bound)?;
         let interpreters = interpreters.unwrap_or_default();
         check_interpreters(&interpreters, &workload, dispatcher)?;
         Ok(Request { bound, workload: workload.json, tasks, concurrency, executors, interpreters, budget_ms })
@@ -205,8 +205,8 @@ fn levels(concurrency: Option<Vec<u32>>, tasks: u32) -> Result<Vec<u32>, Invalid
     Ok(asked.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
 }
 
-fn places(asked: Option<Vec<Executor>>, executors: &Executors, runtime: Runtime, bound: Bound) -> Result<Vec<Executor>, Invalid> {
-    let able = |executor: &Executor| executors.slots(queue(*executor, runtime, bound)) > 0 && runs(*executor, runtime);
+fn places(asked: Option<Vec<Executor>>, executors: &Executors, written: Written, bound: Bound) -> Result<Vec<Executor>, Invalid> {
+    let able = |executor: &Executor| executors.slots(queue(*executor, written.runtime, bound)) > 0 && runs(*executor, written);
     let Some(asked) = asked else { return Ok(Executor::ALL.into_iter().filter(able).collect()) };
     if asked.is_empty() {
         return Err(Invalid::new("/executors", "must name one at least"));
@@ -215,14 +215,19 @@ fn places(asked: Option<Vec<Executor>>, executors: &Executors, runtime: Runtime,
         return Err(Invalid::new("/executors", "names one more than once"));
     }
     if let Some(at) = asked.iter().position(|executor| !able(executor)) {
-        return Err(Invalid::new(format!("/executors/{at}"), "a program runs in a process of its own, and nowhere else"));
+        let why = if written.needs_a_process {
+            "can't keep a call of this function within its limits: only a process can"
+        } else {
+            "a program runs in a process of its own, and nowhere else"
+        };
+        return Err(Invalid::new(format!("/executors/{at}"), why));
     }
     Ok(asked.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
 }
 
-/// Whether what is written in this can run there at all.
-fn runs(executor: Executor, runtime: Runtime) -> bool {
-    runtime != Runtime::Command || executor == Executor::Processes
+/// Whether what is written like this may run there at all.
+fn runs(executor: Executor, written: Written) -> bool {
+    executor == Executor::Processes || written.runtime != Runtime::Command && !written.needs_a_process
 }
 
 /// Where tasks of an executor go.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch, Place};
 use super::control::{self, Kind};
-use super::plan::{self, Cell, Controlled, FEWEST, MOST, REPETITIONS, Run, What};
+use super::plan::{self, Cell, Controlled, FEWEST, MOST, MOST_ATTEMPTS, REPETITIONS, Run, What};
 use super::pressure::{self, Watch};
 use super::report::Report;
 use super::request::{Request, Subject, queue};
@@ -21,8 +21,6 @@ use crate::workload::{Invalid, Stop};
 
 /// A row is precise enough when its speed-up is known to so much on either side; after so many repetitions less will do.
 const PRECISE: (f64, f64) = (0.03, 0.1);
-/// So many attempts are kept in memory until the figures are made of them; the last repetition may exceed it.
-const MOST_ATTEMPTS: usize = 200_000;
 /// How long a task may take, also where the budget is shorter: on a busy machine anything can take a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Tasks of the first warm-up; enough for an interpreter to have met them.
@@ -152,7 +150,7 @@ impl<'a> Runner<'a> {
             cells.push(run);
         }
         let left = self.request.budget().saturating_sub(self.began.elapsed());
-        let tasks = plan::tasks(self.request, left, per_task, of_controls);
+        let tasks = plan::tasks(self.request, cells.len() + beside.len(), left, per_task, of_controls);
         for run in &mut cells {
             // As many as are under way at once, where the controls are wider than what was asked for.
             run.tasks = tasks.max(run.cell.concurrency);
@@ -179,7 +177,8 @@ impl<'a> Runner<'a> {
                 runs.entry(cell).or_default().push(batch);
             }
             let (spent, repetitions) = (self.began.elapsed(), repetition + 1);
-            let late = spent >= budget && repetitions >= FEWEST || spent >= budget * 2 || tally::attempts(&runs) >= MOST_ATTEMPTS;
+            let is_full = tally::attempts(&runs) >= MOST_ATTEMPTS as usize;
+            let late = (spent >= budget || is_full) && repetitions >= FEWEST || spent >= budget * 2;
             let precise = |enough| tally::half_width(&runs).is_some_and(|width| width <= enough);
             // Fewer than six repetitions can't be as sure as is wanted.
             if late || repetitions >= 6 && precise(PRECISE.0) || repetitions >= REPETITIONS && precise(PRECISE.1) {

@@ -144,7 +144,11 @@ impl Tally<'_> {
         let gain = interval(&ratios);
         let per_task = median(&batches.iter().filter_map(Batch::per_task_us).collect::<Vec<_>>());
         let serial = median(&self.runs.get(&base)?.iter().filter_map(Batch::serial_us).collect::<Vec<_>>());
-        let cost = spans(batches, |sample| sample.handover_us).map(|spans| spans.p50);
+        let cost = match executor {
+            // While others hold the loop, the way takes as long as they do: one that finds it free shows what the way itself costs.
+            Executor::Async => free_way(batches),
+            _ => spans(batches, |sample| sample.handover_us).map(|spans| spans.p50),
+        };
         #[expect(clippy::cast_possible_truncation, reason = "microseconds")]
         let handover = cost
             .zip(serial.zip(per_task))
@@ -255,6 +259,14 @@ fn spans(batches: &[Batch], figure: impl Fn(&Sample) -> u64) -> Option<Spans> {
     Some(Spans { p50: quantile(&figures, 0.5)?, p90: quantile(&figures, 0.9)?, p99: quantile(&figures, 0.99)? })
 }
 
+/// The shortest way there and back of each repetition, and of these the middle.
+fn free_way(batches: &[Batch]) -> Option<u64> {
+    let mut shortest: Vec<u64> =
+        batches.iter().filter_map(|batch| samples(std::slice::from_ref(batch)).map(|sample| sample.handover_us).min()).collect();
+    shortest.sort_unstable();
+    quantile(&shortest, 0.5)
+}
+
 fn bystander(batches: &[Batch]) -> Option<Bystander> {
     let mut waits: Vec<u64> = batches.iter().flat_map(|batch| batch.bystanders.iter().copied()).collect();
     waits.sort_unstable();
@@ -289,4 +301,21 @@ fn spread(gain: Interval, ratios: &[f64]) -> Spread {
 
 fn thousandths(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_the_loop_is_no_part_of_the_way_to_it() {
+        // Of four that compute for 20 ms each, every one but the first waits for those before it.
+        let batch = |way: u64| {
+            let sample =
+                |n: u64| Sample { latency_us: 80_000, handover_us: way + n * 20_000, timing: crate::job::Timing::default() };
+            Batch { samples: (0..4).map(sample).collect(), ..Batch::default() }
+        };
+        assert_eq!(free_way(&[batch(70), batch(60), batch(90)]), Some(70));
+        assert_eq!(free_way(&[Batch::default()]), None);
+    }
 }

@@ -4,7 +4,8 @@ use crate::executor::{Capabilities, capabilities};
 use crate::job::{Bound, Choice, Evidence, Executor, Form, Observed, Route, Routing, Rule, Runtime};
 use crate::profile::Digest;
 
-/// One job in so many is tried on the event loop, while it is not known how its workload behaves there, and where such work has failed.
+/// One job in so many is tried on the event loop, while it is not known how its workload behaves there, or to see whether it still holds
+/// it; and where such work has failed.
 const TRIAL: u64 = 50;
 /// So many runs on the event loop show how a workload behaves there.
 const PROVEN: u64 = 8;
@@ -85,7 +86,7 @@ pub const fn route(facts: Facts) -> Result<Route, Unable> {
 /// Nothing moves a job whose executor the client insists on, that has to be isolated, or that is a program. Without enough evidence the
 /// tag decides. Otherwise the demand for a core does, never the wall time alone, which can't tell computing from waiting. Only what is
 /// known to give the event loop back comes there without its tag's word for it, and what is known to hold it does not in any case: to
-/// threads and processes, whose numbers are bounded, anything may go.
+/// threads and processes, whose numbers are bounded, anything may go. But now and then one is tried there all the same, if that takes little.
 pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result<Route, Unable> {
     let declared = route(facts)?;
     let fixed = matches!(declared.rule, Rule::Insisted | Rule::Isolated | Rule::Command);
@@ -112,9 +113,12 @@ pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result
 fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Executor, Bound, Rule)> {
     let holds = digest.on_loop.holds;
     let is_trial = digest.turn % TRIAL == TRIAL - 1;
+    // What held it may have been there once: it would never be known if none came there any more.
+    let again = holds && is_trial && digest.wall_us.min(digest.on_loop.longest_us) <= LONGEST_TRIAL_US;
     let chosen = match digest.observed {
         Some(Observed::Cpu) if facts.gil => (Executor::Processes, Bound::Cpu, Rule::MeasuredCpu),
         Some(Observed::Cpu) => (Executor::Threads, Bound::Cpu, Rule::MeasuredCpu),
+        _ if again && declared == Executor::Async => (Executor::Async, Bound::Io, Rule::Trial),
         _ if holds && declared == Executor::Async => (Executor::Threads, Bound::Io, Rule::MeasuredHold),
         Some(Observed::Io) if facts.form == Form::Blocking || holds => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
         Some(Observed::Io) if declared == Executor::Async || digest.on_loop.runs >= PROVEN => {
@@ -237,6 +241,7 @@ mod tests {
     #[case::holds_never_tried(Bound::Cpu, Form::Async, digest(IO, 1, true, 49), Queue::ThreadsIo, Rule::MeasuredIo)]
     #[case::blocking_never_tried(Bound::Cpu, Form::Blocking, digest(IO, 0, false, 49), Queue::ThreadsIo, Rule::MeasuredIo)]
     #[case::holds_while_it_waits(Bound::Io, Form::Async, digest(IO, 50, true, 0), Queue::ThreadsIo, Rule::MeasuredHold)]
+    #[case::holds_and_tried_again(Bound::Io, Form::Async, digest(IO, 50, true, 49), Queue::Async, Rule::Trial)]
     #[case::holds_now_and_then(Bound::Io, Form::Async, digest(MIXED, 50, true, 0), Queue::ThreadsIo, Rule::MeasuredHold)]
     #[case::as_tagged(Bound::Io, Form::Async, digest(IO, 50, false, 0), Queue::Async, Rule::MeasuredIo)]
     #[case::both(Bound::Cpu, Form::Blocking, digest(MIXED, 0, false, 0), Queue::ThreadsCpu, Rule::CpuThreads)]

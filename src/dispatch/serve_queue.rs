@@ -16,7 +16,7 @@ use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Place, Slot, Stack};
-use crate::job::{Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue, meets};
+use crate::job::{Bound, Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue, meets};
 use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
 use crate::workload::{Reporter, Sink, Stop, StopReason};
@@ -159,7 +159,13 @@ fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measur
         Outcome::Output(_) => None,
         Outcome::Error(failure) => Some(failure.kind),
     };
-    let sample = Sample { bound: claimed.bound, executor: queue.executor(), failure, timing, in_line, at: Timestamp::now() };
+    let ran_as = match queue {
+        Queue::ThreadsIo => Bound::Io,
+        Queue::ThreadsCpu => Bound::Cpu,
+        _ => claimed.bound,
+    };
+    let (bound, executor) = (claimed.bound, queue.executor());
+    let sample = Sample { bound, ran_as, executor, failure, timing, in_line, at: Timestamp::now() };
     shared.profiles.record(claimed.profile.as_ref(), &sample);
 }
 
@@ -174,6 +180,9 @@ async fn settle(shared: Arc<Shared>, queue: Queue, claimed: Claimed, measured: M
             let Claimed { attempt, losses, bound, .. } = claimed;
             if let Settlement::Finish(conclusion) = &*settlement {
                 shared.ended.count(bound, queue.executor(), conclusion);
+                if let Some(timing) = &conclusion.timing {
+                    shared.profiles.count(bound, queue.executor(), timing);
+                }
             }
             end = Some(End { attempt, losses, settlement, started_at, finished_at });
         }

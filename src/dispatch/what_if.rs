@@ -17,7 +17,7 @@ pub struct WhatIf {
     pub key: ProfileKey,
     /// What ran them.
     pub executor: Executor,
-    /// How they were tagged.
+    /// What they were run as, see [`DayRow::bound`].
     pub bound: Bound,
     /// Their sums.
     pub totals: DayTotals,
@@ -84,11 +84,15 @@ fn look_at(key: &ProfileKey, executor: Executor, bound: Bound, totals: DayTotals
         if computing && digest.observed == Some(Observed::Io) {
             gain.slot_us = totals.wall_us.saturating_sub(totals.cpu_us);
         }
-        gain.faster_us =
-            profile.on(route.executor).filter(|there| route.executor != executor && there.counts.runs >= ENOUGH).map(|there| {
-                let (mean, runs) = (there.wall.mean(), totals.runs);
-                totals.wall_us.saturating_sub(whole(mean).saturating_mul(runs))
-            });
+        // What fails takes as long as it happens to: the days do not tell its time apart, the profile does.
+        let mean = |executor| {
+            let wall = &profile.on(executor)?.wall;
+            (wall.count() >= ENOUGH).then(|| whole(wall.mean()))
+        };
+        gain.faster_us = mean(executor)
+            .zip(mean(route.executor))
+            .filter(|_| route.executor != executor)
+            .map(|(here, there)| here.saturating_sub(there).saturating_mul(totals.runs.saturating_sub(totals.failed)));
     }
     Some(WhatIf {
         key: key.clone(),
@@ -116,12 +120,25 @@ mod tests {
 
     /// The profiles and the days of runs of one workload.
     fn history(runs: &[(u64, Bound, Executor, Timing)], form: Form) -> Vec<WhatIf> {
+        history_with(None, runs, form)
+    }
+
+    /// The same of runs that were run as something else than they were tagged.
+    fn history_with(ran_as: Option<Bound>, runs: &[(u64, Bound, Executor, Timing)], form: Form) -> Vec<WhatIf> {
         let profiles = Profiles::default();
         let key = ProfileKey::from("x".to_owned());
         profiles.digest(&key, Written { runtime: Runtime::Native, form, gil: false, needs_a_process: false });
         for (times, bound, executor, timing) in runs {
             let at = Timestamp::now();
-            let sample = Sample { bound: *bound, executor: *executor, failure: None, timing, in_line: false, at };
+            let sample = Sample {
+                bound: *bound,
+                ran_as: ran_as.unwrap_or(*bound),
+                executor: *executor,
+                failure: None,
+                timing,
+                in_line: false,
+                at,
+            };
             (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
         }
         what_if(&profiles.changes(Timestamp::now()).unwrap().days, &profiles)
@@ -153,6 +170,9 @@ mod tests {
             found.iter().map(|found| (found.would, found.rule, found.gain)).collect::<Vec<_>>(),
             [(Executor::Threads, Rule::MeasuredIo, gain)]
         );
+        // Where measured routing has already had them wait elsewhere, there is nothing left to gain.
+        let runs = [(30, Bound::Cpu, Executor::Threads, timing(90_000, 100))];
+        assert_eq!(history_with(Some(Bound::Io), &runs, Form::Blocking), []);
     }
 
     #[test]

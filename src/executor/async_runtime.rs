@@ -138,6 +138,7 @@ fn reading(meter: PollMeter, ended: bool) -> Reading {
         core_wait: Some(meter.core_wait + meter.late),
         loop_wait: Some(meter.loop_wait),
         held_jobs: meter.held,
+        longest_hold: Some(meter.longest_hold),
         ..Reading::default()
     }
 }

@@ -68,6 +68,8 @@ pub struct Reading {
     pub gil_wait: Option<Duration>,
     /// How many others were on the event loop during the longest poll, if that was long.
     pub held_jobs: Option<u64>,
+    /// The longest that a poll took, but for the time in which it had no core.
+    pub longest_hold: Option<Duration>,
 }
 
 impl Ran {

@@ -107,5 +107,6 @@ fn timing(queued_for: Duration, claimed: Monotonic, reading: &Reading) -> Option
         loop_wait_us: reading.loop_wait.map(micros),
         gil_wait_us: reading.gil_wait.map(micros),
         held_jobs: reading.held_jobs,
+        longest_hold_us: reading.longest_hold.map(micros),
     })
 }

@@ -149,7 +149,7 @@ pub enum Rule {
     MeasuredIo,
     /// Earlier runs held the event loop.
     MeasuredHold,
-    /// Earlier runs waited, and one in many is tried on the event loop, to see whether it holds it.
+    /// One in many is tried on the event loop, to see whether it holds it, or still does.
     Trial,
 }
 
@@ -205,7 +205,7 @@ impl Rule {
             Self::MeasuredCpu => "measured to compute",
             Self::MeasuredIo => "measured to wait",
             Self::MeasuredHold => "measured to hold the event loop",
-            Self::Trial => "measured to wait, and tried on the event loop now and then, to see whether it holds it",
+            Self::Trial => "tried on the event loop now and then, to see whether it holds it",
         }
     }
 }

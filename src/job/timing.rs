@@ -30,12 +30,15 @@ pub struct Timing {
     pub gil: Option<bool>,
     /// How long it could have run but had no core, because others had them. On the event loop, at least so long.
     pub core_wait_us: Option<u64>,
-    /// How long it was ready to go on, but others held the event loop (native `async` only).
+    /// How long it was ready to go on, but others held the event loop (`async` only).
     pub loop_wait_us: Option<u64>,
     /// How long it may have waited for the global lock at most (Python's threads only).
     pub gil_wait_us: Option<u64>,
     /// How many other jobs were on the event loop during the longest poll, if that was long (`async` only).
     pub held_jobs: Option<u64>,
+    /// The longest that one poll held the event loop by itself: without the time in which it had no core, or its code was loaded (`async`
+    /// only).
+    pub longest_hold_us: Option<u64>,
 }
 
 /// What the work turned out to be, by its share of a core.
@@ -98,7 +101,8 @@ impl Timing {
 
     /// How long it held the event loop itself at the longest: not the time in which it had no core.
     pub fn held_us(&self) -> Option<u64> {
-        Some(self.longest_poll_us?.saturating_sub(self.core_wait_us.unwrap_or(0)))
+        // Versions before did not tell in which of the polls it had no core.
+        self.longest_hold_us.or_else(|| Some(self.longest_poll_us?.saturating_sub(self.core_wait_us.unwrap_or(0))))
     }
 
     /// What the work turned out to be; absent if that can't be told.
@@ -182,5 +186,7 @@ mod tests {
     fn a_hold_is_told_from_a_core_that_was_taken_away() {
         let polled = Timing { longest_poll_us: Some(60_000), ..timing(60_000, 10_000, Some(50_000)) };
         assert_eq!(polled.held_us(), Some(10_000));
+        // What it waited for a core in other polls is no part of it.
+        assert_eq!(Timing { longest_hold_us: Some(55_000), ..polled }.held_us(), Some(55_000));
     }
 }

@@ -15,7 +15,8 @@ pub fn advice(bound: Bound, executor: Executor, timing: &Timing) -> Option<Strin
         None
     };
     let held = timing.held_us().filter(|_| kinds.contains(FindingKind::HeldLoop)).map(span);
-    let others = timing.held_jobs.filter(|&others| others > 0).map(|others| match others {
+    let others = timing.held_jobs.map(|others| match others {
+        0 => " while no other job was on it".to_owned(),
         1 => " while another job was on it".to_owned(),
         others => format!(" while {others} other jobs were on it"),
     });
@@ -92,6 +93,10 @@ mod tests {
         assert_eq!(
             advice(Bound::Io, Executor::Async, &Timing { held_jobs: Some(380), ..blocking_wait }).unwrap(),
             "held the event loop for 412 ms while 380 other jobs were on it"
+        );
+        assert_eq!(
+            advice(Bound::Io, Executor::Async, &Timing { held_jobs: Some(0), ..blocking_wait }).unwrap(),
+            "held the event loop for 412 ms while no other job was on it"
         );
         assert_eq!(
             advice(Bound::Io, Executor::Async, &timing(412_000, 412_000, Some(411_000))).unwrap(),

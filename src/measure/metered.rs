@@ -39,6 +39,8 @@ pub struct PollMeter {
     pub polls: u64,
     /// The longest that one poll took.
     pub longest_poll: Duration,
+    /// The longest that one poll took, but for the time in which it had no core.
+    pub longest_hold: Duration,
     /// How many other futures were on the loop then, if that poll held it for long.
     pub held: Option<u64>,
     /// What the polling threads used meanwhile.
@@ -112,9 +114,9 @@ impl PollMeter {
         }
         // It may have waited in the poll by itself, or had no core: only then it is worth while to ask.
         let stood_still = took.saturating_sub(Duration::from_micros(usage.cpu_user_us + usage.cpu_system_us));
-        if stood_still >= STANDSTILL {
-            self.core_wait += run_delay().min(stood_still);
-        }
+        let core_wait = if stood_still >= STANDSTILL { run_delay().min(stood_still) } else { Duration::ZERO };
+        self.core_wait += core_wait;
+        self.longest_hold = self.longest_hold.max(took.saturating_sub(core_wait));
         self.usage += usage;
     }
 }
@@ -203,11 +205,13 @@ mod tests {
             let now = Monotonic::now();
             let from = Monotonic::from_nanos(now.as_nanos() - 900_000);
             meter.add((from, now), usage, &Crowd::default(), || Duration::from_micros(delay));
-            meter.core_wait
+            (meter.core_wait, meter.longest_hold)
         };
-        assert_eq!(add(1_000_000, 70), Duration::ZERO);
-        assert_eq!(add(300, 70), Duration::from_micros(70));
+        let micros = Duration::from_micros;
+        assert_eq!(add(300, 600), (micros(600), micros(300)));
+        assert_eq!(add(300, 70), (micros(670), micros(830)));
+        assert_eq!(add(1_000_000, 70), (micros(670), micros(900)));
         // Not more than it stood still, whatever else the thread was delayed by.
-        assert!(add(300, 5_000_000) < Duration::from_secs(5));
+        assert!(add(300, 5_000_000).0 < Duration::from_secs(5));
     }
 }

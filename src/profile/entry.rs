@@ -27,6 +27,7 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug)]
 struct Run {
     bound: Bound,
+    ran_as: Bound,
     executor: Executor,
     failure: Option<FailureKind>,
     timing: Timing,
@@ -42,8 +43,8 @@ impl Entry {
         self.days.add(sample);
         self.profile.add(sample, steady);
         if noted {
-            let Sample { bound, executor, failure, timing, in_line, at } = *sample;
-            self.recent.push(Run { bound, executor, failure, timing: *timing, in_line, at, steady });
+            let Sample { bound, ran_as, executor, failure, timing, in_line, at } = *sample;
+            self.recent.push(Run { bound, ran_as, executor, failure, timing: *timing, in_line, at, steady });
         }
     }
 
@@ -85,8 +86,8 @@ impl Entry {
         // Each server tries other executors by its own count.
         self.profile.learned.count_as(&mine.learned);
         for run in &self.recent {
-            let Run { bound, executor, failure, ref timing, in_line, at, steady } = *run;
-            self.profile.add(&Sample { bound, executor, failure, timing, in_line, at }, steady);
+            let Run { bound, ran_as, executor, failure, ref timing, in_line, at, steady } = *run;
+            self.profile.add(&Sample { bound, ran_as, executor, failure, timing, in_line, at }, steady);
         }
         self.changed = !self.recent.is_empty();
     }

@@ -1,7 +1,5 @@
 //! What the figures of many runs speak against.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 
 use super::summary::Summary;
@@ -12,6 +10,8 @@ use crate::measure::advice::span;
 
 /// So many runs must show the same before it is said of the workload.
 const ENOUGH: u64 = 5;
+/// What so many runs in a row do not show any more is not said any longer.
+const WITHDRAWN: u64 = 100;
 /// So many runs must there be before their quantiles are compared.
 const MANY: u64 = 20;
 /// A hand-over that takes longer than the work by this factor is not worth it.
@@ -55,6 +55,9 @@ pub struct Machine {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Tally {
     runs: u64,
+    /// How many runs have not shown it since the latest that did.
+    #[serde(default)]
+    without: u64,
     executor: Executor,
     since: Timestamp,
     last_seen: Timestamp,
@@ -64,16 +67,23 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new(sample: &Sample<'_>) -> Self {
-        Self { runs: 0, executor: sample.executor, since: sample.at, last_seen: sample.at, sentence: String::new() }
+        Self { runs: 0, without: 0, executor: sample.executor, since: sample.at, last_seen: sample.at, sentence: String::new() }
     }
 
     pub(super) fn add(&mut self, sample: &Sample<'_>, sentence: Option<String>) {
         self.runs += 1;
+        self.without = 0;
         self.executor = sample.executor;
         self.last_seen = self.last_seen.max(sample.at);
         if let Some(sentence) = sentence {
             self.sentence = sentence;
         }
+    }
+
+    /// Counts a run that did not show it. Whether it may still be said.
+    pub(super) fn stands_without(&mut self) -> bool {
+        self.without += 1;
+        self.without < WITHDRAWN
     }
 }
 
@@ -87,7 +97,9 @@ impl Profile {
             }
         }
         for executor in Executor::ALL {
-            let Some(summary) = self.on(executor).filter(|summary| summary.counts.runs >= MANY) else { continue };
+            // Where it is not run any more, nothing speaks against that it was.
+            let current = self.on(executor).filter(|_| self.learned.since(executor) < WITHDRAWN);
+            let Some(summary) = current.filter(|summary| summary.counts.runs >= MANY) else { continue };
             let found =
                 [self.too_short(executor, summary), self.memory(executor, summary, machine), self.elsewhere(executor, summary)];
             findings.extend(found.into_iter().flatten().map(|(kind, evidence, advice)| Finding {
@@ -106,7 +118,7 @@ impl Profile {
     }
 
     fn by_tally(&self, kind: FindingKind, key: &ProfileKey, tally: &Tally) -> Finding {
-        let Tally { runs, executor, since, last_seen, ref sentence } = *tally;
+        let Tally { runs, executor, since, last_seen, ref sentence, .. } = *tally;
         let tagged = |bound: Bound| self.summaries.iter().flatten().map(|summary| summary.counts.tagged[bound as usize]).sum();
         let (of, advice) = match kind {
             FindingKind::Computes => (tagged(Bound::Io), "tag it cpu, or let Trine route it (`routing` measured)".to_owned()),
@@ -124,11 +136,11 @@ impl Profile {
         let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.quantiles()?.p50);
         let is_program = self.written.is_some_and(|written| written.runtime == Runtime::Command);
         // Runs that stood in a line say nothing of what handing over takes.
-        let is_known = summary.dispatch.count() >= MANY;
+        let is_known = summary.dispatch.count() >= MANY && summary.wall.count() >= MANY;
         if executor == Executor::Async || is_program || !is_known || dispatch < HAND_OVER * wall.max(1) {
             return None;
         }
-        let evidence = format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs", summary.counts.runs);
+        let evidence = format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs", summary.wall.count());
         let advice = match executor {
             Executor::Processes => "unless it has to be isolated, run it on threads, or do several of them in one job",
             _ => "do several of them in one job, or call it where you are",
@@ -138,14 +150,15 @@ impl Profile {
 
     fn memory(&self, executor: Executor, summary: &Summary, machine: &Machine) -> Option<(FindingKind, String, String)> {
         let (written, available) = (self.written?, machine.memory_bytes?);
-        let each = summary.memory.quantiles()?.p99 << 10;
+        // Not of the largest one: it may be the only one.
+        let each = summary.memory.quantiles()?.p90 << 10;
         let slots = machine.slots[executor.queue(written.runtime, Bound::Cpu) as usize];
         if each.saturating_mul(slots as u64) <= available {
             return None;
         }
         let mib = |bytes: u64| bytes >> 20;
         let evidence = format!(
-            "99 of 100 use up to {} MiB; {slots} at once would need {} MiB, and there are {} MiB",
+            "one in ten uses {} MiB or more; {slots} at once would need {} MiB, and there are {} MiB",
             mib(each),
             mib(each.saturating_mul(slots as u64)),
             mib(available)
@@ -155,19 +168,26 @@ impl Profile {
 
     fn elsewhere(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
         let here = summary.wall.quantiles()?;
+        let failing = self.digest().failing;
         let better = |(other, summary): &(Executor, &Summary)| {
             let there = summary.wall.quantiles();
             *other != executor
-                && summary.counts.runs >= MANY
+                && summary.wall.count() >= MANY
+                && !failing[*other as usize]
                 // Too short work differs by chance.
                 && here.p50 >= 1_000
                 && there.is_some_and(|there| there.p50 * FASTER <= here.p50 && there.p90 < here.p50)
         };
+        (summary.wall.count() >= MANY).then_some(())?;
         let others = Executor::ALL.into_iter().filter_map(|other| Some((other, self.on(other)?)));
         let (other, there) = others.filter(better).min_by_key(|(_, summary)| summary.wall.quantiles().map(|there| there.p50))?;
-        let mut evidence = format!("{} on {executor} (median of {})", span(here.p50), summary.counts.runs);
-        // Writing to memory does not fail.
-        let _ = write!(evidence, ", {} on {other} (median of {})", span(there.wall.quantiles()?.p50), there.counts.runs);
+        let median = |summary: &Summary, executor| {
+            let failed: u64 = summary.counts.failures.iter().sum();
+            let failed = if failed == 0 { String::new() } else { format!("; {failed} of {} failed", summary.counts.runs) };
+            let median = summary.wall.quantiles()?.p50;
+            Some(format!("{} on {executor} (median of {}{failed})", span(median), summary.wall.count()))
+        };
+        let evidence = format!("{}, {}", median(summary, executor)?, median(there, other)?);
         Some((FindingKind::Elsewhere, evidence, format!("run it on {other}")))
     }
 }
@@ -175,7 +195,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Form, Timing, Written};
+    use crate::job::{FailureKind, Form, Timing, Written};
     use crate::profile::Profiles;
 
     const KEY: &str = "python:0123456789abcdef";
@@ -188,8 +208,15 @@ mod tests {
         let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
         profiles.digest(&key, Written { runtime: Runtime::Python, form: Form::Blocking, gil: true, needs_a_process: false });
         for (times, executor, timing) in runs {
-            let sample =
-                Sample { bound: Bound::Io, executor: *executor, failure: None, timing, in_line, at: Timestamp::from_micros(7) };
+            let sample = Sample {
+                bound: Bound::Io,
+                ran_as: Bound::Io,
+                executor: *executor,
+                failure: None,
+                timing,
+                in_line,
+                at: Timestamp::from_micros(7),
+            };
             (0..*times).for_each(|_| profiles.record(Some(&key), &sample));
         }
         let machine = Machine { memory_bytes: Some(1 << 30), slots: [2; Queue::ALL.len()] };
@@ -225,10 +252,50 @@ mod tests {
 
     #[test]
     fn memory_that_would_not_suffice_is_named() {
+        let few = [
+            (19, Executor::Processes, cpu(9_000)),
+            (1, Executor::Processes, Timing { max_rss_bytes: Some(600 << 20), ..cpu(9_000) }),
+        ];
+        let few = few.map(|(times, executor, timing)| {
+            (times, executor, Timing { max_rss_bytes: timing.max_rss_bytes.or(Some(9 << 20)), ..timing })
+        });
+        assert_eq!(profile(&few), []);
         let large = Timing { wall_us: 9_000, max_rss_bytes: Some(600 << 20), ..Timing::default() };
         let found = profile(&[(20, Executor::Processes, large)]);
         assert!(found.len() == 1 && found[0].0 == FindingKind::Memory && found[0].2.contains("there are 1024 MiB"), "{found:?}");
         assert_eq!(profile(&[(20, Executor::Processes, Timing { max_rss_bytes: Some(400 << 20), ..large })]), []);
+    }
+
+    #[test]
+    fn what_is_not_so_any_more_is_said_no_longer() {
+        let computes = (5, Executor::Threads, cpu(90_000));
+        let waits = |times, executor| (times, executor, Timing { cpu_user_us: Some(90), ..cpu(90_000) });
+        assert_eq!(profile(&[computes, waits(99, Executor::Threads)]).len(), 1);
+        assert_eq!(profile(&[computes, waits(100, Executor::Threads)]), []);
+        let short = (20, Executor::Processes, Timing { dispatch_us: 200, ..cpu(40) });
+        assert_eq!(profile(&[short, (99, Executor::Threads, cpu(40))]).len(), 1);
+        assert_eq!(profile(&[short, (100, Executor::Threads, cpu(40))]), []);
+    }
+
+    #[test]
+    fn an_executor_on_which_runs_fail_is_not_named() {
+        let runs = |successes: u64, failures: u64| {
+            let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
+            let add = |times: u64, executor, failure, timing| {
+                let at = Timestamp::from_micros(7);
+                let sample =
+                    Sample { bound: Bound::Cpu, ran_as: Bound::Cpu, executor, failure, timing: &timing, in_line: false, at };
+                (0..times).for_each(|_| profiles.record(Some(&key), &sample));
+            };
+            add(20, Executor::Threads, None, cpu(8_000));
+            add(successes, Executor::Processes, None, cpu(2_000));
+            add(failures, Executor::Processes, Some(FailureKind::Error), cpu(1_000));
+            let findings = profiles.get(KEY).unwrap().findings(&key, &Machine::default());
+            findings.into_iter().map(|finding| finding.evidence).collect::<Vec<_>>()
+        };
+        assert_eq!(runs(19, 80), <[&str; 0]>::default());
+        assert_eq!(runs(20, 80), <[&str; 0]>::default());
+        assert_eq!(runs(20, 5), ["8 ms on threads (median of 20), 2 ms on processes (median of 20; 5 of 25 failed)"]);
     }
 
     #[test]

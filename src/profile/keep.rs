@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::finding::Tally;
 use super::learned::Learned;
 use super::summary::{Counts, Summary};
-use super::{Profile, Profiles};
+use super::{MOST, Profile, Profiles};
 use crate::clock::Timestamp;
 use crate::job::{Executor, FindingKind, ProfileKey, Written};
 use crate::store::{DayRow, ProfileChanges, ProfileRow};
@@ -31,13 +31,24 @@ impl Profiles {
         let profiles = Self { shared, ..Self::default() };
         let mut rows = rows;
         rows.sort_unstable_by_key(|row| row.changed_at);
+        // Of several servers, each may have kept as many as there is room for.
+        let too_many = rows.drain(..rows.len().saturating_sub(MOST)).map(|row| row.key);
+        profiles.inner().gone.extend(too_many);
         profiles.take_over(rows);
         profiles
     }
 
-    /// Takes over what other servers have written, and adds to it what was learned here and is not in there yet.
+    /// Takes over what other servers have written, and adds to it what was learned here and is not in there yet. What has made way here does
+    /// not come back, nor does what they use push out what is used here.
     pub fn take_over(&self, rows: Vec<ProfileRow>) {
         for row in rows {
+            let (is_gone, has_room) = {
+                let inner = self.inner();
+                (inner.gone.contains(&row.key), inner.has_room(&row.key))
+            };
+            if is_gone || !has_room {
+                continue;
+            }
             let Some(kept) = read(&row) else {
                 tracing::warn!(key = %row.key, "the profile can't be read; it is learned anew");
                 continue;
@@ -154,7 +165,7 @@ mod tests {
             for _ in 0..20 {
                 profiles.record(
                     Some(&key),
-                    &Sample { bound: Bound::Io, executor, failure: None, timing: &timing, in_line: false, at },
+                    &Sample { bound: Bound::Io, ran_as: Bound::Io, executor, failure: None, timing: &timing, in_line: false, at },
                 );
             }
         }
@@ -225,6 +236,7 @@ mod tests {
                     };
                     let sample = Sample {
                         bound: Bound::Io,
+                        ran_as: Bound::Io,
                         executor: Executor::Threads,
                         failure: None,
                         timing: &timing,
@@ -262,8 +274,15 @@ mod tests {
         let row = profiles.changes(now).unwrap().profiles.remove(0);
         let shared = Profiles::load(Vec::new(), true);
         let timing = Timing::default();
-        let sample =
-            Sample { bound: Bound::Cpu, executor: Executor::Processes, failure: None, timing: &timing, in_line: false, at: now };
+        let sample = Sample {
+            bound: Bound::Cpu,
+            ran_as: Bound::Cpu,
+            executor: Executor::Processes,
+            failure: None,
+            timing: &timing,
+            in_line: false,
+            at: now,
+        };
         shared.record(Some(&key), &sample);
         let mine = shared.changes(now).unwrap();
         shared.record(Some(&key), &sample);
@@ -273,6 +292,37 @@ mod tests {
         let again = shared.changes(now).unwrap();
         // The day of the first run was added to.
         assert_eq!((again.profiles[0].version, again.days[0].totals.runs), (7, 1));
+    }
+
+    #[test]
+    fn what_others_use_pushes_out_nothing_and_what_made_way_does_not_come_back() {
+        let now = Timestamp::now();
+        let row = learned(now).0.changes(now).unwrap().profiles.remove(0);
+        let rows = |numbers: std::ops::Range<usize>| {
+            let row = |n| ProfileRow { key: ProfileKey::from(format!("key:{n}")), version: 1, changed_at: now, ..row.clone() };
+            numbers.map(row).collect::<Vec<_>>()
+        };
+        let shared = Profiles::load(rows(0..MOST), true);
+        shared.take_over(rows(MOST..MOST + 5));
+        assert_eq!(shared.keys(None).len(), MOST);
+        assert!(shared.get("key:0").is_some() && shared.get(&format!("key:{MOST}")).is_none());
+        let timing = Timing::default();
+        let sample = Sample {
+            bound: Bound::Cpu,
+            ran_as: Bound::Cpu,
+            executor: Executor::Threads,
+            failure: None,
+            timing: &timing,
+            in_line: false,
+            at: now,
+        };
+        shared.record(Some(&ProfileKey::from("mine".to_owned())), &sample);
+        let left = shared.keys(None).len();
+        assert!(left < MOST);
+        shared.take_over(rows(0..MOST));
+        assert_eq!((shared.keys(None).len(), shared.changes(now).unwrap().gone.len()), (left, MOST + 1 - left));
+        // Those that there is no room for at the start are forgotten: nobody else may know them.
+        assert_eq!(Profiles::load(rows(0..MOST + 5), true).changes(now).unwrap().gone.len(), 5);
     }
 
     #[test]

@@ -16,6 +16,8 @@ const SPREAD: (f64, f64) = (0.25, 0.3);
 const SHORTEST_US: u64 = 1_000;
 /// It is known to hold the loop from this part of its runs there on, and no longer once it is less than the second.
 const HOLDS: (f64, f64) = (0.1, 0.03);
+/// Fewer holds than these may be what there is once, as what a first run loads.
+const FEW_HOLDS: u64 = 3;
 /// By how much the demand must pass a border before what the work was taken for changes.
 const HYSTERESIS: f64 = 0.1;
 
@@ -30,10 +32,13 @@ pub(super) struct Learned {
     observed: Option<Observed>,
     loop_runs: u64,
     loop_holds: f64,
+    loop_held: u64,
     holds_loop: bool,
     longest_hold_us: u64,
     executor_runs: [u64; Executor::ALL.len()],
     executor_failures: [f64; Executor::ALL.len()],
+    /// How many runs there have been elsewhere since the latest on each executor.
+    executor_since: [u64; Executor::ALL.len()],
     routed: u64,
 }
 
@@ -42,16 +47,19 @@ impl Learned {
     pub(super) fn add(&mut self, sample: &Sample<'_>, steady: bool) {
         let (timing, at) = (sample.timing, sample.executor as usize);
         self.executor_runs[at] += 1;
+        self.executor_since.iter_mut().for_each(|since| *since += 1);
+        self.executor_since[at] = 0;
         let failed = f64::from(u8::from(sample.failure.is_some_and(|failure| failure != FailureKind::Cancelled)));
         approach(&mut self.executor_failures[at], failed, self.executor_runs[at]);
         if let Some(held) = timing.held_us().filter(|_| sample.executor == Executor::Async && steady) {
             self.loop_runs += 1;
             approach(&mut self.loop_holds, f64::from(u8::from(held >= LONG_HOLD_US)), self.loop_runs);
-            let border = if self.holds_loop { HOLDS.1 } else { HOLDS.0 };
-            self.holds_loop = self.loop_holds >= border;
             if held >= LONG_HOLD_US {
+                self.loop_held += 1;
                 self.longest_hold_us = self.longest_hold_us.max(held);
             }
+            let border = if self.holds_loop { HOLDS.1 } else { HOLDS.0 };
+            self.holds_loop = self.loop_holds >= border;
         }
         // What ended early may not have come to what it mostly does.
         let whole = sample.failure.is_none() && steady && timing.own_us() >= SHORTEST_US;
@@ -76,6 +84,11 @@ impl Learned {
         self.routed = self.routed.max(other.routed);
     }
 
+    /// How many runs there have been elsewhere since the latest on this executor.
+    pub(super) const fn since(&self, executor: Executor) -> u64 {
+        self.executor_since[executor as usize]
+    }
+
     /// What is known.
     pub(super) fn digest(&self) -> Digest {
         #[expect(
@@ -84,12 +97,13 @@ impl Learned {
             reason = "an average of times, which are not negative"
         )]
         let wall_us = self.wall_us as u64;
+        let holds = self.holds_loop && self.loop_held >= FEW_HOLDS;
         Digest {
             runs: self.runs,
             observed: self.observed,
             demand: self.demand,
             wall_us,
-            on_loop: LoopRecord { runs: self.loop_runs, holds: self.holds_loop, longest_us: self.longest_hold_us },
+            on_loop: LoopRecord { runs: self.loop_runs, holds, longest_us: self.longest_hold_us },
             failing: std::array::from_fn(|at| self.executor_runs[at] >= 8 && self.executor_failures[at] >= 0.5),
             turn: self.routed,
         }
@@ -142,7 +156,15 @@ mod tests {
     fn on(learned: &mut Learned, times: u32, executor: Executor, failure: Option<FailureKind>, timing: &Timing) {
         for _ in 0..times {
             learned.add(
-                &Sample { bound: Bound::Io, executor, failure, timing, in_line: false, at: Timestamp::from_micros(0) },
+                &Sample {
+                    bound: Bound::Io,
+                    ran_as: Bound::Io,
+                    executor,
+                    failure,
+                    timing,
+                    in_line: false,
+                    at: Timestamp::from_micros(0),
+                },
                 true,
             );
         }
@@ -212,11 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn one_hold_among_few_runs_is_enough_and_among_many_it_is_not() {
+    fn a_hold_or_two_are_not_enough_nor_are_three_among_many_runs() {
         let polled = |longest| Timing { wall_us: 90_000, longest_poll_us: Some(longest), ..Timing::default() };
         let mut learned = Learned::default();
+        on(&mut learned, 2, Executor::Async, None, &polled(60_000));
+        assert!(!learned.digest().on_loop.holds);
         on(&mut learned, 1, Executor::Async, None, &polled(60_000));
-        assert_eq!(learned.digest().on_loop, LoopRecord { runs: 1, holds: true, longest_us: 60_000 });
+        assert_eq!(learned.digest().on_loop, LoopRecord { runs: 3, holds: true, longest_us: 60_000 });
         on(&mut learned, 200, Executor::Async, None, &polled(40));
         assert!(!learned.digest().on_loop.holds);
         on(&mut learned, 1, Executor::Async, None, &polled(60_000));

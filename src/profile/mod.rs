@@ -2,7 +2,7 @@
 //!
 //! A profile is brought up to date when an attempt is settled, and asked when a job is routed. Once a second what has changed is
 //! written: statistics, of which a crash may cost the last second. There is room for so many profiles; the one that was used least
-//! lately makes way.
+//! lately makes way, and what was only submitted does before what was measured.
 
 mod day;
 mod digest;
@@ -75,6 +75,8 @@ pub struct Profile {
 pub struct Sample<'a> {
     /// The client's tag.
     pub bound: Bound,
+    /// What it was run as: its tag, or what routing took it for instead as it chose among threads.
+    pub ran_as: Bound,
     /// What ran it.
     pub executor: Executor,
     /// Why it gave no output, if it gave none.
@@ -91,6 +93,13 @@ impl Profiles {
     /// What is known of such runs, for a job that is about to be routed. It counts as one more that was.
     pub fn digest(&self, key: &ProfileKey, written: Written) -> Digest {
         let mut inner = self.inner();
+        if !inner.has_room(key) {
+            inner.make_way(false);
+        }
+        if !inner.has_room(key) {
+            // All that are there were measured. It finds its place as it has run.
+            return Digest::default();
+        }
         let profile = &mut inner.touch(key).profile;
         profile.written = Some(written);
         profile.learned.routed()
@@ -98,16 +107,19 @@ impl Profiles {
 
     /// Adds a run.
     pub fn record(&self, key: Option<&ProfileKey>, sample: &Sample<'_>) {
-        let kinds = FindingKinds::of(sample.bound, sample.executor, sample.timing);
-        for kind in kinds.iter() {
-            self.advised[kind as usize].fetch_add(1, Ordering::Relaxed);
-        }
         let Some(key) = key else { return };
         let steady = !self.unsteady.load(Ordering::Relaxed);
         let mut inner = self.inner();
         let noted = self.shared && inner.recent < MOST_RECENT;
         inner.recent += usize::from(noted);
         inner.touch(key).add(sample, steady, noted);
+    }
+
+    /// Counts a result by what its figures speak against.
+    pub fn count(&self, bound: Bound, executor: Executor, timing: &Timing) {
+        for kind in FindingKinds::of(bound, executor, timing).iter() {
+            self.advised[kind as usize].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// One profile.
@@ -144,20 +156,31 @@ impl Inner {
     /// The profile, made if there is none, as the one that was used last.
     fn touch(&mut self, key: &ProfileKey) -> &mut Entry {
         self.uses += 1;
-        if self.profiles.len() >= MOST && !self.profiles.contains_key(key) {
-            self.make_way();
+        for measured in [false, true] {
+            if !self.has_room(key) {
+                self.make_way(measured);
+            }
         }
         let entry = self.profiles.entry(key.clone()).or_default();
         entry.used = self.uses;
         entry
     }
 
-    fn make_way(&mut self) {
-        let mut uses: Vec<u64> = self.profiles.values().map(|entry| entry.used).collect();
-        let (_, newest_to_go, _) = uses.select_nth_unstable(MAKE_WAY - 1);
+    /// Whether this one is there, or may be added.
+    fn has_room(&self, key: &ProfileKey) -> bool {
+        self.profiles.len() < MOST || self.profiles.contains_key(key)
+    }
+
+    /// Removes what was used least lately of what was only submitted, of which anybody may bring any number, or also of what was `measured`.
+    fn make_way(&mut self, measured: bool) {
+        let turn = |entry: &Entry| (entry.profile.has_run(), entry.used);
+        let mut turns: Vec<_> = self.profiles.values().map(turn).collect();
+        let (_, newest_to_go, _) = turns.select_nth_unstable(MAKE_WAY - 1);
         let newest_to_go = *newest_to_go;
-        let gone = self.profiles.extract_if(|_, entry| entry.used <= newest_to_go).map(|(key, _)| key);
-        self.gone.extend(gone);
+        let goes = |_: &_, entry: &mut Entry| turn(entry) <= newest_to_go && (measured || !entry.profile.has_run());
+        let gone = self.profiles.extract_if(goes);
+        // What has not run is not kept.
+        self.gone.extend(gone.filter(|(_, entry)| entry.profile.has_run()).map(|(key, _)| key));
     }
 }
 
@@ -190,10 +213,17 @@ impl Profile {
     fn add(&mut self, sample: &Sample<'_>, steady: bool) {
         self.summaries[sample.executor as usize].get_or_insert_default().add(sample);
         self.learned.add(sample, steady);
+        if !steady {
+            return;
+        }
         let kinds = FindingKinds::of(sample.bound, sample.executor, sample.timing);
-        for kind in kinds.iter().filter(|_| steady) {
-            let sentence = advice(sample.bound, sample.executor, sample.timing);
-            self.tallies[kind as usize].get_or_insert_with(|| Tally::new(sample)).add(sample, sentence);
+        for (kind, tally) in FindingKind::ALL.into_iter().zip(&mut self.tallies) {
+            if kinds.contains(kind) {
+                let sentence = advice(sample.bound, sample.executor, sample.timing);
+                tally.get_or_insert_with(|| Tally::new(sample)).add(sample, sentence);
+            } else if sample.failure.is_none() && tally.as_mut().is_some_and(|tally| !tally.stands_without()) {
+                *tally = None;
+            }
         }
     }
 }
@@ -208,6 +238,7 @@ mod tests {
     fn sample(timing: &Timing) -> Sample<'_> {
         Sample {
             bound: Bound::Io,
+            ran_as: Bound::Io,
             executor: Executor::Threads,
             failure: None,
             timing,
@@ -234,6 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_only_submitted_makes_way_before_what_was_measured() {
+        let profiles = Profiles::default();
+        let key = |n: usize| ProfileKey::from(format!("key:{n}"));
+        for n in 0..MOST - 1 {
+            profiles.record(Some(&key(n)), &sample(&computing()));
+        }
+        for n in MOST..3 * MOST {
+            profiles.digest(&key(n), WRITTEN);
+        }
+        assert_eq!(profiles.keys(None).len(), MOST - 1);
+        profiles.record(Some(&key(0)), &sample(&computing()));
+        profiles.record(Some(&key(MOST - 1)), &sample(&computing()));
+        profiles.digest(&key(MOST), WRITTEN);
+        assert_eq!(profiles.keys(None).len(), MOST);
+    }
+
+    #[test]
     fn what_was_only_submitted_is_no_profile_yet() {
         let profiles = Profiles::default();
         let key = ProfileKey::from("sleep:ms~2^3".to_owned());
@@ -255,6 +303,7 @@ mod tests {
             profiles.record(Some(&key), &sample(&computing()));
         }
         assert_eq!(profiles.get(key.as_str()).unwrap().digest().observed, Some(Observed::Cpu));
-        assert_eq!((profiles.advised(FindingKind::Computes), profiles.get(key.as_str()).unwrap().runs()), (200, 200));
+        profiles.count(Bound::Io, Executor::Threads, &computing());
+        assert_eq!((profiles.advised(FindingKind::Computes), profiles.get(key.as_str()).unwrap().runs()), (1, 200));
     }
 }

@@ -12,11 +12,11 @@ use crate::store::{BadSketch, Sketch};
 pub struct Summary {
     /// How many they were, by what became of them.
     pub counts: Counts,
-    /// Wall time in microseconds.
+    /// Wall time in microseconds, of those that succeeded: what fails ends sooner or later than it would.
     pub wall: Sketch,
     /// The time until the work began once it was claimed, in microseconds; of those that did not stand in a line meanwhile.
     pub dispatch: Sketch,
-    /// Share of a core, in thousandths.
+    /// Share of a core, in thousandths; of those that succeeded.
     pub share: Sketch,
     /// The longest poll, in microseconds.
     pub poll: Sketch,
@@ -71,11 +71,14 @@ impl Summary {
         }
         counts.since = counts.since.min(sample.at);
         counts.until = counts.until.max(sample.at);
-        wall.add(timing.wall_us);
+        let succeeded = sample.failure.is_none();
+        if succeeded {
+            wall.add(timing.wall_us);
+        }
         if !sample.in_line {
             dispatch.add(timing.dispatch_us);
         }
-        if let Some(cpu) = timing.cpu_us().filter(|_| timing.wall_us > 0) {
+        if let Some(cpu) = timing.cpu_us().filter(|_| succeeded && timing.wall_us > 0) {
             share.add(cpu.saturating_mul(1_000) / timing.wall_us);
         }
         if let Some(longest) = timing.longest_poll_us {
@@ -142,6 +145,7 @@ mod tests {
             let at = Timestamp::from_micros(n.try_into().unwrap());
             summary.add(&Sample {
                 bound: Bound::Cpu,
+                ran_as: Bound::Cpu,
                 executor: Executor::Processes,
                 failure,
                 timing: &timing,
@@ -159,6 +163,6 @@ mod tests {
         assert_eq!((twice.counts.since.as_micros(), twice.counts.until.as_micros()), (1, 100));
         assert_eq!(twice.counts.observed, [0, 200, 0]);
         assert_eq!((twice.share.quantiles().unwrap().p50, twice.poll.quantiles()), (903, None));
-        assert_eq!((twice.wall.count(), twice.memory.quantiles().unwrap().p50 >> 10), (200, 50));
+        assert_eq!((twice.wall.count(), twice.memory.quantiles().unwrap().p50 >> 10), (150, 50));
     }
 }

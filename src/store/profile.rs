@@ -29,7 +29,7 @@ pub struct DayRow {
     pub key: ProfileKey,
     /// What ran them.
     pub executor: Executor,
-    /// How they were tagged.
+    /// What they were run as: how they were tagged, or what measured routing took them for instead as it chose among threads.
     pub bound: Bound,
     /// Their sums.
     pub totals: DayTotals,

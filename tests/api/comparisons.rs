@@ -213,4 +213,16 @@ async fn python_is_compared_with_its_lock() {
     assert_eq!((&gil["interpreter"], &gil["gil"], &gil["concurrency"].is_u64()), (&json!("python3"), &json!(true), &true));
     assert!(gil["waiting"].is_number() && gil["computing"].is_number(), "{gil}");
     assert_eq!(comparison["controls"]["waiting"]["workload"]["type"], "python");
+
+    // What its limits need a process for runs nowhere else, as no job of it does.
+    let limited =
+        server.request(Method::PUT, "/functions/limited?executor=processes&cpu_ms=1000").header(CONTENT_TYPE, "text/x-python");
+    let limited = limited.body("def main(): pass").answer().await;
+    assert_eq!(limited.status, 201, "{}", limited.json());
+    let request =
+        json!({ "bound": "cpu", "workload": { "type": "function", "name": "limited" }, "tasks": 4, "concurrency": [2] });
+    let answer = server.post("/comparisons", &with(request.clone(), json!({ "executors": ["processes", "threads"] }))).await;
+    assert_eq!(answer.problem(422), ("invalid-comparison".into(), Some("/executors/1".into())));
+    let kept = server.post("/comparisons", &request).await;
+    assert_eq!((kept.status.as_u16(), &kept.json()["executors"]), (202, &json!(["processes"])), "{}", kept.json());
 }

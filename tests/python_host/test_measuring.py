@@ -26,6 +26,11 @@ SPIN = """
             spin(ms / 8)
             await asyncio.sleep(ms / 8_000)
 
+    async def turns(ms):
+        for n in range(20):
+            spin(ms / 20)
+            await asyncio.sleep(n % 2 / 1000)
+
     async def blocked(ms):
         await asyncio.sleep(0.001)
         time.sleep(ms / 1000)
@@ -140,7 +145,12 @@ class Measuring(HostTest):
         blocked = self.measure(host, "blocked")
         self.assertEqual(blocked["polls"], 3)
         self.assertGreaterEqual(blocked["longest_poll_us"], US)
+        # A wait for a core before, in another step, is not taken off.
+        self.assertGreater(blocked["longest_hold_us"], US / 2)
         self.assertLess(blocked["cpu_user_us"] + blocked["cpu_system_us"], 20_000)
+        loaded = host.call(f"import time\ntime.sleep({MS} / 1000)\nasync def main(): pass")["measured"]
+        self.assertGreaterEqual(loaded["longest_poll_us"], US)
+        self.assertLess(loaded["longest_hold_us"], US / 2)
         held = self.measure(host, "cpu")
         self.assertEqual(held["polls"], 1)
         self.assertGreaterEqual(held["longest_poll_us"], US)
@@ -181,11 +191,31 @@ class Measuring(HostTest):
         for job in idle:
             self.assertIsNone(host.wait(job)["measured"]["held_jobs"])
 
+    @in_each("async")
+    def test_a_turn_that_comes_late_is_told_from_waiting(self, host):
+        jobs = [host.submit(SPIN, MS, entrypoint="turns") for _ in range(4)]
+        idle = host.submit(SPIN, MS, entrypoint="await_")
+        for measured in (host.wait(job)["measured"] for job in jobs):
+            ran = measured["cpu_user_us"] + measured["cpu_system_us"]
+            kept = measured["loop_wait_us"] + measured["core_wait_us"]
+            self.assertGreater(measured["loop_wait_us"], US)
+            self.assertLessEqual(ran + kept, measured["wall_us"] + 1_000)
+            # Ten times it waited for a millisecond.
+            self.assertGreater(ran, 0.7 * (measured["wall_us"] - kept))
+        crowded = host.wait(idle)["measured"]
+        alone = self.measure(host, "await_")
+        self.assertLess(alone["loop_wait_us"], 20_000)
+        for measured in (crowded, alone):
+            # It waits for so long by itself, give or take what a timer of the loop is late.
+            self.assert_about(measured["wall_us"] - measured["loop_wait_us"] - measured["core_wait_us"], US)
+
     @in_each("threads", "processes")
     def test_only_a_loop_has_polls(self, host):
         measured = self.measure(host, "await_")
         self.assertIsNone(measured["polls"])
         self.assertIsNone(measured["longest_poll_us"])
+        self.assertIsNone(measured["loop_wait_us"])
+        self.assertIsNone(measured["longest_hold_us"])
 
     @in_each("async")
     def test_tasks_and_helper_threads_count_for_the_job_that_started_them(self, host):

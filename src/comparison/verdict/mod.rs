@@ -4,7 +4,7 @@
 mod tests;
 mod words;
 
-use self::words::{nature, reasons, sentence, under_pressure};
+use self::words::{failed, name, nature, reasons, sentence, under_pressure};
 use super::report::{Choice, Confidence, Pressure, Row, Verdict};
 use super::statistics::{Interval, interval};
 use crate::clock::readable;
@@ -99,11 +99,7 @@ impl Best<'_> {
     }
 
     fn name(&self, evidence: &Evidence<'_>) -> String {
-        let name = Choice::from(self.row.executor).in_words();
-        match &self.row.interpreter {
-            Some(interpreter) if evidence.interpreters => format!("{name} of {interpreter}"),
-            _ => name.into(),
-        }
+        name(evidence, self.row)
     }
 
     /// Whether tasks kept the event loop from others while it ran them.
@@ -191,7 +187,7 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
 }
 
 fn without(evidence: &Evidence<'_>, executor: Choice, because: &str, confidence: Confidence) -> Verdict {
-    let because = [vec![sentence(because)], under_pressure(evidence)].concat().join(" ");
+    let because = [vec![sentence(because)], failed(evidence), under_pressure(evidence)].concat().join(" ");
     Verdict { executor, interpreter: None, concurrency: None, speedup: None, because, confidence }
 }
 

@@ -140,7 +140,13 @@ fn the_lock_is_named_where_it_is_in_the_way() {
 fn what_fails_everywhere_is_inconclusive() {
     let mut failed = row(Executor::Threads, 2, &[]);
     failed.0.failures = 64;
-    assert_eq!(verdict(&evidence(&[failed])).executor, Choice::Inconclusive);
+    let nowhere = verdict(&evidence(std::slice::from_ref(&failed)));
+    assert_eq!(nowhere.executor, Choice::Inconclusive);
+    let elsewhere = verdict(&evidence(&[failed, steady(Executor::Processes, 2, 1.9)]));
+    assert_eq!(elsewhere.executor, Choice::Processes);
+    for verdict in [nowhere, elsewhere] {
+        assert!(verdict.because.contains("64 of 64 tasks failed on threads."), "{}", verdict.because);
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Why, in words: a sentence for each thing that a reader would ask.
 
+use std::collections::BTreeMap;
+
 use super::{BUSY, Best, EQUAL, Evidence, HELD_US, hop_share};
 use crate::clock::readable;
-use crate::comparison::report::Pressure;
+use crate::comparison::report::{Choice, Pressure, Row};
 use crate::job::{Executor, Runtime};
 
 /// From this share of a core on, work computes.
@@ -16,6 +18,7 @@ pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best
     said.extend(equals.iter().map(|equal| as_fast(evidence, equal)));
     said.extend(hop(evidence, winner));
     said.extend(held(evidence, bests));
+    said.extend(failed(evidence));
     said.extend(under_pressure(evidence));
     said.join(" ")
 }
@@ -97,6 +100,27 @@ fn held(evidence: &Evidence<'_>, bests: &[Best<'_>]) -> Option<String> {
     let on_loop = bests.iter().find(|best| best.row.executor == Executor::Async && best.holds_the_loop(evidence))?;
     let us = on_loop.row.longest_poll_us.filter(|us| *us >= HELD_US)?;
     Some(format!("On the event loop, one task kept all others waiting for {}.", readable(us)))
+}
+
+/// Where tasks failed, which tells nothing of how fast they would have been.
+pub(super) fn failed(evidence: &Evidence<'_>) -> Vec<String> {
+    let mut failed = BTreeMap::<String, (u64, u64)>::new();
+    for (row, _) in evidence.rows {
+        let (failures, tasks) = failed.entry(name(evidence, row)).or_default();
+        *failures += row.failures;
+        *tasks += row.tasks;
+    }
+    let some = failed.into_iter().filter(|(_, (failures, _))| *failures > 0);
+    some.map(|(name, (failures, tasks))| format!("{failures} of {tasks} tasks failed on {name}.")).collect()
+}
+
+/// An executor, and its interpreter if several are compared.
+pub(super) fn name(evidence: &Evidence<'_>, row: &Row) -> String {
+    let name = Choice::from(row.executor).in_words();
+    match &row.interpreter {
+        Some(interpreter) if evidence.interpreters => format!("{name} of {interpreter}"),
+        _ => name.into(),
+    }
 }
 
 /// What makes the figures less sure.

@@ -138,8 +138,10 @@ struct Figures {
     ctx_involuntary: u64,
     gil: Option<bool>,
     core_wait_us: Option<u64>,
+    loop_wait_us: Option<u64>,
     gil_wait_us: Option<u64>,
     held_jobs: Option<u64>,
+    longest_hold_us: Option<u64>,
 }
 
 /// What of an error is needed here; the rest is passed on as it is.
@@ -187,9 +189,10 @@ impl Done {
             max_rss_bytes: figures.max_rss_bytes,
             gil: figures.gil,
             core_wait: figures.core_wait_us.map(micros),
+            loop_wait: figures.loop_wait_us.map(micros),
             gil_wait: figures.gil_wait_us.map(micros),
             held_jobs: figures.held_jobs,
-            ..Reading::default()
+            longest_hold: figures.longest_hold_us.map(micros),
         }
     }
 

@@ -103,7 +103,7 @@ impl<'a> Options<'a> {
 /// The figures of a timing, in the order in which they are stored. An older version wrote fewer, and a newer one may write more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(in crate::store) struct Figures(pub(in crate::store) [Option<u64>; 15]);
+pub(in crate::store) struct Figures(pub(in crate::store) [Option<u64>; 16]);
 
 impl<'de> Deserialize<'de> for Figures {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -136,12 +136,13 @@ pub(in crate::store) const fn figures(timing: &Timing) -> Figures {
         timing.loop_wait_us,
         timing.gil_wait_us,
         timing.held_jobs,
+        timing.longest_hold_us,
     ])
 }
 
 pub(in crate::store) fn timing(Figures(figures): Figures) -> Timing {
     let [queue_us, dispatch_us, wall_us, cpu_user_us, cpu_system_us, polls, longest_poll_us, max_rss_bytes, ..] = figures;
-    let [.., voluntary, involuntary, gil, core_wait_us, loop_wait_us, gil_wait_us, held_jobs] = figures;
+    let [.., voluntary, involuntary, gil, core_wait_us, loop_wait_us, gil_wait_us, held_jobs, longest_hold_us] = figures;
     Timing {
         queue_us: queue_us.unwrap_or_default(),
         dispatch_us: dispatch_us.unwrap_or_default(),
@@ -158,6 +159,7 @@ pub(in crate::store) fn timing(Figures(figures): Figures) -> Timing {
         loop_wait_us,
         gil_wait_us,
         held_jobs,
+        longest_hold_us,
     }
 }
 
@@ -170,7 +172,7 @@ mod tests {
         let read = |text: &str| timing(serde_json::from_str(text).unwrap());
         let fewer = Timing { queue_us: 1, dispatch_us: 2, wall_us: 3, cpu_user_us: Some(4), ..Timing::default() };
         assert_eq!(read("[1,2,3,4]"), fewer);
-        assert_eq!(read("[1,2,3,4,null,null,null,null,null,null,null,null,null,null,null,77,78]"), fewer);
+        assert_eq!(read("[1,2,3,4,null,null,null,null,null,null,null,null,null,null,null,null,77,78]"), fewer);
         assert_eq!(read(&serde_json::to_string(&figures(&fewer)).unwrap()), fewer);
     }
 }

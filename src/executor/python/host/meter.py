@@ -24,7 +24,7 @@ class Meter:
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
     gil_wait_ns = held_jobs = turn = before = peak = None
-    polls = longest_ns = 0
+    polls = longest_ns = hold_ns = loop_wait_ns = until = 0
 
     def __init__(self, host):
         self.host = host
@@ -39,7 +39,7 @@ class Meter:
         if self.memory is not None:
             self.memory.begin()
         self.began_us = self.date_ns() // 1000
-        self.began_ns = self.loaded_ns = self.now()
+        self.began_ns = self.loaded_ns = self.until = self.now()
 
     def end(self):
         self.ended_ns = self.now()
@@ -50,15 +50,31 @@ class Meter:
 
     def leave(self):
         if self.host.polled:
-            took = self.now() - self.since
+            self.until = self.now()
+            took = self.until - self.since
             if took < self.SHORT_NS:
                 self.used[0] += took
                 self.before = None
                 self.polls += 1
                 if took > self.longest_ns:
                     self.longest_ns = took
+                if took > self.hold_ns:
+                    self.hold_ns = took
                 return
         self.count(self.usage())
+
+    def ready(self, since, callback, *args):
+        """A callback of the job whose turn it is on the loop; it could have been made since then, but for what others did there.
+
+        While the loop waited, nothing was ready; and until then the job itself had its turn, or has counted what it waited.
+        """
+        now = self.now()
+        since = max(self.until, self.host.waited_ns, since)
+        self.loop_wait_ns += now - since
+        if now - since >= self.STANDSTILL_NS:
+            self.host.delayed()  # how long the loop had no core until now is a part of that
+        callback(*args)
+        self.until = self.now()
 
     def call(self, function, *args):
         """One step in a thread of its own, with all that others can keep it waiting for."""
@@ -110,7 +126,12 @@ class Meter:
             self.host.lately = self.since + took, after
         if self.host.polled and still >= self.STANDSTILL_NS:
             # It waited for something, or had no core: only then it is worth while to ask.
-            self.core_wait_ns += min(self.host.delayed(), still)
+            core_wait = min(self.host.delayed(), still)
+            self.core_wait_ns += core_wait
+            took -= core_wait
+        if self.polls == 1:
+            took -= self.loaded_ns - self.began_ns  # a host loads what a job calls once, for all further ones
+        self.hold_ns = max(self.hold_ns, took)
 
     def look(self):
         """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
@@ -137,16 +158,18 @@ class Meter:
         system_us = min(round(system * 1e6), cpu_us)
         wall_us, load_us = (self.ended_ns - self.began_ns) // 1000, (self.loaded_ns - self.began_ns) // 1000
         polls, longest_us = (self.polls, self.longest_ns // 1000) if polled else ("null", "null")
+        hold_us = self.hold_ns // 1000 if polled else "null"
         peak = "null" if self.peak is None else self.peak
         gil = {True: "true", False: "false", None: "null"}[gil_enabled()]
         core_us = "null" if self.core_wait_ns is None else self.core_wait_ns // 1000
         gil_us = "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000
+        loop_us = int(self.loop_wait_ns) // 1000 if polled else "null"
         held = "null" if self.held_jobs is None or not polled else self.held_jobs
         return (
             f'"measured":{{"began_ns":{self.began_ns},"started_at_us":{self.began_us},"wall_us":{wall_us},"load_us":{load_us},'
             f'"cpu_user_us":{cpu_us - system_us},"cpu_system_us":{system_us},"polls":{polls},"longest_poll_us":{longest_us},'
             f'"max_rss_bytes":{peak},"ctx_voluntary":{voluntary},"ctx_involuntary":{involuntary},"gil":{gil},'
-            f'"core_wait_us":{core_us},"gil_wait_us":{gil_us},"held_jobs":{held}}}'
+            f'"core_wait_us":{core_us},"loop_wait_us":{loop_us},"gil_wait_us":{gil_us},"held_jobs":{held},"longest_hold_us":{hold_us}}}'
         ).encode()
 
 
