@@ -38,7 +38,7 @@ pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32,
 }
 
 /// Up to a tenth longer, so that jobs that failed together do not come back together. Drawn from the random part of the id.
-fn jittered(wait: Duration, id: JobId, attempt: u32) -> Duration {
+pub(super) fn jittered(wait: Duration, id: JobId, attempt: u32) -> Duration {
     let [.., high, low] = *id.as_bytes();
     let draw = u32::from(u16::from_be_bytes([high, low])).wrapping_add(attempt.wrapping_mul(40_503)) % 1_000;
     wait + wait * draw / 10_000
