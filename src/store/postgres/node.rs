@@ -221,7 +221,7 @@ impl Node {
     async fn renew(&self, connect: &Connect, kept: &mut Option<PgConnection>) -> Result<Beat, StoreError> {
         let connection = match kept {
             Some(connection) => connection,
-            None => kept.insert(connect.open_by_key().await?),
+            None => kept.insert(connect.open_by_key("heartbeat").await?),
         };
         let lease = self.lease_ms();
         let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
