@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
 use trine::clock::{Clock as _, Timestamp};
-use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Queue, State, Webhook};
+use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Outcome, Queue, State, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
@@ -532,8 +532,8 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
 
 /// Has the database refuse what nobody asks for, as an index does with what is too long for it.
 const REFUSE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '54000'; END $$; \
-    CREATE TRIGGER promote BEFORE UPDATE ON work FOR EACH ROW WHEN (OLD.state = 0 AND NEW.state = 1) EXECUTE FUNCTION refuse(); \
-    CREATE TRIGGER expire BEFORE INSERT ON results FOR EACH ROW WHEN (NEW.started_at IS NULL) EXECUTE FUNCTION refuse()";
+    CREATE TRIGGER promote BEFORE UPDATE ON work FOR EACH ROW WHEN (OLD.state = 0 AND NEW.state = 4) EXECUTE FUNCTION refuse(); \
+    CREATE TRIGGER expire BEFORE INSERT ON results FOR EACH ROW WHEN (NEW.error LIKE '%before its time%') EXECUTE FUNCTION refuse()";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_asked_for_costs_no_command_its_answer() {
@@ -541,37 +541,40 @@ async fn what_nobody_asked_for_costs_no_command_its_answer() {
     place.clock().stop();
     let store = PostgresStore::open(place.options()).await.unwrap();
     let webhook = |url: String| Some(Box::new(Webhook { url, host: "a".into(), secret: None, events: Vec::new() }));
-    let [again, mut untold, mut told, mut late] = [io_job(), io_job(), io_job(), io_job()];
+    let [again, mut limited, mut untold, mut told, mut late] = [io_job(), io_job(), io_job(), io_job(), io_job()];
+    limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
     // Longer than an index takes, as an older version took it.
     untold.submission.webhook = webhook((0..400).map(|_| JobId::new().to_string()).collect());
     told.submission.webhook = webhook("http://a/".into());
     late.submission.expires_at = Some(place.clock().now().after(Duration::from_secs(60)));
     let mut leases = Vec::new();
-    for job in [&again, &untold, &told] {
+    for job in [&untold, &told, &again, &limited] {
         store.accept(vec![job.clone()]).await.unwrap();
         leases.push(claim_one(&store).await.lease);
     }
     store.accept(vec![late.clone()]).await.unwrap();
-    settle(&store, leases[0], Settlement::Later { due_at: place.clock().now().after(Duration::from_secs(60)) }).await;
+    for lease in &leases[2..] {
+        settle(&store, *lease, Settlement::Later { due_at: place.clock().now().after(Duration::from_secs(60)) }).await;
+    }
     let mut raw = place.raw().await;
     sqlx::raw_sql(REFUSE).execute(&mut raw).await.unwrap();
     place.clock().advance(Duration::from_secs(60));
-    let (one, other) = tokio::join!(settle(&store, leases[1], succeeded()), settle(&store, leases[2], succeeded()));
+    let (one, other) = tokio::join!(settle(&store, leases[0], succeeded()), settle(&store, leases[1], succeeded()));
     assert!(matches!((one, other), (Settled::Ended { .. }, Settled::Ended { .. })), "{one:?}, {other:?}");
     let deliveries = store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap();
     assert_eq!(deliveries.iter().map(|delivery| delivery.job).collect::<Vec<_>>(), [told.id]);
     // All else goes on.
-    let new = io_job();
-    store.accept(vec![new.clone()]).await.unwrap();
-    let claimed = claim_one(&store).await;
-    assert_eq!(claimed.lease.id, new.id);
-    settle(&store, claimed.lease, succeeded()).await;
+    assert_eq!(claim_one(&store).await.lease.id, again.id);
+    let State::Finished(ended) = store.job(limited.id).await.unwrap().unwrap().state else { panic!("not ended") };
+    assert!(
+        matches!(&ended.outcome, Outcome::Error(failure) if failure.message.starts_with("it can't be queued: ")),
+        "{ended:?}"
+    );
     store.close().await;
 
     // A node that starts does so all the same, and does what was left as soon as that can be done.
     let store = PostgresStore::open(place.options()).await.unwrap();
     sqlx::raw_sql("DROP FUNCTION refuse CASCADE").execute(&mut raw).await.unwrap();
-    assert_eq!(claim_one(&store).await.lease.id, again.id);
     let expired = async {
         while !matches!(store.job(late.id).await.unwrap().unwrap().state, State::Finished(_)) {
             store.check().await.unwrap();

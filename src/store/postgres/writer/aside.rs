@@ -17,8 +17,10 @@ pub(super) enum Step {
     GiveBack,
     /// Nodes that are gone.
     Reap,
-    /// Jobs that are due.
+    /// Jobs that are due: one by one then, so that those that can't be queued hold up no others.
     Promote,
+    /// The ends of those that can't be queued.
+    GiveUp,
     /// Jobs whose time is over.
     Expire,
     /// What comes after jobs that have ended.
@@ -26,7 +28,7 @@ pub(super) enum Step {
     /// The lanes that jobs have entered and left.
     Lanes,
     Claim(Queue),
-    /// Messages about jobs that have ended. They are not put aside: those that can't be kept are left out.
+    /// Messages about jobs that have ended: one by one then, without those that can't be kept.
     Messages,
 }
 

@@ -16,7 +16,8 @@ use super::batch::{self, Batch};
 use super::lanes::LaneChanges;
 use super::{With, Writer};
 use crate::clock::Timestamp;
-use crate::job::{JobId, Queue, What};
+use crate::job::{Ending, Failure, JobId, Queue, What};
+use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, SCHEDULED};
 use crate::store::tally::Count;
@@ -182,7 +183,7 @@ impl Writer {
             self.reap(&mut done).await?;
         }
         batch.step = Some(Step::Promote);
-        self.promote(&mut done).await?;
+        self.promote(batch, &mut done).await?;
         batch.step = Some(Step::Expire);
         self.expire(&mut done).await?;
         batch.step = Some(Step::Unblock);
@@ -314,17 +315,51 @@ impl Writer {
     }
 
     /// Queues the jobs that are due: so many of them that others need not wait for long.
-    async fn promote(&mut self, done: &mut Done) -> Result<(), StoreError> {
+    async fn promote(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
         /// The most jobs that one transaction queues because they are due.
         const MOST_PROMOTED: usize = 4_096;
-        if self.aside.has(Step::Promote) || done.shared.next_due.is_none_or(|due| due > done.now.as_micros()) {
+        if self.aside.has(Step::Lanes) || done.shared.next_due.is_none_or(|due| due > done.now.as_micros()) {
             return Ok(());
+        }
+        if self.aside.has(Step::Promote) {
+            return self.promote_one_by_one(batch, done).await;
         }
         for queued in moves::promote(&mut self.connection, done.now, MOST_PROMOTED).await? {
             done.shared.leave(queued.queue, SCHEDULED, 1);
             done.queue(queued);
         }
         done.shared.next_due = moves::next(&mut self.connection).await?.0;
+        Ok(())
+    }
+
+    /// The same where one of them can't be queued: that one ends, and says so. What this version can't read is left as it is.
+    async fn promote_one_by_one(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
+        /// So many that others need not wait for long.
+        const MOST: usize = 256;
+        let mut dooms = Vec::new();
+        for id in moves::due(&mut self.connection, done.now, MOST).await? {
+            execute(&mut self.connection, "SAVEPOINT job").await?;
+            match moves::promote_one(&mut self.connection, id).await {
+                Ok(queued) => {
+                    done.shared.leave(queued.queue, SCHEDULED, 1);
+                    done.queue(queued);
+                    continue;
+                }
+                Err(error) if batch::is_of_the_machine(&error) => return Err(error),
+                Err(StoreError::Corrupt(_)) => {}
+                Err(error) => {
+                    let failure = Failure::error(format!("it can't be queued: {error}"));
+                    dooms.push(Doom { id, ending: Ending::Failed, failure });
+                }
+            }
+            execute(&mut self.connection, "ROLLBACK TO job").await?;
+        }
+        done.shared.next_due = moves::next(&mut self.connection).await?.0;
+        if !self.aside.has(Step::GiveUp) {
+            batch.step = Some(Step::GiveUp);
+            let ended = self.end(dooms, None, done).await?;
+            done.unasked.extend(ended);
+        }
         Ok(())
     }
 
