@@ -16,6 +16,8 @@ use trine::store::{
     Unique, WebhookStore,
 };
 
+use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
+
 use crate::postgres::Schema;
 use crate::{PATIENCE, Place as _, io_job, succeeded};
 
@@ -350,13 +352,25 @@ async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
     // Another one has it in hand as this one looks for what is due.
     let mut other = place.raw().await;
     sqlx::raw_sql("BEGIN; SELECT 1 FROM deliveries FOR UPDATE").execute(&mut other).await.unwrap();
-    let due = tokio::spawn(async move { store.due_deliveries(Timestamp::now(), 10).await.unwrap().len() });
+    let due = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.due_deliveries(Timestamp::now(), 10).await.unwrap().len() }
+    });
     let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))";
     while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap() {
         assert!(!due.is_finished());
     }
     sqlx::raw_sql("UPDATE deliveries SET state = 1, taken_by = NULL; COMMIT").execute(&mut other).await.unwrap();
     assert_eq!(tokio::time::timeout(PATIENCE, due).await.expect("an answer").unwrap(), 0);
+    // What this one says late of an attempt of its own is kept, and changes nothing: also while the other one still has it in hand.
+    let id: String = sqlx::query_scalar("SELECT id FROM deliveries").fetch_one(&mut other).await.unwrap();
+    let late = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(500), error: None };
+    store.note_delivery(&id, late.clone(), Verdict::Again(Timestamp::now())).await.unwrap();
+    let all = async || store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap().remove(0);
+    assert_eq!((all().await.state, all().await.attempts.len()), (DeliveryState::Delivered, 1));
+    sqlx::query("UPDATE deliveries SET state = 0, taken_by = 999").execute(&mut other).await.unwrap();
+    store.note_delivery(&id, late, Verdict::GivenUp).await.unwrap();
+    assert_eq!((all().await.state, all().await.attempts.len()), (DeliveryState::Pending, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
