@@ -183,6 +183,7 @@ impl Node {
             } else {
                 (every / 2).max(AGAIN.0).min(left).max(Duration::from_millis(10))
             };
+            let id = self.id();
             let beat = tokio::time::timeout(limit, self.renew(connect, &mut connection)).await;
             pause = every;
             if !matches!(beat, Ok(Ok(_))) {
@@ -197,7 +198,11 @@ impl Node {
                     self.revoke(stopping, Revocation::Cancelled);
                     if !known {
                         tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
-                        self.revoke(self.leases(), Revocation::Lost);
+                        let held = self.leases();
+                        // The writer may have taken a new place meanwhile: what was claimed by that is good.
+                        if self.id() == id {
+                            self.revoke(held, Revocation::Lost);
+                        }
                     }
                     if !time.look(asked_at, clock, self.rules.lease) {
                         tracing::warn!("the database's clock has jumped: for the length of a lease no node is taken for gone");

@@ -83,6 +83,10 @@ impl Writer {
 
     /// How many more jobs of a queue the waiting claims could take.
     pub(super) fn wanted(&self, queue: Queue, done: &Done) -> usize {
+        // If nobody hears whether this was committed, nobody knows by which number of a start it would have been claimed.
+        if done.registered.is_some() {
+            return 0;
+        }
         self.claims.wanted(queue).saturating_sub(done.claimed[queue as usize].len())
     }
 
