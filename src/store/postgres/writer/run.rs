@@ -231,7 +231,7 @@ impl Writer {
     /// Opens a connection in the place of one that can't be used any more.
     pub(super) async fn mend(&mut self) -> Result<(), StoreError> {
         if self.is_broken {
-            self.connection = in_time(Shared::session(&self.connect)).await?;
+            self.connection = Box::pin(in_time(Shared::session(&self.connect))).await?;
             self.is_broken = false;
         }
         Ok(())
