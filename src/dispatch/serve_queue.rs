@@ -11,7 +11,7 @@ use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
 use super::patience::STORE_RETRY;
-use super::settle::settlement;
+use super::settle::{jittered, settlement};
 use super::waiters::End;
 use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
@@ -191,7 +191,8 @@ async fn settle(shared: Arc<Shared>, queue: Queue, claimed: Claimed, measured: M
         Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
     }
     shared.running.end(claimed.lease);
-    if finished {
+    // One whose next attempt could not be recorded has ended as well.
+    if finished || end.is_some() {
         shared.waiters.ended(id, end);
     }
 }
@@ -200,27 +201,34 @@ async fn settle(shared: Arc<Shared>, queue: Queue, claimed: Claimed, measured: M
 /// program has to end.
 async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result<(Settled, Arc<Settlement>), StoreError> {
     let mut settlement = Arc::new(settlement);
-    let mut wait = STORE_RETRY.0;
+    let mut is_refused = false;
+    let (mut wait, mut tries) = (STORE_RETRY.0, 0);
     loop {
-        match shared.store.settle(lease, Arc::clone(&settlement), shared.waiters.any(lease.id)).await {
-            Err(StoreError::Unavailable(reason)) => {
-                if let Some(more) = shared.unrecorded.tell() {
-                    tracing::warn!(id = %lease.id, reason, more, "the store can't write; results are kept until it can");
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(STORE_RETRY.1),
-                    () = shared.giving_up.cancelled() => return Err(StoreError::Unavailable(reason)),
-                }
-            }
-            // The result itself is at fault. The job ends all the same, and says so.
-            Err(StoreError::Refused(reason)) if is_success(&settlement) => {
-                settlement = Arc::new(Settlement::Finish(Conclusion {
-                    ending: Ending::Failed,
-                    outcome: Outcome::Error(Failure::error(format!("its output can't be stored: {reason}"))),
-                    timing: None,
-                }));
-            }
-            settled => return settled.map(|settled| (settled, settlement)),
+        let error = match shared.store.settle(lease, Arc::clone(&settlement), shared.waiters.any(lease.id)).await {
+            Ok(settled) => return Ok((settled, settlement)),
+            Err(StoreError::Closed) => return Err(StoreError::Closed),
+            Err(error) => error,
+        };
+        if let StoreError::Refused(reason) = &error
+            && !std::mem::replace(&mut is_refused, true)
+        {
+            // What is to be recorded is itself at fault. The job ends all the same, and says so.
+            let what = if is_success(&settlement) { "its output" } else { "what became of this attempt" };
+            settlement = Arc::new(Settlement::Finish(Conclusion {
+                ending: Ending::Failed,
+                outcome: Outcome::Error(Failure::error(format!("{what} can't be stored: {reason}"))),
+                timing: None,
+            }));
+            continue;
+        }
+        if let Some(more) = shared.unrecorded.tell() {
+            tracing::warn!(id = %lease.id, %error, more, "the store can't write; results are kept until it can");
+        }
+        tries += 1;
+        tokio::select! {
+            // Those that wait don't come back together.
+            () = tokio::time::sleep(jittered(wait, lease.id, tries)) => wait = (wait * 2).min(STORE_RETRY.1),
+            () = shared.giving_up.cancelled() => return Err(error),
         }
     }
 }

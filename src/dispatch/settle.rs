@@ -4,16 +4,23 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::executor::Measured;
-use crate::job::{Conclusion, Ending, FailureKind, JobId, Outcome};
+use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, Outcome};
 use crate::store::{Claimed, Settlement};
 use crate::workload::StopReason;
 
 /// Decides by the attempt's outcome, the job's retry rule and what the job has been through.
 pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32, now: Timestamp) -> Settlement {
-    let Measured { outcome, stopped, timing, .. } = measured;
+    let Measured { mut outcome, stopped, timing, begun, .. } = measured;
     let ending = match &outcome {
         Outcome::Output(_) => Ending::Succeeded,
-        Outcome::Error(_) if stopped == Some(StopReason::HandBack) => return Settlement::Release,
+        Outcome::Error(_) if stopped == Some(StopReason::HandBack) => {
+            if !begun || claimed.retry().on.contains(&FailureKind::Lost) {
+                return Settlement::Release;
+            }
+            let why = "the server was told to stop while this job ran; it is not run again";
+            outcome = Outcome::Error(Failure::new(FailureKind::Lost, why));
+            Ending::Lost
+        }
         Outcome::Error(failure) => match failure.kind {
             FailureKind::Cancelled => Ending::Cancelled,
             FailureKind::Lost if claimed.retry().survives_loss(claimed.losses + 1, max_losses) => {
@@ -38,7 +45,7 @@ pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32,
 }
 
 /// Up to a tenth longer, so that jobs that failed together do not come back together. Drawn from the random part of the id.
-fn jittered(wait: Duration, id: JobId, attempt: u32) -> Duration {
+pub(super) fn jittered(wait: Duration, id: JobId, attempt: u32) -> Duration {
     let [.., high, low] = *id.as_bytes();
     let draw = u32::from(u16::from_be_bytes([high, low])).wrapping_add(attempt.wrapping_mul(40_503)) % 1_000;
     wait + wait * draw / 10_000
@@ -47,7 +54,7 @@ fn jittered(wait: Duration, id: JobId, attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Bound, Failure, Retry, Spec};
+    use crate::job::{Bound, Retry, Spec};
     use crate::store::Lease;
     use rstest::rstest;
     use std::sync::Arc;
@@ -71,7 +78,7 @@ mod tests {
     }
 
     fn ended(kind: FailureKind, stopped: Option<StopReason>) -> Measured {
-        Measured { outcome: Outcome::Error(Failure::new(kind, "")), stopped, timing: None, crashed: None }
+        Measured { outcome: Outcome::Error(Failure::new(kind, "")), stopped, timing: None, crashed: None, begun: true }
     }
 
     #[rstest]
@@ -96,6 +103,15 @@ mod tests {
     fn work_that_a_shutdown_stopped_is_handed_back() {
         let settled = settlement(&claimed(1, 0), ended(FailureKind::Lost, Some(StopReason::HandBack)), 3, Timestamp::now());
         assert!(matches!(settled, Settlement::Release));
+        // What must not be repeated is not, once it may have begun.
+        let retry = Retry { on: vec![FailureKind::Error].into(), ..Retry::DEFAULT };
+        let once = Claimed { retry: Some(Arc::new(retry)), ..claimed(1, 0) };
+        let settle = |begun| {
+            let measured = Measured { begun, ..ended(FailureKind::Lost, Some(StopReason::HandBack)) };
+            settlement(&once, measured, 3, Timestamp::now())
+        };
+        assert!(matches!(settle(true), Settlement::Finish(Conclusion { ending: Ending::Lost, .. })));
+        assert!(matches!(settle(false), Settlement::Release));
     }
 
     #[test]

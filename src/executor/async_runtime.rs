@@ -120,7 +120,7 @@ impl Service<Attempt> for AsyncExecutor {
             // What the work holds on to goes before its slot does.
             drop(metered);
             drop(slot);
-            Ok(Ran { outcome, reading: reading(meter, ended), crashed: None })
+            Ok(Ran { outcome, reading: reading(meter, ended), crashed: None, begun: true })
         })
     }
 }

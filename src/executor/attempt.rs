@@ -43,6 +43,8 @@ pub struct Ran {
     pub reading: Reading,
     /// The process that ran it, if it died under it by itself.
     pub crashed: Option<u32>,
+    /// Whether the work may have begun.
+    pub begun: bool,
 }
 
 /// What was measured of an attempt, where it ran. What could not be measured is absent.
@@ -75,7 +77,12 @@ pub struct Reading {
 impl Ran {
     /// An attempt that failed without anything measured.
     pub fn failed(failure: Failure) -> Self {
-        Self { outcome: Outcome::Error(failure), reading: Reading::default(), crashed: None }
+        Self { outcome: Outcome::Error(failure), reading: Reading::default(), crashed: None, begun: true }
+    }
+
+    /// One whose work has surely not begun.
+    pub fn unbegun(why: &str) -> Self {
+        Self { begun: false, ..Self::failed(Failure::error(why)) }
     }
 
     /// The same, once it was tried to keep the files that it has left behind: without them, it has not done what it should.

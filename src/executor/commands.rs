@@ -206,7 +206,7 @@ impl Running {
             max_rss_bytes: cost.max_rss_bytes,
             ..Reading::default()
         };
-        Ran { outcome, reading, crashed: None }
+        Ran { outcome, reading, crashed: None, begun: true }
     }
 }
 

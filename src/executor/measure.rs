@@ -23,13 +23,15 @@ pub struct Measured {
     pub timing: Option<Timing>,
     /// The process that ran it, if it died under it by itself.
     pub crashed: Option<u32>,
+    /// Whether the work may have begun.
+    pub begun: bool,
 }
 
 impl Measured {
     /// An attempt whose work did not begin: for this reason, or because it was told to stop before.
     pub fn unbegun(failure: Failure, stopped: Option<StopReason>, deadline: Option<Duration>) -> Self {
         let failure = stopped.map_or(failure, |reason| stopped_by(reason, deadline));
-        Self { outcome: Outcome::Error(failure), stopped, timing: None, crashed: None }
+        Self { outcome: Outcome::Error(failure), stopped, timing: None, crashed: None, begun: false }
     }
 }
 
@@ -68,12 +70,12 @@ where
         let (queued_for, claimed, stop, deadline) = (attempt.queued_for, attempt.claimed, attempt.stop.clone(), attempt.deadline);
         let running = self.inner.call(attempt);
         Box::pin(async move {
-            let Ran { outcome, reading, crashed } = running.await?;
+            let Ran { outcome, reading, crashed, begun } = running.await?;
             // Work that was told to stop, but ended well all the same, has ended well.
             let stopped = if outcome.is_success() { None } else { stop.reason() };
             let outcome = stopped.map_or(outcome, |reason| Outcome::Error(stopped_by(reason, deadline)));
             let timing = timing(queued_for, claimed, &reading);
-            Ok(Measured { outcome, stopped, timing, crashed })
+            Ok(Measured { outcome, stopped, timing, crashed, begun })
         })
     }
 }

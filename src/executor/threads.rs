@@ -104,7 +104,7 @@ impl Service<Attempt> for ThreadsExecutor {
                 _ = stop.stopped() => take(&in_line).is_none(),
             };
             if !begun {
-                return Ok(Ran::failed(Failure::error("stopped before a thread came to it")));
+                return Ok(Ran::unbegun("stopped before a thread came to it"));
             }
             let gone = |_| Ran::failed(Failure::new(FailureKind::Lost, "the thread pool was shut down"));
             let ran = async { Ok(ran.await.unwrap_or_else(gone)) };
@@ -152,5 +152,5 @@ pub(super) fn run(
         Err(panic) => Outcome::Error(panicked(&*panic)),
     };
     let reading = Reading { began: Some(began), wall: Some(wall), usage: Some(usage), core_wait, ..Reading::default() };
-    Ran { outcome, reading, crashed: None }
+    Ran { outcome, reading, crashed: None, begun: true }
 }

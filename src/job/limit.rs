@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Concurrency {
-    /// What the limit is for: a customer, a target.
+    /// What the limit is for: a customer, a target. As JSON, both keys and what is in `requires` have 2,500 bytes at the most.
     #[schema(min_length = 1, max_length = 200)]
     pub key: String,
     /// How many may run at once, whatever their executors.

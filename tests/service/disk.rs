@@ -134,6 +134,23 @@ async fn while_another_program_holds_the_database_writes_are_refused_and_reads_g
     server.until_ready(true).await;
     let id = server.submit(&submission).await;
     server.until_state(&id, "succeeded").await;
+    // What became of an attempt is refused, and at first also that it can't be stored. It is tried again, and no job stays as if it ran.
+    let refuse = "CREATE TRIGGER no_event BEFORE INSERT ON events WHEN NEW.kind <> 0 BEGIN SELECT RAISE(ABORT, 'no event'); END; \
+                  CREATE TRIGGER no_result BEFORE INSERT ON results BEGIN SELECT RAISE(ABORT, 'no result'); END";
+    sqlx::raw_sql(refuse).execute(&mut other).await.unwrap();
+    let retry = json!({"attempts": 3, "backoff_ms": 1});
+    let late = json!({"bound": "io", "workload": {"type": "sleep", "ms": 60_000}, "deadline_ms": 10, "retry": retry});
+    let id = server.submit(&late).await;
+    let told = async {
+        while !std::fs::read_to_string(folder.path().join("log")).unwrap().contains("no result") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the reason");
+    sqlx::raw_sql("DROP TRIGGER no_result; DROP TRIGGER no_event").execute(&mut other).await.unwrap();
+    let job = server.until_state(&id, "failed").await;
+    let error = job["error"]["message"].as_str().unwrap_or_default();
+    assert!(error.starts_with("what became of this attempt can't be stored: "), "{job}");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
 

@@ -47,10 +47,15 @@ async fn what_does_not_end_in_time_is_handed_back_uncounted() {
     let folder = folder();
     let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "50")]).await;
     let ids = running_on_all(&server).await;
+    let retry = json!({"on": ["error"]});
+    let once = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 3_600_000}, "retry": retry})).await;
+    server.until_state(&once, "running").await;
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
 
     let server = Server::start(folder.path(), &[]).await;
+    // It must not be repeated.
+    server.until_state(&once, "lost").await;
     for id in ids {
         // It runs again, as its first attempt.
         let job = server.until_state(&id, "running").await;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
-use trine::clock::Timestamp;
-use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Queue, Webhook};
+use trine::clock::{Clock as _, Timestamp};
+use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Outcome, Queue, State, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
@@ -16,8 +16,10 @@ use trine::store::{
     Unique, WebhookStore,
 };
 
+use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
+
 use crate::postgres::Schema;
-use crate::{PATIENCE, io_job, succeeded};
+use crate::{PATIENCE, Place as _, io_job, succeeded};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
@@ -350,13 +352,25 @@ async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
     // Another one has it in hand as this one looks for what is due.
     let mut other = place.raw().await;
     sqlx::raw_sql("BEGIN; SELECT 1 FROM deliveries FOR UPDATE").execute(&mut other).await.unwrap();
-    let due = tokio::spawn(async move { store.due_deliveries(Timestamp::now(), 10).await.unwrap().len() });
+    let due = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.due_deliveries(Timestamp::now(), 10).await.unwrap().len() }
+    });
     let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))";
     while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap() {
         assert!(!due.is_finished());
     }
     sqlx::raw_sql("UPDATE deliveries SET state = 1, taken_by = NULL; COMMIT").execute(&mut other).await.unwrap();
     assert_eq!(tokio::time::timeout(PATIENCE, due).await.expect("an answer").unwrap(), 0);
+    // What this one says late of an attempt of its own is kept, and changes nothing: also while the other one still has it in hand.
+    let id: String = sqlx::query_scalar("SELECT id FROM deliveries").fetch_one(&mut other).await.unwrap();
+    let late = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(500), error: None };
+    store.note_delivery(&id, late.clone(), Verdict::Again(Timestamp::now())).await.unwrap();
+    let all = async || store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap().remove(0);
+    assert_eq!((all().await.state, all().await.attempts.len()), (DeliveryState::Delivered, 1));
+    sqlx::query("UPDATE deliveries SET state = 0, taken_by = 999").execute(&mut other).await.unwrap();
+    store.note_delivery(&id, late, Verdict::GivenUp).await.unwrap();
+    assert_eq!((all().await.state, all().await.attempts.len()), (DeliveryState::Pending, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -528,6 +542,60 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
     assert!(store.remove_schedule("s").await.unwrap());
     assert_eq!(submit(180, 0).await, 0);
     assert!(store.fires("s", 10).await.unwrap().is_empty());
+}
+
+/// Has the database refuse what nobody asks for, as an index does with what is too long for it.
+const REFUSE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '54000'; END $$; \
+    CREATE TRIGGER promote BEFORE UPDATE ON work FOR EACH ROW WHEN (OLD.state = 0 AND NEW.state = 4) EXECUTE FUNCTION refuse(); \
+    CREATE TRIGGER expire BEFORE INSERT ON results FOR EACH ROW WHEN (NEW.error LIKE '%before its time%') EXECUTE FUNCTION refuse()";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_asked_for_costs_no_command_its_answer() {
+    let place = Schema::new();
+    place.clock().stop();
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    let webhook = |url: String| Some(Box::new(Webhook { url, host: "a".into(), secret: None, events: Vec::new() }));
+    let [again, mut limited, mut untold, mut told, mut late] = [io_job(), io_job(), io_job(), io_job(), io_job()];
+    limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
+    // Longer than an index takes, as an older version took it.
+    untold.submission.webhook = webhook((0..400).map(|_| JobId::new().to_string()).collect());
+    told.submission.webhook = webhook("http://a/".into());
+    late.submission.expires_at = Some(place.clock().now().after(Duration::from_secs(60)));
+    let mut leases = Vec::new();
+    for job in [&untold, &told, &again, &limited] {
+        store.accept(vec![job.clone()]).await.unwrap();
+        leases.push(claim_one(&store).await.lease);
+    }
+    store.accept(vec![late.clone()]).await.unwrap();
+    for lease in &leases[2..] {
+        settle(&store, *lease, Settlement::Later { due_at: place.clock().now().after(Duration::from_secs(60)) }).await;
+    }
+    let mut raw = place.raw().await;
+    sqlx::raw_sql(REFUSE).execute(&mut raw).await.unwrap();
+    place.clock().advance(Duration::from_secs(60));
+    let (one, other) = tokio::join!(settle(&store, leases[0], succeeded()), settle(&store, leases[1], succeeded()));
+    assert!(matches!((one, other), (Settled::Ended { .. }, Settled::Ended { .. })), "{one:?}, {other:?}");
+    let deliveries = store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap();
+    assert_eq!(deliveries.iter().map(|delivery| delivery.job).collect::<Vec<_>>(), [told.id]);
+    // All else goes on.
+    assert_eq!(claim_one(&store).await.lease.id, again.id);
+    let State::Finished(ended) = store.job(limited.id).await.unwrap().unwrap().state else { panic!("not ended") };
+    assert!(
+        matches!(&ended.outcome, Outcome::Error(failure) if failure.message.starts_with("it can't be queued: ")),
+        "{ended:?}"
+    );
+    store.close().await;
+
+    // A node that starts does so all the same, and does what was left as soon as that can be done.
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    sqlx::raw_sql("DROP FUNCTION refuse CASCADE").execute(&mut raw).await.unwrap();
+    let expired = async {
+        while !matches!(store.job(late.id).await.unwrap().unwrap().state, State::Finished(_)) {
+            store.check().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, expired).await.expect("its time to be over");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

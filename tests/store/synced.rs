@@ -1,5 +1,6 @@
 //! The lock of all nodes is given back before the log is synced, and nobody is told of what is not.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +29,13 @@ impl Database {
     }
 
     async fn node(&self, name: &str) -> Arc<PostgresStore> {
-        let options = Schema::new().options();
         // What says that it is there waits for the standby as well, and would be counted.
-        let leases = LeaseRules::lasting(Duration::from_secs(3_600));
+        self.node_with(name, Duration::from_secs(3_600)).await
+    }
+
+    async fn node_with(&self, name: &str, lease: Duration) -> Arc<PostgresStore> {
+        let options = Schema::new().options();
+        let leases = LeaseRules::lasting(lease);
         let node = name.into();
         let options =
             PostgresOptions { urls: vec![self.url.clone()], node, leases, schema: "trine".into(), clock: None, ..options };
@@ -119,4 +124,28 @@ async fn while_the_log_waits_others_have_their_turns_and_nobody_is_told() {
     assert!(back.job(id).await.unwrap().is_some());
     database.let_go().await;
     held.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_standby_and_was_given_up_does_not_stay() {
+    let mut database = Database::start().await;
+    let store = database.node_with("one", Duration::from_secs(6)).await;
+    let held = database.hold().await;
+    let text = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'trine%' AND state = 'active'";
+    let mut seen: HashSet<i32> = HashSet::new();
+    let bounded = async {
+        // Each try to say that it is there has a connection of its own.
+        loop {
+            let waiting: Vec<i32> = sqlx::query_scalar(text).fetch_all(&mut database.connection).await.unwrap();
+            seen.extend(&waiting);
+            if seen.len() >= 3 && waiting.len() <= 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE / 2, bounded).await.expect("few sessions that wait");
+    database.let_go().await;
+    held.await.unwrap();
+    store.accept(vec![io_job()]).await.unwrap();
 }

@@ -15,7 +15,9 @@ use utoipa::openapi::{Object, RefOr, Schema};
 
 pub(super) use self::after::{AfterFields, Draft};
 
-use self::rules::{check_limits, check_priority, check_requires, check_retry, check_tags, check_unique, deadline, start};
+use self::rules::{
+    check_lane, check_limits, check_priority, check_requires, check_retry, check_tags, check_unique, deadline, start,
+};
 use super::problem::{Kind, Problem};
 use super::{depth, example, webhooks};
 use crate::clock::Timestamp;
@@ -190,6 +192,7 @@ pub(super) fn draft(text: &[u8], functions: &Catalogue, now: Timestamp) -> Resul
         requires: requires.map(Box::new),
         ..Submission::new(bound, workload)
     });
+    check_lane(&submission)?;
     Ok(Draft { submission, name: fields.name.map(Cow::into_owned), after })
 }
 
@@ -311,6 +314,20 @@ mod tests {
     #[case("[1,")]
     fn what_is_not_json_is_malformed(#[case] text: &str) {
         assert_eq!(refused(text), (400, "-".to_owned()));
+    }
+
+    #[test]
+    fn what_a_job_waits_for_has_room_in_an_index() {
+        let labels = |length: usize| (0..4).map(|n| (format!("label-{n}"), "x".repeat(length))).collect::<Labels>();
+        let long = |required: usize| {
+            let key = "\u{1f980}".repeat(200);
+            let limits = format!(r#""concurrency":{{"key":"{key}","limit":1}},"rate":{{"key":"{key}","limit":1,"per_ms":1}}"#);
+            let requires = serde_json::to_string(&labels(required)).unwrap();
+            format!(r#"{{"bound":"io","workload":{{"type":"x"}},{limits},"requires":{requires}}}"#)
+        };
+        assert!(parse(long(64).as_bytes(), &Catalogue::default(), Timestamp::from_micros(0)).is_ok());
+        let escaped = long(64).replace('\u{1f980}', "\\u0001");
+        assert_eq!(refused(&escaped), (422, String::new()));
     }
 
     #[rstest]

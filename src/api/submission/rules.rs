@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::DAY_MS;
 use crate::clock::Timestamp;
-use crate::job::{Concurrency, FailureKind, Labels, MAX_REQUIRED, Rate, Retry, Tags, Unique, wrong_label};
+use crate::job::{Concurrency, FailureKind, Labels, MAX_REQUIRED, Rate, Retry, Submission, Tags, Unique, wrong_label};
 use crate::workload::Invalid;
 
 const PRIORITIES: std::ops::RangeInclusive<i16> = -100..=100;
@@ -13,6 +13,8 @@ const LONGEST_DELAY_MS: u64 = 365 * DAY_MS;
 const LONGEST_UNIQUE_MS: u64 = 7 * DAY_MS;
 /// The longest key of a limit, and the highest limit.
 const MAX_KEY: usize = 200;
+/// The most bytes of both keys and of what is required, as a store keeps them together: an index of PostgreSQL takes rows of 2,704.
+const MAX_LANE: usize = 2_500;
 const MAX_LIMIT: u32 = 1_000_000;
 const MAX_TAGS: usize = 16;
 const MAX_TAG_NAME: usize = 64;
@@ -101,6 +103,17 @@ pub(super) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
         }
         None => Ok(()),
     }
+}
+
+/// What it waits with others for.
+pub(super) fn check_lane(submission: &Submission) -> Result<(), Invalid> {
+    if submission.lane().is_some_and(|lane| lane.len() > MAX_LANE) {
+        let why = format!(
+            "the keys of `concurrency` and `rate` and what is in `requires` have more than {MAX_LANE} bytes together, as JSON"
+        );
+        return Err(Invalid::new("", why));
+    }
+    Ok(())
 }
 
 /// The limits that it shares with others.

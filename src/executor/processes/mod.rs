@@ -74,7 +74,7 @@ async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
     let Attempt { workload, stop, reporter, slot, .. } = attempt;
     let mut taken = tokio::select! {
         taken = pool.take(&()) => taken,
-        _ = stop.stopped() => return Ran::failed(Failure::error("stopped before a worker process was there")),
+        _ = stop.stopped() => return Ran::unbegun("stopped before a worker process was there"),
     };
     let pid = taken.worker.pid();
     let ended = taken.worker.run(workload, &stop, &reporter, grace).await;
@@ -103,7 +103,7 @@ fn reported(report: Report) -> Ran {
         core_wait: report.core_wait_us.map(Duration::from_micros),
         ..Reading::default()
     };
-    Ran { outcome: report.result.into(), reading, crashed: None }
+    Ran { outcome: report.result.into(), reading, crashed: None, begun: true }
 }
 
 /// What became of a process, in words.

@@ -387,7 +387,7 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
                     host.retire();
                 }
                 let has_artifacts = done.artifacts;
-                let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None };
+                let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None, begun: true };
                 if has_artifacts {
                     ran = ran.but(host.keep_artifacts(begun.id, (job, number), call.artifacts, &stop).await);
                 }
@@ -410,7 +410,7 @@ fn ran(ended: Result<Ran, Gone>, host: &Host, whose: &str) -> Ran {
 }
 
 fn not_begun() -> Ran {
-    Ran::failed(Failure::error("stopped before a Python process was there"))
+    Ran::unbegun("stopped before a Python process was there")
 }
 
 #[cfg(test)]

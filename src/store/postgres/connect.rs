@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Ro
 
 use super::hosts::{Hosts, at};
 use super::pool::Pool;
+use crate::job::JobId;
 use crate::store::StoreError;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -32,6 +33,8 @@ const END: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest name that a schema may have.
 const LONGEST_NAME: usize = 63;
+/// For how long a session of the pool waits at least that nobody waits for any more: longer than [`LONGEST`] and [`END`] together.
+const GIVEN_UP: Duration = Duration::from_secs(21);
 /// How old a connection is at least that is closed because nothing can be written on it.
 const WORTH_CLOSING: Duration = Duration::from_secs(1);
 /// How often it is looked whether sessions are kept.
@@ -49,11 +52,22 @@ const BY_INDEX: &str = "SELECT set_config(name, value, false) FROM (VALUES ('ena
      ('enable_mergejoin', 'off'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off')) AS wanted (name, value) JOIN pg_settings USING (name) \
      WHERE EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass('results') AND relkind = 'p')";
 
+/// Has the database look whether anybody is still there for whom it carries something out. Not every one knows this, or can do it.
+const LOOK_FOR_CLIENT: &str = "SET client_connection_check_interval = '5s'";
+
+/// Ends the sessions of this one's name that have been waiting for so many seconds: for a lock, or for a standby, which the database does for
+/// ever, whether or not anybody is still there. Of those that nobody waits for there would be more and more, until there are no connections left.
+const END_GIVEN_UP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = current_setting('application_name') \
+     AND pid <> pg_backend_pid() AND state = 'active' AND (wait_event = 'SyncRep' OR wait_event_type = 'Lock') \
+     AND query_start <= clock_timestamp() - $1 * INTERVAL '1 second'";
+
 /// How connections are opened.
 #[derive(Clone)]
 pub(super) struct Connect {
     hosts: Arc<Hosts>,
     schema: String,
+    /// What its sessions are called in the database: unlike those of any other node, or start.
+    name: String,
     /// The statements with which a session begins.
     session: Arc<str>,
 }
@@ -65,13 +79,14 @@ impl Connect {
         if schema.is_empty() || schema.len() > LONGEST_NAME || !schema.chars().all(plain) {
             return Err(StoreError::Unusable(format!("a schema can't have the name {schema:?}: only a-z, 0-9 and _ are taken")));
         }
+        let name = format!("trine {}", JobId::new());
         let host = |url: &String| {
             let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| match error {
                 sqlx::Error::Configuration(why) => wrong(&why.to_string()),
                 other => wrong(&other.to_string()),
             })?;
             // Poolers know nothing of this one; and floats are not read as text.
-            Ok(options.application_name("trine").extra_float_digits(None).disable_statement_logging())
+            Ok(options.application_name(&name).extra_float_digits(None).disable_statement_logging())
         };
         let hosts = urls.iter().map(host).collect::<Result<Vec<_>, StoreError>>()?;
         if hosts.is_empty() {
@@ -83,7 +98,7 @@ impl Connect {
              SET idle_in_transaction_session_timeout = {LONGEST_PAUSE}; SET default_transaction_isolation = 'read committed'; \
              SET standard_conforming_strings = on"
         );
-        Ok(Self { hosts: Arc::new(Hosts::new(hosts)), schema: schema.to_owned(), session: session.into() })
+        Ok(Self { hosts: Arc::new(Hosts::new(hosts)), schema: schema.to_owned(), name, session: session.into() })
     }
 
     /// A connection of its own.
@@ -91,19 +106,21 @@ impl Connect {
         self.open_with(None).await
     }
 
-    /// One for the path of jobs, where all is found by keys and in the order of indexes.
+    /// One for the path of jobs, where all is found by keys and in the order of indexes; the only one for what it is called by, so that an earlier
+    /// one was given up.
     ///
     /// The planner would go by what it takes tables to be: a `work` that was empty when a plan was made, or when it was vacuumed, would be
     /// read as a whole, as often as jobs are looked for, when it is full of jobs or of what is left of them.
-    pub(super) async fn open_by_key(&self) -> Result<PgConnection, StoreError> {
-        self.open_with(Some(BY_KEY)).await
+    pub(super) async fn open_by_key(&self, only: &str) -> Result<PgConnection, StoreError> {
+        let settings = format!("SET application_name = '{} {only}'; {BY_KEY}", self.name);
+        self.open_with(Some(settings)).await
     }
 
-    async fn open_with(&self, settings: Option<&'static str>) -> Result<PgConnection, StoreError> {
+    async fn open_with(&self, settings: Option<String>) -> Result<PgConnection, StoreError> {
         let mut refusals = Vec::new();
         let patience = CONNECT / u32::try_from(self.hosts.count()).unwrap_or(u32::MAX);
         for (number, host) in self.hosts.in_turn() {
-            let why = match tokio::time::timeout(patience, self.open_at(host, settings)).await {
+            let why = match tokio::time::timeout(patience, self.open_at(host, settings.as_deref())).await {
                 Ok(Ok(Some(connection))) => {
                     self.hosts.go_to(number);
                     return Ok(connection);
@@ -119,15 +136,12 @@ impl Connect {
     }
 
     /// A session; `None` if there are other hosts, and nothing can be written on this one.
-    async fn open_at(
-        &self,
-        host: &PgConnectOptions,
-        settings: Option<&'static str>,
-    ) -> Result<Option<PgConnection>, sqlx::Error> {
+    async fn open_at(&self, host: &PgConnectOptions, settings: Option<&str>) -> Result<Option<PgConnection>, sqlx::Error> {
         let mut connection = host.connect().await?;
         begin_session(&mut connection, &self.session).await?;
         if let Some(settings) = settings {
-            sqlx::raw_sql(settings).execute(&mut connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
+            end_given_up(&mut connection, Duration::ZERO).await?;
         }
         let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;
         Ok(is_good.then_some(connection))
@@ -143,7 +157,8 @@ impl Connect {
                 let session = Arc::clone(&session);
                 Box::pin(async move {
                     begin_session(connection, &session).await?;
-                    sqlx::raw_sql(BY_INDEX).execute(connection).await.map(drop)
+                    sqlx::raw_sql(BY_INDEX).execute(&mut *connection).await?;
+                    end_given_up(connection, GIVEN_UP).await
                 })
             })
             .test_before_acquire(false)
@@ -257,7 +272,23 @@ impl Connect {
 }
 
 async fn begin_session(connection: &mut PgConnection, session: &str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
+    sqlx::raw_sql(AssertSqlSafe(session)).execute(&mut *connection).await?;
+    if_it_can(sqlx::raw_sql(LOOK_FOR_CLIENT).execute(connection).await)
+}
+
+async fn end_given_up(connection: &mut PgConnection, after: Duration) -> Result<(), sqlx::Error> {
+    if_it_can(sqlx::query(END_GIVEN_UP).bind(after.as_secs_f64()).execute(connection).await)
+}
+
+/// What the database may not know, or not allow, it goes on without.
+fn if_it_can<T>(done: Result<T, sqlx::Error>) -> Result<(), sqlx::Error> {
+    match done {
+        Err(sqlx::Error::Database(error)) => {
+            tracing::debug!(%error, "the database can't do something that is good to have");
+            Ok(())
+        }
+        done => done.map(drop),
+    }
 }
 
 /// Whether a connection that was kept can still be used: it answers, and was not opened while nothing could be written. What replaces it may be no
@@ -278,8 +309,16 @@ async fn has_ended(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 
 /// What the database says, or that it says nothing: one that is cut off does so for as long as one waits.
 pub(super) async fn in_time<T, E: From<sqlx::Error>>(asked: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    within(LONGEST, asked).await
+}
+
+/// The same of what may take so long.
+pub(super) async fn within<T, E: From<sqlx::Error>>(
+    longest: Duration,
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let silent = || sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer"));
-    tokio::time::timeout(LONGEST, asked).await.unwrap_or_else(|_| Err(silent().into()))
+    tokio::time::timeout(longest, asked).await.unwrap_or_else(|_| Err(silent().into()))
 }
 
 fn wrong(why: &str) -> StoreError {

@@ -436,6 +436,20 @@ pub(super) async fn promote(connection: &mut PgConnection, now: Timestamp, most:
     rows.iter().map(|row| queued(&mut Cells::new(row))).collect()
 }
 
+/// Up to `most` scheduled jobs that are due.
+pub(super) async fn due(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<JobId>, StoreError> {
+    let text = "SELECT id FROM work WHERE state = 0 AND due_at <= $1 ORDER BY due_at LIMIT $2";
+    let query = sqlx::query(text).bind(now.as_micros()).bind(number(most));
+    query.fetch_all(connection).await?.iter().map(|row| Cells::new(row).id()).collect()
+}
+
+/// Queues a scheduled job that is due; where it waits.
+pub(super) async fn promote_one(connection: &mut PgConnection, id: JobId) -> Result<Queued, StoreError> {
+    let text = "UPDATE work SET state = CASE WHEN lane IS NULL THEN 1 ELSE 4 END WHERE id = $1 \
+                RETURNING queue, lane, ckey, rkey, confined";
+    queued(&mut Cells::new(&sqlx::query(text).bind(uuid(id)).fetch_one(connection).await?))
+}
+
 /// When the next scheduled job is due, and when the time of the next one that waits is over.
 pub(super) async fn next(connection: &mut PgConnection) -> Result<(Option<i64>, Option<i64>), StoreError> {
     let text = "SELECT (SELECT min(due_at) FROM work WHERE state = 0), \

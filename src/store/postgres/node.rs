@@ -20,6 +20,8 @@ use crate::store::{ComparisonState, Lease, Revocation, StoreError};
 
 /// How often a node says that it is there: so many times within its lease.
 const BEATS: u32 = 3;
+/// The part of a lease by which the database's clock may go ahead between two beats.
+const TOLERANCE: u32 = 10;
 /// The longest pause before it says so again after it could not, and how long it may take at least; and how long once it has given up.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
@@ -166,6 +168,7 @@ impl Node {
         // One of its own: whoever reads, and however long that takes, must not take a node its leases.
         let mut connection = None;
         let mut pause = every;
+        let mut time = Time::default();
         while !end.is_cancelled() {
             let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
             let wait = if self.is_silent() { pause } else { pause.min(left) };
@@ -180,6 +183,7 @@ impl Node {
             } else {
                 (every / 2).max(AGAIN.0).min(left).max(Duration::from_millis(10))
             };
+            let id = self.id();
             let beat = tokio::time::timeout(limit, self.renew(connect, &mut connection)).await;
             pause = every;
             if !matches!(beat, Ok(Ok(_))) {
@@ -188,15 +192,23 @@ impl Node {
                 pause = AGAIN.0.min(every / 4);
             }
             match beat {
-                Ok(Ok(Beat { known, others_expired, stopping })) => {
+                Ok(Ok(Beat { known, others_expired, stopping, clock })) => {
                     heard_at = asked_at;
                     self.silent.send_if_modified(|silent| std::mem::replace(silent, false));
                     self.revoke(stopping, Revocation::Cancelled);
                     if !known {
                         tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
-                        self.revoke(self.leases(), Revocation::Lost);
+                        let held = self.leases();
+                        // The writer may have taken a new place meanwhile: what was claimed by that is good.
+                        if self.id() == id {
+                            self.revoke(held, Revocation::Lost);
+                        }
                     }
-                    if others_expired || !known {
+                    if !time.look(asked_at, clock, self.rules.lease) {
+                        tracing::warn!("the database's clock has jumped: for the length of a lease no node is taken for gone");
+                    }
+                    let is_gone = others_expired && time.may_be_trusted(self.rules.lease);
+                    if is_gone || !known {
                         // If there is no room for it, the next beat says it again.
                         if let Some(writer) = writer.upgrade() {
                             let _ = writer.try_send(Command::Reap);
@@ -221,16 +233,17 @@ impl Node {
     async fn renew(&self, connect: &Connect, kept: &mut Option<PgConnection>) -> Result<Beat, StoreError> {
         let connection = match kept {
             Some(connection) => connection,
-            None => kept.insert(connect.open_by_key().await?),
+            None => kept.insert(connect.open_by_key("heartbeat").await?),
         };
         let lease = self.lease_ms();
         let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
                     WHERE id = $1 AND expires_at > to_timestamp(0)";
         let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *connection).await?.rows_affected() > 0;
-        let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp())";
-        let others_expired = sqlx::query_scalar(text).fetch_one(&mut *connection).await?;
+        let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp()), \
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
+        let (others_expired, clock) = sqlx::query_as(text).fetch_one(&mut *connection).await?;
         let stopping = stopping(connection, self.id()).await?;
-        Ok(Beat { known, others_expired, stopping })
+        Ok(Beat { known, others_expired, stopping, clock: Timestamp::from_micros(clock) })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of minutes")]
@@ -261,6 +274,37 @@ struct Beat {
     others_expired: bool,
     /// What it runs and is to stop.
     stopping: Vec<Lease>,
+    /// What time it is, says the database.
+    clock: Timestamp,
+}
+
+/// The database's clock, by which leases end, as it is seen by one that nobody sets. It jumps where it is set, and where another machine takes
+/// the database over: then leases seem to be over of nodes that are there.
+#[derive(Default)]
+struct Time {
+    /// When it was looked at, and what it said then.
+    seen: Option<(Instant, Timestamp)>,
+    jumped_at: Option<Instant>,
+}
+
+impl Time {
+    /// It says this, having been asked at that moment. Whether it has gone on as it should.
+    fn look(&mut self, asked_at: Instant, clock: Timestamp, lease: Duration) -> bool {
+        let now = Instant::now();
+        // No more time has gone by than between the first question and this answer.
+        let passed = |(seen_at, seen)| clock.since(seen) <= now - seen_at + lease / TOLERANCE;
+        let is_right = self.seen.is_none_or(passed);
+        if !is_right {
+            self.jumped_at = Some(now);
+        }
+        self.seen = Some((asked_at, clock));
+        is_right
+    }
+
+    /// Whether leases have been over for long enough by it: since it jumped, all nodes that are there have said so.
+    fn may_be_trusted(&self, lease: Duration) -> bool {
+        self.jumped_at.is_none_or(|at| at.elapsed() >= lease)
+    }
 }
 
 /// The attempts of a node that are to stop.
@@ -334,4 +378,24 @@ pub(super) async fn interrupt(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_not_taken_for_over_because_the_clock_has_jumped() {
+        let lease = Duration::from_secs(30);
+        let (start, clock) = (Instant::now().checked_sub(Duration::from_secs(60)).unwrap(), Timestamp::from_micros(0));
+        let mut time = Time::default();
+        // All that is asked for is answered now.
+        assert!(time.look(start, clock, lease) && time.may_be_trusted(lease));
+        assert!(time.look(start + Duration::from_secs(50), clock.after(Duration::from_secs(62)), lease));
+        assert!(time.look(start + Duration::from_secs(50), Timestamp::from_micros(0), lease), "it was set back");
+        assert!(!time.look(start + Duration::from_secs(55), clock.after(Duration::from_secs(30)), lease));
+        assert!(!time.may_be_trusted(lease));
+        time.jumped_at = Some(start + Duration::from_secs(30));
+        assert!(time.may_be_trusted(lease));
+    }
 }

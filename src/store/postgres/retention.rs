@@ -1,11 +1,13 @@
 //! Removing results, a few at a time: everything else waits meanwhile. Where they are in partitions by day, those of a day together.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::PostgresStore;
-use super::connect::in_time;
+use super::connect::{in_time, within};
 use super::edges;
 use super::partitions::{self, Dropped, Partition};
 use super::read::first_id;
@@ -16,6 +18,8 @@ use crate::job::JobId;
 use crate::store::kept::number;
 use crate::store::{Removal, Removed, RetentionStore, Sketches, Store as _, StoreError};
 
+/// How long steps may take that read a whole day: longer than the database lets them (`partitions/drop.rs`).
+const LONGEST: Duration = Duration::from_mins(25);
 /// The most bytes of workloads and outputs of one step.
 const MOST_BYTES: i64 = 4 << 20;
 /// The most events of one step.
@@ -88,8 +92,8 @@ impl PostgresStore {
         removed: Option<i64>,
     ) -> Result<Removed, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        let partitions = partitions::list(&mut connection).await?.unwrap_or_default();
-        if partitions::tidy(&mut connection, &partitions).await? {
+        let partitions = in_time(partitions::list(&mut connection)).await?.unwrap_or_default();
+        if within(LONGEST, partitions::tidy(&mut connection, &partitions)).await? {
             return Ok(Removed { results: 0, any: true });
         }
         let (mut before, moment) = match ended_before {
@@ -107,7 +111,7 @@ impl PostgresStore {
                 }
                 break;
             }
-            match partitions::drop_day(&mut connection, *partition, moment).await? {
+            match within(LONGEST, partitions::drop_day(&mut connection, *partition, moment)).await? {
                 Dropped::Gone(results) => return Ok(Removed { results, any: true }),
                 Dropped::Part => return Ok(Removed { results: 0, any: true }),
                 Dropped::Later => {
@@ -117,13 +121,13 @@ impl PostgresStore {
                 Dropped::Stays => {}
             }
         }
-        let ids = removable(&mut connection, before, moment, most).await?;
+        let ids = in_time(removable(&mut connection, before, moment, most)).await?;
         let Some(first) = ids.first() else { return Ok(Removed::default()) };
         if ended_before.is_none() {
             // Nothing that may be removed is left of the days before.
             let now = self.published.now();
             let is_past = |partition: &&Partition| partition.is_over(now) && partition.ends_before(uuid(*first));
-            partitions::drop_empty(&mut connection, partitions.iter().filter(is_past).copied()).await?;
+            within(LONGEST, partitions::drop_empty(&mut connection, partitions.iter().filter(is_past).copied())).await?;
         }
         drop(connection);
         let results = self.ask(|reply| Command::Remove(ids, Why::Old(removed), reply)).await?;

@@ -80,7 +80,7 @@ pub(super) struct Shared {
 impl Shared {
     /// A connection whose session can take turns.
     pub(super) async fn session(connect: &Connect) -> Result<PgConnection, StoreError> {
-        let mut connection = connect.open_by_key().await?;
+        let mut connection = connect.open_by_key("writer").await?;
         sqlx::raw_sql(PREPARED).execute(&mut connection).await?;
         Ok(connection)
     }

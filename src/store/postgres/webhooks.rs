@@ -69,8 +69,9 @@ impl WebhookStore for PostgresStore {
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
-        let given = (id.to_owned(), attempt, verdict);
-        self.edit(given, |(id, attempt, verdict), connection| Box::pin(note(connection, id, attempt, *verdict))).await
+        let given = (self.node.id(), id.to_owned(), attempt, verdict);
+        self.edit(given, |(node, id, attempt, verdict), connection| Box::pin(note(connection, *node, id, attempt, *verdict)))
+            .await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
@@ -96,14 +97,26 @@ impl WebhookStore for PostgresStore {
     }
 }
 
-async fn note(connection: &mut PgConnection, id: &str, attempt: &DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
+async fn note(
+    connection: &mut PgConnection,
+    node: i64,
+    id: &str,
+    attempt: &DeliveryAttempt,
+    verdict: Verdict,
+) -> Result<(), StoreError> {
     let (state, due_at) = delivery::state_after(verdict);
-    let log = "SELECT log FROM deliveries WHERE id = $1 FOR UPDATE";
-    let Some(log) = sqlx::query_scalar::<_, String>(log).bind(id).fetch_optional(&mut *connection).await? else { return Ok(()) };
+    let there = "SELECT log, state = 0 AND coalesce(taken_by = $2, true) FROM deliveries WHERE id = $1 FOR UPDATE";
+    let there = sqlx::query_as(there).bind(id).bind(node).fetch_optional(&mut *connection).await?;
+    let Some::<(String, bool)>((log, is_ours)) = there else { return Ok(()) };
     // Others may have said more of their attempts than this version knows.
     let mut log: Vec<Box<RawValue>> = serde_json::from_str(&log).map_err(corrupt)?;
     log.push(to_raw_value(attempt).map_err(corrupt)?);
     log.drain(..log.len().saturating_sub(delivery::KEPT));
+    if !is_ours {
+        // It took so long that another node sends it now, or has sent it.
+        sqlx::query("UPDATE deliveries SET log = $1 WHERE id = $2").bind(json(&log)).bind(id).execute(connection).await?;
+        return Ok(());
+    }
     let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
     let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
     query.bind(id).execute(&mut *connection).await?;

@@ -24,7 +24,7 @@ impl Writer {
     /// Publishes what was committed, then answers those who wait for it.
     pub(super) async fn answer(&mut self, batch: Batch, done: Done) {
         self.is_blocked = false;
-        self.may_have_claimed = false;
+        self.may_have_claimed = done.may_have_claimed;
         if let Some(id) = done.registered {
             self.node.set_id(id);
         }

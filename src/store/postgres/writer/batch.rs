@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::retention::Why;
+use super::aside::Step;
 use super::{Acceptance, Command, Reply, With};
 use crate::job::{JobId, NewJob, Owner};
 use crate::store::intake::Noted;
@@ -28,6 +29,8 @@ pub(super) struct Batch {
     pub(super) reap: bool,
     /// What arrives until it is its turn is taken in as well.
     pub(super) is_open: bool,
+    /// What is being done that nobody asked for.
+    pub(super) step: Option<Step>,
     /// Its commit is on its way: if no answer comes, it may have been carried out all the same.
     pub(super) is_committing: bool,
 }

@@ -7,7 +7,8 @@ use super::super::lanes;
 use super::super::moves::{self, Released};
 use super::super::rows::{Fresh, Taken};
 use super::Writer;
-use super::run::LEFT_TO_OTHERS;
+use super::aside::{LEFT, Step};
+use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{Queue, What};
 use crate::store::counted::counted_of;
@@ -19,8 +20,12 @@ const MOST_CLAIMED: usize = 1_024;
 
 impl Writer {
     /// Serves the claims that wait from the jobs that wait: with never more than they ask for.
-    pub(super) async fn claim(&mut self, done: &mut Done) -> Result<(), StoreError> {
+    pub(super) async fn claim(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
         for queue in Queue::ALL {
+            if self.aside.has(Step::Claim(queue)) {
+                continue;
+            }
+            batch.step = Some(Step::Claim(queue));
             let wanted = self.wanted(queue, done).min(MOST_CLAIMED);
             if wanted > 0 && done.shared.has_open_lanes(queue, &self.node) {
                 self.claim_in_turn(queue, wanted, done).await?;
@@ -46,7 +51,7 @@ impl Writer {
         let Taken { fresh, unreadable } = taken;
         done.shared.leave(queue, state, (fresh.len() + unreadable.len()) as u64);
         Self::hold(queue, fresh, done);
-        let due_at = done.now.after(LEFT_TO_OTHERS);
+        let due_at = done.now.after(LEFT);
         if unreadable.is_empty() {
             return Ok(());
         }
@@ -78,6 +83,10 @@ impl Writer {
 
     /// How many more jobs of a queue the waiting claims could take.
     pub(super) fn wanted(&self, queue: Queue, done: &Done) -> usize {
+        // If nobody hears whether this was committed, nobody knows by which number of a start it would have been claimed.
+        if done.registered.is_some() {
+            return 0;
+        }
         self.claims.wanted(queue).saturating_sub(done.claimed[queue as usize].len())
     }
 

@@ -2,6 +2,7 @@
 
 use super::super::moves::{self, Ended};
 use super::Writer;
+use super::aside::Step;
 use super::transaction::Done;
 use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, Outcome, What};
 use crate::store::StoreError;
@@ -41,7 +42,7 @@ impl Writer {
 
     /// Ends the jobs that wait although their time is over: so many of them that others need not wait for long.
     pub(super) async fn expire(&mut self, done: &mut Done) -> Result<(), StoreError> {
-        if self.leaves_to_others() || done.shared.next_expiry.is_none_or(|at| at > done.now.as_micros()) {
+        if self.aside.has(Step::Expire) || done.shared.next_expiry.is_none_or(|at| at > done.now.as_micros()) {
             return Ok(());
         }
         let failure = Failure::new(FailureKind::Expired, "it was not started before its time was over");

@@ -5,6 +5,8 @@ use super::super::moves;
 use super::super::node;
 use super::super::rows;
 use super::Writer;
+use super::aside::Step;
+use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{Ending, Failure, FailureKind, JobId, What};
 use crate::store::fate::fate;
@@ -18,9 +20,14 @@ const MOST_LOST: usize = 1_000;
 
 impl Writer {
     /// Takes a place among the nodes if this one has none, and gives back claims that it never heard of.
-    pub(super) async fn take_place(&mut self, known: bool, done: &mut Done) -> Result<(), StoreError> {
+    pub(super) async fn take_place(&mut self, known: bool, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
         let held = self.node.leases();
         if known {
+            if self.aside.has(Step::GiveBack) {
+                done.may_have_claimed = true;
+                return Ok(());
+            }
+            batch.step = Some(Step::GiveBack);
             let unheard = node::unheard(&mut self.connection, self.node.id(), &held).await?;
             let ids: Vec<JobId> = unheard.iter().map(|(id, _)| *id).collect();
             for (queue, counted) in self.give_back(&ids, None, done).await? {
@@ -32,6 +39,7 @@ impl Writer {
             let doom = |(id, _)| Doom { id, ending: Ending::Cancelled, failure: Failure::cancelled() };
             let ended = self.end(stopping.map(doom).collect(), None, done).await?;
             done.unasked.extend(ended);
+            batch.step = None;
             return Ok(());
         }
         // Whatever it held was lost with its place.

@@ -8,11 +8,12 @@
 //! whoever that was. What happens by itself - jobs that are due, or too late; the ends of lanes; the jobs of a node that is gone - is done
 //! by whichever node comes first.
 //!
-//! `run.rs` is the loop, `company.rs` when it waits for more, `batch.rs` the commands of one transaction by kind, `transaction.rs` its steps
+//! `run.rs` is the loop, `company.rs` when it waits for more, `aside.rs` what it does without, `batch.rs` the commands of one transaction by kind, `transaction.rs` its steps
 //! in their order; each kind of command has its step in a file of its own, and `answer.rs` publishes what was done.
 
 mod accept;
 mod answer;
+mod aside;
 mod batch;
 mod cancel;
 mod claim;
@@ -35,6 +36,7 @@ use std::time::Instant;
 use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use self::aside::Aside;
 use self::company::Turn;
 pub(super) use self::published::Published;
 
@@ -142,8 +144,8 @@ pub(super) struct Writer {
     /// Transactions that had to be tried again, and those that failed.
     retries: Sparing,
     failures: Sparing,
-    /// Until then, what happens by itself is left to other nodes: there is something that this one can't read.
-    left_until: Option<Instant>,
+    /// What happens by itself and can't be done just now.
+    aside: Aside,
     told: Arc<Notify>,
 }
 
@@ -215,7 +217,7 @@ impl Writer {
             is_blocked: false,
             retries: Sparing::default(),
             failures: Sparing::default(),
-            left_until: None,
+            aside: Aside::default(),
             told,
         };
         writer.begin().await?;

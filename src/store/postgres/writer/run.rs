@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::connect::in_time;
 use super::super::shared::Shared;
+use super::aside::Step;
 use super::batch::{self, Batch};
 use super::company::Turn;
 use super::{Command, Writer};
@@ -24,8 +25,6 @@ const RETRY: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(200);
 /// The rollups are written at most so often.
 const ROLL_UP: Duration = Duration::from_secs(1);
-/// For how long a node leaves what it can't read to the others: a newer one may have written it.
-pub(super) const LEFT_TO_OTHERS: Duration = Duration::from_secs(2);
 /// How often a transaction is tried that others are in the way of.
 const TRIES: u32 = 5;
 
@@ -34,6 +33,7 @@ impl Writer {
         let mut looked_at = Instant::now();
         let mut look_after = LOOK;
         while self.closing.is_none() {
+            self.aside.take_up();
             let until_look = look_after.saturating_sub(looked_at.elapsed());
             let sleep = self.sleep().min(until_look);
             let mut hinted = false;
@@ -141,10 +141,14 @@ impl Writer {
         if self.has_work() {
             return Duration::ZERO;
         }
-        if self.leaves_to_others() {
-            return LOOK;
-        }
-        self.shared.next().map_or(LOOK, |at| Timestamp::from_micros(at).since(self.now()).min(LOOK))
+        self.next().map_or(LOOK, |at| Timestamp::from_micros(at).since(self.now()).min(LOOK))
+    }
+
+    /// When something happens by itself that is not put aside.
+    fn next(&self) -> Option<i64> {
+        let Shared { next_due, next_expiry, next_open, .. } = self.shared;
+        let steps = [(Step::Promote, next_due), (Step::Expire, next_expiry), (Step::Lanes, next_open)];
+        steps.into_iter().filter(|(step, _)| !self.aside.has(*step)).filter_map(|(_, at)| at).min()
     }
 
     /// Carries out a batch. If that fails for a reason that may lie in one command, each is tried alone.
@@ -168,11 +172,7 @@ impl Writer {
                         tracing::warn!(%error, more, "a transaction was not carried out; it is tried again on another connection");
                     }
                 }
-                Err(error @ StoreError::Corrupt(_)) if !self.leaves_to_others() => {
-                    // Perhaps nobody has asked for it; then what was asked for is no worse off.
-                    tracing::error!(%error, "what is due is left to other nodes for a while, since this one can't read some of it");
-                    self.left_until = Some(Instant::now() + LEFT_TO_OTHERS);
-                }
+                Err(error) if self.put_aside(&error, &batch) => {}
                 Err(error) if batch.len() > 1 && !batch::is_of_the_machine(&error) => {
                     tracing::warn!(%error, commands = batch.len(), "a transaction failed; its commands are tried one by one");
                     for single in batch.split() {
@@ -231,15 +231,10 @@ impl Writer {
     /// Opens a connection in the place of one that can't be used any more.
     pub(super) async fn mend(&mut self) -> Result<(), StoreError> {
         if self.is_broken {
-            self.connection = Shared::session(&self.connect).await?;
+            self.connection = Box::pin(in_time(Shared::session(&self.connect))).await?;
             self.is_broken = false;
         }
         Ok(())
-    }
-
-    /// Whether what happens by itself is left to other nodes just now.
-    pub(super) fn leaves_to_others(&self) -> bool {
-        self.left_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether there is something to do that nobody asks for just now: jobs that are due or whose time is over, or claims that can be
@@ -248,12 +243,14 @@ impl Writer {
         let now = self.now();
         // By a clock that was set back, lanes may be shut for too long.
         let is_set_back = self.shared.next_open.is_some() && now < self.seen;
-        let is_due = is_set_back || self.shared.next().is_some_and(|at| at <= now.as_micros()) || self.shared.releases > 0;
+        let may_claim = |queue| !self.claims.is_empty(queue) && self.shared.has_any(queue, &self.node);
         // Perhaps there are claims that this node never heard of.
-        self.may_have_claimed
-            || self.more_lost() && !self.leaves_to_others()
-            || is_due && !self.leaves_to_others()
-            || Queue::ALL.into_iter().any(|queue| !self.claims.is_empty(queue) && self.shared.has_any(queue, &self.node))
+        self.may_have_claimed && !self.aside.has(Step::GiveBack)
+            || self.more_lost() && !self.aside.has(Step::Reap)
+            || is_set_back && !self.aside.has(Step::Lanes)
+            || self.next().is_some_and(|at| at <= now.as_micros())
+            || self.shared.releases > 0 && !self.aside.has(Step::Unblock)
+            || Queue::ALL.into_iter().any(|queue| may_claim(queue) && !self.aside.has(Step::Claim(queue)))
     }
 }
 

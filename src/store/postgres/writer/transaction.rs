@@ -11,11 +11,13 @@ use super::super::rows::Fresh;
 use super::super::shared::Shared;
 use super::super::webhooks::{self, NewDelivery};
 use super::super::{events, node, once, retention, rollups, schedules};
+use super::aside::Step;
 use super::batch::{self, Batch};
 use super::lanes::LaneChanges;
 use super::{With, Writer};
 use crate::clock::Timestamp;
-use crate::job::{JobId, Queue, What};
+use crate::job::{Ending, Failure, JobId, Queue, What};
+use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, SCHEDULED};
 use crate::store::tally::Count;
@@ -52,6 +54,8 @@ pub(super) struct Done {
     pub(super) lanes: LaneChanges,
     /// The number of this node's start, if it is a new one.
     pub(super) registered: Option<i64>,
+    /// There may still be claims that this node never heard of.
+    pub(super) may_have_claimed: bool,
 }
 
 impl Done {
@@ -76,6 +80,7 @@ impl Done {
             stored: Vec::new(),
             lanes: LaneChanges::default(),
             registered: None,
+            may_have_claimed: false,
         }
     }
 
@@ -145,6 +150,7 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
+        batch.step = None;
         // Where nothing waits, ids are looked up that are known. Their plans can be kept, and to make them takes a sixth of the database's time.
         // What looks for jobs among others is planned anew for tables as they are; and where there are partitions, all is, since a plan that is
         // kept takes locks on every one of them.
@@ -160,7 +166,7 @@ impl Writer {
         self.turn_away();
         let known = done.shared.nodes.contains(&self.node.id());
         if !known || self.may_have_claimed {
-            self.take_place(known, &mut done).await?;
+            self.take_place(known, batch, &mut done).await?;
         }
         self.refuse_taken(batch, done.now).await?;
         self.refuse_places(batch, &mut done).await?;
@@ -172,12 +178,22 @@ impl Writer {
         self.settle_and_accept(batch, &mut done).await?;
         self.link(batch, &mut done).await?;
         self.further(batch, &mut done).await?;
-        self.promote(&mut done).await?;
+        batch.step = Some(Step::Reap);
+        if (batch.reap || self.more_lost()) && !self.aside.has(Step::Reap) {
+            self.reap(&mut done).await?;
+        }
+        batch.step = Some(Step::Promote);
+        self.promote(batch, &mut done).await?;
+        batch.step = Some(Step::Expire);
         self.expire(&mut done).await?;
+        batch.step = Some(Step::Unblock);
         self.unblock(&mut done).await?;
+        batch.step = Some(Step::Lanes);
         self.open_lanes(&mut done).await?;
-        self.claim(&mut done).await?;
-        webhooks::insert(&mut self.connection, &done.deliveries).await?;
+        self.claim(batch, &mut done).await?;
+        batch.step = Some(Step::Messages);
+        self.keep_messages(&done).await?;
+        batch.step = None;
         batch.is_committing = true;
         self.commit(&done).await?;
         batch.is_committing = false;
@@ -207,8 +223,23 @@ impl Writer {
         for (running, _) in &batch.allows {
             self.allow(running, done).await?;
         }
-        if batch.reap || self.more_lost() && !self.leaves_to_others() {
-            self.reap(done).await?;
+        Ok(())
+    }
+
+    /// Keeps the messages about jobs that have ended: each by itself where one can't be kept, which its job does not pay for.
+    async fn keep_messages(&mut self, done: &Done) -> Result<(), StoreError> {
+        if !self.aside.has(Step::Messages) {
+            return webhooks::insert(&mut self.connection, &done.deliveries).await;
+        }
+        for message in &done.deliveries {
+            execute(&mut self.connection, "SAVEPOINT message").await?;
+            let kept = webhooks::insert(&mut self.connection, std::slice::from_ref(message)).await;
+            let Err(error) = kept else { continue };
+            if batch::is_of_the_machine(&error) {
+                return Err(error);
+            }
+            tracing::error!(%error, job = %message.job, "nobody is told of the end of this job: the message can't be kept");
+            execute(&mut self.connection, "ROLLBACK TO message").await?;
         }
         Ok(())
     }
@@ -247,7 +278,13 @@ impl Writer {
     /// The first transaction of a start.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         // With this nothing is claimed, and nothing but the place of the node can be known by anybody.
-        let done = self.transaction(&mut Batch { reap: true, ..Batch::default() }).await?;
+        let mut batch = Batch { reap: true, ..Batch::default() };
+        let done = loop {
+            match self.transaction(&mut batch).await {
+                Err(error) if self.put_aside(&error, &batch) => {}
+                done => break done?,
+            }
+        };
         self.answer(Batch::default(), done).await;
         Ok(())
     }
@@ -278,17 +315,51 @@ impl Writer {
     }
 
     /// Queues the jobs that are due: so many of them that others need not wait for long.
-    async fn promote(&mut self, done: &mut Done) -> Result<(), StoreError> {
+    async fn promote(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
         /// The most jobs that one transaction queues because they are due.
         const MOST_PROMOTED: usize = 4_096;
-        if self.leaves_to_others() || done.shared.next_due.is_none_or(|due| due > done.now.as_micros()) {
+        if self.aside.has(Step::Lanes) || done.shared.next_due.is_none_or(|due| due > done.now.as_micros()) {
             return Ok(());
+        }
+        if self.aside.has(Step::Promote) {
+            return self.promote_one_by_one(batch, done).await;
         }
         for queued in moves::promote(&mut self.connection, done.now, MOST_PROMOTED).await? {
             done.shared.leave(queued.queue, SCHEDULED, 1);
             done.queue(queued);
         }
         done.shared.next_due = moves::next(&mut self.connection).await?.0;
+        Ok(())
+    }
+
+    /// The same where one of them can't be queued: that one ends, and says so. What this version can't read is left as it is.
+    async fn promote_one_by_one(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
+        /// So many that others need not wait for long.
+        const MOST: usize = 256;
+        let mut dooms = Vec::new();
+        for id in moves::due(&mut self.connection, done.now, MOST).await? {
+            execute(&mut self.connection, "SAVEPOINT job").await?;
+            match moves::promote_one(&mut self.connection, id).await {
+                Ok(queued) => {
+                    done.shared.leave(queued.queue, SCHEDULED, 1);
+                    done.queue(queued);
+                    continue;
+                }
+                Err(error) if batch::is_of_the_machine(&error) => return Err(error),
+                Err(StoreError::Corrupt(_)) => {}
+                Err(error) => {
+                    let failure = Failure::error(format!("it can't be queued: {error}"));
+                    dooms.push(Doom { id, ending: Ending::Failed, failure });
+                }
+            }
+            execute(&mut self.connection, "ROLLBACK TO job").await?;
+        }
+        done.shared.next_due = moves::next(&mut self.connection).await?.0;
+        if !self.aside.has(Step::GiveUp) {
+            batch.step = Some(Step::GiveUp);
+            let ended = self.end(dooms, None, done).await?;
+            done.unasked.extend(ended);
+        }
         Ok(())
     }
 

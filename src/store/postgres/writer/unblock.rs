@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::edges;
 use super::Writer;
+use super::aside::Step;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{JobId, NewJob};
@@ -72,8 +73,8 @@ impl Writer {
         if done.unblocking.is_empty() {
             return Ok(());
         }
-        // What is left to others is kept for them.
-        let mut left = if self.leaves_to_others() { 0 } else { MOST_EDGES };
+        // What is put aside is kept for later, or for others.
+        let mut left = if self.aside.has(Step::Unblock) { 0 } else { MOST_EDGES };
         for _ in 0..MOST_STEPS {
             let parents: Vec<JobId> = done.unblocking.iter().take(left).copied().collect();
             if parents.is_empty() {
