@@ -350,7 +350,7 @@ async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
     // Another one has it in hand as this one looks for what is due.
     let mut other = place.raw().await;
     sqlx::raw_sql("BEGIN; SELECT 1 FROM deliveries FOR UPDATE").execute(&mut other).await.unwrap();
-    let due = tokio::spawn(async move { store.due_deliveries(Timestamp::now(), 10).await.unwrap().len() });
+    let due = tokio::spawn(async move { store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap().len() });
     let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))";
     while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap() {
         assert!(!due.is_finished());
