@@ -17,7 +17,7 @@ use crate::store::{Firing, Store, StoreError};
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often to look whether a job has ended for which a time waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long to sleep while no schedule is ever due; whoever changes that wakes the loop.
+/// How long to sleep while no schedule is ever due; whoever changes that wakes the loop, unless that may be another server.
 const NOTHING_DUE: Duration = Duration::from_secs(3_600);
 /// How many schedules are looked at together, and how many of them fire at once: one commit serves those.
 const TOGETHER: (usize, usize) = (256, 32);
@@ -139,7 +139,7 @@ impl Schedules {
         let longest = if waiting.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
         Ok(match next {
             Some(next) => next.since(now).min(longest),
-            None if waiting.is_empty() => NOTHING_DUE,
+            None if waiting.is_empty() && !self.store.is_shared() => NOTHING_DUE,
             None => longest,
         })
     }
