@@ -210,7 +210,7 @@ fn sort(jobs: Vec<NewJob>, uniques: &[Option<Digest>], twins: &HashMap<Digest, T
                 if let Some(digest) = digest {
                     here.insert(*digest, sorted.new.len());
                     let beside = like_it.filter(|twin| twin.unfinished).map(|twin| twin.job);
-                    sorted.unique.push(Unique { digest: *digest, job: job.id, beside });
+                    sorted.unique.push(Unique { digest: *digest, job: job.id, beside, within: within(&job) });
                 }
                 sorted.new.push(job);
                 Place::New(sorted.new.len() - 1)
@@ -223,16 +223,26 @@ fn sort(jobs: Vec<NewJob>, uniques: &[Option<Digest>], twins: &HashMap<Digest, T
 
 /// Whether a unique job is taken for the one that is there.
 fn holds(job: &NewJob, twin: &Twin, now: Timestamp) -> bool {
-    match job.submission.unique.and_then(|unique| unique.within_ms) {
-        Some(ms) => twin.accepted_at.after(Duration::from_millis(ms)) > now,
+    match within(job) {
+        Some(within) => twin.accepted_at.after(within) > now,
         None => twin.unfinished,
     }
 }
 
-/// What workloads of an owner have in common that are the same with the same parameters, wherever spaces are and however names are sorted.
-fn likeness(owner: Option<Owner>, workload: &Spec) -> Digest {
+fn within(job: &NewJob) -> Option<Duration> {
+    job.submission.unique?.within_ms.map(Duration::from_millis)
+}
+
+/// What workloads of an owner have in common that are the same with the same parameters, wherever spaces are and however names are sorted. If
+/// they take outputs by names, these have to be names for the same jobs.
+fn likeness(owner: Option<Owner>, workload: &Spec, after: &[Dependency]) -> Digest {
     let mut hash = Sha256::new().chain_update(owner.map(|owner| owner.to_string()).unwrap_or_default());
     let text = workload.json.get();
+    if may_have_placeholders(text) {
+        for (name, parent) in after.iter().filter_map(|after| Some((after.name.as_ref()?, after.parent))) {
+            hash.update(format!("{name:?} {parent}\n"));
+        }
+    }
     // Of what is read once for each of its levels, there may not be much.
     if text.len() > LONGEST_READ || read_into(&mut hash, text).is_err() {
         hash.update(text);

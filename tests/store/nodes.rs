@@ -455,7 +455,7 @@ async fn a_request_with_a_key_is_accepted_by_one_node() {
             let job = io_job();
             let until = Timestamp::now().after(Duration::from_secs(3_600));
             let request = Answered { key: n.to_string(), digest: [7; 32], jobs: vec![(job.id, false)], until };
-            let unique = vec![Unique { digest: [n; 32], job: job.id, beside: None }];
+            let unique = vec![Unique { digest: [n; 32], job: job.id, beside: None, within: None }];
             let once = Once { request: (n % 2 == 0).then_some(request), unique: if n % 2 == 0 { Vec::new() } else { unique } };
             node.accept_once(vec![job], once).await
         });
@@ -490,7 +490,7 @@ async fn a_unique_job_is_accepted_beside_one_that_is_too_old_to_count() {
     let store = place.node("a").await;
     let accept = async |beside: Option<JobId>| {
         let job = io_job();
-        let unique = vec![Unique { digest: [1; 32], job: job.id, beside }];
+        let unique = vec![Unique { digest: [1; 32], job: job.id, beside, within: None }];
         store.accept_once(vec![job.clone()], Once { request: None, unique }).await.map(|_| job.id)
     };
     let first = accept(None).await.unwrap();
@@ -499,6 +499,21 @@ async fn a_unique_job_is_accepted_beside_one_that_is_too_old_to_count() {
     // That is the one that counts from here on.
     assert!(matches!(accept(Some(first)).await, Err(StoreError::Taken)));
     accept(Some(second)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unique_job_that_another_node_has_run_meanwhile_counts_for_its_time() {
+    let place = Schema::new();
+    let (here, there) = (place.node("a").await, place.node("b").await);
+    let accept = async |node: &Arc<PostgresStore>, within: Option<Duration>| {
+        let job = io_job();
+        let unique = vec![Unique { digest: [1; 32], job: job.id, beside: None, within }];
+        node.accept_once(vec![job.clone()], Once { request: None, unique }).await.map(|_| job.id)
+    };
+    accept(&there, None).await.unwrap();
+    settle(&there, claim_one(&there).await.lease, succeeded()).await;
+    assert!(matches!(accept(&here, Some(Duration::from_secs(3_600))).await, Err(StoreError::Taken)));
+    accept(&here, Some(Duration::ZERO)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
