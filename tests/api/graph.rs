@@ -25,6 +25,8 @@ async fn jobs_of_a_batch_come_after_each_other_and_use_what_the_others_gave() {
         with(sleep(100), json!({ "name": "wait" })),
     ]);
     let ids = submit(&server, jobs).await;
+    // What goes by ids, as running many again does, comes to parents first.
+    assert!(ids[2] < ids[1] && ids[1] < ids[0], "{ids:?}");
     let job = server.get(&format!("/jobs/{}", ids[0])).await.json();
     assert_eq!(job["graph"]["parent_count"], 1, "{job}");
     let parent = &job["graph"]["parents"][0];
