@@ -238,7 +238,7 @@ impl Schedules {
                 };
                 firing.fires.push(Fire { due_at: *due_at, at: now, by_hand: false, outcome });
             }
-            self.record(firing).await?;
+            self.record(firing, &taken).await?;
         }
         Ok(())
     }
@@ -251,7 +251,7 @@ impl Schedules {
         let mut taken = Vec::new();
         let outcome = self.submit(&schedule, &mut firing, &mut taken).await?;
         firing.fires.push(Fire { at: now, outcome, ..first });
-        self.record(firing).await
+        self.record(firing, &taken).await
     }
 
     /// Adds the schedule's job to those that are submitted, if its owner has room for it: in `taken`, until they are.
@@ -274,9 +274,16 @@ impl Schedules {
         Ok(FireOutcome::Failed(reason))
     }
 
-    /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded.
-    async fn record(&self, firing: Firing) -> Result<(), StoreError> {
-        match self.store.fire(firing.clone()).await {
+    /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded. What was `taken` for jobs that don't
+    /// come, for this or because another server has submitted them, is given back.
+    async fn record(&self, firing: Firing, taken: &[Taken]) -> Result<(), StoreError> {
+        let recorded = self.store.fire(firing.clone()).await;
+        if matches!(&recorded, Ok(jobs) if jobs.is_empty()) || matches!(recorded, Err(StoreError::Refused(_))) {
+            for room in taken {
+                room.came(0, &*self.store).await;
+            }
+        }
+        match recorded {
             Err(StoreError::Refused(reason)) if !firing.jobs.is_empty() => {
                 let mut firing = Firing { jobs: Vec::new(), ..firing };
                 for fire in &mut firing.fires {
