@@ -170,20 +170,27 @@ impl Schedules {
     /// same. Whether it is new.
     pub async fn put(&self, mut schedule: Schedule) -> Result<(bool, Schedule), StoreError> {
         let _changing = self.changing.lock().await;
-        let before = self.store.schedule(&schedule.name).await?;
-        let new = before.is_none();
-        if let Some(before) = before {
-            schedule.created_at = before.created_at;
-            schedule.paused = before.paused;
-            if before.paused || before.timetable == schedule.timetable {
-                schedule.next_at = before.next_at;
+        let given = schedule.clone();
+        loop {
+            let before = self.store.schedule(&schedule.name).await?;
+            let new = before.is_none();
+            let done = if let Some(before) = before {
+                schedule.created_at = before.created_at;
+                schedule.paused = before.paused;
+                if before.paused || before.timetable == schedule.timetable {
+                    schedule.next_at = before.next_at;
+                }
+                self.store.replace_schedule(schedule.clone()).await?
+            } else {
+                self.store.add_schedule(schedule.clone()).await?
+            };
+            if done {
+                self.changed.notify_one();
+                return Ok((new, schedule));
             }
-            self.store.replace_schedule(schedule.clone()).await?;
-        } else {
-            self.store.add_schedule(schedule.clone()).await?;
+            // Another server has added or removed it in between.
+            schedule = given.clone();
         }
-        self.changed.notify_one();
-        Ok((new, schedule))
     }
 
     /// Pauses a schedule, or resumes it: what it was due for in between is no time that it missed. `None` if there is none.

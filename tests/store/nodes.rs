@@ -535,6 +535,10 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
     // Another node has seen the first one wait as well; and its job has not ended, so the second one has to wait on.
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 0));
     assert!(matches!(settle(&store, claim_one(&store).await.lease, succeeded()).await, Settled::Ended { .. }));
+    // Or it has seen the second one wait, before this one paused the schedule.
+    assert!(store.pause_schedule("s", true, None).await.unwrap());
+    assert_eq!(submit(120, 1).await, 0);
+    assert!(store.pause_schedule("s", false, Some(at(180))).await.unwrap());
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 1));
     // Another node has seen that it is due, before this one paused it.
     assert!(store.pause_schedule("s", true, None).await.unwrap());
