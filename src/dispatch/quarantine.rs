@@ -84,13 +84,11 @@ impl Quarantine {
             return Some(until - now);
         }
         // The first one that comes then is let in; the others wait for what becomes of it.
-        match case.probed {
-            Some(since) => Some((now - since).clamp(LOOK_AGAIN, KEPT_OUT.1)),
-            None => {
-                case.probed = Some(now);
-                None
-            }
+        if let Some(since) = case.probed {
+            return Some((now - since).clamp(LOOK_AGAIN, KEPT_OUT.1));
         }
+        case.probed = Some(now);
+        None
     }
 
     /// An attempt of this work has ended.

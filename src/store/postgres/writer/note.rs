@@ -1,6 +1,7 @@
 //! What attempts say.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::super::events;
 use super::super::moves;
@@ -31,8 +32,9 @@ impl Writer {
         for (lease, note) in notes {
             let Some(held) = valid.get(&lease) else { continue };
             // It counts once it is committed.
-            if !done.said.contains_key(&lease) {
-                let said = match self.said.get(&lease) {
+            let said = match done.said.entry(lease) {
+                Entry::Occupied(said) => said.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(match self.said.get(&lease) {
                     Some(said) => *said,
                     // The first attempt has nothing before it.
                     None if held.attempt == 1 => Said::default(),
@@ -40,10 +42,8 @@ impl Writer {
                         let (rows, bytes) = events::noted(&mut self.connection, lease.id).await?;
                         Said { rows, bytes }
                     }
-                };
-                done.said.insert(lease, said);
-            }
-            let Some(said) = done.said.get_mut(&lease) else { continue };
+                }),
+            };
             let Some(note) = said.next(note, self.limits) else { continue };
             let at = done.moment();
             rows.push(EventRow::note(at, lease.id, held.attempt, &note));

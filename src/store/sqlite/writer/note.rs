@@ -1,5 +1,7 @@
 //! What attempts say.
 
+use std::collections::hash_map::Entry;
+
 use super::super::events;
 use super::Writer;
 use super::batch::Batch;
@@ -17,8 +19,9 @@ impl Writer {
         for (lease, note) in notes {
             let Some(held) = self.held.get(&lease.id).filter(|held| held.token == lease.token) else { continue };
             // It counts once it is committed.
-            if !done.said.contains_key(&lease.id) {
-                let said = match held.said {
+            let said = match done.said.entry(lease.id) {
+                Entry::Occupied(said) => said.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(match held.said {
                     Some(said) => said,
                     // The first attempt has nothing before it.
                     None if held.attempt == 1 => Said::default(),
@@ -26,10 +29,8 @@ impl Writer {
                         let (rows, bytes) = events::noted(&mut self.connection, lease.id).await?;
                         Said { rows, bytes }
                     }
-                };
-                done.said.insert(lease.id, said);
-            }
-            let Some(said) = done.said.get_mut(&lease.id) else { continue };
+                }),
+            };
             let Some(note) = said.next(note, self.limits) else { continue };
             let at = self.moments.next();
             rows.push(EventRow::note(at, lease.id, held.attempt, &note));
