@@ -126,7 +126,8 @@ pub(super) async fn retry(State(api): State<ApiState>, request: Request) -> Resu
     let endings = match filter.state {
         Some(StateFilter::Ended(ending)) => vec![ending],
         Some(_) => return Err(Invalid::new("/state", "only a job that has ended can be run again").into()),
-        None => vec![Ending::Failed, Ending::Lost],
+        // What was lost comes first: what failed by that waits for it then.
+        None => vec![Ending::Lost, Ending::Failed],
     };
     let mut retried = 0;
     for ending in endings {

@@ -227,8 +227,8 @@ pub struct Config {
     #[arg(id = "webhook_backoff_ms", long = "webhook-backoff-ms", env = "TRINE_WEBHOOK_BACKOFF_MS", value_name = "MS", default_value = "5000", value_parser = some_millis)]
     #[serde(rename = "webhook_backoff_ms", serialize_with = "as_millis")]
     pub webhook_backoff: Duration,
-    /// How long the receiver of a webhook may take to answer, in milliseconds
-    #[arg(id = "webhook_timeout_ms", long = "webhook-timeout-ms", env = "TRINE_WEBHOOK_TIMEOUT_MS", value_name = "MS", default_value = "15000", value_parser = some_millis)]
+    /// How long the receiver of a webhook may take to answer, in milliseconds; a minute at most
+    #[arg(id = "webhook_timeout_ms", long = "webhook-timeout-ms", env = "TRINE_WEBHOOK_TIMEOUT_MS", value_name = "MS", default_value = "15000", value_parser = a_minute_at_most)]
     #[serde(rename = "webhook_timeout_ms", serialize_with = "as_millis")]
     pub webhook_timeout: Duration,
     /// How long finished jobs are kept, such as 90d or 12h, or forever
@@ -430,6 +430,12 @@ fn some_millis(text: &str) -> Result<Duration, String> {
     at_least_one(text).map(Duration::from_millis)
 }
 
+/// A message that is on its way for much longer is taken for one whose server is gone.
+fn a_minute_at_most(text: &str) -> Result<Duration, String> {
+    let duration = some_millis(text)?;
+    if duration > Duration::from_mins(1) { Err("must be at most 60000".to_owned()) } else { Ok(duration) }
+}
+
 fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
 }
@@ -501,6 +507,14 @@ mod tests {
         assert_eq!(network(" 127.0.0.1 ").unwrap().to_string(), "127.0.0.1/32");
         assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
         assert!(network("example.com").is_err());
+    }
+
+    #[test]
+    fn a_receiver_has_a_minute_at_most() {
+        assert_eq!(a_minute_at_most("60000"), Ok(Duration::from_mins(1)));
+        for text in ["0", "60001"] {
+            assert!(a_minute_at_most(text).is_err(), "{text}");
+        }
     }
 
     #[test]

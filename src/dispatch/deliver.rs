@@ -89,10 +89,11 @@ impl Deliverer {
         if hosts.len() >= most {
             return Ok(());
         }
-        for due in in_turns(self.store.due_deliveries(self.store.now(), per_host).await?) {
+        let places: Vec<i64> = hosts.keys().copied().collect();
+        for due in self.store.due_deliveries(self.store.now(), (most - places.len(), per_host), &places).await? {
             let place = due.delivery.place;
             let company = hosts.values().filter(|host| **host == due.host).count();
-            if hosts.len() >= most || company >= per_host || hosts.contains_key(&place) {
+            if company >= per_host {
                 continue;
             }
             hosts.insert(place, due.host.clone());
@@ -156,21 +157,6 @@ impl Deliverer {
     }
 }
 
-/// The first of each host, then the second of each, and so on: else one that has many would have all places, and keep them by being slow.
-fn in_turns(due: Vec<DueDelivery>) -> impl Iterator<Item = DueDelivery> {
-    let mut before: HashMap<String, usize> = HashMap::new();
-    let mut turns: Vec<_> = due
-        .into_iter()
-        .map(|due| {
-            let turn = before.entry(due.host.clone()).or_default();
-            *turn += 1;
-            (*turn, due)
-        })
-        .collect();
-    turns.sort_by_key(|(turn, _)| *turn);
-    turns.into_iter().map(|(_, due)| due)
-}
-
 fn forget(hosts: &mut HashMap<i64, String>, place: Result<i64, tokio::task::JoinError>) {
     match place {
         Ok(place) => drop(hosts.remove(&place)),
@@ -185,33 +171,4 @@ fn forget(hosts: &mut HashMap<i64, String>, place: Result<i64, tokio::task::Join
 /// How long the receiver asks to wait, in the one form of `Retry-After` that needs no clock.
 fn asked_to_wait(response: &Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::{Ending, JobId};
-    use crate::webhook::DeliveryState;
-
-    fn due(place: i64, host: &str) -> DueDelivery {
-        let at = Timestamp::from_micros(place);
-        let delivery = Delivery {
-            place,
-            id: format!("msg_{place}"),
-            job: JobId::new(),
-            ending: Ending::Succeeded,
-            finished_at: at,
-            url: format!("http://{host}/"),
-            state: DeliveryState::Pending,
-            due_at: at,
-            attempts: Vec::new(),
-        };
-        DueDelivery { delivery, host: host.to_owned(), secret: None, tries: 0 }
-    }
-
-    #[test]
-    fn hosts_take_turns() {
-        let due = [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "a"), (6, "c"), (7, "b")].map(|(place, host)| due(place, host));
-        assert_eq!(in_turns(due.into()).map(|due| due.delivery.place).collect::<Vec<_>>(), [1, 4, 6, 2, 7, 3, 5]);
-    }
 }

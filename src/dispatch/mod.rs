@@ -12,6 +12,7 @@ mod once;
 mod outputs;
 mod patience;
 mod place;
+mod postponed;
 mod quarantine;
 mod quota;
 mod retention;
@@ -55,6 +56,7 @@ use tokio_util::task::TaskTracker;
 
 use self::ended::Ended;
 use self::once::Turns;
+use self::postponed::Postponed;
 use self::quarantine::Quarantine;
 use self::room::Room;
 use self::running::Running;
@@ -97,6 +99,7 @@ struct Shared {
     room: Room,
     quotas: Arc<Quotas>,
     quarantine: Quarantine,
+    postponed: Postponed,
     /// Where this was started, not an executor's.
     home: Handle,
     /// Of the workloads that outputs are put into.
@@ -165,6 +168,7 @@ impl Dispatcher {
             room: Room::new(rules.most_waiting),
             quotas,
             quarantine: Quarantine::default(),
+            postponed: Postponed::default(),
             home: Handle::current(),
             putting_in: Arc::new(Semaphore::new(outputs::AT_ONCE)),
             unrecorded: Sparing::default(),

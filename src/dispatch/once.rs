@@ -1,5 +1,6 @@
 //! What is accepted once: a request with a key, and a unique job.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +12,9 @@ use tokio::sync::Notify;
 
 use super::{Dispatcher, Shared, SubmitError};
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, NewJob, Owner, Spec, Submission};
+use crate::job::{Dependency, Job, JobId, NewJob, Owner, Spec, Submission, parents_first};
 use crate::store::{Answered, Digest, Once, StoreError, Twin, Unique};
+use crate::workload::{Invalid, Placeholder, fill, may_have_placeholders};
 
 /// How often what is not needed any more is looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -79,7 +81,7 @@ impl Dispatcher {
         let jobs = self.prepared(submissions).await?;
         let uniques: Vec<Option<Digest>> = jobs
             .iter()
-            .map(|job| job.submission.unique.map(|_| likeness(job.submission.owner, &job.submission.workload)))
+            .map(|job| job.submission.unique.map(|_| likeness(job.submission.owner, &job.submission.workload, &job.after)))
             .collect();
         if request.is_none() && uniques.iter().all(Option::is_none) {
             let new = |job: NewJob| Submitted { job: job.into_job(), existing: false };
@@ -124,7 +126,7 @@ impl Dispatcher {
         let twins = self.shared.store.twins(&digests).await?;
         let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
         let mut sorted = sort(jobs, &uniques, &twins, self.shared.store.now());
-        sorted.go_after(&ids);
+        sorted.go_after(&ids)?;
         let request = request.map(|RequestKey { key, digest }| {
             let until = self.shared.store.now().after(self.shared.keys_kept);
             let jobs = sorted.places.iter().map(|place| (place.id(&sorted.new), place.is_existing())).collect();
@@ -164,12 +166,30 @@ struct Sorted {
 
 impl Sorted {
     /// What comes after a job of the request comes after the one that is there in its place. `ids` are those that they would have had.
-    fn go_after(&mut self, ids: &[JobId]) {
+    ///
+    /// # Errors
+    /// One would come after itself by that.
+    fn go_after(&mut self, ids: &[JobId]) -> Result<(), SubmitError> {
         let existing = ids.iter().zip(&self.places).filter(|(_, place)| place.is_existing());
         let instead: HashMap<JobId, JobId> = existing.map(|(id, place)| (*id, place.id(&self.new))).collect();
-        for after in self.new.iter_mut().flat_map(|job| &mut job.after) {
-            after.parent = instead.get(&after.parent).copied().unwrap_or(after.parent);
+        if instead.is_empty() {
+            return Ok(());
         }
+        for job in &mut self.new {
+            for after in &mut job.after {
+                after.parent = instead.get(&after.parent).copied().unwrap_or(after.parent);
+            }
+            merge(job);
+        }
+        let here: HashMap<JobId, usize> = self.new.iter().enumerate().map(|(at, job)| (job.id, at)).collect();
+        let siblings = |job: &NewJob| job.after.iter().filter_map(|after| here.get(&after.parent).copied()).collect();
+        let graph: Vec<Vec<usize>> = self.new.iter().map(siblings).collect();
+        parents_first(&graph).map(drop).map_err(|way| {
+            let index =
+                way.first().and_then(|at| self.places.iter().position(|place| matches!(place, Place::New(new) if new == at)));
+            let message = "with the jobs that are there in place of `unique` ones, it comes after itself";
+            SubmitError::Invalid { index: index.unwrap_or_default(), invalid: Invalid::new("/after", message) }
+        })
     }
 }
 
@@ -196,6 +216,42 @@ impl Place {
     }
 }
 
+/// Makes one of the dependencies of a job that have become one: by the strictest rule, and under the first name.
+fn merge(job: &mut NewJob) {
+    let mut merged: Vec<Dependency> = Vec::with_capacity(job.after.len());
+    let mut at: HashMap<JobId, usize> = HashMap::new();
+    let mut renamed: HashMap<String, String> = HashMap::new();
+    for after in std::mem::take(&mut job.after) {
+        let Some(&at) = at.get(&after.parent) else {
+            at.insert(after.parent, merged.len());
+            merged.push(after);
+            continue;
+        };
+        let first = &mut merged[at];
+        first.on_failure = first.on_failure.stricter(after.on_failure);
+        match (&first.name, after.name) {
+            (Some(name), Some(other)) => drop(renamed.insert(other, name.clone())),
+            (None, name) => first.name = name,
+            (Some(_), None) => {}
+        }
+    }
+    job.after = merged;
+    let workload = &mut job.submission.workload;
+    if renamed.is_empty() || !may_have_placeholders(workload.json.get()) {
+        return;
+    }
+    let renamed = fill(&workload.json, &mut |at, mut place: Placeholder<'_>| {
+        if let Some(name) = renamed.get(&*place.output) {
+            place.output = Cow::Owned(name.clone());
+        }
+        serde_json::to_string(&place).map(Cow::Owned).map_err(|error| Invalid::new(at, error.to_string()))
+    });
+    // It was read before, so it can be.
+    if let Ok(json) = renamed {
+        workload.json = json;
+    }
+}
+
 /// Tells new jobs from those that are there.
 fn sort(jobs: Vec<NewJob>, uniques: &[Option<Digest>], twins: &HashMap<Digest, Twin>, now: Timestamp) -> Sorted {
     let mut sorted = Sorted { new: Vec::new(), places: Vec::with_capacity(jobs.len()), unique: Vec::new() };
@@ -210,7 +266,7 @@ fn sort(jobs: Vec<NewJob>, uniques: &[Option<Digest>], twins: &HashMap<Digest, T
                 if let Some(digest) = digest {
                     here.insert(*digest, sorted.new.len());
                     let beside = like_it.filter(|twin| twin.unfinished).map(|twin| twin.job);
-                    sorted.unique.push(Unique { digest: *digest, job: job.id, beside });
+                    sorted.unique.push(Unique { digest: *digest, job: job.id, beside, within: within(&job) });
                 }
                 sorted.new.push(job);
                 Place::New(sorted.new.len() - 1)
@@ -223,16 +279,26 @@ fn sort(jobs: Vec<NewJob>, uniques: &[Option<Digest>], twins: &HashMap<Digest, T
 
 /// Whether a unique job is taken for the one that is there.
 fn holds(job: &NewJob, twin: &Twin, now: Timestamp) -> bool {
-    match job.submission.unique.and_then(|unique| unique.within_ms) {
-        Some(ms) => twin.accepted_at.after(Duration::from_millis(ms)) > now,
+    match within(job) {
+        Some(within) => twin.accepted_at.after(within) > now,
         None => twin.unfinished,
     }
 }
 
-/// What workloads of an owner have in common that are the same with the same parameters, wherever spaces are and however names are sorted.
-fn likeness(owner: Option<Owner>, workload: &Spec) -> Digest {
+fn within(job: &NewJob) -> Option<Duration> {
+    job.submission.unique?.within_ms.map(Duration::from_millis)
+}
+
+/// What workloads of an owner have in common that are the same with the same parameters, wherever spaces are and however names are sorted. If
+/// they take outputs by names, these have to be names for the same jobs.
+fn likeness(owner: Option<Owner>, workload: &Spec, after: &[Dependency]) -> Digest {
     let mut hash = Sha256::new().chain_update(owner.map(|owner| owner.to_string()).unwrap_or_default());
     let text = workload.json.get();
+    if may_have_placeholders(text) {
+        for (name, parent) in after.iter().filter_map(|after| Some((after.name.as_ref()?, after.parent))) {
+            hash.update(format!("{name:?} {parent}\n"));
+        }
+    }
     // Of what is read once for each of its levels, there may not be much.
     if text.len() > LONGEST_READ || read_into(&mut hash, text).is_err() {
         hash.update(text);
@@ -342,6 +408,7 @@ pub(super) async fn forget(shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::OnFailure;
 
     fn spec(json: &str) -> Spec {
         Spec { kind: "x".into(), json: RawValue::from_string(json.into()).unwrap() }
@@ -349,7 +416,7 @@ mod tests {
 
     #[test]
     fn how_a_workload_is_written_makes_no_difference() {
-        let likeness = |spec: &Spec| likeness(None, spec);
+        let likeness = |spec: &Spec| likeness(None, spec, &[]);
         let one = likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#));
         assert_eq!(one, likeness(&spec(r#"{ "a": {"c": [1, 2], "b": 1}, "type": "\u0078" }"#)));
         assert_ne!(one, likeness(&spec(r#"{"type":"x","a":{"b":1,"c":[2,1]}}"#)));
@@ -357,8 +424,19 @@ mod tests {
         let numbers = ["55555555555555555555551", "55555555555555555555552", "1e400", "1e401", "0.1", "0.10000000000000000001"];
         let numbers = numbers.map(|number| likeness(&spec(&format!(r#"{{"type":"x","a":[{number}]}}"#))));
         assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len());
-        let theirs = super::likeness(Owner::from_code(1), &spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#));
+        let theirs = super::likeness(Owner::from_code(1), &spec(r#"{"type":"x","a":{"b":1,"c":[1,2]}}"#), &[]);
         assert_ne!(one, theirs);
+    }
+
+    #[test]
+    fn outputs_of_other_jobs_are_other_parameters() {
+        let after = |parent| [Dependency { parent, name: Some("a".into()), on_failure: OnFailure::Cancel }];
+        let (one, other) = (JobId::new(), JobId::new());
+        let of = |text: &str, parent| likeness(None, &spec(text), &after(parent));
+        let asking = r#"{"type":"x","a":{"$output":"a"}}"#;
+        assert_eq!(of(asking, one), of(asking, one));
+        assert_ne!(of(asking, one), of(asking, other));
+        assert_eq!(of(r#"{"type":"x"}"#, one), of(r#"{"type":"x"}"#, other));
     }
 
     #[tokio::test]

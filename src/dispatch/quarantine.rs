@@ -17,7 +17,7 @@ const DEATHS: u32 = 3;
 const APART: Duration = Duration::from_mins(10);
 /// For how long it is kept out at first, and at the most: each further time twice as long.
 const KEPT_OUT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(10));
-/// How soon to look again whether the one attempt that is let in to see has ended well.
+/// How soon to look again whether the one attempt that is let in to see has ended well; what takes long is looked at less and less often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The most kinds of work that deaths are kept of.
 const MOST: usize = 1_024;
@@ -52,8 +52,8 @@ struct Case {
     latest: (Instant, u32),
     /// Until when it is kept out.
     until: Option<Instant>,
-    /// Whether one attempt was let in after that, to see.
-    probed: bool,
+    /// When one attempt was let in after that, to see.
+    probed: Option<Instant>,
 }
 
 /// Work that is kept out.
@@ -84,9 +84,10 @@ impl Quarantine {
             return Some(until - now);
         }
         // The first one that comes then is let in; the others wait for what becomes of it.
-        if std::mem::replace(&mut case.probed, true) {
-            return Some(LOOK_AGAIN);
+        if let Some(since) = case.probed {
+            return Some((now - since).clamp(LOOK_AGAIN, KEPT_OUT.1));
         }
+        case.probed = Some(now);
         None
     }
 
@@ -109,7 +110,7 @@ impl Quarantine {
                 cases.retain(|_, case| now < case.latest.0 + APART);
             }
             if cases.len() < MOST || cases.contains_key(key) {
-                let case = cases.entry(key.clone()).or_insert(Case { deaths: 0, latest: (now, 0), until: None, probed: false });
+                let case = cases.entry(key.clone()).or_insert(Case { deaths: 0, latest: (now, 0), until: None, probed: None });
                 case.died(now, process);
                 if let Some(until) = case.until {
                     let (deaths, seconds) = (case.deaths, (until - now).as_secs());
@@ -119,7 +120,7 @@ impl Quarantine {
         } else if fate == Fate::Stopped {
             // The next one may be let in to see.
             if let Some(case) = cases.get_mut(key) {
-                case.probed = false;
+                case.probed = None;
             }
         } else if cases.remove(key).is_some_and(|case| case.until.is_some()) {
             tracing::info!(key = key.1.as_str(), "is not kept out any more: an attempt did not take its process down");
@@ -170,7 +171,7 @@ impl Case {
             let (first, longest) = KEPT_OUT;
             let times = 1_u32.checked_shl(self.deaths - DEATHS).unwrap_or(u32::MAX);
             self.until = Some(now + first.saturating_mul(times).min(longest));
-            self.probed = false;
+            self.probed = None;
         }
     }
 }
@@ -205,6 +206,8 @@ mod tests {
         assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(29)));
         now += Duration::from_secs(30);
         assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.keeps_out_at(&bad, now)), (None, Some(LOOK_AGAIN)));
+        let later = now + Duration::from_secs(40);
+        assert_eq!(quarantine.keeps_out_at(&bad, later), Some(Duration::from_secs(40)));
         // It did no better, so it waits for longer.
         quarantine.ended_at(&bad, Fate::Died(9), now);
         assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(60)));

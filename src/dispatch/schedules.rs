@@ -17,7 +17,7 @@ use crate::store::{Firing, Store, StoreError};
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often to look whether a job has ended for which a time waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long to sleep while no schedule is ever due; whoever changes that wakes the loop.
+/// How long to sleep while no schedule is ever due; whoever changes that wakes the loop, unless that may be another server.
 const NOTHING_DUE: Duration = Duration::from_secs(3_600);
 /// How many schedules are looked at together, and how many of them fire at once: one commit serves those.
 const TOGETHER: (usize, usize) = (256, 32);
@@ -139,7 +139,7 @@ impl Schedules {
         let longest = if waiting.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
         Ok(match next {
             Some(next) => next.since(now).min(longest),
-            None if waiting.is_empty() => NOTHING_DUE,
+            None if waiting.is_empty() && !self.store.is_shared() => NOTHING_DUE,
             None => longest,
         })
     }
@@ -170,20 +170,27 @@ impl Schedules {
     /// same. Whether it is new.
     pub async fn put(&self, mut schedule: Schedule) -> Result<(bool, Schedule), StoreError> {
         let _changing = self.changing.lock().await;
-        let before = self.store.schedule(&schedule.name).await?;
-        let new = before.is_none();
-        if let Some(before) = before {
-            schedule.created_at = before.created_at;
-            schedule.paused = before.paused;
-            if before.paused || before.timetable == schedule.timetable {
-                schedule.next_at = before.next_at;
+        let given = schedule.clone();
+        loop {
+            let before = self.store.schedule(&schedule.name).await?;
+            let new = before.is_none();
+            let done = if let Some(before) = before {
+                schedule.created_at = before.created_at;
+                schedule.paused = before.paused;
+                if before.paused || before.timetable == schedule.timetable {
+                    schedule.next_at = before.next_at;
+                }
+                self.store.replace_schedule(schedule.clone()).await?
+            } else {
+                self.store.add_schedule(schedule.clone()).await?
+            };
+            if done {
+                self.changed.notify_one();
+                return Ok((new, schedule));
             }
-            self.store.replace_schedule(schedule.clone()).await?;
-        } else {
-            self.store.add_schedule(schedule.clone()).await?;
+            // Another server has added or removed it in between.
+            schedule = given.clone();
         }
-        self.changed.notify_one();
-        Ok((new, schedule))
     }
 
     /// Pauses a schedule, or resumes it: what it was due for in between is no time that it missed. `None` if there is none.
@@ -238,7 +245,7 @@ impl Schedules {
                 };
                 firing.fires.push(Fire { due_at: *due_at, at: now, by_hand: false, outcome });
             }
-            self.record(firing).await?;
+            self.record(firing, &taken).await?;
         }
         Ok(())
     }
@@ -251,7 +258,7 @@ impl Schedules {
         let mut taken = Vec::new();
         let outcome = self.submit(&schedule, &mut firing, &mut taken).await?;
         firing.fires.push(Fire { at: now, outcome, ..first });
-        self.record(firing).await
+        self.record(firing, &taken).await
     }
 
     /// Adds the schedule's job to those that are submitted, if its owner has room for it: in `taken`, until they are.
@@ -274,9 +281,16 @@ impl Schedules {
         Ok(FireOutcome::Failed(reason))
     }
 
-    /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded.
-    async fn record(&self, firing: Firing) -> Result<(), StoreError> {
-        match self.store.fire(firing.clone()).await {
+    /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded. What was `taken` for jobs that don't
+    /// come, for this or because another server has submitted them, is given back.
+    async fn record(&self, firing: Firing, taken: &[Taken]) -> Result<(), StoreError> {
+        let recorded = self.store.fire(firing.clone()).await;
+        if matches!(&recorded, Ok(jobs) if jobs.is_empty()) || matches!(recorded, Err(StoreError::Refused(_))) {
+            for room in taken {
+                room.came(0, &*self.store).await;
+            }
+        }
+        match recorded {
             Err(StoreError::Refused(reason)) if !firing.jobs.is_empty() => {
                 let mut firing = Firing { jobs: Vec::new(), ..firing };
                 for fire in &mut firing.fires {

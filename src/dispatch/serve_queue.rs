@@ -27,8 +27,8 @@ pub(super) const LOOPS: usize = 4;
 /// The most jobs that a loop asks for at once: up to so many where there are slots for as many in each of the loops, but no fewer than this.
 /// Those that are accepted while more are asked for need not be written twice.
 const MOST_CLAIMED: (usize, usize) = (512, 2_048);
-/// How long a job waits that was claimed where it can't run.
-const ELSEWHERE: Duration = Duration::from_secs(60);
+/// How long a job waits that was claimed where it can't run, at first and at the most.
+const ELSEWHERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(10));
 
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
@@ -118,7 +118,7 @@ fn run(
         if let Some(wait) = shared.quarantine.keeps_out(claimed.owner, claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
             drop((stack, slot));
             let why = "it waits: whatever runs work like this has died under it, again and again";
-            return Box::pin(postpone(shared, claimed, why, wait)).await;
+            return Box::pin(postpone(shared, claimed, why, (wait, wait))).await;
         }
         let Ok(executor) = stack.ready().await;
         let running = executor.call(Attempt {
@@ -141,9 +141,12 @@ fn run(
 }
 
 /// Makes a job wait that can't run now, as if it had not been claimed.
-async fn postpone(shared: Arc<Shared>, claimed: Claimed, why: &str, wait: Duration) {
+async fn postpone(shared: Arc<Shared>, claimed: Claimed, why: &'static str, waits: (Duration, Duration)) {
     let id = claimed.lease.id;
-    shared.store.note(claimed.lease, Note::log(LogStream::Stderr, why)).await;
+    let (wait, is_new) = shared.postponed.again(id, why, waits);
+    if is_new {
+        shared.store.note(claimed.lease, Note::log(LogStream::Stderr, why)).await;
+    }
     let settlement = Settlement::Later { due_at: shared.store.now().after(wait) };
     if let Err(error) = record(&shared, claimed.lease, settlement).await {
         tracing::error!(%id, %error, "that it waits could not be recorded; it will be tried again");

@@ -7,7 +7,9 @@ use url::Url;
 
 use super::router::{Facts, Unable, choose};
 use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, outputs, place};
-use crate::job::{After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written};
+use crate::job::{
+    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written, parents_first,
+};
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
 
@@ -205,7 +207,7 @@ impl Dispatcher {
             return Err(SubmitError::Draining);
         }
         let accepted_at = self.shared.store.now();
-        let ids: Vec<JobId> = submissions.iter().map(|_| JobId::new()).collect();
+        let ids = ids(&submissions);
         let prepare = |(index, mut submission): (usize, Box<Submission>)| {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
             outputs::check(&submission.workload, &submission.after).map_err(invalid)?;
@@ -234,6 +236,28 @@ impl Dispatcher {
         };
         submissions.into_iter().enumerate().map(prepare).collect()
     }
+}
+
+/// Ids for the jobs of a batch, in their order; but those that others come after have theirs before them, so that what goes by ids comes to
+/// parents first.
+fn ids(submissions: &[Box<Submission>]) -> Vec<JobId> {
+    let mut ids: Vec<JobId> = submissions.iter().map(|_| JobId::new()).collect();
+    if submissions.iter().all(|submission| submission.after.is_empty()) {
+        return ids;
+    }
+    let sibling = |after: &After| match after.parent {
+        Parent::Sibling { index, .. } => Some(index),
+        Parent::Job(_) => None,
+    };
+    let parents: Vec<Vec<usize>> =
+        submissions.iter().map(|submission| submission.after.iter().filter_map(sibling).collect()).collect();
+    // Whoever reads submissions refuses those that come after each other.
+    let sorted = parents_first(&parents).unwrap_or_default();
+    let made = ids.clone();
+    for (at, id) in sorted.into_iter().zip(made) {
+        ids[at] = id;
+    }
+    ids
 }
 
 /// What comes after a job of the same batch, comes after the id that it got.

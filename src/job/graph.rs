@@ -20,6 +20,15 @@ pub enum OnFailure {
 impl OnFailure {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Cancel, Self::Fail, Self::Run];
+
+    /// What two rules come to for one job: it does not run if one of them says so, and fails if one says that.
+    pub(crate) const fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Fail, _) | (_, Self::Fail) => Self::Fail,
+            (Self::Cancel, _) | (_, Self::Cancel) => Self::Cancel,
+            (Self::Run, Self::Run) => Self::Run,
+        }
+    }
 }
 
 /// That a submission comes after another job.
@@ -66,10 +75,13 @@ pub struct Dependency {
     pub on_failure: OnFailure,
 }
 
-/// A way round in a graph: each comes after the next one, and the last is the first again. `None` if there is none.
+/// The nodes of a graph, each behind those that it comes after, and otherwise in their order.
 ///
 /// `parents` are, for each node, those that it comes after.
-pub fn cycle(parents: &[Vec<usize>]) -> Option<Vec<usize>> {
+///
+/// # Errors
+/// A way round: each comes after the next one, and the last is the first again.
+pub fn parents_first(parents: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
     /// Where a node is in the search.
     #[derive(Clone, Copy, PartialEq)]
     enum Seen {
@@ -81,6 +93,7 @@ pub fn cycle(parents: &[Vec<usize>]) -> Option<Vec<usize>> {
     let mut seen = vec![Seen::Not; parents.len()];
     // Without recursion: a chain may be as long as a batch.
     let mut path: Vec<(usize, usize)> = Vec::new();
+    let mut sorted = Vec::with_capacity(parents.len());
     for start in 0..parents.len() {
         if seen[start] == Seen::Not {
             seen[start] = Seen::OnPath;
@@ -89,6 +102,7 @@ pub fn cycle(parents: &[Vec<usize>]) -> Option<Vec<usize>> {
         while let Some((node, next)) = path.last_mut() {
             let Some(&parent) = parents[*node].get(*next) else {
                 seen[*node] = Seen::Done;
+                sorted.push(*node);
                 path.pop();
                 continue;
             };
@@ -101,12 +115,12 @@ pub fn cycle(parents: &[Vec<usize>]) -> Option<Vec<usize>> {
                 }
                 Seen::OnPath => {
                     let nodes = path.iter().map(|(node, _)| *node).skip_while(|node| *node != parent);
-                    return Some(nodes.chain([parent]).collect());
+                    return Err(nodes.chain([parent]).collect());
                 }
             }
         }
     }
-    None
+    Ok(sorted)
 }
 
 #[cfg(test)]
@@ -115,20 +129,24 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case(vec![], None)]
-    #[case(vec![vec![], vec![0], vec![0, 1], vec![2, 0]], None)]
-    #[case(vec![vec![0]], Some(vec![0, 0]))]
-    #[case(vec![vec![], vec![2, 0], vec![3], vec![0, 1]], Some(vec![1, 2, 3, 1]))]
-    #[case(vec![vec![1], vec![2], vec![1]], Some(vec![1, 2, 1]))]
-    fn a_way_round_is_found(#[case] parents: Vec<Vec<usize>>, #[case] expected: Option<Vec<usize>>) {
-        assert_eq!(cycle(&parents), expected);
+    #[case(vec![], Ok(vec![]))]
+    #[case(vec![vec![], vec![0], vec![0, 1], vec![2, 0]], Ok(vec![0, 1, 2, 3]))]
+    #[case(vec![vec![], vec![3], vec![], vec![4, 0], vec![]], Ok(vec![0, 4, 3, 1, 2]))]
+    #[case(vec![vec![0]], Err(vec![0, 0]))]
+    #[case(vec![vec![], vec![2, 0], vec![3], vec![0, 1]], Err(vec![1, 2, 3, 1]))]
+    #[case(vec![vec![1], vec![2], vec![1]], Err(vec![1, 2, 1]))]
+    fn parents_come_first_unless_there_is_a_way_round(
+        #[case] parents: Vec<Vec<usize>>,
+        #[case] expected: Result<Vec<usize>, Vec<usize>>,
+    ) {
+        assert_eq!(parents_first(&parents), expected);
     }
 
     #[test]
     fn a_long_chain_takes_no_stack() {
         let mut chain: Vec<Vec<usize>> = (0..100_000).map(|n: usize| n.checked_sub(1).into_iter().collect()).collect();
-        assert_eq!(cycle(&chain), None);
+        assert_eq!(parents_first(&chain).unwrap().len(), 100_000);
         chain[0] = vec![99_999];
-        assert_eq!(cycle(&chain).unwrap().len(), 100_001);
+        assert_eq!(parents_first(&chain).unwrap_err().len(), 100_001);
     }
 }

@@ -22,7 +22,7 @@ mod webhook;
 
 pub use event::{Event, EventKind, LogStream, Note, What};
 pub use finding::{FindingKind, FindingKinds, LONG_HOLD_US};
-pub use graph::{After, Dependency, OnFailure, Parent, cycle};
+pub use graph::{After, Dependency, OnFailure, Parent, parents_first};
 pub use history::{History, Tried};
 pub use id::{ComparisonId, JobId};
 pub use limit::{Concurrency, Rate};

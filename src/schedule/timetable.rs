@@ -1,7 +1,7 @@
 use croner::parser::{CronParser, Seconds, Year};
 use croner::{Cron, Direction};
 use jiff::Zoned;
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use crate::clock::Timestamp;
 
@@ -53,7 +53,9 @@ impl Timetable {
         }
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let cron = parser.parse(expression).map_err(|error| BadTimetable::Cron(error.to_string()))?;
-        let zone = TimeZone::get(zone_name).map_err(|_| BadTimetable::Zone)?;
+        // What this machine does not know of, Trine does: another server may have taken it, or this one before an update of the system.
+        let zone = TimeZone::get(zone_name).or_else(|_| TimeZoneDatabase::bundled().get(zone_name));
+        let zone = zone.map_err(|_| BadTimetable::Zone)?;
         Ok(Self { cron, zone, expression: expression.to_owned(), zone_name: zone_name.to_owned() })
     }
 

@@ -48,6 +48,8 @@ impl Follower {
             if let Some((job, at)) = self.owed {
                 let own = EventFilter { job: Some(job), ..self.filter.clone() };
                 let found = self.store.events(&own, Timestamp::from_micros(at.as_micros() - 1)).await?.events;
+                // What is not kept any more went with its job.
+                self.ended |= !found.iter().any(|event| event.at == at);
                 self.page.extend(found.into_iter().filter(|event| event.at == at));
                 (self.last, self.owed) = (at, None);
                 continue;

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -27,6 +28,8 @@ pub struct Unique {
     pub job: JobId,
     /// One that is like it and has not ended, but is too old to count.
     pub beside: Option<JobId>,
+    /// How long one that is like it counts, whether it has ended or not; without it, as long as it has not.
+    pub within: Option<Duration>,
 }
 
 /// A request with a key, and what was answered to it.

@@ -19,8 +19,14 @@ pub struct DeliveryFilter {
 /// Where it is kept what is to be told to whom. The transaction that records the end of a job with a webhook adds it.
 #[async_trait]
 pub trait WebhookStore {
-    /// The pending deliveries that are due by then: of each host the most overdue, at most `per_host` of them.
-    async fn due_deliveries(&self, now: Timestamp, per_host: usize) -> Result<Vec<DueDelivery>, StoreError>;
+    /// The pending deliveries that are due by then: of each host the most overdue, `per_host` of them at most with those that are
+    /// `on_their_way` already, which are left out; and no more than `most` of all, hosts taking turns.
+    async fn due_deliveries(
+        &self,
+        now: Timestamp,
+        (most, per_host): (usize, usize),
+        on_their_way: &[i64],
+    ) -> Result<Vec<DueDelivery>, StoreError>;
 
     /// Writes down an attempt and what becomes of the delivery. If the receiver wants nothing more, no pending delivery to the same URL
     /// is tried again.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Invalid, Stop};
@@ -20,7 +20,7 @@ const QUOTED: &str = "\"$output\"";
 const DEEPEST: usize = 128;
 
 /// A place for another job's output.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Placeholder<'a> {
     /// Whose: the name of a job in the batch, or an id.
@@ -30,7 +30,7 @@ pub(crate) struct Placeholder<'a> {
     #[serde(borrow, default)]
     pub(crate) pointer: Cow<'a, str>,
     /// What to take if the job has no output, or that has no such part.
-    #[serde(borrow, default, deserialize_with = "given")]
+    #[serde(borrow, default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(crate) default: Option<&'a RawValue>,
 }
 

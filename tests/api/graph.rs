@@ -25,6 +25,8 @@ async fn jobs_of_a_batch_come_after_each_other_and_use_what_the_others_gave() {
         with(sleep(100), json!({ "name": "wait" })),
     ]);
     let ids = submit(&server, jobs).await;
+    // What goes by ids, as running many again does, comes to parents first.
+    assert!(ids[2] < ids[1] && ids[1] < ids[0], "{ids:?}");
     let job = server.get(&format!("/jobs/{}", ids[0])).await.json();
     assert_eq!(job["graph"]["parent_count"], 1, "{job}");
     let parent = &job["graph"]["parents"][0];
@@ -105,6 +107,34 @@ async fn each_place_has_its_own_default() {
     let ids = submit(&server, json!([with(primes(), json!({ "name": "a" })), asking])).await;
     let ended = server.ended(&ids[1]).await;
     assert!(ended["error"]["message"].as_str().unwrap().contains(" /method: "), "{ended}");
+}
+
+#[tokio::test]
+async fn jobs_that_stand_for_others_of_their_batch_are_waited_for_like_them() {
+    let server = Server::start().await;
+    let unique = |name: &str, after: Value| with(sleep(1), json!({ "name": name, "unique": {}, "after": after }));
+    // Two names for one job are one dependency, by the stricter rule; and its outputs are asked for by both.
+    let asking = json!({
+        "bound": "io", "executor": "async", "unique": { "within_ms": 600_000 },
+        "workload": { "type": "python", "source": "def main(one, two): return one == two", "args": [{ "$output": "a" }, { "$output": "b" }] },
+        "after": [{ "name": "a", "on_failure": "run" }, { "name": "b", "on_failure": "fail" }],
+    });
+    let jobs = json!([unique("a", json!([])), unique("b", json!([])), asking]);
+    let ids = submit(&server, jobs.clone()).await;
+    assert_eq!(ids[0], ids[1]);
+    let job = server.ended(&ids[2]).await;
+    assert_eq!((&job["state"], &job["output"]), (&json!("succeeded"), &json!(true)), "{job}");
+    assert_eq!((&job["graph"]["parent_count"], &job["graph"]["parents"][0]["on_failure"]), (&json!(1), &json!("fail")), "{job}");
+    // With outputs of other jobs it is another one.
+    let again = submit(&server, jobs).await;
+    assert_ne!(again[2], ids[2]);
+
+    // One that would come after itself that way is refused.
+    let other = |name: &str, after: Value| with(unique(name, after), json!({ "workload": { "type": "sleep", "ms": 2 } }));
+    let between = with(sleep(0), json!({ "name": "d", "after": [{ "name": "e" }] }));
+    let around = json!([other("c", json!([{ "name": "d" }])), between, other("e", json!([]))]);
+    let (_, pointer) = server.post("/jobs/batch", &around).await.problem(422);
+    assert_eq!(pointer.unwrap(), "/0/after");
 }
 
 #[tokio::test]

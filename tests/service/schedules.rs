@@ -87,10 +87,21 @@ fn last(times: &BTreeMap<String, String>) -> &str {
     times.keys().next_back().unwrap()
 }
 
+/// A file of a database of time zones (RFC 9636) without any transitions.
+fn utc() -> Vec<u8> {
+    let counts = [0_u32, 0, 0, 0, 1, 4].map(u32::to_be_bytes).concat();
+    let block = [&b"TZif2"[..], &[0; 15], &counts, &[0; 6], b"UTC\0"].concat();
+    [&block[..], &block, b"\nUTC0\n"].concat()
+}
+
 #[tokio::test]
 async fn a_schedule_of_the_command_line_runs_and_is_shown() {
     let folder = folder();
-    let server = Server::start(folder.path(), &[]).await;
+    // The system knows few time zones, so Trine's own are asked for the others.
+    let zones = folder.path().join("zones");
+    std::fs::create_dir(&zones).unwrap();
+    std::fs::write(zones.join("UTC"), utc()).unwrap();
+    let server = Server::start(folder.path(), &[("TZDIR", zones.to_str().unwrap())]).await;
     let trine = |arguments: &[&str]| {
         let output = crate::server::trine().args(arguments).env("TRINE_SERVER", &server.url).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");

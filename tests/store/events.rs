@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use trine::clock::Timestamp;
 use trine::job::{Bound, Ending, Event, EventKind, Executor, Failure, JobId, LogStream, NewJob, Note, Queue, What};
-use trine::store::{EventFilter, Follower, Lease, Settlement, StateFilter, Store};
+use trine::store::{EventFilter, Follower, Lease, Removal, Settlement, StateFilter, Store};
 
 use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, settle, succeeded};
 
@@ -20,6 +20,7 @@ crate::for_every_form!(
     events_survive_a_restart,
     filters_select_the_past_and_the_present_alike,
     a_large_output_is_told_whole,
+    who_follows_a_job_that_is_removed_does_not_wait_for_its_end,
     what_a_stale_attempt_says_is_not_heard,
     a_job_that_says_too_much_is_cut_off,
 );
@@ -301,6 +302,17 @@ async fn a_large_output_is_told_whole(place: impl Place) {
     let What::Finished { finished, .. } = next(&mut live).await.unwrap().what else { panic!("not the end") };
     let trine::job::Outcome::Error(failure) = finished.outcome else { panic!("no error") };
     assert_eq!(failure.message.len(), large.len());
+}
+
+async fn who_follows_a_job_that_is_removed_does_not_wait_for_its_end(place: impl Place) {
+    let store = place.open().await;
+    let job = io_job();
+    accept(&store, std::slice::from_ref(&job)).await;
+    let mut live = Follower::new(Arc::clone(&store), of(job.id), None);
+    let lease = claim_one(&store).await.lease;
+    settle(&store, lease, failed(&"x".repeat(300_000))).await.unwrap();
+    assert_eq!(store.remove_result(job.id).await.unwrap(), Removal::Removed);
+    while next(&mut live).await.is_some() {}
 }
 
 async fn what_a_stale_attempt_says_is_not_heard(place: impl Place) {

@@ -354,7 +354,7 @@ async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
     sqlx::raw_sql("BEGIN; SELECT 1 FROM deliveries FOR UPDATE").execute(&mut other).await.unwrap();
     let due = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { store.due_deliveries(Timestamp::now(), 10).await.unwrap().len() }
+        async move { store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap().len() }
     });
     let waits = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))";
     while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut other).await.unwrap() {
@@ -469,7 +469,7 @@ async fn a_request_with_a_key_is_accepted_by_one_node() {
             let job = io_job();
             let until = Timestamp::now().after(Duration::from_secs(3_600));
             let request = Answered { key: n.to_string(), digest: [7; 32], jobs: vec![(job.id, false)], until };
-            let unique = vec![Unique { digest: [n; 32], job: job.id, beside: None }];
+            let unique = vec![Unique { digest: [n; 32], job: job.id, beside: None, within: None }];
             let once = Once { request: (n % 2 == 0).then_some(request), unique: if n % 2 == 0 { Vec::new() } else { unique } };
             node.accept_once(vec![job], once).await
         });
@@ -504,7 +504,7 @@ async fn a_unique_job_is_accepted_beside_one_that_is_too_old_to_count() {
     let store = place.node("a").await;
     let accept = async |beside: Option<JobId>| {
         let job = io_job();
-        let unique = vec![Unique { digest: [1; 32], job: job.id, beside }];
+        let unique = vec![Unique { digest: [1; 32], job: job.id, beside, within: None }];
         store.accept_once(vec![job.clone()], Once { request: None, unique }).await.map(|_| job.id)
     };
     let first = accept(None).await.unwrap();
@@ -513,6 +513,21 @@ async fn a_unique_job_is_accepted_beside_one_that_is_too_old_to_count() {
     // That is the one that counts from here on.
     assert!(matches!(accept(Some(first)).await, Err(StoreError::Taken)));
     accept(Some(second)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unique_job_that_another_node_has_run_meanwhile_counts_for_its_time() {
+    let place = Schema::new();
+    let (here, there) = (place.node("a").await, place.node("b").await);
+    let accept = async |node: &Arc<PostgresStore>, within: Option<Duration>| {
+        let job = io_job();
+        let unique = vec![Unique { digest: [1; 32], job: job.id, beside: None, within }];
+        node.accept_once(vec![job.clone()], Once { request: None, unique }).await.map(|_| job.id)
+    };
+    accept(&there, None).await.unwrap();
+    settle(&there, claim_one(&there).await.lease, succeeded()).await;
+    assert!(matches!(accept(&here, Some(Duration::from_secs(3_600))).await, Err(StoreError::Taken)));
+    accept(&here, Some(Duration::ZERO)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -534,6 +549,10 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
     // Another node has seen the first one wait as well; and its job has not ended, so the second one has to wait on.
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 0));
     assert!(matches!(settle(&store, claim_one(&store).await.lease, succeeded()).await, Settled::Ended { .. }));
+    // Or it has seen the second one wait, before this one paused the schedule.
+    assert!(store.pause_schedule("s", true, None).await.unwrap());
+    assert_eq!(submit(120, 1).await, 0);
+    assert!(store.pause_schedule("s", false, Some(at(180))).await.unwrap());
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 1));
     // Another node has seen that it is due, before this one paused it.
     assert!(store.pause_schedule("s", true, None).await.unwrap());

@@ -65,7 +65,7 @@ async fn a_request_whose_jobs_are_not_taken_leaves_no_answer(place: impl Place) 
 
 async fn unique(store: &Arc<dyn Store>, digest: u8) -> JobId {
     let job = io_job();
-    let once = Once { request: None, unique: vec![Unique { digest: [digest; 32], job: job.id, beside: None }] };
+    let once = Once { request: None, unique: vec![Unique { digest: [digest; 32], job: job.id, beside: None, within: None }] };
     store.accept_once(vec![job.clone()], once).await.unwrap();
     job.id
 }

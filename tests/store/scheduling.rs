@@ -8,10 +8,11 @@ use serde_json::value::to_raw_value;
 use trine::auth::Quota;
 use trine::clock::Timestamp;
 use trine::dispatch::{MakeJob, NotMade, Quotas, RunError, Schedules};
-use trine::job::JobId;
+use trine::job::{JobId, Owner};
 use trine::schedule::{CatchUp, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::{Store, StoreError};
 
+use crate::postgres::Schema;
 use crate::{Place, claim_one, io_job, settle, state, succeeded};
 
 crate::for_every_driver!(
@@ -55,6 +56,30 @@ fn schedules(store: &Arc<dyn Store>) -> Schedules {
         other => Err(NotMade::Invalid(format!("{other} is no job"))),
     });
     Schedules::new(Arc::clone(store), make, Arc::new(Quotas::new(Arc::clone(store), Quota::default())))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_another_node_has_fired_takes_nothing_of_the_quota() {
+    let place = Schema::new();
+    let (here, there): (Arc<dyn Store>, Arc<dyn Store>) = (place.node("a").await, place.node("b").await);
+    // It may be another node that makes a schedule, so this one looks for it.
+    assert_eq!(schedules(&here).round(at("11:59:00")).await.unwrap(), Duration::from_secs(1));
+    let owner = Owner::from_code(1).unwrap();
+    add(&here, each_minute("a", CatchUp::All, Overlap::Allow)).await;
+    let quotas = Arc::new(Quotas::new(Arc::clone(&here), Quota::default()));
+    let minutely = Quota { per_minute: Some(10), ..Quota::default() };
+    quotas.set([(owner, minutely)].into_iter()).await.unwrap();
+    let other = Arc::clone(&there);
+    let make: MakeJob = Arc::new(move |_: &Schedule| {
+        // It comes first while this one makes its job.
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(round(&other, "12:00:00")));
+        let mut job = io_job();
+        job.submission.owner = Some(owner);
+        Ok(job)
+    });
+    Schedules::new(Arc::clone(&here), make, quotas).round(at("12:00:00")).await.unwrap();
+    assert_eq!(submitted(&here, "a").await, ["12:00"]);
+    assert_eq!(here.spent(owner).await.unwrap(), Duration::ZERO);
 }
 
 async fn add(store: &Arc<dyn Store>, schedule: Schedule) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use trine::clock::Timestamp;
 use trine::job::{Ending, JobId, NewJob, Queue, Secret, State, Webhook};
 use trine::store::{DeliveryFilter, Store};
-use trine::webhook::{Delivery, DeliveryAttempt, DeliveryState, Verdict};
+use trine::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
 
 use crate::{Place, accept, claim_one, failed, finish_all, io_job, not_after_a_loss, settle, state, succeeded};
 
@@ -46,7 +46,7 @@ async fn of(store: &Arc<dyn Store>, job: JobId) -> Vec<Delivery> {
 
 /// The ids of what is due, by host.
 async fn due(store: &Arc<dyn Store>, per_host: usize) -> Vec<(String, JobId)> {
-    let due = store.due_deliveries(Timestamp::now(), per_host).await.unwrap();
+    let due = store.due_deliveries(Timestamp::now(), (1_000, per_host), &[]).await.unwrap();
     let mut due: Vec<_> = due.into_iter().map(|due| (due.host, due.delivery.job)).collect();
     due.sort();
     due
@@ -112,7 +112,7 @@ async fn a_webhook_is_kept_with_its_job(place: impl Place) {
     assert_eq!(kept().await.as_ref(), Some(&whole));
     settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
     assert_eq!(kept().await.as_ref(), Some(&whole));
-    let due = store.due_deliveries(Timestamp::now(), 8).await.unwrap();
+    let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
     assert!(matches!(&due[..], [due] if due.secret == whole.secret && due.host == "a:1" && due.tries == 0), "{due:?}");
 }
 
@@ -124,13 +124,13 @@ async fn a_delivery_is_due_until_it_is_settled(place: impl Place) {
     let later = Timestamp::now().after(Duration::from_secs(60));
     store.note_delivery(&id, attempt(500), Verdict::Again(later)).await.unwrap();
     assert_eq!(due(&store, 8).await, []);
-    let soon = store.due_deliveries(later, 8).await.unwrap();
+    let soon = store.due_deliveries(later, (64, 8), &[]).await.unwrap();
     assert!(soon.len() == 1 && soon[0].tries == 1 && soon[0].delivery.due_at == later);
     let unanswered = DeliveryAttempt { status: None, error: Some("refused".into()), ..attempt(0) };
     store.note_delivery(&id, unanswered.clone(), Verdict::Again(Timestamp::now())).await.unwrap();
     assert_eq!(due(&store, 8).await.len(), 1);
     store.note_delivery(&id, attempt(204), Verdict::Delivered).await.unwrap();
-    assert!(store.due_deliveries(later.after(Duration::from_secs(3_600)), 8).await.unwrap().is_empty());
+    assert!(store.due_deliveries(later.after(Duration::from_secs(3_600)), (64, 8), &[]).await.unwrap().is_empty());
     let delivery = of(&store, job.id).await.remove(0);
     assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, vec![attempt(500), unanswered, attempt(204)]));
     for _ in 0..60 {
@@ -149,6 +149,15 @@ async fn a_host_with_many_messages_leaves_room_for_others(place: impl Place) {
     let of_busy = found.iter().filter(|(host, _)| host == "busy").count();
     assert_eq!((found.len(), of_busy), (5, 3));
     assert!(found.contains(&("early".into(), early.id)) && found.contains(&("quiet".into(), late.id)));
+
+    // Hosts take turns, also where there is no room for all, and with what is on its way for them.
+    let look = async |most, on_their_way: &[i64]| store.due_deliveries(Timestamp::now(), (most, 3), on_their_way).await.unwrap();
+    let hosts = |due: &[DueDelivery]| due.iter().map(|due| due.host.clone()).collect::<Vec<_>>();
+    let first = look(4, &[]).await;
+    assert_eq!(hosts(&first), ["busy", "early", "quiet", "busy"]);
+    let places: Vec<i64> = first.iter().map(|due| due.delivery.place).collect();
+    assert_eq!(hosts(&look(4, &places[..2]).await), ["quiet", "busy", "busy"]);
+    assert_eq!(hosts(&look(1, &places[..1]).await), ["early"]);
 }
 
 async fn what_is_gone_is_gone_for_all_of_its_messages(place: impl Place) {
@@ -176,7 +185,7 @@ async fn a_delivery_can_be_wanted_again(place: impl Place) {
     assert_eq!((of(&store, job.id).await[0].state, due(&store, 8).await.len()), (DeliveryState::Failed, 0));
     let again = store.redeliver(&id, None).await.unwrap().unwrap();
     assert_eq!((again.id.as_str(), again.state, again.attempts.len()), (id.as_str(), DeliveryState::Pending, 1));
-    let due = store.due_deliveries(Timestamp::now(), 8).await.unwrap();
+    let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
     assert!(due.len() == 1 && due[0].tries == 0);
     assert_eq!(store.redeliver("msg_nobody", None).await.unwrap(), None);
 }

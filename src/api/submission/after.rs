@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{array, object};
 use crate::api::problem::{Kind, Problem};
-use crate::job::{After, JobId, OnFailure, Parent, Submission, cycle};
+use crate::job::{After, JobId, OnFailure, Parent, Submission, parents_first};
 use crate::workload::Invalid;
 
 /// The longest name of a job in a batch.
@@ -143,7 +143,7 @@ fn together(drafts: Vec<Draft>) -> Result<Vec<Box<Submission>>, Misplaced> {
         submissions.push(submission);
         graph.push(siblings);
     }
-    if let Some(way) = cycle(&graph) {
+    if let Err(way) = parents_first(&graph) {
         let name = |index: &usize| names.iter().find(|(_, at)| *at == index).map_or_else(String::new, |(name, _)| name.clone());
         let way: Vec<String> = way.iter().map(name).collect();
         let index = way.first().and_then(|name| names.get(name)).copied().unwrap_or_default();

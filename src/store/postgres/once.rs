@@ -53,16 +53,19 @@ impl OnceStore for PostgresStore {
     }
 }
 
-/// Whether a node has meanwhile accepted the same: a request with this key, or a job like one of these that has not ended, and that was
-/// not seen.
+/// Whether a node has meanwhile accepted the same: a request with this key, or a job like one of these that counts, and that was not seen.
 pub(super) async fn is_taken(connection: &mut PgConnection, once: &Once, now: Timestamp) -> Result<bool, StoreError> {
     let text = "SELECT EXISTS (SELECT 1 FROM answers WHERE key = $1 AND until > $2) OR \
-                EXISTS (SELECT 1 FROM unnest($3::BYTEA[], $4::UUID[]) AS new (digest, beside) JOIN uniques u ON u.digest = new.digest \
-                JOIN work ON work.id = u.job WHERE u.job IS DISTINCT FROM new.beside)";
+                EXISTS (SELECT 1 FROM unnest($3::BYTEA[], $4::UUID[], $5::BIGINT[]) AS new (digest, beside, since) \
+                JOIN uniques u ON u.digest = new.digest WHERE \
+                u.job IS DISTINCT FROM new.beside AND EXISTS (SELECT 1 FROM work WHERE work.id = u.job) OR \
+                u.at > new.since AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = u.job))";
     let digests: Vec<&[u8]> = once.unique.iter().map(|unique| &unique.digest[..]).collect();
     let beside: Vec<Option<_>> = once.unique.iter().map(|unique| unique.beside.map(uuid)).collect();
     let key = once.request.as_ref().map(|request| request.key.as_str());
-    let query = sqlx::query_scalar(text).bind(key).bind(now.as_micros()).bind(digests).bind(beside);
+    // One that was seen and is too old was too old when it was seen.
+    let since: Vec<Option<_>> = once.unique.iter().map(|unique| Some(now.before(unique.within?).as_micros())).collect();
+    let query = sqlx::query_scalar(text).bind(key).bind(now.as_micros()).bind(digests).bind(beside).bind(since);
     Ok(query.fetch_one(connection).await?)
 }
 

@@ -132,6 +132,11 @@ async fn remove(connection: &mut PgConnection, name: &str) -> Result<bool, Store
 pub(super) async fn is_fired(connection: &mut PgConnection, firing: &Firing) -> Result<bool, StoreError> {
     let Firing { schedule, fires, waited, next_at, .. } = firing;
     if *waited > 0 {
+        // What edits it waits until this is committed.
+        let text = "SELECT 1 FROM schedules WHERE name = $1 AND NOT paused FOR UPDATE";
+        if sqlx::query(text).bind(schedule).fetch_optional(&mut *connection).await?.is_none() {
+            return Ok(true);
+        }
         let text = "SELECT (SELECT due_at FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1) IS DISTINCT FROM $2 \
                     OR EXISTS (SELECT 1 FROM fires JOIN work ON work.id = fires.job WHERE schedule = $1)";
         let first = fires.first().map(|fire| fire.due_at.as_micros());

@@ -48,23 +48,31 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -
 
 #[async_trait]
 impl WebhookStore for PostgresStore {
-    async fn due_deliveries(&self, now: Timestamp, per_host: usize) -> Result<Vec<DueDelivery>, StoreError> {
+    async fn due_deliveries(
+        &self,
+        now: Timestamp,
+        (most, per_host): (usize, usize),
+        on_their_way: &[i64],
+    ) -> Result<Vec<DueDelivery>, StoreError> {
         // From host to host by the index, so that many messages for one of them cost no more than a few. Each is this node's for a while, or
         // every node would send it. All is asked once more as it is taken: another node may have sent it in between.
         let text = concat!(
             "WITH RECURSIVE hosts (host) AS ((SELECT host FROM deliveries WHERE state = 0 ORDER BY host LIMIT 1) UNION ALL \
              SELECT (SELECT host FROM deliveries WHERE state = 0 AND host > hosts.host ORDER BY host LIMIT 1) FROM hosts \
              WHERE hosts.host IS NOT NULL), \
-             due AS (SELECT d.place FROM hosts CROSS JOIN LATERAL (SELECT place FROM deliveries WHERE state = 0 AND host = hosts.host \
-             AND due_at <= $1 AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) ORDER BY due_at, place LIMIT $2) AS d), \
+             due AS (SELECT d.place AS message, d.turn FROM hosts CROSS JOIN LATERAL (\
+             SELECT place, due_at, row_number() OVER (ORDER BY due_at, place) AS turn FROM deliveries \
+             WHERE state = 0 AND host = hosts.host AND due_at <= $1 \
+             AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) ORDER BY due_at, place LIMIT $2) AS d \
+             WHERE d.place <> ALL($6) ORDER BY d.turn, d.due_at, d.place LIMIT $5), \
              taken AS (UPDATE deliveries SET taken_by = $3, taken_until = clock_timestamp() + $4 * INTERVAL '1 second' \
-             WHERE place IN (SELECT place FROM due) AND state = 0 AND due_at <= $1 \
+             WHERE place IN (SELECT message FROM due) AND state = 0 AND due_at <= $1 \
              AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) RETURNING ",
             delivery::columns!(),
-            ", host, secret, tries) SELECT * FROM taken ORDER BY due_at, place"
+            ", host, secret, tries) SELECT taken.* FROM taken JOIN due ON message = place ORDER BY turn, due_at, place"
         );
         let query = sqlx::query(text).bind(now.as_micros()).bind(number(per_host)).bind(self.node.id()).bind(TAKEN.as_secs_f64());
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.bind(number(most)).bind(on_their_way).fetch_all(&self.pool).await?;
         rows.iter().map(delivery::read_due).collect()
     }
 

@@ -63,6 +63,7 @@ impl Writer {
         });
         self.published.hub.publish(news);
         self.published.unasked.add(done.unasked);
+        self.said.extend(done.said);
         for lease in done.ended {
             self.node.drop_lease(lease);
             self.said.remove(&lease);

@@ -1,6 +1,7 @@
 //! What attempts say.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::super::events;
 use super::super::moves;
@@ -30,13 +31,19 @@ impl Writer {
         let notes = batch.notes.iter().flat_map(|noted| noted.notes().map(|note| (noted.lease, note)));
         for (lease, note) in notes {
             let Some(held) = valid.get(&lease) else { continue };
-            if !self.said.contains_key(&lease) {
-                // The first attempt has nothing before it.
-                let (rows, bytes) =
-                    if held.attempt == 1 { (0, 0) } else { events::noted(&mut self.connection, lease.id).await? };
-                self.said.insert(lease, Said { rows, bytes });
-            }
-            let Some(said) = self.said.get_mut(&lease) else { continue };
+            // It counts once it is committed.
+            let said = match done.said.entry(lease) {
+                Entry::Occupied(said) => said.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(match self.said.get(&lease) {
+                    Some(said) => *said,
+                    // The first attempt has nothing before it.
+                    None if held.attempt == 1 => Said::default(),
+                    None => {
+                        let (rows, bytes) = events::noted(&mut self.connection, lease.id).await?;
+                        Said { rows, bytes }
+                    }
+                }),
+            };
             let Some(note) = said.next(note, self.limits) else { continue };
             let at = done.moment();
             rows.push(EventRow::note(at, lease.id, held.attempt, &note));

@@ -1,6 +1,6 @@
 //! One transaction: its steps in their order.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use sqlx::PgConnection;
@@ -20,6 +20,7 @@ use crate::job::{Ending, Failure, JobId, Queue, What};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, SCHEDULED};
+use crate::store::said::Said;
 use crate::store::tally::Count;
 use crate::store::{Cancelled, Lease, News, Settled, StoreError, Subject};
 
@@ -52,6 +53,8 @@ pub(super) struct Done {
     pub(super) heard: usize,
     pub(super) stored: Vec<JobId>,
     pub(super) lanes: LaneChanges,
+    /// What attempts have said by now.
+    pub(super) said: HashMap<Lease, Said>,
     /// The number of this node's start, if it is a new one.
     pub(super) registered: Option<i64>,
     /// There may still be claims that this node never heard of.
@@ -79,6 +82,7 @@ impl Done {
             heard: 0,
             stored: Vec::new(),
             lanes: LaneChanges::default(),
+            said: HashMap::new(),
             registered: None,
             may_have_claimed: false,
         }

@@ -30,6 +30,11 @@ impl Writer {
         self.published.hub.publish(done.news);
         self.published.unasked.add(done.unasked);
         self.begun();
+        for (id, said) in done.said {
+            if let Some(held) = self.held.get_mut(&id) {
+                held.said = Some(said);
+            }
+        }
         for id in done.ended {
             self.held.remove(&id);
         }

@@ -1,5 +1,7 @@
 //! What attempts say.
 
+use std::collections::hash_map::Entry;
+
 use super::super::events;
 use super::Writer;
 use super::batch::Batch;
@@ -15,15 +17,19 @@ impl Writer {
         let mut rows = Vec::with_capacity(batch.notes.len());
         let notes = batch.notes.iter().flat_map(|noted| noted.notes().map(|note| (noted.lease, note)));
         for (lease, note) in notes {
-            let Some(held) = self.held.get_mut(&lease.id).filter(|held| held.token == lease.token) else { continue };
-            let said = match &mut held.said {
-                Some(said) => said,
-                // The first attempt has nothing before it.
-                unknown if held.attempt == 1 => unknown.insert(Said { rows: 0, bytes: 0 }),
-                unknown => {
-                    let (rows, bytes) = events::noted(&mut self.connection, lease.id).await?;
-                    unknown.insert(Said { rows, bytes })
-                }
+            let Some(held) = self.held.get(&lease.id).filter(|held| held.token == lease.token) else { continue };
+            // It counts once it is committed.
+            let said = match done.said.entry(lease.id) {
+                Entry::Occupied(said) => said.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(match held.said {
+                    Some(said) => said,
+                    // The first attempt has nothing before it.
+                    None if held.attempt == 1 => Said::default(),
+                    None => {
+                        let (rows, bytes) = events::noted(&mut self.connection, lease.id).await?;
+                        Said { rows, bytes }
+                    }
+                }),
             };
             let Some(note) = said.next(note, self.limits) else { continue };
             let at = self.moments.next();

@@ -1,6 +1,6 @@
 //! One transaction: its steps in their order.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::{HashSet, HashSetExt as _};
 
@@ -15,6 +15,7 @@ use super::lanes::LaneChanges;
 use super::published::Depths;
 use crate::clock::Timestamp;
 use crate::job::{JobId, Queue, What};
+use crate::store::said::Said;
 use crate::store::{Cancelled, News, Settled, StoreError, Subject};
 
 /// What a transaction does: to be published and answered after its commit.
@@ -43,6 +44,8 @@ pub(super) struct Done {
     pub(super) unblocking: VecDeque<JobId>,
     pub(super) heard: usize,
     pub(super) lanes: LaneChanges,
+    /// What jobs have said by now.
+    pub(super) said: HashMap<JobId, Said>,
 }
 
 impl Done {
@@ -107,6 +110,7 @@ impl Writer {
             unblocking: self.unblocking.clone(),
             heard: 0,
             lanes: LaneChanges::default(),
+            said: HashMap::new(),
             news: self.published.hub.is_heard().then(Vec::new),
         };
         let due = [done.next_due, done.next_expiry, self.lanes.next_open].into_iter().flatten().any(|at| at <= now);
