@@ -28,11 +28,11 @@ class Selector(selectors.DefaultSelector):
         host = self.host
         if timeout is not None and timeout <= 0:
             ready = super().select(timeout)
-            host.selected_ns = Meter.now()
+            host.ready_ns, host.selected_ns = host.selected_ns, Meter.now()
             return ready
         host.delayed()
         ready = super().select(timeout)
-        host.selected_ns = host.waited_ns = Meter.now()
+        host.ready_ns = host.selected_ns = host.waited_ns = Meter.now()
         host.lately = Async.LONG_AGO
         host.turn += 1
         host.late_ns = host.delayed()
@@ -51,19 +51,22 @@ class Async(Host):
         super().__init__(sock)
         self.turn = self.late_ns = self.delay_ns = 0
         self.selected_ns = self.waited_ns = 0  # when the loop last looked what is ready, and when it last came back from waiting for it
+        # Since when the steps that the loop makes now could have been made, unless their job made them ready later. They were made ready in the
+        # turn before this one, by what was there when that began; or in this one, if the loop has waited for it.
+        self.ready_ns = 0
         self.lately = self.LONG_AGO
         self.more = False  # what has come is not all taken in
         self.loop = asyncio.SelectorEventLoop(Selector(self))
         self.loop.time = time.monotonic  # as it is now, whatever a job puts there
         self.channel = LoopChannel(sock, self.loop)
-        self.in_executor, self.soon, self.at = self.loop.run_in_executor, self.loop.call_soon, self.loop.call_at
+        self.in_executor, self.at = self.loop.run_in_executor, self.loop.call_at
         self.helpers = Helpers(self.loop)
 
     def serve(self):
         asyncio.set_event_loop(self.loop)
         self.loop.set_task_factory(self.make_task)
         self.loop.run_in_executor = self.run_in_executor
-        self.loop.call_soon, self.loop.call_at = self.call_soon, self.call_at
+        self.loop.call_at = self.call_at
         self.loop.set_default_executor = self.set_default_executor
         self.loop.add_reader(self.channel.sock.fileno(), self.readable)
         while True:
@@ -112,19 +115,12 @@ class Async(Host):
             task.cancel()
         return task
 
-    def call_soon(self, callback, *args, context=None):
-        """Steps and other callbacks of a job are told from when on they could have been made."""
-        job = JOB.get() if context is None else context.get(JOB)
-        if job is None:
-            return self.soon(callback, *args, context=context)
-        # Whatever the loop does now was ready when it last looked.
-        return self.soon(job.meter.ready, self.selected_ns, callback, *args, context=context)
-
     def call_at(self, when, callback, *args, context=None):
+        """A job is told when its timer was due: the loop may look much later."""
         job = JOB.get() if context is None else context.get(JOB)
         if job is None:
             return self.at(when, callback, *args, context=context)
-        return self.at(when, job.meter.ready, when * 1e9, callback, *args, context=context)
+        return self.at(when, job.meter.rings, when, callback, *args, context=context)
 
     @staticmethod
     def set_default_executor(executor):

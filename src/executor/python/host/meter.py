@@ -23,7 +23,7 @@ class Meter:
     SHORT_NS = 50_000  # a step that is shorter is taken for computing: to ask the kernel would cost more than most such steps
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
-    gil_wait_ns = held_jobs = turn = before = peak = None
+    gil_wait_ns = held_jobs = turn = before = peak = rang_ns = None
     polls = longest_ns = hold_ns = loop_wait_ns = until = 0
 
     def __init__(self, host):
@@ -63,18 +63,32 @@ class Meter:
                 return
         self.count(self.usage())
 
-    def ready(self, since, callback, *args):
-        """A callback of the job whose turn it is on the loop; it could have been made since then, but for what others did there.
-
-        While the loop waited, nothing was ready; and until then the job itself had its turn, or has counted what it waited.
-        """
-        now = self.now()
-        since = max(self.until, self.host.waited_ns, since)
-        self.loop_wait_ns += now - since
-        if now - since >= self.STANDSTILL_NS:
-            self.host.delayed()  # how long the loop had no core until now is a part of that
+    def rings(self, when, callback, *args):
+        """A timer of the job was due then, and is seen to now."""
+        if self.rang_ns is None:
+            self.rang_ns = int(when * 1e9)
         callback(*args)
-        self.until = self.now()
+
+    def turn_came(self):
+        """The job's next step begins. What others did on the loop since it could have begun was a wait for the loop."""
+        host, now = self.host, self.now()
+        self.since = now
+        if self.turn != host.turn:
+            # The loop has come back from a wait, and this job is one of those that waited for it: once for each time.
+            if self.turn is not None:
+                self.core_wait_ns += host.late_ns
+            self.turn = host.turn
+        ready = host.ready_ns
+        if self.rang_ns is not None:
+            # While the loop waited, nothing was ready.
+            ready, self.rang_ns = min(ready, max(self.rang_ns, host.waited_ns)), None
+        if ready < self.until:
+            ready = self.until
+        wait = now - ready
+        self.loop_wait_ns += wait
+        if wait >= self.STANDSTILL_NS:
+            host.delayed()  # how long the loop had no core until now is a part of that
+        self.before = host.used_until(now)
 
     def call(self, function, *args):
         """One step in a thread of its own, with all that others can keep it waiting for."""
@@ -97,13 +111,6 @@ class Meter:
                 idle = self.now() - self.since - own - (self.core_wait_ns or 0)
                 self.gil_wait_ns = max(0, min(others - own, idle))
             self.count(after)
-
-    def late(self):
-        """The loop has just come back from its wait, and this job is one of those that waited for it: once for each time."""
-        if self.turn != self.host.turn:
-            if self.turn is not None:
-                self.core_wait_ns += self.host.late_ns
-            self.turn = self.host.turn
 
     def count(self, after):
         before, used = self.before, self.used
@@ -163,7 +170,7 @@ class Meter:
         gil = {True: "true", False: "false", None: "null"}[gil_enabled()]
         core_us = "null" if self.core_wait_ns is None else self.core_wait_ns // 1000
         gil_us = "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000
-        loop_us = int(self.loop_wait_ns) // 1000 if polled else "null"
+        loop_us = self.loop_wait_ns // 1000 if polled else "null"
         held = "null" if self.held_jobs is None or not polled else self.held_jobs
         return (
             f'"measured":{{"began_ns":{self.began_ns},"started_at_us":{self.began_us},"wall_us":{wall_us},"load_us":{load_us},'
@@ -187,8 +194,7 @@ class Metered(Coroutine):
         if meter.before is not None:
             # An eager task's first step, within a step of its parent.
             return advance(*value)
-        meter.late()
-        meter.enter()
+        meter.turn_came()
         try:
             return advance(*value)
         finally:
