@@ -82,5 +82,7 @@ async fn the_path_of_a_job_goes_by_keys_where_tables_have_grown() {
         futures_util::future::try_join_all(some.iter().map(|claimed| settle(&store, claimed.lease, succeeded()))).await.unwrap();
     }
     let Reads { scans, entries, .. } = reads(&store, &mut raw, 2 * JOBS).await;
-    assert!(scans < 30 && entries < 20 * JOBS, "{scans} scans, {entries} entries");
+    // Transactions of other tests in this database keep dead entries from being passed over: there were 35 a job then, and 7 without them. Whoever
+    // reads a table for each job looks at thousands.
+    assert!(scans < 30 && entries < 100 * JOBS, "{scans} scans, {entries} entries");
 }
