@@ -79,7 +79,7 @@ impl Writer {
         }
         let mut dooms = Vec::new();
         let (mut again, mut rows) = (Vec::new(), Vec::new());
-        let due_at = done.now;
+        let due_at = done.moment();
         for job in lost {
             let known = rows::known_of(&job);
             done.shared.leave(known.queue, RUNNING, 1);

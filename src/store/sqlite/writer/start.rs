@@ -46,7 +46,7 @@ impl Writer {
         let (mut rollups, mut counted) = rollups::load(&mut transaction).await?;
         let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
         let mut moments = Moments::new(Arc::clone(&clock), latest);
-        let now = clock.now();
+        let now = moments.next();
         for job in statements::running(&mut transaction).await? {
             if let Some((ending, failure)) = fate(&job, max_losses) {
                 for ended in moves::end(&mut transaction, &[job.id], ending, &failure, moments.skip(1)).await? {
