@@ -7,7 +7,7 @@
 run:
 	cargo run --locked --release -- demo --keep
 
-# What the Python client is tested and checked with comes first.
+# The Python client is tested and checked with what `test-deps` has put into this folder.
 WITH_PYTHON = PATH="$(CURDIR)/target/test-python/bin:$$PATH"
 
 # The tests come last, so that their results are the end of what is shown.

@@ -195,7 +195,8 @@ pub(super) struct ListQuery {
 
 /// Create a schedule
 ///
-/// Its job is checked as if it were submitted. From then on it is submitted whenever the cron expression says so.
+/// Its job is checked as if it were submitted. From then on it is submitted whenever the cron expression says so, with the label
+/// `trine-schedule`, which is the schedule's name.
 #[utoipa::path(
     post, path = "/schedules", tag = "schedules", operation_id = "createSchedule",
     request_body(content = Fields, content_type = "application/json", example = example::new_schedule),

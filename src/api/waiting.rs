@@ -82,7 +82,8 @@ impl WaitingView {
         let gate = match job.state {
             State::Scheduled { due_at } => {
                 let time = Self::Time { until: due_at };
-                let kept_out = api.dispatcher.kept_out(job);
+                // What a client has put off waits for that, whatever becomes of its kind meanwhile.
+                let kept_out = if job.submission.run_at == Some(due_at) { None } else { api.dispatcher.kept_out(job) };
                 return Ok(Some(kept_out.map_or(time, |Quarantined { deaths, .. }| Self::Quarantine { deaths, until: due_at })));
             }
             State::Blocked => return Ok(Some(Self::Jobs)),

@@ -39,6 +39,11 @@ async fn what_takes_its_process_down_again_and_again_waits_and_its_neighbours_go
         server.until_state(&neighbour, "succeeded").await;
         let job = server.until_state(&another, "scheduled").await;
         assert_eq!(job["attempt"], 0);
+        // One that was put off waits for its time first.
+        let mut later = crash.clone();
+        later["delay_ms"] = json!(3_600_000);
+        let later = server.submit(&later).await;
+        assert_eq!(server.get(&format!("/jobs/{later}")).await["waiting"]["reason"], "time");
         for job in [bad, another] {
             let answer = server.client.delete(format!("{}/jobs/{job}", server.url)).send().await.unwrap();
             assert_eq!(answer.status(), 200);
