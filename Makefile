@@ -27,6 +27,7 @@ check: test-deps
 	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	scripts/check-image-context.sh
+	scripts/train.sh --check
 	cd clients/python && $(WITH_PYTHON) ruff check . && $(WITH_PYTHON) ruff format --check src tests && $(WITH_PYTHON) mypy
 	$(WITH_PYTHON) python3 scripts/blocking-client.py --check
 	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny check bans licenses sources; \

@@ -64,15 +64,17 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 use tower::ServiceBuilder;
 use tower::util::MapResponse;
 use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
 use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -131,19 +133,23 @@ pub type Api = CatchPanic<MapResponse<Router, fn(Response) -> Response>, fn(Box<
 
 /// The whole API, with its documentation.
 pub fn service(state: ApiState) -> Api {
-    let (router, mut document) = operations().split_for_parts();
-    openapi::complete(&mut document, state.dispatcher.registry());
+    let (mut router, mut known) = (Router::new(), Operations::default());
+    operations(&mut |(_, mut paths, methods)| {
+        known.add(&mut paths);
+        for path in paths.paths.keys() {
+            router = std::mem::take(&mut router).route(path, methods.clone());
+        }
+    });
     let cors = cors::layer(&state.pages);
-    let entrance = Entrance::new(state.clone(), Operations::of(&mut document));
-    let has_api = state.dispatcher.role() != Role::Work;
-    let mut router = router.route_layer(entrance).with_state(state);
-    if has_api {
-        let document = Bytes::from(openapi::written(&document));
+    let mut router = router.route_layer(Entrance::new(state.clone(), known));
+    if state.dispatcher.role() != Role::Work {
+        let written = Arc::default();
         router = router
             .route("/", get(|| async { Redirect::to("/docs/") }))
-            .route("/openapi.json", get(move || async { ([(CONTENT_TYPE, "application/json")], document) }))
+            .route("/openapi.json", get(move |State(api)| document(api, written)))
             .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
     }
+    let router = router.with_state(state);
     guard(match cors {
         Some(cors) => router.layer(cors),
         None => router,
@@ -152,64 +158,74 @@ pub fn service(state: ApiState) -> Api {
 
 /// The OpenAPI document of a server with these workloads.
 pub fn openapi(registry: &Registry) -> OpenApi {
-    let mut document = operations().into_openapi();
+    let mut described = OpenApiRouter::with_openapi(openapi::frame());
+    operations(&mut |operation| described = std::mem::take(&mut described).routes(operation));
+    let mut document = described.into_openapi();
     openapi::complete(&mut document, registry);
     document
 }
 
-fn operations() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::with_openapi(openapi::frame())
-        .routes(routes!(jobs::submit, jobs::list))
-        .routes(routes!(batch::submit))
-        .routes(routes!(jobs::get, jobs::cancel))
-        .routes(routes!(jobs::route))
-        .routes(routes!(jobs::retry))
-        .routes(routes!(many::cancel))
-        .routes(routes!(many::retry))
-        .routes(routes!(events::of_job))
-        .routes(routes!(logs::get))
-        .routes(routes!(events::all))
-        .routes(routes!(results::list))
-        .routes(routes!(summary::get))
-        .routes(routes!(results::get, results::remove))
-        .routes(routes!(comparisons::ask, comparisons::list))
-        .routes(routes!(comparisons::get, comparisons::cancel))
-        .routes(routes!(comparisons::report))
-        .routes(routes!(comparisons::chart_svg))
-        .routes(routes!(comparisons::chart_png))
-        .routes(routes!(profiles::list))
-        .routes(routes!(profiles::what_if))
-        .routes(routes!(profiles::get))
-        .routes(routes!(findings::list))
-        .routes(routes!(functions::list))
-        .routes(routes!(functions::deploy, functions::versions, functions::remove))
-        .routes(routes!(functions::get))
-        .routes(routes!(functions::redeploy))
-        .routes(routes!(schedules::list, schedules::create))
-        .routes(routes!(schedules::get, schedules::put, schedules::remove))
-        .routes(routes!(schedules::pause))
-        .routes(routes!(schedules::resume))
-        .routes(routes!(schedules::run))
-        .routes(routes!(artifacts::list))
-        .routes(routes!(artifacts::get))
-        .routes(routes!(webhooks::of_job))
-        .routes(routes!(webhooks::list))
-        .routes(routes!(webhooks::redeliver))
-        .routes(routes!(keys::list, keys::create))
-        .routes(routes!(keys::get, keys::revoke))
-        .routes(routes!(keys::rotate))
-        .routes(routes!(quota::get, quota::set))
-        .routes(routes!(quota::own))
-        .routes(routes!(audit::list))
-        .routes(routes!(workloads::list))
-        .routes(routes!(executors::list))
-        .routes(routes!(limits::list))
-        .routes(routes!(cluster::get))
-        .routes(routes!(cluster::drain))
-        .routes(routes!(cluster::resume))
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
-        .routes(routes!(metrics::get))
+/// Sends the document. It is made when it is first asked for: made with the routes, it would leave a server that nobody asks some
+/// megabytes larger.
+async fn document(api: ApiState, written: Arc<OnceCell<Bytes>>) -> Result<impl IntoResponse, Problem> {
+    let write = move || Bytes::from(openapi::written(&openapi(api.dispatcher.registry())));
+    let document = written.get_or_try_init(|| tokio::task::spawn_blocking(write)).await.map_err(Problem::internal)?;
+    Ok(([(CONTENT_TYPE, "application/json")], document.clone()))
+}
+
+/// Gives each group of operations on one path, with what is said of it.
+fn operations(to: &mut dyn FnMut(UtoipaMethodRouter<ApiState>)) {
+    to(routes!(jobs::submit, jobs::list));
+    to(routes!(batch::submit));
+    to(routes!(jobs::get, jobs::cancel));
+    to(routes!(jobs::route));
+    to(routes!(jobs::retry));
+    to(routes!(many::cancel));
+    to(routes!(many::retry));
+    to(routes!(events::of_job));
+    to(routes!(logs::get));
+    to(routes!(events::all));
+    to(routes!(results::list));
+    to(routes!(summary::get));
+    to(routes!(results::get, results::remove));
+    to(routes!(comparisons::ask, comparisons::list));
+    to(routes!(comparisons::get, comparisons::cancel));
+    to(routes!(comparisons::report));
+    to(routes!(comparisons::chart_svg));
+    to(routes!(comparisons::chart_png));
+    to(routes!(profiles::list));
+    to(routes!(profiles::what_if));
+    to(routes!(profiles::get));
+    to(routes!(findings::list));
+    to(routes!(functions::list));
+    to(routes!(functions::deploy, functions::versions, functions::remove));
+    to(routes!(functions::get));
+    to(routes!(functions::redeploy));
+    to(routes!(schedules::list, schedules::create));
+    to(routes!(schedules::get, schedules::put, schedules::remove));
+    to(routes!(schedules::pause));
+    to(routes!(schedules::resume));
+    to(routes!(schedules::run));
+    to(routes!(artifacts::list));
+    to(routes!(artifacts::get));
+    to(routes!(webhooks::of_job));
+    to(routes!(webhooks::list));
+    to(routes!(webhooks::redeliver));
+    to(routes!(keys::list, keys::create));
+    to(routes!(keys::get, keys::revoke));
+    to(routes!(keys::rotate));
+    to(routes!(quota::get, quota::set));
+    to(routes!(quota::own));
+    to(routes!(audit::list));
+    to(routes!(workloads::list));
+    to(routes!(executors::list));
+    to(routes!(limits::list));
+    to(routes!(cluster::get));
+    to(routes!(cluster::drain));
+    to(routes!(cluster::resume));
+    to(routes!(health::live));
+    to(routes!(health::ready));
+    to(routes!(metrics::get));
 }
 
 /// Sees to it that each request gets an answer, and each answer what all have in common.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::http::Method;
-use utoipa::openapi::path::Operation as Described;
+use utoipa::openapi::path::{Operation as Described, Paths};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, OpenApi, PathItem, Ref, RefOr};
 
@@ -108,22 +108,21 @@ pub(in crate::api) struct Operation {
 }
 
 /// All operations, by method and path.
+#[derive(Default)]
 pub(in crate::api) struct Operations(HashMap<String, HashMap<Method, Operation>>);
 
 impl Operations {
-    /// Those of a document.
-    pub(in crate::api) fn of(document: &mut OpenApi) -> Self {
-        let mut operations = HashMap::<String, HashMap<Method, Operation>>::new();
-        for (path, item) in &mut document.paths.paths {
+    /// Adds those that are described.
+    pub(in crate::api) fn add(&mut self, paths: &mut Paths) {
+        for (path, item) in &mut paths.paths {
             for (method, described) in methods(item) {
                 let id = described.operation_id.clone().unwrap_or_default();
                 let scope = scope(&id);
                 let is_of_workers = OF_WORKERS.contains(&id.as_str());
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
-                operations.entry(path.clone()).or_default().insert(method, Operation { id, scope, is_recorded, is_of_workers });
+                self.0.entry(path.clone()).or_default().insert(method, Operation { id, scope, is_recorded, is_of_workers });
             }
         }
-        Self(operations)
     }
 
     /// The operation behind a route, as the router matched it.
@@ -182,14 +181,11 @@ mod tests {
 
     #[test]
     fn every_operation_stands_in_the_table_once_and_nothing_else_does() {
-        let mut document = crate::api::operations().into_openapi();
-        let there: BTreeSet<_> = document
-            .paths
-            .paths
-            .values_mut()
-            .flat_map(methods)
-            .map(|(_, described)| described.operation_id.clone().expect("an operation has an id"))
-            .collect();
+        let mut there = BTreeSet::new();
+        crate::api::operations(&mut |(_, mut paths, _)| {
+            let described = paths.paths.values_mut().flat_map(methods);
+            there.extend(described.map(|(_, described)| described.operation_id.clone().expect("an operation has an id")));
+        });
         let listed: Vec<_> = OPEN.into_iter().chain(SCOPES.iter().flat_map(|(_, ids)| ids.iter().copied())).collect();
         let known: BTreeSet<_> = listed.iter().map(|&id| id.to_owned()).collect();
         assert_eq!(known.len(), listed.len(), "an operation stands in the table twice");
@@ -202,7 +198,8 @@ mod tests {
 
     #[test]
     fn what_changes_the_server_for_others_is_written_down() {
-        let operations = Operations::of(&mut crate::api::operations().into_openapi());
+        let mut operations = Operations::default();
+        crate::api::operations(&mut |(_, mut paths, _)| operations.add(&mut paths));
         let recorded = |method, path| operations.find(&method, path).unwrap().is_recorded;
         assert!(recorded(Method::POST, "/keys") && recorded(Method::PUT, "/functions/{name}"));
         assert!(!recorded(Method::GET, "/keys") && !recorded(Method::POST, "/jobs") && !recorded(Method::DELETE, "/jobs/{id}"));
