@@ -16,7 +16,7 @@ use super::format::Format;
 use super::json::Json;
 use super::problem::Problem;
 use super::table;
-use super::view::StateName;
+use super::view::States;
 use crate::clock::Timestamp;
 use crate::job::{BadOwner, Bound, Executor, FailureKind, FindingKind, FindingKinds, Job, JobId, Owner};
 use crate::store::{Filter, Order, Page, StoreError, on_page};
@@ -46,9 +46,9 @@ impl<T> List<T> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// Where they are or how they ended.
-    #[param(example = "succeeded")]
-    pub(super) state: Option<StateName>,
+    /// Where they are or how they ended: any of these, with commas between.
+    #[param(example = "queued,running")]
+    pub(super) state: Option<States>,
     /// Of which kind the error is with which they ended.
     #[param(example = "timeout")]
     error: Option<FailureKind>,
@@ -217,7 +217,7 @@ impl ListQuery {
         }
         Ok(Filter {
             owner: asked.or(caller.0),
-            state: self.state.map(Into::into),
+            states: States::of(self.state.as_ref()),
             error: self.error,
             bound: self.bound,
             executor: self.executor,
@@ -367,9 +367,10 @@ mod tests {
     #[test]
     fn filters_are_read() {
         let query =
-            parse("state=failed&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2").unwrap();
+            parse("state=failed,queued&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2")
+                .unwrap();
         let filter = query.filter(Caller::default()).unwrap();
-        assert_eq!(filter.state, Some(StateFilter::Ended(crate::job::Ending::Failed)));
+        assert_eq!(filter.states, [StateFilter::Ended(crate::job::Ending::Failed), StateFilter::Queued]);
         assert_eq!(
             (filter.bound, filter.executor, filter.workload.as_deref()),
             (Some(Bound::Io), Some(Executor::Async), Some("http"))
@@ -385,6 +386,8 @@ mod tests {
     #[case("limit=0")]
     #[case("limit=1001")]
     #[case("state=done")]
+    #[case("state=queued,")]
+    #[case("state=queued,done")]
     #[case("tag=team")]
     #[case("since=yesterday")]
     #[case("order=random")]

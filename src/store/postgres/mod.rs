@@ -287,7 +287,7 @@ impl Store for PostgresStore {
 
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
         loop {
-            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], None, reply)).await?;
+            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], Vec::new(), reply)).await?;
             if !ended.is_empty() {
                 return Ok(Cancellation::Cancelled);
             }
@@ -310,7 +310,7 @@ impl Store for PostgresStore {
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
-            self.ask(|reply| Command::Cancel(ids, filter.state, reply)).await?
+            self.ask(|reply| Command::Cancel(ids, filter.states.clone(), reply)).await?
         };
         Ok(Portion { done, last })
     }
