@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -17,7 +17,7 @@ use super::list::{Limit, List};
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
 use super::view::JobView;
-use super::{ApiState, body, example, submission};
+use super::{ApiState, body, example, idempotency, submission};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, Dispatcher, MakeJob, NotMade, RunError, SubmitError};
 use crate::function::is_name;
@@ -332,21 +332,24 @@ pub(super) async fn resume(State(api): State<ApiState>, caller: Caller, Path(nam
 
 /// Run a schedule by hand
 ///
-/// Its job is submitted now, also if it is paused or another job of it has not ended.
+/// Its job is submitted now, also if it is paused or another job of it has not ended. An `Idempotency-Key` is refused: what comes again is run
+/// again.
 #[utoipa::path(
     post, path = "/schedules/{name}/run", tag = "schedules", operation_id = "runSchedule",
     params(("name" = String, Path, description = "Its name")),
     responses(
         (status = 202, description = "The job is accepted", body = JobView,
             headers(("Location" = String, description = "The job")), example = example::job),
-        answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
+        answers::BadIdempotencyKey, answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn run(
     State(api): State<ApiState>,
     Caller(owner): Caller,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    idempotency::refuse(&headers)?;
     let id = api.schedules.run(&Schedule::full_name(owner, &name)).await.map_err(|error| match error {
         RunError::Unknown => unknown(&name),
         RunError::NotMade(NotMade::Invalid(reason)) => Problem::new(Kind::InvalidSchedule, reason),

@@ -170,6 +170,10 @@ async fn a_request_that_comes_again_is_answered_as_before() {
     assert_eq!(server.delete(&format!("/results/{gone}")).await.status, 204);
     assert_eq!(submit_with_key(&server, "/jobs/batch", "batch", &batch).await.problem(404).0, "unknown-job");
     assert_eq!(submit_with_key(&server, "/jobs", "", &job).await.problem(400).0, "bad-idempotency-key");
+    // Where no key is looked at, nobody is to rely on one.
+    for path in ["/comparisons", "/schedules/nightly/run"] {
+        assert_eq!(submit_with_key(&server, path, "order-3", &json!({})).await.problem(400).0, "bad-idempotency-key");
+    }
 
     // Whoever comes again may wait for the result as well.
     let wait = server.request(Method::POST, "/jobs").header("Idempotency-Key", "w").header("Prefer", "wait=30");
