@@ -489,7 +489,7 @@ fn compared(state: ComparisonState) -> Comparison {
     }
 }
 
-fn accepted() -> Job {
+pub(super) fn accepted() -> Job {
     let workload = Spec { kind: "primes".into(), json: raw(&json!({ "type": "primes", "below": 1_000_000 })) };
     let submission = Submission {
         deadline: Some(Duration::from_secs(30)),

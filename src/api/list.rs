@@ -1,6 +1,6 @@
 //! Lists of jobs: filters, pages, cursors, and whole lists a line a job.
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +12,7 @@ use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
+use super::answer;
 use super::format::Format;
 use super::json::Json;
 use super::problem::Problem;
@@ -279,7 +280,7 @@ impl ListQuery {
                         Ok::<_, StoreError>(Some((rows::<V>(format, shown, false), next_page)))
                     }
                 });
-                Body::from_stream(stream::iter([Ok(first)]).chain(others)).into_response()
+                answer::in_pieces(stream::iter([Ok(first)]).chain(others)).into_response()
             }
             Format::Csv | Format::Ndjson => rows::<V>(format, shown, true).into_response(),
         };
@@ -339,11 +340,30 @@ pub(super) fn next(uri: &Uri, cursor: Cursor) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::example;
+    use crate::api::view::JobView;
     use crate::store::StateFilter;
     use rstest::rstest;
+    use std::io::{Read as _, Seek as _};
 
     fn parse(query: &str) -> Result<ListQuery, serde_urlencoded::de::Error> {
         serde_urlencoded::from_str(query)
+    }
+
+    #[tokio::test]
+    async fn that_a_list_breaks_off_is_told_in_the_log() {
+        let (mut told, log) = tempfile::tempfile().and_then(|file| Ok((file.try_clone()?, file))).unwrap();
+        let _log = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(log).finish());
+        let query = parse("format=ndjson").unwrap();
+        let page = Page { order: Order::NewestFirst, after: None, limit: 2 };
+        let jobs = [example::accepted(), example::accepted()];
+        let read = |_| std::future::ready(Err(StoreError::Unavailable("no room".into())));
+        let uri = Uri::from_static("/jobs?format=ndjson");
+        let response = query.answer::<JobView<'_>, _>(Format::Ndjson, &uri, (page, &jobs), read);
+        assert!(axum::body::to_bytes(response.into_body(), usize::MAX).await.is_err());
+        let mut lines = String::new();
+        told.rewind().and_then(|()| told.read_to_string(&mut lines)).unwrap();
+        assert!(lines.contains("WARN") && lines.contains("broke off") && lines.contains("no room"), "{lines}");
     }
 
     #[test]
