@@ -1,5 +1,6 @@
 //! Pages of lists.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use trine::job::{Bound, Ending, Executor, FailureKind, Job, JobId, NewJob, Queue};
@@ -102,6 +103,14 @@ async fn every_filter_selects(place: impl Place) {
         }
         assert_eq!(seen, expected, "{filter:?}");
     }
+    let states = store.states(&[io.id, bad.id, running.id, gone.id, JobId::new()]).await.unwrap();
+    let expected = [
+        (io.id, StateFilter::Queued),
+        (bad.id, ended(Ending::Failed)),
+        (running.id, StateFilter::Running),
+        (gone.id, ended(Ending::Cancelled)),
+    ];
+    assert_eq!(states, HashMap::from(expected));
     assert_eq!(store.depth(Queue::ThreadsCpu).queued, 1);
 }
 

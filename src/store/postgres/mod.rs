@@ -35,7 +35,7 @@ mod synced;
 mod webhooks;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -57,7 +57,7 @@ use super::intake::Intake;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
-    Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Portion, Requeue, Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
@@ -232,6 +232,12 @@ impl GraphStore for PostgresStore {
         let dependencies = edges::dependencies(&self.pool, id).await?;
         self.published.synced.all(&self.pool).await?;
         Ok(dependencies)
+    }
+
+    async fn states(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
+        let states = edges::states(&self.pool, jobs).await?;
+        self.published.synced.all(&self.pool).await?;
+        Ok(states)
     }
 
     async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {

@@ -28,7 +28,7 @@ mod statements;
 mod webhooks;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ use super::node::Gatekeeper;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
-    Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Portion, Requeue, Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
@@ -277,6 +277,10 @@ fn migration(path: &Path, error: MigrateError) -> StoreError {
 impl GraphStore for SqliteStore {
     async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError> {
         edges::dependencies(&self.readers, id).await
+    }
+
+    async fn states(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
+        edges::states(&self.readers, jobs).await
     }
 
     async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {
