@@ -19,7 +19,7 @@ use super::jobs::find;
 use super::list::Label;
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{ErrorView, StateName, TimingView, error, output};
+use super::view::{ErrorView, States, TimingView, error, output};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, State as JobState, What};
@@ -84,9 +84,9 @@ pub(super) struct EventsQuery {
     #[serde(default)]
     #[param(value_type = Option<String>, example = "finished,log")]
     kinds: Kinds,
-    /// Only those that leave their job in this state.
-    #[param(example = "failed")]
-    state: Option<StateName>,
+    /// Only those that leave their job in this state, or in one of several with commas between.
+    #[param(example = "failed,lost")]
+    state: Option<States>,
     /// Only those of jobs with this tag of what they do.
     bound: Option<Bound>,
     /// Only those of jobs on this executor.
@@ -265,7 +265,7 @@ impl EventsQuery {
             owner: None,
             job: None,
             kinds: self.kinds.0,
-            state: self.state.map(Into::into),
+            states: States::of(self.state.as_ref()),
             bound: self.bound,
             executor: self.executor,
             workload: self.workload,
@@ -336,12 +336,14 @@ pub(super) fn example(events: &[Event]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StateFilter;
     use rstest::rstest;
 
     #[test]
     fn every_filter_is_read() {
-        let query =
-            EventsQuery::parse("tag=a%3Ab&kinds=log,finished&tag=c:d&state=failed&bound=io&executor=async&workload=http&after=7");
+        let query = EventsQuery::parse(
+            "tag=a%3Ab&kinds=log,finished&tag=c:d&state=failed,running&bound=io&executor=async&workload=http&after=7",
+        );
         let query = query.unwrap();
         assert_eq!(query.after, Some(EventId(Timestamp::from_micros(7))));
         let filter = query.filter();
@@ -351,7 +353,7 @@ mod tests {
             (filter.bound, filter.executor, filter.workload.as_deref()),
             (Some(Bound::Io), Some(Executor::Async), Some("http"))
         );
-        assert_eq!(filter.state, Some(crate::store::StateFilter::Ended(Ending::Failed)));
+        assert_eq!(filter.states, [StateFilter::Ended(Ending::Failed), StateFilter::Running]);
     }
 
     #[rstest]

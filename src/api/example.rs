@@ -1,5 +1,6 @@
 //! The examples of the OpenAPI document: one job, shown by the same code that shows real ones.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ use crate::job::{
 use crate::profile::{Machine, Profiles, Sample};
 use crate::sandbox;
 use crate::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Skip, Timetable};
-use crate::store::{Bloat, Comparison, ComparisonState, DayTotals, Depth, NodeStatus, TableBloat};
+use crate::store::{Bloat, Comparison, ComparisonState, DayTotals, Depth, NodeStatus, StateFilter, TableBloat};
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState};
 use crate::workload::Registry;
 
@@ -311,10 +312,11 @@ pub(super) fn schedule_with_runs() -> Value {
     let due_at = NOON.before(Duration::from_secs(34_200));
     let at = |ms| due_at.after(Duration::from_millis(ms));
     let fire = Fire { due_at, at: at(2), by_hand: false, outcome: FireOutcome::Submitted(id()) };
+    let succeeded = HashMap::from([(id(), StateFilter::Ended(Ending::Succeeded))]);
     let day = Duration::from_secs(86_400);
     let skipped =
         Fire { due_at: due_at.before(day), at: at(1).before(day), by_hand: false, outcome: FireOutcome::Skipped(Skip::Overlap) };
-    value(&ScheduleView::of(&nightly(), Caller::default(), NOON).with(&[fire, skipped]))
+    value(&ScheduleView::of(&nightly(), Caller::default(), NOON).with(&[fire, skipped], &succeeded))
 }
 
 /// A page of schedules.
@@ -489,7 +491,7 @@ fn compared(state: ComparisonState) -> Comparison {
     }
 }
 
-fn accepted() -> Job {
+pub(super) fn accepted() -> Job {
     let workload = Spec { kind: "primes".into(), json: raw(&json!({ "type": "primes", "below": 1_000_000 })) };
     let submission = Submission {
         deadline: Some(Duration::from_secs(30)),

@@ -31,6 +31,15 @@ pub(super) fn key(caller: Caller, headers: &HeaderMap, path: &str, body: &[u8]) 
     }))
 }
 
+/// That the client gave the request no key, where none is looked at.
+pub(super) fn refuse(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(IDEMPOTENCY_KEY) {
+        return Ok(());
+    }
+    let detail = "Idempotency-Key: is for POST /jobs and POST /jobs/batch; what is asked here is done each time";
+    Err(Problem::new(Kind::BadIdempotencyKey, detail))
+}
+
 /// The same answer, which says so if the request came before.
 pub(super) fn told(mut response: Response, replayed: bool) -> Response {
     if replayed {

@@ -1,6 +1,6 @@
 //! Lists of jobs: filters, pages, cursors, and whole lists a line a job.
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
@@ -12,11 +12,12 @@ use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
+use super::answer;
 use super::format::Format;
 use super::json::Json;
 use super::problem::Problem;
 use super::table;
-use super::view::StateName;
+use super::view::States;
 use crate::clock::Timestamp;
 use crate::job::{BadOwner, Bound, Executor, FailureKind, FindingKind, FindingKinds, Job, JobId, Owner};
 use crate::store::{Filter, Order, Page, StoreError, on_page};
@@ -46,9 +47,9 @@ impl<T> List<T> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// Where they are or how they ended.
-    #[param(example = "succeeded")]
-    pub(super) state: Option<StateName>,
+    /// Where they are or how they ended: any of these, with commas between.
+    #[param(example = "queued,running")]
+    pub(super) state: Option<States>,
     /// Of which kind the error is with which they ended.
     #[param(example = "timeout")]
     error: Option<FailureKind>,
@@ -217,7 +218,7 @@ impl ListQuery {
         }
         Ok(Filter {
             owner: asked.or(caller.0),
-            state: self.state.map(Into::into),
+            states: States::of(self.state.as_ref()),
             error: self.error,
             bound: self.bound,
             executor: self.executor,
@@ -279,7 +280,7 @@ impl ListQuery {
                         Ok::<_, StoreError>(Some((rows::<V>(format, shown, false), next_page)))
                     }
                 });
-                Body::from_stream(stream::iter([Ok(first)]).chain(others)).into_response()
+                answer::in_pieces(stream::iter([Ok(first)]).chain(others)).into_response()
             }
             Format::Csv | Format::Ndjson => rows::<V>(format, shown, true).into_response(),
         };
@@ -339,11 +340,30 @@ pub(super) fn next(uri: &Uri, cursor: Cursor) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::example;
+    use crate::api::view::JobView;
     use crate::store::StateFilter;
     use rstest::rstest;
+    use std::io::{Read as _, Seek as _};
 
     fn parse(query: &str) -> Result<ListQuery, serde_urlencoded::de::Error> {
         serde_urlencoded::from_str(query)
+    }
+
+    #[tokio::test]
+    async fn that_a_list_breaks_off_is_told_in_the_log() {
+        let (mut told, log) = tempfile::tempfile().and_then(|file| Ok((file.try_clone()?, file))).unwrap();
+        let _log = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(log).finish());
+        let query = parse("format=ndjson").unwrap();
+        let page = Page { order: Order::NewestFirst, after: None, limit: 2 };
+        let jobs = [example::accepted(), example::accepted()];
+        let read = |_| std::future::ready(Err(StoreError::Unavailable("no room".into())));
+        let uri = Uri::from_static("/jobs?format=ndjson");
+        let response = query.answer::<JobView<'_>, _>(Format::Ndjson, &uri, (page, &jobs), read);
+        assert!(axum::body::to_bytes(response.into_body(), usize::MAX).await.is_err());
+        let mut lines = String::new();
+        told.rewind().and_then(|()| told.read_to_string(&mut lines)).unwrap();
+        assert!(lines.contains("WARN") && lines.contains("broke off") && lines.contains("no room"), "{lines}");
     }
 
     #[test]
@@ -367,9 +387,10 @@ mod tests {
     #[test]
     fn filters_are_read() {
         let query =
-            parse("state=failed&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2").unwrap();
+            parse("state=failed,queued&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2")
+                .unwrap();
         let filter = query.filter(Caller::default()).unwrap();
-        assert_eq!(filter.state, Some(StateFilter::Ended(crate::job::Ending::Failed)));
+        assert_eq!(filter.states, [StateFilter::Ended(crate::job::Ending::Failed), StateFilter::Queued]);
         assert_eq!(
             (filter.bound, filter.executor, filter.workload.as_deref()),
             (Some(Bound::Io), Some(Executor::Async), Some("http"))
@@ -385,6 +406,8 @@ mod tests {
     #[case("limit=0")]
     #[case("limit=1001")]
     #[case("state=done")]
+    #[case("state=queued,")]
+    #[case("state=queued,done")]
     #[case("tag=team")]
     #[case("since=yesterday")]
     #[case("order=random")]

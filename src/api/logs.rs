@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -11,6 +10,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::answer;
 use super::events::EventId;
 use super::format::preferred;
 use super::jobs::find;
@@ -116,7 +116,7 @@ pub(super) async fn get(
                 let (dispatcher, filter) = (api.dispatcher.clone(), Arc::new(filter));
                 move |after| page_of_text(dispatcher.clone(), Arc::clone(&filter), after)
             });
-            Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pages)).into_response())
+            Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], answer::in_pieces(pages)).into_response())
         }
     }
 }

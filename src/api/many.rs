@@ -8,7 +8,7 @@ use super::access::Caller;
 use super::json::Json;
 use super::list::Label;
 use super::problem::{Problem, answers};
-use super::view::StateName;
+use super::view::States;
 use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, FailureKind};
@@ -23,8 +23,8 @@ const MAX_BYTES: usize = 64 << 10;
 #[serde(deny_unknown_fields)]
 #[schema(as = JobFilter)]
 pub(super) struct Which {
-    /// Where they are or how they ended.
-    state: Option<StateName>,
+    /// Where they are or how they ended: any of these, with commas between.
+    state: Option<States>,
     /// Of which kind the error is with which they ended.
     error: Option<FailureKind>,
     /// How they are tagged.
@@ -55,13 +55,13 @@ impl Which {
         body::media_type(&parts.headers, &[("application/json", ())])?;
         let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
         let Self { state, error, bound, executor, workload, tag, since, until, all } = submission::object(&body, "")?;
-        let state = state.map(StateFilter::from);
+        let states = States::of(state.as_ref());
         let tag = tag.map(|Label(name, value)| (name, value));
-        let any = [state.is_some(), error.is_some(), bound.is_some(), executor.is_some(), workload.is_some(), tag.is_some()];
+        let any = [!states.is_empty(), error.is_some(), bound.is_some(), executor.is_some(), workload.is_some(), tag.is_some()];
         if !(all || since.is_some() || until.is_some() || any.contains(&true)) {
             return Err(Invalid::new("", "needs a condition; `all` is one that every job passes").into());
         }
-        Ok(Filter { owner, state, error, bound, executor, workload, tag, since, until, findings: None })
+        Ok(Filter { owner, states, error, bound, executor, workload, tag, since, until, findings: None })
     }
 }
 
@@ -98,7 +98,7 @@ pub(super) struct RetriedView {
 )]
 pub(super) async fn cancel(State(api): State<ApiState>, request: Request) -> Result<Json<CancelledView>, Problem> {
     let filter = Which::read(&api, request).await?;
-    if matches!(filter.state, Some(StateFilter::Ended(_))) {
+    if filter.states.iter().any(|state| matches!(state, StateFilter::Ended(_))) {
         return Err(Invalid::new("/state", "a job that has ended can't be cancelled").into());
     }
     if filter.error.is_some() {
@@ -123,15 +123,18 @@ pub(super) async fn cancel(State(api): State<ApiState>, request: Request) -> Res
 )]
 pub(super) async fn retry(State(api): State<ApiState>, request: Request) -> Result<Json<RetriedView>, Problem> {
     let filter = Which::read(&api, request).await?;
-    let endings = match filter.state {
-        Some(StateFilter::Ended(ending)) => vec![ending],
-        Some(_) => return Err(Invalid::new("/state", "only a job that has ended can be run again").into()),
-        // What was lost comes first: what failed by that waits for it then.
-        None => vec![Ending::Lost, Ending::Failed],
-    };
+    if filter.states.iter().any(|state| !matches!(state, StateFilter::Ended(_))) {
+        return Err(Invalid::new("/state", "only a job that has ended can be run again").into());
+    }
+    // What was lost comes first: what failed by that waits for it then.
+    let mut endings = vec![Ending::Lost, Ending::Failed];
+    if !filter.states.is_empty() {
+        endings.extend([Ending::Cancelled, Ending::Succeeded]);
+        endings.retain(|ending| filter.states.contains(&StateFilter::Ended(*ending)));
+    }
     let mut retried = 0;
     for ending in endings {
-        let filter = Filter { state: Some(StateFilter::Ended(ending)), ..filter.clone() };
+        let filter = Filter { states: vec![StateFilter::Ended(ending)], ..filter.clone() };
         retried += api.dispatcher.retry_all(&filter).await?;
     }
     Ok(Json(RetriedView { retried }))

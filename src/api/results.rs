@@ -13,9 +13,9 @@ use super::json::Json;
 use super::list::{List, ListQuery};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{AttemptView, ResultView};
+use super::view::{AttemptView, ResultView, States};
 use super::{ApiState, example};
-use crate::store::{Removal, StateFilter};
+use crate::store::Removal;
 
 /// How long whoever removes a result waits for its artifacts to go.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,9 +45,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let format = query.format(&headers)?;
     let filter = Arc::new(query.filter(caller)?);
-    if filter.state.is_some_and(|state| !matches!(state, StateFilter::Ended(_))) {
-        return Err(Problem::bad_query("state", "a result is succeeded, failed, cancelled or lost"));
-    }
+    query.state.iter().try_for_each(States::are_endings)?;
     let page = query.page(format);
     let read = move |page| {
         let (dispatcher, filter) = (api.dispatcher.clone(), Arc::clone(&filter));

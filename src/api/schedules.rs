@@ -1,10 +1,11 @@
 //! `/schedules`: jobs that are submitted because it is time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,14 +17,14 @@ use super::json::Json;
 use super::list::{Limit, List};
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
-use super::view::JobView;
-use super::{ApiState, body, example, submission};
+use super::view::{JobView, StateName};
+use super::{ApiState, body, example, idempotency, submission};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, Dispatcher, MakeJob, NotMade, RunError, SubmitError};
 use crate::function::is_name;
 use crate::job::JobId;
 use crate::schedule::{BadTimetable, CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
-use crate::store::on_page;
+use crate::store::{StateFilter, Store, StoreError, on_page};
 use crate::workload::Invalid;
 
 /// The longest schedule, in bytes: its job is kept once for each time that waits in memory to be submitted.
@@ -100,7 +101,7 @@ pub(super) struct ScheduleView<'a> {
     /// When it is due next, five times; none while it is paused.
     #[schema(value_type = Vec<String>)]
     next_runs: Vec<Timestamp>,
-    /// When it was due, the latest 100 times with the latest first; only where one schedule is looked at.
+    /// When it was due, the latest 100 times with the latest first; in a list, the latest one alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_runs: Option<Vec<RunView>>,
 }
@@ -125,6 +126,9 @@ struct RunView {
     /// The job that was submitted.
     #[schema(required, value_type = Option<String>, format = "uuid")]
     job: Option<JobId>,
+    /// Where that job is or how it ended; null if there is none, or it is not kept any more.
+    #[schema(required)]
+    state: Option<StateName>,
 }
 
 /// What came of a time at which a schedule was due.
@@ -162,21 +166,22 @@ impl<'a> ScheduleView<'a> {
     }
 
     /// The same with what came of it.
-    pub(super) fn with(mut self, fires: &[Fire]) -> Self {
-        self.last_runs = Some(fires.iter().map(RunView::from).collect());
+    pub(super) fn with<'f>(mut self, fires: impl IntoIterator<Item = &'f Fire>, states: &HashMap<JobId, StateFilter>) -> Self {
+        self.last_runs = Some(fires.into_iter().map(|fire| RunView::of(fire, states)).collect());
         self
     }
 }
 
-impl From<&Fire> for RunView {
-    fn from(fire: &Fire) -> Self {
+impl RunView {
+    fn of(fire: &Fire, states: &HashMap<JobId, StateFilter>) -> Self {
         let (outcome, reason, job) = match &fire.outcome {
             FireOutcome::Submitted(job) => (RunOutcome::Submitted, None, Some(*job)),
             FireOutcome::Waiting => (RunOutcome::Waiting, None, None),
             FireOutcome::Skipped(skip) => (RunOutcome::Skipped, Some(skip.reason().to_owned()), None),
             FireOutcome::Failed(reason) => (RunOutcome::Failed, Some(reason.clone()), None),
         };
-        Self { due_at: fire.due_at, decided_at: fire.at, by_hand: fire.by_hand, outcome, reason, job }
+        let state = job.and_then(|job| states.get(&job)).map(|state| StateName::from(*state));
+        Self { due_at: fire.due_at, decided_at: fire.at, by_hand: fire.by_hand, outcome, reason, job, state }
     }
 }
 
@@ -219,7 +224,7 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
 
 /// List schedules
 ///
-/// By name.
+/// By name, each with the latest time at which it was due and what came of it.
 #[utoipa::path(
     get, path = "/schedules", tag = "schedules", operation_id = "listSchedules",
     params(ListQuery),
@@ -235,11 +240,14 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     // Those of an owner stand together, behind what is no name of any.
     let after = Schedule::full_name(caller.0, cursor.as_deref().unwrap_or_default());
-    let mut schedules = api.dispatcher.store().schedules(Some(&after), limit + 1).await?;
+    let store = api.dispatcher.store();
+    let mut schedules = store.schedules(Some(&after), limit + 1).await?;
     schedules.retain(|schedule| caller.sees(schedule.owner()));
     let page = &schedules[..on_page(limit, &schedules)];
-    let now = api.dispatcher.store().now();
-    let items: Vec<_> = page.iter().map(|schedule| ScheduleView::of(schedule, caller, now)).collect();
+    let fires = store.latest_fires(Some(&after), page.len()).await?;
+    let (states, now) = (states(store, fires.values()).await?, store.now());
+    let view = |schedule| ScheduleView::of(schedule, caller, now).with(fires.get(&schedule.name), &states);
+    let items: Vec<_> = page.iter().map(view).collect();
     let next_cursor = items.last().filter(|_| schedules.len() > page.len()).map(|last| last.name.to_owned());
     Ok(Json(List { items, next_cursor }).into_response())
 }
@@ -259,7 +267,18 @@ pub(super) async fn get(State(api): State<ApiState>, caller: Caller, Path(name):
     let store = api.dispatcher.store();
     let schedule = store.schedule(&Schedule::full_name(caller.0, &name)).await?.ok_or_else(|| unknown(&name))?;
     let fires = store.fires(&schedule.name, SHOWN.1).await?;
-    Ok(Json(ScheduleView::of(&schedule, caller, api.dispatcher.store().now()).with(&fires)).into_response())
+    let states = states(store, &fires).await?;
+    Ok(Json(ScheduleView::of(&schedule, caller, store.now()).with(&fires, &states)).into_response())
+}
+
+/// Where the jobs are that were submitted at these times.
+async fn states<'f>(
+    store: &dyn Store,
+    fires: impl IntoIterator<Item = &'f Fire>,
+) -> Result<HashMap<JobId, StateFilter>, StoreError> {
+    let job = |fire: &Fire| if let FireOutcome::Submitted(job) = fire.outcome { Some(job) } else { None };
+    let jobs: Vec<JobId> = fires.into_iter().filter_map(job).collect();
+    store.states(&jobs).await
 }
 
 /// Create or replace a schedule
@@ -332,21 +351,24 @@ pub(super) async fn resume(State(api): State<ApiState>, caller: Caller, Path(nam
 
 /// Run a schedule by hand
 ///
-/// Its job is submitted now, also if it is paused or another job of it has not ended.
+/// Its job is submitted now, also if it is paused or another job of it has not ended. An `Idempotency-Key` is refused: what comes again is run
+/// again.
 #[utoipa::path(
     post, path = "/schedules/{name}/run", tag = "schedules", operation_id = "runSchedule",
     params(("name" = String, Path, description = "Its name")),
     responses(
         (status = 202, description = "The job is accepted", body = JobView,
             headers(("Location" = String, description = "The job")), example = example::job),
-        answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
+        answers::BadIdempotencyKey, answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn run(
     State(api): State<ApiState>,
     Caller(owner): Caller,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    idempotency::refuse(&headers)?;
     let id = api.schedules.run(&Schedule::full_name(owner, &name)).await.map_err(|error| match error {
         RunError::Unknown => unknown(&name),
         RunError::NotMade(NotMade::Invalid(reason)) => Problem::new(Kind::InvalidSchedule, reason),

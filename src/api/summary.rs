@@ -11,9 +11,10 @@ use super::json::Json;
 use super::list::List;
 use super::problem::{Problem, answers};
 use super::query::Query;
+use super::view::States;
 use super::{ApiState, example};
 use crate::job::{Bound, Ending, Executor};
-use crate::store::{Quantiles, Sketches, SummaryKey};
+use crate::store::{Quantiles, Sketches, StateFilter, SummaryKey};
 
 /// Which results are counted, and by what.
 #[derive(Deserialize, IntoParams)]
@@ -30,8 +31,9 @@ pub(super) struct SummaryQuery {
     bound: Option<Bound>,
     /// Only results of this executor.
     executor: Option<Executor>,
-    /// Only results that ended like this.
-    state: Option<Ending>,
+    /// Only results that ended like this, or in one of several ways with commas between.
+    #[param(example = "failed,lost")]
+    state: Option<States>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl SummaryQuery {
         self.workload.as_ref().is_none_or(|workload| **workload == *key.workload)
             && self.bound.is_none_or(|bound| bound == key.bound)
             && self.executor.is_none_or(|executor| executor == key.executor)
-            && self.state.is_none_or(|state| state == key.ending)
+            && self.state.as_ref().is_none_or(|States(states)| states.contains(&StateFilter::Ended(key.ending)))
     }
 
     /// The results that are wanted, merged into groups.
@@ -152,6 +154,7 @@ pub(super) async fn get(
     caller: Caller,
     Query(query): Query<SummaryQuery>,
 ) -> Result<Json<List<SummaryItem>>, Problem> {
+    query.state.iter().try_for_each(States::are_endings)?;
     let mut summary = api.dispatcher.store().summary().await?;
     summary.retain(|key, _| caller.sees(key.owner));
     Ok(Json(List::whole(query.group(summary))))

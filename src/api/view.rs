@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -9,6 +10,7 @@ use utoipa::ToSchema;
 use super::example;
 use super::graph::GraphView;
 use super::list::Shown;
+use super::problem::Problem;
 use super::submission::AnyWorkload;
 use super::waiting::WaitingView;
 use super::webhooks::WebhookView;
@@ -90,6 +92,38 @@ impl From<StateName> for StateFilter {
             StateName::Cancelled => Self::Ended(Ending::Cancelled),
             StateName::Lost => Self::Ended(Ending::Lost),
         }
+    }
+}
+
+/// Where jobs are or how they ended: a state, or several with commas between, any of which will do.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(
+    value_type = String,
+    pattern = "^(scheduled|blocked|queued|running|succeeded|failed|cancelled|lost)(,(scheduled|blocked|queued|running|succeeded|failed|cancelled|lost))*$",
+    example = "queued,running"
+)]
+pub(super) struct States(pub(super) Vec<StateFilter>);
+
+impl TryFrom<String> for States {
+    type Error = serde::de::value::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let state = |name: &str| StateName::deserialize(name.into_deserializer()).map(StateFilter::from);
+        text.split(',').map(state).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl States {
+    /// Those of a query that may have none.
+    pub(super) fn of(states: Option<&Self>) -> Vec<StateFilter> {
+        states.map(|Self(states)| states.clone()).unwrap_or_default()
+    }
+
+    /// That results can be in all of them.
+    pub(super) fn are_endings(&self) -> Result<(), Problem> {
+        let ended = self.0.iter().all(|state| matches!(state, StateFilter::Ended(_)));
+        ended.then_some(()).ok_or_else(|| Problem::bad_query("state", "a result is succeeded, failed, cancelled or lost"))
     }
 }
 

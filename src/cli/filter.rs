@@ -19,10 +19,10 @@ const PAGE: usize = 1_000;
 /// Which jobs: those that pass every condition.
 #[derive(Args, Debug, Serialize)]
 pub(super) struct Conditions {
-    /// Only those in this state
-    #[arg(long, value_parser = PossibleValuesParser::new(["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<String>,
+    /// Only those in this state, or in one of several with commas between
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "with_commas")]
+    state: Vec<String>,
     /// Only those that ended with an error of this kind
     #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(FailureKind::ALL.map(FailureKind::as_str)))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ struct Query<'a> {
 #[derive(Serialize)]
 pub(super) struct SummaryQuery<'a> {
     by: String,
-    state: Option<&'a str>,
+    state: Option<String>,
     bound: Option<&'a str>,
     executor: Option<&'a str>,
     workload: Option<&'a str>,
@@ -115,12 +115,17 @@ impl Serialize for Label {
     }
 }
 
+/// As the API has several.
+fn with_commas<S: Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&names.join(","))
+}
+
 impl Conditions {
     /// Whether there is one.
     pub(super) fn any(&self) -> bool {
         let Self { state, error, bound, executor, workload, tag, since, until } = self;
-        let said = [state, error, bound, executor, workload].into_iter().any(Option::is_some);
-        said || tag.is_some() || since.is_some() || until.is_some()
+        let said = [error, bound, executor, workload].into_iter().any(Option::is_some);
+        said || !state.is_empty() || tag.is_some() || since.is_some() || until.is_some()
     }
 }
 
@@ -129,7 +134,7 @@ impl Filter {
     pub(super) fn of_summary(&self, by: &[String]) -> SummaryQuery<'_> {
         SummaryQuery {
             by: by.join(","),
-            state: self.conditions.state.as_deref(),
+            state: (!self.conditions.state.is_empty()).then(|| self.conditions.state.join(",")),
             bound: self.conditions.bound.as_deref(),
             executor: self.conditions.executor.as_deref(),
             workload: self.conditions.workload.as_deref(),

@@ -23,8 +23,8 @@ pub struct EventFilter {
     pub job: Option<JobId>,
     /// Those of these kinds; empty for all of them.
     pub kinds: Vec<EventKind>,
-    /// Those that leave the job here.
-    pub state: Option<StateFilter>,
+    /// Those that leave the job in one of these; empty for all of them.
+    pub states: Vec<StateFilter>,
     /// Those of jobs that are tagged so.
     pub bound: Option<Bound>,
     /// Those of jobs that run here.
@@ -90,7 +90,8 @@ pub struct Subscription {
 impl EventFilter {
     /// Whether an event passes, as far as it says so itself.
     pub(crate) fn takes(&self, event: &Event) -> bool {
-        (self.kinds.is_empty() || self.kinds.contains(&event.kind())) && self.state.is_none_or(|state| state == left(&event.what))
+        (self.kinds.is_empty() || self.kinds.contains(&event.kind()))
+            && (self.states.is_empty() || self.states.contains(&left(&event.what)))
     }
 
     /// Whether an event that was recorded just now passes.

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 
 use super::{StateFilter, StoreError};
@@ -46,7 +48,10 @@ pub trait GraphStore {
     /// All jobs that a job comes after.
     async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError>;
 
-    /// The same with where they are, and the jobs that come after it: at most so many of each, and of the latter only those of the owner,
+    /// Where these jobs are, of which those that are not kept any more are left out.
+    async fn states(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError>;
+
+    /// All jobs that a job comes after with where they are, and the jobs that come after it: at most so many of each, and of the latter only those of the owner,
     /// if there is one.
     async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError>;
 }

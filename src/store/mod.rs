@@ -231,8 +231,8 @@ pub enum StateFilter {
 pub struct Filter {
     /// Whose they are; `None` for everybody's.
     pub owner: Option<Owner>,
-    /// Where they are.
-    pub state: Option<StateFilter>,
+    /// Where they are: any of these; empty for anywhere.
+    pub states: Vec<StateFilter>,
     /// Of which kind their error is.
     pub error: Option<FailureKind>,
     /// How they are tagged.

@@ -100,6 +100,7 @@ async fn a_pretty_workload_stays_on_its_line() {
 #[rstest]
 #[case("", &[("sleep io async", 1), ("primes cpu threads", 1), ("sleep io threads", 1)])]
 #[case("by=", &[("", 3)])]
+#[case("by=state&state=lost,failed", &[("failed", 1)])]
 #[case("by=state", &[("succeeded", 2), ("failed", 1)])]
 #[case("by=executor&workload=sleep", &[("async", 1), ("threads", 1)])]
 #[case("by=bound&state=succeeded", &[("io", 1), ("cpu", 1)])]

@@ -82,6 +82,11 @@ async fn a_schedule_is_replaced_paused_run_and_removed() {
     assert_eq!(server.ended(id).await["output"]["count"], 168);
     let runs = server.get("/schedules/a").await.json()["last_runs"].clone();
     assert_eq!((&runs[0]["job"], &runs[0]["by_hand"], &runs[0]["outcome"]), (&json!(id), &json!(true), &json!("submitted")));
+    assert_eq!(runs[0]["state"], "succeeded");
+    // A list has the latest run of each.
+    create(&server, &yearly("b")).await;
+    let listed = server.get("/schedules").await.json()["items"].clone();
+    assert_eq!((&listed[0]["last_runs"], &listed[1]["last_runs"]), (&json!([runs[0]]), &json!([])));
     assert_eq!(order("a/resume").await.json()["next_runs"].as_array().unwrap().len(), 5);
 
     assert_eq!(server.delete("/schedules/a").await.status, 204);

@@ -37,7 +37,7 @@ async fn a_job_is_submitted_listed_and_read() {
     assert_eq!((&result["state"], &result["output"]["count"]), (&"succeeded".into(), &168.into()));
     let table = run(client().args(["results"]));
     assert!(stdout(&table).contains("primes") && stdout(&table).contains("succeeded"), "{}", stdout(&table));
-    let listed = run(client().args(["jobs", "--state", "succeeded", "--json"]));
+    let listed = run(client().args(["jobs", "--state", "running,succeeded", "--json"]));
     assert!(stdout(&listed).contains(result["id"].as_str().unwrap()));
 
     let refused = run(client().args(["submit", "primes", "below=-1"]));

@@ -116,11 +116,17 @@ async fn a_schedule_of_the_command_line_runs_and_is_shown() {
     let job: Value = serde_json::from_str(&job).unwrap();
     server.until_state(job["id"].as_str().unwrap(), "succeeded").await;
     let shown = trine(&["schedule", "show", "pulse"]);
-    assert!(shown.contains("submitted by hand") && shown.contains(job["id"].as_str().unwrap()), "{shown}");
+    assert!(
+        shown.contains("submitted by hand") && shown.contains(job["id"].as_str().unwrap()) && shown.contains("succeeded"),
+        "{shown}"
+    );
     trine(&["schedule", "add", "yearly", "0 0 1 1 *", "--job", r#"{"bound":"io","workload":{"type":"sleep","ms":1}}"#]);
     trine(&["schedule", "add", "yearly", "0 0 2 1 *", "sleep", "ms=1", "--replace", "--overlap", "skip"]);
     let list = trine(&["schedule", "list"]);
-    assert!(list.contains("0 0 2 1 *") && list.contains("skip") && list.contains("pulse"), "{list}");
+    assert!(
+        list.contains("0 0 2 1 *") && list.contains("skip") && list.contains("pulse") && list.contains("succeeded"),
+        "{list}"
+    );
     trine(&["schedule", "resume", "pulse"]);
     trine(&["schedule", "remove", "pulse"]);
     assert_eq!(trine(&["schedule", "list", "--json"]).lines().count(), 1);

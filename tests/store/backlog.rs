@@ -71,7 +71,7 @@ async fn what_was_claimed_is_seen_to_run(place: impl Place) {
         assert_eq!((claimed.lease.id, claimed.attempt, claimed.losses), (*id, 1, 0));
         if at % 7 == 0 {
             assert_eq!(state(&store, *id).await, "running");
-            let running = trine::store::Filter { state: Some(StateFilter::Running), ..Default::default() };
+            let running = trine::store::Filter { states: vec![StateFilter::Running], ..Default::default() };
             let page = trine::store::Page { order: trine::store::Order::OldestFirst, after: None, limit: 1_000 };
             assert_eq!(store.jobs(&running, page).await.unwrap().len(), at + 1);
         }

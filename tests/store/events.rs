@@ -259,9 +259,9 @@ async fn filters_select_the_past_and_the_present_alike(place: impl Place) {
         (EventFilter { tags: vec![tag("search")], ..all() }, 8),
         (EventFilter { tags: vec![tag("search"), ("level".into(), "1".into())], ..all() }, 4),
         (EventFilter { tags: vec![tag("other")], ..all() }, 0),
-        (EventFilter { state: Some(StateFilter::Ended(Ending::Failed)), ..all() }, 1),
-        (EventFilter { state: Some(StateFilter::Running), ..all() }, 6),
-        (EventFilter { state: Some(StateFilter::Queued), kinds: vec![EventKind::Accepted], ..all() }, 3),
+        (EventFilter { states: vec![StateFilter::Ended(Ending::Failed)], ..all() }, 1),
+        (EventFilter { states: vec![StateFilter::Running], ..all() }, 6),
+        (EventFilter { states: vec![StateFilter::Queued], kinds: vec![EventKind::Accepted], ..all() }, 3),
     ];
     let mut followers: Vec<_> =
         filters.iter().map(|(filter, _)| Follower::new(Arc::clone(&store), filter.clone(), None)).collect();

@@ -277,7 +277,7 @@ async fn many_are_cancelled_by_filter(place: impl Place) {
             }
         }
     };
-    let waiting = Filter { state: Some(StateFilter::Queued), ..tagged.clone() };
+    let waiting = Filter { states: vec![StateFilter::Queued], ..tagged.clone() };
     let (ended, stopping, steps) = cancel(&waiting).await;
     assert_eq!((ended.len(), stopping.len(), steps > 1), (2_150, 0, true));
     let (ended, stopping, _) = cancel(&tagged).await;
@@ -304,7 +304,7 @@ async fn many_are_run_again_by_filter(place: impl Place) {
             settled.unwrap();
         }
     }
-    let dead = Filter { state: Some(StateFilter::Ended(Ending::Failed)), ..Filter::default() };
+    let dead = Filter { states: vec![StateFilter::Ended(Ending::Failed)], ..Filter::default() };
     let first = store.requeue_page(&dead, None, usize::MAX).await.unwrap();
     let second = store.requeue_page(&dead, first.last, usize::MAX).await.unwrap();
     assert_eq!((first.done.len(), second.done.len(), second.last), (1_000, 200, None));

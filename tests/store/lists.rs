@@ -1,8 +1,9 @@
 //! Pages of lists.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use trine::job::{Bound, Ending, Executor, Job, JobId, NewJob, Queue};
+use trine::job::{Bound, Ending, Executor, FailureKind, Job, JobId, NewJob, Queue};
 use trine::store::{Filter, Order, Page, StateFilter, Store};
 
 use crate::{Place, accept, failed, finish_all, io_job, new_job, settle};
@@ -59,27 +60,57 @@ async fn every_filter_selects(place: impl Place) {
     accept(&store, std::slice::from_ref(&running)).await;
     crate::claim_one(&store).await;
     accept(&store, &[io.clone(), cpu.clone()]).await;
+    let gone = io_job();
+    accept(&store, std::slice::from_ref(&gone)).await;
+    store.cancel(gone.id).await.unwrap();
 
     let all = Filter::default;
     let ended = StateFilter::Ended;
     for (filter, expected) in [
-        (Filter { state: Some(StateFilter::Queued), ..all() }, vec![io.id, cpu.id]),
-        (Filter { state: Some(StateFilter::Running), ..all() }, vec![running.id]),
-        (Filter { state: Some(StateFilter::Scheduled), ..all() }, vec![]),
-        (Filter { state: Some(ended(Ending::Failed)), ..all() }, vec![bad.id]),
-        (Filter { state: Some(ended(Ending::Succeeded)), ..all() }, vec![]),
+        (Filter { states: vec![StateFilter::Queued], ..all() }, vec![io.id, cpu.id]),
+        (Filter { states: vec![StateFilter::Running], ..all() }, vec![running.id]),
+        (Filter { states: vec![StateFilter::Scheduled], ..all() }, vec![]),
+        (Filter { states: vec![ended(Ending::Failed)], ..all() }, vec![bad.id]),
+        (Filter { states: vec![ended(Ending::Succeeded)], ..all() }, vec![]),
+        (Filter { states: vec![StateFilter::Queued, StateFilter::Running], ..all() }, vec![io.id, cpu.id, running.id]),
+        (Filter { states: vec![ended(Ending::Cancelled), ended(Ending::Failed)], ..all() }, vec![bad.id, gone.id]),
+        (Filter { states: vec![ended(Ending::Succeeded), ended(Ending::Failed)], ..all() }, vec![bad.id]),
+        (
+            Filter { states: vec![ended(Ending::Failed), StateFilter::Queued, ended(Ending::Cancelled)], ..all() },
+            vec![bad.id, io.id, cpu.id, gone.id],
+        ),
+        (
+            Filter { error: Some(FailureKind::Cancelled), states: vec![StateFilter::Queued, ended(Ending::Cancelled)], ..all() },
+            vec![gone.id],
+        ),
         (Filter { bound: Some(Bound::Cpu), ..all() }, vec![cpu.id]),
         (Filter { executor: Some(Executor::Threads), ..all() }, vec![cpu.id]),
         (Filter { executor: Some(Executor::Processes), ..all() }, vec![]),
         (Filter { workload: Some("primes".into()), ..all() }, vec![cpu.id]),
         (Filter { tag: Some(("team".into(), "search".into())), ..all() }, vec![cpu.id]),
         (Filter { tag: Some(("team".into(), "other".into())), ..all() }, vec![]),
-        (Filter { bound: Some(Bound::Io), state: Some(StateFilter::Queued), ..all() }, vec![io.id]),
+        (Filter { bound: Some(Bound::Io), states: vec![StateFilter::Queued], ..all() }, vec![io.id]),
     ] {
         let mut expected = expected;
         expected.sort();
         assert_eq!(select(&store, filter.clone()).await, expected, "{filter:?}");
+        expected.reverse();
+        let mut seen = Vec::new();
+        while let [job] =
+            &store.jobs(&filter, Page { order: Order::NewestFirst, after: seen.last().copied(), limit: 1 }).await.unwrap()[..]
+        {
+            seen.push(job.id);
+        }
+        assert_eq!(seen, expected, "{filter:?}");
     }
+    let states = store.states(&[io.id, bad.id, running.id, gone.id, JobId::new()]).await.unwrap();
+    let expected = [
+        (io.id, StateFilter::Queued),
+        (bad.id, ended(Ending::Failed)),
+        (running.id, StateFilter::Running),
+        (gone.id, ended(Ending::Cancelled)),
+    ];
+    assert_eq!(states, HashMap::from(expected));
     assert_eq!(store.depth(Queue::ThreadsCpu).queued, 1);
 }
 
@@ -93,7 +124,7 @@ async fn a_list_of_results_holds_finished_jobs_only(place: impl Place) {
     assert_eq!(ids(&results), [done.id]);
     let tagged = Filter { tag: Some(("team".into(), "search".into())), ..Filter::default() };
     assert_eq!(ids(&store.results(&tagged, page(Order::NewestFirst, 10)).await.unwrap()), [done.id]);
-    let queued = Filter { state: Some(StateFilter::Queued), ..Filter::default() };
+    let queued = Filter { states: vec![StateFilter::Queued], ..Filter::default() };
     assert!(store.results(&queued, page(Order::NewestFirst, 10)).await.unwrap().is_empty());
 }
 

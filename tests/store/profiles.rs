@@ -173,7 +173,7 @@ async fn results_are_found_by_their_findings(place: impl Place) {
     assert_eq!(found(advised(Some(FindingKind::HeldLoop)), all).await, ids[1..2]);
     assert_eq!(found(advised(Some(FindingKind::Computes)), Page { after: Some(ids[0]), limit: 1, ..all }).await, ids[1..2]);
     assert!(found(advised(Some(FindingKind::Waits)), all).await.is_empty());
-    let failed = Filter { state: Some(StateFilter::Ended(trine::job::Ending::Failed)), ..advised(None) };
+    let failed = Filter { states: vec![StateFilter::Ended(trine::job::Ending::Failed)], ..advised(None) };
     assert!(found(failed, all).await.is_empty());
 }
 

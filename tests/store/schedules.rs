@@ -1,5 +1,6 @@
 //! Schedules: what is due, and that a firing is all or nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,10 @@ async fn a_firing_is_one_transaction(place: impl Place) {
     let mut all: Vec<_> = firing.fires.into_iter().chain(fires).collect();
     all.reverse();
     assert_eq!(store.fires("a", 10).await.unwrap(), all);
+    add(&store, "b", None).await;
+    let latest = async |after, limit| store.latest_fires(after, limit).await.unwrap();
+    assert_eq!(latest(None, 10).await, HashMap::from([("a".to_owned(), all[0].clone())]));
+    assert!(latest(Some("a"), 10).await.is_empty() && latest(None, 0).await.is_empty());
     assert_eq!(store.next_schedule_due().await.unwrap(), None);
     // The jobs are as any others are.
     settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();

@@ -24,7 +24,7 @@ pub(super) struct Add {
     /// What to run, such as primes or http
     #[arg(value_name = "WORKLOAD")]
     kind: Option<String>,
-    /// Its parameters; a value that is not JSON is text
+    /// Its parameters; a value that can be read as JSON is that (ms=5, headers='{"a": "b"}', text='"5"'), any other is text
     #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
     parameters: Vec<(String, Box<RawValue>)>,
     /// Whether it mostly waits or computes; the workload's own tag by default

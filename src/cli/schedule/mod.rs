@@ -24,7 +24,7 @@ pub(super) struct Schedule {
 enum Command {
     /// Create a schedule, or with --replace another one in its place
     Add(add::Add),
-    /// Show all schedules
+    /// Show all schedules, each with what came of it last
     List(Asked),
     /// Show a schedule, when it is due next and what came of it lately
     Show(Named),
@@ -78,6 +78,7 @@ struct Run {
     outcome: String,
     reason: Option<String>,
     job: Option<String>,
+    state: Option<String>,
 }
 
 impl Schedule {
@@ -138,8 +139,9 @@ fn show_one(schedule: &RawValue, as_json: bool) -> Result<(), CliError> {
 }
 
 fn in_table(schedules: &[Row]) -> String {
-    let columns = ["name", "cron", "timezone", "workload", "catch up", "overlap", "next run"];
+    let columns = ["name", "cron", "timezone", "workload", "catch up", "overlap", "next run", "last run", "came of it"];
     let row = |schedule: &Row| {
+        let last = schedule.last_runs.first();
         vec![
             schedule.name.clone(),
             schedule.cron.clone(),
@@ -148,6 +150,8 @@ fn in_table(schedules: &[Row]) -> String {
             schedule.catch_up.clone(),
             schedule.overlap.clone(),
             if schedule.paused { "paused".to_owned() } else { or_dash(schedule.next_runs.first().cloned()) },
+            or_dash(last.map(|run| run.due_at.clone())),
+            or_dash(last.map(|run| run.state.as_ref().unwrap_or(&run.outcome).clone())),
         ]
     };
     table(&columns.map(|name| (name, false)), schedules.iter().map(row))
@@ -156,9 +160,10 @@ fn in_table(schedules: &[Row]) -> String {
 fn runs(runs: &[Run]) -> String {
     let row = |run: &Run| {
         let outcome = if run.by_hand { format!("{} by hand", run.outcome) } else { run.outcome.clone() };
-        vec![run.due_at.clone(), outcome, or_dash(run.job.clone().or_else(|| run.reason.as_deref().map(shortened)))]
+        let job = run.job.clone().or_else(|| run.reason.as_deref().map(shortened));
+        vec![run.due_at.clone(), outcome, or_dash(job), or_dash(run.state.clone())]
     };
-    table(&["was due", "outcome", "job"].map(|name| (name, false)), runs.iter().take(RUNS).map(row))
+    table(&["was due", "outcome", "job", "state"].map(|name| (name, false)), runs.iter().take(RUNS).map(row))
 }
 
 fn path(name: &str) -> String {

@@ -45,6 +45,12 @@ pub(in crate::store) const DUE: &str =
 pub(in crate::store) const NEXT_DUE: &str = "SELECT min(next_at) FROM schedules WHERE next_at IS NOT NULL";
 pub(in crate::store) const FIRST_WAITING: &str =
     concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1");
+pub(in crate::store) const LATEST_OF_PAGE: &str = concat!(
+    "SELECT schedule, ",
+    of_fire!(),
+    " FROM fires WHERE id IN (SELECT (SELECT max(f.id) FROM fires f WHERE f.schedule = s.name) \
+     FROM schedules s WHERE s.name > $1 ORDER BY s.name LIMIT $2)"
+);
 pub(in crate::store) const LATEST: &str =
     concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = $1 ORDER BY id DESC LIMIT $2");
 
@@ -86,7 +92,16 @@ pub(in crate::store) fn read(row: &impl Row) -> Result<Schedule, StoreError> {
 }
 
 pub(in crate::store) fn read_fire(row: &impl Row) -> Result<Fire, StoreError> {
+    fire(&mut Cells::new(row))
+}
+
+/// A time, behind the name of its schedule.
+pub(in crate::store) fn read_named_fire(row: &impl Row) -> Result<(String, Fire), StoreError> {
     let mut cells = Cells::new(row);
+    Ok((cells.take()?, fire(&mut cells)?))
+}
+
+fn fire(cells: &mut Cells<'_, impl Row>) -> Result<Fire, StoreError> {
     let (due_at, at, by_hand, outcome) = (cells.time()?, cells.time()?, cells.take()?, cells.take::<i16>()?);
     let outcome = match outcome {
         SUBMITTED => FireOutcome::Submitted(cells.id()?),

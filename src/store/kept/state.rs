@@ -1,6 +1,6 @@
 //! Where jobs are that have not ended.
 
-use crate::job::NewJob;
+use crate::job::{Ending, NewJob};
 use crate::store::{StateFilter, StoreError};
 
 // Values of `state`. The partial indexes name them too.
@@ -19,6 +19,23 @@ pub(in crate::store) const fn codes_of(state: StateFilter) -> &'static [i16] {
         StateFilter::Queued => &[QUEUED, LIMITED],
         StateFilter::Running => &[RUNNING],
         StateFilter::Ended(_) => &[],
+    }
+}
+
+/// The values of `state` of those of the unfinished jobs that are in one of these.
+pub(in crate::store) fn codes_of_any(states: &[StateFilter]) -> Vec<i16> {
+    states.iter().flat_map(|state| codes_of(*state)).copied().collect()
+}
+
+/// How jobs have ended that are in one of these, in lots that are each found in the order of their ids: by an index for each ending that is
+/// rare, and without one where the usual is among them. An empty lot is all there are.
+pub(in crate::store) fn lots_of(states: &[StateFilter]) -> Vec<Vec<Ending>> {
+    let mut endings = Ending::ALL.to_vec();
+    endings.retain(|ending| states.contains(&StateFilter::Ended(*ending)));
+    match states {
+        [] => vec![Vec::new()],
+        _ if endings.contains(&Ending::Succeeded) => vec![endings],
+        _ => endings.into_iter().map(|ending| vec![ending]).collect(),
     }
 }
 

@@ -1,12 +1,12 @@
 //! The SQL of the edges between jobs: what is written of them inside the writer's transaction, and what is read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 
 use super::moves::{Queued, queued};
 use super::pool::Pool;
-use super::rows::{self, Cells, text, uuid, uuids};
+use super::rows::{self, Cells, from_jobs, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, JobId, NewJob, Owner};
 use crate::store::kept::edge::{Ended, read_ended};
@@ -151,6 +151,18 @@ pub(super) async fn dependencies(pool: &Pool, child: JobId) -> Result<Vec<Depend
         Ok(Dependency { parent: cells.id()?, name: cells.take()?, on_failure: cells.code()? })
     };
     rows.iter().map(dependency).collect()
+}
+
+/// Where jobs are.
+pub(super) async fn states(pool: &Pool, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
+    let text = concat!("SELECT j.id, w.state, r.ending", from_jobs!(), "WHERE j.id = ANY($1)");
+    let mut states = HashMap::new();
+    for row in &sqlx::query(text).bind(uuids(jobs)).fetch_all(pool).await? {
+        let mut cells = Cells::new(row);
+        let (id, state) = (cells.id()?, place(&mut cells)?);
+        states.extend(state.map(|state| (id, state)));
+    }
+    Ok(states)
 }
 
 /// A job's parents and children: the first `most` of each, those that it waits for before the others; of an owner's children alone, if

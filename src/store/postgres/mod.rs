@@ -35,7 +35,7 @@ mod synced;
 mod webhooks;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -57,7 +57,7 @@ use super::intake::Intake;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
-    Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Portion, Requeue, Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
@@ -234,6 +234,12 @@ impl GraphStore for PostgresStore {
         Ok(dependencies)
     }
 
+    async fn states(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
+        let states = edges::states(&self.pool, jobs).await?;
+        self.published.synced.all(&self.pool).await?;
+        Ok(states)
+    }
+
     async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {
         let graph = in_time(edges::graph(&self.pool, id, owner, most)).await?;
         self.published.synced.all(&self.pool).await?;
@@ -287,7 +293,7 @@ impl Store for PostgresStore {
 
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
         loop {
-            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], None, reply)).await?;
+            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], Vec::new(), reply)).await?;
             if !ended.is_empty() {
                 return Ok(Cancellation::Cancelled);
             }
@@ -310,7 +316,7 @@ impl Store for PostgresStore {
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
-            self.ask(|reply| Command::Cancel(ids, filter.state, reply)).await?
+            self.ask(|reply| Command::Cancel(ids, filter.states.clone(), reply)).await?
         };
         Ok(Portion { done, last })
     }

@@ -10,10 +10,10 @@ use super::pool::Pool;
 use super::rows::{self, Cells, from_jobs, of_job, text, uuid};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
-use crate::store::kept::state::codes_of;
+use crate::store::kept::state::{codes_of_any, lots_of};
 use crate::store::kept::{code, number};
 use crate::store::page::Held;
-use crate::store::{Filter, Order, Page, StateFilter, StoreError, Weight as _};
+use crate::store::{Filter, Order, Page, StoreError, Weight as _};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
@@ -104,22 +104,58 @@ async fn found(
 /// What is selected, of the jobs of a page with ids from one on, before another; `None` if no job can pass.
 fn query(select: &str, among: Among, filter: &Filter, page: Page, (first, end): (Uuid, Uuid)) -> Option<QueryBuilder<Postgres>> {
     let of_the_ended = filter.error.is_some() || filter.findings.is_some();
-    let among = match filter.state {
-        Some(StateFilter::Ended(_)) if among == Among::Unfinished => return None,
-        Some(StateFilter::Ended(_)) => Among::Results,
-        Some(_) if among == Among::Results || of_the_ended => return None,
-        Some(_) => Among::Unfinished,
-        None if of_the_ended && among == Among::Unfinished => return None,
-        None if of_the_ended => Among::Results,
-        None => among,
-    };
+    let mut parts = Vec::new();
+    if filter.states.is_empty() {
+        match among {
+            Among::Unfinished if of_the_ended => {}
+            _ if of_the_ended => parts.push((Among::Results, String::new())),
+            _ => parts.push((among, String::new())),
+        }
+    } else {
+        // As text, so that the partial indexes can be used.
+        let listed = |codes: Vec<i16>| codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let unfinished = codes_of_any(&filter.states);
+        if !unfinished.is_empty() && among != Among::Results && !of_the_ended {
+            parts.push((Among::Unfinished, format!(" AND w.state IN ({})", listed(unfinished))));
+        }
+        if among != Among::Unfinished {
+            let standing = |lot: Vec<_>| format!(" AND r.ending IN ({})", listed(lot.into_iter().map(code).collect()));
+            parts.extend(lots_of(&filter.states).into_iter().map(|lot| (Among::Results, standing(lot))));
+        }
+    }
+    // One statement, so that no job is seen in none of its parts or in two of them.
+    let (mut query, is_one) = (QueryBuilder::new(""), parts.len() == 1);
+    let mut before = "(";
+    for (among, standing) in &parts {
+        if !is_one {
+            query.push(before);
+            before = ") UNION ALL (";
+        }
+        part(&mut query, select, (*among, standing), filter, page, (first, end));
+    }
+    if parts.len() > 1 {
+        query.push(")");
+        in_order(&mut query, "1", page);
+    }
+    (!parts.is_empty()).then_some(query)
+}
+
+/// The jobs of a page that stand in one way.
+fn part(
+    query: &mut QueryBuilder<Postgres>,
+    select: &str,
+    (among, standing): (Among, &str),
+    filter: &Filter,
+    page: Page,
+    (first, end): (Uuid, Uuid),
+) {
     // An inner join lets the narrow table lead.
     let select = match among {
         Among::All => select.to_owned(),
         Among::Unfinished => select.replace("LEFT JOIN work", "JOIN work"),
         Among::Results => select.replace("LEFT JOIN results", "JOIN results"),
     };
-    let mut query = QueryBuilder::new(select);
+    query.push(select);
     // The last condition there is that of the join with `results`: what is said of one table says nothing of the partitions of the other.
     let within = |query: &mut QueryBuilder<Postgres>, table: &str| {
         if first > Uuid::nil() {
@@ -129,32 +165,22 @@ fn query(select: &str, among: Among, filter: &Filter, page: Page, (first, end): 
             query.push(format!(" AND {table}.id < ")).push_bind(end);
         }
     };
-    within(&mut query, "r");
+    within(query, "r");
     if let Some((key, value)) = &filter.tag {
         query.push(" JOIN tags t ON t.id = j.id AND t.key = ").push_bind(text(key));
         query.push(" AND t.value = ").push_bind(text(value));
-        within(&mut query, "t");
+        within(query, "t");
     }
     query.push(" WHERE true");
-    within(&mut query, "j");
+    within(query, "j");
     if among == Among::Unfinished {
-        within(&mut query, "w");
+        within(query, "w");
     }
-    match filter.state {
-        // As text, so that the partial indexes can be used.
-        Some(StateFilter::Ended(ending)) => {
-            query.push(format!(" AND r.ending = {}", code(ending)));
-        }
-        Some(unfinished) => {
-            let codes: Vec<_> = codes_of(unfinished).iter().map(ToString::to_string).collect();
-            query.push(format!(" AND w.state IN ({})", codes.join(", ")));
-        }
-        None => {}
-    }
+    query.push(standing);
     if let Some(kind) = filter.error {
         query.push(" AND r.ending <> 0 AND r.failure = ").push_bind(kind.as_str());
     }
-    subject(&mut query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
+    subject(query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
     if let Some(kinds) = filter.findings {
         query.push(" AND r.findings IS NOT NULL AND r.findings & ").push_bind(i64::from(kinds.bits())).push(" <> 0");
     }
@@ -166,15 +192,17 @@ fn query(select: &str, among: Among, filter: &Filter, page: Page, (first, end): 
         query.push(" AND j.accepted_at < ").push_bind(until.as_micros());
         query.push(" AND j.id < ").push_bind(uuid(first_id(until.as_micros().saturating_add(ID_SLACK_US))));
     }
-    let (beyond, direction) = match page.order {
-        Order::NewestFirst => (" AND j.id < ", "DESC"),
-        Order::OldestFirst => (" AND j.id > ", "ASC"),
-    };
     if let Some(after) = page.after {
+        let beyond = if page.order == Order::NewestFirst { " AND j.id < " } else { " AND j.id > " };
         query.push(beyond).push_bind(uuid(after));
     }
-    query.push(format!(" ORDER BY j.id {direction} LIMIT ")).push_bind(number(page.limit));
-    Some(query)
+    in_order(query, "j.id", page);
+}
+
+/// So many as are on a page, by this column.
+fn in_order(query: &mut QueryBuilder<Postgres>, id: &str, page: Page) {
+    let direction = if page.order == Order::NewestFirst { "DESC" } else { "ASC" };
+    query.push(format!(" ORDER BY {id} {direction} LIMIT ")).push_bind(number(page.limit));
 }
 
 /// What is asked of a job, as conditions on its row `j`.

@@ -1,6 +1,6 @@
 //! The SQL of the edges between jobs: what is written of them inside the writer's transaction, and what is read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use sqlx::{SqliteConnection, SqlitePool};
@@ -168,6 +168,19 @@ pub(super) async fn dependencies(readers: &SqlitePool, child: JobId) -> Result<V
         Ok(Dependency { parent: cells.id()?, name: cells.take()?, on_failure: cells.code()? })
     };
     rows.iter().map(dependency).collect()
+}
+
+/// Where jobs are.
+pub(super) async fn states(readers: &SqlitePool, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
+    let text = "SELECT id, (SELECT state FROM jobs WHERE jobs.id = asked.id), (SELECT ending FROM results WHERE results.id = asked.id) \
+                FROM (SELECT unhex(value) AS id FROM json_each(?)) AS asked";
+    let mut states = HashMap::new();
+    for row in &sqlx::query(text).bind(moves::array(jobs)).fetch_all(readers).await? {
+        let mut cells = Cells::new(row);
+        let (id, state) = (cells.id()?, place(&mut cells)?);
+        states.extend(state.map(|state| (id, state)));
+    }
+    Ok(states)
 }
 
 /// A job's parents and children: the first `most` of each, those that it waits for before the others; of an owner's children alone, if

@@ -28,7 +28,7 @@ mod statements;
 mod webhooks;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ use super::node::Gatekeeper;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
-    Portion, Requeue, Revocation, Settled, Settlement, Sketches, Store, StoreError, Subscription, SummaryKey,
+    Portion, Requeue, Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
@@ -279,6 +279,10 @@ impl GraphStore for SqliteStore {
         edges::dependencies(&self.readers, id).await
     }
 
+    async fn states(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
+        edges::states(&self.readers, jobs).await
+    }
+
     async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError> {
         edges::graph(&self.readers, id, owner, most).await
     }
@@ -348,7 +352,7 @@ impl Store for SqliteStore {
 
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
         loop {
-            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], None, reply)).await?;
+            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], Vec::new(), reply)).await?;
             if !ended.is_empty() {
                 return Ok(Cancellation::Cancelled);
             }
@@ -372,7 +376,7 @@ impl Store for SqliteStore {
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
-            self.ask(|reply| Command::Cancel(ids, filter.state, reply)).await?
+            self.ask(|reply| Command::Cancel(ids, filter.states.clone(), reply)).await?
         };
         Ok(Portion { done, last })
     }

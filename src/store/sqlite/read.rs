@@ -9,7 +9,7 @@ use super::codes::Code;
 use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
-use crate::store::kept::state::codes_of;
+use crate::store::kept::state::{codes_of_any, lots_of};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError, page};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
@@ -39,15 +39,27 @@ pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, 
 }
 
 pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+    let of_the_ended = filter.error.is_some() || filter.findings.is_some();
+    let has_unfinished = filter.states.is_empty() || !codes_of_any(&filter.states).is_empty();
+    found(readers, has_unfinished && !of_the_ended, filter, page).await
+}
+
+pub(super) async fn results(readers: &SqlitePool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+    found(readers, false, filter, page).await
+}
+
+/// A page, of the jobs that have ended, and perhaps of those that have not.
+async fn found(readers: &SqlitePool, with_unfinished: bool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
     // One snapshot for both tables, so that no job is seen in neither or in both.
     let mut snapshot = readers.begin().await?;
     let mut jobs = Vec::new();
-    let of_the_ended = filter.error.is_some() || filter.findings.is_some();
-    if !matches!(filter.state, Some(StateFilter::Ended(_))) && !of_the_ended {
-        jobs = page::read(query("jobs", OF_JOB, filter, page).build().fetch(&mut *snapshot), rows::unfinished).await?;
+    if with_unfinished {
+        let mut query = query("jobs", OF_JOB, &unfinished(&filter.states), filter, page);
+        jobs = page::read(query.build().fetch(&mut *snapshot), rows::unfinished).await?;
     }
-    if matches!(filter.state, None | Some(StateFilter::Ended(_))) {
-        jobs.extend(page::read(query("results", OF_RESULT, filter, page).build().fetch(&mut *snapshot), rows::result).await?);
+    for lot in lots_of(&filter.states) {
+        let mut query = query("results", OF_RESULT, &ended(&lot), filter, page);
+        jobs.extend(page::read(query.build().fetch(&mut *snapshot), rows::result).await?);
     }
     snapshot.commit().await?;
     match page.order {
@@ -58,20 +70,14 @@ pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> R
     Ok(jobs)
 }
 
-pub(super) async fn results(readers: &SqlitePool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-    if !matches!(filter.state, None | Some(StateFilter::Ended(_))) {
-        return Ok(Vec::new());
-    }
-    page::read(query("results", OF_RESULT, filter, page).build().fetch(readers), rows::result).await
-}
-
 /// The ids of a page of unfinished jobs, or of finished ones.
 pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
-    let table = if table == Table::Jobs { "jobs" } else { "results" };
-    let rows = conditions(format!("SELECT id FROM {} WHERE true", source(table, filter)), filter, page)
-        .build()
-        .fetch_all(readers)
-        .await?;
+    let (table, standing) = match table {
+        Table::Jobs => ("jobs", unfinished(&filter.states)),
+        Table::Results => ("results", ended(&lots_of(&filter.states).concat())),
+    };
+    let select = format!("SELECT id FROM {} WHERE true{standing}", source(table, filter));
+    let rows = conditions(select, filter, page).build().fetch_all(readers).await?;
     rows.iter().map(|row| Cells::new(row).id()).collect()
 }
 
@@ -84,8 +90,8 @@ pub(super) enum Table {
     Results,
 }
 
-fn query(table: &'static str, further: &'static str, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
-    conditions(format!("SELECT {OF_BOTH}, {further} FROM {} WHERE true", source(table, filter)), filter, page)
+fn query(table: &str, further: &str, standing: &str, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
+    conditions(format!("SELECT {OF_BOTH}, {further} FROM {} WHERE true{standing}", source(table, filter)), filter, page)
 }
 
 /// Labels come in the order of the jobs that have them, so that a page is read from them, be they rare or on every job.
@@ -93,18 +99,9 @@ fn source(table: &str, filter: &Filter) -> String {
     if filter.tag.is_some() { format!("tags CROSS JOIN {table} USING (id)") } else { table.to_owned() }
 }
 
-/// What is selected, of the jobs of a page.
+/// What is selected, of the jobs of a page, besides where they stand.
 fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(select);
-    match filter.state {
-        // As text, so that the partial index on unsuccessful endings can be used.
-        Some(StateFilter::Ended(ending)) => ended(&mut query, ending),
-        Some(unfinished) => {
-            let codes: Vec<_> = codes_of(unfinished).iter().map(ToString::to_string).collect();
-            query.push(format!(" AND state IN ({})", codes.join(", ")));
-        }
-        None => {}
-    }
     if let Some(kind) = filter.error {
         query.push(" AND ending <> 0 AND error ->> 'kind' = ").push_bind(kind.as_str());
     }
@@ -168,10 +165,22 @@ pub(super) fn subject(
     }
 }
 
-fn ended(query: &mut QueryBuilder<Sqlite>, ending: Ending) {
-    query.push(format!(" AND ending = {}", ending.code()));
-    if ending != Ending::Succeeded {
-        query.push(" AND ending <> 0");
+/// The condition on unfinished jobs that they are in one of these states.
+fn unfinished(states: &[StateFilter]) -> String {
+    let codes: Vec<_> = codes_of_any(states).iter().map(ToString::to_string).collect();
+    if states.is_empty() { String::new() } else { format!(" AND state IN ({})", codes.join(", ")) }
+}
+
+/// The condition on results of a lot, as text, so that the partial index on unsuccessful endings can be used.
+fn ended(lot: &[Ending]) -> String {
+    match lot {
+        [] => String::new(),
+        [Ending::Succeeded] => " AND ending = 0".to_owned(),
+        [ending] => format!(" AND ending = {} AND ending <> 0", ending.code()),
+        several => {
+            let codes: Vec<_> = several.iter().map(|ending| ending.code().to_string()).collect();
+            format!(" AND ending IN ({})", codes.join(", "))
+        }
     }
 }
 
@@ -196,7 +205,8 @@ mod tests {
         let mut plan = async |filter: &Filter, order| {
             let page = Page { order, after: None, limit: 100 };
             let mut explained = QueryBuilder::new("EXPLAIN QUERY PLAN ");
-            explained.push(query("results", OF_RESULT, filter, page).sql().as_str());
+            let [lot] = &lots_of(&filter.states)[..] else { panic!("one statement") };
+            explained.push(query("results", OF_RESULT, &ended(lot), filter, page).sql().as_str());
             let rows = explained.build().fetch_all(&mut connection).await.unwrap();
             rows.iter().map(|row| sqlx::Row::get::<String, _>(row, 3)).collect::<Vec<_>>().join("; ")
         };
@@ -205,7 +215,11 @@ mod tests {
             (Filter { bound: Some(Bound::Cpu), ..all.clone() }, "results_cpu"),
             (Filter { executor: Some(Executor::Threads), ..all.clone() }, "results_queue"),
             (Filter { workload: Some("sleep".into()), ..all.clone() }, "results_type"),
-            (Filter { state: Some(StateFilter::Ended(Ending::Failed)), ..all.clone() }, "results_unsuccessful"),
+            (Filter { states: vec![StateFilter::Ended(Ending::Failed)], ..all.clone() }, "results_unsuccessful"),
+            (
+                Filter { states: [Ending::Succeeded, Ending::Failed].map(StateFilter::Ended).to_vec(), ..all.clone() },
+                "SCAN results",
+            ),
             (Filter { tag: Some(("team".into(), "search".into())), ..all.clone() }, "tags USING PRIMARY KEY (key=? AND value=?)"),
             (Filter { owner: Owner::from_code(7), ..all.clone() }, "results_owner"),
             (all, "SCAN results"),

@@ -1,5 +1,7 @@
 //! Schedules, as the writer changes them and as they are read.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
@@ -75,6 +77,11 @@ impl ScheduleStore for SqliteStore {
     async fn fires(&self, schedule: &str, limit: usize) -> Result<Vec<Fire>, StoreError> {
         let query = sqlx::query(schedule::LATEST).bind(schedule).bind(number(limit));
         query.fetch_all(&self.readers).await?.iter().map(schedule::read_fire).collect()
+    }
+
+    async fn latest_fires(&self, after: Option<&str>, limit: usize) -> Result<HashMap<String, Fire>, StoreError> {
+        let query = sqlx::query(schedule::LATEST_OF_PAGE).bind(after.unwrap_or_default()).bind(number(limit));
+        query.fetch_all(&self.readers).await?.iter().map(schedule::read_named_fire).collect()
     }
 
     async fn fire(&self, mut firing: Firing) -> Result<Vec<NewJob>, StoreError> {

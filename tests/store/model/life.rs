@@ -175,18 +175,18 @@ impl Model {
         before
     }
 
-    /// Cancels all that are in a state; those that waited, and those that run.
-    pub(super) fn cancel_all(&mut self, state: Option<StateFilter>) -> (Vec<JobId>, Vec<Lease>) {
+    /// Cancels all that are in one of these states, or anywhere if there are none; those that waited, and those that run.
+    pub(super) fn cancel_all(&mut self, states: &[StateFilter]) -> (Vec<JobId>, Vec<Lease>) {
         let (mut ended, mut stopping) = (Vec::new(), Vec::new());
         for id in self.ids() {
             let job = self.job(id);
-            let there = match (state, job.life) {
-                (_, Life::Ended(_)) => false,
-                (None, _) => true,
-                (Some(StateFilter::Running), life) => life != Life::Waiting,
-                (Some(StateFilter::Queued), life) => life == Life::Waiting && !job.scheduled,
-                (Some(_), life) => life == Life::Waiting && job.scheduled,
+            let stands = match job.life {
+                Life::Ended(_) => continue,
+                Life::Running { .. } => StateFilter::Running,
+                Life::Waiting if job.scheduled => StateFilter::Scheduled,
+                Life::Waiting => StateFilter::Queued,
             };
+            let there = states.is_empty() || states.contains(&stands);
             match there.then(|| self.cancel(id)) {
                 Some(Life::Waiting) => ended.push(id),
                 Some(Life::Running { lease, .. }) => stopping.push(lease),

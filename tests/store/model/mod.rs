@@ -217,14 +217,15 @@ impl<P: Place> Case<'_, P> {
 
     /// What is done to all that pass a filter.
     async fn many(&mut self) {
-        let state = match self.random.below(5) {
-            0 => Some(StateFilter::Queued),
-            1 => Some(StateFilter::Scheduled),
-            2 => Some(StateFilter::Running),
-            3 => None,
+        let states = match self.random.below(6) {
+            0 => vec![StateFilter::Queued],
+            1 => vec![StateFilter::Scheduled],
+            2 => vec![StateFilter::Running],
+            3 => vec![StateFilter::Running, StateFilter::Scheduled],
+            4 => Vec::new(),
             _ => {
                 let ending = *self.random.pick(&Ending::ALL).unwrap();
-                let filter = Filter { tag: Some(self.tag()), state: Some(StateFilter::Ended(ending)), ..Filter::default() };
+                let filter = Filter { tag: Some(self.tag()), states: vec![StateFilter::Ended(ending)], ..Filter::default() };
                 let requeued = self.store().requeue_page(&filter, None, usize::MAX).await.unwrap().done;
                 let mut expected = self.model.ids();
                 expected.retain(|id| matches!(self.model.life(*id), Life::Ended(seen) if seen == ending));
@@ -233,9 +234,9 @@ impl<P: Place> Case<'_, P> {
                 return;
             }
         };
-        let filter = Filter { tag: Some(self.tag()), state, ..Filter::default() };
+        let filter = Filter { tag: Some(self.tag()), states, ..Filter::default() };
         let done = self.store().cancel_page(&filter, None).await.unwrap().done;
-        let (ended, stopping) = self.model.cancel_all(state);
+        let (ended, stopping) = self.model.cancel_all(&filter.states);
         assert_eq!((done.ended, done.stopping), (ended, stopping), "seed {}", self.seed);
     }
 

@@ -159,7 +159,7 @@ def delete_result(job: str) -> Call[None]:
 
 
 def filters(
-    state: Optional[str] = None,
+    state: Union[str, Sequence[str], None] = None,
     bound: Optional[str] = None,
     executor: Optional[str] = None,
     workload: Optional[str] = None,
@@ -174,7 +174,7 @@ def filters(
     """The filters of a list as a query, or as a body."""
     labels = [f"{name}:{value}" for name, value in (tags or {}).items()]
     return {
-        "state": state,
+        "state": state if state is None or isinstance(state, str) else ",".join(state),
         "bound": bound,
         "executor": executor,
         "workload": workload,

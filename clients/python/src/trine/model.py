@@ -291,6 +291,7 @@ class ScheduleRun:
     by_hand: bool = False
     job: Optional[str] = None  # the id of the one that was submitted
     reason: Optional[str] = None  # why none was
+    state: Optional[State] = None  # where that job is; None if it is not kept any more
 
 
 @dataclass(frozen=True)
@@ -305,7 +306,7 @@ class Schedule:
     overlap: Overlap = "allow"
     paused: bool = False
     next_runs: tuple[datetime, ...] = ()
-    last_runs: tuple[ScheduleRun, ...] = ()  # the latest first; only where one schedule is looked at
+    last_runs: tuple[ScheduleRun, ...] = ()  # the latest first; in a list, the latest alone
     created_at: Optional[datetime] = None
     changed_at: Optional[datetime] = None
     raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)

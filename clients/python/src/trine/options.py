@@ -47,7 +47,7 @@ class CallOptions(Options, total=False):
 class Filters(TypedDict, total=False):
     """Which jobs events are about: those that pass every filter. One that is None is as if it were not given."""
 
-    state: Optional[State]
+    state: Union[State, Sequence[State], None]  # where they are or how they ended: any of several
     bound: Optional[Bound]
     executor: Optional[str]  # the one that they run on
     workload: Optional[str]  # its `type`

@@ -21,7 +21,7 @@ pub(super) struct Batch {
     pub(super) accepts: Vec<Acceptance>,
     pub(super) withs: Vec<(With, Reply<()>)>,
     pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
-    pub(super) cancels: Vec<(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>)>,
+    pub(super) cancels: Vec<(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>)>,
     pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     pub(super) removals: Vec<(Vec<JobId>, Why, Reply<u64>)>,
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,

@@ -63,7 +63,7 @@ pub(super) enum Command {
     With(With, Reply<()>),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
     Settle(Lease, Arc<Settlement>, Reply<Settled>),
-    Cancel(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>),
+    Cancel(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>),
     Requeue(Vec<JobId>, Reply<Vec<JobId>>),
     Remove(Vec<JobId>, Why, Reply<u64>),
     Allow(HashMap<Owner, u32>, Reply<()>),

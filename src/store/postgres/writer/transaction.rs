@@ -207,7 +207,7 @@ impl Writer {
     /// The steps of what is asked for one by one: a step for each kind of command.
     async fn further(&mut self, batch: &Batch, done: &mut Done) -> Result<(), StoreError> {
         for (ids, only, _) in &batch.cancels {
-            let cancelled = self.cancel(ids, *only, done).await?;
+            let cancelled = self.cancel(ids, only, done).await?;
             done.cancelled.push(cancelled);
         }
         for (ids, _) in &batch.requeues {

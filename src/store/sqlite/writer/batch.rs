@@ -18,7 +18,7 @@ pub(super) struct Batch {
     pub(super) notes: Vec<Noted>,
     pub(super) accepts: Vec<Acceptance>,
     pub(super) settles: Vec<Settling>,
-    pub(super) cancels: Vec<(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>)>,
+    pub(super) cancels: Vec<(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>)>,
     pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
     pub(super) edits: Vec<Box<dyn Edit>>,
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,

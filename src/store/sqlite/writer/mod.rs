@@ -66,7 +66,7 @@ pub(super) enum Command {
     Claim(Queue, usize, Reply<Vec<Claimed>>),
     /// An attempt has ended; whether somebody waits for the job.
     Settle(Settling, bool),
-    Cancel(Vec<JobId>, Option<StateFilter>, Reply<Cancelled>),
+    Cancel(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>),
     Requeue(Vec<JobId>, Reply<Vec<JobId>>),
     Edit(Box<dyn Edit>),
     Allow(HashMap<Owner, u32>, Reply<()>),

@@ -155,7 +155,7 @@ impl Writer {
             statements::touch(&mut self.connection).await?;
         }
         for (ids, only, _) in &batch.cancels {
-            let cancelled = self.cancel(ids, *only, done).await?;
+            let cancelled = self.cancel(ids, only, done).await?;
             done.cancelled.push(cancelled);
         }
         for (ids, _) in &batch.requeues {
