@@ -20,7 +20,6 @@ scripts/install-test-deps.sh
 
 folder=$PWD/target/train
 export RUSTC_WRAPPER='' RUSTFLAGS="-Cprofile-generate=$folder/counts" CARGO_TARGET_DIR=$folder
-cargo build --locked --release --bin trine
 cargo bench --locked --no-run --bench load
 # Those of programs that were run to build it.
 rm -rf "$folder/counts"
