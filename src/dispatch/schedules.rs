@@ -135,7 +135,7 @@ impl Schedules {
         for (name, _) in waiting.iter().filter(|(_, freed)| *freed) {
             self.submit_waiting(name, now).await?;
         }
-        let next = self.store.next_schedule_due().await?;
+        let next = self.store.next_schedule_due(now).await?;
         let longest = if waiting.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
         Ok(match next {
             Some(next) => next.since(now).min(longest),
@@ -252,8 +252,12 @@ impl Schedules {
 
     /// Submits the job of the first time that waits.
     async fn submit_waiting(&self, name: &str, now: Timestamp) -> Result<(), StoreError> {
-        let (schedule, first) = (self.store.schedule(name).await?, self.store.first_waiting_fire(name).await?);
-        let Some((schedule, first)) = schedule.zip(first) else { return Ok(()) };
+        let schedule = match self.store.schedule(name).await {
+            // It is left out here as in the lists of the store, which say so.
+            Err(StoreError::Corrupt(_)) => return Ok(()),
+            schedule => schedule?,
+        };
+        let Some((schedule, first)) = schedule.zip(self.store.first_waiting_fire(name).await?) else { return Ok(()) };
         let mut firing = Firing { schedule: name.to_owned(), waited: 1, ..Firing::default() };
         let mut taken = Vec::new();
         let outcome = self.submit(&schedule, &mut firing, &mut taken).await?;
