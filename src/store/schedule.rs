@@ -45,6 +45,9 @@ pub trait ScheduleStore {
     /// Some of the schedules that are due by then, the most overdue first; without those that this program can't read.
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<Schedule>, StoreError>;
 
+    /// How many schedules there are that are not paused, and how many that are; of very many, that it is [`MANY`](super::MANY).
+    async fn count_schedules(&self) -> Result<(u64, u64), StoreError>;
+
     /// When the next schedule is due that is not by then.
     async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 

@@ -47,6 +47,7 @@ pub(in crate::store) const BY_NAME: &str =
 pub(in crate::store) const DUE: &str =
     concat!("SELECT ", columns!(), " FROM schedules WHERE next_at <= $1 ORDER BY next_at LIMIT $2");
 pub(in crate::store) const NEXT_DUE: &str = "SELECT min(next_at) FROM schedules WHERE next_at > $1";
+pub(in crate::store) const COUNT: &str = "SELECT count(*) FILTER (WHERE NOT paused), count(*) FILTER (WHERE paused) FROM (SELECT paused FROM schedules LIMIT $1) AS some";
 pub(in crate::store) const FIRST_WAITING: &str =
     concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1");
 pub(in crate::store) const LATEST: &str =

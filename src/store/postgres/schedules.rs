@@ -9,8 +9,8 @@ use super::writer::{Acceptance, Command, With};
 use crate::clock::Timestamp;
 use crate::job::NewJob;
 use crate::schedule::{Fire, Schedule, Seen};
-use crate::store::kept::{code, number, schedule};
-use crate::store::{Firing, ScheduleStore, StoreError};
+use crate::store::kept::{Cells, code, number, schedule};
+use crate::store::{Firing, MANY, ScheduleStore, StoreError};
 
 #[async_trait]
 impl ScheduleStore for PostgresStore {
@@ -45,6 +45,12 @@ impl ScheduleStore for PostgresStore {
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<Schedule>, StoreError> {
         let rows = |most| sqlx::query(schedule::DUE).bind(now.as_micros()).bind(most).fetch(&self.pool);
         self.unread.pass(limit, rows).await
+    }
+
+    async fn count_schedules(&self) -> Result<(u64, u64), StoreError> {
+        let row = sqlx::query(schedule::COUNT).bind(MANY.cast_signed()).fetch_one(&self.pool).await?;
+        let mut cells = Cells::new(&row);
+        Ok((cells.number()?, cells.number()?))
     }
 
     async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {

@@ -11,8 +11,8 @@ use super::writer::{Acceptance, Command};
 use crate::clock::Timestamp;
 use crate::job::NewJob;
 use crate::schedule::{Fire, Schedule, Seen};
-use crate::store::kept::{number, schedule};
-use crate::store::{Firing, ScheduleStore, StoreError};
+use crate::store::kept::{Cells, number, schedule};
+use crate::store::{Firing, MANY, ScheduleStore, StoreError};
 
 #[async_trait]
 impl ScheduleStore for SqliteStore {
@@ -47,6 +47,12 @@ impl ScheduleStore for SqliteStore {
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<Schedule>, StoreError> {
         let rows = |most| sqlx::query(schedule::DUE).bind(now.as_micros()).bind(most).fetch(&self.readers);
         self.unread.pass(limit, rows).await
+    }
+
+    async fn count_schedules(&self) -> Result<(u64, u64), StoreError> {
+        let row = sqlx::query(schedule::COUNT).bind(MANY.cast_signed()).fetch_one(&self.readers).await?;
+        let mut cells = Cells::new(&row);
+        Ok((cells.number()?, cells.number()?))
     }
 
     async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
