@@ -160,7 +160,9 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules, profiles, Arc::clone(&quotas));
     let comparisons = Comparisons::start(dispatcher.clone()).await?;
     let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone()), quotas));
-    let mut house = keep_house(&config, &store, &dispatcher, &schedules, &keyring, &artifacts)?;
+    let outbound = Arc::clone(dispatcher.registry().environment().outbound());
+    let deliverer = Deliverer::new(Arc::clone(&store), outbound, deliveries(&config)?, api::message);
+    let mut house = keep_house(&config, &store, &dispatcher, &schedules, &deliverer, &keyring, &artifacts);
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,
         timeout: config.body_timeout,
@@ -172,6 +174,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         dispatcher: dispatcher.clone(),
         comparisons: comparisons.clone(),
         schedules,
+        deliverer,
         bodies,
         programs: Arc::new(programs),
         keyring,
@@ -281,21 +284,20 @@ fn keep_house(
     store: &Arc<dyn Store>,
     dispatcher: &Dispatcher,
     schedules: &Arc<Schedules>,
+    deliverer: &Arc<Deliverer>,
     keyring: &Arc<Keyring>,
     artifacts: &Artifacts,
-) -> Result<JoinSet<()>, AppError> {
+) -> JoinSet<()> {
     let mut house = JoinSet::new();
     house.spawn(Arc::clone(keyring).follow(dispatcher.drained()));
     let (schedules, drained) = (Arc::clone(schedules), dispatcher.drained());
     house.spawn(async move { schedules.keep(drained).await });
-    let outbound = Arc::clone(dispatcher.registry().environment().outbound());
-    let deliverer = Deliverer::new(Arc::clone(store), outbound, deliveries(config)?, api::message);
-    house.spawn(deliverer.keep(dispatcher.drained()));
+    house.spawn(Arc::clone(deliverer).keep(dispatcher.drained()));
     let retention = Retention { age: config.retention_age.0, count: config.retention_count.0 };
     house.spawn(retention.keep_to(Arc::clone(store), dispatcher.drained()));
     house.spawn(sweep_artifacts(artifacts.clone(), Arc::clone(store), dispatcher.drained()));
     house.spawn(watch_bloat(Arc::clone(store), dispatcher.drained()));
-    Ok(house)
+    house
 }
 
 /// How webhooks are delivered.

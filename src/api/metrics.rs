@@ -17,7 +17,7 @@ use super::{ApiState, findings};
 use crate::dispatch::{Ends, QueueStatus};
 use crate::job::{Executor, FindingKind, Queue};
 use crate::measure::{Usage, memory};
-use crate::store::{Bloat, Sketch, Sketches};
+use crate::store::{Bloat, Depth, Sketch, Sketches};
 
 /// The upper ends of the buckets of times, in microseconds.
 const BUCKETS_US: [u64; 12] =
@@ -25,8 +25,8 @@ const BUCKETS_US: [u64; 12] =
 
 /// Figures for Prometheus
 ///
-/// Counts and times of the jobs that this server has run to their end since it was started, queues, worker processes, the event loop's lag,
-/// findings, and what the server process itself uses. Prometheus' text format.
+/// Counts and times of the jobs that this server has run to their end since it was started, queues, schedules, webhooks, worker processes,
+/// the event loop's lag, findings, and what the server process itself uses. Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "health", operation_id = "metrics",
     responses(
@@ -54,6 +54,11 @@ struct Figures {
     profiles: usize,
     quarantined: usize,
     stale_results: u64,
+    /// Those that are not paused, and those that are.
+    schedules: (u64, u64),
+    times: [(&'static str, u64); 5],
+    pending_deliveries: u64,
+    delivery_attempts: [(&'static str, u64); 4],
     bloat: Option<Bloat>,
 }
 
@@ -84,6 +89,10 @@ impl Figures {
             profiles: dispatcher.profiles().keys(None).len(),
             quarantined: dispatcher.quarantined().len(),
             stale_results: dispatcher.store().stale_results(),
+            schedules: dispatcher.store().count_schedules().await?,
+            times: api.schedules.times(),
+            pending_deliveries: dispatcher.store().pending_deliveries().await?,
+            delivery_attempts: api.deliverer.attempts(),
             bloat: dispatcher.store().bloat().await?,
         })
     }
@@ -120,7 +129,8 @@ impl Figures {
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let mut jobs = Family::gauge(encoder, "trine_queue_jobs", "Jobs that have not ended, by queue and state")?;
         for QueueStatus { queue, depth, .. } in &self.queues {
-            for (state, count) in [("queued", depth.queued), ("scheduled", depth.scheduled), ("running", depth.running)] {
+            let Depth { queued, limited: _, scheduled, blocked, running } = *depth;
+            for (state, count) in [("queued", queued), ("scheduled", scheduled), ("blocked", blocked), ("running", running)] {
                 jobs.set(&[("queue", queue.as_str()), ("state", state)], number(count))?;
             }
         }
@@ -146,6 +156,27 @@ impl Figures {
         }
         let about = "How late a timer fired on the event loop of jobs: the latest of the last second";
         Family::gauge(encoder, "trine_event_loop_lag_seconds", about)?.set(&[], seconds(self.loop_lag_us))
+    }
+
+    fn told(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let about = "Schedules, by whether they are paused; counting ends at 10,000 of all";
+        let mut schedules = Family::gauge(encoder, "trine_schedules", about)?;
+        for (state, count) in [("active", self.schedules.0), ("paused", self.schedules.1)] {
+            schedules.set(&[("state", state)], number(count))?;
+        }
+        let about = "Times of schedules that this server has decided upon since it was started, by what came of them";
+        let mut times = Family::counter(encoder, "trine_schedule_times", about)?;
+        for (outcome, count) in self.times {
+            times.count(&[("outcome", outcome)], count)?;
+        }
+        let about = "Messages of webhooks that are to be sent, for the first time or again; counting ends at 10,000";
+        Family::gauge(encoder, "trine_webhooks_pending", about)?.set(&[], number(self.pending_deliveries))?;
+        let about = "Attempts to deliver messages of webhooks, by this server since it was started, by what came of them";
+        let mut attempts = Family::counter(encoder, "trine_webhook_attempts", about)?;
+        for (outcome, count) in self.delivery_attempts {
+            attempts.count(&[("outcome", outcome)], count)?;
+        }
+        Ok(())
     }
 
     fn learned(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -184,6 +215,7 @@ impl Collector for Figures {
         Family::gauge(&mut encoder, "trine_build_info", "The server's version; always 1")?.set(&version, 1.0)?;
         self.jobs(&mut encoder)?;
         self.queues(&mut encoder)?;
+        self.told(&mut encoder)?;
         self.learned(&mut encoder)?;
         self.database(&mut encoder)?;
         let used = Usage::of_process();

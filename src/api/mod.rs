@@ -83,7 +83,7 @@ use self::entrance::Entrance;
 use self::problem::Problem;
 use crate::artifact::Artifacts;
 use crate::comparison::Comparisons;
-use crate::dispatch::{Dispatcher, Schedules};
+use crate::dispatch::{Deliverer, Dispatcher, Schedules};
 use crate::job::Role;
 use crate::workload::Registry;
 
@@ -99,6 +99,8 @@ pub struct Parts {
     pub comparisons: Comparisons,
     /// Submits jobs when it is time.
     pub schedules: Arc<Schedules>,
+    /// Sends webhooks.
+    pub deliverer: Arc<Deliverer>,
     /// What is taken as the body of a request.
     pub bodies: BodyLimits,
     /// How programs are confined.

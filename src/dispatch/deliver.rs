@@ -9,11 +9,12 @@ use reqwest::{Method, Response};
 use tokio::task::JoinSet;
 use url::Url;
 
+use super::ended::Counts;
 use crate::clock::{Timestamp, micros};
 use crate::job::{Job, Secret, State};
 use crate::outbound::{Outbound, root_cause};
 use crate::store::{Store, StoreError};
-use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Rules, signature, verdict};
+use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Rules, Verdict, signature, verdict};
 
 /// How many messages are on their way at once, and how many of them to one host.
 const AT_ONCE: (usize, usize) = (64, 8);
@@ -44,12 +45,21 @@ pub struct Deliverer {
     outbound: Arc<Outbound>,
     settings: DeliverySettings,
     write: WriteMessage,
+    /// What came of attempts.
+    attempts: Counts<4>,
 }
 
 impl Deliverer {
     /// Of this store, by this way out.
     pub fn new(store: Arc<dyn Store>, outbound: Arc<Outbound>, settings: DeliverySettings, write: WriteMessage) -> Arc<Self> {
-        Arc::new(Self { store, outbound, settings, write })
+        let attempts = Counts::of(["delivered", "again", "failed", "gone"]);
+        Arc::new(Self { store, outbound, settings, write, attempts })
+    }
+
+    /// How many attempts of this server, since it was started, were taken, are followed by another, were the last one, or found that nothing is
+    /// wanted any more.
+    pub fn attempts(&self) -> [(&'static str, u64); 4] {
+        self.attempts.all()
     }
 
     /// Delivers until `end`.
@@ -125,6 +135,12 @@ impl Deliverer {
             Err(error) => (None, Some(error), None),
         };
         let verdict = verdict(self.settings.rules, &delivery.id, tries + 1, status, asked, self.store.now());
+        self.attempts.count(match verdict {
+            Verdict::Delivered => 0,
+            Verdict::Again(_) => 1,
+            Verdict::GivenUp => 2,
+            Verdict::Gone => 3,
+        });
         let attempt = DeliveryAttempt { at, took_us: micros(began.elapsed()), status, error };
         if let Err(error) = self.store.note_delivery(&delivery.id, attempt, verdict).await {
             tracing::warn!(%error, id = delivery.id, "what came of a message can't be written down; it may be sent again");

@@ -234,7 +234,9 @@ impl Dispatcher {
             tracing::info!(attempts = self.shared.running.count(), "the grace period is over; what still runs is handed back");
             self.shared.running.stop_all(StopReason::HandBack);
             if tokio::time::timeout(LAST_WAIT, self.shared.attempts.wait()).await.is_err() {
-                tracing::error!(attempts = self.shared.running.count(), "what still runs is left; it will run again");
+                let left = self.shared.running.leases();
+                tracing::error!(attempts = left.len(), "what still runs is left; it is taken for lost");
+                self.shared.store.leave_behind(left);
             }
         }
         self.shared.giving_up.cancel();

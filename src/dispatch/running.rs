@@ -39,6 +39,11 @@ impl Running {
         self.stops().values().for_each(|(_, stop)| stop.stop(reason));
     }
 
+    /// Their leases.
+    pub(super) fn leases(&self) -> Vec<Lease> {
+        self.stops().iter().map(|(id, (token, _))| Lease { id: *id, token: *token }).collect()
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.stops().len()

@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Mutex, Notify};
 
+use super::ended::Counts;
 use super::{NoRoom, OverQuota, Quotas, Taken, Wanted};
 use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob};
-use crate::schedule::{Decision, Fire, FireOutcome, Schedule, plan};
+use crate::schedule::{Decision, Fire, FireOutcome, Schedule, Skip, plan};
 use crate::store::{Firing, Store, StoreError};
 
 /// The longest sleep until a schedule is due, so that a clock that was set is noticed.
@@ -73,6 +74,8 @@ pub struct Schedules {
     changing: Mutex<()>,
     /// Something may be due earlier than it was.
     changed: Notify,
+    /// What came of times.
+    times: Counts<5>,
 }
 
 impl fmt::Debug for Schedules {
@@ -84,7 +87,13 @@ impl fmt::Debug for Schedules {
 impl Schedules {
     /// Those of a store, which is not to be changed by anybody else.
     pub fn new(store: Arc<dyn Store>, make: MakeJob, quotas: Arc<Quotas>) -> Self {
-        Self { store, make, quotas, changing: Mutex::default(), changed: Notify::new() }
+        let times = Counts::of(["submitted", "waiting", "skipped", "missed", "failed"]);
+        Self { store, make, quotas, changing: Mutex::default(), changed: Notify::new(), times }
+    }
+
+    /// What came of the times that this server has decided upon since it was started. One that waits counts once more when its job is submitted.
+    pub fn times(&self) -> [(&'static str, u64); 5] {
+        self.times.all()
     }
 
     /// Fires what is due until `end`.
@@ -135,7 +144,7 @@ impl Schedules {
         for (name, _) in waiting.iter().filter(|(_, freed)| *freed) {
             self.submit_waiting(name, now).await?;
         }
-        let next = self.store.next_schedule_due().await?;
+        let next = self.store.next_schedule_due(now).await?;
         let longest = if waiting.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
         Ok(match next {
             Some(next) => next.since(now).min(longest),
@@ -220,7 +229,9 @@ impl Schedules {
         let _quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
         let (id, now) = (job.id, self.store.now());
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
-        self.store.fire(Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() }).await?;
+        let firing = Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() };
+        self.store.fire(firing.clone()).await?;
+        self.count(&firing.fires);
         Ok(id)
     }
 
@@ -252,8 +263,12 @@ impl Schedules {
 
     /// Submits the job of the first time that waits.
     async fn submit_waiting(&self, name: &str, now: Timestamp) -> Result<(), StoreError> {
-        let (schedule, first) = (self.store.schedule(name).await?, self.store.first_waiting_fire(name).await?);
-        let Some((schedule, first)) = schedule.zip(first) else { return Ok(()) };
+        let schedule = match self.store.schedule(name).await {
+            // It is left out here as in the lists of the store, which say so.
+            Err(StoreError::Corrupt(_)) => return Ok(()),
+            schedule => schedule?,
+        };
+        let Some((schedule, first)) = schedule.zip(self.store.first_waiting_fire(name).await?) else { return Ok(()) };
         let mut firing = Firing { schedule: name.to_owned(), waited: 1, ..Firing::default() };
         let mut taken = Vec::new();
         let outcome = self.submit(&schedule, &mut firing, &mut taken).await?;
@@ -298,9 +313,28 @@ impl Schedules {
                         fire.outcome = FireOutcome::Failed(reason.clone());
                     }
                 }
-                self.store.fire(firing).await.map(drop)
+                self.store.fire(firing.clone()).await?;
+                self.count(&firing.fires);
             }
-            recorded => recorded.map(drop),
+            // Another server has submitted them, and counts them.
+            Ok(jobs) if jobs.is_empty() && !firing.jobs.is_empty() => {}
+            recorded => {
+                recorded?;
+                self.count(&firing.fires);
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, fires: &[Fire]) {
+        for fire in fires {
+            self.times.count(match fire.outcome {
+                FireOutcome::Submitted(_) => 0,
+                FireOutcome::Waiting => 1,
+                FireOutcome::Skipped(Skip::Overlap | Skip::Full) => 2,
+                FireOutcome::Skipped(Skip::Missed) => 3,
+                FireOutcome::Failed(_) => 4,
+            });
         }
     }
 }

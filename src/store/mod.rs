@@ -60,7 +60,7 @@ pub use retention::{Removal, Removed, RetentionStore};
 pub use schedule::{Firing, ScheduleStore};
 pub use sketch::{BadSketch, Quantiles, Sketch};
 pub use summary::{Sketches, SummaryKey};
-pub use webhook::{DeliveryFilter, WebhookStore};
+pub use webhook::{DeliveryFilter, MANY, WebhookStore};
 pub(crate) use window::Window;
 
 use std::collections::BTreeMap;

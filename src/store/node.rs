@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::StoreError;
+use super::{Lease, StoreError};
 use crate::clock::Timestamp;
 use crate::job::{Labels, Role, meets};
 
@@ -63,6 +63,10 @@ pub trait NodeStore {
 
     /// Whether this node is to claim nothing more, as far as it has heard.
     fn is_draining(&self) -> bool;
+
+    /// These attempts don't end though the store is about to be shut. Other nodes are not to run them at once, as what is given back then, but when
+    /// the lease of this one is over: as lost. Where there are no others, the next start takes for lost what ran.
+    fn leave_behind(&self, _running: Vec<Lease>) {}
 
     /// How many results of this node came too late since it was started: their leases had ended.
     fn stale_results(&self) -> u64 {

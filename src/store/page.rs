@@ -59,6 +59,12 @@ impl Weight for Schedule {
     }
 }
 
+impl<T: Weight> Weight for Option<T> {
+    fn weight(&self) -> usize {
+        self.as_ref().map_or(0, Weight::weight)
+    }
+}
+
 /// What is on a page so far.
 #[derive(Default)]
 pub(super) struct Held {

@@ -41,14 +41,17 @@ pub trait ScheduleStore {
     /// One schedule.
     async fn schedule(&self, name: &str) -> Result<Option<Schedule>, StoreError>;
 
-    /// Schedules by name, from the first one behind `after` on.
+    /// Schedules by name, from the first one behind `after` on. What this program can't read, as a newer one may have written it, is left out.
     async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Vec<Schedule>, StoreError>;
 
-    /// Some of the schedules that are due by then, the most overdue first.
+    /// Some of the schedules that are due by then, the most overdue first; without those that this program can't read.
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<Schedule>, StoreError>;
 
-    /// When the next schedule is due.
-    async fn next_schedule_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// How many schedules there are that are not paused, and how many that are; of very many, that it is [`MANY`](super::MANY).
+    async fn count_schedules(&self) -> Result<(u64, u64), StoreError>;
+
+    /// When the next schedule is due that is not by then.
+    async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// What is known of a schedule's jobs.
     async fn schedule_seen(&self, name: &str) -> Result<Seen, StoreError>;

@@ -5,6 +5,9 @@ use crate::clock::Timestamp;
 use crate::job::{JobId, Owner};
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verdict};
 
+/// Where counting ends of what may be without end: whoever asks every few seconds is not to read all of it.
+pub const MANY: u64 = 10_000;
+
 /// Which deliveries a list holds: those that pass every condition that is set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeliveryFilter {
@@ -31,6 +34,9 @@ pub trait WebhookStore {
     /// Writes down an attempt and what becomes of the delivery. If the receiver wants nothing more, no pending delivery to the same URL
     /// is tried again.
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError>;
+
+    /// How many deliveries are pending; of very many, that it is [`MANY`].
+    async fn pending_deliveries(&self) -> Result<u64, StoreError>;
 
     /// Deliveries before this place, the latest first.
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError>;

@@ -69,6 +69,9 @@ async fn runs_make_a_profile_and_findings() {
         r#"trine_findings{kind="computes"} 1.0"#,
         r#"trine_queue_slots{queue="threads-cpu"} 1.0"#,
         r#"trine_queue_oldest_seconds{queue="threads-cpu"} 0.0"#,
+        r#"trine_queue_jobs{queue="threads-cpu",state="blocked"} 0.0"#,
+        "trine_webhooks_pending 0.0",
+        r#"trine_webhook_attempts_total{outcome="failed"} 0"#,
         "trine_profiles 2.0",
     ] {
         assert_eq!(metrics.text.lines().filter(|is| *is == line).count(), 1, "{line} is not once in\n{}", metrics.text);

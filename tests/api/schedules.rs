@@ -82,6 +82,15 @@ async fn a_schedule_is_replaced_paused_run_and_removed() {
     assert_eq!(server.ended(id).await["output"]["count"], 168);
     let runs = server.get("/schedules/a").await.json()["last_runs"].clone();
     assert_eq!((&runs[0]["job"], &runs[0]["by_hand"], &runs[0]["outcome"]), (&json!(id), &json!(true), &json!("submitted")));
+    let metrics = server.get("/metrics").await.text;
+    for line in [
+        r#"trine_schedules{state="active"} 0.0"#,
+        r#"trine_schedules{state="paused"} 1.0"#,
+        r#"trine_schedule_times_total{outcome="submitted"} 1"#,
+        r#"trine_schedule_times_total{outcome="missed"} 0"#,
+    ] {
+        assert!(metrics.lines().any(|is| is == line), "{line} is not in\n{metrics}");
+    }
     assert_eq!(runs[0]["state"], "succeeded");
     // A list has the latest run of each.
     create(&server, &yearly("b")).await;

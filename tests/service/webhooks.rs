@@ -211,6 +211,11 @@ async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     assert_eq!(statuses(&delivery(&server, &id, "gone").await), [json!(410)]);
     let gone = server.get("/webhooks/deliveries?state=gone").await;
     assert_eq!((gone["items"].as_array().unwrap().len(), &gone["items"][0]["job"]), (1, &json!(id)));
+    let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+    for count in [r#"outcome="delivered"} 1"#, r#"outcome="again"} 4"#, r#"outcome="failed"} 1"#, r#"outcome="gone"} 1"#] {
+        assert!(metrics.contains(&format!("trine_webhook_attempts_total{{{count}\n")), "{count} is not in\n{metrics}");
+    }
+    assert!(metrics.contains("\ntrine_webhooks_pending 0.0\n"), "{metrics}");
     let shown = crate::server::trine().arg("deliveries").env("TRINE_SERVER", &server.url).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("gone") && shown.contains("410") && shown.contains(message), "{shown}");

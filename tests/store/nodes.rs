@@ -138,6 +138,22 @@ async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refuse
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_stop_as_a_node_ends_is_taken_for_lost_when_its_lease_is_over() {
+    let place = Schema::new();
+    let (ends, lives) = (place.node("ends").await, place.node("lives").await);
+    ends.accept(vec![io_job(), io_job()]).await.unwrap();
+    let (runs, idles) = (claim_one(&ends).await, claim_one(&ends).await);
+    ends.leave_behind(vec![runs.lease]);
+    ends.close().await;
+    let back = claim_one(&lives).await;
+    assert_eq!((back.lease.id, back.attempt, back.losses), (idles.lease.id, 1, 0));
+    assert!(matches!(lives.job(runs.lease.id).await.unwrap().unwrap().state, State::Running { .. }));
+    expire("ends", &mut place.raw().await).await;
+    let again = claim_one(&*place.node("comes").await).await;
+    assert_eq!((again.lease.id, again.attempt, again.losses), (runs.lease.id, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ran_before_a_restart_waits_again_at_once_however_much_it_is() {
     const JOBS: usize = 2_500;
     let place = Schema::new();

@@ -115,11 +115,11 @@ async fn names_are_unique_and_lists_have_pages(place: impl Place) {
 
 async fn a_schedule_is_due_by_its_time_unless_it_is_paused(place: impl Place) {
     let store = place.open().await;
-    assert_eq!(store.next_schedule_due().await.unwrap(), None);
+    assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), None);
     for (name, next_at) in [("late", Some(300)), ("later", Some(400)), ("never", None), ("first", Some(200))] {
         add(&store, name, next_at).await;
     }
-    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at(200)));
+    assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), Some(at(200)));
     assert_eq!(due(&store, 199).await, [""; 0]);
     assert_eq!(due(&store, 300).await, ["first", "late"]);
     assert!(store.pause_schedule("first", true, None).await.unwrap());
@@ -137,7 +137,7 @@ async fn a_firing_is_one_transaction(place: impl Place) {
     assert!(jobs.len() == 1 && jobs[0].id == id);
     assert_eq!(state(&store, id).await, "queued");
     assert_eq!(store.fires("a", 10).await.unwrap(), firing.fires);
-    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at(600)));
+    assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), Some(at(600)));
     let skips = [FireOutcome::Skipped(Skip::Overlap), FireOutcome::Failed("no such function".into()), FireOutcome::Waiting];
     let fires: Vec<_> = (2..).zip(skips).map(|(n, outcome)| fire(n * 300, outcome)).collect();
     let further = Firing { schedule: "a".into(), fires: fires.clone(), next_at: Some(None), ..Firing::default() };
@@ -149,7 +149,7 @@ async fn a_firing_is_one_transaction(place: impl Place) {
     let latest = async |after, limit| store.latest_fires(after, limit).await.unwrap();
     assert_eq!(latest(None, 10).await, HashMap::from([("a".to_owned(), all[0].clone())]));
     assert!(latest(Some("a"), 10).await.is_empty() && latest(None, 0).await.is_empty());
-    assert_eq!(store.next_schedule_due().await.unwrap(), None);
+    assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), None);
     // The jobs are as any others are.
     settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
     assert_eq!(state(&store, id).await, "succeeded");
@@ -207,7 +207,7 @@ async fn times_that_wait_are_replaced_in_their_order(place: impl Place) {
     let fires = store.fires("a", 10).await.unwrap();
     assert_eq!(fires, [fire(300, FireOutcome::Submitted(id)), fire(600, FireOutcome::Waiting)]);
     assert_eq!(store.first_waiting_fire("a").await.unwrap().unwrap().due_at, at(600));
-    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at(300)));
+    assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), Some(at(300)));
 }
 
 async fn only_the_latest_times_are_kept_and_those_of_unfinished_jobs(place: impl Place) {
@@ -236,7 +236,7 @@ async fn schedules_and_their_times_survive_a_crash(place: impl Place) {
     drop(store);
     let store = place.open().await;
     assert_eq!(store.fires("a", 10).await.unwrap(), fires);
-    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at(600)));
+    assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), Some(at(600)));
     assert_eq!(state(&store, id).await, "queued");
     assert!(store.schedule_seen("a").await.unwrap().busy);
 }
@@ -249,7 +249,7 @@ async fn what_is_removed_is_gone(place: impl Place) {
     assert!(store.remove_schedule("a").await.unwrap());
     assert!(!store.remove_schedule("a").await.unwrap());
     assert_eq!(store.fires("a", 10).await.unwrap(), []);
-    assert_eq!(store.next_schedule_due().await.unwrap(), None);
+    assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), None);
     // Its jobs go on.
     let claimed = tokio::time::timeout(Duration::from_secs(30), claim_one(&store)).await.unwrap();
     assert_eq!(claimed.lease.id, id);

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::to_raw_value;
+use sqlx::Executor as _;
 use trine::auth::Quota;
 use trine::clock::Timestamp;
 use trine::dispatch::{MakeJob, NotMade, Quotas, RunError, Schedules};
 use trine::job::{JobId, Owner};
-use trine::schedule::{CatchUp, FireOutcome, Overlap, Schedule, Timetable};
-use trine::store::{Store, StoreError};
+use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
+use trine::store::{Firing, Store, StoreError};
 
 use crate::postgres::Schema;
+use crate::sqlite::Folder;
 use crate::{Place, claim_one, io_job, settle, state, succeeded};
 
 crate::for_every_driver!(
@@ -80,6 +82,59 @@ async fn a_time_that_another_node_has_fired_takes_nothing_of_the_quota() {
     Schedules::new(Arc::clone(&here), make, quotas).round(at("12:00:00")).await.unwrap();
     assert_eq!(submitted(&here, "a").await, ["12:00"]);
     assert_eq!(here.spent(owner).await.unwrap(), Duration::ZERO);
+}
+
+/// What a newer version may have written.
+const UNREADABLE: &str =
+    "UPDATE schedules SET overlap = 99 WHERE name = 'b'; UPDATE schedules SET cron = '? 5 1' WHERE name = 'c'";
+
+#[tokio::test]
+async fn a_schedule_that_can_not_be_read_holds_up_no_other_on_sqlite() {
+    let place = Folder::new();
+    let store = add_some(&place).await;
+    place.raw().await.execute(UNREADABLE).await.unwrap();
+    the_others_fire(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_that_can_not_be_read_holds_up_no_other_on_postgres() {
+    let place = Schema::new();
+    let store = add_some(&place).await;
+    place.raw().await.execute(UNREADABLE).await.unwrap();
+    the_others_fire(&store).await;
+}
+
+/// Four of them, of which one has a time that waits for a job that has ended.
+async fn add_some(place: &impl Place) -> Arc<dyn Store> {
+    let store = place.open().await;
+    for name in ["a", "b", "c", "d"] {
+        let next_at = (name != "b").then(|| at("12:00:00"));
+        add(&store, Schedule { next_at, ..each_minute(name, CatchUp::All, Overlap::Queue) }).await;
+    }
+    let waits = Fire { due_at: at("11:59:00"), at: at("11:59:00"), by_hand: false, outcome: FireOutcome::Waiting };
+    let next_at = Some(Some(at("11:59:30")));
+    store.fire(Firing { schedule: "b".into(), fires: vec![waits], next_at, ..Firing::default() }).await.unwrap();
+    store
+}
+
+async fn the_others_fire(store: &Arc<dyn Store>) {
+    let schedules = schedules(store);
+    schedules.correct(at("12:00:00")).await.unwrap();
+    // It is not looked at again before something else is due.
+    assert!(schedules.round(at("12:00:00")).await.unwrap() > Duration::ZERO);
+    for (name, times) in [("a", &["12:00"][..]), ("b", &[]), ("c", &[]), ("d", &["12:00"])] {
+        assert_eq!(submitted(store, name).await, times);
+    }
+    assert!(matches!(store.schedule("b").await, Err(StoreError::Corrupt(_))));
+    assert_eq!(store.next_schedule_due(at("12:00:00")).await.unwrap(), Some(at("12:01:00")));
+    let names = async |after, limit| {
+        let page = store.schedules(after, limit).await.unwrap();
+        page.into_iter().map(|schedule| schedule.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(None, 2).await, ["a", "d"]);
+    assert_eq!(names(None, 1).await, ["a"]);
+    assert_eq!(names(Some("a"), 1).await, ["d"]);
+    assert_eq!(names(Some("d"), 1).await, [""; 0]);
 }
 
 async fn add(store: &Arc<dyn Store>, schedule: Schedule) {
@@ -163,7 +218,7 @@ async fn a_clock_that_was_wrong_for_long_holds_up_nothing(place: impl Place) {
     schedules(&store).correct(at("12:10:30")).await.unwrap();
     round(&store, "12:11:00").await;
     assert_eq!(submitted(&store, "a").await, ["21:59", "22:00", "12:11"]);
-    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at("12:12:00")));
+    assert_eq!(store.next_schedule_due(at("00:00:00")).await.unwrap(), Some(at("12:12:00")));
 }
 
 async fn queued_times_start_one_after_the_other(place: impl Place) {
@@ -217,7 +272,7 @@ async fn a_schedule_that_is_replaced_keeps_what_it_may(place: impl Place) {
     assert_eq!(schedules.put(other).await.unwrap().1.next_at, Some(at("13:01:00")));
     schedules.pause("a", true).await.unwrap();
     let (_, kept) = schedules.put(new()).await.unwrap();
-    assert!(kept.paused && kept.next_at.is_none() && store.next_schedule_due().await.unwrap().is_none());
+    assert!(kept.paused && kept.next_at.is_none() && store.next_schedule_due(at("00:00:00")).await.unwrap().is_none());
 }
 
 async fn a_job_that_can_not_be_made_is_noted_and_the_next_time_tries_again(place: impl Place) {
@@ -239,7 +294,7 @@ async fn a_server_that_goes_down_leaves_the_time_to_the_next_one(place: impl Pla
     add(&store, later).await;
     assert!(matches!(schedules(&store).round(at("12:00:00")).await, Err(StoreError::Closed)));
     assert!(store.fires("a", 10).await.unwrap().is_empty());
-    assert_eq!(store.next_schedule_due().await.unwrap(), Some(at("12:00:00")));
+    assert_eq!(store.next_schedule_due(at("00:00:00")).await.unwrap(), Some(at("12:00:00")));
 }
 
 async fn a_run_by_hand_knows_no_rules(place: impl Place) {

@@ -1,11 +1,15 @@
 //! Schedules and their times.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::Stream;
 use serde_json::value::RawValue;
 
-use super::{Cells, Row};
+use super::{Cells, Row, number};
 use crate::job::JobId;
 use crate::schedule::{Fire, FireOutcome, Schedule, Seen, Skip, Timetable};
-use crate::store::StoreError;
+use crate::store::{StoreError, page};
 
 /// How many times of a schedule are kept, besides those that wait and those whose jobs have not ended.
 pub(in crate::store) const KEPT: i64 = 100;
@@ -42,7 +46,8 @@ pub(in crate::store) const BY_NAME: &str =
     concat!("SELECT ", columns!(), " FROM schedules WHERE name > $1 ORDER BY name LIMIT $2");
 pub(in crate::store) const DUE: &str =
     concat!("SELECT ", columns!(), " FROM schedules WHERE next_at <= $1 ORDER BY next_at LIMIT $2");
-pub(in crate::store) const NEXT_DUE: &str = "SELECT min(next_at) FROM schedules WHERE next_at IS NOT NULL";
+pub(in crate::store) const NEXT_DUE: &str = "SELECT min(next_at) FROM schedules WHERE next_at > $1";
+pub(in crate::store) const COUNT: &str = "SELECT count(*) FILTER (WHERE NOT paused), count(*) FILTER (WHERE paused) FROM (SELECT paused FROM schedules LIMIT $1) AS some";
 pub(in crate::store) const FIRST_WAITING: &str =
     concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1");
 pub(in crate::store) const LATEST_OF_PAGE: &str = concat!(
@@ -76,7 +81,8 @@ pub(in crate::store) fn read(row: &impl Row) -> Result<Schedule, StoreError> {
     let (expression, zone): (&str, &str) = (cells.take()?, cells.take()?);
     let corrupt = |error: &dyn std::fmt::Display| StoreError::Corrupt(format!("the schedule {name}: {error}"));
     let timetable = Timetable::parse(expression, zone).map_err(|error| corrupt(&error))?;
-    let (catch_up, overlap) = (cells.code()?, cells.code()?);
+    let catch_up = cells.code().map_err(|error| corrupt(&error))?;
+    let overlap = cells.code().map_err(|error| corrupt(&error))?;
     let job = RawValue::from_string(cells.take()?).map_err(|error| corrupt(&error))?;
     Ok(Schedule {
         timetable,
@@ -89,6 +95,44 @@ pub(in crate::store) fn read(row: &impl Row) -> Result<Schedule, StoreError> {
         next_at: cells.time_or_none()?,
         name,
     })
+}
+
+/// The schedules that this program can't read, such as those of a newer one. They hold up no other: lists leave them out, and each is said once.
+#[derive(Default)]
+pub(in crate::store) struct Unread {
+    said: Mutex<HashSet<String>>,
+}
+
+impl Unread {
+    /// A page of up to `limit` schedules out of `rows`, which are asked for so many. One that is left out makes room for another: a page that
+    /// is not full is the last one.
+    pub(in crate::store) async fn pass<R: Row, S: Stream<Item = Result<R, sqlx::Error>>>(
+        &self,
+        limit: usize,
+        rows: impl Fn(i64) -> S,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        let mut asked = limit;
+        loop {
+            let page = page::read(rows(number(asked)), |row| self.read(row)).await?;
+            let (seen, page) = (page.len(), page.into_iter().flatten().collect::<Vec<_>>());
+            if page.len() == limit || seen < asked {
+                return Ok(page);
+            }
+            asked = limit + (seen - page.len());
+        }
+    }
+
+    fn read(&self, row: &impl Row) -> Result<Option<Schedule>, StoreError> {
+        match read(row) {
+            Err(StoreError::Corrupt(reason)) => {
+                if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(reason.clone()) {
+                    tracing::warn!(reason, "a schedule can't be read: this server leaves it out");
+                }
+                Ok(None)
+            }
+            schedule => schedule.map(Some),
+        }
+    }
 }
 
 pub(in crate::store) fn read_fire(row: &impl Row) -> Result<Fire, StoreError> {

@@ -54,6 +54,7 @@ use self::read::Among;
 use self::synced::latest_of;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
+use super::kept::schedule::Unread;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
@@ -107,6 +108,7 @@ pub struct PostgresStore {
     node: Arc<Node>,
     /// Told when there is something for other nodes, or for the writer of this one.
     told: Arc<Notify>,
+    unread: Unread,
     /// Ends what goes on besides.
     _end: DropGuard,
 }
@@ -145,7 +147,8 @@ impl PostgresStore {
             let (node, commands, end) = (Arc::clone(&node), commands.downgrade(), end.clone());
             async move { node.beat(&connect, &commands, &end).await }
         });
-        Ok(Self { intake: Intake::new(commands.clone()), commands, pool, ends, published, node, told, _end: end.drop_guard() })
+        let (intake, unread) = (Intake::new(commands.clone()), Unread::default());
+        Ok(Self { intake, commands, pool, ends, published, node, told, unread, _end: end.drop_guard() })
     }
 
     /// Takes a step in a transaction of its own; what it gave, after the commit.

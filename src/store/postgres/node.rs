@@ -57,6 +57,8 @@ pub(super) struct Node {
     /// Attempts to stop that nobody has heard of yet. The heartbeat and the writer may both find the same.
     revoked: Mutex<HashMap<Lease, Revocation>>,
     some_revoked: Notify,
+    /// The attempts that go on to the end of the process.
+    left_behind: Mutex<Vec<Lease>>,
     stale: AtomicU64,
 }
 
@@ -73,6 +75,7 @@ impl Node {
             held: Mutex::default(),
             revoked: Mutex::default(),
             some_revoked: Notify::new(),
+            left_behind: Mutex::default(),
             stale: AtomicU64::new(0),
         }
     }
@@ -124,6 +127,17 @@ impl Node {
     /// All that runs here.
     pub(super) fn leases(&self) -> Vec<Lease> {
         self.held().iter().map(|(id, run)| Lease { id: *id, token: run.token }).collect()
+    }
+
+    /// These go on to the end of the process.
+    pub(super) fn leave_behind(&self, running: Vec<Lease>) {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).extend(running);
+    }
+
+    /// All that is claimed by this node and does not run.
+    pub(super) fn idle(&self) -> Vec<Lease> {
+        let running = self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.leases().into_iter().filter(|lease| !running.contains(lease)).collect()
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Run>>> {

@@ -8,7 +8,7 @@ use clap::ValueEnum as _;
 use super::PostgresStore;
 use super::rows::Cells;
 use crate::job::{Labels, Role};
-use crate::store::{NodeStatus, NodeStore, StoreError};
+use crate::store::{Lease, NodeStatus, NodeStore, StoreError};
 
 /// As it is kept.
 fn role(text: &str) -> Result<Role, StoreError> {
@@ -67,6 +67,10 @@ impl NodeStore for PostgresStore {
 
     fn is_draining(&self) -> bool {
         self.node.gatekeeper.is_shut()
+    }
+
+    fn leave_behind(&self, running: Vec<Lease>) {
+        self.node.leave_behind(running);
     }
 
     fn stale_results(&self) -> u64 {

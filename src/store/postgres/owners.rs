@@ -8,14 +8,29 @@ use async_trait::async_trait;
 use super::PostgresStore;
 use super::rows::{Cells, uuids};
 use super::writer::Command;
-use crate::job::{JobId, Owner};
-use crate::store::{MINUTE, OwnerStore, StoreError, Usage};
+use crate::job::{JobId, Owner, Queue};
+use crate::store::{Depth, MINUTE, OwnerStore, Store as _, StoreError, Usage};
 
-const USAGE: &str = "SELECT count(*) FILTER (WHERE w.state <> 2) + (SELECT count(*) FROM comparisons WHERE owner = $1 AND state = 0), \
-    count(*) FILTER (WHERE w.state = 2), \
-    (coalesce(sum(octet_length(j.workload)) FILTER (WHERE w.state <> 2), 0) + \
-    (SELECT coalesce(sum(octet_length(request)), 0) FROM comparisons WHERE owner = $1 AND state = 0))::BIGINT \
-    FROM work w JOIN jobs j ON j.id = w.id WHERE j.owner = $1";
+/// What an owner has waiting and running, as `w`, with the jobs of it, as `j`.
+macro_rules! usage {
+    ($from:literal) => {
+        concat!(
+            "SELECT count(*) FILTER (WHERE w.state <> 2) + (SELECT count(*) FROM comparisons WHERE owner = $1 AND state = 0), \
+             count(*) FILTER (WHERE w.state = 2), \
+             (coalesce(sum(octet_length(j.workload)) FILTER (WHERE w.state <> 2), 0) + \
+             (SELECT coalesce(sum(octet_length(request)), 0) FROM comparisons WHERE owner = $1 AND state = 0))::BIGINT FROM work w ",
+            $from
+        )
+    };
+}
+
+/// So many jobs that have not ended are looked at one by one, whoever's they are. What a plan for a join reads of these is all that the owner ever
+/// had, where `work` was full when it was vacuumed.
+const FEW: u64 = 100_000;
+const ONE_BY_ONE: &str =
+    usage!("CROSS JOIN LATERAL (SELECT workload FROM jobs WHERE jobs.id = w.id AND jobs.owner = $1 LIMIT 1) AS j");
+/// Of very many, most may be others'.
+const TOGETHER: &str = usage!("JOIN jobs j ON j.id = w.id WHERE j.owner = $1");
 
 /// By the clock of the database, in microseconds.
 macro_rules! now {
@@ -53,7 +68,12 @@ impl OwnerStore for PostgresStore {
     }
 
     async fn usage(&self, owner: Owner) -> Result<Usage, StoreError> {
-        let row = sqlx::query(USAGE).bind(owner.code()).fetch_one(&self.pool).await?;
+        let all = Queue::ALL.map(|queue| {
+            let Depth { queued, limited: _, scheduled, blocked, running } = self.depth(queue);
+            queued + scheduled + blocked + running
+        });
+        let text = if all.iter().sum::<u64>() <= FEW { ONE_BY_ONE } else { TOGETHER };
+        let row = sqlx::query(text).bind(owner.code()).fetch_one(&self.pool).await?;
         let mut cells = Cells::new(&row);
         Ok(Usage { queued: cells.number()?, running: cells.number()?, bytes: cells.number()? })
     }

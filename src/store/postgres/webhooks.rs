@@ -10,8 +10,8 @@ use super::PostgresStore;
 use super::rows::uuid;
 use crate::clock::Timestamp;
 use crate::job::{Ending, JobId, Owner, Secret, Webhook};
-use crate::store::kept::{code, corrupt, delivery, json, number};
-use crate::store::{DeliveryFilter, StoreError, WebhookStore};
+use crate::store::kept::{Cells, code, corrupt, delivery, json, number};
+use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
 /// How long a message that is to be sent is one node's: longer than a receiver may take to answer.
@@ -80,6 +80,11 @@ impl WebhookStore for PostgresStore {
         let given = (self.node.id(), id.to_owned(), attempt, verdict);
         self.edit(given, |(node, id, attempt, verdict), connection| Box::pin(note(connection, *node, id, attempt, *verdict)))
             .await
+    }
+
+    async fn pending_deliveries(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query(delivery::PENDING).bind(MANY.cast_signed()).fetch_one(&self.pool).await?;
+        Cells::new(&row).number()
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {

@@ -50,6 +50,7 @@ use self::read::Table;
 use self::writer::{Acceptance, Command, Published, Reply, Writer};
 use super::codes;
 use super::intake::{self, Intake};
+use super::kept::schedule::Unread;
 use super::node::Gatekeeper;
 use super::said::NoteLimits;
 use super::{
@@ -110,6 +111,7 @@ pub struct SqliteStore {
     paces: Paces,
     /// Looking for events can take long after a restart, and must leave connections for others.
     looking_for_events: Semaphore,
+    unread: Unread,
     /// Held as long as the store is open: two servers on one file would each take the other's jobs for its own.
     _lock: File,
 }
@@ -165,6 +167,7 @@ impl SqliteStore {
             clock,
             paces: Paces::default(),
             looking_for_events,
+            unread: Unread::default(),
             _lock: lock,
         })
     }

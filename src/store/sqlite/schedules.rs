@@ -13,8 +13,8 @@ use super::writer::{Acceptance, Command};
 use crate::clock::Timestamp;
 use crate::job::NewJob;
 use crate::schedule::{Fire, Schedule, Seen};
-use crate::store::kept::{number, schedule};
-use crate::store::{Firing, ScheduleStore, StoreError, page};
+use crate::store::kept::{Cells, number, schedule};
+use crate::store::{Firing, MANY, ScheduleStore, StoreError};
 
 #[async_trait]
 impl ScheduleStore for SqliteStore {
@@ -42,17 +42,23 @@ impl ScheduleStore for SqliteStore {
 
     async fn schedules(&self, after: Option<&str>, limit: usize) -> Result<Vec<Schedule>, StoreError> {
         // No name is empty.
-        let query = sqlx::query(schedule::BY_NAME).bind(after.unwrap_or_default()).bind(number(limit));
-        page::read(query.fetch(&self.readers), schedule::read).await
+        let rows = |most| sqlx::query(schedule::BY_NAME).bind(after.unwrap_or_default()).bind(most).fetch(&self.readers);
+        self.unread.pass(limit, rows).await
     }
 
     async fn due_schedules(&self, now: Timestamp, limit: usize) -> Result<Vec<Schedule>, StoreError> {
-        let query = sqlx::query(schedule::DUE).bind(now.as_micros()).bind(number(limit));
-        query.fetch_all(&self.readers).await?.iter().map(schedule::read).collect()
+        let rows = |most| sqlx::query(schedule::DUE).bind(now.as_micros()).bind(most).fetch(&self.readers);
+        self.unread.pass(limit, rows).await
     }
 
-    async fn next_schedule_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        let next: Option<i64> = sqlx::query_scalar(schedule::NEXT_DUE).fetch_one(&self.readers).await?;
+    async fn count_schedules(&self) -> Result<(u64, u64), StoreError> {
+        let row = sqlx::query(schedule::COUNT).bind(MANY.cast_signed()).fetch_one(&self.readers).await?;
+        let mut cells = Cells::new(&row);
+        Ok((cells.number()?, cells.number()?))
+    }
+
+    async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let next: Option<i64> = sqlx::query_scalar(schedule::NEXT_DUE).bind(after.as_micros()).fetch_one(&self.readers).await?;
         Ok(next.map(Timestamp::from_micros))
     }
 

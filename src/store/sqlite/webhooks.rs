@@ -7,8 +7,8 @@ use super::SqliteStore;
 use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::Owner;
-use crate::store::kept::{delivery, json, number};
-use crate::store::{DeliveryFilter, StoreError, WebhookStore};
+use crate::store::kept::{Cells, delivery, json, number};
+use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
 /// What is due: from host to host by the index, so that many messages for one of them cost no more than a few. Left to itself, SQLite takes
@@ -47,6 +47,11 @@ impl WebhookStore for SqliteStore {
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
         let given = (id.to_owned(), attempt, verdict);
         self.edit(given, |(id, attempt, verdict), connection| Box::pin(note(connection, id, attempt, *verdict))).await
+    }
+
+    async fn pending_deliveries(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query(delivery::PENDING).bind(MANY.cast_signed()).fetch_one(&self.readers).await?;
+        Cells::new(&row).number()
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {

@@ -87,11 +87,13 @@ impl Writer {
             // That finds out what was.
             self.write(Batch::default()).await;
         }
-        // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
-        self.release(self.node.leases()).await;
+        // Claimed, but nobody runs it any more: claims that were answered as their receiver went away.
+        self.release(self.node.idle()).await;
         // Other nodes look for what is left of it as long as it stands in the list, so it stays there if something is.
         if !self.node.leases().is_empty() || self.may_have_claimed {
-            tracing::warn!("what this node has claimed could not be given back; it is when its lease ends");
+            tracing::warn!(
+                "not all that this node has claimed could be given back; the rest is taken for lost when its lease ends"
+            );
         } else if let Err(error) = in_time(self.leave()).await {
             self.is_broken = true;
             tracing::warn!(%error, "this node could not be taken from the list of those that are there; its lease ends by itself");
