@@ -18,7 +18,7 @@ use super::list::{Cursor, Limit, List, next};
 use super::preference::MAX_WAIT_SECONDS;
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
-use super::{ApiState, body, example, idempotency};
+use super::{ApiState, body, example};
 use crate::comparison::picture::{self, Figure};
 use crate::comparison::report::Report;
 use crate::comparison::{Cancelled, CompareError, page};
@@ -35,8 +35,7 @@ const HTML: &str = "text/html; charset=utf-8";
 /// Compare the executors
 ///
 /// Runs one workload serially, then on each executor at each concurrency, all in turn and again and again, beside two controls: pure
-/// waiting and pure computing. One comparison runs at a time; the others wait. The tasks are no jobs: they leave no results. An
-/// `Idempotency-Key` is refused: what comes again is another comparison.
+/// waiting and pure computing. One comparison runs at a time; the others wait. The tasks are no jobs: they leave no results.
 #[utoipa::path(
     post, path = "/comparisons", tag = "comparisons", operation_id = "compare",
     request_body(content = Fields, content_type = "application/json", example = example::comparison_request),
@@ -49,7 +48,6 @@ const HTML: &str = "text/html; charset=utf-8";
 )]
 pub(super) async fn ask(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    idempotency::refuse(&parts.headers)?;
     body::media_type(&parts.headers, &[("application/json", ())])?;
     let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
     let invalid = |problem: Problem| problem.of_what(Kind::InvalidComparison);

@@ -14,9 +14,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 
-use super::ApiState;
 use super::access::{Caller, Holder, Operations};
 use super::problem::{Kind, Problem};
+use super::{ApiState, idempotency};
 use crate::auth::NewAct;
 use crate::job::Role;
 
@@ -149,6 +149,9 @@ impl Entrance {
         } else {
             None
         };
+        if operation.is_some_and(|operation| operation.ignores_key) {
+            idempotency::refuse(request.headers())?;
+        }
         let act = operation.filter(|operation| operation.is_recorded).map(|operation| NewAct {
             key: holder.as_ref().map(|holder| holder.key.clone()),
             operation: operation.id.clone(),

@@ -19,7 +19,7 @@ an event loop, a thread pool or worker processes -, keeps the result, and measur
 
 Times are RFC 3339 in UTC with microseconds; durations are integers in microseconds or milliseconds, as their names say. Lists answer \
 `{\"items\": […], \"next_cursor\": …}`; pass `next_cursor` as `cursor` to get the next page. Unknown fields and unknown query \
-parameters are refused.
+parameters are refused, and so is an `Idempotency-Key` of a `POST` that would do the same again.
 
 ## Problems
 

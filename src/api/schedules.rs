@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,7 +18,7 @@ use super::list::{Limit, List};
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
 use super::view::{JobView, StateName};
-use super::{ApiState, body, example, idempotency, submission};
+use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, Dispatcher, MakeJob, NotMade, RunError, SubmitError};
 use crate::function::is_name;
@@ -244,7 +244,8 @@ pub(super) async fn list(
     let mut schedules = store.schedules(Some(&after), limit + 1).await?;
     schedules.retain(|schedule| caller.sees(schedule.owner()));
     let page = &schedules[..on_page(limit, &schedules)];
-    let fires = store.latest_fires(Some(&after), page.len()).await?;
+    let last = page.last().map_or("", |schedule| &schedule.name);
+    let fires = store.latest_fires(&after, last).await?;
     let (states, now) = (states(store, fires.values()).await?, store.now());
     let view = |schedule| ScheduleView::of(schedule, caller, now).with(fires.get(&schedule.name), &states);
     let items: Vec<_> = page.iter().map(view).collect();
@@ -351,24 +352,21 @@ pub(super) async fn resume(State(api): State<ApiState>, caller: Caller, Path(nam
 
 /// Run a schedule by hand
 ///
-/// Its job is submitted now, also if it is paused or another job of it has not ended. An `Idempotency-Key` is refused: what comes again is run
-/// again.
+/// Its job is submitted now, also if it is paused or another job of it has not ended.
 #[utoipa::path(
     post, path = "/schedules/{name}/run", tag = "schedules", operation_id = "runSchedule",
     params(("name" = String, Path, description = "Its name")),
     responses(
         (status = 202, description = "The job is accepted", body = JobView,
             headers(("Location" = String, description = "The job")), example = example::job),
-        answers::BadIdempotencyKey, answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
+        answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn run(
     State(api): State<ApiState>,
     Caller(owner): Caller,
     Path(name): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    idempotency::refuse(&headers)?;
     let id = api.schedules.run(&Schedule::full_name(owner, &name)).await.map_err(|error| match error {
         RunError::Unknown => unknown(&name),
         RunError::NotMade(NotMade::Invalid(reason)) => Problem::new(Kind::InvalidSchedule, reason),

@@ -8,7 +8,6 @@ mod deadline;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod inline;
-mod line;
 mod measure;
 mod pool;
 pub mod processes;
@@ -22,7 +21,6 @@ pub use attempt::{Attempt, Ran, Reading};
 pub use capability::{Ability, Capabilities, capabilities};
 pub use commands::CommandSettings;
 pub use deadline::DeadlineLayer;
-pub use line::LineLayer;
 pub use measure::{MeasureLayer, Measured};
 pub use pool::WorkerStatus;
 pub use slots::{Place, Slot, Slots};

@@ -58,7 +58,7 @@ pub struct Place {
 pub struct Slot {
     /// Where it is taken for a job that was claimed.
     pub place: Option<Place>,
-    /// Where those at work are counted by a semaphore.
+    /// Where whoever runs tasks counts them by a semaphore.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 

@@ -2,14 +2,13 @@
 //!
 //! ```text
 //! measure    makes one record of whatever happened below
-//! line       before single-job processes: waits for a slot where it was claimed ahead of one
 //! deadline   tells an attempt to stop, and leaves behind what does not
 //! executor   runs it; its slot, taken before the job was claimed, travels with it
 //! ```
 //!
 //! Executors by threads have a line before them and keep deadlines themselves: they count from when a thread comes to an attempt.
 //!
-//! There is no other concurrency layer: an attempt brings its slot along, so that no job is claimed that would have to wait for one for long,
+//! There is no concurrency layer: an attempt brings its slot along, so that no job is ever claimed that would have to wait for one,
 //! and a slot is free again when the thread or process is, not when somebody has stopped waiting.
 
 use std::convert::Infallible;
@@ -25,7 +24,7 @@ use super::inline::InlineExecutor;
 use super::pool::WorkerStatus;
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
 use super::python::{Python, PythonExecutor, PythonSettings, SourceFault};
-use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, LineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
+use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
 use crate::artifact::Artifacts;
 use crate::job::{Executor, Queue};
 use crate::outbound::LOOKUPS;
@@ -119,14 +118,13 @@ impl Executors {
         let computing = measured(computing);
         // The pool itself kills what does not stop in time; the layer only guards against a kernel that does not let it.
         let beyond = grace + Duration::from_secs(10);
-        let processes = in_line(ProcessesExecutor::new(pool.clone(), grace), pool.size(), beyond);
-        let python_slots = python.as_ref().map_or([0; 3], Python::slots);
-        let in_python = |mode| PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace);
-        let [python_async, python_threads] = [Executor::Async, Executor::Threads].map(|mode| layers(in_python(mode), beyond));
-        let python_processes = in_line(in_python(Executor::Processes), python_slots[2], beyond);
+        let processes = layers(ProcessesExecutor::new(pool.clone(), grace), beyond);
+        let [python_async, python_threads, python_processes] =
+            Executor::ALL.map(|mode| layers(PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace), beyond));
         let commands = CommandsExecutor::new(&settings.commands, for_threads, grace, settings.artifacts.clone())
             .map_err(ExecutorError::Commands)?;
         let commands = layers(commands, beyond);
+        let python_slots = python.as_ref().map_or([0; 3], Python::slots);
         Ok(Self {
             event_loop,
             home: Handle::current(),
@@ -176,7 +174,7 @@ impl Executors {
 
     /// Whether the executor of a queue has a line of its own, in which jobs wait for no longer than those before them take.
     pub const fn has_line(queue: Queue) -> bool {
-        matches!(queue, Queue::ThreadsCpu | Queue::Processes | Queue::PythonProcesses)
+        matches!(queue, Queue::ThreadsCpu)
     }
 
     /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
@@ -224,15 +222,6 @@ where
     S::Future: Send + Unpin + 'static,
 {
     measured(ServiceBuilder::new().layer(DeadlineLayer::new(grace)).service(executor))
-}
-
-/// An executor of so many slots, ahead of which jobs are claimed; their deadlines begin behind the line.
-fn in_line<S>(executor: S, slots: usize, grace: Duration) -> Stack
-where
-    S: Service<Attempt, Response = Ran, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + Unpin + 'static,
-{
-    measured(ServiceBuilder::new().layer(LineLayer::new(slots)).layer(DeadlineLayer::new(grace)).service(executor))
 }
 
 /// An executor that keeps deadlines itself.

@@ -65,8 +65,8 @@ pub trait ScheduleStore {
     /// The latest times of a schedule, the latest first.
     async fn fires(&self, schedule: &str, limit: usize) -> Result<Vec<Fire>, StoreError>;
 
-    /// The latest time of each schedule on such a page of [`ScheduleStore::schedules`], by the schedule's name.
-    async fn latest_fires(&self, after: Option<&str>, limit: usize) -> Result<HashMap<String, Fire>, StoreError>;
+    /// The latest time of each schedule behind the name `after` and up to `last`, by the schedule's name. One that can't be read is left out.
+    async fn latest_fires(&self, after: &str, last: &str) -> Result<HashMap<String, Fire>, StoreError>;
 
     /// Submits jobs, writes down what became of the times, and advances the schedule, in one transaction. Only the latest times
     /// of a schedule are kept, and those whose jobs have not ended.

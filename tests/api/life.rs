@@ -171,7 +171,7 @@ async fn a_request_that_comes_again_is_answered_as_before() {
     assert_eq!(submit_with_key(&server, "/jobs/batch", "batch", &batch).await.problem(404).0, "unknown-job");
     assert_eq!(submit_with_key(&server, "/jobs", "", &job).await.problem(400).0, "bad-idempotency-key");
     // Where no key is looked at, nobody is to rely on one.
-    for path in ["/comparisons", "/schedules/nightly/run"] {
+    for path in ["/comparisons", "/schedules/nightly/run", "/jobs/retry", "/keys"] {
         assert_eq!(submit_with_key(&server, path, "order-3", &json!({})).await.problem(400).0, "bad-idempotency-key");
     }
 

@@ -148,51 +148,27 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Of attempts in the line before threads that compute and before single-job processes, of which there are two each.
+/// Of attempts in the line before the threads.
 pub(crate) fn trials_in_line() -> Vec<Trial> {
-    const QUEUES: [Queue; 2] = [Queue::ThreadsCpu, Queue::Processes];
     vec![
-        trial("a_deadline_does_not_count_what_an_attempt_waits_in_the_line", |bench| async move {
-            for queue in QUEUES {
-                let busy = ["1", "2"].map(|name| Deaf::named(&bench, &format!("{queue}{name}")));
-                let run = |workload, deadline| bench.run_on(queue, workload, deadline, Stop::default());
-                let third = async {
-                    made(&busy[0].began).await;
-                    made(&busy[1].began).await;
-                    let deadline = Duration::from_millis(50);
-                    let run = run(json!({"type": "primes", "below": 100}), Some(deadline));
-                    let end = async {
-                        tokio::time::sleep(2 * deadline).await;
-                        busy.iter().for_each(Deaf::end);
-                    };
-                    tokio::join!(run, end).0
-                };
-                let (_, _, measured) = tokio::join!(run(busy[0].workload(), None), run(busy[1].workload(), None), third);
-                assert_eq!(output(&measured), json!({"count": 25}), "{queue}");
-            }
-        }),
-        trial("an_attempt_in_the_line_that_is_to_stop_leaves_it", |bench| async move {
-            for queue in QUEUES {
-                let busy = ["1", "2"].map(|name| Deaf::named(&bench, &format!("{queue}{name}")));
-                let run = |workload, stop| bench.run_on(queue, workload, None, stop);
-                let third = async {
-                    made(&busy[0].began).await;
-                    made(&busy[1].began).await;
-                    let stop = Stop::default();
-                    let (measured, ()) = tokio::join!(run(long(), stop.clone()), async {
-                        tokio::task::yield_now().await;
-                        stop.stop(StopReason::Cancelled);
-                    });
+        trial("a_deadline_does_not_count_what_an_attempt_waits_in_the_line_of_threads", |bench| async move {
+            let busy = [Deaf::named(&bench, "1"), Deaf::named(&bench, "2")];
+            let run = |workload, deadline| bench.run_on(Queue::ThreadsCpu, workload, deadline, Stop::default());
+            let third = async {
+                made(&busy[0].began).await;
+                made(&busy[1].began).await;
+                let deadline = Duration::from_millis(50);
+                let run = run(json!({"type": "primes", "below": 100}), Some(deadline));
+                let end = async {
+                    tokio::time::sleep(2 * deadline).await;
                     busy.iter().for_each(Deaf::end);
-                    measured
                 };
-                let busy = (run(busy[0].workload(), Stop::default()), run(busy[1].workload(), Stop::default()));
-                let (_, _, measured) = tokio::join!(busy.0, busy.1, third);
-                assert_eq!((failure(&measured).kind, measured.stopped), (FailureKind::Cancelled, Some(StopReason::Cancelled)));
-                assert!(!measured.begun && measured.timing.is_none(), "{queue}: it never began");
-            }
+                tokio::join!(run, end).0
+            };
+            let (_, _, measured) = tokio::join!(run(busy[0].workload(), None), run(busy[1].workload(), None), third);
+            assert_eq!(output(&measured), json!({"count": 25}));
         }),
-        trial("the_slot_of_an_attempt_that_leaves_the_line_of_threads_is_free_at_once", |bench| async move {
+        trial("an_attempt_in_the_line_of_threads_that_is_to_stop_leaves_it", |bench| async move {
             let busy = [Deaf::named(&bench, "1"), Deaf::named(&bench, "2")];
             let run = |workload| bench.run_on(Queue::ThreadsCpu, workload, None, Stop::default());
             let third = async {

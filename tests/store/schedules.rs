@@ -146,9 +146,11 @@ async fn a_firing_is_one_transaction(place: impl Place) {
     all.reverse();
     assert_eq!(store.fires("a", 10).await.unwrap(), all);
     add(&store, "b", None).await;
-    let latest = async |after, limit| store.latest_fires(after, limit).await.unwrap();
-    assert_eq!(latest(None, 10).await, HashMap::from([("a".to_owned(), all[0].clone())]));
-    assert!(latest(Some("a"), 10).await.is_empty() && latest(None, 0).await.is_empty());
+    let latest = async |after, last| store.latest_fires(after, last).await.unwrap();
+    assert_eq!(latest("", "b").await, HashMap::from([("a".to_owned(), all[0].clone())]));
+    assert!(latest("a", "b").await.is_empty() && latest("", "").await.is_empty());
+    assert_eq!(store.count_schedules().await.unwrap(), (2, 0));
+    assert_eq!(store.pending_deliveries().await.unwrap(), 0);
     assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), None);
     // The jobs are as any others are.
     settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();

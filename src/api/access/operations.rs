@@ -16,6 +16,9 @@ const OPEN: [&str; 2] = ["getHealth", "getReadiness"];
 /// Operations that a server answers whose role is to run jobs alone: those of whoever watches over it.
 const OF_WORKERS: [&str; 6] = ["getHealth", "getReadiness", "metrics", "getCluster", "drainNode", "resumeNode"];
 
+/// Operations that look at an `Idempotency-Key`. Other requests that do something each time are refused if they have one.
+const ONCE_BY_KEY: [&str; 2] = ["submitJob", "submitBatch"];
+
 /// Operations by the scope that they ask for. One that stands nowhere is for administrators; a test finds it.
 const SCOPES: [(Scope, &[&str]); 5] = [
     (
@@ -105,6 +108,8 @@ pub(in crate::api) struct Operation {
     pub(in crate::api) is_recorded: bool,
     /// Whether a server answers it that only runs jobs.
     pub(in crate::api) is_of_workers: bool,
+    /// Whether it does the same again for a request that has an `Idempotency-Key` and comes again.
+    pub(in crate::api) ignores_key: bool,
 }
 
 /// All operations, by method and path.
@@ -120,7 +125,9 @@ impl Operations {
                 let scope = scope(&id);
                 let is_of_workers = OF_WORKERS.contains(&id.as_str());
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
-                self.0.entry(path.clone()).or_default().insert(method, Operation { id, scope, is_recorded, is_of_workers });
+                let ignores_key = method == Method::POST && !ONCE_BY_KEY.contains(&id.as_str());
+                let operation = Operation { id, scope, is_recorded, is_of_workers, ignores_key };
+                self.0.entry(path.clone()).or_default().insert(method, operation);
             }
         }
     }
@@ -140,7 +147,13 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
     let components = document.components.get_or_insert_with(Components::new);
     components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
     for item in document.paths.paths.values_mut() {
-        for (_, described) in methods(item) {
+        for (method, described) in methods(item) {
+            let id = described.operation_id.as_deref().unwrap_or_default();
+            if method == Method::POST && !ONCE_BY_KEY.contains(&id) {
+                let refused = Kind::BadIdempotencyKey;
+                let problem = RefOr::Ref(Ref::from_response_name(refused.slug()));
+                described.responses.responses.entry(refused.status().as_str().into()).or_insert(problem);
+            }
             let Some(scope) = scope(described.operation_id.as_deref().unwrap_or_default()) else {
                 // Said, so that it can be told from forgotten.
                 described.security = Some(Vec::new());

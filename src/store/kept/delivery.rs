@@ -29,7 +29,7 @@ macro_rules! give_up_others {
     };
 }
 pub(in crate::store) use give_up_others;
-pub(in crate::store) const PENDING: &str = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE state = 0 LIMIT $1) AS some";
+pub(in crate::store) const PENDING: &str = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE state = 0 LIMIT $1) AS several";
 pub(in crate::store) const ONE: &str = concat!("SELECT ", columns!(), " FROM deliveries WHERE id = $1");
 
 /// Where a delivery is after an attempt, and when it is tried again.

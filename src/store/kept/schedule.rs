@@ -47,14 +47,14 @@ pub(in crate::store) const BY_NAME: &str =
 pub(in crate::store) const DUE: &str =
     concat!("SELECT ", columns!(), " FROM schedules WHERE next_at <= $1 ORDER BY next_at LIMIT $2");
 pub(in crate::store) const NEXT_DUE: &str = "SELECT min(next_at) FROM schedules WHERE next_at > $1";
-pub(in crate::store) const COUNT: &str = "SELECT count(*) FILTER (WHERE NOT paused), count(*) FILTER (WHERE paused) FROM (SELECT paused FROM schedules LIMIT $1) AS some";
+pub(in crate::store) const COUNT: &str = "SELECT count(*) FILTER (WHERE NOT paused), count(*) FILTER (WHERE paused) FROM (SELECT paused FROM schedules LIMIT $1) AS several";
 pub(in crate::store) const FIRST_WAITING: &str =
     concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1");
 pub(in crate::store) const LATEST_OF_PAGE: &str = concat!(
     "SELECT schedule, ",
     of_fire!(),
     " FROM fires WHERE id IN (SELECT (SELECT max(f.id) FROM fires f WHERE f.schedule = s.name) \
-     FROM schedules s WHERE s.name > $1 ORDER BY s.name LIMIT $2)"
+     FROM schedules s WHERE s.name > $1 AND s.name <= $2)"
 );
 pub(in crate::store) const LATEST: &str =
     concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = $1 ORDER BY id DESC LIMIT $2");
@@ -140,9 +140,13 @@ pub(in crate::store) fn read_fire(row: &impl Row) -> Result<Fire, StoreError> {
 }
 
 /// A time, behind the name of its schedule.
-pub(in crate::store) fn read_named_fire(row: &impl Row) -> Result<(String, Fire), StoreError> {
+/// Behind the name of its schedule; `None` if this program can't read it, as one of a newer program.
+pub(in crate::store) fn read_named_fire(row: &impl Row) -> Option<Result<(String, Fire), StoreError>> {
     let mut cells = Cells::new(row);
-    Ok((cells.take()?, fire(&mut cells)?))
+    match cells.take().and_then(|name| Ok((name, fire(&mut cells)?))) {
+        Err(StoreError::Corrupt(_)) => None,
+        read => Some(read),
+    }
 }
 
 fn fire(cells: &mut Cells<'_, impl Row>) -> Result<Fire, StoreError> {

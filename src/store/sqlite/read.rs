@@ -72,9 +72,11 @@ async fn found(readers: &SqlitePool, with_unfinished: bool, filter: &Filter, pag
 
 /// The ids of a page of unfinished jobs, or of finished ones.
 pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
+    let lots = lots_of(&filter.states);
     let (table, standing) = match table {
         Table::Jobs => ("jobs", unfinished(&filter.states)),
-        Table::Results => ("results", ended(&lots_of(&filter.states).concat())),
+        Table::Results if lots.is_empty() => return Ok(Vec::new()),
+        Table::Results => ("results", ended(&lots.concat())),
     };
     let select = format!("SELECT id FROM {} WHERE true{standing}", source(table, filter));
     let rows = conditions(select, filter, page).build().fetch_all(readers).await?;

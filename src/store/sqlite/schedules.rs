@@ -85,9 +85,9 @@ impl ScheduleStore for SqliteStore {
         query.fetch_all(&self.readers).await?.iter().map(schedule::read_fire).collect()
     }
 
-    async fn latest_fires(&self, after: Option<&str>, limit: usize) -> Result<HashMap<String, Fire>, StoreError> {
-        let query = sqlx::query(schedule::LATEST_OF_PAGE).bind(after.unwrap_or_default()).bind(number(limit));
-        query.fetch_all(&self.readers).await?.iter().map(schedule::read_named_fire).collect()
+    async fn latest_fires(&self, after: &str, last: &str) -> Result<HashMap<String, Fire>, StoreError> {
+        let query = sqlx::query(schedule::LATEST_OF_PAGE).bind(after).bind(last);
+        query.fetch_all(&self.readers).await?.iter().filter_map(schedule::read_named_fire).collect()
     }
 
     async fn fire(&self, mut firing: Firing) -> Result<Vec<NewJob>, StoreError> {
