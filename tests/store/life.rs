@@ -305,6 +305,8 @@ async fn many_are_run_again_by_filter(place: impl Place) {
         }
     }
     let dead = Filter { states: vec![StateFilter::Ended(Ending::Failed)], ..Filter::default() };
+    let none = Filter { states: vec![StateFilter::Queued], ..Filter::default() };
+    assert!(store.requeue_page(&none, None, usize::MAX).await.unwrap().done.is_empty(), "none of them has ended");
     let first = store.requeue_page(&dead, None, usize::MAX).await.unwrap();
     let second = store.requeue_page(&dead, first.last, usize::MAX).await.unwrap();
     assert_eq!((first.done.len(), second.done.len(), second.last), (1_000, 200, None));
