@@ -51,7 +51,7 @@ pub trait GraphStore {
     /// Where these jobs are, of which those that are not kept any more are left out.
     async fn states(&self, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError>;
 
-    /// All jobs that a job comes after with where they are, and the jobs that come after it: at most so many of each, and of the latter only those of the owner,
-    /// if there is one.
+    /// All jobs that a job comes after with where they are, and the jobs that come after it: at most so many of each, and of the latter only
+    /// those of the owner, if there is one.
     async fn graph(&self, id: JobId, owner: Option<Owner>, most: usize) -> Result<Graph, StoreError>;
 }

@@ -125,7 +125,7 @@ impl Operations {
                 let scope = scope(&id);
                 let is_of_workers = OF_WORKERS.contains(&id.as_str());
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
-                let ignores_key = method == Method::POST && !ONCE_BY_KEY.contains(&id.as_str());
+                let ignores_key = ignores_key(&method, &id);
                 let operation = Operation { id, scope, is_recorded, is_of_workers, ignores_key };
                 self.0.entry(path.clone()).or_default().insert(method, operation);
             }
@@ -148,13 +148,13 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
     components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
     for item in document.paths.paths.values_mut() {
         for (method, described) in methods(item) {
-            let id = described.operation_id.as_deref().unwrap_or_default();
-            if method == Method::POST && !ONCE_BY_KEY.contains(&id) {
+            let id = described.operation_id.clone().unwrap_or_default();
+            if ignores_key(&method, &id) {
                 let refused = Kind::BadIdempotencyKey;
                 let problem = RefOr::Ref(Ref::from_response_name(refused.slug()));
                 described.responses.responses.entry(refused.status().as_str().into()).or_insert(problem);
             }
-            let Some(scope) = scope(described.operation_id.as_deref().unwrap_or_default()) else {
+            let Some(scope) = scope(&id) else {
                 // Said, so that it can be told from forgotten.
                 described.security = Some(Vec::new());
                 continue;
@@ -165,6 +165,10 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
             described.responses.responses.insert(kind.status().as_str().into(), problem);
         }
     }
+}
+
+fn ignores_key(method: &Method, id: &str) -> bool {
+    method == Method::POST && !ONCE_BY_KEY.contains(&id)
 }
 
 fn scope(id: &str) -> Option<Scope> {

@@ -139,8 +139,7 @@ pub(in crate::store) fn read_fire(row: &impl Row) -> Result<Fire, StoreError> {
     fire(&mut Cells::new(row))
 }
 
-/// A time, behind the name of its schedule.
-/// Behind the name of its schedule; `None` if this program can't read it, as one of a newer program.
+/// A time, behind the name of its schedule; `None` if this program can't read it, as one of a newer program.
 pub(in crate::store) fn read_named_fire(row: &impl Row) -> Option<Result<(String, Fire), StoreError>> {
     let mut cells = Cells::new(row);
     match cells.take().and_then(|name| Ok((name, fire(&mut cells)?))) {
