@@ -1,11 +1,15 @@
 //! Counts and quantiles.
 
-use trine::job::{Bound, Conclusion, Ending, Executor, Queue};
+use trine::job::{Bound, Conclusion, Ending, Executor, Queue, State};
 use trine::store::{Settlement, SummaryKey};
 
 use crate::{Place, accept, failed, io_job, settle, succeeded};
 
-crate::for_every_driver!(results_are_counted_by_kind, quantiles_are_those_of_the_results);
+crate::for_every_driver!(
+    results_are_counted_by_kind,
+    quantiles_are_those_of_the_results,
+    a_result_that_can_be_seen_is_counted
+);
 
 fn key(ending: Ending) -> SummaryKey {
     SummaryKey { workload: "sleep".into(), bound: Bound::Io, executor: Executor::Async, ending, owner: None }
@@ -39,4 +43,19 @@ async fn quantiles_are_those_of_the_results(place: impl Place) {
     let summary = store.summary().await.unwrap();
     let wall = summary[&key(Ending::Succeeded)].wall().quantiles().unwrap();
     assert_eq!((wall.p50, wall.p90, wall.p99), (50, 90, 99));
+}
+
+async fn a_result_that_can_be_seen_is_counted(place: impl Place) {
+    let store = place.open().await;
+    for ended in 1..=100 {
+        let id = accept(&store, &[io_job()]).await[0].id;
+        let lease = crate::claim_one(&store).await.lease;
+        let look = async {
+            while !matches!(store.job(id).await.unwrap().unwrap().state, State::Finished(_)) {}
+            store.summary().await.unwrap()[&key(Ending::Succeeded)].count()
+        };
+        let (settled, counted) = tokio::join!(settle(&store, lease, succeeded()), look);
+        settled.unwrap();
+        assert_eq!(counted, ended);
+    }
 }

@@ -184,9 +184,14 @@ impl SqliteStore {
     /// Waits until what was claimed from a front is written, so that whoever looks sees that it runs.
     async fn catch_up(&self) {
         if self.fronts.has_unwritten() {
-            // What can't be written now can be looked at all the same.
-            let _ = self.ask(Command::CatchUp).await;
+            self.wait_a_turn().await;
         }
+    }
+
+    /// Waits until the writer has published what it has committed so far.
+    async fn wait_a_turn(&self) {
+        // What can't be written now can be looked at all the same.
+        let _ = self.ask(Command::CatchUp).await;
     }
 
     /// Sends a command and waits for its answer.
@@ -445,6 +450,8 @@ impl Store for SqliteStore {
     }
 
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
+        // A reader may have seen a result that is committed, but not counted yet.
+        self.wait_a_turn().await;
         Ok(self.published.rollups().clone())
     }
 
