@@ -19,11 +19,11 @@ import harness
 import trine
 
 BAR = 1.0
-BELOW, PRIMES = 3000, 430
+CALL_US = 1000
 
 
 def primes(below):
-    """The number of primes below that, by trial division: about a millisecond that is all computing."""
+    """The number of primes below that, by trial division: nothing but computing."""
     count = 1 if below > 2 else 0
     number = 3
     while number < below:
@@ -102,23 +102,32 @@ class Pool:
         self.executor.shutdown()
 
 
-def measured(side, calls):
+def measured(side, calls, below):
     """Calls a second, and the CPU time of a call in microseconds by where it was spent."""
+    count = primes(below)
     before, client, begin = side.spent(), time.process_time(), time.perf_counter()
-    for future in [side.executor.submit(primes, BELOW) for _ in range(calls)]:
-        assert future.result() == PRIMES
+    for future in [side.executor.submit(primes, below) for _ in range(calls)]:
+        assert future.result() == count
     took, client = time.perf_counter() - begin, time.process_time() - client
     spent = side.spent()
     spent.subtract(before)
     return calls / took, {"client": client / calls * 1e6, **{where: us / calls for where, us in sorted(spent.items())}}
 
 
-def alone():
+def alone(below):
     """What a call costs that is just made, in microseconds."""
     begin = time.process_time()
     for _ in range(300):
-        primes(BELOW)
+        primes(below)
     return (time.process_time() - begin) / 300 * 1e6
+
+
+def of_a_millisecond():
+    """Below which number to count primes on this machine, and how long a call then takes alone."""
+    below = 1000
+    while (took := alone(below)) < CALL_US:
+        below += below // 10
+    return below, took
 
 
 def main():
@@ -127,22 +136,23 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
+    below, took = of_a_millisecond()
     # The pool first: it forks, and Trine's executor has threads.
     sides = []
     try:
         for make in (Pool, Trine):
             sides.append(make(arguments.processes))
-            measured(sides[-1], 200)  # all workers have started and know the function
+            measured(sides[-1], 200, below)  # all workers have started and know the function
         theirs, ours = sides
         rounds = []
         for number in range(arguments.rounds):
             # Who begins takes turns, too.
             order = sides if number % 2 else sides[::-1]
-            rounds.append({side.name: measured(side, arguments.calls) for side in order})
+            rounds.append({side.name: measured(side, arguments.calls, below) for side in order})
     finally:
         for side in sides:
             side.close()
-    print(f"{arguments.calls} calls, {arguments.processes} processes; a call alone takes {alone():.0f} us")
+    print(f"{arguments.calls} calls, {arguments.processes} processes; a call alone takes {took:.0f} us")
     for side in sides:
         rates = [each[side.name][0] for each in rounds]
         print(
