@@ -18,7 +18,9 @@ use super::access::{Caller, Holder, Operations};
 use super::problem::{Kind, Problem};
 use super::{ApiState, idempotency};
 use crate::auth::NewAct;
+use crate::dispatch::to_the_end;
 use crate::job::Role;
+use crate::store::StoreError;
 
 /// The longest path with its query, in bytes. Filters and cursors are far shorter.
 const MAX_URI_BYTES: usize = 8192;
@@ -61,15 +63,31 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         match self.entrance.check(&request) {
-            Ok((None, None)) => Either::Left(self.inner.call(request)),
-            Ok((holder, act)) => {
+            Ok(Admission { holder: None, act: None, outlives_client: false }) => Either::Left(self.inner.call(request)),
+            Ok(Admission { holder, act, outlives_client }) => {
                 let inner = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, inner);
-                Either::Right(Box::pin(pass(self.entrance.clone(), ready, request, holder, act)))
+                let passing = pass(self.entrance.clone(), ready, request, holder, act);
+                Either::Right(if outlives_client {
+                    let closed = || Ok(Problem::from(StoreError::Closed).into_response());
+                    Box::pin(async move { to_the_end(passing).await.unwrap_or_else(closed) })
+                } else {
+                    Box::pin(passing)
+                })
             }
             Err(problem) => Either::Right(Box::pin(ready(Ok(problem.into_response())))),
         }
     }
+}
+
+/// On what terms a request passes.
+struct Admission {
+    /// Who makes it, if a key was asked for.
+    holder: Option<Holder>,
+    /// What is to be written down of it.
+    act: Option<NewAct>,
+    /// Whether it is done to its end though the client hangs up.
+    outlives_client: bool,
 }
 
 /// Lets a request pass to its handler, with its caller if a key was asked for; what is to be written down is.
@@ -116,8 +134,8 @@ impl Entrance {
         response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(gone))))
     }
 
-    /// Who makes a request, if a key was asked for; and what is to be written down of it.
-    fn check(&self, request: &Request) -> Result<(Option<Holder>, Option<NewAct>), Problem> {
+    /// Whether a request may pass, and on what terms.
+    fn check(&self, request: &Request) -> Result<Admission, Problem> {
         let uri = request.uri();
         if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
             return Err(Problem::new(Kind::UriTooLong, format!("a URL may have at most {MAX_URI_BYTES} bytes")));
@@ -157,6 +175,6 @@ impl Entrance {
             operation: operation.id.clone(),
             target: uri.path().to_owned(),
         });
-        Ok((holder, act))
+        Ok(Admission { holder, act, outlives_client: operation.is_some_and(|operation| operation.outlives_client) })
     }
 }

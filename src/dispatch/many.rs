@@ -31,7 +31,7 @@ impl Dispatcher {
                 self.shared.waiters.ended(id, None);
             }
             for lease in portion.done.stopping {
-                self.stop(lease).await?;
+                self.stop(lease).await;
             }
             after = portion.last;
             if after.is_none() {
@@ -58,15 +58,18 @@ impl Dispatcher {
     }
 
     /// Tells an attempt to stop that the store has marked.
-    pub(super) async fn stop(&self, lease: Lease) -> Result<(), StoreError> {
+    pub(super) async fn stop(&self, lease: Lease) {
         self.shared.running.stop(lease, StopReason::Cancelled);
         // If the attempt was settled just before, or another node runs it, nobody will take that note away any more.
         let runs = self.shared.store.may_run_here(lease)
-            && self.shared.store.job(lease.id).await?.is_some_and(|job| matches!(job.state, State::Running { .. }));
+            && match self.shared.store.job(lease.id).await {
+                Ok(job) => job.is_some_and(|job| matches!(job.state, State::Running { .. })),
+                // Then it is better that the note stays.
+                Err(_) => true,
+            };
         if !runs {
             self.shared.running.end(lease);
         }
-        Ok(())
     }
 
     /// The attempts of a job so far, the latest thousand of them.

@@ -25,6 +25,7 @@ mod settle;
 mod status;
 mod submit;
 mod sweep;
+mod to_the_end;
 mod waiters;
 mod what_if;
 
@@ -44,6 +45,7 @@ pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 pub use status::{NotReady, QueueStatus};
 pub use submit::SubmitError;
 pub use sweep::sweep_artifacts;
+pub use to_the_end::to_the_end;
 pub use what_if::{Gain, WhatIf};
 
 use std::sync::Arc;
@@ -210,7 +212,7 @@ impl Dispatcher {
         let cancellation = self.shared.store.cancel(id).await?;
         match cancellation {
             Cancellation::Cancelled => self.shared.waiters.ended(id, None),
-            Cancellation::Stopping(lease) => self.stop(lease).await?,
+            Cancellation::Stopping(lease) => self.stop(lease).await,
             Cancellation::Finished(_) | Cancellation::Unknown => {}
         }
         Ok(cancellation)

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use super::{Dispatcher, Shared, SubmitError};
+use super::{Dispatcher, Shared, SubmitError, to_the_end};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, Job, JobId, NewJob, Owner, Spec, Submission, parents_first};
 use crate::store::{Answered, Digest, Once, StoreError, Twin, Unique};
@@ -89,8 +88,8 @@ impl Dispatcher {
             return Ok(Receipt { jobs: accepted.into_iter().map(new).collect(), replayed: false });
         }
         let this = self.clone();
-        // Whoever asked may go away; nobody else has the turn until the store has answered all the same.
-        let accepted = tokio::spawn(async move {
+        // Nobody else has the turn until the store has answered.
+        let accepted = to_the_end(async move {
             loop {
                 match this.look_and_accept(jobs.clone(), uniques.clone(), request.clone()).await {
                     // Another server has accepted the same in between, so now it is there to be found.
@@ -99,11 +98,7 @@ impl Dispatcher {
                 }
             }
         });
-        accepted.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // The runtime ends.
-            Err(_) => Err(StoreError::Closed.into()),
-        })
+        accepted.await.unwrap_or_else(|| Err(StoreError::Closed.into()))
     }
 
     /// Accepts what has not been accepted before.

@@ -3,6 +3,10 @@
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::{Answer, Send as _, Server, primes, sleep, with};
 
@@ -267,4 +271,25 @@ async fn a_queue_that_is_full_takes_no_more() {
     assert_eq!(server.ended(&primes).await["state"], "succeeded");
     server.delete(&format!("/jobs/{runs}")).await;
     server.until(|| async { (server.post("/jobs", &sleep(0)).await.status == 202).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn what_a_client_has_asked_for_is_done_though_it_hangs_up() {
+    let server = Server::start().await;
+    let id = server.submit(&sleep(600_000)).await;
+    server.in_state(&id, "running").await;
+    let options = SqliteConnectOptions::new().filename(server.folder.path().join("trine.db"));
+    let mut database = options.connect().await.unwrap();
+    // As long as somebody else writes, whoever cancels it waits.
+    let writes = database.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let address = server.url.trim_start_matches("http://");
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = format!("DELETE /jobs/{id} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut nothing = Vec::new();
+    client.read_to_end(&mut nothing).await.unwrap();
+    assert!(nothing.is_empty(), "the server has seen that its client hung up");
+    writes.rollback().await.unwrap();
+    assert_eq!(server.ended(&id).await["state"], "cancelled");
 }

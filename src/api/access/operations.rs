@@ -110,6 +110,8 @@ pub(in crate::api) struct Operation {
     pub(in crate::api) is_of_workers: bool,
     /// Whether it does the same again for a request that has an `Idempotency-Key` and comes again.
     pub(in crate::api) ignores_key: bool,
+    /// Whether it changes what the server has in memory beside the store, and so is done to its end though the client hangs up.
+    pub(in crate::api) outlives_client: bool,
 }
 
 /// All operations, by method and path.
@@ -126,7 +128,9 @@ impl Operations {
                 let is_of_workers = OF_WORKERS.contains(&id.as_str());
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
                 let ignores_key = ignores_key(&method, &id);
-                let operation = Operation { id, scope, is_recorded, is_of_workers, ignores_key };
+                // What a submission changes in memory follows the store.
+                let outlives_client = method != Method::GET && !ONCE_BY_KEY.contains(&id.as_str());
+                let operation = Operation { id, scope, is_recorded, is_of_workers, ignores_key, outlives_client };
                 self.0.entry(path.clone()).or_default().insert(method, operation);
             }
         }
