@@ -11,7 +11,7 @@ use super::problem::{Problem, answers};
 use super::view::States;
 use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Executor, FailureKind};
+use crate::job::{Bound, Executor, FailureKind};
 use crate::store::{Filter, StateFilter};
 use crate::workload::Invalid;
 
@@ -126,16 +126,5 @@ pub(super) async fn retry(State(api): State<ApiState>, request: Request) -> Resu
     if filter.states.iter().any(|state| !matches!(state, StateFilter::Ended(_))) {
         return Err(Invalid::new("/state", "only a job that has ended can be run again").into());
     }
-    // What was lost comes first: what failed by that waits for it then.
-    let mut endings = vec![Ending::Lost, Ending::Failed];
-    if !filter.states.is_empty() {
-        endings.extend([Ending::Cancelled, Ending::Succeeded]);
-        endings.retain(|ending| filter.states.contains(&StateFilter::Ended(*ending)));
-    }
-    let mut retried = 0;
-    for ending in endings {
-        let filter = Filter { states: vec![StateFilter::Ended(ending)], ..filter.clone() };
-        retried += api.dispatcher.retry_all(&filter).await?;
-    }
-    Ok(Json(RetriedView { retried }))
+    Ok(Json(RetriedView { retried: api.dispatcher.retry_all(&filter).await? }))
 }

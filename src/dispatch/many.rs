@@ -2,8 +2,8 @@
 
 use super::{Dispatcher, SubmitError};
 use crate::clock::Timestamp;
-use crate::job::{Event, EventKind, History, Job, State, Tried};
-use crate::store::{EventFilter, Filter, Lease, StoreError};
+use crate::job::{Ending, Event, EventKind, History, Job, State, Tried};
+use crate::store::{EventFilter, Filter, Lease, StateFilter, StoreError};
 use crate::workload::StopReason;
 
 /// The most jobs that are run again by one transaction.
@@ -40,14 +40,33 @@ impl Dispatcher {
         }
     }
 
-    /// Runs every finished job again that passes the filter and was there when this began; how many.
+    /// Runs every job again that passes the filter and had ended when this began; how many. Without states, those that failed and those that
+    /// were lost.
     pub async fn retry_all(&self, filter: &Filter) -> Result<u64, SubmitError> {
-        let filter = until(self.shared.store.now(), filter);
+        let store = &self.shared.store;
+        // Moments may be ahead of a clock that was set back.
+        let by = store.now().max(store.latest_event());
+        // What was lost comes first: what failed by that waits for it then.
+        let mut endings = vec![Ending::Lost, Ending::Failed];
+        if !filter.states.is_empty() {
+            endings.extend([Ending::Cancelled, Ending::Succeeded]);
+            endings.retain(|ending| filter.states.contains(&StateFilter::Ended(*ending)));
+        }
+        let mut count = 0;
+        for ending in endings {
+            let filter = Filter { states: vec![StateFilter::Ended(ending)], ..filter.clone() };
+            count += self.retry_by(by, &filter).await?;
+        }
+        Ok(count)
+    }
+
+    /// Runs every job again that passes the filter and had ended by a moment: whatever this itself has run again ends later.
+    async fn retry_by(&self, by: Timestamp, filter: &Filter) -> Result<u64, SubmitError> {
         let (mut count, mut after) = (0, None);
         loop {
             let (most, quota) = self.shared.quotas.take_some(filter.owner, MOST_RETRIED).await?;
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let portion = self.shared.store.requeue_page(&filter, after, most).await?;
+            let portion = self.shared.store.requeue_page(filter, Some(by), after, most).await?;
             quota.came(portion.done.len() as u64, &*self.shared.store).await;
             count += portion.done.len() as u64;
             after = portion.last;

@@ -452,8 +452,15 @@ pub trait Store:
     /// anew.
     async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError>;
 
-    /// Does the same to a page of the finished jobs that pass a filter, `most` at the most, in the order of their ids.
-    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError>;
+    /// Does the same to a page of the finished jobs that pass a filter and had ended `by` a moment, `most` at the most, in the order of their
+    /// ids.
+    async fn requeue_page(
+        &self,
+        filter: &Filter,
+        by: Option<Timestamp>,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Portion<Vec<JobId>>, StoreError>;
 
     /// Waits until jobs have ended that nobody asked this node to end: because their time was over, or a job that they come after did not
     /// succeed, or on another node as long as [`somebody_waits`](Self::somebody_waits). Which they are. For one listener.

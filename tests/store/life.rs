@@ -22,6 +22,7 @@ crate::for_every_form!(
     a_retried_attempt_keeps_its_timing,
     many_are_cancelled_by_filter,
     many_are_run_again_by_filter,
+    what_ended_after_a_moment_is_not_run_again_with_the_rest,
     what_is_kept_of_a_submission_comes_back,
     a_clock_that_is_set_holds_up_no_job_and_keeps_the_order_of_events,
     what_is_due_or_over_goes_by_the_clock_as_it_is,
@@ -292,6 +293,21 @@ async fn many_are_cancelled_by_filter(place: impl Place) {
     assert_eq!(sketches.values().map(trine::store::Sketches::count).sum::<u64>(), 2_150);
 }
 
+async fn what_ended_after_a_moment_is_not_run_again_with_the_rest(place: impl Place) {
+    let store = place.open().await;
+    let jobs: Vec<_> = (0..2).map(|_| io_job()).collect();
+    finish_all(&store, &jobs).await;
+    let by = store.latest_event().max(store.now());
+    // One has been run again by then, as the request that does so may do itself.
+    assert_eq!(store.requeue(jobs[0].id).await.unwrap(), Requeue::Queued);
+    settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
+    let good = Filter { states: vec![StateFilter::Ended(Ending::Succeeded)], ..Filter::default() };
+    let again = store.requeue_page(&good, Some(by), None, usize::MAX).await.unwrap().done;
+    assert_eq!(again, [jobs[1].id]);
+    assert_eq!(claim_one(&store).await.lease.id, jobs[1].id);
+    assert_eq!(store.requeue_page(&good, None, None, usize::MAX).await.unwrap().done, [jobs[0].id]);
+}
+
 async fn many_are_run_again_by_filter(place: impl Place) {
     let store = place.open().await;
     let (good, bad): (Vec<_>, Vec<_>) = ((0..10).map(|_| io_job()).collect(), (0..1_200).map(|_| io_job()).collect());
@@ -306,12 +322,12 @@ async fn many_are_run_again_by_filter(place: impl Place) {
     }
     let dead = Filter { states: vec![StateFilter::Ended(Ending::Failed)], ..Filter::default() };
     let none = Filter { states: vec![StateFilter::Queued], ..Filter::default() };
-    assert!(store.requeue_page(&none, None, usize::MAX).await.unwrap().done.is_empty(), "none of them has ended");
-    let first = store.requeue_page(&dead, None, usize::MAX).await.unwrap();
-    let second = store.requeue_page(&dead, first.last, usize::MAX).await.unwrap();
+    assert!(store.requeue_page(&none, None, None, usize::MAX).await.unwrap().done.is_empty(), "none of them has ended");
+    let first = store.requeue_page(&dead, None, None, usize::MAX).await.unwrap();
+    let second = store.requeue_page(&dead, None, first.last, usize::MAX).await.unwrap();
     assert_eq!((first.done.len(), second.done.len(), second.last), (1_000, 200, None));
     assert_eq!(store.depth(Queue::Async).queued, 1_200);
-    assert!(store.requeue_page(&dead, None, usize::MAX).await.unwrap().done.is_empty());
+    assert!(store.requeue_page(&dead, None, None, usize::MAX).await.unwrap().done.is_empty());
     let claimed = store.claim(Queue::Async, 2_000).await.unwrap();
     assert!(claimed.iter().all(|claimed| (claimed.attempt, claimed.earlier) == (2, 1)));
     let kinds = vec![EventKind::Requeued];

@@ -325,17 +325,23 @@ impl Store for PostgresStore {
     }
 
     async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError> {
-        if !self.ask(|reply| Command::Requeue(vec![id], reply)).await?.is_empty() {
+        if !self.ask(|reply| Command::Requeue(vec![id], None, reply)).await?.is_empty() {
             return Ok(Requeue::Queued);
         }
         Ok(if self.job(id).await?.is_some() { Requeue::Unfinished } else { Requeue::Unknown })
     }
 
-    async fn requeue_page(&self, filter: &Filter, after: Option<JobId>, most: usize) -> Result<Portion<Vec<JobId>>, StoreError> {
+    async fn requeue_page(
+        &self,
+        filter: &Filter,
+        by: Option<Timestamp>,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
         let ids = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
         let last = last(&ids, page);
-        let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, reply)).await? };
+        let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, by, reply)).await? };
         Ok(Portion { done, last })
     }
 

@@ -327,13 +327,20 @@ pub(super) struct Back {
     pub(super) blocked: bool,
 }
 
-/// Makes jobs wait again that have ended; what has no result is left out. Each end is kept among the events first.
-pub(super) async fn requeue(connection: &mut PgConnection, ids: &[JobId], before: Timestamp) -> Result<Vec<Back>, StoreError> {
+/// Makes jobs wait again that have ended, `by` this moment if there is one; what has no result is left out. Each end is kept among the events
+/// first.
+pub(super) async fn requeue(
+    connection: &mut PgConnection,
+    ids: &[JobId],
+    by: Option<Timestamp>,
+    before: Timestamp,
+) -> Result<Vec<Back>, StoreError> {
     let text = "SELECT r.id, t.n, r.ending, r.timing, j.queue, j.bound, j.type, j.options \
                 FROM unnest($1::UUID[]) WITH ORDINALITY AS t(id, n) JOIN results r ON r.id = t.id JOIN jobs j ON j.id = t.id \
-                WHERE r.id BETWEEN $2 AND $3 AND j.id BETWEEN $2 AND $3 ORDER BY t.n";
+                WHERE r.id BETWEEN $2 AND $3 AND j.id BETWEEN $2 AND $3 AND r.finished_at <= $4 ORDER BY t.n";
     let (first, last) = rows::ends(ids.iter());
-    let rows = sqlx::query(text).bind(uuids(ids)).bind(first).bind(last).fetch_all(&mut *connection).await?;
+    let by = by.map_or(i64::MAX, Timestamp::as_micros);
+    let rows = sqlx::query(text).bind(uuids(ids)).bind(first).bind(last).bind(by).fetch_all(&mut *connection).await?;
     let back = |row| {
         let mut cells = Cells::new(row);
         let (id, n) = (cells.id()?, cells.take::<i64>()?);

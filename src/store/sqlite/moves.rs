@@ -153,10 +153,12 @@ pub(super) async fn gone(connection: &mut SqliteConnection, rows: &[SqliteRow]) 
     Ok(ended)
 }
 
-/// Moves results back to the queue; what has no result is left out. Each is kept among the events first.
+/// Moves results back to the queue of jobs that have ended, `by` this moment if there is one; what has no result is left out. Each is kept among
+/// the events first.
 pub(super) async fn requeue(
     connection: &mut SqliteConnection,
     ids: &[JobId],
+    by: Option<Timestamp>,
     before: Timestamp,
 ) -> Result<Vec<Back>, StoreError> {
     static INSERT: LazyLock<String> = LazyLock::new(|| {
@@ -170,17 +172,19 @@ pub(super) async fn requeue(
             among!("results").replace('?', "?2"),
         )
     });
-    let ids = array(ids);
     let text = concat!(
-        "SELECT results.id, queue, bound, results.type, options, ending, timing, ?1 + 1 + e.key, ",
+        "SELECT results.id, queue, bound, results.type, options, ending, timing, ",
         lane!(),
-        " FROM jsonb_each(?2) AS e CROSS JOIN results ON results.id = unhex(e.value) ORDER BY e.key"
+        " FROM jsonb_each(?1) AS e CROSS JOIN results ON results.id = unhex(e.value) WHERE finished_at <= ?2 ORDER BY e.key"
     );
-    let rows = sqlx::query(text).bind(before.as_micros()).bind(&ids).fetch_all(&mut *connection).await?;
-    let mut back = rows.iter().map(back).collect::<Result<Vec<_>, _>>()?;
+    let by = by.map_or(i64::MAX, Timestamp::as_micros);
+    let rows = sqlx::query(text).bind(array(ids)).bind(by).fetch_all(&mut *connection).await?;
+    let moments = (before.as_micros() + 1..).map(Timestamp::from_micros);
+    let mut back = rows.iter().zip(moments).map(|(row, at)| back(row, at)).collect::<Result<Vec<_>, _>>()?;
     if back.is_empty() {
         return Ok(back);
     }
+    let ids = array(&back.iter().map(|back| back.id).collect::<Vec<_>>());
     events::keep_results(connection, &ids, before).await?;
     sqlx::query(INSERT.as_str()).bind(before.as_micros()).bind(&ids).execute(&mut *connection).await?;
     let text = "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
@@ -219,11 +223,11 @@ fn ended(row: &SqliteRow) -> Result<Ended, StoreError> {
     Ok(Ended { id, queue, subject, attempt, started_at, finished_at: cells.time()?, children: false })
 }
 
-fn back(row: &SqliteRow) -> Result<Back, StoreError> {
+fn back(row: &SqliteRow, at: Timestamp) -> Result<Back, StoreError> {
     let mut cells = Cells::new(row);
     let id = cells.id()?;
     let (queue, subject) = subject(&mut cells)?;
-    let (ending, timing, at) = (cells.code()?, measured(&mut cells)?, cells.time()?);
+    let (ending, timing) = (cells.code()?, measured(&mut cells)?);
     Ok(Back { id, queue, subject, ending, timing, at, lane: cells.take()?, blocked: false })
 }
 

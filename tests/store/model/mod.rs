@@ -226,7 +226,7 @@ impl<P: Place> Case<'_, P> {
             _ => {
                 let ending = *self.random.pick(&Ending::ALL).unwrap();
                 let filter = Filter { tag: Some(self.tag()), states: vec![StateFilter::Ended(ending)], ..Filter::default() };
-                let requeued = self.store().requeue_page(&filter, None, usize::MAX).await.unwrap().done;
+                let requeued = self.store().requeue_page(&filter, None, None, usize::MAX).await.unwrap().done;
                 let mut expected = self.model.ids();
                 expected.retain(|id| matches!(self.model.life(*id), Life::Ended(seen) if seen == ending));
                 expected.retain(|id| self.model.requeue(*id, self.place.clock().now()));

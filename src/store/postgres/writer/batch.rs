@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::retention::Why;
 use super::aside::Step;
 use super::{Acceptance, Command, Reply, With};
+use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob, Owner};
 use crate::store::intake::Noted;
 use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreError, Weight as _};
@@ -22,7 +23,7 @@ pub(super) struct Batch {
     pub(super) withs: Vec<(With, Reply<()>)>,
     pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     pub(super) cancels: Vec<(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>)>,
-    pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
+    pub(super) requeues: Vec<(Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>)>,
     pub(super) removals: Vec<(Vec<JobId>, Why, Reply<u64>)>,
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,
@@ -119,7 +120,7 @@ impl Batch {
         self.withs.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.cancels.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
-        self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.requeues.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.removals.into_iter().for_each(|(.., reply)| drop(reply.send(Err(told()))));
         self.allows.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.checks.into_iter().for_each(|reply| drop(reply.send(Err(told()))));

@@ -64,7 +64,8 @@ pub(super) enum Command {
     Claim(Queue, usize, Reply<Vec<Claimed>>),
     Settle(Lease, Arc<Settlement>, Reply<Settled>),
     Cancel(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>),
-    Requeue(Vec<JobId>, Reply<Vec<JobId>>),
+    /// Only those that had ended by then, if it says when.
+    Requeue(Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>),
     Remove(Vec<JobId>, Why, Reply<u64>),
     Allow(HashMap<Owner, u32>, Reply<()>),
     Check(Reply<()>),

@@ -125,7 +125,7 @@ impl Writer {
                 Command::Note(note) => batch.notes.push(note),
                 Command::Settle(lease, settlement, reply) => batch.settles.push((lease, settlement, reply)),
                 Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
-                Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
+                Command::Requeue(ids, by, reply) => batch.requeues.push((ids, by, reply)),
                 Command::Remove(ids, why, reply) => batch.removals.push((ids, why, reply)),
                 Command::Allow(running, reply) => batch.allows.push((running, reply)),
                 Command::Check(reply) => batch.checks.push(reply),

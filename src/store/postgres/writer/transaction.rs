@@ -210,8 +210,8 @@ impl Writer {
             let cancelled = self.cancel(ids, only, done).await?;
             done.cancelled.push(cancelled);
         }
-        for (ids, _) in &batch.requeues {
-            let requeued = self.requeue(ids, done).await?;
+        for (ids, by, _) in &batch.requeues {
+            let requeued = self.requeue(ids, *by, done).await?;
             done.requeued.push(requeued);
         }
         let with = batch.accepts.iter().filter_map(|accept| accept.with.as_ref());
@@ -367,10 +367,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes those of these jobs wait again that have ended; which they were.
-    async fn requeue(&mut self, ids: &[JobId], done: &mut Done) -> Result<Vec<JobId>, StoreError> {
+    /// Makes those of these jobs wait again that have ended, `by` this moment if there is one; which they were.
+    async fn requeue(&mut self, ids: &[JobId], by: Option<Timestamp>, done: &mut Done) -> Result<Vec<JobId>, StoreError> {
         let before = done.skip(ids.len());
-        let back = moves::requeue(&mut self.connection, ids, before).await?;
+        let back = moves::requeue(&mut self.connection, ids, by, before).await?;
         let requeued = back.iter().map(|back| back.id).collect();
         for back in back {
             let known = back.known;

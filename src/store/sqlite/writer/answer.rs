@@ -81,7 +81,7 @@ impl Writer {
         for ((_, _, reply), cancelled) in batch.cancels.into_iter().zip(done.cancelled) {
             let _ = reply.send(Ok(cancelled));
         }
-        for ((_, reply), requeued) in batch.requeues.into_iter().zip(done.requeued) {
+        for ((_, _, reply), requeued) in batch.requeues.into_iter().zip(done.requeued) {
             let _ = reply.send(Ok(requeued));
         }
         batch.edits.into_iter().for_each(|edit| edit.answer(Ok(())));

@@ -6,6 +6,7 @@ use super::super::company::Settling;
 use super::super::edit::Edit;
 use super::super::intake::Noted;
 use super::{Acceptance, Command, Reply};
+use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob, Owner};
 use crate::store::{Cancelled, Settlement, StateFilter, StoreError};
 
@@ -19,7 +20,7 @@ pub(super) struct Batch {
     pub(super) accepts: Vec<Acceptance>,
     pub(super) settles: Vec<Settling>,
     pub(super) cancels: Vec<(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>)>,
-    pub(super) requeues: Vec<(Vec<JobId>, Reply<Vec<JobId>>)>,
+    pub(super) requeues: Vec<(Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>)>,
     pub(super) edits: Vec<Box<dyn Edit>>,
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,
@@ -93,7 +94,7 @@ impl Batch {
         self.accepts.into_iter().for_each(|accept| drop(accept.reply.send(Err(told()))));
         self.settles.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.cancels.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
-        self.requeues.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
+        self.requeues.into_iter().for_each(|(_, _, reply)| drop(reply.send(Err(told()))));
         self.edits.into_iter().for_each(|edit| edit.answer(Err(told())));
         self.allows.into_iter().for_each(|(_, reply)| drop(reply.send(Err(told()))));
         self.checks.into_iter().chain(self.looks).for_each(|reply| drop(reply.send(Err(told()))));

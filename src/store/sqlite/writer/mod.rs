@@ -67,7 +67,8 @@ pub(super) enum Command {
     /// An attempt has ended; whether somebody waits for the job.
     Settle(Settling, bool),
     Cancel(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>),
-    Requeue(Vec<JobId>, Reply<Vec<JobId>>),
+    /// Only those that had ended by then, if it says when.
+    Requeue(Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>),
     Edit(Box<dyn Edit>),
     Allow(HashMap<Owner, u32>, Reply<()>),
     Check(Reply<()>),

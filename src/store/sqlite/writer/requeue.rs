@@ -5,17 +5,23 @@ use super::super::rollups::Count;
 use super::super::statements::Queued;
 use super::Writer;
 use super::transaction::Done;
+use crate::clock::Timestamp;
 use crate::job::{JobId, What};
 use crate::store::StoreError;
 
 impl Writer {
-    /// Makes those of these jobs wait again that have ended; which they were.
-    pub(super) async fn requeue(&mut self, ids: &[JobId], done: &mut Done) -> Result<Vec<JobId>, StoreError> {
+    /// Makes those of these jobs wait again that have ended, `by` this moment if there is one; which they were.
+    pub(super) async fn requeue(
+        &mut self,
+        ids: &[JobId],
+        by: Option<Timestamp>,
+        done: &mut Done,
+    ) -> Result<Vec<JobId>, StoreError> {
         for id in ids {
             self.published.marks().touch(*id);
         }
         let before = self.moments.skip(ids.len());
-        let back = moves::requeue(&mut self.connection, ids, before).await?;
+        let back = moves::requeue(&mut self.connection, ids, by, before).await?;
         let requeued = back.iter().map(|back| back.id).collect();
         for back in back {
             if back.blocked {

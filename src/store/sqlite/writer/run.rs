@@ -58,7 +58,7 @@ impl Writer {
                     Command::Begun => patient.begun(self.is_behind(None)),
                     Command::Ended => {}
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
-                    Command::Requeue(ids, reply) => batch.requeues.push((ids, reply)),
+                    Command::Requeue(ids, by, reply) => batch.requeues.push((ids, by, reply)),
                     Command::Edit(edit) => batch.edits.push(edit),
                     Command::Allow(running, reply) => batch.allows.push((running, reply)),
                     Command::Check(reply) => batch.checks.push(reply),

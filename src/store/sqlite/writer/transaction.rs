@@ -158,8 +158,8 @@ impl Writer {
             let cancelled = self.cancel(ids, only, done).await?;
             done.cancelled.push(cancelled);
         }
-        for (ids, _) in &batch.requeues {
-            let requeued = self.requeue(ids, done).await?;
+        for (ids, by, _) in &batch.requeues {
+            let requeued = self.requeue(ids, *by, done).await?;
             done.requeued.push(requeued);
         }
         let with = batch.accepts.iter().filter_map(|accept| accept.with.as_ref());
