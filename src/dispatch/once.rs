@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Dispatcher, Shared, SubmitError, to_the_end};
 use crate::clock::Timestamp;
-use crate::job::{Dependency, Job, JobId, NewJob, Owner, Spec, Submission, parents_first};
+use crate::job::{Dependency, Job, JobId, NewJob, Outcome, Owner, Spec, State, Submission, parents_first};
 use crate::store::{Answered, Digest, Once, StoreError, Twin, Unique};
 use crate::workload::{Invalid, Placeholder, fill, may_have_placeholders};
 
@@ -63,9 +63,10 @@ impl Dispatcher {
             return Err(SubmitError::KeyUsed);
         }
         let mut jobs = Vec::with_capacity(answered.jobs.len());
+        let is_one = answered.jobs.len() == 1;
         for (id, existing) in answered.jobs {
             // Each has its place, so without one that is not kept any more there is no answer.
-            let job = self.shared.store.job(id).await?.ok_or(SubmitError::Gone)?;
+            let job = self.found(id, is_one).await?.ok_or(SubmitError::Gone)?;
             jobs.push(Submitted { job, existing });
         }
         Ok(Some(Receipt { jobs, replayed: true }))
@@ -136,16 +137,31 @@ impl Dispatcher {
             error => error,
         })?;
         let mut receipt = Receipt { jobs: Vec::with_capacity(sorted.places.len()), replayed: false };
+        let is_one = sorted.places.len() == 1;
         for place in sorted.places {
             let (job, existing) = match place {
                 Place::New(at) => (accepted.get(at).cloned().map(NewJob::into_job), false),
-                Place::Twin(id) => (self.shared.store.job(id).await?, true),
+                Place::Twin(id) => (self.found(id, is_one).await?, true),
                 Place::Earlier(at) => (accepted.get(at).cloned().map(NewJob::into_job), true),
             };
             // A store gives back what it was given, and what has just been found is not gone yet.
             receipt.jobs.push(Submitted { job: job.ok_or(StoreError::Closed)?, existing });
         }
         Ok(receipt)
+    }
+}
+
+impl Dispatcher {
+    /// A job that was there before. One of many comes without its workload and its outcome: together they could fill the memory.
+    async fn found(&self, id: JobId, whole: bool) -> Result<Option<Job>, StoreError> {
+        let mut found = self.shared.store.job(id).await?;
+        if let Some(job) = found.as_mut().filter(|_| !whole) {
+            job.submission.workload.json = RawValue::NULL.to_owned();
+            if let State::Finished(finished) = &mut job.state {
+                finished.outcome = Outcome::Output(RawValue::NULL.to_owned());
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -68,6 +68,8 @@ use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Owner, Queue, Rol
 const COMMANDS: usize = 8_192;
 /// How many jobs are cancelled, or made to run again, by one transaction.
 const PAGE: usize = 1_000;
+/// The fewest connections for those who ask: one listens, and one may be kept by what removes old results.
+const LEAST_CONNECTIONS: u32 = 3;
 
 /// How to open the store.
 #[derive(Clone, Debug)]
@@ -126,7 +128,7 @@ impl PostgresStore {
         let ends = Arc::new(Ends::default());
         partitions::look_ahead(&mut connection, &ends, now).await?;
         connection.close().await?;
-        let (pool, channel) = (connect.pool(options.connections.max(2)), connect.channel());
+        let (pool, channel) = (connect.pool(options.connections.max(LEAST_CONNECTIONS)), connect.channel());
         let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let start = Start {

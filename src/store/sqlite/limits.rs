@@ -42,6 +42,8 @@ impl LimitStore for SqliteStore {
     async fn gate(&self, id: JobId) -> Result<Option<Gate>, StoreError> {
         let text = "SELECT lanes.gate, jobs.lane ->> 0, jobs.lane ->> 2 FROM jobs \
                     LEFT JOIN lanes ON lanes.queue = jobs.queue AND lanes.lane = jobs.lane WHERE jobs.id = ? AND jobs.state = 4";
+        // What runs is counted by the writer.
+        self.wait_a_turn().await;
         let Some(row) = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_optional(&self.readers).await? else {
             return Ok(None);
         };
@@ -57,6 +59,7 @@ impl LimitStore for SqliteStore {
 
     async fn limits(&self, after: Option<&LimitKey>, most: usize) -> Result<Vec<LimitStatus>, StoreError> {
         let mut limits = Vec::new();
+        self.wait_a_turn().await;
         let (mut concurrency, mut rate) = match after {
             None => (Some(String::new()), String::new()),
             Some(LimitKey::Concurrency(key)) => (Some(key.clone()), String::new()),

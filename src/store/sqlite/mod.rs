@@ -188,7 +188,7 @@ impl SqliteStore {
         }
     }
 
-    /// Waits until the writer has published what it has committed so far.
+    /// Waits until the writer has published what it has committed so far: readers may have seen that before.
     async fn wait_a_turn(&self) {
         // What can't be written now can be looked at all the same.
         let _ = self.ask(Command::CatchUp).await;
@@ -456,7 +456,6 @@ impl Store for SqliteStore {
     }
 
     async fn summary(&self) -> Result<BTreeMap<SummaryKey, Sketches>, StoreError> {
-        // A reader may have seen a result that is committed, but not counted yet.
         self.wait_a_turn().await;
         Ok(self.published.rollups().clone())
     }

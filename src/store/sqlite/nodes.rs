@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::SqliteStore;
-use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Labels, Queue, Role};
 use crate::store::node::Gatekeeper;
@@ -24,6 +23,7 @@ pub(super) struct Node {
 impl NodeStore for SqliteStore {
     async fn nodes(&self) -> Result<Vec<NodeStatus>, StoreError> {
         let start = sqlx::query_scalar("SELECT boot FROM server").fetch_one(&self.readers).await?;
+        self.wait_a_turn().await;
         let this = NodeStatus {
             name: self.node.name.clone(),
             start,
@@ -49,7 +49,7 @@ impl NodeStore for SqliteStore {
         }
         self.node.gatekeeper.shut(draining);
         // Claims that wait with the writer are turned away when it wakes up.
-        let _ = self.ask(Command::CatchUp).await;
+        self.wait_a_turn().await;
         Ok(true)
     }
 
