@@ -11,12 +11,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
 use super::jobs::find;
-use super::list::Label;
+use super::list::Labels;
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
 use super::view::{ErrorView, States, TimingView, error, output};
@@ -95,10 +94,9 @@ pub(super) struct EventsQuery {
     #[param(example = "primes")]
     workload: Option<String>,
     /// Only those of jobs with this label, as `name:value`; may be repeated.
-    // Taken out of the query before the rest is read, since it can be repeated.
     #[serde(default)]
     #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
-    tag: Vec<Label>,
+    tag: Labels,
 }
 
 /// What is sent as the data of an event.
@@ -239,8 +237,11 @@ pub(super) async fn of_job(
         answers::BadQuery, answers::Unavailable,
     ),
 )]
-pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
-    let query = EventsQuery::parse(request.uri().query().unwrap_or_default())?;
+pub(super) async fn all(
+    State(api): State<ApiState>,
+    Query(query): Query<EventsQuery>,
+    request: Request,
+) -> Result<Response, Problem> {
     let caller = Caller::of(request.extensions());
     let after = after(&api, request.headers(), query.after)?;
     let follower = api.dispatcher.follow(EventFilter { owner: caller.0, ..query.filter() }, after);
@@ -250,16 +251,6 @@ pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result
 }
 
 impl EventsQuery {
-    /// The only query in which a parameter can be repeated.
-    pub(super) fn parse(query: &str) -> Result<Self, Problem> {
-        let (tags, others): (Vec<_>, Vec<_>) =
-            form_urlencoded::parse(query.as_bytes()).into_owned().partition(|(name, _)| name == "tag");
-        let others = form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish();
-        let Query(query) = Query::<Self>::parse(&others)?;
-        let label = |(name, text)| Label::try_from(text).map_err(|error| Problem::bad_query(name, error));
-        Ok(Self { tag: tags.into_iter().map(label).collect::<Result<_, _>>()?, ..query })
-    }
-
     fn filter(self) -> EventFilter {
         EventFilter {
             owner: None,
@@ -269,7 +260,7 @@ impl EventsQuery {
             bound: self.bound,
             executor: self.executor,
             workload: self.workload,
-            tags: self.tag.into_iter().map(|Label(name, value)| (name, value)).collect(),
+            tags: self.tag.into(),
         }
     }
 }
@@ -341,10 +332,10 @@ mod tests {
 
     #[test]
     fn every_filter_is_read() {
-        let query = EventsQuery::parse(
+        let query = Query::<EventsQuery>::parse(
             "tag=a%3Ab&kinds=log,finished&tag=c:d&state=failed,running&bound=io&executor=async&workload=http&after=7",
         );
-        let query = query.unwrap();
+        let Query(query) = query.unwrap();
         assert_eq!(query.after, Some(EventId(Timestamp::from_micros(7))));
         let filter = query.filter();
         assert_eq!(filter.tags, [("a".into(), "b".into()), ("c".into(), "d".into())]);
@@ -365,7 +356,7 @@ mod tests {
     #[case("after=99999999999999999999", "after")]
     #[case("job=1", "job")]
     fn other_queries_are_refused(#[case] query: &str, #[case] parameter: &str) {
-        let problem = EventsQuery::parse(query).err().unwrap();
+        let problem = Query::<EventsQuery>::parse(query).err().unwrap();
         assert_eq!(serde_json::to_value(problem.body()).unwrap()["errors"][0]["parameter"], parameter);
     }
 

@@ -42,7 +42,7 @@ pub fn query(data: &[u8]) {
     let _ = Query::<PageQuery>::parse(text);
     let _ = Query::<AuditQuery>::parse(text);
     let _ = Query::<LogsQuery>::parse(text);
-    let _ = EventsQuery::parse(text);
+    let _ = Query::<EventsQuery>::parse(text);
     if let Ok(cursor) = Cursor::try_from(text.to_owned()) {
         assert_eq!(String::from(cursor), text, "a page has one cursor");
     }

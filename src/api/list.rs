@@ -16,6 +16,7 @@ use super::answer;
 use super::format::Format;
 use super::json::Json;
 use super::problem::Problem;
+use super::query::REPEATED;
 use super::table;
 use super::view::States;
 use crate::clock::Timestamp;
@@ -63,9 +64,10 @@ pub(super) struct ListQuery {
     /// Whose they are: the id of a key, as `GET /keys` has it in `owner`. Only administrators may ask for what is another's.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{12}$")]
     owner: Option<Whose>,
-    /// A label, as `name:value`.
-    #[param(value_type = Option<String>, pattern = ":", example = "team:search")]
-    tag: Option<Label>,
+    /// A label, as `name:value`; may be repeated, for jobs that have all of them.
+    #[serde(default)]
+    #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
+    tag: Labels,
     /// Accepted at this time or later (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
     since: Option<Timestamp>,
@@ -158,15 +160,36 @@ impl TryFrom<String> for Whose {
     }
 }
 
-#[derive(Clone, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct Label(pub(super) String, pub(super) String);
+/// Labels that jobs have all of, each as `name:value`: one, or several.
+#[derive(Clone, Default, Deserialize)]
+#[serde(try_from = "OneOrSeveral")]
+pub(super) struct Labels(Vec<(String, String)>);
 
-impl TryFrom<String> for Label {
+/// As [`Labels`] are written.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged, expecting = "must be name:value, or several of that")]
+pub(super) enum OneOrSeveral {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl TryFrom<OneOrSeveral> for Labels {
     type Error = &'static str;
 
-    fn try_from(text: String) -> Result<Self, &'static str> {
-        text.split_once(':').map(|(name, value)| Self(name.into(), value.into())).ok_or("must be name:value")
+    fn try_from(labels: OneOrSeveral) -> Result<Self, &'static str> {
+        let label =
+            |text: &str| text.split_once(':').map(|(name, value)| (name.into(), value.into())).ok_or("must be name:value");
+        let labels = match &labels {
+            OneOrSeveral::One(repeated) => repeated.split(REPEATED).map(label).collect(),
+            OneOrSeveral::Several(labels) => labels.iter().map(|text| label(text)).collect(),
+        };
+        Result::map(labels, Self)
+    }
+}
+
+impl From<Labels> for Vec<(String, String)> {
+    fn from(Labels(labels): Labels) -> Self {
+        labels
     }
 }
 
@@ -223,7 +246,7 @@ impl ListQuery {
             bound: self.bound,
             executor: self.executor,
             workload: self.workload.clone(),
-            tag: self.tag.clone().map(|Label(name, value)| (name, value)),
+            tags: self.tag.clone().into(),
             since: self.since,
             until: self.until,
             findings: self.advice.map(Into::into),
@@ -386,16 +409,17 @@ mod tests {
 
     #[test]
     fn filters_are_read() {
-        let query =
-            parse("state=failed,queued&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&since=2026-01-31T12:00:00Z&limit=2")
-                .unwrap();
+        let query = parse(
+            "state=failed,queued&bound=io&executor=async&workload=http&tag=a%3Ab%3Ac&tag=d:&since=2026-01-31T12:00:00Z&limit=2",
+        )
+        .unwrap();
         let filter = query.filter(Caller::default()).unwrap();
         assert_eq!(filter.states, [StateFilter::Ended(crate::job::Ending::Failed), StateFilter::Queued]);
         assert_eq!(
             (filter.bound, filter.executor, filter.workload.as_deref()),
             (Some(Bound::Io), Some(Executor::Async), Some("http"))
         );
-        assert_eq!(filter.tag, Some(("a".into(), "b:c".into())));
+        assert_eq!(filter.tags, [("a".into(), "b:c".into()), ("d".into(), String::new())]);
         assert_eq!(filter.since.unwrap().to_string(), "2026-01-31T12:00:00.000000Z");
         let page = |query: &str| parse(query).unwrap().page(Format::Json);
         assert_eq!((query.page(Format::Csv).limit, query.page(Format::Csv).order), (3, Order::NewestFirst));
@@ -409,6 +433,8 @@ mod tests {
     #[case("state=queued,")]
     #[case("state=queued,done")]
     #[case("tag=team")]
+    #[case("tag=team:search&tag=team")]
+    #[case("tag=team:search%00team:other")]
     #[case("since=yesterday")]
     #[case("order=random")]
     #[case("cursor=x")]

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::json::Json;
-use super::list::Label;
+use super::list::{Labels, OneOrSeveral};
 use super::problem::{Problem, answers};
 use super::view::States;
 use super::{ApiState, body, example, submission};
@@ -33,9 +33,10 @@ pub(super) struct Which {
     executor: Option<Executor>,
     /// Their workload's `type`.
     workload: Option<String>,
-    /// A label, as `name:value`.
-    #[schema(value_type = Option<String>, example = "team:search")]
-    tag: Option<Label>,
+    /// A label, as `name:value`; or several, for jobs that have all of them.
+    #[serde(default)]
+    #[schema(value_type = Option<OneOrSeveral>, inline, example = "team:search")]
+    tag: Labels,
     /// Accepted at this time or later (RFC 3339).
     #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
@@ -56,12 +57,13 @@ impl Which {
         let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
         let Self { state, error, bound, executor, workload, tag, since, until, all } = submission::object(&body, "")?;
         let states = States::of(state.as_ref());
-        let tag = tag.map(|Label(name, value)| (name, value));
-        let any = [!states.is_empty(), error.is_some(), bound.is_some(), executor.is_some(), workload.is_some(), tag.is_some()];
+        let tags: Vec<_> = tag.into();
+        let any =
+            [!states.is_empty(), error.is_some(), bound.is_some(), executor.is_some(), workload.is_some(), !tags.is_empty()];
         if !(all || since.is_some() || until.is_some() || any.contains(&true)) {
             return Err(Invalid::new("", "needs a condition; `all` is one that every job passes").into());
         }
-        Ok(Filter { owner, states, error, bound, executor, workload, tag, since, until, findings: None })
+        Ok(Filter { owner, states, error, bound, executor, workload, tags, since, until, findings: None })
     }
 }
 

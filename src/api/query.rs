@@ -10,7 +10,10 @@ use super::access::Caller;
 use super::problem::{Kind, Problem};
 use crate::job::JobId;
 
-/// The query, as the struct that lists its parameters.
+/// What stands between the values of the parameter that may be repeated, once they are one.
+pub(super) const REPEATED: char = '\0';
+
+/// The query, as the struct that lists its parameters. Only `tag` may be repeated.
 pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned> Query<T> {
@@ -19,7 +22,14 @@ impl<T: DeserializeOwned> Query<T> {
         if let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).find(|(_, value)| value.contains('\0')) {
             return Err(Problem::bad_query(name, "has NUL in it"));
         }
-        let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        let (tags, others): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes()).partition(|(name, _)| name == "tag");
+        let tags: Vec<_> = tags.iter().map(|(_, value)| &**value).collect();
+        let mut once = form_urlencoded::Serializer::new(String::new());
+        if !tags.is_empty() {
+            once.append_pair("tag", &tags.join(&REPEATED.to_string()));
+        }
+        let once = once.extend_pairs(others).finish();
+        let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(once.as_bytes()));
         serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
             let message = error.inner().to_string();
             // A parameter that is unknown or repeated is named in the message only.

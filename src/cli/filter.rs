@@ -4,6 +4,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::answer::Page;
 use super::client::Client;
@@ -39,10 +40,10 @@ pub(super) struct Conditions {
     #[arg(long, value_name = "TYPE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
-    /// Only those with this label
+    /// Only those with this label; may be repeated, for those that have all of them
     #[arg(long, value_name = "KEY=VALUE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tag: Option<Label>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tag: Vec<Label>,
     /// Only those accepted since, as RFC 3339 or as in 10m for ten minutes ago
     #[arg(long, value_name = "TIME", value_parser = moment)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +116,19 @@ impl Serialize for Label {
     }
 }
 
+/// A query of which parameters may be repeated, as pairs.
+fn in_pairs(query: &impl Serialize) -> Vec<(String, String)> {
+    let text = |value: Value| if let Value::String(text) = value { text } else { value.to_string() };
+    let pairs = |(name, value): (String, Value)| match value {
+        Value::Null => Vec::new(),
+        Value::Array(values) => values.into_iter().map(|value| (name.clone(), text(value))).collect(),
+        value => vec![(name, text(value))],
+    };
+    // A struct can always be written as an object.
+    let Ok(Value::Object(query)) = serde_json::to_value(query) else { return Vec::new() };
+    query.into_iter().flat_map(pairs).collect()
+}
+
 /// As the API has several.
 fn with_commas<S: Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&names.join(","))
@@ -125,7 +139,7 @@ impl Conditions {
     pub(super) fn any(&self) -> bool {
         let Self { state, error, bound, executor, workload, tag, since, until } = self;
         let said = [error, bound, executor, workload].into_iter().any(Option::is_some);
-        said || !state.is_empty() || tag.is_some() || since.is_some() || until.is_some()
+        said || !state.is_empty() || !tag.is_empty() || since.is_some() || until.is_some()
     }
 }
 
@@ -159,7 +173,7 @@ impl Filter {
                 limit: left.min(PAGE),
                 cursor,
             };
-            let page: Page<T> = client.get(path, &query).await?;
+            let page: Page<T> = client.get(path, &in_pairs(&query)).await?;
             for item in page.items.into_iter().take(left) {
                 left -= 1;
                 each(item)?;

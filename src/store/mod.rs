@@ -241,8 +241,8 @@ pub struct Filter {
     pub executor: Option<Executor>,
     /// Their workload's `type`.
     pub workload: Option<String>,
-    /// A label and its value.
-    pub tag: Option<(String, String)>,
+    /// Labels and their values: all of them.
+    pub tags: Vec<(String, String)>,
     /// Accepted at this moment or later.
     pub since: Option<Timestamp>,
     /// Accepted before this moment.

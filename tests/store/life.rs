@@ -265,7 +265,7 @@ async fn many_are_cancelled_by_filter(place: impl Place) {
     }
     accept(&store, &jobs).await;
     let running: Vec<Lease> = store.claim(Queue::Async, 150).await.unwrap().into_iter().map(|claimed| claimed.lease).collect();
-    let tagged = Filter { tag: Some(("team".into(), "search".into())), ..Filter::default() };
+    let tagged = Filter { tags: vec![("team".into(), "search".into())], ..Filter::default() };
     let cancel = async |filter: &Filter| {
         let (mut ended, mut stopping, mut after, mut steps) = (Vec::new(), Vec::new(), None, 0);
         loop {

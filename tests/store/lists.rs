@@ -53,7 +53,7 @@ async fn every_filter_selects(place: impl Place) {
     let store = place.open().await;
     let (io, mut cpu, bad, running) = (io_job(), new_job(Bound::Cpu), io_job(), io_job());
     cpu.submission.workload.kind = "primes".into();
-    cpu.submission.tags.insert("team".into(), "search".into());
+    cpu.submission.tags.extend([("team", "search"), ("run", "7")].map(|(name, value)| (name.into(), value.into())));
     accept(&store, std::slice::from_ref(&bad)).await;
     let lease = crate::claim_one(&store).await.lease;
     settle(&store, lease, failed("no luck")).await.unwrap();
@@ -87,8 +87,10 @@ async fn every_filter_selects(place: impl Place) {
         (Filter { executor: Some(Executor::Threads), ..all() }, vec![cpu.id]),
         (Filter { executor: Some(Executor::Processes), ..all() }, vec![]),
         (Filter { workload: Some("primes".into()), ..all() }, vec![cpu.id]),
-        (Filter { tag: Some(("team".into(), "search".into())), ..all() }, vec![cpu.id]),
-        (Filter { tag: Some(("team".into(), "other".into())), ..all() }, vec![]),
+        (Filter { tags: vec![("team".into(), "search".into())], ..all() }, vec![cpu.id]),
+        (Filter { tags: vec![("team".into(), "other".into())], ..all() }, vec![]),
+        (Filter { tags: vec![("team".into(), "search".into()), ("run".into(), "7".into())], ..all() }, vec![cpu.id]),
+        (Filter { tags: vec![("team".into(), "search".into()), ("run".into(), "8".into())], ..all() }, vec![]),
         (Filter { bound: Some(Bound::Io), states: vec![StateFilter::Queued], ..all() }, vec![io.id]),
     ] {
         let mut expected = expected;
@@ -122,7 +124,7 @@ async fn a_list_of_results_holds_finished_jobs_only(place: impl Place) {
     accept(&store, &[io_job()]).await;
     let results = store.results(&Filter::default(), page(Order::NewestFirst, 10)).await.unwrap();
     assert_eq!(ids(&results), [done.id]);
-    let tagged = Filter { tag: Some(("team".into(), "search".into())), ..Filter::default() };
+    let tagged = Filter { tags: vec![("team".into(), "search".into())], ..Filter::default() };
     assert_eq!(ids(&store.results(&tagged, page(Order::NewestFirst, 10)).await.unwrap()), [done.id]);
     let queued = Filter { states: vec![StateFilter::Queued], ..Filter::default() };
     assert!(store.results(&queued, page(Order::NewestFirst, 10)).await.unwrap().is_empty());

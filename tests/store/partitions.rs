@@ -125,7 +125,7 @@ async fn plain_tables_are_divided_under_a_node_that_goes_on() {
         assert_eq!(one.remove_result(job.id).await.unwrap(), Removal::Removed);
         assert_eq!(other.kept().await.unwrap(), 7);
     }
-    let search = Filter { tag: Some(("team".into(), "search".into())), ..Filter::default() };
+    let search = Filter { tags: vec![("team".into(), "search".into())], ..Filter::default() };
     assert_eq!(new.results(&search, Page { order: Order::NewestFirst, after: None, limit: 5 }).await.unwrap().len(), 1);
     // Whoever starts without the setting finds them as they are.
     let late = open(&place, "late", false).await;

@@ -61,7 +61,7 @@ async fn the_oldest_are_removed_with_all_that_belongs_to_them(place: impl Place)
     assert_eq!(store.remove_results(None, 3).await.unwrap(), removed(3));
     assert_eq!(results(&store).await, [tagged[3].id]);
     assert_eq!((state(&store, tagged[0].id).await, state(&store, tagged[3].id).await), ("unknown", "succeeded"));
-    let search = Filter { tag: Some(("team".into(), "search".into())), ..Filter::default() };
+    let search = Filter { tags: vec![("team".into(), "search".into())], ..Filter::default() };
     assert_eq!(store.jobs(&search, page(10)).await.unwrap().len(), 1);
     assert_eq!(store.remove_results(None, 3).await.unwrap(), removed(1));
     assert_eq!(store.remove_results(None, 3).await.unwrap(), Removed::default());

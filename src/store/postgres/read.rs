@@ -166,10 +166,10 @@ fn part(
         }
     };
     within(query, "r");
-    if let Some((key, value)) = &filter.tag {
-        query.push(" JOIN tags t ON t.id = j.id AND t.key = ").push_bind(text(key));
-        query.push(" AND t.value = ").push_bind(text(value));
-        within(query, "t");
+    for (n, (key, value)) in filter.tags.iter().enumerate() {
+        query.push(format!(" JOIN tags t{n} ON t{n}.id = j.id AND t{n}.key = ")).push_bind(text(key));
+        query.push(format!(" AND t{n}.value = ")).push_bind(text(value));
+        within(query, &format!("t{n}"));
     }
     query.push(" WHERE true");
     within(query, "j");

@@ -96,9 +96,9 @@ fn query(table: &str, further: &str, standing: &str, filter: &Filter, page: Page
     conditions(format!("SELECT {OF_BOTH}, {further} FROM {} WHERE true{standing}", source(table, filter)), filter, page)
 }
 
-/// Labels come in the order of the jobs that have them, so that a page is read from them, be they rare or on every job.
+/// Labels come in the order of the jobs that have them, so that a page is read from the first of them, be it rare or on every job.
 fn source(table: &str, filter: &Filter) -> String {
-    if filter.tag.is_some() { format!("tags CROSS JOIN {table} USING (id)") } else { table.to_owned() }
+    if filter.tags.is_empty() { table.to_owned() } else { format!("tags CROSS JOIN {table} USING (id)") }
 }
 
 /// What is selected, of the jobs of a page, besides where they stand.
@@ -108,8 +108,14 @@ fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlit
         query.push(" AND ending <> 0 AND error ->> 'kind' = ").push_bind(kind.as_str());
     }
     subject(&mut query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
-    if let Some((key, value)) = &filter.tag {
-        query.push(" AND tags.key = ").push_bind(key.clone()).push(" AND tags.value = ").push_bind(value.clone());
+    for (n, (key, value)) in filter.tags.iter().enumerate() {
+        let (begin, table, end) = if n == 0 {
+            ("", "tags", "")
+        } else {
+            (" AND EXISTS (SELECT 1 FROM tags AS also WHERE also.id = tags.id", "also", ")")
+        };
+        query.push(begin).push(format!(" AND {table}.key = ")).push_bind(key.clone());
+        query.push(format!(" AND {table}.value = ")).push_bind(value.clone()).push(end);
     }
     if let Some(kinds) = filter.findings {
         // The partial index is used only where its condition is said.
@@ -222,7 +228,14 @@ mod tests {
                 Filter { states: [Ending::Succeeded, Ending::Failed].map(StateFilter::Ended).to_vec(), ..all.clone() },
                 "SCAN results",
             ),
-            (Filter { tag: Some(("team".into(), "search".into())), ..all.clone() }, "tags USING PRIMARY KEY (key=? AND value=?)"),
+            (
+                Filter { tags: vec![("team".into(), "search".into())], ..all.clone() },
+                "tags USING PRIMARY KEY (key=? AND value=?)",
+            ),
+            (
+                Filter { tags: vec![("team".into(), "search".into()), ("run".into(), "7".into())], ..all.clone() },
+                "also USING PRIMARY KEY (key=? AND value=? AND id=?)",
+            ),
             (Filter { owner: Owner::from_code(7), ..all.clone() }, "results_owner"),
             (all, "SCAN results"),
         ];

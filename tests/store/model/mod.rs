@@ -225,7 +225,7 @@ impl<P: Place> Case<'_, P> {
             4 => Vec::new(),
             _ => {
                 let ending = *self.random.pick(&Ending::ALL).unwrap();
-                let filter = Filter { tag: Some(self.tag()), states: vec![StateFilter::Ended(ending)], ..Filter::default() };
+                let filter = Filter { tags: vec![self.tag()], states: vec![StateFilter::Ended(ending)], ..Filter::default() };
                 let requeued = self.store().requeue_page(&filter, None, None, usize::MAX).await.unwrap().done;
                 let mut expected = self.model.ids();
                 expected.retain(|id| matches!(self.model.life(*id), Life::Ended(seen) if seen == ending));
@@ -234,7 +234,7 @@ impl<P: Place> Case<'_, P> {
                 return;
             }
         };
-        let filter = Filter { tag: Some(self.tag()), states, ..Filter::default() };
+        let filter = Filter { tags: vec![self.tag()], states, ..Filter::default() };
         let done = self.store().cancel_page(&filter, None).await.unwrap().done;
         let (ended, stopping) = self.model.cancel_all(&filter.states);
         assert_eq!((done.ended, done.stopping), (ended, stopping), "seed {}", self.seed);
@@ -282,7 +282,7 @@ impl<P: Place> Case<'_, P> {
 
     /// Leaves nothing behind that is not finished.
     async fn end(self) -> Arc<dyn Store> {
-        let filter = Filter { tag: Some(self.tag()), ..Filter::default() };
+        let filter = Filter { tags: vec![self.tag()], ..Filter::default() };
         for lease in self.store().cancel_page(&filter, None).await.unwrap().done.stopping {
             settle(self.store(), lease, Settlement::Release).await.unwrap();
         }
