@@ -234,7 +234,7 @@ mod tests {
             ),
             (
                 Filter { tags: vec![("team".into(), "search".into()), ("run".into(), "7".into())], ..all.clone() },
-                "also USING PRIMARY KEY (key=? AND value=? AND id=?)",
+                "also EXISTS USING PRIMARY KEY (key=? AND value=? AND id=?)",
             ),
             (Filter { owner: Owner::from_code(7), ..all.clone() }, "results_owner"),
             (all, "SCAN results"),
