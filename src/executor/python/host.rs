@@ -248,7 +248,7 @@ impl pool::Worker for Host {
     }
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
-        self.is_worn(settings)
+        !self.is_usable(settings)
     }
 }
 
