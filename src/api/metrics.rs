@@ -222,7 +222,7 @@ impl Collector for Figures {
         let cpu = seconds(used.cpu_user_us + used.cpu_system_us);
         let about = "CPU time of the server's process, without its workers";
         Family::counter(&mut encoder, "process_cpu_seconds", about)?.total(&[], cpu)?;
-        if let Some(bytes) = memory::resident_bytes() {
+        if let Some(bytes) = memory::resident_bytes("self") {
             let about = "Resident memory of the server's process, without its workers";
             Family::gauge(&mut encoder, "process_resident_memory_bytes", about)?.set(&[], number(bytes))?;
         }

@@ -195,6 +195,8 @@ impl Dispatcher {
     /// Waits until the job has ended, at most `limit`; then the job as it is. `None` if there is no such job.
     pub async fn wait(&self, id: JobId, limit: Duration) -> Result<Option<Job>, StoreError> {
         let waiter = self.shared.waiters.watch(id);
+        // All who waited were told when it began to drain. Nobody would tell whoever comes later.
+        let limit = if self.is_draining() { Duration::ZERO } else { limit };
         match self.shared.store.job(id).await? {
             Some(job) if !matches!(job.state, State::Finished(_)) && !limit.is_zero() => {
                 let light = if_light(job);

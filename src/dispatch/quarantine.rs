@@ -30,7 +30,7 @@ type Work = (Option<Owner>, ProfileKey);
 enum Fate {
     /// With the process under it.
     Died(u32),
-    /// It was stopped, which says nothing of the work.
+    /// It was stopped, or had not begun, which says nothing of the work.
     Stopped,
     /// By itself.
     Ended,
@@ -96,6 +96,8 @@ impl Quarantine {
         let fate = match (measured.crashed, measured.stopped) {
             (Some(process), _) => Fate::Died(process),
             (None, Some(StopReason::Cancelled | StopReason::HandBack)) => Fate::Stopped,
+            // No process came up in the time that it had.
+            (None, _) if !measured.begun => Fate::Stopped,
             (None, _) => Fate::Ended,
         };
         if let Some(key) = key.filter(|_| measured.crashed.is_some() || self.any.load(Ordering::Acquire)) {
@@ -164,6 +166,11 @@ impl Case {
         if self.deaths > 0 && process == same {
             return;
         }
+        // It ran already when the work came to be kept out, so it tells nothing more.
+        if self.until.is_some_and(|until| now < until) {
+            self.latest = (now, process);
+            return;
+        }
         let is_apart = now >= before + APART && self.until.is_none();
         self.deaths = if is_apart { 1 } else { self.deaths + 1 };
         self.latest = (now, process);
@@ -179,6 +186,7 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Failure;
 
     fn key(name: &str) -> Work {
         (None, ProfileKey::from(name.to_owned()))
@@ -200,9 +208,17 @@ mod tests {
         assert_eq!(quarantine.keeps_out_at(&good, now), None);
         assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(29)));
         assert_eq!((quarantine.list().len(), quarantine.list()[0].deaths), (1, DEATHS));
-        // It is nobody else's, and one that was stopped has shown nothing.
+        // Those that ran already when it was kept out die as well. That tells nothing more.
+        for process in 10..15 {
+            quarantine.ended_at(&bad, Fate::Died(process), now);
+        }
+        assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(29)));
+        assert_eq!((quarantine.list().len(), quarantine.list()[0].deaths), (1, DEATHS));
+        // It is nobody else's, and one that was stopped or for which no process came up in time has shown nothing.
         assert_eq!(quarantine.keeps_out_at(&(Owner::from_code(1), bad.1.clone()), now), None);
         quarantine.ended_at(&bad, Fate::Stopped, now);
+        let late = Measured::unbegun(Failure::error("no process"), Some(StopReason::Deadline), None);
+        quarantine.ended(None, Some(&bad.1), &late);
         assert_eq!(quarantine.keeps_out_at(&bad, now), Some(Duration::from_secs(29)));
         now += Duration::from_secs(30);
         assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.keeps_out_at(&bad, now)), (None, Some(LOOK_AGAIN)));

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::slots::Slot;
 
 /// The wait after the first failed start, and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -68,7 +71,7 @@ struct Shared<W: Worker> {
     size: usize,
     /// What workers are started for ahead of need.
     usual: W::Key,
-    /// Where workers are started ahead of need.
+    /// Where workers are started.
     home: Handle,
     state: Mutex<State<W>>,
 }
@@ -138,12 +141,12 @@ impl<W: Worker> Pool<W> {
     }
 
     /// A worker to oneself: one that waits or, if none does, a new one, tried until it starts.
-    pub(super) async fn take(&self, key: &W::Key) -> Taken<W> {
+    pub(super) async fn take(&self, key: &W::Key, slot: &Arc<Slot>) -> Taken<W> {
         let mut backoff = BACKOFF.0;
         loop {
             let worker = match self.idle(key) {
                 Some(worker) => Ok(worker),
-                None => W::start(&self.shared.settings, key).await,
+                None => self.start_for(key, slot).await,
             };
             match worker {
                 Ok(worker) => {
@@ -155,13 +158,31 @@ impl<W: Worker> Pool<W> {
                     return Taken { worker, busy };
                 }
                 Err(error) => {
-                    tracing::error!(%error, ?key, "a worker process can't be started");
-                    self.state().trouble = Some(error.to_string());
+                    tracing::error!(error, ?key, "a worker process can't be started");
+                    self.state().trouble = Some(error);
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
             }
         }
+    }
+
+    /// A new worker, or why there is none. Its start goes on though nobody waits for it any more, since jobs may have less time than it
+    /// takes, and has the slot until then: whoever gets that next finds the worker, and there are no more starts than slots.
+    async fn start_for(&self, key: &W::Key, slot: &Arc<Slot>) -> Result<W, String> {
+        let (tell, started) = oneshot::channel();
+        let (pool, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
+        self.shared.home.spawn(async move {
+            let Err(unheard) = tell.send(W::start(&pool.shared.settings, &key).await) else { return };
+            pool.state().starting += 1;
+            let is_done = pool.add(unheard);
+            drop(slot);
+            if !is_done {
+                // There may be none of the usual ones any more that has made room for it.
+                pool.start_ahead().await;
+            }
+        });
+        started.await.map_err(|_| "its start broke off".to_owned())?.map_err(|error| error.to_string())
     }
 
     /// A worker that waits; one that died meanwhile is passed over. Without one, another that waits for something else makes room.
@@ -274,22 +295,26 @@ impl<W: Worker> Drop for Busy<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    struct Numbered(u32);
+    struct Numbered(u32, &'static str);
 
     impl Worker for Numbered {
         type Settings = AtomicU32;
-        type Key = ();
+        type Key = &'static str;
         type Error = Infallible;
 
-        async fn start(next: &AtomicU32, (): &()) -> Result<Self, Infallible> {
-            Ok(Self(next.fetch_add(1, Ordering::Relaxed)))
+        async fn start(next: &AtomicU32, key: &&'static str) -> Result<Self, Infallible> {
+            if *key == "other" {
+                tokio::task::yield_now().await;
+            }
+            Ok(Self(next.fetch_add(1, Ordering::Relaxed), key))
         }
 
-        fn key(&self) -> &() {
-            &()
+        fn key(&self) -> &&'static str {
+            &self.1
         }
 
         fn pid(&self) -> u32 {
@@ -313,17 +338,40 @@ mod tests {
         pool.workers().into_iter().map(|worker| (worker.pid, worker.busy)).collect()
     }
 
+    async fn until(pool: &Pool<Numbered>, expected: &[(u32, bool)]) {
+        let seen = async {
+            while workers(pool) != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), seen).await.expect("the workers to be there");
+    }
+
     #[tokio::test]
     async fn a_worker_that_nobody_gives_back_takes_up_no_place() {
-        let pool = Pool::<Numbered>::start(AtomicU32::new(1), 1, ());
-        let first = pool.take(&()).await;
+        let pool = Pool::<Numbered>::start(AtomicU32::new(1), 1, "usual");
+        until(&pool, &[(1, false)]).await;
+        let first = pool.take(&"usual", &Arc::default()).await;
         assert_eq!(workers(&pool), [(1, true)]);
         drop(first);
         assert_eq!(workers(&pool), []);
-        let second = pool.take(&()).await;
+        let second = pool.take(&"usual", &Arc::default()).await;
         second.give_back();
         assert_eq!(workers(&pool), [(2, false)]);
-        let again = pool.take(&()).await;
+        let again = pool.take(&"usual", &Arc::default()).await;
         assert_eq!(workers(&pool), [(2, true)], "{}", again.worker.0);
+    }
+
+    #[tokio::test]
+    async fn a_start_that_nobody_waits_for_any_more_goes_on() {
+        let pool = Pool::<Numbered>::start(AtomicU32::new(1), 1, "usual");
+        until(&pool, &[(1, false)]).await;
+        // It makes room for the other one, which takes longer than there is time.
+        let slot = Arc::default();
+        assert!(pool.take(&"other", &slot).now_or_never().is_none());
+        assert_eq!(Arc::strong_count(&slot), 2, "its start has the slot");
+        until(&pool, &[(2, false)]).await;
+        assert_eq!(Arc::strong_count(&slot), 1);
+        assert_eq!(pool.take(&"other", &slot).now_or_never().expect("it is there").worker.0, 2);
     }
 }

@@ -1,6 +1,6 @@
 //! The peak of a process's resident memory, counted afresh for each attempt.
 
-use std::fs;
+use std::{fmt, fs};
 
 /// Lowers the recorded peak to what is resident now (`proc_pid_clear_refs(5)`, value 5). Whether that worked.
 pub fn reset_peak() -> bool {
@@ -9,13 +9,18 @@ pub fn reset_peak() -> bool {
 
 /// The peak since the last reset, in bytes: `VmHWM` of `proc_pid_status(5)`.
 pub fn peak_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    kib(&status, "VmHWM:")
+    kib(&status("self")?, "VmHWM:")
 }
 
-/// What is resident of this process now, in bytes.
-pub fn resident_bytes() -> Option<u64> {
-    kib(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+/// What is resident of a process now, in bytes: of this one (`self`) or of that with this id.
+pub fn resident_bytes(process: impl fmt::Display) -> Option<u64> {
+    kib(&status(process)?, "VmRSS:")
+}
+
+fn status(process: impl fmt::Display) -> Option<String> {
+    let text = fs::read(format!("/proc/{process}/status")).ok()?;
+    // Its name may be anything, also no text.
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// How much memory there is for this process and what it starts: what its control group allows, or else all of the machine's.

@@ -141,7 +141,9 @@ impl<F: Future + Unpin> Future for Metered<F> {
         };
         let woken = stamp.woken.swap(0, Ordering::Relaxed);
         if woken != 0 {
-            let waited = from.since(Monotonic::from_nanos(woken));
+            // As long as it was being polled, it waited for nothing, even if it or another thread had woken it by then.
+            let woken = Monotonic::from_nanos(woken);
+            let waited = from.since(meter.latest.map_or(woken, |ended| woken.max(ended)));
             meter.loop_wait += waited;
             meter.late += Duration::from_nanos(stamp.late.load(Ordering::Relaxed));
             if waited >= STANDSTILL {
@@ -195,6 +197,24 @@ mod tests {
         let meter = metered.meter();
         assert!(meter.loop_wait >= hold && meter.usage.cpu_user_us < 30_000, "{meter:?}");
         drop(metered);
+    }
+
+    #[tokio::test]
+    async fn what_wakes_itself_and_goes_on_computing_is_not_kept_waiting_by_that() {
+        let mut ended = None;
+        let computing = std::future::poll_fn(|cx| {
+            if let Some(ended) = ended {
+                return Poll::Ready(ended);
+            }
+            cx.waker().wake_by_ref();
+            std::thread::sleep(Duration::from_millis(20));
+            ended = Some(Monotonic::now());
+            Poll::Pending
+        });
+        let mut metered = Metered::new(computing, Crowd::default());
+        let ended = (&mut metered).await.unwrap();
+        let meter = metered.meter();
+        assert!(meter.loop_wait <= meter.latest.unwrap().since(ended), "{meter:?}");
     }
 
     #[test]

@@ -44,7 +44,8 @@ class Limits(HostTest):
 
     def test_a_call_that_does_not_heed_it_takes_its_process_along(self):
         host = self.host("processes")
-        self.assertEqual(host.call(SPEND, entrypoint="deaf", cpu_ms=50)["error"]["type"], "CpuTimeExceeded")
+        done = host.call(SPEND, entrypoint="deaf", cpu_ms=50)
+        self.assertEqual((done["error"]["type"], done["worn"]), ("CpuTimeExceeded", True))
         self.assertEqual(host.process.wait(PATIENCE_S), 1)
 
     def test_a_call_that_only_prints_and_does_not_heed_it_takes_its_process_along_too(self):

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::server::{PATIENCE, Server, client, folder};
 
@@ -66,11 +68,21 @@ async fn what_does_not_end_in_time_is_handed_back_uncounted() {
 #[tokio::test]
 async fn told_twice_it_does_not_wait_for_the_grace_period() {
     let folder = folder();
-    let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "3600000"), ("TRINE_LOG", "info")]).await;
+    let settings = [("TRINE_GRACE_MS", "3600000"), ("TRINE_STOP_GRACE_MS", "30000"), ("TRINE_LOG", "info")];
+    let mut server = Server::start(folder.path(), &settings).await;
     let ids = running_on_all(&server).await;
+    let mut late = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    late.write_all(format!("GET /jobs/{}?wait=60 HTTP/1.1\r\nhost: it\r\n", ids[0]).as_bytes()).await.unwrap();
     server.signal(Signal::SIGTERM);
     said(folder.path(), "nothing new is taken").await;
     assert!(server.runs(), "it should wait for what runs");
+    // Who asks to wait for a job only now hears where it is.
+    late.write_all(b"\r\n").await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(!log.contains("did not end within the grace period"), "{log}");
+    assert!(answer.contains(" 200 OK") && answer.contains(r#""state":"running""#), "{answer}");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
 

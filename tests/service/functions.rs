@@ -202,6 +202,35 @@ async fn a_job_whose_function_is_removed_says_so() {
     assert_eq!(names, ["gate"]);
 }
 
+/// It is told how the call has ended just before the process ends, which takes longer the more memory it has.
+#[tokio::test]
+async fn a_call_that_takes_its_process_along_costs_the_next_one_nothing() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_PYTHON_PROCESSES", "1")]).await;
+    let deaf = "
+import mmap
+def main():
+    hoard = None
+    for _ in iter(int, 1):
+        try:
+            if hoard is None:
+                hoard = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                hoard.madvise(mmap.MADV_NOHUGEPAGE)
+                hoard[::4096] = bytes(len(hoard) // 4096)
+            for _ in iter(int, 1):
+                pass
+        except BaseException:
+            pass
+";
+    deploy(&server, "deaf?bound=cpu&executor=processes&cpu_ms=50", SOURCE, deaf).await;
+    deploy(&server, "next?bound=cpu&executor=processes", SOURCE, "def main():\n    return 7\n").await;
+    let deaf = server.submit(&call("deaf", &json!([]))).await;
+    let next = run(&server, &call("next", &json!([]))).await;
+    assert_eq!((&next["output"], &next["losses"]), (&json!(7), &json!(0)), "{next}");
+    let deaf = server.until_state(&deaf, "failed").await;
+    assert!(deaf["error"]["message"].as_str().unwrap().contains("50 ms"), "{deaf}");
+}
+
 #[tokio::test]
 async fn what_can_not_be_deployed_is_told_why() {
     let folder = folder();

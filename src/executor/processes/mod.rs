@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -72,8 +73,9 @@ impl Service<Attempt> for ProcessesExecutor {
 
 async fn run(pool: ProcessPool, grace: Duration, attempt: Attempt) -> Ran {
     let Attempt { workload, stop, reporter, slot, .. } = attempt;
+    let slot = Arc::new(slot);
     let mut taken = tokio::select! {
-        taken = pool.take(&()) => taken,
+        taken = pool.take(&(), &slot) => taken,
         _ = stop.stopped() => return Ran::unbegun("stopped before a worker process was there"),
     };
     let pid = taken.worker.pid();

@@ -22,6 +22,7 @@ use crate::artifact::{ArtifactError, Artifacts};
 use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
 use crate::job::{FailureKind, JobId, Note};
+use crate::measure::memory;
 use crate::sandbox::{Group, Limits, Policy, Scratch};
 use crate::workload::{PythonFunction, Reporter, Stop};
 
@@ -248,7 +249,7 @@ impl pool::Worker for Host {
     }
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
-        self.is_worn(settings)
+        !self.is_usable(settings)
     }
 }
 
@@ -349,7 +350,8 @@ impl Host {
     fn is_worn(&self, settings: &HostSettings) -> bool {
         let given = self.given.load(Ordering::Relaxed);
         given >= settings.max_jobs
-            || (given % 16 == 15 && resident_bytes(self.pid).is_some_and(|bytes| bytes > most_memory(settings, &self.key) / 2))
+            || (given % 16 == 15
+                && memory::resident_bytes(self.pid).is_some_and(|bytes| bytes > most_memory(settings, &self.key) / 2))
     }
 
     fn say(&self, message: &ToHost<'_>) {
@@ -441,15 +443,6 @@ fn last_words(mut stderr: ChildStderr) -> String {
 /// The most resident memory of a host for this key.
 fn most_memory(settings: &HostSettings, key: &Key) -> u64 {
     key.memory_bytes.map_or(settings.limits.memory_bytes, |bytes| bytes.min(settings.limits.memory_bytes))
-}
-
-/// Resident memory of a process.
-fn resident_bytes(pid: Pid) -> Option<u64> {
-    // Its name may be anything, also no text.
-    let text = std::fs::read(format!("/proc/{pid}/status")).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

@@ -352,7 +352,7 @@ async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Att
     // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
     let taken = tokio::select! {
-        taken = pool.take(key) => taken,
+        taken = pool.take(key, &slot) => taken,
         _ = attempt.stop.stopped() => return not_begun(),
     };
     let host = &taken.worker;

@@ -70,6 +70,7 @@ class Processes(Host):
                 return
             job.meter.leave()
             job.meter.end()
+            self.is_worn = True  # for the server may hear of the end of the job before it sees that of the process
             self.settle(job, self.failed(job, error))
             self.channel.finish()
             os._exit(1)
