@@ -1,9 +1,10 @@
 //! Drives a comparison: warms up, finds out what things take, then runs all cells in turn until the figures are sure or time is up.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch, Place};
@@ -79,6 +80,8 @@ struct Runner<'a> {
     progress: &'a watch::Sender<Progress>,
     /// Native work inline.
     inline: Place,
+    /// For the bystanders' wishes: some outlast the cell that they were beside.
+    room: Arc<Semaphore>,
     probe: u32,
     began: Monotonic,
 }
@@ -94,8 +97,8 @@ impl<'a> Runner<'a> {
         let runtime = if subject.runtime == Runtime::Python { Runtime::Python } else { Runtime::Native };
         // One task waits while another runs, so that the thread never does.
         let inline = Place::inline(dispatcher.executors().inline()?, 2);
-        let probe = plan::probe(super::cores());
-        Ok(Self { dispatcher, request, subject, runtime, stop, progress, inline, probe, began: Monotonic::now() })
+        let (room, probe) = (Arc::new(Semaphore::new(batch::MOST_OPEN)), plan::probe(super::cores()));
+        Ok(Self { dispatcher, request, subject, runtime, stop, progress, inline, room, probe, began: Monotonic::now() })
     }
 
     /// The controls of each variant, about as long as the workload; and with that the first warm-up.
@@ -196,7 +199,8 @@ impl<'a> Runner<'a> {
         let bystander = variant.map(|variant| {
             let on_loop = queue(Executor::Async, self.runtime, self.request.bound);
             let place = Place::of(self.dispatcher.executors(), on_loop);
-            tokio::spawn(batch::bystand(place, control::bystander(variant, self.runtime), end.clone()))
+            let (spec, room) = (control::bystander(variant, self.runtime), Arc::clone(&self.room));
+            tokio::spawn(batch::bystand(place, spec, room, end.clone(), self.stop.clone()))
         });
         // Two at once keep the inline thread busy; it still runs one at a time.
         let clients = if run.cell.executor.is_none() && place.slots() > 1 { 2 } else { run.cell.concurrency };
