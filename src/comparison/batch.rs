@@ -91,6 +91,8 @@ impl Place {
             deadline,
             queued_for: Duration::ZERO,
             claimed: Monotonic::now(),
+            // They would be of no job; and keeping them is no part of the work.
+            keeps_files: false,
             stop: own.clone(),
             reporter: Reporter::default(),
             slot,
