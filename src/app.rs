@@ -201,8 +201,8 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     ready();
     hurried.run_until_cancelled(server::serve(listener, tls, api, limits, drained)).await;
     dispatcher.drain();
-    comparisons.shut_down().await;
     let housework = async {
+        comparisons.shut_down().await;
         while let Some(ended) = house.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a task broke off");
@@ -210,7 +210,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         }
     };
     // What is cut off, such as a message on its way, is done again by the next server. Both waits are at the same time, since whoever
-    // stops a server may have no patience for one after the other.
+    // stops a server may have no patience for one after the other, and a comparison may be kept waiting by a job that runs.
     tokio::join!(hurried.run_until_cancelled(housework), dispatcher.shut_down(config.grace, &hurried));
     store.close().await;
     Ok(())

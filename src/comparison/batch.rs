@@ -20,7 +20,10 @@ use crate::workload::{Reporter, Stop};
 /// How often the bystander wants something.
 const PACE: Duration = Duration::from_millis(10);
 /// How many of its wishes may be open; on an event loop that is held for longer, the rest would tell nothing new.
-const MOST_OPEN: usize = 500;
+pub(super) const MOST_OPEN: usize = 500;
+/// How long to wait for what was told to stop, and for the bystander's last wishes. On an event loop that a job holds they do not end; they
+/// are left, and do when it is free.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Where tasks go.
 #[derive(Clone)]
@@ -77,7 +80,7 @@ impl Place {
         self.slots
     }
 
-    /// Runs one task and waits for it.
+    /// Runs one task and waits for it; for one that is told to stop no longer than it should take to.
     async fn run(&self, spec: &Spec, deadline: Option<Duration>, stop: &Stop, slot: Slot) -> Option<Measured> {
         // A stop of its own: that it has run for too long is said to this one alone.
         let own = Stop::default();
@@ -88,6 +91,8 @@ impl Place {
             deadline,
             queued_for: Duration::ZERO,
             claimed: Monotonic::now(),
+            // They would be of no job; and keeping them is no part of the work.
+            keeps_files: false,
             stop: own.clone(),
             reporter: Reporter::default(),
             slot,
@@ -104,7 +109,7 @@ impl Place {
             measured = &mut running => return measured.ok().flatten(),
             reason = stop.stopped() => own.stop(reason),
         }
-        running.await.ok().flatten()
+        tokio::time::timeout(LAST_WAIT, running).await.ok()?.ok().flatten()
     }
 }
 
@@ -138,7 +143,12 @@ pub(super) async fn run(place: &Place, spec: &Spec, tasks: u32, concurrency: u32
             let mut own = Batch::default();
             while next.fetch_add(1, Ordering::Relaxed) < tasks && !stop.is_stopped() {
                 let asked = Monotonic::now();
-                let slot = Slot { permit: Arc::clone(&slots).acquire_owned().await.ok(), place: None };
+                // What has not stopped keeps its slot: there may be none any more.
+                let permit = tokio::select! {
+                    permit = Arc::clone(&slots).acquire_owned() => permit.ok(),
+                    _ = stop.stopped() => break,
+                };
+                let slot = Slot { permit, place: None };
                 let began = Monotonic::now();
                 let measured = place.run(&spec, Some(deadline), &stop, slot).await;
                 own.take(measured, asked, began);
@@ -175,8 +185,9 @@ impl Batch {
     }
 }
 
-/// Wants something short at a steady pace until it is told to end; how long each wish took, from when it should have begun.
-pub(super) async fn bystand(place: Place, spec: Spec, end: CancellationToken) -> Vec<u64> {
+/// Wants something short at a steady pace until it is told to end; how long each wish took, from when it should have begun. One that is not
+/// fulfilled soon after the end, or when all of it is to stop, has taken until then.
+pub(super) async fn bystand(place: Place, spec: Spec, room: Arc<Semaphore>, end: CancellationToken, stop: Stop) -> Vec<u64> {
     let (mut open, mut took) = (JoinSet::new(), Vec::new());
     let mut pace = interval_at(tokio::time::Instant::now() + PACE / 2, PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -185,12 +196,18 @@ pub(super) async fn bystand(place: Place, spec: Spec, end: CancellationToken) ->
             () = end.cancelled() => break,
             _ = pace.tick() => {}
         }
-        if open.len() < MOST_OPEN {
-            let (place, spec) = (place.clone(), spec.clone());
+        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+            let (place, spec, end, stop) = (place.clone(), spec.clone(), end.clone(), stop.clone());
             let wanted = Monotonic::now();
             open.spawn(async move {
-                let measured = place.run(&spec, None, &Stop::default(), Slot::default()).await;
-                measured.filter(|measured| measured.outcome.is_success()).map(|_| micros(wanted.elapsed()))
+                // It is not told to stop itself: a Python host whose loop is held would be killed, and the job with it that holds it.
+                let (own, slot) = (Stop::default(), Slot { permit: Some(permit), place: None });
+                let counts = tokio::select! {
+                    measured = place.run(&spec, None, &own, slot) => measured?.outcome.is_success(),
+                    () = async { end.cancelled().await; tokio::time::sleep(LAST_WAIT).await } => true,
+                    _ = stop.stopped() => true,
+                };
+                counts.then(|| micros(wanted.elapsed()))
             });
         }
         while let Some(ended) = open.try_join_next() {
@@ -209,6 +226,7 @@ mod tests {
     use crate::workload::StopReason;
     use serde_json::value::RawValue;
     use std::convert::Infallible;
+    use tokio::sync::Notify;
     use tower::{ServiceBuilder, service_fn};
 
     /// Two at once, of which none ends before it is told to.
@@ -233,6 +251,39 @@ mod tests {
         let batch = run(&endless(), &spec(), 4, 2, Duration::from_millis(10), &stop).await;
         assert_eq!((batch.failures, stop.reason()), (4, None));
         assert!(batch.failure.unwrap().contains("longer than its deadline"));
+    }
+
+    /// One at a time, which does not listen, once it has begun.
+    fn deaf(begun: Arc<Notify>) -> Place {
+        let executor = service_fn(move |attempt: Attempt| {
+            begun.notify_one();
+            Box::pin(async move {
+                let _held = attempt;
+                std::future::pending::<Result<Ran, Infallible>>().await
+            })
+        });
+        Place::inline(Stack::new(ServiceBuilder::new().layer(MeasureLayer).service(executor)), 1)
+    }
+
+    #[tokio::test]
+    async fn what_does_not_listen_is_left() {
+        let (begun, room) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(3)));
+        let (end, stop) = (CancellationToken::new(), Stop::default());
+        let bystander = bystand(deaf(Arc::default()), spec(), Arc::clone(&room), end.clone(), stop.clone());
+        let bystander = tokio::spawn(bystander);
+        while room.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // The second task waits for the slot of the first one.
+        let (place, spec) = (deaf(Arc::clone(&begun)), spec());
+        let tasks = run(&place, &spec, 4, 2, Duration::from_secs(60), &stop);
+        let (batch, ()) = tokio::join!(tasks, async {
+            begun.notified().await;
+            end.cancel();
+            stop.stop(StopReason::Cancelled);
+        });
+        assert!(batch.samples.is_empty());
+        assert_eq!(bystander.await.unwrap().len(), 3, "each has taken at least so long");
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! Drives a comparison: warms up, finds out what things take, then runs all cells in turn until the figures are sure or time is up.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch, Place};
@@ -17,7 +19,7 @@ use crate::clock::Monotonic;
 use crate::dispatch::Dispatcher;
 use crate::executor::ExecutorError;
 use crate::job::{Executor, Runtime};
-use crate::workload::{Invalid, Stop};
+use crate::workload::{Invalid, Stop, StopReason};
 
 /// A row is precise enough when its speed-up is known to so much on either side; after so many repetitions less will do.
 const PRECISE: (f64, f64) = (0.03, 0.1);
@@ -48,12 +50,42 @@ pub(super) enum RunError {
     Fails(String),
     #[error("a control fails: {0}")]
     Control(String),
+    #[error("after {} s it had not run everything once: give it a larger `budget_ms`, or see whether what it runs hangs", .0.as_secs())]
+    Late(Duration),
     #[error("it was stopped")]
     Stopped,
 }
 
-/// Runs a comparison to its end.
+/// Runs a comparison to its end, or as far as it comes in twice the time that it, or one task, may take.
 pub(super) async fn run(
+    dispatcher: &Dispatcher,
+    request: &Request,
+    stop: &Stop,
+    progress: &watch::Sender<Progress>,
+) -> Result<Report, RunError> {
+    let limit = longest_task(request) * 2;
+    match within(limit, stop, find_out(dispatcher, request, stop, progress)).await {
+        Err(RunError::Stopped) if stop.reason() == Some(StopReason::Deadline) => Err(RunError::Late(limit)),
+        ended => ended,
+    }
+}
+
+/// Has something end that takes longer than this.
+async fn within<T>(limit: Duration, stop: &Stop, running: impl Future<Output = T>) -> T {
+    let mut running = pin!(running);
+    tokio::select! {
+        ended = &mut running => return ended,
+        () = tokio::time::sleep(limit) => stop.stop(StopReason::Deadline),
+    }
+    running.await
+}
+
+/// How long a single task may take.
+fn longest_task(request: &Request) -> Duration {
+    request.budget().max(PATIENCE)
+}
+
+async fn find_out(
     dispatcher: &Dispatcher,
     request: &Request,
     stop: &Stop,
@@ -79,6 +111,8 @@ struct Runner<'a> {
     progress: &'a watch::Sender<Progress>,
     /// Native work inline.
     inline: Place,
+    /// For the bystanders' wishes: some outlast the cell that they were beside.
+    room: Arc<Semaphore>,
     probe: u32,
     began: Monotonic,
 }
@@ -94,8 +128,8 @@ impl<'a> Runner<'a> {
         let runtime = if subject.runtime == Runtime::Python { Runtime::Python } else { Runtime::Native };
         // One task waits while another runs, so that the thread never does.
         let inline = Place::inline(dispatcher.executors().inline()?, 2);
-        let probe = plan::probe(super::cores());
-        Ok(Self { dispatcher, request, subject, runtime, stop, progress, inline, probe, began: Monotonic::now() })
+        let (room, probe) = (Arc::new(Semaphore::new(batch::MOST_OPEN)), plan::probe(super::cores()));
+        Ok(Self { dispatcher, request, subject, runtime, stop, progress, inline, room, probe, began: Monotonic::now() })
     }
 
     /// The controls of each variant, about as long as the workload; and with that the first warm-up.
@@ -159,7 +193,7 @@ impl<'a> Runner<'a> {
         Ok(cells)
     }
 
-    /// Runs all cells in turn, again and again.
+    /// Runs all cells in turn, again and again. A repetition that has to stop is as if it had not begun: its cells are compared with each other.
     async fn repeat(&self, cells: &[Run], mut watch: Watch) -> Result<(Runs, Watch), RunError> {
         let mut runs = Runs::new();
         let budget = self.request.budget();
@@ -170,7 +204,13 @@ impl<'a> Runner<'a> {
                 let done = (f64::from(repetition) + at as f64 / cells.len() as f64) / f64::from(REPETITIONS);
                 let share = done.min(1.0).max(self.began.elapsed().as_secs_f64() / budget.as_secs_f64()).min(0.99);
                 self.tell(share, format!("repetition {}: {}", repetition + 1, name(run.cell)));
-                batches.insert(run.cell, self.batch(&run, true).await?);
+                let batch = match self.batch(&run, true).await {
+                    Err(RunError::Stopped) if self.stop.reason() == Some(StopReason::Deadline) && !runs.is_empty() => {
+                        return Ok((runs, watch));
+                    }
+                    batch => batch?,
+                };
+                batches.insert(run.cell, batch);
             }
             watch.look(self.dispatcher);
             for (cell, batch) in batches {
@@ -196,12 +236,12 @@ impl<'a> Runner<'a> {
         let bystander = variant.map(|variant| {
             let on_loop = queue(Executor::Async, self.runtime, self.request.bound);
             let place = Place::of(self.dispatcher.executors(), on_loop);
-            tokio::spawn(batch::bystand(place, control::bystander(variant, self.runtime), end.clone()))
+            let (spec, room) = (control::bystander(variant, self.runtime), Arc::clone(&self.room));
+            tokio::spawn(batch::bystand(place, spec, room, end.clone(), self.stop.clone()))
         });
         // Two at once keep the inline thread busy; it still runs one at a time.
         let clients = if run.cell.executor.is_none() && place.slots() > 1 { 2 } else { run.cell.concurrency };
-        let deadline = self.request.budget().max(PATIENCE);
-        let mut batch = batch::run(&place, &run.spec, run.tasks, clients, deadline, self.stop).await;
+        let mut batch = batch::run(&place, &run.spec, run.tasks, clients, longest_task(self.request), self.stop).await;
         end.cancel();
         if let Some(bystander) = bystander {
             batch.bystanders = bystander.await.unwrap_or_default();
@@ -240,5 +280,19 @@ fn name(cell: Cell) -> String {
     match cell.executor {
         None => format!("{what} inline"),
         Some(executor) => format!("{what} on {executor}, {} at once", cell.concurrency),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_told_to_stop_and_waited_for() {
+        let stop = Stop::default();
+        assert_eq!(within(Duration::from_millis(1), &stop, stop.stopped()).await, StopReason::Deadline);
+        let stop = Stop::default();
+        within(Duration::from_secs(60), &stop, std::future::ready(())).await;
+        assert_eq!(stop.reason(), None);
     }
 }

@@ -128,6 +128,7 @@ fn run(
             deadline: claimed.deadline,
             queued_for: claimed.queued_for,
             claimed: began,
+            keeps_files: true,
             stop,
             reporter: Reporter::new(Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease })),
             slot,

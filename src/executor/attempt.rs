@@ -25,6 +25,8 @@ pub struct Attempt {
     pub queued_for: Duration,
     /// When it was claimed.
     pub claimed: Monotonic,
+    /// Whether the files that it leaves are kept.
+    pub keeps_files: bool,
     /// Tells it to end early.
     pub stop: Stop,
     /// Takes what it says while it runs.

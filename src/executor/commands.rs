@@ -80,7 +80,7 @@ impl CommandsExecutor {
     }
 
     async fn run(self, attempt: Attempt) -> Ran {
-        let Attempt { job, number, workload, stop, reporter, slot, .. } = attempt;
+        let Attempt { job, number, workload, keeps_files, stop, reporter, slot, .. } = attempt;
         let call = match self.registry.task(&workload) {
             Ok(Task::Command(call)) => call,
             Ok(Task::Native(_) | Task::Python(_) | Task::Function(_)) => {
@@ -113,7 +113,11 @@ impl CommandsExecutor {
         let ran = match self.start(&call, &policy) {
             Ok((running, began)) => {
                 let ran = running.finish(*call, began, &stop, &reporter, self.grace).await;
-                ran.but(self.artifacts.keep(job, number, scratch.path(), ARTIFACTS, stop.stopped()).await)
+                if keeps_files {
+                    ran.but(self.artifacts.keep(job, number, scratch.path(), ARTIFACTS, stop.stopped()).await)
+                } else {
+                    ran
+                }
             }
             Err(error) => Ran::failed(Failure::error(format!("it can't be started: {error}"))),
         };

@@ -144,6 +144,7 @@ impl Bench {
             deadline,
             queued_for: Duration::from_micros(17),
             claimed: Monotonic::now(),
+            keeps_files: true,
             stop,
             reporter,
             slot: Slot::default(),

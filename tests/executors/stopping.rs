@@ -80,6 +80,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                     deadline: Some(Duration::from_millis(50)),
                     queued_for: Duration::ZERO,
                     claimed: trine::clock::Monotonic::now(),
+                    keeps_files: true,
                     stop: Stop::default(),
                     slot: trine::executor::Slot::default(),
                 };
@@ -122,6 +123,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 deadline: Some(Duration::from_millis(20)),
                 queued_for: Duration::ZERO,
                 claimed: trine::clock::Monotonic::now(),
+                keeps_files: true,
                 stop: Stop::default(),
                 slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
             };
@@ -183,6 +185,7 @@ pub(crate) fn trials_in_line() -> Vec<Trial> {
                     deadline: None,
                     queued_for: Duration::ZERO,
                     claimed: trine::clock::Monotonic::now(),
+                    keeps_files: true,
                     stop: stop.clone(),
                     slot: trine::executor::Slot { permit: slots.clone().try_acquire_owned().ok(), place: None },
                 };

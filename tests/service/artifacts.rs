@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE, X
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::comparisons::{ask, until_state};
 use crate::server::{PATIENCE, Server, folder, program, trine};
 
 const COMMANDS: &str = r#"
@@ -41,6 +42,15 @@ async fn left(server: &Server, job: &str, query: &str) -> Vec<(String, String)> 
     found
 }
 
+/// Compares what a job runs: its tasks leave their files, of which none are kept.
+async fn compared(folder: &Path, server: &Server, job: &Value, executors: &[&str]) {
+    let kept = walk(&folder.join("data/artifacts"));
+    let request = json!({"bound": "io", "workload": job["workload"], "tasks": 1, "concurrency": [1], "executors": executors, "budget_ms": 1_000});
+    let ended = until_state(server, &ask(server, &request).await, "finished").await;
+    assert!(ended["matrix"].as_array().unwrap().iter().all(|row| row["failures"] == 0), "{ended}");
+    assert_eq!(walk(&folder.join("data/artifacts")), kept);
+}
+
 fn files(of: &[(&str, &str)]) -> Vec<(String, String)> {
     of.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect()
 }
@@ -63,7 +73,8 @@ async fn python_leaves_files_on_each_executor_and_each_job_its_own() {
         let none = succeeded(&server, &python(executor, "pass")).await;
         assert_eq!(left(&server, &none, "").await, []);
     }
-    // What was kept is not in the scratch folders of the hosts any more.
+    compared(folder.path(), &server, &python("async", "(left / 'a').write_text(text)"), &["async", "processes"]).await;
+    // What was kept, or was a comparison's, is not in the scratch folders of the hosts any more.
     let scratch = folder.path().join("data/python/scratch");
     let gone = async {
         while !walk(&scratch).is_empty() {
@@ -98,6 +109,7 @@ async fn a_command_leaves_files() {
     assert_eq!(left(&server, &id, "").await, files(&[("a", "1\n")]));
     let id = succeeded(&server, &script("echo 2 > artifacts/a")).await;
     assert_eq!(left(&server, &id, "").await, files(&[("a", "2\n")]));
+    compared(folder.path(), &server, &script("echo 4 > artifacts/a"), &["processes"]).await;
     let failed = server.ended(&script("echo 3 > artifacts/a; exit 3")).await;
     assert_eq!(failed["state"], "failed");
     assert_eq!(left(&server, failed["id"].as_str().unwrap(), "").await, files(&[("a", "3\n")]));

@@ -1,6 +1,7 @@
 //! Comparisons over restarts, and from the command line.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -90,6 +91,42 @@ async fn a_server_that_is_told_to_end_does_not_wait_for_a_comparison() {
     let server = Server::start(folder.path(), &[]).await;
     let interrupted = until_state(&server, &id, "failed").await;
     assert!(interrupted["error"].as_str().unwrap().contains("interrupted"), "{interrupted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_told_to_end_does_not_wait_for_a_job_that_holds_the_event_loop() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[("TRINE_GRACE_MS", "50")]).await;
+    let primes = json!({"bound": "cpu", "executor": "async", "workload": {"type": "primes", "below": 2_000_000_000}});
+    let holds = server.submit(&primes).await;
+    server.until_state(&holds, "running").await;
+    let on = |executor: &str| {
+        let mut asks = asks(1);
+        asks["executors"] = json!([executor]);
+        asks["budget_ms"] = json!(3_600_000);
+        asks
+    };
+    // What runs beside the tasks is on the loop, wherever they are.
+    for (executor, doing) in [("threads", "repetition"), ("async", "warming up: pure waiting on async")] {
+        let id = ask(&server, &on(executor)).await;
+        let path = format!("/comparisons/{id}");
+        let held = async {
+            while !server.get(&path).await["progress"]["doing"].as_str().is_some_and(|now| now.starts_with(doing)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, held).await.unwrap_or_else(|_| panic!("it should be at {doing:?}"));
+        assert_eq!(server.client.delete(format!("{}{path}", server.url)).send().await.unwrap().status(), 202);
+        until_state(&server, &id, "cancelled").await;
+    }
+    let id = ask(&server, &on("threads")).await;
+    until_state(&server, &id, "running").await;
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    let server = Server::start(folder.path(), &[]).await;
+    until_state(&server, &id, "failed").await;
+    let handed_back = server.until_state(&holds, "running").await;
+    assert_eq!(handed_back["attempt"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

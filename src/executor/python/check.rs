@@ -55,6 +55,7 @@ impl Python {
             deadline: None,
             queued_for: Duration::ZERO,
             claimed: Monotonic::now(),
+            keeps_files: false,
             stop: stop.clone(),
             reporter: Reporter::default(),
             slot: Slot::default(),

@@ -289,12 +289,12 @@ impl Host {
         self.calls.stopping()
     }
 
-    /// Keeps the files that a call has left in its folder, which is gone then.
-    pub(super) async fn keep_artifacts(
+    /// Keeps the files that a call has left in its folder, if somebody keeps them; the folder is gone then.
+    pub(super) async fn take_artifacts(
         &self,
         id: u64,
         (job, attempt): (JobId, u32),
-        artifacts: &Artifacts,
+        artifacts: Option<&Artifacts>,
         stop: &Stop,
     ) -> Result<(), ArtifactError> {
         // `host/trine.py` has the same.
@@ -302,7 +302,10 @@ impl Host {
         // The host may end meanwhile, for what another job does.
         let gone = || ArtifactError::Unreadable(folder.clone(), std::io::ErrorKind::NotFound.into());
         let scratch = self.scratch.upgrade().ok_or_else(gone)?;
-        let kept = artifacts.keep(job, attempt, scratch.path(), &folder, stop.stopped()).await;
+        let kept = match artifacts {
+            Some(artifacts) => artifacts.keep(job, attempt, scratch.path(), &folder, stop.stopped()).await,
+            None => Ok(()),
+        };
         tokio::task::spawn_blocking(move || scratch.clear(&folder));
         kept
     }

@@ -367,7 +367,7 @@ async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Att
 }
 
 async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Slot>, grace: Duration) -> Called {
-    let Attempt { job, number, stop, reporter, .. } = attempt;
+    let Attempt { job, number, keeps_files, stop, reporter, .. } = attempt;
     let mut code_is_lacking = false;
     loop {
         let mut begun = host.begin((job, number), call, reporter.clone(), slot, code_is_lacking);
@@ -389,7 +389,8 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
                 let has_artifacts = done.artifacts;
                 let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None, begun: true };
                 if has_artifacts {
-                    ran = ran.but(host.keep_artifacts(begun.id, (job, number), call.artifacts, &stop).await);
+                    let keeping = keeps_files.then_some(call.artifacts);
+                    ran = ran.but(host.take_artifacts(begun.id, (job, number), keeping, &stop).await);
                 }
                 return Some(Ok(ran));
             }
