@@ -10,7 +10,7 @@ import zipfile
 from harness import PATIENCE_S, Server, ServerTest, with_both
 
 import trine
-from trine import ProblemError
+from trine import ProblemError, _calls
 
 SLEEP = {"type": "sleep", "ms": 0}
 NEVER = "0 0 29 2 *"  # but for one day in four years
@@ -63,6 +63,14 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
             self.assertEqual((await client.wait(job, PATIENCE_S)).state, "succeeded")
         self.assertEqual(await client.cancel_many(tags=tags), trine.Cancelled(0, 1))
         self.assertEqual(await client.cancel_many(tags=others), trine.Cancelled(1, 0))
+
+    @with_both
+    async def test_a_wait_may_be_for_ever_and_asks_for_a_minute_at_a_time(self, connect):
+        client = connect()
+        job = await client.submit(SLEEP, bound="io", wait=float("inf"))
+        self.assertEqual((await client.wait(job.id, float("inf"))).state, "succeeded")
+        for call in (_calls.get(job.id, 86_400), _calls.comparison("any", 86_400), _calls.submit({}, 86_400, None)):
+            self.assertEqual(call.request.patience, 60)
 
     @with_both
     async def test_what_failed_is_run_again(self, connect):
