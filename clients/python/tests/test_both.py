@@ -7,7 +7,7 @@ import unittest
 import uuid
 import zipfile
 
-from harness import PATIENCE_S, Server, ServerTest, with_both
+from harness import PATIENCE_S, Proxy, Server, ServerTest, with_both
 
 import trine
 from trine import ProblemError, _calls
@@ -71,6 +71,18 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertEqual((await client.wait(job.id, float("inf"))).state, "succeeded")
         for call in (_calls.get(job.id, 86_400), _calls.comparison("any", 86_400), _calls.submit({}, 86_400, None)):
             self.assertEqual(call.request.patience, 60)
+
+    @with_both
+    async def test_what_a_silent_server_may_have_done_is_not_asked_for_again(self, connect):
+        proxy = Proxy(self.url)
+        self.addCleanup(proxy.close)
+        client, direct = connect(proxy.url, timeout=1), connect()
+        job = await direct.submit(SLEEP, bound="io", delay_ms=600_000)
+        self.assertTrue(await client.healthy())  # its connection is kept
+        proxy.lose_answer = True
+        with self.assertRaises(trine.ServerSilent):
+            await client.cancel(job.id)
+        self.assertEqual((await direct.get(job.id)).state, "cancelled")
 
     @with_both
     async def test_what_failed_is_run_again(self, connect):
