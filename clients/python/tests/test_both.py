@@ -6,6 +6,7 @@ import io
 import unittest
 import uuid
 import zipfile
+from unittest import mock
 
 from harness import PATIENCE_S, Proxy, Server, ServerTest, with_both
 
@@ -218,6 +219,18 @@ class Profiles(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertEqual((earlier.items, earlier.held_runs, earlier.held_us), ((), 0, 0))
         with self.assertRaises(ProblemError):
             await client.what_if(since=now, until=now - 48 * HOUR)
+
+
+class Events(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_those_of_a_job_that_was_run_again_in_the_smallest_pieces(self, connect):
+        client = connect()
+        job = await client.submit(SLEEP, bound="io", wait=PATIENCE_S)
+        await client.retry(job.id)
+        await client.wait(job.id, PATIENCE_S)
+        with mock.patch("trine._connections.RECEIVE", 1), mock.patch("trine._aio_connections.RECEIVE", 1):
+            kinds = [event.kind for event in await every(client.events(job.id))]
+        self.assertEqual(kinds, ["accepted", "running", "finished", "requeued", "running", "finished"])
 
 
 class Comparisons(ServerTest, unittest.IsolatedAsyncioTestCase):
