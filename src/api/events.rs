@@ -84,7 +84,8 @@ pub(super) struct EventsQuery {
     #[serde(default)]
     #[param(value_type = Option<String>, example = "finished,log")]
     kinds: Kinds,
-    /// Only those that leave their job in this state, or in one of several with commas between.
+    /// Only those that leave their job in this state, or in one of several with commas between. `accepted` and `requeued` count as
+    /// `queued`, also where the job waits for its time or for others first; no event counts as `blocked`.
     #[param(example = "failed,lost")]
     state: Option<States>,
     /// Only those of jobs with this tag of what they do.
@@ -256,6 +257,7 @@ impl EventsQuery {
             form_urlencoded::parse(query.as_bytes()).into_owned().partition(|(name, _)| name == "tag");
         let others = form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish();
         let Query(query) = Query::<Self>::parse(&others)?;
+        query.state.iter().try_for_each(States::are_told)?;
         let label = |(name, text)| Label::try_from(text).map_err(|error| Problem::bad_query(name, error));
         Ok(Self { tag: tags.into_iter().map(label).collect::<Result<_, _>>()?, ..query })
     }
@@ -364,6 +366,7 @@ mod tests {
     #[case("after=soon", "after")]
     #[case("after=99999999999999999999", "after")]
     #[case("job=1", "job")]
+    #[case("state=queued,blocked", "state")]
     fn other_queries_are_refused(#[case] query: &str, #[case] parameter: &str) {
         let problem = EventsQuery::parse(query).err().unwrap();
         assert_eq!(serde_json::to_value(problem.body()).unwrap()["errors"][0]["parameter"], parameter);
