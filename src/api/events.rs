@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
@@ -22,7 +23,7 @@ use super::query::{Id, Query};
 use super::view::{ErrorView, States, TimingView, error, output};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, State as JobState, What};
+use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, Owner, State as JobState, What};
 use crate::store::{EventFilter, Follower};
 
 /// How often a comment shows that a stream is alive on which nothing happens.
@@ -200,7 +201,7 @@ impl<'a> From<&'a Event> for EventView<'a> {
 )]
 pub(super) async fn of_job(
     State(api): State<ApiState>,
-    caller: Caller,
+    holder: Option<Extension<Owner>>,
     Id(id): Id,
     Query(query): Query<JobEventsQuery>,
     headers: HeaderMap,
@@ -221,7 +222,7 @@ pub(super) async fn of_job(
         EventKind::Finished => Some(position(event.at)),
         _ => None,
     };
-    send(&api, caller, follower, None, shown)
+    send(&api, holder.map(|Extension(owner)| owner), follower, None, shown)
 }
 
 /// Follow all jobs
@@ -242,12 +243,12 @@ pub(super) async fn of_job(
 )]
 pub(super) async fn all(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
     let query = EventsQuery::parse(request.uri().query().unwrap_or_default())?;
-    let caller = Caller::of(request.extensions());
+    let (caller, holder) = (Caller::of(request.extensions()), request.extensions().get().copied());
     let after = after(&api, request.headers(), query.after)?;
     let follower = api.dispatcher.follow(EventFilter { owner: caller.0, ..query.filter() }, after);
     // Whoever is cut off before the first event knows where to go on.
     let first = position(follower.position());
-    send(&api, caller, follower, Some(first), |event| Some(sent(event)))
+    send(&api, holder, follower, Some(first), |event| Some(sent(event)))
 }
 
 impl EventsQuery {
@@ -290,16 +291,16 @@ fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<
     Ok(after)
 }
 
-/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream of this caller.
+/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream of this key.
 fn send(
     api: &ApiState,
-    caller: Caller,
+    holder: Option<Owner>,
     follower: Follower,
     first: Option<SentEvent>,
     shown: impl Fn(&Event) -> Option<SentEvent> + Send + 'static,
 ) -> Result<Response, Problem> {
     let full = || Problem::new(Kind::Unavailable, "as many streams of events are open as may be");
-    let place = api.streams.open(caller).ok_or_else(full)?;
+    let place = api.streams.open(holder).ok_or_else(full)?;
     let events = stream::unfold((follower, place), |(mut follower, place)| async move {
         match follower.next().await {
             Ok(event) => event.map(|event| (event, (follower, place))),
