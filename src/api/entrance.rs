@@ -103,6 +103,8 @@ where
 {
     if let Some(holder) = &holder {
         request.extensions_mut().insert(Caller::from(holder));
+        // Whose key it is, of administrators as well, who are no owners as callers.
+        request.extensions_mut().insert(holder.owner);
     }
     let Some(act) = act else { return Ok(entrance.while_live(holder, handler.call(request).await?)) };
     // Written down before it is done: nothing is done that is not written down.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
@@ -21,7 +22,7 @@ use super::query::{Id, Query};
 use super::view::{ErrorView, States, TimingView, error, output};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, State as JobState, What};
+use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, Owner, State as JobState, What};
 use crate::store::{EventFilter, Follower};
 
 /// How often a comment shows that a stream is alive on which nothing happens.
@@ -83,7 +84,8 @@ pub(super) struct EventsQuery {
     #[serde(default)]
     #[param(value_type = Option<String>, example = "finished,log")]
     kinds: Kinds,
-    /// Only those that leave their job in this state, or in one of several with commas between.
+    /// Only those that leave their job in this state, or in one of several with commas between. `accepted` and `requeued` count as
+    /// `queued`, also where the job waits for its time or for others first; no event counts as `blocked`.
     #[param(example = "failed,lost")]
     state: Option<States>,
     /// Only those of jobs with this tag of what they do.
@@ -197,7 +199,7 @@ impl<'a> From<&'a Event> for EventView<'a> {
 )]
 pub(super) async fn of_job(
     State(api): State<ApiState>,
-    caller: Caller,
+    holder: Option<Extension<Owner>>,
     Id(id): Id,
     Query(query): Query<JobEventsQuery>,
     headers: HeaderMap,
@@ -218,7 +220,7 @@ pub(super) async fn of_job(
         EventKind::Finished => Some(position(event.at)),
         _ => None,
     };
-    send(&api, caller, follower, None, shown)
+    send(&api, holder.map(|Extension(owner)| owner), follower, None, shown)
 }
 
 /// Follow all jobs
@@ -242,17 +244,18 @@ pub(super) async fn all(
     Query(query): Query<EventsQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let caller = Caller::of(request.extensions());
+    let (caller, holder) = (Caller::of(request.extensions()), request.extensions().get().copied());
     let after = after(&api, request.headers(), query.after)?;
-    let follower = api.dispatcher.follow(EventFilter { owner: caller.0, ..query.filter() }, after);
+    let follower = api.dispatcher.follow(EventFilter { owner: caller.0, ..query.filter()? }, after);
     // Whoever is cut off before the first event knows where to go on.
     let first = position(follower.position());
-    send(&api, caller, follower, Some(first), |event| Some(sent(event)))
+    send(&api, holder, follower, Some(first), |event| Some(sent(event)))
 }
 
 impl EventsQuery {
-    fn filter(self) -> EventFilter {
-        EventFilter {
+    fn filter(self) -> Result<EventFilter, Problem> {
+        self.state.iter().try_for_each(States::are_told)?;
+        Ok(EventFilter {
             owner: None,
             job: None,
             kinds: self.kinds.0,
@@ -261,7 +264,7 @@ impl EventsQuery {
             executor: self.executor,
             workload: self.workload,
             tags: self.tag.into(),
-        }
+        })
     }
 }
 
@@ -279,16 +282,16 @@ fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<
     Ok(after)
 }
 
-/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream of this caller.
+/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream of this key.
 fn send(
     api: &ApiState,
-    caller: Caller,
+    holder: Option<Owner>,
     follower: Follower,
     first: Option<SentEvent>,
     shown: impl Fn(&Event) -> Option<SentEvent> + Send + 'static,
 ) -> Result<Response, Problem> {
     let full = || Problem::new(Kind::Unavailable, "as many streams of events are open as may be");
-    let place = api.streams.open(caller).ok_or_else(full)?;
+    let place = api.streams.open(holder).ok_or_else(full)?;
     let events = stream::unfold((follower, place), |(mut follower, place)| async move {
         match follower.next().await {
             Ok(event) => event.map(|event| (event, (follower, place))),
@@ -337,7 +340,7 @@ mod tests {
         );
         let Query(query) = query.unwrap();
         assert_eq!(query.after, Some(EventId(Timestamp::from_micros(7))));
-        let filter = query.filter();
+        let filter = query.filter().ok().unwrap();
         assert_eq!(filter.tags, [("a".into(), "b".into()), ("c".into(), "d".into())]);
         assert_eq!(filter.kinds, [EventKind::Log, EventKind::Finished]);
         assert_eq!(
@@ -355,8 +358,9 @@ mod tests {
     #[case("after=soon", "after")]
     #[case("after=99999999999999999999", "after")]
     #[case("job=1", "job")]
+    #[case("state=queued,blocked", "state")]
     fn other_queries_are_refused(#[case] query: &str, #[case] parameter: &str) {
-        let problem = Query::<EventsQuery>::parse(query).err().unwrap();
+        let problem = Query::<EventsQuery>::parse(query).and_then(|Query(query)| query.filter()).err().unwrap();
         assert_eq!(serde_json::to_value(problem.body()).unwrap()["errors"][0]["parameter"], parameter);
     }
 

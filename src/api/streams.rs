@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::access::Caller;
 use crate::job::Owner;
 
 /// A key may have one of so many places.
@@ -35,8 +34,8 @@ impl Streams {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// A place for one more of this caller, if there is one.
-    pub(super) fn open(self: &Arc<Self>, Caller(owner): Caller) -> Option<Place> {
+    /// A place for one more that a key of this owner asks for, or somebody without a key, if there is one.
+    pub(super) fn open(self: &Arc<Self>, owner: Option<Owner>) -> Option<Place> {
         let mut open = self.lock();
         let share = (self.most / SHARE).max(1);
         if open.all >= self.most || owner.is_some_and(|owner| open.of.get(&owner).is_some_and(|open| *open >= share)) {
@@ -76,14 +75,14 @@ mod tests {
     #[test]
     fn one_key_leaves_room_for_others() {
         let streams = Streams::new(8);
-        let (one, other) = (Caller(Owner::from_code(1)), Caller(Owner::from_code(2)));
+        let (one, other) = (Owner::from_code(1), Owner::from_code(2));
         let mut places: Vec<Place> = (0..3).filter_map(|_| streams.open(one)).collect();
         assert_eq!(places.len(), 2);
         places.extend(streams.open(other));
         places.pop();
         places.pop();
         assert!(streams.open(one).is_some());
-        places.extend((0..9).filter_map(|_| streams.open(Caller::default())));
+        places.extend((0..9).filter_map(|_| streams.open(None)));
         assert_eq!(places.len(), 8);
         assert!(streams.open(other).is_none());
         drop(places);

@@ -125,6 +125,12 @@ impl States {
         let ended = self.0.iter().all(|state| matches!(state, StateFilter::Ended(_)));
         ended.then_some(()).ok_or_else(|| Problem::bad_query("state", "a result is succeeded, failed, cancelled or lost"))
     }
+
+    /// That events can leave a job in each of them.
+    pub(super) fn are_told(&self) -> Result<(), Problem> {
+        let told = !self.0.contains(&StateFilter::Blocked);
+        told.then_some(()).ok_or_else(|| Problem::bad_query("state", "no event leaves a job blocked: accepted counts as queued"))
+    }
 }
 
 /// A job: what was asked for, where it is and, once it has ended, what came of it.

@@ -309,9 +309,9 @@ impl Client {
 }
 
 impl Problem {
-    /// Whether the server can't answer now.
+    /// Whether the server can't answer now, by its own word or by that of what stands in front of it.
     pub(super) fn is_unavailable(&self) -> bool {
-        self.status == StatusCode::SERVICE_UNAVAILABLE
+        matches!(self.status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
     }
 
     /// With what to do about it, if it is about this field.

@@ -17,9 +17,9 @@ pub(super) struct WatchEvents {
     /// Only these kinds, separated by commas
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str)))]
     kinds: Vec<String>,
-    /// Only those that leave their job in this state
-    #[arg(long, value_parser = PossibleValuesParser::new(["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
-    state: Option<String>,
+    /// Only those that leave their job in this state, or in one of several with commas between; accepted and requeued count as queued
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(["scheduled", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
+    state: Vec<String>,
     /// Only those of jobs with this tag of what they do
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
     bound: Option<String>,
@@ -43,10 +43,10 @@ pub(super) struct WatchEvents {
 impl WatchEvents {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let client = self.server.client()?;
-        let kinds = (!self.kinds.is_empty()).then(|| self.kinds.join(","));
+        let [kinds, states] = [self.kinds, self.state].map(|names| (!names.is_empty()).then(|| names.join(",")));
         let mut query: Vec<(&str, String)> = [
             ("kinds", kinds),
-            ("state", self.state),
+            ("state", states),
             ("bound", self.bound),
             ("executor", self.executor),
             ("workload", self.workload),

@@ -65,14 +65,15 @@ mod tests {
     use axum::http::StatusCode;
     use axum::response::{IntoResponse, Response};
     use serde_json::json;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test]
     async fn a_server_that_is_not_there_for_a_moment_is_waited_for() {
-        static ASKED: AtomicU32 = AtomicU32::new(0);
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
         async fn answer() -> Response {
-            if ASKED.fetch_add(1, Ordering::Relaxed) == 0 {
-                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            let refused = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+            if let Some(status) = refused.get(ASKED.fetch_add(1, Ordering::Relaxed)) {
+                return status.into_response();
             }
             let route = json!({ "executor": "async", "reason": "" });
             let job = json!({ "id": "1", "state": "succeeded", "bound": "io", "workload": {}, "route": route, "attempt": 1, "accepted_at": "" });

@@ -241,7 +241,8 @@ pub struct Config {
     #[arg(id = "grace_ms", long = "grace-ms", env = "TRINE_GRACE_MS", value_name = "MS", default_value = "25000", value_parser = millis)]
     #[serde(rename = "grace_ms", serialize_with = "as_millis")]
     pub grace: Duration,
-    /// How long a stopped attempt may take to end before it is killed or left behind, in milliseconds
+    /// How long a stopped attempt may take to end before it is killed or left behind, and requests once the server shuts down, in
+    /// milliseconds
     #[arg(id = "stop_grace_ms", long = "stop-grace-ms", env = "TRINE_STOP_GRACE_MS", value_name = "MS", default_value = "2000", value_parser = millis)]
     #[serde(rename = "stop_grace_ms", serialize_with = "as_millis")]
     pub stop_grace: Duration,

@@ -109,7 +109,7 @@ impl EventFilter {
     }
 }
 
-/// Where an event leaves its job.
+/// Where an event leaves its job, as far as it says so itself: one that is accepted, or run again, may first wait for its time or for others.
 const fn left(what: &What) -> StateFilter {
     match what {
         What::Accepted | What::Requeued => StateFilter::Queued,

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::access::with_key;
 use super::{PATIENCE, Send as _, Server, sleep, with};
 
 fn nested(depth: usize) -> Value {
@@ -118,4 +119,15 @@ async fn so_many_streams_of_events_may_be_open() {
     assert_eq!(server.get("/jobs").await.status, 200);
     drop(first);
     server.until(|| async { (open().await.status() == 200).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn one_key_has_a_quarter_of_the_streams_of_events_also_an_administrators() {
+    let server = Server::start_with(&["--max-event-streams", "4"]).await;
+    let (_, one) = server.key("", &["admin"]).await;
+    let (_, other) = server.key(&one, &["admin"]).await;
+    let open = async |key: &str| with_key(server.request(Method::GET, "/events"), key).send().await.unwrap();
+    let first = open(&one).await;
+    let statuses = [first.status(), open(&one).await.status(), open(&other).await.status()];
+    assert_eq!(statuses.map(|status| status.as_u16()), [200, 503, 200]);
 }

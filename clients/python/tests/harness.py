@@ -177,6 +177,7 @@ class Proxy:
         self.server = host, int(port)
         self.cut_after = None
         self.cut_answer = False  # whether the next thing that the server says is lost, with its connection
+        self.lose_answer = False  # whether it is, and the connection stays
         self.cuts = 0
         self.answers = 0  # so often the server was heard
         self.pairs = []
@@ -203,6 +204,9 @@ class Proxy:
                 if self.cut_answer and source.getpeername() == self.server:
                     self.cut_answer = False
                     break
+                if self.lose_answer and source.getpeername() == self.server:
+                    self.lose_answer = False
+                    continue
                 if most is not None and len(data) >= most:
                     self.cuts += 1
                     sink.sendall(data[:most])

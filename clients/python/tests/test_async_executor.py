@@ -1,6 +1,7 @@
 """The executor for asyncio against a real server."""
 
 import asyncio
+import gc
 import time
 import unittest
 
@@ -78,6 +79,17 @@ class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
             with self.assertRaises(asyncio.CancelledError):
                 await task
             self.assertEqual((await client.wait(running.id, timeout=PATIENCE_S)).state, "cancelled")
+
+    async def test_one_that_nobody_has_any_more_ends_with_its_last_call(self):
+        executor = trine.AsyncExecutor(self.url, executor="processes").with_options(priority=5)
+        engine = executor._engine._engine
+        gc.collect()
+        first, last = executor.submit(square, 3), executor.submit(square, 4)
+        self.assertEqual(await first, 9)
+        del executor
+        gc.collect()
+        self.assertEqual(await last, 16)
+        self.in_time(engine.join)
 
     async def test_the_end_waits_for_all(self):
         async with trine.AsyncExecutor(self.url, executor="processes") as executor:

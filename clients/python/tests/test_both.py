@@ -6,11 +6,12 @@ import io
 import unittest
 import uuid
 import zipfile
+from unittest import mock
 
-from harness import PATIENCE_S, Server, ServerTest, with_both
+from harness import PATIENCE_S, Proxy, Server, ServerTest, with_both
 
 import trine
-from trine import ProblemError
+from trine import ProblemError, _calls
 
 SLEEP = {"type": "sleep", "ms": 0}
 NEVER = "0 0 29 2 *"  # but for one day in four years
@@ -63,6 +64,26 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
             self.assertEqual((await client.wait(job, PATIENCE_S)).state, "succeeded")
         self.assertEqual(await client.cancel_many(tags=tags), trine.Cancelled(0, 1))
         self.assertEqual(await client.cancel_many(tags=others), trine.Cancelled(1, 0))
+
+    @with_both
+    async def test_a_wait_may_be_for_ever_and_asks_for_a_minute_at_a_time(self, connect):
+        client = connect()
+        job = await client.submit(SLEEP, bound="io", wait=float("inf"))
+        self.assertEqual((await client.wait(job.id, float("inf"))).state, "succeeded")
+        for call in (_calls.get(job.id, 86_400), _calls.comparison("any", 86_400), _calls.submit({}, 86_400, None)):
+            self.assertEqual(call.request.patience, 60)
+
+    @with_both
+    async def test_what_a_silent_server_may_have_done_is_not_asked_for_again(self, connect):
+        proxy = Proxy(self.url)
+        self.addCleanup(proxy.close)
+        client, direct = connect(proxy.url, timeout=1), connect()
+        job = await direct.submit(SLEEP, bound="io", delay_ms=600_000)
+        self.assertTrue(await client.healthy())  # its connection is kept
+        proxy.lose_answer = True
+        with self.assertRaises(trine.ServerSilent):
+            await client.cancel(job.id)
+        self.assertEqual((await direct.get(job.id)).state, "cancelled")
 
     @with_both
     async def test_what_failed_is_run_again(self, connect):
@@ -198,6 +219,18 @@ class Profiles(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertEqual((earlier.items, earlier.held_runs, earlier.held_us), ((), 0, 0))
         with self.assertRaises(ProblemError):
             await client.what_if(since=now, until=now - 48 * HOUR)
+
+
+class Events(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_those_of_a_job_that_was_run_again_in_the_smallest_pieces(self, connect):
+        client = connect()
+        job = await client.submit(SLEEP, bound="io", wait=PATIENCE_S)
+        await client.retry(job.id)
+        await client.wait(job.id, PATIENCE_S)
+        with mock.patch("trine._connections.RECEIVE", 1), mock.patch("trine._aio_connections.RECEIVE", 1):
+            kinds = [event.kind for event in await every(client.events(job.id))]
+        self.assertEqual(kinds, ["accepted", "running", "finished", "requeued", "running", "finished"])
 
 
 class Comparisons(ServerTest, unittest.IsolatedAsyncioTestCase):

@@ -19,6 +19,7 @@ from .errors import (
     RemoteError,
     RemoteTraceback,
     ServerGone,
+    ServerSilent,
     ServerUnreachable,
     TrineError,
 )
@@ -121,6 +122,7 @@ __all__ = [
     "Schedule",
     "ScheduleRun",
     "ServerGone",
+    "ServerSilent",
     "ServerUnreachable",
     "Stopped",
     "SubmitOptions",

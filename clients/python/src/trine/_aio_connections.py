@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Optional
 
 from ._http1 import Request, Response, Server
-from .errors import ServerUnreachable
+from .errors import ServerSilent, ServerUnreachable
 
 RECEIVE = 1 << 18  # bytes at once
 MOST_IDLE = 16  # connections that are kept
@@ -22,6 +22,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.silent = False  # the server was, for too long
 
     @classmethod
     async def open(cls, server: Server, tls: Optional[ssl.SSLContext], timeout: float) -> Connection:
@@ -52,18 +53,27 @@ class Connection:
             data = await self.reader.read(RECEIVE)
         response.feed(data)
         if not data and not response.complete:
-            raise ServerUnreachable("the server hung up, or was silent for too long, before its answer was whole")
+            raise ServerUnreachable("the server hung up before its answer was whole")
 
     @contextlib.contextmanager
     def _until(self, timeout: float) -> Iterator[None]:
         """Breaks the connection after so many seconds, and says so if it breaks."""
-        timer = asyncio.get_running_loop().call_later(timeout, self.writer.transport.abort)
+        timer = asyncio.get_running_loop().call_later(timeout, self._give_up)
+        broken = None
         try:
             yield
         except OSError as error:
-            raise ServerUnreachable(f"the connection to the server broke: {error}") from error
+            broken = error
         finally:
             timer.cancel()
+        if self.silent:
+            raise ServerSilent("the server was silent for too long") from broken
+        if broken is not None:
+            raise ServerUnreachable(f"the connection to the server broke: {broken}") from broken
+
+    def _give_up(self) -> None:
+        self.silent = True
+        self.writer.transport.abort()
 
     def alive(self) -> bool:
         """Whether it seems that the server has not hung up meanwhile."""
@@ -117,8 +127,9 @@ class Connections:
                 continue
             try:
                 return await self._exchange(kept, request, data, timeout)
-            except ServerUnreachable:
-                if not request.repeats:
+            except ServerUnreachable as error:
+                # One that was silent has had its time, and may have done it; one that hung up may only have closed what was old.
+                if isinstance(error, ServerSilent) or not request.repeats:
                     raise
                 break
         return await self._exchange(await self._open(), request, data, timeout)

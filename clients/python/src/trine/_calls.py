@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ def submit(job: Mapping[str, Any], wait: Optional[float], key: Optional[str]) ->
     headers = _idempotent(key)
     if wait is not None:
         headers["Prefer"] = f"wait={_seconds(wait)}"
-    return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=wait or 0), _one(Job))
+    patience = 0 if wait is None else _seconds(wait)
+    return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=patience), _one(Job))
 
 
 def submit_many(jobs: Iterable[Mapping[str, Any]], key: Optional[str]) -> Call[list[Accepted]]:
@@ -122,12 +124,12 @@ def get(job: str, wait: Optional[float]) -> Call[Job]:
 
 def _waiting(what: str, wait: Optional[float]) -> Request:
     """Looks at what may end within so many seconds."""
-    return Request("GET", what, {} if wait is None else {"wait": _seconds(wait)}, patience=wait or 0)
+    return Request("GET", what) if wait is None else Request("GET", what, {"wait": _seconds(wait)}, patience=_seconds(wait))
 
 
 def _seconds(wait: float) -> int:
-    """What a wait is asked as: whole seconds, rounded up."""
-    return min(LONGEST_WAIT, max(0, int(-(-wait // 1))))
+    """What a wait is asked as, and has the server be silent for: whole seconds, rounded up."""
+    return max(0, math.ceil(min(wait, LONGEST_WAIT)))
 
 
 def cancel(job: str) -> Call[Job]:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Optional
 
 from ._http1 import Request, Response, Server
-from .errors import ServerUnreachable
+from .errors import ServerSilent, ServerUnreachable
 
 RECEIVE = 1 << 18  # bytes at once
 MOST_IDLE = 16  # connections that are kept
@@ -45,6 +45,8 @@ class Connection:
         """Takes in what comes next of an answer."""
         try:
             data = self.socket.recv(RECEIVE)
+        except socket.timeout as error:  # a TimeoutError since Python 3.10
+            raise ServerSilent("the server was silent for too long") from error
         except OSError as error:
             raise ServerUnreachable(f"the connection to the server broke: {error}") from error
         response.feed(data)
@@ -113,8 +115,9 @@ class Connections:
         if kept is not None:
             try:
                 return self._exchange(kept, request, data, timeout)
-            except ServerUnreachable:
-                if not request.repeats:
+            except ServerUnreachable as error:
+                # One that was silent has had its time, and may have done it; one that hung up may only have closed what was old.
+                if isinstance(error, ServerSilent) or not request.repeats:
                     raise
         return self._exchange(Connection(self.server, self._tls, self.timeout), request, data, timeout)
 

@@ -39,7 +39,7 @@ MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
 MOST_ON_PAGE = 50  # jobs, which come with their workloads
 FIRST_CALLS_WAIT = 1.0  # seconds
-HELPERS = 8  # threads for what must not hold up the two: cancelling, large outputs
+HELPERS = 8  # threads for what must not hold up the two: cancelling, looking after a break
 
 T = TypeVar("T")
 
@@ -444,25 +444,10 @@ class Engine:
                 call.future.set_running_or_notify_cancel()
 
     def _finish_jobs(self, finished: list[tuple[str, Any]]) -> None:
-        ended, large = [], []
         with self._lock:
-            for job, told in finished:
-                if isinstance(told, dict) and told.get("large") and "output" not in told:
-                    large.append(job)
-                elif (call := self._calls.pop(job, None)) is not None:
-                    ended.append((call, told))
-        for job in large:
-            self._help(self._fetch, job)
+            ended = [(call, told) for job, told in finished if (call := self._calls.pop(job, None)) is not None]
         if ended:
             self._finish_all(ended)
-
-    def _fetch(self, job: str) -> None:
-        """A result whose output was too large for the stream."""
-        try:
-            told = self._patiently(self._get, _calls.path("results", job))
-        except TrineError as error:
-            told = JobLost("lost", f"the result could not be read: {error}", job)
-        self._finish_jobs([(job, told)])
 
     # ---- Ending calls ----
 

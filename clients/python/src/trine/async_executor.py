@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import CancelledError
@@ -33,12 +34,16 @@ class AsyncExecutor:
         max_workers: Optional[int] = None,
         **settings: Unpack[Settings],
     ) -> None:
-        self._engine: Union[Engine, Part] = engine_for(url, max_workers, settings)
+        engine = engine_for(url, max_workers, settings)
+        self._engine: Union[Engine, Part] = engine
+        self._whole: Optional[AsyncExecutor] = None  # the one that this one shares its connections with
+        # As of an `Executor`: what nobody has any more ends with its last call.
+        weakref.finalize(self, engine.abandon).atexit = False
 
     def with_options(self, **options: Unpack[CallOptions]) -> AsyncExecutor:
         """This executor with other options for its calls, as `Executor.with_options`."""
         other = copy.copy(self)
-        other._engine = part_of(self._engine, options)
+        other._engine, other._whole = part_of(self._engine, options), self
         return other
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:

@@ -420,7 +420,8 @@ class Client:
                 with self._connections.stream(follower.request(), _calls.SILENCE) as stream:
                     follower.opened(stream.response)
                     patience.worked()
-                    while not follower.ended and (data := stream.read()):
+                    # Until the server ends it: a job that was run again has ended several times.
+                    while data := stream.read():
                         for message in follower.decode(data):
                             yield event_of(message.id, message.kind, json.loads(message.data))
                 if follower.ended:

@@ -16,6 +16,10 @@ class ServerUnreachable(TrineError, ConnectionError):
     """The server can't be reached, or hung up before it had answered."""
 
 
+class ServerSilent(ServerUnreachable):
+    """The server said nothing for as long as it may. What it was asked for may have been done, or may still be."""
+
+
 class Malformed(TrineError):
     """The server's answer is not what HTTP or the API says."""
 

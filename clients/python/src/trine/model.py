@@ -232,7 +232,6 @@ class Event:
     due_at: Optional[datetime] = None  # of retrying
     state: Optional[State] = None  # of finished
     output: Any = None  # of finished
-    large: bool = False  # of finished: the output is so large that only the result has it
     error: Optional[Failure] = None  # of retrying and finished
     timing: Optional[Timing] = None  # of finished
     raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
