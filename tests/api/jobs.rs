@@ -36,11 +36,15 @@ async fn a_client_may_prefer_to_wait() {
     let prefer = async |seconds: &str, job: &Value| {
         server.request(Method::POST, "/jobs").header("Prefer", format!("wait={seconds}")).json(job).answer().await
     };
-    let answer = prefer("30", &sleep(1)).await;
+    let more =
+        json!({ "priority": 7, "deadline_ms": 60_000, "retry": { "attempts": 4 }, "concurrency": { "key": "k", "limit": 1 } });
+    let answer = prefer("30", &with(sleep(1), more)).await;
     assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (200, "wait=30"));
-    let result = answer.json();
-    assert_eq!(answer.header("location"), format!("/jobs/{}", result["id"].as_str().unwrap()));
-    assert_eq!((&result["state"], &result["output"]), (&json!("succeeded"), &json!({ "slept_ms": 1 })));
+    let job = answer.json();
+    assert_eq!((&job["state"], &job["output"]), (&json!("succeeded"), &json!({ "slept_ms": 1 })));
+    // All of it, as whoever asks for it later is told.
+    assert_eq!(job, server.get(answer.header("location")).await.json());
+    assert_eq!((&job["priority"], &job["attempts"][0]["state"]), (&json!(7), &json!("succeeded")));
 
     let answer = prefer("0", &sleep(60_000)).await;
     assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (202, "wait=0"));

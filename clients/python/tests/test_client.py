@@ -31,8 +31,11 @@ class Jobs(ServerTest):
         self.assertEqual(self.trine.route(job.id)["executor"], job.route.executor)
 
     def test_a_submission_can_wait_for_its_result(self):
-        job = self.trine.submit(SLEEP, bound="io", wait=10)
-        self.assertEqual(job.state, "succeeded")
+        limit = {"key": self.tags["test"], "limit": 1}
+        job = self.trine.submit(SLEEP, bound="io", wait=10, priority=7, executor="threads", retry={"attempts": 4}, concurrency=limit)
+        self.assertEqual((job.state, job.priority, job.executor, job.concurrency), ("succeeded", 7, "threads", limit))
+        self.assertEqual((job.retry["attempts"], len(job.attempts)), (4, 1))
+        self.assertEqual(job, self.trine.get(job.id))
 
     def test_many_are_accepted_in_their_order_and_listed_page_by_page(self):
         accepted = self.trine.submit_many({"workload": SLEEP, "bound": "io", "tags": self.tags} for _ in range(25))
