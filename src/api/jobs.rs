@@ -8,14 +8,14 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::graph::{self, GraphView};
 use super::json::Json;
 use super::list::{List, ListQuery};
-use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED, Preferences};
+use super::preference::{self, PREFERENCE_APPLIED, Preferences, WaitQuery};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
 use super::view::{AttemptView, JobView, StateName};
@@ -155,16 +155,6 @@ pub(super) async fn list(
     Ok(query.answer::<JobView<'_>, _>(format, &uri, (page, &jobs), read))
 }
 
-/// How long to wait for a job.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct WaitQuery {
-    /// Wait up to this many seconds for the job to end.
-    #[param(minimum = 0, maximum = 60, example = 10)]
-    wait: Option<u64>,
-}
-
 /// Look at a job
 ///
 /// The job as it is, with its attempts so far. With `wait` the answer comes when the job has ended, or after that many seconds with the job as it is then.
@@ -180,11 +170,10 @@ pub(super) async fn get(
     State(api): State<ApiState>,
     Caller(owner): Caller,
     Id(id): Id,
-    Query(WaitQuery { wait }): Query<WaitQuery>,
+    Query(query): Query<WaitQuery>,
 ) -> Result<Response, Problem> {
-    let job = match wait {
-        Some(seconds @ 0..=MAX_WAIT_SECONDS) => api.dispatcher.wait(id, Duration::from_secs(seconds)).await?,
-        Some(_) => return Err(Problem::bad_query("wait", format!("must be 0 to {MAX_WAIT_SECONDS}"))),
+    let job = match query.limit()? {
+        Some(limit) => api.dispatcher.wait(id, limit).await?,
         None => api.dispatcher.store().job(id).await?,
     };
     let job = job.ok_or_else(|| Problem::unknown_job(id))?;

@@ -32,7 +32,8 @@ class Jobs(ServerTest):
 
     def test_a_submission_can_wait_for_its_result(self):
         limit = {"key": self.tags["test"], "limit": 1}
-        job = self.trine.submit(SLEEP, bound="io", wait=10, priority=7, executor="threads", retry={"attempts": 4}, concurrency=limit)
+        more = {"priority": 7, "executor": "threads", "retry": {"attempts": 4}, "concurrency": limit}
+        job = self.trine.submit(SLEEP, bound="io", wait=10, **more)
         self.assertEqual((job.state, job.priority, job.executor, job.concurrency), ("succeeded", 7, "threads", limit))
         self.assertEqual((job.retry["attempts"], len(job.attempts)), (4, 1))
         self.assertEqual(job, self.trine.get(job.id))

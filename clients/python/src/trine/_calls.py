@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def submit(job: Mapping[str, Any], wait: Optional[float], key: Optional[str]) -> Call[Job]:
     headers = _idempotent(key)
     if wait is not None:
-        headers["Prefer"] = f"wait={_seconds(wait)}"
+        headers["Prefer"] = f"wait={math.ceil(_seconds(wait))}"  # which HTTP has in whole seconds
     return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=wait or 0), _one(Job))
 
 
@@ -122,12 +123,12 @@ def get(job: str, wait: Optional[float]) -> Call[Job]:
 
 def _waiting(what: str, wait: Optional[float]) -> Request:
     """Looks at what may end within so many seconds."""
-    return Request("GET", what, {} if wait is None else {"wait": _seconds(wait)}, patience=wait or 0)
+    return Request("GET", what, {} if wait is None else {"wait": round(_seconds(wait), 3)}, patience=wait or 0)
 
 
-def _seconds(wait: float) -> int:
-    """What a wait is asked as: whole seconds, rounded up."""
-    return min(LONGEST_WAIT, max(0, int(-(-wait // 1))))
+def _seconds(wait: float) -> float:
+    """As long as one request may wait."""
+    return min(LONGEST_WAIT, max(0, wait))
 
 
 def cancel(job: str) -> Call[Job]:
