@@ -33,7 +33,7 @@ class Settings(CallOptions, total=False):
 
     interpreter: Optional[str]  # the name of one of the server's Pythons
     network: bool  # whether the calls may use the network, if the server grants that
-    how: How  # functions travel: by `pickle`, by `source`, or `auto`: by pickle if the server allows it, else by source
+    how: How  # functions travel: by `pickle`, by `source`, or `auto`: by pickle if the server takes and can read it, or by source
     timeout: float  # seconds that the server may be silent; 30 unless it is given
     patience: float  # seconds that it may be out of reach before the executor gives up and is broken; 30 unless it is given
     key: Optional[str]  # an API key; that of the variable TRINE_KEY unless it is given
