@@ -60,6 +60,10 @@ class Jobs(ServerTest):
                 next(listed(tags={"one": "label", "another": "one"}))
             with self.assertRaisesRegex(TypeError, "'colour'"):
                 listed(colour="red")
+            with self.assertRaisesRegex(ValueError, "no time zone"):
+                listed(since=datetime.datetime(2026, 1, 31, 12))
+        with self.assertRaisesRegex(ValueError, "no time zone"):
+            self.trine.submit(SLEEP, bound="io", run_at=datetime.datetime(2026, 1, 31, 12))
 
     def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
         key = str(uuid.uuid4())

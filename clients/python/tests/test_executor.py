@@ -344,6 +344,12 @@ class Calls(ServerTest):
             trine.Executor(self.url, colour="red")
         with self.assertRaises(ValueError):
             trine.Executor(self.url, how="by train")
+        for wrong in ({"bound": "gpu"}, {"executor": "thread"}, {"routing": "random"}):
+            (name,) = wrong
+            with self.assertRaisesRegex(ValueError, f"{name} must be"):
+                trine.Executor(self.url, **wrong)
+            with self.assertRaisesRegex(ValueError, f"{name} must be"):
+                self.executor().with_options(**wrong)
         with self.assertRaises(ValueError):
             trine.Executor(self.url, 0)
 

@@ -61,10 +61,21 @@ def to_json(value: Any) -> bytes:
 
 def _more_json(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return _moment(value)
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"JSON has no form for a value of type {type(value).__qualname__}")
+
+
+def _moment(value: datetime) -> str:
+    if value.utcoffset() is None:
+        raise ValueError(f"{value!r} has no time zone, so it can't be told which moment it is")
+    return value.isoformat()
+
+
+def _names(value: Union[str, Sequence[str]]) -> str:
+    """One name, or several, for a query."""
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def path(*parts: str) -> str:
@@ -175,14 +186,14 @@ def filters(
     """The filters of a list as a query, or as a body."""
     labels = [f"{name}:{value}" for name, value in (tags or {}).items()]
     return {
-        "state": state if state is None or isinstance(state, str) else ",".join(state),
+        "state": state if state is None else _names(state),
         "bound": bound,
         "executor": executor,
         "workload": workload,
         "tag": labels[0] if len(labels) == 1 else labels or None,
         "error": error,
-        "since": since and since.isoformat(),
-        "until": until and until.isoformat(),
+        "since": since and _moment(since),
+        "until": until and _moment(until),
         "advice": advice,
         "owner": owner,
         "order": order,
@@ -196,8 +207,8 @@ def page(what: str, kind: type[T], query: Mapping[str, Any], limit: int, cursor:
     return Call(Request("GET", what, {**query, "limit": limit, "cursor": cursor}), read)
 
 
-def summary(by: Sequence[str], query: Mapping[str, Any]) -> Call[list[SummaryItem]]:
-    return Call(Request("GET", "/results/summary", {"by": ",".join(by), **query}), _list(SummaryItem))
+def summary(by: Union[str, Sequence[str]], query: Mapping[str, Any]) -> Call[list[SummaryItem]]:
+    return Call(Request("GET", "/results/summary", {"by": _names(by), **query}), _list(SummaryItem))
 
 
 def items(what: str) -> Call[list[dict[str, Any]]]:

@@ -186,7 +186,9 @@ class AsyncClient:
         """Removes a job that has ended, with its output, artifacts, events and messages to webhooks."""
         await self._send(_calls.delete_result(job))
 
-    async def summary(self, by: Sequence[str] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
+    async def summary(
+        self, by: Union[str, Sequence[str]] = ("workload", "bound", "executor"), **filters: str
+    ) -> list[SummaryItem]:
         """Counts and quantiles of results, by any of `workload`, `bound`, `executor` and `state`."""
         return await self._send(_calls.summary(by, filters))
 

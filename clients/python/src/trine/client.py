@@ -187,7 +187,7 @@ class Client:
         """Removes a job that has ended, with its output, artifacts, events and messages to webhooks."""
         self._send(_calls.delete_result(job))
 
-    def summary(self, by: Sequence[str] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
+    def summary(self, by: Union[str, Sequence[str]] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
         """Counts and quantiles of results, by any of `workload`, `bound`, `executor` and `state`."""
         return self._send(_calls.summary(by, filters))
 
