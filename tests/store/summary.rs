@@ -5,11 +5,7 @@ use trine::store::{Settlement, SummaryKey};
 
 use crate::{Place, accept, failed, io_job, settle, succeeded};
 
-crate::for_every_driver!(
-    results_are_counted_by_kind,
-    quantiles_are_those_of_the_results,
-    a_result_that_can_be_seen_is_counted
-);
+crate::for_every_driver!(results_are_counted_by_kind, quantiles_are_those_of_the_results, a_result_that_can_be_seen_is_counted);
 
 fn key(ending: Ending) -> SummaryKey {
     SummaryKey { workload: "sleep".into(), bound: Bound::Io, executor: Executor::Async, ending, owner: None }
