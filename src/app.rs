@@ -362,6 +362,7 @@ fn programs(config: &Config, kernel: sandbox::Report, interpreters: &[Interprete
         version: interpreter.version.clone(),
         implementation: interpreter.implementation.clone(),
         gil: interpreter.gil,
+        cloudpickle: interpreter.cloudpickle.clone(),
     };
     ProgramsView {
         sandbox: SandboxView { mode: config.sandbox, kernel },
@@ -504,6 +505,7 @@ mod tests {
             version: "3.11.2".into(),
             implementation: "cpython".into(),
             gil: true,
+            cloudpickle: None,
             folders: vec![folder],
         };
         // As an editable install has it.

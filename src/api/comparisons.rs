@@ -1,7 +1,5 @@
 //! `/comparisons`: one workload on all executors, with a verdict.
 
-use std::time::Duration;
-
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, LINK, LOCATION};
 use axum::http::request::Parts;
@@ -15,7 +13,7 @@ use super::comparison_view::{self, ComparisonSummary, ComparisonView, Fields};
 use super::format::preferred;
 use super::json::Json;
 use super::list::{Cursor, Limit, List, next};
-use super::preference::MAX_WAIT_SECONDS;
+use super::preference::WaitQuery;
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
 use super::{ApiState, body, example};
@@ -109,16 +107,6 @@ pub(super) async fn list(
     Ok(response)
 }
 
-/// How long to wait for a comparison.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct WaitQuery {
-    /// Wait up to this many seconds for the comparison to end.
-    #[param(minimum = 0, maximum = 60, example = 10)]
-    wait: Option<u64>,
-}
-
 /// How a comparison is shown.
 #[derive(Clone, Copy)]
 enum Shown {
@@ -148,14 +136,13 @@ enum Shown {
 pub(super) async fn get(
     State(api): State<ApiState>,
     Named(id): Named,
-    Query(WaitQuery { wait }): Query<WaitQuery>,
+    Query(query): Query<WaitQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let offers = [("application/json", Shown::Json), ("text/html", Shown::Page), (SVG, Shown::Svg), (PNG, Shown::Png)];
     let shown = preferred(&headers, &offers)?;
-    let found = match wait {
-        Some(seconds @ 0..=MAX_WAIT_SECONDS) => api.comparisons.wait(id, Duration::from_secs(seconds)).await?,
-        Some(_) => return Err(Problem::bad_query("wait", format!("must be 0 to {MAX_WAIT_SECONDS}"))),
+    let found = match query.limit()? {
+        Some(limit) => api.comparisons.wait(id, limit).await?,
         None => api.comparisons.get(id).await?,
     };
     let (kept, progress) = found.ok_or_else(|| unknown(id))?;

@@ -412,8 +412,13 @@ pub(super) fn executors() -> Value {
     });
     let kernel = sandbox::Report { landlock_abi: 6, signal_scope: true, seccomp: true, no_new_privs: true, missing: Vec::new() };
     let sandbox = SandboxView { mode: sandbox::Mode::On, kernel };
-    let interpreter =
-        InterpreterView { name: "python3".into(), version: "3.13.0".into(), implementation: "cpython".into(), gil: true };
+    let interpreter = InterpreterView {
+        name: "python3".into(),
+        version: "3.13.0".into(),
+        implementation: "cpython".into(),
+        gil: true,
+        cloudpickle: Some("3.1.2".into()),
+    };
     let python = PythonView { interpreters: vec![interpreter], network: false, pickles: true };
     let until = NOON.after(Duration::from_secs(30));
     let quarantined = Quarantined { key: String::from("function:resize@0123456789ab").into(), deaths: 3, until };

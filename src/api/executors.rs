@@ -81,6 +81,9 @@ pub struct InterpreterView {
     pub implementation: String,
     /// Whether it has a global lock, which lets one of its threads compute at a time.
     pub gil: bool,
+    /// The version of the package `cloudpickle` that it has, without which no function comes by value in a pickle; null if it has none.
+    #[schema(required)]
+    pub cloudpickle: Option<String>,
 }
 
 /// How users' programs are confined.

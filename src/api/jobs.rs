@@ -8,44 +8,44 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::graph::{self, GraphView};
 use super::json::Json;
 use super::list::{List, ListQuery};
-use super::preference::{self, MAX_WAIT_SECONDS, PREFERENCE_APPLIED, Preferences};
+use super::preference::{self, PREFERENCE_APPLIED, Preferences, WaitQuery};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{AttemptView, JobView, ResultView, StateName};
+use super::view::{AttemptView, JobView, StateName};
 use super::waiting::WaitingView;
 use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
 use crate::dispatch::{Receipt, SubmitError, Submitted};
 use crate::executor::Capabilities;
-use crate::job::{Bound, Choice, Evidence, Executor, Form, Job, JobId, Rule, Written};
+use crate::job::{Bound, Choice, Evidence, Executor, Form, Job, JobId, Rule, State as JobState, Written};
 use crate::store::{Cancellation, Requeue};
 
 /// Submit a job
 ///
 /// The job is on stable storage when the answer comes: `202` with the job and its address. With `Prefer: wait=N` the answer waits up
-/// to N seconds (60 at most) for the job to end, and is then `200` with the result. With `Prefer: return=minimal` a `202` has no more of
-/// the job than its `id` and `state`, which costs the server less.
+/// to N seconds (60 at most) for the job to end, and is then `200` with all of the job, its attempts included. With
+/// `Prefer: return=minimal` a `202` has no more of the job than its `id` and `state`, which costs the server less.
 ///
 /// A request with an `Idempotency-Key` that came before is answered with the job of that time, and `Idempotent-Replayed: true`; with
 /// another body, it is a problem. A `unique` submission with another job like it is answered with that job: `200`, `existing` is true.
 #[utoipa::path(
     post, path = "/jobs", tag = "jobs", operation_id = "submitJob",
     params(
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result. `return=minimal`: a short `202`", example = "wait=10"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the job to end. `return=minimal`: a short `202`", example = "wait=10"),
         ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", pattern = "^[!-~]{1,255}$", example = "order-4711"),
     ),
     request_body(content = submission::Fields, content_type = "application/json", example = example::submission),
     responses(
-        (status = 200, description = "It has ended while the answer waited: its result. Or it was there before: the job", body = ResultView,
+        (status = 200, description = "It has ended while the answer waited, or it was there before", body = JobView,
             headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "The wait, such as `wait=10`")),
-            example = example::result),
+            example = example::finished_job),
         (status = 202, description = "It is accepted", body = AcceptedView,
             headers(("Location" = String, description = "The job"), ("Preference-Applied" = String, description = "What was preferred")),
             example = example::job),
@@ -75,7 +75,8 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
         // The shortest way, on which the end of the job can't be missed.
         Some(seconds) if key.is_none() && submission.unique.is_none() => {
             let job = Box::pin(api.dispatcher.submit_and_wait(submission, Duration::from_secs(seconds))).await?;
-            Ok(waited(ended(&job, false).unwrap_or_else(|| accepted(&job, preferences.minimal)), seconds))
+            let ended = ended(&api, &job, false).await?;
+            Ok(waited(ended.unwrap_or_else(|| accepted(&job, preferences.minimal)), seconds))
         }
         _ => answer(&api, api.dispatcher.submit_once(vec![submission], key).await?, preferences).await,
     }
@@ -91,21 +92,27 @@ async fn answer(api: &ApiState, receipt: Receipt, Preferences { wait, minimal }:
         drop(job);
         job = Box::pin(api.dispatcher.wait(id, Duration::from_secs(seconds))).await?.ok_or_else(gone)?;
     }
-    let response = match wait.and_then(|_| ended(&job, existing)) {
-        Some(result) => result,
-        None if existing => {
-            let view = JobView::from(&job).existing();
-            (StatusCode::OK, [(LOCATION, location(job.id))], Json(view)).into_response()
-        }
+    let ended = if wait.is_some() { ended(api, &job, existing).await? } else { None };
+    let response = match ended {
+        Some(ended) => ended,
+        None if existing => found(JobView::from(&job).existing(true)),
         None => accepted(&job, minimal),
     };
     Ok(wait.into_iter().fold(idempotency::told(response, receipt.replayed), waited))
 }
 
-/// The result, if the job has ended.
-fn ended(job: &Job, existing: bool) -> Option<Response> {
-    let result = ResultView::of(job)?.existing(existing);
-    Some((StatusCode::OK, [(LOCATION, location(job.id))], Json(result)).into_response())
+/// The job with its attempts, if it has ended.
+async fn ended(api: &ApiState, job: &Job, existing: bool) -> Result<Option<Response>, Problem> {
+    if !matches!(job.state, JobState::Finished(_)) {
+        return Ok(None);
+    }
+    let attempts = AttemptView::all(job, api.dispatcher.attempts(job).await?);
+    Ok(Some(found(JobView::from(job).with(attempts).existing(existing))))
+}
+
+/// A job that needs not be asked for again.
+fn found(job: JobView) -> Response {
+    (StatusCode::OK, [(LOCATION, location(job.id))], Json(job)).into_response()
 }
 
 /// The same answer, which says how long it was waited for.
@@ -148,16 +155,6 @@ pub(super) async fn list(
     Ok(query.answer::<JobView<'_>, _>(format, &uri, (page, &jobs), read))
 }
 
-/// How long to wait for a job.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct WaitQuery {
-    /// Wait up to this many seconds for the job to end.
-    #[param(minimum = 0, maximum = 60, example = 10)]
-    wait: Option<u64>,
-}
-
 /// Look at a job
 ///
 /// The job as it is, with its attempts so far. With `wait` the answer comes when the job has ended, or after that many seconds with the job as it is then.
@@ -173,11 +170,10 @@ pub(super) async fn get(
     State(api): State<ApiState>,
     Caller(owner): Caller,
     Id(id): Id,
-    Query(WaitQuery { wait }): Query<WaitQuery>,
+    Query(query): Query<WaitQuery>,
 ) -> Result<Response, Problem> {
-    let job = match wait {
-        Some(seconds @ 0..=MAX_WAIT_SECONDS) => api.dispatcher.wait(id, Duration::from_secs(seconds)).await?,
-        Some(_) => return Err(Problem::bad_query("wait", format!("must be 0 to {MAX_WAIT_SECONDS}"))),
+    let job = match query.limit()? {
+        Some(limit) => api.dispatcher.wait(id, limit).await?,
         None => api.dispatcher.store().job(id).await?,
     };
     let job = job.ok_or_else(|| Problem::unknown_job(id))?;

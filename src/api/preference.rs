@@ -1,14 +1,40 @@
-//! The header `Prefer` (RFC 7240), of which `wait` and `return=minimal` are understood.
+//! The header `Prefer` (RFC 7240), of which `wait` and `return=minimal` are understood; and `wait` as the queries of a `GET` have it.
+
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-/// The longest that a request waits for a job, in seconds.
-pub(super) const MAX_WAIT_SECONDS: u64 = 60;
+use super::problem::Problem;
+
+/// The longest that a request waits, in seconds.
+const MAX_WAIT_SECONDS: u64 = 60;
 
 /// Names what was preferred.
 pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// Says which preference was followed.
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// How long to wait for what is looked at.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitQuery {
+    /// Wait up to this many seconds for it to end; parts of a second count.
+    #[param(minimum = 0, maximum = 60, example = 10)]
+    wait: Option<f64>,
+}
+
+impl WaitQuery {
+    /// How long to wait at the most, if at all.
+    pub(super) fn limit(self) -> Result<Option<Duration>, Problem> {
+        let limit =
+            |seconds| Duration::try_from_secs_f64(seconds).ok().filter(|limit| *limit <= Duration::from_secs(MAX_WAIT_SECONDS));
+        let refused = || Problem::bad_query("wait", format!("must be 0 to {MAX_WAIT_SECONDS}"));
+        self.wait.map(|seconds| limit(seconds).ok_or_else(refused)).transpose()
+    }
+}
 
 /// What a client prefers. What can't be understood is not preferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -203,7 +203,7 @@ pub(super) struct JobView<'a> {
     /// When it ended.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     finished_at: Option<Timestamp>,
-    /// Its attempts so far, also those before it was run again by hand: the latest thousand. Only where one job is looked at.
+    /// Its attempts so far, also those before it was run again by hand: the latest thousand. Only where one job is looked at, or was waited for as it was submitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<AttemptView>>,
     /// The submission is unique, and this job was there before it. Only in the answer to a submission, and only if it is so.
@@ -237,9 +237,9 @@ impl JobView<'_> {
         Self { attempts: Some(attempts), ..self }
     }
 
-    /// The same as the answer to a submission that it was there before.
-    pub(super) fn existing(self) -> Self {
-        Self { existing: true, ..self }
+    /// The same as the answer to a submission: whether it was there before.
+    pub(super) fn existing(self, existing: bool) -> Self {
+        Self { existing, ..self }
     }
 
     /// The same with its parents and children, and what it waits for.
@@ -351,10 +351,6 @@ pub(super) struct ResultView<'a> {
     /// Its attempts, also those before it was run again by hand: the latest thousand. Only where one result is looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<AttemptView>>,
-    /// The submission is unique, and this job was there before it. Only in the answer to a submission, and only if it is so.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    existing: bool,
     /// Whose it is: the id of the key that it was submitted with, or of the one that was rotated into that. Only where it is somebody's.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
@@ -369,11 +365,6 @@ impl Shown for ResultView<'_> {
 }
 
 impl<'a> ResultView<'a> {
-    /// The same, of a job that was there before it was submitted.
-    pub(super) fn existing(self, existing: bool) -> Self {
-        Self { existing, ..self }
-    }
-
     /// The same with its attempts.
     pub(super) fn with(self, attempts: Vec<AttemptView>) -> Self {
         Self { attempts: Some(attempts), ..self }
@@ -397,7 +388,6 @@ impl<'a> ResultView<'a> {
             started_at: finished.started_at,
             finished_at: finished.finished_at,
             attempts: None,
-            existing: false,
             owner: job.submission.owner.map(|owner| owner.to_string()),
         })
     }

@@ -36,11 +36,15 @@ async fn a_client_may_prefer_to_wait() {
     let prefer = async |seconds: &str, job: &Value| {
         server.request(Method::POST, "/jobs").header("Prefer", format!("wait={seconds}")).json(job).answer().await
     };
-    let answer = prefer("30", &sleep(1)).await;
+    let more =
+        json!({ "priority": 7, "deadline_ms": 60_000, "retry": { "attempts": 4 }, "concurrency": { "key": "k", "limit": 1 } });
+    let answer = prefer("30", &with(sleep(1), more)).await;
     assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (200, "wait=30"));
-    let result = answer.json();
-    assert_eq!(answer.header("location"), format!("/jobs/{}", result["id"].as_str().unwrap()));
-    assert_eq!((&result["state"], &result["output"]), (&json!("succeeded"), &json!({ "slept_ms": 1 })));
+    let job = answer.json();
+    assert_eq!((&job["state"], &job["output"]), (&json!("succeeded"), &json!({ "slept_ms": 1 })));
+    // All of it, as whoever asks for it later is told.
+    assert_eq!(job, server.get(answer.header("location")).await.json());
+    assert_eq!((&job["priority"], &job["attempts"][0]["state"]), (&json!(7), &json!("succeeded")));
 
     let answer = prefer("0", &sleep(60_000)).await;
     assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (202, "wait=0"));
@@ -70,8 +74,10 @@ async fn a_client_may_prefer_a_short_answer() {
 async fn a_wait_ends_with_the_job_or_with_the_time() {
     let server = Server::start().await;
     let id = server.submit(&sleep(60_000)).await;
-    let job = server.get(&format!("/jobs/{id}?wait=0")).await.json();
-    assert!(job["finished_at"].is_null());
+    for wait in ["0", "0.05"] {
+        let job = server.get(&format!("/jobs/{id}?wait={wait}")).await.json();
+        assert!(job["finished_at"].is_null());
+    }
     let path = format!("/jobs/{id}?wait=60");
     let (waited, cancelled) = tokio::join!(server.get(&path), async {
         server.in_state(&id, "running").await;
@@ -79,8 +85,9 @@ async fn a_wait_ends_with_the_job_or_with_the_time() {
     });
     assert_eq!(cancelled.status, 202, "{}", cancelled.text);
     assert_eq!(waited.json()["state"], "cancelled");
-    assert_eq!(server.get(&format!("/jobs/{id}?wait=61")).await.problem(400).0, "bad-query");
-    assert_eq!(server.get(&format!("/jobs/{id}?wait=long")).await.problem(400).0, "bad-query");
+    for wait in ["60.1", "-1", "nan", "inf", "long"] {
+        assert_eq!(server.get(&format!("/jobs/{id}?wait={wait}")).await.problem(400).0, "bad-query", "{wait}");
+    }
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         self.assertEqual([each["name"] for each in await self.trine.executors()], ["async", "threads", "processes"])
         self.assertIn("sleep", [each["name"] for each in await self.trine.workloads()])
         await self.trine.submit(SLEEP, bound="io", wait=10)
-        self.assertIn("sleep", [each.workload for each in await self.trine.summary(["workload"])])
+        self.assertIn("sleep", [each.workload for each in await self.trine.summary("workload")])
         self.assertEqual(len((await self.trine.cluster())["items"]), 1)
 
     async def test_limits_that_jobs_share(self):

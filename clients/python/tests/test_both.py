@@ -3,6 +3,9 @@
 import asyncio
 import datetime
 import io
+import signal
+import threading
+import time
 import unittest
 import uuid
 import zipfile
@@ -106,6 +109,34 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
                 await refused()
         self.assertEqual(await client.cancel_many(all=True), trine.Cancelled(3, 0))
         self.assertEqual(await client.retry_many(all=True), 0)
+
+    @with_both
+    async def test_who_waits_keeps_to_the_time(self, connect):
+        client = connect()
+        job = await client.submit({"type": "sleep", "ms": 600_000}, bound="io")
+        self.assertEqual(_calls.get(job.id, 0.2).request.query, {"wait": 0.2})
+        begin = time.monotonic()
+        with self.assertRaisesRegex(TimeoutError, "is still"):
+            await client.wait(job.id, 0.2)
+        self.assertGreaterEqual(time.monotonic() - begin, 0.2)
+        await client.cancel(job.id)
+
+    @with_both
+    async def test_who_waits_puts_up_with_a_server_that_restarts(self, connect):
+        server = Server()
+        self.addCleanup(server.close)
+        client = connect(server.url)
+        job = await client.submit(SLEEP, bound="io", delay_ms=600_000)
+
+        def restart():
+            server.stop(signal.SIGKILL)
+            server.start()
+            self.client(server.url).cancel(job.id)
+
+        restarting = threading.Thread(target=restart)
+        restarting.start()
+        self.assertEqual((await client.wait(job.id, PATIENCE_S)).state, "cancelled")
+        restarting.join()
 
     @with_both
     async def test_filters_that_make_no_sense(self, connect):

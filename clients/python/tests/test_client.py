@@ -31,8 +31,12 @@ class Jobs(ServerTest):
         self.assertEqual(self.trine.route(job.id)["executor"], job.route.executor)
 
     def test_a_submission_can_wait_for_its_result(self):
-        job = self.trine.submit(SLEEP, bound="io", wait=10)
-        self.assertEqual(job.state, "succeeded")
+        limit = {"key": self.tags["test"], "limit": 1}
+        more = {"priority": 7, "executor": "threads", "retry": {"attempts": 4}, "concurrency": limit}
+        job = self.trine.submit(SLEEP, bound="io", wait=10, **more)
+        self.assertEqual((job.state, job.priority, job.executor, job.concurrency), ("succeeded", 7, "threads", limit))
+        self.assertEqual((job.retry["attempts"], len(job.attempts)), (4, 1))
+        self.assertEqual(job, self.trine.get(job.id))
 
     def test_many_are_accepted_in_their_order_and_listed_page_by_page(self):
         accepted = self.trine.submit_many({"workload": SLEEP, "bound": "io", "tags": self.tags} for _ in range(25))
@@ -56,6 +60,10 @@ class Jobs(ServerTest):
                 next(listed(tags={"one": "label", "another": "one"}))
             with self.assertRaisesRegex(TypeError, "'colour'"):
                 listed(colour="red")
+            with self.assertRaisesRegex(ValueError, "no time zone"):
+                listed(since=datetime.datetime(2026, 1, 31, 12))
+        with self.assertRaisesRegex(ValueError, "no time zone"):
+            self.trine.submit(SLEEP, bound="io", run_at=datetime.datetime(2026, 1, 31, 12))
 
     def test_a_key_makes_a_request_that_is_sent_again_be_taken_once(self):
         key = str(uuid.uuid4())

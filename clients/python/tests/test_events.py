@@ -64,7 +64,7 @@ class Streams(ServerTest):
         proxy = Proxy(self.url)
         self.addCleanup(proxy.close)
         tags, found = labels(), []
-        events = self.client(proxy.url).events(tags=tags, kinds=["finished"])
+        events = self.client(proxy.url).events(tags=tags, kinds="finished")
         thread = threading.Thread(target=lambda: found.append(next(events)), daemon=True)
         thread.start()
         self.until(lambda: proxy.answers)  # from then on it has a place in the stream

@@ -14,6 +14,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -21,6 +22,7 @@ import traceback
 import unittest
 import urllib.request
 import uuid
+import venv
 import weakref
 from collections import deque
 
@@ -28,7 +30,7 @@ import harness
 from harness import PATIENCE_S, Proxy, Server, ServerTest
 
 import trine
-from trine import _travel
+from trine import _calls, _travel
 from trine._outcome import ended_job, exception_of
 from trine.executor import _values
 
@@ -215,7 +217,7 @@ class Calls(ServerTest):
                 make = engine._connections.request
 
                 def answered(request, make=make, answers=answers):
-                    return answers.wait() and make(request)
+                    return (request.path == "/executors" or answers.wait()) and make(request)
 
                 if not accepted:
                     engine._connections.request = answered
@@ -342,6 +344,12 @@ class Calls(ServerTest):
             trine.Executor(self.url, colour="red")
         with self.assertRaises(ValueError):
             trine.Executor(self.url, how="by train")
+        for wrong in ({"bound": "gpu"}, {"executor": "thread"}, {"routing": "random"}):
+            (name,) = wrong
+            with self.assertRaisesRegex(ValueError, f"{name} must be"):
+                trine.Executor(self.url, **wrong)
+            with self.assertRaisesRegex(ValueError, f"{name} must be"):
+                self.executor().with_options(**wrong)
         with self.assertRaises(ValueError):
             trine.Executor(self.url, 0)
 
@@ -770,6 +778,27 @@ class BySource(ServerTest):
         with self.executor(server.url, how="pickle") as executor:
             error = executor.submit(square, 1).exception(PATIENCE_S)
             self.assertIn(error.status, (403, 422))
+
+    def test_a_server_that_can_not_read_what_cloudpickle_makes(self):
+        with tempfile.TemporaryDirectory(prefix="trine-python-") as home:
+            for name, module in (("bare", None), ("old", '__version__ = "0.9.1"')):
+                venv.EnvBuilder(symlinks=True).create(f"{home}/{name}")
+                if module:
+                    (packages,) = harness.pathlib.Path(home, name).glob("lib/python*/site-packages")
+                    (packages / "cloudpickle.py").write_text(module)
+            server = Server("--python-interpreters", f"bare={home}/bare/bin/python,old={home}/old/bin/python")
+            self.addCleanup(server.close)
+            told = self.client(server.url)._send(_calls.look("/executors"))["python"]["interpreters"]
+            there = [each["cloudpickle"] for each in told]
+            self.assertEqual(there, [harness.cloudpickle.__version__, None, "0.9.1"])
+            for name, why in (("bare", "has no cloudpickle"), ("old", "has cloudpickle 0.9.1")):
+                with self.subTest(name), self.executor(server.url, interpreter=name) as executor:
+                    self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
+                    self.assertEqual(executor.submit(abs, 3 + 4j).result(PATIENCE_S), 5)  # by its name, in a plain pickle
+                    for _ in range(2):
+                        error = executor.submit(lambda: None).exception(PATIENCE_S)
+                        self.assertIsInstance(error, trine.CannotTravel)
+                        self.assertRegex(str(error), f"can't travel by source: .*; .*{why}")
 
     def test_source_if_it_is_asked_for(self):
         with self.executor(how="source") as executor:

@@ -16,12 +16,16 @@ const OLDEST: (u32, u32) = (3, 9);
 
 /// What an interpreter is asked.
 const QUESTION: &str = "\
-import json, os, site, sys, sysconfig
+import importlib.util, json, os, re, site, sys, sysconfig
+# To import it would take longer than all else here.
+spec = importlib.util.find_spec('cloudpickle')
+found = re.search('__version__ = .([0-9.]+)', open(spec.origin).read()) if spec and spec.origin else None
 paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sysconfig.get_paths().values(), *sys.path]
 print(json.dumps({
     'version': list(sys.version_info[:3]),
     'implementation': sys.implementation.name,
     'gil': getattr(sys, '_is_gil_enabled', lambda: sys.implementation.name == 'cpython')(),
+    'cloudpickle': found and found[1],
     'executable': os.path.abspath(sys.executable),
     'folders': sorted({os.path.realpath(path) for path in paths if path and os.path.exists(path)}),
 }))";
@@ -39,6 +43,8 @@ pub struct Interpreter {
     pub implementation: String,
     /// Whether it has a global lock.
     pub gil: bool,
+    /// The version of the package `cloudpickle` that it has.
+    pub cloudpickle: Option<String>,
     /// What it needs to read: itself, its standard library, its packages.
     pub folders: Vec<PathBuf>,
 }
@@ -57,6 +63,7 @@ struct Answer {
     version: [u32; 3],
     implementation: String,
     gil: bool,
+    cloudpickle: Option<String>,
     executable: PathBuf,
     folders: Vec<PathBuf>,
 }
@@ -65,13 +72,13 @@ impl Interpreter {
     /// Asks the program what it is. A name without a slash is looked for on the `PATH`.
     pub async fn find(name: String, path: PathBuf) -> Result<Self, InterpreterError> {
         match ask(&path).await {
-            Ok(Answer { version: [major, minor, patch], implementation, gil, executable, folders }) => {
+            Ok(Answer { version: [major, minor, patch], implementation, gil, cloudpickle, executable, folders }) => {
                 if (major, minor) < OLDEST {
                     let reason = format!("it is Python {major}.{minor}; 3.9 is the oldest that works");
                     return Err(InterpreterError { name, path, reason });
                 }
                 let version = format!("{major}.{minor}.{patch}");
-                Ok(Self { name, path: executable, version, implementation, gil, folders })
+                Ok(Self { name, path: executable, version, implementation, gil, cloudpickle, folders })
             }
             Err(reason) => Err(InterpreterError { name, path, reason }),
         }

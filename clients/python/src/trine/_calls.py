@@ -61,10 +61,21 @@ def to_json(value: Any) -> bytes:
 
 def _more_json(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return _moment(value)
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"JSON has no form for a value of type {type(value).__qualname__}")
+
+
+def _moment(value: datetime) -> str:
+    if value.utcoffset() is None:
+        raise ValueError(f"{value!r} has no time zone, so it can't be told which moment it is")
+    return value.isoformat()
+
+
+def _names(value: Union[str, Sequence[str]]) -> str:
+    """One name, or several, for a query."""
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def path(*parts: str) -> str:
@@ -100,7 +111,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def submit(job: Mapping[str, Any], wait: Optional[float], key: Optional[str]) -> Call[Job]:
     headers = _idempotent(key)
     if wait is not None:
-        headers["Prefer"] = f"wait={_seconds(wait)}"
+        headers["Prefer"] = f"wait={math.ceil(_seconds(wait))}"  # which HTTP has in whole seconds
     patience = 0 if wait is None else _seconds(wait)
     return Call(Request("POST", "/jobs", body=to_json(job), headers=headers, patience=patience), _one(Job))
 
@@ -124,12 +135,14 @@ def get(job: str, wait: Optional[float]) -> Call[Job]:
 
 def _waiting(what: str, wait: Optional[float]) -> Request:
     """Looks at what may end within so many seconds."""
-    return Request("GET", what) if wait is None else Request("GET", what, {"wait": _seconds(wait)}, patience=_seconds(wait))
+    if wait is None:
+        return Request("GET", what)
+    return Request("GET", what, {"wait": round(_seconds(wait), 3)}, patience=_seconds(wait))
 
 
-def _seconds(wait: float) -> int:
-    """What a wait is asked as, and has the server be silent for: whole seconds, rounded up."""
-    return max(0, math.ceil(min(wait, LONGEST_WAIT)))
+def _seconds(wait: float) -> float:
+    """As long as one request may wait, and the server be silent for."""
+    return max(0, min(wait, LONGEST_WAIT))
 
 
 def cancel(job: str) -> Call[Job]:
@@ -176,14 +189,14 @@ def filters(
     """The filters of a list as a query, or as a body."""
     labels = [f"{name}:{value}" for name, value in (tags or {}).items()]
     return {
-        "state": state if state is None or isinstance(state, str) else ",".join(state),
+        "state": state if state is None else _names(state),
         "bound": bound,
         "executor": executor,
         "workload": workload,
         "tag": labels[0] if len(labels) == 1 else labels or None,
         "error": error,
-        "since": since and since.isoformat(),
-        "until": until and until.isoformat(),
+        "since": since and _moment(since),
+        "until": until and _moment(until),
         "advice": advice,
         "owner": owner,
         "order": order,
@@ -197,8 +210,8 @@ def page(what: str, kind: type[T], query: Mapping[str, Any], limit: int, cursor:
     return Call(Request("GET", what, {**query, "limit": limit, "cursor": cursor}), read)
 
 
-def summary(by: Sequence[str], query: Mapping[str, Any]) -> Call[list[SummaryItem]]:
-    return Call(Request("GET", "/results/summary", {"by": ",".join(by), **query}), _list(SummaryItem))
+def summary(by: Union[str, Sequence[str]], query: Mapping[str, Any]) -> Call[list[SummaryItem]]:
+    return Call(Request("GET", "/results/summary", {"by": _names(by), **query}), _list(SummaryItem))
 
 
 def items(what: str) -> Call[list[dict[str, Any]]]:

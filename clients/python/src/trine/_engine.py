@@ -30,7 +30,7 @@ from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDI
 from ._http1 import Request
 from ._outcome import ended_job, never_ran, outcome
 from ._sse import Message
-from ._travel import ByPickle, BySource, Way
+from ._travel import ByPickle, BySource, Way, travelling, why_unread
 from .errors import CannotTravel, JobLost, Malformed, ProblemError, ServerGone, TrineError
 
 TAG = "trine-executor"
@@ -70,7 +70,8 @@ class Engine:
         more = _calls.to_json(options)[1:-1]
         self._options = b"," + more if more else b""
         self._undecided = how == "auto"
-        self._way: Way = BySource(self._options) if how == "source" else ByPickle(self._options)
+        self._interpreter = options.get("interpreter")
+        self._ways: Sequence[Way] = (BySource(self._options) if how == "source" else ByPickle(self._options),)  # the best first
 
         self._make_locks()
         self._queue: deque[Call] = deque()
@@ -116,12 +117,12 @@ class Engine:
         before = before or self._before
         with self._lock:
             self._check_open()
-            way, undecided = self._way, self._undecided
+            ways, undecided = self._ways, self._undecided
         future = JobFuture(self)
         try:
-            workload = way.workload(function, args, kwargs)
+            way, workload = travelling(ways, function, args, kwargs)
         except CannotTravel as error:
-            future._call = Call(future, way, b"", b"", None)
+            future._call = Call(future, ways[0], b"", b"", None)
             # Its traceback would hold this frame, and that the future and the arguments.
             future._call.end(ENDED).set_exception(error.with_traceback(None))
             return future
@@ -201,12 +202,26 @@ class Engine:
     def _send_all(self) -> None:
         """The first thread. While one batch is on its way, the next one gathers."""
         self._opened.wait()
+        if self._undecided:
+            self._look_at_interpreter()
         while (batch := self._next_batch()) is not None:
             try:
                 self._send(batch)
             except BaseException as error:
                 self._break(error)
             del batch
+
+    def _look_at_interpreter(self) -> None:
+        """Has calls whose pickles the server could not read go by source. What it does not tell shows by what becomes of them."""
+        try:
+            told = self._patiently(self._get, "/executors")
+            named = [each for each in told["python"]["interpreters"] if self._interpreter in (None, each["name"])]
+            unread = why_unread(named[0]) if named else None
+        except (TrineError, LookupError, TypeError):
+            return
+        if unread is not None:
+            with self._lock:
+                self._ways = ByPickle(self._options, unread), BySource(self._options)
 
     def _next_batch(self) -> Optional[list[Call]]:
         with self._work:
@@ -236,8 +251,8 @@ class Engine:
         What has ended is told when no call is on its way any more: a callback may cancel one, which waits until that has arrived.
         """
         patience, full = Patience(self._patience), 0.0
-        batches = _batches(calls)
         ended: list[tuple[Call, Any]] = []
+        batches = _batches([call for call in calls if call.batch is not None or self._goes(call, ended)])
         early: list[Message] = []
         while batches and not self._over.is_set():
             batch = batches.pop()
@@ -296,11 +311,12 @@ class Engine:
     def _refused(self, calls: list[Call], problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
         """What is left of a batch that the server refused, to be sent anew."""
         first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
-        if _takes_no_pickles(problem) and any(call.arguments for call in calls):
-            with self._lock:
-                if self._undecided:
-                    self._undecided, self._way = False, BySource(self._options)
-            calls = [call for call in calls if not call.arguments or self._travels_by_source(call, ended)]
+        no_pickles = _takes_no_pickles(problem)
+        with self._lock:
+            if no_pickles and self._undecided:
+                self._undecided, self._ways = False, (BySource(self._options),)
+        if no_pickles and any(call.arguments and call.way not in self._ways for call in calls):
+            calls = [call for call in calls if self._goes(call, ended)]
         elif first.isdigit() and int(first) < len(calls):
             call = calls.pop(int(first))
             ended.append((call, problem.alone(int(first), len(call.workload))))
@@ -312,11 +328,12 @@ class Engine:
             calls = []
         return [Batch(calls)] if calls else []
 
-    def _travels_by_source(self, call: Call, ended: list[tuple[Call, Any]]) -> bool:
-        """Makes a call's workload anew; if it can't travel, that is how it ends."""
-        call.way, arguments, call.arguments = self._way, call.arguments, None
+    def _goes(self, call: Call, ended: list[tuple[Call, Any]]) -> bool:
+        """Makes a call's workload anew if its way has turned out to be none; if it can't travel, that is how it ends."""
+        if not call.arguments or call.way in self._ways:
+            return True
         try:
-            call.workload = call.way.workload(*arguments)
+            call.way, call.workload = travelling(self._ways, *call.arguments)
         except Exception as error:
             ended.append((call, error.with_traceback(None)))
             return False
@@ -329,7 +346,7 @@ class Engine:
             return []
         early: list[Message] = []
         with self._lock:
-            if isinstance(calls[0].way, ByPickle):
+            if any(isinstance(call.way, ByPickle) for call in calls):
                 self._undecided = False
             self._latest = max(self._latest, ids[-1])
             stop = []

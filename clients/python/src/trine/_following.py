@@ -56,6 +56,7 @@ class Follower:
         kinds: Optional[Sequence[str]],
         after: Optional[int] = None,
     ) -> None:
+        kinds = (kinds,) if isinstance(kinds, str) else kinds
         self.job = job
         self.query = query
         # A job's stream ends with `finished`, so that is always asked for.

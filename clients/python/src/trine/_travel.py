@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import threading
 import weakref
@@ -35,6 +36,21 @@ class Way(Protocol):
 
     def value(self, output: Any) -> Any:
         """What the call returned, from the job's output."""
+
+
+def travelling(
+    ways: Sequence[Way], function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Way, bytes]:
+    """The first of these ways on which a call can travel, and its workload there. Raises what speaks against all of them."""
+    refusals = []
+    for way in ways:
+        try:
+            return way, way.workload(function, args, kwargs)
+        except CannotTravel as refusal:
+            if len(ways) == 1:
+                raise
+            refusals.append(str(refusal))
+    raise CannotTravel("; ".join(reversed(refusals)))
 
 
 class Each:
@@ -144,8 +160,9 @@ class Pickled(NamedTuple):
 class ByPickle:
     """Each function is pickled once. A call's pickle is `concat((loads(function),), (args, kwargs))`, put together by hand."""
 
-    def __init__(self, options: bytes) -> None:
+    def __init__(self, options: bytes, unread: Optional[str] = None) -> None:
         self._options = options  # further fields of the workload, each with a comma before it
+        self._unread = unread  # why the server can read only what needs no cloudpickle
         self._functions = Remembered(self._pickled)
 
     def _pickled(self, function: Any) -> Pickled:
@@ -160,10 +177,31 @@ class ByPickle:
             data = pickled.beginning + _arguments(args, kwargs)[:-1] + b"\x86R."
         except Exception as error:
             raise CannotTravel(_culprit(function, args, kwargs, error)) from error
+        if self._unread is not None and b"cloudpickle" in data:
+            raise CannotTravel(f"{name_of(function)} and its arguments can't travel by value in a pickle: {self._unread}")
         return b'{"type":"python","pickle":"' + binascii.b2a_base64(data, newline=False) + pickled.end
 
     def value(self, output: Any) -> Any:
         return unpickled(output["pickle"])
+
+
+def why_unread(interpreter: Mapping[str, Any]) -> Optional[str]:
+    """Why an interpreter, as the server tells of it, can't read what cloudpickle makes here; None if it can."""
+    name = f"the server's interpreter {interpreter['name']}"
+    here, there = cloudpickle.__version__, interpreter.get("cloudpickle", "")  # a server that does not tell may have it
+    if _number(interpreter["version"], 2) != sys.version_info[:2]:
+        return f"{name} is Python {interpreter['version']}, and this is {sys.version.split()[0]}"
+    if there is None:
+        return f"{name} has no cloudpickle"
+    # Names that pickles go by come with major versions, which keep those of the versions before.
+    if there and _number(there, 1) < _number(here, 1):
+        return f"{name} has cloudpickle {there}, which is older than {here} here"
+    return None
+
+
+def _number(version: str, parts: int) -> tuple[int, ...]:
+    """The first parts of a version."""
+    return tuple(int(part) for part in re.findall("[0-9]+", version)[:parts])
 
 
 def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

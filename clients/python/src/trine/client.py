@@ -65,8 +65,8 @@ class Client:
 
     `url` and `key`, an API key, are those of the variables TRINE_SERVER and TRINE_KEY unless they are given, and TRINE_CA_CERT
     names a file with a certificate by which the server is known: as the command `trine` has it. Without any, it is the one here.
-    `timeout` is how long the server may be silent before a request fails, `patience` how long it is tried to reopen a stream of
-    events, both in seconds. `headers` go with every request.
+    `timeout` is how long the server may be silent before a request fails, `patience` how long `wait` and streams of events put up
+    with one that is out of reach, both in seconds. `headers` go with every request.
     """
 
     def __init__(
@@ -123,14 +123,27 @@ class Client:
         return self._send(_calls.get(job, wait))
 
     def wait(self, job: str, timeout: Optional[float] = None) -> Job:
-        """A job once it has ended. Raises a TimeoutError if that takes longer than so many seconds."""
+        """A job once it has ended. Raises a TimeoutError if that takes longer than so many seconds.
+
+        A server that is out of reach, since it is started anew for example, is asked again until `patience` is over.
+        """
         return self._ended(f"the job {job}", lambda left: _calls.get(job, left), timeout)
 
     def _ended(self, name: str, ask: Callable[[float], Call[E]], timeout: Optional[float]) -> E:
         until = None if timeout is None else time.monotonic() + timeout
+        patience = Patience(self._patience)
         while True:
-            left = _calls.LONGEST_WAIT if until is None else until - time.monotonic()
-            found = self._send(ask(max(left, 0)))
+            left = _calls.LONGEST_WAIT if until is None else max(until - time.monotonic(), 0)
+            try:
+                found = self._send(ask(left))
+            except TrineError as error:
+                pause = patience.failed(error)
+                left = pause if until is None else until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"{name} can't be asked for: {error}") from error
+                time.sleep(min(pause, left))
+                continue
+            patience.worked()
             if found.finished:
                 return found
             if until is not None and time.monotonic() >= until:
@@ -174,7 +187,7 @@ class Client:
         """Removes a job that has ended, with its output, artifacts, events and messages to webhooks."""
         self._send(_calls.delete_result(job))
 
-    def summary(self, by: Sequence[str] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
+    def summary(self, by: Union[str, Sequence[str]] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
         """Counts and quantiles of results, by any of `workload`, `bound`, `executor` and `state`."""
         return self._send(_calls.summary(by, filters))
 

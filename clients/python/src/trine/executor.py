@@ -11,13 +11,14 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union, get_args
 
 from ._connections import Connections
 from ._engine import Engine, Part
 from ._future import JobFuture
 from ._http1 import Server
 from ._travel import in_chunks
+from .model import Bound, Choice, Routing
 from .options import CallOptions
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 How = Literal["auto", "pickle", "source"]
 
 MOST_IN_FLIGHT = 4096  # calls
+CHOICES = {name: get_args(kind) for name, kind in {"how": How, "bound": Bound, "executor": Choice, "routing": Routing}.items()}
 
 
 class Settings(CallOptions, total=False):
@@ -33,7 +35,7 @@ class Settings(CallOptions, total=False):
 
     interpreter: Optional[str]  # the name of one of the server's Pythons
     network: bool  # whether the calls may use the network, if the server grants that
-    how: How  # functions travel: by `pickle`, by `source`, or `auto`: by pickle if the server allows it, else by source
+    how: How  # functions travel: by `pickle`, by `source`, or `auto`: by pickle if the server takes and can read it, or by source
     timeout: float  # seconds that the server may be silent; 30 unless it is given
     patience: float  # seconds that it may be out of reach before the executor gives up and is broken; 30 unless it is given
     key: Optional[str]  # an API key; that of the variable TRINE_KEY unless it is given
@@ -43,12 +45,10 @@ class Settings(CallOptions, total=False):
 
 def engine_for(url: Optional[str], max_workers: Optional[int], settings: Settings) -> Engine:
     """The engine of an executor."""
-    _check_names(settings, Settings, "setting")
+    _check(settings, Settings, "setting")
     if max_workers is not None and max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
-    how = settings.get("how", "auto")
-    if how not in ("auto", "pickle", "source"):
-        raise ValueError(f"how must be auto, pickle or source, not {how!r}")
+    how = settings.get("how") or "auto"
     server = Server.at(url, settings.get("headers"), settings.get("key"))
     told: Mapping[str, Any] = {"bound": "cpu", **settings}
     return Engine(
@@ -64,14 +64,18 @@ def engine_for(url: Optional[str], max_workers: Optional[int], settings: Setting
 
 def part_of(engine: Union[Engine, Part], options: CallOptions) -> Part:
     """Calls of an executor's engine that have these options."""
-    _check_names(options, CallOptions, "option")
+    _check(options, CallOptions, "option")
     return engine.part(options)
 
 
-def _check_names(given: Mapping[str, Any], known: type, what: str) -> None:
+def _check(given: Mapping[str, Any], known: type, what: str) -> None:
     unknown = given.keys() - known.__annotations__.keys()
     if unknown:
         raise TypeError(f"there is no {what} {min(unknown)!r}")
+    for name, values in CHOICES.items():
+        value = given.get(name)
+        if value is not None and value not in values:
+            raise ValueError(f"{name} must be {', '.join(values[:-1])} or {values[-1]}, not {value!r}")
 
 
 class Executor(futures.Executor):
