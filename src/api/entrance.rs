@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
@@ -86,7 +87,7 @@ struct Admission {
     holder: Option<Holder>,
     /// What is to be written down of it.
     act: Option<NewAct>,
-    /// Whether it is done to its end though the client hangs up.
+    /// Whether it is done to its end though the client hangs up: it changes what the server has in memory beside the store.
     outlives_client: bool,
 }
 
@@ -169,7 +170,8 @@ impl Entrance {
         } else {
             None
         };
-        if operation.is_some_and(|operation| operation.ignores_key) {
+        let changes = !request.method().is_safe() && operation.is_some_and(|operation| !operation.submits);
+        if changes && request.method() == Method::POST {
             idempotency::refuse(request.headers())?;
         }
         let act = operation.filter(|operation| operation.is_recorded).map(|operation| NewAct {
@@ -177,6 +179,6 @@ impl Entrance {
             operation: operation.id.clone(),
             target: uri.path().to_owned(),
         });
-        Ok(Admission { holder, act, outlives_client: operation.is_some_and(|operation| operation.outlives_client) })
+        Ok(Admission { holder, act, outlives_client: changes })
     }
 }

@@ -108,10 +108,8 @@ pub(in crate::api) struct Operation {
     pub(in crate::api) is_recorded: bool,
     /// Whether a server answers it that only runs jobs.
     pub(in crate::api) is_of_workers: bool,
-    /// Whether it does the same again for a request that has an `Idempotency-Key` and comes again.
-    pub(in crate::api) ignores_key: bool,
-    /// Whether it changes what the server has in memory beside the store, and so is done to its end though the client hangs up.
-    pub(in crate::api) outlives_client: bool,
+    /// Whether it submits jobs: it looks at an `Idempotency-Key`, and what it changes in memory follows the store.
+    pub(in crate::api) submits: bool,
 }
 
 /// All operations, by method and path.
@@ -127,10 +125,8 @@ impl Operations {
                 let scope = scope(&id);
                 let is_of_workers = OF_WORKERS.contains(&id.as_str());
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
-                let ignores_key = ignores_key(&method, &id);
-                // What a submission changes in memory follows the store.
-                let outlives_client = method != Method::GET && !ONCE_BY_KEY.contains(&id.as_str());
-                let operation = Operation { id, scope, is_recorded, is_of_workers, ignores_key, outlives_client };
+                let submits = ONCE_BY_KEY.contains(&id.as_str());
+                let operation = Operation { id, scope, is_recorded, is_of_workers, submits };
                 self.0.entry(path.clone()).or_default().insert(method, operation);
             }
         }
@@ -153,7 +149,7 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
         for (method, described) in methods(item) {
             let id = described.operation_id.clone().unwrap_or_default();
-            if ignores_key(&method, &id) {
+            if method == Method::POST && !ONCE_BY_KEY.contains(&id.as_str()) {
                 let refused = Kind::BadIdempotencyKey;
                 let problem = RefOr::Ref(Ref::from_response_name(refused.slug()));
                 described.responses.responses.entry(refused.status().as_str().into()).or_insert(problem);
@@ -169,10 +165,6 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
             described.responses.responses.insert(kind.status().as_str().into(), problem);
         }
     }
-}
-
-fn ignores_key(method: &Method, id: &str) -> bool {
-    method == Method::POST && !ONCE_BY_KEY.contains(&id)
 }
 
 fn scope(id: &str) -> Option<Scope> {
