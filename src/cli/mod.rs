@@ -51,6 +51,7 @@ use crate::executor::processes::child;
 use crate::sandbox;
 use crate::workload::Registry;
 use error::CliError;
+use temporary::Folder;
 
 /// How long threads that are still busy may hold up the end of a server.
 const LAST_THREADS: Duration = Duration::from_secs(2);
@@ -137,8 +138,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     match command {
         Command::Serve(settings) => with_service(serve::run(settings.config, sources))?,
-        Command::Demo(demo) => with_service(demo.run(sources))?,
-        Command::Compare(compare) => with_service(compare.run(sources))?,
+        Command::Demo(demo) => with_service(demo.run(sources, &mut Folder::default()))?,
+        Command::Compare(compare) => with_service(compare.run(sources, &mut Folder::default()))?,
         Command::Submit(submit) => client()?.block_on(submit.run())?,
         Command::Jobs(jobs) => client()?.block_on(jobs.run())?,
         Command::Results(results) => client()?.block_on(results.run())?,

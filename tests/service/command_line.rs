@@ -1,8 +1,12 @@
 //! The command line, as a person and as a program use it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::server::{Server, folder, trine};
@@ -120,11 +124,8 @@ async fn a_job_is_followed_and_its_lines_are_read() {
     let lines = run(client().args(["logs", id, "--follow"]));
     assert_eq!(stdout(&lines), "hello\nhello\n", "a job that was run again has ended twice: {}", stderr(&lines));
 
-    let mut watching = client()
-        .args(["events", "--kinds", "finished", "--tag", "team=search"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watching =
+        client().args(["events", "--kinds", "finished", "--tag", "team=search"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut reader = std::io::BufReader::new(watching.stdout.take().unwrap());
     let seen = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
@@ -226,6 +227,36 @@ fn the_demo_does_real_work_on_all_executors_and_ends_well() {
     for said in ["async", "threads", "processes", "http", "file", "image", "primes"] {
         assert!(stdout(&output).contains(said), "{said}: {}", stdout(&output));
     }
+}
+
+#[test]
+fn a_comparison_without_a_server_leaves_nothing_behind_and_shows_nothing_to_others() {
+    let folder = folder();
+    let compare = |arguments: &[&str]| {
+        let mut command = trine();
+        command.current_dir(folder.path()).env("TMPDIR", folder.path()).arg("compare").args(arguments);
+        command
+    };
+    let is_empty = || std::fs::read_dir(folder.path()).unwrap().next().is_none();
+    for (wrong, code) in [(&["nosuch"][..], 2), (&["primes", "below=x"], 1), (&["primes", "below=9", "--interpreters", "no"], 1)]
+    {
+        let output = run(&mut compare(wrong));
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("chmod") && is_empty(), "{wrong:?}: {}", stderr(&output));
+    }
+    // Nor does one that is told to end, which it says.
+    let told = compare(&["sleep", "ms=50"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let has_begun = || {
+        let made = std::fs::read_dir(folder.path()).unwrap().next()?.unwrap().path();
+        made.join("trine.db").exists().then_some(made)
+    };
+    let wait = |_: &_| std::thread::sleep(Duration::from_millis(5));
+    let made = std::iter::repeat_with(has_begun).inspect(wait).take(12_000).flatten().next().unwrap();
+    assert_eq!(made.metadata().unwrap().permissions().mode() & 0o077, 0);
+    kill(Pid::from_raw(told.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let output = told.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).ends_with("stopped before the end\n") && is_empty(), "{}", stderr(&output));
 }
 
 #[test]

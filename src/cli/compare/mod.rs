@@ -20,12 +20,14 @@ use serde_json::{Map, Value, json};
 use super::answer::parse;
 use super::client::{Access, Client, segment, server_url};
 use super::error::CliError;
-use super::parameter::{WithWorkload, parameter, workload};
+use super::parameter::{Described, WithWorkload, parameter, workload};
 use super::submit::bound;
+use super::temporary::Folder;
 use super::{human, print, temporary};
 use crate::comparison::report::Report;
 use crate::config::{Settings, Sources};
 use crate::job::{Bound, Executor};
+use crate::own;
 
 /// `trine compare`
 #[derive(Args, Debug)]
@@ -118,12 +120,17 @@ struct Finished {
 }
 
 impl Compare {
-    pub(super) async fn run(self, sources: &Sources) -> Result<(), CliError> {
+    pub(super) async fn run(self, sources: &Sources, folder: &mut Folder) -> Result<(), CliError> {
+        // What is known to be wrong without a server starts none.
+        if self.kind.is_some() || self.workload.is_some() {
+            self.described()?;
+        }
         if let Some(url) = &self.server {
             let client = self.access.client(url)?;
             return self.ask(client).await;
         }
-        let (config, _temporary) = temporary::prepare(self.settings.config.clone(), sources)?;
+        own::keep_private();
+        let config = temporary::prepare(self.settings.config.clone(), sources, folder)?;
         temporary::with_server(config, |client| self.ask(client)).await
     }
 
@@ -165,8 +172,13 @@ impl Compare {
         self.server.as_ref().map_or(Ok(()), |_| print::line(format_args!("\nThe page with charts: {}", client.url(&page))))
     }
 
+    /// The workload that the command line describes.
+    fn described(&self) -> Result<Described, CliError> {
+        workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())
+    }
+
     async fn request(&self, client: &Client) -> Result<WithWorkload, CliError> {
-        let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
+        let workload = self.described()?;
         let given: [(&str, Option<Value>); 5] = [
             ("tasks", self.tasks.map(Value::from)),
             ("concurrency", self.concurrency.clone().map(Value::from)),
