@@ -176,7 +176,7 @@ kinds! {
         "the source is not UTF-8";
     /// The schedule is JSON, but not one that can be kept, or its job can't be submitted. `errors` points at the field.
     InvalidSchedule = UNPROCESSABLE_ENTITY "invalid-schedule", "The schedule is not valid",
-        "/cron: not a cron expression of 5 or 6 fields: CronPattern cannot be an empty string.";
+        "/cron: not a cron expression of 5 or 6 fields: it has 0";
     /// The key can't be made as it is described.
     InvalidKey = UNPROCESSABLE_ENTITY "invalid-key", "The key is not valid",
         "/scopes: must have at least one";

@@ -320,7 +320,8 @@ async fn send_file(client: &Client, path: &Path, mut keys: Keys, accepted: &mut 
         if text.trim_start().starts_with('[') {
             return Err(wrong("a list of jobs; a file has one job a line (NDJSON)"));
         }
-        let submission = serde_json::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
+        let submission =
+            serde_json::from_str(&text).map_err(|error| wrong(&format!("no JSON, from column {} on", error.column())))?;
         batch.push(line, submission);
         if batch.is_full() {
             batch.send(client, &mut keys, accepted).await?;

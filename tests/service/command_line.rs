@@ -306,12 +306,13 @@ fn what_commands_have_in_their_environment_is_not_shown() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 6] = [
+    let wrong: [(&[&str], &str); 7] = [
         (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),
-        (&["jobs", "not-an-id"], "not-an-id"),
+        (&["jobs", "not-an-id"], "an id has 36 characters, such as"),
+        (&["events", "--after", "abc"], "the id of an event is a number"),
         (&["results", "--summary", "--error", "timeout"], "--error"),
     ];
     for (arguments, message) in wrong {
@@ -364,6 +365,11 @@ async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let list = submit([json!([sleep(1.into())]), sleep(1.into())]);
     assert_eq!(list.status.code(), Some(2));
     assert!(stderr(&list).contains("line 1: a list of jobs"), "{}", stderr(&list));
+    for (text, said) in [("\nno\n", "line 2: no JSON, from column 2 on")] {
+        std::fs::write(folder.path().join("jobs.ndjson"), text).unwrap();
+        let wrong = run(client_of(&server, folder.path()).args(["submit", "--file", "jobs.ndjson"]));
+        assert_eq!((wrong.status.code(), stderr(&wrong)), (Some(2), format!("trine: jobs.ndjson: {said}\n")));
+    }
 }
 
 #[test]
