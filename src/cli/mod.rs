@@ -23,6 +23,7 @@ mod jobs;
 mod keys;
 mod logs;
 mod openapi;
+mod options;
 mod order;
 mod parameter;
 mod print;

@@ -74,7 +74,7 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
     assert!(stdout(&existing).contains("scheduled (existing)"), "{}", stdout(&existing));
     let (once, again) = (shown("--idempotency-key k"), shown("--idempotency-key k"));
     assert_eq!((stderr(&once), stderr(&again).contains("nothing was submitted again")), (String::new(), true));
-    assert_eq!(submit("--isolated")["route"]["executor"], "processes");
+    assert_eq!(submit("--isolated --executor auto")["route"]["executor"], "processes");
     let after = format!("--after {}=run", parent["id"].as_str().unwrap());
     let retry = "--retries 4 --backoff 2m --retry-on timeout,lost";
     let limits = "--concurrency customer-7=3 --rate api.example.org=10/1s";
@@ -306,13 +306,17 @@ fn what_commands_have_in_their_environment_is_not_shown() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 7] = [
+    let wrong: [(&[&str], &str); 11] = [
         (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),
         (&["jobs", "not-an-id"], "an id has 36 characters, such as"),
         (&["events", "--after", "abc"], "the id of an event is a number"),
+        (&["submit", "sleep", "ms=1", "--deadline", "0s"], "at least 1ms"),
+        (&["submit", "sleep", "ms=1", "--tag", "a=b", "--tag", "a=c"], "--tag a is there twice"),
+        (&["submit", "--file", "jobs.ndjson", "--tag", "a=b"], "--tag"),
+        (&["schedule", "add", "pulse", "* * * * *", "--job", "{}", "--retries", "1"], "--retries"),
         (&["results", "--summary", "--error", "timeout"], "--error"),
     ];
     for (arguments, message) in wrong {
@@ -365,7 +369,7 @@ async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let list = submit([json!([sleep(1.into())]), sleep(1.into())]);
     assert_eq!(list.status.code(), Some(2));
     assert!(stderr(&list).contains("line 1: a list of jobs"), "{}", stderr(&list));
-    for (text, said) in [("\nno\n", "line 2: no JSON, from column 2 on")] {
+    for (text, said) in [("\nno\n", "line 2: no JSON, from column 2 on"), ("\n", "there is no job in it")] {
         std::fs::write(folder.path().join("jobs.ndjson"), text).unwrap();
         let wrong = run(client_of(&server, folder.path()).args(["submit", "--file", "jobs.ndjson"]));
         assert_eq!((wrong.status.code(), stderr(&wrong)), (Some(2), format!("trine: jobs.ndjson: {said}\n")));
@@ -403,6 +407,13 @@ async fn a_function_is_deployed_called_and_removed() {
     done(&["deploy", "tools", "--name", "fails", "--entrypoint", "pkg:call", "--bound", "io"]);
     assert_eq!(done(&["run", "area", "--args", "[6]", "--kwargs", "{\"b\": 7}"]), "42\n");
     assert!(done(&["run", "area", "--args", "[6]", "--follow"]).contains("at work"));
+    // What can be said of other jobs can be said of a call.
+    let called =
+        || function(&["run", "area", "--args", "[6]", "--tag", "team=search", "--retries", "1", "--idempotency-key", "k"]);
+    assert_eq!((stdout(&called()), stderr(&called()).contains("came before")), ("6\n".to_owned(), true));
+    let found = server.get("/results?tag=team:search").await["items"].take();
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(server.get(&format!("/jobs/{}", found[0]["id"].as_str().unwrap())).await["retry"]["attempts"], 2);
     let failed = function(&["run", "fails"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(stderr(&failed).contains("pkg/__init__.py") && stderr(&failed).contains("ValueError: no"), "{}", stderr(&failed));
@@ -430,7 +441,7 @@ async fn a_function_is_deployed_called_and_removed() {
     let bare = function(&["deploy", "area.py", "--name", "area"]);
     assert!(stderr(&bare).contains("with --bound cpu --deadline 30000ms, which"), "{}", stderr(&bare));
     assert!(stderr(&function(&["run", "area", "--args", "[1]"])).contains("\nSay whether"), "no word of --bound");
-    let again = function(&["deploy", "area.py", "--name", "area", "--bound", "cpu"]);
+    let again = function(&["deploy", "area.py", "--name", "area", "--bound", "cpu", "--executor", "auto"]);
     assert_eq!((again.status.success(), stderr(&again)), (true, String::new()));
     assert_eq!(done(&["run", "area", "--args", "[1]"]), "\"new\"\n");
     let first = deployed["version"].as_str().unwrap();
