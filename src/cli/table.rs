@@ -111,7 +111,11 @@ fn waiting(waiting: &Value) -> String {
         "time" => format!("its time, {}", text("until")),
         "quarantine" => format!("{}: {} processes in a row have died under work like it", text("until"), number("deaths")),
         "jobs" => "other jobs to end".into(),
-        "node" => format!("a node with {}", waiting["requires"]),
+        "node" => match waiting["requires"].as_object() {
+            Some(labels) if !labels.is_empty() => format!("a node with {}", waiting["requires"]),
+            _ => "a node that runs jobs".into(),
+        },
+        "drained" => "a node that may run it to be resumed: those that there are have been drained".into(),
         "slot" => "a slot of its executor".into(),
         "quota" => format!("another job of its owner to end: {} run, as many as its quota allows", number("running")),
         "concurrency" => format!("{}: {} of {} run", text("key"), number("running"), number("limit")),
@@ -276,6 +280,15 @@ pub(super) fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_for_a_node_is_in_words() {
+        let said = |json| waiting(&json);
+        assert_eq!(said(serde_json::json!({ "reason": "node", "requires": {} })), "a node that runs jobs");
+        let labels = serde_json::json!({ "reason": "node", "requires": { "gpu": "a100" } });
+        assert_eq!(said(labels), "a node with {\"gpu\":\"a100\"}");
+        assert!(said(serde_json::json!({ "reason": "drained" })).ends_with("have been drained"));
+    }
 
     #[test]
     fn what_nobody_reads_to_its_end_is_cut() {
