@@ -128,7 +128,8 @@ async fn a_schedule_of_the_command_line_runs_and_is_shown() {
         list.contains("0 0 2 1 *") && list.contains("skip") && list.contains("pulse") && list.contains("succeeded"),
         "{list}"
     );
-    trine(&["schedule", "resume", "pulse"]);
+    // What came of it before is not gone.
+    assert!(trine(&["schedule", "resume", "pulse"]).contains("submitted by hand"));
     trine(&["schedule", "remove", "pulse"]);
     assert_eq!(trine(&["schedule", "list", "--json"]).lines().count(), 1);
 }
