@@ -87,6 +87,12 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
     let rate = json!({ "key": "api.example.org", "limit": 10, "per_ms": 1_000 });
     assert_eq!((&job["concurrency"], &job["rate"]), (&json!({ "key": "customer-7", "limit": 3 }), &rate));
     assert!(job["expires_at"].is_string(), "{job}");
+    // What there is for jobs is shown by commands of its own; a limit, while jobs with it are queued or have started lately.
+    submit("--rate api.example.org=10/1h");
+    let shown = |what: &str, flag: &[&str]| stdout(&run(client_of(&server, folder.path()).arg(what).args(flag)));
+    for (what, said) in [("workloads", "primes"), ("executors", "threads-cpu"), ("limits", "api.example.org")] {
+        assert!(shown(what, &[]).contains(said) && shown(what, &["--json"]).contains(said), "{}", shown(what, &[]));
+    }
     let details = run(client_of(&server, folder.path()).args(["jobs", job["id"].as_str().unwrap()]));
     assert!(
         stdout(&details).contains(&format!("after        {} scheduled", parent["id"].as_str().unwrap())),
