@@ -29,7 +29,6 @@ const ROWS: usize = 20;
 /// `trine submit`
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "file"]), after_help = EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Submit {
     #[command(flatten)]
     server: Server,

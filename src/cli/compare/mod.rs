@@ -51,7 +51,7 @@ pub(super) struct Compare {
     /// Run work that waits and work that computes, native and Python, and hold what the guide says about it against the figures
     #[arg(long, conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
     guide: bool,
-    /// End the comparison with this id, which waits or runs on a server, http://127.0.0.1:8040 if none is named; `GET /comparisons` lists
+    /// End the comparison with this id, which waits or runs on a server, that of other commands if none is named; `GET /comparisons` lists
     /// them
     #[arg(long, value_name = "ID",
         conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
