@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 use super::access::Caller;
 use super::json::Json;
 use super::list::{Labels, OneOrSeveral};
-use super::problem::{Problem, answers};
+use super::problem::{Kind, Problem, answers};
 use super::view::States;
 use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, FailureKind};
+use crate::job::{Bound, Executor, FailureKind, Owner};
 use crate::store::{Filter, StateFilter};
 use crate::workload::Invalid;
 
@@ -50,12 +50,18 @@ pub(super) struct Which {
 }
 
 impl Which {
-    async fn read(api: &ApiState, request: Request) -> Result<Filter, Problem> {
+    /// The filter in a body, if it is one that `check` takes.
+    async fn read(api: &ApiState, request: Request, check: fn(&Filter) -> Result<(), Invalid>) -> Result<Filter, Problem> {
         let (parts, body) = request.into_parts();
         let Caller(owner) = Caller::of(&parts.extensions);
         body::media_type(&parts.headers, &[("application/json", ())])?;
         let body = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
-        let Self { state, error, bound, executor, workload, tag, since, until, all } = submission::object(&body, "")?;
+        let filter = Self::parse(&body, owner).and_then(|filter| Ok(check(&filter).map(|()| filter)?));
+        filter.map_err(|problem| problem.of_what(Kind::InvalidFilter))
+    }
+
+    fn parse(text: &[u8], owner: Option<Owner>) -> Result<Filter, Problem> {
+        let Self { state, error, bound, executor, workload, tag, since, until, all } = submission::object(text, "")?;
         let states = States::of(state.as_ref());
         let tags: Vec<_> = tag.into();
         let any =
@@ -94,18 +100,21 @@ pub(super) struct RetriedView {
     request_body(content = Which, content_type = "application/json", example = example::waiting_jobs),
     responses(
         (status = 200, description = "How many there were", body = CancelledView, example = example::cancelled_jobs),
-        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
+        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidFilter,
         answers::Unavailable,
     ),
 )]
 pub(super) async fn cancel(State(api): State<ApiState>, request: Request) -> Result<Json<CancelledView>, Problem> {
-    let filter = Which::read(&api, request).await?;
-    if filter.states.iter().any(|state| matches!(state, StateFilter::Ended(_))) {
-        return Err(Invalid::new("/state", "a job that has ended can't be cancelled").into());
-    }
-    if filter.error.is_some() {
-        return Err(Invalid::new("/error", "a job that has not ended has no error").into());
-    }
+    let check = |filter: &Filter| {
+        if filter.states.iter().any(|state| matches!(state, StateFilter::Ended(_))) {
+            return Err(Invalid::new("/state", "a job that has ended can't be cancelled"));
+        }
+        if filter.error.is_some() {
+            return Err(Invalid::new("/error", "a job that has not ended has no error"));
+        }
+        Ok(())
+    };
+    let filter = Which::read(&api, request, check).await?;
     let count = api.dispatcher.cancel_all(&filter).await?;
     Ok(Json(CancelledView { cancelled: count.cancelled, stopping: count.stopping }))
 }
@@ -119,14 +128,15 @@ pub(super) async fn cancel(State(api): State<ApiState>, request: Request) -> Res
     request_body(content = Which, content_type = "application/json", example = example::dead_jobs),
     responses(
         (status = 200, description = "How many there were", body = RetriedView, example = example::retried_jobs),
-        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidJob,
+        answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidFilter,
         answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn retry(State(api): State<ApiState>, request: Request) -> Result<Json<RetriedView>, Problem> {
-    let filter = Which::read(&api, request).await?;
-    if filter.states.iter().any(|state| !matches!(state, StateFilter::Ended(_))) {
-        return Err(Invalid::new("/state", "only a job that has ended can be run again").into());
-    }
+    let check = |filter: &Filter| {
+        let wrong = filter.states.iter().any(|state| !matches!(state, StateFilter::Ended(_)));
+        if wrong { Err(Invalid::new("/state", "only a job that has ended can be run again")) } else { Ok(()) }
+    };
+    let filter = Which::read(&api, request, check).await?;
     Ok(Json(RetriedView { retried: api.dispatcher.retry_all(&filter).await? }))
 }

@@ -102,7 +102,7 @@ kinds! {
     UnknownComparison = NOT_FOUND "unknown-comparison", "No comparison has this id",
         "no comparison has the id 01997d3e-8c00-7000-8000-000000000000";
     /// No function has this name, or it has no such version.
-    UnknownFunction = NOT_FOUND "unknown-function", "There is no such function",
+    UnknownFunction = NOT_FOUND "unknown-function", "There is no such function, or no such version of it",
         "no function is called \"resize\"";
     /// No schedule has this name.
     UnknownSchedule = NOT_FOUND "unknown-schedule", "There is no such schedule",
@@ -147,7 +147,7 @@ kinds! {
     ScheduleExists = CONFLICT "schedule-exists", "There is a schedule of this name",
         "there is a schedule \"nightly\"";
     /// The body is longer, or the batch has more jobs, than the server takes.
-    TooLarge = PAYLOAD_TOO_LARGE "too-large", "There is more in the body than the server takes",
+    TooLarge = PAYLOAD_TOO_LARGE "too-large", "This is more than can be taken at once",
         "the body may have at most 12582912 bytes";
     /// The URL is longer than any that this server has a use for.
     UriTooLong = URI_TOO_LONG "uri-too-long", "The URL is too long",
@@ -158,6 +158,9 @@ kinds! {
     /// The submission is JSON, but not a job that can be accepted. `errors` points at the field.
     InvalidJob = UNPROCESSABLE_ENTITY "invalid-job", "The job is not valid",
         "/workload/below: invalid type: string \"many\", expected u64";
+    /// The filter of jobs is JSON, but not one by which they can be chosen. `errors` points at the field.
+    InvalidFilter = UNPROCESSABLE_ENTITY "invalid-filter", "The filter is not valid",
+        "needs a condition; `all` is one that every job passes";
     /// The comparison is JSON, but can't be run here. `errors` points at the field.
     InvalidComparison = UNPROCESSABLE_ENTITY "invalid-comparison", "The comparison is not valid",
         "/concurrency/2: must be 1 to 64, and not more than `tasks`";
@@ -176,7 +179,7 @@ kinds! {
         "the source is not UTF-8";
     /// The schedule is JSON, but not one that can be kept, or its job can't be submitted. `errors` points at the field.
     InvalidSchedule = UNPROCESSABLE_ENTITY "invalid-schedule", "The schedule is not valid",
-        "/cron: not a cron expression of 5 or 6 fields: CronPattern cannot be an empty string.";
+        "/cron: not a cron expression of 5 or 6 fields: it has 0";
     /// The key can't be made as it is described.
     InvalidKey = UNPROCESSABLE_ENTITY "invalid-key", "The key is not valid",
         "/scopes: must have at least one";

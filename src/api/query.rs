@@ -12,6 +12,8 @@ use crate::job::JobId;
 
 /// What stands between the values of the parameter that may be repeated, once they are one.
 pub(super) const REPEATED: char = '\0';
+/// What the standard library says of a text that is no number.
+const NO_NUMBER: [&str; 2] = ["invalid digit found in string", "cannot parse integer from empty string"];
 
 /// The query, as the struct that lists its parameters. Only `tag` may be repeated.
 pub(super) struct Query<T>(pub(super) T);
@@ -31,7 +33,10 @@ impl<T: DeserializeOwned> Query<T> {
         let once = once.extend_pairs(others).finish();
         let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(once.as_bytes()));
         serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
-            let message = error.inner().to_string();
+            let message = match error.inner().to_string() {
+                message if NO_NUMBER.contains(&message.as_str()) => "must be a whole number".to_owned(),
+                message => message,
+            };
             // A parameter that is unknown or repeated is named in the message only.
             let named = ["unknown field `", "duplicate field `"]
                 .into_iter()
@@ -115,5 +120,8 @@ mod tests {
         let problem = Query::<Parameters>::parse(query).err().unwrap();
         let body = serde_json::to_value(problem.body()).unwrap();
         assert_eq!((&body["status"], &body["errors"][0]["parameter"]), (&json!(400), &json!(parameter)));
+        if ["limit=many", "limit="].contains(&query) {
+            assert_eq!(body["errors"][0]["detail"], "must be a whole number");
+        }
     }
 }

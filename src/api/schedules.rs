@@ -265,11 +265,16 @@ pub(super) async fn list(
     ),
 )]
 pub(super) async fn get(State(api): State<ApiState>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+    let schedule = api.dispatcher.store().schedule(&Schedule::full_name(caller.0, &name)).await?;
+    whole(&api, &schedule.ok_or_else(|| unknown(&name))?, caller).await
+}
+
+/// The answer that shows a schedule with what came of it.
+async fn whole(api: &ApiState, schedule: &Schedule, caller: Caller) -> Result<Response, Problem> {
     let store = api.dispatcher.store();
-    let schedule = store.schedule(&Schedule::full_name(caller.0, &name)).await?.ok_or_else(|| unknown(&name))?;
     let fires = store.fires(&schedule.name, SHOWN.1).await?;
     let states = states(store, &fires).await?;
-    Ok(Json(ScheduleView::of(&schedule, caller, store.now()).with(&fires, &states)).into_response())
+    Ok(Json(ScheduleView::of(schedule, caller, store.now()).with(&fires, &states)).into_response())
 }
 
 /// Where the jobs are that were submitted at these times.
@@ -300,8 +305,8 @@ async fn states<'f>(
 pub(super) async fn put(State(api): State<ApiState>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
     let caller = Caller::of(request.extensions());
     let (new, schedule) = api.schedules.put(read(&api, request, Some(name)).await?).await?;
-    let view = Json(ScheduleView::of(&schedule, caller, api.dispatcher.store().now()));
-    Ok(if new { (StatusCode::CREATED, location(&schedule), view).into_response() } else { view.into_response() })
+    let view = whole(&api, &schedule, caller).await?;
+    Ok(if new { (StatusCode::CREATED, location(&schedule), view).into_response() } else { view })
 }
 
 /// Remove a schedule
@@ -395,7 +400,7 @@ pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
 
 async fn set_paused(api: &ApiState, caller: Caller, name: &str, paused: bool) -> Result<Response, Problem> {
     let schedule = api.schedules.pause(&Schedule::full_name(caller.0, name), paused).await?.ok_or_else(|| unknown(name))?;
-    Ok(Json(ScheduleView::of(&schedule, caller, api.dispatcher.store().now())).into_response())
+    whole(api, &schedule, caller).await
 }
 
 /// Reads the schedule in a body. Where its name is in the path, it is in the body the same or not at all.

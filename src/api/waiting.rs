@@ -31,9 +31,11 @@ pub(super) enum WaitingView {
     },
     /// Other jobs to end: `graph` says which.
     Jobs,
-    /// A node that claims jobs and has the labels that it requires: there is none now.
+    /// A node that may run it to be resumed: those that there are have been drained.
+    Drained,
+    /// A node that runs jobs and has the labels that it requires: there is none now.
     Node {
-        /// The labels. Without any, all nodes are drained.
+        /// The labels.
         #[schema(value_type = std::collections::BTreeMap<String, String>)]
         requires: Labels,
     },
@@ -75,8 +77,13 @@ impl WaitingView {
         // Without labels any node will do, and as long as this one claims jobs, there is one.
         if (requires.is_some() || !api.dispatcher.begins_work()) && matches!(job.state, State::Queued | State::Scheduled { .. }) {
             let requires = requires.cloned().unwrap_or_default();
-            if !store.nodes().await?.iter().any(|node| node.takes(&requires)) {
+            let mut nodes = store.nodes().await?;
+            nodes.retain(|node| node.may_run(&requires));
+            if nodes.is_empty() {
                 return Ok(Some(Self::Node { requires }));
+            }
+            if nodes.iter().all(|node| node.is_draining) {
+                return Ok(Some(Self::Drained));
             }
         }
         let gate = match job.state {

@@ -19,11 +19,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the longest wait that is asked for.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// The server that is asked when none is named.
+pub(super) const USUAL_SERVER: &str = "http://127.0.0.1:8040";
+
 /// The server that a command talks to.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct Server {
     /// URL of the server
-    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8040", value_parser = server_url)]
+    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", default_value = USUAL_SERVER, value_parser = server_url)]
     url: Url,
     #[command(flatten)]
     access: Access,

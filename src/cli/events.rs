@@ -33,7 +33,7 @@ pub(super) struct WatchEvents {
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
     /// Those behind the event with this id instead of those from now on
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = event_id)]
     after: Option<u64>,
     /// One JSON object a line
     #[arg(long)]
@@ -84,6 +84,10 @@ pub(super) async fn follow(client: &Client, id: &str, json: bool) -> Result<(), 
     }
     let succeeded = ending.is_some_and(|ending| ending == Ending::Succeeded.as_str());
     if succeeded { Ok(()) } else { Err(CliError::Unsuccessful { failed: 1, jobs: 1 }) }
+}
+
+fn event_id(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "the id of an event is a number, such as 1767225600000000")
 }
 
 fn as_json(sent: &Sent) -> Result<(), CliError> {

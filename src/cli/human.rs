@@ -14,6 +14,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration is written as in 30s, 500ms, 1m 30s or 7d".to_owned())
 }
 
+/// Reads a duration that the API, which counts in milliseconds, does not take for nothing.
+pub(super) fn some_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration < Duration::from_millis(1) { Err("must be at least 1ms".to_owned()) } else { Ok(duration) }
+}
+
 /// Reads a moment: RFC 3339, or a duration before now.
 pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     text.parse::<Timestamp>().or_else(|_| {
@@ -55,6 +61,8 @@ mod tests {
         assert!(duration("1 month").is_err());
         assert!(duration("30").is_err());
         assert!(duration("-3s").is_err());
+        assert_eq!(some_duration("1ms"), Ok(Duration::from_millis(1)));
+        assert!(["0s", "0.5ms"].iter().all(|text| some_duration(text).is_err()));
     }
 
     #[test]

@@ -15,14 +15,17 @@ mod deliveries;
 mod demo;
 mod error;
 mod events;
+mod executors;
 mod filter;
 mod function;
 mod health;
 mod human;
 mod jobs;
 mod keys;
+mod limits;
 mod logs;
 mod openapi;
+mod options;
 mod order;
 mod parameter;
 mod print;
@@ -36,6 +39,7 @@ mod submit;
 mod table;
 mod temporary;
 mod wait;
+mod workloads;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -50,7 +54,9 @@ use crate::config::{LoadError, Settings, Sources, load};
 use crate::executor::processes::child;
 use crate::sandbox;
 use crate::workload::Registry;
+use asked::Asked;
 use error::CliError;
+use temporary::Folder;
 
 /// How long threads that are still busy may hold up the end of a server.
 const LAST_THREADS: Duration = Duration::from_secs(2);
@@ -93,6 +99,12 @@ enum Command {
     Schedule(schedule::Schedule),
     /// Show what was told to whom when jobs had ended
     Deliveries(deliveries::Deliveries),
+    /// Show what can be run, each with what it mostly does
+    Workloads(Asked),
+    /// Show what runs jobs, how many run and wait there, and what is kept out
+    Executors(Asked),
+    /// Show the limits that jobs share by a key, and how much of them is used
+    Limits(Asked),
     /// Make and revoke the keys of a server's API
     Keys(keys::Keys),
     /// Show the servers that share a database, and have one of them take no more work
@@ -137,8 +149,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
     match command {
         Command::Serve(settings) => with_service(serve::run(settings.config, sources))?,
-        Command::Demo(demo) => with_service(demo.run(sources))?,
-        Command::Compare(compare) => with_service(compare.run(sources))?,
+        Command::Demo(demo) => with_service(demo.run(sources, &mut Folder::default()))?,
+        Command::Compare(compare) => with_service(compare.run(sources, &mut Folder::default()))?,
         Command::Submit(submit) => client()?.block_on(submit.run())?,
         Command::Jobs(jobs) => client()?.block_on(jobs.run())?,
         Command::Results(results) => client()?.block_on(results.run())?,
@@ -149,6 +161,9 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Function(function) => client()?.block_on(function.run())?,
         Command::Schedule(schedule) => client()?.block_on(schedule.run())?,
         Command::Deliveries(deliveries) => client()?.block_on(deliveries.run())?,
+        Command::Workloads(asked) => client()?.block_on(workloads::run(&asked))?,
+        Command::Executors(asked) => client()?.block_on(executors::run(&asked))?,
+        Command::Limits(asked) => client()?.block_on(limits::run(&asked))?,
         Command::Keys(keys) => client()?.block_on(keys.run())?,
         Command::Cluster(cluster) => client()?.block_on(cluster.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,

@@ -17,6 +17,17 @@ pub(super) fn tag(text: &str) -> Result<(String, String), &'static str> {
     }
 }
 
+/// The labels that were given for an option, if any were; none of them twice.
+pub(super) fn labels(option: &str, labels: &[(String, String)]) -> Result<Option<Value>, CliError> {
+    let mut found = Map::new();
+    for (name, value) in labels {
+        if found.insert(name.clone(), value.as_str().into()).is_some() {
+            return Err(CliError::Usage(format!("{option} {name} is there twice")));
+        }
+    }
+    Ok((!found.is_empty()).then(|| found.into()))
+}
+
 /// Reads `key=value` with a value that is JSON if it can be read as JSON, else text.
 pub(super) fn parameter(text: &str) -> Result<(String, Box<RawValue>), &'static str> {
     let (key, value) = tag(text)?;
@@ -99,7 +110,12 @@ pub(super) fn workload(
 /// The workload of this type with these parameters.
 pub(super) fn described(kind: &str, parameters: impl Iterator<Item = (String, Box<RawValue>)>) -> Result<Described, CliError> {
     let unwritable = |error: serde_json::Error| CliError::Usage(error.to_string());
-    let mut fields: BTreeMap<String, Box<RawValue>> = parameters.collect();
+    let mut fields = BTreeMap::new();
+    for (key, value) in parameters {
+        if fields.insert(key.clone(), value).is_some() {
+            return Err(CliError::Usage(format!("{key}= is there twice")));
+        }
+    }
     fields.insert("type".into(), to_raw_value(kind).map_err(unwritable)?);
     Ok(Described { kind: kind.into(), json: to_raw_value(&fields).map_err(unwritable)? })
 }
@@ -149,6 +165,15 @@ mod tests {
         assert_eq!(after("7"), Ok(json!({ "job": "7" })));
         assert_eq!(after("7=run"), Ok(json!({ "job": "7", "on_failure": "run" })));
         assert!(after("7=stop").is_err());
+    }
+
+    #[test]
+    fn what_is_said_twice_is_refused() {
+        let twice = [tag("a=b").unwrap(), tag("a=c").unwrap()];
+        assert_eq!(labels("--tag", &twice[..1]).unwrap(), Some(json!({ "a": "b" })));
+        assert_eq!(labels("--tag", &twice).unwrap_err().to_string(), "--tag a is there twice");
+        let parameters = ["ms=1", "ms=2"].map(|text| parameter(text).unwrap());
+        assert!(workload(Some("sleep"), &parameters, None).is_err());
     }
 
     #[test]

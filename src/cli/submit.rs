@@ -1,57 +1,34 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::answer::{Accepted, Job, Page, Workload, parse};
+use super::answer::{Accepted, Job, Page, parse};
 use super::client::{Client, Server};
 use super::error::CliError;
-use super::parameter::{WithWorkload, after, concurrency, parameter, rate, tag, workload};
+use super::options::JobOptions;
+use super::parameter::{WithWorkload, after, parameter, workload};
 use super::wait::Ended;
 use super::{events, human, print, table, wait};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, Retry, Routing, Unique};
+use crate::job::Unique;
 
 /// The most jobs, and about the most bytes, of a batch; the server takes 10,000 jobs and 32 MiB.
 const BATCH_JOBS: usize = 10_000;
 const BATCH_BYTES: usize = 16 << 20;
-/// What is said of one job on the command line, not in a file.
-const OF_ONE: [&str; 20] = [
-    "bound",
-    "executor",
-    "isolated",
-    "routing",
-    "count",
-    "priority",
-    "deadline",
-    "retries",
-    "backoff",
-    "retry_on",
-    "tags",
-    "webhook",
-    "delay",
-    "run_at",
-    "expires",
-    "unique",
-    "after",
-    "concurrency",
-    "rate",
-    "requires",
-];
+/// What is said of one job on the command line, not in a file: the options that other commands have as well, and those of this one.
+const OF_ONE: [&str; 6] = ["JobOptions", "count", "run_at", "expires", "unique", "after"];
 /// The most rows of a table. Programs get all of them.
 const ROWS: usize = 20;
 
 /// `trine submit`
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "file"]), after_help = EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Submit {
     #[command(flatten)]
     server: Server,
@@ -67,48 +44,13 @@ pub(super) struct Submit {
     /// A file with a submission as JSON on each line, - for standard input; sent in batches of 10,000, of each all or none is accepted
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE)]
     file: Option<PathBuf>,
-    /// Whether it mostly waits or computes [default: the workload's own tag; of a function what it was deployed with]
-    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
-    bound: Option<String>,
-    /// Run it here, whatever the router thinks
-    #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
-    executor: Option<String>,
-    /// Run it where its crash hurts nobody else: in a worker process
-    #[arg(long)]
-    isolated: bool,
-    /// What the choice of the executor goes by [default: the server's setting]
-    #[arg(long, value_enum)]
-    routing: Option<Routing>,
+    #[command(flatten)]
+    job: JobOptions,
     /// Submit it so many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// From -100 to 100; higher runs first
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    priority: Option<i16>,
-    /// The longest that an attempt may run, such as 30s
-    #[arg(long, value_name = "TIME", value_parser = human::duration)]
-    deadline: Option<Duration>,
-    /// How many times it is tried again after a failure
-    #[arg(long, value_name = "N")]
-    retries: Option<u32>,
-    /// The wait before it is tried again, such as 1s; twice as long each further time, up to a minute
-    #[arg(long, value_name = "TIME", value_parser = human::duration, requires = "retries")]
-    backoff: Option<Duration>,
-    /// After which failures it is tried again, separated by commas [default: all of them]
-    #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "retries",
-        value_parser = PossibleValuesParser::new(["error", "timeout", "panic", "lost"]))]
-    retry_on: Option<Vec<String>>,
-    /// A free label; may be repeated
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
-    /// Where to post a signed message when the job has ended
-    #[arg(long, value_name = "URL")]
-    webhook: Option<String>,
-    /// Not to be started for so long, such as 10m
-    #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with = "run_at")]
-    delay: Option<Duration>,
     /// Not to be started before this moment, as RFC 3339
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     run_at: Option<Timestamp>,
     /// Not to be started from this moment on, as RFC 3339 or as in 10m for ten minutes from now
     #[arg(long, value_name = "TIME", value_parser = human::later)]
@@ -124,15 +66,6 @@ pub(super) struct Submit {
     /// or run
     #[arg(long, value_name = "ID[=RULE]", value_parser = after)]
     after: Vec<Value>,
-    /// At most so many jobs with this key run at once, as in customer-7=3
-    #[arg(long, value_name = "KEY=LIMIT", value_parser = concurrency)]
-    concurrency: Option<Value>,
-    /// At most so many jobs with this key start in a time, as in api.example.org=10/1s
-    #[arg(long, value_name = "KEY=LIMIT/TIME", value_parser = rate)]
-    rate: Option<Value>,
-    /// A label that a node must have to run it, as in gpu=a100; may be repeated
-    #[arg(long = "require", value_name = "NAME=VALUE", value_parser = tag)]
-    requires: Vec<(String, String)>,
     /// Wait until all jobs have ended and show their results; exit with 1 unless all succeeded
     #[arg(long)]
     wait: bool,
@@ -205,44 +138,14 @@ impl Submit {
     /// The submission that the command line describes.
     async fn submission(&self, client: &Client) -> Result<WithWorkload, CliError> {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
-        let mut fields = Map::new();
-        fields.extend(bound(client, self.bound.as_deref(), &workload.kind).await?);
-        fields.extend(self.executor.as_ref().map(|executor| ("executor".into(), executor.as_str().into())));
-        fields.extend(self.isolated.then(|| ("isolated".into(), true.into())));
-        fields.extend(self.routing.map(|routing| ("routing".into(), routing.as_str().into())));
-        fields.extend(self.priority.map(|priority| ("priority".into(), priority.into())));
-        fields.extend(self.deadline.map(|deadline| ("deadline_ms".into(), json!(deadline.as_millis().max(1)))));
-        fields.extend(self.retry().map(|retry| ("retry".into(), retry)));
-        fields.extend(self.webhook.as_ref().map(|url| ("webhook".into(), json!({ "url": url }))));
-        fields.extend(self.delay.map(|delay| ("delay_ms".into(), json!(delay.as_millis()))));
+        let mut fields = self.job.fields(client, &workload.kind).await?;
         fields.extend(self.run_at.map(|run_at| ("run_at".into(), json!(run_at))));
         fields.extend(self.expires.map(|expires| ("expires_at".into(), json!(expires))));
         fields.extend(self.unique.map(|unique| ("unique".into(), json!(unique))));
         if !self.after.is_empty() {
             fields.insert("after".into(), self.after.as_slice().into());
         }
-        fields.extend(self.concurrency.as_ref().map(|limit| ("concurrency".into(), limit.clone())));
-        fields.extend(self.rate.as_ref().map(|limit| ("rate".into(), limit.clone())));
-        if !self.requires.is_empty() {
-            fields.insert("requires".into(), self.requires.iter().cloned().collect());
-        }
-        if !self.tags.is_empty() {
-            fields.insert("tags".into(), self.tags.iter().cloned().collect());
-        }
         Ok(WithWorkload { workload: workload.json, fields })
-    }
-
-    /// When a failed attempt is followed by another, if it is.
-    fn retry(&self) -> Option<Value> {
-        let mut retry = Map::new();
-        retry.insert("attempts".into(), self.retries?.saturating_add(1).into());
-        if let Some(backoff) = self.backoff {
-            let (backoff_ms, least) = (backoff.as_millis(), u128::from(Retry::default().max_backoff_ms));
-            retry.insert("backoff_ms".into(), json!(backoff_ms));
-            retry.insert("max_backoff_ms".into(), json!(backoff_ms.max(least)));
-        }
-        retry.extend(self.retry_on.as_ref().map(|kinds| ("on".into(), json!(kinds))));
-        Some(retry.into())
     }
 
     fn show_accepted(&self, accepted: &[Box<RawValue>]) -> Result<(), CliError> {
@@ -277,8 +180,8 @@ impl Submit {
 
 /// Reads a time, or nothing.
 fn uniqueness(text: &str) -> Result<Unique, String> {
-    let within = Some(text).filter(|text| !text.is_empty()).map(human::duration).transpose()?;
-    let within_ms = within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1));
+    let within = Some(text).filter(|text| !text.is_empty()).map(human::some_duration).transpose()?;
+    let within_ms = within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
     Ok(Unique { within_ms })
 }
 
@@ -286,20 +189,6 @@ fn print_rest(jobs: usize) {
     if jobs > ROWS {
         print::aside(format_args!("... and {} more, {jobs} in all", jobs - ROWS));
     }
-}
-
-/// The field `bound`: as it was said, or as the server has it for such a workload. What a function is, was declared when it was deployed.
-pub(super) async fn bound(client: &Client, said: Option<&str>, kind: &str) -> Result<Option<(String, Value)>, CliError> {
-    let field = |bound: &str| Some(("bound".to_owned(), bound.into()));
-    if said.is_some() || kind == "function" {
-        return Ok(said.and_then(field));
-    }
-    let workloads: Page<Workload> = client.get("/workloads", &()).await?;
-    let known = workloads.items.iter().find(|workload| *kind == workload.name);
-    known.map(|workload| field(&workload.bound)).ok_or_else(|| {
-        let names: Vec<_> = workloads.items.iter().map(|workload| workload.name.as_str()).collect();
-        CliError::Usage(format!("the server has no workload {kind:?}; there are {}", names.join(", ")))
-    })
 }
 
 /// Submits what is on the lines of a file, batch by batch.
@@ -310,7 +199,7 @@ async fn send_file(client: &Client, path: &Path, mut keys: Keys, accepted: &mut 
     } else {
         Box::new(BufReader::new(File::open(path).map_err(unreadable)?))
     };
-    let mut batch = Batch::default();
+    let (mut batch, mut is_empty) = (Batch::default(), true);
     for (line, text) in (1..).zip(reader.lines()) {
         let text = text.map_err(unreadable)?;
         if text.trim().is_empty() {
@@ -320,17 +209,22 @@ async fn send_file(client: &Client, path: &Path, mut keys: Keys, accepted: &mut 
         if text.trim_start().starts_with('[') {
             return Err(wrong("a list of jobs; a file has one job a line (NDJSON)"));
         }
-        let submission = serde_json::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
+        let submission =
+            serde_json::from_str(&text).map_err(|error| wrong(&format!("no JSON, from column {} on", error.column())))?;
         batch.push(line, submission);
+        is_empty = false;
         if batch.is_full() {
             batch.send(client, &mut keys, accepted).await?;
         }
+    }
+    if is_empty {
+        return Err(CliError::Usage(format!("{}: there is no job in it", path.display())));
     }
     batch.send(client, &mut keys, accepted).await
 }
 
 /// Submits something under the next key, and says so if that was done before.
-async fn send<T: DeserializeOwned>(
+pub(super) async fn send<T: DeserializeOwned>(
     client: &Client,
     path: &str,
     submissions: &impl Serialize,
@@ -344,13 +238,13 @@ async fn send<T: DeserializeOwned>(
 }
 
 /// The keys of the requests of a command: the one that it was given, then the same with a number.
-struct Keys {
+pub(super) struct Keys {
     key: Option<String>,
     used: usize,
 }
 
 impl Keys {
-    const fn new(key: Option<String>) -> Self {
+    pub(super) const fn new(key: Option<String>) -> Self {
         Self { key, used: 0 }
     }
 

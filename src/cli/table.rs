@@ -111,7 +111,11 @@ fn waiting(waiting: &Value) -> String {
         "time" => format!("its time, {}", text("until")),
         "quarantine" => format!("{}: {} processes in a row have died under work like it", text("until"), number("deaths")),
         "jobs" => "other jobs to end".into(),
-        "node" => format!("a node with {}", waiting["requires"]),
+        "node" => match waiting["requires"].as_object() {
+            Some(labels) if !labels.is_empty() => format!("a node with {}", waiting["requires"]),
+            _ => "a node that runs jobs".into(),
+        },
+        "drained" => "a node that may run it to be resumed: those that there are have been drained".into(),
         "slot" => "a slot of its executor".into(),
         "quota" => format!("another job of its owner to end: {} run, as many as its quota allows", number("running")),
         "concurrency" => format!("{}: {} of {} run", text("key"), number("running"), number("limit")),
@@ -250,7 +254,8 @@ pub(super) fn or_dash(value: Option<String>) -> String {
 /// An attempt in a line.
 fn tried(Attempt { number, state, started_at, error, timing }: &Attempt) -> String {
     let wall = timing.as_ref().map(|timing| format!(" after {}", micros(timing.wall_us))).unwrap_or_default();
-    let error = error.as_ref().map(|error| format!(": {}", shortened(&error.to_string()))).unwrap_or_default();
+    let said = |error: &Failure| if error.kind.as_str() == state { error.message.clone() } else { error.to_string() };
+    let error = error.as_ref().map(|error| format!(": {}", shortened(&said(error)))).unwrap_or_default();
     format!("attempt {number} of {started_at}, {state}{wall}{error}")
 }
 
@@ -276,6 +281,27 @@ pub(super) fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_an_attempt_ended_is_said_once() {
+        let attempt = |state: &str, kind: &str| {
+            let error = serde_json::json!({ "kind": kind, "message": "so" });
+            let attempt =
+                serde_json::json!({ "attempt": 1, "state": state, "started_at": "now", "error": error, "timing": null });
+            tried(&serde_json::from_value(attempt).unwrap())
+        };
+        assert_eq!(attempt("lost", "lost"), "attempt 1 of now, lost: so");
+        assert_eq!(attempt("failed", "timeout"), "attempt 1 of now, failed: timeout: so");
+    }
+
+    #[test]
+    fn a_wait_for_a_node_is_in_words() {
+        let said = |json| waiting(&json);
+        assert_eq!(said(serde_json::json!({ "reason": "node", "requires": {} })), "a node that runs jobs");
+        let labels = serde_json::json!({ "reason": "node", "requires": { "gpu": "a100" } });
+        assert_eq!(said(labels), "a node with {\"gpu\":\"a100\"}");
+        assert!(said(serde_json::json!({ "reason": "drained" })).ends_with("have been drained"));
+    }
 
     #[test]
     fn what_nobody_reads_to_its_end_is_cut() {

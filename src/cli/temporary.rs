@@ -1,7 +1,9 @@
 //! A server for the time of a command.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use serde::de::IgnoredAny;
 use tempfile::TempDir;
@@ -9,18 +11,44 @@ use tokio::task::JoinError;
 
 use super::client::Client;
 use super::error::CliError;
+use super::print;
 use super::serve::listen;
 use crate::app::{self, AppError};
 use crate::auth::KeyRule;
 use crate::config::{Config, LogFormat, Source, Sources};
+use crate::shutdown::Stop;
 use crate::{shutdown, telemetry};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The settings as they suit a command that wants a server for itself, where nobody has said otherwise; and the folder that goes when it
-/// ends.
-pub(super) fn prepare(mut config: Config, sources: &Sources) -> Result<(Config, Option<TempDir>), CliError> {
+/// How often a folder is tried to be removed, and the wait in between.
+const REMOVALS: u32 = 50;
+const REMOVAL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The folder of a server for the time of a command, if it has one of its own. It is removed as this is dropped, which is to be after the
+/// runtime: until then, programs that the server has started may write in it, and would make it anew.
+#[derive(Default)]
+pub(super) struct Folder(Option<TempDir>);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let Some(folder) = &self.0 else { return };
+        for _ in 0..REMOVALS {
+            match fs::remove_dir_all(folder.path()) {
+                // Something that was killed was just about to write.
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => thread::sleep(REMOVAL_INTERVAL),
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return print::aside(format_args!("can't remove {}: {error}", folder.path().display()));
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// The settings as they suit a command that wants a server for itself, where nobody has said otherwise, with a folder that goes when it ends.
+pub(super) fn prepare(mut config: Config, sources: &Sources, own: &mut Folder) -> Result<Config, CliError> {
     // Whoever starts it is the one who uses it.
     (config.tls_cert, config.tls_key, config.keys) = (None, None, KeyRule::Auto);
     let given = |name| sources.get(name).is_some_and(|source| *source != Source::Default);
@@ -32,11 +60,12 @@ pub(super) fn prepare(mut config: Config, sources: &Sources) -> Result<(Config, 
         config.listen.set_port(0);
     }
     if given("data_dir") {
-        return Ok((config, None));
+        return Ok(config);
     }
     let folder = TempDir::with_prefix("trine-").map_err(|error| CliError::Prepare("make a temporary folder", error))?;
     folder.path().clone_into(&mut config.data_dir);
-    Ok((config, Some(folder)))
+    own.0 = Some(folder);
+    Ok(config)
 }
 
 /// Does something with a server that is there as long as that takes.
@@ -50,13 +79,18 @@ where
     let client = Client::new(&url)?;
     let mut service = tokio::spawn(app::serve(config, listener, stop.clone(), || {}));
     let outcome = tokio::select! {
-        outcome = async { until_ready(&client).await?; work(client).await } => outcome,
+        outcome = async { until_ready(&client).await?; work(client).await } => unless_told(&stop, outcome),
         // It ends this early if it can't start, or at a signal.
         ended = &mut service => return served(ended).and(Err(CliError::Interrupted)),
     };
     stop.asked.cancel();
     served(service.await)?;
     outcome
+}
+
+/// What came of work with a server; of a signal nobody is told as of a server that can't be reached any more.
+pub(super) fn unless_told<T>(stop: &Stop, outcome: Result<T, CliError>) -> Result<T, CliError> {
+    outcome.map_err(|error| if stop.asked.is_cancelled() { CliError::Interrupted } else { error })
 }
 
 /// Waits until the service takes work.

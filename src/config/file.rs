@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Command;
+use clap::error::{ContextKind, ContextValue};
 use toml::{Table, Value};
 
 use super::Config;
@@ -109,7 +110,11 @@ impl File {
             .ok_or_else(|| FileError::UnknownKey(self.path.clone(), key.into()))?;
         let flags = texts.iter().map(|text| format!("--{flag}={text}"));
         arguments.clone().try_get_matches_from(flags).map(drop).map_err(|error| {
-            let reason = error.source().map_or_else(|| "takes one value".to_owned(), ToString::to_string);
+            let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
+                (Some(source), _) => source.to_string(),
+                (None, Some(ContextValue::Strings(values))) => format!("must be one of {}", values.join(", ")),
+                (None, _) => "takes one value".to_owned(),
+            };
             // What is secret is not repeated, and whole tables are not.
             let is_short = texts.iter().all(|text| !text.contains('\n'));
             let value = (!secret && is_short).then(|| format!("{}: ", texts.join(", ")));
@@ -160,6 +165,11 @@ mod tests {
         "t.toml: `listen`: 8040: must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040"
     )]
     #[case("processes = 0", "t.toml: `processes`: 0: must be at least 1")]
+    #[case("processes = -1", "t.toml: `processes`: -1: must be a whole number")]
+    #[case("grace_ms = '5s'", "t.toml: `grace_ms`: 5s: must be a whole number of milliseconds, such as 5000")]
+    #[case("http_ports = ['http']", "t.toml: `http_ports`: http: must be a whole number")]
+    #[case("routing = 'auto'", "t.toml: `routing`: auto: must be one of declared, advise, measured")]
+    #[case("python_pickles = true", "t.toml: `python_pickles`: true: must be one of allow, deny")]
     #[case("processes = [1, 2]", "t.toml: `processes`: 1, 2: takes one value")]
     #[case("[commands.c]\npath = 'sh'", "t.toml: `commands`: c: the path sh is not absolute")]
     #[case("http_allow = ['here']", "t.toml: `http_allow`: here: invalid IP address syntax")]

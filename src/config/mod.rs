@@ -18,7 +18,7 @@ pub use retention::{KeptCount, KeptFor};
 pub use waiting::WaitingLimit;
 
 use std::net::SocketAddr;
-use std::num::ParseIntError;
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -114,7 +114,7 @@ pub struct Config {
     #[arg(long, env = "TRINE_ARTIFACTS", value_name = "PLACE", value_parser = ArtifactPlace::from_str)]
     pub artifacts: Option<ArtifactPlace>,
     /// Bytes of such files that an attempt may leave
-    #[arg(long, env = "TRINE_ARTIFACT_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
+    #[arg(long, env = "TRINE_ARTIFACT_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = whole::<u64>)]
     pub artifact_bytes: u64,
     /// What this server does, of those that share a PostgreSQL: answer requests and run jobs, answer requests alone, or run jobs alone
     #[arg(long, env = "TRINE_ROLE", value_name = "ROLE", default_value = "all")]
@@ -130,13 +130,13 @@ pub struct Config {
     #[arg(long, env = "TRINE_HTTP_DENY", value_name = "NETWORKS AND NAMES", value_delimiter = ',', value_parser = Denied::from_str)]
     pub http_deny: Vec<Denied>,
     /// The only ports that `http` reaches, such as 80,443 [default: any]
-    #[arg(long, env = "TRINE_HTTP_PORTS", value_name = "PORTS", value_delimiter = ',')]
+    #[arg(long, env = "TRINE_HTTP_PORTS", value_name = "PORTS", value_delimiter = ',', value_parser = whole::<u16>)]
     pub http_ports: Vec<u16>,
     /// Name servers that `http` asks, and nobody else, such as 10.0.0.53:53; separated by commas [default: as the system does it]
     #[arg(long, env = "TRINE_HTTP_NAME_SERVERS", value_name = "ADDRESSES", value_delimiter = ',')]
     pub http_name_servers: Vec<SocketAddr>,
     /// Longest body that `http` reads, in bytes
-    #[arg(long, env = "TRINE_HTTP_MAX_BYTES", value_name = "BYTES", default_value_t = 8 << 20)]
+    #[arg(long, env = "TRINE_HTTP_MAX_BYTES", value_name = "BYTES", default_value_t = 8 << 20, value_parser = whole::<u64>)]
     pub http_max_bytes: u64,
     /// Jobs that run at once on the `async` executor
     #[arg(long, env = "TRINE_ASYNC_SLOTS", value_name = "N", default_value_t = 16_384, value_parser = at_least_one::<usize>)]
@@ -402,11 +402,18 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "is too large",
+        _ => "must be a whole number",
+    })
+}
+
 fn at_least_one<T: FromStr<Err = ParseIntError> + From<u8> + PartialOrd>(text: &str) -> Result<T, String> {
-    match text.parse() {
+    match whole(text) {
         Ok(number) if number >= T::from(1) => Ok(number),
         Ok(_) => Err("must be at least 1".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Err(wrong) => Err(wrong.to_owned()),
     }
 }
 
@@ -423,12 +430,13 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.trim().parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040")
 }
 
-fn millis(text: &str) -> Result<Duration, ParseIntError> {
-    text.parse().map(Duration::from_millis)
+fn millis(text: &str) -> Result<Duration, &'static str> {
+    whole(text).map(Duration::from_millis).map_err(|_| "must be a whole number of milliseconds, such as 5000")
 }
 
 fn some_millis(text: &str) -> Result<Duration, String> {
-    at_least_one(text).map(Duration::from_millis)
+    let duration = millis(text)?;
+    if duration.is_zero() { Err("must be at least 1".to_owned()) } else { Ok(duration) }
 }
 
 /// A message that is on its way for much longer is taken for one whose server is gone.

@@ -47,7 +47,7 @@ impl Catalogue {
         };
         let Some(version) = version else { return Ok(Arc::clone(latest)) };
         if version.len() < FEWEST_DIGITS {
-            return Err(Invalid::new("/version", format!("must have {FEWEST_DIGITS} digits at least")));
+            return Err(Invalid::new("/version", format!("a version must have {FEWEST_DIGITS} digits at least")));
         }
         let mut meant = versions.iter().filter(|function| function.version.starts_with(version));
         match (meant.next(), meant.next()) {

@@ -4,6 +4,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// A text is no id.
+#[derive(Debug, thiserror::Error)]
+#[error("an id has 36 characters, such as 01997d3e-8c00-7000-8000-000000000000")]
+pub struct BadId;
+
 macro_rules! ids {
     ($($(#[$about:meta])* $id:ident;)*) => {$(
         $(#[$about])*
@@ -41,10 +46,10 @@ macro_rules! ids {
         }
 
         impl FromStr for $id {
-            type Err = uuid::Error;
+            type Err = BadId;
 
-            fn from_str(text: &str) -> Result<Self, uuid::Error> {
-                text.parse().map(Self)
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                text.parse().map(Self).map_err(|_| BadId)
             }
         }
     )*};

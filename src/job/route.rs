@@ -189,7 +189,7 @@ impl Rule {
     /// The reason in words.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::Insisted => "the client asked for this executor",
+            Self::Insisted => "the job, or the function that it calls, asks for this executor",
             Self::Isolated => "the client asked for isolation, which only a worker process gives",
             Self::IoAsync => "tagged io and asynchronous: one event loop holds many waits at the price of one thread",
             Self::IoBlocking => {

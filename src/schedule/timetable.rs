@@ -7,6 +7,8 @@ use crate::clock::Timestamp;
 
 /// The longest cron expression, in bytes.
 const LONGEST: usize = 256;
+/// What can be written instead of fields.
+const NAMES: &str = "@yearly, @annually, @monthly, @weekly, @daily and @hourly";
 /// How many years are looked at for a moment. Between two moments are forty at the most: a 29 February of a certain weekday, where the one of
 /// 2100 is left out.
 const YEARS: i16 = 50;
@@ -52,7 +54,12 @@ impl Timetable {
             return Err(BadTimetable::Cron("a list with nothing before, behind or between its commas".into()));
         }
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-        let cron = parser.parse(expression).map_err(|error| BadTimetable::Cron(error.to_string()))?;
+        let fields = expression.split_whitespace().count();
+        let cron = parser.parse(expression).map_err(|error| match fields {
+            _ if expression.trim_start().starts_with('@') => BadTimetable::Cron(format!("of names there are {NAMES}")),
+            5 | 6 => BadTimetable::Cron(error.to_string()),
+            fields => BadTimetable::Cron(format!("it has {fields}")),
+        })?;
         // What this machine does not know of, Trine does: another server may have taken it, or this one before an update of the system.
         let zone = TimeZone::get(zone_name).or_else(|_| TimeZoneDatabase::bundled().get(zone_name));
         let zone = zone.map_err(|_| BadTimetable::Zone)?;
@@ -154,6 +161,13 @@ mod tests {
             BadTimetable::Zone => "zone",
         });
         assert_eq!(found, wrong);
+    }
+
+    #[rstest]
+    #[case("* * * *", "it has 4")]
+    #[case("@every 5m", "of names there are @yearly, @annually, @monthly, @weekly, @daily and @hourly")]
+    fn what_is_wrong_is_said(#[case] expression: &str, #[case] why: &str) {
+        assert_eq!(Timetable::parse(expression, "UTC").unwrap_err(), BadTimetable::Cron(why.into()));
     }
 
     #[rstest]

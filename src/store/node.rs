@@ -39,9 +39,9 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// Whether it may claim a job that requires these labels.
-    pub fn takes(&self, required: &Labels) -> bool {
-        self.role.works() && !self.has_expired && !self.is_draining && meets(&self.labels, required)
+    /// Whether it runs jobs that require these labels, unless it is drained.
+    pub fn may_run(&self, required: &Labels) -> bool {
+        self.role.works() && !self.has_expired && meets(&self.labels, required)
     }
 }
 

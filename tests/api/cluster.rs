@@ -25,7 +25,7 @@ async fn the_only_server_can_be_drained_and_resumed() {
     let waits = server.submit(&primes()).await;
     server.submit(&sleep(0)).await;
     let waiting = server.get(&format!("/jobs/{waits}")).await.json();
-    assert_eq!((&waiting["state"], &waiting["waiting"]), (&json!("queued"), &json!({ "reason": "node", "requires": {} })));
+    assert_eq!((&waiting["state"], &waiting["waiting"]), (&json!("queued"), &json!({ "reason": "drained" })));
     assert_eq!(server.get(&format!("/jobs/{runs}")).await.json()["state"], "running");
     server.delete(&format!("/jobs/{runs}")).await;
     server.ended(&runs).await;

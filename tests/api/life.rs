@@ -138,7 +138,7 @@ async fn many_dead_jobs_are_run_again() {
 async fn a_filter_is_checked(#[case] what: &str, #[case] filter: Value, #[case] pointer: &str) {
     let server = Server::start().await;
     let problem = server.post(&format!("/jobs/{what}"), &filter).await.problem(422);
-    assert_eq!(problem, ("invalid-job".to_owned(), Some(pointer.to_owned())), "{filter}");
+    assert_eq!(problem, ("invalid-filter".to_owned(), Some(pointer.to_owned())), "{filter}");
 }
 
 async fn submit_with_key(server: &Server, path: &str, key: &str, body: &Value) -> Answer {

@@ -71,6 +71,7 @@ async fn what_waits_is_counted_whatever_way_it_came() {
     // What would never fit is not told to come back.
     let batch = client.ask(Method::POST, "/jobs/batch", &json!(vec![later(); 5])).await;
     assert_eq!(batch.problem(413).0, "too-large");
+    assert_eq!(batch.json()["title"], "This is more than can be taken at once");
     assert!(batch.text.contains("more than the quota of this key ever takes: its `queued` is 4"), "{}", batch.text);
     let comparison = primes();
     refused(&client.ask(Method::POST, "/comparisons", &comparison).await, "queued");

@@ -96,7 +96,9 @@ async fn a_schedule_is_replaced_paused_run_and_removed() {
     create(&server, &yearly("b")).await;
     let listed = server.get("/schedules").await.json()["items"].clone();
     assert_eq!((&listed[0]["last_runs"], &listed[1]["last_runs"]), (&json!([runs[0]]), &json!([])));
-    assert_eq!(order("a/resume").await.json()["next_runs"].as_array().unwrap().len(), 5);
+    assert_eq!(put("a", &unnamed).await.json()["last_runs"], json!([runs[0]]));
+    let resumed = order("a/resume").await.json();
+    assert_eq!((resumed["next_runs"].as_array().unwrap().len(), &resumed["last_runs"]), (5, &json!([runs[0]])));
 
     assert_eq!(server.delete("/schedules/a").await.status, 204);
     for answer in [

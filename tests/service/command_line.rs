@@ -1,8 +1,12 @@
 //! The command line, as a person and as a program use it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::server::{Server, folder, trine};
@@ -70,7 +74,7 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
     assert!(stdout(&existing).contains("scheduled (existing)"), "{}", stdout(&existing));
     let (once, again) = (shown("--idempotency-key k"), shown("--idempotency-key k"));
     assert_eq!((stderr(&once), stderr(&again).contains("nothing was submitted again")), (String::new(), true));
-    assert_eq!(submit("--isolated")["route"]["executor"], "processes");
+    assert_eq!(submit("--isolated --executor auto")["route"]["executor"], "processes");
     let after = format!("--after {}=run", parent["id"].as_str().unwrap());
     let retry = "--retries 4 --backoff 2m --retry-on timeout,lost";
     let limits = "--concurrency customer-7=3 --rate api.example.org=10/1s";
@@ -83,6 +87,12 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
     let rate = json!({ "key": "api.example.org", "limit": 10, "per_ms": 1_000 });
     assert_eq!((&job["concurrency"], &job["rate"]), (&json!({ "key": "customer-7", "limit": 3 }), &rate));
     assert!(job["expires_at"].is_string(), "{job}");
+    // What there is for jobs is shown by commands of its own; a limit, while jobs with it are queued or have started lately.
+    submit("--rate api.example.org=10/1h");
+    let shown = |what: &str, flag: &[&str]| stdout(&run(client_of(&server, folder.path()).arg(what).args(flag)));
+    for (what, said) in [("workloads", "primes"), ("executors", "threads-cpu"), ("limits", "api.example.org")] {
+        assert!(shown(what, &[]).contains(said) && shown(what, &["--json"]).contains(said), "{}", shown(what, &[]));
+    }
     let details = run(client_of(&server, folder.path()).args(["jobs", job["id"].as_str().unwrap()]));
     assert!(
         stdout(&details).contains(&format!("after        {} scheduled", parent["id"].as_str().unwrap())),
@@ -120,11 +130,8 @@ async fn a_job_is_followed_and_its_lines_are_read() {
     let lines = run(client().args(["logs", id, "--follow"]));
     assert_eq!(stdout(&lines), "hello\nhello\n", "a job that was run again has ended twice: {}", stderr(&lines));
 
-    let mut watching = client()
-        .args(["events", "--kinds", "finished", "--tag", "team=search"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watching =
+        client().args(["events", "--kinds", "finished", "--tag", "team=search"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut reader = std::io::BufReader::new(watching.stdout.take().unwrap());
     let seen = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
@@ -229,6 +236,33 @@ fn the_demo_does_real_work_on_all_executors_and_ends_well() {
 }
 
 #[test]
+fn a_comparison_without_a_server_leaves_nothing_behind_and_shows_nothing_to_others() {
+    let folder = folder();
+    let compare = |arguments: &[&str]| {
+        let mut command = trine();
+        command.current_dir(folder.path()).env("TMPDIR", folder.path()).arg("compare").args(arguments);
+        command
+    };
+    let is_empty = || std::fs::read_dir(folder.path()).unwrap().next().is_none();
+    let output = run(&mut compare(&["nosuch"]));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("chmod") && is_empty(), "{}", stderr(&output));
+    // Nor does one that is told to end, which it says.
+    let told = compare(&["sleep", "ms=50"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let has_begun = || {
+        let made = std::fs::read_dir(folder.path()).unwrap().next()?.unwrap().path();
+        made.join("trine.db").exists().then_some(made)
+    };
+    let wait = |_: &_| std::thread::sleep(Duration::from_millis(5));
+    let made = std::iter::repeat_with(has_begun).inspect(wait).take(12_000).flatten().next().unwrap();
+    assert_eq!(made.metadata().unwrap().permissions().mode() & 0o077, 0);
+    kill(Pid::from_raw(told.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let output = told.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).ends_with("stopped before the end\n") && is_empty(), "{}", stderr(&output));
+}
+
+#[test]
 fn the_highest_source_of_a_setting_wins() {
     let folder = folder();
     let file = "listen = '127.0.0.1:1'\ndata_dir = 'of-the-file'\ngrace_ms = 3\n[http]\nallow = ['10.0.0.0/8']\n";
@@ -275,12 +309,17 @@ fn what_commands_have_in_their_environment_is_not_shown() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 6] = [
+    let wrong: [(&[&str], &str); 11] = [
         (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),
-        (&["jobs", "not-an-id"], "not-an-id"),
+        (&["jobs", "not-an-id"], "an id has 36 characters, such as"),
+        (&["events", "--after", "abc"], "the id of an event is a number"),
+        (&["submit", "sleep", "ms=1", "--deadline", "0s"], "at least 1ms"),
+        (&["submit", "sleep", "ms=1", "--tag", "a=b", "--tag", "a=c"], "--tag a is there twice"),
+        (&["submit", "--file", "jobs.ndjson", "--tag", "a=b"], "--tag"),
+        (&["schedule", "add", "pulse", "* * * * *", "--job", "{}", "--retries", "1"], "--retries"),
         (&["results", "--summary", "--error", "timeout"], "--error"),
     ];
     for (arguments, message) in wrong {
@@ -333,6 +372,11 @@ async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let list = submit([json!([sleep(1.into())]), sleep(1.into())]);
     assert_eq!(list.status.code(), Some(2));
     assert!(stderr(&list).contains("line 1: a list of jobs"), "{}", stderr(&list));
+    for (text, said) in [("\nno\n", "line 2: no JSON, from column 2 on"), ("\n", "there is no job in it")] {
+        std::fs::write(folder.path().join("jobs.ndjson"), text).unwrap();
+        let wrong = run(client_of(&server, folder.path()).args(["submit", "--file", "jobs.ndjson"]));
+        assert_eq!((wrong.status.code(), stderr(&wrong)), (Some(2), format!("trine: jobs.ndjson: {said}\n")));
+    }
 }
 
 #[test]
@@ -366,6 +410,13 @@ async fn a_function_is_deployed_called_and_removed() {
     done(&["deploy", "tools", "--name", "fails", "--entrypoint", "pkg:call", "--bound", "io"]);
     assert_eq!(done(&["run", "area", "--args", "[6]", "--kwargs", "{\"b\": 7}"]), "42\n");
     assert!(done(&["run", "area", "--args", "[6]", "--follow"]).contains("at work"));
+    // What can be said of other jobs can be said of a call.
+    let called =
+        || function(&["run", "area", "--args", "[6]", "--tag", "team=search", "--retries", "1", "--idempotency-key", "k"]);
+    assert_eq!((stdout(&called()), stderr(&called()).contains("came before")), ("6\n".to_owned(), true));
+    let found = server.get("/results?tag=team:search").await["items"].take();
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(server.get(&format!("/jobs/{}", found[0]["id"].as_str().unwrap())).await["retry"]["attempts"], 2);
     let failed = function(&["run", "fails"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(stderr(&failed).contains("pkg/__init__.py") && stderr(&failed).contains("ValueError: no"), "{}", stderr(&failed));
@@ -393,7 +444,7 @@ async fn a_function_is_deployed_called_and_removed() {
     let bare = function(&["deploy", "area.py", "--name", "area"]);
     assert!(stderr(&bare).contains("with --bound cpu --deadline 30000ms, which"), "{}", stderr(&bare));
     assert!(stderr(&function(&["run", "area", "--args", "[1]"])).contains("\nSay whether"), "no word of --bound");
-    let again = function(&["deploy", "area.py", "--name", "area", "--bound", "cpu"]);
+    let again = function(&["deploy", "area.py", "--name", "area", "--bound", "cpu", "--executor", "auto"]);
     assert_eq!((again.status.success(), stderr(&again)), (true, String::new()));
     assert_eq!(done(&["run", "area", "--args", "[1]"]), "\"new\"\n");
     let first = deployed["version"].as_str().unwrap();

@@ -121,13 +121,15 @@ async fn a_schedule_of_the_command_line_runs_and_is_shown() {
         "{shown}"
     );
     trine(&["schedule", "add", "yearly", "0 0 1 1 *", "--job", r#"{"bound":"io","workload":{"type":"sleep","ms":1}}"#]);
-    trine(&["schedule", "add", "yearly", "0 0 2 1 *", "sleep", "ms=1", "--replace", "--overlap", "skip"]);
+    trine(&["schedule", "add", "yearly", "0 0 2 1 *", "sleep", "ms=1", "--replace", "--overlap", "skip", "--priority", "7"]);
+    assert_eq!(server.get("/schedules/yearly").await["job"]["priority"], 7);
     let list = trine(&["schedule", "list"]);
     assert!(
         list.contains("0 0 2 1 *") && list.contains("skip") && list.contains("pulse") && list.contains("succeeded"),
         "{list}"
     );
-    trine(&["schedule", "resume", "pulse"]);
+    // What came of it before is not gone.
+    assert!(trine(&["schedule", "resume", "pulse"]).contains("submitted by hand"));
     trine(&["schedule", "remove", "pulse"]);
     assert_eq!(trine(&["schedule", "list", "--json"]).lines().count(), 1);
 }

@@ -88,11 +88,11 @@ async fn a_job_runs_where_its_requirements_are_met_and_nowhere_else() {
     // The third one waits until there is a node for it.
     let nodes = plain.nodes().await.unwrap();
     let required = jobs[2].submission.requires.as_ref().unwrap();
-    assert!(!nodes.iter().any(|node| node.takes(required)));
+    assert!(!nodes.iter().any(|node| node.may_run(required)));
     let late = place.node_labelled("late", ("gpu", "h100")).await;
     let claimed = claim(&late, 10).await;
     assert_eq!(claimed[0].lease.id, jobs[2].id);
-    assert!(plain.nodes().await.unwrap().iter().any(|node| node.takes(required)));
+    assert!(plain.nodes().await.unwrap().iter().any(|node| node.may_run(required)));
     end(&late, claimed).await;
 }
 

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{ArgPredicate, PossibleValuesParser};
 use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
@@ -18,21 +18,24 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::answer::parse;
-use super::client::{Access, Client, segment, server_url};
+use super::client::{Access, Client, USUAL_SERVER, segment, server_url};
 use super::error::CliError;
-use super::parameter::{WithWorkload, parameter, workload};
-use super::submit::bound;
+use super::options::bound;
+use super::parameter::{Described, WithWorkload, parameter, workload};
+use super::temporary::Folder;
 use super::{human, print, temporary};
 use crate::comparison::report::Report;
 use crate::config::{Settings, Sources};
 use crate::job::{Bound, Executor};
+use crate::own;
 
 /// `trine compare`
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("what").required(true).args(["kind", "workload", "guide", "cancel"]), after_help = EXAMPLES)]
 pub(super) struct Compare {
     /// URL of a running server; without it, one is started for as long as it takes
-    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", value_parser = server_url)]
+    #[arg(long = "server", env = "TRINE_SERVER", value_name = "URL", value_parser = server_url,
+        default_value_if("cancel", ArgPredicate::IsPresent, USUAL_SERVER))]
     server: Option<Url>,
     #[command(flatten)]
     access: Access,
@@ -48,8 +51,9 @@ pub(super) struct Compare {
     /// Run work that waits and work that computes, native and Python, and hold what the guide says about it against the figures
     #[arg(long, conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
     guide: bool,
-    /// End the comparison with this id, which waits or runs on a server; `GET /comparisons` lists them
-    #[arg(long, value_name = "ID", requires = "server",
+    /// End the comparison with this id, which waits or runs on a server, that of other commands if none is named; `GET /comparisons` lists
+    /// them
+    #[arg(long, value_name = "ID",
         conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
     cancel: Option<String>,
     /// Whether it mostly waits or computes [default: the workload's own tag]
@@ -86,7 +90,7 @@ Examples:
   trine compare sleep ms=20 --concurrency 1,16,64 --html report.html
   trine compare --workload '{\"type\": \"python\", \"source\": \"def main():\\n    sum(range(10**6))\\n\"}' --budget 1m
   trine compare --guide
-  trine compare --cancel 01997d3e-8c00-7000-8000-000000000000 --server http://127.0.0.1:8040
+  trine compare --cancel 01997d3e-8c00-7000-8000-000000000000
 
 Ctrl-C ends the comparison, also one that a running server was asked for. The settings below are those of the server that is started if no --server is named.";
 
@@ -118,12 +122,17 @@ struct Finished {
 }
 
 impl Compare {
-    pub(super) async fn run(self, sources: &Sources) -> Result<(), CliError> {
+    pub(super) async fn run(self, sources: &Sources, folder: &mut Folder) -> Result<(), CliError> {
+        // What is known to be wrong without a server starts none.
+        if self.kind.is_some() || self.workload.is_some() {
+            self.described()?;
+        }
         if let Some(url) = &self.server {
             let client = self.access.client(url)?;
             return self.ask(client).await;
         }
-        let (config, _temporary) = temporary::prepare(self.settings.config.clone(), sources)?;
+        own::keep_private();
+        let config = temporary::prepare(self.settings.config.clone(), sources, folder)?;
         temporary::with_server(config, |client| self.ask(client)).await
     }
 
@@ -165,8 +174,13 @@ impl Compare {
         self.server.as_ref().map_or(Ok(()), |_| print::line(format_args!("\nThe page with charts: {}", client.url(&page))))
     }
 
+    /// The workload that the command line describes.
+    fn described(&self) -> Result<Described, CliError> {
+        workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())
+    }
+
     async fn request(&self, client: &Client) -> Result<WithWorkload, CliError> {
-        let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
+        let workload = self.described()?;
         let given: [(&str, Option<Value>); 5] = [
             ("tasks", self.tasks.map(Value::from)),
             ("concurrency", self.concurrency.clone().map(Value::from)),

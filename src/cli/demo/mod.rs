@@ -10,14 +10,13 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::answer::{Accepted, Job, Page};
 use super::client::Client;
 use super::error::CliError;
 use super::human::micros;
 use super::serve::{addresses, listen};
-use super::temporary::{self, served, until_ready};
+use super::temporary::{self, Folder, served, unless_told, until_ready};
 use super::{print, wait};
 use crate::app;
 use crate::config::{Config, LogFormat, Settings, Source, Sources};
@@ -38,10 +37,10 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    pub(super) async fn run(self, sources: &Sources) -> Result<(), CliError> {
+    pub(super) async fn run(self, sources: &Sources, folder: &mut Folder) -> Result<(), CliError> {
         own::keep_private();
         let keep = self.keep;
-        let (mut config, _temporary) = self.prepare(sources)?;
+        let mut config = self.prepare(sources, folder)?;
         let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
         let stop = shutdown::requested().map_err(CliError::Runtime)?;
         let (listener, url) = listen(config.listen, "http")?;
@@ -52,7 +51,7 @@ impl Demo {
 
         let mut service = tokio::spawn(app::serve(config, listener, stop.clone(), || {}));
         let outcome = tokio::select! {
-            outcome = run_rounds(&url, &rounds) => outcome,
+            outcome = run_rounds(&url, &rounds) => unless_told(&stop, outcome),
             // It ends this early if it can't start, or at a signal.
             ended = &mut service => return served(ended).and(Err(CliError::Interrupted)),
         };
@@ -65,12 +64,12 @@ impl Demo {
         outcome
     }
 
-    /// The settings as they suit a demo, and the folder that goes when it ends; one that stays is where an operator would look for it.
-    fn prepare(self, sources: &Sources) -> Result<(Config, Option<TempDir>), CliError> {
+    /// The settings as they suit a demo, with a folder that goes when it ends; one that stays is where an operator would look for it.
+    fn prepare(self, sources: &Sources, folder: &mut Folder) -> Result<Config, CliError> {
         let given = |name| sources.get(name).is_some_and(|source| *source != Source::Default);
         let mut settings = self.settings.config;
         if !self.keep {
-            return temporary::prepare(settings, sources);
+            return temporary::prepare(settings, sources, folder);
         }
         if !given("log") {
             "warn".clone_into(&mut settings.log);
@@ -78,7 +77,7 @@ impl Demo {
         if !given("data_dir") {
             settings.data_dir.push(jiff::Timestamp::now().strftime("demo-%Y%m%d-%H%M%S").to_string());
         }
-        Ok((settings, None))
+        Ok(settings)
     }
 }
 

@@ -11,8 +11,9 @@ use super::{path, show_one};
 use crate::cli::answer::Page;
 use crate::cli::asked::Asked;
 use crate::cli::error::CliError;
+use crate::cli::options::choice;
 use crate::cli::{human, print};
-use crate::job::{Bound, Executor};
+use crate::job::Bound;
 
 /// `trine function deploy`
 #[derive(Args, Debug)]
@@ -31,20 +32,20 @@ pub(super) struct Deploy {
     /// Whether it mostly waits or computes; without it each job has to say so
     #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
     bound: Option<String>,
-    /// The executor that runs it where a job does not ask for one
-    #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
+    /// The executor that runs it where a job does not ask for one; auto leaves it to the router, as without it
+    #[arg(long, value_parser = choice())]
     executor: Option<String>,
     /// The name of the interpreter that runs it
     #[arg(long)]
     interpreter: Option<String>,
     /// The longest that an attempt may run where a job does not say, such as 30s
-    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    #[arg(long, value_name = "TIME", value_parser = human::some_duration)]
     deadline: Option<Duration>,
     /// The most resident memory of the process of one call, in bytes; only on processes
     #[arg(long, value_name = "BYTES")]
     memory_bytes: Option<u64>,
     /// The most CPU time of one call, such as 10s; only on processes
-    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    #[arg(long, value_name = "TIME", value_parser = human::some_duration)]
     cpu: Option<Duration>,
     /// The longest output of one call, in bytes of JSON
     #[arg(long, value_name = "BYTES")]
@@ -60,8 +61,8 @@ impl Deploy {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Package { kind, content } =
             package::of(&self.code).map_err(|error| CliError::Usage(format!("{}: {error}", self.code.display())))?;
-        let deadline_ms = self.deadline.map(|deadline| deadline.as_millis().max(1).to_string());
-        let cpu_ms = self.cpu.map(|cpu| cpu.as_millis().max(1).to_string());
+        let deadline_ms = self.deadline.map(|deadline| deadline.as_millis().to_string());
+        let cpu_ms = self.cpu.map(|cpu| cpu.as_millis().to_string());
         let [memory_bytes, output_bytes] =
             [self.memory_bytes, self.output_bytes].map(|bytes| bytes.map(|bytes| bytes.to_string()));
         let query = [

@@ -1,16 +1,14 @@
-use std::time::Duration;
-
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value, json};
 
 use crate::cli::answer::{Accepted, written};
 use crate::cli::asked::{Asked, Named};
+use crate::cli::client::Client;
 use crate::cli::error::CliError;
-use crate::cli::parameter::{self, WithWorkload};
-use crate::cli::{events, human, print, table, wait};
-use crate::job::{Bound, Executor};
+use crate::cli::options::JobOptions;
+use crate::cli::parameter::{self, Described, WithWorkload};
+use crate::cli::submit::{Keys, send};
+use crate::cli::{events, print, table, wait};
 
 /// `trine function run`
 #[derive(Args, Debug)]
@@ -27,15 +25,11 @@ pub(super) struct Run {
     /// The version, or at least 8 of its first digits; the latest by default
     #[arg(long)]
     version: Option<String>,
-    /// Whether it mostly waits or computes; as it was declared by default
-    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)))]
-    bound: Option<String>,
-    /// Run it here, whatever was declared and the router thinks
-    #[arg(long, value_parser = PossibleValuesParser::new(Executor::ALL.map(Executor::as_str)))]
-    executor: Option<String>,
-    /// The longest that an attempt may run, such as 30s
-    #[arg(long, value_name = "TIME", value_parser = human::duration)]
-    deadline: Option<Duration>,
+    #[command(flatten)]
+    job: JobOptions,
+    /// A name for this request: if it came before, its job is not submitted again
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// Show what happens to the job, its lines of log included, while it happens
     #[arg(long)]
     follow: bool,
@@ -46,7 +40,9 @@ impl Run {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Asked { server, json } = &self.named.asked;
         let client = server.client()?;
-        let Accepted { id, .. } = client.post("/jobs", &self.submission()?).await.map_err(CliError::about_bound)?;
+        let submission = self.submission(&client).await?;
+        let mut keys = Keys::new(self.idempotency_key.clone());
+        let Accepted { id, .. } = send(&client, "/jobs", &submission, &mut keys).await.map_err(CliError::about_bound)?;
         if self.follow {
             return events::follow(&client, &id, *json).await;
         }
@@ -64,7 +60,7 @@ impl Run {
         Ok(())
     }
 
-    fn submission(&self) -> Result<WithWorkload, CliError> {
+    async fn submission(&self, client: &Client) -> Result<WithWorkload, CliError> {
         let text = |text: &str| to_raw_value(text).map_err(|error| CliError::Usage(error.to_string()));
         let mut parameters = vec![("name".to_owned(), text(&self.named.name)?)];
         parameters.extend(self.args.clone().map(|args| ("args".to_owned(), args)));
@@ -72,13 +68,8 @@ impl Run {
         if let Some(version) = &self.version {
             parameters.push(("version".to_owned(), text(version)?));
         }
-        let given: [(&str, Option<Value>); 3] = [
-            ("bound", self.bound.clone().map(Value::from)),
-            ("executor", self.executor.clone().map(Value::from)),
-            ("deadline_ms", self.deadline.map(|deadline| json!(deadline.as_millis().max(1)))),
-        ];
-        let fields: Map<_, _> = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        Ok(WithWorkload { workload: parameter::described("function", parameters.into_iter())?.json, fields })
+        let Described { kind, json: workload } = parameter::described("function", parameters.into_iter())?;
+        Ok(WithWorkload { workload, fields: self.job.fields(client, &kind).await? })
     }
 }
 

@@ -1,4 +1,3 @@
-use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -7,9 +6,8 @@ use super::{path, show_one};
 use crate::cli::asked::Asked;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
+use crate::cli::options::JobOptions;
 use crate::cli::parameter::{self, WithWorkload, parameter};
-use crate::cli::submit::bound;
-use crate::job::Bound;
 
 /// `trine schedule add`
 #[derive(Args, Debug)]
@@ -27,11 +25,10 @@ pub(super) struct Add {
     /// Its parameters; a value that can be read as JSON is that (ms=5, headers='{"a": "b"}', text='"5"'), any other is text
     #[arg(value_name = "KEY=VALUE", value_parser = parameter, requires = "kind")]
     parameters: Vec<(String, Box<RawValue>)>,
-    /// Whether it mostly waits or computes; the workload's own tag by default
-    #[arg(long, value_parser = PossibleValuesParser::new(Bound::ALL.map(Bound::as_str)), conflicts_with = "job")]
-    bound: Option<String>,
+    #[command(flatten)]
+    options: JobOptions,
     /// The whole submission as JSON
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", conflicts_with = "JobOptions")]
     job: Option<String>,
     /// The time zone in which the expression is read
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
@@ -73,7 +70,7 @@ impl Add {
             return parameter::raw("--job", text);
         }
         let workload = parameter::workload(self.kind.as_deref(), &self.parameters, None)?;
-        let fields = bound(client, self.bound.as_deref(), &workload.kind).await?.into_iter().collect();
+        let fields = self.options.fields(client, &workload.kind).await?;
         json(&WithWorkload { workload: workload.json, fields })
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Schedule {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Create a schedule, or with --replace another one in its place
-    Add(add::Add),
+    Add(Box<add::Add>),
     /// Show all schedules, each with what came of it last
     List(Asked),
     /// Show a schedule, when it is due next and what came of it lately
