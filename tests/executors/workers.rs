@@ -12,6 +12,15 @@ use trine::workload::{Stop, StopReason};
 
 use crate::{PATIENCE, failure, output, trial};
 
+async fn until(done: &(dyn Fn() -> bool + Sync)) {
+    let looking = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.expect("it to happen");
+}
+
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("workers_are_warm_and_replaced_after_their_number", |bench| async move {
@@ -59,14 +68,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         }),
         trial("a_worker_that_does_not_even_read_its_job_is_killed", |bench| async move {
             let workers = || bench.executors.workers(Queue::Processes);
-            let until = async |done: &(dyn Fn() -> bool + Sync)| {
-                let looking = async {
-                    while !done() {
-                        tokio::task::yield_now().await;
-                    }
-                };
-                tokio::time::timeout(PATIENCE, looking).await.expect("it to happen");
-            };
             until(&|| workers().len() == 2).await;
             for worker in workers() {
                 kill(Pid::from_raw(worker.pid.try_into().unwrap()), Signal::SIGSTOP).unwrap();
@@ -89,14 +90,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             // Beside the usual one, or in place of one of the two usual ones.
             for (queue, usual) in [(Queue::PythonAsync, 1), (Queue::PythonProcesses, 2)] {
                 let pids = || bench.executors.workers(queue).into_iter().map(|worker| worker.pid).collect::<HashSet<_>>();
-                let until = async |done: &(dyn Fn() -> bool + Sync)| {
-                    let looking = async {
-                        while !done() {
-                            tokio::time::sleep(Duration::from_millis(5)).await;
-                        }
-                    };
-                    tokio::time::timeout(PATIENCE, looking).await.expect("the hosts to be there");
-                };
                 until(&|| pids().len() == usual).await;
                 let before = pids();
                 let measured = bench.run_on(queue, job.clone(), deadline, Stop::default()).await;
