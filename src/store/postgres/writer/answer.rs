@@ -51,6 +51,7 @@ impl Writer {
             self.told.notify_one();
         }
         self.shared = done.shared;
+        self.allowed = done.allowed;
         self.published.publish(&self.shared);
         self.published.synced.reach(self.shared.latest);
         if heard.is_err() {

@@ -120,7 +120,7 @@ pub(super) struct Writer {
     unblocking: VecDeque<JobId>,
     lanes: Lanes,
     /// How many jobs of an owner may run at once, where there is a quota.
-    allowed: HashMap<Owner, u32>,
+    allowed: Arc<HashMap<Owner, u32>>,
     next_token: i64,
     /// The last place of a workload that is too long for its row.
     latest_payload: i64,
