@@ -223,9 +223,14 @@ impl Shared {
         self.places.clear();
     }
 
-    /// Whether there is room for jobs that require this.
-    pub(super) fn knows_or_takes(&self, place: &str) -> bool {
-        place.is_empty() || self.places.contains_key(place) || self.places.len() < MOST_PLACES
+    /// Whether there may be open lanes with jobs that require this.
+    pub(super) fn knows(&self, place: &str) -> bool {
+        self.places.contains_key(place)
+    }
+
+    /// Whether there is room for so many more that jobs require.
+    pub(super) fn takes_places(&self, more: usize) -> bool {
+        self.places.len() + more <= MOST_PLACES
     }
 
     pub(super) fn turn(&self, queue: Queue) -> i64 {

@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
-use crate::job::{NewJob, Owner, Queue};
+use crate::job::{Owner, Queue};
 use crate::store::counted::{Counted, Starts, counted_of, counts_at};
 use crate::store::kept::json;
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
@@ -90,9 +90,18 @@ impl Limits {
 impl Writer {
     /// Refuses jobs that require of a node what too many others that wait do not.
     pub(super) async fn refuse_places(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
-        let place = |job: &NewJob| job.submission.requires.as_deref().map(json).unwrap_or_default();
-        let takes = |accept: &Acceptance, shared: &Shared| accept.jobs.iter().all(|job| shared.knows_or_takes(&place(job)));
-        if batch.accepts.iter().all(|accept| takes(accept, &done.shared)) {
+        // All of one turn count together: each alone would find the same room.
+        let takes = |accept: &Acceptance, shared: &Shared, taken: &mut HashSet<String>| {
+            let places = accept.jobs.iter().filter_map(|job| job.submission.requires.as_deref()).map(json);
+            let fresh: HashSet<String> = places.filter(|place| !shared.knows(place) && !taken.contains(place)).collect();
+            let takes = fresh.is_empty() || shared.takes_places(taken.len() + fresh.len());
+            if takes {
+                taken.extend(fresh);
+            }
+            takes
+        };
+        let mut taken = HashSet::new();
+        if batch.accepts.iter().all(|accept| takes(accept, &done.shared, &mut taken)) {
             return Ok(());
         }
         // Of some there may be no job any more.
@@ -101,8 +110,9 @@ impl Writer {
         for (queue, place) in lanes::open_places(&mut self.connection).await? {
             done.shared.set_open(queue, &place, true);
         }
+        taken.clear();
         for accept in std::mem::take(&mut batch.accepts) {
-            if takes(&accept, &done.shared) {
+            if takes(&accept, &done.shared, &mut taken) {
                 batch.accepts.push(accept);
             } else {
                 // Nobody may be waiting for an answer any more.
