@@ -160,6 +160,12 @@ impl Shared {
         }
     }
 
+    /// How many jobs of a queue wait for a slot.
+    pub(super) fn waiting(&self, queue: Queue) -> u64 {
+        let Depth { queued, limited, .. } = self.depth(queue);
+        queued + limited
+    }
+
     /// The numbers of all queues, also of those that only a newer version knows.
     pub(super) fn queues(&self) -> Vec<i16> {
         (0..).zip(&self.counts).map(|(queue, _)| queue).collect()
