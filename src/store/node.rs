@@ -64,9 +64,9 @@ pub trait NodeStore {
     /// Whether this node is to claim nothing more, as far as it has heard.
     fn is_draining(&self) -> bool;
 
-    /// These attempts don't end though the store is about to be shut. Other nodes are not to run them at once, as what is given back then, but when
-    /// the lease of this one is over: as lost. Where there are no others, the next start takes for lost what ran.
-    fn leave_behind(&self, _running: Vec<Lease>) {}
+    /// These attempts don't end though the store is about to be shut. They are not to run again at once, as what is given back then, but as lost:
+    /// on other nodes when the lease of this one is over; where there are no others, at the next start.
+    fn leave_behind(&self, running: Vec<Lease>);
 
     /// How many results of this node came too late since it was started: their leases had ended.
     fn stale_results(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::api::Keyring;
-use trine::auth::{Key, KeyRule, Quota, Scopes};
+use trine::auth::{Key, KeyRule, Quota, Scope, Scopes};
 use trine::dispatch::{Functions, Quotas};
 use trine::executor::python::CodeSource;
 use trine::store::postgres::keep_key;
@@ -83,6 +83,14 @@ async fn a_key_that_one_node_makes_or_revokes_is_known_to_the_others() {
     until(|| !keyring.has_live()).await;
     // It is revoked, not forgotten.
     assert!(!keyring.is_open());
+    // Also while the store can't take over what keys may have it do.
+    let (another, _) = Key::new("k".into(), [Scope::Submit].into_iter().collect(), None).unwrap();
+    here.add_key(another.clone(), None).await.unwrap();
+    until(|| keyring.has_live()).await;
+    sqlx::query("ALTER TABLE lanes RENAME TO gone").execute(&mut place.raw().await).await.unwrap();
+    here.set_quota(another.id.clone(), Quota { running: Some(1), ..Quota::default() }).await.unwrap();
+    here.revoke_key(another.id).await.unwrap();
+    until(|| !keyring.has_live()).await;
     follower.abort();
 }
 

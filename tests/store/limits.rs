@@ -34,6 +34,7 @@ crate::for_every_driver!(
     no_limit_is_exceeded_under_random_load,
     what_an_owner_may_have_run_is_not_exceeded,
     what_an_owner_may_have_run_can_be_changed_while_jobs_wait,
+    what_is_allowed_opens_no_lane_that_it_changes_nothing_for,
 );
 
 fn limited(key: &str, limit: u32) -> NewJob {
@@ -157,6 +158,21 @@ async fn what_an_owner_may_have_run_can_be_changed_while_jobs_wait(place: impl P
     assert!(claim_all(&store, 100).await.is_empty());
     store.allow(HashMap::new()).await.unwrap();
     assert_eq!(claim_all(&store, 100).await.len(), 5);
+}
+
+async fn what_is_allowed_opens_no_lane_that_it_changes_nothing_for(place: impl Place) {
+    let store = place.open().await;
+    let allowed = |running| HashMap::from([(owner(), running)]);
+    store.allow(allowed(1)).await.unwrap();
+    let (keyed, owned) = ([limited("a", 1), limited("a", 1)], [confined(owner()), confined(owner())]);
+    accept(&store, &[&keyed[..], &owned[..]].concat()).await;
+    assert_eq!(claim_all(&store, 100).await.len(), 2);
+    let gates = async || [store.gate(keyed[1].id).await.unwrap().unwrap(), store.gate(owned[1].id).await.unwrap().unwrap()];
+    store.allow(allowed(1)).await.unwrap();
+    assert_eq!(gates().await, [Gate::Full { running: 1 }, Gate::OverQuota { running: 1 }]);
+    // No quota says how many jobs with a key may run.
+    store.allow(allowed(2)).await.unwrap();
+    assert_eq!(gates().await, [Gate::Full { running: 1 }, Gate::Open]);
 }
 
 async fn jobs_of_a_key_that_end_together_let_as_many_others_start(place: impl Place) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use sqlx::postgres::PgListener;
 use sqlx::{Connection as _, PgConnection};
 use trine::clock::{Clock as _, Timestamp};
 use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Outcome, Queue, State, Webhook};
@@ -110,6 +111,31 @@ async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
         store.depth(Queue::Async)
     };
     assert_eq!((depth(&front).await, depth(&back).await), Default::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_told_of_what_a_node_leaves_to_them() {
+    let place = Schema::new();
+    let node = place.node("one").await;
+    let mut told = PgListener::connect(&place.url()).await.unwrap();
+    told.listen(&format!("trine_{}", place.options().schema)).await.unwrap();
+    let mut hear = async || tokio::time::timeout(PATIENCE, told.recv()).await.expect("a hint").unwrap();
+    let waiting = {
+        let node = Arc::clone(&node);
+        tokio::spawn(async move { claim_one(&node).await })
+    };
+    // So that the claim is there when the jobs come.
+    for _ in 0..3 {
+        node.check().await.unwrap();
+    }
+    node.accept(vec![io_job(), io_job()]).await.unwrap();
+    hear().await;
+    waiting.await.unwrap();
+    // Those with a limit wait as well.
+    let mut job = io_job();
+    job.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
+    node.accept(vec![job]).await.unwrap();
+    hear().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trine::job::{Concurrency, Labels, NewJob, Queue};
+use trine::job::{Concurrency, JobId, Labels, NewJob, Queue};
 use trine::store::postgres::PostgresStore;
 use trine::store::{NodeStore, Requeue, Settled, Settlement, Store, StoreError};
 
@@ -123,8 +123,16 @@ async fn a_limit_holds_whatever_its_jobs_require() {
 async fn too_many_different_requirements_are_refused_until_there_is_room() {
     let place = Schema::new();
     let store = place.node("plain").await;
-    let jobs: Vec<NewJob> = (0..64).map(|n| requiring("rack", &n.to_string())).collect();
-    store.accept(jobs.clone()).await.unwrap();
+    let jobs: Vec<NewJob> = (0..65).map(|n| requiring("rack", &n.to_string())).collect();
+    let refused = store.accept(jobs.clone()).await;
+    assert!(matches!(refused, Err(StoreError::TooManyPlaces)), "{refused:?}");
+    // Those that come together count together; one that is refused does not.
+    store.accept(jobs[..62].to_vec()).await.unwrap();
+    let (most, fewer) = ([&jobs[..3], &jobs[62..]].concat(), jobs[62..64].to_vec());
+    let fresh = |jobs: Vec<NewJob>| jobs.into_iter().map(|job| NewJob { id: JobId::new(), ..job }).collect();
+    let (refused, taken) = tokio::join!(store.accept(fresh(most)), store.accept(fresh(fewer)));
+    assert!(matches!(refused, Err(StoreError::TooManyPlaces)), "{refused:?}");
+    taken.unwrap();
     let refused = store.accept(vec![requiring("rack", "more")]).await;
     assert!(matches!(refused, Err(StoreError::TooManyPlaces)), "{refused:?}");
     store.accept(vec![requiring("rack", "7"), io_job()]).await.unwrap();

@@ -106,6 +106,18 @@ async fn what_is_claimed_at_a_clean_end_is_handed_back(place: impl Place) {
     claim_one(&store).await;
     store.close().await;
     drop(store);
-    let claimed = claim_one(&place.open().await).await;
+    let store = place.open().await;
+    let claimed = claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (1, 0));
+    // What does not stop is a loss, whatever became of it.
+    let mut once = io_job();
+    once.submission.retry = Some(not_after_a_loss());
+    accept(&store, std::slice::from_ref(&once)).await;
+    store.leave_behind(vec![claimed.lease, claim_one(&store).await.lease]);
+    store.close().await;
+    drop(store);
+    let store = place.open().await;
+    let again = claim_one(&store).await;
+    assert_eq!((again.lease.id, again.attempt, again.losses), (claimed.lease.id, 2, 1));
+    assert_eq!(state(&store, once.id).await, "lost");
 }

@@ -212,11 +212,12 @@ impl Keyring {
         let keys = self.store.keys().await?;
         // What administrators make is nobody's.
         let owned = keys.iter().filter(|key| !key.scopes.allow(Scope::Admin));
-        self.quotas.set(owned.map(|key| (key.owner, key.quota))).await?;
+        let set = self.quotas.set(owned.map(|key| (key.owner, key.quota))).await;
         let fresh = entries(keys);
         *self.entries.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.changed.send_replace(());
-        Ok(())
+        // A key that is revoked is good for nothing, also where the store can't go by the quotas now.
+        set
     }
 
     fn entries(&self) -> std::sync::RwLockReadGuard<'_, HashMap<KeyId, Arc<Entry>>> {

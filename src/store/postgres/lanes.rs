@@ -279,9 +279,15 @@ pub(super) async fn tidy(connection: &mut PgConnection) -> Result<(), StoreError
     Ok(())
 }
 
-/// Opens all lanes that are shut because too many jobs run; the queues of some.
-pub(super) async fn reopen(connection: &mut PgConnection) -> Result<Vec<Opened>, StoreError> {
-    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate IN (1, 2) RETURNING queue, place").fetch_all(connection).await?;
+/// Opens all lanes that are shut because too many jobs run.
+pub(super) async fn reopen(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE lanes SET gate = 0 WHERE gate IN (1, 2)").execute(connection).await?;
+    Ok(())
+}
+
+/// Opens all lanes that are shut for the quota of an owner; the queues of some.
+pub(super) async fn open_over_quota(connection: &mut PgConnection) -> Result<Vec<Opened>, StoreError> {
+    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 2 RETURNING queue, place").fetch_all(connection).await?;
     opened(&rows)
 }
 

@@ -160,6 +160,12 @@ impl Shared {
         }
     }
 
+    /// How many jobs of a queue wait for a slot.
+    pub(super) fn waiting(&self, queue: Queue) -> u64 {
+        let Depth { queued, limited, .. } = self.depth(queue);
+        queued + limited
+    }
+
     /// The numbers of all queues, also of those that only a newer version knows.
     pub(super) fn queues(&self) -> Vec<i16> {
         (0..).zip(&self.counts).map(|(queue, _)| queue).collect()
@@ -223,9 +229,14 @@ impl Shared {
         self.places.clear();
     }
 
-    /// Whether there is room for jobs that require this.
-    pub(super) fn knows_or_takes(&self, place: &str) -> bool {
-        place.is_empty() || self.places.contains_key(place) || self.places.len() < MOST_PLACES
+    /// Whether there may be open lanes with jobs that require this.
+    pub(super) fn knows(&self, place: &str) -> bool {
+        self.places.contains_key(place)
+    }
+
+    /// Whether there is room for so many more that jobs require.
+    pub(super) fn takes_places(&self, more: usize) -> bool {
+        self.places.len() + more <= MOST_PLACES
     }
 
     pub(super) fn turn(&self, queue: Queue) -> i64 {

@@ -94,6 +94,11 @@ pub(super) async fn claim(
     Ok(claimed)
 }
 
+/// The lanes are there. As an `UPDATE … FROM` it would go through all lanes of the queue, with all of the JSON for each.
+const STAND: &str = "INSERT INTO lanes (queue, lane, turn, gate) \
+                     SELECT ?2, value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true \
+                     ON CONFLICT DO UPDATE SET turn = excluded.turn, gate = excluded.gate";
+
 /// Puts lanes where they are to stand, and takes away those in which nobody waits.
 pub(super) async fn stand(
     connection: &mut SqliteConnection,
@@ -103,9 +108,7 @@ pub(super) async fn stand(
 ) -> Result<(), StoreError> {
     if !standing.is_empty() {
         let rows: Vec<_> = standing.iter().map(|Standing { lane, turn, gate }| (lane, turn, gate)).collect();
-        let text = "UPDATE lanes SET turn = value ->> 1, gate = value ->> 2 FROM json_each(?) \
-                    WHERE lanes.queue = ? AND lanes.lane = value ->> 0";
-        sqlx::query(text).bind(json(&rows)).bind(queue.code()).execute(&mut *connection).await?;
+        sqlx::query(STAND).bind(json(&rows)).bind(queue.code()).execute(&mut *connection).await?;
     }
     if !empty.is_empty() {
         let text = "DELETE FROM lanes WHERE queue = ? AND lane IN (SELECT value FROM json_each(?))";
@@ -150,14 +153,16 @@ pub(super) async fn next_open(connection: &mut SqliteConnection) -> Result<Optio
 
 /// At a start nothing runs, so no lane is full. The queues that have open ones.
 pub(super) async fn start(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
-    reopen(&mut *connection).await?;
+    sqlx::query("UPDATE lanes SET gate = 0 WHERE gate IN (1, 2)").execute(&mut *connection).await?;
     let rows = sqlx::query("SELECT DISTINCT queue FROM lanes WHERE gate = 0").fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).code()).collect()
 }
 
-/// Opens all lanes that are shut because too many jobs run; the queues of some.
-pub(super) async fn reopen(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
-    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate IN (1, 2) RETURNING queue").fetch_all(connection).await?;
+/// Opens all lanes that are shut for the quota of an owner; the queues of some.
+pub(super) async fn open_over_quota(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
+    // Left to itself, SQLite would go through all lanes.
+    let text = "UPDATE lanes INDEXED BY lanes_over SET gate = 0 WHERE gate = 2 RETURNING queue";
+    let rows = sqlx::query(text).fetch_all(connection).await?;
     rows.iter().map(|row| Cells::new(row).code()).collect()
 }
 
@@ -185,4 +190,29 @@ pub(super) async fn keep_starts<'s>(
     sqlx::query(text).bind(json(&rows)).execute(&mut *connection).await?;
     sqlx::query("DELETE FROM rates WHERE until <= ?").bind(now.as_micros()).execute(connection).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection as _, Row as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn where_lanes_are_to_stand_is_no_walk_over_all_of_them() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        let (empty, waits) = (r#"["a"]"#, r#"["b"]"#);
+        let lanes = BTreeSet::from([empty, waits].map(|lane| (Queue::Async, lane.to_owned())));
+        enter(&mut connection, &lanes, Timestamp::from_micros(1)).await.unwrap();
+        let standing = [Standing { lane: waits.into(), turn: 7, gate: 2 }];
+        stand(&mut connection, Queue::Async, &standing, &[empty.into()]).await.unwrap();
+        let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as("SELECT * FROM lanes").fetch_all(&mut connection).await.unwrap();
+        assert_eq!(rows, [(Queue::Async.code(), waits.into(), 7, 2)]);
+        let text = format!("EXPLAIN QUERY PLAN {STAND}");
+        let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind("[]").bind(0);
+        let rows = query.fetch_all(&mut connection).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        assert_eq!(plan, ["SCAN json_each VIRTUAL TABLE INDEX 1:"]);
+    }
 }

@@ -31,8 +31,8 @@ mod writer;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -140,8 +140,13 @@ impl SqliteStore {
         let company = Arc::new(Company::new());
         let gatekeeper = Arc::new(Gatekeeper::new());
         let clock = options.clock;
-        let node =
-            Node { name: options.node, labels: options.labels, started_at: clock.now(), gatekeeper: Arc::clone(&gatekeeper) };
+        let node = Node {
+            name: options.node,
+            labels: options.labels,
+            started_at: clock.now(),
+            gatekeeper: Arc::clone(&gatekeeper),
+            left_behind: Mutex::default(),
+        };
         let (writer, published) = Writer::start(
             connection,
             Arc::clone(&clock),
@@ -475,7 +480,8 @@ impl Store for SqliteStore {
     async fn close(&self) {
         self.readers.close().await;
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).await.is_ok() {
+        let left_behind = std::mem::take(&mut *self.node.left_behind.lock().unwrap_or_else(PoisonError::into_inner));
+        if self.commands.send(Command::Close(left_behind, reply)).await.is_ok() {
             // If the writer went away without an answer, it is shut as well.
             let _ = answer.await;
         }

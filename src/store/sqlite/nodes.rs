@@ -1,6 +1,6 @@
 //! The one server of a SQLite file, as a node.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use super::SqliteStore;
 use crate::clock::Timestamp;
 use crate::job::{Labels, Queue, Role};
 use crate::store::node::Gatekeeper;
-use crate::store::{Bloat, BloatStore, NodeStatus, NodeStore, StoreError};
+use crate::store::{Bloat, BloatStore, Lease, NodeStatus, NodeStore, StoreError};
 
 /// This server.
 pub(super) struct Node {
@@ -17,6 +17,8 @@ pub(super) struct Node {
     pub(super) labels: Labels,
     pub(super) started_at: Timestamp,
     pub(super) gatekeeper: Arc<Gatekeeper>,
+    /// What goes on to the end of the process.
+    pub(super) left_behind: Mutex<Vec<Lease>>,
 }
 
 #[async_trait]
@@ -59,6 +61,10 @@ impl NodeStore for SqliteStore {
 
     fn is_shared(&self) -> bool {
         false
+    }
+
+    fn leave_behind(&self, running: Vec<Lease>) {
+        self.node.left_behind.lock().unwrap_or_else(PoisonError::into_inner).extend(running);
     }
 
     fn is_draining(&self) -> bool {

@@ -55,32 +55,31 @@ impl WebhookStore for SqliteStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
-        query.push_bind(before.unwrap_or(i64::MAX));
-        if let Some(owner) = filter.owner {
-            // While a job is run again, it is not among the results.
-            for (start, table) in [(" AND (EXISTS", "results"), (" OR EXISTS", "jobs")] {
-                query
-                    .push(format!("{start} (SELECT 1 FROM {table} AS t WHERE t.id = job AND t.owner = "))
-                    .push_bind(owner.code())
-                    .push(")");
-            }
-            query.push(")");
-        }
-        if let Some(job) = filter.job {
-            query.push(" AND job = ").push_bind(job.as_bytes().to_vec());
-        }
-        if let Some(state) = filter.state {
-            // Those of a job are few; those in a state need not be.
-            query.push(if filter.job.is_some() { " AND +state = " } else { " AND state = " }).push_bind(state.code());
-        }
-        query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
+        let mut query = list(filter, before, limit);
         query.build().fetch_all(&self.readers).await?.iter().map(delivery::read).collect()
     }
 
     async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
         self.edit((id.to_owned(), owner), |(id, owner), connection| Box::pin(again(connection, id, *owner))).await
     }
+}
+
+fn list(filter: DeliveryFilter, before: Option<i64>, limit: usize) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
+    query.push_bind(before.unwrap_or(i64::MAX));
+    let DeliveryFilter { job, state, owner } = filter;
+    if let Some(job) = job {
+        query.push(" AND job = ").push_bind(job.as_bytes().to_vec());
+    }
+    // Those of a job are few; those of an owner may be, among those in a state.
+    if let Some(owner) = owner {
+        query.push(if job.is_some() { " AND +owner = " } else { " AND owner = " }).push_bind(owner.code());
+    }
+    if let Some(state) = state {
+        query.push(if job.is_some() || owner.is_some() { " AND +state = " } else { " AND state = " }).push_bind(state.code());
+    }
+    query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
+    query
 }
 
 async fn note(
@@ -103,9 +102,7 @@ async fn note(
 
 async fn again(connection: &mut SqliteConnection, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
     if let Some(owner) = owner {
-        let text = "SELECT EXISTS (SELECT 1 FROM deliveries AS d WHERE d.id = ?1 AND (\
-                    EXISTS (SELECT 1 FROM results AS t WHERE t.id = d.job AND t.owner = ?2) OR \
-                    EXISTS (SELECT 1 FROM jobs AS t WHERE t.id = d.job AND t.owner = ?2)))";
+        let text = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE id = ?1 AND owner = ?2)";
         let theirs: bool = sqlx::query_scalar(text).bind(id).bind(owner.code()).fetch_one(&mut *connection).await?;
         if !theirs {
             return Ok(None);
@@ -122,6 +119,8 @@ mod tests {
     use sqlx::{Connection as _, Row as _};
 
     use super::*;
+    use crate::job::JobId;
+    use crate::webhook::DeliveryState;
 
     #[tokio::test]
     async fn what_is_due_is_found_from_host_to_host() {
@@ -141,5 +140,29 @@ mod tests {
                 "SEARCH deliveries USING INTEGER PRIMARY KEY (rowid=?)".to_owned(),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_list_goes_through_what_is_fewest() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        let all = DeliveryFilter::default();
+        let of_state = DeliveryFilter { state: Some(DeliveryState::Failed), ..all };
+        let filters = [
+            (all, "INTEGER PRIMARY KEY (rowid<?)"),
+            (of_state, "INDEX deliveries_state (state=? AND place<?)"),
+            (DeliveryFilter { owner: Owner::from_code(7), ..of_state }, "INDEX deliveries_owner (owner=? AND place<?)"),
+            (
+                DeliveryFilter { owner: Owner::from_code(7), job: Some(JobId::new()), ..of_state },
+                "INDEX deliveries_job (job=? AND rowid<?)",
+            ),
+        ];
+        for (filter, found_by) in filters {
+            let mut explained = QueryBuilder::<Sqlite>::new("EXPLAIN QUERY PLAN ");
+            explained.push(list(filter, None, 10).sql().as_str());
+            let rows = explained.build().fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            assert_eq!(plan, [format!("SEARCH deliveries USING {found_by}")]);
+        }
     }
 }

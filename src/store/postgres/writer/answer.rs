@@ -37,11 +37,9 @@ impl Writer {
             self.is_broken |= batch::is_of_the_machine(error);
             self.is_blocked = true;
         }
-        for queue in Queue::ALL {
-            let more = done.shared.depth(queue).queued > self.shared.depth(queue).queued;
-            if more && self.claims.is_empty(queue) {
-                self.told.notify_one();
-            }
+        // What was claimed here is not among what waits any more: more than before is for others, too.
+        if Queue::ALL.into_iter().any(|queue| done.shared.waiting(queue) > self.shared.waiting(queue)) {
+            self.told.notify_one();
         }
         if done.shared.stops != stops {
             self.told.notify_one();
@@ -51,6 +49,7 @@ impl Writer {
             self.told.notify_one();
         }
         self.shared = done.shared;
+        self.allowed = done.allowed;
         self.published.publish(&self.shared);
         self.published.synced.reach(self.shared.latest);
         if heard.is_err() {

@@ -1,6 +1,7 @@
 //! Cancellations, and how many jobs of an owner may run at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::lanes;
 use super::super::moves;
@@ -34,8 +35,12 @@ impl Writer {
 
     /// Goes by these numbers from here on. Lanes that were shut by the ones before are looked at again.
     pub(super) async fn allow(&mut self, running: &HashMap<Owner, u32>, done: &mut Done) -> Result<(), StoreError> {
-        self.allowed.clone_from(running);
-        for (queue, place) in lanes::reopen(&mut self.connection).await? {
+        // Whatever is changed of any key comes here, and lanes may be many.
+        if *done.allowed == *running {
+            return Ok(());
+        }
+        done.allowed = Arc::new(running.clone());
+        for (queue, place) in lanes::open_over_quota(&mut self.connection).await? {
             done.shared.set_open(queue, &place, true);
         }
         Ok(())

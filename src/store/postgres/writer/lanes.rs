@@ -4,6 +4,7 @@
 //! kept in a table, so a million keys take disk, not memory.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::lanes::{self, OpenLane};
@@ -14,7 +15,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
-use crate::job::{NewJob, Queue};
+use crate::job::{Owner, Queue};
 use crate::store::counted::{Counted, Starts, counted_of, counts_at};
 use crate::store::kept::json;
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
@@ -58,14 +59,49 @@ struct Visited {
 struct Limits {
     running: HashMap<Counted, i64>,
     starts: HashMap<String, Starts>,
+    /// How many jobs of an owner may run at once.
+    allowed: Arc<HashMap<Owner, u32>>,
+}
+
+impl Limits {
+    /// Whether a job may start at this moment: what the gate of its lane has to be, and what it would count for that has room.
+    fn gate(&self, head: &Head, at: Timestamp) -> (i64, Vec<Counted>) {
+        let (mut gate, mut room) = (OPEN, Vec::new());
+        for (counted, limit) in head.counted() {
+            let limit = match counted {
+                Counted::Key(_) => limit,
+                Counted::Owner(owner) => self.allowed.get(&owner).copied(),
+            };
+            let running = self.running.get(&counted).copied().unwrap_or_default();
+            if limit.is_none_or(|limit| running < i64::from(limit)) {
+                room.push(counted);
+            } else if gate == OPEN {
+                gate = counted.gate();
+            }
+        }
+        if gate == OPEN {
+            let opens = head.rate.as_ref().and_then(|rate| Some(self.starts.get(&rate.key)?.window.opens(rate, at)));
+            gate = opens.filter(|opens| *opens > at).map_or(OPEN, Timestamp::as_micros);
+        }
+        (gate, room)
+    }
 }
 
 impl Writer {
     /// Refuses jobs that require of a node what too many others that wait do not.
     pub(super) async fn refuse_places(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
-        let place = |job: &NewJob| job.submission.requires.as_deref().map(json).unwrap_or_default();
-        let takes = |accept: &Acceptance, shared: &Shared| accept.jobs.iter().all(|job| shared.knows_or_takes(&place(job)));
-        if batch.accepts.iter().all(|accept| takes(accept, &done.shared)) {
+        // All of one turn count together: each alone would find the same room.
+        let takes = |accept: &Acceptance, shared: &Shared, taken: &mut HashSet<String>| {
+            let places = accept.jobs.iter().filter_map(|job| job.submission.requires.as_deref()).map(json);
+            let fresh: HashSet<String> = places.filter(|place| !shared.knows(place) && !taken.contains(place)).collect();
+            let takes = fresh.is_empty() || shared.takes_places(taken.len() + fresh.len());
+            if takes {
+                taken.extend(fresh);
+            }
+            takes
+        };
+        let mut taken = HashSet::new();
+        if batch.accepts.iter().all(|accept| takes(accept, &done.shared, &mut taken)) {
             return Ok(());
         }
         // Of some there may be no job any more.
@@ -74,8 +110,9 @@ impl Writer {
         for (queue, place) in lanes::open_places(&mut self.connection).await? {
             done.shared.set_open(queue, &place, true);
         }
+        taken.clear();
         for accept in std::mem::take(&mut batch.accepts) {
-            if takes(&accept, &done.shared) {
+            if takes(&accept, &done.shared, &mut taken) {
                 batch.accepts.push(accept);
             } else {
                 // Nobody may be waiting for an answer any more.
@@ -139,7 +176,7 @@ impl Writer {
         let (token, before) = (done.shared.next_token(), done.skip(wanted));
         let begun = counts_at(before, done.now);
         let heads = lanes::heads(&mut self.connection, queue, &found, each, done.now).await?;
-        let mut limits = self.limits_of(&heads).await?;
+        let mut limits = self.limits_of(&heads, done).await?;
         let mut visited = visit(found, heads, each);
 
         let (mut plain, mut jobs) = (0, Vec::new());
@@ -164,7 +201,7 @@ impl Writer {
                 let Some(head) = lane.heads.front() else { continue };
                 let behind = Duration::from_micros(jobs.len() as u64 + 1);
                 let at = begun.after(behind);
-                (lane.gate, lane.room) = self.gate(head, at, &limits);
+                (lane.gate, lane.room) = limits.gate(head, at);
                 turn += 1;
                 if lane.gate == OPEN {
                     going_on = true;
@@ -196,36 +233,15 @@ impl Writer {
     }
 
     /// How many jobs run with the keys of these, and when such jobs have started.
-    async fn limits_of(&mut self, heads: &[Head]) -> Result<Limits, StoreError> {
+    async fn limits_of(&mut self, heads: &[Head], done: &Done) -> Result<Limits, StoreError> {
         let running =
             lanes::running(&mut self.connection, heads.iter().flat_map(Head::counted).map(|(counted, _)| counted)).await?;
         let mut keys: Vec<&str> = heads.iter().filter_map(|head| head.rate.as_ref()).map(|rate| rate.key.as_str()).collect();
         keys.sort_unstable();
         keys.dedup();
         let starts = if keys.is_empty() { Vec::new() } else { lanes::starts(&mut self.connection, &keys).await? };
-        Ok(Limits { running, starts: starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect() })
-    }
-
-    /// Whether a job may start at this moment: what the gate of its lane has to be, and what it would count for that has room.
-    fn gate(&self, head: &Head, at: Timestamp, limits: &Limits) -> (i64, Vec<Counted>) {
-        let (mut gate, mut room) = (OPEN, Vec::new());
-        for (counted, limit) in head.counted() {
-            let limit = match counted {
-                Counted::Key(_) => limit,
-                Counted::Owner(owner) => self.allowed.get(&owner).copied(),
-            };
-            let running = limits.running.get(&counted).copied().unwrap_or_default();
-            if limit.is_none_or(|limit| running < i64::from(limit)) {
-                room.push(counted);
-            } else if gate == OPEN {
-                gate = counted.gate();
-            }
-        }
-        if gate == OPEN {
-            let opens = head.rate.as_ref().and_then(|rate| Some(limits.starts.get(&rate.key)?.window.opens(rate, at)));
-            gate = opens.filter(|opens| *opens > at).map_or(OPEN, Timestamp::as_micros);
-        }
-        (gate, room)
+        let starts = starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect();
+        Ok(Limits { running, starts, allowed: Arc::clone(&done.allowed) })
     }
 
     /// Puts the lanes that were visited where they are to stand. All the open ones were whose jobs require any of `places`.

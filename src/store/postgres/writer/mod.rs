@@ -132,7 +132,7 @@ pub(super) struct Writer {
     claims: Claims,
     max_losses: u32,
     /// How many jobs of an owner may run at once, where there is a quota.
-    allowed: HashMap<Owner, u32>,
+    allowed: Arc<HashMap<Owner, u32>>,
     said: HashMap<Lease, Said>,
     /// Leases whose settlement may have been committed, though the answer was lost.
     unsure: HashSet<Lease>,
@@ -209,7 +209,7 @@ impl Writer {
             closing: None,
             claims: Claims::default(),
             max_losses,
-            allowed: HashMap::new(),
+            allowed: Arc::default(),
             said: HashMap::new(),
             unsure: HashSet::new(),
             may_have_claimed: false,

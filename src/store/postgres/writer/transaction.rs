@@ -1,6 +1,7 @@
 //! One transaction: its steps in their order.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use sqlx::PgConnection;
@@ -16,7 +17,7 @@ use super::batch::{self, Batch};
 use super::lanes::LaneChanges;
 use super::{With, Writer};
 use crate::clock::Timestamp;
-use crate::job::{Ending, Failure, JobId, Queue, What};
+use crate::job::{Ending, Failure, JobId, Owner, Queue, What};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, SCHEDULED};
@@ -53,6 +54,8 @@ pub(super) struct Done {
     pub(super) heard: usize,
     pub(super) stored: Vec<JobId>,
     pub(super) lanes: LaneChanges,
+    /// How many jobs of an owner may run at once.
+    pub(super) allowed: Arc<HashMap<Owner, u32>>,
     /// What attempts have said by now.
     pub(super) said: HashMap<Lease, Said>,
     /// The number of this node's start, if it is a new one.
@@ -62,7 +65,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    fn new(shared: Shared, now: Timestamp, is_heard: bool) -> Self {
+    fn new(shared: Shared, now: Timestamp, is_heard: bool, allowed: Arc<HashMap<Owner, u32>>) -> Self {
         Self {
             before: (shared.latest, shared.stops),
             shared,
@@ -82,6 +85,7 @@ impl Done {
             heard: 0,
             stored: Vec::new(),
             lanes: LaneChanges::default(),
+            allowed,
             said: HashMap::new(),
             registered: None,
             may_have_claimed: false,
@@ -145,7 +149,7 @@ impl Writer {
         let settings = if keeps_plans { "SET LOCAL plan_cache_mode = auto; " } else { "" };
         let (shared, now) = Shared::lock(&mut self.connection, settings, &self.node).await?;
         self.published.set_time(now);
-        Ok(Done::new(shared, self.now(), self.published.hub.is_heard()))
+        Ok(Done::new(shared, self.now(), self.published.hub.is_heard(), Arc::clone(&self.allowed)))
     }
 
     /// Writes what all nodes go by, and commits.

@@ -22,6 +22,7 @@ impl Writer {
         self.next_expiry = done.next_expiry;
         self.unblocking = done.unblocking;
         self.lanes.apply(&done.lanes);
+        self.allowed = done.allowed;
         self.published.count_running(done.lanes.running);
         self.depths = done.depths;
         *self.published.depths.lock().unwrap_or_else(PoisonError::into_inner) = self.depths;

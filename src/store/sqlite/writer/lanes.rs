@@ -252,7 +252,7 @@ impl Writer {
         for (counted, limit) in head.counted() {
             let limit = match counted {
                 Counted::Key(_) => limit,
-                Counted::Owner(owner) => self.allowed.get(&owner).copied(),
+                Counted::Owner(owner) => done.allowed.get(&owner).copied(),
             };
             let before = self.published.running().get(&counted).map_or(0, |running| i64::from(running.count));
             let running = before + done.lanes.running.get(&counted).map_or(0, |(more, _)| *more);

@@ -54,7 +54,7 @@ use crate::job::{JobId, NewJob, Owner, Queue, Submission};
 use crate::store::claims::Claims;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
-use crate::store::{Cancelled, Claimed, StateFilter, StoreError, Subject, SummaryKey};
+use crate::store::{Cancelled, Claimed, Lease, StateFilter, StoreError, Subject, SummaryKey};
 use crate::telemetry::Sparing;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -78,7 +78,8 @@ pub(super) enum Command {
     Ended,
     /// Somebody wants to see what there is once that is written which has happened.
     CatchUp(Reply<()>),
-    Close(oneshot::Sender<()>),
+    /// These attempts go on to the end of the process.
+    Close(Vec<Lease>, oneshot::Sender<()>),
 }
 
 impl From<Noted> for Command {
@@ -121,7 +122,7 @@ pub(super) struct Writer {
     unblocking: VecDeque<JobId>,
     lanes: Lanes,
     /// How many jobs of an owner may run at once, where there is a quota.
-    allowed: HashMap<Owner, u32>,
+    allowed: Arc<HashMap<Owner, u32>>,
     next_token: i64,
     /// The last place of a workload that is too long for its row.
     latest_payload: i64,

@@ -63,7 +63,7 @@ impl Writer {
                     Command::Allow(running, reply) => batch.allows.push((running, reply)),
                     Command::Check(reply) => batch.checks.push(reply),
                     Command::CatchUp(reply) => batch.looks.push(reply),
-                    Command::Close(reply) => closing = Some(reply),
+                    Command::Close(left_behind, reply) => closing = Some((left_behind, reply)),
                 }
             }
             self.turn_away();
@@ -103,9 +103,11 @@ impl Writer {
         for begun in self.begun.drain(..).chain(self.fronts.begin(true)) {
             self.held.remove(&begun.lease.id);
         }
-        // Claimed, but nobody runs it any more: claims that were answered as their receiver went away, and attempts that were left.
-        let left = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token });
-        self.release(left.collect()).await;
+        let (left_behind, reply) = closing.unzip();
+        let left_behind = left_behind.unwrap_or_default();
+        // Claimed, but nobody runs it any more: claims that were answered as their receiver went away. What runs on is the next start's.
+        let held = self.held.iter().map(|(id, held)| Lease { id: *id, token: held.token });
+        self.release(held.filter(|lease| !left_behind.contains(lease)).collect()).await;
         self.roll_up_now().await;
         folding.end().await;
         if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await {
@@ -114,7 +116,7 @@ impl Writer {
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "closing the database failed");
         }
-        if let Some(reply) = closing {
+        if let Some(reply) = reply {
             // Nobody may be waiting any more.
             let _ = reply.send(());
         }

@@ -1,6 +1,5 @@
 //! The writer's start: what ran when an earlier server went down waits again, or has ended as lost.
 
-use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -101,7 +100,7 @@ impl Writer {
             next_expiry,
             unblocking,
             lanes,
-            allowed: HashMap::new(),
+            allowed: Arc::default(),
             // A million million claims a boot, and eight million boots, before a token could come back.
             next_token: boot << 40,
             latest_payload,

@@ -1,6 +1,7 @@
 //! One transaction: its steps in their order.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::{HashSet, HashSetExt as _};
 
@@ -14,7 +15,7 @@ use super::batch::Batch;
 use super::lanes::LaneChanges;
 use super::published::Depths;
 use crate::clock::Timestamp;
-use crate::job::{JobId, Queue, What};
+use crate::job::{JobId, Owner, Queue, What};
 use crate::store::said::Said;
 use crate::store::{Cancelled, News, Settled, StoreError, Subject};
 
@@ -44,6 +45,8 @@ pub(super) struct Done {
     pub(super) unblocking: VecDeque<JobId>,
     pub(super) heard: usize,
     pub(super) lanes: LaneChanges,
+    /// How many jobs of an owner may run at once.
+    pub(super) allowed: Arc<HashMap<Owner, u32>>,
     /// What jobs have said by now.
     pub(super) said: HashMap<JobId, Said>,
 }
@@ -110,6 +113,7 @@ impl Writer {
             unblocking: self.unblocking.clone(),
             heard: 0,
             lanes: LaneChanges::default(),
+            allowed: Arc::clone(&self.allowed),
             said: HashMap::new(),
             news: self.published.hub.is_heard().then(Vec::new),
         };
@@ -167,7 +171,7 @@ impl Writer {
             edit.carry_out(&mut self.connection).await?;
         }
         for (running, _) in &batch.allows {
-            self.allow(running).await?;
+            self.allow(running, done).await?;
         }
         Ok(())
     }
