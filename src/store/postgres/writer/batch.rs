@@ -15,6 +15,9 @@ use crate::store::{Cancelled, Lease, Settled, Settlement, StateFilter, StoreErro
 /// gibibyte at the most, and ends a transaction that it hears nothing of for long: while it is sent as well.
 const MOST_BYTES: usize = 32 << 20;
 
+/// Jobs that are to run again, only those that had ended by a moment if there is one; and who is told which.
+type Requeueing = (Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>);
+
 /// The commands of one transaction, by kind.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -23,7 +26,7 @@ pub(super) struct Batch {
     pub(super) withs: Vec<(With, Reply<()>)>,
     pub(super) settles: Vec<(Lease, Arc<Settlement>, Reply<Settled>)>,
     pub(super) cancels: Vec<(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>)>,
-    pub(super) requeues: Vec<(Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>)>,
+    pub(super) requeues: Vec<Requeueing>,
     pub(super) removals: Vec<(Vec<JobId>, Why, Reply<u64>)>,
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,

@@ -13,6 +13,9 @@ use crate::store::{Cancelled, Settlement, StateFilter, StoreError};
 /// The most bytes of new workloads in one transaction, unless a single batch is larger.
 const MOST_BYTES: usize = 32 << 20;
 
+/// Jobs that are to run again, only those that had ended by a moment if there is one; and who is told which.
+type Requeueing = (Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>);
+
 /// The commands of one transaction, by kind.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -20,7 +23,7 @@ pub(super) struct Batch {
     pub(super) accepts: Vec<Acceptance>,
     pub(super) settles: Vec<Settling>,
     pub(super) cancels: Vec<(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>)>,
-    pub(super) requeues: Vec<(Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>)>,
+    pub(super) requeues: Vec<Requeueing>,
     pub(super) edits: Vec<Box<dyn Edit>>,
     pub(super) allows: Vec<(HashMap<Owner, u32>, Reply<()>)>,
     pub(super) checks: Vec<Reply<()>>,
