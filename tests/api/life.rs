@@ -280,16 +280,25 @@ async fn what_a_client_has_asked_for_is_done_though_it_hangs_up() {
     server.in_state(&id, "running").await;
     let options = SqliteConnectOptions::new().filename(server.folder.path().join("trine.db"));
     let mut database = options.connect().await.unwrap();
-    // As long as somebody else writes, whoever cancels it waits.
-    let writes = database.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let address = server.url.trim_start_matches("http://");
-    let mut client = TcpStream::connect(address).await.unwrap();
     let request = format!("DELETE /jobs/{id} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    client.write_all(request.as_bytes()).await.unwrap();
-    client.shutdown().await.unwrap();
-    let mut nothing = Vec::new();
-    client.read_to_end(&mut nothing).await.unwrap();
-    assert!(nothing.is_empty(), "the server has seen that its client hung up");
-    writes.rollback().await.unwrap();
+    let untouched = async || {
+        let job = server.get(&format!("/jobs/{id}")).await.json();
+        job["state"] == "running" && job["stopping"] == false
+    };
+    // Whoever hangs up before the server has looked at the request has asked for nothing.
+    while untouched().await {
+        // As long as somebody else writes, whoever cancels it waits.
+        let writes = database.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut nothing = Vec::new();
+        client.read_to_end(&mut nothing).await.unwrap();
+        assert!(nothing.is_empty(), "the server has seen that its client hung up");
+        writes.rollback().await.unwrap();
+        // What is written behind it comes after it.
+        server.submit(&sleep(0)).await;
+    }
     assert_eq!(server.ended(&id).await["state"], "cancelled");
 }
