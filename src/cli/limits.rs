@@ -1,24 +1,12 @@
 //! `trine limits`: the limits that jobs share by a key.
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
-use super::answer::{Page, parse};
 use super::asked::Asked;
 use super::error::CliError;
 use super::human::micros;
 use super::print;
 use super::table::{or_dash, table};
-
-/// The most limits that the API puts on a page.
-const PAGE: usize = 1_000;
-
-/// The query of a page.
-#[derive(Serialize)]
-struct Query {
-    limit: usize,
-    cursor: Option<String>,
-}
 
 /// What people are shown of a limit; the last two are of a rate.
 #[derive(Deserialize)]
@@ -34,25 +22,7 @@ struct Row {
 }
 
 pub(super) async fn run(asked: &Asked) -> Result<(), CliError> {
-    let client = asked.server.client()?;
-    let (mut rows, mut cursor) = (Vec::<Row>::new(), None);
-    loop {
-        let page: Page<Box<RawValue>> = client.get("/limits", &Query { limit: PAGE, cursor }).await?;
-        for item in &page.items {
-            if asked.json {
-                print::json(item)?;
-            } else {
-                rows.push(parse(item)?);
-            }
-        }
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    if asked.json {
-        return Ok(());
-    }
+    let Some(rows) = asked.all::<Row>("/limits").await? else { return Ok(()) };
     let columns = ["limit", "key", "at most", "in", "now", "queued", "next start"];
     let row = |Row { kind, key, limit, running, waiting, per_ms, opens_at }: Row| {
         let period = or_dash(per_ms.map(|ms| micros(ms.saturating_mul(1_000))));

@@ -3,10 +3,10 @@
 mod add;
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Accepted, Page, parse};
+use super::answer::{Accepted, parse};
 use super::asked::{Asked, Named};
 use super::client::segment;
 use super::error::CliError;
@@ -38,18 +38,8 @@ enum Command {
     Remove(Named),
 }
 
-/// The most schedules that the API puts on a page.
-const PAGE: usize = 1_000;
-
 /// How many runs people are shown.
 const RUNS: usize = 20;
-
-/// The query of a page.
-#[derive(Serialize)]
-struct Query {
-    limit: usize,
-    cursor: Option<String>,
-}
 
 /// What people are shown of a schedule.
 #[derive(Deserialize)]
@@ -102,24 +92,8 @@ impl Schedule {
 }
 
 async fn show_all(asked: &Asked) -> Result<(), CliError> {
-    let client = asked.server.client()?;
-    let mut rows: Vec<Row> = Vec::new();
-    let mut cursor = None;
-    loop {
-        let page: Page<Box<RawValue>> = client.get("/schedules", &Query { limit: PAGE, cursor }).await?;
-        for item in &page.items {
-            if asked.json {
-                print::json(item)?;
-            } else {
-                rows.push(parse(item)?);
-            }
-        }
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    if asked.json { Ok(()) } else { print::line(in_table(&rows)) }
+    let rows = asked.all("/schedules").await?;
+    rows.map_or(Ok(()), |rows: Vec<Row>| print::line(in_table(&rows)))
 }
 
 async fn order(asked: &Asked, path: &str) -> Result<(), CliError> {
