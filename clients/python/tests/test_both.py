@@ -145,8 +145,8 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
             await client.cancel_many(state="succeeded")
         self.assertEqual(caught.exception.pointer, "/state")
         with self.assertRaises(ProblemError) as caught:
-            await client.retry_many(tags={"one": "label", "another": "one"})
-        self.assertEqual(caught.exception.pointer, "/tag")
+            await client.retry_many(tags={"one": "label", "another": "one"}, error="none")
+        self.assertEqual(caught.exception.pointer, "/error")
 
     @with_both
     async def test_a_result_is_removed(self, connect):
