@@ -12,8 +12,6 @@ use crate::job::JobId;
 
 /// What stands between the values of the parameter that may be repeated, once they are one.
 pub(super) const REPEATED: char = '\0';
-/// What the standard library says of a text that is no number.
-const NO_NUMBER: [&str; 2] = ["invalid digit found in string", "cannot parse integer from empty string"];
 
 /// The query, as the struct that lists its parameters. Only `tag` may be repeated.
 pub(super) struct Query<T>(pub(super) T);
@@ -33,9 +31,12 @@ impl<T: DeserializeOwned> Query<T> {
         let once = once.extend_pairs(others).finish();
         let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(once.as_bytes()));
         serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
-            let message = match error.inner().to_string() {
-                message if NO_NUMBER.contains(&message.as_str()) => "must be a whole number".to_owned(),
-                message => message,
+            let message = error.inner().to_string();
+            // The standard library speaks of how it reads a number, not of what one is.
+            let message = match message.as_str() {
+                "invalid digit found in string" | "cannot parse integer from empty string" => "must be a whole number".to_owned(),
+                "invalid float literal" | "cannot parse float from empty string" => "must be a number".to_owned(),
+                _ => message,
             };
             // A parameter that is unknown or repeated is named in the message only.
             let named = ["unknown field `", "duplicate field `"]
@@ -101,6 +102,8 @@ mod tests {
     struct Parameters {
         limit: Option<u8>,
         #[expect(dead_code, reason = "that it is read is enough")]
+        wait: Option<f64>,
+        #[expect(dead_code, reason = "that it is read is enough")]
         name: Option<String>,
     }
 
@@ -113,6 +116,8 @@ mod tests {
     #[rstest]
     #[case("limit=many", "limit")]
     #[case("limit=", "limit")]
+    #[case("wait=10s", "wait")]
+    #[case("wait=", "wait")]
     #[case("limit=1&limit=2", "limit")]
     #[case("limits=1", "limits")]
     #[case("name=a%00b", "name")]
@@ -120,8 +125,11 @@ mod tests {
         let problem = Query::<Parameters>::parse(query).err().unwrap();
         let body = serde_json::to_value(problem.body()).unwrap();
         assert_eq!((&body["status"], &body["errors"][0]["parameter"]), (&json!(400), &json!(parameter)));
-        if ["limit=many", "limit="].contains(&query) {
-            assert_eq!(body["errors"][0]["detail"], "must be a whole number");
-        }
+        let expected = match query {
+            "limit=many" | "limit=" => "must be a whole number",
+            "wait=10s" | "wait=" => "must be a number",
+            _ => return,
+        };
+        assert_eq!(body["errors"][0]["detail"], expected);
     }
 }

@@ -149,9 +149,7 @@ impl Dispatcher {
         }
         Ok(receipt)
     }
-}
 
-impl Dispatcher {
     /// A job that was there before. One of many comes without its workload and its outcome: together they could fill the memory.
     async fn found(&self, id: JobId, whole: bool) -> Result<Option<Job>, StoreError> {
         let mut found = self.shared.store.job(id).await?;

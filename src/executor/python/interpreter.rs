@@ -18,14 +18,16 @@ const OLDEST: (u32, u32) = (3, 9);
 const QUESTION: &str = "\
 import importlib.util, json, os, re, site, sys, sysconfig
 # To import it would take longer than all else here.
-spec = importlib.util.find_spec('cloudpickle')
-found = re.search('__version__ = .([0-9.]+)', open(spec.origin).read()) if spec and spec.origin else None
+try:
+    found = re.search(b'__version__ = .([0-9.]+)', open(importlib.util.find_spec('cloudpickle').origin, 'rb').read())
+except Exception:
+    found = None
 paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sysconfig.get_paths().values(), *sys.path]
 print(json.dumps({
     'version': list(sys.version_info[:3]),
     'implementation': sys.implementation.name,
     'gil': getattr(sys, '_is_gil_enabled', lambda: sys.implementation.name == 'cpython')(),
-    'cloudpickle': found and found[1],
+    'cloudpickle': found and found[1].decode(),
     'executable': os.path.abspath(sys.executable),
     'folders': sorted({os.path.realpath(path) for path in paths if path and os.path.exists(path)}),
 }))";
