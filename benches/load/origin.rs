@@ -1,6 +1,6 @@
 //! What is fetched: a server in a process of its own that answers after a while; and the bare program that fetches from it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,13 @@ const DELAY: Duration = Duration::from_millis(100);
 /// Connections that may wait to be accepted: all of a benchmark's come at once.
 const BACKLOG: u32 = 16_384;
 
+/// The first of the addresses that are fetched from, all of them the same server.
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
+
 /// The running server; it ends with this value.
 pub(crate) struct Origin {
-    pub(crate) address: SocketAddr,
+    next: Ipv4Addr,
+    port: u16,
     _process: Child,
 }
 
@@ -35,17 +39,25 @@ impl Origin {
             .spawn()?;
         let stdout = process.stdout.take().ok_or("no standard output")?;
         let line = BufReader::new(stdout).lines().next_line().await?.ok_or("the origin did not start")?;
-        Ok(Self { address: line.parse()?, _process: process })
+        Ok(Self { next: FIRST, port: line.parse()?, _process: process })
+    }
+
+    /// An address that nobody has fetched from. A connection keeps its port for a minute after its end, and whoever connects to the same
+    /// address then has to search among those: a third of all CPU time, for the second of two programs with 10,000 each.
+    pub(crate) fn fresh(&mut self) -> SocketAddr {
+        let address = SocketAddrV4::new(self.next, self.port);
+        self.next = Ipv4Addr::from_bits(self.next.to_bits() + 1);
+        address.into()
     }
 }
 
-/// Serves on a free port, which it prints, until the process is killed.
+/// Serves on a free port of every address, which it prints, until the process is killed.
 pub(crate) async fn serve() -> Result<()> {
     raise_file_limit()?;
     let socket = TcpSocket::new_v4()?;
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
     let listener: TcpListener = socket.listen(BACKLOG)?;
-    println!("{}", listener.local_addr()?);
+    println!("{}", listener.local_addr()?.port());
     loop {
         let (stream, _) = listener.accept().await?;
         // Whoever goes away before it is answered is not waited for.

@@ -35,8 +35,8 @@ const PRIMES: u64 = 6_057;
 const FETCH: &str = "
 import asyncio
 
-async def main(port):
-    reader, writer = await asyncio.open_connection('127.0.0.1', port)
+async def main(host, port):
+    reader, writer = await asyncio.open_connection(host, port)
     writer.write(b'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')
     await reader.readuntil(b'\\r\\n\\r\\n')
     answer = await reader.readexactly(4)
@@ -47,23 +47,23 @@ async def main(port):
 const ALONE: &str = "
 import sys, time
 
-async def alone(port, count):
+async def alone(host, port, count):
     begun = time.perf_counter()
-    answers = await asyncio.gather(*(main(port) for _ in range(count)))
+    answers = await asyncio.gather(*(main(host, port) for _ in range(count)))
     assert answers == ['well'] * count
     print(time.perf_counter() - begun)
 
-asyncio.run(alone(int(sys.argv[1]), int(sys.argv[2])))
+asyncio.run(alone(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
 ";
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let folder = folder()?;
     let mut server = Server::start(folder.path(), &[("TRINE_PYTHON_NETWORK", "allow")]).await?;
-    let origin = Origin::start().await?;
-    let compute = |executor: &str| job("cpu", executor, COMPUTE, &json!(BELOW), false);
-    let fetch = job("io", "async", FETCH, &json!(origin.address.port()), true);
-    for warm_up in [&compute("processes"), &compute("threads"), &fetch] {
-        through_api(&mut server, warm_up, 4).await?;
+    let mut origin = Origin::start().await?;
+    let compute = |executor: &str| job("cpu", executor, COMPUTE, &json!([BELOW]), false);
+    let fetch = |from: SocketAddr| job("io", "async", FETCH, &json!([from.ip(), from.port()]), true);
+    for warm_up in [compute("processes"), compute("threads"), fetch(origin.fresh())] {
+        through_api(&mut server, &warm_up, 4).await?;
     }
     let mut figures = [
         Figure::new("64 computing jobs in processes, s"),
@@ -76,8 +76,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     for _ in 0..options.rounds {
         let processes = through_api(&mut server, &compute("processes"), COMPUTING).await?;
         let threads = through_api(&mut server, &compute("threads"), COMPUTING).await?;
-        let alone = alone(origin.address).await?;
-        let fetches = through_api(&mut server, &fetch, FETCHES).await?;
+        let alone = alone(origin.fresh()).await?;
+        let fetches = through_api(&mut server, &fetch(origin.fresh()), FETCHES).await?;
         let values = [processes, threads, threads / processes, alone, fetches, fetches / alone];
         figures.iter_mut().zip(values).for_each(|(figure, value)| figure.add(value));
     }
@@ -86,8 +86,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     server.stop().await
 }
 
-fn job(bound: &str, executor: &str, source: &str, argument: &Value, network: bool) -> String {
-    let workload = json!({ "type": "python", "source": source, "args": [argument], "network": network });
+fn job(bound: &str, executor: &str, source: &str, arguments: &Value, network: bool) -> String {
+    let workload = json!({ "type": "python", "source": source, "args": arguments, "network": network });
     json!({ "bound": bound, "executor": executor, "workload": workload }).to_string()
 }
 
@@ -112,7 +112,7 @@ async fn check(server: &mut Server) -> Result<()> {
 /// The fetches without Trine, in seconds.
 async fn alone(origin: SocketAddr) -> Result<f64> {
     let mut command = Command::new("python3");
-    command.args(["-c", &format!("{FETCH}{ALONE}"), &origin.port().to_string(), &FETCHES.to_string()]);
+    command.args(["-c", &format!("{FETCH}{ALONE}"), &origin.ip().to_string(), &origin.port().to_string(), &FETCHES.to_string()]);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await?;
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
