@@ -24,8 +24,9 @@ use names::Names;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Enough that bursts to one host find their connections again, few enough to leave file descriptors for others.
-const MAX_IDLE_PER_HOST: usize = 1024;
+/// As many as there may be jobs on the event loop by default: a burst to one host finds its connections again, and none is closed while the
+/// others of the burst still wait for a core.
+const MAX_IDLE_PER_HOST: usize = 16_384;
 const FIRST_BODY_BYTES: usize = 64 * 1024;
 
 /// Where requests may go, as the operator configured it.
