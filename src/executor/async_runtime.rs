@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tower::Service;
 
-use super::attempt::{Attempt, Ran, Reading, panicked};
+use super::attempt::{Attempt, Ran, Reading, made, panicked};
 use crate::clock::{Monotonic, micros};
 use crate::job::{Failure, Outcome};
 use crate::measure::{Crowd, Metered, PollMeter, park};
@@ -101,7 +101,7 @@ impl Service<Attempt> for AsyncExecutor {
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
         let Attempt { workload, stop, reporter, slot, .. } = attempt;
-        let work = match self.registry.work(&workload, stop.clone(), reporter) {
+        let work = match made(|| self.registry.work(&workload, stop.clone(), reporter)) {
             Ok(work) => work,
             Err(failure) => return Box::pin(ready(Ok(Ran::failed(failure)))),
         };

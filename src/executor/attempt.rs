@@ -1,6 +1,7 @@
 //! What goes into an executor and what comes out.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::slots::Slot;
@@ -8,7 +9,7 @@ use crate::artifact::ArtifactError;
 use crate::clock::{Monotonic, Stopwatch};
 use crate::job::{Failure, FailureKind, JobId, Outcome, Spec};
 use crate::measure::Usage;
-use crate::workload::{Reporter, Stop};
+use crate::workload::{Reporter, Stop, Work};
 
 /// One try at running a job.
 #[derive(Debug)]
@@ -102,6 +103,11 @@ impl Ran {
     pub fn crashed(pid: u32, failure: Failure) -> Self {
         Self { crashed: Some(pid), ..Self::failed(failure) }
     }
+}
+
+/// Work, or why there is none: a workload may panic as it makes it.
+pub(super) fn made(make: impl FnOnce() -> Result<Work, Failure>) -> Result<Work, Failure> {
+    catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// The failure that a panic is.

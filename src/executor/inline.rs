@@ -45,7 +45,7 @@ fn serve(runtime: &Runtime, registry: &Registry, calls: &mpsc::Receiver<Call>) {
     while let Ok(Call { attempt, begin, report }) = calls.recv() {
         let _ = begin.send(());
         let Attempt { workload, stop, reporter, slot, .. } = attempt;
-        let ran = threads::run(registry.work(&workload, stop.clone(), reporter), &stop, |work| runtime.block_on(work));
+        let ran = threads::run(|| registry.work(&workload, stop.clone(), reporter), &stop, |work| runtime.block_on(work));
         drop(slot);
         let _ = report.send(ran);
     }

@@ -30,7 +30,7 @@ pub struct Measured {
 impl Measured {
     /// An attempt whose work did not begin: for this reason, or because it was told to stop before.
     pub fn unbegun(failure: Failure, stopped: Option<StopReason>, deadline: Option<Duration>) -> Self {
-        let failure = stopped.map_or(failure, |reason| stopped_by(reason, deadline));
+        let failure = stopped.map_or(failure, |reason| stopped_by(reason, deadline, false));
         Self { outcome: Outcome::Error(failure), stopped, timing: None, crashed: None, begun: false }
     }
 }
@@ -73,19 +73,20 @@ where
             let Ran { outcome, reading, crashed, begun } = running.await?;
             // Work that was told to stop, but ended well all the same, has ended well.
             let stopped = if outcome.is_success() { None } else { stop.reason() };
-            let outcome = stopped.map_or(outcome, |reason| Outcome::Error(stopped_by(reason, deadline)));
+            let outcome = stopped.map_or(outcome, |reason| Outcome::Error(stopped_by(reason, deadline, begun)));
             let timing = timing(queued_for, claimed, &reading);
             Ok(Measured { outcome, stopped, timing, crashed, begun })
         })
     }
 }
 
-fn stopped_by(reason: StopReason, deadline: Option<Duration>) -> Failure {
+fn stopped_by(reason: StopReason, deadline: Option<Duration>, begun: bool) -> Failure {
     match reason {
-        StopReason::Deadline => Failure::new(
-            FailureKind::Timeout,
-            format!("it ran longer than its deadline of {} ms", deadline.unwrap_or_default().as_millis()),
-        ),
+        StopReason::Deadline => {
+            let deadline = deadline.unwrap_or_default().as_millis();
+            let what = if begun { "it ran longer than" } else { "it could not begin within" };
+            Failure::new(FailureKind::Timeout, format!("{what} its deadline of {deadline} ms"))
+        }
         StopReason::Cancelled => Failure::cancelled(),
         StopReason::HandBack => Failure::new(FailureKind::Lost, "the server hands it back"),
     }

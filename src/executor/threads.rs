@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tower::Service;
 
-use super::attempt::{Attempt, Ran, Reading, panicked};
+use super::attempt::{Attempt, Ran, Reading, made, panicked};
 use super::deadline::limited;
 use crate::clock::Stopwatch;
 use crate::job::{Failure, FailureKind, Outcome, Output};
@@ -88,7 +88,7 @@ impl Service<Attempt> for ThreadsExecutor {
             let Some(Attempt { workload, stop, reporter, slot, .. }) = take(&next) else { return };
             let _ = begin.send(());
             let _entered = span.entered();
-            let ran = run(registry.work(&workload, stop.clone(), reporter), &stop, |work| reactor.block_on(work));
+            let ran = run(|| registry.work(&workload, stop.clone(), reporter), &stop, |work| reactor.block_on(work));
             // The thread is free from here on, whether or not anybody still waits for the report.
             drop(slot);
             let _ = report.send(ran);
@@ -116,13 +116,13 @@ impl Service<Attempt> for ThreadsExecutor {
 /// A future on its way to be waited for, told to stop or not.
 pub(super) type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Output, Failure>> + 'a>>;
 
-/// Runs work on the calling thread and measures the thread meanwhile. `block_on` waits for work that is a future.
+/// Makes work and runs it on the calling thread, which is measured meanwhile. `block_on` waits for work that is a future.
 pub(super) fn run(
-    work: Result<Work, Failure>,
+    make: impl FnOnce() -> Result<Work, Failure>,
     stop: &Stop,
     block_on: impl FnOnce(Waiting<'_>) -> Result<Output, Failure>,
 ) -> Ran {
-    let work = match work {
+    let work = match made(make) {
         Ok(work) => work,
         Err(failure) => return Ran::failed(failure),
     };

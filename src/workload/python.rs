@@ -206,20 +206,24 @@ fn shaped(value: Option<Box<RawValue>>, first: char, none: impl FnOnce() -> serd
     }
 }
 
-/// How a function is written, by its definition in the source. A function that is not found there in plain sight counts as blocking:
-/// on threads it runs either way.
+/// How a function is written, by its definition in the source: the last one, and if it is no method, the last one at the beginning of a
+/// line if there is any. A function that is not found there in plain sight counts as blocking: on threads it runs either way.
 pub(crate) fn form_of(source: &str, entrypoint: &str) -> Form {
-    let name = entrypoint.rsplit(['.', ':']).next().unwrap_or(entrypoint);
-    let mut definitions = source.lines().filter_map(|line| {
-        let line = line.trim_start();
+    let path = entrypoint.rsplit(':').next().unwrap_or(entrypoint);
+    let name = path.rsplit('.').next().unwrap_or(path);
+    let definition = |line: &str| {
         let (form, rest) = match line.strip_prefix("async") {
             Some(rest) => (Form::Async, rest.trim_start().strip_prefix("def")?),
             None => (Form::Blocking, line.strip_prefix("def")?),
         };
         let rest = rest.trim_start().strip_prefix(name)?;
         rest.trim_start().starts_with(['(', '[']).then_some(form)
-    });
-    definitions.next_back().unwrap_or(Form::Blocking)
+    };
+    let outermost = || source.lines().filter_map(definition).next_back();
+    let anywhere = || source.lines().map(str::trim_start).filter_map(definition).next_back();
+    let is_method = path.contains('.');
+    let found = if is_method { anywhere() } else { outermost().or_else(anywhere) };
+    found.unwrap_or(Form::Blocking)
 }
 
 /// SHA-256 in hexadecimal.
@@ -244,6 +248,9 @@ mod tests {
     #[case("class A:\n    async def go(self): pass", "A.go", Form::Async)]
     #[case("async def go[T](x: T): pass", "tool:go", Form::Async)]
     #[case("from x import main", "main", Form::Blocking)]
+    #[case("def main(): pass\nclass A:\n    async def main(self): pass", "main", Form::Blocking)]
+    #[case("async def main(): pass\nclass A:\n    def main(self): pass", "main", Form::Async)]
+    #[case("try:\n    async def main(): pass\nexcept OSError: pass", "tool:main", Form::Async)]
     fn the_source_shows_the_form(#[case] source: &str, #[case] entrypoint: &str, #[case] form: Form) {
         assert_eq!(form_of(source, entrypoint), form);
     }

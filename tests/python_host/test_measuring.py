@@ -245,6 +245,28 @@ class Measuring(HostTest):
         self.assert_about(self.cpu(host, "threads"), US, 60_000)
         self.assert_about(self.cpu(host, "child"), US, 200_000)
 
+    @in_each("threads", "processes")
+    def test_a_loop_of_the_jobs_own_counts_its_helper_threads(self, host):
+        self.assert_about(self.cpu(host, "helped"), US, 60_000)
+
+    def test_a_process_in_which_something_goes_on_gets_no_further_job(self):
+        host = self.host("processes")
+        source = """
+            import signal, threading
+            def nothing(): pass
+            def joins():
+                thread = threading.Thread(target=nothing)
+                thread.start()
+                thread.join()
+            def leaves(): threading.Thread(target=threading.Event().wait, daemon=True).start()
+            def alarm(): signal.alarm(1)
+            def armed(): return signal.getitimer(signal.ITIMER_REAL)
+        """
+        for quiet in ("nothing", "joins", "alarm"):
+            self.assertNotIn("worn", host.call(source, entrypoint=quiet))
+        self.assertEqual(host.call(source, entrypoint="armed")["output"], [0, 0])
+        self.assertTrue(host.call(source, entrypoint="leaves")["worn"])
+
     def test_memory_is_that_of_the_job(self):
         host = self.host("processes")
         # As it is mapped, so it goes: allocators, as that without a global lock, may keep what was freed.

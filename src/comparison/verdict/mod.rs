@@ -48,7 +48,10 @@ pub(super) struct Evidence<'a> {
 /// The executor that should run it, or why none should.
 pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
     let bests = bests(evidence.rows);
-    let Some(best) = bests.iter().max_by(|a, b| a.speedup.total_cmp(&b.speedup)) else {
+    // One that surely gains goes before one that may gain more, or nothing.
+    let surely = bests.iter().filter(|best| best.gains());
+    let fastest = |a: &&Best<'_>, b: &&Best<'_>| a.speedup.total_cmp(&b.speedup);
+    let Some(best) = surely.max_by(fastest).or_else(|| bests.iter().max_by(fastest)) else {
         return without(evidence, Choice::Inconclusive, "no executor ran it without failures.", Confidence::Low);
     };
     // An interval of one or two repetitions is as good as none.
@@ -56,10 +59,10 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
         let because = "there was time for a repetition or two only: give it a larger budget.";
         return without(evidence, Choice::Inconclusive, because, Confidence::Low);
     }
-    if best.gain.high < WORTH || (best.gain.low <= WORTH && best.speedup < WORTH && best.gain.half_width() < 0.15) {
+    if best.gain.high < WORTH || (!best.gains() && best.speedup < WORTH && best.gain.half_width() < 0.15) {
         return none_gains(evidence, best);
     }
-    if best.gain.low <= WORTH {
+    if !best.gains() {
         if hop_share(evidence, best.row).is_some_and(|share| share >= 1.0) {
             return none_gains(evidence, best);
         }
@@ -92,6 +95,11 @@ struct Best<'a> {
 }
 
 impl Best<'_> {
+    /// Whether it is surely faster than no executor by what is worth having.
+    fn gains(&self) -> bool {
+        self.gain.low > WORTH
+    }
+
     /// How many times as fast it was as the other, repetition by repetition.
     fn versus(&self, other: &Self) -> Option<Interval> {
         let ratios: Vec<f64> = self.speedups.iter().zip(other.speedups).map(|(own, others)| own / others).collect();
@@ -133,7 +141,7 @@ fn bests(rows: &[(Row, Vec<f64>)]) -> Vec<Best<'_>> {
 
 /// Of those that are as fast as the best one, the one that costs least; and the others.
 fn cheapest<'a, 'b>(evidence: &Evidence<'_>, bests: &'a [Best<'b>], best: &'a Best<'b>) -> (&'a Best<'b>, Vec<&'a Best<'b>>) {
-    let as_fast = |other: &&Best<'_>| best.versus(other).is_some_and(|interval| interval.estimate <= EQUAL);
+    let as_fast = |other: &&Best<'_>| other.gains() && best.versus(other).is_some_and(|interval| interval.estimate <= EQUAL);
     let mut equals: Vec<&Best<'_>> = bests.iter().filter(as_fast).collect();
     equals.sort_by_key(|other| (other.holds_the_loop(evidence), other.row.executor, other.row.concurrency));
     if equals.is_empty() {

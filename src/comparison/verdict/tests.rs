@@ -94,6 +94,13 @@ fn a_gain_that_can_t_be_told_from_none_is_inconclusive() {
 }
 
 #[test]
+fn one_that_surely_gains_goes_before_one_that_may_gain_more_or_nothing() {
+    let rows = [row(Executor::Threads, 2, &[0.9, 3.1, 2.0, 2.9, 1.2]), steady(Executor::Processes, 2, 1.9)];
+    let verdict = verdict(&evidence(&rows));
+    assert_eq!(verdict.executor, Choice::Processes, "{}", verdict.because);
+}
+
+#[test]
 fn a_busy_machine_makes_less_sure_and_is_named() {
     let rows = [steady(Executor::Threads, 2, 1.9), steady(Executor::Async, 2, 1.0)];
     let under = |share| {

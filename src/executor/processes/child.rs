@@ -16,10 +16,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::gettid;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::protocol::{Channel, FromWorker, LONGEST_OUTPUT, ProtocolError, Report, RunRequest, ToWorker};
 use crate::clock::{Stopwatch, micros};
-use crate::executor::attempt::panicked;
+use crate::executor::attempt::{made, panicked};
 use crate::job::{Failure, Note, Output, Spec};
 use crate::measure::{Helpers, Usage, memory, run_delay};
 use crate::workload::{Environment, Registry, Reporter, Sink, Stop, Work};
@@ -74,13 +75,14 @@ async fn serve(registry: fn(Environment) -> Registry) -> Result<(), ProtocolErro
         let worker = Arc::new(AtomicI32::new(0));
         let mut helpers = Helpers::default();
         let mut running = tokio::spawn(run(*request, Arc::clone(&registry), stop.clone(), reporter, Arc::clone(&worker)));
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         let report = loop {
             tokio::select! {
                 biased;
                 message = channel.receive() => if let ToWorker::Stop(reason) = message? { stop.stop(reason) },
                 report = &mut running => break report,
                 Some(note) = notes.recv() => channel.send(&FromWorker::Note(note)).await?,
-                () = tokio::time::sleep(LOOK) => helpers.look([gettid().as_raw(), worker.load(Ordering::Relaxed)]),
+                _ = looks.tick() => helpers.look([gettid().as_raw(), worker.load(Ordering::Relaxed)]),
             }
         };
         while let Ok(note) = notes.try_recv() {
@@ -137,7 +139,7 @@ impl Sink for Reports {
 
 async fn run(request: RunRequest, registry: Arc<Registry>, stop: Stop, reporter: Reporter, worker: Arc<AtomicI32>) -> Report {
     let spec = Spec { kind: request.kind, json: request.workload };
-    let work = registry.work(&spec, stop.clone(), reporter);
+    let work = made(|| registry.work(&spec, stop.clone(), reporter));
     let peak_is_fresh = memory::reset_peak();
     let before = Usage::of_process();
     let done = match work {

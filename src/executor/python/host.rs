@@ -3,15 +3,17 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::process::{ChildStderr, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use nix::unistd::Pid;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
+use tokio::process::ChildStderr;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
@@ -193,10 +195,8 @@ impl pool::Worker for Host {
         // With it goes our copy of the other end of the socket.
         drop(command);
         let pid = group.id();
-        let last_words = tokio::task::spawn_blocking({
-            let stderr = group.stderr.take();
-            move || stderr.map(last_words).unwrap_or_default()
-        });
+        let stderr = group.stderr.take().map(ChildStderr::from_std).transpose().map_err(failed)?;
+        let last_words = tokio::spawn(async { Some(last_words(stderr?).await) });
         let (reading, writing) = UnixStream::from_std(ours).map_err(failed)?.into_split();
         let (ready, is_ready) = oneshot::channel();
         let (calls, end) = (Arc::new(Calls::default()), Arc::new(Notify::new()));
@@ -330,6 +330,11 @@ impl Host {
         self.retired.store(true, Ordering::Relaxed);
     }
 
+    /// Nobody waits any longer for a call that it still works on.
+    pub(super) fn given_up(&self) {
+        self.calls.fewer.notify_waiters();
+    }
+
     /// Waits until it works on nothing that anybody still waits for.
     pub(super) async fn drained(&self) {
         loop {
@@ -373,7 +378,7 @@ impl Drop for Host {
 struct Process {
     group: Group,
     scratch: Arc<Scratch>,
-    last_words: tokio::task::JoinHandle<String>,
+    last_words: tokio::task::JoinHandle<Option<String>>,
 }
 
 /// Takes in what the host says, until it is gone or is to be killed.
@@ -392,7 +397,7 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         Ok(ended) => ended,
         Err(_) => group.end(Duration::ZERO).await,
     };
-    let words = tokio::time::timeout(LAST_WORDS_GRACE, last_words).await.ok().and_then(Result::ok).unwrap_or_default();
+    let words = tokio::time::timeout(LAST_WORDS_GRACE, last_words).await.ok().and_then(|read| read.ok()?).unwrap_or_default();
     let gone = match ended {
         Ok(ended) => match ended.violation {
             Some(violation) => Gone { kind: FailureKind::Error, how: format!("was ended: {violation}"), by_itself: false },
@@ -433,10 +438,9 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>
 }
 
 /// The beginning of what it writes to its standard error itself: where it crashed. Reads to the end.
-fn last_words(mut stderr: ChildStderr) -> String {
-    use std::io::Read;
+async fn last_words(mut stderr: ChildStderr) -> String {
     let (mut kept, mut buffer) = (Vec::new(), [0; 1024]);
-    while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+    while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
         let room = LAST_WORDS.saturating_sub(kept.len());
         kept.extend_from_slice(&buffer[..count.min(room)]);
     }

@@ -395,7 +395,11 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
                 return Some(Ok(ran));
             }
             Some(Err(gone)) => return Some(Err(gone)),
-            None => return None,
+            None => {
+                drop(begun);
+                host.given_up();
+                return None;
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 """What one job has used."""
 
 import contextlib
+import contextvars
 import os
 import threading
 import time
@@ -157,6 +158,18 @@ class Meter:
             return context.run(function, *args)
         finally:
             self.helpers.append([after - was for after, was in zip(thread_usage(), before)])
+
+    def helping(self, in_executor):
+        """The `run_in_executor` of a loop that is the job's own: what its threads use is the job's, where it does not count as that anyway."""
+        if self.usage is not thread_usage:
+            return in_executor
+
+        def run_in_executor(executor, function, *args):
+            if executor is None:
+                function, args = self.helped, (contextvars.copy_context(), function, *args)
+            return in_executor(executor, function, *args)
+
+        return run_in_executor
 
     def measured(self, polled):
         """As part of a `done`."""

@@ -11,6 +11,7 @@ from .host import Host
 from .jobs import call, imports
 from .usage import Memory, process_usage
 
+OWN_THREADS = 2  # of a host without a job: the main one, and the one that captures what is printed
 SOON_CPU_S = 0.01  # until it is tried once more to end a process
 LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
 
@@ -37,6 +38,13 @@ class Processes(Host):
         if job.cpu_ms is not None:
             signal.setitimer(signal.ITIMER_PROF, 0)
         running.alone = None
+
+    def settle(self, job, outcome):
+        """What goes on when a job has ended would count as the next one's: its figures, its log, its limit of CPU time."""
+        self.is_worn = self.is_worn or threading.active_count() > OWN_THREADS
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL):
+            signal.setitimer(timer, 0)
+        super().settle(job, outcome)
 
     def tick(self):
         job = running.alone
