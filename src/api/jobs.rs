@@ -8,8 +8,8 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
 use super::graph::{self, GraphView};
@@ -18,7 +18,7 @@ use super::list::{List, ListQuery};
 use super::preference::{self, PREFERENCE_APPLIED, Preferences, WaitQuery};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{AttemptView, JobView, StateName};
+use super::view::{AttemptView, JobView, StateName, States};
 use super::waiting::WaitingView;
 use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
@@ -266,24 +266,42 @@ pub(super) async fn route(State(api): State<ApiState>, Id(id): Id) -> Result<Res
     Ok(Json(RouteExplanation::of(&job, written)).into_response())
 }
 
+/// Where a job must be to be cancelled.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CancelQuery {
+    /// Only if it is in this state, or in one of several with commas between.
+    #[param(example = "scheduled,blocked,queued")]
+    state: Option<States>,
+}
+
 /// Cancel a job
 ///
-/// A job that waits has ended with the answer. One that runs is told to stop; how soon it does depends on its executor.
+/// A job that waits has ended with the answer. One that runs is told to stop; how soon it does depends on its executor. With `state`, it is
+/// cancelled only if it is there: `scheduled,blocked,queued` never stops one that has begun.
 #[utoipa::path(
     delete, path = "/jobs/{id}", tag = "jobs", operation_id = "cancelJob",
-    params(("id" = String, Path, description = "The job's id", format = "uuid")),
+    params(("id" = String, Path, description = "The job's id", format = "uuid"), CancelQuery),
     responses(
         (status = 200, description = "It was waiting, and is cancelled", body = JobView, example = example::cancelled_job),
         (status = 202, description = "It runs, and is being stopped", body = JobView, example = example::stopping_job),
-        answers::UnknownJob, answers::AlreadyFinished, answers::Unavailable,
+        answers::UnknownJob, answers::AlreadyFinished, answers::InAnotherState, answers::Unavailable,
     ),
 )]
-pub(super) async fn cancel(State(api): State<ApiState>, Id(id): Id) -> Result<Response, Problem> {
-    let status = match api.dispatcher.cancel(id).await? {
+pub(super) async fn cancel(
+    State(api): State<ApiState>,
+    Id(id): Id,
+    Query(CancelQuery { state }): Query<CancelQuery>,
+) -> Result<Response, Problem> {
+    let status = match api.dispatcher.cancel(id, &States::of(state.as_ref())).await? {
         Cancellation::Cancelled => StatusCode::OK,
         Cancellation::Stopping(_) => StatusCode::ACCEPTED,
         Cancellation::Finished(ending) => {
             return Err(Problem::new(Kind::AlreadyFinished, format!("the job ended as {ending}")));
+        }
+        Cancellation::Elsewhere => {
+            return Err(Problem::new(Kind::InAnotherState, "the job is left alone: it is in another state"));
         }
         Cancellation::Unknown => return Err(Problem::unknown_job(id)),
     };

@@ -137,6 +137,9 @@ kinds! {
     /// It has ended, so there is nothing to cancel.
     AlreadyFinished = CONFLICT "already-finished", "It has already ended",
         "the job ended as succeeded";
+    /// It is in none of the states in which it was to be cancelled.
+    InAnotherState = PRECONDITION_FAILED "in-another-state", "It is in another state",
+        "the job is left alone: it is in another state";
     /// The job has not ended, so there is no result and nothing to run again.
     NotFinished = CONFLICT "not-finished", "The job has not ended yet",
         "the job is running";

@@ -47,13 +47,7 @@ pub(super) enum StateName {
 
 impl From<&State> for StateName {
     fn from(state: &State) -> Self {
-        match state {
-            State::Scheduled { .. } => Self::Scheduled,
-            State::Blocked => Self::Blocked,
-            State::Queued => Self::Queued,
-            State::Running { .. } => Self::Running,
-            State::Finished(finished) => finished.ending.into(),
-        }
+        StateFilter::of(state).into()
     }
 }
 

@@ -69,7 +69,7 @@ use crate::function::Function;
 use crate::job::{Job, JobId, Queue, Role, Routing, State};
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
-use crate::store::{Cancellation, EventFilter, Follower, Store, StoreError, Weight as _};
+use crate::store::{Cancellation, EventFilter, Follower, StateFilter, Store, StoreError, Weight as _};
 use crate::telemetry::Sparing;
 use crate::workload::{Invalid, Registry, StopReason};
 
@@ -210,12 +210,12 @@ impl Dispatcher {
     }
 
     /// Cancels a job; tells its attempt to stop if one runs.
-    pub async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
-        let cancellation = self.shared.store.cancel(id).await?;
+    pub async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError> {
+        let cancellation = self.shared.store.cancel(id, only).await?;
         match cancellation {
             Cancellation::Cancelled => self.shared.waiters.ended(id, None),
             Cancellation::Stopping(lease) => self.stop(lease).await,
-            Cancellation::Finished(_) | Cancellation::Unknown => {}
+            Cancellation::Finished(_) | Cancellation::Elsewhere | Cancellation::Unknown => {}
         }
         Ok(cancellation)
     }

@@ -73,7 +73,7 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::job::{
     Bound, Conclusion, Ending, Executor, Failure, FailureKind, FindingKinds, Job, JobId, Labels, NewJob, Note, Owner, ProfileKey,
-    Queue, Retry, Spec, Timing,
+    Queue, Retry, Spec, State, Timing,
 };
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
@@ -178,6 +178,8 @@ pub enum Cancellation {
     Stopping(Lease),
     /// It had already ended this way.
     Finished(Ending),
+    /// It is not where it was to be.
+    Elsewhere,
     /// There is no such job.
     Unknown,
 }
@@ -224,6 +226,19 @@ pub enum StateFilter {
     Running,
     /// Ended this way.
     Ended(Ending),
+}
+
+impl StateFilter {
+    /// Where a job in this state is.
+    pub const fn of(state: &State) -> Self {
+        match state {
+            State::Scheduled { .. } => Self::Scheduled,
+            State::Blocked => Self::Blocked,
+            State::Queued => Self::Queued,
+            State::Running { .. } => Self::Running,
+            State::Finished(finished) => Self::Ended(finished.ending),
+        }
+    }
 }
 
 /// Which jobs a list holds: those that pass every condition that is set.
@@ -441,8 +456,8 @@ pub trait Store:
     /// Whether this node, as far as it knows, runs the attempt of this lease.
     fn may_run_here(&self, lease: Lease) -> bool;
 
-    /// Cancels a job that waits; marks one that runs.
-    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
+    /// Cancels a job that waits; marks one that runs. If `only` says where, it is left alone elsewhere.
+    async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError>;
 
     /// Does the same to a page of the unfinished jobs that pass a filter, in the order of their ids: short enough that others need not
     /// wait for long.

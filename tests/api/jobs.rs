@@ -112,12 +112,17 @@ async fn a_job_is_cancelled_while_it_waits_and_while_it_runs() {
     server.in_state(&runs, "running").await;
     let waits = server.submit(&sleep(60_000)).await;
 
-    let answer = server.delete(&format!("/jobs/{waits}")).await;
+    let waiting = "state=scheduled,blocked,queued";
+    let answer = server.delete(&format!("/jobs/{runs}?{waiting}")).await;
+    assert_eq!(answer.problem(412).0, "in-another-state");
+    assert_eq!(server.delete(&format!("/jobs/{waits}?state=running")).await.problem(412).0, "in-another-state");
+    assert_eq!(server.delete(&format!("/jobs/{waits}?state=stopped")).await.problem(400).0, "bad-query");
+    let answer = server.delete(&format!("/jobs/{waits}?{waiting}")).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["state"]), (200, &json!("cancelled")));
     assert_eq!(answer.json()["error"]["kind"], "cancelled");
     assert_eq!(server.get(&format!("/results/{waits}")).await.json()["timing"], Value::Null);
 
-    assert_eq!(server.delete(&format!("/jobs/{runs}")).await.status, 202);
+    assert_eq!(server.delete(&format!("/jobs/{runs}?state=running")).await.status, 202);
     assert_eq!(server.ended(&runs).await["state"], "cancelled");
     assert_eq!(server.delete(&format!("/jobs/{runs}")).await.problem(409).0, "already-finished");
 }

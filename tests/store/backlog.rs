@@ -90,7 +90,7 @@ async fn in_order_whatever_comes_goes_or_comes_back(place: impl Place) {
     accept(&store, &urgent).await;
     assert_eq!(claim_one(&store).await.lease.id, urgent[1].id);
     // One that would be next goes, one that runs comes back.
-    assert_eq!(store.cancel(urgent[0].id).await.unwrap(), Cancellation::Cancelled);
+    assert_eq!(store.cancel(urgent[0].id, &[]).await.unwrap(), Cancellation::Cancelled);
     settle(&store, first[0], Settlement::Release).await.unwrap();
     let again = claim_one(&store).await;
     assert_eq!((again.lease.id, again.attempt), (ids[0], 1));
@@ -127,10 +127,10 @@ async fn what_runs_can_be_cancelled_and_what_waits_too(place: impl Place) {
     let ids = backlog(&store, 40).await;
     let claimed = claim_one(&store).await;
     let also_claimed = claim_one(&store).await;
-    assert_eq!(store.cancel(also_claimed.lease.id).await.unwrap(), Cancellation::Stopping(also_claimed.lease));
-    assert_eq!(store.cancel(ids[2]).await.unwrap(), Cancellation::Cancelled);
+    assert_eq!(store.cancel(also_claimed.lease.id, &[]).await.unwrap(), Cancellation::Stopping(also_claimed.lease));
+    assert_eq!(store.cancel(ids[2], &[]).await.unwrap(), Cancellation::Cancelled);
     assert_eq!(claim_one(&store).await.lease.id, ids[3]);
-    assert_eq!(store.cancel(claimed.lease.id).await.unwrap(), Cancellation::Stopping(claimed.lease));
+    assert_eq!(store.cancel(claimed.lease.id, &[]).await.unwrap(), Cancellation::Stopping(claimed.lease));
     settle(&store, also_claimed.lease, Settlement::Release).await.unwrap();
     assert_eq!(state(&store, ids[1]).await, "cancelled");
 }
@@ -157,7 +157,7 @@ async fn each_is_claimed_once_while_others_are_cancelled(place: impl Place) {
         .collect();
     let mut cancelled = HashSet::new();
     for id in ids.iter().rev().step_by(5) {
-        if store.cancel(*id).await.unwrap() == Cancellation::Cancelled {
+        if store.cancel(*id, &[]).await.unwrap() == Cancellation::Cancelled {
             cancelled.insert(*id);
         }
     }

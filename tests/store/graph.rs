@@ -160,7 +160,7 @@ async fn a_blocked_job_can_be_cancelled_and_takes_its_children_along(place: impl
     let child = child_of(&parent);
     let grandchild = child_of(&child);
     accept(&store, &[parent.clone(), child.clone(), grandchild.clone()]).await;
-    assert_eq!(store.cancel(child.id).await.unwrap(), Cancellation::Cancelled);
+    assert_eq!(store.cancel(child.id, &[]).await.unwrap(), Cancellation::Cancelled);
     assert_eq!(state(&store, grandchild.id).await, "cancelled");
     let claimed = claim_one(&store).await;
     end(&store, claimed, succeeded()).await;
@@ -171,7 +171,7 @@ async fn a_blocked_job_can_be_cancelled_and_takes_its_children_along(place: impl
     let child = child_of(&parent);
     accept(&store, &[parent.clone(), child.clone()]).await;
     let claimed = claim_one(&store).await;
-    assert_eq!(store.cancel(parent.id).await.unwrap(), Cancellation::Stopping(claimed.lease));
+    assert_eq!(store.cancel(parent.id, &[]).await.unwrap(), Cancellation::Stopping(claimed.lease));
     assert_eq!(state(&store, child.id).await, "blocked");
     end(&store, claimed, Settlement::Release).await;
     assert_eq!((state(&store, parent.id).await, state(&store, child.id).await), ("cancelled", "cancelled"));
@@ -355,7 +355,7 @@ async fn an_owner_sees_its_own_children_alone(place: impl Place) {
         assert_eq!(store.graph(parent.id, None, 3).await.unwrap().child_count, 4);
     };
     check(&[(0, StateFilter::Blocked), (3, StateFilter::Blocked)]).await;
-    store.cancel(children[3].id).await.unwrap();
+    store.cancel(children[3].id, &[]).await.unwrap();
     check(&[(0, StateFilter::Blocked), (3, StateFilter::Ended(Ending::Cancelled))]).await;
 }
 
@@ -454,7 +454,7 @@ async fn random_graph(seed: u64) {
             }
             8 if !model.jobs.is_empty() => {
                 let id = model.jobs[random.usize(0..model.jobs.len())].id;
-                match store.cancel(id).await.unwrap() {
+                match store.cancel(id, &[]).await.unwrap() {
                     Cancellation::Cancelled => {
                         assert!(!model.endings.contains_key(&id), "seed {seed}: {id} was cancelled after its end");
                         model.endings.insert(id, Ending::Cancelled);
@@ -465,7 +465,7 @@ async fn random_graph(seed: u64) {
                         model.endings.insert(id, Ending::Cancelled);
                     }
                     Cancellation::Finished(_) => {}
-                    Cancellation::Unknown => panic!("seed {seed}: {id} is gone"),
+                    Cancellation::Elsewhere | Cancellation::Unknown => panic!("seed {seed}: {id} is gone"),
                 }
             }
             9 if crashes > 0 && random.bool() => {

@@ -394,7 +394,7 @@ async fn a_cancelled_job_that_was_to_be_tried_again_has_ended_for_those_who_wait
         let job = io_job();
         accept(&store, std::slice::from_ref(&job)).await;
         let lease = claim_one(&store).await.lease;
-        assert!(matches!(store.cancel(job.id).await.unwrap(), Cancellation::Stopping(_)));
+        assert!(matches!(store.cancel(job.id, &[]).await.unwrap(), Cancellation::Stopping(_)));
         assert_eq!(settle(&store, lease, settlement(store.now())).await.unwrap(), Settled::Recorded);
         assert_eq!(state(&store, job.id).await, "cancelled");
         let ended = tokio::time::timeout(PATIENCE, store.ended_unasked()).await.expect("the end of a job");

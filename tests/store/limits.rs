@@ -375,7 +375,7 @@ async fn an_empty_lane_passes_its_place_on(place: impl Place) {
     let running = claim_one(&store).await;
     assert!(claim_all(&store, 10).await.is_empty());
     let waiting: Vec<JobId> = jobs.iter().map(|job| job.id).filter(|id| *id != running.lease.id).collect();
-    store.cancel(waiting[0]).await.unwrap();
+    store.cancel(waiting[0], &[]).await.unwrap();
     settle(&store, running.lease, succeeded()).await.unwrap();
     assert_eq!(claim_one(&store).await.lease.id, waiting[1]);
 }
@@ -402,7 +402,7 @@ async fn a_place_is_offered_to_every_queue(place: impl Place) {
         settle(&store, claimed[0].lease, succeeded()).await.unwrap();
         assert!(claim_all(&store, 10).await.is_empty());
         if is_cancelled {
-            store.cancel(first.id).await.unwrap();
+            store.cancel(first.id, &[]).await.unwrap();
         }
         settle(&store, lease, succeeded()).await.unwrap();
         let next = claim_one(&store).await;
@@ -428,7 +428,7 @@ async fn a_lane_that_nobody_waits_in_any_more_opens_as_well(place: impl Place) {
         let lease = claim_one(&store).await.lease;
         accept(&store, std::slice::from_ref(&waits)).await;
         assert!(claim_all(&store, 10).await.is_empty());
-        store.cancel(waits.id).await.unwrap();
+        store.cancel(waits.id, &[]).await.unwrap();
         settle(&store, lease, succeeded()).await.unwrap();
         accept(&store, std::slice::from_ref(&later)).await;
         let next = claim_one(&store).await;
@@ -516,7 +516,7 @@ async fn limits_of_which_nobody_waits_hide_no_others(place: impl Place) {
     accept(&store, &waiting).await;
     assert_eq!(claim_all(&store, 10).await.len(), 1);
     for (job, claimed) in waiting.iter().zip(&claimed).take(3) {
-        store.cancel(job.id).await.unwrap();
+        store.cancel(job.id, &[]).await.unwrap();
         settle(&store, claimed.lease, succeeded()).await.unwrap();
     }
     let page = store.limits(None, 1).await.unwrap();

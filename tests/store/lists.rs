@@ -62,7 +62,7 @@ async fn every_filter_selects(place: impl Place) {
     accept(&store, &[io.clone(), cpu.clone()]).await;
     let gone = io_job();
     accept(&store, std::slice::from_ref(&gone)).await;
-    store.cancel(gone.id).await.unwrap();
+    store.cancel(gone.id, &[]).await.unwrap();
 
     let all = Filter::default;
     let ended = StateFilter::Ended;

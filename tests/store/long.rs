@@ -42,7 +42,7 @@ async fn a_long_workload_goes_where_its_job_goes(place: impl Place) {
     // Once more, and this time it is cancelled while it waits.
     store.requeue(jobs[3].id).await.unwrap();
     assert_eq!(stored(&store, jobs[3].id).await, text(&jobs[3]));
-    store.cancel(jobs[3].id).await.unwrap();
+    store.cancel(jobs[3].id, &[]).await.unwrap();
     assert_eq!(stored(&store, jobs[3].id).await, text(&jobs[3]));
     for job in &jobs {
         assert_eq!(store.remove_result(job.id).await.unwrap(), Removal::Removed);

@@ -346,7 +346,7 @@ async fn a_job_that_runs_on_another_node_can_be_cancelled() {
     let job = io_job();
     asked.accept(vec![job.clone()]).await.unwrap();
     let lease = claim_one(&runs).await.lease;
-    assert_eq!(asked.cancel(job.id).await.unwrap(), Cancellation::Stopping(lease));
+    assert_eq!(asked.cancel(job.id, &[]).await.unwrap(), Cancellation::Stopping(lease));
     assert_eq!(revoked(&runs).await, [(lease, Revocation::Cancelled)]);
     settle(&runs, lease, Settlement::Release).await;
     assert_eq!(asked.job(job.id).await.unwrap().unwrap().state.as_str(), "cancelled");
@@ -375,7 +375,7 @@ async fn a_node_that_writes_all_the_time_hears_of_cancellations_all_the_same() {
     }
     let mut revoked_here = HashSet::new();
     for job in jobs {
-        asked.cancel(job.id).await.unwrap();
+        asked.cancel(job.id, &[]).await.unwrap();
         while !revoked_here.contains(&job.id) {
             revoked_here.extend(revoked(&runs).await.into_iter().map(|(lease, _)| lease.id));
         }

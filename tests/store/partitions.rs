@@ -345,7 +345,7 @@ async fn a_day_whose_output_may_be_asked_for_stays() {
     assert_eq!(remove_before(&store, moment).await.iter().sum::<u64>(), 5);
     assert!(has_day(&mut raw, moment).await);
     assert_eq!(state(&store, first[2]).await, "succeeded");
-    assert!(matches!(store.cancel(child.id).await.unwrap(), Cancellation::Cancelled));
+    assert!(matches!(store.cancel(child.id, &[]).await.unwrap(), Cancellation::Cancelled));
     assert_eq!(remove_before(&store, moment).await.iter().sum::<u64>(), 1);
     assert!(!has_day(&mut raw, moment).await);
     assert_eq!(store.kept().await.unwrap(), 3);
@@ -518,7 +518,7 @@ async fn the_path_of_a_job_goes_through_the_partitions_of_its_jobs_alone() {
         }
         let unwanted = job_of(&place);
         accept(&store, std::slice::from_ref(&unwanted)).await;
-        assert!(matches!(store.cancel(unwanted.id).await.unwrap(), Cancellation::Cancelled));
+        assert!(matches!(store.cancel(unwanted.id, &[]).await.unwrap(), Cancellation::Cancelled));
         assert_eq!(state(&store, unwanted.id).await, "cancelled");
         assert_eq!(store.remove_result(jobs[2].id).await.unwrap(), Removal::Removed);
     };

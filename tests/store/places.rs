@@ -136,6 +136,6 @@ async fn too_many_different_requirements_are_refused_until_there_is_room() {
     let refused = store.accept(vec![requiring("rack", "more")]).await;
     assert!(matches!(refused, Err(StoreError::TooManyPlaces)), "{refused:?}");
     store.accept(vec![requiring("rack", "7"), io_job()]).await.unwrap();
-    store.cancel(jobs[0].id).await.unwrap();
+    store.cancel(jobs[0].id, &[]).await.unwrap();
     store.accept(vec![requiring("rack", "more")]).await.unwrap();
 }

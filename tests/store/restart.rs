@@ -95,7 +95,7 @@ async fn a_job_that_was_being_stopped_is_cancelled(place: impl Place) {
     let job = io_job();
     accept(&store, std::slice::from_ref(&job)).await;
     claim_one(&store).await;
-    store.cancel(job.id).await.unwrap();
+    store.cancel(job.id, &[]).await.unwrap();
     let store = reopened(&place, store).await;
     assert_eq!(state(&store, job.id).await, "cancelled");
 }

@@ -113,7 +113,7 @@ async fn a_released_attempt_does_not_count(place: impl Place) {
     let id = claimed.lease.id;
     assert_eq!((state(&store, id).await, store.job(id).await.unwrap().unwrap().attempt), ("scheduled", 0));
     assert_eq!((store.depth(Queue::Async).scheduled, store.depth(Queue::Async).running), (1, 0));
-    assert_eq!(store.cancel(id).await.unwrap(), Cancellation::Cancelled);
+    assert_eq!(store.cancel(id, &[]).await.unwrap(), Cancellation::Cancelled);
 }
 
 async fn what_waits_can_be_cancelled(place: impl Place) {
@@ -124,7 +124,7 @@ async fn what_waits_can_be_cancelled(place: impl Place) {
     settle(&store, lease, again(Timestamp::now().after(Duration::from_secs(3_600)), false)).await.unwrap();
     accept(&store, std::slice::from_ref(&queued)).await;
     for job in [&queued, &scheduled] {
-        assert_eq!(store.cancel(job.id).await.unwrap(), Cancellation::Cancelled);
+        assert_eq!(store.cancel(job.id, &[]).await.unwrap(), Cancellation::Cancelled);
         let ended = finished(&store, job.id).await;
         assert_eq!((ended.ending, ended.timing, ended.started_at), (Ending::Cancelled, None, None));
     }
@@ -138,7 +138,7 @@ async fn what_runs_is_marked_and_then_cancelled(place: impl Place) {
         let job = io_job();
         accept(&store, std::slice::from_ref(&job)).await;
         let lease = claim_one(&store).await.lease;
-        assert_eq!(store.cancel(job.id).await.unwrap(), Cancellation::Stopping(lease));
+        assert_eq!(store.cancel(job.id, &[]).await.unwrap(), Cancellation::Stopping(lease));
         let State::Running { stopping: true, .. } = store.job(job.id).await.unwrap().unwrap().state else { panic!("not marked") };
         assert_eq!(settle(&store, lease, settlement).await.unwrap(), Settled::Recorded);
         assert_eq!(finished(&store, job.id).await.ending, Ending::Cancelled);
@@ -150,8 +150,8 @@ async fn what_has_ended_or_is_unknown_cannot_be_cancelled(place: impl Place) {
     let store = place.open().await;
     let job = io_job();
     crate::finish_all(&store, std::slice::from_ref(&job)).await;
-    assert_eq!(store.cancel(job.id).await.unwrap(), Cancellation::Finished(Ending::Succeeded));
-    assert_eq!(store.cancel(JobId::new()).await.unwrap(), Cancellation::Unknown);
+    assert_eq!(store.cancel(job.id, &[]).await.unwrap(), Cancellation::Finished(Ending::Succeeded));
+    assert_eq!(store.cancel(JobId::new(), &[]).await.unwrap(), Cancellation::Unknown);
 }
 
 async fn a_finished_job_can_be_run_again(place: impl Place) {

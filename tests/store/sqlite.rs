@@ -112,7 +112,7 @@ async fn the_summary_is_exact_after_a_crash() {
     let jobs: Vec<_> = (0..300).map(|_| io_job()).collect();
     finish_all(&store, &jobs).await;
     store.requeue(jobs[0].id).await.unwrap();
-    store.cancel(jobs[0].id).await.unwrap();
+    store.cancel(jobs[0].id, &[]).await.unwrap();
     let before = counts(&store).await;
     assert_eq!(before.iter().map(|(_, count, _)| count).collect::<Vec<_>>(), [&299, &1]);
 

@@ -75,7 +75,7 @@ async fn each_end_of_a_job_with_a_webhook_leaves_a_delivery(place: impl Place) {
         }
     }
     accept(&store, std::slice::from_ref(&cancelled)).await;
-    store.cancel(cancelled.id).await.unwrap();
+    store.cancel(cancelled.id, &[]).await.unwrap();
     drop(store);
     let store = place.open().await;
     for (job, ending) in

@@ -296,9 +296,9 @@ impl Store for PostgresStore {
         self.node.runs(std::iter::once(lease)).into_iter().flatten().next().is_some()
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+    async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError> {
         loop {
-            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], Vec::new(), reply)).await?;
+            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], only.to_vec(), reply)).await?;
             if !ended.is_empty() {
                 return Ok(Cancellation::Cancelled);
             }
@@ -307,6 +307,9 @@ impl Store for PostgresStore {
             }
             match self.job(id).await?.map(|job| job.state) {
                 Some(State::Finished(finished)) => return Ok(Cancellation::Finished(finished.ending)),
+                Some(state) if !only.is_empty() && !only.contains(&StateFilter::of(&state)) => {
+                    return Ok(Cancellation::Elsewhere);
+                }
                 // It has just been made to wait again.
                 Some(_) => {}
                 None => return Ok(Cancellation::Unknown),

@@ -363,9 +363,9 @@ impl Store for SqliteStore {
         true
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+    async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError> {
         loop {
-            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], Vec::new(), reply)).await?;
+            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], only.to_vec(), reply)).await?;
             if !ended.is_empty() {
                 return Ok(Cancellation::Cancelled);
             }
@@ -374,6 +374,9 @@ impl Store for SqliteStore {
             }
             match self.job(id).await?.map(|job| job.state) {
                 Some(State::Finished(finished)) => return Ok(Cancellation::Finished(finished.ending)),
+                Some(state) if !only.is_empty() && !only.contains(&StateFilter::of(&state)) => {
+                    return Ok(Cancellation::Elsewhere);
+                }
                 // It has just been made to wait again.
                 Some(_) => {}
                 None => return Ok(Cancellation::Unknown),

@@ -103,7 +103,7 @@ impl Work<'_> {
         }
         if let Some(id) = later.last() {
             self.known.is(*id, &["queued", "scheduled", "cancelled"]);
-            let cancelled = self.store.cancel(*id).await;
+            let cancelled = self.store.cancel(*id, &[]).await;
             if self.went(cancelled).is_some_and(|cancellation| cancellation == Cancellation::Cancelled) {
                 self.known.is(*id, &["cancelled"]);
             }

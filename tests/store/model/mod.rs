@@ -197,7 +197,7 @@ impl<P: Place> Case<'_, P> {
 
     async fn cancel(&mut self) {
         let Some(id) = self.random.pick(&self.model.ids()).copied() else { return };
-        let cancellation = self.store().cancel(id).await.unwrap();
+        let cancellation = self.store().cancel(id, &[]).await.unwrap();
         let expected = match self.model.cancel(id) {
             Life::Running { lease, .. } => Cancellation::Stopping(lease),
             Life::Ended(ending) => Cancellation::Finished(ending),

@@ -145,8 +145,8 @@ def _seconds(wait: float) -> float:
     return max(0, min(wait, LONGEST_WAIT))
 
 
-def cancel(job: str) -> Call[Job]:
-    return Call(Request("DELETE", path("jobs", job)), _one(Job))
+def cancel(job: str, state: Union[str, Sequence[str]]) -> Call[Job]:
+    return Call(Request("DELETE", path("jobs", job), {"state": _names(state) or None}), _one(Job))
 
 
 def retry(job: str) -> Call[Job]:

@@ -180,13 +180,6 @@ class Engine:
                     break
         return found
 
-    def _running(self) -> set[str]:
-        """Those that run; none if that can't be asked."""
-        try:
-            return self._ids("running")
-        except TrineError:
-            return set()
-
     def _patiently(self, ask: Callable[..., T], *args: Any) -> T:
         """Asks something of the server, again as long as it is out of reach. Raises what it refuses, or that it is gone."""
         patience = Patience(self._patience)
@@ -276,7 +269,7 @@ class Engine:
                 batches.pop()
             early += self._accepted(batch.calls, ids, ended)
             if batch.in_doubt:  # they may have been accepted long ago, and their ends been told when nobody knew them
-                self._help(self._patiently, self._look_after)
+                self._help(self._look_after_all)
         self._sent(batches)
         self._finish_all(ended)
         if early:
@@ -359,7 +352,7 @@ class Engine:
                     stop.append(job)
             self._answers.notify_all()
         for job in stop:
-            self._help(self._delete, job)
+            self._help(self._stop, job)
         return early
 
     def _sent(self, back: list[Batch]) -> None:
@@ -410,7 +403,14 @@ class Engine:
             again, self._stream = self._opened.is_set(), stream
             self._end_if_done()
         if again and not self._over.is_set():
-            self._help(self._patiently, self._look_after)
+            self._help(self._look_after_all)
+
+    def _look_after_all(self) -> None:
+        """The same until it is done: whoever waits for the end of a call that was never told would wait for ever."""
+        try:
+            self._patiently(self._look_after)
+        except TrineError as error:
+            self._break(error)
 
     def _look_after(self) -> None:
         """After a break: ends the calls whose jobs have ended or are gone, which the stream may never tell."""
@@ -534,8 +534,8 @@ class Engine:
 
     # ---- Cancelling ----
 
-    def cancel(self, call: Call, look: bool = True) -> bool:
-        """Cancels a call that does not run yet; False if it is too late. `look`: ask first whether it has just begun to run."""
+    def cancel(self, call: Call) -> bool:
+        """Cancels a call that does not run yet; False if it is too late."""
         while not self._cancel_here(call):
             with self._answers:
                 while call.phase == PENDING and (call.cancelling or self._must_arrive(call)):
@@ -544,7 +544,7 @@ class Engine:
                     return call.phase == CANCELLED
                 accepted = call.cancelling = call.place == ACCEPTED
             if accepted:
-                return self._cancel_there(call, look)
+                return self._cancel_there(call)
         return True
 
     def _cancel_here(self, call: Call) -> bool:
@@ -573,16 +573,19 @@ class Engine:
         """Whether a call can't be cancelled before the server has answered. The lock is held."""
         return call.place == SENDING or (call.place == QUEUED and not self._cancelled_with(call))
 
-    def _cancel_there(self, call: Call, look: bool) -> bool:
-        """Has the server cancel a call. Whoever is interrupted meanwhile keeps nobody else from trying."""
-        job, stopped, future = call.id or "", False, None
+    def _cancel_there(self, call: Call) -> bool:
+        """Has the server cancel a call that still waits there. Whoever is interrupted meanwhile keeps nobody else from trying."""
+        job, cancelled, runs, future = call.id or "", False, False, None
         try:
-            stopped = not (look and self._runs(job)) and self._delete(job)
+            self._delete(job, WAITING)
+            cancelled = True
+        except TrineError as error:  # or it has ended, or nobody knows
+            runs = isinstance(error, ProblemError) and error.names("in-another-state")
         finally:
             with self._lock:
                 call.cancelling = False
                 self._answers.notify_all()
-                if stopped and call.phase == PENDING:
+                if cancelled and call.phase == PENDING:
                     future = call.end(CANCELLED)
                     self._calls.pop(job, None)
                     self._unfinished -= 1
@@ -590,6 +593,8 @@ class Engine:
                     self._ended()
         if future is not None:
             future._cancelled()
+        if runs:
+            self._begin(call)
         return call.phase == CANCELLED
 
     def cancel_all(self, calls: Iterable[Call]) -> None:
@@ -619,11 +624,7 @@ class Engine:
                 self._answers.wait()
         if all(call.phase != PENDING for call in calls):
             return []
-        running = self._running()
-        for call in calls:
-            if call.id in running:
-                self._begin(call)
-        return [self._help(self.cancel, call, False) for call in calls if call.phase == PENDING]
+        return [self._help(self.cancel, call) for call in calls if call.phase == PENDING]
 
     def _runs(self, job: str) -> bool:
         """Whether a job runs that was not yet said to."""
@@ -640,16 +641,16 @@ class Engine:
             if call.phase in (ENDED, CANCELLED):
                 return
         if not self._cancel_here(call) and job is not None:
-            self._help(self._delete, job)
+            self._help(self._stop, job)
 
-    def _delete(self, job: str) -> bool:
-        """Cancels a job. Whether it waited, and will never run; one that runs is stopped."""
-        try:
-            answer = self._connections.request(Request("DELETE", _calls.path("jobs", job)))
-            answer.result()
-        except TrineError:
-            return False  # it has ended, or nobody knows
-        return answer.status == 200
+    def _stop(self, job: str) -> None:
+        """Cancels a job also if it runs, as far as that can be done."""
+        with contextlib.suppress(TrineError):  # it has ended, or nobody knows
+            self._delete(job)
+
+    def _delete(self, job: str, states: Sequence[str] = ()) -> None:
+        """Cancels a job, or only if it is in one of these states."""
+        self._connections.request(_calls.cancel(job, states).request).result()
 
     # ---- Closing ----
 
