@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
-use super::rows::{self, Cells, Fresh, OF_BOTH, OF_CLAIM};
+use super::rows::{self, Cells, Fresh, OF_CLAIM, OUTLINE_OF_BOTH};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Queue};
 use crate::store::{Claimed, StoreError};
@@ -170,10 +170,10 @@ pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<Times
     Ok(due.map(Timestamp::from_micros))
 }
 
-/// The running jobs with their losses and retry rules.
+/// The running jobs with their losses and retry rules; without their workloads, which may have been too much for the memory before.
 pub(super) async fn running(connection: &mut Connection) -> Result<Vec<Job>, StoreError> {
     static TEXT: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {OF_BOTH}, {} FROM jobs WHERE state = 2 ORDER BY id", rows::OF_JOB));
+        LazyLock::new(|| format!("SELECT {OUTLINE_OF_BOTH}, {} FROM jobs WHERE state = 2 ORDER BY id", rows::OF_JOB));
     let rows = sqlx::query(TEXT.as_str()).fetch_all(connection).await?;
     rows.iter().map(rows::unfinished).collect()
 }
