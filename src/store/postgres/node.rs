@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect};
-use super::rows::{self, Cells, Run, from_jobs, of_id, of_job};
+use super::rows::{self, Cells, Run, from_jobs, of_id, of_job, outline_of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Labels, Role, meets};
@@ -369,9 +369,11 @@ pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Le
     rows.iter().map(one).collect()
 }
 
-/// Up to `most` of the jobs that run on these nodes, in the order of their ids.
+/// Up to `most` of the jobs that run on these nodes, in the order of their ids; without their workloads, which could take longer than a
+/// transaction may.
 pub(super) async fn running(connection: &mut PgConnection, nodes: &[i64], most: usize) -> Result<Vec<Job>, StoreError> {
-    let text = concat!("SELECT ", of_job!(), from_jobs!(), "WHERE w.state = 2 AND w.node = ANY($1) ORDER BY w.id LIMIT $2");
+    let text =
+        concat!("SELECT ", outline_of_job!(), from_jobs!(), "WHERE w.state = 2 AND w.node = ANY($1) ORDER BY w.id LIMIT $2");
     sqlx::query(text).bind(nodes).bind(number(most)).fetch_all(connection).await?.iter().map(rows::job).collect()
 }
 
