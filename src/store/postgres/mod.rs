@@ -55,6 +55,7 @@ use self::synced::latest_of;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
 use super::kept::schedule::Unread;
+use super::page::Ids;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
@@ -226,11 +227,6 @@ async fn time(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_micros(sqlx::query_scalar(text).fetch_one(connection).await?))
 }
 
-/// Behind which there may be more.
-fn last(ids: &[JobId], page: Page) -> Option<JobId> {
-    ids.last().copied().filter(|_| ids.len() == page.limit)
-}
-
 #[async_trait]
 impl GraphStore for PostgresStore {
     async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError> {
@@ -316,8 +312,7 @@ impl Store for PostgresStore {
 
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
-        let ids = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
-        let last = last(&ids, page);
+        let Ids { ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
@@ -341,8 +336,7 @@ impl Store for PostgresStore {
         most: usize,
     ) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
-        let ids = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
-        let last = last(&ids, page);
+        let Ids { ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, by, reply)).await? };
         Ok(Portion { done, last })
     }

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
 use crate::store::kept::{code, number};
-use crate::store::page::Held;
+use crate::store::page::{Held, Ids};
 use crate::store::{Filter, Order, Page, StoreError, Weight as _};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
@@ -50,13 +50,13 @@ pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter
     Ok(jobs)
 }
 
-/// The ids of a page of jobs.
-pub(super) async fn ids(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
-    let select = concat!("SELECT j.id", from_jobs!());
-    let mut ids = Vec::new();
+/// The ids of a page of jobs; of those that have ended, with no more than a page has of outputs.
+pub(super) async fn ids(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Ids, StoreError> {
+    let select = concat!("SELECT j.id, coalesce(octet_length(r.output), 0)::BIGINT", from_jobs!());
+    let mut ids = Ids::default();
     let take = |row: &PgRow| {
-        ids.push(Cells::new(row).id()?);
-        Ok(true)
+        let mut cells = Cells::new(row);
+        Ok(ids.takes(cells.id()?, cells.number()?, page))
     };
     found(pool, ends, select, among, filter, page, take).await?;
     Ok(ids)

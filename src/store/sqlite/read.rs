@@ -12,6 +12,7 @@ use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
 use crate::store::{Filter, Order, Page, StateFilter, StoreError, page};
 
+use crate::store::page::Ids;
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
 const ID_SLACK_US: i64 = 3_600_000_000;
@@ -70,17 +71,23 @@ async fn found(readers: &SqlitePool, with_unfinished: bool, filter: &Filter, pag
     Ok(jobs)
 }
 
-/// The ids of a page of unfinished jobs, or of finished ones.
-pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
+/// The ids of a page of unfinished jobs, or of finished ones with no more than a page has of outputs.
+pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Ids, StoreError> {
     let lots = lots_of(&filter.states);
-    let (table, standing) = match table {
-        Table::Jobs => ("jobs", unfinished(&filter.states)),
-        Table::Results if lots.is_empty() => return Ok(Vec::new()),
-        Table::Results => ("results", ended(&lots.concat())),
+    let (table, bytes, standing) = match table {
+        Table::Jobs => ("jobs", "0", unfinished(&filter.states)),
+        Table::Results if lots.is_empty() => return Ok(Ids::default()),
+        Table::Results => ("results", "coalesce(octet_length(output), 0)", ended(&lots.concat())),
     };
-    let select = format!("SELECT id FROM {} WHERE true{standing}", source(table, filter));
-    let rows = conditions(select, filter, page).build().fetch_all(readers).await?;
-    rows.iter().map(|row| Cells::new(row).id()).collect()
+    let select = format!("SELECT id, {bytes} FROM {} WHERE true{standing}", source(table, filter));
+    let mut ids = Ids::default();
+    for row in conditions(select, filter, page).build().fetch_all(readers).await? {
+        let mut cells = Cells::new(&row);
+        if !ids.takes(cells.id()?, cells.number()?, page) {
+            break;
+        }
+    }
+    Ok(ids)
 }
 
 /// Where jobs are looked for.
