@@ -355,6 +355,12 @@ impl Store for PostgresStore {
         Ok(job)
     }
 
+    async fn outlines(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+        let outlines = read::outlines(&self.pool, ids).await?;
+        self.published.synced.up_to(&self.pool, outlines.values().map(latest_of).max()).await?;
+        Ok(outlines)
+    }
+
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
         self.page(Among::All, filter, page).await
     }

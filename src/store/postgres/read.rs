@@ -1,5 +1,7 @@
 //! What can be read: single jobs and pages of lists.
 
+use std::collections::HashMap;
+
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder};
@@ -7,7 +9,7 @@ use uuid::Uuid;
 
 use super::partitions::Ends;
 use super::pool::Pool;
-use super::rows::{self, Cells, from_jobs, of_job, text, uuid};
+use super::rows::{self, Cells, from_jobs, of_job, outline_of_job, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
@@ -18,6 +20,9 @@ use crate::store::{Filter, Order, Page, StoreError, Weight as _};
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
 const ID_SLACK_US: i64 = 3_600_000_000;
+
+/// The most jobs that one statement looks for.
+const LOOKED_FOR: usize = 500;
 
 /// Where jobs are looked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,18 @@ pub(super) async fn job(pool: &Pool, id: JobId) -> Result<Option<Job>, StoreErro
     let text = concat!("SELECT ", of_job!(), from_jobs!(), "WHERE j.id = $1");
     let row = sqlx::query(text).bind(uuid(id)).fetch_optional(pool).await?;
     row.as_ref().map(rows::job).transpose()
+}
+
+pub(super) async fn outlines(pool: &Pool, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+    let text = concat!("SELECT ", outline_of_job!(), from_jobs!(), "WHERE j.id = ANY($1)");
+    let mut outlines = HashMap::with_capacity(ids.len());
+    for some in ids.chunks(LOOKED_FOR) {
+        for row in sqlx::query(text).bind(uuids(some)).fetch_all(pool).await? {
+            let job = rows::job(&row)?;
+            outlines.insert(job.id, job);
+        }
+    }
+    Ok(outlines)
 }
 
 /// A page of jobs.

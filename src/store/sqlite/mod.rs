@@ -422,6 +422,11 @@ impl Store for SqliteStore {
         read::job(&self.readers, id).await
     }
 
+    async fn outlines(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+        self.catch_up().await;
+        read::outlines(&self.readers, ids).await
+    }
+
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
         self.catch_up().await;
         read::jobs(&self.readers, filter, page).await

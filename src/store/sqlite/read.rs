@@ -1,21 +1,26 @@
 //! What can be read: single jobs and pages of lists, on connections that only read.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
-use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT};
+use super::moves::array;
+use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, OUTLINE_OF_BOTH, OUTLINE_OF_RESULT};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
+use crate::store::page::Ids;
 use crate::store::{Filter, Order, Page, StateFilter, StoreError, page};
 
-use crate::store::page::Ids;
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
 const ID_SLACK_US: i64 = 3_600_000_000;
+
+/// The most jobs that one statement looks for.
+const LOOKED_FOR: usize = 500;
 
 pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, StoreError> {
     static UNFINISHED: LazyLock<String> = LazyLock::new(|| format!("SELECT {OF_BOTH}, {OF_JOB} FROM jobs WHERE id = ?"));
@@ -37,6 +42,28 @@ pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, 
         }
     }
     Ok(None)
+}
+
+pub(super) async fn outlines(readers: &SqlitePool, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+    static UNFINISHED: LazyLock<String> = LazyLock::new(|| of_ids("jobs", OF_JOB));
+    static RESULTS: LazyLock<String> = LazyLock::new(|| of_ids("results", OUTLINE_OF_RESULT));
+    let mut outlines = HashMap::with_capacity(ids.len());
+    for some in ids.chunks(LOOKED_FOR) {
+        // One snapshot for both tables, so that no job is seen in neither.
+        let mut snapshot = readers.begin().await?;
+        for (text, read) in [(&UNFINISHED, rows::unfinished as fn(&SqliteRow) -> _), (&RESULTS, rows::result)] {
+            for row in sqlx::query(text.as_str()).bind(array(some)).fetch_all(&mut *snapshot).await? {
+                let job = read(&row)?;
+                outlines.insert(job.id, job);
+            }
+        }
+        snapshot.commit().await?;
+    }
+    Ok(outlines)
+}
+
+fn of_ids(table: &str, further: &str) -> String {
+    format!("SELECT {OUTLINE_OF_BOTH}, {further} FROM {table} WHERE id IN (SELECT unhex(value) FROM json_each(?))")
 }
 
 pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {

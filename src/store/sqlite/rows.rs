@@ -43,6 +43,8 @@ pub(super) const OUTLINE_OF_BOTH: &str = of_both!("'null'");
 pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 /// The further columns of a result.
 pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing, findings";
+/// The same without the outcome.
+pub(super) const OUTLINE_OF_RESULT: &str = "ending, started_at, finished_at, 'null', NULL, timing, findings";
 /// What a claim returns.
 pub(super) const OF_CLAIM: &str = concat!(
     "id, token, bound, type, ",
