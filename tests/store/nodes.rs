@@ -728,3 +728,24 @@ async fn what_a_node_has_left_is_counted_as_lost_without_reading_workloads() {
     let claimed = crate::claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (2, 1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_of_one_name_the_later_one_goes_on_alone() {
+    let place = Schema::new();
+    let (first, second) = (place.node("same").await, place.node("same").await);
+    let refused = first.check().await.expect_err("it has no place");
+    assert!(refused.to_string().contains("of this name"), "{refused}");
+    first.accept(vec![io_job()]).await.unwrap();
+    let mut claim = Box::pin(first.claim(Queue::Async, 1));
+    assert!(futures_util::poll!(&mut claim).is_pending());
+    let claimed = claim_one(&second).await;
+    first.check().await.expect_err("it has no place");
+    second.check().await.unwrap();
+    assert!(matches!(settle(&second, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+    // Once the other one is gone, there is a place again.
+    second.close().await;
+    first.check().await.unwrap();
+    first.accept(vec![io_job()]).await.unwrap();
+    let claimed = tokio::time::timeout(PATIENCE, claim).await.expect("a job to claim").unwrap().remove(0);
+    assert!(matches!(settle(&first, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+}

@@ -402,10 +402,12 @@ impl Store for PostgresStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        if self.node.is_silent() {
-            return Err(StoreError::Unavailable("this node could not say that it is there for too long".into()));
+        if self.node.why_silent() == Some(node::UNHEARD) {
+            return Err(StoreError::Unavailable(node::UNHEARD.into()));
         }
-        self.ask(Command::Check).await
+        self.ask(Command::Check).await?;
+        // That may have found, or found gone, another one of its name.
+        self.node.why_silent().map_or(Ok(()), |why| Err(StoreError::Unavailable(why.into())))
     }
 
     async fn close(&self) {
