@@ -84,7 +84,7 @@ impl Held {
 /// The ids of a page.
 #[derive(Default)]
 pub(super) struct Ids {
-    pub(super) ids: Vec<JobId>,
+    pub(super) all: Vec<JobId>,
     /// The last of them; `None` if there are no more behind it.
     pub(super) last: Option<JobId>,
     held: Held,
@@ -95,10 +95,10 @@ impl Ids {
     pub(super) fn takes(&mut self, id: JobId, weight: usize, page: Page) -> bool {
         let fits = self.held.takes(weight);
         if fits {
-            self.ids.push(id);
+            self.all.push(id);
         }
-        if !fits || self.ids.len() == page.limit {
-            self.last = self.ids.last().copied();
+        if !fits || self.all.len() == page.limit {
+            self.last = self.all.last().copied();
         }
         fits
     }

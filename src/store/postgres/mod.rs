@@ -312,7 +312,7 @@ impl Store for PostgresStore {
 
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
-        let Ids { ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
+        let Ids { all: ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
@@ -336,7 +336,7 @@ impl Store for PostgresStore {
         most: usize,
     ) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
-        let Ids { ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
+        let Ids { all: ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, by, reply)).await? };
         Ok(Portion { done, last })
     }

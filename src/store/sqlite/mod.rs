@@ -380,7 +380,7 @@ impl Store for SqliteStore {
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
         self.catch_up().await;
-        let Ids { ids, last, .. } = read::ids(&self.readers, Table::Jobs, filter, page).await?;
+        let Ids { all: ids, last, .. } = read::ids(&self.readers, Table::Jobs, filter, page).await?;
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
@@ -404,7 +404,7 @@ impl Store for SqliteStore {
         most: usize,
     ) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
-        let Ids { ids, last, .. } = read::ids(&self.readers, Table::Results, filter, page).await?;
+        let Ids { all: ids, last, .. } = read::ids(&self.readers, Table::Results, filter, page).await?;
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, by, reply)).await? };
         Ok(Portion { done, last })
     }
