@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Dispatcher, Shared, SubmitError, to_the_end};
 use crate::clock::Timestamp;
-use crate::job::{Dependency, Job, JobId, NewJob, Outcome, Owner, Spec, State, Submission, parents_first};
+use crate::job::{Dependency, Job, JobId, NewJob, Owner, Spec, Submission, parents_first};
 use crate::store::{Answered, Digest, Once, StoreError, Twin, Unique};
 use crate::workload::{Invalid, Placeholder, fill, may_have_placeholders};
 
@@ -62,11 +62,12 @@ impl Dispatcher {
         if answered.digest != request.digest {
             return Err(SubmitError::KeyUsed);
         }
+        let ids: Vec<JobId> = answered.jobs.iter().map(|(id, _)| *id).collect();
+        let found = self.found(&ids, ids.len() == 1).await?;
         let mut jobs = Vec::with_capacity(answered.jobs.len());
-        let is_one = answered.jobs.len() == 1;
         for (id, existing) in answered.jobs {
             // Each has its place, so without one that is not kept any more there is no answer.
-            let job = self.found(id, is_one).await?.ok_or(SubmitError::Gone)?;
+            let job = found.get(&id).cloned().ok_or(SubmitError::Gone)?;
             jobs.push(Submitted { job, existing });
         }
         Ok(Some(Receipt { jobs, replayed: true }))
@@ -137,11 +138,13 @@ impl Dispatcher {
             error => error,
         })?;
         let mut receipt = Receipt { jobs: Vec::with_capacity(sorted.places.len()), replayed: false };
-        let is_one = sorted.places.len() == 1;
+        let twin = |place: &Place| if let Place::Twin(id) = place { Some(*id) } else { None };
+        let twins: Vec<JobId> = sorted.places.iter().filter_map(twin).collect();
+        let found = self.found(&twins, sorted.places.len() == 1).await?;
         for place in sorted.places {
             let (job, existing) = match place {
                 Place::New(at) => (accepted.get(at).cloned().map(NewJob::into_job), false),
-                Place::Twin(id) => (self.found(id, is_one).await?, true),
+                Place::Twin(id) => (found.get(&id).cloned(), true),
                 Place::Earlier(at) => (accepted.get(at).cloned().map(NewJob::into_job), true),
             };
             // A store gives back what it was given, and what has just been found is not gone yet.
@@ -150,16 +153,13 @@ impl Dispatcher {
         Ok(receipt)
     }
 
-    /// A job that was there before. One of many comes without its workload and its outcome: together they could fill the memory.
-    async fn found(&self, id: JobId, whole: bool) -> Result<Option<Job>, StoreError> {
-        let mut found = self.shared.store.job(id).await?;
-        if let Some(job) = found.as_mut().filter(|_| !whole) {
-            job.submission.workload.json = RawValue::NULL.to_owned();
-            if let State::Finished(finished) = &mut job.state {
-                finished.outcome = Outcome::Output(RawValue::NULL.to_owned());
-            }
+    /// Jobs that were there before. One of many comes without its workload and its outcome: together they could fill the memory.
+    async fn found(&self, ids: &[JobId], whole: bool) -> Result<HashMap<JobId, Job>, StoreError> {
+        match ids {
+            [] => Ok(HashMap::new()),
+            [id] if whole => Ok(self.shared.store.job(*id).await?.map(|job| (*id, job)).into_iter().collect()),
+            _ => self.shared.store.outlines(ids).await,
         }
-        Ok(found)
     }
 }
 

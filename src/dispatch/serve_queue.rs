@@ -50,7 +50,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
                     // The store claims no more than it was asked for.
-                    let slot = Slot { place: room.place(), permit: None };
+                    let slot = Slot { place: room.place(claimed.workload.json.get().len()), permit: None };
                     let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, slot).instrument(span);
                     shared.attempts.spawn_on(attempt, &home);
                 }

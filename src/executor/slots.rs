@@ -12,6 +12,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 const AHEAD: Duration = Duration::from_millis(16);
 /// The most jobs that are claimed ahead.
 const MOST_AHEAD: usize = 64;
+/// While the workloads of what is claimed are so long together, in bytes, no more is: where there are slots by the thousand, their number alone
+/// does not bound the memory.
+const MOST_BYTES: usize = 256 << 20;
 /// By which part of the difference an earlier, longer job counts less with each that ends.
 const FADING: u32 = 8;
 
@@ -35,6 +38,8 @@ struct Pace {
     claimed: usize,
     /// How many of them are claimed, where that matters.
     placed: usize,
+    /// How long their workloads are.
+    bytes: usize,
 }
 
 /// That some jobs may be claimed. What is left of it when it is dropped is for others.
@@ -44,6 +49,7 @@ pub struct Room {
     left: usize,
     /// What it counts for among those that are claimed.
     placed: usize,
+    bytes: usize,
 }
 
 /// That one job is claimed, until this is dropped.
@@ -89,7 +95,7 @@ impl Slots {
         let mut pace = self.pace();
         let left = pace.room(self.count).min(most);
         pace.claimed += left;
-        (left > 0).then(|| Room { slots: Arc::clone(self), left, placed: 0 })
+        (left > 0).then(|| Room { slots: Arc::clone(self), left, placed: 0, bytes: 0 })
     }
 
     /// A job has taken so long.
@@ -118,6 +124,9 @@ impl Pace {
     /// How many jobs may be claimed with so many slots. Where there is work for all of them, nothing is claimed until half of what may be
     /// ahead is gone, so that one transaction claims several.
     fn room(&self, slots: usize) -> usize {
+        if self.bytes >= MOST_BYTES {
+            return 0;
+        }
         let room = (slots + self.ahead).saturating_sub(self.claimed);
         if self.claimed < slots || room > self.ahead / 2 { room } else { 0 }
     }
@@ -129,18 +138,20 @@ impl Room {
         self.left
     }
 
-    /// The place of one of them; `None` if no more are left.
-    pub fn place(&mut self) -> Option<Place> {
+    /// The place of one of them, whose workload is so many bytes long; `None` if no more are left.
+    pub fn place(&mut self, bytes: usize) -> Option<Place> {
         self.left = self.left.checked_sub(1)?;
-        let mut room = Self { slots: Arc::clone(&self.slots), left: 1, placed: 0 };
+        let mut room = Self { slots: Arc::clone(&self.slots), left: 1, placed: 0, bytes };
         let mut ahead = false;
+        let mut pace = self.slots.pace();
+        pace.bytes += bytes;
         if self.slots.has_line {
             // Since there was room, which may be long ago, slots may have become free.
-            let mut pace = self.slots.pace();
             ahead = pace.placed >= self.slots.count;
             pace.placed += 1;
             room.placed = 1;
         }
+        drop(pace);
         Some(Place { _room: room, ahead })
     }
 }
@@ -157,6 +168,7 @@ impl Drop for Room {
         let mut pace = self.slots.pace();
         pace.claimed = pace.claimed.saturating_sub(self.left);
         pace.placed = pace.placed.saturating_sub(self.placed);
+        pace.bytes = pace.bytes.saturating_sub(self.bytes);
         let is_free = pace.room(self.slots.count) > 0;
         drop(pace);
         if is_free {
@@ -194,8 +206,8 @@ mod tests {
         slots.took(Duration::from_millis(8));
         let mut all = slots.room(512).await;
         assert_eq!((all.left(), room(&slots)), (2 + 4, 0));
-        let mut places: Vec<Place> = (0..6).filter_map(|_| all.place()).collect();
-        assert!(all.place().is_none());
+        let mut places: Vec<Place> = (0..6).filter_map(|_| all.place(0)).collect();
+        assert!(all.place(0).is_none());
         assert_eq!(places.iter().filter(|place| place.is_ahead()).count(), 4);
         // Half of those ahead are gone, and one more.
         let after_each = [(); 4].map(|()| {
@@ -214,10 +226,10 @@ mod tests {
         let slots = Slots::new(2, true);
         slots.took(Duration::from_millis(1));
         let mut first = slots.take(2).unwrap();
-        let run: Vec<Place> = (0..2).filter_map(|_| first.place()).collect();
+        let run: Vec<Place> = (0..2).filter_map(|_| first.place(0)).collect();
         let mut waits = slots.take(512).unwrap();
         drop(run);
-        let places: Vec<Place> = (0..3).filter_map(|_| waits.place()).collect();
+        let places: Vec<Place> = (0..3).filter_map(|_| waits.place(0)).collect();
         assert_eq!(places.iter().map(Place::is_ahead).collect::<Vec<_>>(), [false, false, true]);
     }
 
@@ -225,7 +237,7 @@ mod tests {
     async fn whoever_waits_for_room_hears_of_it() {
         let slots = Slots::new(1, true);
         let mut first = slots.room(1).await;
-        let place = first.place();
+        let place = first.place(0);
         let waiting = tokio::spawn({
             let slots = Arc::clone(&slots);
             async move { slots.room(1).await.left() }
@@ -233,5 +245,22 @@ mod tests {
         tokio::task::yield_now().await;
         drop(place);
         assert_eq!(waiting.await.unwrap(), 1);
+    }
+    #[tokio::test]
+    async fn long_workloads_bound_what_runs_at_once() {
+        let slots = Slots::new(16_384, false);
+        let mut first = slots.room(3).await;
+        let one = first.place(MOST_BYTES - 1);
+        assert_eq!(room(&slots), 512);
+        let other = first.place(1);
+        assert_eq!(room(&slots), 0);
+        let waiting = tokio::spawn({
+            let slots = Arc::clone(&slots);
+            async move { slots.room(512).await.left() }
+        });
+        tokio::task::yield_now().await;
+        drop(other);
+        assert_eq!(waiting.await.unwrap(), 512);
+        drop(one);
     }
 }

@@ -7,6 +7,9 @@ use tokio::sync::oneshot;
 use super::{Claimed, StoreError};
 use crate::job::Queue;
 
+/// The most bytes of workloads that are claimed from the jobs that wait in a queue by one transaction, unless a single job has more.
+pub(super) const MOST_BYTES: i64 = 32 << 20;
+
 /// Who is told what was claimed.
 type Reply = oneshot::Sender<Result<Vec<Claimed>, StoreError>>;
 

@@ -63,7 +63,7 @@ pub use summary::{Sketches, SummaryKey};
 pub use webhook::{DeliveryFilter, MANY, WebhookStore};
 pub(crate) use window::Window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -487,6 +487,10 @@ pub trait Store:
 
     /// One job, wherever it is.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
+
+    /// Those of these jobs that there are, wherever they are, without their workloads and their outcomes: of very many, those could fill the
+    /// memory.
+    async fn outlines(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError>;
 
     /// Jobs wherever they are, in the order of their ids.
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError>;

@@ -2,8 +2,8 @@
 
 use futures_util::{Stream, TryStreamExt as _};
 
-use super::{Comparison, Settlement, StoreError};
-use crate::job::{Failure, Job, Outcome, State};
+use super::{Comparison, Page, Settlement, StoreError};
+use crate::job::{Failure, Job, JobId, Outcome, State};
 use crate::schedule::Schedule;
 
 /// How much the items of a page may weigh together: one of any weight fits alone.
@@ -78,6 +78,29 @@ impl Held {
         self.items += 1;
         self.bytes += weight;
         self.items == 1 || self.bytes <= PAGE_BYTES
+    }
+}
+
+/// The ids of a page.
+#[derive(Default)]
+pub(super) struct Ids {
+    pub(super) all: Vec<JobId>,
+    /// The last of them; `None` if there are no more behind it.
+    pub(super) last: Option<JobId>,
+    held: Held,
+}
+
+impl Ids {
+    /// Takes the next one, if what has to be done with it fits, which is `weight` bytes. Whether it did.
+    pub(super) fn takes(&mut self, id: JobId, weight: usize, page: Page) -> bool {
+        let fits = self.held.takes(weight);
+        if fits {
+            self.all.push(id);
+        }
+        if !fits || self.all.len() == page.limit {
+            self.last = self.all.last().copied();
+        }
+        fits
     }
 }
 

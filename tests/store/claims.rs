@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use trine::job::{Bound, NewJob, Queue, Retry};
+use serde_json::value::RawValue;
+use trine::job::{Bound, Concurrency, NewJob, Queue, Retry};
 
 use crate::{PATIENCE, Place, accept, claim_one, io_job, new_job, settle, state, succeeded, with_priority};
 
@@ -15,6 +16,7 @@ crate::for_every_driver!(
     a_claim_takes_from_its_own_queue_only,
     all_or_none_are_accepted,
     each_job_goes_to_one_claimer,
+    long_workloads_are_claimed_a_few_at_a_time,
 );
 
 async fn an_accepted_job_can_be_read_and_claimed(place: impl Place) {
@@ -139,4 +141,20 @@ async fn each_job_goes_to_one_claimer(place: impl Place) {
     }
     assert_eq!(seen, jobs.iter().map(|job| job.id).collect());
     assert_eq!(store.depth(Queue::Async), trine::store::Depth::default());
+}
+
+async fn long_workloads_are_claimed_a_few_at_a_time(place: impl Place) {
+    let store = place.light().open().await;
+    let long = RawValue::from_string(format!("\"{}\"", "x".repeat(17 << 20))).unwrap();
+    for limit in [None, Some(Box::new(Concurrency { key: "k".into(), limit: 10 }))] {
+        for _ in 0..2 {
+            let mut job = io_job();
+            job.submission.workload.json.clone_from(&long);
+            job.submission.concurrency.clone_from(&limit);
+            accept(&store, &[job]).await;
+        }
+        for _ in 0..2 {
+            assert_eq!(store.claim(Queue::Async, 10).await.unwrap().len(), 1);
+        }
+    }
 }

@@ -19,6 +19,7 @@ crate::for_every_driver!(
     those_without_a_limit_are_not_held_up,
     keys_take_turns,
     keys_take_turns_with_what_stands_at_the_front_of_a_queue,
+    keys_take_turns_with_what_comes_just_now,
     many_of_one_key_do_not_hold_up_a_few_of_another,
     wherever_a_job_comes_from_it_waits_in_its_lane,
     a_restart_forgets_no_start_and_frees_what_ran,
@@ -640,4 +641,20 @@ async fn random_load(place: impl Place, seed: u64) {
         assert_rate(&starts(&store, &those).await, key as usize, Duration::from_millis(5));
     }
     assert!(store.limits(None, 100).await.unwrap().iter().all(|limit| matches!(limit, LimitStatus::Rate { waiting: 0, .. })));
+}
+
+async fn keys_take_turns_with_what_comes_just_now(place: impl Place) {
+    let store = place.open().await;
+    let (plain, keyed) = (io_job(), [limited("a", 9), limited("a", 9)]);
+    accept(&store, &[plain.clone(), keyed[0].clone(), keyed[1].clone()]).await;
+    assert_eq!(claim_one(&store).await.lease.id, plain.id);
+    assert_eq!(claim_one(&store).await.lease.id, keyed[0].id);
+    let plain = io_job();
+    accept(&store, std::slice::from_ref(&plain)).await;
+    assert_eq!(claim_one(&store).await.lease.id, plain.id);
+    // While the store writes something else, a claim and a job come together.
+    let (checked, claimed, accepted) = tokio::join!(store.check(), claim_one(&store), store.accept(vec![io_job()]));
+    checked.unwrap();
+    accepted.unwrap();
+    assert_eq!(claimed.lease.id, keyed[1].id);
 }

@@ -712,3 +712,40 @@ async fn what_is_not_cleaned_up_and_a_transaction_that_is_left_open_are_seen() {
     let names: Vec<_> = bloat.tables.iter().map(|table| table.name.as_str()).collect();
     assert_eq!(names, ["events", "jobs", "results", "shared", "work"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_has_left_is_counted_as_lost_without_reading_workloads() {
+    let place = Schema::new();
+    let store = place.open().await;
+    store.accept(vec![io_job()]).await.unwrap();
+    crate::claim_one(&store).await;
+    drop(store);
+    let mut raw = place.raw().await;
+    sqlx::query("UPDATE jobs SET workload = 'no JSON' || workload").execute(&mut raw).await.unwrap();
+    let store = place.open().await;
+    assert_eq!(store.depth(Queue::Async).running, 0);
+    sqlx::query("UPDATE jobs SET workload = substr(workload, 8)").execute(&mut raw).await.unwrap();
+    let claimed = crate::claim_one(&store).await;
+    assert_eq!((claimed.attempt, claimed.losses), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_of_one_name_the_later_one_goes_on_alone() {
+    let place = Schema::new();
+    let (first, second) = (place.node("same").await, place.node("same").await);
+    let refused = first.check().await.expect_err("it has no place");
+    assert!(refused.to_string().contains("of this name"), "{refused}");
+    first.accept(vec![io_job()]).await.unwrap();
+    let mut claim = Box::pin(first.claim(Queue::Async, 1));
+    assert!(futures_util::poll!(&mut claim).is_pending());
+    let claimed = claim_one(&second).await;
+    first.check().await.expect_err("it has no place");
+    second.check().await.unwrap();
+    assert!(matches!(settle(&second, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+    // Once the other one is gone, there is a place again.
+    second.close().await;
+    first.check().await.unwrap();
+    first.accept(vec![io_job()]).await.unwrap();
+    let claimed = tokio::time::timeout(PATIENCE, claim).await.expect("a job to claim").unwrap().remove(0);
+    assert!(matches!(settle(&first, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+}

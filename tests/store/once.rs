@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
 use trine::clock::Timestamp;
-use trine::job::JobId;
+use trine::job::{JobId, Outcome, State};
 use trine::store::{Answered, Once, Store, Unique};
 
 use crate::{Place, accept, claim_one, io_job, settle, state, succeeded};
@@ -13,6 +14,7 @@ crate::for_every_driver!(
     the_answer_to_a_request_is_kept_with_its_jobs,
     a_request_whose_jobs_are_not_taken_leaves_no_answer,
     the_latest_unique_job_is_known,
+    very_many_jobs_are_found_without_what_may_be_long,
     what_is_over_is_forgotten_in_small_steps,
 );
 
@@ -85,6 +87,26 @@ async fn the_latest_unique_job_is_known(place: impl Place) {
     assert_eq!(store.twins(&[[1; 32]]).await.unwrap()[&[1; 32]].job, second);
     let many: Vec<_> = (0..=255).map(|n| [n; 32]).cycle().take(1_500).collect();
     assert_eq!(store.twins(&many).await.unwrap().len(), 2);
+}
+
+async fn very_many_jobs_are_found_without_what_may_be_long(place: impl Place) {
+    let store = place.open().await;
+    let mut jobs: Vec<_> = (0..1_200).map(|_| io_job()).collect();
+    jobs[0].submission.tags.insert("team".into(), "search".into());
+    accept(&store, &jobs).await;
+    let [ended, running] = [claim_one(&store).await, claim_one(&store).await];
+    settle(&store, ended.lease, succeeded()).await.unwrap();
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).chain([JobId::new()]).collect();
+    let found = store.outlines(&ids).await.unwrap();
+    assert_eq!(found.len(), jobs.len());
+    for id in [ended.lease.id, running.lease.id, jobs[9].id] {
+        let (mut whole, found) = (store.job(id).await.unwrap().unwrap(), &found[&id]);
+        whole.submission.workload.json = RawValue::NULL.to_owned();
+        if let State::Finished(finished) = &mut whole.state {
+            finished.outcome = Outcome::Output(RawValue::NULL.to_owned());
+        }
+        assert_eq!(format!("{whole:?}"), format!("{found:?}"));
+    }
 }
 
 async fn what_is_over_is_forgotten_in_small_steps(place: impl Place) {

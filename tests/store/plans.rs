@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use trine::job::{NewJob, Owner, Queue};
+use trine::job::{Concurrency, NewJob, Owner, Queue};
 use trine::store::{Settlement, Store};
 
 use crate::postgres::Schema;
@@ -82,7 +82,7 @@ async fn the_path_of_a_job_goes_by_keys_where_tables_have_grown() {
         futures_util::future::try_join_all(some.iter().map(|claimed| settle(&store, claimed.lease, succeeded()))).await.unwrap();
     }
     let Reads { scans, entries, .. } = reads(&store, &mut raw, 2 * JOBS).await;
-    // Alone it is 6 a job. While transactions of other tests in this database are open, a claim walks over what those before it have left dead in
+    // Alone it is 7 a job. While transactions of other tests in this database are open, a claim walks over what those before it have left dead in
     // `work_queued`: 63 claims of 64 over 125,000 entries at the most, while what is read of the other indexes stays the same. Whoever reads a
     // table for each job looks at thousands.
     assert!(scans < 30 && entries < 100 * JOBS, "{scans} scans, {entries} entries");
@@ -117,4 +117,33 @@ async fn what_waits_of_an_owner_is_counted_without_what_has_ended() {
         }
     };
     assert_eq!(tokio::time::timeout(PATIENCE, said).await.expect("what was read"), 0, "rows of all jobs were read");
+}
+
+/// Of very many keys, a page of limits looks at those that are on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_limits_is_no_walk_over_all_lanes() {
+    let place = Schema::new();
+    let store: Arc<dyn Store> = place.node("here").await;
+    let mut job = io_job();
+    job.submission.concurrency = Some(Box::new(Concurrency { key: "0".into(), limit: 1 }));
+    store.accept(vec![job]).await.unwrap();
+    let mut raw = place.raw().await;
+    let lanes = "INSERT INTO lanes (queue, lane, turn, ckey, place) \
+                 SELECT 0, n::TEXT, n, n::TEXT, '' FROM generate_series(1, 3000) AS n; ANALYZE lanes";
+    sqlx::raw_sql(lanes).execute(&mut raw).await.unwrap();
+    let text = "SELECT (SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'lanes'), \
+                (SELECT seq_tup_read FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'lanes') \
+                + (SELECT sum(idx_tup_read)::BIGINT FROM pg_stat_user_indexes WHERE schemaname = current_schema() AND relname = 'lanes')";
+    let said = async {
+        loop {
+            assert_eq!(store.limits(None, 1).await.unwrap().len(), 1);
+            // A session says what it has read after a transaction, if it did not just before.
+            let (scans, read): (i64, i64) = sqlx::query_as(text).fetch_one(&mut raw).await.unwrap();
+            if scans >= 20 {
+                return (scans, read);
+            }
+        }
+    };
+    let (scans, read) = tokio::time::timeout(PATIENCE, said).await.expect("what was read");
+    assert!(read < 20 * scans, "{read} read by {scans} scans");
 }

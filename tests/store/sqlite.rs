@@ -8,7 +8,7 @@ use trine::job::Queue;
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Store, StoreError};
 
-use crate::{PATIENCE, Place, TestClock, accept, finish_all, io_job};
+use crate::{PATIENCE, Place, TestClock, accept, claim_one, finish_all, io_job};
 
 pub(crate) struct Folder(tempfile::TempDir, Arc<TestClock>);
 
@@ -186,4 +186,23 @@ async fn the_journal_is_folded_into_the_database_while_jobs_come() {
     store.close().await;
     drop(store);
     assert_eq!(folder.open().await.depth(Queue::Async).queued, jobs);
+}
+
+#[tokio::test]
+async fn a_start_counts_losses_without_reading_workloads() {
+    // If they were too much for its memory, it would die before it has counted, and start again for ever.
+    let folder = Folder::new();
+    let store = folder.open().await;
+    let mut job = io_job();
+    let text = serde_json::json!({"type": "sleep", "ms": 1, "x": "long".repeat(1_000)});
+    job.submission.workload.json = serde_json::value::to_raw_value(&text).unwrap();
+    accept(&store, &[job]).await;
+    claim_one(&store).await;
+    drop(store);
+    let mut raw = folder.raw().await;
+    sqlx::query("UPDATE payloads SET text = 'no JSON' || text").execute(&mut raw).await.unwrap();
+    let store = folder.open().await;
+    sqlx::query("UPDATE payloads SET text = substr(text, 8)").execute(&mut raw).await.unwrap();
+    let claimed = claim_one(&store).await;
+    assert_eq!((claimed.attempt, claimed.losses), (2, 1));
 }

@@ -21,6 +21,8 @@ pub(in crate::store) struct Head {
     pub(in crate::store) rate: Option<Rate>,
     /// If a quota of its owner says how many may run at once.
     pub(in crate::store) owner: Option<Owner>,
+    /// How long its workload is.
+    pub(in crate::store) bytes: i64,
 }
 
 impl Head {

@@ -10,6 +10,7 @@ use super::rows::{self, Cells, Lane, Taken, of_claim, of_id};
 use crate::clock::Timestamp;
 use crate::job::{JobId, Owner, Queue};
 use crate::store::StoreError;
+use crate::store::claims::MOST_BYTES;
 use crate::store::counted::{Counted, Starts};
 use crate::store::kept::lane::{Head, Standing, read_starts};
 use crate::store::kept::{Options, code, json, number};
@@ -93,19 +94,20 @@ pub(super) async fn heads(
         let mut cells = Cells::new(row);
         let (n, id): (usize, JobId) = (cells.number()?, cells.id()?);
         let owner = cells.take::<Option<i64>>()?.and_then(Owner::from_code);
-        heads.push(Head { lane: n.saturating_sub(1), id, concurrency: None, rate: None, owner });
+        heads.push(Head { lane: n.saturating_sub(1), id, concurrency: None, rate: None, owner, bytes: 0 });
     }
     // By ids that are known, or all partitions would be planned for.
-    let text = "SELECT id, options FROM jobs WHERE id = ANY($1)";
+    let text = "SELECT id, octet_length(workload)::BIGINT, options FROM jobs WHERE id = ANY($1)";
     let rows = sqlx::query(text).bind(rows::uuids(heads.iter().map(|head| &head.id))).fetch_all(connection).await?;
     let mut of_id = HashMap::with_capacity(rows.len());
     for row in &rows {
         let mut cells = Cells::new(row);
         // Those of a job that can't be read: its claim finds that out as well, and leaves it to others.
-        of_id.insert(cells.id()?, cells.json::<Options<'_>>().unwrap_or_default().unwrap_or_default());
+        of_id.insert(cells.id()?, (cells.take()?, cells.json::<Options<'_>>().unwrap_or_default().unwrap_or_default()));
     }
     for head in &mut heads {
-        let options = of_id.remove(&head.id).unwrap_or_default();
+        let (bytes, options) = of_id.remove(&head.id).unwrap_or_default();
+        head.bytes = bytes;
         head.concurrency = options.concurrency.map(std::borrow::Cow::into_owned);
         head.rate = options.rate.map(std::borrow::Cow::into_owned);
     }
@@ -163,8 +165,8 @@ pub(super) async fn claim(
     rows::taken(&query.fetch_all(connection).await?, queue)
 }
 
-/// Claims up to `most` queued jobs whose time is not over `now` for a node, in the order in which it is their turn: each a microsecond later than the one before, the
-/// first one a microsecond after `before`.
+/// Claims up to `most` queued jobs whose time is not over `now` for a node, and no more than [`MOST_BYTES`], in the order in which it is their turn: each a
+/// microsecond later than the one before, the first one a microsecond after `before`.
 pub(super) async fn claim_next(
     connection: &mut PgConnection,
     queue: Queue,
@@ -175,13 +177,35 @@ pub(super) async fn claim_next(
     let text = "SELECT id FROM work WHERE state = 1 AND queue = $1 AND (expires_at IS NULL OR expires_at > $2) \
                 ORDER BY turn, id LIMIT $3 FOR UPDATE SKIP LOCKED";
     let query = sqlx::query(text).bind(code(queue)).bind(now.as_micros()).bind(number(most));
-    let mut at = before;
-    let mut jobs = Vec::with_capacity(most);
-    for row in &query.fetch_all(&mut *connection).await? {
-        at = at.after(Duration::from_micros(1));
-        jobs.push((Cells::new(row).id()?, at));
+    let rows = query.fetch_all(&mut *connection).await?;
+    let mut ids = rows.iter().map(|row| Cells::new(row).id()).collect::<Result<Vec<_>, _>>()?;
+    if ids.len() > 1 {
+        let fitting = fitting(connection, &ids).await?;
+        ids.truncate(fitting);
     }
+    let mut at = before;
+    let one = |id| {
+        at = at.after(Duration::from_micros(1));
+        (id, at)
+    };
+    let jobs: Vec<_> = ids.into_iter().map(one).collect();
     claim(connection, queue, &jobs, token, node).await
+}
+
+/// How many of the first of these jobs have no more than [`MOST_BYTES`] of workloads together: one at least.
+async fn fitting(connection: &mut PgConnection, ids: &[JobId]) -> Result<usize, StoreError> {
+    let text = "SELECT id, octet_length(workload)::BIGINT FROM jobs WHERE id = ANY($1)";
+    let mut of_id = HashMap::with_capacity(ids.len());
+    for row in &sqlx::query(text).bind(rows::uuids(ids)).fetch_all(connection).await? {
+        let mut cells = Cells::new(row);
+        of_id.insert(cells.id()?, cells.take::<i64>()?);
+    }
+    let mut bytes = 0;
+    let fits = |id: &&JobId| {
+        bytes += of_id.get(*id).copied().unwrap_or_default();
+        bytes <= MOST_BYTES
+    };
+    Ok(ids.iter().take_while(fits).count().max(1))
 }
 
 /// Puts lanes where they are to stand, and takes away those in which nobody waits.

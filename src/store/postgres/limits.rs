@@ -96,14 +96,15 @@ impl PostgresStore {
 
 /// The keys behind this one with which jobs run or wait.
 async fn concurrency_keys(pool: &Pool, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
-    let keys = "SELECT key FROM (SELECT DISTINCT ckey AS key FROM lanes WHERE ckey > $1 UNION \
+    // Of lanes there may be very many. What runs is few, and in no order.
+    let keys = "SELECT key FROM ((SELECT DISTINCT ckey AS key FROM lanes WHERE ckey > $1 ORDER BY ckey LIMIT $2) UNION \
                 SELECT DISTINCT ckey COLLATE \"C\" FROM work WHERE state = 2 AND ckey IS NOT NULL AND ckey COLLATE \"C\" > $1) AS keys \
                 ORDER BY key LIMIT $2";
     Ok(sqlx::query_scalar(keys).bind(text(after)).bind(number(most)).fetch_all(pool).await?)
 }
 
 async fn rate_keys(pool: &Pool, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
-    let keys = "SELECT key FROM (SELECT key FROM rates WHERE key > $1 UNION SELECT DISTINCT rkey FROM lanes WHERE rkey > $1) AS keys \
-                ORDER BY key LIMIT $2";
+    let keys = "SELECT key FROM ((SELECT key FROM rates WHERE key > $1 ORDER BY key LIMIT $2) UNION \
+                (SELECT DISTINCT rkey FROM lanes WHERE rkey > $1 ORDER BY rkey LIMIT $2)) AS keys ORDER BY key LIMIT $2";
     Ok(sqlx::query_scalar(keys).bind(text(after)).bind(number(most)).fetch_all(pool).await?)
 }

@@ -55,6 +55,7 @@ use self::synced::latest_of;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
 use super::kept::schedule::Unread;
+use super::page::Ids;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
@@ -226,11 +227,6 @@ async fn time(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_micros(sqlx::query_scalar(text).fetch_one(connection).await?))
 }
 
-/// Behind which there may be more.
-fn last(ids: &[JobId], page: Page) -> Option<JobId> {
-    ids.last().copied().filter(|_| ids.len() == page.limit)
-}
-
 #[async_trait]
 impl GraphStore for PostgresStore {
     async fn dependencies(&self, id: JobId) -> Result<Vec<Dependency>, StoreError> {
@@ -319,8 +315,7 @@ impl Store for PostgresStore {
 
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
-        let ids = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
-        let last = last(&ids, page);
+        let Ids { all: ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
@@ -344,8 +339,7 @@ impl Store for PostgresStore {
         most: usize,
     ) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
-        let ids = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
-        let last = last(&ids, page);
+        let Ids { all: ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, by, reply)).await? };
         Ok(Portion { done, last })
     }
@@ -362,6 +356,12 @@ impl Store for PostgresStore {
         let job = read::job(&self.pool, id).await?;
         self.published.synced.up_to(&self.pool, job.as_ref().map(latest_of)).await?;
         Ok(job)
+    }
+
+    async fn outlines(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+        let outlines = read::outlines(&self.pool, ids).await?;
+        self.published.synced.up_to(&self.pool, outlines.values().map(latest_of).max()).await?;
+        Ok(outlines)
     }
 
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
@@ -405,10 +405,12 @@ impl Store for PostgresStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        if self.node.is_silent() {
-            return Err(StoreError::Unavailable("this node could not say that it is there for too long".into()));
+        if self.node.why_silent() == Some(node::UNHEARD) {
+            return Err(StoreError::Unavailable(node::UNHEARD.into()));
         }
-        self.ask(Command::Check).await
+        self.ask(Command::Check).await?;
+        // That may have found, or found gone, another one of its name.
+        self.node.why_silent().map_or(Ok(()), |why| Err(StoreError::Unavailable(why.into())))
     }
 
     async fn close(&self) {

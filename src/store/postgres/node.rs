@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect};
-use super::rows::{self, Cells, Run, from_jobs, of_id, of_job};
+use super::rows::{self, Cells, Run, from_jobs, of_id, of_job, outline_of_job};
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Labels, Role, meets};
@@ -24,6 +24,10 @@ const BEATS: u32 = 3;
 const TOLERANCE: u32 = 10;
 /// The longest pause before it says so again after it could not, and how long it may take at least; and how long once it has given up.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Why a node is silent: it could not say for too long that it is there, or another one has its name.
+pub(super) const UNHEARD: &str = "this node could not say that it is there for too long";
+const REPLACED: &str = "another server of this name has started later and has this one's place";
 
 /// How a node keeps its leases.
 #[derive(Clone, Debug)]
@@ -50,8 +54,8 @@ pub(super) struct Node {
     pub(super) labels: Labels,
     pub(super) rules: LeaseRules,
     pub(super) gatekeeper: Gatekeeper,
-    /// It could not say that it is there for too long: what it claimed now would be taken from it.
-    silent: watch::Sender<bool>,
+    /// Why what it claimed now would be taken from it, if that is so.
+    silent: watch::Sender<Option<&'static str>>,
     /// The attempts that run here.
     held: Mutex<HashMap<JobId, Arc<Run>>>,
     /// Attempts to stop that nobody has heard of yet. The heartbeat and the writer may both find the same.
@@ -71,7 +75,7 @@ impl Node {
             labels,
             rules,
             gatekeeper: Gatekeeper::new(),
-            silent: watch::Sender::new(false),
+            silent: watch::Sender::new(None),
             held: Mutex::default(),
             revoked: Mutex::default(),
             some_revoked: Notify::new(),
@@ -94,14 +98,26 @@ impl Node {
     }
 
     pub(super) fn is_silent(&self) -> bool {
+        self.why_silent().is_some()
+    }
+
+    pub(super) fn why_silent(&self) -> Option<&'static str> {
         *self.silent.borrow()
+    }
+
+    /// It has a place, or another one of its name has.
+    pub(super) fn set_replaced(&self, replaced: bool) {
+        let why = replaced.then_some(REPLACED);
+        if self.silent.send_if_modified(|silent| std::mem::replace(silent, why) != why) && replaced {
+            tracing::error!("{REPLACED}: it claims nothing until that one is gone");
+        }
     }
 
     /// Waits until it can say that it is there.
     pub(super) async fn heard(&self) {
         if self.is_silent() {
             // Its sender is here, so it does not end early.
-            let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
+            let _ = self.silent.subscribe().wait_for(Option::is_none).await;
         }
     }
 
@@ -208,10 +224,12 @@ impl Node {
             match beat {
                 Ok(Ok(Beat { known, others_expired, stopping, clock })) => {
                     heard_at = asked_at;
-                    self.silent.send_if_modified(|silent| std::mem::replace(silent, false));
+                    self.silent.send_if_modified(|silent| silent.take_if(|why| *why == UNHEARD).is_some());
                     self.revoke(stopping, Revocation::Cancelled);
                     if !known {
-                        tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
+                        if !self.is_silent() {
+                            tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
+                        }
                         let held = self.leases();
                         // The writer may have taken a new place meanwhile: what was claimed by that is good.
                         if self.id() == id {
@@ -233,7 +251,7 @@ impl Node {
                 Err(_) => tracing::warn!("the database does not answer"),
             }
             if heard_at.elapsed() >= self.rules.give_up {
-                if self.silent.send_if_modified(|silent| !std::mem::replace(silent, true)) {
+                if self.silent.send_if_modified(|silent| silent.replace(UNHEARD).is_none()) {
                     tracing::error!(
                         "the database has not been reached for too long: what runs here is stopped, since it is run elsewhere"
                     );
@@ -258,6 +276,13 @@ impl Node {
         let (others_expired, clock) = sqlx::query_as(text).fetch_one(&mut *connection).await?;
         let stopping = stopping(connection, self.id()).await?;
         Ok(Beat { known, others_expired, stopping, clock: Timestamp::from_micros(clock) })
+    }
+
+    /// Whether one that has started later under its name is there. Each would take the other's jobs for ever, if this one came back.
+    pub(super) async fn is_replaced(&self, connection: &mut PgConnection) -> Result<bool, StoreError> {
+        let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE name = $1 AND id > $2 AND expires_at > clock_timestamp())";
+        // One that has just started takes the place.
+        Ok(self.id() > 0 && sqlx::query_scalar(text).bind(&self.name).bind(self.id()).fetch_one(connection).await?)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of minutes")]
@@ -335,7 +360,7 @@ pub(super) async fn stopping(connection: &mut PgConnection, node: i64) -> Result
 
 /// Nodes that were not heard of in time, or are earlier starts of the one of this name.
 pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> Result<Vec<i64>, StoreError> {
-    let text = "SELECT id FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2) AND id <> $1";
+    let text = "SELECT id FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2 AND id < $1) AND id <> $1";
     Ok(sqlx::query_scalar(text).bind(me).bind(name).fetch_all(connection).await?)
 }
 
@@ -369,9 +394,11 @@ pub(super) async fn unheard(connection: &mut PgConnection, node: i64, held: &[Le
     rows.iter().map(one).collect()
 }
 
-/// Up to `most` of the jobs that run on these nodes, in the order of their ids.
+/// Up to `most` of the jobs that run on these nodes, in the order of their ids; without their workloads, which could take longer than a
+/// transaction may.
 pub(super) async fn running(connection: &mut PgConnection, nodes: &[i64], most: usize) -> Result<Vec<Job>, StoreError> {
-    let text = concat!("SELECT ", of_job!(), from_jobs!(), "WHERE w.state = 2 AND w.node = ANY($1) ORDER BY w.id LIMIT $2");
+    let text =
+        concat!("SELECT ", outline_of_job!(), from_jobs!(), "WHERE w.state = 2 AND w.node = ANY($1) ORDER BY w.id LIMIT $2");
     sqlx::query(text).bind(nodes).bind(number(most)).fetch_all(connection).await?.iter().map(rows::job).collect()
 }
 

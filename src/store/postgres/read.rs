@@ -1,5 +1,7 @@
 //! What can be read: single jobs and pages of lists.
 
+use std::collections::HashMap;
+
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder};
@@ -7,17 +9,20 @@ use uuid::Uuid;
 
 use super::partitions::Ends;
 use super::pool::Pool;
-use super::rows::{self, Cells, from_jobs, of_job, text, uuid};
+use super::rows::{self, Cells, from_jobs, of_job, outline_of_job, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
 use crate::store::kept::{code, number};
-use crate::store::page::Held;
+use crate::store::page::{Held, Ids};
 use crate::store::{Filter, Order, Page, StoreError, Weight as _};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
 const ID_SLACK_US: i64 = 3_600_000_000;
+
+/// The most jobs that one statement looks for.
+const LOOKED_FOR: usize = 500;
 
 /// Where jobs are looked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,18 @@ pub(super) async fn job(pool: &Pool, id: JobId) -> Result<Option<Job>, StoreErro
     row.as_ref().map(rows::job).transpose()
 }
 
+pub(super) async fn outlines(pool: &Pool, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+    let text = concat!("SELECT ", outline_of_job!(), from_jobs!(), "WHERE j.id = ANY($1)");
+    let mut outlines = HashMap::with_capacity(ids.len());
+    for some in ids.chunks(LOOKED_FOR) {
+        for row in sqlx::query(text).bind(uuids(some)).fetch_all(pool).await? {
+            let job = rows::job(&row)?;
+            outlines.insert(job.id, job);
+        }
+    }
+    Ok(outlines)
+}
+
 /// A page of jobs.
 pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
     let select = concat!("SELECT ", of_job!(), from_jobs!());
@@ -50,13 +67,13 @@ pub(super) async fn jobs(pool: &Pool, ends: &Ends, among: Among, filter: &Filter
     Ok(jobs)
 }
 
-/// The ids of a page of jobs.
-pub(super) async fn ids(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
-    let select = concat!("SELECT j.id", from_jobs!());
-    let mut ids = Vec::new();
+/// The ids of a page of jobs; of those that have ended, with no more than a page has of outputs.
+pub(super) async fn ids(pool: &Pool, ends: &Ends, among: Among, filter: &Filter, page: Page) -> Result<Ids, StoreError> {
+    let select = concat!("SELECT j.id, coalesce(octet_length(r.output), 0)::BIGINT", from_jobs!());
+    let mut ids = Ids::default();
     let take = |row: &PgRow| {
-        ids.push(Cells::new(row).id()?);
-        Ok(true)
+        let mut cells = Cells::new(row);
+        Ok(ids.takes(cells.id()?, cells.number()?, page))
     };
     found(pool, ends, select, among, filter, page, take).await?;
     Ok(ids)

@@ -15,9 +15,24 @@ use crate::store::{Claimed, StateFilter, StoreError, Subject};
 /// A job with all that is known of it, in the order in which [`job`] reads it.
 macro_rules! of_job {
     () => {
-        "j.id, j.queue, j.rule, j.bound, j.choice, j.type, j.workload, j.priority, j.options, j.accepted_at, \
-         coalesce(w.attempt, r.attempt), coalesce(w.losses, r.losses), w.state, w.due_at, w.claimed_at, w.stopping, \
-         r.ending, r.started_at, r.finished_at, r.output, r.error, r.timing"
+        of_job!("j.workload", "r.output, r.error")
+    };
+    ($workload:literal, $outcome:literal) => {
+        concat!(
+            "j.id, j.queue, j.rule, j.bound, j.choice, j.type, ",
+            $workload,
+            ", j.priority, j.options, j.accepted_at, \
+             coalesce(w.attempt, r.attempt), coalesce(w.losses, r.losses), w.state, w.due_at, w.claimed_at, w.stopping, \
+             r.ending, r.started_at, r.finished_at, ",
+            $outcome,
+            ", r.timing"
+        )
+    };
+}
+/// The same without its workload and its outcome, for very many at once.
+macro_rules! outline_of_job {
+    () => {
+        of_job!("'null'", "'null', NULL")
     };
 }
 /// Where that is: in one snapshot, a job is either among what is left to do or among the results.
@@ -41,7 +56,7 @@ macro_rules! of_id {
         concat!("(", $values, ")[width_bucket(", $id, ", ", $ids, "::UUID[])]")
     };
 }
-pub(super) use {from_jobs, of_claim, of_id, of_job};
+pub(super) use {from_jobs, of_claim, of_id, of_job, outline_of_job};
 
 /// An id as the database has it.
 pub(super) const fn uuid(id: JobId) -> Uuid {

@@ -54,22 +54,27 @@ pub(super) async fn heads(
     each: usize,
     now: Timestamp,
 ) -> Result<Vec<Head>, StoreError> {
-    let text = "SELECT lanes.key, jobs.id, jobs.due_at - jobs.priority * 60000000, \
-                       jobs.options ->> 'concurrency', jobs.options ->> 'rate', \
-                       iif(jobs.options ->> 'confined', jobs.owner, NULL) \
-                FROM json_each(?1) AS lanes CROSS JOIN jobs ON jobs.id IN \
-                (SELECT head.id FROM jobs AS head WHERE head.state = 4 AND head.queue = ?2 AND head.lane = lanes.value \
-                 AND (head.expires_at IS NULL OR head.expires_at > ?4) \
-                 ORDER BY head.due_at - head.priority * 60000000, head.id LIMIT ?3)";
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT lanes.key, jobs.id, jobs.due_at - jobs.priority * 60000000, \
+                    jobs.options ->> 'concurrency', jobs.options ->> 'rate', \
+                    iif(jobs.options ->> 'confined', jobs.owner, NULL), {} \
+             FROM json_each(?1) AS lanes CROSS JOIN jobs ON jobs.id IN \
+             (SELECT head.id FROM jobs AS head WHERE head.state = 4 AND head.queue = ?2 AND head.lane = lanes.value \
+              AND (head.expires_at IS NULL OR head.expires_at > ?4) \
+              ORDER BY head.due_at - head.priority * 60000000, head.id LIMIT ?3)",
+            rows::WORKLOAD_BYTES
+        )
+    });
     let names: Vec<_> = lanes.iter().map(|lane| &lane.lane).collect();
-    let query = sqlx::query(text).bind(json(&names)).bind(queue.code()).bind(number(each)).bind(now.as_micros());
+    let query = sqlx::query(TEXT.as_str()).bind(json(&names)).bind(queue.code()).bind(number(each)).bind(now.as_micros());
     let mut heads = Vec::new();
     for row in &query.fetch_all(connection).await? {
         let mut cells = Cells::new(row);
         let (lane, id, turn) = (cells.number()?, cells.id()?, cells.take::<i64>()?);
         let (concurrency, rate) = (cells.json()?, cells.json()?);
         let owner = cells.owner()?;
-        heads.push((turn, Head { lane, id, concurrency, rate, owner }));
+        heads.push((turn, Head { lane, id, concurrency, rate, owner, bytes: cells.take()? }));
     }
     heads.sort_unstable_by_key(|(turn, head)| (head.lane, *turn, head.id));
     Ok(heads.into_iter().map(|(_, head)| head).collect())

@@ -52,6 +52,7 @@ use super::codes;
 use super::intake::{self, Intake};
 use super::kept::schedule::Unread;
 use super::node::Gatekeeper;
+use super::page::Ids;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
@@ -205,11 +206,6 @@ impl SqliteStore {
         self.commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
-}
-
-/// Behind which there may be more.
-fn last(ids: &[JobId], page: Page) -> Option<JobId> {
-    ids.last().copied().filter(|_| ids.len() == page.limit)
 }
 
 /// Keeps a new key in the database of a server that does not run.
@@ -387,8 +383,7 @@ impl Store for SqliteStore {
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
         self.catch_up().await;
-        let ids = read::ids(&self.readers, Table::Jobs, filter, page).await?;
-        let last = last(&ids, page);
+        let Ids { all: ids, last, .. } = read::ids(&self.readers, Table::Jobs, filter, page).await?;
         let done = if ids.is_empty() {
             Cancelled::default()
         } else {
@@ -412,8 +407,7 @@ impl Store for SqliteStore {
         most: usize,
     ) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
-        let ids = read::ids(&self.readers, Table::Results, filter, page).await?;
-        let last = last(&ids, page);
+        let Ids { all: ids, last, .. } = read::ids(&self.readers, Table::Results, filter, page).await?;
         let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, by, reply)).await? };
         Ok(Portion { done, last })
     }
@@ -429,6 +423,11 @@ impl Store for SqliteStore {
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.catch_up().await;
         read::job(&self.readers, id).await
+    }
+
+    async fn outlines(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+        self.catch_up().await;
+        read::outlines(&self.readers, ids).await
     }
 
     async fn jobs(&self, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {

@@ -1,20 +1,26 @@
 //! What can be read: single jobs and pages of lists, on connections that only read.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
-use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT};
+use super::moves::array;
+use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, OUTLINE_OF_BOTH, OUTLINE_OF_RESULT};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
+use crate::store::page::Ids;
 use crate::store::{Filter, Order, Page, StateFilter, StoreError, page};
 
 /// How far the time in an id may be from the time of acceptance. They are mostly milliseconds apart, but a store that can't write
 /// accepts late, and ids never go back when the clock does.
 const ID_SLACK_US: i64 = 3_600_000_000;
+
+/// The most jobs that one statement looks for.
+const LOOKED_FOR: usize = 500;
 
 pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, StoreError> {
     static UNFINISHED: LazyLock<String> = LazyLock::new(|| format!("SELECT {OF_BOTH}, {OF_JOB} FROM jobs WHERE id = ?"));
@@ -36,6 +42,28 @@ pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, 
         }
     }
     Ok(None)
+}
+
+pub(super) async fn outlines(readers: &SqlitePool, ids: &[JobId]) -> Result<HashMap<JobId, Job>, StoreError> {
+    static UNFINISHED: LazyLock<String> = LazyLock::new(|| of_ids("jobs", OF_JOB));
+    static RESULTS: LazyLock<String> = LazyLock::new(|| of_ids("results", OUTLINE_OF_RESULT));
+    let mut outlines = HashMap::with_capacity(ids.len());
+    for some in ids.chunks(LOOKED_FOR) {
+        // One snapshot for both tables, so that no job is seen in neither.
+        let mut snapshot = readers.begin().await?;
+        for (text, read) in [(&UNFINISHED, rows::unfinished as fn(&SqliteRow) -> _), (&RESULTS, rows::result)] {
+            for row in sqlx::query(text.as_str()).bind(array(some)).fetch_all(&mut *snapshot).await? {
+                let job = read(&row)?;
+                outlines.insert(job.id, job);
+            }
+        }
+        snapshot.commit().await?;
+    }
+    Ok(outlines)
+}
+
+fn of_ids(table: &str, further: &str) -> String {
+    format!("SELECT {OUTLINE_OF_BOTH}, {further} FROM {table} WHERE id IN (SELECT unhex(value) FROM json_each(?))")
 }
 
 pub(super) async fn jobs(readers: &SqlitePool, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
@@ -70,17 +98,23 @@ async fn found(readers: &SqlitePool, with_unfinished: bool, filter: &Filter, pag
     Ok(jobs)
 }
 
-/// The ids of a page of unfinished jobs, or of finished ones.
-pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Vec<JobId>, StoreError> {
+/// The ids of a page of unfinished jobs, or of finished ones with no more than a page has of outputs.
+pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Ids, StoreError> {
     let lots = lots_of(&filter.states);
-    let (table, standing) = match table {
-        Table::Jobs => ("jobs", unfinished(&filter.states)),
-        Table::Results if lots.is_empty() => return Ok(Vec::new()),
-        Table::Results => ("results", ended(&lots.concat())),
+    let (table, bytes, standing) = match table {
+        Table::Jobs => ("jobs", "0", unfinished(&filter.states)),
+        Table::Results if lots.is_empty() => return Ok(Ids::default()),
+        Table::Results => ("results", "coalesce(octet_length(output), 0)", ended(&lots.concat())),
     };
-    let select = format!("SELECT id FROM {} WHERE true{standing}", source(table, filter));
-    let rows = conditions(select, filter, page).build().fetch_all(readers).await?;
-    rows.iter().map(|row| Cells::new(row).id()).collect()
+    let select = format!("SELECT id, {bytes} FROM {} WHERE true{standing}", source(table, filter));
+    let mut ids = Ids::default();
+    for row in conditions(select, filter, page).build().fetch_all(readers).await? {
+        let mut cells = Cells::new(&row);
+        if !ids.takes(cells.id()?, cells.number()?, page) {
+            break;
+        }
+    }
+    Ok(ids)
 }
 
 /// Where jobs are looked for.

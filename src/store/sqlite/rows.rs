@@ -30,13 +30,21 @@ pub(super) const WORKLOAD_BYTES: &str =
 /// The columns that unfinished jobs and results share, as they move from one table to the other.
 pub(super) const SHARED: &str =
     "id, queue, rule, bound, choice, type, workload, payload, priority, options, accepted_at, attempt, losses";
+macro_rules! of_both {
+    ($($workload:tt)*) => {
+        concat!("id, queue, rule, bound, choice, type, ", $($workload)*, ", priority, options, accepted_at, attempt, losses")
+    };
+}
 /// The same as they are read, in the order in which [`Cells`] reads them.
-pub(super) const OF_BOTH: &str =
-    concat!("id, queue, rule, bound, choice, type, ", workload!(), ", priority, options, accepted_at, attempt, losses");
+pub(super) const OF_BOTH: &str = of_both!(workload!());
+/// The same without the workload, for very many at once.
+pub(super) const OUTLINE_OF_BOTH: &str = of_both!("'null'");
 /// The further columns of an unfinished job.
 pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
 /// The further columns of a result.
 pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing, findings";
+/// The same without the outcome.
+pub(super) const OUTLINE_OF_RESULT: &str = "ending, started_at, finished_at, 'null', NULL, timing, findings";
 /// What a claim returns.
 pub(super) const OF_CLAIM: &str = concat!(
     "id, token, bound, type, ",

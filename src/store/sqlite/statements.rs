@@ -6,9 +6,10 @@ use futures_util::TryStreamExt;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
-use super::rows::{self, Cells, Fresh, OF_BOTH, OF_CLAIM};
+use super::rows::{self, Cells, Fresh, OF_CLAIM, OUTLINE_OF_BOTH};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Queue};
+use crate::store::claims::MOST_BYTES;
 use crate::store::{Claimed, StoreError};
 
 type Connection = SqliteConnection;
@@ -47,8 +48,8 @@ macro_rules! next {
     };
 }
 
-/// Claims up to `most` queued jobs whose time is not over `now`, in the order in which it is their turn: each a microsecond later than the one before, the first one
-/// a microsecond after `claim.at`.
+/// Claims up to `most` queued jobs whose time is not over `now`, and no more than [`MOST_BYTES`], in the order in which it is their turn: each a microsecond later
+/// than the one before, the first one a microsecond after `claim.at`.
 pub(super) async fn claim(
     connection: &mut Connection,
     queue: Queue,
@@ -59,9 +60,9 @@ pub(super) async fn claim(
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         format!(
             "UPDATE jobs SET state = 2, attempt = attempt + 1, token = ?1, claimed_at = ?5 + place FROM \
-             (SELECT next, row_number() OVER (ORDER BY turn, next) AS place FROM ({})) \
-             WHERE id = next RETURNING {OF_CLAIM}",
-            next!("id AS next, ", turn!(), " AS turn")
+             (SELECT next, row_number() OVER turns AS place, sum(bytes) OVER turns AS bytes FROM ({}) WINDOW turns AS (ORDER BY turn, next)) \
+             WHERE id = next AND (place = 1 OR bytes <= {MOST_BYTES}) RETURNING {OF_CLAIM}",
+            format_args!(next!("id AS next, ", turn!(), " AS turn, {bytes} AS bytes"), bytes = rows::WORKLOAD_BYTES)
         )
     });
     let rows = sqlx::query(TEXT.as_str())
@@ -170,10 +171,10 @@ pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<Times
     Ok(due.map(Timestamp::from_micros))
 }
 
-/// The running jobs with their losses and retry rules.
+/// The running jobs with their losses and retry rules; without their workloads, which may have been too much for the memory before.
 pub(super) async fn running(connection: &mut Connection) -> Result<Vec<Job>, StoreError> {
     static TEXT: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {OF_BOTH}, {} FROM jobs WHERE state = 2 ORDER BY id", rows::OF_JOB));
+        LazyLock::new(|| format!("SELECT {OUTLINE_OF_BOTH}, {} FROM jobs WHERE state = 2 ORDER BY id", rows::OF_JOB));
     let rows = sqlx::query(TEXT.as_str()).fetch_all(connection).await?;
     rows.iter().map(rows::unfinished).collect()
 }

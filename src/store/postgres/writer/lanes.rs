@@ -16,6 +16,7 @@ use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
 use crate::job::{Owner, Queue};
+use crate::store::claims::MOST_BYTES;
 use crate::store::counted::{Counted, Starts, counted_of, counts_at};
 use crate::store::kept::json;
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
@@ -179,7 +180,7 @@ impl Writer {
         let mut limits = self.limits_of(&heads, done).await?;
         let mut visited = visit(found, heads, each);
 
-        let (mut plain, mut jobs) = (0, Vec::new());
+        let (mut plain, mut jobs, mut bytes) = (0, Vec::new(), 0);
         let mut turn = before.as_micros();
         // Those without a limit stand where it is their turn.
         let own = visited.iter().position(|lane| lane.lane.turn > done.shared.turn(queue)).unwrap_or(visited.len());
@@ -199,6 +200,11 @@ impl Writer {
                 }
                 let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
                 let Some(head) = lane.heads.front() else { continue };
+                if !jobs.is_empty() && bytes + head.bytes > MOST_BYTES {
+                    // It is its turn with the next claim.
+                    going_on = false;
+                    break;
+                }
                 let behind = Duration::from_micros(jobs.len() as u64 + 1);
                 let at = begun.after(behind);
                 (lane.gate, lane.room) = limits.gate(head, at);
@@ -209,6 +215,7 @@ impl Writer {
                     lane.lane.turn = turn;
                     begin(head, at, &mut limits);
                     jobs.push((head.id, before.after(behind)));
+                    bytes += head.bytes;
                     lane.heads.pop_front();
                 } else if lane.gate > OVER_QUOTA {
                     done.shared.opens(lane.gate);

@@ -19,7 +19,7 @@ use crate::store::{Revocation, StoreError};
 const MOST_LOST: usize = 1_000;
 
 impl Writer {
-    /// Takes a place among the nodes if this one has none, and gives back claims that it never heard of.
+    /// Takes a place among the nodes if this one has none and no other has it, and gives back claims that it never heard of.
     pub(super) async fn take_place(&mut self, known: bool, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
         let held = self.node.leases();
         if known {
@@ -44,6 +44,11 @@ impl Writer {
         }
         // Whatever it held was lost with its place.
         self.node.revoke(held, Revocation::Lost);
+        let replaced = self.node.is_replaced(&mut self.connection).await?;
+        self.node.set_replaced(replaced);
+        if replaced {
+            return Ok(());
+        }
         let id = self.node.register(&mut self.connection).await?;
         done.shared.nodes.push(id);
         done.registered = Some(id);

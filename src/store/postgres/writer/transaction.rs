@@ -171,11 +171,11 @@ impl Writer {
         if keeps_plans && !(done.shared.is_at_rest(done.now) && batch.is_plain()) {
             execute(&mut self.connection, "SET LOCAL plan_cache_mode = force_custom_plan").await?;
         }
-        self.turn_away();
         let known = done.shared.nodes.contains(&self.node.id());
         if !known || self.may_have_claimed {
             self.take_place(known, batch, &mut done).await?;
         }
+        self.turn_away();
         self.refuse_taken(batch, done.now).await?;
         self.refuse_places(batch, &mut done).await?;
         self.refuse_orphans(batch).await?;

@@ -26,7 +26,8 @@ impl Writer {
         let mut at_once = HashMap::default();
         for queue in Queue::ALL {
             let wanted = self.wanted(queue, done);
-            if wanted == 0 || done.depths.of(queue).queued > 0 {
+            let depth = done.depths.of(queue);
+            if wanted == 0 || depth.queued > 0 || self.has_open_lanes(queue, depth.limited) {
                 continue;
             }
             let ready = |job: &&NewJob| {

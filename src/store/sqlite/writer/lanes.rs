@@ -12,6 +12,7 @@ use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::Queue;
+use crate::store::claims::MOST_BYTES;
 use crate::store::counted::counts_at;
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::LIMITED;
@@ -180,7 +181,7 @@ impl Writer {
         let mut starts = self.starts_of(&heads).await?;
         let mut visited = visit(found, heads, each);
 
-        let (mut plain, mut jobs) = (0, Vec::new());
+        let (mut plain, mut jobs, mut bytes) = (0, Vec::new(), 0);
         let mut turn = before.as_micros();
         // Those without a limit stand where it is their turn.
         let own = visited.iter().position(|lane| lane.lane.turn > self.lanes.turn[queue as usize]).unwrap_or(visited.len());
@@ -200,6 +201,11 @@ impl Writer {
                 }
                 let Some(lane) = visited.get_mut(at).filter(|lane| lane.gate == OPEN) else { continue };
                 let Some(head) = lane.heads.front() else { continue };
+                if !jobs.is_empty() && bytes + head.bytes > MOST_BYTES {
+                    // It is its turn with the next claim.
+                    going_on = false;
+                    break;
+                }
                 let behind = Duration::from_micros(jobs.len() as u64 + 1);
                 let at = begun.after(behind);
                 (lane.gate, lane.room) = self.gate(head, at, &starts, done);
@@ -210,6 +216,7 @@ impl Writer {
                     lane.lane.turn = turn;
                     begin(head, at, &mut starts, done);
                     jobs.push((head.id, before.after(behind)));
+                    bytes += head.bytes;
                     lane.heads.pop_front();
                 } else if lane.gate <= OVER_QUOTA {
                     // The next place that becomes free is another lane's, in case that may have it.
