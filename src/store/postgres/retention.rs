@@ -184,7 +184,8 @@ pub(super) async fn remove(connection: &mut PgConnection, ids: &[JobId], why: Wh
     let steps = [
         "DELETE FROM tags WHERE id = ANY($1)",
         "DELETE FROM edges WHERE child = ANY($1)",
-        "DELETE FROM deliveries WHERE job = ANY($1)",
+        // What is still to be told is told; what is left of it goes then.
+        "DELETE FROM deliveries WHERE job = ANY($1) AND state <> 0",
         "DELETE FROM results WHERE id = ANY($1)",
         "DELETE FROM jobs WHERE id = ANY($1)",
     ];

@@ -135,8 +135,12 @@ async fn note(
     query.bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
         // Another node may hear the same at this moment, of a message of its own.
-        sqlx::query(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state)).bind(id).execute(connection).await?;
+        let query = sqlx::query(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state));
+        query.bind(id).execute(&mut *connection).await?;
     }
+    // Nothing else takes along what its job has left behind.
+    let text = "DELETE FROM deliveries WHERE id = $1 AND state <> 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
+    sqlx::query(text).bind(id).execute(connection).await?;
     Ok(())
 }
 

@@ -95,8 +95,12 @@ async fn note(
     let attempt = serde_json::to_string(attempt).map_err(|error| StoreError::Refused(error.to_string()))?;
     query.bind(number(delivery::KEPT)).bind(attempt).bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
-        sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(connection).await?;
+        sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(&mut *connection).await?;
     }
+    // Nothing else takes along what its job has left behind.
+    let text = "DELETE FROM deliveries WHERE id = ? AND state <> 0 AND NOT EXISTS (SELECT 1 FROM results WHERE results.id = job) \
+                AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
+    sqlx::query(text).bind(id).execute(connection).await?;
     Ok(())
 }
 
