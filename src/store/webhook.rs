@@ -41,6 +41,6 @@ pub trait WebhookStore {
     /// Deliveries before this place, the latest first.
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError>;
 
-    /// Makes a delivery that is not pending due again, with all of its attempts before it. `None` if there is no such delivery.
+    /// Makes a delivery due now, with all of its attempts before it. `None` if there is no such delivery.
     async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError>;
 }

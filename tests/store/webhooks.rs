@@ -187,6 +187,11 @@ async fn a_delivery_can_be_wanted_again(place: impl Place) {
     assert_eq!((again.id.as_str(), again.state, again.attempts.len()), (id.as_str(), DeliveryState::Pending, 1));
     let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
     assert!(due.len() == 1 && due[0].tries == 0);
+    // So does one that waits for its next attempt.
+    store.note_delivery(&id, attempt(500), Verdict::Again(Timestamp::now().after(Duration::from_secs(3_600)))).await.unwrap();
+    assert!(store.redeliver(&id, None).await.unwrap().unwrap().due_at <= Timestamp::now());
+    let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
+    assert!(due.len() == 1 && due[0].tries == 0);
     assert_eq!(store.redeliver("msg_nobody", None).await.unwrap(), None);
 }
 

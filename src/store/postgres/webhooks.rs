@@ -157,7 +157,8 @@ async fn again(
             return Ok(None);
         }
     }
-    let text = "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = NULL WHERE id = $2 AND state <> 0";
+    // One that is on its way stays with the node that sends it.
+    let text = "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = CASE WHEN state = 0 THEN taken_by END WHERE id = $2";
     sqlx::query(text).bind(now.as_micros()).bind(id).execute(&mut *connection).await?;
     let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(delivery::read).transpose()

@@ -112,7 +112,7 @@ async fn again(connection: &mut SqliteConnection, id: &str, owner: Option<Owner>
             return Ok(None);
         }
     }
-    let text = "UPDATE deliveries SET state = 0, due_at = ?, tries = 0 WHERE id = ? AND state <> 0";
+    let text = "UPDATE deliveries SET state = 0, due_at = ?, tries = 0 WHERE id = ?";
     sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
     let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(delivery::read).transpose()
