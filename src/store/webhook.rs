@@ -31,8 +31,8 @@ pub trait WebhookStore {
         on_their_way: &[i64],
     ) -> Result<Vec<DueDelivery>, StoreError>;
 
-    /// Writes down an attempt and what becomes of the delivery. If the receiver wants nothing more, no pending delivery to the same URL
-    /// is tried again.
+    /// Writes down an attempt and what becomes of the delivery, if it is still pending; that it was taken holds in any case. If the receiver wants
+    /// nothing more, no pending delivery to the same URL is tried again. What is not pending any more goes if its job is gone.
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError>;
 
     /// How many deliveries are pending; of very many, that it is [`MANY`].

@@ -174,6 +174,18 @@ async fn what_is_gone_is_gone_for_all_of_its_messages(place: impl Place) {
         states.push(of(&store, job.id).await[0].state);
     }
     assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Gone, DeliveryState::Gone, DeliveryState::Pending]);
+    // Of one that was on its way meanwhile, nothing but that it was taken changes that.
+    let late = of(&store, jobs[2].id).await[0].id.clone();
+    for (status, verdict, state) in [
+        (500, Verdict::Again(Timestamp::now()), DeliveryState::Gone),
+        (500, Verdict::GivenUp, DeliveryState::Gone),
+        (200, Verdict::Delivered, DeliveryState::Delivered),
+        (410, Verdict::Gone, DeliveryState::Delivered),
+    ] {
+        store.note_delivery(&late, attempt(status), verdict).await.unwrap();
+        assert_eq!(of(&store, jobs[2].id).await[0].state, state, "{verdict:?}");
+    }
+    assert_eq!(of(&store, jobs[2].id).await[0].attempts.len(), 4);
 }
 
 async fn a_delivery_can_be_wanted_again(place: impl Place) {

@@ -125,14 +125,15 @@ async fn note(
     let mut log: Vec<Box<RawValue>> = serde_json::from_str(&log).map_err(corrupt)?;
     log.push(to_raw_value(attempt).map_err(corrupt)?);
     log.drain(..log.len().saturating_sub(delivery::KEPT));
-    if !is_ours {
-        // It took so long that another node sends it now, or has sent it.
-        sqlx::query("UPDATE deliveries SET log = $1 WHERE id = $2").bind(json(&log)).bind(id).execute(connection).await?;
-        return Ok(());
+    if is_ours || verdict == Verdict::Delivered {
+        let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
+        let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
+        query.bind(id).execute(&mut *connection).await?;
+    } else {
+        // It has come to be gone, with others; or it took so long that another node sends it now, or has sent it.
+        let query = sqlx::query("UPDATE deliveries SET log = $1 WHERE id = $2").bind(json(&log));
+        query.bind(id).execute(&mut *connection).await?;
     }
-    let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
-    let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
-    query.bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
         // Another node may hear the same at this moment, of a message of its own.
         let query = sqlx::query(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state));
@@ -158,7 +159,8 @@ async fn again(
         }
     }
     // One that is on its way stays with the node that sends it.
-    let text = "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = CASE WHEN state = 0 THEN taken_by END WHERE id = $2";
+    let text =
+        "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = CASE WHEN state = 0 THEN taken_by END WHERE id = $2";
     sqlx::query(text).bind(now.as_micros()).bind(id).execute(&mut *connection).await?;
     let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(delivery::read).transpose()

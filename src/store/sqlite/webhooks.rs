@@ -89,11 +89,13 @@ async fn note(
     verdict: Verdict,
 ) -> Result<(), StoreError> {
     let (state, due_at) = delivery::state_after(verdict);
-    let text = "UPDATE deliveries SET state = ?1, due_at = coalesce(?2, due_at), tries = tries + 1, \
+    // Meanwhile it may have come to be gone, with others; if it was taken, that is what counts.
+    let text = "UPDATE deliveries SET state = iif(state = 0 OR ?6, ?1, state), due_at = coalesce(?2, due_at), tries = tries + 1, \
                 log = json_insert(iif(json_array_length(log) < ?3, log, json_remove(log, '$[0]')), '$[#]', json(?4)) WHERE id = ?5";
     let query = sqlx::query(text).bind(state.code()).bind(due_at.map(Timestamp::as_micros));
     let attempt = serde_json::to_string(attempt).map_err(|error| StoreError::Refused(error.to_string()))?;
-    query.bind(number(delivery::KEPT)).bind(attempt).bind(id).execute(&mut *connection).await?;
+    let query = query.bind(number(delivery::KEPT)).bind(attempt).bind(id).bind(verdict == Verdict::Delivered);
+    query.execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
         sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(&mut *connection).await?;
     }
