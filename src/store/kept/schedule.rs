@@ -97,7 +97,7 @@ pub(in crate::store) fn read(row: &impl Row) -> Result<Schedule, StoreError> {
     })
 }
 
-/// The schedules that this program can't read, such as those of a newer one. They hold up no other: lists leave them out, and each is said once.
+/// What this program can't read, such as schedules of a newer one. It holds up nothing else: it is left out, and said once.
 #[derive(Default)]
 pub(in crate::store) struct Unread {
     said: Mutex<HashSet<String>>,
@@ -113,7 +113,7 @@ impl Unread {
     ) -> Result<Vec<Schedule>, StoreError> {
         let mut asked = limit;
         loop {
-            let page = page::read(rows(number(asked)), |row| self.read(row)).await?;
+            let page = page::read(rows(number(asked)), |row| self.leave_out("a schedule", read(row))).await?;
             let (seen, page) = (page.len(), page.into_iter().flatten().collect::<Vec<_>>());
             if page.len() == limit || seen < asked {
                 return Ok(page);
@@ -122,15 +122,16 @@ impl Unread {
         }
     }
 
-    fn read(&self, row: &impl Row) -> Result<Option<Schedule>, StoreError> {
-        match read(row) {
+    /// What was read, unless it can't be.
+    pub(in crate::store) fn leave_out<T>(&self, what: &str, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match read {
             Err(StoreError::Corrupt(reason)) => {
                 if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(reason.clone()) {
-                    tracing::warn!(reason, "a schedule can't be read: this server leaves it out");
+                    tracing::warn!(reason, "{what} can't be read: this server leaves it out");
                 }
                 Ok(None)
             }
-            schedule => schedule.map(Some),
+            read => read.map(Some),
         }
     }
 }

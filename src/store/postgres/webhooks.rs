@@ -11,6 +11,7 @@ use super::rows::uuid;
 use crate::clock::Timestamp;
 use crate::job::{Ending, JobId, Owner, Secret, Webhook};
 use crate::store::kept::{Cells, code, corrupt, delivery, json, number};
+use crate::store::webhook::LEFT;
 use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
@@ -73,7 +74,18 @@ impl WebhookStore for PostgresStore {
         );
         let query = sqlx::query(text).bind(now.as_micros()).bind(number(per_host)).bind(self.node.id()).bind(TAKEN.as_secs_f64());
         let rows = query.bind(number(most)).bind(on_their_way).fetch_all(&self.pool).await?;
-        rows.iter().map(delivery::read_due).collect()
+        let (due, unread) = delivery::read_all_due(&rows, &self.unread)?;
+        if !unread.is_empty() {
+            self.leave_deliveries(&unread).await?;
+        }
+        Ok(due)
+    }
+
+    async fn leave_deliveries(&self, places: &[i64]) -> Result<(), StoreError> {
+        let text = "UPDATE deliveries SET due_at = $1, taken_by = NULL WHERE place = ANY($2) AND state = 0 AND taken_by = $3";
+        let until = self.published.now().after(LEFT);
+        sqlx::query(text).bind(until.as_micros()).bind(places).bind(self.node.id()).execute(&self.pool).await?;
+        Ok(())
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::Owner;
 use crate::store::kept::{Cells, delivery, json, number};
+use crate::store::webhook::LEFT;
 use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
@@ -41,7 +42,15 @@ impl WebhookStore for SqliteStore {
     ) -> Result<Vec<DueDelivery>, StoreError> {
         let query = sqlx::query(due!()).bind(now.as_micros()).bind(number(per_host)).bind(number(most)).bind(json(on_their_way));
         let rows = query.fetch_all(&self.readers).await?;
-        rows.iter().map(delivery::read_due).collect()
+        let (due, unread) = delivery::read_all_due(&rows, &self.unread)?;
+        if !unread.is_empty() {
+            self.leave_deliveries(&unread).await?;
+        }
+        Ok(due)
+    }
+
+    async fn leave_deliveries(&self, places: &[i64]) -> Result<(), StoreError> {
+        self.edit(json(places), |places, connection| Box::pin(leave(connection, places))).await
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
@@ -80,6 +89,13 @@ fn list(filter: DeliveryFilter, before: Option<i64>, limit: usize) -> QueryBuild
     }
     query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
     query
+}
+
+async fn leave(connection: &mut SqliteConnection, places: &str) -> Result<(), StoreError> {
+    let text = "UPDATE deliveries SET due_at = ? WHERE place IN (SELECT value FROM json_each(?)) AND state = 0";
+    let until = Timestamp::now().after(LEFT);
+    sqlx::query(text).bind(until.as_micros()).bind(places).execute(connection).await?;
+    Ok(())
 }
 
 async fn note(
