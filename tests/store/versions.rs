@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use sqlx::{Executor, PgConnection};
 use trine::clock::{Clock, Timestamp};
 use trine::dispatch::{Deliverer, DeliverySettings};
-use trine::job::{Concurrency, NewJob, Queue, Secret, Webhook};
+use trine::job::{Concurrency, NewJob, Owner, Queue, Secret, Webhook};
 use trine::outbound::{Outbound, OutboundSettings};
 use trine::store::postgres::PostgresStore;
-use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, Settled, Store, StoreError, WebhookStore};
+use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, RetentionStore, Settled, Store, StoreError, WebhookStore};
 use trine::webhook::{DeliveryAttempt, Rules, Verdict};
 
 use crate::postgres::Schema;
@@ -292,4 +292,37 @@ async fn a_message_that_cannot_be_read_or_written_is_left_to_other_nodes() {
     do_as_newer(&mut raw, "UPDATE deliveries SET ending = 0; UPDATE jobs SET bound = 0").await;
     let later = store.now().after(Duration::from_secs(60));
     assert_eq!(other.due_deliveries(later, (64, 8), &[]).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_the_messages_are_that_an_older_version_has_left_is_found_out() {
+    let place = Schema::new();
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    let mut raw = place.raw().await;
+    let [mine, theirs] = [1, 2].map(|code| Owner::from_code(code).unwrap());
+    let jobs = [Some(mine), Some(theirs), None].map(|owner| {
+        let mut job = io_job();
+        let (url, host) = ("https://example.com/".to_owned(), "example.com".to_owned());
+        job.submission.webhook = Some(Box::new(Webhook { url, host, secret: None, events: Vec::new() }));
+        job.submission.owner = owner;
+        job
+    });
+    store.accept(jobs.to_vec()).await.unwrap();
+    run(&store, 3).await;
+    let of = async |owner| {
+        let filter = DeliveryFilter { owner: Some(owner), ..DeliveryFilter::default() };
+        let jobs = store.deliveries(filter, None, 10).await.unwrap().into_iter().map(|delivery| delivery.job);
+        jobs.collect::<Vec<_>>()
+    };
+    let noted = "SELECT sum(owner)::BIGINT FROM deliveries";
+    assert_eq!(number(&mut raw, noted).await, 2);
+    do_as_newer(&mut raw, "UPDATE deliveries SET owner = NULL").await;
+    assert_eq!((of(mine).await, of(theirs).await), (vec![jobs[0].id], vec![jobs[1].id]));
+    let id =
+        &store.deliveries(DeliveryFilter { job: Some(jobs[0].id), ..DeliveryFilter::default() }, None, 1).await.unwrap()[0].id;
+    assert!(store.redeliver(id, Some(theirs)).await.unwrap().is_none());
+    assert!(store.redeliver(id, Some(mine)).await.unwrap().is_some());
+    store.look_ahead().await.unwrap();
+    assert_eq!(number(&mut raw, noted).await, 2);
+    assert_eq!((of(mine).await, of(theirs).await), (vec![jobs[0].id], vec![jobs[1].id]));
 }

@@ -21,6 +21,7 @@ const TAKEN: Duration = Duration::from_secs(120);
 /// A message that is to be sent: of this job and its end.
 pub(super) struct NewDelivery {
     pub(super) job: JobId,
+    pub(super) owner: Option<Owner>,
     pub(super) ending: Ending,
     pub(super) finished_at: Timestamp,
     pub(super) webhook: Webhook,
@@ -31,10 +32,10 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -
     if new.is_empty() {
         return Ok(());
     }
-    let text = "INSERT INTO deliveries (id, job, ending, finished_at, url, host, secret, due_at) \
-                SELECT 'msg_' || replace(gen_random_uuid()::TEXT, '-', ''), job, ending, finished_at, url, host, secret, finished_at \
-                FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[]) \
-                AS t(job, ending, finished_at, url, host, secret)";
+    let text = "INSERT INTO deliveries (id, job, ending, finished_at, url, host, secret, due_at, owner) \
+                SELECT 'msg_' || replace(gen_random_uuid()::TEXT, '-', ''), job, ending, finished_at, url, host, secret, finished_at, owner \
+                FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[]) \
+                AS t(job, ending, finished_at, url, host, secret, owner)";
     sqlx::query(text)
         .bind(new.iter().map(|new| uuid(new.job)).collect::<Vec<_>>())
         .bind(new.iter().map(|new| code(new.ending)).collect::<Vec<_>>())
@@ -42,9 +43,30 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -
         .bind(new.iter().map(|new| new.webhook.url.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.webhook.host.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.webhook.secret.as_ref().map(Secret::reveal)).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.owner.map_or(-1, Owner::code)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Notes whose messages are of which that is not known, as those of the version before. Whether there may be more.
+pub(super) async fn note_owners(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    const MOST: u64 = 1_000;
+    let text = "UPDATE deliveries SET owner = coalesce((SELECT jobs.owner FROM jobs WHERE jobs.id = job), -1) WHERE place IN \
+                (SELECT place FROM deliveries WHERE owner IS NULL ORDER BY place LIMIT $1 FOR UPDATE SKIP LOCKED)";
+    Ok(sqlx::query(text).bind(MOST.cast_signed()).execute(connection).await?.rows_affected() == MOST)
+}
+
+/// The deliveries before this place that a list holds, whosever they are.
+fn list(query: &mut QueryBuilder<Postgres>, filter: DeliveryFilter, before: Option<i64>) {
+    query.push(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
+    query.push_bind(before.unwrap_or(i64::MAX));
+    if let Some(job) = filter.job {
+        query.push(" AND job = ").push_bind(uuid(job));
+    }
+    if let Some(state) = filter.state {
+        query.push(" AND state = ").push_bind(code(state));
+    }
 }
 
 #[async_trait]
@@ -100,17 +122,22 @@ impl WebhookStore for PostgresStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        let mut query =
-            QueryBuilder::<Postgres>::new(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
-        query.push_bind(before.unwrap_or(i64::MAX));
-        if let Some(owner) = filter.owner {
-            query.push(" AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = ").push_bind(owner.code()).push(")");
-        }
-        if let Some(job) = filter.job {
-            query.push(" AND job = ").push_bind(uuid(job));
-        }
-        if let Some(state) = filter.state {
-            query.push(" AND state = ").push_bind(code(state));
+        // Where it is not known whose a message is, it is looked up: there are only as many as a node of the version before has just left.
+        let whose = [
+            ("(", " AND owner = ", ""),
+            (" UNION ALL (", " AND owner IS NULL AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = ", ")"),
+        ];
+        let mut query = QueryBuilder::<Postgres>::new("");
+        match filter.owner {
+            Some(owner) => {
+                for (open, start, end) in whose {
+                    query.push(open);
+                    list(&mut query, filter, before);
+                    query.push(start).push_bind(owner.code()).push(end);
+                    query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit)).push(")");
+                }
+            }
+            None => list(&mut query, filter, before),
         }
         query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
         query.build().fetch_all(&self.pool).await?.iter().map(delivery::read).collect()
@@ -164,7 +191,8 @@ async fn again(
     owner: Option<Owner>,
 ) -> Result<Option<Delivery>, StoreError> {
     if let Some(owner) = owner {
-        let text = "SELECT EXISTS (SELECT 1 FROM deliveries d JOIN jobs j ON j.id = d.job WHERE d.id = $1 AND j.owner = $2)";
+        let text = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE id = $1 AND (owner = $2 \
+                    OR owner IS NULL AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = $2)))";
         let theirs: bool = sqlx::query_scalar(text).bind(id).bind(owner.code()).fetch_one(&mut *connection).await?;
         if !theirs {
             return Ok(None);
