@@ -85,7 +85,13 @@ impl Dispatcher {
                 taken => taken?,
             };
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let portion = self.shared.store.requeue_page(filter, Some(by), after, most).await?;
+            let portion = match self.shared.store.requeue_page(filter, Some(by), after, most).await {
+                Ok(portion) => portion,
+                Err(error) => {
+                    quota.failed(&error, &*self.shared.store).await;
+                    return Err(error.into());
+                }
+            };
             quota.came(portion.done.len() as u64, &*self.shared.store).await;
             count.retried += portion.done.len() as u64;
             after = portion.last;

@@ -226,11 +226,14 @@ impl Schedules {
         let _changing = self.changing.lock().await;
         let schedule = self.store.schedule(name).await?.ok_or(RunError::Unknown)?;
         let job = (self.make)(&schedule)?;
-        let _quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
+        let quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
         let (id, now) = (job.id, self.store.now());
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
         let firing = Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() };
-        self.store.fire(firing.clone()).await?;
+        if let Err(error) = self.store.fire(firing.clone()).await {
+            quota.failed(&error, &*self.store).await;
+            return Err(error.into());
+        }
         self.count(&firing.fires);
         Ok(id)
     }
@@ -250,7 +253,13 @@ impl Schedules {
             let mut taken = Vec::new();
             for (due_at, decision) in some {
                 let outcome = match decision {
-                    Decision::Submit => self.submit(schedule, &mut firing, &mut taken).await?,
+                    Decision::Submit => match self.submit(schedule, &mut firing, &mut taken).await {
+                        Ok(outcome) => outcome,
+                        Err(error) => {
+                            self.give_back(&taken).await;
+                            return Err(error);
+                        }
+                    },
                     Decision::Wait => FireOutcome::Waiting,
                     Decision::Skip(skip) => FireOutcome::Skipped(*skip),
                 };
@@ -300,9 +309,13 @@ impl Schedules {
     /// come, for this or because another server has submitted them, is given back.
     async fn record(&self, firing: Firing, taken: &[Taken]) -> Result<(), StoreError> {
         let recorded = self.store.fire(firing.clone()).await;
-        if matches!(&recorded, Ok(jobs) if jobs.is_empty()) || matches!(recorded, Err(StoreError::Refused(_))) {
-            for room in taken {
-                room.came(0, &*self.store).await;
+        match &recorded {
+            Ok(jobs) if jobs.is_empty() => self.give_back(taken).await,
+            Ok(_) => {}
+            Err(error) => {
+                for room in taken {
+                    room.failed(error, &*self.store).await;
+                }
             }
         }
         match recorded {
@@ -324,6 +337,12 @@ impl Schedules {
             }
         }
         Ok(())
+    }
+
+    async fn give_back(&self, taken: &[Taken]) {
+        for room in taken {
+            room.came(0, &*self.store).await;
+        }
     }
 
     fn count(&self, fires: &[Fire]) {
