@@ -1,5 +1,6 @@
 //! Schedules: jobs that are submitted because it is time.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,23 +133,32 @@ impl Schedules {
     pub async fn round(&self, now: Timestamp) -> Result<Duration, StoreError> {
         let _changing = self.changing.lock().await;
         let (page, at_once) = TOGETHER;
+        // What can't be recorded is due as before.
+        let mut stuck = HashSet::new();
         loop {
-            let due = self.store.due_schedules(now, page).await?;
+            let mut due = self.store.due_schedules(now, page + stuck.len()).await?;
+            due.retain(|schedule| !stuck.contains(&schedule.name));
             if due.is_empty() {
                 break;
             }
-            let fire = |schedule| async move { self.fire(&schedule, now).await };
-            stream::iter(due).map(Ok).try_for_each_concurrent(at_once, fire).await?;
+            let fire = |schedule: Schedule| async move {
+                let recorded = alone(&schedule.name, self.fire(&schedule, now).await)?;
+                Ok::<_, StoreError>((!recorded).then_some(schedule.name))
+            };
+            let failed: Vec<_> = stream::iter(due).map(fire).buffer_unordered(at_once).try_collect().await?;
+            stuck.extend(failed.into_iter().flatten());
         }
         let waiting = self.store.waiting_schedules().await?;
         for (name, _) in waiting.iter().filter(|(_, freed)| *freed) {
-            self.submit_waiting(name, now).await?;
+            if !alone(name, self.submit_waiting(name, now).await)? {
+                stuck.insert(name.clone());
+            }
         }
         let next = self.store.next_schedule_due(now).await?;
-        let longest = if waiting.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
+        let longest = if waiting.is_empty() || !stuck.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
         Ok(match next {
             Some(next) => next.since(now).min(longest),
-            None if waiting.is_empty() && !self.store.is_shared() => NOTHING_DUE,
+            None if waiting.is_empty() && stuck.is_empty() && !self.store.is_shared() => NOTHING_DUE,
             None => longest,
         })
     }
@@ -162,7 +172,7 @@ impl Schedules {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.name.clone());
             for schedule in page.iter().filter(|schedule| schedule.next_at.is_some_and(|next| next > now)) {
-                self.fire(schedule, now).await?;
+                alone(&schedule.name, self.fire(schedule, now).await)?;
             }
         }
     }
@@ -355,5 +365,16 @@ impl Schedules {
                 FireOutcome::Failed(_) => 4,
             });
         }
+    }
+}
+
+/// Whether it could be done. What is wrong with one schedule holds up no other; what is wrong with the store does.
+fn alone(schedule: &str, done: Result<(), StoreError>) -> Result<bool, StoreError> {
+    match done {
+        Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+            tracing::error!(%error, schedule, "a schedule can't fire; it is tried again");
+            Ok(false)
+        }
+        done => done.map(|()| true),
     }
 }
