@@ -364,7 +364,7 @@ pub(super) async fn resume(State(api): State<ApiState>, caller: Caller, Path(nam
     responses(
         (status = 202, description = "The job is accepted", body = JobView,
             headers(("Location" = String, description = "The job")), example = example::job),
-        answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
+        answers::UnknownSchedule, answers::TooLarge, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn run(
