@@ -364,7 +364,7 @@ async fn thousands_of_schedules_fire_together(place: impl Place) {
 
 async fn an_owner_has_a_thousand_schedules_at_most(place: impl Place) {
     let store = place.open().await;
-    let [mine, theirs] = [1, 2].map(|code| Owner::from_code(code));
+    let [mine, theirs] = [1, 2].map(Owner::from_code);
     let named = |owner, name: &str| each_minute(&Schedule::full_name(owner, name), CatchUp::All, Overlap::Allow);
     let many = (0..999).map(|n| store.add_schedule(named(mine, &format!("s{n}"))));
     futures_util::future::try_join_all(many).await.unwrap();
