@@ -177,7 +177,7 @@ pub(super) fn dead_jobs() -> Value {
 
 /// How many do.
 pub(super) fn retried_jobs() -> Value {
-    value(&RetriedView { retried: 17 })
+    value(&RetriedView { retried: 17, more: false })
 }
 
 /// What happened to the job, as it is sent.

@@ -167,7 +167,7 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
     let wrong = |pointer, message: &str| {
         Err(Problem::from(Invalid::new(pointer, message)).instead_of(Kind::InvalidJob, Kind::InvalidKey))
     };
-    if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+    if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
         return wrong("/name", "must have 1 to 64 characters, all of them visible");
     }
     if scopes.is_empty() {

@@ -89,6 +89,8 @@ pub(super) struct CancelledView {
 pub(super) struct RetriedView {
     /// Jobs that wait again.
     pub(super) retried: u64,
+    /// Whether there may be more, for which the quota of the key has no room now: they are left for another request.
+    pub(super) more: bool,
 }
 
 /// Cancel many jobs
@@ -122,7 +124,8 @@ pub(super) async fn cancel(State(api): State<ApiState>, request: Request) -> Res
 /// Run many jobs again
 ///
 /// Every finished job that passes the filter and had ended when the request came; without `state`, those that failed and those that were
-/// lost. Each keeps its id and waits again, its retry rule applies anew, and its result is gone until it has ended once more.
+/// lost. Each keeps its id and waits again, its retry rule applies anew, and its result is gone until it has ended once more. If the quota of the
+/// key is used up on the way, the answer says how many there were until then, and `more`; it is `429` if there was none.
 #[utoipa::path(
     post, path = "/jobs/retry", tag = "jobs", operation_id = "retryJobs",
     request_body(content = Which, content_type = "application/json", example = example::dead_jobs),
@@ -138,5 +141,6 @@ pub(super) async fn retry(State(api): State<ApiState>, request: Request) -> Resu
         if wrong { Err(Invalid::new("/state", "only a job that has ended can be run again")) } else { Ok(()) }
     };
     let filter = Which::read(&api, request, check).await?;
-    Ok(Json(RetriedView { retried: api.dispatcher.retry_all(&filter).await? }))
+    let count = api.dispatcher.retry_all(&filter).await?;
+    Ok(Json(RetriedView { retried: count.retried, more: count.more }))
 }

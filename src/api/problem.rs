@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response as Described, ResponseBuilder, Type};
 
 use super::json::Json;
-use crate::dispatch::{Full, NotReady, OverQuota, SubmitError};
+use crate::dispatch::{Full, NoRoom, NotReady, OverQuota, SubmitError};
 use crate::store::StoreError;
 use crate::workload::Invalid;
 
@@ -459,6 +459,15 @@ impl From<Full> for Problem {
 impl From<OverQuota> for Problem {
     fn from(over: OverQuota) -> Self {
         Self::no_room(Kind::QuotaUsedUp, over.retry_after, over.to_string())
+    }
+}
+
+impl From<NoRoom> for Problem {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Over(over) => over.into(),
+            NoRoom::Store(error) => error.into(),
+        }
     }
 }
 

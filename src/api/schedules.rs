@@ -209,7 +209,7 @@ pub(super) struct ListQuery {
         (status = 201, description = "It is there", body = ScheduleView,
             headers(("Location" = String, description = "The schedule")), example = example::schedule),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidSchedule,
-        answers::ScheduleExists, answers::Unavailable,
+        answers::ScheduleExists, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Result<Response, Problem> {
@@ -299,7 +299,7 @@ async fn states<'f>(
         (status = 201, description = "It is new", body = ScheduleView,
             headers(("Location" = String, description = "The schedule")), example = example::schedule),
         answers::MalformedJson, answers::BodyTimeout, answers::TooLarge, answers::UnsupportedMediaType, answers::InvalidSchedule,
-        answers::Unavailable,
+        answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn put(State(api): State<ApiState>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
@@ -364,7 +364,7 @@ pub(super) async fn resume(State(api): State<ApiState>, caller: Caller, Path(nam
     responses(
         (status = 202, description = "The job is accepted", body = JobView,
             headers(("Location" = String, description = "The job")), example = example::job),
-        answers::UnknownSchedule, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
+        answers::UnknownSchedule, answers::TooLarge, answers::InvalidSchedule, answers::QuotaUsedUp, answers::Unavailable,
     ),
 )]
 pub(super) async fn run(

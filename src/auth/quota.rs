@@ -38,6 +38,8 @@ pub enum QuotaPart {
     PerMinute,
     /// The bytes of what waits.
     Bytes,
+    /// How many schedules there are.
+    Schedules,
 }
 
 impl Quota {
@@ -75,6 +77,7 @@ impl fmt::Display for QuotaPart {
             Self::Queued => "queued",
             Self::PerMinute => "per_minute",
             Self::Bytes => "bytes",
+            Self::Schedules => "schedules",
         })
     }
 }

@@ -122,6 +122,10 @@ impl Deliverer {
             Ok(job) => job.filter(|job| matches!(&job.state, State::Finished(end) if end.finished_at == delivery.finished_at)),
             Err(error) => {
                 tracing::warn!(%error, id = delivery.id, "a message can't be written; it is tried again");
+                // What this server can't read, another one may.
+                if matches!(error, StoreError::Corrupt(_)) && self.store.leave_deliveries(&[delivery.place]).await.is_ok() {
+                    return;
+                }
                 // It is still due, and its place is taken meanwhile.
                 return tokio::time::sleep(STORE_RETRY).await;
             }

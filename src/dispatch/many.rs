@@ -1,6 +1,6 @@
 //! What is done to many jobs at once: page by page, so that everything else goes on meanwhile.
 
-use super::{Dispatcher, SubmitError};
+use super::{Dispatcher, NoRoom, SubmitError};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Event, EventKind, History, Job, State, Tried};
 use crate::store::{EventFilter, Filter, Lease, StateFilter, StoreError};
@@ -16,6 +16,15 @@ pub struct Cancelling {
     pub cancelled: u64,
     /// Jobs that run, and have been told to stop.
     pub stopping: u64,
+}
+
+/// How many jobs were run again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retrying {
+    /// Jobs that wait again.
+    pub retried: u64,
+    /// Whether there may be more, for which a quota has no room.
+    pub more: bool,
 }
 
 impl Dispatcher {
@@ -40,9 +49,9 @@ impl Dispatcher {
         }
     }
 
-    /// Runs every job again that passes the filter and had ended when this began; how many. Without states, those that failed and those that
-    /// were lost.
-    pub async fn retry_all(&self, filter: &Filter) -> Result<u64, SubmitError> {
+    /// Runs every job again that passes the filter and had ended when this began, as far as the quota of their owner has room. Without states,
+    /// those that failed and those that were lost.
+    pub async fn retry_all(&self, filter: &Filter) -> Result<Retrying, SubmitError> {
         let store = &self.shared.store;
         // Moments may be ahead of a clock that was set back.
         let by = store.now().max(store.latest_event());
@@ -52,26 +61,42 @@ impl Dispatcher {
             endings.extend([Ending::Cancelled, Ending::Succeeded]);
             endings.retain(|ending| filter.states.contains(&StateFilter::Ended(*ending)));
         }
-        let mut count = 0;
+        let mut count = Retrying::default();
         for ending in endings {
             let filter = Filter { states: vec![StateFilter::Ended(ending)], ..filter.clone() };
-            count += self.retry_by(by, &filter).await?;
+            self.retry_by(by, &filter, &mut count).await?;
+            if count.more {
+                break;
+            }
         }
         Ok(count)
     }
 
     /// Runs every job again that passes the filter and had ended by a moment: whatever this itself has run again ends later.
-    async fn retry_by(&self, by: Timestamp, filter: &Filter) -> Result<u64, SubmitError> {
-        let (mut count, mut after) = (0, None);
+    async fn retry_by(&self, by: Timestamp, filter: &Filter, count: &mut Retrying) -> Result<(), SubmitError> {
+        let mut after = None;
         loop {
-            let (most, quota) = self.shared.quotas.take_some(filter.owner, MOST_RETRIED).await?;
+            let (most, quota) = match self.shared.quotas.take_some(filter.owner, MOST_RETRIED).await {
+                // Whoever is refused takes it that nothing was done.
+                Err(NoRoom::Over(_)) if count.retried > 0 => {
+                    count.more = true;
+                    return Ok(());
+                }
+                taken => taken?,
+            };
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let portion = self.shared.store.requeue_page(filter, Some(by), after, most).await?;
+            let portion = match self.shared.store.requeue_page(filter, Some(by), after, most).await {
+                Ok(portion) => portion,
+                Err(error) => {
+                    quota.failed(&error, &*self.shared.store).await;
+                    return Err(error.into());
+                }
+            };
             quota.came(portion.done.len() as u64, &*self.shared.store).await;
-            count += portion.done.len() as u64;
+            count.retried += portion.done.len() as u64;
             after = portion.last;
             if after.is_none() {
-                return Ok(count);
+                return Ok(());
             }
         }
     }

@@ -312,6 +312,13 @@ impl Taken {
             tracing::warn!(%error, missing, "jobs that were not submitted count against a quota until their minute is over");
         }
     }
+
+    /// Nothing came of what the store did not take. What it may have taken after all counts.
+    pub(super) async fn failed(&self, error: &StoreError, store: &dyn Store) {
+        if !error.may_pass() || matches!(error, StoreError::Taken) {
+            self.came(0, store).await;
+        }
+    }
 }
 
 impl Drop for Taken {

@@ -1,7 +1,8 @@
 //! Schedules: jobs that are submitted because it is time.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -9,6 +10,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::ended::Counts;
 use super::{NoRoom, OverQuota, Quotas, Taken, Wanted};
+use crate::auth::QuotaPart;
 use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob};
 use crate::schedule::{Decision, Fire, FireOutcome, Schedule, Skip, plan};
@@ -24,6 +26,11 @@ const NOTHING_DUE: Duration = Duration::from_secs(3_600);
 const TOGETHER: (usize, usize) = (256, 32);
 /// The most jobs that one transaction submits for a schedule.
 const MOST_JOBS: usize = 100;
+
+/// The most schedules of one owner: each of them costs a transaction whenever it is due, whatever comes of it.
+const MOST_OF_OWNER: u64 = 1_000;
+/// What a client is told to wait for until there may be room for another one.
+const UNTIL_ROOM: Duration = Duration::from_mins(1);
 
 /// Why a schedule's job can't be submitted.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +81,8 @@ pub struct Schedules {
     changing: Mutex<()>,
     /// Something may be due earlier than it was.
     changed: Notify,
+    /// Why the jobs of schedules could not be submitted the last time, by their names.
+    said: std::sync::Mutex<HashMap<String, &'static str>>,
     /// What came of times.
     times: Counts<5>,
 }
@@ -88,7 +97,8 @@ impl Schedules {
     /// Those of a store, which is not to be changed by anybody else.
     pub fn new(store: Arc<dyn Store>, make: MakeJob, quotas: Arc<Quotas>) -> Self {
         let times = Counts::of(["submitted", "waiting", "skipped", "missed", "failed"]);
-        Self { store, make, quotas, changing: Mutex::default(), changed: Notify::new(), times }
+        let (changing, changed) = (Mutex::default(), Notify::new());
+        Self { store, make, quotas, changing, changed, said: std::sync::Mutex::default(), times }
     }
 
     /// What came of the times that this server has decided upon since it was started. One that waits counts once more when its job is submitted.
@@ -132,23 +142,32 @@ impl Schedules {
     pub async fn round(&self, now: Timestamp) -> Result<Duration, StoreError> {
         let _changing = self.changing.lock().await;
         let (page, at_once) = TOGETHER;
+        // What can't be recorded is due as before.
+        let mut stuck = HashSet::new();
         loop {
-            let due = self.store.due_schedules(now, page).await?;
+            let mut due = self.store.due_schedules(now, page + stuck.len()).await?;
+            due.retain(|schedule| !stuck.contains(&schedule.name));
             if due.is_empty() {
                 break;
             }
-            let fire = |schedule| async move { self.fire(&schedule, now).await };
-            stream::iter(due).map(Ok).try_for_each_concurrent(at_once, fire).await?;
+            let fire = |schedule: Schedule| async move {
+                let recorded = alone(&schedule.name, self.fire(&schedule, now).await)?;
+                Ok::<_, StoreError>((!recorded).then_some(schedule.name))
+            };
+            let failed: Vec<_> = stream::iter(due).map(fire).buffer_unordered(at_once).try_collect().await?;
+            stuck.extend(failed.into_iter().flatten());
         }
         let waiting = self.store.waiting_schedules().await?;
         for (name, _) in waiting.iter().filter(|(_, freed)| *freed) {
-            self.submit_waiting(name, now).await?;
+            if !alone(name, self.submit_waiting(name, now).await)? {
+                stuck.insert(name.clone());
+            }
         }
         let next = self.store.next_schedule_due(now).await?;
-        let longest = if waiting.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
+        let longest = if waiting.is_empty() || !stuck.is_empty() { LONGEST_SLEEP } else { LOOK_AGAIN };
         Ok(match next {
             Some(next) => next.since(now).min(longest),
-            None if waiting.is_empty() && !self.store.is_shared() => NOTHING_DUE,
+            None if waiting.is_empty() && stuck.is_empty() && !self.store.is_shared() => NOTHING_DUE,
             None => longest,
         })
     }
@@ -162,14 +181,18 @@ impl Schedules {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.name.clone());
             for schedule in page.iter().filter(|schedule| schedule.next_at.is_some_and(|next| next > now)) {
-                self.fire(schedule, now).await?;
+                alone(&schedule.name, self.fire(schedule, now).await)?;
             }
         }
     }
 
     /// Adds a schedule. Whether its name was free.
-    pub async fn add(&self, schedule: Schedule) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    /// Its owner has as many as there may be, or the store does not take it.
+    pub async fn add(&self, schedule: Schedule) -> Result<bool, NoRoom> {
         let _changing = self.changing.lock().await;
+        self.check_room(&schedule).await?;
         let added = self.store.add_schedule(schedule).await?;
         self.changed.notify_one();
         Ok(added)
@@ -177,7 +200,10 @@ impl Schedules {
 
     /// Adds a schedule, or replaces the one of its name: that stays paused if it was, and is due when it was if its timetable is the
     /// same. Whether it is new.
-    pub async fn put(&self, mut schedule: Schedule) -> Result<(bool, Schedule), StoreError> {
+    ///
+    /// # Errors
+    /// Its owner has as many as there may be, or the store does not take it.
+    pub async fn put(&self, mut schedule: Schedule) -> Result<(bool, Schedule), NoRoom> {
         let _changing = self.changing.lock().await;
         let given = schedule.clone();
         loop {
@@ -191,6 +217,7 @@ impl Schedules {
                 }
                 self.store.replace_schedule(schedule.clone()).await?
             } else {
+                self.check_room(&schedule).await?;
                 self.store.add_schedule(schedule.clone()).await?
             };
             if done {
@@ -200,6 +227,16 @@ impl Schedules {
             // Another server has added or removed it in between.
             schedule = given.clone();
         }
+    }
+
+    /// Refuses one more schedule of an owner who has as many as there may be.
+    async fn check_room(&self, schedule: &Schedule) -> Result<(), NoRoom> {
+        let Some(owner) = schedule.owner() else { return Ok(()) };
+        if self.store.schedules_of(owner).await? < MOST_OF_OWNER {
+            return Ok(());
+        }
+        let (part, retry_after) = (QuotaPart::Schedules, Some(UNTIL_ROOM));
+        Err(OverQuota { part, most: MOST_OF_OWNER, retry_after }.into())
     }
 
     /// Pauses a schedule, or resumes it: what it was due for in between is no time that it missed. `None` if there is none.
@@ -218,6 +255,7 @@ impl Schedules {
     /// Forgets a schedule; its jobs go on. Whether there was one.
     pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
         let _changing = self.changing.lock().await;
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.store.remove_schedule(name).await
     }
 
@@ -226,11 +264,14 @@ impl Schedules {
         let _changing = self.changing.lock().await;
         let schedule = self.store.schedule(name).await?.ok_or(RunError::Unknown)?;
         let job = (self.make)(&schedule)?;
-        let _quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
+        let quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
         let (id, now) = (job.id, self.store.now());
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
         let firing = Firing { schedule: schedule.name, fires, jobs: vec![job], ..Firing::default() };
-        self.store.fire(firing.clone()).await?;
+        if let Err(error) = self.store.fire(firing.clone()).await {
+            quota.failed(&error, &*self.store).await;
+            return Err(error.into());
+        }
         self.count(&firing.fires);
         Ok(id)
     }
@@ -250,7 +291,13 @@ impl Schedules {
             let mut taken = Vec::new();
             for (due_at, decision) in some {
                 let outcome = match decision {
-                    Decision::Submit => self.submit(schedule, &mut firing, &mut taken).await?,
+                    Decision::Submit => match self.submit(schedule, &mut firing, &mut taken).await {
+                        Ok(outcome) => outcome,
+                        Err(error) => {
+                            self.give_back(&taken).await;
+                            return Err(error);
+                        }
+                    },
                     Decision::Wait => FireOutcome::Waiting,
                     Decision::Skip(skip) => FireOutcome::Skipped(*skip),
                 };
@@ -278,21 +325,30 @@ impl Schedules {
 
     /// Adds the schedule's job to those that are submitted, if its owner has room for it: in `taken`, until they are.
     async fn submit(&self, schedule: &Schedule, firing: &mut Firing, taken: &mut Vec<Taken>) -> Result<FireOutcome, StoreError> {
-        let reason = match (self.make)(schedule) {
+        let (why, reason) = match (self.make)(schedule) {
             Ok(job) => match self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await {
                 Ok(room) => {
                     let id = job.id;
                     firing.jobs.push(job);
                     taken.push(room);
+                    self.said.lock().unwrap_or_else(PoisonError::into_inner).remove(&schedule.name);
                     return Ok(FireOutcome::Submitted(id));
                 }
-                Err(NoRoom::Over(over)) => over.to_string(),
+                Err(NoRoom::Over(over)) => ("the quota has no room", over.to_string()),
                 Err(NoRoom::Store(error)) => return Err(error),
             },
-            Err(NotMade::Invalid(reason)) => reason,
+            Err(NotMade::Invalid(reason)) => ("it is not valid any more", reason),
             Err(NotMade::Later) => return Err(StoreError::Closed),
         };
-        tracing::warn!(schedule = schedule.name, reason, "a schedule's job can't be submitted");
+        // The reason may say what a client wrote: it is for those who may look at the schedule.
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(schedule.name.clone(), why);
+        if said != Some(why) {
+            tracing::warn!(
+                schedule = schedule.name,
+                why,
+                "a schedule's job can't be submitted; it is said again when that changes"
+            );
+        }
         Ok(FireOutcome::Failed(reason))
     }
 
@@ -300,9 +356,13 @@ impl Schedules {
     /// come, for this or because another server has submitted them, is given back.
     async fn record(&self, firing: Firing, taken: &[Taken]) -> Result<(), StoreError> {
         let recorded = self.store.fire(firing.clone()).await;
-        if matches!(&recorded, Ok(jobs) if jobs.is_empty()) || matches!(recorded, Err(StoreError::Refused(_))) {
-            for room in taken {
-                room.came(0, &*self.store).await;
+        match &recorded {
+            Ok(jobs) if jobs.is_empty() => self.give_back(taken).await,
+            Ok(_) => {}
+            Err(error) => {
+                for room in taken {
+                    room.failed(error, &*self.store).await;
+                }
             }
         }
         match recorded {
@@ -326,6 +386,12 @@ impl Schedules {
         Ok(())
     }
 
+    async fn give_back(&self, taken: &[Taken]) {
+        for room in taken {
+            room.came(0, &*self.store).await;
+        }
+    }
+
     fn count(&self, fires: &[Fire]) {
         for fire in fires {
             self.times.count(match fire.outcome {
@@ -336,5 +402,16 @@ impl Schedules {
                 FireOutcome::Failed(_) => 4,
             });
         }
+    }
+}
+
+/// Whether it could be done. What is wrong with one schedule holds up no other; what is wrong with the store does.
+fn alone(schedule: &str, done: Result<(), StoreError>) -> Result<bool, StoreError> {
+    match done {
+        Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+            tracing::error!(%error, schedule, "a schedule can't fire; it is tried again");
+            Ok(false)
+        }
+        done => done.map(|()| true),
     }
 }

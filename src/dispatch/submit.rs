@@ -104,9 +104,8 @@ impl Dispatcher {
             Some(once) => store.accept_once(jobs, once).await,
             None => store.accept(jobs).await,
         };
-        // What may have been accepted after all counts.
-        if accepted.as_ref().is_err_and(|error| !error.may_pass() || matches!(error, StoreError::Taken)) {
-            quota.came(0, &**store).await;
+        if let Err(error) = &accepted {
+            quota.failed(error, &**store).await;
         }
         accepted.map_err(misplaced)
     }
@@ -149,11 +148,13 @@ impl Dispatcher {
     /// Runs a finished job again, for this owner.
     pub async fn retry(&self, id: JobId, owner: Option<Owner>) -> Result<Requeue, SubmitError> {
         let quota = self.shared.quotas.take(owner, Wanted { jobs: 1, bytes: 0 }).await?;
-        let requeue = self.shared.store.requeue(id).await?;
-        if !matches!(requeue, Requeue::Queued) {
-            quota.came(0, &*self.shared.store).await;
+        let requeue = self.shared.store.requeue(id).await;
+        match &requeue {
+            Ok(Requeue::Queued) => {}
+            Ok(_) => quota.came(0, &*self.shared.store).await,
+            Err(error) => quota.failed(error, &*self.shared.store).await,
         }
-        Ok(requeue)
+        Ok(requeue?)
     }
 
     /// Validates a workload, and finds out how it is written and which runs are like it. One that calls a function gets the whole

@@ -41,7 +41,7 @@ pub trait RetentionStore {
     /// Which of these are no jobs any more.
     async fn gone(&self, jobs: &[JobId]) -> Result<Vec<JobId>, StoreError>;
 
-    /// Makes ready what results of the next days are to be kept in, if that has to be made.
+    /// Makes ready what results of the next days are to be kept in, if that has to be made; and does what a migration has left to be done.
     async fn look_ahead(&self) -> Result<(), StoreError> {
         Ok(())
     }

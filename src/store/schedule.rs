@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::StoreError;
 use crate::clock::Timestamp;
-use crate::job::NewJob;
+use crate::job::{NewJob, Owner};
 use crate::schedule::{Fire, Schedule, Seen};
 
 /// What a schedule does at a moment; all of it, or nothing.
@@ -49,6 +49,9 @@ pub trait ScheduleStore {
 
     /// How many schedules there are that are not paused, and how many that are; of very many, that it is [`MANY`](super::MANY).
     async fn count_schedules(&self) -> Result<(u64, u64), StoreError>;
+
+    /// How many schedules an owner has.
+    async fn schedules_of(&self, owner: Owner) -> Result<u64, StoreError>;
 
     /// When the next schedule is due that is not by then.
     async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;

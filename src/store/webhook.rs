@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::StoreError;
@@ -7,6 +9,9 @@ use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState, DueDelivery, Verd
 
 /// Where counting ends of what may be without end: whoever asks every few seconds is not to read all of it.
 pub const MANY: u64 = 10_000;
+
+/// For how long a delivery is left to others.
+pub(super) const LEFT: Duration = Duration::from_secs(2);
 
 /// Which deliveries a list holds: those that pass every condition that is set.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,8 +36,11 @@ pub trait WebhookStore {
         on_their_way: &[i64],
     ) -> Result<Vec<DueDelivery>, StoreError>;
 
-    /// Writes down an attempt and what becomes of the delivery. If the receiver wants nothing more, no pending delivery to the same URL
-    /// is tried again.
+    /// Puts pending deliveries off for a moment, which this server can't read or write, so that another one may take them.
+    async fn leave_deliveries(&self, places: &[i64]) -> Result<(), StoreError>;
+
+    /// Writes down an attempt and what becomes of the delivery, if it is still pending; that it was taken holds in any case. If the receiver wants
+    /// nothing more, no pending delivery to the same URL is tried again. What is not pending any more goes if its job is gone.
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError>;
 
     /// How many deliveries are pending; of very many, that it is [`MANY`].
@@ -41,6 +49,6 @@ pub trait WebhookStore {
     /// Deliveries before this place, the latest first.
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError>;
 
-    /// Makes a delivery that is not pending due again, with all of its attempts before it. `None` if there is no such delivery.
+    /// Makes a delivery due now, with all of its attempts before it. `None` if there is no such delivery.
     async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError>;
 }

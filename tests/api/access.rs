@@ -173,6 +173,7 @@ async fn what_is_no_key_is_refused() {
     assert_eq!(page.answer().await.status, 200);
     for (body, pointer) in [
         (json!({ "name": "", "scopes": ["read"] }), "/name"),
+        (json!({ "name": " ", "scopes": ["read"] }), "/name"),
         (json!({ "name": "a\nb", "scopes": ["read"] }), "/name"),
         (json!({ "name": "n".repeat(65), "scopes": ["read"] }), "/name"),
         (json!({ "name": "n", "scopes": [] }), "/scopes"),

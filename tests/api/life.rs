@@ -112,14 +112,14 @@ async fn many_dead_jobs_are_run_again() {
         server.ended(&id).await;
     }
     let dead = server.post("/jobs/retry", &json!({ "error": "timeout", "workload": "sleep" })).await;
-    assert_eq!(dead.json(), json!({ "retried": 10 }), "{}", dead.text);
+    assert_eq!(dead.json(), json!({ "retried": 10, "more": false }), "{}", dead.text);
     let failed = || async { server.get("/results?state=failed").await.ids() };
     server.until(|| async { (failed().await.len() == 10).then_some(()) }).await;
     // Unless it is asked for, those that went well are left alone.
     let dead = server.post("/jobs/retry", &json!({ "all": true })).await;
-    assert_eq!(dead.json(), json!({ "retried": 10 }));
+    assert_eq!(dead.json(), json!({ "retried": 10, "more": false }));
     let good = server.post("/jobs/retry", &json!({ "state": "cancelled,succeeded" })).await;
-    assert_eq!(good.json(), json!({ "retried": 10 }));
+    assert_eq!(good.json(), json!({ "retried": 10, "more": false }));
 }
 
 #[rstest]

@@ -140,6 +140,24 @@ async fn what_is_refused_counts_for_no_minute() {
 }
 
 #[tokio::test]
+async fn what_was_run_again_before_the_quota_was_used_up_is_told() {
+    let server = Server::start().await;
+    let (_, client) = keys(&server, json!({ "per_minute": 6 })).await;
+    for _ in 0..4 {
+        assert_eq!(client.submit(&later()).await.status, 202);
+    }
+    let cancelled = client.ask(Method::POST, "/jobs/cancel", &json!({ "all": true })).await.json();
+    assert_eq!(cancelled["cancelled"], 4);
+    let retry = async || client.ask(Method::POST, "/jobs/retry", &json!({ "state": "cancelled" })).await;
+    let first = retry().await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    // A minute brings six, so one may have come back meanwhile.
+    assert!(matches!(first.json()["retried"].as_u64(), Some(2 | 3)) && first.json()["more"] == true, "{}", first.text);
+    // Where nothing was done, that is all there is to say.
+    server.until(|| async { (retry().await.status == 429).then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn no_more_run_at_once_than_may_and_the_others_wait() {
     let server = Server::start().await;
     let (admin, client) = keys(&server, json!({ "running": 2 })).await;

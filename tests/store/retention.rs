@@ -15,6 +15,7 @@ crate::for_every_driver!(
     the_oldest_are_removed_with_all_that_belongs_to_them,
     by_age_only_what_has_ended_before_is_removed,
     what_is_still_to_be_told_stays,
+    what_is_removed_by_its_id_is_still_told,
     many_events_take_several_steps,
     a_result_is_removed_by_its_id,
     what_was_counted_stays_counted,
@@ -24,6 +25,7 @@ crate::for_every_driver!(
 crate::in_partitions!(
     the_oldest_are_removed_with_all_that_belongs_to_them,
     what_is_still_to_be_told_stays,
+    what_is_removed_by_its_id_is_still_told,
     many_events_take_several_steps,
     a_result_is_removed_by_its_id,
     what_was_counted_stays_counted,
@@ -100,6 +102,24 @@ async fn what_is_still_to_be_told_stays(place: impl Place) {
     store.note_delivery(&deliveries().await[0].id, attempt, Verdict::Delivered).await.unwrap();
     assert_eq!(store.remove_results(None, 100).await.unwrap(), removed(1));
     assert!(deliveries().await.is_empty());
+}
+
+async fn what_is_removed_by_its_id_is_still_told(place: impl Place) {
+    let store = place.open().await;
+    let mut job = io_job();
+    let webhook = Webhook { url: "http://a/".into(), host: "a:80".into(), secret: None, events: Vec::new() };
+    job.submission.webhook = Some(Box::new(webhook));
+    finish_all(&store, std::slice::from_ref(&job)).await;
+    assert_eq!(store.remove_result(job.id).await.unwrap(), Removal::Removed);
+    let due = store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.delivery.job).collect::<Vec<_>>(), [job.id]);
+    // With the last word on it, it is gone as well.
+    let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(500), error: None };
+    let deliveries = async || store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap().len();
+    for (verdict, left) in [(Verdict::Again(Timestamp::now()), 1), (Verdict::GivenUp, 0)] {
+        store.note_delivery(&due[0].delivery.id, attempt.clone(), verdict).await.unwrap();
+        assert_eq!(deliveries().await, left);
+    }
 }
 
 async fn many_events_take_several_steps(place: impl Place) {

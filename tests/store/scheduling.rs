@@ -29,6 +29,7 @@ crate::for_every_driver!(
     a_server_that_goes_down_leaves_the_time_to_the_next_one,
     a_run_by_hand_knows_no_rules,
     thousands_of_schedules_fire_together,
+    an_owner_has_a_thousand_schedules_at_most,
 );
 
 fn at(text: &str) -> Timestamp {
@@ -102,6 +103,47 @@ async fn a_schedule_that_can_not_be_read_holds_up_no_other_on_postgres() {
     let store = add_some(&place).await;
     place.raw().await.execute(UNREADABLE).await.unwrap();
     the_others_fire(&store).await;
+}
+
+#[tokio::test]
+async fn a_schedule_that_can_not_be_recorded_holds_up_no_other_on_sqlite() {
+    let place = Folder::new();
+    let store = add_some(&place).await;
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON fires WHEN NEW.schedule IN ('b', 'c') BEGIN SELECT RAISE(ABORT, 'no'); END";
+    place.raw().await.execute(refuse).await.unwrap();
+    those_that_are_recorded_fire(&store).await;
+
+    // What it had taken of the quota is given back.
+    let owner = Owner::from_code(1).unwrap();
+    let quotas = Arc::new(Quotas::new(Arc::clone(&store), Quota::default()));
+    let minutely = Quota { per_minute: Some(10), ..Quota::default() };
+    quotas.set([(owner, minutely)].into_iter()).await.unwrap();
+    let make: MakeJob = Arc::new(move |_: &Schedule| {
+        let mut job = io_job();
+        job.submission.owner = Some(owner);
+        Ok(job)
+    });
+    let schedules = Schedules::new(Arc::clone(&store), make, quotas);
+    assert!(matches!(schedules.run("c").await, Err(RunError::Store(StoreError::Refused(_)))));
+    assert_eq!(store.spent(owner).await.unwrap(), Duration::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_that_can_not_be_recorded_holds_up_no_other_on_postgres() {
+    let place = Schema::new();
+    let store = add_some(&place).await;
+    let refuse = "ALTER TABLE fires ADD CONSTRAINT refuse CHECK (schedule NOT IN ('b', 'c')) NOT VALID";
+    place.raw().await.execute(refuse).await.unwrap();
+    those_that_are_recorded_fire(&store).await;
+}
+
+async fn those_that_are_recorded_fire(store: &Arc<dyn Store>) {
+    // It is tried again before long.
+    assert!(schedules(store).round(at("12:00:00")).await.unwrap() <= Duration::from_secs(1));
+    for (name, times) in [("a", &["12:00"][..]), ("c", &[]), ("d", &["12:00"])] {
+        assert_eq!(submitted(store, name).await, times);
+    }
 }
 
 /// Four of them, of which one has a time that waits for a job that has ended.
@@ -318,4 +360,26 @@ async fn thousands_of_schedules_fire_together(place: impl Place) {
     for name in &names {
         assert_eq!(submitted(&store, name).await, ["12:00"]);
     }
+}
+
+async fn an_owner_has_a_thousand_schedules_at_most(place: impl Place) {
+    let store = place.open().await;
+    let [mine, theirs] = [1, 2].map(Owner::from_code);
+    let named = |owner, name: &str| each_minute(&Schedule::full_name(owner, name), CatchUp::All, Overlap::Allow);
+    let many = (0..999).map(|n| store.add_schedule(named(mine, &format!("s{n}"))));
+    futures_util::future::try_join_all(many).await.unwrap();
+    let schedules = schedules(&store);
+    assert!(schedules.put(named(mine, "last")).await.unwrap().0);
+    let refused = [
+        schedules.put(named(mine, "more")).await.map(drop).unwrap_err().to_string(),
+        schedules.add(named(mine, "more")).await.map(drop).unwrap_err().to_string(),
+    ];
+    assert!(refused.iter().all(|said| said.contains("`schedules` is 1000")), "{refused:?}");
+    // Others have their own, what is there may be replaced, and what nobody owns has no such limit.
+    assert!(schedules.add(named(theirs, "more")).await.unwrap());
+    assert!(!schedules.put(named(mine, "last")).await.unwrap().0);
+    assert!(schedules.add(named(None, "more")).await.unwrap());
+    // There is room for as many as are removed.
+    assert!(schedules.remove(&Schedule::full_name(mine, "s7")).await.unwrap());
+    assert!(schedules.add(named(mine, "more")).await.unwrap());
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{Executor, PgConnection};
 use trine::clock::{Clock, Timestamp};
-use trine::job::{Concurrency, NewJob, Queue, Webhook};
+use trine::dispatch::{Deliverer, DeliverySettings};
+use trine::job::{Concurrency, NewJob, Owner, Queue, Secret, Webhook};
+use trine::outbound::{Outbound, OutboundSettings};
 use trine::store::postgres::PostgresStore;
-use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, Settled, Store, StoreError, WebhookStore};
-use trine::webhook::{DeliveryAttempt, Verdict};
+use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, RetentionStore, Settled, Store, StoreError, WebhookStore};
+use trine::webhook::{DeliveryAttempt, Rules, Verdict};
 
 use crate::postgres::Schema;
 use crate::{PATIENCE, Place, io_job, succeeded};
@@ -248,4 +250,79 @@ async fn what_a_newer_version_says_of_deliveries_and_counts_stays() {
     store.close().await;
     assert_eq!(number(&mut raw, "SELECT count(*) FROM counted WHERE results LIKE '%,77,%'").await, 1);
     assert_eq!(number(&mut raw, "SELECT count(*) FROM nodes").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_read_or_written_is_left_to_other_nodes() {
+    let place = Schema::new();
+    let (store, other) = (place.node("here").await, place.node("other").await);
+    let mut raw = place.raw().await;
+    let jobs: Vec<NewJob> = (0..3)
+        .map(|_| {
+            let mut job = io_job();
+            let (url, host) = ("http://127.0.0.1:9/".to_owned(), "127.0.0.1".to_owned());
+            job.submission.webhook = Some(Box::new(Webhook { url, host, secret: None, events: Vec::new() }));
+            job
+        })
+        .collect();
+    store.accept(jobs.clone()).await.unwrap();
+    run(&store, 3).await;
+    // An end of a newer version, and a job.
+    do_as_newer(&mut raw, "UPDATE deliveries SET ending = 77 WHERE place = (SELECT min(place) FROM deliveries)").await;
+    do_as_newer(
+        &mut raw,
+        "UPDATE jobs SET bound = 77 WHERE id = (SELECT job FROM deliveries WHERE ending <> 77 ORDER BY place LIMIT 1)",
+    )
+    .await;
+    let due = store.due_deliveries(store.now(), (64, 8), &[]).await.unwrap();
+    assert_eq!(due.len(), 2);
+    let outbound = Arc::new(Outbound::new(&OutboundSettings::default()).unwrap());
+    let rules = Rules { attempts: 1, backoff: Duration::from_secs(1) };
+    let settings = DeliverySettings { secrets: vec![Secret::of([7; 32])], rules, timeout: Duration::from_secs(1) };
+    let deliverer = Deliverer::new(Arc::<PostgresStore>::clone(&store), outbound, settings, |_, _| Vec::new());
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let keep = tokio::spawn(deliverer.keep(async move { drop(ended.await) }));
+    let left = "SELECT count(*) FROM deliveries WHERE state = 0 AND taken_by IS NULL AND due_at > finished_at";
+    let all_left = async { while number(&mut raw, left).await < 2 {} };
+    tokio::time::timeout(PATIENCE, all_left).await.expect("both are left");
+    drop(end);
+    keep.await.unwrap();
+    // The one that can be written has been tried.
+    assert_eq!(number(&mut raw, "SELECT count(*) FROM deliveries WHERE state = 2").await, 1);
+    do_as_newer(&mut raw, "UPDATE deliveries SET ending = 0; UPDATE jobs SET bound = 0").await;
+    let later = store.now().after(Duration::from_secs(60));
+    assert_eq!(other.due_deliveries(later, (64, 8), &[]).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_the_messages_are_that_an_older_version_has_left_is_found_out() {
+    let place = Schema::new();
+    let store = PostgresStore::open(place.options()).await.unwrap();
+    let mut raw = place.raw().await;
+    let [mine, theirs] = [1, 2].map(|code| Owner::from_code(code).unwrap());
+    let jobs = [Some(mine), Some(theirs), None].map(|owner| {
+        let mut job = io_job();
+        let (url, host) = ("https://example.com/".to_owned(), "example.com".to_owned());
+        job.submission.webhook = Some(Box::new(Webhook { url, host, secret: None, events: Vec::new() }));
+        job.submission.owner = owner;
+        job
+    });
+    store.accept(jobs.to_vec()).await.unwrap();
+    run(&store, 3).await;
+    let of = async |owner| {
+        let filter = DeliveryFilter { owner: Some(owner), ..DeliveryFilter::default() };
+        let jobs = store.deliveries(filter, None, 10).await.unwrap().into_iter().map(|delivery| delivery.job);
+        jobs.collect::<Vec<_>>()
+    };
+    let noted = "SELECT sum(owner)::BIGINT FROM deliveries";
+    assert_eq!(number(&mut raw, noted).await, 2);
+    do_as_newer(&mut raw, "UPDATE deliveries SET owner = NULL").await;
+    assert_eq!((of(mine).await, of(theirs).await), (vec![jobs[0].id], vec![jobs[1].id]));
+    let id =
+        &store.deliveries(DeliveryFilter { job: Some(jobs[0].id), ..DeliveryFilter::default() }, None, 1).await.unwrap()[0].id;
+    assert!(store.redeliver(id, Some(theirs)).await.unwrap().is_none());
+    assert!(store.redeliver(id, Some(mine)).await.unwrap().is_some());
+    store.look_ahead().await.unwrap();
+    assert_eq!(number(&mut raw, noted).await, 2);
+    assert_eq!((of(mine).await, of(theirs).await), (vec![jobs[0].id], vec![jobs[1].id]));
 }

@@ -174,6 +174,18 @@ async fn what_is_gone_is_gone_for_all_of_its_messages(place: impl Place) {
         states.push(of(&store, job.id).await[0].state);
     }
     assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Gone, DeliveryState::Gone, DeliveryState::Pending]);
+    // Of one that was on its way meanwhile, nothing but that it was taken changes that.
+    let late = of(&store, jobs[2].id).await[0].id.clone();
+    for (status, verdict, state) in [
+        (500, Verdict::Again(Timestamp::now()), DeliveryState::Gone),
+        (500, Verdict::GivenUp, DeliveryState::Gone),
+        (200, Verdict::Delivered, DeliveryState::Delivered),
+        (410, Verdict::Gone, DeliveryState::Delivered),
+    ] {
+        store.note_delivery(&late, attempt(status), verdict).await.unwrap();
+        assert_eq!(of(&store, jobs[2].id).await[0].state, state, "{verdict:?}");
+    }
+    assert_eq!(of(&store, jobs[2].id).await[0].attempts.len(), 4);
 }
 
 async fn a_delivery_can_be_wanted_again(place: impl Place) {
@@ -185,6 +197,11 @@ async fn a_delivery_can_be_wanted_again(place: impl Place) {
     assert_eq!((of(&store, job.id).await[0].state, due(&store, 8).await.len()), (DeliveryState::Failed, 0));
     let again = store.redeliver(&id, None).await.unwrap().unwrap();
     assert_eq!((again.id.as_str(), again.state, again.attempts.len()), (id.as_str(), DeliveryState::Pending, 1));
+    let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
+    assert!(due.len() == 1 && due[0].tries == 0);
+    // So does one that waits for its next attempt.
+    store.note_delivery(&id, attempt(500), Verdict::Again(Timestamp::now().after(Duration::from_secs(3_600)))).await.unwrap();
+    assert!(store.redeliver(&id, None).await.unwrap().unwrap().due_at <= Timestamp::now());
     let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
     assert!(due.len() == 1 && due[0].tries == 0);
     assert_eq!(store.redeliver("msg_nobody", None).await.unwrap(), None);

@@ -1,5 +1,6 @@
 //! Messages of webhooks.
 
+use super::schedule::Unread;
 use super::{Cells, Row, corrupt};
 use crate::clock::Timestamp;
 use crate::job::Secret;
@@ -46,8 +47,19 @@ pub(in crate::store) fn read(row: &impl Row) -> Result<Delivery, StoreError> {
     delivery(&mut Cells::new(row))
 }
 
-/// With `host, secret, tries` behind the columns.
-pub(in crate::store) fn read_due(row: &impl Row) -> Result<DueDelivery, StoreError> {
+/// Those that are due, and the places of those that this program can't read. With `host, secret, tries` behind the columns.
+pub(in crate::store) fn read_all_due(rows: &[impl Row], unread: &Unread) -> Result<(Vec<DueDelivery>, Vec<i64>), StoreError> {
+    let (mut due, mut places) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match unread.leave_out("a message", read_due(row))? {
+            Some(delivery) => due.push(delivery),
+            None => places.push(Cells::new(row).take()?),
+        }
+    }
+    Ok((due, places))
+}
+
+fn read_due(row: &impl Row) -> Result<DueDelivery, StoreError> {
     let mut cells = Cells::new(row);
     let (delivery, host) = (delivery(&mut cells)?, cells.take()?);
     let secret = cells.take::<Option<&str>>()?.map(str::parse::<Secret>).transpose();

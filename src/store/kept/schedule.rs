@@ -7,7 +7,7 @@ use futures_util::Stream;
 use serde_json::value::RawValue;
 
 use super::{Cells, Row, number};
-use crate::job::JobId;
+use crate::job::{JobId, Owner};
 use crate::schedule::{Fire, FireOutcome, Schedule, Seen, Skip, Timetable};
 use crate::store::{StoreError, page};
 
@@ -48,6 +48,7 @@ pub(in crate::store) const DUE: &str =
     concat!("SELECT ", columns!(), " FROM schedules WHERE next_at <= $1 ORDER BY next_at LIMIT $2");
 pub(in crate::store) const NEXT_DUE: &str = "SELECT min(next_at) FROM schedules WHERE next_at > $1";
 pub(in crate::store) const COUNT: &str = "SELECT count(*) FILTER (WHERE NOT paused), count(*) FILTER (WHERE paused) FROM (SELECT paused FROM schedules LIMIT $1) AS several";
+pub(in crate::store) const OF_OWNER: &str = "SELECT count(*) FROM schedules WHERE name > $1 AND name < $2";
 pub(in crate::store) const FIRST_WAITING: &str =
     concat!("SELECT ", of_fire!(), " FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1");
 pub(in crate::store) const LATEST_OF_PAGE: &str = concat!(
@@ -64,6 +65,11 @@ const SUBMITTED: i16 = 0;
 const WAITING: i16 = 1;
 const SKIPPED: i16 = 2;
 const FAILED: i16 = 3;
+
+/// Between which names those of an owner are: behind the colon that ends each, and before the character after that.
+pub(in crate::store) fn names_of(owner: Owner) -> (String, String) {
+    (format!("{owner}:"), format!("{owner};"))
+}
 
 /// What became of a time, as its columns have it: `outcome`, `job`, `skip` and `error`.
 pub(in crate::store) const fn columns_of(outcome: &FireOutcome) -> (i16, Option<JobId>, Option<Skip>, Option<&String>) {
@@ -97,7 +103,7 @@ pub(in crate::store) fn read(row: &impl Row) -> Result<Schedule, StoreError> {
     })
 }
 
-/// The schedules that this program can't read, such as those of a newer one. They hold up no other: lists leave them out, and each is said once.
+/// What this program can't read, such as schedules of a newer one. It holds up nothing else: it is left out, and said once.
 #[derive(Default)]
 pub(in crate::store) struct Unread {
     said: Mutex<HashSet<String>>,
@@ -113,7 +119,7 @@ impl Unread {
     ) -> Result<Vec<Schedule>, StoreError> {
         let mut asked = limit;
         loop {
-            let page = page::read(rows(number(asked)), |row| self.read(row)).await?;
+            let page = page::read(rows(number(asked)), |row| self.leave_out("a schedule", read(row))).await?;
             let (seen, page) = (page.len(), page.into_iter().flatten().collect::<Vec<_>>());
             if page.len() == limit || seen < asked {
                 return Ok(page);
@@ -122,15 +128,16 @@ impl Unread {
         }
     }
 
-    fn read(&self, row: &impl Row) -> Result<Option<Schedule>, StoreError> {
-        match read(row) {
+    /// What was read, unless it can't be.
+    pub(in crate::store) fn leave_out<T>(&self, what: &str, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match read {
             Err(StoreError::Corrupt(reason)) => {
                 if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(reason.clone()) {
-                    tracing::warn!(reason, "a schedule can't be read: this server leaves it out");
+                    tracing::warn!(reason, "{what} can't be read: this server leaves it out");
                 }
                 Ok(None)
             }
-            schedule => schedule.map(Some),
+            read => read.map(Some),
         }
     }
 }

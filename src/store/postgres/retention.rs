@@ -12,6 +12,7 @@ use super::edges;
 use super::partitions::{self, Dropped, Partition};
 use super::read::first_id;
 use super::rows::{Cells, uuid, uuids};
+use super::webhooks;
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::JobId;
@@ -66,7 +67,10 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn look_ahead(&self) -> Result<(), StoreError> {
-        in_time(async { partitions::look_ahead(&mut *self.pool.acquire().await?, &self.ends, self.published.now()).await }).await
+        in_time(async { partitions::look_ahead(&mut *self.pool.acquire().await?, &self.ends, self.published.now()).await })
+            .await?;
+        while in_time(async { webhooks::note_owners(&mut *self.pool.acquire().await?).await }).await? {}
+        Ok(())
     }
 
     async fn remove_result(&self, id: JobId) -> Result<Removal, StoreError> {
@@ -184,7 +188,8 @@ pub(super) async fn remove(connection: &mut PgConnection, ids: &[JobId], why: Wh
     let steps = [
         "DELETE FROM tags WHERE id = ANY($1)",
         "DELETE FROM edges WHERE child = ANY($1)",
-        "DELETE FROM deliveries WHERE job = ANY($1)",
+        // What is still to be told is told; what is left of it goes then.
+        "DELETE FROM deliveries WHERE job = ANY($1) AND state <> 0",
         "DELETE FROM results WHERE id = ANY($1)",
         "DELETE FROM jobs WHERE id = ANY($1)",
     ];

@@ -9,7 +9,7 @@ use super::PostgresStore;
 use super::rows::{text, uuid};
 use super::writer::{Acceptance, Command, With};
 use crate::clock::Timestamp;
-use crate::job::NewJob;
+use crate::job::{NewJob, Owner};
 use crate::schedule::{Fire, Schedule, Seen};
 use crate::store::kept::{Cells, code, number, schedule};
 use crate::store::{Firing, MANY, ScheduleStore, StoreError};
@@ -53,6 +53,12 @@ impl ScheduleStore for PostgresStore {
         let row = sqlx::query(schedule::COUNT).bind(MANY.cast_signed()).fetch_one(&self.pool).await?;
         let mut cells = Cells::new(&row);
         Ok((cells.number()?, cells.number()?))
+    }
+
+    async fn schedules_of(&self, owner: Owner) -> Result<u64, StoreError> {
+        let (first, last) = schedule::names_of(owner);
+        let row = sqlx::query(schedule::OF_OWNER).bind(first).bind(last).fetch_one(&self.pool).await?;
+        Cells::new(&row).number()
     }
 
     async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {

@@ -11,6 +11,7 @@ use super::rows::uuid;
 use crate::clock::Timestamp;
 use crate::job::{Ending, JobId, Owner, Secret, Webhook};
 use crate::store::kept::{Cells, code, corrupt, delivery, json, number};
+use crate::store::webhook::LEFT;
 use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
@@ -20,6 +21,7 @@ const TAKEN: Duration = Duration::from_secs(120);
 /// A message that is to be sent: of this job and its end.
 pub(super) struct NewDelivery {
     pub(super) job: JobId,
+    pub(super) owner: Option<Owner>,
     pub(super) ending: Ending,
     pub(super) finished_at: Timestamp,
     pub(super) webhook: Webhook,
@@ -30,10 +32,10 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -
     if new.is_empty() {
         return Ok(());
     }
-    let text = "INSERT INTO deliveries (id, job, ending, finished_at, url, host, secret, due_at) \
-                SELECT 'msg_' || replace(gen_random_uuid()::TEXT, '-', ''), job, ending, finished_at, url, host, secret, finished_at \
-                FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[]) \
-                AS t(job, ending, finished_at, url, host, secret)";
+    let text = "INSERT INTO deliveries (id, job, ending, finished_at, url, host, secret, due_at, owner) \
+                SELECT 'msg_' || replace(gen_random_uuid()::TEXT, '-', ''), job, ending, finished_at, url, host, secret, finished_at, owner \
+                FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[]) \
+                AS t(job, ending, finished_at, url, host, secret, owner)";
     sqlx::query(text)
         .bind(new.iter().map(|new| uuid(new.job)).collect::<Vec<_>>())
         .bind(new.iter().map(|new| code(new.ending)).collect::<Vec<_>>())
@@ -41,9 +43,30 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -
         .bind(new.iter().map(|new| new.webhook.url.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.webhook.host.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.webhook.secret.as_ref().map(Secret::reveal)).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.owner.map_or(-1, Owner::code)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Notes whose messages are of which that is not known, as those of the version before. Whether there may be more.
+pub(super) async fn note_owners(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    const MOST: u64 = 1_000;
+    let text = "UPDATE deliveries SET owner = coalesce((SELECT jobs.owner FROM jobs WHERE jobs.id = job), -1) WHERE place IN \
+                (SELECT place FROM deliveries WHERE owner IS NULL ORDER BY place LIMIT $1 FOR UPDATE SKIP LOCKED)";
+    Ok(sqlx::query(text).bind(MOST.cast_signed()).execute(connection).await?.rows_affected() == MOST)
+}
+
+/// The deliveries before this place that a list holds, whosever they are.
+fn list(query: &mut QueryBuilder<Postgres>, filter: DeliveryFilter, before: Option<i64>) {
+    query.push(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
+    query.push_bind(before.unwrap_or(i64::MAX));
+    if let Some(job) = filter.job {
+        query.push(" AND job = ").push_bind(uuid(job));
+    }
+    if let Some(state) = filter.state {
+        query.push(" AND state = ").push_bind(code(state));
+    }
 }
 
 #[async_trait]
@@ -73,7 +96,18 @@ impl WebhookStore for PostgresStore {
         );
         let query = sqlx::query(text).bind(now.as_micros()).bind(number(per_host)).bind(self.node.id()).bind(TAKEN.as_secs_f64());
         let rows = query.bind(number(most)).bind(on_their_way).fetch_all(&self.pool).await?;
-        rows.iter().map(delivery::read_due).collect()
+        let (due, unread) = delivery::read_all_due(&rows, &self.unread)?;
+        if !unread.is_empty() {
+            self.leave_deliveries(&unread).await?;
+        }
+        Ok(due)
+    }
+
+    async fn leave_deliveries(&self, places: &[i64]) -> Result<(), StoreError> {
+        let text = "UPDATE deliveries SET due_at = $1, taken_by = NULL WHERE place = ANY($2) AND state = 0 AND taken_by = $3";
+        let until = self.published.now().after(LEFT);
+        sqlx::query(text).bind(until.as_micros()).bind(places).bind(self.node.id()).execute(&self.pool).await?;
+        Ok(())
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
@@ -88,17 +122,22 @@ impl WebhookStore for PostgresStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        let mut query =
-            QueryBuilder::<Postgres>::new(concat!("SELECT ", delivery::columns!(), " FROM deliveries WHERE place < "));
-        query.push_bind(before.unwrap_or(i64::MAX));
-        if let Some(owner) = filter.owner {
-            query.push(" AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = ").push_bind(owner.code()).push(")");
-        }
-        if let Some(job) = filter.job {
-            query.push(" AND job = ").push_bind(uuid(job));
-        }
-        if let Some(state) = filter.state {
-            query.push(" AND state = ").push_bind(code(state));
+        // Where it is not known whose a message is, it is looked up: there are only as many as a node of the version before has just left.
+        let whose = [
+            ("(", " AND owner = ", ""),
+            (" UNION ALL (", " AND owner IS NULL AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = ", ")"),
+        ];
+        let mut query = QueryBuilder::<Postgres>::new("");
+        match filter.owner {
+            Some(owner) => {
+                for (open, start, end) in whose {
+                    query.push(open);
+                    list(&mut query, filter, before);
+                    query.push(start).push_bind(owner.code()).push(end);
+                    query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit)).push(")");
+                }
+            }
+            None => list(&mut query, filter, before),
         }
         query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit));
         query.build().fetch_all(&self.pool).await?.iter().map(delivery::read).collect()
@@ -125,18 +164,23 @@ async fn note(
     let mut log: Vec<Box<RawValue>> = serde_json::from_str(&log).map_err(corrupt)?;
     log.push(to_raw_value(attempt).map_err(corrupt)?);
     log.drain(..log.len().saturating_sub(delivery::KEPT));
-    if !is_ours {
-        // It took so long that another node sends it now, or has sent it.
-        sqlx::query("UPDATE deliveries SET log = $1 WHERE id = $2").bind(json(&log)).bind(id).execute(connection).await?;
-        return Ok(());
+    if is_ours || verdict == Verdict::Delivered {
+        let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
+        let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
+        query.bind(id).execute(&mut *connection).await?;
+    } else {
+        // It has come to be gone, with others; or it took so long that another node sends it now, or has sent it.
+        let query = sqlx::query("UPDATE deliveries SET log = $1 WHERE id = $2").bind(json(&log));
+        query.bind(id).execute(&mut *connection).await?;
     }
-    let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
-    let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
-    query.bind(id).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
         // Another node may hear the same at this moment, of a message of its own.
-        sqlx::query(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state)).bind(id).execute(connection).await?;
+        let query = sqlx::query(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state));
+        query.bind(id).execute(&mut *connection).await?;
     }
+    // Nothing else takes along what its job has left behind.
+    let text = "DELETE FROM deliveries WHERE id = $1 AND state <> 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
+    sqlx::query(text).bind(id).execute(connection).await?;
     Ok(())
 }
 
@@ -147,13 +191,16 @@ async fn again(
     owner: Option<Owner>,
 ) -> Result<Option<Delivery>, StoreError> {
     if let Some(owner) = owner {
-        let text = "SELECT EXISTS (SELECT 1 FROM deliveries d JOIN jobs j ON j.id = d.job WHERE d.id = $1 AND j.owner = $2)";
+        let text = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE id = $1 AND (owner = $2 \
+                    OR owner IS NULL AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = $2)))";
         let theirs: bool = sqlx::query_scalar(text).bind(id).bind(owner.code()).fetch_one(&mut *connection).await?;
         if !theirs {
             return Ok(None);
         }
     }
-    let text = "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = NULL WHERE id = $2 AND state <> 0";
+    // One that is on its way stays with the node that sends it.
+    let text =
+        "UPDATE deliveries SET state = 0, due_at = $1, tries = 0, taken_by = CASE WHEN state = 0 THEN taken_by END WHERE id = $2";
     sqlx::query(text).bind(now.as_micros()).bind(id).execute(&mut *connection).await?;
     let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(delivery::read).transpose()

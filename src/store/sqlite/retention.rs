@@ -125,7 +125,8 @@ async fn remove(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<u64,
         "DELETE FROM tags WHERE (key, value, id) IN (SELECT tag.key, tag.value, results.id FROM results, \
          json_each(results.options, '$.tags') AS tag WHERE results.id IN (SELECT unhex(value) FROM json_each(?)))",
         "DELETE FROM edges WHERE child IN (SELECT unhex(value) FROM json_each(?))",
-        "DELETE FROM deliveries WHERE job IN (SELECT unhex(value) FROM json_each(?))",
+        // What is still to be told is told; what is left of it goes then.
+        "DELETE FROM deliveries WHERE job IN (SELECT unhex(value) FROM json_each(?)) AND +state <> 0",
         "DELETE FROM payloads WHERE n IN (SELECT payload FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?)))",
         "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?))",
     ];

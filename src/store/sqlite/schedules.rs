@@ -11,7 +11,7 @@ use super::codes::Code;
 use super::edit::OneStep;
 use super::writer::{Acceptance, Command};
 use crate::clock::Timestamp;
-use crate::job::NewJob;
+use crate::job::{NewJob, Owner};
 use crate::schedule::{Fire, Schedule, Seen};
 use crate::store::kept::{Cells, number, schedule};
 use crate::store::{Firing, MANY, ScheduleStore, StoreError};
@@ -55,6 +55,12 @@ impl ScheduleStore for SqliteStore {
         let row = sqlx::query(schedule::COUNT).bind(MANY.cast_signed()).fetch_one(&self.readers).await?;
         let mut cells = Cells::new(&row);
         Ok((cells.number()?, cells.number()?))
+    }
+
+    async fn schedules_of(&self, owner: Owner) -> Result<u64, StoreError> {
+        let (first, last) = schedule::names_of(owner);
+        let row = sqlx::query(schedule::OF_OWNER).bind(first).bind(last).fetch_one(&self.readers).await?;
+        Cells::new(&row).number()
     }
 
     async fn next_schedule_due(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {

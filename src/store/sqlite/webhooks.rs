@@ -8,6 +8,7 @@ use super::codes::Code;
 use crate::clock::Timestamp;
 use crate::job::Owner;
 use crate::store::kept::{Cells, delivery, json, number};
+use crate::store::webhook::LEFT;
 use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
@@ -41,7 +42,15 @@ impl WebhookStore for SqliteStore {
     ) -> Result<Vec<DueDelivery>, StoreError> {
         let query = sqlx::query(due!()).bind(now.as_micros()).bind(number(per_host)).bind(number(most)).bind(json(on_their_way));
         let rows = query.fetch_all(&self.readers).await?;
-        rows.iter().map(delivery::read_due).collect()
+        let (due, unread) = delivery::read_all_due(&rows, &self.unread)?;
+        if !unread.is_empty() {
+            self.leave_deliveries(&unread).await?;
+        }
+        Ok(due)
+    }
+
+    async fn leave_deliveries(&self, places: &[i64]) -> Result<(), StoreError> {
+        self.edit(json(places), |places, connection| Box::pin(leave(connection, places))).await
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
@@ -82,6 +91,13 @@ fn list(filter: DeliveryFilter, before: Option<i64>, limit: usize) -> QueryBuild
     query
 }
 
+async fn leave(connection: &mut SqliteConnection, places: &str) -> Result<(), StoreError> {
+    let text = "UPDATE deliveries SET due_at = ? WHERE place IN (SELECT value FROM json_each(?)) AND state = 0";
+    let until = Timestamp::now().after(LEFT);
+    sqlx::query(text).bind(until.as_micros()).bind(places).execute(connection).await?;
+    Ok(())
+}
+
 async fn note(
     connection: &mut SqliteConnection,
     id: &str,
@@ -89,14 +105,20 @@ async fn note(
     verdict: Verdict,
 ) -> Result<(), StoreError> {
     let (state, due_at) = delivery::state_after(verdict);
-    let text = "UPDATE deliveries SET state = ?1, due_at = coalesce(?2, due_at), tries = tries + 1, \
+    // Meanwhile it may have come to be gone, with others; if it was taken, that is what counts.
+    let text = "UPDATE deliveries SET state = iif(state = 0 OR ?6, ?1, state), due_at = coalesce(?2, due_at), tries = tries + 1, \
                 log = json_insert(iif(json_array_length(log) < ?3, log, json_remove(log, '$[0]')), '$[#]', json(?4)) WHERE id = ?5";
     let query = sqlx::query(text).bind(state.code()).bind(due_at.map(Timestamp::as_micros));
     let attempt = serde_json::to_string(attempt).map_err(|error| StoreError::Refused(error.to_string()))?;
-    query.bind(number(delivery::KEPT)).bind(attempt).bind(id).execute(&mut *connection).await?;
+    let query = query.bind(number(delivery::KEPT)).bind(attempt).bind(id).bind(verdict == Verdict::Delivered);
+    query.execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
-        sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(connection).await?;
+        sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(&mut *connection).await?;
     }
+    // Nothing else takes along what its job has left behind.
+    let text = "DELETE FROM deliveries WHERE id = ? AND state <> 0 AND NOT EXISTS (SELECT 1 FROM results WHERE results.id = job) \
+                AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
+    sqlx::query(text).bind(id).execute(connection).await?;
     Ok(())
 }
 
@@ -108,7 +130,7 @@ async fn again(connection: &mut SqliteConnection, id: &str, owner: Option<Owner>
             return Ok(None);
         }
     }
-    let text = "UPDATE deliveries SET state = 0, due_at = ?, tries = 0 WHERE id = ? AND state <> 0";
+    let text = "UPDATE deliveries SET state = 0, due_at = ?, tries = 0 WHERE id = ?";
     sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
     let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(delivery::read).transpose()

@@ -32,7 +32,7 @@ impl Writer {
             if children {
                 done.unblocking.push_back(id);
             }
-            done.announce(id, ending, finished_at, known.webhook);
+            done.announce((id, known.subject.owner), ending, finished_at, known.webhook);
             let conclusion = Conclusion { ending, outcome: Outcome::Error(failure), timing: None };
             let finished = || Box::new(conclusion.at(started_at, finished_at));
             done.tell(finished_at, id, || known.subject, || What::Finished { attempt, finished: finished() });

@@ -62,7 +62,7 @@ impl Writer {
                 if children {
                     done.unblocking.push_back(lease.id);
                 }
-                done.announce(lease.id, conclusion.ending, finished_at, run.webhook.clone());
+                done.announce((lease.id, run.subject.owner), conclusion.ending, finished_at, run.webhook.clone());
                 let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
                 done.tell(finished_at, lease.id, || run.subject.clone(), || What::Finished { attempt, finished: finished() });
                 continue;
@@ -177,14 +177,14 @@ impl Done {
     /// A job has ended: if somebody is to be told of that, a message is kept.
     pub(super) fn announce(
         &mut self,
-        job: JobId,
+        (job, owner): (JobId, Option<crate::job::Owner>),
         ending: Ending,
         finished_at: crate::clock::Timestamp,
         webhook: Option<crate::job::Webhook>,
     ) {
         let wanted = |webhook: &crate::job::Webhook| webhook.events.is_empty() || webhook.events.contains(&ending);
         if let Some(webhook) = webhook.filter(wanted) {
-            self.deliveries.push(NewDelivery { job, ending, finished_at, webhook });
+            self.deliveries.push(NewDelivery { job, owner, ending, finished_at, webhook });
         }
     }
 }
