@@ -237,7 +237,12 @@ async fn a_key_is_good_or_for_nothing_everywhere() {
     // The first key shuts all of them.
     until_status(&there, "/jobs", None, StatusCode::UNAUTHORIZED).await;
     let (id, key) = make("ci", &["read"], Some(&admin)).await;
-    until_status(&there, "/jobs", Some(&key), StatusCode::OK).await;
+    // One that is new is known at once.
+    assert_eq!(status(&there, Method::GET, "/jobs", Some(&key)).await, 200);
+    for name in ["a", "b", "c", "d"] {
+        let (_, key) = make(name, &["read"], Some(&admin)).await;
+        assert_eq!(status(&there, Method::GET, "/jobs", Some(&key)).await, 200);
+    }
     let request = there.client.get(format!("{}/events", there.url)).bearer_auth(&key);
     let mut stream = tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
     assert_eq!(stream.status(), 200);
