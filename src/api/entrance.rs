@@ -15,9 +15,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 
-use super::access::{Caller, Holder, Operations};
+use super::access::{Caller, Holder, Operation, Operations};
 use super::problem::{Kind, Problem};
-use super::{ApiState, idempotency};
+use super::{ApiState, idempotency, query};
 use crate::auth::NewAct;
 use crate::dispatch::to_the_end;
 use crate::job::Role;
@@ -201,6 +201,9 @@ impl Entrance {
         } else {
             None
         };
+        if let (Some(query), Some(Operation { refuses_queries: true, .. })) = (uri.query(), operation) {
+            query::refuse(query)?;
+        }
         let changes = !request.method().is_safe() && operation.is_some_and(|operation| !operation.submits);
         if changes && request.method() == Method::POST {
             idempotency::refuse(request.headers())?;
