@@ -19,7 +19,7 @@ use super::query::Query;
 use super::{ApiState, body, example};
 use crate::comparison::picture::{self, Figure};
 use crate::comparison::report::Report;
-use crate::comparison::{Cancelled, CompareError, page};
+use crate::comparison::{CompareError, Unwanted, page};
 use crate::job::ComparisonId;
 use crate::store::{Comparison, on_page};
 
@@ -154,24 +154,26 @@ pub(super) async fn get(
     }
 }
 
-/// Cancel a comparison
+/// Cancel or remove a comparison
 ///
-/// One that waits will not run. One that runs is told to stop, and ends without a report.
+/// One that waits will not run. One that runs is told to stop, and ends without a report. One that has ended is removed, with its request
+/// and its report.
 #[utoipa::path(
     delete, path = "/comparisons/{id}", tag = "comparisons", operation_id = "cancelComparison",
     params(("id" = String, Path, description = "Its id", format = "uuid")),
     responses(
         (status = 200, description = "It was waiting, and is cancelled", body = ComparisonView, example = example::queued_comparison),
         (status = 202, description = "It runs, and is being stopped", body = ComparisonView, example = example::queued_comparison),
-        answers::UnknownComparison, answers::AlreadyFinished, answers::Unavailable,
+        (status = 204, description = "It had ended, and is gone"),
+        answers::UnknownComparison, answers::Unavailable,
     ),
 )]
 pub(super) async fn cancel(State(api): State<ApiState>, Named(id): Named) -> Result<Response, Problem> {
-    let (status, kept) = match api.comparisons.cancel(id).await? {
-        Cancelled::Waiting(kept) => (StatusCode::OK, kept),
-        Cancelled::Stopping(kept) => (StatusCode::ACCEPTED, kept),
-        Cancelled::Ended => return Err(Problem::new(Kind::AlreadyFinished, "the comparison has already ended")),
-        Cancelled::Unknown => return Err(unknown(id)),
+    let (status, kept) = match api.comparisons.discard(id).await? {
+        Unwanted::Cancelled(kept) => (StatusCode::OK, kept),
+        Unwanted::Stopping(kept) => (StatusCode::ACCEPTED, kept),
+        Unwanted::Removed => return Ok(StatusCode::NO_CONTENT.into_response()),
+        Unwanted::Unknown => return Err(unknown(id)),
     };
     Ok((status, Json(ComparisonView::of(kept, None)?)).into_response())
 }

@@ -15,9 +15,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 
-use super::access::{Caller, Holder, Operations};
+use super::access::{Caller, Holder, Operation, Operations};
 use super::problem::{Kind, Problem};
-use super::{ApiState, idempotency};
+use super::{ApiState, idempotency, query};
 use crate::auth::NewAct;
 use crate::dispatch::to_the_end;
 use crate::job::Role;
@@ -63,12 +63,43 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        match self.entrance.check(&request) {
+        let admission = self.entrance.check(&request);
+        let keyring = &self.entrance.api.keyring;
+        if admission.is_err() && keyring.may_be_new(request.headers()) {
+            let (keyring, mut door) = (Arc::clone(keyring), self.take_ready());
+            return Either::Right(Box::pin(async move {
+                let admission = match keyring.look_again().await {
+                    Ok(()) => door.entrance.check(&request),
+                    Err(error) => Err(error.into()),
+                };
+                door.admit(request, admission).await
+            }));
+        }
+        self.admit(request, admission)
+    }
+}
+
+impl<S> Door<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    /// Leaves its clone in its place: it alone has been asked whether it is ready.
+    fn take_ready(&mut self) -> Self {
+        let next = self.clone();
+        std::mem::replace(self, next)
+    }
+
+    fn admit(
+        &mut self,
+        request: Request,
+        admission: Result<Admission, Problem>,
+    ) -> Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>> {
+        match admission {
             Ok(Admission { holder: None, act: None, outlives_client: false }) => Either::Left(self.inner.call(request)),
             Ok(Admission { holder, act, outlives_client }) => {
-                let inner = self.inner.clone();
-                let ready = std::mem::replace(&mut self.inner, inner);
-                let passing = pass(self.entrance.clone(), ready, request, holder, act);
+                let Self { entrance, inner } = self.take_ready();
+                let passing = pass(entrance, inner, request, holder, act);
                 Either::Right(if outlives_client {
                     let closed = || Ok(Problem::from(StoreError::Closed).into_response());
                     Box::pin(async move { to_the_end(passing).await.unwrap_or_else(closed) })
@@ -170,6 +201,9 @@ impl Entrance {
         } else {
             None
         };
+        if let (Some(query), Some(Operation { refuses_queries: true, .. })) = (uri.query(), operation) {
+            query::refuse(query)?;
+        }
         let changes = !request.method().is_safe() && operation.is_some_and(|operation| !operation.submits);
         if changes && request.method() == Method::POST {
             idempotency::refuse(request.headers())?;

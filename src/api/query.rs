@@ -47,6 +47,14 @@ impl<T: DeserializeOwned> Query<T> {
     }
 }
 
+/// Refuses a query where none is looked at.
+pub(super) fn refuse(query: &str) -> Result<(), Problem> {
+    match form_urlencoded::parse(query.as_bytes()).next() {
+        Some((name, _)) => Err(Problem::bad_query(&*name, format!("unknown parameter `{name}`, there are none here"))),
+        None => Ok(()),
+    }
+}
+
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 

@@ -22,7 +22,7 @@ use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, Dispatcher, MakeJob, NotMade, RunError, SubmitError};
 use crate::function::is_name;
-use crate::job::JobId;
+use crate::job::{JobId, NewJob};
 use crate::schedule::{BadTimetable, CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use crate::store::{StateFilter, Store, StoreError, on_page};
 use crate::workload::Invalid;
@@ -377,7 +377,7 @@ pub(super) async fn run(
         RunError::NotMade(NotMade::Invalid(reason)) => Problem::new(Kind::InvalidSchedule, reason),
         RunError::NotMade(NotMade::Later) => Problem::new(Kind::Unavailable, error.to_string()),
         RunError::OverQuota(over) => over.into(),
-        RunError::Store(error) => error.into(),
+        RunError::NotMade(NotMade::Store(error)) | RunError::Store(error) => error.into(),
     })?;
     let job = find_job(&api, id).await?;
     Ok((StatusCode::ACCEPTED, [(LOCATION, format!("/jobs/{id}"))], Json(JobView::from(&job))).into_response())
@@ -386,15 +386,19 @@ pub(super) async fn run(
 /// What makes the jobs of schedules: reads them as `POST /jobs` does, and labels them with the schedule's name.
 pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
     Arc::new(move |schedule| {
-        let submission =
-            submission::parse(schedule.job.get().as_bytes(), dispatcher.functions().catalogue(), dispatcher.store().now());
-        let mut submission = submission.map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
-        submission.owner = schedule.owner();
-        submission.tags.entry(SCHEDULE_TAG.to_owned()).or_insert_with(|| schedule.own_name().to_owned());
-        dispatcher.make(submission).map_err(|error| match error {
-            SubmitError::Draining => NotMade::Later,
-            error => NotMade::Invalid(Problem::from(error).detail().to_owned()),
-        })
+        let dispatcher = dispatcher.clone();
+        Box::pin(async move { dispatcher.functions().read(|functions| make(schedule, &dispatcher, functions)).await })
+    })
+}
+
+fn make(schedule: &Schedule, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<NewJob, NotMade> {
+    let submission = submission::parse(schedule.job.get().as_bytes(), functions, dispatcher.store().now());
+    let mut submission = submission.map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
+    submission.owner = schedule.owner();
+    submission.tags.entry(SCHEDULE_TAG.to_owned()).or_insert_with(|| schedule.own_name().to_owned());
+    dispatcher.make(submission).map_err(|error| match error {
+        SubmitError::Draining => NotMade::Later,
+        error => NotMade::Invalid(Problem::from(error).detail().to_owned()),
     })
 }
 

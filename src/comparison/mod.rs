@@ -21,7 +21,7 @@ mod verdict;
 pub(crate) use example::report as example_report;
 pub use request::{Asked, BUDGET_MS, Request, TASKS};
 pub use run::Progress;
-pub use service::{Cancelled, CompareError, Comparisons};
+pub use service::{CompareError, Comparisons, Unwanted};
 
 /// How many cores this server may use.
 fn cores() -> u32 {

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::dispatch::Dispatcher;
+use super::run::RunError;
+use super::service::CompareError;
+use crate::dispatch::{Catalogue, Dispatcher};
 use crate::executor::Executors;
 use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec, Written};
 use crate::workload::{Invalid, is_function};
@@ -80,7 +82,11 @@ pub(super) struct Subject {
 
 impl Asked {
     /// Checks it, and chooses what was left out.
-    pub(super) fn settle(self, dispatcher: &Dispatcher) -> Result<Request, Invalid> {
+    pub(super) async fn settle(self, dispatcher: &Dispatcher) -> Result<Request, CompareError> {
+        dispatcher.functions().read(|functions| Ok(self.clone().settle_by(dispatcher, functions)?)).await
+    }
+
+    fn settle_by(self, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<Request, Invalid> {
         let Self { bound, workload, tasks, concurrency, executors, interpreters, budget_ms } = self;
         let tasks = tasks.unwrap_or(TASKS);
         if !(1..=MOST.0).contains(&tasks) {
@@ -93,7 +99,7 @@ impl Asked {
         let concurrency = levels(concurrency, tasks)?;
         let mut workload = workload;
         let declared = if is_function(&workload) {
-            let pinned = dispatcher.functions().catalogue().pin(&mut workload);
+            let pinned = functions.pin(&mut workload);
             pinned.map_err(|invalid| invalid.within("/workload"))?.defaults.bound
         } else {
             None
@@ -114,7 +120,11 @@ impl Request {
     }
 
     /// Looks up again what is to be run: it may have waited through a restart.
-    pub(super) fn subject(&self, dispatcher: &Dispatcher) -> Result<Subject, Invalid> {
+    pub(super) async fn subject(&self, dispatcher: &Dispatcher) -> Result<Subject, RunError> {
+        dispatcher.functions().read(|functions| Ok(self.subject_by(dispatcher, functions)?)).await
+    }
+
+    fn subject_by(&self, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<Subject, Invalid> {
         let mut workload = spec(self.workload.clone());
         let (Written { runtime, form, gil, .. }, _) = dispatcher.written(&mut workload)?;
         let network = field(&workload, "network").and_then(|value| value.as_bool()).unwrap_or(false);
@@ -122,7 +132,7 @@ impl Request {
         let variants = match runtime {
             Runtime::Native | Runtime::Command => vec![Variant { interpreter: None, gil: false, network: false, spec: workload }],
             Runtime::Python if self.interpreters.is_empty() => {
-                let named = own_interpreter(&workload, dispatcher)?;
+                let named = own_interpreter(&workload, functions)?;
                 let name = rules.interpreter(named.as_deref())?.name.clone();
                 vec![Variant { interpreter: Some(name), gil, network, spec: workload }]
             }
@@ -169,11 +179,11 @@ fn field(workload: &Spec, name: &str) -> Option<Value> {
 }
 
 /// The interpreter that a workload names, or that its function was deployed with.
-fn own_interpreter(workload: &Spec, dispatcher: &Dispatcher) -> Result<Option<String>, Invalid> {
+fn own_interpreter(workload: &Spec, functions: &Catalogue) -> Result<Option<String>, Invalid> {
     let named = |name| field(workload, name).and_then(|value| value.as_str().map(str::to_owned));
     match named("name").filter(|_| workload.kind == "function") {
         Some(name) => {
-            let function = dispatcher.functions().catalogue().find(&name, named("version").as_deref())?;
+            let function = functions.find(&name, named("version").as_deref())?;
             Ok(function.interpreter.clone())
         }
         None => Ok(named("interpreter")),

@@ -19,6 +19,7 @@ use crate::clock::Monotonic;
 use crate::dispatch::Dispatcher;
 use crate::executor::ExecutorError;
 use crate::job::{Executor, Runtime};
+use crate::store::StoreError;
 use crate::workload::{Invalid, Stop, StopReason};
 
 /// A row is precise enough when its speed-up is known to so much on either side; after so many repetitions less will do.
@@ -44,6 +45,8 @@ pub struct Progress {
 pub(super) enum RunError {
     #[error("it can't be run any more: {0}")]
     Invalid(#[from] Invalid),
+    #[error("what it names can't be looked up: {0}")]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Executors(#[from] ExecutorError),
     #[error("it fails already when it is run alone: {0}")]
@@ -91,7 +94,7 @@ async fn find_out(
     stop: &Stop,
     progress: &watch::Sender<Progress>,
 ) -> Result<Report, RunError> {
-    let subject = request.subject(dispatcher)?;
+    let subject = request.subject(dispatcher).await?;
     let runner = Runner::new(dispatcher, request, &subject, stop, progress)?;
     let controls = runner.controls().await?;
     let cells = runner.runs(&controls).await?;

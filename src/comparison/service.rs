@@ -49,15 +49,15 @@ impl From<NoRoom> for CompareError {
     }
 }
 
-/// What a cancellation did.
+/// What became of a comparison that is not wanted any more.
 #[derive(Clone, Debug)]
-pub enum Cancelled {
+pub enum Unwanted {
     /// It waited, and will not run.
-    Waiting(Comparison),
+    Cancelled(Comparison),
     /// It runs, and is being stopped.
     Stopping(Comparison),
-    /// It had already ended.
-    Ended,
+    /// It had ended, and is gone.
+    Removed,
     /// There is no such comparison.
     Unknown,
 }
@@ -112,7 +112,7 @@ impl Comparisons {
         if self.shared.dispatcher.is_draining() {
             return Err(CompareError::Draining);
         }
-        let request = asked.settle(&self.shared.dispatcher)?;
+        let request = asked.settle(&self.shared.dispatcher).await?;
         let json = serde_json::value::to_raw_value(&request).map_err(|error| StoreError::Refused(error.to_string()))?;
         let wanted = Wanted { jobs: 1, bytes: json.get().len() as u64 };
         let _quota = self.shared.dispatcher.quotas().take(owner, wanted).await?;
@@ -159,21 +159,22 @@ impl Comparisons {
         self.store().comparisons(owner, after, limit).await
     }
 
-    /// Cancels one that waits; stops the one that runs.
-    pub async fn cancel(&self, id: ComparisonId) -> Result<Cancelled, StoreError> {
+    /// Cancels one that waits; stops the one that runs; removes one that has ended.
+    pub async fn discard(&self, id: ComparisonId) -> Result<Unwanted, StoreError> {
         let _beginning = self.shared.beginning.lock().await;
-        let Some(found) = self.store().comparison(id).await? else { return Ok(Cancelled::Unknown) };
+        let Some(found) = self.store().comparison(id).await? else { return Ok(Unwanted::Unknown) };
         if !is_open(found.state) {
-            return Ok(Cancelled::Ended);
+            let removed = self.store().remove_comparison(id).await?;
+            return Ok(if removed { Unwanted::Removed } else { Unwanted::Unknown });
         }
         if let Some(live) = self.shared.live().get(&id) {
             live.stop.stop(StopReason::Cancelled);
-            return Ok(Cancelled::Stopping(found));
+            return Ok(Unwanted::Stopping(found));
         }
         self.store().end_comparison(id, ComparisonEnd::Cancelled).await?;
         self.shared.ended.send_modify(|ended| *ended += 1);
         let found = self.store().comparison(id).await?;
-        Ok(found.map_or(Cancelled::Unknown, Cancelled::Waiting))
+        Ok(found.map_or(Unwanted::Unknown, Unwanted::Cancelled))
     }
 
     /// Stops the one that runs, which says so, and begins no other: the dispatcher has to be draining.
@@ -205,11 +206,12 @@ impl Shared {
         }
     }
 
-    /// Stops one that runs here once another server has cancelled it.
+    /// Stops one that runs here once another server has cancelled it, or removed it after that.
     async fn stop_if_cancelled(&self, id: ComparisonId, stop: &Stop) {
         loop {
             self.others_may_have(LOOK).await;
-            if let Ok(Some(Comparison { state: ComparisonState::Cancelled, .. })) = self.dispatcher.store().comparison(id).await {
+            let found = self.dispatcher.store().comparison(id).await;
+            if let Ok(None | Some(Comparison { state: ComparisonState::Cancelled, .. })) = found {
                 stop.stop(StopReason::Cancelled);
             }
         }

@@ -1,4 +1,4 @@
-//! Removes finished jobs that are older, or more, than are to be kept; and sees to it that there is a place for the next ones.
+//! Removes finished jobs that are older, or more, than are to be kept, and comparisons that are older; and sees to it that there is a place for the next ones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ const SHORTEST_REST: Duration = Duration::from_millis(10);
 /// How often to look whether there is anything to remove.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How long finished jobs are kept.
+/// How long finished jobs and comparisons are kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
     /// Since their end; for ever if it is not said.
     pub age: Option<Duration>,
-    /// How many; all if it is not said.
+    /// How many jobs; all if it is not said.
     pub count: Option<u64>,
 }
 
@@ -58,12 +58,17 @@ impl Retention {
         }
     }
 
-    /// Removes a few of the results that are not to be kept. Whether there were any.
+    /// Removes a few of the results that are not to be kept, or a comparison. Whether there were any.
     pub async fn step(self, store: &dyn Store, now: Timestamp) -> Result<bool, StoreError> {
-        if let Some(age) = self.age
-            && store.remove_results(Some(now.before(age)), STEP).await?.any
-        {
-            return Ok(true);
+        if let Some(moment) = self.age.map(|age| now.before(age)) {
+            // They are few. One may have megabytes, so each is a step.
+            if let Some(id) = store.comparison_ended_before(moment).await? {
+                store.remove_comparison(id).await?;
+                return Ok(true);
+            }
+            if store.remove_results(Some(moment), STEP).await?.any {
+                return Ok(true);
+            }
         }
         let Some(count) = self.count else { return Ok(false) };
         Ok(store.remove_beyond(count, STEP).await?.any)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Mutex, Notify};
 
@@ -41,10 +42,13 @@ pub enum NotMade {
     /// The server is going down; the next one will submit it.
     #[error("the server is shutting down")]
     Later,
+    /// What it names can't be looked up.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Makes a job of a submission as a client wrote it.
-pub type MakeJob = Arc<dyn Fn(&Schedule) -> Result<NewJob, NotMade> + Send + Sync>;
+pub type MakeJob = Arc<dyn Fn(&Schedule) -> BoxFuture<'_, Result<NewJob, NotMade>> + Send + Sync>;
 
 /// Why a schedule was not run by hand.
 #[derive(Debug, thiserror::Error)]
@@ -263,7 +267,7 @@ impl Schedules {
     pub async fn run(&self, name: &str) -> Result<JobId, RunError> {
         let _changing = self.changing.lock().await;
         let schedule = self.store.schedule(name).await?.ok_or(RunError::Unknown)?;
-        let job = (self.make)(&schedule)?;
+        let job = (self.make)(&schedule).await?;
         let quota = self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await?;
         let (id, now) = (job.id, self.store.now());
         let fires = vec![Fire { due_at: now, at: now, by_hand: true, outcome: FireOutcome::Submitted(id) }];
@@ -325,7 +329,7 @@ impl Schedules {
 
     /// Adds the schedule's job to those that are submitted, if its owner has room for it: in `taken`, until they are.
     async fn submit(&self, schedule: &Schedule, firing: &mut Firing, taken: &mut Vec<Taken>) -> Result<FireOutcome, StoreError> {
-        let (why, reason) = match (self.make)(schedule) {
+        let (why, reason) = match (self.make)(schedule).await {
             Ok(job) => match self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await {
                 Ok(room) => {
                     let id = job.id;
@@ -339,6 +343,7 @@ impl Schedules {
             },
             Err(NotMade::Invalid(reason)) => ("it is not valid any more", reason),
             Err(NotMade::Later) => return Err(StoreError::Closed),
+            Err(NotMade::Store(error)) => return Err(error),
         };
         // The reason may say what a client wrote: it is for those who may look at the schedule.
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(schedule.name.clone(), why);

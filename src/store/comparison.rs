@@ -75,6 +75,12 @@ pub trait ComparisonStore {
     /// Ends all that are marked as running, for this reason: whoever ran them is gone. How many.
     async fn interrupt_comparisons(&self, reason: &str) -> Result<u64, StoreError>;
 
+    /// The oldest of those that ended before a moment.
+    async fn comparison_ended_before(&self, moment: Timestamp) -> Result<Option<ComparisonId>, StoreError>;
+
+    /// Removes one that has ended. Whether there was such a one.
+    async fn remove_comparison(&self, id: ComparisonId) -> Result<bool, StoreError>;
+
     /// One of them.
     async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError>;
 

@@ -118,7 +118,9 @@ async fn waiting_is_compared_and_shown_in_every_form() {
     }
     assert_eq!(server.request(Method::GET, &path).header(ACCEPT, "audio/ogg").answer().await.problem(406).0, "not-acceptable");
     assert_eq!(server.get(&format!("{path}/chart.svg?of=luck")).await.problem(400).0, "bad-query");
-    assert_eq!(server.delete(&path).await.problem(409).0, "already-finished");
+    assert_eq!(server.delete(&path).await.status, 204);
+    assert_eq!(server.delete(&path).await.problem(404).0, "unknown-comparison");
+    assert_eq!(server.get(&path).await.problem(404).0, "unknown-comparison");
 }
 
 #[tokio::test]

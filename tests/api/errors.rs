@@ -104,12 +104,24 @@ async fn the_field_at_fault_is_pointed_at() {
 #[case("/results?format=xml", "format")]
 #[case("/results/summary?by=colour", "by")]
 #[case("/results/summary?limit=5", "limit")]
+#[case("/executors?limit=5", "limit")]
 #[tokio::test]
 async fn a_query_is_checked(#[case] path: &str, #[case] parameter: &str) {
     let server = Server::start().await;
     let answer = server.get(path).await;
     assert_eq!(answer.problem(400).0, "bad-query");
     assert_eq!(answer.json()["errors"][0]["parameter"], parameter);
+}
+
+#[tokio::test]
+async fn what_looks_at_no_query_takes_none_but_from_probes() {
+    let server = Server::start().await;
+    let answer = server.post("/jobs?wait=5", &sleep(0)).await;
+    assert_eq!((answer.problem(400).0, &answer.json()["errors"][0]["parameter"]), ("bad-query".into(), &json!("wait")));
+    assert!(server.get("/jobs").await.ids().is_empty());
+    for path in ["/healthz?from=probe", "/readyz?from=probe", "/metrics?from=scraper", "/executors?", "/docs/?from=page"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -160,6 +160,21 @@ async fn functions_are_everywhere(here: &Server, there: &Server) {
         assert_eq!(output(there, &job).await, n);
         assert_eq!(there.get(&format!("/functions/{name}")).await["items"][0]["version"], version);
     }
+    // Also where it is compared, or due, at once.
+    for n in 0..4 {
+        let fresh = format!("{name}_{n}");
+        deploy(here, &format!("{fresh}?bound=io"), SOURCE, source(n)).await;
+        let workload = json!({ "type": "function", "name": fresh });
+        if n % 2 == 0 {
+            let id = compare(there, &json!({ "workload": workload })).await;
+            status(there, Method::DELETE, &format!("/comparisons/{id}"), None).await;
+        } else {
+            let schedule = json!({ "cron": "0 0 1 1 *", "job": { "workload": workload } });
+            let (path, body) = (format!("/schedules/{fresh}"), serde_json::to_vec(&schedule).unwrap());
+            assert_eq!(ask(here, Method::PUT, &path, Some(("application/json", body))).await.0, 201);
+            assert_eq!(status(there, Method::POST, &format!("{path}/run"), None).await, 202);
+        }
+    }
     assert_eq!(ask(here, Method::DELETE, &format!("/functions/{name}"), None).await.0, 204);
     let body = serde_json::to_vec(&call(&name, &json!([]))).unwrap();
     let gone = async { while ask(there, Method::POST, "/jobs", Some(("application/json", body.clone()))).await.0 != 422 {} };
@@ -222,7 +237,12 @@ async fn a_key_is_good_or_for_nothing_everywhere() {
     // The first key shuts all of them.
     until_status(&there, "/jobs", None, StatusCode::UNAUTHORIZED).await;
     let (id, key) = make("ci", &["read"], Some(&admin)).await;
-    until_status(&there, "/jobs", Some(&key), StatusCode::OK).await;
+    // One that is new is known at once.
+    assert_eq!(status(&there, Method::GET, "/jobs", Some(&key)).await, 200);
+    for name in ["a", "b", "c", "d"] {
+        let (_, key) = make(name, &["read"], Some(&admin)).await;
+        assert_eq!(status(&there, Method::GET, "/jobs", Some(&key)).await, 200);
+    }
     let request = there.client.get(format!("{}/events", there.url)).bearer_auth(&key);
     let mut stream = tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
     assert_eq!(stream.status(), 200);

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+use serde_json::value::to_raw_value;
 use trine::clock::Timestamp;
 use trine::dispatch::Retention;
-use trine::job::{JobId, LogStream, NewJob, Note, Webhook};
-use trine::store::{DeliveryFilter, Filter, Order, Page, Removal, Removed, Store};
+use trine::job::{ComparisonId, JobId, LogStream, NewJob, Note, Webhook};
+use trine::store::{ComparisonEnd, DeliveryFilter, Filter, Order, Page, Removal, Removed, Store};
 use trine::webhook::{DeliveryAttempt, Verdict};
 
 use crate::{Place, accept, claim_one, finish_all, io_job, settle, state, succeeded};
@@ -192,6 +194,19 @@ async fn age_and_count_are_kept_to(place: impl Place) {
     assert_eq!(all(Retention { age: Some(hour), count: Some(12) }, now()).await, (1, 12));
     assert_eq!(results(&store).await, ids[18..]);
     assert_eq!(all(Retention { age: Some(hour), count: None }, now().after(hour * 2)).await, (1, 0));
+    // Comparisons go by age alone, one at a time.
+    let mut comparisons = Vec::new();
+    for _ in 0..3 {
+        comparisons.push(store.add_comparison(ComparisonId::new(), None, to_raw_value(&json!({})).unwrap()).await.unwrap().id);
+    }
+    for id in &comparisons[..2] {
+        assert!(!store.remove_comparison(*id).await.unwrap(), "it has not ended");
+        assert!(store.end_comparison(*id, ComparisonEnd::Cancelled).await.unwrap());
+    }
+    assert_eq!(all(Retention { age: Some(hour), count: Some(0) }, now()).await, (0, 0));
+    assert_eq!(all(Retention { age: Some(hour), count: None }, now().after(hour * 2)).await, (2, 0));
+    let left: Vec<_> = store.comparisons(None, None, 10).await.unwrap().into_iter().map(|left| left.id).collect();
+    assert_eq!(left, comparisons[2..]);
     finished(&store, 3).await;
     assert_eq!(all(Retention { age: None, count: Some(0) }, now()).await, (1, 0));
 }

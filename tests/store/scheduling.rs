@@ -53,10 +53,13 @@ fn each_minute(name: &str, catch_up: CatchUp, overlap: Overlap) -> Schedule {
 
 /// Makes jobs of `"good"`, none of `"bad"`, and none of `"later"` as a server that goes down.
 fn schedules(store: &Arc<dyn Store>) -> Schedules {
-    let make: MakeJob = Arc::new(|schedule: &Schedule| match schedule.job.get() {
-        r#""good""# => Ok(io_job()),
-        r#""later""# => Err(NotMade::Later),
-        other => Err(NotMade::Invalid(format!("{other} is no job"))),
+    let make: MakeJob = Arc::new(|schedule: &Schedule| {
+        let made = match schedule.job.get() {
+            r#""good""# => Ok(io_job()),
+            r#""later""# => Err(NotMade::Later),
+            other => Err(NotMade::Invalid(format!("{other} is no job"))),
+        };
+        Box::pin(std::future::ready(made))
     });
     Schedules::new(Arc::clone(store), make, Arc::new(Quotas::new(Arc::clone(store), Quota::default())))
 }
@@ -74,11 +77,14 @@ async fn a_time_that_another_node_has_fired_takes_nothing_of_the_quota() {
     quotas.set([(owner, minutely)].into_iter()).await.unwrap();
     let other = Arc::clone(&there);
     let make: MakeJob = Arc::new(move |_: &Schedule| {
-        // It comes first while this one makes its job.
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(round(&other, "12:00:00")));
-        let mut job = io_job();
-        job.submission.owner = Some(owner);
-        Ok(job)
+        let other = Arc::clone(&other);
+        Box::pin(async move {
+            // It comes first while this one makes its job.
+            round(&other, "12:00:00").await;
+            let mut job = io_job();
+            job.submission.owner = Some(owner);
+            Ok(job)
+        })
     });
     Schedules::new(Arc::clone(&here), make, quotas).round(at("12:00:00")).await.unwrap();
     assert_eq!(submitted(&here, "a").await, ["12:00"]);
@@ -122,7 +128,7 @@ async fn a_schedule_that_can_not_be_recorded_holds_up_no_other_on_sqlite() {
     let make: MakeJob = Arc::new(move |_: &Schedule| {
         let mut job = io_job();
         job.submission.owner = Some(owner);
-        Ok(job)
+        Box::pin(std::future::ready(Ok(job)))
     });
     let schedules = Schedules::new(Arc::clone(&store), make, quotas);
     assert!(matches!(schedules.run("c").await, Err(RunError::Store(StoreError::Refused(_)))));

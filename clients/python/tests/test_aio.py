@@ -75,7 +75,9 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         work = {"type": "primes", "below": 100_000}
         asked = await self.trine.compare(work, bound="cpu", executors=["threads"], concurrency=[1], tasks=4, budget_ms=1000)
         waiting = await self.trine.compare(work, bound="cpu")
-        self.assertEqual((await self.trine.cancel_comparison(waiting.id)).state, "cancelled")
+        cancelled = await self.trine.cancel_comparison(waiting.id)
+        assert cancelled is not None
+        self.assertEqual(cancelled.state, "cancelled")
         done = await self.trine.wait_for_comparison(asked.id, 60)
         self.assertEqual(done.state, "finished")
         self.assertEqual(await self.trine.comparison(asked.id), done)

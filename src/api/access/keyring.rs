@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use crate::api::problem::{Kind, Problem};
 use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Quota, Scope, Scopes, Secret};
@@ -19,6 +20,8 @@ use crate::store::{Age, Copied, Store, StoreError};
 
 /// How old the note of a key's last use may be.
 const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
+/// How often it is looked for keys that are not known: a guess must not make the database work.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// All keys, and whether requests need one.
 pub struct Keyring {
@@ -27,6 +30,8 @@ pub struct Keyring {
     quotas: Arc<Quotas>,
     entries: RwLock<HashMap<KeyId, Arc<Entry>>>,
     age: Age,
+    /// Held while it is looked for keys that are not known. When that was done last.
+    looked_at: Mutex<Option<Instant>>,
     /// Tells those who have let somebody in for longer that keys have changed.
     changed: watch::Sender<()>,
 }
@@ -58,7 +63,15 @@ impl Keyring {
     /// The keys that are stored; `quotas` learn of theirs.
     pub async fn load(store: Arc<dyn Store>, rule: KeyRule, quotas: Arc<Quotas>) -> Result<Self, StoreError> {
         let age = Age::new(Arc::clone(&store), Copied::Keys);
-        let keyring = Self { store, rule, quotas, entries: RwLock::default(), age, changed: watch::Sender::new(()) };
+        let keyring = Self {
+            store,
+            rule,
+            quotas,
+            entries: RwLock::default(),
+            age,
+            looked_at: Mutex::default(),
+            changed: watch::Sender::new(()),
+        };
         keyring.catch_up().await?;
         Ok(keyring)
     }
@@ -101,12 +114,7 @@ impl Keyring {
 
     /// Who makes a request with these headers, where a key is asked for.
     pub(in crate::api) fn holder(&self, headers: &HeaderMap) -> Result<Holder, Problem> {
-        let wrong = |detail: &str| Problem::new(Kind::Unauthenticated, detail);
-        let sent = headers.get(AUTHORIZATION).ok_or_else(|| wrong("send an API key as `Authorization: Bearer trine_…`"))?;
-        let token =
-            sent.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let presented = token.and_then(|(_, token)| Presented::parse(token.trim()));
-        let presented = presented.ok_or_else(|| wrong("the header Authorization has no API key, `Bearer trine_…`"))?;
+        let presented = presented(headers)?;
         let entry = self.entries().get(&presented.id).map(Arc::clone);
         // One answer for a key that is not there and one that does not prove itself: ids are no secret, but nobody's business either.
         let entry = entry.filter(|entry| entry.key.hash.is(&presented.hash)).ok_or_else(|| wrong("the API key is not known"))?;
@@ -119,6 +127,27 @@ impl Keyring {
         self.note_use(&entry, now);
         let Key { id, scopes, owner, .. } = &entry.key;
         Ok(Holder { key: id.clone(), scopes: *scopes, owner: *owner })
+    }
+
+    /// Whether a request comes with a key that is not known here, and that another server may have made just now.
+    pub(in crate::api) fn may_be_new(&self, headers: &HeaderMap) -> bool {
+        self.store.is_shared()
+            && !self.is_open()
+            && presented(headers).is_ok_and(|presented| !self.entries().contains_key(&presented.id))
+    }
+
+    /// Looks for keys that are not known: a few times a second, and once for all who ask meanwhile.
+    pub(in crate::api) async fn look_again(&self) -> Result<(), StoreError> {
+        let asked_at = Instant::now();
+        let mut looked_at = self.looked_at.lock().await;
+        if looked_at.is_none_or(|at| at < asked_at) {
+            if let Some(at) = *looked_at {
+                tokio::time::sleep_until(at + LOOK_EVERY).await;
+            }
+            *looked_at = Some(Instant::now());
+            self.catch_up().await?;
+        }
+        Ok(())
     }
 
     /// Resolves when a key is good for nothing any more.
@@ -246,6 +275,19 @@ impl Entry {
         let used = self.used.load(Ordering::Relaxed);
         Key { last_used_at: (used > 0).then(|| Timestamp::from_micros(used)), ..self.key.clone() }
     }
+}
+
+fn wrong(detail: &str) -> Problem {
+    Problem::new(Kind::Unauthenticated, detail)
+}
+
+/// The key that a request comes with.
+fn presented(headers: &HeaderMap) -> Result<Presented, Problem> {
+    let sent = headers.get(AUTHORIZATION).ok_or_else(|| wrong("send an API key as `Authorization: Bearer trine_…`"))?;
+    let token =
+        sent.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let presented = token.and_then(|(_, token)| Presented::parse(token.trim()));
+    presented.ok_or_else(|| wrong("the header Authorization has no API key, `Bearer trine_…`"))
 }
 
 fn entries(keys: Vec<Key>) -> HashMap<KeyId, Arc<Entry>> {

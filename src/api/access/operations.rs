@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::http::Method;
-use utoipa::openapi::path::{Operation as Described, Paths};
+use utoipa::openapi::path::{Operation as Described, Parameter, ParameterIn, Paths};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, OpenApi, PathItem, Ref, RefOr};
 
@@ -15,6 +15,9 @@ const OPEN: [&str; 2] = ["getHealth", "getReadiness"];
 
 /// Operations that a server answers whose role is to run jobs alone: those of whoever watches over it.
 const OF_WORKERS: [&str; 6] = ["getHealth", "getReadiness", "metrics", "getCluster", "drainNode", "resumeNode"];
+
+/// Operations that are asked by probes and scrapers, which may add a query of their own.
+const OF_WATCHERS: [&str; 3] = ["getHealth", "getReadiness", "metrics"];
 
 /// Operations that look at an `Idempotency-Key`. Other requests that do something each time are refused if they have one.
 const ONCE_BY_KEY: [&str; 2] = ["submitJob", "submitBatch"];
@@ -99,6 +102,7 @@ const SCOPES: [(Scope, &[&str]); 5] = [
 const SCHEME: &str = "key";
 
 /// An operation of the API.
+#[expect(clippy::struct_excessive_bools, reason = "each says another thing of it, and none of them excludes another")]
 pub(in crate::api) struct Operation {
     /// Its name in the OpenAPI document.
     pub(in crate::api) id: String,
@@ -110,6 +114,8 @@ pub(in crate::api) struct Operation {
     pub(in crate::api) is_of_workers: bool,
     /// Whether it submits jobs: it looks at an `Idempotency-Key`, and what it changes in memory follows the store.
     pub(in crate::api) submits: bool,
+    /// Whether it is refused with a query: it looks at none.
+    pub(in crate::api) refuses_queries: bool,
 }
 
 /// All operations, by method and path.
@@ -126,7 +132,8 @@ impl Operations {
                 let is_of_workers = OF_WORKERS.contains(&id.as_str());
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
                 let submits = ONCE_BY_KEY.contains(&id.as_str());
-                let operation = Operation { id, scope, is_recorded, is_of_workers, submits };
+                let refuses_queries = refuses_queries(described);
+                let operation = Operation { id, scope, is_recorded, is_of_workers, submits, refuses_queries };
                 self.0.entry(path.clone()).or_default().insert(method, operation);
             }
         }
@@ -154,6 +161,11 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
                 let problem = RefOr::Ref(Ref::from_response_name(refused.slug()));
                 described.responses.responses.entry(refused.status().as_str().into()).or_insert(problem);
             }
+            if refuses_queries(described) {
+                let refused = Kind::BadQuery;
+                let problem = RefOr::Ref(Ref::from_response_name(refused.slug()));
+                described.responses.responses.entry(refused.status().as_str().into()).or_insert(problem);
+            }
             let Some(scope) = scope(&id) else {
                 // Said, so that it can be told from forgotten.
                 described.security = Some(Vec::new());
@@ -173,6 +185,12 @@ fn scope(id: &str) -> Option<Scope> {
     }
     let found = SCOPES.iter().find(|(_, ids)| ids.contains(&id));
     Some(found.map_or(Scope::Admin, |&(scope, _)| scope))
+}
+
+fn refuses_queries(described: &Described) -> bool {
+    let is_of_watchers = described.operation_id.as_deref().is_some_and(|id| OF_WATCHERS.contains(&id));
+    let is_of_query = |parameter: &_| matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }));
+    !is_of_watchers && !described.parameters.iter().flatten().any(is_of_query)
 }
 
 fn methods(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Described)> {

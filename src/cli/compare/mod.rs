@@ -51,8 +51,8 @@ pub(super) struct Compare {
     /// Run work that waits and work that computes, native and Python, and hold what the guide says about it against the figures
     #[arg(long, conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
     guide: bool,
-    /// End the comparison with this id, which waits or runs on a server, that of other commands if none is named; `GET /comparisons` lists
-    /// them
+    /// End the comparison with this id, which waits or runs on a server, that of other commands if none is named, or remove it if it has
+    /// ended; `GET /comparisons` lists them
     #[arg(long, value_name = "ID",
         conflicts_with_all = ["bound", "tasks", "concurrency", "executors", "interpreters", "budget", "html"])]
     cancel: Option<String>,
@@ -151,7 +151,7 @@ impl Compare {
     async fn answer(self, runner: &Runner) -> Result<(), CliError> {
         let client = &runner.client;
         if let Some(id) = &self.cancel {
-            let json = cancel(client, id).await?;
+            let Some(json) = cancel(client, id).await? else { return print::line(format_args!("{id}  removed")) };
             let Comparison { id, state, .. } = parse(&json)?;
             let state = if state == "cancelled" { "cancelled" } else { "is being stopped" };
             return if self.json { print::json(&json) } else { print::line(format_args!("{id}  {state}")) };
@@ -243,7 +243,8 @@ impl Runner {
             return print::aside(format_args!("if a comparison was accepted just now, `trine compare --cancel ID` ends it"));
         };
         match tokio::time::timeout(STOP_LIMIT, cancel(&self.client, &id)).await {
-            Ok(Ok(_)) => print::aside(format_args!("comparison {id} is cancelled")),
+            Ok(Ok(Some(_))) => print::aside(format_args!("comparison {id} is cancelled")),
+            Ok(Ok(None)) => print::aside(format_args!("comparison {id} had just ended, and is removed")),
             // A server that was started for this is told to end by the same signal, and ends it as well.
             Ok(Err(error)) => print::aside(format_args!("comparison {id} could not be cancelled: {error}")),
             Err(_) => print::aside(format_args!("comparison {id} may go on: no answer within {} s", STOP_LIMIT.as_secs())),
@@ -251,7 +252,8 @@ impl Runner {
     }
 }
 
-async fn cancel(client: &Client, id: &str) -> Result<Box<RawValue>, CliError> {
+/// `None` if it had ended, and is removed.
+async fn cancel(client: &Client, id: &str) -> Result<Option<Box<RawValue>>, CliError> {
     client.delete(&format!("/comparisons/{}", segment(id))).await
 }
 

@@ -20,6 +20,10 @@ pub(in crate::store) const ADD: &str = concat!(
 );
 pub(in crate::store) const END: &str =
     "UPDATE comparisons SET state = $1, finished_at = $2, report = $3, error = $4 WHERE id = $5 AND state < 2";
+/// What ended before a moment was asked for before it, so few others are looked at.
+pub(in crate::store) const ENDED_BEFORE: &str =
+    "SELECT id FROM comparisons WHERE id < $1 AND finished_at < $2 ORDER BY id LIMIT 1";
+pub(in crate::store) const REMOVE: &str = "DELETE FROM comparisons WHERE id = $1 AND state > 1";
 pub(in crate::store) const ONE: &str = concat!("SELECT ", columns!(), " FROM comparisons WHERE id = $1");
 pub(in crate::store) const LATEST: &str = concat!(
     "SELECT ",

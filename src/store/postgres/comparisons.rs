@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::read::first_id;
 use super::{PostgresStore, rows};
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
@@ -38,6 +39,16 @@ impl ComparisonStore for PostgresStore {
     async fn interrupt_comparisons(&self, reason: &str) -> Result<u64, StoreError> {
         let given = (self.published.now(), reason.to_owned(), self.node.id());
         self.edit(given, |(now, reason, node), connection| Box::pin(interrupt(connection, *now, reason, *node))).await
+    }
+
+    async fn comparison_ended_before(&self, moment: Timestamp) -> Result<Option<ComparisonId>, StoreError> {
+        let moment = moment.as_micros();
+        let query = sqlx::query_scalar::<_, Uuid>(comparison::ENDED_BEFORE).bind(rows::uuid(first_id(moment))).bind(moment);
+        Ok(query.fetch_optional(&self.pool).await?.map(|id| ComparisonId::from_bytes(id.into_bytes())))
+    }
+
+    async fn remove_comparison(&self, id: ComparisonId) -> Result<bool, StoreError> {
+        self.edit(id, |id, connection| Box::pin(remove(connection, *id))).await
     }
 
     async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
@@ -99,6 +110,11 @@ async fn end_one(
         .bind(report)
         .bind(error.map(rows::text))
         .bind(Uuid::from_bytes(*id.as_bytes()));
+    Ok(query.execute(connection).await?.rows_affected() > 0)
+}
+
+async fn remove(connection: &mut PgConnection, id: ComparisonId) -> Result<bool, StoreError> {
+    let query = sqlx::query(comparison::REMOVE).bind(Uuid::from_bytes(*id.as_bytes()));
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 

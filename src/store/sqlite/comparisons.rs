@@ -3,9 +3,11 @@
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use sqlx::SqliteConnection;
+use uuid::Uuid;
 
 use super::SqliteStore;
 use super::codes::Code;
+use super::read::first_id;
 use crate::clock::Timestamp;
 use crate::job::{ComparisonId, Owner};
 use crate::store::kept::{comparison, number};
@@ -34,6 +36,16 @@ impl ComparisonStore for SqliteStore {
 
     async fn interrupt_comparisons(&self, reason: &str) -> Result<u64, StoreError> {
         self.edit(reason.to_owned(), |reason, connection| Box::pin(interrupt(connection, reason))).await
+    }
+
+    async fn comparison_ended_before(&self, moment: Timestamp) -> Result<Option<ComparisonId>, StoreError> {
+        let moment = moment.as_micros();
+        let query = sqlx::query_scalar::<_, Uuid>(comparison::ENDED_BEFORE).bind(first_id(moment)).bind(moment);
+        Ok(query.fetch_optional(&self.readers).await?.map(|id| ComparisonId::from_bytes(id.into_bytes())))
+    }
+
+    async fn remove_comparison(&self, id: ComparisonId) -> Result<bool, StoreError> {
+        self.edit(id, |id, connection| Box::pin(remove(connection, *id))).await
     }
 
     async fn comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
@@ -86,6 +98,11 @@ async fn end_one(connection: &mut SqliteConnection, id: ComparisonId, end: &Comp
         .bind(report)
         .bind(error)
         .bind(&id.as_bytes()[..]);
+    Ok(query.execute(connection).await?.rows_affected() > 0)
+}
+
+async fn remove(connection: &mut SqliteConnection, id: ComparisonId) -> Result<bool, StoreError> {
+    let query = sqlx::query(comparison::REMOVE).bind(&id.as_bytes()[..]);
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 

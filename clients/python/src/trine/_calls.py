@@ -316,8 +316,9 @@ def comparison(comparison: str, wait: Optional[float]) -> Call[Comparison]:
     return Call(_waiting(path("comparisons", comparison), wait), _one(Comparison))
 
 
-def cancel_comparison(comparison: str) -> Call[Comparison]:
-    return Call(Request("DELETE", path("comparisons", comparison)), _one(Comparison))
+def cancel_comparison(comparison: str) -> Call[Optional[Comparison]]:
+    """What it has become; None if it had ended, and is removed."""
+    return Call(Request("DELETE", path("comparisons", comparison)), lambda told: told and parsed(Comparison, told))
 
 
 def comparison_chart(comparison: str, of: Optional[str], format: str) -> Call[bytes]:

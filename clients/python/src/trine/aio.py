@@ -293,8 +293,8 @@ class AsyncClient:
         """All comparisons, the newest first, with their verdicts but without the rest of their reports."""
         return self._all("/comparisons", Comparison, {}, page_size)
 
-    async def cancel_comparison(self, comparison: str) -> Comparison:
-        """Cancels one that waits, and has one that runs stop without a report."""
+    async def cancel_comparison(self, comparison: str) -> Optional[Comparison]:
+        """Cancels one that waits, has one that runs stop without a report, or removes one that has ended and returns None."""
         return await self._send(_calls.cancel_comparison(comparison))
 
     async def comparison_chart(

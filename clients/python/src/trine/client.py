@@ -292,8 +292,8 @@ class Client:
         """All comparisons, the newest first, with their verdicts but without the rest of their reports."""
         return self._all("/comparisons", Comparison, {}, page_size)
 
-    def cancel_comparison(self, comparison: str) -> Comparison:
-        """Cancels one that waits, and has one that runs stop without a report."""
+    def cancel_comparison(self, comparison: str) -> Optional[Comparison]:
+        """Cancels one that waits, has one that runs stop without a report, or removes one that has ended and returns None."""
         return self._send(_calls.cancel_comparison(comparison))
 
     def comparison_chart(self, comparison: str, *, of: Optional[Chart] = None, format: Literal["svg", "png"] = "svg") -> bytes:
