@@ -46,6 +46,7 @@ pub(super) async fn get(State(api): State<ApiState>) -> Result<Response, Problem
 #[derive(Debug)]
 struct Figures {
     ended: Ends,
+    retried: [(&'static str, u64); 3],
     queues: Vec<QueueStatus>,
     oldest: [Duration; Queue::ALL.len()],
     loop_lag_us: u64,
@@ -81,6 +82,7 @@ impl Figures {
         }
         Ok(Self {
             ended: dispatcher.ended(),
+            retried: dispatcher.retried(),
             queues: dispatcher.queues(),
             oldest: dispatcher.store().oldest().await?,
             loop_lag_us: dispatcher.loop_lag_us(),
@@ -100,16 +102,22 @@ impl Figures {
     /// What ended on an executor, however it did.
     fn on(&self, executor: Executor) -> Sketches {
         let mut sum = Sketches::default();
-        self.ended.iter().filter(|((_, on, _), _)| *on == executor).for_each(|(_, sketches)| sum.merge(sketches));
+        self.ended.iter().filter(|((_, _, on, _), _)| *on == executor).for_each(|(_, sketches)| sum.merge(sketches));
         sum
     }
 
     fn jobs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let about = "Jobs that this server has run to their end since it was started";
         let mut finished = Family::counter(encoder, "trine_jobs_finished", about)?;
-        for ((bound, executor, ending), sketches) in &self.ended {
-            let labels = [("bound", bound.as_str()), ("executor", executor.as_str()), ("state", ending.as_str())];
+        for ((kind, bound, executor, ending), sketches) in &self.ended {
+            let labels =
+                [("workload", *kind), ("bound", bound.as_str()), ("executor", executor.as_str()), ("state", ending.as_str())];
             finished.count(&labels, sketches.count())?;
+        }
+        let about = "Attempts that this server has run since it was started, and that were followed by another";
+        let mut retried = Family::counter(encoder, "trine_attempts_retried", about)?;
+        for (executor, count) in self.retried {
+            retried.count(&[("executor", executor)], count)?;
         }
         let sums = Executor::ALL.map(|executor| (executor.as_str(), self.on(executor)));
         let times: [(&str, &str, Figure); 3] = [

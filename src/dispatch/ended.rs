@@ -8,11 +8,20 @@ use crate::job::{Bound, Conclusion, Ending, Executor};
 use crate::store::Sketches;
 
 /// The ends of attempts, with what was measured of these.
-#[derive(Debug, Default)]
-pub(super) struct Ended(Mutex<Ends>);
+#[derive(Debug)]
+pub(super) struct Ended {
+    ends: Mutex<Ends>,
+    retried: Counts<3>,
+}
 
-/// By tag, executor and ending.
-pub type Ends = BTreeMap<(Bound, Executor, Ending), Sketches>;
+/// By the workload's type, tag, executor and ending.
+pub type Ends = BTreeMap<(&'static str, Bound, Executor, Ending), Sketches>;
+
+impl Default for Ended {
+    fn default() -> Self {
+        Self { ends: Mutex::default(), retried: Counts::of(Executor::ALL.map(Executor::as_str)) }
+    }
+}
 
 /// How often something came out one way or another.
 #[derive(Debug)]
@@ -37,8 +46,19 @@ impl<const N: usize> Counts<N> {
 }
 
 impl Ended {
-    pub(super) fn count(&self, bound: Bound, executor: Executor, Conclusion { ending, timing, .. }: &Conclusion) {
-        self.ends().entry((bound, executor, *ending)).or_default().add(timing.as_ref());
+    pub(super) fn count(&self, kind: &'static str, bound: Bound, executor: Executor, conclusion: &Conclusion) {
+        let Conclusion { ending, timing, .. } = conclusion;
+        self.ends().entry((kind, bound, executor, *ending)).or_default().add(timing.as_ref());
+    }
+
+    /// An attempt has ended that is followed by another.
+    pub(super) fn count_retried(&self, executor: Executor) {
+        self.retried.count(executor as usize);
+    }
+
+    /// How many there were of those, by executor.
+    pub(super) fn retried(&self) -> [(&'static str, u64); 3] {
+        self.retried.all()
     }
 
     pub(super) fn all(&self) -> Ends {
@@ -46,6 +66,6 @@ impl Ended {
     }
 
     fn ends(&self) -> MutexGuard<'_, Ends> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

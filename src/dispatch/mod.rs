@@ -321,6 +321,11 @@ impl Dispatcher {
         self.shared.ended.all()
     }
 
+    /// How many attempts that this server has run since it was started were followed by another, by executor.
+    pub fn retried(&self) -> [(&'static str, u64); 3] {
+        self.shared.ended.retried()
+    }
+
     /// What the choice of an executor goes by, where a job does not say.
     pub fn routing(&self) -> Routing {
         self.shared.routing

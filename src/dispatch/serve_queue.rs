@@ -97,12 +97,14 @@ fn run(
     async move {
         // Only the executor needs it from here on.
         let (id, workload) = (claimed.lease.id, std::mem::take(&mut claimed.workload));
+        // What this server does not know it does not run, and it may be called anything.
+        let kind = shared.registry.get(&workload.kind).map_or("unknown", |workload| workload.name);
         let workload = match Box::pin(outputs::put_in(&shared, id, workload, claimed.deadline, &stop)).await {
             Ok(workload) => workload,
             Err(failure) => {
                 drop((stack, slot));
                 let measured = Measured::unbegun(failure, stop.reason(), claimed.deadline);
-                return Box::pin(settle(shared, queue, claimed, measured)).await;
+                return Box::pin(settle(shared, queue, kind, claimed, measured)).await;
             }
         };
         if claimed.profile.is_none() {
@@ -137,7 +139,7 @@ fn run(
         let Ok(measured) = running.await;
         shared.quarantine.ended(claimed.owner, claimed.profile.as_ref(), &measured);
         learn(&shared, queue, in_line, &claimed, &measured);
-        Box::pin(settle(shared, queue, claimed, measured)).await;
+        Box::pin(settle(shared, queue, kind, claimed, measured)).await;
     }
 }
 
@@ -174,7 +176,7 @@ fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measur
 }
 
 /// Records what became of an attempt, and tells those who wait for it.
-async fn settle(shared: Arc<Shared>, queue: Queue, claimed: Claimed, measured: Measured) {
+async fn settle(shared: Arc<Shared>, queue: Queue, kind: &'static str, claimed: Claimed, measured: Measured) {
     let id = claimed.lease.id;
     let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now());
     let finished = settlement.is_end();
@@ -183,14 +185,18 @@ async fn settle(shared: Arc<Shared>, queue: Queue, claimed: Claimed, measured: M
         Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
             let Claimed { attempt, losses, bound, .. } = claimed;
             if let Settlement::Finish(conclusion) = &*settlement {
-                shared.ended.count(bound, queue.executor(), conclusion);
+                shared.ended.count(kind, bound, queue.executor(), conclusion);
                 if let Some(timing) = &conclusion.timing {
                     shared.profiles.count(bound, queue.executor(), timing);
                 }
             }
             end = Some(End { attempt, losses, settlement, started_at, finished_at });
         }
-        Ok((Settled::Recorded, _)) => {}
+        Ok((Settled::Recorded, settlement)) => {
+            if matches!(*settlement, Settlement::Again { .. }) {
+                shared.ended.count_retried(queue.executor());
+            }
+        }
         Ok((Settled::Stale, _)) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
         Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
     }

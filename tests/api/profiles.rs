@@ -62,7 +62,8 @@ async fn runs_make_a_profile_and_findings() {
     let metrics = server.get("/metrics").await;
     assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     for line in [
-        r#"trine_jobs_finished_total{bound="io",executor="threads",state="succeeded"} 5"#,
+        r#"trine_jobs_finished_total{workload="primes",bound="io",executor="threads",state="succeeded"} 5"#,
+        r#"trine_attempts_retried_total{executor="threads"} 0"#,
         r#"trine_job_wall_seconds_count{executor="threads"} 5"#,
         r#"trine_job_wall_seconds_bucket{executor="threads",le="+Inf"} 5"#,
         r#"trine_results_advised_total{kind="computes"} 5"#,
@@ -75,6 +76,20 @@ async fn runs_make_a_profile_and_findings() {
         "trine_profiles 2.0",
     ] {
         assert_eq!(metrics.text.lines().filter(|is| *is == line).count(), 1, "{line} is not once in\n{}", metrics.text);
+    }
+    let fails = json!({
+        "bound": "io",
+        "executor": "threads",
+        "workload": { "type": "file", "op": "read", "path": "nowhere" },
+        "retry": { "attempts": 2, "backoff_ms": 1 },
+    });
+    assert_eq!(server.ended(&server.submit(&fails).await).await["attempt"], 2);
+    let metrics = server.get("/metrics").await.text;
+    for line in [
+        r#"trine_jobs_finished_total{workload="file",bound="io",executor="threads",state="failed"} 1"#,
+        r#"trine_attempts_retried_total{executor="threads"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|is| is == line), "{line} is not in\n{metrics}");
     }
 }
 
