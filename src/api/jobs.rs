@@ -286,7 +286,7 @@ pub(super) struct CancelQuery {
     responses(
         (status = 200, description = "It was waiting, and is cancelled", body = JobView, example = example::cancelled_job),
         (status = 202, description = "It runs, and is being stopped", body = JobView, example = example::stopping_job),
-        answers::UnknownJob, answers::AlreadyFinished, answers::InAnotherState, answers::Unavailable,
+        answers::BadQuery, answers::UnknownJob, answers::AlreadyFinished, answers::InAnotherState, answers::Unavailable,
     ),
 )]
 pub(super) async fn cancel(
