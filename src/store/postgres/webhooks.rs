@@ -122,18 +122,19 @@ impl WebhookStore for PostgresStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter, before: Option<i64>, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        // Where it is not known whose a message is, it is looked up: there are only as many as a node of the version before has just left.
+        // Where it is not known whose a message is, it is looked up: there are only as many as a node of the version before has just left. Not by
+        // EXISTS, which could be planned as a walk through all jobs of the owner.
         let whose = [
-            ("(", " AND owner = ", ""),
-            (" UNION ALL (", " AND owner IS NULL AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job AND jobs.owner = ", ")"),
+            ("(", " AND owner = "),
+            (" UNION ALL (", " AND owner IS NULL AND (SELECT jobs.owner FROM jobs WHERE jobs.id = job) = "),
         ];
         let mut query = QueryBuilder::<Postgres>::new("");
         match filter.owner {
             Some(owner) => {
-                for (open, start, end) in whose {
+                for (open, is) in whose {
                     query.push(open);
                     list(&mut query, filter, before);
-                    query.push(start).push_bind(owner.code()).push(end);
+                    query.push(is).push_bind(owner.code());
                     query.push(" ORDER BY place DESC LIMIT ").push_bind(number(limit)).push(")");
                 }
             }
