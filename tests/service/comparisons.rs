@@ -163,9 +163,18 @@ async fn the_command_line_compares_on_a_running_server_and_on_one_of_its_own() {
     assert_eq!((&json["executors"], &json["state"]), (&json!(["async", "threads"]), &json!("finished")));
     assert_eq!(server.get("/comparisons").await["items"].as_array().unwrap().len(), 2);
 
+    // One that has ended is removed by what cancels others.
+    let id = json["id"].as_str().unwrap();
+    for (format, said) in [(None, format!("{id}  removed\n")), (Some("--json"), String::new())] {
+        let id = server.get("/comparisons").await["items"][0]["id"].as_str().unwrap().to_owned();
+        let output = trine().args(["compare", "--server", &server.url, "--cancel", &id]).args(format).output().unwrap();
+        assert_eq!((output.status.success(), String::from_utf8(output.stdout).unwrap()), (true, said));
+    }
+    assert_eq!(server.get("/comparisons").await["items"], json!([]));
+
     let alone: Value = serde_json::from_str(&compare(true, &["--json"])).unwrap();
     assert_eq!(alone["matrix"].as_array().unwrap().len(), 6);
-    assert_eq!(server.get("/comparisons").await["items"].as_array().unwrap().len(), 2, "it had a server of its own");
+    assert_eq!(server.get("/comparisons").await["items"], json!([]), "it had a server of its own");
     assert!(!folder.path().join("trine-data").exists());
 }
 

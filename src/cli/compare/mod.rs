@@ -151,7 +151,10 @@ impl Compare {
     async fn answer(self, runner: &Runner) -> Result<(), CliError> {
         let client = &runner.client;
         if let Some(id) = &self.cancel {
-            let Some(json) = cancel(client, id).await? else { return print::line(format_args!("{id}  removed")) };
+            let Some(json) = cancel(client, id).await? else {
+                // As the API, which then says nothing.
+                return if self.json { Ok(()) } else { print::line(format_args!("{id}  removed")) };
+            };
             let Comparison { id, state, .. } = parse(&json)?;
             let state = if state == "cancelled" { "cancelled" } else { "is being stopped" };
             return if self.json { print::json(&json) } else { print::line(format_args!("{id}  {state}")) };
