@@ -153,8 +153,8 @@ class AsyncClient:
         return self._all("/jobs", Job, _calls.filters(**filters), page_size)
 
     async def cancel(self, job: str, *, state: Union[str, Sequence[str]] = ()) -> Job:
-        """Cancels a job: one that waits is cancelled now, one that runs is being stopped. If `state` says in which state, or states,
-        it is left alone elsewhere: that is a `ProblemError`."""
+        """Cancels a job: one that waits is cancelled now, one that runs is being stopped. If `state` says in which state,
+        or states, it is left alone elsewhere: that is a `ProblemError`."""
         return await self._send(_calls.cancel(job, state))
 
     async def retry(self, job: str) -> Job:
