@@ -28,7 +28,7 @@ LIMITS = {"memory_bytes": 1, "cpu_ms": 1, "output_bytes": 1}
 # How each operation is called, with all that can be said in its query.
 CALLS = {
     "cancelComparison": lambda client: client.cancel_comparison("id"),
-    "cancelJob": lambda client: client.cancel("id"),
+    "cancelJob": lambda client: client.cancel("id", state="queued"),
     "cancelJobs": lambda client: client.cancel_many(**JOBS),
     "compare": lambda client: client.compare(WORK, bound="io"),
     "createKey": lambda client: client.create_key("name", ["read"]),
