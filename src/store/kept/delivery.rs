@@ -1,7 +1,6 @@
 //! Messages of webhooks.
 
-use super::schedule::Unread;
-use super::{Cells, Row, corrupt};
+use super::{Cells, Row, Unread, corrupt};
 use crate::clock::Timestamp;
 use crate::job::Secret;
 use crate::store::StoreError;

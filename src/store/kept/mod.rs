@@ -16,8 +16,10 @@ pub(super) mod once;
 mod options;
 pub(super) mod schedule;
 pub(super) mod state;
+mod unread;
 mod values;
 
 pub(super) use self::cells::{Cells, Row, corrupt};
 pub(super) use self::options::{Figures, Options, figures, timing};
+pub(super) use self::unread::Unread;
 pub(super) use self::values::{code, json, number};

@@ -1,12 +1,9 @@
 //! Schedules and their times.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
-
 use futures_util::Stream;
 use serde_json::value::RawValue;
 
-use super::{Cells, Row, number};
+use super::{Cells, Row, Unread, number};
 use crate::job::{JobId, Owner};
 use crate::schedule::{Fire, FireOutcome, Schedule, Seen, Skip, Timetable};
 use crate::store::{StoreError, page};
@@ -103,12 +100,6 @@ pub(in crate::store) fn read(row: &impl Row) -> Result<Schedule, StoreError> {
     })
 }
 
-/// What this program can't read, such as schedules of a newer one. It holds up nothing else: it is left out, and said once.
-#[derive(Default)]
-pub(in crate::store) struct Unread {
-    said: Mutex<HashSet<String>>,
-}
-
 impl Unread {
     /// A page of up to `limit` schedules out of `rows`, which are asked for so many. One that is left out makes room for another: a page that
     /// is not full is the last one.
@@ -125,19 +116,6 @@ impl Unread {
                 return Ok(page);
             }
             asked = limit + (seen - page.len());
-        }
-    }
-
-    /// What was read, unless it can't be.
-    pub(in crate::store) fn leave_out<T>(&self, what: &str, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-        match read {
-            Err(StoreError::Corrupt(reason)) => {
-                if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(reason.clone()) {
-                    tracing::warn!(reason, "{what} can't be read: this server leaves it out");
-                }
-                Ok(None)
-            }
-            read => read.map(Some),
         }
     }
 }

@@ -54,7 +54,7 @@ use self::read::Among;
 use self::synced::latest_of;
 use self::writer::{Acceptance, Command, Published, Reply, Start, Writer};
 use super::intake::Intake;
-use super::kept::schedule::Unread;
+use super::kept::Unread;
 use super::page::Ids;
 use super::said::NoteLimits;
 use super::{

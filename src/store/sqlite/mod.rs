@@ -50,7 +50,7 @@ use self::read::Table;
 use self::writer::{Acceptance, Command, Published, Reply, Writer};
 use super::codes;
 use super::intake::{self, Intake};
-use super::kept::schedule::Unread;
+use super::kept::Unread;
 use super::node::Gatekeeper;
 use super::page::Ids;
 use super::said::NoteLimits;

@@ -405,13 +405,6 @@ class Engine:
         if again and not self._over.is_set():
             self._help(self._look_after_all)
 
-    def _look_after_all(self) -> None:
-        """The same until it is done: whoever waits for the end of a call that was never told would wait for ever."""
-        try:
-            self._patiently(self._look_after)
-        except TrineError as error:
-            self._break(error)
-
     def _look_after(self) -> None:
         """After a break: ends the calls whose jobs have ended or are gone, which the stream may never tell."""
         with self._lock:
@@ -422,6 +415,13 @@ class Engine:
                 told = self._look_at(job)
                 if isinstance(told, TrineError) or told["state"] not in (*WAITING, "running"):
                     self._finish_jobs([(job, told)])
+
+    def _look_after_all(self) -> None:
+        """The same, or gives up: whoever waits for an end that is never told would wait for ever."""
+        try:
+            self._patiently(self._look_after)
+        except TrineError as error:
+            self._break(error)
 
     def _look_at(self, job: str) -> Any:
         """What is told of a job; or what says why that can't be read."""
