@@ -104,7 +104,8 @@ fn run(
             Err(failure) => {
                 drop((stack, slot));
                 let measured = Measured::unbegun(failure, stop.reason(), claimed.deadline);
-                return Box::pin(settle(shared, queue, kind, claimed, measured)).await;
+                let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now());
+                return Box::pin(settle(shared, queue, kind, claimed, settlement.into())).await;
             }
         };
         if claimed.profile.is_none() {
@@ -137,10 +138,16 @@ fn run(
         });
         drop(stack);
         let Ok(measured) = running.await;
-        shared.quarantine.ended(claimed.owner, claimed.profile.as_ref(), &measured);
-        learn(&shared, queue, in_line, &claimed, &measured);
-        Box::pin(settle(shared, queue, kind, claimed, measured)).await;
+        let settlement = over(&shared, queue, in_line, &claimed, measured);
+        Box::pin(settle(shared, queue, kind, claimed, settlement)).await;
     }
+}
+
+/// What becomes of a job whose attempt is over, once what was measured of it has been learned from.
+fn over(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measured: Measured) -> Arc<Settlement> {
+    shared.quarantine.ended(claimed.owner, claimed.profile.as_ref(), &measured);
+    learn(shared, queue, in_line, claimed, &measured);
+    settlement(claimed, measured, shared.max_losses, shared.store.now()).into()
 }
 
 /// Makes a job wait that can't run now, as if it had not been claimed.
@@ -151,7 +158,7 @@ async fn postpone(shared: Arc<Shared>, claimed: Claimed, why: &'static str, wait
         shared.store.note(claimed.lease, Note::log(LogStream::Stderr, why)).await;
     }
     let settlement = Settlement::Later { due_at: shared.store.now().after(wait) };
-    if let Err(error) = record(&shared, claimed.lease, settlement).await {
+    if let Err(error) = record(&shared, claimed.lease, settlement.into()).await {
         tracing::error!(%id, %error, "that it waits could not be recorded; it will be tried again");
     }
     shared.running.end(claimed.lease);
@@ -175,42 +182,52 @@ fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measur
     shared.profiles.record(claimed.profile.as_ref(), &sample);
 }
 
-/// Records what became of an attempt, and tells those who wait for it.
-async fn settle(shared: Arc<Shared>, queue: Queue, kind: &'static str, claimed: Claimed, measured: Measured) {
-    let id = claimed.lease.id;
-    let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now());
-    let finished = settlement.is_end();
-    let mut end = None;
-    match record(&shared, claimed.lease, settlement).await {
-        Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
-            let Claimed { attempt, losses, bound, .. } = claimed;
-            if let Settlement::Finish(conclusion) = &*settlement {
-                shared.ended.count(kind, bound, queue.executor(), conclusion);
-                if let Some(timing) = &conclusion.timing {
-                    shared.profiles.count(bound, queue.executor(), timing);
+/// Records what became of an attempt, and tells those who wait for it. A block, as [`run`]: thousands may end at once.
+fn settle(
+    shared: Arc<Shared>,
+    queue: Queue,
+    kind: &'static str,
+    claimed: Claimed,
+    settlement: Arc<Settlement>,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let id = claimed.lease.id;
+        let finished = settlement.is_end();
+        let mut end = None;
+        match record(&shared, claimed.lease, settlement).await {
+            Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
+                let Claimed { attempt, losses, bound, .. } = claimed;
+                if let Settlement::Finish(conclusion) = &*settlement {
+                    shared.ended.count(kind, bound, queue.executor(), conclusion);
+                    if let Some(timing) = &conclusion.timing {
+                        shared.profiles.count(bound, queue.executor(), timing);
+                    }
+                }
+                end = Some(End { attempt, losses, settlement, started_at, finished_at });
+            }
+            Ok((Settled::Recorded, settlement)) => {
+                if matches!(*settlement, Settlement::Again { .. }) {
+                    shared.ended.count_retried(queue.executor());
                 }
             }
-            end = Some(End { attempt, losses, settlement, started_at, finished_at });
+            Ok((Settled::Stale, _)) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
+            Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
         }
-        Ok((Settled::Recorded, settlement)) => {
-            if matches!(*settlement, Settlement::Again { .. }) {
-                shared.ended.count_retried(queue.executor());
-            }
+        shared.running.end(claimed.lease);
+        // One whose next attempt could not be recorded has ended as well.
+        if finished || end.is_some() {
+            shared.waiters.ended(id, end);
         }
-        Ok((Settled::Stale, _)) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
-        Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
-    }
-    shared.running.end(claimed.lease);
-    // One whose next attempt could not be recorded has ended as well.
-    if finished || end.is_some() {
-        shared.waiters.ended(id, end);
     }
 }
 
 /// Records a settlement, however long the store can't write; and the settlement that was recorded. A result is given up only when the
 /// program has to end.
-async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result<(Settled, Arc<Settlement>), StoreError> {
-    let mut settlement = Arc::new(settlement);
+async fn record(
+    shared: &Shared,
+    lease: Lease,
+    mut settlement: Arc<Settlement>,
+) -> Result<(Settled, Arc<Settlement>), StoreError> {
     let mut is_refused = false;
     let (mut wait, mut tries) = (STORE_RETRY.0, 0);
     loop {
@@ -236,8 +253,8 @@ async fn record(shared: &Shared, lease: Lease, settlement: Settlement) -> Result
         }
         tries += 1;
         tokio::select! {
-            // Those that wait don't come back together.
-            () = tokio::time::sleep(jittered(wait, lease.id, tries)) => wait = (wait * 2).min(STORE_RETRY.1),
+            // Those that wait don't come back together. A timer is large, and few need one.
+            () = Box::pin(tokio::time::sleep(jittered(wait, lease.id, tries))) => wait = (wait * 2).min(STORE_RETRY.1),
             () = shared.giving_up.cancelled() => return Err(error),
         }
     }
