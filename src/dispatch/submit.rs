@@ -235,7 +235,12 @@ impl Dispatcher {
             let after = std::mem::take(&mut submission.after).into_iter().filter_map(|after| dependency(after, &ids)).collect();
             Ok(NewJob { id: ids[index], submission, route, after, accepted_at, due_at: None, profile })
         };
-        submissions.into_iter().enumerate().map(prepare).collect()
+        // Collected into a result they would be moved each time that there are twice as many.
+        let mut jobs = Vec::with_capacity(submissions.len());
+        for job in submissions.into_iter().enumerate().map(prepare) {
+            jobs.push(job?);
+        }
+        Ok(jobs)
     }
 }
 

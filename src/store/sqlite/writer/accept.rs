@@ -39,7 +39,9 @@ impl Writer {
             };
             let mut here: Vec<&NewJob> = jobs.iter().copied().filter(ready).collect();
             here.sort_by_key(|job| (job.submission.turn(job.accepted_at), job.id));
-            for job in here.into_iter().take(wanted) {
+            here.truncate(wanted);
+            done.claimed[queue as usize].reserve(here.len());
+            for job in here {
                 let claim = Claim { token, at: self.moments.next() };
                 at_once.insert(job.id, claim);
                 done.tell(claim.at, job.id, || self.subject(&job.submission, queue), || What::Running { attempt: 1 });
