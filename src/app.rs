@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::api::{
-    self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView, Streams,
+    self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView, Streams, Traffic,
 };
 use crate::artifact::{ArtifactError, ArtifactPlace, Artifacts};
 use crate::auth::KeyRule;
@@ -181,6 +181,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         pages,
         streams,
         artifacts,
+        traffic: Traffic::default(),
     };
     let api = api::service(parts.into());
     let limits = Limits {

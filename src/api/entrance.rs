@@ -1,5 +1,5 @@
 //! What every operation asks of a request before it is looked at: an address of a sane length, a caller who may do that, and a note of
-//! what administrators do.
+//! what administrators do. How long its answer takes is taken down here, too.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -17,6 +17,7 @@ use tower::{Layer, Service};
 
 use super::access::{Caller, Holder, Operation, Operations};
 use super::problem::{Kind, Problem};
+use super::traffic::Timed;
 use super::{ApiState, idempotency, query};
 use crate::auth::NewAct;
 use crate::dispatch::to_the_end;
@@ -55,21 +56,35 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    /// Boxed only for those who need more than a look at them.
-    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+    type Future = Timed<Passing<S>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let admission = self.entrance.check(&request);
+        let operation = self.entrance.operation(&request);
+        let answering = self.answer(request, operation.as_deref());
+        self.entrance.api.traffic.timed(operation, answering)
+    }
+}
+
+/// Boxed only for those who need more than a look at them.
+type Passing<S> = Either<<S as Service<Request>>::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+
+impl<S> Door<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    fn answer(&mut self, request: Request, operation: Option<&Operation>) -> Passing<S> {
+        let admission = self.entrance.check(&request, operation);
         let keyring = &self.entrance.api.keyring;
         if admission.is_err() && keyring.may_be_new(request.headers()) {
             let (keyring, mut door) = (Arc::clone(keyring), self.take_ready());
             return Either::Right(Box::pin(async move {
                 let admission = match keyring.look_again().await {
-                    Ok(()) => door.entrance.check(&request),
+                    Ok(()) => door.entrance.check(&request, door.entrance.operation(&request).as_deref()),
                     Err(error) => Err(error.into()),
                 };
                 door.admit(request, admission).await
@@ -77,24 +92,14 @@ where
         }
         self.admit(request, admission)
     }
-}
 
-impl<S> Door<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
     /// Leaves its clone in its place: it alone has been asked whether it is ready.
     fn take_ready(&mut self) -> Self {
         let next = self.clone();
         std::mem::replace(self, next)
     }
 
-    fn admit(
-        &mut self,
-        request: Request,
-        admission: Result<Admission, Problem>,
-    ) -> Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>> {
+    fn admit(&mut self, request: Request, admission: Result<Admission, Problem>) -> Passing<S> {
         match admission {
             Ok(Admission { holder: None, act: None, outlives_client: false }) => Either::Left(self.inner.call(request)),
             Ok(Admission { holder, act, outlives_client }) => {
@@ -168,8 +173,14 @@ impl Entrance {
         response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(gone))))
     }
 
+    /// What a request asks for, if that is described.
+    fn operation(&self, request: &Request) -> Option<Arc<Operation>> {
+        let path = request.extensions().get::<MatchedPath>()?;
+        self.operations.find(request.method(), path.as_str()).cloned()
+    }
+
     /// Whether a request may pass, and on what terms.
-    fn check(&self, request: &Request) -> Result<Admission, Problem> {
+    fn check(&self, request: &Request, operation: Option<&Operation>) -> Result<Admission, Problem> {
         let uri = request.uri();
         if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
             return Err(Problem::new(Kind::UriTooLong, format!("a URL may have at most {MAX_URI_BYTES} bytes")));
@@ -178,8 +189,6 @@ impl Entrance {
         if uri.path().contains("%00") {
             return Err(Problem::new(Kind::NotFound, "there is nothing at this path"));
         }
-        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let operation = path.and_then(|path| self.operations.find(request.method(), path));
         if self.api.dispatcher.role() == Role::Work && !operation.is_some_and(|operation| operation.is_of_workers) {
             return Err(Problem::new(
                 Kind::NoApi,
@@ -210,7 +219,7 @@ impl Entrance {
         }
         let act = operation.filter(|operation| operation.is_recorded).map(|operation| NewAct {
             key: holder.as_ref().map(|holder| holder.key.clone()),
-            operation: operation.id.clone(),
+            operation: operation.id.to_string(),
             target: uri.path().to_owned(),
         });
         Ok(Admission { holder, act, outlives_client: changes })

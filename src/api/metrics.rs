@@ -36,6 +36,7 @@ const BUCKETS_US: [u64; 12] =
 )]
 pub(super) async fn get(State(api): State<ApiState>) -> Result<Response, Problem> {
     let mut registry = Registry::default();
+    api.traffic.register(&mut registry);
     registry.register_collector(Box::new(Figures::of(&api).await?));
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| Problem::internal("the metrics can't be written"))?;

@@ -46,6 +46,7 @@ mod streams;
 mod submission;
 mod summary;
 mod table;
+mod traffic;
 mod view;
 mod waiting;
 mod webhooks;
@@ -57,6 +58,7 @@ pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
 pub use origin::Pages;
 pub use schedules::job_maker;
 pub use streams::Streams;
+pub use traffic::Traffic;
 pub use webhooks::message;
 
 use std::any::Any;
@@ -113,6 +115,8 @@ pub struct Parts {
     pub streams: Arc<Streams>,
     /// The files that jobs have left behind.
     pub artifacts: Artifacts,
+    /// What was asked of it.
+    pub traffic: Traffic,
 }
 
 impl From<Parts> for ApiState {

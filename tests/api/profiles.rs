@@ -74,6 +74,8 @@ async fn runs_make_a_profile_and_findings() {
         "trine_webhooks_pending 0.0",
         r#"trine_webhook_attempts_total{outcome="failed"} 0"#,
         "trine_profiles 2.0",
+        r#"trine_http_request_seconds_count{operation="listResults",status="400"} 1"#,
+        r#"trine_http_request_seconds_bucket{operation="listResults",status="400",le="+Inf"} 1"#,
     ] {
         assert_eq!(metrics.text.lines().filter(|is| *is == line).count(), 1, "{line} is not once in\n{}", metrics.text);
     }

@@ -1,6 +1,7 @@
 //! What each operation asks of a key: the one place where it is said. The entrance and the OpenAPI document go by it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::http::Method;
 use utoipa::openapi::path::{Operation as Described, Parameter, ParameterIn, Paths};
@@ -105,7 +106,7 @@ const SCHEME: &str = "key";
 #[expect(clippy::struct_excessive_bools, reason = "each says another thing of it, and none of them excludes another")]
 pub(in crate::api) struct Operation {
     /// Its name in the OpenAPI document.
-    pub(in crate::api) id: String,
+    pub(in crate::api) id: Arc<str>,
     /// What it asks of a key; `None` if it needs none.
     pub(in crate::api) scope: Option<Scope>,
     /// Whether it is written down: what changes the server for others.
@@ -120,7 +121,7 @@ pub(in crate::api) struct Operation {
 
 /// All operations, by method and path.
 #[derive(Default)]
-pub(in crate::api) struct Operations(HashMap<String, HashMap<Method, Operation>>);
+pub(in crate::api) struct Operations(HashMap<String, HashMap<Method, Arc<Operation>>>);
 
 impl Operations {
     /// Adds those that are described.
@@ -133,14 +134,14 @@ impl Operations {
                 let is_recorded = method != Method::GET && matches!(scope, Some(Scope::Admin | Scope::Functions));
                 let submits = ONCE_BY_KEY.contains(&id.as_str());
                 let refuses_queries = refuses_queries(described);
-                let operation = Operation { id, scope, is_recorded, is_of_workers, submits, refuses_queries };
-                self.0.entry(path.clone()).or_default().insert(method, operation);
+                let operation = Operation { id: id.into(), scope, is_recorded, is_of_workers, submits, refuses_queries };
+                self.0.entry(path.clone()).or_default().insert(method, Arc::new(operation));
             }
         }
     }
 
     /// The operation behind a route, as the router matched it.
-    pub(in crate::api) fn find(&self, method: &Method, path: &str) -> Option<&Operation> {
+    pub(in crate::api) fn find(&self, method: &Method, path: &str) -> Option<&Arc<Operation>> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.0.get(path)?.get(method)
     }
