@@ -105,7 +105,7 @@ fn run(
                 drop((stack, slot));
                 let measured = Measured::unbegun(failure, stop.reason(), claimed.deadline);
                 let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now());
-                return Box::pin(settle(shared, queue, kind, claimed, settlement.into())).await;
+                return Box::pin(settle(&shared, queue, kind, &claimed, settlement.into())).await;
             }
         };
         if claimed.profile.is_none() {
@@ -139,7 +139,7 @@ fn run(
         drop(stack);
         let Ok(measured) = running.await;
         let settlement = over(&shared, queue, in_line, &claimed, measured);
-        Box::pin(settle(shared, queue, kind, claimed, settlement)).await;
+        Box::pin(settle(&shared, queue, kind, &claimed, settlement)).await;
     }
 }
 
@@ -182,42 +182,34 @@ fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measur
     shared.profiles.record(claimed.profile.as_ref(), &sample);
 }
 
-/// Records what became of an attempt, and tells those who wait for it. A block, as [`run`]: thousands may end at once.
-fn settle(
-    shared: Arc<Shared>,
-    queue: Queue,
-    kind: &'static str,
-    claimed: Claimed,
-    settlement: Arc<Settlement>,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        let id = claimed.lease.id;
-        let finished = settlement.is_end();
-        let mut end = None;
-        match record(&shared, claimed.lease, settlement).await {
-            Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
-                let Claimed { attempt, losses, bound, .. } = claimed;
-                if let Settlement::Finish(conclusion) = &*settlement {
-                    shared.ended.count(kind, bound, queue.executor(), conclusion);
-                    if let Some(timing) = &conclusion.timing {
-                        shared.profiles.count(bound, queue.executor(), timing);
-                    }
-                }
-                end = Some(End { attempt, losses, settlement, started_at, finished_at });
-            }
-            Ok((Settled::Recorded, settlement)) => {
-                if matches!(*settlement, Settlement::Again { .. }) {
-                    shared.ended.count_retried(queue.executor());
+/// Records what became of an attempt, and tells those who wait for it.
+async fn settle(shared: &Shared, queue: Queue, kind: &'static str, claimed: &Claimed, settlement: Arc<Settlement>) {
+    let id = claimed.lease.id;
+    let finished = settlement.is_end();
+    let mut end = None;
+    match record(shared, claimed.lease, settlement).await {
+        Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
+            let Claimed { attempt, losses, bound, .. } = *claimed;
+            if let Settlement::Finish(conclusion) = &*settlement {
+                shared.ended.count(kind, bound, queue.executor(), conclusion);
+                if let Some(timing) = &conclusion.timing {
+                    shared.profiles.count(bound, queue.executor(), timing);
                 }
             }
-            Ok((Settled::Stale, _)) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
-            Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
+            end = Some(End { attempt, losses, settlement, started_at, finished_at });
         }
-        shared.running.end(claimed.lease);
-        // One whose next attempt could not be recorded has ended as well.
-        if finished || end.is_some() {
-            shared.waiters.ended(id, end);
+        Ok((Settled::Recorded, settlement)) => {
+            if matches!(*settlement, Settlement::Again { .. }) {
+                shared.ended.count_retried(queue.executor());
+            }
         }
+        Ok((Settled::Stale, _)) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
+        Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
+    }
+    shared.running.end(claimed.lease);
+    // One whose next attempt could not be recorded has ended as well.
+    if finished || end.is_some() {
+        shared.waiters.ended(id, end);
     }
 }
 
