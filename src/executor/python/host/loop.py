@@ -132,7 +132,7 @@ class Async(Host):
         if executor is not None or job is None:
             return self.in_executor(executor, function, *args)
         pool = job.executor or self.helpers
-        call = pool.submit(job.meter.helped, contextvars.copy_context(), function, *args)
+        call = pool.submit(job.meter.helped, contextvars.copy_context().run, function, *args)
         future = asyncio.wrap_future(call, loop=self.loop)
 
         def over(future):
