@@ -10,6 +10,7 @@ from harness import HostTest, in_each
 
 SPIN = """
     import asyncio, threading, time
+    from concurrent.futures import ThreadPoolExecutor
 
     def spin(ms, clock=time.thread_time):
         end = clock() + ms / 1000
@@ -45,6 +46,11 @@ SPIN = """
 
     async def helped(ms):
         await asyncio.gather(*(asyncio.to_thread(spin, ms / 2) for _ in range(2)))
+
+    async def pooled(ms):
+        with ThreadPoolExecutor(2) as pool:
+            asyncio.get_running_loop().set_default_executor(pool)
+            await helped(ms)
 
     def threads(ms):
         started = [threading.Thread(target=spin, args=(ms / 2,)) for _ in range(2)]
@@ -223,6 +229,7 @@ class Measuring(HostTest):
         self.assert_about(self.cpu(host, "nested"), US)
         self.assert_about(self.cpu(host, "helped"), US)
         self.assert_about(self.cpu(host, "threads"), US)
+        self.assert_about(self.cpu(host, "pooled"), US)
         nested = self.measure(host, "nested")
         self.assertGreaterEqual(nested["polls"], 9)
         self.assertGreaterEqual(nested["longest_poll_us"], US / 4)
