@@ -128,6 +128,28 @@ def main(): return [spaced.deep.mod.WORD, pkg.within.mod.WORD, colorsys.rgb_to_h
             done = host.call(archive=path, entrypoint="entry:main")
             self.assertEqual(done.get("output", done), ["found", "found", 0])
 
+    @in_each("threads")
+    def test_jobs_do_not_wait_for_each_other_s_modules_for_ever(self, host):
+        go = os.path.join(self.folder, "go")
+        lines = ["import os, time", "print('loading')", f"while not os.path.exists({go!r}): time.sleep(0.01)", "import logging, colorsys, threading"]
+        with open(os.path.join(self.folder, "slow_library.py"), "w") as file:
+            file.write("\n".join([*lines, "LOADED = 1"]))
+        source = f"import sys\nsys.path.append({self.folder!r})\ndef main():\n    import slow_library\n    return slow_library.LOADED"
+        first = host.submit(source)
+        host.until(lambda: host.logs[first])
+        # It holds up those that import from zips while it waits for what the first one loads.
+        path = self.archive("entry", entry="print('begun')\nfrom slow_library import LOADED\ndef main(): return LOADED")
+        with zipfile.ZipFile(path, "a") as file:
+            file.writestr("threading/defaults.ini", "")
+            file.writestr("colorsys.py", "")
+            file.writestr("logging.ini", "")
+        second = host.submit(archive=path, entrypoint="entry:main")
+        host.until(lambda: host.logs[second])
+        open(go, "w").close()
+        for job in (first, second):
+            done = host.wait(job)
+            self.assertEqual(done.get("output", done), 1)
+
     @in_each()
     def test_frames_name_files_as_in_the_zip(self, host):
         error = host.call(archive=self.version("old"), entrypoint="pkg.mod:fails")["error"]

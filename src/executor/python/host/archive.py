@@ -41,8 +41,9 @@ class Archive(Code):
             raise Invalid(f"the entry point of a zip is written 'module:function', not {name!r}")
         with zipfile.ZipFile(self.path) as content:
             entries = content.namelist()
-        self.tops = {entry.split("/")[0].partition(".")[0] for entry in entries}
         self.folders = {entry[:at] for entry in entries for at, letter in enumerate(entry) if letter == "/"}
+        # Not those of other files, such as `logging.ini`: whoever imports a name of its zip waits for those who load modules of any.
+        self.tops = self.folders.union(entry.rpartition(".")[0] for entry in entries if entry.endswith((".py", ".pyc")))
         return self.attribute(importlib.import_module(module), path, module)
 
     def forget(self):
@@ -82,7 +83,8 @@ class Archive(Code):
         own, active, top = Archive.of_job(), Archive.active, name.partition(".")[0]
         if own is not None and top in own.tops:
             wanted = own
-        elif active is not None and active is not own and top in active.tops:
+        elif active is not None and active is not own and active.has(sys.modules.get(top)):
+            # It waits here only if it must: those who load modules of the active zip may wait for what this thread is loading.
             wanted = None
         else:
             return importer(*args)
