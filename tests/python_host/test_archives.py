@@ -95,6 +95,62 @@ def fails(): other.fails()
         self.assertNotIn("error", host.call(archive=self.version("old"), entrypoint="pkg.mod:main"))
 
     @in_each()
+    def test_threads_see_the_modules_of_their_job(self, host):
+        source = """
+import importlib, pickle
+from concurrent.futures import ThreadPoolExecutor
+from pkg.other import Thing
+def step():
+    import pkg.late
+    return [pkg.late.WORD, importlib.import_module("pkg.later").WORD, pickle.loads(pickle.dumps(Thing())).WORD]
+def main():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(step).result()
+"""
+        paths = {word: self.version(word, entry=source) for word in ("one", "two")}
+        for word, path in [*paths.items()] * 2:
+            done = host.call(archive=path, entrypoint="entry:main")
+            self.assertEqual(done.get("output", done), [word] * 3)
+
+    @in_each()
+    def test_a_folder_without_init_is_a_package(self, host):
+        source = """
+import colorsys, spaced.deep.mod, pkg.within.mod
+def main(): return [spaced.deep.mod.WORD, pkg.within.mod.WORD, colorsys.rgb_to_hsv(0, 0, 0)[0]]
+"""
+        word = "WORD = 'found'"
+        files = {"spaced/deep/mod": word, "pkg/__init__": "", "pkg/within/mod": word, "colorsys/mod": word}
+        for folders in ((), ("spaced/", "spaced/deep/", "pkg/", "pkg/within/", "colorsys/")):
+            path = self.archive(f"spaced{len(folders)}", entry=source, **files)
+            with zipfile.ZipFile(path, "a") as file:
+                for folder in folders:
+                    file.writestr(folder, "")
+            done = host.call(archive=path, entrypoint="entry:main")
+            self.assertEqual(done.get("output", done), ["found", "found", 0])
+
+    @in_each("threads")
+    def test_jobs_do_not_wait_for_each_other_s_modules_for_ever(self, host):
+        go = os.path.join(self.folder, "go")
+        lines = ["import os, time", "print('loading')", f"while not os.path.exists({go!r}): time.sleep(0.01)", "import logging, colorsys, threading"]
+        with open(os.path.join(self.folder, "slow_library.py"), "w") as file:
+            file.write("\n".join([*lines, "LOADED = 1"]))
+        source = f"import sys\nsys.path.append({self.folder!r})\ndef main():\n    import slow_library\n    return slow_library.LOADED"
+        first = host.submit(source)
+        host.until(lambda: host.logs[first])
+        # It holds up those that import from zips while it waits for what the first one loads.
+        path = self.archive("entry", entry="print('begun')\nfrom slow_library import LOADED\ndef main(): return LOADED")
+        with zipfile.ZipFile(path, "a") as file:
+            file.writestr("threading/defaults.ini", "")
+            file.writestr("colorsys.py", "")
+            file.writestr("logging.ini", "")
+        second = host.submit(archive=path, entrypoint="entry:main")
+        host.until(lambda: host.logs[second])
+        open(go, "w").close()
+        for job in (first, second):
+            done = host.wait(job)
+            self.assertEqual(done.get("output", done), 1)
+
+    @in_each()
     def test_frames_name_files_as_in_the_zip(self, host):
         error = host.call(archive=self.version("old"), entrypoint="pkg.mod:fails")["error"]
         places = [(frame["file"], frame["line"], frame["code"]) for frame in error["frames"]]

@@ -167,7 +167,7 @@ class Calls(HostTest):
         self.assertEqual(host.wait(job)["output"], ["0193-uuid", 3, False])
         self.assertEqual(host.progress[job], [{"half": True}])
 
-    @in_each("async", "threads", threads=1)
+    @in_each(threads=1)
     def test_each_job_has_its_own_context_variables(self, host):
         source = """
             import contextvars

@@ -95,18 +95,42 @@ class Logs(HostTest):
     @in_each("async", "threads")
     def test_what_nobody_can_be_named_for_is_nobodys(self, host):
         source = """
-            import os, threading
+            import _thread, os
             def main():
                 os.write(1, b"from a descriptor\\n")
-                thread = threading.Thread(target=print, args=("from a thread",))
-                thread.start()
-                thread.join()
+                ended = _thread.allocate_lock()
+                ended.acquire()
+                _thread.start_new_thread(lambda: (print("from a thread"), ended.release()), ())
+                ended.acquire()
         """
         self.assertNotIn("error", host.call(source))
-        host.until(lambda: len(host.logs[None]) == 2 or len(host.logs) == 2)
-        lines = [*host.logs[None], *host.logs[1]]
-        self.assertCountEqual(lines, [(OUT, "from a descriptor"), (OUT, "from a thread")])
+        host.until(lambda: len([*host.logs[None], *host.logs[1]]) == 2)
+        self.assertCountEqual([*host.logs[None], *host.logs[1]], [(OUT, "from a descriptor"), (OUT, "from a thread")])
         self.assertIn((OUT, "from a descriptor"), host.logs[None])
+
+    @in_each(threads=2)
+    def test_threads_of_jobs_run_for_them(self, host):
+        source = """
+            import threading, trine
+            from concurrent.futures import ThreadPoolExecutor
+            def step(n):
+                print(n)
+                trine.progress(n)
+                return trine.job_id()
+            def main():
+                with ThreadPoolExecutor(1) as pool:
+                    found = [*pool.map(step, [1, 2])]
+                inner = threading.Thread(target=lambda: found.append(step(3)))
+                outer = threading.Thread(target=lambda: (inner.start(), inner.join()))
+                outer.start()
+                outer.join()
+                return found
+        """
+        for job in [host.submit(source) for _ in range(2)]:
+            done = host.wait(job)
+            self.assertEqual(done.get("output", done), [f"job-{job}"] * 3)
+            self.assertEqual(host.logs[job], [(OUT, "1"), (OUT, "2"), (OUT, "3")])
+            self.assertEqual(host.progress[job], [1, 2, 3])
 
     @in_each()
     def test_long_lines_are_cut(self, host):

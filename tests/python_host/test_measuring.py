@@ -10,6 +10,7 @@ from harness import HostTest, in_each
 
 SPIN = """
     import asyncio, threading, time
+    from concurrent.futures import ThreadPoolExecutor
 
     def spin(ms, clock=time.thread_time):
         end = clock() + ms / 1000
@@ -45,6 +46,11 @@ SPIN = """
 
     async def helped(ms):
         await asyncio.gather(*(asyncio.to_thread(spin, ms / 2) for _ in range(2)))
+
+    async def pooled(ms):
+        with ThreadPoolExecutor(2) as pool:
+            asyncio.get_running_loop().set_default_executor(pool)
+            await helped(ms)
 
     def threads(ms):
         started = [threading.Thread(target=spin, args=(ms / 2,)) for _ in range(2)]
@@ -222,6 +228,8 @@ class Measuring(HostTest):
         idle = host.submit(SPIN, 4 * MS, entrypoint="await_")
         self.assert_about(self.cpu(host, "nested"), US)
         self.assert_about(self.cpu(host, "helped"), US)
+        self.assert_about(self.cpu(host, "threads"), US)
+        self.assert_about(self.cpu(host, "pooled"), US)
         nested = self.measure(host, "nested")
         self.assertGreaterEqual(nested["polls"], 9)
         self.assertGreaterEqual(nested["longest_poll_us"], US / 4)
@@ -248,6 +256,13 @@ class Measuring(HostTest):
     @in_each("threads", "processes")
     def test_a_loop_of_the_jobs_own_counts_its_helper_threads(self, host):
         self.assert_about(self.cpu(host, "helped"), US, 60_000)
+
+    @in_each("threads")
+    def test_threads_count_for_the_job_that_started_them(self, host):
+        measured = self.measure(host, "threads")
+        self.assert_about(measured["cpu_user_us"] + measured["cpu_system_us"], US, 60_000)
+        if measured["gil_wait_us"] is not None:
+            self.assertLess(measured["gil_wait_us"], US / 4)
 
     def test_a_process_in_which_something_goes_on_gets_no_further_job(self):
         host = self.host("processes")

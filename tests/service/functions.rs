@@ -97,6 +97,12 @@ async fn sources_and_zips_run_on_every_executor() {
             assert_eq!(output(&server, &submission).await, json!([word, word]));
         }
     }
+    // Two functions of the same files are tasks of one program: what one leaves in a module, such as a pool of connections, the other finds.
+    let kept = zip(&[("kept.py", "KEPT = []\ndef leave(): KEPT.append(1)\ndef find(): return KEPT\n")]);
+    deploy(&server, "leave?bound=io&entrypoint=kept:leave", ZIP, kept.clone()).await;
+    deploy(&server, "find?bound=io&entrypoint=kept:find", ZIP, kept).await;
+    output(&server, &call("leave", &json!([]))).await;
+    assert_eq!(output(&server, &call("find", &json!([]))).await, json!([1]));
 }
 
 #[tokio::test]

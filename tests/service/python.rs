@@ -22,19 +22,19 @@ async fn a_function_gives_the_same_on_every_model_and_is_measured_there() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
     let source = "
-import time
+import pathlib, time
 
 def main(n, scale=1):
     end = time.thread_time() + 0.05
     while time.thread_time() < end:
         pass
-    return {'sum': sum(range(n)) * scale}
+    return {'sum': sum(range(n)) * scale, 'at_home': pathlib.Path.home() == pathlib.Path.cwd()}
 ";
     for model in MODELS {
         let mut submission = python(model, source, &json!([10]));
         submission["workload"]["kwargs"] = json!({ "scale": 2 });
         let job = run(&server, &submission).await;
-        assert_eq!((&job["state"], &job["output"]), (&json!("succeeded"), &json!({ "sum": 90 })), "{job}");
+        assert_eq!((&job["state"], &job["output"]), (&json!("succeeded"), &json!({ "sum": 90, "at_home": true })), "{job}");
         let timing = &job["timing"];
         let cpu = timing["cpu_user_us"].as_u64().unwrap() + timing["cpu_system_us"].as_u64().unwrap();
         assert!(cpu >= 50_000 && timing["gil"].is_boolean(), "{timing}");

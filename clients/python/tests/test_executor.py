@@ -72,6 +72,17 @@ class Point:
         return self.x
 
 
+class Slotted:
+    __slots__ = ("x",)
+
+    def __init__(self, x):
+        self.x = x
+
+
+def move_slotted(slotted, by):
+    return Slotted(slotted.x + by)
+
+
 COUNT = 0
 
 
@@ -181,6 +192,9 @@ class Calls(ServerTest):
         moved = self.trine.submit(Point(1).moved, 2).result()
         self.assertIsInstance(moved, Point)
         self.assertEqual(moved.x, 3)
+        slotted = self.trine.submit(move_slotted, Slotted(1), 2).result()
+        self.assertIsInstance(slotted, Slotted)
+        self.assertEqual(slotted.x, 3)
         self.assertEqual(self.trine.submit(waiting, 5).result(), 5)
 
     def test_a_future_knows_its_job(self):

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::function::{Function, Kind, Limits};
 use crate::job::Failure;
-use crate::workload::{FunctionCall, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
+use crate::workload::{FunctionCall, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules, sha256};
 
 /// The most bytes of sources that are kept in memory.
 const MOST_BYTES: u64 = 64 << 20;
@@ -39,15 +39,15 @@ pub trait CodeSource: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone)]
 pub(super) struct Codes {
     source: Arc<dyn CodeSource>,
-    /// The zips are here, under their versions: hosts read them as long as they run, so they stay as long as the server does.
+    /// The zips are here, under the hash of their content: hosts read them as long as they run, so they stay as long as the server does.
     archives: PathBuf,
-    /// By version.
-    recent: Cache<String, PythonContent>,
+    /// The content of each version, and its hash. Functions of one content have its modules in common, as tasks of one program have.
+    recent: Cache<String, (String, PythonContent)>,
 }
 
 impl Codes {
     pub(super) fn new(source: Arc<dyn CodeSource>, archives: PathBuf) -> Self {
-        let bytes = |_: &String, content: &PythonContent| {
+        let bytes = |_: &String, (_, content): &(String, PythonContent)| {
             let bytes = match content {
                 PythonContent::Source(source) => source.len(),
                 PythonContent::Zip(_) => 0,
@@ -65,30 +65,35 @@ impl Codes {
         let interpreter = rules.interpreter(function.interpreter.as_deref());
         let interpreter = interpreter.map_err(|invalid| Failure::error(invalid.message))?.name.clone();
         let content = self.recent.try_get_with_by_ref(&function.version, self.fetch(&function)).await;
-        let content =
+        let (sha, content) =
             content.map_err(|reason| Failure::error(format!("the code of the function {name} can't be had: {reason}")))?;
-        let code = PythonCode { sha: function.version.clone(), content, entrypoint: function.entrypoint.clone() };
+        let code = PythonCode { sha, content, entrypoint: function.entrypoint.clone() };
         let call = PythonCall { function: PythonFunction::Code { code, args, kwargs }, interpreter, network };
         Ok((call, function.limits))
     }
 
-    async fn fetch(&self, function: &Function) -> Result<PythonContent, String> {
-        let path = self.archives.join(format!("{}.zip", function.version));
-        if function.kind == Kind::Zip && path.exists() {
-            return Ok(PythonContent::Zip(path));
-        }
+    async fn fetch(&self, function: &Function) -> Result<(String, PythonContent), String> {
         let content = self.source.content(function).await?.ok_or("it was removed")?;
-        match function.kind {
-            Kind::Source => {
-                let source = String::from_utf8(content).map_err(|error| error.to_string())?;
-                Ok(PythonContent::Source(source.into()))
-            }
-            Kind::Zip => {
-                let written = tokio::task::spawn_blocking(move || write(&path, &content).map(|()| path)).await;
-                written.map_err(io::Error::other).flatten().map(PythonContent::Zip).map_err(|error| error.to_string())
-            }
-        }
+        let (kind, archives) = (function.kind, self.archives.clone());
+        let kept = tokio::task::spawn_blocking(move || keep(kind, content, &archives)).await;
+        kept.map_err(io::Error::other).flatten().map_err(|error| error.to_string())
     }
+}
+
+/// Makes what hosts need of a content, by its hash.
+fn keep(kind: Kind, content: Vec<u8>, archives: &Path) -> io::Result<(String, PythonContent)> {
+    let sha = sha256(&content);
+    let content = match kind {
+        Kind::Source => PythonContent::Source(String::from_utf8(content).map_err(io::Error::other)?.into()),
+        Kind::Zip => {
+            let path = archives.join(format!("{sha}.zip"));
+            if !path.exists() {
+                write(&path, &content)?;
+            }
+            PythonContent::Zip(path)
+        }
+    };
+    Ok((sha, content))
 }
 
 /// Writes a file that is there whole or not at all.

@@ -179,12 +179,15 @@ impl pool::Worker for Host {
         ours.set_nonblocking(true).map_err(failed)?;
         let mut read = interpreter.folders.clone();
         read.extend([settings.program.clone(), settings.archives.clone()]);
-        let environment = [("LANG", "C.UTF-8"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
+        // Libraries that keep something in the user's folder fail without one.
+        let home = scratch.path().to_string_lossy().into_owned();
+        let environment =
+            [("HOME", home), ("LANG", "C.UTF-8".to_owned()), ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned())];
         let policy = Policy {
             read,
             scratch: scratch.path().to_owned(),
             network: key.network,
-            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
             limits: Limits { memory_bytes: most_memory(settings, key), ..settings.limits },
         };
         let script = settings.program.join("__main__.py");

@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar
 
@@ -119,8 +120,9 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return super().reducer_override(obj) if installed(obj.__module__) else (functools._lru_cache_wrapper, parts, state)
         if isinstance(obj, (FunctionType, type)):
             module = obj.__module__
-            if module is not None and module != "__main__" and not installed(module):
-                return self._by_value(obj, module)
+            away = module is not None and module != "__main__" and not installed(module)
+            reduced = self._by_value(obj, module) if away else super().reducer_override(obj)
+            return _with_slots(obj, reduced) if isinstance(obj, type) else reduced
         return super().reducer_override(obj)
 
     def _by_value(self, obj: Any, name: str) -> Any:
@@ -135,6 +137,14 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
                 return super().reducer_override(obj)
             finally:
                 cloudpickle.unregister_pickle_by_value(module)
+
+
+def _with_slots(made: type, reduced: Any) -> Any:
+    """Newer cloudpickles leave out `__slots__`: objects there have a `__dict__`, which those of the class here lack."""
+    if "__slots__" not in vars(made) or issubclass(made, Enum) or not isinstance(reduced, tuple):
+        return reduced
+    make, (kind, name, bases, namespace, *more), *state = reduced
+    return make, (kind, name, bases, {**namespace, "__slots__": vars(made)["__slots__"]}, *more), *state
 
 
 _registering = threading.RLock()

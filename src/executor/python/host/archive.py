@@ -29,7 +29,7 @@ class Archive(Code):
         self.path = path
         self.folder = path + os.sep
         self.modules = {}
-        self.tops = ()
+        self.tops = self.folders = ()
         if Archive not in sys.meta_path:
             self.isolate()
 
@@ -40,7 +40,10 @@ class Archive(Code):
         if not colon:
             raise Invalid(f"the entry point of a zip is written 'module:function', not {name!r}")
         with zipfile.ZipFile(self.path) as content:
-            self.tops = {entry.split("/")[0].partition(".")[0] for entry in content.namelist()}
+            entries = content.namelist()
+        self.folders = {entry[:at] for entry in entries for at, letter in enumerate(entry) if letter == "/"}
+        # Not those of other files, such as `logging.ini`: whoever imports a name of its zip waits for those who load modules of any.
+        self.tops = self.folders.union(entry.rpartition(".")[0] for entry in entries if entry.endswith((".py", ".pyc")))
         return self.attribute(importlib.import_module(module), path, module)
 
     def forget(self):
@@ -54,7 +57,9 @@ class Archive(Code):
 
     def has(self, module):
         known = getattr(module, "__dict__", {})
-        places = (known.get("__file__"), *(known.get("__path__") or ()))
+        return self.holds((known.get("__file__"), *(known.get("__path__") or ())))
+
+    def holds(self, places):
         return any(isinstance(place, str) and place.startswith(self.folder) for place in places)
 
     @staticmethod
@@ -78,7 +83,8 @@ class Archive(Code):
         own, active, top = Archive.of_job(), Archive.active, name.partition(".")[0]
         if own is not None and top in own.tops:
             wanted = own
-        elif active is not None and active is not own and top in active.tops:
+        elif active is not None and active is not own and active.has(sys.modules.get(top)):
+            # It waits here only if it must: those who load modules of the active zip may wait for what this thread is loading.
             wanted = None
         else:
             return importer(*args)
@@ -101,8 +107,24 @@ class Archive(Code):
 
         builtins.__import__, importlib.import_module = import_, import_module
         sys.meta_path.insert(0, Archive)
+        sys.meta_path.append(Folders)
 
     @staticmethod
     def find_spec(name, path=None, target=None):
         own = Archive.of_job() if path is None else None
-        return None if own is None else importlib.machinery.PathFinder.find_spec(name, [own.path])
+        spec = None if own is None else importlib.machinery.PathFinder.find_spec(name, [own.path])
+        return None if spec is None or spec.loader is None else spec
+
+
+class Folders:
+    """The last to be asked for a module. A folder without `__init__.py` is a package too, where nothing else has its name. Python itself finds
+    it only if the zip has an entry of it, which many lack."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        own, folder = Archive.of_job(), name.replace(".", "/")
+        if own is None or folder not in own.folders or not (path is None or own.holds(path)):
+            return None
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations.append(own.folder + folder)
+        return spec

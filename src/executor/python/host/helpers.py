@@ -1,5 +1,6 @@
 """The threads in which the jobs of an event loop have calls made."""
 
+import contextvars
 import os
 import queue
 import threading
@@ -41,7 +42,8 @@ class Helpers:
 
     def start(self):
         if self.threads < self.most + min(len(self.left), self.MOST_LEFT):
-            threading.Thread(target=self.work, name=f"trine-helper-{self.threads}", daemon=True).start()
+            thread = threading.Thread(target=self.work, name=f"trine-helper-{self.threads}", daemon=True)
+            contextvars.Context().run(thread.start)  # it is no job's
             self.threads += 1
 
     def work(self):

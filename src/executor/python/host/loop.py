@@ -132,7 +132,8 @@ class Async(Host):
         if executor is not None or job is None:
             return self.in_executor(executor, function, *args)
         pool = job.executor or self.helpers
-        call = pool.submit(job.meter.helped, contextvars.copy_context(), function, *args)
+        run = contextvars.copy_context().run
+        call = contextvars.Context().run(pool.submit, job.meter.helped, run, function, *args)  # a thread that this starts would count once more
         future = asyncio.wrap_future(call, loop=self.loop)
 
         def over(future):

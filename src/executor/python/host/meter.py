@@ -1,7 +1,6 @@
 """What one job has used."""
 
 import contextlib
-import contextvars
 import os
 import threading
 import time
@@ -106,7 +105,7 @@ class Meter:
                 if self.threads:
                     self.core_wait_ns += sum(last - first for first, last in [*self.threads.values()])
             if self.host.shares_gil:
-                others = self.process_ns() - others
+                others = self.process_ns() - others - sum(used[0] for used in self.helpers)
                 # While other threads had the lock, this one may have wanted it, or not.
                 own = after[0] - self.before[0]
                 idle = self.now() - self.since - own - (self.core_wait_ns or 0)
@@ -151,25 +150,13 @@ class Meter:
                     delay = int(file.read().split()[1])
                     self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
 
-    def helped(self, context, function, *args):
-        """Makes a call in a helper thread, whose usage is the job's."""
+    def helped(self, function, *args):
+        """Makes a call in another thread than the job's, whose usage is the job's."""
         before = thread_usage()
         try:
-            return context.run(function, *args)
+            return function(*args)
         finally:
             self.helpers.append([after - was for after, was in zip(thread_usage(), before)])
-
-    def helping(self, in_executor):
-        """The `run_in_executor` of a loop that is the job's own: what its threads use is the job's, where it does not count as that anyway."""
-        if self.usage is not thread_usage:
-            return in_executor
-
-        def run_in_executor(executor, function, *args):
-            if executor is None:
-                function, args = self.helped, (contextvars.copy_context(), function, *args)
-            return in_executor(executor, function, *args)
-
-        return run_in_executor
 
     def measured(self, polled):
         """As part of a `done`."""

@@ -1,6 +1,7 @@
 """Which job it is that runs. Others set `alone` and `forked`, so both are read where they are set: as `running.alone`."""
 
 import contextvars
+import threading
 
 JOB = contextvars.ContextVar("trine_job", default=None)
 alone = None  # the job that has this process to itself, in whichever thread
@@ -8,5 +9,26 @@ forked = False  # this is a child that a job made with `os.fork`, not the host
 
 
 def current():
-    """The job that this code runs for; None if it can't be known, as in a thread that a job started."""
+    """The job that this code runs for; None if it can't be known, as in a thread that was started past `threading`."""
     return JOB.get() or alone
+
+
+def hand_down():
+    """Threads that a job starts are to run for it and to be measured as part of it. Where Python was built without a GIL they do run for it by
+    themselves."""
+    start = threading.Thread.start
+
+    def start_for_job(thread):
+        job = JOB.get()
+        if job is not None:
+            run = thread.run
+
+            def run_for_job():
+                JOB.set(job)
+                del thread.run  # which would hold the thread, and so itself
+                job.meter.helped(run)
+
+            thread.run = run_for_job
+        start(thread)
+
+    threading.Thread.start = start_for_job

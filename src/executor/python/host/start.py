@@ -24,6 +24,7 @@ def main(mode):
 
     os.register_at_fork(after_in_child=after_fork)
     trine.provide()
+    running.hand_down()
     # What a client pickled by reference to its own `__main__` must not find what started this program.
     sys.modules["__main__"] = types.ModuleType("__main__")
     host_of(mode)(sock).main()

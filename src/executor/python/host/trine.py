@@ -12,7 +12,7 @@ from .running import current
 def here():
     job = None if running.forked else current()
     if job is None:
-        raise RuntimeError("no job runs here (a thread that a job starts itself, or a child process, does not count)")
+        raise RuntimeError("no job runs here (a child process does not count)")
     return job
 
 
