@@ -16,6 +16,7 @@ mod counted;
 mod event;
 mod fate;
 mod follow;
+mod full;
 mod function;
 mod graph;
 mod intake;

@@ -21,6 +21,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
 use crate::store::claims::Claims;
 use crate::store::fate::fate;
+use crate::store::full::Full;
 use crate::store::kept::event::EventRow;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
@@ -108,6 +109,7 @@ impl Writer {
             counted,
             rolled_up_at: Instant::now(),
             claims_blocked: false,
+            full: Full::default(),
             failures: Sparing::default(),
         };
         Ok((writer, published))
