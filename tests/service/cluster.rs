@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
+use trine::telemetry::Sparing;
 
 use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
@@ -300,6 +301,7 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     let text = "SELECT count(*) >= 12 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     let waiting = async { while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap() {} };
     tokio::time::timeout(PATIENCE, waiting).await.expect("the database to be asked");
+    let began = Instant::now();
     cluster.networks[0].cut();
     locked.rollback().await.unwrap();
 
@@ -317,6 +319,11 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
 
     cluster.networks[0].mend();
     cut.until_ready(true).await;
+    // What happens over and over was told now and then.
+    let log = cluster.log(0);
+    let told = log.matches("can't be told that this node is there").count() as u64;
+    assert!(told > 0 && told <= 1 + began.elapsed().as_secs() / Sparing::APART.as_secs(), "{log}");
+    assert!(log.contains("is told again that this node is there"), "{log}");
     for answer in futures_util::future::join_all((0..40).map(|n| ask(n).send())).await {
         assert_eq!(answer.unwrap().status(), 200);
     }

@@ -136,6 +136,7 @@ pub(super) struct Writer {
     claims_blocked: bool,
     full: Full,
     failures: Sparing,
+    unwritten_rollups: Sparing,
 }
 
 impl Writer {

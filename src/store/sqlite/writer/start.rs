@@ -111,6 +111,7 @@ impl Writer {
             claims_blocked: false,
             full: Full::default(),
             failures: Sparing::default(),
+            unwritten_rollups: Sparing::default(),
         };
         Ok((writer, published))
     }
