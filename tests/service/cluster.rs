@@ -308,6 +308,8 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     // What it ran runs elsewhere, and by then it has stopped it.
     other.until(&id, |job| job["attempt"].as_u64() >= Some(2)).await;
     assert!(cluster.log(0).contains("has not been reached for too long"), "{}", cluster.log(0));
+    let gone = cluster.log(1).lines().find(|line| line.contains("nodes are gone")).map(str::to_owned).expect("who is gone");
+    assert!(gone.contains(name.as_str().unwrap()) && gone.contains("attempts=1"), "{gone}");
     // It lives, says that it can't take work, and leaves nobody without an answer: neither who had asked nor who comes now.
     cut.get("/healthz").await;
     cut.until_ready(false).await;

@@ -371,9 +371,9 @@ pub(super) async fn stopping(connection: &mut PgConnection, node: i64) -> Result
 }
 
 /// Nodes that were not heard of in time, or are earlier starts of the one of this name.
-pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> Result<Vec<i64>, StoreError> {
-    let text = "SELECT id FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2 AND id < $1) AND id <> $1";
-    Ok(sqlx::query_scalar(text).bind(me).bind(name).fetch_all(connection).await?)
+pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> Result<Vec<(i64, String)>, StoreError> {
+    let text = "SELECT id, name FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2 AND id < $1) AND id <> $1";
+    Ok(sqlx::query_as(text).bind(me).bind(name).fetch_all(connection).await?)
 }
 
 /// Nodes whose jobs are being taken from them: what they hold is not theirs any more.

@@ -31,6 +31,9 @@ impl Writer {
         if let Some(id) = done.registered {
             self.node.set_id(id);
         }
+        if let Some((nodes, attempts)) = done.gone {
+            tracing::warn!(nodes, attempts, "nodes are gone: what ran there runs again, or has ended as lost");
+        }
         // What other nodes did comes before what was done here.
         let (latest, stops) = done.before;
         let heard_of = (self.shared.latest, self.shared.stops);

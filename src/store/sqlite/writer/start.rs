@@ -47,7 +47,9 @@ impl Writer {
         let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
         let mut moments = Moments::new(Arc::clone(&clock), latest);
         let now = moments.next();
-        for job in statements::running(&mut transaction).await? {
+        let running = statements::running(&mut transaction).await?;
+        let interrupted = running.len();
+        for job in running {
             if let Some((ending, failure)) = fate(&job, max_losses) {
                 for ended in moves::end(&mut transaction, &[job.id], ending, &failure, moments.skip(1)).await? {
                     let count = [Count::new(ended.subject.key(ending), None)];
@@ -73,6 +75,9 @@ impl Writer {
         let open = lanes::start(&mut transaction).await?;
         let lanes = Lanes::new(&open, lanes::next_open(&mut transaction).await?, latest);
         transaction.commit().await?;
+        if interrupted > 0 {
+            tracing::warn!(interrupted, "attempts were interrupted when the server went down");
+        }
         let published = Arc::new(Published {
             depths: Mutex::new(depths),
             rollups: Mutex::new(rollups),
