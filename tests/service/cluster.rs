@@ -313,6 +313,12 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     // It lives, says that it can't take work, and leaves nobody without an answer: neither who had asked nor who comes now.
     cut.get("/healthz").await;
     cut.until_ready(false).await;
+    // What it knows by itself can be had, before who collects it gives up.
+    let figures = cut.client.get(format!("{}/metrics", cut.url)).timeout(Duration::from_secs(10)).send().await.unwrap();
+    assert_eq!(figures.status(), 200);
+    let figures = figures.text().await.unwrap();
+    assert!(figures.contains("\ntrine_store_up 0.0\n") && figures.contains("\ntrine_queue_slots{"), "{figures}");
+    assert!(!figures.contains("trine_webhooks_pending"), "{figures}");
     let submission = is_refused(cut.client.post(format!("{}/jobs", cut.url)).json(&sleep(0)), BOUND.1);
     futures_util::future::join(submission, futures_util::future::join_all((0..40).map(|n| is_refused(ask(n), BOUND.0)))).await;
     for asked in asked {
