@@ -142,7 +142,7 @@ impl Figures {
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut jobs = Family::gauge(encoder, "trine_queue_jobs", "Jobs that have not ended, by queue and state")?;
+        let mut jobs = Family::gauge(encoder, "trine_queue_jobs", "Jobs of the store that have not ended, by queue and state")?;
         for QueueStatus { queue, depth, .. } in &self.queues {
             let Depth { queued, limited: _, scheduled, blocked, running } = *depth;
             for (state, count) in [("queued", queued), ("scheduled", scheduled), ("blocked", blocked), ("running", running)] {
