@@ -12,32 +12,35 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::problem::{Problem, answers};
+use super::problem::Problem;
 use super::{ApiState, findings};
 use crate::dispatch::{Ends, QueueStatus};
 use crate::job::{Executor, FindingKind, Queue};
 use crate::measure::{Usage, memory};
-use crate::store::{Bloat, Depth, Sketch, Sketches};
+use crate::store::{Bloat, Depth, Sketch, Sketches, Store, StoreError};
 
 /// The upper ends of the buckets of times, in microseconds.
 const BUCKETS_US: [u64; 12] =
     [100, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 10_000_000, 60_000_000, 600_000_000];
 
+/// How long the store may take to say its part. Whoever collects figures waits for ten seconds, as a rule.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Figures for Prometheus
 ///
 /// Counts and times of the jobs that this server has run to their end since it was started, queues, schedules, webhooks, worker processes,
-/// the event loop's lag, findings, and what the server process itself uses. Prometheus' text format.
+/// the event loop's lag, findings, and what the server process itself uses. While the store can't be asked, `trine_store_up` is 0, and what
+/// it would have to be asked for is left out. Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "health", operation_id = "metrics",
     responses(
         (status = 200, description = "The figures", content((String = "text/plain", example = "trine_queue_slots{queue=\"async\"} 16384\n"))),
-        answers::Unavailable,
     ),
 )]
 pub(super) async fn get(State(api): State<ApiState>) -> Result<Response, Problem> {
     let mut registry = Registry::default();
     api.traffic.register(&mut registry);
-    registry.register_collector(Box::new(Figures::of(&api).await?));
+    registry.register_collector(Box::new(Figures::of(&api).await));
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| Problem::internal("the metrics can't be written"))?;
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
@@ -49,18 +52,25 @@ struct Figures {
     ended: Ends,
     retried: [(&'static str, u64); 3],
     queues: Vec<QueueStatus>,
-    oldest: [Duration; Queue::ALL.len()],
     loop_lag_us: u64,
     advised: [u64; FindingKind::ALL.len()],
     found: [u64; FindingKind::ALL.len()],
     profiles: usize,
     quarantined: usize,
     stale_results: u64,
+    times: [(&'static str, u64); 5],
+    delivery_attempts: [(&'static str, u64); 4],
+    /// If it answers.
+    stored: Option<Stored>,
+}
+
+/// What the store has to be asked for.
+#[derive(Debug)]
+struct Stored {
+    oldest: [Duration; Queue::ALL.len()],
     /// Those that are not paused, and those that are.
     schedules: (u64, u64),
-    times: [(&'static str, u64); 5],
     pending_deliveries: u64,
-    delivery_attempts: [(&'static str, u64); 4],
     bloat: Option<Bloat>,
 }
 
@@ -75,29 +85,26 @@ type Labels<'a> = [(&'static str, &'a str)];
 type Figure = fn(&Sketches) -> &Sketch;
 
 impl Figures {
-    async fn of(api: &ApiState) -> Result<Self, Problem> {
+    async fn of(api: &ApiState) -> Self {
         let dispatcher = &api.dispatcher;
         let mut found = [0; FindingKind::ALL.len()];
         for finding in findings::all(api) {
             found[finding.kind as usize] += 1;
         }
-        Ok(Self {
+        Self {
             ended: dispatcher.ended(),
             retried: dispatcher.retried(),
             queues: dispatcher.queues(),
-            oldest: dispatcher.store().oldest().await?,
             loop_lag_us: dispatcher.loop_lag_us(),
             advised: FindingKind::ALL.map(|kind| dispatcher.profiles().advised(kind)),
             found,
             profiles: dispatcher.profiles().keys(None).len(),
             quarantined: dispatcher.quarantined().len(),
             stale_results: dispatcher.store().stale_results(),
-            schedules: dispatcher.store().count_schedules().await?,
             times: api.schedules.times(),
-            pending_deliveries: dispatcher.store().pending_deliveries().await?,
             delivery_attempts: api.deliverer.attempts(),
-            bloat: dispatcher.store().bloat().await?,
-        })
+            stored: Stored::of(dispatcher.store()).await,
+        }
     }
 
     /// What ended on an executor, however it did.
@@ -136,17 +143,12 @@ impl Figures {
     }
 
     fn queues(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut jobs = Family::gauge(encoder, "trine_queue_jobs", "Jobs that have not ended, by queue and state")?;
+        let mut jobs = Family::gauge(encoder, "trine_queue_jobs", "Jobs of the store that have not ended, by queue and state")?;
         for QueueStatus { queue, depth, .. } in &self.queues {
             let Depth { queued, limited: _, scheduled, blocked, running } = *depth;
             for (state, count) in [("queued", queued), ("scheduled", scheduled), ("blocked", blocked), ("running", running)] {
                 jobs.set(&[("queue", queue.as_str()), ("state", state)], number(count))?;
             }
-        }
-        let about = "For how long the next job of a queue has been waiting for a slot; 0 if none waits";
-        let mut oldest = Family::gauge(encoder, "trine_queue_oldest_seconds", about)?;
-        for (queue, age) in Queue::ALL.into_iter().zip(self.oldest) {
-            oldest.set(&[("queue", queue.as_str())], age.as_secs_f64())?;
         }
         let about = "Results that were refused since this server was started, because they came after the leases of their attempts had ended";
         Family::counter(encoder, "trine_stale_results", about)?.count(&[], self.stale_results)?;
@@ -168,18 +170,11 @@ impl Figures {
     }
 
     fn told(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let about = "Schedules, by whether they are paused; counting ends at 10,000 of all";
-        let mut schedules = Family::gauge(encoder, "trine_schedules", about)?;
-        for (state, count) in [("active", self.schedules.0), ("paused", self.schedules.1)] {
-            schedules.set(&[("state", state)], number(count))?;
-        }
         let about = "Times of schedules that this server has decided upon since it was started, by what came of them";
         let mut times = Family::counter(encoder, "trine_schedule_times", about)?;
         for (outcome, count) in self.times {
             times.count(&[("outcome", outcome)], count)?;
         }
-        let about = "Messages of webhooks that are to be sent, for the first time or again; counting ends at 10,000";
-        Family::gauge(encoder, "trine_webhooks_pending", about)?.set(&[], number(self.pending_deliveries))?;
         let about = "Attempts to deliver messages of webhooks, by this server since it was started, by what came of them";
         let mut attempts = Family::counter(encoder, "trine_webhook_attempts", about)?;
         for (outcome, count) in self.delivery_attempts {
@@ -200,6 +195,41 @@ impl Figures {
         }
         Family::gauge(encoder, "trine_profiles", "Workloads of which something was learned")?
             .set(&[], number(self.profiles as u64))
+    }
+}
+
+impl Stored {
+    /// `None` if the store can't say it, or not soon: whoever collects figures wants the others all the same.
+    async fn of(store: &dyn Store) -> Option<Self> {
+        let ask = async {
+            Ok::<_, StoreError>(Self {
+                oldest: store.oldest().await?,
+                schedules: store.count_schedules().await?,
+                pending_deliveries: store.pending_deliveries().await?,
+                bloat: store.bloat().await?,
+            })
+        };
+        match tokio::time::timeout(PATIENCE, ask).await {
+            Ok(Ok(stored)) => return Some(stored),
+            Ok(Err(error)) => tracing::warn!(%error, "the store can't be asked for figures"),
+            Err(_) => tracing::warn!("the store does not answer in time when it is asked for figures"),
+        }
+        None
+    }
+
+    fn waiting(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let about = "For how long the next job of a queue has been waiting for a slot; 0 if none waits";
+        let mut oldest = Family::gauge(encoder, "trine_queue_oldest_seconds", about)?;
+        for (queue, age) in Queue::ALL.into_iter().zip(self.oldest) {
+            oldest.set(&[("queue", queue.as_str())], age.as_secs_f64())?;
+        }
+        let about = "Schedules, by whether they are paused; counting ends at 10,000 of all";
+        let mut schedules = Family::gauge(encoder, "trine_schedules", about)?;
+        for (state, count) in [("active", self.schedules.0), ("paused", self.schedules.1)] {
+            schedules.set(&[("state", state)], number(count))?;
+        }
+        let about = "Messages of webhooks that are to be sent, for the first time or again; counting ends at 10,000";
+        Family::gauge(encoder, "trine_webhooks_pending", about)?.set(&[], number(self.pending_deliveries))
     }
 
     fn database(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -226,7 +256,12 @@ impl Collector for Figures {
         self.queues(&mut encoder)?;
         self.told(&mut encoder)?;
         self.learned(&mut encoder)?;
-        self.database(&mut encoder)?;
+        let about = "Whether the store could be asked for figures; those that it has to be asked for are left out otherwise";
+        Family::gauge(&mut encoder, "trine_store_up", about)?.set(&[], if self.stored.is_some() { 1.0 } else { 0.0 })?;
+        if let Some(stored) = &self.stored {
+            stored.waiting(&mut encoder)?;
+            stored.database(&mut encoder)?;
+        }
         let used = Usage::of_process();
         let cpu = seconds(used.cpu_user_us + used.cpu_system_us);
         let about = "CPU time of the server's process, without its workers";

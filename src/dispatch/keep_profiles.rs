@@ -45,7 +45,9 @@ pub(super) async fn keep(shared: &Shared) {
             // Others were faster.
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%error, "the profiles can't be written; it is tried again");
+                if let Some(more) = shared.unkept_profiles.tell() {
+                    tracing::warn!(%error, more, "the profiles can't be written; it is tried again");
+                }
                 return;
             }
         }

@@ -108,6 +108,8 @@ struct Shared {
     putting_in: Arc<Semaphore>,
     /// A result could not be recorded.
     unrecorded: Sparing,
+    /// The profiles could not be written.
+    unkept_profiles: Sparing,
     /// The loops that claim.
     loops: TaskTracker,
     /// The attempts that run.
@@ -174,6 +176,7 @@ impl Dispatcher {
             home: Handle::current(),
             putting_in: Arc::new(Semaphore::new(outputs::AT_ONCE)),
             unrecorded: Sparing::default(),
+            unkept_profiles: Sparing::default(),
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),
             draining: CancellationToken::new(),

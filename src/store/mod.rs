@@ -16,6 +16,7 @@ mod counted;
 mod event;
 mod fate;
 mod follow;
+mod full;
 mod function;
 mod graph;
 mod intake;
@@ -367,8 +368,20 @@ pub enum StoreError {
     #[error("the database holds what this program can't read: {0}")]
     Corrupt(String),
     /// Anything else that the database says.
-    #[error(transparent)]
+    #[error("{}", said(.0))]
     Database(#[from] sqlx::Error),
+}
+
+/// What the database says. Why no connection could be had is not known here.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::PoolTimedOut => {
+            "no connection to the database came free in time: all are in use (`database_connections`), or it is \
+                                      away or takes no more"
+                .to_owned()
+        }
+        error => error.to_string(),
+    }
 }
 
 impl StoreError {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
+use trine::telemetry::Sparing;
 
 use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
@@ -300,15 +301,24 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     let text = "SELECT count(*) >= 12 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     let waiting = async { while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap() {} };
     tokio::time::timeout(PATIENCE, waiting).await.expect("the database to be asked");
+    let began = Instant::now();
     cluster.networks[0].cut();
     locked.rollback().await.unwrap();
 
     // What it ran runs elsewhere, and by then it has stopped it.
     other.until(&id, |job| job["attempt"].as_u64() >= Some(2)).await;
     assert!(cluster.log(0).contains("has not been reached for too long"), "{}", cluster.log(0));
+    let gone = cluster.log(1).lines().find(|line| line.contains("nodes are gone")).map(str::to_owned).expect("who is gone");
+    assert!(gone.contains(name.as_str().unwrap()) && gone.contains("attempts=1"), "{gone}");
     // It lives, says that it can't take work, and leaves nobody without an answer: neither who had asked nor who comes now.
     cut.get("/healthz").await;
     cut.until_ready(false).await;
+    // What it knows by itself can be had, before who collects it gives up.
+    let figures = cut.client.get(format!("{}/metrics", cut.url)).timeout(Duration::from_secs(10)).send().await.unwrap();
+    assert_eq!(figures.status(), 200);
+    let figures = figures.text().await.unwrap();
+    assert!(figures.contains("\ntrine_store_up 0.0\n") && figures.contains("\ntrine_queue_slots{"), "{figures}");
+    assert!(!figures.contains("trine_webhooks_pending"), "{figures}");
     let submission = is_refused(cut.client.post(format!("{}/jobs", cut.url)).json(&sleep(0)), BOUND.1);
     futures_util::future::join(submission, futures_util::future::join_all((0..40).map(|n| is_refused(ask(n), BOUND.0)))).await;
     for asked in asked {
@@ -317,6 +327,17 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
 
     cluster.networks[0].mend();
     cut.until_ready(true).await;
+    let told = async {
+        while !cluster.log(0).contains("is told again that this node is there") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the database to be told");
+    // What happens over and over was told now and then.
+    let log = cluster.log(0);
+    let told = log.matches("can't be told that this node is there").count() as u64;
+    assert!(told > 0 && told <= 1 + began.elapsed().as_secs() / Sparing::APART.as_secs(), "{log}");
+    assert!(log.contains("no connection to the database came free in time"), "{log}");
     for answer in futures_util::future::join_all((0..40).map(|n| ask(n).send())).await {
         assert_eq!(answer.unwrap().status(), 200);
     }

@@ -70,4 +70,6 @@ async fn a_job_that_is_there_at_every_crash_ends_as_lost() {
     let job = server.until_state(&id, "lost").await;
     assert_eq!(job["error"]["kind"], "lost");
     assert!(job["error"]["message"].as_str().unwrap().contains("third time"), "{job}");
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert_eq!(log.matches("attempts were interrupted when the server went down interrupted=1").count(), 3, "{log}");
 }

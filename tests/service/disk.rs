@@ -5,11 +5,13 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Mutex;
+use trine::telemetry::Sparing;
 
 use crate::server::{PATIENCE, Server, client, database, folder, program, trine};
 
@@ -71,6 +73,7 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
     let mut server = Server::start_by(command, "http", client(), folder.path(), &[]).await;
     // The disk as the server sees it.
     let inside = PathBuf::from(format!("/proc/{}/root{}", server.pid(), data.display()));
+    let began = Instant::now();
     std::fs::write(inside.join("in the way"), vec![1; IN_THE_WAY]).unwrap();
 
     let load = Arc::new(Load::default());
@@ -79,14 +82,18 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
     for client in clients {
         tokio::time::timeout(PATIENCE, client).await.expect("the disk to be full").unwrap();
     }
-    // It says that it can't take work, lives, and can be looked at.
-    server.until_ready(false).await;
+    // It says that it can't take work, lives, and can be looked at. What is too much for the journal leaves room in it, for those who only look.
+    load.refused.store(REFUSED - 1, Ordering::SeqCst);
+    tokio::time::timeout(PATIENCE, Arc::clone(&load).run(server.url.clone(), 1_000)).await.expect("the disk to be full");
+    for _ in 0..20 {
+        assert_eq!(server.client.get(format!("{}/readyz", server.url)).send().await.unwrap().status(), 503);
+    }
     server.get("/healthz").await;
     assert_eq!(server.get("/jobs?limit=1").await["items"].as_array().unwrap().len(), 1);
 
     std::fs::remove_file(inside.join("in the way")).unwrap();
-    server.until_ready(true).await;
     let one_more = server.submit(&large(0)).await;
+    server.until_ready(true).await;
     server.until_state(&one_more, "succeeded").await;
     let accepted = load.accepted.lock().await.clone();
     assert!(accepted.len() > 100, "{} jobs found room", accepted.len());
@@ -106,6 +113,12 @@ async fn a_full_disk_refuses_jobs_and_loses_none_and_all_goes_on_when_there_is_r
     assert_eq!(verdict, "ok");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
+    // What happens over and over is told now and then.
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    for words in ["the rollups can't be written", "the profiles can't be written"] {
+        let told = log.matches(words).count() as u64;
+        assert!(told <= 1 + began.elapsed().as_secs() / Sparing::APART.as_secs(), "{log}");
+    }
 }
 
 #[tokio::test]

@@ -605,6 +605,22 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
     assert!(store.fires("s", 10).await.unwrap().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_no_room_for_a_job_nothing_can_be_written_though_who_looks_finds_room() {
+    let place = Schema::new();
+    let store = place.node("full").await;
+    let mut raw = place.raw().await;
+    let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'full' USING ERRCODE = '53100'; END $$; \
+                CREATE TRIGGER full_disk BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION full_disk()";
+    sqlx::raw_sql(full).execute(&mut raw).await.unwrap();
+    store.check().await.unwrap();
+    assert!(matches!(store.accept(vec![io_job()]).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.check().await, Err(StoreError::Unavailable(_))));
+    sqlx::raw_sql("DROP FUNCTION full_disk CASCADE").execute(&mut raw).await.unwrap();
+    store.accept(vec![io_job()]).await.unwrap();
+    store.check().await.unwrap();
+}
+
 /// Has the database refuse what nobody asks for, as an index does with what is too long for it.
 const REFUSE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '54000'; END $$; \
     CREATE TRIGGER promote BEFORE UPDATE ON work FOR EACH ROW WHEN (OLD.state = 0 AND NEW.state = 4) EXECUTE FUNCTION refuse(); \

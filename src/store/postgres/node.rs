@@ -17,6 +17,7 @@ use crate::job::{Job, JobId, Labels, Role, meets};
 use crate::store::kept::{code, json, number};
 use crate::store::node::Gatekeeper;
 use crate::store::{ComparisonState, Lease, Revocation, StoreError};
+use crate::telemetry::Sparing;
 
 /// How often a node says that it is there: so many times within its lease.
 const BEATS: u32 = 3;
@@ -199,6 +200,7 @@ impl Node {
         let mut connection = None;
         let mut pause = every;
         let mut time = Time::default();
+        let (untold, mut is_untold) = (Sparing::default(), false);
         while !end.is_cancelled() {
             let left = self.rules.give_up.saturating_sub(heard_at.elapsed());
             let wait = if self.is_silent() { pause } else { pause.min(left) };
@@ -214,16 +216,22 @@ impl Node {
                 (every / 2).max(AGAIN.0).min(left).max(Duration::from_millis(10))
             };
             let id = self.id();
-            let beat = tokio::time::timeout(limit, self.renew(connect, &mut connection)).await;
+            let beat = match tokio::time::timeout(limit, self.renew(connect, &mut connection)).await {
+                Ok(beat) => beat.map_err(|error| error.to_string()),
+                Err(_) => Err("it does not answer".to_owned()),
+            };
             pause = every;
-            if !matches!(beat, Ok(Ok(_))) {
+            if beat.is_err() {
                 // It may be broken, or from a time when nothing could be written.
                 connection = None;
                 pause = AGAIN.0.min(every / 4);
             }
             match beat {
-                Ok(Ok(Beat { known, others_expired, stopping, clock })) => {
+                Ok(Beat { known, others_expired, stopping, clock }) => {
                     heard_at = asked_at;
+                    if std::mem::take(&mut is_untold) {
+                        tracing::info!("the database is told again that this node is there");
+                    }
                     self.silent.send_if_modified(|silent| silent.take_if(|why| *why == UNHEARD).is_some());
                     self.revoke(stopping, Revocation::Cancelled);
                     if !known {
@@ -247,8 +255,12 @@ impl Node {
                         }
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the database can't be told that this node is there"),
-                Err(_) => tracing::warn!("the database does not answer"),
+                Err(error) => {
+                    is_untold = true;
+                    if let Some(more) = untold.tell() {
+                        tracing::warn!(error, more, "the database can't be told that this node is there");
+                    }
+                }
             }
             if heard_at.elapsed() >= self.rules.give_up {
                 if self.silent.send_if_modified(|silent| silent.replace(UNHEARD).is_none()) {
@@ -359,9 +371,9 @@ pub(super) async fn stopping(connection: &mut PgConnection, node: i64) -> Result
 }
 
 /// Nodes that were not heard of in time, or are earlier starts of the one of this name.
-pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> Result<Vec<i64>, StoreError> {
-    let text = "SELECT id FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2 AND id < $1) AND id <> $1";
-    Ok(sqlx::query_scalar(text).bind(me).bind(name).fetch_all(connection).await?)
+pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> Result<Vec<(i64, String)>, StoreError> {
+    let text = "SELECT id, name FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2 AND id < $1) AND id <> $1";
+    Ok(sqlx::query_as(text).bind(me).bind(name).fetch_all(connection).await?)
 }
 
 /// Nodes whose jobs are being taken from them: what they hold is not theirs any more.

@@ -24,9 +24,15 @@ impl Writer {
     /// Publishes what was committed, then answers those who wait for it.
     pub(super) async fn answer(&mut self, batch: Batch, done: Done) {
         self.is_blocked = false;
+        if !batch.accepts.is_empty() {
+            self.full.is_over();
+        }
         self.may_have_claimed = done.may_have_claimed;
         if let Some(id) = done.registered {
             self.node.set_id(id);
+        }
+        if let Some((nodes, attempts)) = done.gone {
+            tracing::warn!(nodes, attempts, "nodes are gone: what ran there runs again, or has ended as lost");
         }
         // What other nodes did comes before what was done here.
         let (latest, stops) = done.before;
@@ -97,7 +103,7 @@ impl Writer {
             let _ = reply.send(Ok(()));
         }
         for reply in batch.checks {
-            let _ = reply.send(Ok(()));
+            let _ = reply.send(self.full.check());
         }
         // Whoever claimed them went away in the meantime.
         let unwanted = self.hand_out(done.claimed);

@@ -136,8 +136,12 @@ fn bytes_of(accept: &Acceptance) -> usize {
 
 /// The class of the error, if the database says that it is one: the first two characters of its SQLSTATE.
 fn class(error: &StoreError) -> Option<String> {
+    code(error).map(|code| code.chars().take(2).collect())
+}
+
+fn code(error: &StoreError) -> Option<String> {
     let StoreError::Database(sqlx::Error::Database(error)) = error else { return None };
-    error.code().map(|code| code.chars().take(2).collect())
+    error.code().map(Into::into)
 }
 
 /// Whether the error comes from the database or the way there as a whole rather than from one command.
@@ -148,6 +152,11 @@ pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
     }
     // What the database says of data (22), of what must be unique (23), or of what is too large (54), is about one command.
     class(error).is_none_or(|class| !["22", "23", "54"].contains(&class.as_str()))
+}
+
+/// Whether the disk has no room for it.
+pub(super) fn is_of_room(error: &StoreError) -> bool {
+    code(error).as_deref() == Some("53100")
 }
 
 /// Whether the same may go well if it is tried again at once: others were in the way.

@@ -68,7 +68,7 @@ impl Writer {
         // If this fails, the next heartbeat asks again.
         self.latest_lost = 0;
         let me = self.me(done);
-        let gone = node::gone(&mut self.connection, me, &self.node.name).await?;
+        let (gone, names): (Vec<_>, Vec<_>) = node::gone(&mut self.connection, me, &self.node.name).await?.into_iter().unzip();
         if gone.is_empty() {
             return Ok(());
         }
@@ -76,6 +76,7 @@ impl Writer {
         done.shared.nodes.retain(|node| !gone.contains(node));
         // The next transaction goes on with the rest of them, and until then none of these nodes can say that it is there after all.
         self.latest_lost = lost.len();
+        done.gone = Some((names.join(" "), lost.len()));
         if self.more_lost() {
             node::shut_out(&mut self.connection, &gone).await?;
         } else {

@@ -49,6 +49,7 @@ use super::synced::Synced;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue};
 use crate::store::claims::Claims;
+use crate::store::full::Full;
 use crate::store::intake::Noted;
 use crate::store::said::{NoteLimits, Said};
 use crate::store::{Cancelled, Claimed, Firing, Lease, Once, Settled, Settlement, StateFilter, StoreError};
@@ -142,6 +143,7 @@ pub(super) struct Writer {
     latest_turn: Turn,
     /// A transaction failed, so what is to be done is tried again soon.
     is_blocked: bool,
+    full: Full,
     /// Transactions that had to be tried again, and those that failed.
     retries: Sparing,
     failures: Sparing,
@@ -216,6 +218,7 @@ impl Writer {
             rolled_up_at: Instant::now(),
             latest_turn: Turn::default(),
             is_blocked: false,
+            full: Full::default(),
             retries: Sparing::default(),
             failures: Sparing::default(),
             aside: Aside::default(),

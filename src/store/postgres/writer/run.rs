@@ -186,6 +186,9 @@ impl Writer {
                     if let Some(more) = self.failures.tell() {
                         tracing::error!(%error, more, "a transaction failed");
                     }
+                    if batch::is_of_room(&error) {
+                        self.full.found(&error);
+                    }
                     self.is_blocked = true;
                     return batch.fail(&error);
                 }

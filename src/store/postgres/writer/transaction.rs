@@ -60,6 +60,8 @@ pub(super) struct Done {
     pub(super) said: HashMap<Lease, Said>,
     /// The number of this node's start, if it is a new one.
     pub(super) registered: Option<i64>,
+    /// Nodes that were gone, and how many attempts they were running.
+    pub(super) gone: Option<(String, usize)>,
     /// There may still be claims that this node never heard of.
     pub(super) may_have_claimed: bool,
 }
@@ -88,6 +90,7 @@ impl Done {
             allowed,
             said: HashMap::new(),
             registered: None,
+            gone: None,
             may_have_claimed: false,
         }
     }

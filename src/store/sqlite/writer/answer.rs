@@ -18,6 +18,9 @@ impl Writer {
     /// Publishes what was committed, then answers those who wait for it.
     pub(super) async fn answer(&mut self, batch: Batch, done: Done) {
         self.claims_blocked = false;
+        if !batch.accepts.is_empty() {
+            self.full.is_over();
+        }
         self.next_due = done.next_due;
         self.next_expiry = done.next_expiry;
         self.unblocking = done.unblocking;
@@ -89,7 +92,10 @@ impl Writer {
         for (_, reply) in batch.allows {
             let _ = reply.send(Ok(()));
         }
-        for reply in batch.checks.into_iter().chain(batch.looks) {
+        for reply in batch.checks {
+            let _ = reply.send(self.full.check());
+        }
+        for reply in batch.looks {
             let _ = reply.send(Ok(()));
         }
         // Whoever claimed them went away in the meantime.

@@ -116,10 +116,23 @@ pub(super) fn fitting(commands: &[Command]) -> usize {
     commands.iter().take_while(fits).count().max(usize::from(!commands.is_empty()))
 }
 
+/// `SQLITE_FULL`.
+const FULL: u32 = 13;
+
 /// Whether the error comes from the disk or the database as a whole rather than from one command.
 pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
-    // SQLITE_BUSY, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN; extended codes keep the primary one in the low byte.
-    const CODES: [u32; 7] = [5, 7, 8, 10, 11, 13, 14];
-    let StoreError::Database(sqlx::Error::Database(error)) = error else { return true };
-    error.code().and_then(|code| code.parse::<u32>().ok()).is_none_or(|code| CODES.contains(&(code & 0xff)))
+    // SQLITE_BUSY, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN.
+    const CODES: [u32; 7] = [5, 7, 8, 10, 11, FULL, 14];
+    code(error).is_none_or(|code| CODES.contains(&code))
+}
+
+/// Whether the disk has no room for it.
+pub(super) fn is_of_room(error: &StoreError) -> bool {
+    code(error) == Some(FULL)
+}
+
+/// The code of SQLite's error, without what extended ones have above the low byte.
+fn code(error: &StoreError) -> Option<u32> {
+    let StoreError::Database(sqlx::Error::Database(error)) = error else { return None };
+    Some(error.code()?.parse::<u32>().ok()? & 0xff)
 }

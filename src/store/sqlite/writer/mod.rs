@@ -52,6 +52,7 @@ use super::intake::Noted;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, NewJob, Owner, Queue, Submission};
 use crate::store::claims::Claims;
+use crate::store::full::Full;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
 use crate::store::{Cancelled, Claimed, Lease, StateFilter, StoreError, Subject, SummaryKey};
@@ -133,7 +134,9 @@ pub(super) struct Writer {
     rolled_up_at: Instant,
     /// A transaction failed, so claims that wait are tried again soon.
     claims_blocked: bool,
+    full: Full,
     failures: Sparing,
+    unwritten_rollups: Sparing,
 }
 
 impl Writer {

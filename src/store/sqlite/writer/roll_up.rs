@@ -26,7 +26,9 @@ impl Writer {
         match rollups::write(&mut self.connection, &changed).await {
             Ok(()) => self.counted.clear(),
             Err(error) => {
-                tracing::warn!(%error, "the rollups can't be written now; what they would say is logged");
+                if let Some(more) = self.unwritten_rollups.tell() {
+                    tracing::warn!(%error, more, "the rollups can't be written now; what they would say is logged");
+                }
                 // After some errors SQLite has rolled back by itself, and this fails; either way nothing is left open.
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
             }

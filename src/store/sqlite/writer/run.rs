@@ -159,6 +159,9 @@ impl Writer {
                 if let Some(more) = self.failures.tell() {
                     tracing::error!(%error, more, "a transaction failed");
                 }
+                if batch::is_of_room(&error) {
+                    self.full.found(&error);
+                }
                 self.claims_blocked = true;
                 batch.fail(&error);
             }

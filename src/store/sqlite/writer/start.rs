@@ -21,6 +21,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
 use crate::store::claims::Claims;
 use crate::store::fate::fate;
+use crate::store::full::Full;
 use crate::store::kept::event::EventRow;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
@@ -46,7 +47,9 @@ impl Writer {
         let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
         let mut moments = Moments::new(Arc::clone(&clock), latest);
         let now = moments.next();
-        for job in statements::running(&mut transaction).await? {
+        let running = statements::running(&mut transaction).await?;
+        let interrupted = running.len();
+        for job in running {
             if let Some((ending, failure)) = fate(&job, max_losses) {
                 for ended in moves::end(&mut transaction, &[job.id], ending, &failure, moments.skip(1)).await? {
                     let count = [Count::new(ended.subject.key(ending), None)];
@@ -72,6 +75,9 @@ impl Writer {
         let open = lanes::start(&mut transaction).await?;
         let lanes = Lanes::new(&open, lanes::next_open(&mut transaction).await?, latest);
         transaction.commit().await?;
+        if interrupted > 0 {
+            tracing::warn!(interrupted, "attempts were interrupted when the server went down");
+        }
         let published = Arc::new(Published {
             depths: Mutex::new(depths),
             rollups: Mutex::new(rollups),
@@ -108,7 +114,9 @@ impl Writer {
             counted,
             rolled_up_at: Instant::now(),
             claims_blocked: false,
+            full: Full::default(),
             failures: Sparing::default(),
+            unwritten_rollups: Sparing::default(),
         };
         Ok((writer, published))
     }
