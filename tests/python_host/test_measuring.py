@@ -1,5 +1,6 @@
 """Known work against the figures."""
 
+import contextlib
 import mmap
 import os
 import subprocess
@@ -9,7 +10,7 @@ import time
 from harness import HostTest, in_each
 
 SPIN = """
-    import asyncio, threading, time
+    import asyncio, concurrent.futures, threading, time
 
     def spin(ms, clock=time.thread_time):
         end = clock() + ms / 1000
@@ -45,6 +46,10 @@ SPIN = """
 
     async def helped(ms):
         await asyncio.gather(*(asyncio.to_thread(spin, ms / 2) for _ in range(2)))
+
+    async def pooled(ms):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            await asyncio.get_running_loop().run_in_executor(pool, spin, ms)
 
     def threads(ms):
         started = [threading.Thread(target=spin, args=(ms / 2,)) for _ in range(2)]
@@ -155,15 +160,20 @@ class Measuring(HostTest):
         self.assertEqual(held["polls"], 1)
         self.assertGreaterEqual(held["longest_poll_us"], US)
 
-    @in_each("threads", "processes")
-    def test_waiting_for_a_core_is_told_from_waiting(self, host):
+    @contextlib.contextmanager
+    def busy_machine(self):
         burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * os.cpu_count())]
         try:
-            busy, waited = self.measure(host, "cpu"), self.measure(host, "wait")
+            yield
         finally:
             for burner in burners:
                 burner.kill()
                 burner.wait()
+
+    @in_each("threads", "processes")
+    def test_waiting_for_a_core_is_told_from_waiting(self, host):
+        with self.busy_machine():
+            busy, waited = self.measure(host, "cpu"), self.measure(host, "wait")
         kept = busy["core_wait_us"]
         self.assertGreater(kept, 0)
         # It did one or the other nearly all the time.
@@ -183,6 +193,34 @@ class Measuring(HostTest):
             cpu = measured["cpu_user_us"] + measured["cpu_system_us"]
             self.assertLessEqual(measured["gil_wait_us"], measured["wall_us"] - cpu)
         self.assertGreater(max(measured["gil_wait_us"] for measured in together), US)
+
+    def at_once(self, host, entrypoint, ms):
+        """How long jobs computed, how long they may have waited for the lock, and what of their time is neither, nor others' doing."""
+        jobs = [host.submit(SPIN, ms, entrypoint=entrypoint) for _ in range(6)]
+        computed = locked = own = 0
+        for measured in (host.wait(job)["measured"] for job in jobs):
+            cpu, lock = measured["cpu_user_us"] + measured["cpu_system_us"], measured["gil_wait_us"] or 0
+            computed, locked = computed + cpu, locked + lock
+            own += max(0, measured["wall_us"] - cpu - lock - measured["core_wait_us"] - (measured["loop_wait_us"] or 0))
+        return computed, locked, own
+
+    @in_each("threads")
+    def test_who_has_the_lock_keeps_it_while_he_has_no_core(self, host):
+        if host.ready["gil"] is not False:
+            with self.busy_machine():
+                computed, _, own = self.at_once(host, "cpu", MS)
+            self.assertGreater(computed, own)
+
+    @in_each("async")
+    def test_helper_threads_wait_for_the_lock_as_well(self, host):
+        self.assertIsNone(self.measure(host, "await_")["gil_wait_us"])
+        if host.ready["gil"] is not False:
+            for entrypoint in ("helped", "pooled"):
+                computed, _, own = self.at_once(host, entrypoint, MS / 4)
+                self.assertGreater(computed, own, entrypoint)
+            # What such threads compute is nobody's, but it was not waiting either.
+            _, locked, own = self.at_once(host, "threads", MS / 4)
+            self.assertGreater(locked, own)
 
     @in_each("async")
     def test_who_was_on_the_loop_while_it_was_held(self, host):
@@ -222,6 +260,7 @@ class Measuring(HostTest):
         idle = host.submit(SPIN, 4 * MS, entrypoint="await_")
         self.assert_about(self.cpu(host, "nested"), US)
         self.assert_about(self.cpu(host, "helped"), US)
+        self.assert_about(self.cpu(host, "pooled"), US)
         nested = self.measure(host, "nested")
         self.assertGreaterEqual(nested["polls"], 9)
         self.assertGreaterEqual(nested["longest_poll_us"], US / 4)
@@ -248,6 +287,7 @@ class Measuring(HostTest):
     @in_each("threads", "processes")
     def test_a_loop_of_the_jobs_own_counts_its_helper_threads(self, host):
         self.assert_about(self.cpu(host, "helped"), US, 60_000)
+        self.assert_about(self.cpu(host, "pooled"), US, 60_000)
 
     def test_a_process_in_which_something_goes_on_gets_no_further_job(self):
         host = self.host("processes")

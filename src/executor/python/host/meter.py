@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 
 from .usage import DELAY, gil_enabled, thread_usage
 
@@ -13,8 +14,8 @@ from .usage import DELAY, gil_enabled, thread_usage
 class Meter:
     """What one job has used, in steps between `enter` and `leave`: one for a call, one for each poll of a coroutine.
 
-    A job's meter has all that its own tasks and its calls of `asyncio.to_thread` use, but not what threads use that it starts itself
-    (in a process of its own it has).
+    A job's meter has all that its own tasks and its calls of `asyncio.to_thread` and `run_in_executor` use, but not what threads use that it
+    starts itself (in a process of its own it has).
     """
 
     # As they are now: users' code may replace them in `time`, and libraries that freeze it do so in each module that has them by name.
@@ -22,9 +23,11 @@ class Meter:
 
     LONG_NS = 50_000_000  # from here on, other jobs notice that a step held the loop
     SHORT_NS = 50_000  # a step that is shorter is taken for computing: to ask the kernel would cost more than most such steps
+    LITTLE_NS = 1_000_000  # so little CPU time does not tell how seldom there is a core
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
-    gil_wait_ns = held_jobs = turn = before = peak = rang_ns = None
+    others_ns = held_jobs = turn = before = peak = rang_ns = None
+    stood_still = False
     polls = longest_ns = hold_ns = loop_wait_ns = until = 0
 
     def __init__(self, host):
@@ -39,11 +42,15 @@ class Meter:
     def begin(self):
         if self.memory is not None:
             self.memory.begin()
+        if self.host.shares_gil:
+            self.others_ns = -self.process_ns()
         self.began_us = self.date_ns() // 1000
         self.began_ns = self.loaded_ns = self.until = self.now()
 
     def end(self):
         self.ended_ns = self.now()
+        if self.host.shares_gil:
+            self.others_ns += self.process_ns()
 
     def enter(self):
         self.since = self.now()
@@ -93,9 +100,8 @@ class Meter:
 
     def call(self, function, *args):
         """One step in a thread of its own, with all that others can keep it waiting for."""
-        delay = DELAY.ns()
-        others = self.process_ns() if self.host.shares_gil else 0
         self.enter()
+        delay = DELAY.ns()
         try:
             return function(*args)
         finally:
@@ -105,12 +111,6 @@ class Meter:
                 self.core_wait_ns = DELAY.ns() - delay if after[2:4] != self.before[2:4] else 0
                 if self.threads:
                     self.core_wait_ns += sum(last - first for first, last in [*self.threads.values()])
-            if self.host.shares_gil:
-                others = self.process_ns() - others
-                # While other threads had the lock, this one may have wanted it, or not.
-                own = after[0] - self.before[0]
-                idle = self.now() - self.since - own - (self.core_wait_ns or 0)
-                self.gil_wait_ns = max(0, min(others - own, idle))
             self.count(after)
 
     def count(self, after):
@@ -137,6 +137,7 @@ class Meter:
             core_wait = min(self.host.delayed(), still)
             self.core_wait_ns += core_wait
             took -= core_wait
+            self.stood_still = self.stood_still or still - core_wait >= self.STANDSTILL_NS
         if self.polls == 1:
             took -= self.loaded_ns - self.began_ns  # a host loads what a job calls once, for all further ones
         self.hold_ns = max(self.hold_ns, took)
@@ -153,11 +154,17 @@ class Meter:
 
     def helped(self, context, function, *args):
         """Makes a call in a helper thread, whose usage is the job's."""
-        before = thread_usage()
+        before, delay = thread_usage(), DELAY.ns()
         try:
             return context.run(function, *args)
         finally:
-            self.helpers.append([after - was for after, was in zip(thread_usage(), before)])
+            used = [after - was for after, was in zip(thread_usage(), before)]
+            self.helpers.append((*used, 0 if delay is None else DELAY.ns() - delay))
+
+    @staticmethod
+    def is_helped(executor):
+        """Whether its calls are made in threads of this process: what they use can be told."""
+        return executor is None or isinstance(executor, ThreadPoolExecutor)
 
     def helping(self, in_executor):
         """The `run_in_executor` of a loop that is the job's own: what its threads use is the job's, where it does not count as that anyway."""
@@ -165,15 +172,26 @@ class Meter:
             return in_executor
 
         def run_in_executor(executor, function, *args):
-            if executor is None:
+            if self.is_helped(executor):
                 function, args = self.helped, (contextvars.copy_context(), function, *args)
             return in_executor(executor, function, *args)
 
         return run_in_executor
 
+    def lock_wait_ns(self, cpu_ns, core_ns):
+        """How long the job may have waited for the lock: while others computed it may have wanted it, or not. Who has the lock keeps it also
+        while he has no core, which happens to him as to this job. None if that can be no part of what the job waited for."""
+        if self.others_ns is None or (self.host.polled and not self.helpers and not self.stood_still):
+            return None
+        others_ns, idle_ns = self.others_ns - cpu_ns, self.ended_ns - self.began_ns - cpu_ns - core_ns - self.loop_wait_ns
+        return max(0, min(others_ns * (cpu_ns + core_ns + self.LITTLE_NS) // (cpu_ns + self.LITTLE_NS), idle_ns))
+
     def measured(self, polled):
         """As part of a `done`."""
-        cpu_ns, system, voluntary, involuntary = map(sum, zip(self.used, *self.helpers)) if self.helpers else self.used
+        *used, helpers_core_ns = map(sum, zip((*self.used, 0), *self.helpers))
+        cpu_ns, system, voluntary, involuntary = used
+        core_ns = None if self.core_wait_ns is None else self.core_wait_ns + helpers_core_ns
+        gil_ns = self.lock_wait_ns(cpu_ns, core_ns or 0)
         cpu_us = cpu_ns // 1000
         system_us = min(round(system * 1e6), cpu_us)
         wall_us, load_us = (self.ended_ns - self.began_ns) // 1000, (self.loaded_ns - self.began_ns) // 1000
@@ -181,8 +199,8 @@ class Meter:
         hold_us = self.hold_ns // 1000 if polled else "null"
         peak = "null" if self.peak is None else self.peak
         gil = {True: "true", False: "false", None: "null"}[gil_enabled()]
-        core_us = "null" if self.core_wait_ns is None else self.core_wait_ns // 1000
-        gil_us = "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000
+        core_us = "null" if core_ns is None else core_ns // 1000
+        gil_us = "null" if gil_ns is None else gil_ns // 1000
         loop_us = self.loop_wait_ns // 1000 if polled else "null"
         held = "null" if self.held_jobs is None or not polled else self.held_jobs
         return (
