@@ -16,6 +16,8 @@ const WITHDRAWN: u64 = 100;
 const MANY: u64 = 20;
 /// A hand-over that takes longer than the work by this factor is not worth it.
 const HAND_OVER: u64 = 2;
+/// The share of a core, in thousandths, from which on work computes.
+const COMPUTES: u64 = 700;
 /// By so much must the median on another executor be better. Runs that are alike may be given twice the one's or half the other's size.
 const FASTER: u64 = 2;
 
@@ -133,14 +135,16 @@ impl Profile {
     }
 
     fn too_short(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
-        let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.quantiles()?.p50);
+        // Where many run at once, most wait for a core or a lock on their way: what it costs by itself is seen by those that did not.
+        let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.lowest_tenth()?);
         let is_program = self.written.is_some_and(|written| written.runtime == Runtime::Command);
         // Runs that stood in a line say nothing of what handing over takes.
         let is_known = summary.dispatch.count() >= MANY && summary.wall.count() >= MANY;
         if executor == Executor::Async || is_program || !is_known || dispatch < HAND_OVER * wall.max(1) {
             return None;
         }
-        let evidence = format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs", summary.wall.count());
+        let evidence =
+            format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs or more", summary.wall.count());
         let advice = match executor {
             Executor::Processes => "unless it has to be isolated, run it on threads, or do several of them in one job",
             _ => "do several of them in one job, or call it where you are",
@@ -171,7 +175,13 @@ impl Profile {
         let failing = self.digest().failing;
         let better = |(other, summary): &(Executor, &Summary)| {
             let there = summary.wall.quantiles();
+            // Where more run at once, each waits longer for a core or a lock: that makes all of them no slower, unless they compute under the lock.
+            let own = self.learned.own_us(executor).zip(self.learned.own_us(*other));
+            let is_slower = own.is_some_and(|(here, there)| here >= there.saturating_mul(FASTER));
+            let computes = summary.share.quantiles().is_some_and(|share| share.p50 >= COMPUTES);
+            let leaves_the_lock = *other == Executor::Processes && self.written.is_some_and(|written| written.gil) && computes;
             *other != executor
+                && (is_slower || leaves_the_lock)
                 && summary.wall.count() >= MANY
                 && !failing[*other as usize]
                 // Too short work differs by chance.
@@ -188,7 +198,13 @@ impl Profile {
             Some(format!("{} on {executor} (median of {}{failed})", span(median), summary.wall.count()))
         };
         let evidence = format!("{}, {}", median(summary, executor)?, median(there, other)?);
-        Some((FindingKind::Elsewhere, evidence, format!("run it on {other}")))
+        // Only of some workloads it is known how much each run had to do.
+        let alike = if self.written.is_some_and(|written| written.runtime == Runtime::Python) {
+            ", if it has as much to do there"
+        } else {
+            ""
+        };
+        Some((FindingKind::Elsewhere, evidence, format!("run it on {other}{alike}")))
     }
 }
 
@@ -239,7 +255,7 @@ mod tests {
     #[test]
     fn work_that_is_shorter_than_its_hand_over_is_named() {
         let short = Timing { dispatch_us: 200, ..cpu(40) };
-        let said = "the work takes 40 µs (median of 20), handing it over 200 µs";
+        let said = "the work takes 40 µs (median of 20), handing it over 200 µs or more";
         assert_eq!(profile(&[(20, Executor::Processes, short)]), [(FindingKind::TooShort, Executor::Processes, said.into())]);
         assert_eq!(profile(&[(20, Executor::Processes, Timing { wall_us: 101, ..short })]), []);
     }
@@ -248,6 +264,13 @@ mod tests {
     fn standing_in_a_line_is_no_hand_over() {
         let backlog = Timing { dispatch_us: 12_000, ..cpu(500) };
         assert_eq!(profile_of(&[(20, Executor::Threads, backlog)], true), []);
+    }
+
+    #[test]
+    fn waiting_for_a_core_on_the_way_is_no_hand_over() {
+        let busy = (16, Executor::Threads, Timing { dispatch_us: 26_000, ..cpu(8_000) });
+        let free = (4, Executor::Threads, Timing { dispatch_us: 90, ..cpu(8_000) });
+        assert_eq!(profile(&[busy, free]), []);
     }
 
     #[test]
@@ -296,6 +319,17 @@ mod tests {
         assert_eq!(runs(19, 80), <[&str; 0]>::default());
         assert_eq!(runs(20, 80), <[&str; 0]>::default());
         assert_eq!(runs(20, 5), ["8 ms on threads (median of 20), 2 ms on processes (median of 20; 5 of 25 failed)"]);
+    }
+
+    #[test]
+    fn an_executor_on_which_fewer_run_at_once_is_not_named_for_that() {
+        // Whichever of the other threads had the core or the lock.
+        let crowded = Timing { core_wait_us: Some(30_000), gil_wait_us: Some(60_000), cpu_user_us: Some(1_000), ..cpu(100_000) };
+        let alone = Timing { cpu_user_us: Some(1_000), ..cpu(10_000) };
+        assert_eq!(profile(&[(20, Executor::Threads, crowded), (20, Executor::Processes, alone)]), []);
+        // What computes gets more of the machine there.
+        let found = profile(&[(20, Executor::Threads, crowded), (20, Executor::Processes, cpu(10_000))]);
+        assert!(found.iter().any(|(kind, ..)| *kind == FindingKind::Elsewhere), "{found:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 """Known work against the figures."""
 
+import contextlib
 import mmap
 import os
 import subprocess
@@ -9,8 +10,7 @@ import time
 from harness import HostTest, in_each
 
 SPIN = """
-    import asyncio, threading, time
-    from concurrent.futures import ThreadPoolExecutor
+    import asyncio, concurrent.futures, threading, time
 
     def spin(ms, clock=time.thread_time):
         end = clock() + ms / 1000
@@ -48,9 +48,18 @@ SPIN = """
         await asyncio.gather(*(asyncio.to_thread(spin, ms / 2) for _ in range(2)))
 
     async def pooled(ms):
-        with ThreadPoolExecutor(2) as pool:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            await asyncio.get_running_loop().run_in_executor(pool, spin, ms)
+
+    async def given(ms):
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
             asyncio.get_running_loop().set_default_executor(pool)
             await helped(ms)
+
+    async def shared(ms):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(spin, ms / 2).result()
+            await asyncio.get_running_loop().run_in_executor(pool, spin, ms / 2)
 
     def threads(ms):
         started = [threading.Thread(target=spin, args=(ms / 2,)) for _ in range(2)]
@@ -76,7 +85,8 @@ class Measuring(HostTest):
         return measured["cpu_user_us"] + measured["cpu_system_us"]
 
     def assert_about(self, value, expected, slack_us=30_000):
-        self.assertGreaterEqual(value, expected - 1_000)
+        # Clocks are read one after the other, and a busy machine may be in between.
+        self.assertGreaterEqual(value, expected - 5_000)
         self.assertLessEqual(value, expected + slack_us)
 
     @in_each()
@@ -161,20 +171,33 @@ class Measuring(HostTest):
         self.assertEqual(held["polls"], 1)
         self.assertGreaterEqual(held["longest_poll_us"], US)
 
-    @in_each("threads", "processes")
-    def test_waiting_for_a_core_is_told_from_waiting(self, host):
+    @contextlib.contextmanager
+    def busy_machine(self):
         burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * os.cpu_count())]
         try:
-            busy, waited = self.measure(host, "cpu"), self.measure(host, "wait")
+            yield
         finally:
             for burner in burners:
                 burner.kill()
                 burner.wait()
+
+    @in_each("threads", "processes")
+    def test_waiting_for_a_core_is_told_from_waiting(self, host):
+        with self.busy_machine():
+            busy, waited = self.measure(host, "cpu"), self.measure(host, "wait")
         kept = busy["core_wait_us"]
         self.assertGreater(kept, 0)
         # It did one or the other nearly all the time.
         self.assertGreater(busy["cpu_user_us"] + busy["cpu_system_us"] + kept, busy["wall_us"] * 0.9)
         self.assertLess(waited["core_wait_us"], US / 2)
+
+    @in_each("threads", "processes")
+    def test_helper_threads_that_had_no_core_are_told_from_waiting(self, host):
+        with self.busy_machine():
+            measured = [host.call(SPIN, MS / 10, entrypoint="pooled")["measured"] for _ in range(10)]
+        figures = ("cpu_user_us", "cpu_system_us", "core_wait_us")
+        told = sum(each[figure] for each in measured for figure in figures)
+        self.assertGreater(told, sum(each["wall_us"] for each in measured) * 0.7)
 
     @in_each("threads")
     def test_what_may_be_waiting_for_the_lock_is_bounded(self, host):
@@ -189,6 +212,31 @@ class Measuring(HostTest):
             cpu = measured["cpu_user_us"] + measured["cpu_system_us"]
             self.assertLessEqual(measured["gil_wait_us"], measured["wall_us"] - cpu)
         self.assertGreater(max(measured["gil_wait_us"] for measured in together), US)
+
+    def at_once(self, host, entrypoint, ms):
+        """How long jobs computed, and what of their time is neither that, nor a wait for the lock, nor others' doing."""
+        jobs = [host.submit(SPIN, ms, entrypoint=entrypoint) for _ in range(6)]
+        computed = own = 0
+        for measured in (host.wait(job)["measured"] for job in jobs):
+            cpu, lock = measured["cpu_user_us"] + measured["cpu_system_us"], measured["gil_wait_us"] or 0
+            computed += cpu
+            own += max(0, measured["wall_us"] - cpu - lock - measured["core_wait_us"] - (measured["loop_wait_us"] or 0))
+        return computed, own
+
+    @in_each("threads")
+    def test_who_has_the_lock_keeps_it_while_he_has_no_core(self, host):
+        if host.ready["gil"] is not False:
+            with self.busy_machine():
+                computed, own = self.at_once(host, "cpu", MS)
+            self.assertGreater(computed, own)
+
+    @in_each("async")
+    def test_helper_threads_wait_for_the_lock_as_well(self, host):
+        self.assertIsNone(self.measure(host, "await_")["gil_wait_us"])
+        if host.ready["gil"] is not False:
+            for entrypoint in ("helped", "pooled", "threads"):
+                computed, own = self.at_once(host, entrypoint, MS / 4)
+                self.assertGreater(computed, own, entrypoint)
 
     @in_each("async")
     def test_who_was_on_the_loop_while_it_was_held(self, host):
@@ -229,11 +277,12 @@ class Measuring(HostTest):
         self.assert_about(self.cpu(host, "nested"), US)
         self.assert_about(self.cpu(host, "helped"), US)
         self.assert_about(self.cpu(host, "threads"), US)
-        self.assert_about(self.cpu(host, "pooled"), US)
+        for pool in ("pooled", "given", "shared"):
+            self.assert_about(self.cpu(host, pool), US)
         nested = self.measure(host, "nested")
         self.assertGreaterEqual(nested["polls"], 9)
         self.assertGreaterEqual(nested["longest_poll_us"], US / 4)
-        self.assertLess(nested["longest_poll_us"], US)
+        self.assertLess(nested["longest_hold_us"], US)
         measured = host.wait(idle)["measured"]
         self.assertLess(measured["cpu_user_us"] + measured["cpu_system_us"], 20_000)
         self.assertLess(measured["longest_poll_us"], 50_000)
@@ -256,6 +305,8 @@ class Measuring(HostTest):
     @in_each("threads", "processes")
     def test_a_loop_of_the_jobs_own_counts_its_helper_threads(self, host):
         self.assert_about(self.cpu(host, "helped"), US, 60_000)
+        for pool in ("pooled", "shared"):
+            self.assert_about(self.cpu(host, pool), US, 60_000)
 
     @in_each("threads")
     def test_threads_count_for_the_job_that_started_them(self, host):

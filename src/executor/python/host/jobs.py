@@ -1,5 +1,6 @@
 """One job, and how its function is called."""
 
+import contextlib
 import threading
 import types
 from collections.abc import AsyncGenerator, Awaitable
@@ -123,6 +124,8 @@ def finished(job, result):
 
     async def main():
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        with contextlib.suppress(AttributeError):  # a loop that is not Python's own may not let it be replaced
+            loop.run_in_executor = job.meter.helping(loop.run_in_executor)
         job.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         if job.due is not None:
             task.cancel()  # it was stopped while it was loaded

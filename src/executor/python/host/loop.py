@@ -14,7 +14,7 @@ from .host import Host
 from .jobs import awaited, reported, reports
 from .meter import Meter, Metered
 from .running import JOB
-from .usage import DELAY
+from .usage import DELAY, gil_enabled
 
 
 class Selector(selectors.DefaultSelector):
@@ -49,6 +49,7 @@ class Async(Host):
 
     def __init__(self, sock):
         super().__init__(sock)
+        self.shares_gil = gil_enabled() is not False
         self.turn = self.late_ns = self.delay_ns = 0
         self.selected_ns = self.waited_ns = 0  # when the loop last looked what is ready, and when it last came back from waiting for it
         # Since when the steps that the loop makes now could have been made, unless their job made them ready later. They were made ready in the
@@ -129,11 +130,14 @@ class Async(Host):
 
     def run_in_executor(self, executor, function, *args):
         job = JOB.get()
-        if executor is not None or job is None:
+        if job is None or not job.meter.is_helped(executor):
             return self.in_executor(executor, function, *args)
+        helped = job.meter.helped, job.meter.now(), contextvars.copy_context().run, function, *args
+        apart = contextvars.Context().run  # or a thread that this starts would count once more
+        if executor is not None:
+            return apart(self.in_executor, executor, *helped)
         pool = job.executor or self.helpers
-        run = contextvars.copy_context().run
-        call = contextvars.Context().run(pool.submit, job.meter.helped, run, function, *args)  # a thread that this starts would count once more
+        call = apart(pool.submit, *helped)
         future = asyncio.wrap_future(call, loop=self.loop)
 
         def over(future):

@@ -1,10 +1,12 @@
 """What one job has used."""
 
 import contextlib
+import contextvars
 import os
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 
 from .usage import DELAY, gil_enabled, thread_usage
 
@@ -12,8 +14,8 @@ from .usage import DELAY, gil_enabled, thread_usage
 class Meter:
     """What one job has used, in steps between `enter` and `leave`: one for a call, one for each poll of a coroutine.
 
-    A job's meter has all that its own tasks and its calls of `asyncio.to_thread` use, but not what threads use that it starts itself
-    (in a process of its own it has).
+    A job's meter has all that its own tasks, its calls of `asyncio.to_thread` and `run_in_executor` and the threads that it starts use; but of
+    a thread that lives longer than the job only what it uses in a process of its own.
     """
 
     # As they are now: users' code may replace them in `time`, and libraries that freeze it do so in each module that has them by name.
@@ -21,9 +23,12 @@ class Meter:
 
     LONG_NS = 50_000_000  # from here on, other jobs notice that a step held the loop
     SHORT_NS = 50_000  # a step that is shorter is taken for computing: to ask the kernel would cost more than most such steps
+    LITTLE_NS = 1_000_000  # so little CPU time does not tell how seldom there is a core
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
-    gil_wait_ns = held_jobs = turn = before = peak = rang_ns = None
+    NOTHING = 0, 0, 0, 0
+    others_ns = held_jobs = turn = before = peak = rang_ns = None
+    stood_still = False
     polls = longest_ns = hold_ns = loop_wait_ns = until = 0
 
     def __init__(self, host):
@@ -31,18 +36,24 @@ class Meter:
         self.usage = host.usage
         self.memory = host.memory
         self.core_wait_ns = 0 if host.polled else None
-        self.used = [0, 0, 0, 0]
+        self.used = [*self.NOTHING]
         self.helpers = []
         self.threads = {}
+        self.looked_after = set()  # threads that tell themselves how long they had no core
+        self.counted = set()  # threads that run something for the job that is counted when it ends
 
     def begin(self):
         if self.memory is not None:
             self.memory.begin()
+        if self.host.shares_gil:
+            self.others_ns = -self.process_ns()
         self.began_us = self.date_ns() // 1000
         self.began_ns = self.loaded_ns = self.until = self.now()
 
     def end(self):
         self.ended_ns = self.now()
+        if self.host.shares_gil:
+            self.others_ns += self.process_ns()
 
     def enter(self):
         self.since = self.now()
@@ -92,9 +103,8 @@ class Meter:
 
     def call(self, function, *args):
         """One step in a thread of its own, with all that others can keep it waiting for."""
-        delay = DELAY.ns()
-        others = self.process_ns() if self.host.shares_gil else 0
         self.enter()
+        delay = DELAY.ns()
         try:
             return function(*args)
         finally:
@@ -104,12 +114,6 @@ class Meter:
                 self.core_wait_ns = DELAY.ns() - delay if after[2:4] != self.before[2:4] else 0
                 if self.threads:
                     self.core_wait_ns += sum(last - first for first, last in [*self.threads.values()])
-            if self.host.shares_gil:
-                others = self.process_ns() - others - sum(used[0] for used in self.helpers)
-                # While other threads had the lock, this one may have wanted it, or not.
-                own = after[0] - self.before[0]
-                idle = self.now() - self.since - own - (self.core_wait_ns or 0)
-                self.gil_wait_ns = max(0, min(others - own, idle))
             self.count(after)
 
     def count(self, after):
@@ -136,6 +140,7 @@ class Meter:
             core_wait = min(self.host.delayed(), still)
             self.core_wait_ns += core_wait
             took -= core_wait
+            self.stood_still = self.stood_still or still - core_wait >= self.STANDSTILL_NS
         if self.polls == 1:
             took -= self.loaded_ns - self.began_ns  # a host loads what a job calls once, for all further ones
         self.hold_ns = max(self.hold_ns, took)
@@ -143,24 +148,61 @@ class Meter:
     def look(self):
         """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
         of each thread before the first look and after the last one."""
-        apart = threading.main_thread().native_id, threading.get_native_id()
+        apart = {threading.main_thread().native_id, threading.get_native_id(), *self.looked_after}
         for thread in os.listdir("/proc/self/task"):
             if int(thread) not in apart:
                 with contextlib.suppress(OSError, IndexError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
                     delay = int(file.read().split()[1])
                     self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
 
-    def helped(self, function, *args):
-        """Makes a call in another thread than the job's, whose usage is the job's."""
+    def helped(self, since, function, *args):
+        """Makes a call in another thread than the job's, which was wanted at `since`. What it uses is the job's; in a process of its own it
+        counts as that anyway, but how long the thread had no core does not."""
+        thread = threading.get_native_id()
+        if thread in self.counted:
+            return function(*args)
+        self.counted.add(thread)
+        self.looked_after.add(thread)
         before = thread_usage()
         try:
             return function(*args)
         finally:
-            self.helpers.append([after - was for after, was in zip(thread_usage(), before)])
+            used = [after - was for after, was in zip(thread_usage(), before)]
+            # It may have begun with a wait for a core.
+            core_wait = max(0, min(DELAY.further_ns(), self.now() - since - used[0]))
+            self.helpers.append((*(used if self.usage is thread_usage else self.NOTHING), core_wait))
+            self.counted.discard(thread)
+
+    @staticmethod
+    def is_helped(executor):
+        """Whether its calls are made in threads of this process: what they use can be told."""
+        return executor is None or isinstance(executor, ThreadPoolExecutor)
+
+    def helping(self, in_executor):
+        """The `run_in_executor` of a loop that is the job's own: what its threads use is the job's."""
+
+        def run_in_executor(executor, function, *args):
+            if not self.is_helped(executor):
+                return in_executor(executor, function, *args)
+            helped = self.helped, self.now(), contextvars.copy_context().run, function, *args
+            return contextvars.Context().run(in_executor, executor, *helped)  # or a thread that this starts would count once more
+
+        return run_in_executor
+
+    def lock_wait_ns(self, cpu_ns, core_ns):
+        """How long the job may have waited for the lock: while others computed it may have wanted it, or not. Who has the lock keeps it also
+        while he has no core, which happens to him as to this job. None if that can be no part of what the job waited for."""
+        if self.others_ns is None or (self.host.polled and not self.helpers and not self.stood_still):
+            return None
+        others_ns, idle_ns = self.others_ns - cpu_ns, self.ended_ns - self.began_ns - cpu_ns - core_ns - self.loop_wait_ns
+        return max(0, min(others_ns * (cpu_ns + core_ns + self.LITTLE_NS) // (cpu_ns + self.LITTLE_NS), idle_ns))
 
     def measured(self, polled):
         """As part of a `done`."""
-        cpu_ns, system, voluntary, involuntary = map(sum, zip(self.used, *self.helpers)) if self.helpers else self.used
+        *used, helpers_core_ns = map(sum, zip((*self.used, 0), *self.helpers))
+        cpu_ns, system, voluntary, involuntary = used
+        core_ns = None if self.core_wait_ns is None else self.core_wait_ns + helpers_core_ns
+        gil_ns = self.lock_wait_ns(cpu_ns, core_ns or 0)
         cpu_us = cpu_ns // 1000
         system_us = min(round(system * 1e6), cpu_us)
         wall_us, load_us = (self.ended_ns - self.began_ns) // 1000, (self.loaded_ns - self.began_ns) // 1000
@@ -168,8 +210,8 @@ class Meter:
         hold_us = self.hold_ns // 1000 if polled else "null"
         peak = "null" if self.peak is None else self.peak
         gil = {True: "true", False: "false", None: "null"}[gil_enabled()]
-        core_us = "null" if self.core_wait_ns is None else self.core_wait_ns // 1000
-        gil_us = "null" if self.gil_wait_ns is None else self.gil_wait_ns // 1000
+        core_us = "null" if core_ns is None else core_ns // 1000
+        gil_us = "null" if gil_ns is None else gil_ns // 1000
         loop_us = self.loop_wait_ns // 1000 if polled else "null"
         held = "null" if self.held_jobs is None or not polled else self.held_jobs
         return (

@@ -21,12 +21,12 @@ def hand_down():
     def start_for_job(thread):
         job = JOB.get()
         if job is not None:
-            run = thread.run
+            run, since = thread.run, job.meter.now()
 
             def run_for_job():
                 JOB.set(job)
                 del thread.run  # which would hold the thread, and so itself
-                job.meter.helped(run)
+                job.meter.helped(since, run)
 
             thread.run = run_for_job
         start(thread)
