@@ -289,7 +289,8 @@ fn cpu_share(batches: &[Batch]) -> Option<f64> {
 #[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
 fn demand(batches: &[Batch]) -> Option<f64> {
     let cpu: u64 = samples(batches).map(|sample| sample.timing.cpu_us()).sum::<Option<u64>>()?;
-    let own: u64 = samples(batches).map(|sample| sample.timing.own_us()).sum();
+    // With several cores at once it is more than there was time for.
+    let own: u64 = samples(batches).map(|sample| sample.timing.own_us().min(sample.timing.wall_us)).sum();
     (own > 0).then(|| thousandths(cpu as f64 / own as f64))
 }
 
@@ -324,10 +325,10 @@ mod tests {
 
     #[test]
     fn waiting_for_a_core_is_not_what_the_work_does() {
-        let batch = |core_wait_us| {
+        let batch = |cpu_us, core_wait_us| {
             let timing = crate::job::Timing {
                 wall_us: 100_000,
-                cpu_user_us: Some(30_000),
+                cpu_user_us: Some(cpu_us),
                 cpu_system_us: Some(0),
                 core_wait_us,
                 ctx_voluntary: Some(5),
@@ -336,8 +337,13 @@ mod tests {
             };
             [Batch { samples: vec![Sample { latency_us: 0, handover_us: 0, timing }], ..Batch::default() }]
         };
-        assert_eq!((demand(&batch(Some(40_000))), crowded(&batch(Some(40_000)))), (Some(0.5), false));
-        assert_eq!((demand(&batch(None)), crowded(&batch(None))), (Some(0.3), true));
+        let found = |cpu_us, core_wait_us| {
+            let batch = batch(cpu_us, core_wait_us);
+            (demand(&batch), crowded(&batch))
+        };
+        assert_eq!(found(30_000, Some(40_000)), (Some(0.5), false));
+        assert_eq!(found(30_000, None), (Some(0.3), true));
+        assert_eq!(found(195_000, Some(0)), (Some(1.95), false));
     }
 
     #[test]
