@@ -4,6 +4,7 @@ import base64
 import functools
 import gc
 import json
+import logging
 import math
 import os.path as paths
 import pickle
@@ -23,10 +24,12 @@ from trine._travel import ByPickle, BySource, in_chunks, unpickled
 from trine.errors import CannotTravel
 
 FIVE = 5
+LOG = logging.getLogger(__name__)
 SETTINGS = {"five": 5}
 
 
 def helper(x):
+    LOG.debug("helps with %s", x)
     return x + FIVE
 
 

@@ -181,8 +181,7 @@ impl pool::Worker for Host {
         read.extend([settings.program.clone(), settings.archives.clone()]);
         // Libraries that keep something in the user's folder fail without one.
         let home = scratch.path().to_string_lossy().into_owned();
-        let environment =
-            [("HOME", home), ("LANG", "C.UTF-8".to_owned()), ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned())];
+        let environment = [("HOME", home), ("LANG", "C.UTF-8".to_owned()), ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned())];
         let policy = Policy {
             read,
             scratch: scratch.path().to_owned(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
+import logging
 import operator
 import site
 import sys
@@ -53,6 +54,11 @@ def by_name(value: Any) -> bool:
     return found is value
 
 
+def is_logger(value: Any) -> bool:
+    """Whether a value is what `logging` has under its name, there as here."""
+    return isinstance(value, logging.Logger) and logging.getLogger(value.name) is value
+
+
 def global_names(code: CodeType) -> set[str]:
     """The global names that a function's code uses, also within its inner functions."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
@@ -92,7 +98,7 @@ class Snapshot:
         waiting = [function]
         while waiting:
             each = waiting.pop()
-            if id(each) in seen or isinstance(each, ModuleType) or immutable(each):
+            if id(each) in seen or isinstance(each, ModuleType) or immutable(each) or is_logger(each):
                 continue
             seen.add(id(each))
             if isinstance(each, (FunctionType, BuiltinFunctionType, type)) and by_name(each):

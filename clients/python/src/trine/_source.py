@@ -9,7 +9,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from ._references import by_name, globals_of, immutable, installed, name_of
+from ._references import by_name, globals_of, immutable, installed, is_logger, name_of
 from .errors import CannotTravel
 
 
@@ -94,11 +94,13 @@ class Parts:
             self.add(value, name)
         elif immutable(value) and _has_literal(value):
             self.constants[name] = repr(value)
+        elif is_logger(value):
+            self.constants[name] = f"__import__('logging').getLogger({value.name!r})"
         else:
             kind = "the class" if isinstance(value, type) else f"the {type(value).__qualname__}"
             raise CannotTravel(
-                f"{what} can't travel by source: it uses {kind} {name!r} of its module. Only installed modules, plain functions "
-                f"and constants travel along; by pickle, where the server allows it (its setting python_pickles), all does"
+                f"{what} can't travel by source: it uses {kind} {name!r} of its module. Only installed modules, plain functions, "
+                "loggers and constants travel along; by pickle, where the server allows it (its setting python_pickles), all does"
             )
 
 
