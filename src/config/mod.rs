@@ -100,9 +100,9 @@ pub struct Config {
     /// of the host, and the address]
     #[arg(long, env = "TRINE_NODE", value_name = "NAME", value_parser = node_name)]
     pub node: Option<String>,
-    /// What runs on a server is run elsewhere when it has not been heard of for so long, in milliseconds; it stops that by itself when it has
-    /// not reached the database for five sixths of the time
-    #[arg(id = "lease_ms", long = "lease-ms", env = "TRINE_LEASE_MS", value_name = "MS", default_value = "30000", value_parser = some_millis)]
+    /// What runs on a server is run elsewhere when it has not been heard of for so long, in milliseconds, a second at least; it stops that by
+    /// itself when it has not reached the database for five sixths of the time
+    #[arg(id = "lease_ms", long = "lease-ms", env = "TRINE_LEASE_MS", value_name = "MS", default_value = "30000", value_parser = a_second_at_least)]
     #[serde(rename = "lease_ms", serialize_with = "as_millis")]
     pub lease: Duration,
     /// Folder that `file` and `image` work in [default: workspace in the data folder]
@@ -437,6 +437,12 @@ fn millis(text: &str) -> Result<Duration, &'static str> {
 fn some_millis(text: &str) -> Result<Duration, String> {
     let duration = millis(text)?;
     if duration.is_zero() { Err("must be at least 1".to_owned()) } else { Ok(duration) }
+}
+
+/// Of less, a third is no time to be heard of in. Who writes 30 means seconds.
+fn a_second_at_least(text: &str) -> Result<Duration, String> {
+    let duration = millis(text)?;
+    if duration < Duration::from_secs(1) { Err("must be at least 1000".to_owned()) } else { Ok(duration) }
 }
 
 /// A message that is on its way for much longer is taken for one whose server is gone.

@@ -70,8 +70,9 @@ async fn run(template: Arc<Folder>, fault: Fault) -> bool {
 /// A store whose disk is well again takes, runs and ends a job, without being opened anew.
 async fn goes_on(store: &Arc<dyn Store>, known: &Known) -> Result<(), String> {
     let said = |error: trine::store::StoreError| error.to_string();
-    store.check().await.map_err(said)?;
     let job = store.accept(vec![io_job()]).await.map_err(said)?.remove(0);
+    // A disk that was full is taken to be so for a while, or until a job has found room.
+    store.check().await.map_err(said)?;
     loop {
         let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 8)).await;
         for claimed in claimed.map_err(|_| "nothing is claimed".to_owned())?.map_err(said)? {
