@@ -68,8 +68,8 @@ pub(super) fn report(
     let evidence = Evidence {
         runtime: subject.runtime,
         wall_us: inline.first().map_or(0, |inline| inline.wall_us.p50),
-        cpu_share: inline.first().and_then(|inline| inline.cpu_share),
-        crowded: tally.crowded(),
+        cpu_share: demand(tally.alone()),
+        crowded: crowded(tally.alone()),
         calm_us: inline.first().and_then(|inline| inline.bystander_us).map(|bystander| bystander.p99),
         rows: &rows,
         interpreters: subject.variants.len() > 1,
@@ -121,12 +121,10 @@ impl Tally<'_> {
         })
     }
 
-    /// Whether the kernel took the core away more often than the tasks gave it back by themselves.
-    fn crowded(&self) -> bool {
+    /// The workload's own attempts, one after the other.
+    fn alone(&self) -> &[Batch] {
         let cell = Cell { what: What::Workload, variant: 0, executor: None, concurrency: 1 };
-        let batches = self.runs.get(&cell).map_or(&[][..], Vec::as_slice);
-        let sum = |count: fn(&Sample) -> Option<u64>| samples(batches).filter_map(count).sum::<u64>();
-        sum(|sample| sample.timing.ctx_involuntary) > sum(|sample| sample.timing.ctx_voluntary)
+        self.runs.get(&cell).map_or(&[], Vec::as_slice)
     }
 
     /// The rows that were asked for, each with its speed-up of every repetition.
@@ -147,6 +145,8 @@ impl Tally<'_> {
         let cost = match executor {
             // While others hold the loop, the way takes as long as they do: one that finds it free shows what the way itself costs.
             Executor::Async => free_way(batches),
+            // So they do with a global lock.
+            Executor::Threads if self.subject.variants.get(cell.variant).is_some_and(|variant| variant.gil) => free_way(batches),
             _ => spans(batches, |sample| sample.handover_us).map(|spans| spans.p50),
         };
         #[expect(clippy::cast_possible_truncation, reason = "microseconds")]
@@ -285,6 +285,22 @@ fn cpu_share(batches: &[Batch]) -> Option<f64> {
     (wall > 0).then(|| thousandths(cpu as f64 / wall as f64))
 }
 
+/// CPU time of all tasks over the time in which others did not keep them from running.
+#[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
+fn demand(batches: &[Batch]) -> Option<f64> {
+    let cpu: u64 = samples(batches).map(|sample| sample.timing.cpu_us()).sum::<Option<u64>>()?;
+    // With several cores at once it is more than there was time for.
+    let own: u64 = samples(batches).map(|sample| sample.timing.own_us().min(sample.timing.wall_us)).sum();
+    (own > 0).then(|| thousandths(cpu as f64 / own as f64))
+}
+
+/// Where nobody tells how long tasks had no core: whether the kernel took it away more often than they gave it back by themselves.
+fn crowded(batches: &[Batch]) -> bool {
+    let sum = |count: fn(&Sample) -> Option<u64>| samples(batches).filter_map(count).sum::<u64>();
+    samples(batches).any(|sample| sample.timing.core_wait_us.is_none())
+        && sum(|sample| sample.timing.ctx_involuntary) > sum(|sample| sample.timing.ctx_voluntary)
+}
+
 /// How many cores the tasks of a batch used at once, on average over its time.
 #[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
 fn cores_used(batch: &Batch) -> Option<f64> {
@@ -306,6 +322,29 @@ fn thousandths(figure: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_for_a_core_is_not_what_the_work_does() {
+        let batch = |cpu_us, core_wait_us| {
+            let timing = crate::job::Timing {
+                wall_us: 100_000,
+                cpu_user_us: Some(cpu_us),
+                cpu_system_us: Some(0),
+                core_wait_us,
+                ctx_voluntary: Some(5),
+                ctx_involuntary: Some(9),
+                ..Default::default()
+            };
+            [Batch { samples: vec![Sample { latency_us: 0, handover_us: 0, timing }], ..Batch::default() }]
+        };
+        let found = |cpu_us, core_wait_us| {
+            let batch = batch(cpu_us, core_wait_us);
+            (demand(&batch), crowded(&batch))
+        };
+        assert_eq!(found(30_000, Some(40_000)), (Some(0.5), false));
+        assert_eq!(found(30_000, None), (Some(0.3), true));
+        assert_eq!(found(195_000, Some(0)), (Some(1.95), false));
+    }
 
     #[test]
     fn what_holds_the_loop_is_no_part_of_the_way_to_it() {

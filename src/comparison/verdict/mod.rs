@@ -27,7 +27,7 @@ pub(super) struct Evidence<'a> {
     pub(super) runtime: Runtime,
     /// How long half of the tasks take inline at the most.
     pub(super) wall_us: u64,
-    /// CPU time over wall time inline.
+    /// CPU time inline over the time in which there was a core for it.
     pub(super) cpu_share: Option<f64>,
     /// Whether it was kept from its core more often than it waited for anything: then it wanted to compute, whatever its share says.
     pub(super) crowded: bool,

@@ -163,3 +163,17 @@ fn one_at_a_time_shows_no_gain_and_no_lack_of_it() {
     assert_eq!((verdict.executor, verdict.confidence), (Choice::Inconclusive, Confidence::Low));
     assert!(verdict.because.contains("higher concurrency"), "{}", verdict.because);
 }
+
+#[test]
+fn what_slows_others_down_is_said_where_it_is_so() {
+    let beside = |longest_poll_us, released, share| {
+        let mut on_loop = steady(Executor::Async, 8, 1.1);
+        on_loop.0.longest_poll_us = longest_poll_us;
+        let rows = [on_loop, steady(Executor::Threads, 8, 1.6), steady(Executor::Processes, 8, 1.95)];
+        verdict(&Evidence { runtime: Runtime::Python, gil: true, released, cpu_share: Some(share), ..evidence(&rows) }).because
+    };
+    assert!(beside(Some(20_000), None, 0.1).contains("The event loop reached 1.10: its waits held the event loop."));
+    assert!(beside(Some(400), None, 0.1).contains("The event loop reached 1.10."));
+    assert!(beside(None, Some(0.1), 0.9).contains("Threads reached 1.60: the interpreter's lock"));
+    assert!(beside(None, Some(0.7), 0.9).contains("Threads reached 1.60."));
+}

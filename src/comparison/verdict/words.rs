@@ -54,12 +54,16 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>) -> Vec
     let computes = evidence.crowded || evidence.cpu_share.is_some_and(|share| share >= COMPUTES);
     let slower = |other: &&Best<'_>| other.row.executor != winner.row.executor && other.speedup * EQUAL <= winner.speedup;
     let why = |other: &Best<'_>| match other.row.executor {
-        Executor::Threads if evidence.gil && computes => ": the interpreter's lock lets one of them compute at a time",
+        Executor::Threads if evidence.gil && computes && evidence.released.is_none_or(|released| released < 0.5) => {
+            ": the interpreter's lock lets one of them compute at a time"
+        }
         Executor::Async if computes => ": an event loop computes one thing at a time",
-        Executor::Async => ": its waits held the event loop",
+        Executor::Async if other.row.longest_poll_us.is_some_and(|us| us.saturating_mul(2) >= evidence.wall_us) => {
+            ": its waits held the event loop"
+        }
         Executor::Processes if other.row.at_once < winner.row.at_once => ": there are fewer of them",
         Executor::Threads if other.row.at_once < winner.row.at_once => ": there are fewer of them for this tag",
-        Executor::Threads | Executor::Processes => "",
+        _ => "",
     };
     let mut said: Vec<String> = bests
         .iter()
