@@ -133,14 +133,16 @@ impl Profile {
     }
 
     fn too_short(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
-        let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.quantiles()?.p50);
+        // Where many run at once, most wait for a core or a lock on their way: what it costs by itself is seen by those that did not.
+        let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.lowest_tenth()?);
         let is_program = self.written.is_some_and(|written| written.runtime == Runtime::Command);
         // Runs that stood in a line say nothing of what handing over takes.
         let is_known = summary.dispatch.count() >= MANY && summary.wall.count() >= MANY;
         if executor == Executor::Async || is_program || !is_known || dispatch < HAND_OVER * wall.max(1) {
             return None;
         }
-        let evidence = format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs", summary.wall.count());
+        let evidence =
+            format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs or more", summary.wall.count());
         let advice = match executor {
             Executor::Processes => "unless it has to be isolated, run it on threads, or do several of them in one job",
             _ => "do several of them in one job, or call it where you are",
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn work_that_is_shorter_than_its_hand_over_is_named() {
         let short = Timing { dispatch_us: 200, ..cpu(40) };
-        let said = "the work takes 40 µs (median of 20), handing it over 200 µs";
+        let said = "the work takes 40 µs (median of 20), handing it over 200 µs or more";
         assert_eq!(profile(&[(20, Executor::Processes, short)]), [(FindingKind::TooShort, Executor::Processes, said.into())]);
         assert_eq!(profile(&[(20, Executor::Processes, Timing { wall_us: 101, ..short })]), []);
     }
@@ -248,6 +250,13 @@ mod tests {
     fn standing_in_a_line_is_no_hand_over() {
         let backlog = Timing { dispatch_us: 12_000, ..cpu(500) };
         assert_eq!(profile_of(&[(20, Executor::Threads, backlog)], true), []);
+    }
+
+    #[test]
+    fn waiting_for_a_core_on_the_way_is_no_hand_over() {
+        let busy = (16, Executor::Threads, Timing { dispatch_us: 26_000, ..cpu(8_000) });
+        let free = (4, Executor::Threads, Timing { dispatch_us: 90, ..cpu(8_000) });
+        assert_eq!(profile(&[busy, free]), []);
     }
 
     #[test]

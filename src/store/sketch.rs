@@ -81,6 +81,11 @@ impl Sketch {
         })
     }
 
+    /// What one in ten is at most; `None` without any figure.
+    pub fn lowest_tenth(&self) -> Option<u64> {
+        (!self.0.is_empty()).then(|| self.0.value_at_quantile(0.1))
+    }
+
     /// Appends it to bytes that a store keeps: a length, then the V2 encoding of HdrHistogram.
     pub fn write(&self, bytes: &mut Vec<u8>) {
         let at = bytes.len();
