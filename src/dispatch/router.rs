@@ -12,6 +12,13 @@ const PROVEN: u64 = 8;
 /// What takes longer is not tried on the event loop: so long would it be held if it were not given back.
 const LONGEST_TRIAL_US: u64 = 250_000;
 
+/// Of work that is not known, and whose runs don't tell what it does beside others under a global lock, one job in so many is tried apart
+/// from them.
+const TRIAL_APART: u64 = 10;
+/// What takes longer is tried apart no more often than known work; and what takes longer than the second not at all, since there are few
+/// processes.
+const LONGEST_APART_US: (u64, u64) = (1_000_000, 10_000_000);
+
 /// What a decision rests on.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
@@ -115,9 +122,15 @@ fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Execut
     let is_trial = digest.turn % TRIAL == TRIAL - 1;
     // What held it may have been there once: it would never be known if none came there any more.
     let again = holds && is_trial && digest.wall_us.min(digest.on_loop.longest_us) <= LONGEST_TRIAL_US;
+    let apart = digest.untold_us.filter(|us| facts.gil && *us <= LONGEST_APART_US.1).is_some_and(|us| {
+        let every = if digest.observed.is_none() && us <= LONGEST_APART_US.0 { TRIAL_APART } else { TRIAL };
+        // Not in the turn of the other trials.
+        digest.turn % every == every / 2
+    });
     let chosen = match digest.observed {
         Some(Observed::Cpu) if facts.gil => (Executor::Processes, Bound::Cpu, Rule::MeasuredCpu),
         Some(Observed::Cpu) => (Executor::Threads, Bound::Cpu, Rule::MeasuredCpu),
+        _ if apart => (Executor::Processes, Bound::Cpu, Rule::Trial),
         _ if again && declared == Executor::Async => (Executor::Async, Bound::Io, Rule::Trial),
         _ if holds && declared == Executor::Async => (Executor::Threads, Bound::Io, Rule::MeasuredHold),
         Some(Observed::Io) if facts.form == Form::Blocking || holds => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
@@ -308,6 +321,33 @@ mod tests {
         // It may have been the executor's fault, which has passed.
         let tried = Digest { turn: TRIAL - 1, ..failing([false, false, true]) };
         assert_eq!(queue(tried), Queue::PythonProcesses);
+    }
+
+    #[rstest]
+    #[case::not_known(None, 5, Some(Queue::PythonProcesses))]
+    #[case::not_its_turn(None, 6, None)]
+    #[case::known_to_wait(IO, 25, Some(Queue::PythonProcesses))]
+    #[case::known_to_wait_not_its_turn(IO, 5, Some(Queue::PythonThreads))]
+    #[case::known_to_compute(CPU, 6, Some(Queue::PythonProcesses))]
+    fn what_does_not_tell_beside_others_is_tried_apart(
+        #[case] observed: Option<Observed>,
+        #[case] turn: u64,
+        #[case] queue: Option<Queue>,
+    ) {
+        let facts = Facts { runtime: Runtime::Python, gil: true, ..native(Bound::Io, Form::Blocking) };
+        let digest = Digest { untold_us: Some(400_000), ..digest(observed, 0, false, turn) };
+        let chosen = |digest| choose(facts, Routing::Measured, Some(&digest)).unwrap();
+        let route = chosen(digest);
+        assert_eq!(route.evidence.map(|_| route.queue), queue);
+        let tried = route.rule == Rule::Trial;
+        assert_eq!(tried, route.reason().starts_with("tried in a process now and then"));
+        // What takes long would keep one of few processes busy, and where it is told there is nothing to try.
+        let (slow, slowest) = (LONGEST_APART_US.0 + 1, LONGEST_APART_US.1 + 1);
+        for (untold_us, turn, tried) in
+            [(Some(slow), 25, observed != CPU), (Some(slow), 5, false), (Some(slowest), 25, false), (None, 25, false)]
+        {
+            assert_eq!(chosen(Digest { untold_us, turn, ..digest }).rule == Rule::Trial, tried);
+        }
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub enum Rule {
     MeasuredIo,
     /// Earlier runs held the event loop.
     MeasuredHold,
-    /// One in many is tried on the event loop, to see whether it holds it, or still does.
+    /// One in many is tried on the event loop, to see whether it holds it, or still does; or in a process, where it is seen what it does.
     Trial,
 }
 
@@ -216,7 +216,13 @@ impl Route {
         let Some(evidence) = self.evidence else { return self.rule.reason().into() };
         let measured = matches!(self.rule, Rule::MeasuredCpu | Rule::MeasuredIo | Rule::MeasuredHold | Rule::Trial);
         if measured {
-            return format!("{}: {evidence}", self.rule.reason()).into();
+            let reason = match (self.rule, self.executor) {
+                (Rule::Trial, Executor::Processes) => {
+                    "tried in a process now and then, since beside others the interpreter's lock hides whether it waits"
+                }
+                (rule, _) => rule.reason(),
+            };
+            return format!("{reason}: {evidence}").into();
         }
         let executor = evidence.executor;
         let verb = match evidence.observed {
@@ -235,6 +241,12 @@ impl fmt::Display for Evidence {
         let Self { runs, cpu_percent, wall_us, held_us, .. } = self;
         let ms = |us: u64| us.div_ceil(1_000);
         // The share is of the time in which there was a core for them; how long they took is more than that on a busy machine.
+        if *runs == 0 {
+            return match held_us {
+                Some(held) => write!(f, "it held it for up to {} ms", ms(*held)),
+                None => f.write_str("no run has told what it does"),
+            };
+        }
         write!(f, "{runs} runs of {} ms used {cpu_percent} % of a core whenever there was one", ms(*wall_us))?;
         held_us.map_or(Ok(()), |held| write!(f, ", and held the event loop for up to {} ms", ms(held)))
     }

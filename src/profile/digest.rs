@@ -13,6 +13,9 @@ pub struct Digest {
     pub demand: f64,
     /// The usual wall time, in microseconds.
     pub wall_us: u64,
+    /// The usual wall time, in microseconds, of runs beside others under a global lock, if of most of them it can't be told whether they
+    /// waited for it.
+    pub untold_us: Option<u64>,
     /// How it behaved on the event loop.
     pub on_loop: LoopRecord,
     /// The executors on which most of the latest runs failed.

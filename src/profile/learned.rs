@@ -18,6 +18,9 @@ const SHORTEST_US: u64 = 1_000;
 const HOLDS: (f64, f64) = (0.1, 0.03);
 /// Fewer holds than these may be what there is once, as what a first run loads.
 const FEW_HOLDS: u64 = 3;
+/// If of so many of the latest runs beside others under a global lock it can't be told whether they waited for it, the few of which it can be
+/// told are not like the others.
+const UNTOLD: f64 = 0.5;
 /// By how much the demand must pass a border before what the work was taken for changes.
 const HYSTERESIS: f64 = 0.1;
 
@@ -35,6 +38,9 @@ pub(super) struct Learned {
     loop_held: u64,
     holds_loop: bool,
     longest_hold_us: u64,
+    locked_runs: u64,
+    locked_untold: f64,
+    locked_wall_us: f64,
     executor_runs: [u64; Executor::ALL.len()],
     executor_failures: [f64; Executor::ALL.len()],
     /// How many runs there have been elsewhere since the latest on each executor.
@@ -63,7 +69,14 @@ impl Learned {
         }
         // What ended early may not have come to what it mostly does.
         let whole = sample.failure.is_none() && steady && timing.own_us() >= SHORTEST_US;
-        let Some(demand) = timing.demand().filter(|_| whole && timing.observed().is_some()) else { return };
+        let told = timing.demand().filter(|_| whole && timing.observed().is_some());
+        let locked = timing.gil_wait_us.is_some();
+        if whole && locked {
+            self.locked_runs += 1;
+            approach(&mut self.locked_untold, f64::from(u8::from(told.is_none())), self.locked_runs);
+            approach(&mut self.locked_wall_us, wall(timing.wall_us), self.locked_runs);
+        }
+        let Some(demand) = told.filter(|_| !locked || self.locked_untold < UNTOLD) else { return };
         self.runs += 1;
         let demand = demand.min(1.0);
         approach(&mut self.spread, (demand - self.demand).abs(), self.runs);
@@ -91,18 +104,14 @@ impl Learned {
 
     /// What is known.
     pub(super) fn digest(&self) -> Digest {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an average of times, which are not negative"
-        )]
-        let wall_us = self.wall_us as u64;
+        let untold = self.locked_runs >= ENOUGH && self.locked_untold >= UNTOLD;
         let holds = self.holds_loop && self.loop_held >= FEW_HOLDS;
         Digest {
             runs: self.runs,
             observed: self.observed,
             demand: self.demand,
-            wall_us,
+            wall_us: whole_us(self.wall_us),
+            untold_us: untold.then(|| whole_us(self.locked_wall_us)),
             on_loop: LoopRecord { runs: self.loop_runs, holds, longest_us: self.longest_hold_us },
             failing: std::array::from_fn(|at| self.executor_runs[at] >= 8 && self.executor_failures[at] >= 0.5),
             turn: self.routed,
@@ -129,6 +138,11 @@ impl Learned {
 fn approach(average: &mut f64, value: f64, count: u64) {
     let weight = if count < 32 { 1.0 / wall(count.max(1)) } else { WEIGHT };
     *average += (value - *average) * weight;
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an average of times, which are not negative")]
+const fn whole_us(average: f64) -> u64 {
+    average as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds and counts stay far below 2^53")]
@@ -219,6 +233,29 @@ mod tests {
         assert!(spread > SPREAD.0 && observed == Some(Observed::Io), "{spread}");
         assert_eq!(alternate(0, 70).0, None);
         assert_eq!(alternate(0, 55).0, None, "it is not known again before they agree");
+    }
+
+    #[test]
+    fn where_most_runs_do_not_tell_the_others_say_nothing() {
+        let waited = |gil_wait_us| Timing {
+            wall_us: 10_000,
+            cpu_user_us: Some(1_000),
+            cpu_system_us: Some(0),
+            core_wait_us: Some(0),
+            gil_wait_us: Some(gil_wait_us),
+            ..Timing::default()
+        };
+        let mut learned = Learned::default();
+        for _ in 0..60 {
+            on(&mut learned, 2, Executor::Threads, None, &waited(9_000));
+            on(&mut learned, 1, Executor::Threads, None, &waited(0));
+        }
+        assert_eq!((learned.digest().observed, learned.digest().untold_us), (None, Some(10_000)));
+        // In a process of its own it is seen.
+        run(&mut learned, 20, 100);
+        assert_eq!(learned.digest().observed, Some(Observed::Cpu));
+        on(&mut learned, 200, Executor::Threads, None, &waited(0));
+        assert_eq!((learned.digest().observed, learned.digest().untold_us), (Some(Observed::Io), None));
     }
 
     #[test]
