@@ -180,6 +180,14 @@ class Measuring(HostTest):
         self.assertGreater(busy["cpu_user_us"] + busy["cpu_system_us"] + kept, busy["wall_us"] * 0.9)
         self.assertLess(waited["core_wait_us"], US / 2)
 
+    @in_each("threads", "processes")
+    def test_helper_threads_that_had_no_core_are_told_from_waiting(self, host):
+        with self.busy_machine():
+            measured = [host.call(SPIN, MS / 10, entrypoint="pooled")["measured"] for _ in range(10)]
+        figures = ("cpu_user_us", "cpu_system_us", "core_wait_us")
+        told = sum(each[figure] for each in measured for figure in figures)
+        self.assertGreater(told, sum(each["wall_us"] for each in measured) * 0.7)
+
     @in_each("threads")
     def test_what_may_be_waiting_for_the_lock_is_bounded(self, host):
         alone = self.measure(host, "cpu")

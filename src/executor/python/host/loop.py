@@ -132,7 +132,7 @@ class Async(Host):
         job = JOB.get()
         if job is None or not job.meter.is_helped(executor):
             return self.in_executor(executor, function, *args)
-        helped = job.meter.helped, contextvars.copy_context(), function, *args
+        helped = job.meter.helped, job.meter.now(), contextvars.copy_context(), function, *args
         if executor is not None:
             return self.in_executor(executor, *helped)
         pool = job.executor or self.helpers

@@ -26,6 +26,7 @@ class Meter:
     LITTLE_NS = 1_000_000  # so little CPU time does not tell how seldom there is a core
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
+    NOTHING = 0, 0, 0, 0
     others_ns = held_jobs = turn = before = peak = rang_ns = None
     stood_still = False
     polls = longest_ns = hold_ns = loop_wait_ns = until = 0
@@ -35,9 +36,10 @@ class Meter:
         self.usage = host.usage
         self.memory = host.memory
         self.core_wait_ns = 0 if host.polled else None
-        self.used = [0, 0, 0, 0]
+        self.used = [*self.NOTHING]
         self.helpers = []
         self.threads = {}
+        self.looked_after = set()  # threads that tell themselves how long they had no core
 
     def begin(self):
         if self.memory is not None:
@@ -145,21 +147,25 @@ class Meter:
     def look(self):
         """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
         of each thread before the first look and after the last one."""
-        apart = threading.main_thread().native_id, threading.get_native_id()
+        apart = {threading.main_thread().native_id, threading.get_native_id(), *self.looked_after}
         for thread in os.listdir("/proc/self/task"):
             if int(thread) not in apart:
                 with contextlib.suppress(OSError, IndexError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
                     delay = int(file.read().split()[1])
                     self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
 
-    def helped(self, context, function, *args):
-        """Makes a call in a helper thread, whose usage is the job's."""
-        before, delay = thread_usage(), DELAY.ns()
+    def helped(self, since, context, function, *args):
+        """Makes a call in a helper thread, which was wanted at `since`. What it uses is the job's; in a process of its own it counts as that
+        anyway, but how long the thread had no core does not."""
+        self.looked_after.add(threading.get_native_id())
+        before = thread_usage()
         try:
             return context.run(function, *args)
         finally:
             used = [after - was for after, was in zip(thread_usage(), before)]
-            self.helpers.append((*used, 0 if delay is None else DELAY.ns() - delay))
+            # It may have begun with a wait for a core.
+            core_wait = max(0, min(DELAY.further_ns(), self.now() - since - used[0]))
+            self.helpers.append((*(used if self.usage is thread_usage else self.NOTHING), core_wait))
 
     @staticmethod
     def is_helped(executor):
@@ -167,13 +173,11 @@ class Meter:
         return executor is None or isinstance(executor, ThreadPoolExecutor)
 
     def helping(self, in_executor):
-        """The `run_in_executor` of a loop that is the job's own: what its threads use is the job's, where it does not count as that anyway."""
-        if self.usage is not thread_usage:
-            return in_executor
+        """The `run_in_executor` of a loop that is the job's own: what its threads use is the job's."""
 
         def run_in_executor(executor, function, *args):
             if self.is_helped(executor):
-                function, args = self.helped, (contextvars.copy_context(), function, *args)
+                function, args = self.helped, (self.now(), contextvars.copy_context(), function, *args)
             return in_executor(executor, function, *args)
 
         return run_in_executor

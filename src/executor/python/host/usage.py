@@ -32,6 +32,7 @@ class Delay(threading.local):
             self.descriptor = self.file.fileno()
         except OSError:
             self.descriptor = -1
+        self.before = 0
 
     def ns(self):
         """Since the thread started. None where /proc does not tell."""
@@ -39,6 +40,12 @@ class Delay(threading.local):
             return int(os.pread(self.descriptor, 64, 0).split()[1])
         except (OSError, IndexError):
             return None
+
+    def further_ns(self):
+        """Since this was asked the last time in this thread, or since that started."""
+        now = self.ns() or 0
+        before, self.before = self.before, now
+        return now - before
 
 
 DELAY = Delay()
