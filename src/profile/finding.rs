@@ -16,6 +16,8 @@ const WITHDRAWN: u64 = 100;
 const MANY: u64 = 20;
 /// A hand-over that takes longer than the work by this factor is not worth it.
 const HAND_OVER: u64 = 2;
+/// The share of a core, in thousandths, from which on work computes.
+const COMPUTES: u64 = 700;
 /// By so much must the median on another executor be better. Runs that are alike may be given twice the one's or half the other's size.
 const FASTER: u64 = 2;
 
@@ -173,7 +175,13 @@ impl Profile {
         let failing = self.digest().failing;
         let better = |(other, summary): &(Executor, &Summary)| {
             let there = summary.wall.quantiles();
+            // Where more run at once, each waits longer for a core or a lock: that makes all of them no slower, unless they compute under the lock.
+            let own = self.learned.own_us(executor).zip(self.learned.own_us(*other));
+            let is_slower = own.is_some_and(|(here, there)| here >= there.saturating_mul(FASTER));
+            let computes = summary.share.quantiles().is_some_and(|share| share.p50 >= COMPUTES);
+            let leaves_the_lock = *other == Executor::Processes && self.written.is_some_and(|written| written.gil) && computes;
             *other != executor
+                && (is_slower || leaves_the_lock)
                 && summary.wall.count() >= MANY
                 && !failing[*other as usize]
                 // Too short work differs by chance.
@@ -190,7 +198,13 @@ impl Profile {
             Some(format!("{} on {executor} (median of {}{failed})", span(median), summary.wall.count()))
         };
         let evidence = format!("{}, {}", median(summary, executor)?, median(there, other)?);
-        Some((FindingKind::Elsewhere, evidence, format!("run it on {other}")))
+        // Only of some workloads it is known how much each run had to do.
+        let alike = if self.written.is_some_and(|written| written.runtime == Runtime::Python) {
+            ", if it has as much to do there"
+        } else {
+            ""
+        };
+        Some((FindingKind::Elsewhere, evidence, format!("run it on {other}{alike}")))
     }
 }
 
@@ -305,6 +319,17 @@ mod tests {
         assert_eq!(runs(19, 80), <[&str; 0]>::default());
         assert_eq!(runs(20, 80), <[&str; 0]>::default());
         assert_eq!(runs(20, 5), ["8 ms on threads (median of 20), 2 ms on processes (median of 20; 5 of 25 failed)"]);
+    }
+
+    #[test]
+    fn an_executor_on_which_fewer_run_at_once_is_not_named_for_that() {
+        // Whichever of the other threads had the core or the lock.
+        let crowded = Timing { core_wait_us: Some(30_000), gil_wait_us: Some(60_000), cpu_user_us: Some(1_000), ..cpu(100_000) };
+        let alone = Timing { cpu_user_us: Some(1_000), ..cpu(10_000) };
+        assert_eq!(profile(&[(20, Executor::Threads, crowded), (20, Executor::Processes, alone)]), []);
+        // What computes gets more of the machine there.
+        let found = profile(&[(20, Executor::Threads, crowded), (20, Executor::Processes, cpu(10_000))]);
+        assert!(found.iter().any(|(kind, ..)| *kind == FindingKind::Elsewhere), "{found:?}");
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub(super) struct Learned {
     locked_wall_us: f64,
     executor_runs: [u64; Executor::ALL.len()],
     executor_failures: [f64; Executor::ALL.len()],
+    executor_successes: [u64; Executor::ALL.len()],
+    /// How long the runs that succeeded took without what others kept them from running.
+    executor_own_us: [f64; Executor::ALL.len()],
     /// How many runs there have been elsewhere since the latest on each executor.
     executor_since: [u64; Executor::ALL.len()],
     routed: u64,
@@ -57,6 +60,11 @@ impl Learned {
         self.executor_since[at] = 0;
         let failed = f64::from(u8::from(sample.failure.is_some_and(|failure| failure != FailureKind::Cancelled)));
         approach(&mut self.executor_failures[at], failed, self.executor_runs[at]);
+        if sample.failure.is_none() && steady {
+            self.executor_successes[at] += 1;
+            let own = timing.own_us().saturating_sub(timing.gil_wait_us.unwrap_or(0)).max(timing.cpu_us().unwrap_or(0));
+            approach(&mut self.executor_own_us[at], wall(own), self.executor_successes[at]);
+        }
         if let Some(held) = timing.held_us().filter(|_| sample.executor == Executor::Async && steady) {
             self.loop_runs += 1;
             approach(&mut self.loop_holds, f64::from(u8::from(held >= LONG_HOLD_US)), self.loop_runs);
@@ -100,6 +108,12 @@ impl Learned {
     /// How many runs there have been elsewhere since the latest on this executor.
     pub(super) const fn since(&self, executor: Executor) -> u64 {
         self.executor_since[executor as usize]
+    }
+
+    /// How long runs that succeeded take on this executor by themselves, once there are enough of them.
+    pub(super) fn own_us(&self, executor: Executor) -> Option<u64> {
+        let at = executor as usize;
+        (self.executor_successes[at] >= ENOUGH).then(|| whole_us(self.executor_own_us[at]))
     }
 
     /// What is known.
