@@ -37,7 +37,8 @@ pub fn advice(bound: Bound, executor: Executor, timing: &Timing) -> Option<Strin
 
 /// The share of a core, of the time in which it could run.
 fn used(timing: &Timing) -> Option<String> {
-    let percent = timing.demand()? * 100.0;
+    // The kernel may tell of longer waits for a core than there was time: what is over one core, as of several threads, is what it got.
+    let percent = timing.demand()?.min(timing.cpu_share()?.max(1.0)) * 100.0;
     let kept = timing.wall_us.saturating_sub(timing.own_us());
     // A twentieth makes no difference to what is said.
     if kept * 20 < timing.wall_us {
@@ -77,6 +78,12 @@ mod tests {
         Bound::Io,
         Timing { core_wait_us: Some(588_000), ..timing(1_000_000, 400_000, None) },
         "tagged io, but used 97 % of a core for 412 ms (for another 588 ms the machine was too busy to run it): tag it cpu, or let \
+         Trine route it"
+    )]
+    #[case(
+        Bound::Io,
+        Timing { core_wait_us: Some(475_000), ..timing(430_000, 11_000, None) },
+        "tagged io, but used 100 % of a core for 11 ms (for another 419 ms the machine was too busy to run it): tag it cpu, or let \
          Trine route it"
     )]
     fn a_tag_that_does_not_fit_is_named(#[case] bound: Bound, #[case] timing: Timing, #[case] sentence: &str) {
