@@ -56,6 +56,10 @@ async fn number(raw: &mut PgConnection, text: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(text.to_owned())).fetch_one(raw).await.unwrap()
 }
 
+/// How many bounds there are that a division puts up and takes back: here, not in what other tests divide meanwhile.
+const BOUNDS: &str =
+    "SELECT count(*) FROM pg_constraint WHERE conname = 'only_before' AND connamespace = current_schema()::regnamespace";
+
 /// What the partitions of results are called, behind the name of the table.
 async fn partitions(raw: &mut PgConnection) -> Vec<String> {
     let text = "SELECT substr(c.relname, 9) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
@@ -110,7 +114,7 @@ async fn plain_tables_are_divided_under_a_node_that_goes_on() {
     assert_eq!(number(&mut raw, filenodes).await, files);
     let odd = "SELECT count(*) FROM pg_index WHERE NOT indisvalid AND indrelid IN (to_regclass('jobs'), to_regclass('results'))";
     assert_eq!(number(&mut raw, odd).await, 0);
-    assert_eq!(number(&mut raw, "SELECT count(*) FROM pg_constraint WHERE conname = 'only_before'").await, 0);
+    assert_eq!(number(&mut raw, BOUNDS).await, 0);
 
     settle(&old, running.lease, succeeded()).await.unwrap();
     for (one, other) in [(&old, &new), (&new, &old)] {
@@ -144,7 +148,7 @@ async fn what_a_start_that_went_down_left_behind_is_taken_back() {
         let store = open(&place, "one", partitions).await;
         finish_all(&store, &[io_job()]).await;
         store.close().await;
-        assert_eq!(number(&mut raw, "SELECT count(*) FROM pg_constraint WHERE conname = 'only_before'").await, 0);
+        assert_eq!(number(&mut raw, BOUNDS).await, 0);
     }
     assert_eq!(partitions(&mut raw).await.len(), 5 - 1);
 }
@@ -160,11 +164,10 @@ async fn a_server_that_runs_takes_back_what_another_one_left_behind() {
     let lock = "SELECT pg_advisory_lock(to_regclass('shared')::OID::BIGINT)";
     sqlx::query(lock).execute(&mut other).await.unwrap();
     store.look_ahead().await.unwrap();
-    let there = "SELECT count(*) FROM pg_constraint WHERE conname = 'only_before'";
-    assert_eq!(number(&mut raw, there).await, 1);
+    assert_eq!(number(&mut raw, BOUNDS).await, 1);
     other.close().await.unwrap();
     let taken = async {
-        while number(&mut raw, there).await > 0 {
+        while number(&mut raw, BOUNDS).await > 0 {
             store.look_ahead().await.unwrap();
         }
     };
