@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import contextvars
 import selectors
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from functools import partial
 
 from .channel import LoopChannel
 from .helpers import Helpers
@@ -132,12 +132,10 @@ class Async(Host):
         job = JOB.get()
         if job is None or not job.meter.is_helped(executor):
             return self.in_executor(executor, function, *args)
-        helped = job.meter.helped, job.meter.now(), contextvars.copy_context().run, function, *args
-        apart = contextvars.Context().run  # or a thread that this starts would count once more
         if executor is not None:
-            return apart(self.in_executor, executor, *helped)
+            return job.meter.handed(partial(self.in_executor, executor), function, *args)
         pool = job.executor or self.helpers
-        call = apart(pool.submit, *helped)
+        call = job.meter.handed(pool.submit, function, *args)
         future = asyncio.wrap_future(call, loop=self.loop)
 
         def over(future):

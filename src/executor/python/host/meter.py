@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from .usage import DELAY, gil_enabled, thread_usage
 
@@ -155,6 +156,11 @@ class Meter:
                     delay = int(file.read().split()[1])
                     self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
 
+    def handed(self, submit, function, *args):
+        """Has a call made by another thread, to which `submit` gives it: one that this starts does not run for the job by itself, or it would
+        count once more."""
+        return contextvars.Context().run(submit, self.helped, self.now(), contextvars.copy_context().run, function, *args)
+
     def helped(self, since, function, *args):
         """Makes a call in another thread than the job's, which was wanted at `since`. What it uses is the job's; in a process of its own it
         counts as that anyway, but how long the thread had no core does not."""
@@ -182,10 +188,8 @@ class Meter:
         """The `run_in_executor` of a loop that is the job's own: what its threads use is the job's."""
 
         def run_in_executor(executor, function, *args):
-            if not self.is_helped(executor):
-                return in_executor(executor, function, *args)
-            helped = self.helped, self.now(), contextvars.copy_context().run, function, *args
-            return contextvars.Context().run(in_executor, executor, *helped)  # or a thread that this starts would count once more
+            submit = partial(in_executor, executor)
+            return self.handed(submit, function, *args) if self.is_helped(executor) else submit(function, *args)
 
         return run_in_executor
 
