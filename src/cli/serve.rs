@@ -20,7 +20,8 @@ pub(super) async fn run(mut config: Config, sources: &Sources) -> Result<(), Cli
         return Err(CliError::Usage(format!("the data folder {} (--data-dir) is no folder", config.data_dir.display())));
     }
     own::keep_private();
-    let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
+    let in_json = config.log_format == LogFormat::Json;
+    let _log = telemetry::init(&config.log, in_json)?;
     let unknown = unknown(&super::variables(), std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
     if !unknown.is_empty() {
         let names = unknown.join(" ");
@@ -35,8 +36,15 @@ pub(super) async fn run(mut config: Config, sources: &Sources) -> Result<(), Cli
         Role::Work => format!("Trine runs jobs, and answers at {url}/readyz whether it can"),
         Role::All | Role::Api => addresses(&url),
     };
-    // Whoever does not read it misses nothing else.
-    Ok(app::serve(config, listener, stop, || drop(print::line(told))).await?)
+    let tell = move || {
+        if in_json {
+            tracing::info!("{told}");
+        } else {
+            // Whoever does not read it misses nothing else.
+            drop(print::line(told));
+        }
+    };
+    Ok(app::serve(config, listener, stop, tell).await?)
 }
 
 /// A listener, and the URL by which this machine reaches it.

@@ -280,7 +280,7 @@ pub struct Config {
     /// What is logged: a level, or levels by module such as `info,trine::dispatch=debug`
     #[arg(long, env = "TRINE_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,
-    /// How a log line is written
+    /// How a log line is written. With `json`, where the server is to be found is told by such a line, too, and not on the standard output
     #[arg(long, env = "TRINE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }

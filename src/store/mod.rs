@@ -453,7 +453,7 @@ pub trait Store:
 
     /// Ends the attempt that `lease` stands for, if the lease is still valid. It is for the handle that claimed the job to say so.
     ///
-    /// Unless somebody waits for it (`awaited`), the store may take a few milliseconds longer, to write it together with others.
+    /// Unless somebody waits for it (`awaited`), the store may take some milliseconds longer, to write it together with others.
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError>;
 
     /// Records what the attempt says, if its lease is still valid; waits while the store has more to write than it may hold in

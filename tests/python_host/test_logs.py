@@ -132,6 +132,23 @@ class Logs(HostTest):
             self.assertEqual(host.logs[job], [(OUT, "1"), (OUT, "2"), (OUT, "3")])
             self.assertEqual(host.progress[job], [1, 2, 3])
 
+    @in_each(threads=1)
+    def test_a_thread_that_could_not_be_started_can_be_later(self, host):
+        source = """
+            import contextlib, threading
+            from unittest import mock
+            start = next(name for name in ("_start_joinable_thread", "_start_new_thread") if hasattr(threading, name))
+            def main():
+                thread = threading.Thread(target=print, args=("at last",))
+                with mock.patch.object(threading, start, side_effect=RuntimeError), contextlib.suppress(RuntimeError):
+                    thread.start()
+                thread.start()
+                thread.join()
+        """
+        job = host.submit(source)
+        self.assertNotIn("error", host.wait(job))
+        self.assertEqual(host.logs[job], [(OUT, "at last")])
+
     @in_each()
     def test_long_lines_are_cut(self, host):
         job = host.submit("def main():\n    for _ in range(100): print('x' * 1000, end='')\n    print()\n    print('next')")

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{Server, client, folder, program, trine};
 
@@ -36,4 +36,18 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
     drop(unread);
+}
+
+#[tokio::test]
+async fn a_log_in_json_is_all_there_is_to_read() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[("TRINE_LOG_FORMAT", "json")]).await;
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    // Its standard output is there, too.
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect();
+    let where_it_is = format!("listens at {}", server.url);
+    assert!(lines.iter().any(|line| line["fields"]["message"].as_str().is_some_and(|text| text.contains(&where_it_is))), "{log}");
 }

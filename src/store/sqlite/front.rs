@@ -2,7 +2,7 @@
 //! transaction that would claim it.
 //!
 //! In the database, and for everybody who looks, a job at the front is queued. Who claims it has it at once; that it runs is written
-//! with the next transaction, a few milliseconds later at the most, or never if it has ended by then. A server that dies in between
+//! with the next transaction, some milliseconds later, or never if it has ended by then. A server that dies in between
 //! runs the job again, without a loss counted. So there are no jobs here that must not be repeated, and none whose work could take the
 //! server along.
 
@@ -15,7 +15,7 @@ use crate::job::{Bound, JobId, Owner, Queue, Tags};
 use crate::store::{Claimed, Lease};
 
 /// A front is filled up when it has fewer jobs than the first, to no more than the second.
-pub(super) const JOBS: (usize, usize) = (16, 64);
+pub(super) const JOBS: (usize, usize) = (48, 128);
 /// The most bytes of workloads at one front.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 

@@ -154,7 +154,8 @@ class Host:
         if running.alone is job:
             sys.stdout, sys.stderr = self.streams  # what the job has put there instead says what it still holds
             self.capture.drain()
-        job.log.close()
+        if job.printed is not None:
+            job.printed.close()
         job.cancel = None  # or it would take a garbage collection to free the job
         del self.jobs[job.id]
         artifacts = b'"artifacts":true,' if job.has_artifacts else b""

@@ -25,7 +25,8 @@ def hand_down():
 
             def run_for_job():
                 JOB.set(job)
-                del thread.run  # which would hold the thread, and so itself
+                # It would hold the thread, and so itself. One that could not be started at once has one in the other.
+                vars(thread).pop("run", None)
                 job.meter.helped(since, run)
 
             thread.run = run_for_job

@@ -4,9 +4,13 @@
 //! Another connection does it here while the writer goes on; what the writer has added by then it folds itself, between two transactions,
 //! since the journal begins anew only once all of it is folded.
 
+use std::sync::Arc;
+
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::telemetry::Sparing;
 
 /// From about so many pages on, the journal is folded.
 const MANY_PAGES: usize = 8_000;
@@ -19,6 +23,7 @@ pub(super) struct Folding {
     ask: mpsc::Sender<()>,
     folded: mpsc::Receiver<()>,
     task: JoinHandle<()>,
+    failures: Arc<Sparing>,
     /// About as many were written since the journal was last to be folded.
     pages: usize,
 }
@@ -27,9 +32,11 @@ impl Folding {
     /// Folds by this connection, in a task of its own.
     pub(super) fn start(mut beside: SqliteConnection) -> Self {
         let ((ask, mut asked), (tell, folded)) = (mpsc::channel(1), mpsc::channel(1));
+        let failures = Arc::new(Sparing::default());
+        let failures_beside = Arc::clone(&failures);
         let task = tokio::spawn(async move {
             while asked.recv().await.is_some() {
-                fold(&mut beside).await;
+                fold(&mut beside, &failures_beside).await;
                 if tell.send(()).await.is_err() {
                     break;
                 }
@@ -38,7 +45,7 @@ impl Folding {
                 tracing::warn!(%error, "closing the connection that folds the journal failed");
             }
         });
-        Self { ask, folded, task, pages: 0 }
+        Self { ask, folded, task, failures, pages: 0 }
     }
 
     /// A transaction has written so many rows.
@@ -53,7 +60,7 @@ impl Folding {
     /// Folds what the writer has added since the rest was folded, if that has just been done.
     pub(super) async fn finish(&mut self, writing: &mut SqliteConnection) {
         if self.folded.try_recv().is_ok() {
-            fold(writing).await;
+            fold(writing, &self.failures).await;
         }
     }
 
@@ -66,8 +73,10 @@ impl Folding {
     }
 }
 
-async fn fold(connection: &mut SqliteConnection) {
-    if let Err(error) = sqlx::query(FOLD).execute(connection).await {
-        tracing::warn!(%error, "the journal can't be folded into the database now; it grows until it can");
+async fn fold(connection: &mut SqliteConnection, failures: &Sparing) {
+    if let Err(error) = sqlx::query(FOLD).execute(connection).await
+        && let Some(more) = failures.tell()
+    {
+        tracing::warn!(%error, more, "the journal can't be folded into the database now; it grows until it can");
     }
 }

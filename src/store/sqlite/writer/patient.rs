@@ -6,8 +6,11 @@ use super::super::intake::Noted;
 
 /// How long settlements that nobody waits for wait for company.
 const COMPANY: Duration = Duration::from_millis(2);
-/// How long they wait while jobs of their queue wait for cores or other processes.
+/// How long they wait while jobs of their queue wait for cores or other processes, and while many do: who has so many before it waits longer
+/// for its turn than for that.
 const COMPANY_BEHIND: Duration = Duration::from_millis(8);
+const COMPANY_FAR_BEHIND: Duration = Duration::from_millis(24);
+const MANY: u64 = 128;
 
 /// What nobody waits for, beside the settlements in [`Company`](super::super::company::Company). Jobs come first: who submits one waits for the
 /// commit, and many results are written more cheaply together.
@@ -20,9 +23,13 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-    /// Something is to be written that is not here.
-    pub(super) fn begun(&mut self, behind: bool) {
-        self.be_due(if behind { COMPANY_BEHIND } else { COMPANY });
+    /// Something is to be written that is not here, behind which so many jobs wait.
+    pub(super) fn begun(&mut self, behind: u64) {
+        self.be_due(match behind {
+            0 => COMPANY,
+            1..MANY => COMPANY_BEHIND,
+            _ => COMPANY_FAR_BEHIND,
+        });
     }
 
     pub(super) fn push_note(&mut self, note: Noted) {

@@ -55,7 +55,7 @@ impl Writer {
                     Command::Note(note) => patient.push_note(note),
                     Command::Settle(settling, true) => batch.settles.push(settling),
                     Command::Settle(settling, false) => drop(self.company.join(settling)),
-                    Command::Begun => patient.begun(self.is_behind(None)),
+                    Command::Begun => patient.begun(self.behind(None)),
                     Command::Ended => {}
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, by, reply) => batch.requeues.push((ids, by, reply)),
@@ -70,7 +70,7 @@ impl Writer {
             let unwanted = self.serve_from_fronts();
             let company = self.company.first();
             if let Some((_, first)) = company.filter(|_| patient.due.is_none()) {
-                patient.begun(self.is_behind(self.held.get(&first.id)));
+                patient.begun(self.behind(self.held.get(&first.id)));
             }
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
@@ -184,13 +184,14 @@ impl Writer {
         depth.queued > 0 || self.has_open_lanes(queue, depth.limited)
     }
 
-    /// Whether others of its queue wait for cores or other processes: then it matters how many end, not how soon one of them is told.
-    fn is_behind(&self, held: Option<&Held>) -> bool {
-        let some_wait = |queue| self.depths.of(queue).queued > 0;
+    /// How many others of its queue wait for cores or other processes: then it matters how many end, not how soon one of them is told.
+    fn behind(&self, held: Option<&Held>) -> u64 {
+        let waiting = |queue| self.depths.of(queue).queued;
         match held {
-            Some(held) => (held.queue.is_apart() || held.queue == Queue::ThreadsCpu) && some_wait(held.queue),
+            Some(held) if held.queue.is_apart() || held.queue == Queue::ThreadsCpu => waiting(held.queue),
+            Some(_) => 0,
             // Claimed from a front, which only those queues have, and not written yet.
-            None => Queue::ALL.into_iter().any(|queue| queue.is_apart() && some_wait(queue)),
+            None => Queue::ALL.into_iter().filter(|queue| queue.is_apart()).map(waiting).max().unwrap_or_default(),
         }
     }
 
