@@ -154,8 +154,7 @@ class Host:
         if running.alone is job:
             sys.stdout, sys.stderr = self.streams  # what the job has put there instead says what it still holds
             self.capture.drain()
-        if job.printed is not None:
-            job.printed.close()
+        job.log.close()
         job.cancel = None  # or it would take a garbage collection to free the job
         del self.jobs[job.id]
         artifacts = b'"artifacts":true,' if job.has_artifacts else b""

@@ -16,8 +16,6 @@ MOST_PROGRESS = 4096  # bytes of JSON; `src/job/event.rs` has the same
 class Job:
     """One attempt at a job, from its `run` to its `done`."""
 
-    printed = None  # its log, if it has printed something
-
     def __init__(self, host, run, code):
         self.host = host
         self.id = run["id"]
@@ -27,6 +25,7 @@ class Job:
         self.code = code
         self.by_pickle = code is None
         self.meter = Meter(host)
+        self.log = Log(host.channel, self.id, host.max_log_bytes)
         self.tasks = set()  # that its code has started, on `async`, and its calls in threads
         self.executor = None  # in place of the loop's own for its calls in threads
         self.is_over = False  # so that no task of it is to do anything any more
@@ -39,11 +38,6 @@ class Job:
         self.overspent = False  # it was told that it has
         self.has_artifacts = False  # it has a folder for them
         self.most_output = min(host.max_output_bytes, run.get("output_bytes") or host.max_output_bytes)
-
-    @property
-    def log(self):
-        # Several of its threads may print first.
-        return self.printed or vars(self).setdefault("printed", Log(self.host.channel, self.id, self.host.max_log_bytes))
 
     def start(self):
         """Loads what is to be run and calls it. Returns the value, or what will give it."""

@@ -36,12 +36,11 @@ class Log:
         self.job_id = job_id
         self.most = most
         self.unfinished = {}
-        self.room = Room(most)
+        self.renew()
 
     def renew(self):
         """Gives it room for as much as at first. What was printed before still counts where it did, whenever its turn is."""
-        if self.room.printed:
-            self.room = Room(self.most)
+        self.room = Room(self.most)
 
     def write(self, stream, text, source=None):
         """`source` keeps apart what comes to one stream in several ways."""

@@ -50,8 +50,7 @@ class Async(Host):
     def __init__(self, sock):
         super().__init__(sock)
         self.shares_gil = gil_enabled() is not False
-        self.turn = self.late_ns = self.delay_ns = self.asked_ns = 0
-        # `asked_ns`: when the kernel was last asked how long the loop has had no core.
+        self.turn = self.late_ns = self.delay_ns = 0
         self.selected_ns = self.waited_ns = 0  # when the loop last looked what is ready, and when it last came back from waiting for it
         # Since when the steps that the loop makes now could have been made, unless their job made them ready later. They were made ready in the
         # turn before this one, by what was there when that began; or in this one, if the loop has waited for it.
@@ -86,7 +85,6 @@ class Async(Host):
 
     def delayed(self):
         """How long the loop's thread has had no core since this was asked the last time, in ns."""
-        self.asked_ns = Meter.now()
         before, self.delay_ns = self.delay_ns, DELAY.ns() or 0
         return self.delay_ns - before
 
@@ -154,7 +152,7 @@ class Async(Host):
         return self.helpers.are_worn()
 
     def begin(self, job):
-        asyncio.Task(self.perform(job), loop=self.loop)
+        self.loop.create_task(self.perform(job))
 
     async def perform(self, job):
         JOB.set(job)

@@ -98,7 +98,7 @@ class Meter:
             ready = self.until
         wait = now - ready
         self.loop_wait_ns += wait
-        if wait >= self.STANDSTILL_NS and now - host.asked_ns >= self.STANDSTILL_NS:
+        if wait >= self.STANDSTILL_NS:
             host.delayed()  # how long the loop had no core until now is a part of that
         self.before = host.used_until(now)
 
