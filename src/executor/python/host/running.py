@@ -25,7 +25,7 @@ def hand_down():
 
             def run_for_job():
                 JOB.set(job)
-                # It would hold the thread, and so itself. One that could not be started at once has one in the other.
+                # It would hold the thread, and so itself. After a start that failed it calls the one of that, which finds nothing here.
                 vars(thread).pop("run", None)
                 job.meter.helped(since, run)
 
