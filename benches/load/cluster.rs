@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
 use trine::job::Queue;
-use trine::store::Store;
 use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
+use trine::store::{Store, Urgency};
 
 use crate::http::{Connection, request};
 use crate::postgres::Postgres;
@@ -128,7 +128,7 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
     let (ended, waits) = (history::job(1)?, history::job(1)?);
     store.accept(vec![ended.clone()]).await?;
     for claimed in store.claim(Queue::Async, 1).await? {
-        store.settle(claimed.lease, Arc::new(history::settlement(claimed.bound)), true).await?;
+        store.settle(claimed.lease, Arc::new(history::settlement(claimed.bound)), Urgency::Awaited).await?;
     }
     store.accept(vec![waits.clone()]).await?;
     store.close().await;
@@ -175,7 +175,7 @@ pub(crate) async fn claims(options: &Options) -> Result<()> {
             times.push(start.elapsed().as_secs_f64() * 1e3);
             let settled = claimed.into_iter().map(|claimed| {
                 let settlement = Arc::new(history::settlement(claimed.bound));
-                store.settle(claimed.lease, settlement, true)
+                store.settle(claimed.lease, settlement, Urgency::Awaited)
             });
             futures_util::future::try_join_all(settled).await?;
         }

@@ -14,7 +14,7 @@ use trine::job::{
     Bound, Choice, Conclusion, Ending, Failure, Form, JobId, NewJob, Outcome, Queue, Runtime, Spec, Submission, Timing,
 };
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
-use trine::store::{Settlement, Store};
+use trine::store::{Settlement, Store, Urgency};
 
 use crate::backlog::{HOLD_UP, ONE_PROCESS, queue};
 use crate::http::{Connection, request};
@@ -144,7 +144,7 @@ pub(crate) async fn fill(folder: &Path, results: u64) -> Result<()> {
             left -= claimed.len() as u64;
             let settled = claimed.into_iter().map(|claimed| {
                 let (store, settlement) = (Arc::clone(&store), settlement(claimed.bound));
-                async move { store.settle(claimed.lease, Arc::new(settlement), true).await }
+                async move { store.settle(claimed.lease, Arc::new(settlement), Urgency::Awaited).await }
             });
             futures_util::future::try_join_all(settled).await?;
         }

@@ -18,7 +18,7 @@ use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Place, Slot, Stack};
 use crate::job::{Bound, Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue, meets};
 use crate::profile::Sample;
-use crate::store::{Claimed, Lease, Settled, Settlement, StoreError};
+use crate::store::{Claimed, Lease, Settled, Settlement, StoreError, Urgency};
 use crate::workload::{Reporter, Sink, Stop, StopReason};
 
 /// Loops a queue: while one hands out what it claimed, the claims of the others are with the store, so that a job that comes in
@@ -116,12 +116,12 @@ fn run(
         if claimed.requires.as_ref().is_some_and(|required| !meets(shared.store.labels(), required)) {
             drop((stack, slot));
             let why = "it waits: this server does not have the labels that it requires";
-            return Box::pin(postpone(shared, claimed, why, ELSEWHERE)).await;
+            return Box::pin(postpone(shared, queue, claimed, why, ELSEWHERE)).await;
         }
         if let Some(wait) = shared.quarantine.keeps_out(claimed.owner, claimed.profile.as_ref()).filter(|_| !stop.is_stopped()) {
             drop((stack, slot));
             let why = "it waits: whatever runs work like this has died under it, again and again";
-            return Box::pin(postpone(shared, claimed, why, (wait, wait))).await;
+            return Box::pin(postpone(shared, queue, claimed, why, (wait, wait))).await;
         }
         let Ok(executor) = stack.ready().await;
         let running = executor.call(Attempt {
@@ -151,14 +151,14 @@ fn over(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measure
 }
 
 /// Makes a job wait that can't run now, as if it had not been claimed.
-async fn postpone(shared: Arc<Shared>, claimed: Claimed, why: &'static str, waits: (Duration, Duration)) {
+async fn postpone(shared: Arc<Shared>, queue: Queue, claimed: Claimed, why: &'static str, waits: (Duration, Duration)) {
     let id = claimed.lease.id;
     let (wait, is_new) = shared.postponed.again(id, why, waits);
     if is_new {
         shared.store.note(claimed.lease, Note::log(LogStream::Stderr, why)).await;
     }
     let settlement = Settlement::Later { due_at: shared.store.now().after(wait) };
-    if let Err(error) = record(&shared, claimed.lease, settlement.into()).await {
+    if let Err(error) = record(&shared, queue, claimed.lease, settlement.into()).await {
         tracing::error!(%id, %error, "that it waits could not be recorded; it will be tried again");
     }
     shared.running.end(claimed.lease);
@@ -187,7 +187,7 @@ async fn settle(shared: &Shared, queue: Queue, kind: &'static str, claimed: &Cla
     let id = claimed.lease.id;
     let finished = settlement.is_end();
     let mut end = None;
-    match record(shared, claimed.lease, settlement).await {
+    match record(shared, queue, claimed.lease, settlement).await {
         Ok((Settled::Ended { started_at, finished_at }, settlement)) => {
             let Claimed { attempt, losses, bound, .. } = *claimed;
             if let Settlement::Finish(conclusion) = &*settlement {
@@ -217,13 +217,15 @@ async fn settle(shared: &Shared, queue: Queue, kind: &'static str, claimed: &Cla
 /// program has to end.
 async fn record(
     shared: &Shared,
+    queue: Queue,
     lease: Lease,
     mut settlement: Arc<Settlement>,
 ) -> Result<(Settled, Arc<Settlement>), StoreError> {
     let mut is_refused = false;
     let (mut wait, mut tries) = (STORE_RETRY.0, 0);
     loop {
-        let error = match shared.store.settle(lease, Arc::clone(&settlement), shared.waiters.any(lease.id)).await {
+        let urgency = if shared.waiters.any(lease.id) { Urgency::Awaited } else { Urgency::Patient(queue) };
+        let error = match shared.store.settle(lease, Arc::clone(&settlement), urgency).await {
             Ok(settled) => return Ok((settled, settlement)),
             Err(StoreError::Closed) => return Err(StoreError::Closed),
             Err(error) => error,

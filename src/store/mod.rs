@@ -23,6 +23,7 @@ mod intake;
 mod kept;
 mod key;
 mod limit;
+mod migrations;
 mod node;
 mod oldest;
 mod once;
@@ -152,6 +153,15 @@ impl Settlement {
     pub const fn is_end(&self) -> bool {
         matches!(self, Self::Finish(_))
     }
+}
+
+/// How soon a settlement is to be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// At once: somebody waits for it.
+    Awaited,
+    /// As soon as what jobs of this queue leave has to be.
+    Patient(Queue),
 }
 
 /// Whether a settlement was recorded.
@@ -453,8 +463,8 @@ pub trait Store:
 
     /// Ends the attempt that `lease` stands for, if the lease is still valid. It is for the handle that claimed the job to say so.
     ///
-    /// Unless somebody waits for it (`awaited`), the store may take some milliseconds longer, to write it together with others.
-    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError>;
+    /// Unless somebody waits for it, the store may take some milliseconds longer, to write it together with others.
+    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, urgency: Urgency) -> Result<Settled, StoreError>;
 
     /// Records what the attempt says, if its lease is still valid; waits while the store has more to write than it may hold in
     /// memory. What was recorded is there before a settlement of the same lease that follows.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use trine::clock::Timestamp;
 use trine::dispatch::router::{Facts, route};
 use trine::job::{Bound, Choice, Failure, Form, JobId, NewJob, Queue, Runtime};
-use trine::store::{Cancellation, Claimed, Depth, Settled, Settlement, StateFilter, Store};
+use trine::store::{Cancellation, Claimed, Depth, Settled, Settlement, StateFilter, Store, Urgency};
 
 use crate::{PATIENCE, Place, accept, new_job, not_after_a_loss, settle, state, succeeded};
 
@@ -148,7 +148,7 @@ async fn each_is_claimed_once_while_others_are_cancelled(place: impl Place) {
                 while let Ok(claimed) = tokio::time::timeout(Duration::from_secs(2), store.claim(QUEUE, 1)).await {
                     for claimed in claimed.unwrap() {
                         mine.push(claimed.lease.id);
-                        store.settle(claimed.lease, Arc::new(succeeded()), false).await.unwrap();
+                        store.settle(claimed.lease, Arc::new(succeeded()), Urgency::Patient(Queue::Async)).await.unwrap();
                     }
                 }
                 mine

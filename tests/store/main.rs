@@ -55,7 +55,7 @@ use trine::job::{
     Bound, Choice, Conclusion, Ending, Executor, Failure, FailureKind, Form, JobId, NewJob, Outcome, Queue, Retry, Runtime, Spec,
     Submission, Timing,
 };
-use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError};
+use trine::store::{Claimed, Lease, Settled, Settlement, Store, StoreError, Urgency};
 
 /// A place where a driver keeps its data; it can be opened again and again.
 pub(crate) trait Place: Send {
@@ -199,7 +199,7 @@ pub(crate) async fn claim_one(store: &Arc<dyn Store>) -> Claimed {
 
 /// Settles as the dispatcher does.
 pub(crate) async fn settle(store: &Arc<dyn Store>, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
-    store.settle(lease, Arc::new(settlement), true).await
+    store.settle(lease, Arc::new(settlement), Urgency::Awaited).await
 }
 
 pub(crate) fn timing(wall_us: u64) -> Timing {

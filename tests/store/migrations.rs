@@ -13,7 +13,6 @@ use trine::store::{DeliveryFilter, EventFilter, Filter, Order, Page, Store};
 use crate::sqlite::Folder;
 use crate::{finish_all, io_job};
 
-static ALL: Migrator = sqlx::migrate!("migrations/sqlite");
 const EVERYTHING: Page = Page { order: Order::OldestFirst, after: None, limit: 10_000 };
 
 /// The stored databases: one for each schema that was released, and that of today.
@@ -122,7 +121,8 @@ async fn a_database_is_opened_as_it_was_after_each_migration() {
     let mut raw = SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", source.display())).await.unwrap();
     load(&mut raw, &latest).await;
     raw.close().await.unwrap();
-    let migrations: Vec<_> = ALL.iter().cloned().collect();
+    let all = Migrator::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite").as_path()).await.unwrap();
+    let migrations: Vec<_> = all.iter().cloned().collect();
     for count in 1..=migrations.len() {
         let folder = Folder::new();
         let path = folder.path().join("trine.db");

@@ -14,7 +14,7 @@ use trine::store::postgres::PostgresStore;
 use trine::store::{
     Answered, BloatStore, Cancellation, Claimed, ComparisonStore, DeliveryFilter, EventFilter, Firing, Follower, Lease, MINUTE,
     NodeStore, Once, OnceStore, OwnerStore, RetentionStore, Revocation, ScheduleStore, Settled, Settlement, Store, StoreError,
-    Unique, WebhookStore,
+    Unique, Urgency, WebhookStore,
 };
 
 use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
@@ -53,7 +53,7 @@ async fn claim_one(store: &PostgresStore) -> Claimed {
 }
 
 async fn settle(store: &PostgresStore, lease: Lease, settlement: Settlement) -> Settled {
-    store.settle(lease, Arc::new(settlement), true).await.unwrap()
+    store.settle(lease, Arc::new(settlement), Urgency::Awaited).await.unwrap()
 }
 
 async fn revoked(store: &PostgresStore) -> Vec<(Lease, Revocation)> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use trine::job::{Concurrency, JobId, Labels, NewJob, Queue};
 use trine::store::postgres::PostgresStore;
-use trine::store::{NodeStore, Requeue, Settled, Settlement, Store, StoreError};
+use trine::store::{NodeStore, Requeue, Settled, Settlement, Store, StoreError, Urgency};
 
 use crate::postgres::Schema;
 use crate::{PATIENCE, Place, accept, claim_one, io_job, settle, succeeded};
@@ -40,7 +40,7 @@ async fn claim(store: &PostgresStore, most: usize) -> Vec<trine::store::Claimed>
 
 async fn end(store: &PostgresStore, claimed: Vec<trine::store::Claimed>) {
     for claimed in claimed {
-        let settled = store.settle(claimed.lease, Arc::new(succeeded()), true).await.unwrap();
+        let settled = store.settle(claimed.lease, Arc::new(succeeded()), Urgency::Awaited).await.unwrap();
         assert!(matches!(settled, Settled::Ended { .. }));
     }
 }
@@ -79,7 +79,7 @@ async fn a_job_runs_where_its_requirements_are_met_and_nowhere_else() {
     assert_eq!(claimed.iter().map(|claimed| claimed.lease.id).collect::<Vec<_>>(), [free.id]);
     // What ran on a node that gives it back waits for such a node again.
     let back = here.remove(0);
-    gpu.settle(back.lease, Arc::new(Settlement::Release), true).await.unwrap();
+    gpu.settle(back.lease, Arc::new(Settlement::Release), Urgency::Awaited).await.unwrap();
     look(&plain).await;
     here.extend(claim(&gpu, 10).await);
     assert_eq!(here[1].lease.id, back.lease.id);

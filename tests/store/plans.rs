@@ -11,15 +11,12 @@ use crate::postgres::Schema;
 use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
 
 /// What was read to find rows, as of when sessions last said so.
-#[derive(sqlx::FromRow)]
 struct Reads {
     /// How often `work`, `jobs` and `results` were read as a whole.
     scans: i64,
     /// How many entries of the indexes of `work` and `jobs` were looked at. Of what waits those count whose rows live: while a transaction of
     /// another test is open, a claim walks over all that was claimed since it began.
     entries: i64,
-    /// How many rows of `work` were changed or are gone.
-    changes: i64,
 }
 
 /// What was read by the time that so many rows of `work` were changed or are gone.
@@ -31,9 +28,9 @@ async fn reads(store: &Arc<dyn Store>, raw: &mut PgConnection, changes: i64) -> 
                 (SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE schemaname = current_schema() AND relname = 'work') AS changes";
     let said = async {
         loop {
-            let reads: Reads = sqlx::query_as(text).fetch_one(&mut *raw).await.unwrap();
-            if reads.changes >= changes {
-                return reads;
+            let (scans, entries, changed): (i64, i64, i64) = sqlx::query_as(text).fetch_one(&mut *raw).await.unwrap();
+            if changed >= changes {
+                return Reads { scans, entries };
             }
             // A session says what it has read after a transaction, if it did not just before.
             store.check().await.unwrap();

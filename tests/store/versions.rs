@@ -10,7 +10,9 @@ use trine::dispatch::{Deliverer, DeliverySettings};
 use trine::job::{Concurrency, NewJob, Owner, Queue, Secret, Webhook};
 use trine::outbound::{Outbound, OutboundSettings};
 use trine::store::postgres::PostgresStore;
-use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, RetentionStore, Settled, Store, StoreError, WebhookStore};
+use trine::store::{
+    DeliveryFilter, Depth, NodeStore, Requeue, RetentionStore, Settled, Store, StoreError, Urgency, WebhookStore,
+};
 use trine::webhook::{DeliveryAttempt, Rules, Verdict};
 
 use crate::postgres::Schema;
@@ -55,7 +57,7 @@ async fn run(store: &PostgresStore, mut jobs: usize) {
         let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, jobs)).await.expect("a job to claim").unwrap();
         jobs -= claimed.len();
         for claimed in claimed {
-            let settled = store.settle(claimed.lease, Arc::new(succeeded()), true).await.unwrap();
+            let settled = store.settle(claimed.lease, Arc::new(succeeded()), Urgency::Awaited).await.unwrap();
             assert!(matches!(settled, Settled::Ended { .. }));
         }
     }
@@ -76,7 +78,7 @@ async fn what_a_newer_version_adds_disturbs_nobody_and_stays() {
 
     do_as_newer(&mut raw, NEWER).await;
     let late = place.node("late").await;
-    there.settle(begun.lease, Arc::new(succeeded()), true).await.unwrap();
+    there.settle(begun.lease, Arc::new(succeeded()), Urgency::Awaited).await.unwrap();
     run(&there, 1).await;
     run(&late, 1).await;
     for (takes, runs) in [(&there, &late), (&late, &there)] {

@@ -10,9 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Ro
 use super::hosts::{Hosts, at};
 use super::pool::Pool;
 use crate::job::JobId;
-use crate::store::StoreError;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+use crate::store::{StoreError, migrations};
 
 /// The migration that made what is looked at before any other is applied.
 const FIRST: i64 = 1;
@@ -229,7 +227,7 @@ impl Connect {
                 "the user {user} needs the rights USAGE and CREATE on the schema {schema}"
             )));
         }
-        let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+        let mut migrator = Migrator::with_migrations(migrations::POSTGRES.iter().cloned().collect());
         migrator.set_ignore_missing(true);
         migrator.run_direct(Some(FIRST), &mut connection, false).await.map_err(failed)?;
         self.agree(&mut connection).await?;
@@ -328,7 +326,7 @@ fn wrong(why: &str) -> StoreError {
 
 /// The latest migration that this program knows.
 pub(super) fn known() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+    migrations::POSTGRES.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
 /// Whether this program may work with a schema that says this.
@@ -349,8 +347,8 @@ mod tests {
 
     #[test]
     fn what_a_program_needs_of_others_it_knows_itself() {
-        assert!(MIGRATIONS.iter().any(|migration| migration.version == OLDEST));
-        assert_eq!(MIGRATIONS.iter().next().map(|migration| migration.version), Some(FIRST));
+        assert!(migrations::POSTGRES.iter().any(|migration| migration.version == OLDEST));
+        assert_eq!(migrations::POSTGRES.iter().next().map(|migration| migration.version), Some(FIRST));
         assert!(may_go_by(OLDEST).is_ok() && may_go_by(known() + 1).is_err());
     }
 }

@@ -60,6 +60,7 @@ use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
     Portion, Requeue, Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey,
+    Urgency,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
@@ -271,7 +272,7 @@ impl Store for PostgresStore {
     }
 
     // All that comes while one transaction is on its way goes into the next: what nobody waits for need not wait for company.
-    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, _: bool) -> Result<Settled, StoreError> {
+    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, _: Urgency) -> Result<Settled, StoreError> {
         self.intake.end(lease).await;
         self.ask(|reply| Command::Settle(lease, settlement, reply)).await
     }

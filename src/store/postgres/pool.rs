@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr, Transaction};
+use sqlx::{Either, Execute, Executor, PgPool, Postgres, SqlStr, Transaction};
 
 use super::connect::in_time;
 
@@ -68,12 +68,5 @@ impl<'p> Executor<'p> for &Pool {
         'p: 'e,
     {
         Box::pin(in_time(Executor::prepare_with(&self.0, sql, parameters)))
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
-    where
-        'p: 'e,
-    {
-        Box::pin(in_time(Executor::describe(&self.0, sql)))
     }
 }

@@ -206,7 +206,7 @@ mod tests {
     #[tokio::test]
     async fn where_lanes_are_to_stand_is_no_walk_over_all_of_them() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        crate::store::migrations::SQLITE.run_direct(None, &mut connection, false).await.unwrap();
         let (empty, waits) = (r#"["a"]"#, r#"["b"]"#);
         let lanes = BTreeSet::from([empty, waits].map(|lane| (Queue::Async, lane.to_owned())));
         enter(&mut connection, &lanes, Timestamp::from_micros(1)).await.unwrap();

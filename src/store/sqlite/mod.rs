@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -51,19 +51,19 @@ use self::writer::{Acceptance, Command, Published, Reply, Writer};
 use super::codes;
 use super::intake::{self, Intake};
 use super::kept::Unread;
+use super::migrations;
 use super::node::Gatekeeper;
 use super::page::Ids;
 use super::said::NoteLimits;
 use super::{
     Cancellation, Cancelled, Claimed, CopyStore, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
     Portion, Requeue, Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey,
+    Urgency,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Owner, Queue, State};
 use crate::own;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Commands that may wait for the writer; who comes then waits to be let in.
 const COMMANDS: usize = 8_192;
@@ -238,7 +238,7 @@ fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
 async fn migrated(path: &Path, connect: SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
     let open = async {
         let mut connection = connect.connect().await?;
-        MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
+        migrations::SQLITE.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
         Ok(connection)
     };
     open.await.map_err(|error| if is_busy(&error) { in_other_hands(path) } else { error })
@@ -275,7 +275,7 @@ fn migration(path: &Path, error: MigrateError) -> StoreError {
         MigrateError::VersionMissing(found) | MigrateError::VersionTooNew(found, _) => StoreError::TooNew {
             path: path.display().to_string(),
             found,
-            known: MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default(),
+            known: migrations::SQLITE.iter().map(|migration| migration.version).max().unwrap_or_default(),
         },
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::Database(error),
         other => StoreError::Corrupt(other.to_string()),
@@ -316,7 +316,7 @@ impl Store for SqliteStore {
             if let Some((claimed, first)) = self.fronts.claim(queue, most) {
                 if first {
                     // If there is no room for this, the writer has something else to write, and this goes along.
-                    let _ = self.commands.try_send(Command::Begun);
+                    let _ = self.commands.try_send(Command::Begun(queue));
                 }
                 return Ok(claimed);
             }
@@ -328,14 +328,15 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, awaited: bool) -> Result<Settled, StoreError> {
+    async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, urgency: Urgency) -> Result<Settled, StoreError> {
         self.intake.end(lease).await;
-        // It must not overtake what the attempt has said.
-        if awaited || !self.intake.is_empty() {
-            return self.ask(|reply| Command::Settle((lease, settlement, reply), awaited)).await;
-        }
+        let queue = match urgency {
+            // It must not overtake what the attempt has said.
+            Urgency::Patient(queue) if self.intake.is_empty() => queue,
+            _ => return self.ask(|reply| Command::Settle((lease, settlement, reply), urgency)).await,
+        };
         let (reply, answer) = oneshot::channel();
-        if self.company.join((lease, settlement, reply)) {
+        if self.company.join((lease, settlement, reply), queue) {
             // If there is no room for this, the writer has something else to write, and sees them.
             let _ = self.commands.try_send(Command::Ended);
         }

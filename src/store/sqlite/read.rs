@@ -243,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn no_first_page_is_sorted_or_looked_for_in_all_results() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        crate::store::migrations::SQLITE.run_direct(None, &mut connection, false).await.unwrap();
         let mut plan = async |filter: &Filter, order| {
             let page = Page { order, after: None, limit: 100 };
             let mut explained = QueryBuilder::new("EXPLAIN QUERY PLAN ");

@@ -224,7 +224,7 @@ mod tests {
     async fn whose_turn_it_is_stands_in_the_index() {
         assert_eq!(turn!(), format!("due_at - priority * {}", PRIORITY_LEVEL.as_micros()));
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        crate::store::migrations::SQLITE.run_direct(None, &mut connection, false).await.unwrap();
         let text = concat!("EXPLAIN QUERY PLAN ", next!("id"));
         let rows = sqlx::query(text).bind(0).bind(0).bind(0).bind(1).fetch_all(&mut connection).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_due_is_found_from_host_to_host() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        crate::store::migrations::SQLITE.run_direct(None, &mut connection, false).await.unwrap();
         let rows = sqlx::query(concat!("EXPLAIN QUERY PLAN ", due!())).bind(0).bind(8).bind(64).bind("[]");
         let rows = rows.fetch_all(&mut connection).await.unwrap();
         let mut plan: Vec<String> = rows.iter().map(|row| row.get::<String, _>("detail").replace("COVERING ", "")).collect();
@@ -167,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_goes_through_what_is_fewest() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        super::super::MIGRATIONS.run_direct(None, &mut connection, false).await.unwrap();
+        crate::store::migrations::SQLITE.run_direct(None, &mut connection, false).await.unwrap();
         let all = DeliveryFilter::default();
         let of_state = DeliveryFilter { state: Some(DeliveryState::Failed), ..all };
         let filters = [

@@ -55,7 +55,7 @@ use crate::store::claims::Claims;
 use crate::store::full::Full;
 use crate::store::node::Gatekeeper;
 use crate::store::said::NoteLimits;
-use crate::store::{Cancelled, Claimed, Lease, StateFilter, StoreError, Subject, SummaryKey};
+use crate::store::{Cancelled, Claimed, Lease, StateFilter, StoreError, Subject, SummaryKey, Urgency};
 use crate::telemetry::Sparing;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -65,16 +65,16 @@ pub(super) enum Command {
     Note(Noted),
     Accept(Acceptance),
     Claim(Queue, usize, Reply<Vec<Claimed>>),
-    /// An attempt has ended; whether somebody waits for the job.
-    Settle(Settling, bool),
+    /// An attempt has ended.
+    Settle(Settling, Urgency),
     Cancel(Vec<JobId>, Vec<StateFilter>, Reply<Cancelled>),
     /// Only those that had ended by then, if it says when.
     Requeue(Vec<JobId>, Option<Timestamp>, Reply<Vec<JobId>>),
     Edit(Box<dyn Edit>),
     Allow(HashMap<Owner, u32>, Reply<()>),
     Check(Reply<()>),
-    /// Jobs were claimed from a front.
-    Begun,
+    /// Jobs were claimed from the front of this queue.
+    Begun(Queue),
     /// There are settlements in company.
     Ended,
     /// Somebody wants to see what there is once that is written which has happened.

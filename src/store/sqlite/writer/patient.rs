@@ -6,7 +6,7 @@ use super::super::intake::Noted;
 
 /// How long settlements that nobody waits for wait for company.
 const COMPANY: Duration = Duration::from_millis(2);
-/// How long they wait while jobs of their queue wait for cores or other processes. What others leave meanwhile waits along.
+/// How long they wait while jobs of their queue wait for cores or other processes.
 const COMPANY_BEHIND: Duration = Duration::from_millis(8);
 /// How long they wait while [`MANY`] jobs do: the last of so many waits longer for its turn than for that.
 const COMPANY_FAR_BEHIND: Duration = Duration::from_millis(24);

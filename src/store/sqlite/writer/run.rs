@@ -8,13 +8,12 @@ use tokio::sync::mpsc;
 use super::super::{company, statements};
 use super::batch::{self, Batch};
 use super::fold::Folding;
-use super::held::Held;
 use super::patient::Patient;
 use super::published::Depths;
 use super::{Command, Writer};
 use crate::job::Queue;
-use crate::store::Lease;
 use crate::store::claims::Claims;
+use crate::store::{Lease, Urgency};
 
 /// The most commands of one transaction.
 const MOST_COMMANDS: usize = 1_024;
@@ -53,9 +52,9 @@ impl Writer {
                     Command::Accept(accept) => batch.accepts.push(accept),
                     Command::Claim(queue, most, reply) => self.claims.push(queue, most, reply),
                     Command::Note(note) => patient.push_note(note),
-                    Command::Settle(settling, true) => batch.settles.push(settling),
-                    Command::Settle(settling, false) => drop(self.company.join(settling)),
-                    Command::Begun => patient.begun(self.behind(None)),
+                    Command::Settle(settling, Urgency::Awaited) => batch.settles.push(settling),
+                    Command::Settle(settling, Urgency::Patient(queue)) => drop(self.company.join(settling, queue)),
+                    Command::Begun(queue) => patient.begun(self.behind(queue)),
                     Command::Ended => {}
                     Command::Cancel(ids, only, reply) => batch.cancels.push((ids, only, reply)),
                     Command::Requeue(ids, by, reply) => batch.requeues.push((ids, by, reply)),
@@ -68,13 +67,13 @@ impl Writer {
             }
             self.turn_away();
             let unwanted = self.serve_from_fronts();
-            let company = self.company.first();
-            if let Some((_, first)) = company.filter(|_| patient.due.is_none()) {
-                patient.begun(self.behind(self.held.get(&first.id)));
+            let (company, queues) = self.company.present();
+            for queue in queues {
+                patient.begun(self.behind(queue));
             }
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
-            let enough = company.map_or(0, |(count, _)| count) + patient.notes.len() >= company::MOST;
+            let enough = company + patient.notes.len() >= company::MOST;
             let due = closing.is_some() || claiming || enough || patient.is_due();
             if due {
                 patient.due = None;
@@ -184,15 +183,9 @@ impl Writer {
         depth.queued > 0 || self.has_open_lanes(queue, depth.limited)
     }
 
-    /// How many others of its queue wait for cores or other processes: then it matters how many end, not how soon one of them is told.
-    fn behind(&self, held: Option<&Held>) -> u64 {
-        let waiting = |queue| self.depths.of(queue).queued;
-        match held {
-            Some(held) if held.queue.is_apart() || held.queue == Queue::ThreadsCpu => waiting(held.queue),
-            Some(_) => 0,
-            // Claimed from a front, which only those queues have, and not written yet.
-            None => Queue::ALL.into_iter().filter(|queue| queue.is_apart()).map(waiting).max().unwrap_or_default(),
-        }
+    /// How many of its jobs wait for cores or other processes: then it matters how many end, not how soon one of them is told.
+    fn behind(&self, queue: Queue) -> u64 {
+        if queue.is_apart() || queue == Queue::ThreadsCpu { self.depths.of(queue).queued } else { 0 }
     }
 
     /// Notes how far back one has to look for what happens from here on, if it is time for that.
