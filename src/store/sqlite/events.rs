@@ -34,10 +34,10 @@ fn push_to(row: &EventRow, values: &mut Values) -> Result<(), StoreError> {
 
 /// Adds rows.
 pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[EventRow]) -> Result<(), StoreError> {
-    let trip = |rows: &[EventRow]| {
-        INSERT.trip(rows.len(), |values, size| values.rows(rows, size, INSERT_COLUMNS, |values, row| push_to(row, values)))
-    };
-    make(connection, rows.chunks(MOST).map(trip), false).await
+    let trips = rows.chunks(MOST).map(|rows| {
+        INSERT.trip(rows.len(), move |values, size| values.rows(rows, size, INSERT_COLUMNS, |values, row| push_to(row, values)))
+    });
+    make(connection, trips.collect(), false).await
 }
 
 /// Keeps that a job's attempt was running, which the row of the job is about to forget.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join;
 use sqlx::encode::Encode;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, Sqlite, SqliteConnection, Type};
@@ -22,10 +23,10 @@ pub(super) struct Many {
     texts: Vec<[String; 4]>,
 }
 
-/// Statements and what they are given: one trip to the thread that talks to SQLite.
-pub(super) struct Trip {
+/// Statements and what they are given, which is made out when it is their turn: one trip to the thread that talks to SQLite.
+pub(super) struct Trip<'t> {
     texts: &'static [String; 4],
-    arguments: SqliteArguments,
+    make_out: Box<dyn FnOnce() -> Result<SqliteArguments, StoreError> + Send + 't>,
 }
 
 /// Values for the rows of a statement, from the left to the right.
@@ -47,15 +48,24 @@ impl Many {
     }
 
     /// A trip with so many rows, at most [`MOST`]. `fill` gives all values of the statements, for as many rows as it is told.
-    pub(super) fn trip(
+    pub(super) fn trip<'t>(
         &'static self,
         rows: usize,
-        fill: impl FnOnce(&mut Values, usize) -> Result<(), StoreError>,
-    ) -> Result<Trip, StoreError> {
+        fill: impl FnOnce(&mut Values, usize) -> Result<(), StoreError> + Send + 't,
+    ) -> Trip<'t> {
         let at = SIZES.partition_point(|size| *size < rows).min(SIZES.len() - 1);
-        let mut values = Values { arguments: SqliteArguments::default() };
-        fill(&mut values, SIZES[at])?;
-        Ok(Trip { texts: &self.texts[at], arguments: values.arguments })
+        let make_out = move || {
+            let mut values = Values { arguments: SqliteArguments::default() };
+            fill(&mut values, SIZES[at])?;
+            Ok(values.arguments)
+        };
+        Trip { texts: &self.texts[at], make_out: Box::new(make_out) }
+    }
+}
+
+impl Trip<'_> {
+    fn made_out(self) -> Result<(&'static [String; 4], SqliteArguments), StoreError> {
+        Ok((self.texts, (self.make_out)()?))
     }
 }
 
@@ -84,20 +94,19 @@ impl Values {
     }
 }
 
-/// Makes the trips one after the other; `alone`, as a transaction of their own. Each is made out when it is its turn: a large batch is
-/// never there twice.
-pub(super) async fn make(
-    connection: &mut SqliteConnection,
-    trips: impl Iterator<Item = Result<Trip, StoreError>>,
-    alone: bool,
-) -> Result<(), StoreError> {
-    let (mut trips, mut begins) = (trips.peekable(), alone);
-    while let Some(trip) = trips.next() {
-        let Trip { texts, arguments } = trip?;
-        let ends = alone && trips.peek().is_none();
+/// Makes the trips one after the other; `alone`, as a transaction of their own. While SQLite is busy with one, the next is made out, and no
+/// more: a large batch is never there twice.
+pub(super) async fn make(connection: &mut SqliteConnection, trips: Vec<Trip<'_>>, alone: bool) -> Result<(), StoreError> {
+    let (mut trips, mut begins) = (trips.into_iter(), alone);
+    let mut next = trips.next().map(Trip::made_out).transpose()?;
+    while let Some((texts, arguments)) = next {
+        let ends = alone && trips.len() == 0;
         let which = usize::from(begins) + 2 * usize::from(ends);
         begins = false;
-        sqlx::query_with(texts[which].as_str(), arguments).execute(&mut *connection).await?;
+        let trip = sqlx::query_with(texts[which].as_str(), arguments).execute(&mut *connection);
+        let (trip, made_out) = join(trip, async { trips.next().map(Trip::made_out).transpose() }).await;
+        trip?;
+        next = made_out?;
     }
     Ok(())
 }
@@ -126,14 +135,14 @@ mod tests {
         })
     });
 
-    fn numbers(all: &[i64]) -> impl Iterator<Item = Result<Trip, StoreError>> {
-        let trip = |chunk: &[i64]| {
-            NUMBERS.trip(chunk.len(), |values, size| {
+    fn numbers(all: &[i64]) -> Vec<Trip<'_>> {
+        let trips = all.chunks(MOST).map(|chunk| {
+            NUMBERS.trip(chunk.len(), move |values, size| {
                 values.rows(chunk, size, 1, |values, n| values.push(*n))?;
                 values.rows(chunk, size, 1, |values, n| values.push(Some(*n).filter(|n| n % 10 == 0)))
             })
-        };
-        all.chunks(MOST).map(trip)
+        });
+        trips.collect()
     }
 
     #[tokio::test]

@@ -54,8 +54,8 @@ const COLUMNS: usize = 6;
 
 /// Writes those that have changed, as a transaction of its own. After that, nothing of what is logged is missing in any of them.
 pub(super) async fn write(connection: &mut SqliteConnection, changed: &[(SummaryKey, Vec<u8>)]) -> Result<(), StoreError> {
-    let trip = |rollups: &[(SummaryKey, Vec<u8>)]| {
-        WRITE.trip(rollups.len(), |values, size| {
+    let trips = changed.chunks(MOST).map(|rollups| {
+        WRITE.trip(rollups.len(), move |values, size| {
             values.rows(rollups, size, COLUMNS, |values, (key, sketches)| {
                 values.push(&*key.workload)?;
                 values.push(key.bound.code())?;
@@ -65,6 +65,6 @@ pub(super) async fn write(connection: &mut SqliteConnection, changed: &[(Summary
                 values.push(&sketches[..])
             })
         })
-    };
-    make(connection, changed.chunks(MOST).map(trip), true).await
+    });
+    make(connection, trips.collect(), true).await
 }

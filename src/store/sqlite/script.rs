@@ -113,7 +113,7 @@ impl Script<'_> {
         let tags: Vec<_> = tags.collect();
         let payloads: Vec<_> = self.jobs.iter().filter_map(|insertion| Some((insertion.payload?, insertion.job))).collect();
         let begins = self.begins.chunks(MOST).map(|begins| {
-            BEGIN.trip(begins.len(), |values, size| {
+            BEGIN.trip(begins.len(), move |values, size| {
                 values.rows(begins, size, BEGIN_COLUMNS, |values, (id, claim)| {
                     values.push(&id.as_bytes()[..])?;
                     values.push(claim.token)?;
@@ -122,14 +122,14 @@ impl Script<'_> {
             })
         });
         let ends = self.ends.chunks(MOST).map(|ends| {
-            END.trip(ends.len(), |values, size| {
+            END.trip(ends.len(), move |values, size| {
                 values.rows(ends, size, END_COLUMNS, |values, end| end.push_to(values))?;
                 values.rows(ends, size, 1, |values, end| values.push(&end.id.as_bytes()[..]))?;
                 values.push(rollups::logged(ends.iter().map(|end| &end.count)))
             })
         });
         let payloads = payloads.chunks(MOST).map(|payloads| {
-            PAYLOAD.trip(payloads.len(), |values, size| {
+            PAYLOAD.trip(payloads.len(), move |values, size| {
                 values.rows(payloads, size, PAYLOAD_COLUMNS, |values, (n, job)| {
                     values.push(*n)?;
                     values.text(job.submission.workload.json.get())
@@ -137,10 +137,11 @@ impl Script<'_> {
             })
         });
         let jobs = self.jobs.chunks(MOST).map(|jobs| {
-            INSERT.trip(jobs.len(), |values, size| values.rows(jobs, size, INSERT_COLUMNS, |values, job| job.push_to(values)))
+            INSERT
+                .trip(jobs.len(), move |values, size| values.rows(jobs, size, INSERT_COLUMNS, |values, job| job.push_to(values)))
         });
         let tags = tags.chunks(MOST).map(|tags| {
-            TAG.trip(tags.len(), |values, size| {
+            TAG.trip(tags.len(), move |values, size| {
                 values.rows(tags, size, TAG_COLUMNS, |values, (id, (key, value))| {
                     values.text(key.as_str())?;
                     values.text(value.as_str())?;
@@ -148,7 +149,7 @@ impl Script<'_> {
                 })
             })
         });
-        make(connection, begins.chain(ends).chain(payloads).chain(jobs).chain(tags), alone).await
+        make(connection, begins.chain(ends).chain(payloads).chain(jobs).chain(tags).collect(), alone).await
     }
 }
 
