@@ -169,6 +169,32 @@ def end(executor):
     executor.shutdown(cancel_futures=True)
 
 
+def square(x):
+    return x * x
+
+
+def hold(test, executor):
+    """Holds an executor's batches up until the gate is set, or the test ends. Gives the gate, and the batches so far."""
+    engine = executor._engine
+    gate, batches, send = threading.Event(), [], engine._send
+
+    def held(calls):
+        batches.append(calls)
+        gate.wait()
+        send(calls)
+
+    engine._send = held
+    test.addCleanup(gate.set)
+    return gate, batches
+
+
+def submitting(executor, exchange):
+    """Has `exchange` submit an executor's calls. It is given what makes a request, and the request."""
+    connections = executor._engine._connections
+    make = connections.request
+    connections.request = lambda request: exchange(make, request) if request.path == "/jobs/batch" else make(request)
+
+
 class Proxy:
     """Stands between a client and a server, and hangs up when it is told to or after so many bytes from the server."""
 

@@ -31,11 +31,11 @@ import trine
 SKIPPED = {
     "ExecutorShutdownTest.test_interpreter_shutdown": (
         "prints on the caller's standard output; what a job prints is in its log. "
-        "The same end of an interpreter: test_executor.Ends.test_an_interpreter_ends_after_its_last_call"
+        "The same end of an interpreter: test_executor_ends.Ends.test_an_interpreter_ends_after_its_last_call"
     ),
     "ExecutorShutdownTest.test_hang_gh83386": (
         "prints on the caller's standard output; what a job prints is in its log. "
-        "The same end of an interpreter: test_executor.Ends.test_an_interpreter_ends_after_its_last_call"
+        "The same end of an interpreter: test_executor_ends.Ends.test_an_interpreter_ends_after_its_last_call"
     ),
 }
 SKIPPED_CLASSES = {
@@ -43,9 +43,9 @@ SKIPPED_CLASSES = {
     "FailingInitializerMixin": "as InitializerMixin",
     "FailingInitializerResourcesTest": "as InitializerMixin",
     "ThreadPoolExecutorTest": "looks at the threads of ThreadPoolExecutor, or shares objects with the calls",
-    "ThreadPoolShutdownTest": "looks at the threads of ThreadPoolExecutor; test_executor.Ends has the same ends",
+    "ThreadPoolShutdownTest": "looks at the threads of ThreadPoolExecutor; test_executor_ends.Ends has the same ends",
     "ThreadPoolWaitTests": "shares an event with the calls",
-    "ProcessPoolShutdownTest": "looks at the processes of ProcessPoolExecutor; test_executor.Ends has the same ends",
+    "ProcessPoolShutdownTest": "looks at the processes of ProcessPoolExecutor; test_executor_ends.Ends has the same ends",
     "ExecutorDeadlockTest": "kills processes of ProcessPoolExecutor and shares pipes with them",
 }
 # Of the tests of ProcessPoolExecutor, those that are about any executor whose calls are made elsewhere.

@@ -5,13 +5,9 @@ import gc
 import time
 import unittest
 
-from harness import PATIENCE_S, ServerTest
+from harness import PATIENCE_S, ServerTest, square
 
 import trine
-
-
-def square(x):
-    return x * x
 
 
 class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
