@@ -13,6 +13,7 @@ mod codes;
 mod comparison;
 mod copied;
 mod counted;
+mod error;
 mod event;
 mod fate;
 mod follow;
@@ -23,6 +24,7 @@ mod intake;
 mod kept;
 mod key;
 mod limit;
+mod list;
 mod migrations;
 mod node;
 mod oldest;
@@ -45,6 +47,7 @@ mod window;
 pub use bloat::{Bloat, BloatStore, TableBloat};
 pub use comparison::{Comparison, ComparisonEnd, ComparisonState, ComparisonStore};
 pub use copied::{Age, Copied, CopyStore};
+pub use error::StoreError;
 pub use event::{EventFilter, EventPage, Subscription};
 pub(crate) use event::{Hub, News, Subject};
 pub use follow::Follower;
@@ -52,6 +55,7 @@ pub use function::FunctionStore;
 pub use graph::{Child, Graph, GraphStore, ParentEdge};
 pub use key::KeyStore;
 pub use limit::{Gate, LimitKey, LimitStatus, LimitStore};
+pub use list::{Filter, Order, Page, StateFilter};
 pub use node::{NodeStatus, NodeStore};
 pub use oldest::OldestStore;
 pub use once::{Answered, Digest, Once, OnceStore, Twin, Unique};
@@ -74,8 +78,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Conclusion, Ending, Executor, Failure, FailureKind, FindingKinds, Job, JobId, Labels, NewJob, Note, Owner, ProfileKey,
-    Queue, Retry, Spec, State, Timing,
+    Bound, Conclusion, Ending, Failure, Job, JobId, Labels, NewJob, Note, Owner, ProfileKey, Queue, Retry, Spec, Timing,
 };
 
 /// The right to run one attempt, proved by a token that the store checks on every write of the attempt.
@@ -224,80 +227,6 @@ pub struct Cancelled {
     pub stopping: Vec<Lease>,
 }
 
-/// Where a job may be, as lists filter it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateFilter {
-    /// Waits for its time.
-    Scheduled,
-    /// Waits for other jobs.
-    Blocked,
-    /// Waits for its executor.
-    Queued,
-    /// An attempt runs.
-    Running,
-    /// Ended this way.
-    Ended(Ending),
-}
-
-impl StateFilter {
-    /// Where a job in this state is.
-    pub const fn of(state: &State) -> Self {
-        match state {
-            State::Scheduled { .. } => Self::Scheduled,
-            State::Blocked => Self::Blocked,
-            State::Queued => Self::Queued,
-            State::Running { .. } => Self::Running,
-            State::Finished(finished) => Self::Ended(finished.ending),
-        }
-    }
-}
-
-/// Which jobs a list holds: those that pass every condition that is set.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Whose they are; `None` for everybody's.
-    pub owner: Option<Owner>,
-    /// Where they are: any of these; empty for anywhere.
-    pub states: Vec<StateFilter>,
-    /// Of which kind their error is.
-    pub error: Option<FailureKind>,
-    /// How they are tagged.
-    pub bound: Option<Bound>,
-    /// Where they run.
-    pub executor: Option<Executor>,
-    /// Their workload's `type`.
-    pub workload: Option<String>,
-    /// Labels and their values: all of them.
-    pub tags: Vec<(String, String)>,
-    /// Accepted at this moment or later.
-    pub since: Option<Timestamp>,
-    /// Accepted before this moment.
-    pub until: Option<Timestamp>,
-    /// What their figures speak against: any of these. Only what has ended has any.
-    pub findings: Option<FindingKinds>,
-}
-
-/// In which order of acceptance a list is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// The latest first.
-    #[default]
-    NewestFirst,
-    /// The earliest first.
-    OldestFirst,
-}
-
-/// One page of a list.
-#[derive(Clone, Copy, Debug)]
-pub struct Page {
-    /// The order.
-    pub order: Order,
-    /// The last id of the page before; the list goes on behind it.
-    pub after: Option<JobId>,
-    /// How many at most. It ends earlier, with the first job that does not fit, where they weigh more than [`PAGE_BYTES`] together.
-    pub limit: usize,
-}
-
 /// How many jobs wait and run in each queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
@@ -311,112 +240,6 @@ pub struct Depth {
     pub blocked: u64,
     /// Claimed.
     pub running: u64,
-}
-
-/// What the store could not do.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It can't write now, for example because the disk is full. Nothing was changed; it may work later.
-    #[error("the store is not available now: {0}")]
-    Unavailable(String),
-    /// It can't write this, however often it is tried, for example because it is too large. Nothing was changed.
-    #[error("the store can't take this: {0}")]
-    Refused(String),
-    /// There can't be a store where it is said to be: why. Nothing was changed.
-    #[error("{0}")]
-    Unusable(String),
-    /// A job comes after one that there is not. Nothing was changed.
-    #[error("the job {job} comes after {parent}, and there is no such job")]
-    UnknownParent {
-        /// The job that was not accepted.
-        job: JobId,
-        /// The one that there is not.
-        parent: JobId,
-    },
-    /// The same was accepted by another node in the meantime: it is there to be looked at. Nothing was changed.
-    #[error("another server has just accepted the same")]
-    Taken,
-    /// Jobs wait that require too many different things of a node. Nothing was changed.
-    #[error("jobs that wait require too many different labels of a node already: this one would be one more")]
-    TooManyPlaces,
-    /// It is shut.
-    #[error("the store is shut")]
-    Closed,
-    /// The database was written by a newer version.
-    #[error("the database at {path} has schema version {found}, this program knows versions up to {known}: use a newer trine")]
-    TooNew {
-        /// Where it is.
-        path: String,
-        /// Its schema.
-        found: i64,
-        /// The newest schema that this program knows.
-        known: i64,
-    },
-    /// A newer version has changed the database so that this one can't go on with it.
-    #[error(
-        "a newer version of trine has changed the database: it is for programs that know its schema version {oldest}, this one knows \
-         versions up to {known}: use a newer trine"
-    )]
-    Outdated {
-        /// The schema that a program has to know.
-        oldest: i64,
-        /// The newest schema that this program knows.
-        known: i64,
-    },
-    /// Servers of an older version are there that can't go on with the schema of this one. Nothing was changed.
-    #[error(
-        "programs that don't know schema version {oldest} can't work with the one that this program needs, and such servers are there: \
-         {nodes}; stop them, wait until their leases are over, and start this one again"
-    )]
-    OldNodes {
-        /// The schema that they would have to know.
-        oldest: i64,
-        /// Their names and versions.
-        nodes: String,
-    },
-    /// What is stored can't be understood.
-    #[error("the database holds what this program can't read: {0}")]
-    Corrupt(String),
-    /// Anything else that the database says.
-    #[error("{}", said(.0))]
-    Database(#[from] sqlx::Error),
-}
-
-/// What the database says. Why no connection could be had is not known here.
-fn said(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::PoolTimedOut => {
-            "no connection to the database came free in time: all are in use (`database_connections`), or it is \
-                                      away or takes no more"
-                .to_owned()
-        }
-        error => error.to_string(),
-    }
-}
-
-impl StoreError {
-    /// What it says, without that the store is not available.
-    fn cause(&self) -> String {
-        match self {
-            Self::Unavailable(reason) => reason.clone(),
-            error => error.to_string(),
-        }
-    }
-
-    /// Whether the same may work later, without anybody changing it.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Unavailable(_)
-            | Self::Taken
-            | Self::Closed
-            | Self::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => true,
-            // SQLSTATEs: the connection (08), resources (53), the operator, time limits (57); nothing can be written (25006).
-            Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
-                code.len() == 5 && (["08", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006")
-            }),
-            _ => false,
-        }
-    }
 }
 
 /// Why an attempt is to stop.

@@ -1,0 +1,109 @@
+//! What a store could not do, and what it says of that.
+
+use crate::job::JobId;
+
+/// What the store could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It can't write now, for example because the disk is full. Nothing was changed; it may work later.
+    #[error("the store is not available now: {0}")]
+    Unavailable(String),
+    /// It can't write this, however often it is tried, for example because it is too large. Nothing was changed.
+    #[error("the store can't take this: {0}")]
+    Refused(String),
+    /// There can't be a store where it is said to be: why. Nothing was changed.
+    #[error("{0}")]
+    Unusable(String),
+    /// A job comes after one that there is not. Nothing was changed.
+    #[error("the job {job} comes after {parent}, and there is no such job")]
+    UnknownParent {
+        /// The job that was not accepted.
+        job: JobId,
+        /// The one that there is not.
+        parent: JobId,
+    },
+    /// The same was accepted by another node in the meantime: it is there to be looked at. Nothing was changed.
+    #[error("another server has just accepted the same")]
+    Taken,
+    /// Jobs wait that require too many different things of a node. Nothing was changed.
+    #[error("jobs that wait require too many different labels of a node already: this one would be one more")]
+    TooManyPlaces,
+    /// It is shut.
+    #[error("the store is shut")]
+    Closed,
+    /// The database was written by a newer version.
+    #[error("the database at {path} has schema version {found}, this program knows versions up to {known}: use a newer trine")]
+    TooNew {
+        /// Where it is.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this program knows.
+        known: i64,
+    },
+    /// A newer version has changed the database so that this one can't go on with it.
+    #[error(
+        "a newer version of trine has changed the database: it is for programs that know its schema version {oldest}, this one knows \
+         versions up to {known}: use a newer trine"
+    )]
+    Outdated {
+        /// The schema that a program has to know.
+        oldest: i64,
+        /// The newest schema that this program knows.
+        known: i64,
+    },
+    /// Servers of an older version are there that can't go on with the schema of this one. Nothing was changed.
+    #[error(
+        "programs that don't know schema version {oldest} can't work with the one that this program needs, and such servers are there: \
+         {nodes}; stop them, wait until their leases are over, and start this one again"
+    )]
+    OldNodes {
+        /// The schema that they would have to know.
+        oldest: i64,
+        /// Their names and versions.
+        nodes: String,
+    },
+    /// What is stored can't be understood.
+    #[error("the database holds what this program can't read: {0}")]
+    Corrupt(String),
+    /// Anything else that the database says.
+    #[error("{}", said(.0))]
+    Database(#[from] sqlx::Error),
+}
+
+/// What the database says. Why no connection could be had is not known here.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::PoolTimedOut => {
+            "no connection to the database came free in time: all are in use (`database_connections`), or it is \
+                                      away or takes no more"
+                .to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
+impl StoreError {
+    /// What it says, without that the store is not available.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Unavailable(reason) => reason.clone(),
+            error => error.to_string(),
+        }
+    }
+
+    /// Whether the same may work later, without anybody changing it.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable(_)
+            | Self::Taken
+            | Self::Closed
+            | Self::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => true,
+            // SQLSTATEs: the connection (08), resources (53), the operator, time limits (57); nothing can be written (25006).
+            Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
+                code.len() == 5 && (["08", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "25006")
+            }),
+            _ => false,
+        }
+    }
+}
