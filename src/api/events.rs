@@ -19,10 +19,10 @@ use super::jobs::find;
 use super::list::Labels;
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{ErrorView, States, TimingView, error, output};
+use super::view::{ErrorView, States, TimingView};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, Owner, State as JobState, What};
+use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, Owner, Timing, What};
 use crate::store::{EventFilter, Follower};
 
 /// How often a comment shows that a stream is alive on which nothing happens.
@@ -155,23 +155,24 @@ enum WhatView<'a> {
 
 impl<'a> From<&'a Event> for EventView<'a> {
     fn from(event: &'a Event) -> Self {
+        let timing = |timing: &Timing| TimingView::of(event.bound, event.executor, timing);
         let what = match &event.what {
             What::Accepted | What::Requeued => WhatView::Plain {},
             What::Running { attempt } => WhatView::Running { attempt: *attempt, executor: event.executor },
             What::Progress { attempt, value } => WhatView::Progress { attempt: *attempt, value },
             What::Log { attempt, stream, line } => WhatView::Log { attempt: *attempt, stream: *stream, line },
-            What::Retrying { attempt, error, timing, due_at } => WhatView::Retrying {
+            What::Retrying { attempt, error, timing: measured, due_at } => WhatView::Retrying {
                 attempt: *attempt,
                 error: error.into(),
-                timing: timing.as_ref().map(|timing| TimingView::of(event.bound, event.executor, timing)),
+                timing: measured.as_deref().map(timing),
                 due_at: *due_at,
             },
             What::Finished { attempt, finished } => WhatView::Finished {
                 state: finished.ending,
                 attempt: *attempt,
-                output: output(finished),
-                error: error(finished),
-                timing: TimingView::of_last(event.bound, event.executor, finished),
+                output: finished.outcome.output(),
+                error: finished.outcome.failure().map(ErrorView::from),
+                timing: finished.timing.as_ref().map(timing),
             },
         };
         Self { job: event.job, at: event.at, what }
@@ -209,7 +210,7 @@ pub(super) async fn of_job(
     // Made before looking at the job, so that its end is not missed.
     let follower = api.dispatcher.follow(filter, Some(after.unwrap_or(Timestamp::from_micros(0))));
     let job = find(&api, id).await?;
-    if matches!(job.state, JobState::Finished(finished) if after.is_some_and(|after| after >= finished.finished_at)) {
+    if job.state.finished().zip(after).is_some_and(|(finished, after)| after >= finished.finished_at) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     // A job's stream sees every kind, because it ends with one of them. Whoever does not want to see the end learns its id all the

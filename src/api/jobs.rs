@@ -24,7 +24,7 @@ use super::{ApiState, body, example, idempotency, submission};
 use crate::dispatch::router::{Considered, considered};
 use crate::dispatch::{Receipt, SubmitError, Submitted};
 use crate::executor::Capabilities;
-use crate::job::{Bound, Choice, Evidence, Executor, Form, Job, JobId, Rule, State as JobState, Written};
+use crate::job::{Bound, Choice, Evidence, Executor, Form, Job, JobId, Rule, Written};
 use crate::store::{Cancellation, Requeue};
 
 /// Submit a job
@@ -103,7 +103,7 @@ async fn answer(api: &ApiState, receipt: Receipt, Preferences { wait, minimal }:
 
 /// The job with its attempts, if it has ended.
 async fn ended(api: &ApiState, job: &Job, existing: bool) -> Result<Option<Response>, Problem> {
-    if !matches!(job.state, JobState::Finished(_)) {
+    if job.state.finished().is_none() {
         return Ok(None);
     }
     let attempts = AttemptView::all(job, api.dispatcher.attempts(job).await?);

@@ -1,13 +1,19 @@
 //! Jobs as CSV, a column a figure.
 
-use super::view::{TimingView, error, output};
-use crate::job::{Finished, Job, Observed, State};
+use super::view::TimingView;
+use crate::job::{Failure, Finished, Job, Observed};
 
 /// What the cells of one line are made of.
 struct Line<'a> {
     job: &'a Job,
     finished: Option<&'a Finished>,
     timing: Option<TimingView>,
+}
+
+impl Line<'_> {
+    fn failure(&self) -> Option<&Failure> {
+        self.finished.and_then(|finished| finished.outcome.failure())
+    }
 }
 
 type Column = (&'static str, fn(&Line<'_>) -> String);
@@ -41,9 +47,9 @@ const COLUMNS: [Column; 33] = [
     ("held_jobs", |line| figure(line, |timing| timing.held_jobs)),
     ("observed", |line| figure(line, |timing| timing.observed.map(Observed::as_str))),
     ("advice", |line| figure(line, |timing| timing.advice.clone())),
-    ("error_kind", |line| text(line.finished.and_then(error).map(|error| error.kind))),
-    ("error_message", |line| no_formula(text(line.finished.and_then(error).map(|error| error.message)))),
-    ("output", |line| text(line.finished.and_then(output))),
+    ("error_kind", |line| text(line.failure().map(|failure| failure.kind))),
+    ("error_message", |line| no_formula(text(line.failure().map(|failure| &failure.message)))),
+    ("output", |line| text(line.finished.and_then(|finished| finished.outcome.output()))),
     ("parameters", |line| line.job.submission.workload.json.to_string()),
     ("tags", |line| serde_json::to_string(&line.job.submission.tags).unwrap_or_default()),
     ("owner", |line| text(line.job.submission.owner)),
@@ -57,15 +63,7 @@ pub(super) fn csv(jobs: &[Job], beginning: bool) -> String {
         let _ = table.write_record(COLUMNS.map(|(name, _)| name));
     }
     for job in jobs {
-        let finished = match &job.state {
-            State::Finished(finished) => Some(&**finished),
-            _ => None,
-        };
-        let line = Line {
-            job,
-            finished,
-            timing: finished.and_then(|finished| TimingView::of_last(job.submission.bound, job.route.executor, finished)),
-        };
+        let line = Line { job, finished: job.state.finished(), timing: TimingView::of_last(job) };
         let _ = table.write_record(COLUMNS.map(|(_, cell)| cell(&line)));
     }
     table.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()

@@ -16,8 +16,8 @@ use super::waiting::WaitingView;
 use super::webhooks::WebhookView;
 use crate::clock::Timestamp;
 use crate::job::{
-    Bound, Choice, Concurrency, Ending, Evidence, Executor, Failure, FailureKind, Finished, Job, JobId, Labels, Observed,
-    Outcome, Rate, Retry, Route, Routing, Rule, State, Tags, Timing, Tried, Unique,
+    Bound, Choice, Concurrency, Ending, Evidence, Executor, Failure, FailureKind, Job, JobId, Labels, Observed, Outcome, Rate,
+    Retry, Route, Routing, Rule, State, Tags, Timing, Tried, Unique,
 };
 use crate::measure::advice::advice;
 use crate::store::StateFilter;
@@ -245,10 +245,8 @@ impl JobView<'_> {
 impl<'a> From<&'a Job> for JobView<'a> {
     fn from(job: &'a Job) -> Self {
         let submission = &job.submission;
-        let finished = match &job.state {
-            State::Finished(finished) => Some(&**finished),
-            _ => None,
-        };
+        let finished = job.state.finished();
+        let outcome = finished.map(|finished| &finished.outcome);
         Self {
             id: job.id,
             state: (&job.state).into(),
@@ -268,9 +266,9 @@ impl<'a> From<&'a Job> for JobView<'a> {
             attempt: job.attempt,
             losses: job.losses,
             stopping: matches!(job.state, State::Running { stopping: true, .. }),
-            output: finished.and_then(output),
-            error: finished.and_then(error),
-            timing: finished.and_then(|finished| TimingView::of_last(submission.bound, job.route.executor, finished)),
+            output: outcome.and_then(Outcome::output),
+            error: outcome.and_then(Outcome::failure).map(ErrorView::from),
+            timing: TimingView::of_last(job),
             accepted_at: job.accepted_at,
             due_at: match job.state {
                 State::Scheduled { due_at } => Some(due_at),
@@ -366,7 +364,7 @@ impl<'a> ResultView<'a> {
 
     /// The result of a job, if it has ended.
     pub(super) fn of(job: &'a Job) -> Option<Self> {
-        let State::Finished(finished) = &job.state else { return None };
+        let finished = job.state.finished()?;
         Some(Self {
             id: job.id,
             state: finished.ending,
@@ -374,9 +372,9 @@ impl<'a> ResultView<'a> {
             workload: &job.submission.workload.json,
             route: job.route.into(),
             attempt: job.attempt,
-            output: output(finished),
-            error: error(finished),
-            timing: TimingView::of_last(job.submission.bound, job.route.executor, finished),
+            output: finished.outcome.output(),
+            error: finished.outcome.failure().map(ErrorView::from),
+            timing: TimingView::of_last(job),
             tags: &job.submission.tags,
             accepted_at: job.accepted_at,
             started_at: finished.started_at,
@@ -525,9 +523,10 @@ pub(super) struct TimingView {
 }
 
 impl TimingView {
-    /// What was measured of the job's last attempt, and what follows from it.
-    pub(super) fn of_last(bound: Bound, executor: Executor, finished: &Finished) -> Option<Self> {
-        finished.timing.as_ref().map(|timing| Self::of(bound, executor, timing))
+    /// What was measured of the last attempt of a job that has ended, and what follows from it.
+    pub(super) fn of_last(job: &Job) -> Option<Self> {
+        let timing = job.state.finished()?.timing.as_ref()?;
+        Some(Self::of(job.submission.bound, job.route.executor, timing))
     }
 
     /// What was measured of an attempt of a job that is tagged so and runs here, and what follows from it.
@@ -555,22 +554,6 @@ impl TimingView {
             observed: timing.observed(),
             advice: advice(bound, executor, timing),
         }
-    }
-}
-
-/// What the workload returned.
-pub(super) fn output(finished: &Finished) -> Option<&RawValue> {
-    match &finished.outcome {
-        Outcome::Output(output) => Some(output),
-        Outcome::Error(_) => None,
-    }
-}
-
-/// Why it returned nothing.
-pub(super) fn error(finished: &Finished) -> Option<ErrorView<'_>> {
-    match &finished.outcome {
-        Outcome::Output(_) => None,
-        Outcome::Error(failure) => Some(failure.into()),
     }
 }
 

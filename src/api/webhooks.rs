@@ -14,10 +14,10 @@ use super::json::Json;
 use super::list::{Limit, List};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{ErrorView, TimingView, error, output};
+use super::view::{ErrorView, TimingView};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
-use crate::job::{Ending, Job, JobId, Secret, State as JobState, Tags, Webhook};
+use crate::job::{Ending, Job, JobId, Outcome, Secret, Tags, Webhook};
 use crate::store::DeliveryFilter;
 use crate::webhook::{Delivery, DeliveryAttempt, DeliveryState};
 use crate::workload::Invalid;
@@ -262,11 +262,9 @@ struct Data<'a> {
 
 /// The message of a delivery, about a job whose result is still the one that it is about.
 pub fn message(delivery: &Delivery, job: Option<&Job>) -> Vec<u8> {
-    let finished = job.and_then(|job| match &job.state {
-        JobState::Finished(finished) => Some(&**finished),
-        _ => None,
-    });
-    let whole = finished.and_then(output);
+    let finished = job.and_then(|job| job.state.finished());
+    let outcome = finished.map(|finished| &finished.outcome);
+    let whole = outcome.and_then(Outcome::output);
     let output = whole.filter(|output| output.get().len() <= MAX_OUTPUT);
     let data = Data {
         id: delivery.job,
@@ -277,10 +275,8 @@ pub fn message(delivery: &Delivery, job: Option<&Job>) -> Vec<u8> {
         attempt: job.map(|job| job.attempt),
         output,
         output_omitted: output.is_none() && (whole.is_some() || finished.is_none() && delivery.ending == Ending::Succeeded),
-        error: finished.and_then(error),
-        timing: job
-            .zip(finished)
-            .and_then(|(job, finished)| TimingView::of_last(job.submission.bound, job.route.executor, finished)),
+        error: outcome.and_then(Outcome::failure).map(ErrorView::from),
+        timing: job.and_then(TimingView::of_last),
         accepted_at: job.map(|job| job.accepted_at),
         started_at: finished.and_then(|finished| finished.started_at),
     };

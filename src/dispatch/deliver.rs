@@ -11,7 +11,7 @@ use url::Url;
 
 use super::ended::Counts;
 use crate::clock::{Timestamp, micros};
-use crate::job::{Job, Secret, State};
+use crate::job::{Job, Secret};
 use crate::outbound::{Outbound, root_cause};
 use crate::store::{Store, StoreError};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Rules, Verdict, signature, verdict};
@@ -119,7 +119,7 @@ impl Deliverer {
     async fn deliver(&self, due: DueDelivery) {
         let DueDelivery { delivery, secret, tries, .. } = due;
         let job = match self.store.job(delivery.job).await {
-            Ok(job) => job.filter(|job| matches!(&job.state, State::Finished(end) if end.finished_at == delivery.finished_at)),
+            Ok(job) => job.filter(|job| job.state.finished().is_some_and(|end| end.finished_at == delivery.finished_at)),
             Err(error) => {
                 tracing::warn!(%error, id = delivery.id, "a message can't be written; it is tried again");
                 // What this server can't read, another one may.

@@ -66,7 +66,7 @@ use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, Slots};
 use crate::function::Function;
-use crate::job::{Job, JobId, Queue, Role, Routing, State};
+use crate::job::{Job, JobId, Queue, Role, Routing};
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
 use crate::store::{Cancellation, EventFilter, Follower, StateFilter, Store, StoreError, Weight as _};
@@ -201,7 +201,7 @@ impl Dispatcher {
         // All who waited were told when it began to drain. Nobody would tell whoever comes later.
         let limit = if self.is_draining() { Duration::ZERO } else { limit };
         match self.shared.store.job(id).await? {
-            Some(job) if !matches!(job.state, State::Finished(_)) && !limit.is_zero() => {
+            Some(job) if job.state.finished().is_none() && !limit.is_zero() => {
                 let light = if_light(job);
                 match (waiter.ended(limit).await, light) {
                     (Some(end), Some(job)) => Ok(Some(end.of(job))),

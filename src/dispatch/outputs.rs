@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
 use super::patience::until_read;
-use crate::job::{After, Failure, FailureKind, Finished, Job, JobId, Outcome, Spec, State};
+use crate::job::{After, Failure, FailureKind, Finished, Job, JobId, Outcome, Spec};
 use crate::workload::{Invalid, Placeholder, Stop, StopReason, fill, is_pointer, may_have_placeholders, parts};
 
 /// The longest workload with the outputs in it, in bytes: as long as a submission may be.
@@ -128,7 +128,7 @@ async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Resul
         // One after the other: all of them may be more than there is memory for.
         let ended = until_read(|| shared.store.job(parent)).await.map_err(unreadable)?;
         let pointers: Vec<&str> = at.iter().map(|&at| &*places[at].pointer).collect();
-        let found = match ended.as_ref().and_then(output) {
+        let found = match ended.as_ref().and_then(|job| job.state.finished()?.outcome.output()) {
             Some(output) => parts(output, &pointers, stop)?,
             None => vec![None; pointers.len()],
         };
@@ -154,23 +154,9 @@ async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Resul
     }
 }
 
-fn finished(job: &Job) -> Option<&Finished> {
-    match &job.state {
-        State::Finished(finished) => Some(finished),
-        _ => None,
-    }
-}
-
-fn output(job: &Job) -> Option<&RawValue> {
-    match &finished(job)?.outcome {
-        Outcome::Output(output) => Some(output),
-        Outcome::Error(_) => None,
-    }
-}
-
 /// Why there is nothing to go to a place.
 fn missing(Place { parent: id, pointer, .. }: &Place, parent: Option<&Job>) -> String {
-    match (parent.and_then(finished), parent) {
+    match (parent.and_then(|job| job.state.finished()), parent) {
         (Some(Finished { outcome: Outcome::Output(_), .. }), _) => format!("the output of the job {id} has no {pointer}"),
         (Some(Finished { ending, .. }), _) => format!("the job {id} ended as {ending} and has no output"),
         (None, Some(job)) => format!("the job {id} is {} again and has no output", job.state.as_str()),

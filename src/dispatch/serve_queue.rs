@@ -168,10 +168,7 @@ async fn postpone(shared: Arc<Shared>, queue: Queue, claimed: Claimed, why: &'st
 fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measured: &Measured) {
     let Some(timing) = measured.timing.as_ref().filter(|_| measured.stopped != Some(StopReason::HandBack)) else { return };
     shared.slots[queue as usize].took(Duration::from_micros(timing.wall_us));
-    let failure = match &measured.outcome {
-        Outcome::Output(_) => None,
-        Outcome::Error(failure) => Some(failure.kind),
-    };
+    let failure = measured.outcome.failure().map(|failure| failure.kind);
     let ran_as = match queue {
         Queue::ThreadsIo => Bound::Io,
         Queue::ThreadsCpu => Bound::Cpu,

@@ -21,6 +21,14 @@ impl Outcome {
         matches!(self, Self::Output(_))
     }
 
+    /// What it returned, if it did.
+    pub fn output(&self) -> Option<&RawValue> {
+        match self {
+            Self::Output(output) => Some(output),
+            Self::Error(_) => None,
+        }
+    }
+
     /// Why it returned nothing, if it did not.
     pub const fn failure(&self) -> Option<&Failure> {
         match self {

@@ -107,6 +107,14 @@ impl FromStr for Ending {
 }
 
 impl State {
+    /// How and when the job ended, if it has.
+    pub fn finished(&self) -> Option<&Finished> {
+        match self {
+            Self::Finished(finished) => Some(finished),
+            Self::Scheduled { .. } | Self::Blocked | Self::Queued | Self::Running { .. } => None,
+        }
+    }
+
     /// The one word that the API shows: the place or, once finished, the ending.
     pub fn as_str(&self) -> &'static str {
         match self {

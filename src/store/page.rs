@@ -3,7 +3,7 @@
 use futures_util::{Stream, TryStreamExt as _};
 
 use super::{Comparison, Page, Settlement, StoreError};
-use crate::job::{Failure, Job, JobId, Outcome, State};
+use crate::job::{Failure, Job, JobId, Outcome};
 use crate::schedule::Schedule;
 
 /// How much the items of a page may weigh together: one of any weight fits alone.
@@ -17,7 +17,7 @@ pub trait Weight {
 
 impl Weight for Job {
     fn weight(&self) -> usize {
-        let outcome = if let State::Finished(finished) = &self.state { finished.outcome.weight() } else { 0 };
+        let outcome = self.state.finished().map_or(0, |finished| finished.outcome.weight());
         self.submission.workload.json.get().len() + outcome
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
 use super::rows::{self, Cells, Known, Lane, any, known, of_id, place_of, text, uuid, uuids};
 use super::{edges, events};
 use crate::clock::Timestamp;
-use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Outcome, Queue, Timing};
+use crate::job::{Conclusion, Ending, Failure, FindingKinds, JobId, NewJob, Queue, Timing};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::job::measured;
 use crate::store::kept::{Options, code, figures, json, number};
@@ -164,14 +165,7 @@ pub(super) async fn finish_and_accept(
         (true, false) => ACCEPT,
         (false, false) => BOTH,
     };
-    let failure = |end: &&End<'_>| match &end.conclusion.outcome {
-        Outcome::Output(_) => None,
-        Outcome::Error(failure) => Some(failure.clone()),
-    };
-    let output = |end: &&End<'_>| match &end.conclusion.outcome {
-        Outcome::Output(output) => Some(output.get().to_owned()),
-        Outcome::Error(_) => None,
-    };
+    let outcomes = || ends.iter().map(|end| &end.conclusion.outcome);
     let due = |job: &Insertion<'_>| job.job.due_at.unwrap_or(job.job.accepted_at).as_micros();
     let lanes: Vec<Option<Lane>> = jobs.iter().map(|insertion| Lane::of(&insertion.job.submission)).collect();
     let query = sqlx::query(text)
@@ -181,9 +175,9 @@ pub(super) async fn finish_and_accept(
         .bind(ends.iter().map(|end| code(end.conclusion.ending)).collect::<Vec<_>>())
         .bind(ends.iter().map(|end| end.finished_at.as_micros()).collect::<Vec<_>>())
         .bind(any(ends.iter().map(|end| (!end.findings.is_empty()).then_some(i64::from(end.findings.bits())))))
-        .bind(any(ends.iter().map(|end| failure(end).map(|failure| failure.kind.as_str()))))
-        .bind(any(ends.iter().map(output)))
-        .bind(any(ends.iter().map(|end| failure(end).map(|failure| json(&failure)))))
+        .bind(any(outcomes().map(|outcome| outcome.failure().map(|failure| failure.kind.as_str()))))
+        .bind(any(outcomes().map(|outcome| outcome.output().map(RawValue::get))))
+        .bind(any(outcomes().map(|outcome| outcome.failure().map(json))))
         .bind(any(ends.iter().map(|end| end.conclusion.timing.as_ref().map(|timing| json(&figures(timing))))));
     let rows = query
         .bind(uuids(jobs.iter().map(|insertion| &insertion.job.id)))
