@@ -1,8 +1,9 @@
 //! That jobs come after others, and what becomes of them when those have ended.
 
+use super::state::stands;
 use super::{Cells, Row};
-use crate::job::{Ending, Failure, FailureKind, JobId, OnFailure};
-use crate::store::StoreError;
+use crate::job::{Dependency, Ending, Failure, FailureKind, JobId, OnFailure};
+use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
 
 /// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
 /// wide graph nor a deep one keeps others waiting.
@@ -46,4 +47,45 @@ pub(in crate::store) fn read_ended(row: &impl Row) -> Result<Ended, StoreError> 
     let mut cells = Cells::new(row);
     let (parent, child) = (cells.id()?, cells.id()?);
     Ok(Ended { parent, child, on_failure: cells.code()?, name: cells.take()?, ending: cells.code()? })
+}
+
+/// From `parent, name, rule`.
+pub(in crate::store) fn read_dependency(row: &impl Row) -> Result<Dependency, StoreError> {
+    let mut cells = Cells::new(row);
+    Ok(Dependency { parent: cells.id()?, name: cells.take()?, on_failure: cells.code()? })
+}
+
+/// From how many parents a job has and how many children, and how many of the parents it waits for.
+pub(in crate::store) fn read_counts(row: &impl Row) -> Result<Graph, StoreError> {
+    let mut cells = Cells::new(row);
+    Ok(Graph { parent_count: cells.number()?, child_count: cells.number()?, open: cells.number()?, ..Graph::default() })
+}
+
+/// From `parent, name, rule` and where the parent is.
+pub(in crate::store) fn read_parent(row: &impl Row) -> Result<ParentEdge, StoreError> {
+    let mut cells = Cells::new(row);
+    let (id, name, on_failure) = (cells.id()?, cells.take()?, cells.code()?);
+    Ok(ParentEdge { id, name, on_failure, state: read_place(&mut cells)? })
+}
+
+/// From `child` and where it is.
+pub(in crate::store) fn read_child(row: &impl Row) -> Result<Child, StoreError> {
+    let mut cells = Cells::new(row);
+    Ok(Child { id: cells.id()?, state: read_place(&mut cells)? })
+}
+
+/// From a job's id and where it is; nothing of one that is not there any more.
+pub(in crate::store) fn read_state(row: &impl Row) -> Option<Result<(JobId, StateFilter), StoreError>> {
+    let mut cells = Cells::new(row);
+    let read = cells.id().and_then(|id| Ok(read_place(&mut cells)?.map(|state| (id, state))));
+    read.transpose()
+}
+
+/// From a state or an ending; `None` if the job is not there any more.
+fn read_place(cells: &mut Cells<'_, impl Row>) -> Result<Option<StateFilter>, StoreError> {
+    let (state, ending) = (cells.take::<Option<i16>>()?, cells.code_or_none()?);
+    match state {
+        Some(state) => stands(state).map(Some),
+        None => Ok(ending.map(StateFilter::Ended)),
+    }
 }

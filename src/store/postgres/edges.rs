@@ -9,10 +9,9 @@ use super::pool::Pool;
 use super::rows::{self, Cells, from_jobs, text, uuid, uuids};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, JobId, NewJob, Owner};
-use crate::store::kept::edge::{Ended, read_ended};
-use crate::store::kept::state::stands;
+use crate::store::kept::edge::{Ended, read_child, read_counts, read_dependency, read_ended, read_parent, read_state};
 use crate::store::kept::{code, number};
-use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
+use crate::store::{Graph, StateFilter, StoreError};
 
 /// A job that waits for no other any more.
 pub(super) struct Unblocked {
@@ -146,23 +145,14 @@ pub(super) async fn keep_releases(connection: &mut PgConnection, remove: &[JobId
 pub(super) async fn dependencies(pool: &Pool, child: JobId) -> Result<Vec<Dependency>, StoreError> {
     let text = "SELECT parent, name, rule FROM edges WHERE child = $1 ORDER BY parent";
     let rows = sqlx::query(text).bind(uuid(child)).fetch_all(pool).await?;
-    let dependency = |row| {
-        let mut cells = Cells::new(row);
-        Ok(Dependency { parent: cells.id()?, name: cells.take()?, on_failure: cells.code()? })
-    };
-    rows.iter().map(dependency).collect()
+    rows.iter().map(read_dependency).collect()
 }
 
 /// Where jobs are.
 pub(super) async fn states(pool: &Pool, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
     let text = concat!("SELECT j.id, w.state, r.ending", from_jobs!(), "WHERE j.id = ANY($1)");
-    let mut states = HashMap::new();
-    for row in &sqlx::query(text).bind(uuids(jobs)).fetch_all(pool).await? {
-        let mut cells = Cells::new(row);
-        let (id, state) = (cells.id()?, place(&mut cells)?);
-        states.extend(state.map(|state| (id, state)));
-    }
-    Ok(states)
+    let rows = sqlx::query(text).bind(uuids(jobs)).fetch_all(pool).await?;
+    rows.iter().filter_map(read_state).collect()
 }
 
 /// A job's parents and children: the first `most` of each, those that it waits for before the others; of an owner's children alone, if
@@ -175,38 +165,21 @@ pub(super) async fn graph(pool: &Pool, id: JobId, owner: Option<Owner>, most: us
                          AND ($2 IS NULL OR EXISTS (SELECT 1 FROM jobs j WHERE j.id = e.child AND j.owner = $2))), \
                         (SELECT count(*) FROM edges WHERE child = $1 AND open)";
     let row = sqlx::query(count).bind(uuid(id)).bind(owner).fetch_one(&mut *snapshot).await?;
-    let mut cells = Cells::new(&row);
-    let mut graph =
-        Graph { parent_count: cells.number()?, child_count: cells.number()?, open: cells.number()?, ..Graph::default() };
+    let mut graph = read_counts(&row)?;
     if graph.parent_count > 0 {
         let text = "SELECT e.parent, e.name, e.rule, w.state, r.ending FROM edges e LEFT JOIN work w ON w.id = e.parent \
                     LEFT JOIN results r ON r.id = e.parent WHERE e.child = $1 ORDER BY e.open DESC, e.parent LIMIT $2";
-        for row in &sqlx::query(text).bind(uuid(id)).bind(number(most)).fetch_all(&mut *snapshot).await? {
-            let mut cells = Cells::new(row);
-            let (id, name, on_failure) = (cells.id()?, cells.take()?, cells.code()?);
-            graph.parents.push(ParentEdge { id, name, on_failure, state: place(&mut cells)? });
-        }
+        let rows = sqlx::query(text).bind(uuid(id)).bind(number(most)).fetch_all(&mut *snapshot).await?;
+        graph.parents = rows.iter().map(read_parent).collect::<Result<_, _>>()?;
     }
     if graph.child_count > 0 {
         let text = "SELECT e.child, w.state, r.ending FROM edges e LEFT JOIN work w ON w.id = e.child \
                     LEFT JOIN results r ON r.id = e.child WHERE e.parent = $1 \
                     AND ($2 IS NULL OR EXISTS (SELECT 1 FROM jobs j WHERE j.id = e.child AND j.owner = $2)) \
                     ORDER BY e.child LIMIT $3";
-        for row in &sqlx::query(text).bind(uuid(id)).bind(owner).bind(number(most)).fetch_all(&mut *snapshot).await? {
-            let mut cells = Cells::new(row);
-            graph.children.push(Child { id: cells.id()?, state: place(&mut cells)? });
-        }
+        let rows = sqlx::query(text).bind(uuid(id)).bind(owner).bind(number(most)).fetch_all(&mut *snapshot).await?;
+        graph.children = rows.iter().map(read_child).collect::<Result<_, _>>()?;
     }
     snapshot.commit().await?;
     Ok(graph)
-}
-
-/// From a state or an ending; `None` if the job is not there any more.
-fn place(cells: &mut Cells<'_>) -> Result<Option<StateFilter>, StoreError> {
-    let (state, ending) = (cells.take::<Option<i16>>()?, cells.code_or_none()?);
-    Ok(match (state, ending) {
-        (Some(state), _) => Some(stands(state)?),
-        (None, Some(ending)) => Some(StateFilter::Ended(ending)),
-        (None, None) => None,
-    })
 }

@@ -10,10 +10,10 @@ use super::moves::{self, OF_END, hex_id};
 use super::rows::{Cells, SHARED};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, JobId, NewJob, Owner, Queue};
-use crate::store::kept::edge::{Doom, Ended, read_ended};
-use crate::store::kept::state::{BLOCKED, stands};
+use crate::store::kept::edge::{Doom, Ended, read_child, read_counts, read_dependency, read_ended, read_parent, read_state};
+use crate::store::kept::state::BLOCKED;
 use crate::store::kept::{json, number};
-use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
+use crate::store::{Graph, StateFilter, StoreError};
 
 /// A job that waits for no other any more.
 pub(super) struct Unblocked {
@@ -163,24 +163,15 @@ pub(super) async fn keep_releases(connection: &mut SqliteConnection, remove: &[J
 pub(super) async fn dependencies(readers: &SqlitePool, child: JobId) -> Result<Vec<Dependency>, StoreError> {
     let text = "SELECT parent, name, rule FROM edges WHERE child = ?";
     let rows = sqlx::query(text).bind(&child.as_bytes()[..]).fetch_all(readers).await?;
-    let dependency = |row| {
-        let mut cells = Cells::new(row);
-        Ok(Dependency { parent: cells.id()?, name: cells.take()?, on_failure: cells.code()? })
-    };
-    rows.iter().map(dependency).collect()
+    rows.iter().map(read_dependency).collect()
 }
 
 /// Where jobs are.
 pub(super) async fn states(readers: &SqlitePool, jobs: &[JobId]) -> Result<HashMap<JobId, StateFilter>, StoreError> {
     let text = "SELECT id, (SELECT state FROM jobs WHERE jobs.id = asked.id), (SELECT ending FROM results WHERE results.id = asked.id) \
                 FROM (SELECT unhex(value) AS id FROM json_each(?)) AS asked";
-    let mut states = HashMap::new();
-    for row in &sqlx::query(text).bind(moves::array(jobs)).fetch_all(readers).await? {
-        let mut cells = Cells::new(row);
-        let (id, state) = (cells.id()?, place(&mut cells)?);
-        states.extend(state.map(|state| (id, state)));
-    }
-    Ok(states)
+    let rows = sqlx::query(text).bind(moves::array(jobs)).fetch_all(readers).await?;
+    rows.iter().filter_map(read_state).collect()
 }
 
 /// A job's parents and children: the first `most` of each, those that it waits for before the others; of an owner's children alone, if
@@ -207,32 +198,15 @@ pub(super) async fn graph(readers: &SqlitePool, id: JobId, owner: Option<Owner>,
     let (key, owner, most) = (&id.as_bytes()[..], owner.map(Owner::code), number(most));
     let mut snapshot = readers.begin().await?;
     let row = sqlx::query(COUNT.as_str()).bind(key).bind(owner).fetch_one(&mut *snapshot).await?;
-    let mut cells = Cells::new(&row);
-    let mut graph =
-        Graph { parent_count: cells.number()?, child_count: cells.number()?, open: cells.number()?, ..Graph::default() };
+    let mut graph = read_counts(&row)?;
     if graph.parent_count > 0 {
-        for row in &sqlx::query(PARENTS.as_str()).bind(key).bind(most).fetch_all(&mut *snapshot).await? {
-            let mut cells = Cells::new(row);
-            let (id, name, on_failure) = (cells.id()?, cells.take()?, cells.code()?);
-            graph.parents.push(ParentEdge { id, name, on_failure, state: place(&mut cells)? });
-        }
+        let rows = sqlx::query(PARENTS.as_str()).bind(key).bind(most).fetch_all(&mut *snapshot).await?;
+        graph.parents = rows.iter().map(read_parent).collect::<Result<_, _>>()?;
     }
     if graph.child_count > 0 {
-        for row in &sqlx::query(CHILDREN.as_str()).bind(key).bind(owner).bind(most).fetch_all(&mut *snapshot).await? {
-            let mut cells = Cells::new(row);
-            graph.children.push(Child { id: cells.id()?, state: place(&mut cells)? });
-        }
+        let rows = sqlx::query(CHILDREN.as_str()).bind(key).bind(owner).bind(most).fetch_all(&mut *snapshot).await?;
+        graph.children = rows.iter().map(read_child).collect::<Result<_, _>>()?;
     }
     snapshot.commit().await?;
     Ok(graph)
-}
-
-/// From a state or an ending; `None` if the job is not there any more.
-fn place(cells: &mut Cells<'_>) -> Result<Option<StateFilter>, StoreError> {
-    let (state, ending) = (cells.take::<Option<i16>>()?, cells.code_or_none()?);
-    Ok(match (state, ending) {
-        (Some(state), _) => Some(stands(state)?),
-        (None, Some(ending)) => Some(StateFilter::Ended(ending)),
-        (None, None) => None,
-    })
 }
