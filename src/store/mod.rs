@@ -302,16 +302,44 @@ pub trait Store:
     /// Whether this node, as far as it knows, runs the attempt of this lease.
     fn may_run_here(&self, lease: Lease) -> bool;
 
-    /// Cancels a job that waits; marks one that runs. If `only` says where, it is left alone elsewhere.
-    async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError>;
+    /// Cancels those of these jobs that wait; marks those that run. If `only` says where, they are left alone elsewhere.
+    async fn cancel_these(&self, ids: Vec<JobId>, only: &[StateFilter]) -> Result<Cancelled, StoreError>;
+
+    /// Does the same to one job, and says what it did.
+    async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError> {
+        loop {
+            let Cancelled { ended, stopping } = self.cancel_these(vec![id], only).await?;
+            if !ended.is_empty() {
+                return Ok(Cancellation::Cancelled);
+            }
+            if let Some(lease) = stopping.first() {
+                return Ok(Cancellation::Stopping(*lease));
+            }
+            match self.job(id).await?.map(|job| StateFilter::of(&job.state)) {
+                Some(StateFilter::Ended(ending)) => return Ok(Cancellation::Finished(ending)),
+                Some(place) if !only.is_empty() && !only.contains(&place) => return Ok(Cancellation::Elsewhere),
+                // It has just been made to wait again.
+                Some(_) => {}
+                None => return Ok(Cancellation::Unknown),
+            }
+        }
+    }
 
     /// Does the same to a page of the unfinished jobs that pass a filter, in the order of their ids: short enough that others need not
     /// wait for long.
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError>;
 
-    /// Makes a finished job wait again. It keeps its id and its count of attempts; its losses are forgotten, and its retry rule applies
-    /// anew.
-    async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError>;
+    /// Makes those of these jobs wait again that are finished, and had ended `by` a moment if there is one: which they are. Each keeps
+    /// its id and its count of attempts; its losses are forgotten, and its retry rule applies anew.
+    async fn requeue_these(&self, ids: Vec<JobId>, by: Option<Timestamp>) -> Result<Vec<JobId>, StoreError>;
+
+    /// Does the same to one job, and says what it did.
+    async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError> {
+        if !self.requeue_these(vec![id], None).await?.is_empty() {
+            return Ok(Requeue::Queued);
+        }
+        Ok(if self.job(id).await?.is_some() { Requeue::Unfinished } else { Requeue::Unknown })
+    }
 
     /// Does the same to a page of the finished jobs that pass a filter and had ended `by` a moment, `most` at the most, in the order of their
     /// ids.

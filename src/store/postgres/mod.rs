@@ -58,13 +58,12 @@ use super::kept::Unread;
 use super::page::Ids;
 use super::said::NoteLimits;
 use super::{
-    Cancellation, Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page,
-    Portion, Requeue, Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey,
-    Urgency,
+    Cancelled, Claimed, Copied, Depth, EventFilter, EventPage, Filter, Graph, GraphStore, Lease, Order, Page, Portion,
+    Revocation, Settled, Settlement, Sketches, StateFilter, Store, StoreError, Subscription, SummaryKey, Urgency,
 };
 use crate::auth::Key;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Owner, Queue, Role, State};
+use crate::job::{Dependency, Job, JobId, Labels, NewJob, Note, Owner, Queue, Role};
 
 /// Commands that may wait for the writer; who comes then waits to be let in.
 const COMMANDS: usize = 8_192;
@@ -293,43 +292,19 @@ impl Store for PostgresStore {
         self.node.runs(std::iter::once(lease)).into_iter().flatten().next().is_some()
     }
 
-    async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError> {
-        loop {
-            let Cancelled { ended, stopping } = self.ask(|reply| Command::Cancel(vec![id], only.to_vec(), reply)).await?;
-            if !ended.is_empty() {
-                return Ok(Cancellation::Cancelled);
-            }
-            if let Some(lease) = stopping.first() {
-                return Ok(Cancellation::Stopping(*lease));
-            }
-            match self.job(id).await?.map(|job| job.state) {
-                Some(State::Finished(finished)) => return Ok(Cancellation::Finished(finished.ending)),
-                Some(state) if !only.is_empty() && !only.contains(&StateFilter::of(&state)) => {
-                    return Ok(Cancellation::Elsewhere);
-                }
-                // It has just been made to wait again.
-                Some(_) => {}
-                None => return Ok(Cancellation::Unknown),
-            }
-        }
+    async fn cancel_these(&self, ids: Vec<JobId>, only: &[StateFilter]) -> Result<Cancelled, StoreError> {
+        self.ask(|reply| Command::Cancel(ids, only.to_vec(), reply)).await
     }
 
     async fn cancel_page(&self, filter: &Filter, after: Option<JobId>) -> Result<Portion<Cancelled>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE };
         let Ids { all: ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Unfinished, filter, page).await?;
-        let done = if ids.is_empty() {
-            Cancelled::default()
-        } else {
-            self.ask(|reply| Command::Cancel(ids, filter.states.clone(), reply)).await?
-        };
+        let done = if ids.is_empty() { Cancelled::default() } else { self.cancel_these(ids, &filter.states).await? };
         Ok(Portion { done, last })
     }
 
-    async fn requeue(&self, id: JobId) -> Result<Requeue, StoreError> {
-        if !self.ask(|reply| Command::Requeue(vec![id], None, reply)).await?.is_empty() {
-            return Ok(Requeue::Queued);
-        }
-        Ok(if self.job(id).await?.is_some() { Requeue::Unfinished } else { Requeue::Unknown })
+    async fn requeue_these(&self, ids: Vec<JobId>, by: Option<Timestamp>) -> Result<Vec<JobId>, StoreError> {
+        self.ask(|reply| Command::Requeue(ids, by, reply)).await
     }
 
     async fn requeue_page(
@@ -341,7 +316,7 @@ impl Store for PostgresStore {
     ) -> Result<Portion<Vec<JobId>>, StoreError> {
         let page = Page { order: Order::OldestFirst, after, limit: PAGE.min(most) };
         let Ids { all: ids, last, .. } = read::ids(&self.pool, &self.ends, Among::Results, filter, page).await?;
-        let done = if ids.is_empty() { Vec::new() } else { self.ask(|reply| Command::Requeue(ids, by, reply)).await? };
+        let done = if ids.is_empty() { Vec::new() } else { self.requeue_these(ids, by).await? };
         Ok(Portion { done, last })
     }
 
