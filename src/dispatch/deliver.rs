@@ -102,8 +102,7 @@ impl Deliverer {
         let places: Vec<i64> = hosts.keys().copied().collect();
         for due in self.store.due_deliveries(self.store.now(), (most - places.len(), per_host), &places).await? {
             let place = due.delivery.place;
-            let company = hosts.values().filter(|host| **host == due.host).count();
-            if company >= per_host {
+            if hosts.values().filter(|host| **host == due.host).count() >= per_host {
                 continue;
             }
             hosts.insert(place, due.host.clone());

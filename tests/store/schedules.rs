@@ -163,10 +163,10 @@ async fn a_firing_that_fails_leaves_nothing_behind(place: impl Place) {
     let (id, mut firing) = submitted("a", 300);
     let twin = firing.jobs[0].clone();
     firing.jobs.push(twin);
-    // Company in the same transaction gets through.
-    let (refused, company) = tokio::join!(store.fire(firing), store.accept(vec![io_job()]));
+    // What else is in the same transaction gets through.
+    let (refused, accepted) = tokio::join!(store.fire(firing), store.accept(vec![io_job()]));
     assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
-    company.unwrap();
+    accepted.unwrap();
     assert_eq!(state(&store, id).await, "unknown");
     assert_eq!(store.fires("a", 10).await.unwrap(), []);
     assert_eq!(due(&store, 300).await, ["a"]);

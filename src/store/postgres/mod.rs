@@ -270,7 +270,7 @@ impl Store for PostgresStore {
         }
     }
 
-    // All that comes while one transaction is on its way goes into the next: what nobody waits for need not wait for company.
+    // All that comes while one transaction is on its way goes into the next: what nobody waits for need not wait for more.
     async fn settle(&self, lease: Lease, settlement: Arc<Settlement>, _: Urgency) -> Result<Settled, StoreError> {
         self.intake.end(lease).await;
         self.ask(|reply| Command::Settle(lease, settlement, reply)).await

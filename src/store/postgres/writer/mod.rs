@@ -8,8 +8,9 @@
 //! whoever that was. What happens by itself - jobs that are due, or too late; the ends of lanes; the jobs of a node that is gone - is done
 //! by whichever node comes first.
 //!
-//! `run.rs` is the loop, `company.rs` when it waits for more, `aside.rs` what it does without, `batch.rs` the commands of one transaction by kind, `transaction.rs` its steps
-//! in their order; each kind of command has its step in a file of its own, and `answer.rs` publishes what was done.
+//! `run.rs` is the loop, `commit_delay.rs` when it waits for more, `aside.rs` what it does without, `batch.rs` the commands of one
+//! transaction by kind, `transaction.rs` its steps in their order; each kind of command has its step in a file of its own, and `answer.rs`
+//! publishes what was done.
 
 mod accept;
 mod answer;
@@ -17,7 +18,7 @@ mod aside;
 mod batch;
 mod cancel;
 mod claim;
-mod company;
+mod commit_delay;
 mod end;
 mod lanes;
 mod lost;
@@ -37,7 +38,7 @@ use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::aside::Aside;
-use self::company::Turn;
+use self::commit_delay::Turn;
 pub(super) use self::published::Published;
 
 use super::connect::Connect;

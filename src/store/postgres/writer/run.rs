@@ -10,7 +10,7 @@ use super::super::connect::in_time;
 use super::super::shared::Shared;
 use super::aside::Step;
 use super::batch::{self, Batch};
-use super::company::Turn;
+use super::commit_delay::Turn;
 use super::{Command, Writer};
 use crate::clock::Timestamp;
 use crate::job::Queue;
