@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::router::{Facts, Unable, choose};
-use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, outputs, place};
+use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, labels, outputs};
 use crate::job::{
     After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written, parents_first,
 };
@@ -213,8 +213,8 @@ impl Dispatcher {
             let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
             outputs::check(&submission.workload, &submission.after).map_err(invalid)?;
             let (written, likeness) = self.written(&mut submission.workload).map_err(invalid)?;
-            let wrong_place = |invalid| SubmitError::Invalid { index, invalid };
-            place::settle(&mut submission, &*self.shared.store, self.shared.functions.catalogue()).map_err(wrong_place)?;
+            let elsewhere = |invalid| SubmitError::Invalid { index, invalid };
+            labels::require(&mut submission, &*self.shared.store, self.shared.functions.catalogue()).map_err(elsewhere)?;
             submission.confined = self.shared.quotas.confines(submission.owner);
             self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
             let profile = likeness.map(|likeness| likeness.key());

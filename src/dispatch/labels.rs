@@ -1,4 +1,4 @@
-//! On which nodes a job may run.
+//! The labels that a node must have to run a job.
 
 use std::borrow::Cow;
 
@@ -14,9 +14,9 @@ pub fn interpreter_label(name: &str) -> (String, String) {
     (format!("python:{name}"), "yes".into())
 }
 
-/// Settles which labels a node must have to run a job: those that the client says, and the interpreter that the workload names. One that
-/// no node could ever run is refused.
-pub(super) fn settle<S: NodeStore + ?Sized>(
+/// Has a job require of a node what the client says, and the interpreter that the workload names. One that no node could ever run is
+/// refused.
+pub(super) fn require<S: NodeStore + ?Sized>(
     submission: &mut Submission,
     store: &S,
     functions: &Catalogue,
