@@ -8,7 +8,8 @@ use url::Url;
 use super::router::{Facts, Unable, choose};
 use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, labels, outputs};
 use crate::job::{
-    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, Routing, Runtime, Spec, Submission, Written, parents_first,
+    After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, ProfileKey, Route, Routing, Runtime, Spec, Submission,
+    Written, parents_first,
 };
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
@@ -209,38 +210,39 @@ impl Dispatcher {
         }
         let accepted_at = self.shared.store.now();
         let ids = ids(&submissions);
-        let prepare = |(index, mut submission): (usize, Box<Submission>)| {
-            let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
-            outputs::check(&submission.workload, &submission.after).map_err(invalid)?;
-            let (written, likeness) = self.written(&mut submission.workload).map_err(invalid)?;
-            let elsewhere = |invalid| SubmitError::Invalid { index, invalid };
-            labels::require(&mut submission, &*self.shared.store, self.shared.functions.catalogue()).map_err(elsewhere)?;
-            submission.confined = self.shared.quotas.confines(submission.owner);
-            self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
-            let profile = likeness.map(|likeness| likeness.key());
-            let digest = profile.as_ref().map(|key| self.shared.profiles.digest(key, written));
-            let Written { runtime, form, gil, needs_a_process } = written;
-            let facts =
-                Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
-            // What its limits need a process for is not moved.
-            let routing = submission.routing.unwrap_or(self.shared.routing);
-            let routing = if needs_a_process { Routing::Declared } else { routing };
-            let unable =
-                |unable: Unable| SubmitError::Invalid { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
-            let route = choose(facts, routing, digest.as_ref()).map_err(unable)?;
-            if needs_a_process && route.executor != Executor::Processes {
-                let message = format!("{} can't keep a call of this function within its limits", route.executor);
-                return Err(SubmitError::Invalid { index, invalid: Invalid::new("/executor", message) });
-            }
-            let after = std::mem::take(&mut submission.after).into_iter().filter_map(|after| dependency(after, &ids)).collect();
-            Ok(NewJob { id: ids[index], submission, route, after, accepted_at, due_at: None, profile })
-        };
         // Collected into a result they would be moved each time that there are twice as many.
         let mut jobs = Vec::with_capacity(submissions.len());
-        for job in submissions.into_iter().enumerate().map(prepare) {
-            jobs.push(job?);
+        for (index, mut submission) in submissions.into_iter().enumerate() {
+            let (route, profile) = self.route(&mut submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
+            let after = std::mem::take(&mut submission.after).into_iter().filter_map(|after| dependency(after, &ids)).collect();
+            jobs.push(NewJob { id: ids[index], submission, route, after, accepted_at, due_at: None, profile });
         }
         Ok(jobs)
+    }
+
+    /// Validates a submission and chooses its executor, perhaps by the profile that its runs belong to, which is told as well.
+    fn route(&self, submission: &mut Submission) -> Result<(Route, Option<ProfileKey>), Invalid> {
+        let of_workload = |invalid: Invalid| invalid.within("/workload");
+        outputs::check(&submission.workload, &submission.after).map_err(of_workload)?;
+        let (written, likeness) = self.written(&mut submission.workload).map_err(of_workload)?;
+        labels::require(submission, &*self.shared.store, self.shared.functions.catalogue())?;
+        submission.confined = self.shared.quotas.confines(submission.owner);
+        self.check_webhook(submission)?;
+        let profile = likeness.map(|likeness| likeness.key());
+        let digest = profile.as_ref().map(|key| self.shared.profiles.digest(key, written));
+        let Written { runtime, form, gil, needs_a_process } = written;
+        let facts =
+            Facts { bound: submission.bound, choice: submission.executor, isolated: submission.isolated, runtime, form, gil };
+        // What its limits need a process for is not moved.
+        let routing = submission.routing.unwrap_or(self.shared.routing);
+        let routing = if needs_a_process { Routing::Declared } else { routing };
+        let unable = |unable: Unable| Invalid::new(unable.pointer(), unable.to_string());
+        let route = choose(facts, routing, digest.as_ref()).map_err(unable)?;
+        if needs_a_process && route.executor != Executor::Processes {
+            let message = format!("{} can't keep a call of this function within its limits", route.executor);
+            return Err(Invalid::new("/executor", message));
+        }
+        Ok((route, profile))
     }
 }
 
