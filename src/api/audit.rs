@@ -9,13 +9,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
 use super::json::Json;
+use super::list::{Limit, first};
 use super::problem::{Problem, answers};
 use super::query::Query;
 use crate::auth::{Act, KeyId};
 use crate::clock::Timestamp;
-
-const LIMIT: usize = 50;
-const MAX_LIMIT: usize = 1000;
 
 /// Which part of the log.
 #[derive(Deserialize, IntoParams)]
@@ -23,10 +21,26 @@ const MAX_LIMIT: usize = 1000;
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
     /// How many at most.
-    #[param(minimum = 1, maximum = 1000, default = 50)]
-    limit: Option<usize>,
+    #[serde(default)]
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 1000, default = 50)]
+    limit: Limit,
     /// Where the page begins: `next_cursor` of the page before.
-    cursor: Option<String>,
+    #[param(value_type = Option<String>)]
+    cursor: Option<ActCursor>,
+}
+
+/// The last act of a page, as text that means nothing to clients.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct ActCursor(i64);
+
+impl TryFrom<String> for ActCursor {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(i64::from_be_bytes).map(Self).ok_or("must be the next_cursor of a page")
+    }
 }
 
 /// Something that an administrator did.
@@ -71,25 +85,12 @@ pub(super) struct Acts {
 )]
 pub(super) async fn list(
     State(api): State<ApiState>,
-    Query(AuditQuery { limit, cursor }): Query<AuditQuery>,
+    Query(AuditQuery { limit: Limit(limit), cursor }): Query<AuditQuery>,
 ) -> Result<Json<Acts>, Problem> {
-    let limit = limit.unwrap_or(LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad_query("limit", format!("must be 1 to {MAX_LIMIT}")));
-    }
-    let before =
-        cursor.map(|cursor| place(&cursor).ok_or_else(|| Problem::bad_query("cursor", "is not one of this list"))).transpose()?;
-    // One more than asked for tells whether there is a next page.
-    let mut acts = api.dispatcher.store().acts(before, limit + 1).await?;
-    let more = acts.len() > limit;
-    acts.truncate(limit);
-    let next_cursor = acts.last().filter(|_| more).map(|act| URL_SAFE_NO_PAD.encode(act.id.to_be_bytes()));
+    let acts = api.dispatcher.store().acts(cursor.map(|ActCursor(id)| id), limit + 1).await?;
+    let (acts, next_cursor) = first(acts, limit, |last| URL_SAFE_NO_PAD.encode(last.id.to_be_bytes()));
     let view = |Act { id: _, at, key, operation, target, status }| ActView { at, key, operation, target, status };
     Ok(Json(Acts { items: acts.into_iter().map(view).collect(), next_cursor }))
-}
-
-fn place(cursor: &str) -> Option<i64> {
-    Some(i64::from_be_bytes(URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?))
 }
 
 fn example() -> Value {

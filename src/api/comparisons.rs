@@ -1,7 +1,7 @@
 //! `/comparisons`: one workload on all executors, with a verdict.
 
 use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, LINK, LOCATION};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +12,7 @@ use super::access::Caller;
 use super::comparison_view::{self, ComparisonSummary, ComparisonView, Fields};
 use super::format::preferred;
 use super::json::Json;
-use super::list::{Cursor, Limit, List, next};
+use super::list::{Cursor, Limit, List, first, linked};
 use super::preference::WaitQuery;
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
@@ -94,17 +94,11 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let after = cursor.map(|cursor| ComparisonId::from_bytes(cursor.bytes()));
-    let mut found = api.comparisons.list(owner, after, limit.0 + 1).await?;
-    let shown = on_page(limit.0, &found);
-    let more = found.len() > shown;
-    found.truncate(shown);
-    let next_cursor = found.last().filter(|_| more).map(|last| Cursor::from_bytes(*last.id.as_bytes()));
-    let items = found.into_iter().map(ComparisonSummary::of).collect::<Result<_, _>>()?;
-    let mut response = Json(List { items, next_cursor: next_cursor.map(String::from) }).into_response();
-    if let Some(link) = next_cursor.and_then(|cursor| next(&uri, cursor)) {
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+    let found = api.comparisons.list(owner, after, limit.0 + 1).await?;
+    let most = on_page(limit.0, &found);
+    let (shown, next_cursor) = first(found, most, |last| Cursor::from_bytes(*last.id.as_bytes()));
+    let items = shown.into_iter().map(ComparisonSummary::of).collect::<Result<_, _>>()?;
+    Ok(linked(Json(List { items, next_cursor: next_cursor.map(String::from) }).into_response(), &uri, next_cursor))
 }
 
 /// How a comparison is shown.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::json::Json;
-use super::list::Limit;
+use super::list::{Limit, first};
 use super::problem::{Problem, answers};
 use super::query::Query;
 use super::{ApiState, example};
@@ -131,10 +131,8 @@ impl TryFrom<String> for LimitCursor {
 pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<LimitQuery>) -> Result<Response, Problem> {
     let Limit(most) = query.limit;
     let after = query.cursor.as_ref().map(|LimitCursor(key)| key);
-    let mut limits = api.dispatcher.store().limits(after, most + 1).await?;
-    let more = limits.len() > most;
-    limits.truncate(most);
-    let next_cursor = limits.last().filter(|_| more).map(|last| LimitCursor(last.key()));
+    let found = api.dispatcher.store().limits(after, most + 1).await?;
+    let (limits, next_cursor) = first(found, most, |last| LimitCursor(last.key()));
     Ok(Json(LimitList { items: limits.into_iter().map(Into::into).collect(), next_cursor }).into_response())
 }
 

@@ -308,10 +308,7 @@ impl ListQuery {
             Format::Csv | Format::Ndjson => rows::<V>(format, shown, true).into_response(),
         };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-        if let Some(link) = next_cursor.and_then(|cursor| next(uri, cursor)) {
-            response.headers_mut().insert(LINK, link);
-        }
-        response
+        linked(response, uri, next_cursor)
     }
 }
 
@@ -322,6 +319,14 @@ pub(super) trait Shown {
 
     /// `None` if the list does not have it.
     fn view(job: &Job) -> Option<Self::View<'_>>;
+}
+
+/// The first `most` of what was found, and the cursor behind the last of them if there is more: who reads one more than asked for can tell.
+pub(super) fn first<T, C>(mut found: Vec<T>, most: usize, cursor: impl FnOnce(&T) -> C) -> (Vec<T>, Option<C>) {
+    let more = found.len() > most;
+    found.truncate(most);
+    let next_cursor = found.last().filter(|_| more).map(cursor);
+    (found, next_cursor)
 }
 
 /// The jobs of a page, of those that were read for it, and the page behind it.
@@ -352,8 +357,16 @@ fn lines(items: impl Iterator<Item = impl Serialize>) -> Vec<u8> {
     lines
 }
 
+/// An answer with a link to the next page, if there is one.
+pub(super) fn linked(mut response: Response, uri: &Uri, next_cursor: Option<Cursor>) -> Response {
+    if let Some(link) = next_cursor.and_then(|cursor| next(uri, cursor)) {
+        response.headers_mut().insert(LINK, link);
+    }
+    response
+}
+
 /// The header `Link` (RFC 8288) to the next page: the same query with another cursor.
-pub(super) fn next(uri: &Uri, cursor: Cursor) -> Option<HeaderValue> {
+fn next(uri: &Uri, cursor: Cursor) -> Option<HeaderValue> {
     let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name != "cursor");
     let query =
         form_urlencoded::Serializer::new(String::new()).extend_pairs(query).append_pair("cursor", &String::from(cursor)).finish();

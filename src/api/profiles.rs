@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::findings::FindingView;
 use super::json::Json;
-use super::list::Limit;
+use super::list::{Limit, first};
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
 use super::{ApiState, example};
@@ -236,10 +236,8 @@ pub(super) async fn list(State(api): State<ApiState>, Query(query): Query<Profil
     let keys = profiles.keys(after).into_iter();
     let of_type = keys.filter(|key| query.workload.as_deref().is_none_or(|workload| workload == key.kind()));
     let Limit(limit) = query.limit;
-    let mut items: Vec<_> = of_type.filter_map(wanted).take(limit + 1).collect();
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next_cursor = items.last().filter(|_| more).map(|last| KeyCursor(last.key.as_str().to_owned()));
+    let found: Vec<_> = of_type.filter_map(wanted).take(limit + 1).collect();
+    let (items, next_cursor) = first(found, limit, |last| KeyCursor(last.key.as_str().to_owned()));
     Json(ProfilesView { items, next_cursor })
 }
 

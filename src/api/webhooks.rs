@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::access::Caller;
 use super::jobs::find as find_job;
 use super::json::Json;
-use super::list::{Limit, List};
+use super::list::{Limit, List, first};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
 use super::view::{ErrorView, TimingView};
@@ -226,10 +226,8 @@ pub(super) async fn redeliver(State(api): State<ApiState>, caller: Caller, Path(
 async fn page(api: &ApiState, Caller(owner): Caller, job: Option<JobId>, query: ListQuery) -> Result<Response, Problem> {
     let ListQuery { state, limit: Limit(limit), cursor } = query;
     let before = cursor.map(|Place(place)| place);
-    let mut deliveries = api.dispatcher.store().deliveries(DeliveryFilter { owner, job, state }, before, limit + 1).await?;
-    let more = deliveries.len() > limit;
-    deliveries.truncate(limit);
-    let next_cursor = deliveries.last().filter(|_| more).map(|last| last.place.to_string());
+    let deliveries = api.dispatcher.store().deliveries(DeliveryFilter { owner, job, state }, before, limit + 1).await?;
+    let (deliveries, next_cursor) = first(deliveries, limit, |last| last.place.to_string());
     let items: Vec<_> = deliveries.into_iter().map(DeliveryView::from).collect();
     Ok(Json(List { items, next_cursor }).into_response())
 }
