@@ -35,12 +35,12 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
     let (stack, home, slots) = (shared.executors.stack(queue), shared.executors.home(queue), &shared.slots[queue as usize]);
     let most = (slots.count() / LOOPS).clamp(MOST_CLAIMED.0, MOST_CLAIMED.1);
     loop {
-        let mut room = tokio::select! {
-            room = slots.room(most) => room,
+        let mut vacancies = tokio::select! {
+            vacancies = slots.vacancies(most) => vacancies,
             () = shared.draining.cancelled() => return,
         };
         let claimed = tokio::select! {
-            claimed = shared.store.claim(queue, room.left()) => claimed,
+            claimed = shared.store.claim(queue, vacancies.left()) => claimed,
             () = shared.draining.cancelled() => return,
         };
         match claimed {
@@ -50,7 +50,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
                     // The store claims no more than it was asked for.
-                    let slot = Slot { place: room.place(claimed.workload.json.get().len()), permit: None };
+                    let slot = Slot { place: vacancies.place(claimed.workload.json.get().len()), permit: None };
                     let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, slot).instrument(span);
                     shared.attempts.spawn_on(attempt, &home);
                 }

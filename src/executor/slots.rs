@@ -44,7 +44,7 @@ struct Pace {
 
 /// That some jobs may be claimed. What is left of it when it is dropped is for others.
 #[derive(Debug)]
-pub struct Room {
+pub struct Vacancies {
     slots: Arc<Slots>,
     left: usize,
     /// What it counts for among those that are claimed.
@@ -55,7 +55,7 @@ pub struct Room {
 /// That one job is claimed, until this is dropped.
 #[derive(Debug)]
 pub struct Place {
-    _room: Room,
+    _vacancy: Vacancies,
     ahead: bool,
 }
 
@@ -81,21 +81,21 @@ impl Slots {
     }
 
     /// Waits until jobs may be claimed; how many, at most `most`.
-    pub async fn room(self: &Arc<Self>, most: usize) -> Room {
+    pub async fn vacancies(self: &Arc<Self>, most: usize) -> Vacancies {
         loop {
             let freed = self.freed.notified();
-            if let Some(room) = self.take(most) {
-                return room;
+            if let Some(vacancies) = self.take(most) {
+                return vacancies;
             }
             freed.await;
         }
     }
 
-    fn take(self: &Arc<Self>, most: usize) -> Option<Room> {
+    fn take(self: &Arc<Self>, most: usize) -> Option<Vacancies> {
         let mut pace = self.pace();
-        let left = pace.room(self.count).min(most);
+        let left = pace.vacancies(self.count).min(most);
         pace.claimed += left;
-        (left > 0).then(|| Room { slots: Arc::clone(self), left, placed: 0, bytes: 0 })
+        (left > 0).then(|| Vacancies { slots: Arc::clone(self), left, placed: 0, bytes: 0 })
     }
 
     /// A job has taken so long.
@@ -123,16 +123,16 @@ impl Slots {
 impl Pace {
     /// How many jobs may be claimed with so many slots. Where there is work for all of them, nothing is claimed until half of what may be
     /// ahead is gone, so that one transaction claims several.
-    fn room(&self, slots: usize) -> usize {
+    fn vacancies(&self, slots: usize) -> usize {
         if self.bytes >= MOST_BYTES {
             return 0;
         }
-        let room = (slots + self.ahead).saturating_sub(self.claimed);
-        if self.claimed < slots || room > self.ahead / 2 { room } else { 0 }
+        let vacancies = (slots + self.ahead).saturating_sub(self.claimed);
+        if self.claimed < slots || vacancies > self.ahead / 2 { vacancies } else { 0 }
     }
 }
 
-impl Room {
+impl Vacancies {
     /// For how many jobs it is.
     pub const fn left(&self) -> usize {
         self.left
@@ -141,18 +141,18 @@ impl Room {
     /// The place of one of them, whose workload is so many bytes long; `None` if no more are left.
     pub fn place(&mut self, bytes: usize) -> Option<Place> {
         self.left = self.left.checked_sub(1)?;
-        let mut room = Self { slots: Arc::clone(&self.slots), left: 1, placed: 0, bytes };
+        let mut vacancy = Self { slots: Arc::clone(&self.slots), left: 1, placed: 0, bytes };
         let mut ahead = false;
         let mut pace = self.slots.pace();
         pace.bytes += bytes;
         if self.slots.has_line {
-            // Since there was room, which may be long ago, slots may have become free.
+            // Since they were vacant, which may be long ago, slots may have become free.
             ahead = pace.placed >= self.slots.count;
             pace.placed += 1;
-            room.placed = 1;
+            vacancy.placed = 1;
         }
         drop(pace);
-        Some(Place { _room: room, ahead })
+        Some(Place { _vacancy: vacancy, ahead })
     }
 }
 
@@ -163,13 +163,13 @@ impl Place {
     }
 }
 
-impl Drop for Room {
+impl Drop for Vacancies {
     fn drop(&mut self) {
         let mut pace = self.slots.pace();
         pace.claimed = pace.claimed.saturating_sub(self.left);
         pace.placed = pace.placed.saturating_sub(self.placed);
         pace.bytes = pace.bytes.saturating_sub(self.bytes);
-        let is_free = pace.room(self.slots.count) > 0;
+        let is_free = pace.vacancies(self.slots.count) > 0;
         drop(pace);
         if is_free {
             self.slots.freed.notify_one();
@@ -181,44 +181,44 @@ impl Drop for Room {
 mod tests {
     use super::*;
 
-    fn room(slots: &Arc<Slots>) -> usize {
-        slots.take(512).map_or(0, |room| room.left())
+    fn vacancies(slots: &Arc<Slots>) -> usize {
+        slots.take(512).map_or(0, |vacancies| vacancies.left())
     }
 
     #[test]
     fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
         let slots = Slots::new(2, true);
-        assert_eq!(room(&slots), 2);
+        assert_eq!(vacancies(&slots), 2);
         slots.took(Duration::from_millis(1));
-        assert_eq!(room(&slots), 2 + 32);
+        assert_eq!(vacancies(&slots), 2 + 32);
         slots.took(Duration::from_millis(100));
-        assert_eq!(room(&slots), 2);
+        assert_eq!(vacancies(&slots), 2);
         // One that was long by chance is soon forgotten.
         (0..40).for_each(|_| slots.took(Duration::from_millis(1)));
-        assert_eq!(room(&slots), 2 + 32);
+        assert_eq!(vacancies(&slots), 2 + 32);
         (0..100).for_each(|_| slots.took(Duration::ZERO));
-        assert_eq!(room(&slots), 2 + MOST_AHEAD);
+        assert_eq!(vacancies(&slots), 2 + MOST_AHEAD);
     }
 
     #[tokio::test]
     async fn several_are_claimed_at_once_but_no_slot_stays_empty_for_that() {
         let slots = Slots::new(2, true);
         slots.took(Duration::from_millis(8));
-        let mut all = slots.room(512).await;
-        assert_eq!((all.left(), room(&slots)), (2 + 4, 0));
+        let mut all = slots.vacancies(512).await;
+        assert_eq!((all.left(), vacancies(&slots)), (2 + 4, 0));
         let mut places: Vec<Place> = (0..6).filter_map(|_| all.place(0)).collect();
         assert!(all.place(0).is_none());
         assert_eq!(places.iter().filter(|place| place.is_ahead()).count(), 4);
         // Half of those ahead are gone, and one more.
         let after_each = [(); 4].map(|()| {
             drop(places.pop());
-            room(&slots)
+            vacancies(&slots)
         });
         assert_eq!(after_each, [0, 0, 3, 4]);
         slots.took(Duration::from_secs(1));
-        assert_eq!(room(&slots), 0, "both slots are taken");
+        assert_eq!(vacancies(&slots), 0, "both slots are taken");
         drop(places.pop());
-        assert_eq!(room(&slots), 1);
+        assert_eq!(vacancies(&slots), 1);
     }
 
     #[test]
@@ -234,13 +234,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_room_hears_of_it() {
+    async fn whoever_waits_for_a_vacancy_hears_of_it() {
         let slots = Slots::new(1, true);
-        let mut first = slots.room(1).await;
+        let mut first = slots.vacancies(1).await;
         let place = first.place(0);
         let waiting = tokio::spawn({
             let slots = Arc::clone(&slots);
-            async move { slots.room(1).await.left() }
+            async move { slots.vacancies(1).await.left() }
         });
         tokio::task::yield_now().await;
         drop(place);
@@ -249,14 +249,14 @@ mod tests {
     #[tokio::test]
     async fn long_workloads_bound_what_runs_at_once() {
         let slots = Slots::new(16_384, false);
-        let mut first = slots.room(3).await;
+        let mut first = slots.vacancies(3).await;
         let one = first.place(MOST_BYTES - 1);
-        assert_eq!(room(&slots), 512);
+        assert_eq!(vacancies(&slots), 512);
         let other = first.place(1);
-        assert_eq!(room(&slots), 0);
+        assert_eq!(vacancies(&slots), 0);
         let waiting = tokio::spawn({
             let slots = Arc::clone(&slots);
-            async move { slots.room(512).await.left() }
+            async move { slots.vacancies(512).await.left() }
         });
         tokio::task::yield_now().await;
         drop(other);
