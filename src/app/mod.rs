@@ -1,6 +1,11 @@
 //! Puts the service together: store, executors, dispatcher, API.
 
-use std::collections::HashSet;
+mod confinement;
+mod error;
+mod python;
+
+pub use error::AppError;
+
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,33 +17,29 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::api::{
-    self, BodyLimits, InterpreterView, Keyring, Memory, Pages, Parts, ProgramsView, PythonView, SandboxView, Streams, Traffic,
-};
-use crate::artifact::{ArtifactError, ArtifactPlace, Artifacts};
+use crate::api::{self, BodyLimits, Keyring, Memory, Pages, Parts, Streams, Traffic};
+use crate::artifact::Artifacts;
 use crate::auth::KeyRule;
 use crate::clock::SystemClock;
-use crate::command::Command;
 use crate::comparison::Comparisons;
-use crate::config::{Config, Database, NamedProgram, Partitions, Permission};
+use crate::config::{Config, Database, Partitions};
 use crate::dispatch::{
     Deliverer, DeliverySettings, Dispatcher, Functions, Quotas, Retention, Rules, Schedules, interpreter_label, sweep_artifacts,
     watch_bloat,
 };
 use crate::executor::processes::ProcessSettings;
-use crate::executor::python::{Interpreter, InterpreterError, PythonSettings};
-use crate::executor::{CommandSettings, ExecutorError, ExecutorSettings, Executors};
+use crate::executor::{CommandSettings, ExecutorSettings, Executors};
 use crate::job::{Labels, Queue, Role};
 use crate::own;
 use crate::profile::Profiles;
-use crate::sandbox::{self, Sandbox};
-use crate::server::{self, Limits, Patience, Tls, TlsError, TlsFiles};
+use crate::sandbox::Sandbox;
+use crate::server::{self, Limits, Patience, Tls, TlsFiles};
 use crate::shutdown::Stop;
+use crate::store::Store;
 use crate::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{Store, StoreError};
 use crate::webhook;
-use crate::workload::{Environment, EnvironmentError, PythonRules, Registry, WorkloadSettings};
+use crate::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 
 /// How long the API still answers after it has begun to say that it is not ready, so that a load balancer notices.
 const HANDOVER: Duration = Duration::from_millis(100);
@@ -49,83 +50,16 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// What part of the file descriptors is kept for jobs: one in so many.
 const OF_FILES_FOR_JOBS: usize = 4;
 
-/// Why the service could not start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// What workloads share can't be opened.
-    #[error(transparent)]
-    Environment(#[from] EnvironmentError),
-    /// The store can't be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The executors can't be started.
-    #[error(transparent)]
-    Executors(#[from] ExecutorError),
-    /// Programs can't be confined as the operator requires.
-    #[error("`sandbox` is `required`, but it has a gap: {0}")]
-    Sandbox(String),
-    /// Jobs could not tell one interpreter from another.
-    #[error("`python_interpreters` has two that are called {0:?}")]
-    SameName(String),
-    /// The certificate can't be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Requests need a key, and there is none.
-    #[error(
-        "{address} asks for API keys, and there is none that is good for anything: make one with \
-         `trine keys create admin --scopes admin --database {database}`, or let in whoever comes with `--keys off`"
-    )]
-    NoKeys {
-        /// Where the server would listen.
-        address: SocketAddr,
-        /// Where keys are kept.
-        database: Database,
-    },
-    /// It is to do a part of what there is to do, and there is nobody to do the rest.
-    #[error("the role `{}` is for servers that share a PostgreSQL: one that keeps its jobs in SQLite has to do all", .0.as_str())]
-    Alone(Role),
-    /// The address of the listener can't be told.
-    #[error("can't tell the address of the listener: {0}")]
-    Listener(std::io::Error),
-    /// An interpreter that the operator named can't be used.
-    #[error(transparent)]
-    Interpreter(#[from] InterpreterError),
-    /// The data folder can't be made, or nothing in it.
-    #[error("can't use the data folder {}: {error}", path.display())]
-    DataFolder {
-        /// Where it is.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The data folder is another server's.
-    #[error("another server has the data folder {}: each needs one of its own, also where they share a database", .0.display())]
-    DataFolderTaken(PathBuf),
-    /// Programs can't be watched over.
-    #[error("can't prepare the sandbox: {0}")]
-    Watch(std::io::Error),
-    /// Where artifacts are kept can't be used.
-    #[error(transparent)]
-    Artifacts(#[from] ArtifactError),
-    /// What signs webhooks can't be read or made.
-    #[error("can't read or make webhook.secret in the data folder: {0}")]
-    Secret(std::io::Error),
-}
-
 /// Serves until it is asked to stop, then drains: takes nothing new, finishes what runs within the grace period or until it is hurried, hands
 /// back the rest. `ready` is called when it begins to answer.
 pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: impl FnOnce()) -> Result<(), AppError> {
     let files = raise_file_limit();
     let tls = TlsFiles::both(config.tls_cert.clone(), config.tls_key.clone())?.map(Tls::load).transpose()?;
-    let interpreters = interpreters(&config).await?;
-    let kernel = check_sandbox(&config, &interpreters)?;
+    let interpreters = python::interpreters(&config).await?;
+    let kernel = confinement::check_sandbox(&config, &interpreters)?;
     let _held = take_data_folder(&config.data_dir)?;
-    let python = PythonRules {
-        interpreters: interpreters.iter().map(Interpreter::rule).collect(),
-        network: config.python_network == Permission::Allow,
-        pickles: config.takes_pickles(),
-    };
-    let programs = programs(&config, kernel, &interpreters, &python);
+    let python = python::rules(&config, &interpreters);
+    let programs = python::programs(&config, kernel, &interpreters, &python);
     let workloads = WorkloadSettings {
         outbound: config.outbound(),
         http_max_bytes: config.http_max_bytes,
@@ -149,7 +83,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         threads_io: config.threads_io,
         threads_cpu: config.threads_cpu,
         stop_grace: config.stop_grace,
-        python: python_settings(&config, &sandbox, interpreters, &functions)?,
+        python: python::settings(&config, &sandbox, interpreters, &functions)?,
         artifacts: artifacts.clone(),
         commands: CommandSettings { sandbox, folder: config.data_dir.join("commands"), slots: config.command_slots },
         processes: ProcessSettings { program, size: config.processes, max_jobs: config.worker_max_jobs, workloads },
@@ -335,135 +269,6 @@ fn check_keys(config: &Config, keyring: &Keyring, address: SocketAddr) -> Result
     Ok(())
 }
 
-/// The interpreters that the operator names, or else the usual one, if there is one.
-async fn interpreters(config: &Config) -> Result<Vec<Interpreter>, AppError> {
-    let named = &config.python_interpreters;
-    if named.is_empty() {
-        return match Interpreter::find("python3".into(), "python3".into()).await {
-            Ok(interpreter) => Ok(vec![interpreter]),
-            Err(error) => {
-                tracing::info!("no jobs in Python: {error}");
-                Ok(Vec::new())
-            }
-        };
-    }
-    let named: Vec<_> = named.iter().filter(|interpreter| interpreter.name != "none").collect();
-    let mut names = HashSet::new();
-    if let Some(again) = named.iter().find(|interpreter| !names.insert(&interpreter.name)) {
-        return Err(AppError::SameName(again.name.clone()));
-    }
-    let found = named.into_iter().map(|NamedProgram { name, program }| Interpreter::find(name.clone(), program.clone()));
-    Ok(futures_util::future::try_join_all(found).await?)
-}
-
-/// What is published of users' own programs.
-fn programs(config: &Config, kernel: sandbox::Report, interpreters: &[Interpreter], rules: &PythonRules) -> ProgramsView {
-    let view = |interpreter: &Interpreter| InterpreterView {
-        name: interpreter.name.clone(),
-        version: interpreter.version.clone(),
-        implementation: interpreter.implementation.clone(),
-        gil: interpreter.gil,
-        cloudpickle: interpreter.cloudpickle.clone(),
-    };
-    ProgramsView {
-        sandbox: SandboxView { mode: config.sandbox, kernel },
-        python: PythonView {
-            interpreters: interpreters.iter().map(view).collect(),
-            network: rules.network,
-            pickles: rules.pickles,
-        },
-    }
-}
-
-fn python_settings(
-    config: &Config,
-    sandbox: &Sandbox,
-    interpreters: Vec<Interpreter>,
-    functions: &Arc<Functions>,
-) -> Result<Option<PythonSettings>, AppError> {
-    if interpreters.is_empty() {
-        return Ok(None);
-    }
-    let memory_bytes = config.python_memory_bytes;
-    Ok(Some(PythonSettings {
-        interpreters,
-        folder: std::path::absolute(config.data_dir.join("python")).map_err(AppError::Watch)?,
-        sandbox: sandbox.clone(),
-        limits: sandbox::Limits {
-            memory_bytes,
-            // What it may address is more than what it may use: threads reserve far more than they touch.
-            address_space_bytes: Some(memory_bytes.saturating_mul(4)),
-            scratch_bytes: config.python_scratch_bytes,
-            file_bytes: config.python_scratch_bytes,
-            ..sandbox::Limits::default()
-        },
-        async_slots: config.python_async_slots,
-        threads: config.python_threads,
-        processes: config.python_processes,
-        max_jobs: config.worker_max_jobs,
-        functions: Arc::<Functions>::clone(functions),
-    }))
-}
-
-/// What programs can be confined with. What is missing is said in the log, or ends the start where all of it is required.
-fn check_sandbox(config: &Config, interpreters: &[Interpreter]) -> Result<sandbox::Report, AppError> {
-    let mut report = sandbox::probe();
-    report.missing.extend(open_secrets(config, interpreters));
-    match config.sandbox {
-        sandbox::Mode::Required if !report.missing.is_empty() => return Err(AppError::Sandbox(report.missing.join("; "))),
-        sandbox::Mode::Off => tracing::warn!("the sandbox is off: users' programs may do what the server may"),
-        sandbox::Mode::On | sandbox::Mode::Required => {
-            for gap in &report.missing {
-                tracing::warn!("the sandbox has a gap: {gap}");
-            }
-        }
-    }
-    Ok(report)
-}
-
-/// A sentence for each of the server's own files and folders that sandboxed programs can read, because of where it is.
-fn open_secrets(config: &Config, interpreters: &[Interpreter]) -> Vec<String> {
-    let database = match config.database() {
-        Database::Sqlite(path) => Some(path),
-        Database::Postgres(_) => None,
-    };
-    let artifacts = match config.artifacts() {
-        ArtifactPlace::Folder(path) => Some(path),
-        ArtifactPlace::S3 { .. } => None,
-    };
-    let own = [
-        ("data folder", Some(config.data_dir.clone())),
-        ("database", database),
-        ("settings file", config.file.clone()),
-        ("TLS key", config.tls_key.clone()),
-        ("folder of artifacts", artifacts),
-        ("workspace", Some(config.workspace())),
-    ];
-    let own = own.into_iter().filter_map(|(what, path)| Some((what, path?)));
-    own.filter_map(|(what, path)| {
-        // An operator may well want a command to read these, and names them.
-        let may_be_named = matches!(what, "folder of artifacts" | "workspace");
-        let place = open_place(&path, config, interpreters, may_be_named)?;
-        Some(format!("the {what} {} is {place}", path.display()))
-    })
-    .collect()
-}
-
-/// Where a path is, if some program can read it there.
-fn open_place(path: &Path, config: &Config, interpreters: &[Interpreter], may_be_named: bool) -> Option<String> {
-    if sandbox::is_open_to_all(path) {
-        return Some("in a folder of the system, which every sandboxed program can read".to_owned());
-    }
-    let is_read = |interpreter: &&Interpreter| interpreter.folders.iter().any(|folder| sandbox::is_below(path, folder));
-    if let Some(Interpreter { name, .. }) = interpreters.iter().find(is_read) {
-        return Some(format!("in a folder that the Python interpreter {name:?} reads, as every job in it can"));
-    }
-    let holds = |read: &PathBuf| sandbox::is_below(path, read) && !(may_be_named && sandbox::is_below(read, path));
-    let is_read = |command: &Command| command.read.iter().chain(&command.folder).chain([&command.path]).any(holds);
-    let (name, _) = config.commands.0.iter().find(|(_, command)| is_read(command))?;
-    Some(format!("among what the command {name:?} reads"))
-}
-
 /// Thousands of connections and fetches at once need as many file descriptors as the system allows. How many that is.
 fn raise_file_limit() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -483,65 +288,4 @@ fn connections(config: &Config, files: usize) -> usize {
         tracing::info!("only {most} connections at once, since the system allows {files} open files");
     }
     most.min(config.max_connections)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn two_interpreters_of_one_name_are_refused() {
-        let named = |name: &str, program: &str| NamedProgram { name: name.into(), program: program.into() };
-        let python_interpreters = vec![named("a", "/bin/x"), named("none", "none"), named("none", "none"), named("a", "/bin/y")];
-        let refused = interpreters(&Config { python_interpreters, ..Config::default() }).await.unwrap_err();
-        assert_eq!(refused.to_string(), "`python_interpreters` has two that are called \"a\"");
-    }
-
-    #[test]
-    fn a_data_folder_that_an_interpreter_reads_is_told_of() {
-        let project = tempfile::tempdir().unwrap();
-        let interpreter = |folder: std::path::PathBuf| Interpreter {
-            name: "python3".into(),
-            path: "/usr/bin/python3".into(),
-            version: "3.11.2".into(),
-            implementation: "cpython".into(),
-            gil: true,
-            cloudpickle: None,
-            folders: vec![folder],
-        };
-        // As an editable install has it.
-        let (editable, other) = (interpreter(project.path().into()), interpreter(project.path().join("packages")));
-        let config = Config { data_dir: project.path().join("trine-data"), ..Config::default() };
-        let told = open_secrets(&config, &[other.clone(), editable]);
-        assert!(told[0].contains("the data folder") && told[0].contains("interpreter \"python3\""), "{told:?}");
-        // What is in it by default is told of as well.
-        assert!(
-            ["database", "artifacts", "workspace"].iter().all(|what| told.iter().any(|told| told.contains(what))),
-            "{told:?}"
-        );
-        assert!(open_secrets(&config, &[other]).is_empty());
-    }
-
-    #[test]
-    fn what_a_command_reads_of_the_server_is_told_of() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().display();
-        let told = |reads: &str| {
-            let commands = format!("[c]\npath = '/bin/true'\n{reads}").parse().unwrap();
-            let workspace = Some(folder.path().join("work"));
-            let tls_key = Some(folder.path().join("keys/key.pem"));
-            for made in ["work", "keys", "data"] {
-                std::fs::create_dir_all(folder.path().join(made)).unwrap();
-            }
-            let data_dir = folder.path().join("data");
-            open_secrets(&Config { tls_key, data_dir, workspace, commands, ..Config::default() }, &[])
-        };
-        let all = told(&format!("folder = '{place}'"));
-        assert_eq!(all.len(), 5, "{all:?}");
-        assert!(all.iter().all(|told| told.ends_with("is among what the command \"c\" reads")), "{all:?}");
-        let key = told(&format!("read = ['{place}/keys']"));
-        assert!(key.len() == 1 && key[0].starts_with("the TLS key"), "{key:?}");
-        // Whoever names the workspace itself wants it to be read.
-        assert_eq!(told(&format!("read = ['{place}/work']")), [""; 0]);
-    }
 }
