@@ -8,6 +8,7 @@ mod file;
 mod label;
 mod load;
 mod retention;
+mod values;
 mod waiting;
 
 pub use database::{BadDatabase, Database, PostgresUrl};
@@ -18,8 +19,7 @@ pub use retention::{KeptCount, KeptFor};
 pub use waiting::WaitingLimit;
 
 use std::net::SocketAddr;
-use std::num::{IntErrorKind, ParseIntError};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -27,8 +27,11 @@ use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
-use url::{Host, Url};
 
+use self::values::{
+    a_minute_at_most, a_second_at_least, address, as_millis, at_least_one, cores, hidden, host, interpreter, log_filter, millis,
+    node_name, origin, some_millis, threads, whole,
+};
 use crate::artifact::ArtifactPlace;
 use crate::auth::{KeyRule, Quota};
 use crate::command::Commands;
@@ -398,111 +401,6 @@ impl Default for Config {
     }
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, &'static str> {
-    text.parse().map_err(|error: ParseIntError| match error.kind() {
-        IntErrorKind::PosOverflow => "is too large",
-        _ => "must be a whole number",
-    })
-}
-
-fn at_least_one<T: FromStr<Err = ParseIntError> + From<u8> + PartialOrd>(text: &str) -> Result<T, String> {
-    match whole(text) {
-        Ok(number) if number >= T::from(1) => Ok(number),
-        Ok(_) => Err("must be at least 1".to_owned()),
-        Err(wrong) => Err(wrong.to_owned()),
-    }
-}
-
-/// No Linux has more threads, and whoever adds some to these can count them.
-const MOST_THREADS: usize = 1 << 22;
-
-fn threads(text: &str) -> Result<usize, String> {
-    let threads = at_least_one(text)?;
-    if threads > MOST_THREADS { Err(format!("must be at most {MOST_THREADS}")) } else { Ok(threads) }
-}
-
-/// An address with a port. Names have several addresses, and no server listens at a part of them by mistake.
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.trim().parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040")
-}
-
-fn millis(text: &str) -> Result<Duration, &'static str> {
-    whole(text).map(Duration::from_millis).map_err(|_| "must be a whole number of milliseconds, such as 5000")
-}
-
-fn some_millis(text: &str) -> Result<Duration, String> {
-    let duration = millis(text)?;
-    if duration.is_zero() { Err("must be at least 1".to_owned()) } else { Ok(duration) }
-}
-
-/// Of less, a third is no time to be heard of in. Who writes 30 means seconds.
-fn a_second_at_least(text: &str) -> Result<Duration, String> {
-    let duration = millis(text)?;
-    if duration < Duration::from_secs(1) { Err("must be at least 1000".to_owned()) } else { Ok(duration) }
-}
-
-/// A message that is on its way for much longer is taken for one whose server is gone.
-fn a_minute_at_most(text: &str) -> Result<Duration, String> {
-    let duration = some_millis(text)?;
-    if duration > Duration::from_mins(1) { Err("must be at most 60000".to_owned()) } else { Ok(duration) }
-}
-
-fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
-}
-
-/// As many secrets as there are, but not what they are.
-fn hidden<S: Serializer>(secrets: &[Secret], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(secrets.iter().map(|_| "whsec_…"))
-}
-
-/// A program, with the name of its file unless it is given another.
-fn interpreter(text: &str) -> Result<NamedProgram, &'static str> {
-    let (name, program) = match text.trim().split_once('=') {
-        Some((name, program)) => (Some(name.trim()), Path::new(program.trim())),
-        None => (None, Path::new(text.trim())),
-    };
-    let name = name.or_else(|| program.file_name()?.to_str()).filter(|name| !name.is_empty());
-    Ok(NamedProgram { name: name.ok_or("must be NAME=PROGRAM or PROGRAM")?.to_owned(), program: program.to_owned() })
-}
-
-/// An origin as browsers write it, or all of them.
-fn origin(text: &str) -> Result<String, &'static str> {
-    let text = text.trim().trim_end_matches('/');
-    if text == "*" {
-        return Ok(text.to_owned());
-    }
-    let origin =
-        Url::parse(text).ok().map(|url| url.origin()).filter(url::Origin::is_tuple).map(|origin| origin.ascii_serialization());
-    origin.filter(|origin| origin.eq_ignore_ascii_case(text)).ok_or("must be an origin such as https://example.com, or *")
-}
-
-/// A name without a port.
-fn host(text: &str) -> Result<String, &'static str> {
-    match Host::parse(text.trim().trim_end_matches('.')) {
-        Ok(Host::Domain(name)) => Ok(name),
-        Ok(_) => Err("an address needs no permission"),
-        Err(_) => Err("must be a host's name such as trine.example.com"),
-    }
-}
-
-/// What a server is called: a word, as the names of hosts are.
-fn node_name(text: &str) -> Result<String, &'static str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
-    match text.len() {
-        1..=128 if text.chars().all(plain) => Ok(text.to_owned()),
-        _ => Err("must have 1 to 128 letters, digits, and any of - _ . : @"),
-    }
-}
-
-fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
-    tracing_subscriber::EnvFilter::builder().parse(text).map(|_| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -522,36 +420,6 @@ mod tests {
         assert_eq!(network(" 127.0.0.1 ").unwrap().to_string(), "127.0.0.1/32");
         assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
         assert!(network("example.com").is_err());
-    }
-
-    #[test]
-    fn a_receiver_has_a_minute_at_most() {
-        assert_eq!(a_minute_at_most("60000"), Ok(Duration::from_mins(1)));
-        for text in ["0", "60001"] {
-            assert!(a_minute_at_most(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn threads_can_be_counted() {
-        assert_eq!(threads("1"), Ok(1));
-        assert_eq!(threads("4194304"), Ok(MOST_THREADS));
-        for text in ["0", "4194305", "18446744073709551615"] {
-            assert!(threads(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn origins_and_hosts_are_written_as_browsers_do() {
-        assert_eq!(origin(" HTTPS://Example.com:8443/ ").unwrap(), "https://example.com:8443");
-        assert_eq!(origin("*").unwrap(), "*");
-        for text in ["", "example.com", "https://example.com/path", "https://user@example.com", "null", "file:///x"] {
-            assert!(origin(text).is_err(), "{text}");
-        }
-        assert_eq!(host("Trine.Example.com.").unwrap(), "trine.example.com");
-        for text in ["", "10.0.0.1", "a b", "example.com:80"] {
-            assert!(host(text).is_err(), "{text}");
-        }
     }
 
     /// The rule by which people find a setting's three forms.

@@ -1,0 +1,153 @@
+//! How the values of settings are written.
+
+use std::net::SocketAddr;
+use std::num::{IntErrorKind, ParseIntError};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use url::{Host, Url};
+
+use super::NamedProgram;
+use crate::job::Secret;
+
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub(super) fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "is too large",
+        _ => "must be a whole number",
+    })
+}
+
+pub(super) fn at_least_one<T: FromStr<Err = ParseIntError> + From<u8> + PartialOrd>(text: &str) -> Result<T, String> {
+    match whole(text) {
+        Ok(number) if number >= T::from(1) => Ok(number),
+        Ok(_) => Err("must be at least 1".to_owned()),
+        Err(wrong) => Err(wrong.to_owned()),
+    }
+}
+
+/// No Linux has more threads, and whoever adds some to these can count them.
+const MOST_THREADS: usize = 1 << 22;
+
+pub(super) fn threads(text: &str) -> Result<usize, String> {
+    let threads = at_least_one(text)?;
+    if threads > MOST_THREADS { Err(format!("must be at most {MOST_THREADS}")) } else { Ok(threads) }
+}
+
+/// An address with a port. Names have several addresses, and no server listens at a part of them by mistake.
+pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.trim().parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040")
+}
+
+pub(super) fn millis(text: &str) -> Result<Duration, &'static str> {
+    whole(text).map(Duration::from_millis).map_err(|_| "must be a whole number of milliseconds, such as 5000")
+}
+
+pub(super) fn some_millis(text: &str) -> Result<Duration, String> {
+    let duration = millis(text)?;
+    if duration.is_zero() { Err("must be at least 1".to_owned()) } else { Ok(duration) }
+}
+
+/// Of less, a third is no time to be heard of in. Who writes 30 means seconds.
+pub(super) fn a_second_at_least(text: &str) -> Result<Duration, String> {
+    let duration = millis(text)?;
+    if duration < Duration::from_secs(1) { Err("must be at least 1000".to_owned()) } else { Ok(duration) }
+}
+
+/// A message that is on its way for much longer is taken for one whose server is gone.
+pub(super) fn a_minute_at_most(text: &str) -> Result<Duration, String> {
+    let duration = some_millis(text)?;
+    if duration > Duration::from_mins(1) { Err("must be at most 60000".to_owned()) } else { Ok(duration) }
+}
+
+pub(super) fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+}
+
+/// As many secrets as there are, but not what they are.
+pub(super) fn hidden<S: Serializer>(secrets: &[Secret], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(|_| "whsec_…"))
+}
+
+/// A program, with the name of its file unless it is given another.
+pub(super) fn interpreter(text: &str) -> Result<NamedProgram, &'static str> {
+    let (name, program) = match text.trim().split_once('=') {
+        Some((name, program)) => (Some(name.trim()), Path::new(program.trim())),
+        None => (None, Path::new(text.trim())),
+    };
+    let name = name.or_else(|| program.file_name()?.to_str()).filter(|name| !name.is_empty());
+    Ok(NamedProgram { name: name.ok_or("must be NAME=PROGRAM or PROGRAM")?.to_owned(), program: program.to_owned() })
+}
+
+/// An origin as browsers write it, or all of them.
+pub(super) fn origin(text: &str) -> Result<String, &'static str> {
+    let text = text.trim().trim_end_matches('/');
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let origin =
+        Url::parse(text).ok().map(|url| url.origin()).filter(url::Origin::is_tuple).map(|origin| origin.ascii_serialization());
+    origin.filter(|origin| origin.eq_ignore_ascii_case(text)).ok_or("must be an origin such as https://example.com, or *")
+}
+
+/// A name without a port.
+pub(super) fn host(text: &str) -> Result<String, &'static str> {
+    match Host::parse(text.trim().trim_end_matches('.')) {
+        Ok(Host::Domain(name)) => Ok(name),
+        Ok(_) => Err("an address needs no permission"),
+        Err(_) => Err("must be a host's name such as trine.example.com"),
+    }
+}
+
+/// What a server is called: a word, as the names of hosts are.
+pub(super) fn node_name(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
+    match text.len() {
+        1..=128 if text.chars().all(plain) => Ok(text.to_owned()),
+        _ => Err("must have 1 to 128 letters, digits, and any of - _ . : @"),
+    }
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    tracing_subscriber::EnvFilter::builder().parse(text).map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_has_a_minute_at_most() {
+        assert_eq!(a_minute_at_most("60000"), Ok(Duration::from_mins(1)));
+        for text in ["0", "60001"] {
+            assert!(a_minute_at_most(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn threads_can_be_counted() {
+        assert_eq!(threads("1"), Ok(1));
+        assert_eq!(threads("4194304"), Ok(MOST_THREADS));
+        for text in ["0", "4194305", "18446744073709551615"] {
+            assert!(threads(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn origins_and_hosts_are_written_as_browsers_do() {
+        assert_eq!(origin(" HTTPS://Example.com:8443/ ").unwrap(), "https://example.com:8443");
+        assert_eq!(origin("*").unwrap(), "*");
+        for text in ["", "example.com", "https://example.com/path", "https://user@example.com", "null", "file:///x"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+        assert_eq!(host("Trine.Example.com.").unwrap(), "trine.example.com");
+        for text in ["", "10.0.0.1", "a b", "example.com:80"] {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+}
