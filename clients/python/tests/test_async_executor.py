@@ -68,7 +68,7 @@ class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
 
             task = asyncio.ensure_future(call())
             running = None
-            tags = {"trine-executor": executor._engine._name}
+            tags = {"trine-executor": executor._engine._jobs.name}
             while running is None:
                 running = next(iter([job async for job in client.jobs(tags=tags, state="running")]), None)
             task.cancel()

@@ -187,7 +187,7 @@ class Calls(ServerTest):
                     self.in_time(next, values)
                 answers.set()
                 executor.shutdown()
-                jobs = self.client().jobs(tags={"trine-executor": engine._name})
+                jobs = self.client().jobs(tags={"trine-executor": engine._jobs.name})
                 self.assertEqual({job.state for job in jobs}, {"cancelled"})
 
     def test_map_refuses_what_makes_no_sense(self):

@@ -19,7 +19,7 @@ class Breaks(ServerTest):
         with self.executor(proxy.url) as executor:
             futures = [executor.submit(square, n) for n in range(1000)]
             self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(1000)])
-            name = executor._engine._name
+            name = executor._engine._jobs.name
         self.assertGreater(proxy.cuts, 5)
         jobs = self.client().jobs(tags={"trine-executor": name}, page_size=500)
         self.assertEqual(len({job.id for job in jobs}), 1000)
@@ -92,7 +92,7 @@ class Breaks(ServerTest):
                 submitting(executor, exchange)
                 self.assertEqual(executor.submit(square, 3).result(PATIENCE_S), 9)
                 self.assertEqual(losses, [])
-                jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._name}))
+                jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._jobs.name}))
                 self.assertEqual(len(jobs), 1)
 
     def test_a_server_that_is_gone(self):

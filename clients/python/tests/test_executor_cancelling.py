@@ -178,7 +178,7 @@ class Cancelling(ServerTest):
                 room.set()
                 self.assertEqual([future.result(PATIENCE_S) for future in futures], [4, 9])
                 self.assertEqual(futures[0].job_id, job["id"])
-                jobs = self.client().jobs(tags={"trine-executor": executor._engine._name})
+                jobs = self.client().jobs(tags={"trine-executor": executor._engine._jobs.name})
                 self.assertEqual(len(list(jobs)), 2)
 
     def test_a_batch_that_may_have_been_accepted_is_sent_again_whole_or_not_at_all(self):
@@ -205,7 +205,7 @@ class Cancelling(ServerTest):
                     room.set()
                     self.assertEqual(two.result(PATIENCE_S), 9)
                     self.assertEqual(len(set(keys)), 1)
-                    self.assertEqual(len(list(self.client().jobs(tags={"trine-executor": engine._name}))), 3)
+                    self.assertEqual(len(list(self.client().jobs(tags={"trine-executor": engine._jobs.name}))), 3)
                 self.until(one.cancelled)
 
     def test_a_call_that_has_ended(self):

@@ -74,16 +74,16 @@ class Forks(ServerTest):
 
     def test_an_executor_that_has_not_begun_is_one_of_each_process(self):
         executor = self.executor()
-        urgent, name = executor.with_options(priority=5), executor._engine._name
+        urgent, name = executor.with_options(priority=5), executor._engine._jobs.name
 
         def works():
-            mine = urgent.submit(square, 3).result(PATIENCE_S) == 9 and executor._engine._name != name
+            mine = urgent.submit(square, 3).result(PATIENCE_S) == 9 and executor._engine._jobs.name != name
             executor.shutdown()
             return mine
 
         self.assertTrue(self.in_a_child(works))
         self.assertEqual(urgent.submit(square, 4).result(PATIENCE_S), 16)
-        self.assertEqual(executor._engine._name, name)
+        self.assertEqual(executor._engine._jobs.name, name)
 
 
 if __name__ == "__main__":

@@ -15,37 +15,33 @@ import logging
 import os
 import queue
 import threading
-import uuid
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from . import _calls
 from ._connections import Connections, Stream
-from ._following import FIRST_WAIT, FOR_NOW, Follower, Patience
+from ._following import FIRST_WAIT, FOR_NOW, Patience
 from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDING, Batch, Call, JobFuture
-from ._http1 import Request
+from ._jobs import WAITING, Jobs, up_to_workload
 from ._outcome import ended_job, never_ran, outcome
 from ._sse import Message
 from ._travel import ByPickle, BySource, Way, travelling, why_unread
-from .errors import CannotTravel, JobLost, Malformed, ProblemError, ServerGone, TrineError
+from .errors import CannotTravel, JobLost, ProblemError, ServerGone, TrineError
 
-TAG = "trine-executor"
-TAGGED = b'{"tags":{"trine-executor":"'  # how each submission begins, before the engine's name
+if TYPE_CHECKING:
+    from ._part import Part
+
 MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
-MOST_ON_PAGE = 50  # jobs, which come with their workloads
 FIRST_CALLS_WAIT = 1.0  # seconds
 HELPERS = 8  # threads for what must not hold up the two: cancelling, looking after a break
 
 T = TypeVar("T")
 
 LOGGER = logging.getLogger("trine")
-
-WAITING = ("scheduled", "blocked", "queued")  # in the order in which a job goes through them
 
 
 class Engine:
@@ -54,19 +50,18 @@ class Engine:
     def __init__(
         self,
         connections: Connections,
-        submission: dict[str, Any],
+        submission: Mapping[str, Any],
         options: dict[str, Any],
         how: str,
         most_in_flight: int,
         patience: float,
-        name: str,
     ) -> None:
         self._connections = connections
+        self._jobs = Jobs(connections)
         self._patience = patience
         self._most = most_in_flight
-        self._name = name
         self.submission = submission
-        self._before = self.before(submission)
+        self._before = up_to_workload(submission)
         more = _calls.to_json(options)[1:-1]
         self._options = b"," + more if more else b""
         self._undecided = how == "auto"
@@ -99,17 +94,6 @@ class Engine:
         self._unwanted: queue.SimpleQueue[Optional[Iterable[Call]]] = queue.SimpleQueue()  # for the third thread; None at the end
 
     # ---- Taking calls ----
-
-    @staticmethod
-    def before(submission: Mapping[str, Any]) -> bytes:
-        """A submission up to the workload, but for its beginning, which tags it as one of an engine."""
-        tags = {name: value for name, value in (submission.get("tags") or {}).items() if name != TAG}
-        others = {name: value for name, value in _calls.given(submission).items() if name != "tags"}
-        told = {"tags": {TAG: "", **tags}, **others}
-        return _calls.to_json(told)[len(TAGGED) : -1] + b',"workload":'
-
-    def part(self, options: Mapping[str, Any]) -> Part:
-        return Part(self, self.submission, options)
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[bytes] = None
@@ -164,22 +148,6 @@ class Engine:
 
     # ---- Asking ----
 
-    def _get(self, what: str, query: Optional[Mapping[str, Any]] = None) -> Any:
-        return self._connections.request(Request("GET", what, query or {})).result()
-
-    def _ids(self, *states: str) -> set[str]:
-        """The ids of all jobs of this executor in these states."""
-        found: set[str] = set()
-        for state in states:
-            query: dict[str, Any] = {"tag": f"{TAG}:{self._name}", "state": state, "limit": MOST_ON_PAGE, "cursor": None}
-            while True:
-                page = self._get("/jobs", query)
-                found.update(item["id"] for item in page["items"])
-                query["cursor"] = page["next_cursor"]
-                if query["cursor"] is None:
-                    break
-        return found
-
     def _patiently(self, ask: Callable[..., T], *args: Any) -> T:
         """Asks something of the server, again as long as it is out of reach. Raises what it refuses, or that it is gone."""
         patience = Patience(self._patience)
@@ -207,8 +175,8 @@ class Engine:
     def _look_at_interpreter(self) -> None:
         """Has calls whose pickles the server could not read go by source. What it does not tell shows by what becomes of them."""
         try:
-            told = self._patiently(self._get, "/executors")
-            named = [each for each in told["python"]["interpreters"] if self._interpreter in (None, each["name"])]
+            interpreters = self._patiently(self._jobs.interpreters)
+            named = [each for each in interpreters if self._interpreter in (None, each["name"])]
             unread = why_unread(named[0]) if named else None
         except (TrineError, LookupError, TypeError):
             return
@@ -250,7 +218,7 @@ class Engine:
         while batches and not self._over.is_set():
             batch = batches.pop()
             try:
-                ids = self._post(batch)
+                ids = self._jobs.submit(batch)
             except TrineError as error:
                 status = error.status if isinstance(error, ProblemError) else None
                 if isinstance(error, ProblemError) and status not in FOR_NOW:
@@ -276,21 +244,13 @@ class Engine:
             self._handle(early)
         self._over.wait(full)
 
-    def _post(self, batch: Batch) -> list[str]:
-        tagged = TAGGED + self._name.encode()
-        parts = [part for call in batch.calls for part in (b"},", tagged, call.before, call.workload)]
-        body = b"".join([b"[", *parts[1:], b"}]"])
-        request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
-        return [item["id"] for item in self._connections.request(request).result()["items"]]
-
     def _look_for(self, calls: list[Call], patience: Patience) -> list[str]:
         """The ids of calls that were accepted although the answer, which may be long, did not arrive: all that were not known."""
-        query = {"tag": f"{TAG}:{self._name}", "order": "newest", "limit": MOST_ON_PAGE}
         found: list[str] = []
         cursor = None
         while not self._over.is_set():
             try:
-                page = self._get("/jobs", {**query, "cursor": cursor})
+                page = self._jobs.page(cursor=cursor)
             except TrineError as error:
                 self._over.wait(patience.failed(error))
                 continue
@@ -377,7 +337,7 @@ class Engine:
 
     def _read_all(self) -> None:
         """The second thread."""
-        follower = Follower(None, {"tag": f"{TAG}:{self._name}"}, ("finished",))
+        follower = self._jobs.ends()
         patience = Patience(self._patience)
         while not self._is_over():
             try:
@@ -409,10 +369,10 @@ class Engine:
         """After a break: ends the calls whose jobs have ended or are gone, which the stream may never tell."""
         with self._lock:
             known = list(self._calls)
-        unfinished = self._ids(*WAITING, "running")
+        unfinished = self._jobs.ids(*WAITING, "running")
         for job in known:
             if job in self._calls and job not in unfinished:
-                told = self._look_at(job)
+                told = self._jobs.look_at(job)
                 if isinstance(told, TrineError) or told["state"] not in (*WAITING, "running"):
                     self._finish_jobs([(job, told)])
 
@@ -422,17 +382,6 @@ class Engine:
             self._patiently(self._look_after)
         except TrineError as error:
             self._break(error)
-
-    def _look_at(self, job: str) -> Any:
-        """What is told of a job; or what says why that can't be read."""
-        try:
-            return self._get(_calls.path("jobs", job))
-        except Malformed as error:
-            return error
-        except ProblemError as problem:
-            if problem.status != 404:
-                raise
-            return JobLost("lost", "the server no longer knows the job", job)
 
     def _handle(self, messages: Iterable[Message]) -> None:
         """Takes in what happened."""
@@ -449,7 +398,7 @@ class Engine:
 
     def has_begun(self, call: Call) -> bool:
         """Whether a call runs."""
-        if call.phase == PENDING and call.place == ACCEPTED and self._runs(call.id or ""):
+        if call.phase == PENDING and call.place == ACCEPTED and self._jobs.runs(call.id or ""):
             self._begin(call)
         return call.phase == RUNNING
 
@@ -577,7 +526,7 @@ class Engine:
         """Has the server cancel a call that still waits there. Whoever is interrupted meanwhile keeps nobody else from trying."""
         job, cancelled, runs, future = call.id or "", False, False, None
         try:
-            self._delete(job, WAITING)
+            self._jobs.cancel(job, WAITING)
             cancelled = True
         except TrineError as error:  # or it has ended, or nobody knows
             runs = isinstance(error, ProblemError) and error.names("in-another-state")
@@ -626,14 +575,6 @@ class Engine:
             return []
         return [self._help(self.cancel, call) for call in calls if call.phase == PENDING]
 
-    def _runs(self, job: str) -> bool:
-        """Whether a job runs that was not yet said to."""
-        try:
-            told = self._get(_calls.path("jobs", job))
-        except TrineError:
-            return False  # what can't be asked can't be cancelled either
-        return bool(told["state"] == "running")
-
     def stop(self, call: Call) -> None:
         """Cancels a call also if it runs, and does not wait for that."""
         with self._lock:
@@ -646,11 +587,7 @@ class Engine:
     def _stop(self, job: str) -> None:
         """Cancels a job also if it runs, as far as that can be done."""
         with contextlib.suppress(TrineError):  # it has ended, or nobody knows
-            self._delete(job)
-
-    def _delete(self, job: str, states: Sequence[str] = ()) -> None:
-        """Cancels a job, or only if it is in one of these states."""
-        self._connections.request(_calls.cancel(job, states).request).result()
+            self._jobs.cancel(job)
 
     # ---- Closing ----
 
@@ -677,7 +614,7 @@ class Engine:
         if self._calls:
             with contextlib.suppress(TrineError):  # what can't be cancelled goes on
                 for state in WAITING:
-                    self._patiently(self._cancel_all_in, state)
+                    self._patiently(self._jobs.cancel_all_in, state)
 
     def _cancel_queued(self) -> None:
         """Cancels what was not sent. What is on its way arrives meanwhile, or waits here again.
@@ -699,11 +636,6 @@ class Engine:
                     return self._queue[-1] if self._queue else None
                 self._answers.wait()
 
-    def _cancel_all_in(self, state: str) -> None:
-        """Cancels all its jobs in a state. The server looks at that as it cancels, so none is stopped that has begun."""
-        body = _calls.to_json({"tag": f"{TAG}:{self._name}", "state": state})
-        self._connections.request(Request("POST", "/jobs/cancel", body=body)).result()
-
     def join(self) -> None:
         """Waits until every call has ended; to be called after `close`."""
         self.check_waits()
@@ -724,7 +656,7 @@ class Engine:
         """In a new process: what has begun goes on in the old one, whose threads, connections and jobs these are."""
         self._make_locks()  # somebody there may have held them
         if not self._threads:
-            self._name = str(uuid.uuid4())  # the two are no longer one executor
+            self._jobs.rename()  # the two are no longer one executor
             return
         self._closed = self._closed or "a fork: make an executor in the new process"
         for call in (*self._queue, *self._sending, *self._calls.values()):
@@ -738,52 +670,6 @@ class Engine:
         if self._stream is not None:
             self._stream.connection.close()
             self._stream = None
-
-
-class Part:
-    """Calls of an engine that have options of their own. It is closed by itself."""
-
-    def __init__(self, engine: Engine, submission: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        tags = {**(submission.get("tags") or {}), **(options.get("tags") or {})}
-        self.submission = {**submission, **options, "tags": tags}
-        self._engine = engine
-        self._before = engine.before(self.submission)
-        self._futures: set[JobFuture] = set()  # those that are not done
-        self._closed = False
-        engine.parts.add(self)
-
-    def part(self, options: Mapping[str, Any]) -> Part:
-        return Part(self._engine, self.submission, options)
-
-    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture:
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        future = self._engine.submit(function, args, kwargs, self._before)
-        self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
-        return future
-
-    def close(self) -> None:
-        self._closed = True
-
-    def cancel_pending(self) -> None:
-        self._engine.cancel_all([future._call for future in self._futures.copy()])
-
-    def let_go(self, calls: Iterable[Call]) -> None:
-        self._engine.let_go(calls)
-
-    def let_go_later(self, calls: Iterable[Call]) -> None:
-        self._engine.let_go_later(calls)
-
-    def join(self) -> None:
-        waiting = self._futures.copy()
-        if waiting:
-            self._engine.check_waits()
-        futures.wait(waiting)
-
-    def forked(self) -> None:
-        """In a new process, where these futures never end."""
-        self._futures.clear()
 
 
 def _batches(calls: list[Call]) -> list[Batch]:

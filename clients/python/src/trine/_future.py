@@ -78,7 +78,7 @@ class Call:
     def __init__(self, future: JobFuture, way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
         self.future: Optional[JobFuture] = future
         self.way = way
-        self.before = before  # its submission up to the workload, as `Engine.before` has it
+        self.before = before  # its submission up to the workload, as `up_to_workload` has it
         self.workload = workload
         self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
         self.batch: Optional[Batch] = None  # the one that it was in, if the server refused that for now and it is in doubt

@@ -12,8 +12,9 @@ from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from ._engine import Engine, Part
+from ._engine import Engine
 from ._future import JobFuture, OfJob
+from ._part import Part
 from .executor import Settings, engine_for, part_of
 from .options import CallOptions
 

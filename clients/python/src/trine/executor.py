@@ -6,7 +6,6 @@ import copy
 import itertools
 import ssl
 import time
-import uuid
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,9 +13,10 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union, get_args
 
 from ._connections import Connections
-from ._engine import Engine, Part
+from ._engine import Engine
 from ._future import JobFuture
 from ._http1 import Server
+from ._part import Part
 from ._travel import in_chunks
 from .model import Bound, Choice, Routing
 from .options import CallOptions
@@ -58,14 +58,13 @@ def engine_for(url: Optional[str], max_workers: Optional[int], settings: Setting
         how,
         max_workers or MOST_IN_FLIGHT,
         settings.get("patience", 30.0),
-        str(uuid.uuid4()),
     )
 
 
 def part_of(engine: Union[Engine, Part], options: CallOptions) -> Part:
     """Calls of an executor's engine that have these options."""
     _check(options, CallOptions, "option")
-    return engine.part(options)
+    return Part(engine, options)
 
 
 def _check(given: Mapping[str, Any], known: type, what: str) -> None:

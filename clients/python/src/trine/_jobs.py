@@ -1,0 +1,107 @@
+"""The jobs of an executor, as the server has them: what it is asked of them, and told to do with them.
+
+Each has a tag by which they are found, also if no answer has said what they are called. Whatever goes wrong is raised.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+from . import _calls
+from ._connections import Connections
+from ._following import Follower
+from ._future import Batch
+from ._http1 import Request
+from .errors import JobLost, Malformed, ProblemError, TrineError
+
+TAG = "trine-executor"
+TAGGED = b'{"tags":{"trine-executor":"'  # how each submission begins, before the executor's name
+MOST_ON_PAGE = 50  # jobs, which come with their workloads
+
+WAITING = ("scheduled", "blocked", "queued")  # in the order in which a job goes through them
+
+
+def up_to_workload(submission: Mapping[str, Any]) -> bytes:
+    """A submission up to the workload, but for its beginning, which tags it as one of an executor."""
+    tags = {name: value for name, value in (submission.get("tags") or {}).items() if name != TAG}
+    others = {name: value for name, value in _calls.given(submission).items() if name != "tags"}
+    told = {"tags": {TAG: "", **tags}, **others}
+    return _calls.to_json(told)[len(TAGGED) : -1] + b',"workload":'
+
+
+class Jobs:
+    """Those with the name of an executor as their tag."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.rename()
+
+    def rename(self) -> None:
+        """Gives them another name: those from here on are others."""
+        self.name = str(uuid.uuid4())
+
+    def _get(self, what: str, query: Optional[Mapping[str, Any]] = None) -> Any:
+        return self._connections.request(Request("GET", what, query or {})).result()
+
+    def interpreters(self) -> Any:
+        """The Pythons on which they can run."""
+        return self._get("/executors")["python"]["interpreters"]
+
+    def submit(self, batch: Batch) -> list[str]:
+        """Has the server accept calls; the ids of their jobs."""
+        tagged = TAGGED + self.name.encode()
+        parts = [part for call in batch.calls for part in (b"},", tagged, call.before, call.workload)]
+        body = b"".join([b"[", *parts[1:], b"}]"])
+        request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
+        return [item["id"] for item in self._connections.request(request).result()["items"]]
+
+    def page(self, cursor: Optional[str], state: Optional[str] = None) -> Any:
+        """A page of them, the newest first."""
+        return self._get("/jobs", {"tag": f"{TAG}:{self.name}", "state": state, "limit": MOST_ON_PAGE, "cursor": cursor})
+
+    def ids(self, *states: str) -> set[str]:
+        """The ids of all that are in these states."""
+        found: set[str] = set()
+        for state in states:
+            cursor = None
+            while True:
+                page = self.page(cursor, state)
+                found.update(item["id"] for item in page["items"])
+                cursor = page["next_cursor"]
+                if cursor is None:
+                    break
+        return found
+
+    def ends(self) -> Follower:
+        """What follows them: each event is one's end."""
+        return Follower(None, {"tag": f"{TAG}:{self.name}"}, ("finished",))
+
+    def look_at(self, job: str) -> Any:
+        """What is told of a job; or what says why that can't be read."""
+        try:
+            return self._get(_calls.path("jobs", job))
+        except Malformed as error:
+            return error
+        except ProblemError as problem:
+            if problem.status != 404:
+                raise
+            return JobLost("lost", "the server no longer knows the job", job)
+
+    def runs(self, job: str) -> bool:
+        """Whether a job runs that was not yet said to."""
+        try:
+            told = self._get(_calls.path("jobs", job))
+        except TrineError:
+            return False  # what can't be asked can't be cancelled either
+        return bool(told["state"] == "running")
+
+    def cancel(self, job: str, states: Sequence[str] = ()) -> None:
+        """Cancels a job, or only if it is in one of these states."""
+        self._connections.request(_calls.cancel(job, states).request).result()
+
+    def cancel_all_in(self, state: str) -> None:
+        """Cancels all of them in a state. The server looks at that as it cancels, so none is stopped that has begun."""
+        body = _calls.to_json({"tag": f"{TAG}:{self.name}", "state": state})
+        self._connections.request(Request("POST", "/jobs/cancel", body=body)).result()
