@@ -19,7 +19,7 @@ mod tally;
 mod verdict;
 
 pub(crate) use example::report as example_report;
-pub use request::{Asked, BUDGET_MS, Request, TASKS};
+pub use request::{Asked, Request};
 pub use run::Progress;
 pub use service::{CompareError, Comparisons, Unwanted};
 

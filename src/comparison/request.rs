@@ -18,9 +18,9 @@ use crate::workload::{Invalid, is_function};
 /// The most tasks in a cell, the most tasks under way at once, and the most levels of that.
 const MOST: (u32, u32, usize) = (10_000, 1_024, 8);
 /// How long a comparison may take, in milliseconds: at least, by default, and at the most.
-pub const BUDGET_MS: (u64, u64, u64) = (1_000, 30_000, 3_600_000);
+const BUDGET_MS: (u64, u64, u64) = (1_000, 30_000, 3_600_000);
 /// Tasks in a cell if it is not said.
-pub const TASKS: u32 = 64;
+const TASKS: u32 = 64;
 
 /// What is asked, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]

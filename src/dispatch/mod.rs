@@ -329,11 +329,6 @@ impl Dispatcher {
         self.shared.ended.retried()
     }
 
-    /// What the choice of an executor goes by, where a job does not say.
-    pub fn routing(&self) -> Routing {
-        self.shared.routing
-    }
-
     /// What there is for all jobs to share.
     pub fn machine(&self) -> Machine {
         let slots = Queue::ALL.map(|queue| self.shared.executors.slots(queue));

@@ -73,7 +73,8 @@ impl Dispatcher {
         Ok(Some(Receipt { jobs, replayed: true }))
     }
 
-    /// [`Dispatcher::submit`], but what came before is not accepted again: the request, by its key, and unique jobs.
+    /// Validates, routes and makes durable: all of them, or none. A job for each, in their order. What came before is not accepted again: the
+    /// request, by its key, and unique jobs.
     pub async fn submit_once(
         &self,
         submissions: Vec<Box<Submission>>,

@@ -58,12 +58,6 @@ impl From<NoRoom> for SubmitError {
 }
 
 impl Dispatcher {
-    /// Validates, routes and makes durable: all of them, or none. A job for each, in their order.
-    pub async fn submit(&self, submissions: Vec<Box<Submission>>) -> Result<Vec<Job>, SubmitError> {
-        let receipt = self.submit_once(submissions, None).await?;
-        Ok(receipt.jobs.into_iter().map(|submitted| submitted.job).collect())
-    }
-
     /// Validates and routes, off the caller's thread if there are many.
     pub(super) async fn prepared(&self, submissions: Vec<Box<Submission>>) -> Result<Vec<NewJob>, SubmitError> {
         if submissions.len() < MANY {
@@ -127,7 +121,8 @@ impl Dispatcher {
         }
     }
 
-    /// [`Dispatcher::submit`] of one job, then [`Dispatcher::wait`] for it, without a gap in between in which its end could be missed.
+    /// [`Dispatcher::submit_once`] of one job without a key, then [`Dispatcher::wait`] for it, without a gap in between in which its end could
+    /// be missed.
     pub async fn submit_and_wait(&self, submission: Box<Submission>, limit: Duration) -> Result<Job, SubmitError> {
         let jobs = self.prepare(vec![submission])?;
         let waiters: Vec<_> = jobs.iter().map(|job| self.shared.waiters.watch(job.id)).collect();

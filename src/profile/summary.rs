@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::job::{Bound, FailureKind, Observed};
 use crate::store::{BadSketch, Sketch};
 
-/// What a set of runs was like. Sets can be merged.
+/// What a set of runs was like.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// How many they were, by what became of them.
@@ -89,27 +89,6 @@ impl Summary {
         }
     }
 
-    /// Adds all that `other` holds.
-    pub fn merge(&mut self, other: &Self) {
-        let Self { counts, wall, dispatch, share, poll, memory } = self;
-        counts.runs += other.counts.runs;
-        for (mine, theirs) in counts.failures.iter_mut().zip(other.counts.failures) {
-            *mine += theirs;
-        }
-        for (mine, theirs) in counts.tagged.iter_mut().zip(other.counts.tagged) {
-            *mine += theirs;
-        }
-        for (mine, theirs) in counts.observed.iter_mut().zip(other.counts.observed) {
-            *mine += theirs;
-        }
-        counts.since = counts.since.min(other.counts.since);
-        counts.until = counts.until.max(other.counts.until);
-        let theirs = [&other.wall, &other.dispatch, &other.share, &other.poll, &other.memory];
-        for (mine, theirs) in [wall, dispatch, share, poll, memory].into_iter().zip(theirs) {
-            mine.merge(theirs);
-        }
-    }
-
     /// Appends its sketches to bytes that a store keeps.
     pub(super) fn write(&self, bytes: &mut Vec<u8>) {
         for sketch in [&self.wall, &self.dispatch, &self.share, &self.poll, &self.memory] {
@@ -130,7 +109,7 @@ mod tests {
     use crate::job::{Executor, Timing};
 
     #[test]
-    fn runs_are_counted_merged_and_come_back() {
+    fn runs_are_counted_and_come_back() {
         let mut summary = Summary::default();
         for n in 1..=100 {
             let timing = Timing {
@@ -156,13 +135,12 @@ mod tests {
         let mut bytes = Vec::new();
         summary.write(&mut bytes);
         let mut rest = &bytes[..];
-        let mut twice = Summary::read(summary.counts.clone(), &mut rest).unwrap();
+        let Summary { counts, wall, share, poll, memory, .. } = Summary::read(summary.counts.clone(), &mut rest).unwrap();
         assert!(rest.is_empty());
-        twice.merge(&summary);
-        assert_eq!((twice.counts.runs, twice.counts.failures, twice.counts.tagged), (200, [0, 50, 0, 0, 0, 0, 0], [0, 200]));
-        assert_eq!((twice.counts.since.as_micros(), twice.counts.until.as_micros()), (1, 100));
-        assert_eq!(twice.counts.observed, [0, 200, 0]);
-        assert_eq!((twice.share.quantiles().unwrap().p50, twice.poll.quantiles()), (903, None));
-        assert_eq!((twice.wall.count(), twice.memory.quantiles().unwrap().p50 >> 10), (150, 50));
+        assert_eq!((counts.runs, counts.failures, counts.tagged), (100, [0, 25, 0, 0, 0, 0, 0], [0, 100]));
+        assert_eq!((counts.since.as_micros(), counts.until.as_micros()), (1, 100));
+        assert_eq!(counts.observed, [0, 100, 0]);
+        assert_eq!((share.quantiles().unwrap().p50, poll.quantiles()), (903, None));
+        assert_eq!((wall.count(), memory.quantiles().unwrap().p50 >> 10), (75, 50));
     }
 }

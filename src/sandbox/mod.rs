@@ -134,11 +134,6 @@ impl Sandbox {
         Ok(Self { program, mode, watch: Watch::start()? })
     }
 
-    /// How far programs are confined.
-    pub const fn mode(&self) -> Mode {
-        self.mode
-    }
-
     /// A command that runs `program`, an absolute path, in its scratch folder and under its policy, for [`Sandbox::spawn`].
     ///
     /// It shares what the caller leaves it of standard input, output and error, and no other file.

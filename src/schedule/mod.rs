@@ -3,7 +3,7 @@
 mod plan;
 mod timetable;
 
-pub use plan::{Decision, LATE, MOST_MADE_UP, MOST_WAITING, Plan, Seen, plan};
+pub use plan::{Decision, LATE, Plan, Seen, plan};
 pub use timetable::{BadTimetable, Timetable};
 
 use serde_json::value::RawValue;

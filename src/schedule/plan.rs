@@ -8,9 +8,9 @@ use crate::clock::Timestamp;
 /// What is noticed later than this was missed; until then it is just late, as after a quick restart.
 pub const LATE: Duration = Duration::from_secs(10);
 /// The most missed times that are made up for.
-pub const MOST_MADE_UP: usize = 1_000;
+const MOST_MADE_UP: usize = 1_000;
 /// The most times that wait for a job before them to end.
-pub const MOST_WAITING: usize = 1_000;
+const MOST_WAITING: usize = 1_000;
 /// The most times of one plan that were not missed; what is left comes with the next plan.
 const MOST_AT_ONCE: usize = 100;
 /// If the clock is set back further than this, it was wrong before, and what is due by the new time is due again. If it is set back less,

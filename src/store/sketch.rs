@@ -67,11 +67,6 @@ impl Sketch {
         self.0.mean()
     }
 
-    /// The greatest.
-    pub fn max(&self) -> u64 {
-        self.0.max()
-    }
-
     /// Their quantiles; `None` without any figure.
     pub fn quantiles(&self) -> Option<Quantiles> {
         (!self.0.is_empty()).then(|| Quantiles {
