@@ -113,12 +113,12 @@ class Engine:
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[bytes] = None
-    ) -> JobFuture:
+    ) -> JobFuture[Any]:
         before = before or self._before
         with self._lock:
             self._check_open()
             ways, undecided = self._ways, self._undecided
-        future = JobFuture(self)
+        future: JobFuture[Any] = JobFuture(self)
         try:
             way, workload = travelling(ways, function, args, kwargs)
         except CannotTravel as error:
@@ -474,7 +474,7 @@ class Engine:
         The calls are counted before: a callback may wait for the end of the executor, or raise whatever it likes.
         """
         sent = 0
-        telling: list[tuple[JobFuture, Call, Any, bool]] = []
+        telling: list[tuple[JobFuture[Any], Call, Any, bool]] = []
         with self._lock:
             for call, told in ended:
                 if call.phase in (ENDED, CANCELLED):
@@ -748,14 +748,14 @@ class Part:
         self.submission = {**submission, **options, "tags": tags}
         self._engine = engine
         self._before = engine.before(self.submission)
-        self._futures: set[JobFuture] = set()  # those that are not done
+        self._futures: set[JobFuture[Any]] = set()  # those that are not done
         self._closed = False
         engine.parts.add(self)
 
     def part(self, options: Mapping[str, Any]) -> Part:
         return Part(self._engine, self.submission, options)
 
-    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture:
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture[Any]:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = self._engine.submit(function, args, kwargs, self._before)
@@ -797,7 +797,7 @@ def _takes_no_pickles(problem: ProblemError) -> bool:
     return problem.names("pickles-not-allowed") or (problem.pointer or "").endswith("/workload/pickle")
 
 
-def _tell(future: JobFuture, call: Call, told: Any) -> None:
+def _tell(future: JobFuture[Any], call: Call, told: Any) -> None:
     """Gives a future its value or its exception."""
     if isinstance(told, dict):
         future._told = {"timing": told.get("timing")}
