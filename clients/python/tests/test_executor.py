@@ -27,7 +27,7 @@ import weakref
 from collections import deque
 
 import harness
-from harness import PATIENCE_S, Proxy, Server, ServerTest
+from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger
 
 import trine
 from trine import _calls, _travel
@@ -924,6 +924,12 @@ class Breaks(ServerTest):
                 self.assertEqual(losses, [])
                 jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._name}))
                 self.assertEqual(len(jobs), 1)
+
+    def test_a_server_that_is_not_trines(self):
+        stranger = Stranger()
+        self.addCleanup(stranger.close)
+        with self.assertRaisesRegex(trine.ServerGone, "is not what the API says"):
+            self.executor(stranger.url).submit(square, 1).result(PATIENCE_S)
 
     def test_a_server_that_is_gone(self):
         server = Server()

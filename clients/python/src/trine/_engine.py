@@ -281,7 +281,8 @@ class Engine:
         parts = [part for call in batch.calls for part in (b"},", tagged, call.before, call.workload)]
         body = b"".join([b"[", *parts[1:], b"}]"])
         request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
-        return [item["id"] for item in self._connections.request(request).result()["items"]]
+        call = _calls.Call(request, lambda told: [str(item["id"]) for item in told["items"]])
+        return call.result(self._connections.request(request))
 
     def _look_for(self, calls: list[Call], patience: Patience) -> list[str]:
         """The ids of calls that were accepted although the answer, which may be long, did not arrive: all that were not known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import functools
 import inspect
 import io
@@ -92,12 +93,12 @@ class Remembered(Generic[T]):
         known = self._known.get(function)
         if known is not None and known[0].holds():
             return known[1]
-        try:
+        snapshot = None
+        with contextlib.suppress(Changeable):
             snapshot = Snapshot(single)
-        except Changeable:
-            return self._make(function)
         made = self._make(function)
-        self._known[function] = snapshot, made
+        if snapshot is not None:
+            self._known[function] = snapshot, made
         return made
 
 
