@@ -49,5 +49,6 @@ async def of_asyncio(executor: trine.AsyncExecutor) -> int:
     assert_type(executor.submit(square, x=3), trine.AsyncJobFuture[int])
     assert_type(executor.map(later, [1, 2]), AsyncIterator[int])
     assert_type(await executor.submit(later, 3), int)
+    assert_type(executor.as_completed([executor.submit(square, 3)]), AsyncIterator[trine.AsyncJobFuture[int]])
     await executor.submit(square, "text")  # type: ignore[call-overload]
     return await executor.submit(square, 3)

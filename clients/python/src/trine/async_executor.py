@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
 
 T = TypeVar("T")
+F = TypeVar("F", bound="asyncio.Future[Any]")
 
 
 class AsyncJobFuture(OfJob, asyncio.Future[T]):
@@ -95,10 +96,10 @@ class AsyncExecutor:
             for future in waiting:
                 future.cancel()
 
-    async def as_completed(self, futures: Iterable[asyncio.Future[Any]]) -> AsyncIterator[asyncio.Future[Any]]:
+    async def as_completed(self, futures: Iterable[F]) -> AsyncIterator[F]:
         """These futures, each as soon as it is done."""
         pending = set(futures)
-        done: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
+        done: asyncio.Queue[Any] = asyncio.Queue()
         for future in pending:
             future.add_done_callback(done.put_nowait)
         try:
