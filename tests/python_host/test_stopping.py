@@ -60,6 +60,14 @@ SOURCE = """
         step()
         while True: print("x" * 100)
 
+    def heeds():
+        try:
+            while True:
+                step()
+                time.sleep(0.001)
+        except trine.Stopped as stopped:
+            return str(stopped)
+
     def quick(): return "fine"
 """
 
@@ -89,6 +97,10 @@ class Stopping(HostTest):
         job, done = self.stop(host, "yields")
         self.assert_cancelled(done, "trine.Stopped")
         self.assertEqual(host.progress[job][-1], "cleaned")
+
+    @in_each("threads", "processes")
+    def test_a_function_can_heed_that_it_is_stopped(self, host):
+        self.assertEqual(self.stop(host, "heeds")[1].get("output"), "the job was asked to stop")
 
     @in_each("async")
     def test_a_generator_on_the_loop_gives_way(self, host):
@@ -208,7 +220,7 @@ class Stopping(HostTest):
         for entrypoint in ("sleeps", "spins", "awaits", "yields", "reports"):
             began = time.monotonic()
             job, done = self.stop(host, entrypoint)
-            self.assert_cancelled(done, "KeyboardInterrupt")
+            self.assert_cancelled(done, "trine.Stopped")
             self.assertLess(time.monotonic() - began, 5)
             if entrypoint in ("sleeps", "awaits", "yields"):
                 self.assertEqual(host.progress[job][-1], "cleaned")
@@ -239,13 +251,13 @@ class Stopping(HostTest):
             job = host.submit(source)
             host.until(lambda: host.logs[job])
             host.send({"stop": {"id": job}})
-            self.assert_cancelled(host.wait(job), "KeyboardInterrupt")
+            self.assert_cancelled(host.wait(job), "trine.Stopped")
             self.assertEqual(host.call(source, entrypoint="again")["output"], 1)
 
     def test_messages_stay_whole_when_a_printing_process_is_interrupted(self):
         host = self.host("processes", max_log_bytes=1 << 40)
         for _ in range(5):
-            self.assert_cancelled(self.stop(host, "prints")[1], "KeyboardInterrupt")
+            self.assert_cancelled(self.stop(host, "prints")[1], "trine.Stopped")
 
     @in_each("threads", "processes", threads=1)
     def test_a_job_that_waits_can_be_stopped_too(self, host):

@@ -4,6 +4,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import functools
+import http.server
 import os
 import pathlib
 import shutil
@@ -252,6 +253,32 @@ class Proxy:
     def close(self):
         self.listener.close()
         self.cut()
+
+
+class Stranger(http.server.ThreadingHTTPServer):
+    """A server that is none of Trine's: it has a page for whatever it is asked."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome!</html>")
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    def close(self):
+        self.shutdown()
+        self.server_close()
 
 
 def hang_up(*sockets):

@@ -57,6 +57,24 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(ProblemError):
             await self.trine.cancel(job.id)
 
+    async def test_event_loops_share_a_client(self):
+        client = trine.AsyncClient(self.url)
+
+        async def submitted():
+            return (await client.submit(SLEEP, bound="io", wait=30)).state
+
+        async def twice():
+            self.assertEqual([await submitted() for _ in range(2)], ["succeeded"] * 2)
+
+        for _ in range(2):  # each on a loop that ends with its call
+            await asyncio.to_thread(asyncio.run, twice())
+        await twice()
+        await asyncio.to_thread(asyncio.run, twice())
+        await twice()
+        await asyncio.to_thread(asyncio.run, client.close())
+        await twice()
+        await client.close()
+
     async def test_the_server(self):
         self.assertTrue(await self.trine.healthy())
         self.assertEqual([each["name"] for each in await self.trine.executors()], ["async", "threads", "processes"])

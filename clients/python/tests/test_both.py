@@ -11,7 +11,7 @@ import uuid
 import zipfile
 from unittest import mock
 
-from harness import PATIENCE_S, Proxy, Server, ServerTest, with_both
+from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, with_both
 
 import trine
 from trine import ProblemError, _calls
@@ -177,6 +177,15 @@ class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
             with self.assertRaises(ProblemError) as caught:
                 await switch("another")
             self.assertTrue(caught.exception.names("unknown-node"))
+
+    @with_both
+    async def test_a_server_that_is_not_trines(self, connect):
+        stranger = Stranger()
+        self.addCleanup(stranger.close)
+        client = connect(stranger.url)
+        for asked in (client.submit(SLEEP, bound="io"), client.get("x"), client.workloads(), client.quota()):
+            with self.assertRaisesRegex(trine.Malformed, r"\(text/html\) is not what the API says"):
+                await asked
 
     @with_both
     async def test_a_server_that_is_gone(self, connect):

@@ -5,6 +5,7 @@ import base64
 import concurrent.futures
 import dataclasses
 import datetime
+import functools
 import gc
 import math
 import os
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import typing
 import unittest
 import weakref
 
@@ -53,6 +55,11 @@ class Point:
         return self.x
 
 
+def recounted(made):
+    made.calls += 1
+    return made(made.calls)
+
+
 class Slotted:
     __slots__ = ("x",)
 
@@ -62,6 +69,32 @@ class Slotted:
 
 def move_slotted(slotted, by):
     return Slotted(slotted.x + by)
+
+
+UserId = typing.NewType("UserId", int)
+T = typing.TypeVar("T")
+Alias = typing.TypeAliasType("Alias", UserId) if hasattr(typing, "TypeAliasType") else UserId  # since Python 3.12
+Arguments = typing.ParamSpec("Arguments") if hasattr(typing, "ParamSpec") else ...  # since Python 3.10
+
+
+class Row(typing.NamedTuple):
+    number: UserId
+    name: str = "nobody"
+
+
+@dataclasses.dataclass
+class Box(typing.Generic[T]):
+    inside: T
+    owner: Alias = UserId(1)
+
+    @functools.cached_property
+    def twice(self):
+        return self.inside * 2
+
+
+def typed(row: Row, owner: UserId, ask: typing.Optional[typing.Callable[Arguments, T]] = None) -> tuple[Row, Box[int]]:
+    box = Box(row.number, UserId(owner + 1))
+    return row._replace(name=f"twice {box.twice}"), box
 
 
 COUNT = 0
@@ -141,6 +174,24 @@ class Calls(ServerTest):
         self.assertIsInstance(slotted, Slotted)
         self.assertEqual(slotted.x, 3)
         self.assertEqual(self.trine.submit(waiting, 5).result(), 5)
+
+    def test_what_has_types_of_a_module_of_its_own(self):
+        hints = typing.get_type_hints(Box)
+        for _ in range(2):
+            row, box = self.trine.submit(typed, Row(UserId(3)), UserId(4)).result(PATIENCE_S)
+            self.assertEqual((type(row), row), (Row, Row(3, "twice 6")))
+            self.assertEqual((type(box), box, box.twice), (Box, Box(3, 5), 6))
+        self.assertFalse(hasattr(row, "__dict__"))
+        self.assertEqual(typing.get_type_hints(Box), hints)
+
+    def test_a_class_is_no_other_when_a_value_of_it_comes_back(self):
+        class Counts(Point):
+            calls = 0
+
+        for made in (Point, Counts):
+            made.calls, moved = 1, made.moved
+            point = self.trine.submit(recounted, made).result(PATIENCE_S)
+            self.assertEqual((type(point), made.calls, made.moved), (made, 1, moved))
 
     def test_a_future_knows_its_job(self):
         future = self.trine.submit(multiply, 3)

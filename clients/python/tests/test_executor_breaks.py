@@ -6,7 +6,7 @@ import threading
 import time
 import unittest
 
-from harness import PATIENCE_S, Proxy, Server, ServerTest, square, submitting
+from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, square, submitting
 
 import trine
 
@@ -94,6 +94,12 @@ class Breaks(ServerTest):
                 self.assertEqual(losses, [])
                 jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._jobs.name}))
                 self.assertEqual(len(jobs), 1)
+
+    def test_a_server_that_is_not_trines(self):
+        stranger = Stranger()
+        self.addCleanup(stranger.close)
+        with self.assertRaisesRegex(trine.ServerGone, "is not what the API says"):
+            self.executor(stranger.url).submit(square, 1).result(PATIENCE_S)
 
     def test_a_server_that_is_gone(self):
         server = Server()

@@ -56,6 +56,13 @@ class Answers(unittest.TestCase):
         self.assertEqual((caught.exception.status, caught.exception.detail, caught.exception.retry_after), (503, "busy", 7.0))
         self.assertIsNone(caught.exception.pointer)
 
+    def test_a_redirect_says_where_to(self):
+        answer = Response("GET")
+        answer.feed(b"HTTP/1.1 301 Moved\r\nLocation: https://a.example/jobs\r\nContent-Length: 3\r\n\r\nnot")
+        with self.assertRaises(ProblemError) as caught:
+            answer.result()
+        self.assertEqual((caught.exception.status, caught.exception.detail), (301, "it refers to https://a.example/jobs"))
+
 
 class Requests(unittest.TestCase):
     def test_a_request_is_written_whole(self):
@@ -86,6 +93,8 @@ class Requests(unittest.TestCase):
                 Server.at(url)
         with self.assertRaises(ValueError):
             Server.at("http://a", {"X": "1\r\nY: 2"})
+        with self.assertRaisesRegex(TypeError, "http://host:port, not 4"):
+            Server.at(4)
 
 
 class Events(unittest.TestCase):

@@ -19,7 +19,7 @@ from math import sqrt as root
 
 import harness
 
-from trine._references import installed
+from trine._references import Changeable, installed
 from trine._travel import ByPickle, BySource, in_chunks, unpickled
 from trine.errors import CannotTravel
 
@@ -248,6 +248,7 @@ class Sources(unittest.TestCase):
     def refused(self, function, *args, **kwargs):
         with self.assertRaises(CannotTravel) as caught:
             self.way.workload(function, args, kwargs)
+        self.assertNotIsInstance(caught.exception.__context__, Changeable)  # which is nothing to users
         return str(caught.exception)
 
     def test_what_can_not_travel_is_named(self):

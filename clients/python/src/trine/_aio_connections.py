@@ -1,4 +1,4 @@
-"""The same for asyncio: connections of one event loop to one server."""
+"""The same for asyncio. A connection is used on the event loop that it was made on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Connection:
     """One connection; it carries one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.loop = asyncio.get_running_loop()
         self.reader = reader
         self.writer = writer
         self.silent = False  # the server was, for too long
@@ -80,7 +81,11 @@ class Connection:
         return not self.reader.at_eof() and not self.writer.is_closing()
 
     def close(self) -> None:
-        self.writer.close()
+        if self.loop is asyncio.get_running_loop():
+            self.writer.close()
+        else:
+            with contextlib.suppress(RuntimeError):  # it is closed, and the connection goes with it
+                self.loop.call_soon_threadsafe(self.writer.close)
 
 
 class Stream:
@@ -114,24 +119,20 @@ class Connections:
         self.server = server
         self.timeout = timeout
         self._tls = server.context(tls)
-        self._idle: list[Connection] = []
+        self._idle: dict[asyncio.AbstractEventLoop, list[Connection]] = {}
 
     async def request(self, request: Request) -> Response:
         """The whole answer to a request."""
         data = request.encoded(self.server)
         timeout = self.timeout + request.patience
-        while self._idle:
-            kept = self._idle.pop()
-            if not kept.alive():
-                kept.close()
-                continue
+        kept = self._kept()
+        if kept is not None:
             try:
                 return await self._exchange(kept, request, data, timeout)
             except ServerUnreachable as error:
                 # One that was silent has had its time, and may have done it; one that hung up may only have closed what was old.
                 if isinstance(error, ServerSilent) or not request.repeats:
                     raise
-                break
         return await self._exchange(await self._open(), request, data, timeout)
 
     async def stream(self, request: Request, silence: float) -> Stream:
@@ -152,8 +153,28 @@ class Connections:
 
     def close(self) -> None:
         """Closes what is not in use."""
-        while self._idle:
-            self._idle.pop().close()
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for connection in connections:
+                connection.close()
+
+    def _kept_here(self) -> list[Connection]:
+        """Those of this event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._idle:
+            for other in [each for each in self._idle.copy() if each.is_closed()]:
+                self._idle.pop(other, None)  # its connections have ended with it
+            self._idle[loop] = []
+        return self._idle[loop]
+
+    def _kept(self) -> Optional[Connection]:
+        idle = self._kept_here()
+        while idle:
+            connection = idle.pop()
+            if connection.alive():
+                return connection
+            connection.close()
+        return None
 
     async def _open(self) -> Connection:
         return await Connection.open(self.server, self._tls, self.timeout)
@@ -167,8 +188,9 @@ class Connections:
         except BaseException:  # a cancelled task among them: what still comes would be taken for another answer
             connection.close()
             raise
-        if response.reusable and len(self._idle) < MOST_IDLE:
-            self._idle.append(connection)
+        idle = self._kept_here()
+        if response.reusable and len(idle) < MOST_IDLE:
+            idle.append(connection)
         else:
             connection.close()
         return response

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, Callable, Generic, Optional, TypeVar, Union
 from urllib.parse import quote
 
-from ._http1 import Request
+from ._http1 import Request, Response
+from .errors import Malformed
 from .model import (
     Accepted,
     Artifact,
@@ -45,6 +46,17 @@ class Call(Generic[T]):
 
     request: Request
     read: Callable[[Any], T]
+
+    def result(self, response: Response) -> T:
+        """What an answer becomes. Raises what the server has to complain, or that this is no answer to such a request."""
+        told = response.result()
+        try:
+            return self.read(told)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            what, kind = self.request, response.headers.get("content-type", "of no type")
+            raise Malformed(
+                f"the answer to {what.method} {what.path} ({kind}) is not what the API says: is it a Trine server that is asked?"
+            ) from error
 
 
 @dataclass(frozen=True)

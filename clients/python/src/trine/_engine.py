@@ -97,12 +97,12 @@ class Engine:
 
     def submit(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[bytes] = None
-    ) -> JobFuture:
+    ) -> JobFuture[Any]:
         before = before or self._before
         with self._lock:
             self._check_open()
             ways, undecided = self._ways, self._undecided
-        future = JobFuture(self)
+        future: JobFuture[Any] = JobFuture(self)
         try:
             way, workload = travelling(ways, function, args, kwargs)
         except CannotTravel as error:
@@ -423,7 +423,7 @@ class Engine:
         The calls are counted before: a callback may wait for the end of the executor, or raise whatever it likes.
         """
         sent = 0
-        telling: list[tuple[JobFuture, Call, Any, bool]] = []
+        telling: list[tuple[JobFuture[Any], Call, Any, bool]] = []
         with self._lock:
             for call, told in ended:
                 if call.phase in (ENDED, CANCELLED):
@@ -683,7 +683,7 @@ def _takes_no_pickles(problem: ProblemError) -> bool:
     return problem.names("pickles-not-allowed") or (problem.pointer or "").endswith("/workload/pickle")
 
 
-def _tell(future: JobFuture, call: Call, told: Any) -> None:
+def _tell(future: JobFuture[Any], call: Call, told: Any) -> None:
     """Gives a future its value or its exception."""
     if isinstance(told, dict):
         future._told = {"timing": told.get("timing")}

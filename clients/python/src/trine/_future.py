@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from ._travel import Way
 from .model import Timing, parsed
 
 if TYPE_CHECKING:
     from ._engine import Engine
+
+T = TypeVar("T")
 
 # Where a call is, and what its future says of it.
 QUEUED, SENDING, ACCEPTED = "queued", "sending", "accepted"
@@ -35,7 +37,7 @@ class OfJob:
         return None if told is None else parsed(Timing, told)
 
 
-class JobFuture(OfJob, Future):  # type: ignore[type-arg]
+class JobFuture(OfJob, Future[T]):
     """A future whose call is a job. `cancel` asks the server, and waits for its answer, if the job may still be waiting there."""
 
     def __init__(self, engine: Engine) -> None:
@@ -75,8 +77,8 @@ class Call:
         "workload",
     )
 
-    def __init__(self, future: JobFuture, way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
-        self.future: Optional[JobFuture] = future
+    def __init__(self, future: JobFuture[Any], way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
+        self.future: Optional[JobFuture[Any]] = future
         self.way = way
         self.before = before  # its submission up to the workload, as `up_to_workload` has it
         self.workload = workload
@@ -93,7 +95,7 @@ class Call:
         """Lets go of what was only needed to send it."""
         self.workload, self.arguments, self.batch = b"", None, None
 
-    def end(self, phase: str) -> JobFuture:
+    def end(self, phase: str) -> JobFuture[Any]:
         """Enters its last phase, and lets go of its future, so that nothing but its user holds that any more."""
         self.sent()
         assert self.future is not None, "a call ends once"

@@ -35,6 +35,8 @@ class Server:
         """What is not said is as `trine` itself, the command, would have it."""
         url = url or os.environ.get("TRINE_SERVER") or "http://127.0.0.1:8040"
         key = key or os.environ.get("TRINE_KEY")
+        if not isinstance(url, str):  # the number of workers, which comes first elsewhere
+            raise TypeError(f"a server's address is written http://host:port, not {url!r}")
         parts: SplitResult = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"a server's address is written http://host:port, not {url!r}")
@@ -239,7 +241,8 @@ class Response:
         elif body:
             value = body.decode("utf-8", "replace")
         if self.status >= 300:
-            raise problem_of(self.status, value, self.retry_after)
+            where = self.headers.get("location") if self.status < 400 else None
+            raise problem_of(self.status, f"it refers to {where}" if where else value, self.retry_after)
         return value
 
     @property

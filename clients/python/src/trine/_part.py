@@ -21,11 +21,11 @@ class Part:
         self.submission: Mapping[str, Any] = {**of.submission, **options, "tags": tags}
         self._engine: Engine = of._engine if isinstance(of, Part) else of
         self._before = up_to_workload(self.submission)
-        self._futures: set[JobFuture] = set()  # those that are not done
+        self._futures: set[JobFuture[Any]] = set()  # those that are not done
         self._closed = False
         self._engine.parts.add(self)
 
-    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture:
+    def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture[Any]:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = self._engine.submit(function, args, kwargs, self._before)

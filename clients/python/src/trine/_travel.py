@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import functools
 import inspect
 import io
@@ -12,6 +13,7 @@ import pickle
 import re
 import sys
 import threading
+import typing
 import weakref
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -92,12 +94,12 @@ class Remembered(Generic[T]):
         known = self._known.get(function)
         if known is not None and known[0].holds():
             return known[1]
-        try:
+        snapshot = None
+        with contextlib.suppress(Changeable):
             snapshot = Snapshot(single)
-        except Changeable:
-            return self._make(function)
         made = self._make(function)
-        self._known[function] = snapshot, made
+        if snapshot is not None:
+            self._known[function] = snapshot, made
         return made
 
 
@@ -119,29 +121,53 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             state = {name: value for name, value in vars(obj).items() if name != "cache_parameters"}
             return super().reducer_override(obj) if installed(obj.__module__) else (functools._lru_cache_wrapper, parts, state)
         if isinstance(obj, (FunctionType, type)):
-            module = obj.__module__
-            away = module is not None and module != "__main__" and not installed(module)
-            reduced = self._by_value(obj, module) if away else super().reducer_override(obj)
-            return _with_slots(obj, reduced) if isinstance(obj, type) else reduced
+            reduced = self._by_value(obj, super().reducer_override)
+            if isinstance(obj, type) and isinstance(reduced, tuple):
+                _gone.add(obj)
+                return _with_slots(obj, reduced)
+            return reduced
+        if isinstance(obj, TypeVar):
+            return self._by_value(obj, self.dispatch_table[TypeVar])
+        parts = PARTS.get(type(obj))
+        if parts is not None and not installed(getattr(obj, "__module__", None)):
+            return type(obj), tuple(getattr(obj, part) for part in parts)
+        if type(obj) is functools.cached_property:  # until Python 3.12 it has a lock
+            return type(obj), (obj.func,), {"attrname": obj.attrname}
         return super().reducer_override(obj)
 
-    def _by_value(self, obj: Any, name: str) -> Any:
-        module = sys.modules.get(name)
+    @staticmethod
+    def _by_value(obj: Any, reduce: Callable[[Any], Any]) -> Any:
+        name = obj.__module__
+        module = None if name in (None, "__main__") or installed(name) else sys.modules.get(name)
         if module is None:
-            return super().reducer_override(obj)
+            return reduce(obj)
         with _registering:
             if name in cloudpickle.list_registry_pickle_by_value():
-                return super().reducer_override(obj)
+                return reduce(obj)
             cloudpickle.register_pickle_by_value(module)
             try:
-                return super().reducer_override(obj)
+                return reduce(obj)
             finally:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def _with_slots(made: type, reduced: Any) -> Any:
+# What `typing` makes besides, and pickle would take by its name alone, and the attributes that it is made of.
+PARTS = {
+    kind: parts
+    for name, parts in {
+        "NewType": ("__name__", "__supertype__"),
+        "ParamSpec": ("__name__",),
+        "TypeVarTuple": ("__name__",),
+        "TypeAliasType": ("__name__", "__value__"),
+    }.items()
+    if isinstance(kind := getattr(typing, name, None), type)
+}
+
+
+def _with_slots(made: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Newer cloudpickles leave out `__slots__`: objects there have a `__dict__`, which those of the class here lack."""
-    if "__slots__" not in vars(made) or issubclass(made, Enum) or not isinstance(reduced, tuple):
+    named_tuple = typing.NamedTuple in vars(made).get("__orig_bases__", ())  # which makes them itself
+    if "__slots__" not in vars(made) or named_tuple or issubclass(made, Enum):
         return reduced
     make, (kind, name, bases, namespace, *more), *state = reduced
     return make, (kind, name, bases, {**namespace, "__slots__": vars(made)["__slots__"]}, *more), *state
@@ -234,7 +260,21 @@ def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], erro
 
 
 def unpickled(text: str) -> Any:
-    return pickle.loads(binascii.a2b_base64(text))
+    data = binascii.a2b_base64(text)
+    return Unpickler(io.BytesIO(data)).load() if b"cloudpickle" in data else pickle.loads(data)
+
+
+class Unpickler(pickle.Unpickler):
+    """Leaves classes that have gone from here as they are: a value of one brings along what its class was there."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if name != "_class_setstate" or not module.startswith("cloudpickle."):
+            return found
+        return lambda made, state: made if made in _gone else found(made, state)
+
+
+_gone: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 # ---- By source -----------------------------------------------------------------------------------------------------------------

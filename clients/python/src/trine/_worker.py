@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 
-class Stopped(BaseException):
-    """The job was asked to stop. Like `KeyboardInterrupt` it is no `Exception`, so that handlers of those don't swallow it."""
+class Stopped(KeyboardInterrupt):
+    """The job was asked to stop. It is no `Exception`, so that handlers of those don't swallow it, nor does an event loop."""
+
+    def __init__(self, message: str = "the job was asked to stop") -> None:
+        super().__init__(message)
 
 
 def _nowhere() -> NoReturn:

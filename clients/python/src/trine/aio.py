@@ -60,7 +60,7 @@ E = TypeVar("E", Job, Comparison)
 
 
 class AsyncClient:
-    """A Trine server, for the tasks of one event loop.
+    """A Trine server, for the tasks of event loops.
 
     `url` and `key`, an API key, are those of the variables TRINE_SERVER and TRINE_KEY unless they are given, and TRINE_CA_CERT
     names a file with a certificate by which the server is known: as the command `trine` has it. Without any, it is the one here.
@@ -92,7 +92,7 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, call: Call[T]) -> T:
-        return call.read((await self._connections.request(call.request)).result())
+        return call.result(await self._connections.request(call.request))
 
     # ---- Jobs ----
 

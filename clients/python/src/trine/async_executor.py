@@ -7,22 +7,27 @@ import copy
 import functools
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union, overload
 
 from ._engine import Engine
 from ._future import JobFuture, OfJob
 from ._part import Part
-from .executor import Settings, engine_for, part_of
+from .executor import Reports, Settings, engine_for, part_of
 from .options import CallOptions
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import ParamSpec, Unpack
+
+    P = ParamSpec("P")
+
+T = TypeVar("T")
+F = TypeVar("F", bound="asyncio.Future[Any]")
 
 
-class AsyncJobFuture(OfJob, asyncio.Future[Any]):
+class AsyncJobFuture(OfJob, asyncio.Future[T]):
     """A future whose call is a job. If it or the task that awaits it is cancelled, so is the job, also while it runs."""
 
 
@@ -47,14 +52,33 @@ class AsyncExecutor:
         other._engine, other._whole = part_of(self._engine, options), self
         return other
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:
+    @overload
+    def submit(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> AsyncJobFuture[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[P, Reports], /, *args: P.args, **kwargs: P.kwargs) -> AsyncJobFuture[Any]: ...
+
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> AsyncJobFuture[T]: ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture[Any]:
         """A future of `fn(*args, **kwargs)`, to be awaited. If it or the task that awaits it is cancelled, so is the job."""
         loop = asyncio.get_running_loop()
-        there, here = self._engine.submit(fn, args, kwargs), AsyncJobFuture(loop=loop)
+        there = self._engine.submit(fn, args, kwargs)
+        here: AsyncJobFuture[Any] = AsyncJobFuture(loop=loop)
         here._call = there._call
         there.add_done_callback(functools.partial(_notify, loop, here))
         here.add_done_callback(functools.partial(_stop_if_cancelled, there))
         return here
+
+    @overload
+    def map(self, fn: Callable[..., Awaitable[T]], *iterables: Iterable[Any], buffersize: int = 4096) -> AsyncIterator[T]: ...
+
+    @overload
+    def map(self, fn: Callable[..., Reports], *iterables: Iterable[Any], buffersize: int = 4096) -> AsyncIterator[Any]: ...
+
+    @overload
+    def map(self, fn: Callable[..., T], *iterables: Iterable[Any], buffersize: int = 4096) -> AsyncIterator[T]: ...
 
     async def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], buffersize: int = 4096) -> AsyncIterator[Any]:
         """The values of `fn` in the order of the arguments; at most `buffersize` jobs are ahead of the values that were taken."""
@@ -73,10 +97,10 @@ class AsyncExecutor:
             for future in waiting:
                 future.cancel()
 
-    async def as_completed(self, futures: Iterable[asyncio.Future[Any]]) -> AsyncIterator[asyncio.Future[Any]]:
+    async def as_completed(self, futures: Iterable[F]) -> AsyncIterator[F]:
         """These futures, each as soon as it is done."""
         pending = set(futures)
-        done: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
+        done: asyncio.Queue[Any] = asyncio.Queue()
         for future in pending:
             future.add_done_callback(done.put_nowait)
         try:
@@ -101,13 +125,13 @@ class AsyncExecutor:
         await self.shutdown()
 
 
-def _notify(loop: asyncio.AbstractEventLoop, here: AsyncJobFuture, there: JobFuture) -> None:
+def _notify(loop: asyncio.AbstractEventLoop, here: AsyncJobFuture[Any], there: JobFuture[Any]) -> None:
     """Takes an outcome to the event loop."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(_settle, here, there)
 
 
-def _settle(here: AsyncJobFuture, there: JobFuture) -> None:
+def _settle(here: AsyncJobFuture[Any], there: JobFuture[Any]) -> None:
     if here.done():
         return
     here._told = there._told
@@ -128,6 +152,6 @@ def _settle(here: AsyncJobFuture, there: JobFuture) -> None:
         here.set_result(there.result())
 
 
-def _stop_if_cancelled(there: JobFuture, here: asyncio.Future[Any]) -> None:
+def _stop_if_cancelled(there: JobFuture[Any], here: asyncio.Future[Any]) -> None:
     if here.cancelled() and not there.done():
         there._engine.stop(there._call)

@@ -93,7 +93,7 @@ class Client:
         self.close()
 
     def _send(self, call: Call[T]) -> T:
-        return call.read(self._connections.request(call.request).result())
+        return call.result(self._connections.request(call.request))
 
     # ---- Jobs ----
 

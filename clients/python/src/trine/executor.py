@@ -8,9 +8,9 @@ import ssl
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union, get_args
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Union, get_args, overload
 
 from ._connections import Connections
 from ._engine import Engine
@@ -22,7 +22,12 @@ from .model import Bound, Choice, Routing
 from .options import CallOptions
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import ParamSpec, Unpack
+
+    P = ParamSpec("P")
+
+T = TypeVar("T")
+Reports = Union[Iterator[Any], AsyncIterator[Any]]  # what a generator function gives where it is called; there, it is progress
 
 How = Literal["auto", "pickle", "source"]
 
@@ -107,9 +112,48 @@ class Executor(futures.Executor):
         other._engine, other._whole = part_of(self._engine, options), self
         return other
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
+    @overload
+    def submit(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> JobFuture[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[P, Reports], /, *args: P.args, **kwargs: P.kwargs) -> JobFuture[Any]: ...
+
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> JobFuture[T]: ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture[Any]:
         """A future of `fn(*args, **kwargs)`."""
         return self._engine.submit(fn, args, kwargs)
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Reports],
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[Any]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[T]: ...
 
     def map(
         self,
@@ -151,7 +195,11 @@ class Executor(futures.Executor):
 
 
 def _values(
-    engine: Union[Engine, Part], waiting: deque[JobFuture], submitted: Iterator[JobFuture], until: Optional[float], chunked: bool
+    engine: Union[Engine, Part],
+    waiting: deque[JobFuture[Any]],
+    submitted: Iterator[JobFuture[Any]],
+    until: Optional[float],
+    chunked: bool,
 ) -> Iterator[Any]:
     """The values of futures in order. What nobody will ask for any more is cancelled, without waiting for the server."""
     let_go = engine.let_go
@@ -175,7 +223,7 @@ def _values(
         let_go(calls)
 
 
-def _taken(waiting: deque[JobFuture], until: Optional[float]) -> Any:
+def _taken(waiting: deque[JobFuture[Any]], until: Optional[float]) -> Any:
     """The value of the first one, which stays one of those that are waited for until it is there."""
     value = waiting[0].result(None if until is None else until - time.monotonic())
     waiting.popleft()

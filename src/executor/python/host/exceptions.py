@@ -15,5 +15,8 @@ class CpuTimeExceeded(BaseException):
     __module__ = "__main__"  # so it is told by its name alone
 
 
-class Stopped(BaseException):
-    """The job was asked to stop. Like `KeyboardInterrupt` it is no `Exception`, so that handlers of those don't swallow it."""
+class Stopped(KeyboardInterrupt):
+    """The job was asked to stop. It is no `Exception`, so that handlers of those don't swallow it, nor does an event loop."""
+
+    def __init__(self, message="the job was asked to stop"):
+        super().__init__(message)

@@ -40,6 +40,8 @@ class Functions:
             with contextlib.suppress(Exception):
                 import cloudpickle  # noqa: F401
 
+                take_apart()
+
     def call(self, text):
         """The function and its arguments, from any pickle of the three."""
         data = binascii.a2b_base64(text)
@@ -62,6 +64,31 @@ class Functions:
                 self.known.pop(next(iter(self.known)), None)
         self.known[data] = found
         return found
+
+
+def take_apart():
+    """Has what pickle takes by its name alone travel by what it is made of, as it came: here, nothing has that name."""
+    import functools
+    import typing
+
+    for name, parts in (
+        ("NewType", ("__name__", "__supertype__")),
+        ("ParamSpec", ("__name__",)),
+        ("TypeVarTuple", ("__name__",)),
+        ("TypeAliasType", ("__name__", "__value__")),
+    ):
+        kind = getattr(typing, name, None)
+        if isinstance(kind, type):
+            copyreg.pickle(kind, functools.partial(by_name_or_parts, parts))
+    # Until Python 3.12 it has a lock.
+    copyreg.pickle(functools.cached_property, lambda value: (type(value), (value.func,), {"attrname": value.attrname}))
+
+
+def by_name_or_parts(parts, value):
+    name = value.__name__
+    if getattr(sys.modules.get(getattr(value, "__module__", None)), name, None) is value:
+        return name
+    return type(value), tuple(getattr(value, part) for part in parts)
 
 
 def unpickled(data):

@@ -7,7 +7,7 @@ import threading
 
 from . import running
 from .errors import HOST
-from .exceptions import CpuTimeExceeded
+from .exceptions import CpuTimeExceeded, Stopped
 from .host import Host
 from .jobs import call, imports
 from .usage import Memory, process_usage
@@ -62,7 +62,7 @@ class Processes(Host):
         job = running.alone
         if job is None or job.thread is None or imports(frame):
             return  # it comes again with the next tick
-        job.due = KeyboardInterrupt("stopped" if job.stopped else "")
+        job.due = Stopped() if job.stopped else KeyboardInterrupt()
         job.interrupted = job.stopped
         self.turn_to(job, frame)
 

@@ -37,7 +37,7 @@ class Threads(Host):
         """A thread can't be stopped. What it awaits can be; else it is told when it next asks or reports."""
         job.stopped = True
         if job.cancel is None:
-            job.due = Stopped("the job was asked to stop")
+            job.due = Stopped()
         else:
             with contextlib.suppress(RuntimeError):  # its loop has just been closed
                 job.cancel()

@@ -1,0 +1,54 @@
+"""A user's program, for mypy alone: what executors tell of their calls is what those of the standard library do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterator
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+
+import trine
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+async def later(x: int) -> int:
+    return x
+
+
+def counts(to: int) -> Generator[int, None, str]:
+    yield to
+    return "done"
+
+
+async def counts_later(to: int) -> AsyncIterator[int]:
+    yield to
+
+
+def of_any(executor: Executor) -> int:
+    return executor.submit(square, 3).result()
+
+
+def of_trine(executor: trine.Executor) -> int:
+    assert_type(executor.submit(square, x=3), trine.JobFuture[int])
+    assert_type(executor.submit(later, 3), trine.JobFuture[int])
+    assert_type(executor.submit(counts, 3), trine.JobFuture[Any])
+    assert_type(executor.submit(counts_later, 3), trine.JobFuture[Any])
+    assert_type(executor.submit(lambda: "text"), trine.JobFuture[str])
+    assert_type(executor.map(square, [1, 2], chunksize=2), Iterator[int])
+    assert_type(executor.map(later, [1, 2]), Iterator[int])
+    executor.submit(square, "text")  # type: ignore[call-overload]
+    return of_any(executor) + executor.with_options(priority=1).submit(square, 3).result()
+
+
+async def of_asyncio(executor: trine.AsyncExecutor) -> int:
+    assert_type(executor.submit(square, x=3), trine.AsyncJobFuture[int])
+    assert_type(executor.map(later, [1, 2]), AsyncIterator[int])
+    assert_type(await executor.submit(later, 3), int)
+    assert_type(executor.as_completed([executor.submit(square, 3)]), AsyncIterator[trine.AsyncJobFuture[int]])
+    await executor.submit(square, "text")  # type: ignore[call-overload]
+    return await executor.submit(square, 3)
