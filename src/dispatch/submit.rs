@@ -19,14 +19,9 @@ const MANY: usize = 64;
 /// Why a batch of submissions was not accepted. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The submission with this index is wrong; the pointer is relative to that submission.
-    #[error("submission {index}: {invalid}")]
-    Invalid {
-        /// Its place in the batch, from 0.
-        index: usize,
-        /// What is wrong.
-        invalid: Invalid,
-    },
+    /// Submissions are wrong.
+    #[error("submissions {:?} are not valid", .0.iter().map(|wrong| wrong.index).collect::<Vec<_>>())]
+    Invalid(Vec<Wrong>),
     /// The server is going down.
     #[error("the server is shutting down")]
     Draining,
@@ -45,6 +40,21 @@ pub enum SubmitError {
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What is wrong with a submission.
+#[derive(Debug)]
+pub struct Wrong {
+    /// Its place in the batch, from 0.
+    pub index: usize,
+    /// The pointer is relative to the submission.
+    pub invalid: Invalid,
+}
+
+impl From<Wrong> for SubmitError {
+    fn from(wrong: Wrong) -> Self {
+        Self::Invalid(vec![wrong])
+    }
 }
 
 impl From<NoRoom> for SubmitError {
@@ -85,7 +95,7 @@ impl Dispatcher {
                 let place = child.and_then(|(_, _, after)| after.iter().position(|after| after.parent == parent));
                 let invalid =
                     Invalid::new(format!("/after/{}/job", place.unwrap_or_default()), format!("there is no job {parent}"));
-                SubmitError::Invalid { index: child.map_or(0, |(index, ..)| *index), invalid }
+                Wrong { index: child.map_or(0, |(index, ..)| *index), invalid }.into()
             }
             error => error.into(),
         };
@@ -210,13 +220,13 @@ impl Dispatcher {
         let accepted_at = self.shared.store.now();
         let ids = ids(&submissions);
         let prepare = |(index, mut submission): (usize, Box<Submission>)| {
-            let invalid = |invalid: Invalid| SubmitError::Invalid { index, invalid: invalid.within("/workload") };
+            let invalid = |invalid: Invalid| Wrong { index, invalid: invalid.within("/workload") };
             outputs::check(&submission.workload, &submission.after).map_err(invalid)?;
             let (written, likeness) = self.written(&mut submission.workload).map_err(invalid)?;
-            let wrong_place = |invalid| SubmitError::Invalid { index, invalid };
+            let wrong_place = |invalid| Wrong { index, invalid };
             place::settle(&mut submission, &*self.shared.store, self.shared.functions.catalogue()).map_err(wrong_place)?;
             submission.confined = self.shared.quotas.confines(submission.owner);
-            self.check_webhook(&submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
+            self.check_webhook(&submission).map_err(|invalid| Wrong { index, invalid })?;
             let profile = likeness.map(|likeness| likeness.key());
             let digest = profile.as_ref().map(|key| self.shared.profiles.digest(key, written));
             let Written { runtime, form, gil, needs_a_process } = written;
@@ -225,22 +235,25 @@ impl Dispatcher {
             // What its limits need a process for is not moved.
             let routing = submission.routing.unwrap_or(self.shared.routing);
             let routing = if needs_a_process { Routing::Declared } else { routing };
-            let unable =
-                |unable: Unable| SubmitError::Invalid { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
+            let unable = |unable: Unable| Wrong { index, invalid: Invalid::new(unable.pointer(), unable.to_string()) };
             let route = choose(facts, routing, digest.as_ref()).map_err(unable)?;
             if needs_a_process && route.executor != Executor::Processes {
                 let message = format!("{} can't keep a call of this function within its limits", route.executor);
-                return Err(SubmitError::Invalid { index, invalid: Invalid::new("/executor", message) });
+                return Err(Wrong { index, invalid: Invalid::new("/executor", message) });
             }
             let after = std::mem::take(&mut submission.after).into_iter().filter_map(|after| dependency(after, &ids)).collect();
             Ok(NewJob { id: ids[index], submission, route, after, accepted_at, due_at: None, profile })
         };
         // Collected into a result they would be moved each time that there are twice as many.
         let mut jobs = Vec::with_capacity(submissions.len());
+        let mut wrong = Vec::new();
         for job in submissions.into_iter().enumerate().map(prepare) {
-            jobs.push(job?);
+            match job {
+                Ok(job) => jobs.push(job),
+                Err(invalid) => wrong.push(invalid),
+            }
         }
-        Ok(jobs)
+        if wrong.is_empty() { Ok(jobs) } else { Err(SubmitError::Invalid(wrong)) }
     }
 }
 
