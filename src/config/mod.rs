@@ -27,6 +27,8 @@ use clap::builder::Resettable;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use crate::artifact::ArtifactPlace;
@@ -499,8 +501,16 @@ fn node_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
-    tracing_subscriber::EnvFilter::builder().parse(text).map(|_| text.to_owned())
+/// A word alone is a level. Otherwise it would be taken for a module, the only one to be logged, and a slip such as `inof` be silence.
+fn log_filter(text: &str) -> Result<String, String> {
+    let alone = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let mut words = text.split(',').map(str::trim).filter(alone);
+    if let Some(word) = words.find(|word| *word != "trine" && word.parse::<LevelFilter>().is_err()) {
+        return Err(format!(
+            "{word} is none of off, error, warn, info, debug and trace; a module has one of them, as in hyper=debug"
+        ));
+    }
+    EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
