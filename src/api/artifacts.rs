@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
+};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -95,7 +97,8 @@ pub(super) async fn list(
 
 /// Get an artifact
 ///
-/// The file as the job wrote it, or the part of it that the header `Range` asks for.
+/// The file as the job wrote it, or the part of it that the header `Range` asks for. Whoever goes on with a file that came in part sends
+/// the `ETag` that it had as `If-Range`, and gets the whole of what has taken its place, as the file of a later attempt.
 #[utoipa::path(
     get, path = "/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "getArtifact",
     params(
@@ -103,11 +106,16 @@ pub(super) async fn list(
         ("name" = String, Path, description = "The artifact's name; a `/` in it is written as `%2F`", example = "report.csv"),
         OfAttempt,
         ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
+        ("If-Range" = Option<String>, Header, description = "The `ETag` of the file of which this is to be a part; of another one, all comes", example = "\"1-64a0c1f2e3b40-e\""),
     ),
     responses(
-        (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream", example = "n,primes\n10,4\n"),
+        (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream",
+            headers(("ETag" = String, description = "What the file is told by from another one of the same name")), example = "n,primes\n10,4\n"),
         (status = 206, description = "A part of it", body = [u8], content_type = "application/octet-stream",
-            headers(("Content-Range" = String, description = "Which part it is")), example = "n,primes\n"),
+            headers(
+                ("Content-Range" = String, description = "Which part it is"),
+                ("ETag" = String, description = "What the file is told by from another one of the same name"),
+            ), example = "n,primes\n"),
         answers::BadQuery, answers::UnknownJob, answers::UnknownArtifact, answers::RangeNotSatisfiable, answers::Unavailable,
     ),
 )]
@@ -120,8 +128,10 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     let attempt = attempt.or_latest(&find(&api, id).await?);
     let part = headers.get(RANGE).and_then(|range| part(range.to_str().ok()?));
+    // A date is none that was told, and a weak one no proof that it is the same: neither is the version of any file.
+    let of = headers.get(IF_RANGE).map(|tag| tag.to_str().ok().and_then(version).unwrap_or_default());
     let unknown = || Problem::new(Kind::UnknownArtifact, format!("attempt {attempt} at the job has left no {name:?}"));
-    let Content { bytes, range, stream } = match api.artifacts.get(id, attempt, &name, part).await {
+    let Content { version, bytes, part, stream } = match api.artifacts.get(id, attempt, &name, part, of).await {
         Err(ArtifactError::NoSuchPart(bytes)) => {
             let length = [(CONTENT_RANGE, format!("bytes */{bytes}"))];
             return Ok((length, Problem::from(ArtifactError::NoSuchPart(bytes))).into_response());
@@ -133,10 +143,11 @@ pub(super) async fn get(
     let mut response = Response::builder()
         .header(CONTENT_TYPE, "application/octet-stream")
         .header(CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", utf8_percent_encode(last, NON_ALPHANUMERIC)))
-        .header(CONTENT_LENGTH, range.end - range.start)
+        .header(CONTENT_LENGTH, part.as_ref().map_or(bytes, |part| part.end - part.start))
+        .header(ETAG, format!("\"{version}\""))
         .header(ACCEPT_RANGES, "bytes");
-    if part.is_some() {
-        let place = format!("bytes {}-{}/{bytes}", range.start, range.end.saturating_sub(1));
+    if let Some(part) = part {
+        let place = format!("bytes {}-{}/{bytes}", part.start, part.end.saturating_sub(1));
         response = response.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, place);
     }
     response.body(Body::from_stream(stream)).map(IntoResponse::into_response).map_err(Problem::internal)
@@ -153,6 +164,11 @@ fn part(range: &str) -> Option<Part> {
             (first <= last).then_some(Part::Between(first, last))
         }
     }
+}
+
+/// The version that a strong `ETag` stands for.
+fn version(tag: &str) -> Option<&str> {
+    tag.strip_prefix('"')?.strip_suffix('"')
 }
 
 /// Digits alone: Rust reads a sign, too.

@@ -19,7 +19,7 @@ use super::submission::Draft;
 use super::view::{RouteView, StateName};
 use super::{ApiState, body, example, idempotency, submission};
 use crate::clock::Timestamp;
-use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted};
+use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted, Wrong};
 use crate::job::{Job, JobId, Submission};
 use crate::workload::Invalid;
 
@@ -63,8 +63,9 @@ impl From<&Submitted> for BatchItem {
 
 /// Submit many jobs
 ///
-/// Up to 10,000 jobs and 32 MiB, as JSON array or one submission a line. All of them are accepted, or none; the pointers of a problem
-/// then start with the place in the batch, from 0. An `Idempotency-Key` and `unique` jobs work as for a single job.
+/// Up to 10,000 jobs and 32 MiB, as JSON array or one submission a line. All of them are accepted, or none; `errors` of a problem then has
+/// what is wrong with each, of a hundred at most, its pointers starting with the place in the batch, from 0. Parameters of workloads are
+/// looked at once all else is right. An `Idempotency-Key` and `unique` jobs work as for a single job.
 #[utoipa::path(
     post, path = "/jobs/batch", tag = "jobs", operation_id = "submitBatch",
     params(("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", pattern = "^[!-~]{1,255}$", example = "order-4711")),
@@ -100,7 +101,9 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
         submission.owner = caller.0;
     }
     let receipt = api.dispatcher.submit_once(submissions, key).await.map_err(|error| match error {
-        SubmitError::Invalid { index, invalid } => Problem::from(invalid).within(index),
+        SubmitError::Invalid(wrong) => {
+            Problem::all(wrong.into_iter().map(|Wrong { index, invalid }| Problem::from(invalid).within(index)))
+        }
         error => error.into(),
     })?;
     Ok(answer(&receipt))
@@ -132,7 +135,14 @@ fn parse(body: &Bytes, layout: Layout, functions: &Catalogue, now: Timestamp) ->
         }
         submission::draft(text, functions, now).map_err(|problem| problem.within(index))
     };
-    Draft::batch(texts.into_iter().enumerate().map(one).collect::<Result<_, _>>()?)
+    let (mut drafts, mut problems) = (Vec::with_capacity(texts.len()), Vec::new());
+    for text in texts.into_iter().enumerate() {
+        match one(text) {
+            Ok(draft) => drafts.push(draft),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Draft::batch(drafts) } else { Err(Problem::all(problems)) }
 }
 
 /// The texts of an array's elements: one more than a batch may have, at the most.
@@ -201,6 +211,16 @@ mod tests {
     fn the_job_at_fault_is_pointed_at(#[case] layout: Layout, #[case] body: String, #[case] status: u16, #[case] pointer: &str) {
         let problem = refused(body, layout);
         assert_eq!((&problem["status"], &problem["errors"][0]["pointer"]), (&json!(status), &json!(pointer)));
+    }
+
+    #[test]
+    fn all_jobs_at_fault_are_pointed_at_up_to_a_hundred() {
+        let few = refused(format!("[{JOB},7,{JOB},{{}}]"), Layout::Array);
+        assert_eq!((&few["errors"][0]["pointer"], &few["errors"][1]["pointer"]), (&json!("/1"), &json!("/3/workload")));
+        assert_eq!(few["detail"], "/1: must be an object - and 1 more are at fault, see `errors`");
+        let many = refused("7\n".repeat(300), Layout::Lines);
+        assert_eq!((many["errors"].as_array().map(Vec::len), &many["errors"][99]["pointer"]), (Some(100), &json!("/99")));
+        assert!(many["detail"].as_str().unwrap().contains("and 299 more"), "{many}");
     }
 
     #[rstest]

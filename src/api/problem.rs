@@ -233,6 +233,9 @@ impl Kind {
     }
 }
 
+/// Of so many jobs at most the faults are told.
+const MAX_FAULTS: usize = 100;
+
 /// Something that went wrong, on its way to the client.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -294,6 +297,23 @@ impl Problem {
         let (parameter, detail) = (parameter.into(), detail.into());
         let fault = Fault { parameter: Some(parameter.clone()), detail: detail.clone(), ..Fault::default() };
         Self { errors: vec![fault], ..Self::new(Kind::BadQuery, format!("{parameter}: {detail}")) }
+    }
+
+    /// Those of several jobs of a batch: what the first one is, with the places of all.
+    pub(super) fn all(problems: impl IntoIterator<Item = Self>) -> Self {
+        let mut problems = problems.into_iter();
+        let Some(mut all) = problems.next() else { return Self::internal("there is no problem where there should be one") };
+        let mut more = 0;
+        for problem in problems {
+            more += 1;
+            if more < MAX_FAULTS {
+                all.errors.extend(problem.errors);
+            }
+        }
+        if more > 0 {
+            all.detail = format!("{} - and {more} more are at fault, see `errors`", all.detail);
+        }
+        all
     }
 
     /// No job has the id that this text stands for.
@@ -439,7 +459,7 @@ impl From<SubmitError> for Problem {
     /// The pointer is that of a submission on its own; [`Problem::within`] puts it in its batch.
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Invalid { invalid, .. } => invalid.into(),
+            SubmitError::Invalid(wrong) => Self::all(wrong.into_iter().map(|wrong| wrong.invalid.into())),
             SubmitError::Draining => Self::new(Kind::Unavailable, error.to_string()),
             SubmitError::KeyUsed => Self::new(Kind::IdempotencyKeyReused, error.to_string()),
             SubmitError::Gone => Self::new(Kind::UnknownJob, error.to_string()),

@@ -78,10 +78,12 @@ pub enum Part {
 
 /// The content of a file, or a part of it.
 pub struct Content {
+    /// What the file is told by from another one of the same name.
+    pub version: String,
     /// The length of the whole file.
     pub bytes: u64,
-    /// Which of them these are; the second is not among them.
-    pub range: std::ops::Range<u64>,
+    /// Which of them these are, the second not among them; `None` for all.
+    pub part: Option<std::ops::Range<u64>>,
     /// They come as they are read.
     pub stream: BoxStream<'static, Result<Bytes, ArtifactError>>,
 }
@@ -147,21 +149,28 @@ impl Artifacts {
         Ok(artifacts)
     }
 
-    /// The content of an artifact; `None` if there is none of this name.
-    pub async fn get(&self, job: JobId, attempt: u32, name: &str, part: Option<Part>) -> Result<Option<Content>, ArtifactError> {
+    /// The content of an artifact; `None` if there is none of this name. A part `of` a version that it is not is the whole.
+    pub async fn get(
+        &self,
+        job: JobId,
+        attempt: u32,
+        name: &str,
+        part: Option<Part>,
+        of: Option<&str>,
+    ) -> Result<Option<Content>, ArtifactError> {
         let Some(key) = key::of_name(&self.of_attempt(job, attempt), name.split('/')) else { return Ok(None) };
-        let options = match part {
-            None => GetOptions::default(),
-            Some(part) => {
-                // Storages answer differently what lies beyond the end of a file.
-                let Some(meta) = there(self.storage.head(&key).await)? else { return Ok(None) };
-                let range = part.of(meta.size).ok_or(ArtifactError::NoSuchPart(meta.size))?;
-                GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() }
+        let mut range = None;
+        if let Some(part) = part {
+            // Storages answer differently what lies beyond the end of a file.
+            let Some(meta) = there(self.storage.head(&key).await)? else { return Ok(None) };
+            if of.is_none_or(|of| of == version(attempt, &meta)) {
+                range = Some(part.of(meta.size).ok_or(ArtifactError::NoSuchPart(meta.size))?);
             }
-        };
+        }
+        let options = GetOptions { range: range.clone().map(GetRange::Bounded), ..GetOptions::default() };
         let Some(found) = there(self.storage.get_opts(&key, options).await)? else { return Ok(None) };
-        let (bytes, range) = (found.meta.size, found.range.clone());
-        Ok(Some(Content { bytes, range, stream: found.into_stream().map_err(ArtifactError::from).boxed() }))
+        let (version, bytes) = (version(attempt, &found.meta), found.meta.size);
+        Ok(Some(Content { version, bytes, part: range, stream: found.into_stream().map_err(ArtifactError::from).boxed() }))
     }
 
     /// Removes those of all attempts at a job.
@@ -210,6 +219,11 @@ impl Part {
         };
         Some(range).filter(|range| !range.is_empty())
     }
+}
+
+/// An attempt that is handed back gives its number, and the names of its files, to the next one: so the time is a part of it.
+fn version(attempt: u32, meta: &ObjectMeta) -> String {
+    format!("{attempt}-{:x}-{:x}", meta.last_modified.timestamp_micros(), meta.size)
 }
 
 /// What was found, if it was; what is said to be below a file is not there either.

@@ -43,7 +43,7 @@ impl Bench {
     }
 
     async fn read(&self, name: &str, part: Option<Part>) -> Option<String> {
-        let content = self.artifacts.get(self.job, 1, name, part).await.unwrap()?;
+        let content = self.artifacts.get(self.job, 1, name, part, None).await.unwrap()?;
         let chunks = content.stream.try_collect::<Vec<_>>().await.unwrap();
         Some(String::from_utf8(chunks.concat()).unwrap())
     }
@@ -100,7 +100,7 @@ async fn a_part_of_it_can_be_had(#[case] part: Part, #[case] expected: Option<&s
     if expected.is_some() {
         assert_eq!(bench.read("digits", Some(part)).await.as_deref(), expected);
     } else {
-        let refused = bench.artifacts.get(bench.job, 1, "digits", Some(part)).await;
+        let refused = bench.artifacts.get(bench.job, 1, "digits", Some(part), None).await;
         assert!(matches!(refused, Err(ArtifactError::NoSuchPart(6))));
     }
 }

@@ -326,10 +326,16 @@ impl Problem {
         self
     }
 
-    /// The place in a batch, from 0, of the submission that is at fault.
-    pub(super) fn index(&self) -> Option<usize> {
-        let pointer = self.details.as_ref()?.errors.first()?.pointer.as_deref()?;
-        pointer.split('/').nth(1)?.parse().ok()
+    /// Of a batch that stands in these lines of a file, with the lines in the place of where they were in the batch.
+    pub(super) fn in_lines(mut self, lines: &[usize]) -> Self {
+        let errors = self.details.iter_mut().flat_map(|details| &mut details.errors);
+        for pointer in errors.filter_map(|fault| fault.pointer.as_mut()) {
+            let place = pointer.strip_prefix('/').unwrap_or_default();
+            let (index, field) = place.split_once('/').unwrap_or((place, ""));
+            let Some(line) = index.parse().ok().and_then(|index: usize| lines.get(index)) else { continue };
+            *pointer = if field.is_empty() { format!("line {line}") } else { format!("line {line}: /{field}") };
+        }
+        self
     }
 }
 

@@ -31,14 +31,6 @@ pub(super) enum CliError {
     /// The server answered with an error.
     #[error("{0}")]
     Refused(Problem),
-    /// The server refused a batch because of one line of a file. Nothing of the batch was accepted.
-    #[error("line {line}: {problem}")]
-    RefusedLine {
-        /// The line, from 1.
-        line: usize,
-        /// What the server says.
-        problem: Problem,
-    },
     /// The server refused to do something with some of several jobs; each refusal was shown.
     #[error("refused for {refused} of {jobs} jobs")]
     Refusals {

@@ -281,10 +281,7 @@ impl Batch {
             return Ok(());
         }
         let page: Page<_> = send(client, "/jobs/batch", &submissions, keys).await.map_err(|error| match error {
-            CliError::Refused(problem) => match problem.index().and_then(|index| lines.get(index)) {
-                Some(&line) => CliError::RefusedLine { line, problem },
-                None => CliError::Refused(problem),
-            },
+            CliError::Refused(problem) => CliError::Refused(problem.in_lines(&lines)),
             other => other,
         })?;
         accepted.extend(page.items);

@@ -67,6 +67,7 @@ pub(super) fn report(
     let gil = tally.gil();
     let evidence = Evidence {
         runtime: subject.runtime,
+        bound: request.bound,
         wall_us: inline.first().map_or(0, |inline| inline.wall_us.p50),
         cpu_share: demand(tally.alone()),
         crowded: crowded(tally.alone()),

@@ -171,6 +171,10 @@ mod tests {
     #[case("http_ports = ['http']", "t.toml: `http_ports`: http: must be a whole number")]
     #[case("routing = 'auto'", "t.toml: `routing`: auto: must be one of declared, advise, measured")]
     #[case("python_pickles = true", "t.toml: `python_pickles`: true: must be one of allow, deny")]
+    #[case(
+        "log = 'inof,trine=debug'",
+        "t.toml: `log`: inof,trine=debug: inof is none of off, error, warn, info, debug and trace; a module has one of them, as in hyper=debug"
+    )]
     #[case("processes = [1, 2]", "t.toml: `processes`: 1, 2: takes one value")]
     #[case("[commands.c]\npath = 'sh'", "t.toml: `commands`: c: the path sh is not absolute")]
     #[case("http_allow = ['here']", "t.toml: `http_allow`: here: invalid IP address syntax")]

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use super::NamedProgram;
@@ -113,8 +115,16 @@ pub(super) fn node_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-pub(super) fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
-    tracing_subscriber::EnvFilter::builder().parse(text).map(|_| text.to_owned())
+/// A word alone is a level. Otherwise it would be taken for a module, the only one to be logged, and a slip such as `inof` be silence.
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    let alone = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let mut words = text.split(',').map(str::trim).filter(alone);
+    if let Some(word) = words.find(|word| *word != "trine" && word.parse::<LevelFilter>().is_err()) {
+        return Err(format!(
+            "{word} is none of off, error, warn, info, debug and trace; a module has one of them, as in hyper=debug"
+        ));
+    }
+    EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

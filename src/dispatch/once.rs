@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use super::{Dispatcher, Shared, SubmitError, to_the_end};
+use super::{Dispatcher, Shared, SubmitError, Wrong, to_the_end};
 use crate::clock::Timestamp;
 use crate::job::{Dependency, Job, JobId, NewJob, Owner, Spec, Submission, parents_first};
 use crate::store::{Answered, Digest, Once, StoreError, Twin, Unique};
@@ -132,9 +132,12 @@ impl Dispatcher {
         });
         let once = Once { request, unique: sorted.unique };
         let accepted: Vec<NewJob> = self.accept(sorted.new, Some(once)).await.map_err(|error| match error {
-            SubmitError::Invalid { index, invalid } => {
-                let place = sorted.places.iter().position(|place| matches!(place, Place::New(at) if *at == index));
-                SubmitError::Invalid { index: place.unwrap_or(index), invalid }
+            SubmitError::Invalid(mut wrong) => {
+                for Wrong { index, .. } in &mut wrong {
+                    let place = sorted.places.iter().position(|place| matches!(place, Place::New(at) if at == index));
+                    *index = place.unwrap_or(*index);
+                }
+                SubmitError::Invalid(wrong)
             }
             error => error,
         })?;
@@ -198,7 +201,7 @@ impl Sorted {
             let index =
                 way.first().and_then(|at| self.places.iter().position(|place| matches!(place, Place::New(new) if new == at)));
             let message = "with the jobs that are there in place of `unique` ones, it comes after itself";
-            SubmitError::Invalid { index: index.unwrap_or_default(), invalid: Invalid::new("/after", message) }
+            Wrong { index: index.unwrap_or_default(), invalid: Invalid::new("/after", message) }.into()
         })
     }
 }

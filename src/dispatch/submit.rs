@@ -20,14 +20,9 @@ const MANY: usize = 64;
 /// Why a batch of submissions was not accepted. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The submission with this index is wrong; the pointer is relative to that submission.
-    #[error("submission {index}: {invalid}")]
-    Invalid {
-        /// Its place in the batch, from 0.
-        index: usize,
-        /// What is wrong.
-        invalid: Invalid,
-    },
+    /// Submissions are wrong.
+    #[error("submissions {:?} are not valid", .0.iter().map(|wrong| wrong.index).collect::<Vec<_>>())]
+    Invalid(Vec<Wrong>),
     /// The server is going down.
     #[error("the server is shutting down")]
     Draining,
@@ -46,6 +41,21 @@ pub enum SubmitError {
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What is wrong with a submission.
+#[derive(Debug)]
+pub struct Wrong {
+    /// Its place in the batch, from 0.
+    pub index: usize,
+    /// The pointer is relative to the submission.
+    pub invalid: Invalid,
+}
+
+impl From<Wrong> for SubmitError {
+    fn from(wrong: Wrong) -> Self {
+        Self::Invalid(vec![wrong])
+    }
 }
 
 impl From<NoRoom> for SubmitError {
@@ -80,7 +90,7 @@ impl Dispatcher {
                 let place = child.and_then(|(_, _, after)| after.iter().position(|after| after.parent == parent));
                 let invalid =
                     Invalid::new(format!("/after/{}/job", place.unwrap_or_default()), format!("there is no job {parent}"));
-                SubmitError::Invalid { index: child.map_or(0, |(index, ..)| *index), invalid }
+                Wrong { index: child.map_or(0, |(index, ..)| *index), invalid }.into()
             }
             error => error.into(),
         };
@@ -207,12 +217,19 @@ impl Dispatcher {
         let ids = ids(&submissions);
         // Collected into a result they would be moved each time that there are twice as many.
         let mut jobs = Vec::with_capacity(submissions.len());
+        let mut wrong = Vec::new();
         for (index, mut submission) in submissions.into_iter().enumerate() {
-            let (route, profile) = self.route(&mut submission).map_err(|invalid| SubmitError::Invalid { index, invalid })?;
+            let (route, profile) = match self.route(&mut submission) {
+                Ok(chosen) => chosen,
+                Err(invalid) => {
+                    wrong.push(Wrong { index, invalid });
+                    continue;
+                }
+            };
             let after = std::mem::take(&mut submission.after).into_iter().filter_map(|after| dependency(after, &ids)).collect();
             jobs.push(NewJob { id: ids[index], submission, route, after, accepted_at, due_at: None, profile });
         }
-        Ok(jobs)
+        if wrong.is_empty() { Ok(jobs) } else { Err(SubmitError::Invalid(wrong)) }
     }
 
     /// Validates a submission and chooses its executor, perhaps by the profile that its runs belong to, which is told as well.

@@ -40,6 +40,18 @@ async fn all_are_accepted_or_none() {
 }
 
 #[tokio::test]
+async fn all_jobs_at_fault_are_pointed_at() {
+    let server = Server::start().await;
+    let wrong = |workload: Value| json!({ "bound": "io", "workload": workload });
+    let batch = json!([wrong(json!({ "type": "dream" })), sleep(0), wrong(json!({ "type": "sleep" }))]);
+    let answer = server.post("/jobs/batch", &batch).await;
+    assert_eq!(answer.status, 422);
+    let pointers: Vec<_> = answer.json()["errors"].as_array().unwrap().iter().map(|fault| fault["pointer"].clone()).collect();
+    assert_eq!(pointers, ["/0/workload/type", "/2/workload/ms"]);
+    assert!(server.get("/jobs").await.ids().is_empty());
+}
+
+#[tokio::test]
 async fn ten_thousand_jobs_are_a_batch_and_one_more_is_not() {
     let server = Server::start().await;
     let lines = |jobs: usize| {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE, X_CONTENT_TYPE_OPTIONS};
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -208,6 +208,32 @@ async fn a_file_is_had_whole_or_in_part_and_never_shown_as_a_page() {
         assert_eq!(place, (status == 416).then_some("bytes */18"), "{name}");
         assert_eq!(answer.json::<Value>().await.unwrap()["type"], kind, "{name}");
     }
+}
+
+#[tokio::test]
+async fn who_goes_on_with_a_file_gets_all_of_the_one_that_took_its_place() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let id = succeeded(&server, &python("async", "(left / 'a').write_text(str(trine.attempt()) * 9)")).await;
+    let url = format!("{}/jobs/{id}/artifacts/a", server.url);
+    let rest = async |of: &str| {
+        let answer = server.client.get(&url).header(RANGE, "bytes=4-").header(IF_RANGE, of).send().await.unwrap();
+        let etag = answer.headers()[ETAG].to_str().unwrap().to_owned();
+        (answer.status().as_u16(), etag, answer.text().await.unwrap())
+    };
+    let whole = server.client.get(&url).send().await.unwrap();
+    let first = whole.headers()[ETAG].to_str().unwrap().to_owned();
+    assert_eq!(rest(&first).await, (206, first.clone(), "11111".into()));
+    // Neither a weak tag nor a date proves that it is the same.
+    for other in [&format!("W/{first}"), "Sat, 31 Jan 2026 12:00:00 GMT"] {
+        assert_eq!(rest(other).await, (200, first.clone(), "111111111".into()));
+    }
+    let again = server.client.post(format!("{}/jobs/{id}/retry", server.url)).send().await.unwrap();
+    assert_eq!(again.status(), 202);
+    server.until_state(&id, "succeeded").await;
+    let (status, second, text) = rest(&first).await;
+    assert_eq!((status, text.as_str()), (200, "222222222"));
+    assert_ne!(second, first);
 }
 
 #[tokio::test]

@@ -368,6 +368,9 @@ async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let refused = submit([sleep(1.into()), sleep("long".into())]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("line 3") && stderr(&refused).contains("/workload/ms"), "{}", stderr(&refused));
+    let refused = submit([sleep("long".into()), sleep("longer".into())]);
+    let said = stderr(&refused);
+    assert!(said.contains("line 1: /workload/ms: ") && said.contains("line 3: /workload/ms: "), "{said}");
     assert_eq!(server.count().await, 2, "a batch is accepted as a whole or not at all");
     let list = submit([json!([sleep(1.into())]), sleep(1.into())]);
     assert_eq!(list.status.code(), Some(2));

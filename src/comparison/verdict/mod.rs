@@ -4,11 +4,11 @@
 mod tests;
 mod words;
 
-use self::words::{failed, name, nature, reasons, sentence, under_pressure};
+use self::words::{doubt, failed, name, nature, reasons, sentence, under_pressure};
 use super::report::{Choice, Confidence, Pressure, Row, Verdict};
 use super::statistics::{Interval, interval};
 use crate::clock::readable;
-use crate::job::{Executor, Runtime};
+use crate::job::{Bound, Executor, Runtime};
 
 /// A gain below this is not worth a hop.
 const WORTH: f64 = 1.1;
@@ -18,6 +18,10 @@ const EQUAL: f64 = 1.07;
 const HELD_US: u64 = 20_000;
 /// So long a task is worth a hop, if the hop costs this share of it.
 const CHEAP_HOP: f64 = 0.25;
+/// How wide half an interval may be until the gain is less sure, and until it is not sure at all.
+const WIDE: (f64, f64) = (0.1, 0.35);
+/// The confidence that an interval has of enough repetitions, and of some.
+const ENOUGH: (f64, f64) = (0.9, 0.8);
 /// What other programs may use of the machine until its figures are less sure, and until they are not sure at all.
 const BUSY: (f64, f64) = (0.15, 0.5);
 
@@ -25,6 +29,8 @@ const BUSY: (f64, f64) = (0.15, 0.5);
 pub(super) struct Evidence<'a> {
     /// What the workload is written in.
     pub(super) runtime: Runtime,
+    /// What it is tagged as.
+    pub(super) bound: Bound,
     /// How long half of the tasks take inline at the most.
     pub(super) wall_us: u64,
     /// CPU time inline over the time in which there was a core for it.
@@ -67,22 +73,24 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
             return none_gains(evidence, best);
         }
         let because = format!(
-            "the best of them, {}, gained somewhere between {:.2} and {:.2}: too wide to tell it from none.",
+            "the best of them, {}, gained somewhere between {:.2} and {:.2}: too wide to tell it from none; a larger budget \
+             narrows it.",
             best.name(evidence),
             best.gain.low,
             best.gain.high,
         );
-        return without(evidence, Choice::Inconclusive, &because, Confidence::Low);
+        return without(evidence, Choice::Inconclusive, &with_nature(evidence, because), Confidence::Low);
     }
     let (winner, equals) = cheapest(evidence, &bests, best);
-    let sure = confidence(evidence, &bests, winner, &equals);
+    let rivals = rivals(&bests, winner, &equals);
+    let because = [reasons(evidence, &bests, winner, &equals), doubt(evidence, winner, &rivals), failed(evidence)];
     Verdict {
         executor: winner.row.executor.into(),
         interpreter: winner.row.interpreter.clone().filter(|_| evidence.interpreters),
         concurrency: Some(winner.row.concurrency),
         speedup: Some(rounded(winner.speedup)),
-        because: reasons(evidence, &bests, winner, &equals),
-        confidence: sure,
+        because: because.into_iter().flatten().chain(under_pressure(evidence)).collect::<Vec<_>>().join(" "),
+        confidence: confidence(evidence, winner, &rivals),
     }
 }
 
@@ -188,10 +196,14 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
         }
         _ => {
             let because = format!("no executor is faster than one task after the other: {gained}.");
-            let because = [because].into_iter().chain(nature(evidence)).collect::<Vec<_>>().join(" ");
-            without(evidence, Choice::Inline, &because, confidence)
+            without(evidence, Choice::Inline, &with_nature(evidence, because), confidence)
         }
     }
+}
+
+/// What the workload does is known also where no executor is named.
+fn with_nature(evidence: &Evidence<'_>, because: String) -> String {
+    [because].into_iter().chain(nature(evidence)).collect::<Vec<_>>().join(" ")
 }
 
 fn without(evidence: &Evidence<'_>, executor: Choice, because: &str, confidence: Confidence) -> Verdict {
@@ -199,15 +211,20 @@ fn without(evidence: &Evidence<'_>, executor: Choice, because: &str, confidence:
     Verdict { executor, interpreter: None, concurrency: None, speedup: None, because, confidence }
 }
 
-fn confidence(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> Confidence {
-    let beaten = bests.iter().filter(|other| {
+/// The others that are not surely behind, though they seem to be.
+fn rivals<'a, 'b>(bests: &'a [Best<'b>], winner: &Best<'b>, equals: &[&Best<'b>]) -> Vec<&'a Best<'b>> {
+    let behind = bests.iter().filter(|other| {
         other.row.executor != winner.row.executor && !equals.iter().any(|equal| std::ptr::eq::<Row>(equal.row, other.row))
     });
-    let ahead = beaten.filter_map(|other| winner.versus(other)).all(|interval| interval.low > 1.0);
+    behind.filter(|other| winner.versus(other).is_some_and(|interval| interval.low <= 1.0)).collect()
+}
+
+fn confidence(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) -> Confidence {
+    let Interval { confidence, .. } = winner.gain;
     let width = winner.gain.half_width();
-    if !ahead || width > 0.35 || winner.gain.confidence < 0.8 || busy(evidence) >= BUSY.1 {
+    if !rivals.is_empty() || width > WIDE.1 || confidence < ENOUGH.1 || busy(evidence) >= BUSY.1 {
         Confidence::Low
-    } else if width > 0.1 || winner.gain.confidence < 0.9 || is_disturbed(evidence) {
+    } else if width > WIDE.0 || confidence < ENOUGH.0 || is_disturbed(evidence) {
         Confidence::Medium
     } else {
         Confidence::High

@@ -40,6 +40,7 @@ fn steady(executor: Executor, concurrency: u32, speedup: f64) -> (Row, Vec<f64>)
 fn evidence(rows: &[(Row, Vec<f64>)]) -> Evidence<'_> {
     Evidence {
         runtime: Runtime::Native,
+        bound: Bound::Cpu,
         wall_us: 20_000,
         cpu_share: Some(0.99),
         crowded: false,
@@ -172,8 +173,51 @@ fn what_slows_others_down_is_said_where_it_is_so() {
         let rows = [on_loop, steady(Executor::Threads, 8, 1.6), steady(Executor::Processes, 8, 1.95)];
         verdict(&Evidence { runtime: Runtime::Python, gil: true, released, cpu_share: Some(share), ..evidence(&rows) }).because
     };
-    assert!(beside(Some(20_000), None, 0.1).contains("The event loop reached 1.10: its waits held the event loop."));
+    assert!(
+        beside(Some(20_000), None, 0.1)
+            .contains("The event loop reached 1.10: its waits held the event loop, since they are not awaited.")
+    );
     assert!(beside(Some(400), None, 0.1).contains("The event loop reached 1.10."));
     assert!(beside(None, Some(0.1), 0.9).contains("Threads reached 1.60: the interpreter's lock"));
     assert!(beside(None, Some(0.7), 0.9).contains("Threads reached 1.60."));
+}
+
+#[rstest]
+#[case(Bound::Io, 0.98, Some("But it is tagged io: tag it cpu, or let Trine route it."))]
+#[case(Bound::Cpu, 0.02, Some("But it is tagged cpu: tag it io, or let Trine route it."))]
+#[case(Bound::Cpu, 0.98, None)]
+#[case(Bound::Io, 0.02, None)]
+#[case(Bound::Io, 0.5, None)]
+fn a_tag_that_is_wrong_is_named(#[case] bound: Bound, #[case] share: f64, #[case] expected: Option<&str>) {
+    let unknown = row(Executor::Threads, 2, &[0.7, 1.9, 1.2, 2.4, 0.9]);
+    for threads in [steady(Executor::Threads, 2, 1.0), steady(Executor::Threads, 2, 1.9), unknown] {
+        let rows = [steady(Executor::Async, 2, 1.0), threads];
+        let because = verdict(&Evidence { bound, cpu_share: Some(share), ..evidence(&rows) }).because;
+        assert_eq!(because.contains("tagged"), expected.is_some(), "{because}");
+        assert!(because.contains(expected.unwrap_or_default()), "{because}");
+    }
+}
+
+#[test]
+fn why_it_is_not_surer_is_said() {
+    let said = |rows: &[(Row, Vec<f64>)]| {
+        let verdict = verdict(&evidence(rows));
+        let doubt = verdict.because.split_once("It is less sure because ").map(|(_, doubt)| doubt.to_owned());
+        (verdict.executor, verdict.confidence, doubt)
+    };
+    let slow = steady(Executor::Async, 2, 1.0);
+    let steady = [slow.clone(), steady(Executor::Threads, 2, 1.9)];
+    assert_eq!(said(&steady), (Choice::Threads, Confidence::High, None));
+    let few = [slow.clone(), row(Executor::Threads, 2, &[1.9, 1.91, 1.92])];
+    let doubt = Some("there was time for few repetitions: a larger budget helps.".into());
+    assert_eq!(said(&few), (Choice::Threads, Confidence::Low, doubt));
+    let wide = [slow.clone(), row(Executor::Threads, 2, &[1.6, 1.9, 2.2, 1.5, 2.3, 1.4, 2.4])];
+    let doubt = Some("its repetitions differ much: a larger budget helps.".into());
+    assert_eq!(said(&wide), (Choice::Threads, Confidence::Medium, doubt));
+    let close = [
+        row(Executor::Threads, 2, &[1.9, 1.92, 1.88, 1.9, 1.91, 1.89, 1.9]),
+        row(Executor::Processes, 2, &[1.5, 2.0, 1.5, 1.9, 1.6, 1.95, 1.6]),
+    ];
+    let doubt = Some("processes may be as fast: a larger budget helps.".into());
+    assert_eq!(said(&close), (Choice::Threads, Confidence::Low, doubt));
 }

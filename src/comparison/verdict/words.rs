@@ -2,25 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::{BUSY, Best, EQUAL, Evidence, HELD_US, hop_share};
+use super::{BUSY, Best, ENOUGH, EQUAL, Evidence, HELD_US, WIDE, hop_share};
 use crate::clock::readable;
 use crate::comparison::report::{Choice, Pressure, Row};
-use crate::job::{Executor, Runtime};
+use crate::job::{Bound, Executor, Runtime};
 
 /// From this share of a core on, work computes.
 const COMPUTES: f64 = 0.7;
 
 /// Why the winner is it.
-pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> String {
+pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> Vec<String> {
     let mut said = vec![gain(evidence, winner)];
     said.extend(nature(evidence));
     said.extend(beaten(evidence, bests, winner));
     said.extend(equals.iter().map(|equal| as_fast(evidence, equal)));
     said.extend(hop(evidence, winner));
     said.extend(held(evidence, bests));
-    said.extend(failed(evidence));
-    said.extend(under_pressure(evidence));
-    said.join(" ")
+    said
 }
 
 fn gain(evidence: &Evidence<'_>, winner: &Best<'_>) -> String {
@@ -35,18 +33,25 @@ fn gain(evidence: &Evidence<'_>, winner: &Best<'_>) -> String {
     )
 }
 
-/// What it does, by its share of a core.
+/// What it does, by its share of a core, and whether that is what it is tagged as.
 pub(super) fn nature(evidence: &Evidence<'_>) -> Option<String> {
     let share = evidence.cpu_share?;
-    if evidence.crowded && share < COMPUTES {
-        return Some(format!("It computes, but other programs left it {:.0} % of a core.", share * 100.0));
-    }
-    let does = match share {
-        share if share >= COMPUTES => "computes",
-        share if share <= 0.3 => "waits",
-        _ => "does both, waits and computes",
+    let percent = share * 100.0;
+    let (does, tag) = if evidence.crowded && share < COMPUTES {
+        (format!("It computes, but other programs left it {percent:.0} % of a core."), Some(Bound::Cpu))
+    } else if share >= COMPUTES {
+        (format!("It computes: {percent:.0} % of a core while it runs."), Some(Bound::Cpu))
+    } else if share <= 0.3 {
+        (format!("It waits: {percent:.0} % of a core while it runs."), Some(Bound::Io))
+    } else {
+        (format!("It does both, waits and computes: {percent:.0} % of a core while it runs."), None)
     };
-    Some(format!("It {does}: {:.0} % of a core while it runs.", share * 100.0))
+    Some(match tag {
+        Some(tag) if tag != evidence.bound => {
+            format!("{does} But it is tagged {}: tag it {tag}, or let Trine route it.", evidence.bound)
+        }
+        _ => does,
+    })
 }
 
 /// How the others did, and why.
@@ -59,7 +64,7 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>) -> Vec
         }
         Executor::Async if computes => ": an event loop computes one thing at a time",
         Executor::Async if other.row.longest_poll_us.is_some_and(|us| us.saturating_mul(2) >= evidence.wall_us) => {
-            ": its waits held the event loop"
+            ": its waits held the event loop, since they are not awaited"
         }
         Executor::Processes if other.row.at_once < winner.row.at_once => ": there are fewer of them",
         Executor::Threads if other.row.at_once < winner.row.at_once => ": there are fewer of them for this tag",
@@ -104,6 +109,18 @@ fn held(evidence: &Evidence<'_>, bests: &[Best<'_>]) -> Option<String> {
     let on_loop = bests.iter().find(|best| best.row.executor == Executor::Async && best.holds_the_loop(evidence))?;
     let us = on_loop.row.longest_poll_us.filter(|us| *us >= HELD_US)?;
     Some(format!("On the event loop, one task kept all others waiting for {}.", readable(us)))
+}
+
+/// Why it is not surer, as far as more repetitions would help.
+pub(super) fn doubt(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) -> Vec<String> {
+    let mut doubts: Vec<String> = rivals.iter().map(|rival| format!("{} may be as fast", rival.name(evidence))).collect();
+    if winner.gain.confidence < ENOUGH.0 {
+        doubts.push("there was time for few repetitions".into());
+    } else if winner.gain.half_width() > WIDE.0 {
+        doubts.push("its repetitions differ much".into());
+    }
+    let doubts = doubts.join(", and ");
+    if doubts.is_empty() { Vec::new() } else { vec![format!("It is less sure because {doubts}: a larger budget helps.")] }
 }
 
 /// Where tasks failed, which tells nothing of how fast they would have been.
