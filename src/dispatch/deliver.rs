@@ -14,6 +14,7 @@ use crate::clock::{Timestamp, micros};
 use crate::job::{Job, Secret};
 use crate::outbound::{Outbound, root_cause};
 use crate::store::{Store, StoreError};
+use crate::telemetry::Sparing;
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Rules, Verdict, signature, verdict};
 
 /// How many messages are on their way at once, and how many of them to one host.
@@ -47,13 +48,15 @@ pub struct Deliverer {
     write: WriteMessage,
     /// What came of attempts.
     attempts: Counts<4>,
+    /// A message was given up.
+    given_up: Sparing,
 }
 
 impl Deliverer {
     /// Of this store, by this way out.
     pub fn new(store: Arc<dyn Store>, outbound: Arc<Outbound>, settings: DeliverySettings, write: WriteMessage) -> Arc<Self> {
         let attempts = Counts::of(["delivered", "again", "failed", "gone"]);
-        Arc::new(Self { store, outbound, settings, write, attempts })
+        Arc::new(Self { store, outbound, settings, write, attempts, given_up: Sparing::default() })
     }
 
     /// How many attempts of this server, since it was started, were taken, are followed by another, were the last one, or found that nothing is
@@ -116,7 +119,7 @@ impl Deliverer {
     }
 
     async fn deliver(&self, due: DueDelivery) {
-        let DueDelivery { delivery, secret, tries, .. } = due;
+        let DueDelivery { delivery, secret, tries, host } = due;
         let job = match self.store.job(delivery.job).await {
             Ok(job) => job.filter(|job| job.state.finished().is_some_and(|end| end.finished_at == delivery.finished_at)),
             Err(error) => {
@@ -144,6 +147,13 @@ impl Deliverer {
             Verdict::GivenUp => 2,
             Verdict::Gone => 3,
         });
+        // Nobody but an operator can do something about it. The URL itself may have a secret in it.
+        if verdict == Verdict::GivenUp
+            && let Some(more) = self.given_up.tell()
+        {
+            let (id, job) = (&delivery.id, delivery.job);
+            tracing::warn!(id, %job, host, status, error, more, "a message was not taken as often as it may be tried; it is given up");
+        }
         let attempt = DeliveryAttempt { at, took_us: micros(began.elapsed()), status, error };
         if let Err(error) = self.store.note_delivery(&delivery.id, attempt, verdict).await {
             tracing::warn!(%error, id = delivery.id, "what came of a message can't be written down; it may be sent again");

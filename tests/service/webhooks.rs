@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
@@ -192,7 +193,7 @@ async fn what_fails_hangs_or_redirects_is_tried_again_with_the_same_id() {
 #[tokio::test]
 async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     let folder = folder();
-    let server = Server::start(folder.path(), &QUICK).await;
+    let mut server = Server::start(folder.path(), &QUICK).await;
     let (receiver, url) = Receiver::start(&[Answer::Status(503); 5]).await;
     let id = server.submit(&sleep(&url)).await;
     let failed = delivery(&server, &id, "failed").await;
@@ -219,6 +220,13 @@ async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
     let shown = crate::server::trine().arg("deliveries").env("TRINE_SERVER", &server.url).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("gone") && shown.contains("410") && shown.contains(message), "{shown}");
+
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("it is given up")).collect();
+    assert!(told.len() == 1 && told[0].contains(message) && told[0].contains("status=503"), "{log}");
+    assert!(!log.contains(&url), "{log}");
 }
 
 #[tokio::test]
