@@ -304,7 +304,9 @@ fn send(
     });
     let events = events.filter_map(move |event| std::future::ready(shown(&event)));
     let events = stream::iter(first).chain(events).map(Ok::<_, Infallible>).take_until(api.dispatcher.drained());
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")).into_response())
+    let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
+    // Or nginx, and proxies that heed the same, would gather events until there are some KiB of them.
+    Ok(([("x-accel-buffering", "no")], stream).into_response())
 }
 
 fn sent(event: &Event) -> SentEvent {

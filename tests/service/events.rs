@@ -29,6 +29,7 @@ impl Stream {
         let response = tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["x-accel-buffering"], "no");
         Self { response, unread: String::new(), whole: VecDeque::new() }
     }
 

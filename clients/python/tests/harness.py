@@ -260,6 +260,7 @@ class Stranger(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), self.Handler)
+        self.keeps_events = False  # as a proxy does that gathers what it passes on
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -269,7 +270,10 @@ class Stranger(http.server.ThreadingHTTPServer):
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
-            self.wfile.write(b"<html>Welcome!</html>")
+            if not self.path.startswith("/events") or not self.server.keeps_events:
+                self.wfile.write(b"<html>Welcome!</html>")
+            else:
+                self.rfile.read()  # until the client has enough
 
         do_POST = do_GET
 

@@ -5,10 +5,12 @@ import signal
 import threading
 import time
 import unittest
+from unittest import mock
 
 from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, square, submitting
 
 import trine
+from trine import _calls
 
 
 class Breaks(ServerTest):
@@ -100,6 +102,13 @@ class Breaks(ServerTest):
         self.addCleanup(stranger.close)
         with self.assertRaisesRegex(trine.ServerGone, "is not what the API says"):
             self.executor(stranger.url).submit(square, 1).result(PATIENCE_S)
+
+    def test_a_proxy_that_keeps_the_events(self):
+        stranger = Stranger()
+        self.addCleanup(stranger.close)
+        stranger.keeps_events = True
+        with mock.patch.object(_calls, "SILENCE", 0.01), self.assertRaisesRegex(trine.ServerGone, "silent"):
+            self.executor(stranger.url, patience=0.01).submit(square, 1).result(PATIENCE_S)
 
     def test_a_server_that_is_gone(self):
         server = Server()

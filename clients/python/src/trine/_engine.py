@@ -343,9 +343,9 @@ class Engine:
             try:
                 with self._connections.stream(follower.request(), _calls.SILENCE) as stream:
                     follower.opened(stream.response)
-                    patience.worked()
                     self._set_stream(stream)
                     while data := stream.read():
+                        patience.worked()  # not before: a proxy may open a stream, and keep what comes
                         self._handle(follower.decode(data))
                         self._opened.set()
                 self._over.wait(FIRST_WAIT)

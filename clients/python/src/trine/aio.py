@@ -436,9 +436,9 @@ class AsyncClient:
             try:
                 async with await self._connections.stream(follower.request(), _calls.SILENCE) as stream:
                     follower.opened(stream.response)
-                    patience.worked()
                     # Until the server ends it: a job that was run again has ended several times.
                     while data := await stream.read():
+                        patience.worked()
                         for message in follower.decode(data):
                             yield event_of(message.id, message.kind, json.loads(message.data))
                 if follower.ended:

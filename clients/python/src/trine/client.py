@@ -433,9 +433,9 @@ class Client:
             try:
                 with self._connections.stream(follower.request(), _calls.SILENCE) as stream:
                     follower.opened(stream.response)
-                    patience.worked()
                     # Until the server ends it: a job that was run again has ended several times.
                     while data := stream.read():
+                        patience.worked()
                         for message in follower.decode(data):
                             yield event_of(message.id, message.kind, json.loads(message.data))
                 if follower.ended:

@@ -14,8 +14,8 @@ from .exceptions import Invalid
 from .jobs import Job, finished
 from .library import Library
 from .logs import Capture, Log, Stream
-from .messages import as_json, fits, framed, message, plain
-from .pickles import Functions, pickled, pickled_error
+from .messages import as_json, framed, message, plain
+from .pickles import Functions, as_pickle, pickled_error
 from .usage import gil_enabled, thread_usage
 
 
@@ -127,10 +127,11 @@ class Host:
         try:
             if not job.by_pickle:
                 return b'"output":', as_json(value, "the output", job.most_output)
-            return b'"pickle":"', self.in_base64(pickled(value), job.most_output), b'"'
+            return b'"pickle":"', as_pickle(value, "the output", job.most_output), b'"'
+        except Invalid:
+            raise
         except Exception as error:
-            what = "the output can't be pickled: " if job.by_pickle else ""
-            raise Invalid(f"{what}{error}", type(error).__name__) from None
+            raise Invalid(str(error), type(error).__name__) from None
 
     def failed(self, job, error):
         """A job's exception, as part of its `done`."""
@@ -145,10 +146,6 @@ class Host:
             if data is not None and len(data) <= job.most_output:
                 outcome += b',"pickle":"', binascii.b2a_base64(data, newline=False), b'"'
         return outcome
-
-    @staticmethod
-    def in_base64(data, most):
-        return binascii.b2a_base64(fits(data, "the output", most), newline=False)
 
     def settle(self, job, outcome):
         if running.alone is job:

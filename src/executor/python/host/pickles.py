@@ -8,7 +8,7 @@ import sys
 import types
 
 from .exceptions import Invalid
-from .messages import LENGTH
+from .messages import LENGTH, fits
 
 
 class Functions:
@@ -109,6 +109,15 @@ def unpickled(data):
             raise
         reason = f"this function came by another cloudpickle than the server's interpreter {sys.executable} has, {here}"
         raise Invalid(f"{reason}: {error}", "AttributeError") from None
+
+
+def as_pickle(value, what, most):
+    """A user's value in Base64 of at most `most` bytes of pickle; what is raised says what is wrong with `what`."""
+    try:
+        data = pickled(value)
+    except Exception as error:
+        raise Invalid(f"{what} can't be pickled: {error}", type(error).__name__) from None
+    return binascii.b2a_base64(fits(data, what, most), newline=False)
 
 
 def pickled(value):
