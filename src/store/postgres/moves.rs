@@ -357,15 +357,15 @@ pub(super) async fn requeue(
                 FROM unnest($1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[]) \
                 AS t(id, due_at, expires_at, lane, ckey, rkey, confined) JOIN jobs j ON j.id = t.id JOIN results r ON r.id = t.id \
                 WHERE j.id BETWEEN $9 AND $10 AND r.id BETWEEN $9 AND $10";
-    let lane = |back: &Back| back.known.lane.clone();
+    let lanes = || back.iter().map(|back| back.known.lane.as_ref());
     sqlx::query(text)
         .bind(uuids(&ids))
         .bind(&moments)
         .bind(back.iter().map(|back| back.known.expires_at).collect::<Vec<_>>())
-        .bind(back.iter().map(|back| lane(back).map(|lane| lane.name)).collect::<Vec<_>>())
-        .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.ckey)).collect::<Vec<_>>())
-        .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.rkey)).collect::<Vec<_>>())
-        .bind(back.iter().map(|back| lane(back).and_then(|lane| lane.confined)).collect::<Vec<_>>())
+        .bind(lanes().map(|lane| lane.map(|lane| lane.name.as_str())).collect::<Vec<_>>())
+        .bind(lanes().map(|lane| lane.and_then(|lane| lane.ckey.as_deref())).collect::<Vec<_>>())
+        .bind(lanes().map(|lane| lane.and_then(|lane| lane.rkey.as_deref())).collect::<Vec<_>>())
+        .bind(lanes().map(|lane| lane.and_then(|lane| lane.confined)).collect::<Vec<_>>())
         .bind(before.as_micros())
         .bind(first)
         .bind(last)

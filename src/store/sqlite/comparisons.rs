@@ -21,21 +21,23 @@ impl ComparisonStore for SqliteStore {
         owner: Option<Owner>,
         request: Box<RawValue>,
     ) -> Result<Comparison, StoreError> {
-        let given = (id, owner, request);
-        let kept = self.edit(given, |(id, owner, request), connection| Box::pin(add(connection, *id, *owner, request)));
+        let given = (self.clock.now(), id, owner, request);
+        let kept =
+            self.edit(given, |(now, id, owner, request), connection| Box::pin(add(connection, *now, *id, *owner, request)));
         kept.await?.ok_or_else(|| StoreError::Corrupt("a comparison was kept and is not there".into()))
     }
 
     async fn begin_comparison(&self) -> Result<Option<Comparison>, StoreError> {
-        self.edit((), |(), connection| Box::pin(begin(connection))).await
+        self.edit(self.clock.now(), |now, connection| Box::pin(begin(connection, *now))).await
     }
 
     async fn end_comparison(&self, id: ComparisonId, end: ComparisonEnd) -> Result<bool, StoreError> {
-        self.edit((id, end), |(id, given), connection| Box::pin(end_one(connection, *id, given))).await
+        self.edit((self.clock.now(), id, end), |(now, id, end), connection| Box::pin(end_one(connection, *now, *id, end))).await
     }
 
     async fn interrupt_comparisons(&self, reason: &str) -> Result<u64, StoreError> {
-        self.edit(reason.to_owned(), |reason, connection| Box::pin(interrupt(connection, reason))).await
+        let given = (self.clock.now(), reason.to_owned());
+        self.edit(given, |(now, reason), connection| Box::pin(interrupt(connection, *now, reason))).await
     }
 
     async fn comparison_ended_before(&self, moment: Timestamp) -> Result<Option<ComparisonId>, StoreError> {
@@ -67,6 +69,7 @@ impl ComparisonStore for SqliteStore {
 
 async fn add(
     connection: &mut SqliteConnection,
+    now: Timestamp,
     id: ComparisonId,
     owner: Option<Owner>,
     request: &RawValue,
@@ -75,29 +78,30 @@ async fn add(
         .bind(&id.as_bytes()[..])
         .bind(owner.map(Owner::code))
         .bind(ComparisonState::Queued.code())
-        .bind(Timestamp::now().as_micros())
+        .bind(now.as_micros())
         .bind(request.get());
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
-async fn begin(connection: &mut SqliteConnection) -> Result<Option<Comparison>, StoreError> {
+async fn begin(connection: &mut SqliteConnection, now: Timestamp) -> Result<Option<Comparison>, StoreError> {
     let text = concat!(
         "UPDATE comparisons SET state = ?1, started_at = ?2 \
          WHERE id = (SELECT min(id) FROM comparisons WHERE state = 0) RETURNING ",
         comparison::columns!()
     );
-    let query = sqlx::query(text).bind(ComparisonState::Running.code()).bind(Timestamp::now().as_micros());
+    let query = sqlx::query(text).bind(ComparisonState::Running.code()).bind(now.as_micros());
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
-async fn end_one(connection: &mut SqliteConnection, id: ComparisonId, end: &ComparisonEnd) -> Result<bool, StoreError> {
+async fn end_one(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    id: ComparisonId,
+    end: &ComparisonEnd,
+) -> Result<bool, StoreError> {
     let (state, report, error) = comparison::columns_of(end);
-    let query = sqlx::query(comparison::END)
-        .bind(state.code())
-        .bind(Timestamp::now().as_micros())
-        .bind(report)
-        .bind(error)
-        .bind(&id.as_bytes()[..]);
+    let query =
+        sqlx::query(comparison::END).bind(state.code()).bind(now.as_micros()).bind(report).bind(error).bind(&id.as_bytes()[..]);
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
@@ -106,8 +110,8 @@ async fn remove(connection: &mut SqliteConnection, id: ComparisonId) -> Result<b
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
-async fn interrupt(connection: &mut SqliteConnection, reason: &str) -> Result<u64, StoreError> {
+async fn interrupt(connection: &mut SqliteConnection, now: Timestamp, reason: &str) -> Result<u64, StoreError> {
     let text = "UPDATE comparisons SET state = ?, finished_at = ?, error = ? WHERE state = 1";
-    let query = sqlx::query(text).bind(ComparisonState::Failed.code()).bind(Timestamp::now().as_micros()).bind(reason);
+    let query = sqlx::query(text).bind(ComparisonState::Failed.code()).bind(now.as_micros()).bind(reason);
     Ok(query.execute(connection).await?.rows_affected())
 }

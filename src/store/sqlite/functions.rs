@@ -20,13 +20,14 @@ macro_rules! moment {
 #[async_trait]
 impl FunctionStore for SqliteStore {
     async fn deploy(&self, function: Function, content: Vec<u8>) -> Result<Function, StoreError> {
-        let kept = self.edit((function, content), |(new, content), connection| Box::pin(deploy(connection, new, content)));
+        let given = (self.clock.now(), function, content);
+        let kept = self.edit(given, |(now, new, content), connection| Box::pin(deploy(connection, *now, new, content)));
         kept.await?.ok_or_else(|| StoreError::Corrupt("a function was kept and is not there".into()))
     }
 
     async fn redeploy(&self, name: &str, version: &str) -> Result<Option<Function>, StoreError> {
-        let given = (name.to_owned(), version.to_owned());
-        self.edit(given, |(name, version), connection| Box::pin(redeploy(connection, name, version))).await
+        let given = (self.clock.now(), name.to_owned(), version.to_owned());
+        self.edit(given, |(now, name, version), connection| Box::pin(redeploy(connection, *now, name, version))).await
     }
 
     async fn undeploy(&self, name: &str) -> Result<bool, StoreError> {
@@ -43,7 +44,12 @@ impl FunctionStore for SqliteStore {
     }
 }
 
-async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8]) -> Result<Option<Function>, StoreError> {
+async fn deploy(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    new: &Function,
+    content: &[u8],
+) -> Result<Option<Function>, StoreError> {
     let text = concat!(
         "INSERT INTO functions (",
         function::columns!(),
@@ -54,7 +60,7 @@ async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8
         function::columns!()
     );
     let query = sqlx::query(text)
-        .bind(Timestamp::now().as_micros())
+        .bind(now.as_micros())
         .bind(&new.name)
         .bind(&new.version)
         .bind(new.kind.code())
@@ -70,14 +76,19 @@ async fn deploy(connection: &mut SqliteConnection, new: &Function, content: &[u8
     query.fetch_optional(connection).await?.as_ref().map(function::read).transpose()
 }
 
-async fn redeploy(connection: &mut SqliteConnection, name: &str, version: &str) -> Result<Option<Function>, StoreError> {
+async fn redeploy(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    name: &str,
+    version: &str,
+) -> Result<Option<Function>, StoreError> {
     let text = concat!(
         "UPDATE functions SET deployed_at = ",
         moment!(),
         " WHERE name = ?2 AND version = ?3 RETURNING ",
         function::columns!()
     );
-    let query = sqlx::query(text).bind(Timestamp::now().as_micros()).bind(name).bind(version);
+    let query = sqlx::query(text).bind(now.as_micros()).bind(name).bind(version);
     query.fetch_optional(connection).await?.as_ref().map(function::read).transpose()
 }
 

@@ -16,7 +16,7 @@ impl KeyStore for SqliteStore {
     }
 
     async fn revoke_key(&self, id: KeyId) -> Result<bool, StoreError> {
-        self.edit(id, |id, connection| Box::pin(revoke(connection, id))).await
+        self.edit((self.clock.now(), id), |(now, id), connection| Box::pin(revoke(connection, *now, id))).await
     }
 
     async fn set_quota(&self, id: KeyId, quota: Quota) -> Result<bool, StoreError> {
@@ -32,7 +32,7 @@ impl KeyStore for SqliteStore {
     }
 
     async fn begin_act(&self, act: NewAct) -> Result<i64, StoreError> {
-        self.edit(act, |act, connection| Box::pin(begin(connection, act))).await
+        self.edit((self.clock.now(), act), |(now, act), connection| Box::pin(begin(connection, *now, act))).await
     }
 
     async fn end_act(&self, id: i64, status: u16) -> Result<(), StoreError> {
@@ -70,8 +70,8 @@ pub(super) async fn add(
     Ok(true)
 }
 
-async fn revoke(connection: &mut SqliteConnection, id: &KeyId) -> Result<bool, StoreError> {
-    let changed = sqlx::query(key::REVOKE).bind(Timestamp::now().as_micros()).bind(id.as_str()).execute(connection).await?;
+async fn revoke(connection: &mut SqliteConnection, now: Timestamp, id: &KeyId) -> Result<bool, StoreError> {
+    let changed = sqlx::query(key::REVOKE).bind(now.as_micros()).bind(id.as_str()).execute(connection).await?;
     Ok(changed.rows_affected() > 0)
 }
 
@@ -85,9 +85,9 @@ async fn used(connection: &mut SqliteConnection, id: &KeyId, at: Timestamp) -> R
     Ok(())
 }
 
-async fn begin(connection: &mut SqliteConnection, act: &NewAct) -> Result<i64, StoreError> {
+async fn begin(connection: &mut SqliteConnection, now: Timestamp, act: &NewAct) -> Result<i64, StoreError> {
     let query = sqlx::query_scalar(key::BEGIN_ACT)
-        .bind(Timestamp::now().as_micros())
+        .bind(now.as_micros())
         .bind(act.key.as_ref().map(KeyId::as_str))
         .bind(&act.operation)
         .bind(&act.target);

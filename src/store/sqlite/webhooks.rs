@@ -50,7 +50,8 @@ impl WebhookStore for SqliteStore {
     }
 
     async fn leave_deliveries(&self, places: &[i64]) -> Result<(), StoreError> {
-        self.edit(json(places), |places, connection| Box::pin(leave(connection, places))).await
+        let given = (self.clock.now().after(LEFT), json(places));
+        self.edit(given, |(until, places), connection| Box::pin(leave(connection, *until, places))).await
     }
 
     async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
@@ -69,7 +70,8 @@ impl WebhookStore for SqliteStore {
     }
 
     async fn redeliver(&self, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
-        self.edit((id.to_owned(), owner), |(id, owner), connection| Box::pin(again(connection, id, *owner))).await
+        let given = (self.clock.now(), id.to_owned(), owner);
+        self.edit(given, |(now, id, owner), connection| Box::pin(again(connection, *now, id, *owner))).await
     }
 }
 
@@ -91,9 +93,8 @@ fn list(filter: DeliveryFilter, before: Option<i64>, limit: usize) -> QueryBuild
     query
 }
 
-async fn leave(connection: &mut SqliteConnection, places: &str) -> Result<(), StoreError> {
+async fn leave(connection: &mut SqliteConnection, until: Timestamp, places: &str) -> Result<(), StoreError> {
     let text = "UPDATE deliveries SET due_at = ? WHERE place IN (SELECT value FROM json_each(?)) AND state = 0";
-    let until = Timestamp::now().after(LEFT);
     sqlx::query(text).bind(until.as_micros()).bind(places).execute(connection).await?;
     Ok(())
 }
@@ -122,7 +123,12 @@ async fn note(
     Ok(())
 }
 
-async fn again(connection: &mut SqliteConnection, id: &str, owner: Option<Owner>) -> Result<Option<Delivery>, StoreError> {
+async fn again(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    id: &str,
+    owner: Option<Owner>,
+) -> Result<Option<Delivery>, StoreError> {
     if let Some(owner) = owner {
         let text = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE id = ?1 AND owner = ?2)";
         let theirs: bool = sqlx::query_scalar(text).bind(id).bind(owner.code()).fetch_one(&mut *connection).await?;
@@ -131,7 +137,7 @@ async fn again(connection: &mut SqliteConnection, id: &str, owner: Option<Owner>
         }
     }
     let text = "UPDATE deliveries SET state = 0, due_at = ?, tries = 0 WHERE id = ?";
-    sqlx::query(text).bind(Timestamp::now().as_micros()).bind(id).execute(&mut *connection).await?;
+    sqlx::query(text).bind(now.as_micros()).bind(id).execute(&mut *connection).await?;
     let row = sqlx::query(delivery::ONE).bind(id).fetch_optional(connection).await?;
     row.as_ref().map(delivery::read).transpose()
 }
