@@ -73,6 +73,6 @@ pub struct Page {
     pub order: Order,
     /// The last id of the page before; the list goes on behind it.
     pub after: Option<JobId>,
-    /// How many at most. It ends earlier, with the first job that does not fit, where they weigh more than [`PAGE_BYTES`] together.
+    /// How many at most. It ends earlier, with the first job that does not fit, where they weigh more than a page may hold.
     pub limit: usize,
 }
