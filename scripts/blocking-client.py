@@ -14,13 +14,13 @@ MADE = "# Made of aio.py by scripts/blocking-client.py; change that one.\n"
 # What is written differently, in this order.
 RULES = [
     (r'\A""".*?"""\n', f'"""The blocking client."""\n\n{MADE}'),
-    (r'(class AsyncClient:\n    """)A Trine server, for the tasks of one event loop\.', r"\1A Trine server. Threads may share one."),
+    (r'(class AsyncClient:\n    """)A Trine server, for the tasks of event loops\.', r"\1A Trine server. Threads may share one."),
     (r"^import asyncio\n", ""),
     (r"\bAsync(Client|Iterator)\b", r"\1"),
     (r"\b_aio_connections\b", "_connections"),
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\basyncio\.sleep\b", "time.sleep"),
-    (r"\(await ([^()]*\([^()]*\))\)", r"\1"),
+    (r"(?<!\w)\(await ([^()]*\([^()]*\))\)", r"\1"),
     (r"\b(async|await) ", ""),
     (r"for item in page\.items:\n +yield item\n", "yield from page.items\n"),
 ]
