@@ -1,7 +1,7 @@
 //! The migrations of both drivers, which lie in `migrations/`.
 //!
 //! They are named one by one, and not by `sqlx::migrate!`: sqlx's macros bring both drivers, and all that these need, a second time, for the
-//! compiler's own use. That was a fifth of the time that a first build takes.
+//! compiler's own use.
 
 use std::sync::LazyLock;
 
