@@ -10,13 +10,13 @@ run:
 # The Python client is tested and checked with what `test-deps` has put into this folder.
 WITH_PYTHON = PATH="$(CURDIR)/target/test-python/bin:$$PATH"
 
-# The tests come last, so that their results are the end of what is shown.
+# The tests come last, so that their results are the end of what is shown; and without traces of the stack, in which what failed is lost.
 test: test-deps check
 	python3 -m unittest discover -s tests/python_host
 	cargo build --locked
 	$(WITH_PYTHON) python3 -m unittest discover -s clients/python/tests
 	$(WITH_PYTHON) python3 clients/python/tests/run_cpython_tests.py
-	cargo test --locked
+	RUST_BACKTRACE=0 cargo test --locked
 
 test-deps:
 	scripts/install-test-deps.sh
