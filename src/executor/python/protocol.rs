@@ -42,9 +42,13 @@ pub(super) struct Run<'a> {
     pub(super) id: u64,
     pub(super) job: JobId,
     pub(super) attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<Code<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     args: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kwargs: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pickle: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_ms: Option<u64>,
@@ -55,7 +59,9 @@ pub(super) struct Run<'a> {
 #[derive(Serialize)]
 struct Code<'a> {
     sha: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     zip: Option<&'a str>,
     entrypoint: &'a str,
 }

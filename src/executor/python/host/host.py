@@ -35,10 +35,6 @@ class Host:
         self.functions = Functions()
         self.jobs = {}
 
-    def used_until(self, now):
-        """What the thread or the process of a job has used until `now`, which is now."""
-        return self.usage()
-
     def main(self):
         _, setup = self.channel.receive()
         self.threads = setup["threads"]
@@ -82,7 +78,8 @@ class Host:
                 if code is None:
                     self.refuse(body["id"], "unknown_code", f"this host does not have the code {body['code']['sha']}")
                     return
-            self.nobody.renew()
+            if self.nobody.room.printed:
+                self.nobody.renew()
             job = self.jobs[body["id"]] = Job(self, body, code)
             self.begin(job)
         elif kind == "stop" and body["id"] in self.jobs:
@@ -156,5 +153,5 @@ class Host:
         del self.jobs[job.id]
         artifacts = b'"artifacts":true,' if job.has_artifacts else b""
         worn = b'"worn":true,' if self.is_worn else b""
-        figures = job.meter.measured(self.polled)
-        self.channel.send_soon(framed(b'{"done":{"id":%d,' % job.id, artifacts, worn, *outcome, b",", figures, b"}}"))
+        head = b'{"done":{"id":%d,%b%b' % (job.id, artifacts, worn)
+        self.channel.send_soon(framed(head, *outcome, b",%b}}" % job.meter.measured(self.polled)))

@@ -26,7 +26,7 @@ class Job:
         self.by_pickle = code is None
         self.meter = Meter(host)
         self.log = Log(host.channel, self.id, host.max_log_bytes)
-        self.tasks = set()  # that its code has started, on `async`, and its calls in threads
+        self.tasks = {}  # as its keys, those that its code has started, on `async`, and its calls in threads
         self.executor = None  # in place of the loop's own for its calls in threads
         self.is_over = False  # so that no task of it is to do anything any more
         self.cancel = None  # what cancels its coroutine, while it has one

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from functools import partial
+from types import CoroutineType
 
 from .channel import LoopChannel
 from .helpers import Helpers
@@ -75,13 +76,14 @@ class Async(Host):
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_forever()
 
-    def used_until(self, now):
-        then, used = self.lately
-        if now - then < self.FRESH_NS:
-            return used[0] + now - then, *used[1:]
-        used = self.usage()
-        self.lately = now, used
-        return used
+    def used_lately(self, now):
+        """What the loop's thread had used a short time ago, and when that was; since then it has computed."""
+        then, _ = self.lately
+        if now - then >= self.FRESH_NS:
+            self.lately = now, self.usage()
+            if then:
+                self.delayed()  # how long the loop had no core until now is no part of the step that begins
+        return self.lately
 
     def delayed(self):
         """How long the loop's thread has had no core since this was asked the last time, in ns."""
@@ -110,8 +112,8 @@ class Async(Host):
         if job is None or not isinstance(coroutine, Coroutine):
             return asyncio.Task(coroutine, loop=loop, **options)
         task = asyncio.Task(Metered(coroutine, job.meter), loop=loop, **options)
-        job.tasks.add(task)
-        task.add_done_callback(job.tasks.discard)
+        job.tasks[task] = True
+        task.add_done_callback(job.tasks.pop)
         if job.is_over:
             task.cancel()
         return task
@@ -139,11 +141,11 @@ class Async(Host):
         future = asyncio.wrap_future(call, loop=self.loop)
 
         def over(future):
-            job.tasks.discard(future)
+            job.tasks.pop(future, None)
             if pool is self.helpers and future.cancelled():
                 pool.leave(call)
 
-        job.tasks.add(future)
+        job.tasks[future] = True
         future.add_done_callback(over)
         return future
 
@@ -152,7 +154,7 @@ class Async(Host):
         return self.helpers.are_worn()
 
     def begin(self, job):
-        self.loop.create_task(self.perform(job))
+        asyncio.Task(self.perform(job), loop=self.loop)
 
     async def perform(self, job):
         JOB.set(job)
@@ -171,13 +173,15 @@ class Async(Host):
     async def evaluate(self, job):
         try:
             result = job.start()
+            if type(result) is CoroutineType:
+                return await result
             if reports(result):
                 return await self.in_turns(reported(job, result))
             return await awaited(job, result) if isinstance(result, (Awaitable, AsyncGenerator)) else result
         finally:
             # As they end, its tasks may start others, which may end next; those that are started then, or later, do nothing any more.
             while job.tasks:
-                tasks, job.tasks = job.tasks, set()
+                tasks, job.tasks = job.tasks, {}
                 for task in tasks:
                     task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):  # to stop it is what this does

@@ -11,9 +11,19 @@ from functools import partial
 
 from .usage import DELAY, gil_enabled, thread_usage
 
+# In JSON. To fill in bytes takes half as long as texts do, and it is done for each job.
+NULL = b"null"
+GIL = {True: b"true", False: b"false", None: NULL}
+ALWAYS = (
+    b'"measured":{"began_ns":%d,"started_at_us":%d,"wall_us":%d,"load_us":%d,"cpu_user_us":%d,"cpu_system_us":%d,'
+    b'"ctx_voluntary":%d,"ctx_involuntary":%d,"gil":%b,"max_rss_bytes":%b,"core_wait_us":%b,"gil_wait_us":%b,'
+)
+LOOP = b'"polls":%d,"longest_poll_us":%d,"loop_wait_us":%d,"longest_hold_us":%d,"held_jobs":%b}'
+NO_LOOP = b'"polls":null,"longest_poll_us":null,"loop_wait_us":null,"longest_hold_us":null,"held_jobs":null}'
+
 
 class Meter:
-    """What one job has used, in steps between `enter` and `leave`: one for a call, one for each poll of a coroutine.
+    """What one job has used, in steps: one for a call, one for each poll of a coroutine.
 
     A job's meter has all that its own tasks, its calls of `asyncio.to_thread` and `run_in_executor` and the threads that it starts use; but of
     a thread that lives longer than the job only what it uses in a process of its own.
@@ -27,21 +37,21 @@ class Meter:
     LITTLE_NS = 1_000_000  # so little CPU time does not tell how seldom there is a core
     STANDSTILL_NS = 200_000  # a step that takes so much longer than it computes was kept waiting for something
 
-    NOTHING = 0, 0, 0, 0
-    others_ns = held_jobs = turn = before = peak = rang_ns = None
-    stood_still = False
-    polls = longest_ns = hold_ns = loop_wait_ns = until = 0
+    NOTHING = 0, 0, 0, 0, 0  # what `thread_usage` tells, and a wait for a core in ns
 
     def __init__(self, host):
         self.host = host
         self.usage = host.usage
         self.memory = host.memory
         self.core_wait_ns = 0 if host.polled else None
-        self.used = [*self.NOTHING]
-        self.helpers = []
+        self.cpu_ns = self.system_s = self.voluntary = self.involuntary = 0
+        # By thread. While they are empty the garbage collector need not look at them, as it would at a set or a list.
+        self.helpers = {}  # what each has used for the job besides; they tell themselves how long they had no core
+        self.counted = {}  # those that run something now which is counted when it ends
         self.threads = {}
-        self.looked_after = set()  # threads that tell themselves how long they had no core
-        self.counted = set()  # threads that run something for the job that is counted when it ends
+        self.others_ns = self.held_jobs = self.turn = self.before = self.peak = self.rang_ns = None
+        self.stood_still = False
+        self.polls = self.longest_ns = self.hold_ns = self.loop_wait_ns = self.until = 0
 
     def begin(self):
         if self.memory is not None:
@@ -56,24 +66,20 @@ class Meter:
         if self.host.shares_gil:
             self.others_ns += self.process_ns()
 
-    def enter(self):
-        self.since = self.now()
-        self.before = self.host.used_until(self.since)
-
     def leave(self):
-        if self.host.polled:
-            self.until = self.now()
-            took = self.until - self.since
-            if took < self.SHORT_NS:
-                self.used[0] += took
-                self.before = None
-                self.polls += 1
-                if took > self.longest_ns:
-                    self.longest_ns = took
-                if took > self.hold_ns:
-                    self.hold_ns = took
-                return
-        self.count(self.usage())
+        """A step on the loop has ended."""
+        self.until = self.now()
+        took = self.until - self.since
+        if took >= self.SHORT_NS:
+            self.count(self.usage())
+            return
+        self.cpu_ns += took
+        self.before = None
+        self.polls += 1
+        if took > self.longest_ns:
+            self.longest_ns = took
+        if took > self.hold_ns:
+            self.hold_ns = took
 
     def rings(self, when, callback, *args):
         """A timer of the job was due then, and is seen to now."""
@@ -96,15 +102,13 @@ class Meter:
             ready, self.rang_ns = min(ready, max(self.rang_ns, host.waited_ns)), None
         if ready < self.until:
             ready = self.until
-        wait = now - ready
-        self.loop_wait_ns += wait
-        if wait >= self.STANDSTILL_NS:
-            host.delayed()  # how long the loop had no core until now is a part of that
-        self.before = host.used_until(now)
+        self.loop_wait_ns += now - ready
+        self.before = host.used_lately(now)
 
     def call(self, function, *args):
         """One step in a thread of its own, with all that others can keep it waiting for."""
-        self.enter()
+        self.since = self.now()
+        self.before = self.since, self.usage()
         delay = DELAY.ns()
         try:
             return function(*args)
@@ -112,19 +116,19 @@ class Meter:
             after = self.usage()
             if delay is not None:
                 # Without a switch to something else there was no wait for a core.
-                self.core_wait_ns = DELAY.ns() - delay if after[2:4] != self.before[2:4] else 0
+                self.core_wait_ns = DELAY.ns() - delay if after[2:4] != self.before[1][2:4] else 0
                 if self.threads:
                     self.core_wait_ns += sum(last - first for first, last in [*self.threads.values()])
             self.count(after)
 
     def count(self, after):
-        before, used = self.before, self.used
+        then, before = self.before
         # What the kernel was not asked about was taken for computing. If it was not, this step seems to have computed less than nothing.
-        spent = max(0, after[0] - before[0])
-        used[0] += spent
-        used[1] += after[1] - before[1]
-        used[2] += after[2] - before[2]
-        used[3] += after[3] - before[3]
+        spent = max(0, after[0] - before[0] - (self.since - then))
+        self.cpu_ns += spent
+        self.system_s += after[1] - before[1]
+        self.voluntary += after[2] - before[2]
+        self.involuntary += after[3] - before[3]
         self.before = None
         if self.memory is not None:
             self.peak = self.memory.peak_bytes(after[4] - before[4])
@@ -149,7 +153,7 @@ class Meter:
     def look(self):
         """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
         of each thread before the first look and after the last one."""
-        apart = {threading.main_thread().native_id, threading.get_native_id(), *self.looked_after}
+        apart = {threading.main_thread().native_id, threading.get_native_id(), *self.helpers}
         for thread in os.listdir("/proc/self/task"):
             if int(thread) not in apart:
                 with contextlib.suppress(OSError, IndexError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
@@ -167,8 +171,8 @@ class Meter:
         thread = threading.get_native_id()
         if thread in self.counted:
             return function(*args)
-        self.counted.add(thread)
-        self.looked_after.add(thread)
+        self.counted[thread] = True
+        earlier = self.helpers.setdefault(thread, self.NOTHING)
         before = thread_usage()
         try:
             return function(*args)
@@ -176,8 +180,10 @@ class Meter:
             used = [after - was for after, was in zip(thread_usage(), before)]
             # It may have begun with a wait for a core.
             core_wait = max(0, min(DELAY.further_ns(), self.now() - since - used[0]))
-            self.helpers.append((*(used if self.usage is thread_usage else self.NOTHING), core_wait))
-            self.counted.discard(thread)
+            if self.usage is not thread_usage:
+                used = self.NOTHING[1:]
+            self.helpers[thread] = *map(sum, zip(earlier, (*used, core_wait))),
+            del self.counted[thread]
 
     @staticmethod
     def is_helped(executor):
@@ -203,27 +209,33 @@ class Meter:
 
     def measured(self, polled):
         """As part of a `done`."""
-        *used, helpers_core_ns = map(sum, zip((*self.used, 0), *self.helpers))
-        cpu_ns, system, voluntary, involuntary = used
+        own = self.cpu_ns, self.system_s, self.voluntary, self.involuntary, 0
+        cpu_ns, system_s, voluntary, involuntary, helpers_core_ns = (
+            map(sum, zip(own, *[*self.helpers.values()])) if self.helpers else own
+        )
         core_ns = None if self.core_wait_ns is None else self.core_wait_ns + helpers_core_ns
         gil_ns = self.lock_wait_ns(cpu_ns, core_ns or 0)
         cpu_us = cpu_ns // 1000
-        system_us = min(round(system * 1e6), cpu_us)
-        wall_us, load_us = (self.ended_ns - self.began_ns) // 1000, (self.loaded_ns - self.began_ns) // 1000
-        polls, longest_us = (self.polls, self.longest_ns // 1000) if polled else ("null", "null")
-        hold_us = self.hold_ns // 1000 if polled else "null"
-        peak = "null" if self.peak is None else self.peak
-        gil = {True: "true", False: "false", None: "null"}[gil_enabled()]
-        core_us = "null" if core_ns is None else core_ns // 1000
-        gil_us = "null" if gil_ns is None else gil_ns // 1000
-        loop_us = self.loop_wait_ns // 1000 if polled else "null"
-        held = "null" if self.held_jobs is None or not polled else self.held_jobs
-        return (
-            f'"measured":{{"began_ns":{self.began_ns},"started_at_us":{self.began_us},"wall_us":{wall_us},"load_us":{load_us},'
-            f'"cpu_user_us":{cpu_us - system_us},"cpu_system_us":{system_us},"polls":{polls},"longest_poll_us":{longest_us},'
-            f'"max_rss_bytes":{peak},"ctx_voluntary":{voluntary},"ctx_involuntary":{involuntary},"gil":{gil},'
-            f'"core_wait_us":{core_us},"loop_wait_us":{loop_us},"gil_wait_us":{gil_us},"held_jobs":{held},"longest_hold_us":{hold_us}}}'
-        ).encode()
+        system_us = min(round(system_s * 1e6), cpu_us)
+        began_ns = self.began_ns
+        always = ALWAYS % (
+            began_ns,
+            self.began_us,
+            (self.ended_ns - began_ns) // 1000,
+            (self.loaded_ns - began_ns) // 1000,
+            cpu_us - system_us,
+            system_us,
+            voluntary,
+            involuntary,
+            GIL[gil_enabled()],
+            NULL if self.peak is None else b"%d" % self.peak,
+            NULL if core_ns is None else b"%d" % (core_ns // 1000),
+            NULL if gil_ns is None else b"%d" % (gil_ns // 1000),
+        )
+        if not polled:
+            return always + NO_LOOP
+        held = NULL if self.held_jobs is None else b"%d" % self.held_jobs
+        return always + LOOP % (self.polls, self.longest_ns // 1000, self.loop_wait_ns // 1000, self.hold_ns // 1000, held)
 
 
 class Metered(Coroutine):
@@ -235,14 +247,14 @@ class Metered(Coroutine):
         self.inner = inner
         self.meter = meter
 
-    def step(self, advance, *value):
+    def step(self, advance, value):
         meter = self.meter
         if meter.before is not None:
             # An eager task's first step, within a step of its parent.
-            return advance(*value)
+            return advance(value)
         meter.turn_came()
         try:
-            return advance(*value)
+            return advance(value)
         finally:
             meter.leave()
 
@@ -258,7 +270,7 @@ class Metered(Coroutine):
         return self.step(self.inner.send, value)
 
     def throw(self, *error):
-        return self.step(self.inner.throw, *error)
+        return self.step(lambda error: self.inner.throw(*error), error)
 
     def close(self):
         return self.inner.close()

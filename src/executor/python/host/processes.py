@@ -77,7 +77,7 @@ class Processes(Host):
                 # Its end would come in the midst of a message, or wait for a thread that may wait for a lock of users that this one has.
                 signal.setitimer(signal.ITIMER_PROF, SOON_CPU_S, LAST_CPU_S)
                 return
-            job.meter.leave()
+            job.meter.count(job.meter.usage())
             job.meter.end()
             self.is_worn = True  # for the server may hear of the end of the job before it sees that of the process
             self.settle(job, self.failed(job, error))
