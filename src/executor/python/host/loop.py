@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import selectors
 import socket
 import time
@@ -46,6 +47,7 @@ class Async(Host):
     polled = True
     FRESH_NS = 200_000  # for so long after the kernel was asked what the loop has used it has computed, unless it went to sleep
     LONG_AGO = 0, None
+    MANY_OBJECTS = 10_000  # are made before the garbage collector looks at them; by itself it would look after 700 or 2,000
     AT_ONCE = 16  # so many messages are taken in before the jobs go on: what the first of many jobs waits for begins before the last is here
 
     def __init__(self, sock):
@@ -66,6 +68,9 @@ class Async(Host):
 
     def serve(self):
         asyncio.set_event_loop(self.loop)
+        # Most of what many waiting jobs have made is no garbage yet.
+        young, *old = gc.get_threshold()
+        gc.set_threshold(max(young, self.MANY_OBJECTS), *old)
         self.loop.set_task_factory(self.make_task)
         self.loop.run_in_executor = self.run_in_executor
         self.loop.call_at = self.call_at
