@@ -106,7 +106,7 @@ pub(super) async fn list(
         ("name" = String, Path, description = "The artifact's name; a `/` in it is written as `%2F`", example = "report.csv"),
         OfAttempt,
         ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
-        ("If-Range" = Option<String>, Header, description = "The `ETag` of the file of which this is to be a part; of another one, all comes", example = "\"1-64a0c1f2e3b40-e\""),
+        ("If-Range" = Option<String>, Header, description = "The `ETag` of the file of which this is to be a part; of another one, all comes", example = "\"1-9f2c-64a0c1f2e3b40-e\""),
     ),
     responses(
         (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream",

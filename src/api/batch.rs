@@ -15,8 +15,9 @@ use super::access::Caller;
 use super::json::Json;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
+use super::state::StateName;
 use super::submission::Draft;
-use super::view::{RouteView, StateName};
+use super::view::RouteView;
 use super::{ApiState, body, example, idempotency, submission};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted, Wrong};
@@ -64,8 +65,9 @@ impl From<&Submitted> for BatchItem {
 /// Submit many jobs
 ///
 /// Up to 10,000 jobs and 32 MiB, as JSON array or one submission a line. All of them are accepted, or none; `errors` of a problem then has
-/// what is wrong with each, of a hundred at most, its pointers starting with the place in the batch, from 0. Parameters of workloads are
-/// looked at once all else is right. An `Idempotency-Key` and `unique` jobs work as for a single job.
+/// what is wrong with each, of a hundred at most, its pointers starting with the place in the batch, from 0. Of a line that is not JSON it says
+/// which line of the body that is. Whether other jobs are there, by their ids in `after`, is looked at once all else is right. An
+/// `Idempotency-Key` and `unique` jobs work as for a single job.
 #[utoipa::path(
     post, path = "/jobs/batch", tag = "jobs", operation_id = "submitBatch",
     params(("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", pattern = "^[!-~]{1,255}$", example = "order-4711")),
@@ -95,7 +97,10 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     // Megabytes take longer to read than other requests should wait for this thread.
     let runtime = tokio::runtime::Handle::current();
     let now = dispatcher.store().now();
-    let read = move || runtime.block_on(dispatcher.functions().read(|functions| parse(&body, layout, functions, now)));
+    let read = move || {
+        let check = |submission| dispatcher.check(submission);
+        runtime.block_on(dispatcher.functions().read(|functions| parse(&body, layout, functions, now, check)))
+    };
     let mut submissions = tokio::task::spawn_blocking(read).await.map_err(Problem::internal)??;
     for submission in &mut submissions {
         submission.owner = caller.0;
@@ -114,12 +119,17 @@ fn answer(receipt: &Receipt) -> Response {
     idempotency::told((StatusCode::ACCEPTED, Json(items)).into_response(), receipt.replayed)
 }
 
-fn parse(body: &Bytes, layout: Layout, functions: &Catalogue, now: Timestamp) -> Result<Vec<Box<Submission>>, Problem> {
+/// The submissions of a body, or all that is wrong with them; `check` looks at what is told of one only as it is accepted.
+fn parse(
+    body: &Bytes,
+    layout: Layout,
+    functions: &Catalogue,
+    now: Timestamp,
+    check: impl Fn(Box<Submission>) -> Result<(), Invalid>,
+) -> Result<Vec<Box<Submission>>, Problem> {
     let texts = match layout {
         Layout::Array => elements(body)?,
-        Layout::Lines => {
-            body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).take(MAX_JOBS + 1).collect()
-        }
+        Layout::Lines => lines(body),
     };
     if texts.is_empty() {
         return Err(Invalid::new("", "a batch has at least one job").into());
@@ -127,31 +137,39 @@ fn parse(body: &Bytes, layout: Layout, functions: &Catalogue, now: Timestamp) ->
     if texts.len() > MAX_JOBS {
         return Err(Problem::new(Kind::TooLarge, format!("a batch has at most {MAX_JOBS} jobs")));
     }
-    let one = |(index, text): (usize, &[u8])| {
+    let draft = |Text { text, line }: Text<'_>| {
         if text.len() > submission::MAX_BYTES {
-            return Err(
-                Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)).within(index)
-            );
+            return Err(Problem::new(Kind::TooLarge, format!("a job may have at most {} bytes", submission::MAX_BYTES)));
         }
-        submission::draft(text, functions, now).map_err(|problem| problem.within(index))
+        submission::draft(text, functions, now).map_err(|problem| match line {
+            Some(line) => problem.in_body_line(line),
+            None => problem,
+        })
     };
-    let (mut drafts, mut problems) = (Vec::with_capacity(texts.len()), Vec::new());
-    for text in texts.into_iter().enumerate() {
-        match one(text) {
-            Ok(draft) => drafts.push(draft),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if problems.is_empty() { Draft::batch(drafts) } else { Err(Problem::all(problems)) }
+    Draft::batch(texts.into_iter().map(draft).collect(), check)
+}
+
+/// The text of a submission.
+struct Text<'a> {
+    text: &'a [u8],
+    /// Which line of the body that is, from 1, if it is one.
+    line: Option<usize>,
+}
+
+/// The lines with something in them: one more than a batch may have, at the most.
+fn lines(body: &[u8]) -> Vec<Text<'_>> {
+    let lines = (1..).zip(body.split(|&byte| byte == b'\n'));
+    let filled = lines.filter(|(_, text)| !text.trim_ascii().is_empty());
+    filled.map(|(line, text)| Text { text, line: Some(line) }).take(MAX_JOBS + 1).collect()
 }
 
 /// The texts of an array's elements: one more than a batch may have, at the most.
-fn elements(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+fn elements(body: &[u8]) -> Result<Vec<Text<'_>>, Problem> {
     submission::starts_with(body, b'[', || Invalid::new("", "must be an array of jobs"))?;
     serde_json::from_slice(body).map(|Elements(texts)| texts).map_err(|error| submission::malformed(&error))
 }
 
-struct Elements<'a>(Vec<&'a [u8]>);
+struct Elements<'a>(Vec<Text<'a>>);
 
 impl<'a> Deserialize<'a> for Elements<'a> {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
@@ -168,7 +186,7 @@ impl<'a> Deserialize<'a> for Elements<'a> {
                 let mut texts = Vec::new();
                 while let Some(text) = array.next_element::<&RawValue>()? {
                     if texts.len() <= MAX_JOBS {
-                        texts.push(text.get().as_bytes());
+                        texts.push(Text { text: text.get().as_bytes(), line: None });
                     }
                 }
                 Ok(Elements(texts))
@@ -187,14 +205,27 @@ mod tests {
 
     const JOB: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":1}}"#;
 
-    fn refused(body: String, layout: Layout) -> Value {
-        json!(parse(&body.into(), layout, &Catalogue::default(), Timestamp::now()).unwrap_err().body())
+    /// What is read of a body; a workload that sleeps for -1 ms is none.
+    fn read(body: &str, layout: Layout) -> Result<Vec<Box<Submission>>, Problem> {
+        let check = |submission: Box<Submission>| {
+            let wrong = submission.workload.json.get().contains("\"ms\":-1");
+            if wrong { Err(Invalid::new("/workload/ms", "must not be less than nothing")) } else { Ok(()) }
+        };
+        parse(&Bytes::copy_from_slice(body.as_bytes()), layout, &Catalogue::default(), Timestamp::now(), check)
+    }
+
+    fn refused(body: &str, layout: Layout) -> Value {
+        json!(read(body, layout).unwrap_err().body())
+    }
+
+    fn pointers(problem: &Value) -> Vec<&str> {
+        problem["errors"].as_array().unwrap().iter().map(|fault| fault["pointer"].as_str().unwrap()).collect()
     }
 
     #[test]
     fn arrays_and_lines_hold_the_same() {
-        let array = parse(&format!(" [{JOB}, {JOB}] ").into(), Layout::Array, &Catalogue::default(), Timestamp::now()).unwrap();
-        let lines = parse(&format!("{JOB}\r\n\n{JOB}").into(), Layout::Lines, &Catalogue::default(), Timestamp::now()).unwrap();
+        let array = read(&format!(" [{JOB}, {JOB}] "), Layout::Array).unwrap();
+        let lines = read(&format!("{JOB}\r\n\n{JOB}"), Layout::Lines).unwrap();
         assert_eq!((array.len(), lines.len()), (2, 2));
         assert_eq!(array[1].workload.json.get(), lines[1].workload.json.get());
     }
@@ -209,16 +240,17 @@ mod tests {
     #[case(Layout::Lines, " \n".into(), 422, "")]
     #[case(Layout::Array, format!("[{{\"bound\":\"{}\"}}]", "x".repeat(submission::MAX_BYTES)), 413, "/0")]
     fn the_job_at_fault_is_pointed_at(#[case] layout: Layout, #[case] body: String, #[case] status: u16, #[case] pointer: &str) {
-        let problem = refused(body, layout);
+        let problem = refused(&body, layout);
         assert_eq!((&problem["status"], &problem["errors"][0]["pointer"]), (&json!(status), &json!(pointer)));
     }
 
     #[test]
     fn all_jobs_at_fault_are_pointed_at_up_to_a_hundred() {
-        let few = refused(format!("[{JOB},7,{JOB},{{}}]"), Layout::Array);
-        assert_eq!((&few["errors"][0]["pointer"], &few["errors"][1]["pointer"]), (&json!("/1"), &json!("/3/workload")));
-        assert_eq!(few["detail"], "/1: must be an object - and 1 more are at fault, see `errors`");
-        let many = refused("7\n".repeat(300), Layout::Lines);
+        let wrong = JOB.replace("\"ms\":1", "\"ms\":-1");
+        let few = refused(&format!("[{JOB},7,{wrong},{{}}]"), Layout::Array);
+        assert_eq!(pointers(&few), ["/1", "/2/workload/ms", "/3/workload"]);
+        assert_eq!(few["detail"], "/1: must be an object - and 2 more are at fault, see `errors`");
+        let many = refused(&"7\n".repeat(300), Layout::Lines);
         assert_eq!((many["errors"].as_array().map(Vec::len), &many["errors"][99]["pointer"]), (Some(100), &json!("/99")));
         assert!(many["detail"].as_str().unwrap().contains("and 299 more"), "{many}");
     }
@@ -231,12 +263,19 @@ mod tests {
             Layout::Array => format!("[{}]", vec![JOB; jobs].join(",")),
             Layout::Lines => vec![JOB; jobs].join("\n"),
         };
-        assert_eq!(parse(&body(MAX_JOBS).into(), layout, &Catalogue::default(), Timestamp::now()).unwrap().len(), MAX_JOBS);
-        assert_eq!(refused(body(MAX_JOBS + 1), layout)["status"], 413);
+        assert_eq!(read(&body(MAX_JOBS), layout).unwrap().len(), MAX_JOBS);
+        assert_eq!(refused(&body(MAX_JOBS + 1), layout)["status"], 413);
     }
 
     #[test]
     fn what_is_not_json_is_malformed() {
-        assert_eq!(refused(format!("[{JOB},]"), Layout::Array)["status"], 400);
+        assert_eq!(refused(&format!("[{JOB},]"), Layout::Array)["status"], 400);
+    }
+
+    #[test]
+    fn of_a_line_that_is_not_json_the_line_of_the_body_is_told() {
+        let problem = refused(&format!("{JOB}\n\n{{\"bound\"\n{JOB}"), Layout::Lines);
+        assert_eq!((&problem["status"], pointers(&problem)), (&json!(400), vec!["/1"]));
+        assert_eq!(problem["detail"], "/1: EOF while parsing an object at line 3 column 8");
     }
 }

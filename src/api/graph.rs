@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::view::StateName;
+use super::state::StateName;
 use crate::job::{JobId, OnFailure};
 use crate::store::{Child, Graph, ParentEdge};
 

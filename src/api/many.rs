@@ -8,7 +8,7 @@ use super::access::Caller;
 use super::json::Json;
 use super::list::{Labels, OneOrSeveral};
 use super::problem::{Kind, Problem, answers};
-use super::view::States;
+use super::state::States;
 use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Executor, FailureKind, Owner};

@@ -42,6 +42,7 @@ mod query;
 mod quota;
 mod results;
 mod schedules;
+mod state;
 mod streams;
 mod submission;
 mod summary;

@@ -362,6 +362,14 @@ impl Problem {
         self
     }
 
+    /// The same problem of a text that is this line of the body: where it is no JSON, it speaks of its own first line.
+    pub(super) fn in_body_line(mut self, line: usize) -> Self {
+        if self.kind == Kind::MalformedJson {
+            self.detail = self.detail.replace(" at line 1 ", &format!(" at line {line} "));
+        }
+        self
+    }
+
     /// The same problem of a body that is to be something else than a job.
     pub(super) fn of_what(mut self, kind: Kind) -> Self {
         if self.kind == Kind::InvalidJob {

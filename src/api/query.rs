@@ -8,6 +8,7 @@ use url::form_urlencoded;
 use super::ApiState;
 use super::access::Caller;
 use super::problem::{Kind, Problem};
+use crate::clock::Timestamp;
 use crate::job::JobId;
 
 /// What stands between the values of the parameter that may be repeated, once they are one.
@@ -29,8 +30,8 @@ impl<T: DeserializeOwned> Query<T> {
             once.append_pair("tag", &tags.join(&REPEATED.to_string()));
         }
         let once = once.extend_pairs(others).finish();
-        let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(once.as_bytes()));
-        serde_path_to_error::deserialize(query).map(Self).map_err(|error| {
+        let parameters = serde_urlencoded::Deserializer::new(form_urlencoded::parse(once.as_bytes()));
+        serde_path_to_error::deserialize(parameters).map(Self).map_err(|error| {
             let message = error.inner().to_string();
             // The standard library speaks of how it reads a number, not of what one is.
             let message = match message.as_str() {
@@ -42,9 +43,17 @@ impl<T: DeserializeOwned> Query<T> {
             let named = ["unknown field `", "duplicate field `"]
                 .into_iter()
                 .find_map(|start| message.strip_prefix(start)?.split_once('`').map(|(name, _)| name.to_owned()));
-            Problem::bad_query(named.unwrap_or_else(|| error.path().to_string()), message.replace(" field ", " parameter "))
+            let parameter = named.unwrap_or_else(|| error.path().to_string());
+            let hint = if is_time_with_a_space(query, &parameter) { "; a `+` is written as `%2B` in a URL" } else { "" };
+            Problem::bad_query(parameter, message.replace(" field ", " parameter ") + hint)
         })
     }
+}
+
+/// Whether a parameter would be a time if it had a plus where it has a space: of a plus, a query makes one.
+fn is_time_with_a_space(query: &str, parameter: &str) -> bool {
+    let is_one = |value: &str| value.contains(' ') && value.replace(' ', "+").parse::<Timestamp>().is_ok();
+    form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == parameter && is_one(&value))
 }
 
 /// Refuses a query where none is looked at.
@@ -113,6 +122,7 @@ mod tests {
         wait: Option<f64>,
         #[expect(dead_code, reason = "that it is read is enough")]
         name: Option<String>,
+        since: Option<Timestamp>,
     }
 
     #[test]
@@ -139,5 +149,18 @@ mod tests {
             _ => return,
         };
         assert_eq!(body["errors"][0]["detail"], expected);
+    }
+
+    #[test]
+    fn a_time_whose_plus_became_a_space_says_how_to_write_it() {
+        let told = |query: &str| {
+            Query::<Parameters>::parse(query).map(|Query(read)| read.since).map_err(|problem| problem.detail().to_owned())
+        };
+        assert_eq!(told("since=2026-01-01T00:00:00%2B01:00"), Ok("2025-12-31T23:00:00Z".parse().ok()));
+        let hint = "since: not an RFC 3339 time, such as 2026-01-31T12:00:00Z; a `+` is written as `%2B` in a URL";
+        assert_eq!(told("since=2026-01-01T00:00:00+01:00"), Err(hint.into()));
+        for other in ["since=yesterday", "since=two%20days", "since=2026-01-01T00:00:00Z&limit=1+0"] {
+            assert!(!told(other).unwrap_err().contains("%2B"), "{other}");
+        }
     }
 }

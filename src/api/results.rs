@@ -13,7 +13,8 @@ use super::json::Json;
 use super::list::{List, ListQuery};
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Query};
-use super::view::{AttemptView, ResultView, States};
+use super::state::States;
+use super::view::{AttemptView, ResultView};
 use super::{ApiState, example};
 use crate::store::Removal;
 

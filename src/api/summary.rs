@@ -11,7 +11,7 @@ use super::json::Json;
 use super::list::List;
 use super::problem::{Problem, answers};
 use super::query::Query;
-use super::view::States;
+use super::state::States;
 use super::{ApiState, example};
 use crate::job::{Bound, Ending, Executor};
 use crate::store::{Quantiles, Sketches, StateFilter, SummaryKey};

@@ -27,9 +27,6 @@ pub enum AppError {
     /// Programs can't be confined as the operator requires.
     #[error("`sandbox` is `required`, but it has a gap: {0}")]
     Sandbox(String),
-    /// Jobs could not tell one interpreter from another.
-    #[error("`python_interpreters` has two that are called {0:?}")]
-    SameName(String),
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -1,6 +1,5 @@
 //! The interpreters that there are, how jobs run on them, and what is published of that.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::AppError;
@@ -23,12 +22,8 @@ pub(super) async fn interpreters(config: &Config) -> Result<Vec<Interpreter>, Ap
             }
         };
     }
-    let named: Vec<_> = named.iter().filter(|interpreter| interpreter.name != "none").collect();
-    let mut names = HashSet::new();
-    if let Some(again) = named.iter().find(|interpreter| !names.insert(&interpreter.name)) {
-        return Err(AppError::SameName(again.name.clone()));
-    }
-    let found = named.into_iter().map(|NamedProgram { name, program }| Interpreter::find(name.clone(), program.clone()));
+    let named = named.iter().filter(|interpreter| interpreter.name != "none");
+    let found = named.map(|NamedProgram { name, program }| Interpreter::find(name.clone(), program.clone()));
     Ok(futures_util::future::try_join_all(found).await?)
 }
 
@@ -94,17 +89,4 @@ pub(super) fn settings(
         max_jobs: config.worker_max_jobs,
         functions: Arc::<Functions>::clone(functions),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn two_interpreters_of_one_name_are_refused() {
-        let named = |name: &str, program: &str| NamedProgram { name: name.into(), program: program.into() };
-        let python_interpreters = vec![named("a", "/bin/x"), named("none", "none"), named("none", "none"), named("a", "/bin/y")];
-        let refused = interpreters(&Config { python_interpreters, ..Config::default() }).await.unwrap_err();
-        assert_eq!(refused.to_string(), "`python_interpreters` has two that are called \"a\"");
-    }
 }

@@ -221,9 +221,12 @@ impl Part {
     }
 }
 
-/// An attempt that is handed back gives its number, and the names of its files, to the next one: so the time is a part of it.
+/// An attempt that is handed back gives its number, and the names of its files, to the next one: so what the storage tells files by is a part of
+/// it. A time alone would not do, since S3 has no more than its seconds.
 fn version(attempt: u32, meta: &ObjectMeta) -> String {
-    format!("{attempt}-{:x}-{:x}", meta.last_modified.timestamp_micros(), meta.size)
+    let of_storage = meta.e_tag.as_deref().filter(|tag| !tag.starts_with("W/")).map(|tag| tag.trim_matches('"').to_owned());
+    let of_time = || format!("{:x}-{:x}", meta.last_modified.timestamp_micros(), meta.size);
+    format!("{attempt}-{}", of_storage.unwrap_or_else(of_time))
 }
 
 /// What was found, if it was; what is said to be below a file is not there either.

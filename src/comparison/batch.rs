@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt};
 use crate::clock::{Monotonic, micros};
 use crate::executor::{Attempt, Executors, Measured, Slot, Stack};
 use crate::job::{JobId, Outcome, Queue, Spec, Timing};
-use crate::workload::{Reporter, Stop};
+use crate::workload::{Reporter, Stop, StopReason};
 
 /// How often the bystander wants something.
 const PACE: Duration = Duration::from_millis(10);
@@ -53,6 +53,8 @@ pub(super) struct Batch {
     pub(super) failures: u32,
     /// Why one of them failed.
     pub(super) failure: Option<String>,
+    /// Of one that had no more time, how long nobody else kept it from running, in microseconds: 0 where that is not known.
+    pub(super) late_us: Option<u64>,
     /// How long the bystander's short waits took.
     pub(super) bystanders: Vec<u64>,
     /// What the processes that served it hold in memory, and how many they are.
@@ -164,6 +166,7 @@ pub(super) async fn run(place: &Place, spec: &Spec, tasks: u32, concurrency: u32
         all.samples.extend(batch.samples);
         all.failures += batch.failures;
         all.failure = all.failure.or(batch.failure);
+        all.late_us = all.late_us.max(batch.late_us);
     }
     all
 }
@@ -176,9 +179,13 @@ impl Batch {
                 let handover_us = micros(now.since(began)).saturating_sub(timing.wall_us);
                 self.samples.push(Sample { latency_us: micros(now.since(asked)), handover_us, timing });
             }
-            Some(Measured { outcome: Outcome::Error(failure), .. }) => {
+            Some(Measured { outcome: Outcome::Error(failure), stopped, timing, .. }) => {
                 self.failures += 1;
                 self.failure.get_or_insert_with(|| failure.to_string());
+                if stopped == Some(StopReason::Deadline) {
+                    let own = timing.filter(|timing| timing.core_wait_us.is_some()).map_or(0, |timing| timing.own_us());
+                    self.late_us = self.late_us.max(Some(own));
+                }
             }
             Some(Measured { outcome: Outcome::Output(_), .. }) | None => self.failures += 1,
         }
@@ -223,7 +230,6 @@ mod tests {
     use super::*;
     use crate::executor::{DeadlineLayer, MeasureLayer, Ran};
     use crate::job::Failure;
-    use crate::workload::StopReason;
     use serde_json::value::RawValue;
     use std::convert::Infallible;
     use tokio::sync::Notify;

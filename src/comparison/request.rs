@@ -82,11 +82,11 @@ pub(super) struct Subject {
 
 impl Asked {
     /// Checks it, and chooses what was left out.
-    pub(super) async fn settle(self, dispatcher: &Dispatcher) -> Result<Request, CompareError> {
-        dispatcher.functions().read(|functions| Ok(self.clone().settle_by(dispatcher, functions)?)).await
+    pub(super) async fn complete(self, dispatcher: &Dispatcher) -> Result<Request, CompareError> {
+        dispatcher.functions().read(|functions| Ok(self.clone().complete_by(dispatcher, functions)?)).await
     }
 
-    fn settle_by(self, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<Request, Invalid> {
+    fn complete_by(self, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<Request, Invalid> {
         let Self { bound, workload, tasks, concurrency, executors, interpreters, budget_ms } = self;
         let tasks = tasks.unwrap_or(TASKS);
         if !(1..=MOST.0).contains(&tasks) {

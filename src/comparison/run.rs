@@ -15,7 +15,7 @@ use super::pressure::{self, Watch};
 use super::report::Report;
 use super::request::{Request, Subject, queue};
 use super::tally::{self, Runs};
-use crate::clock::Monotonic;
+use crate::clock::{Monotonic, micros};
 use crate::dispatch::Dispatcher;
 use crate::executor::ExecutorError;
 use crate::job::{Executor, Runtime};
@@ -51,6 +51,8 @@ pub(super) enum RunError {
     Executors(#[from] ExecutorError),
     #[error("it fails already when it is run alone: {0}")]
     Fails(String),
+    #[error("one task alone takes longer than all of it may, {} s: give it a larger `budget_ms`", .0.as_secs_f64())]
+    Long(Duration),
     #[error("a control fails: {0}")]
     Control(String),
     #[error("after {} s it had not run everything once: give it a larger `budget_ms`, or see whether what it runs hangs", .0.as_secs())]
@@ -141,8 +143,7 @@ impl<'a> Runner<'a> {
         for (at, variant) in self.subject.variants.iter().enumerate() {
             self.tell(0.0, "warming up: the workload inline".into());
             let alone = Cell { what: What::Workload, variant: at, executor: None, concurrency: 1 };
-            let first = self.batch(&Run { cell: alone, spec: variant.spec.clone(), tasks: 1 }, false).await?;
-            let first = first.serial_us().ok_or_else(|| RunError::Fails(first.failure.unwrap_or_default()))?;
+            let first = self.first(&Run { cell: alone, spec: variant.spec.clone(), tasks: 1 }).await?;
             // What takes long was warm enough after one.
             let tasks = if first < 1e5 { FIRST_TASKS } else { 1 };
             let run = Run { cell: alone, spec: variant.spec.clone(), tasks };
@@ -162,6 +163,21 @@ impl<'a> Runner<'a> {
             controls.push(Controlled { waiting, computing: control::computing(variant, runtime, form, steps), span });
         }
         Ok(controls)
+    }
+
+    /// How long one task takes by itself, in microseconds. What takes longer than the budget does not fit into it however long it is waited for;
+    /// what others have kept from running may do.
+    async fn first(&self, run: &Run) -> Result<f64, RunError> {
+        let budget = self.request.budget();
+        let mut first = self.batch_within(budget, run, false).await?;
+        if let Some(own) = first.late_us {
+            // How long others kept it from running is known to a twentieth or so.
+            if own >= micros(budget) / 10 * 9 {
+                return Err(RunError::Long(budget));
+            }
+            first = self.batch(run, false).await?;
+        }
+        first.serial_us().ok_or_else(|| RunError::Fails(first.failure.unwrap_or_default()))
     }
 
     /// All cells with their tasks: warms each of them up, and makes as many tasks of the workload as the budget has room for.
@@ -233,6 +249,11 @@ impl<'a> Runner<'a> {
 
     /// Runs a cell once, with a bystander beside it if that is wanted.
     async fn batch(&self, run: &Run, with_bystander: bool) -> Result<Batch, RunError> {
+        self.batch_within(longest_task(self.request), run, with_bystander).await
+    }
+
+    /// The same, of tasks that may take so long.
+    async fn batch_within(&self, deadline: Duration, run: &Run, with_bystander: bool) -> Result<Batch, RunError> {
         let place = self.place(run.cell);
         let end = CancellationToken::new();
         let variant = self.subject.variants.get(run.cell.variant).filter(|_| with_bystander && run.cell.what == What::Workload);
@@ -244,7 +265,7 @@ impl<'a> Runner<'a> {
         });
         // Two at once keep the inline thread busy; it still runs one at a time.
         let clients = if run.cell.executor.is_none() && place.slots() > 1 { 2 } else { run.cell.concurrency };
-        let mut batch = batch::run(&place, &run.spec, run.tasks, clients, longest_task(self.request), self.stop).await;
+        let mut batch = batch::run(&place, &run.spec, run.tasks, clients, deadline, self.stop).await;
         end.cancel();
         if let Some(bystander) = bystander {
             batch.bystanders = bystander.await.unwrap_or_default();

@@ -112,7 +112,7 @@ impl Comparisons {
         if self.shared.dispatcher.is_draining() {
             return Err(CompareError::Draining);
         }
-        let request = asked.settle(&self.shared.dispatcher).await?;
+        let request = asked.complete(&self.shared.dispatcher).await?;
         let json = serde_json::value::to_raw_value(&request).map_err(|error| StoreError::Refused(error.to_string()))?;
         let wanted = Wanted { jobs: 1, bytes: json.get().len() as u64 };
         let _quota = self.shared.dispatcher.quotas().take(owner, wanted).await?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::builder::Resettable;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use serde::Serialize;
@@ -82,7 +82,12 @@ fn layer(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Source
         }
         None => matches,
     };
-    let sources = matches.subcommand().map_or_else(Sources::new, |(_, chosen)| sources(chosen, file.as_ref()));
+    let Some((_, chosen)) = matches.subcommand() else { return Ok((matches, Sources::new())) };
+    if let Some((setting, name)) = Config::from_arg_matches(chosen)?.said_twice() {
+        let message = format!("`{setting}` says two things of {name}: which of them is meant?\n");
+        return Err(clap::Error::raw(ErrorKind::ValueValidation, message).into());
+    }
+    let sources = sources(chosen, file.as_ref());
     Ok((matches, sources))
 }
 
@@ -188,6 +193,8 @@ mod tests {
             matches!(load(Some("nonsense = 1"), &[]), Err(LoadError::File(FileError::UnknownKey(_, key))) if key == "nonsense")
         );
         assert!(matches!(load(None, &["--processes", "none"]), Err(LoadError::Usage(_))));
+        let twice = load(Some("max_waiting = ['async=5', '10', 'async=6']"), &[]).unwrap_err().to_string();
+        assert_eq!(twice, "error: `max_waiting` says two things of async: which of them is meant?\n");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub use load::{LoadError, Source, Sources, load};
 pub use retention::{KeptCount, KeptFor};
 pub use waiting::WaitingLimit;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -366,6 +367,19 @@ impl Config {
         waiting::most_waiting(&self.max_waiting, queue)
     }
 
+    /// A setting that is a list by names, and one that it has twice: which of both is meant, nobody can tell.
+    fn said_twice(&self) -> Option<(&'static str, String)> {
+        fn twice(mut names: impl Iterator<Item = String>) -> Option<String> {
+            let mut seen = HashSet::new();
+            names.find(|name| !seen.insert(name.clone()))
+        }
+        let labels = self.labels.iter().map(|label| label.name.clone());
+        let queues = self.max_waiting.iter().map(|limit| limit.queue.map_or("all queues", Queue::as_str).to_owned());
+        let interpreters = self.python_interpreters.iter().map(|interpreter| interpreter.name.clone());
+        let found = [("labels", twice(labels)), ("max_waiting", twice(queues)), ("python_interpreters", twice(interpreters))];
+        found.into_iter().find_map(|(setting, name)| Some((setting, name?)))
+    }
+
     /// Whether functions may come by pickle.
     pub fn takes_pickles(&self) -> bool {
         let rule =
@@ -420,6 +434,20 @@ mod tests {
         assert_eq!(network(" 127.0.0.1 ").unwrap().to_string(), "127.0.0.1/32");
         assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
         assert!(network("example.com").is_err());
+    }
+
+    #[test]
+    fn what_is_said_twice_is_found() {
+        let said = |flags: &[&str]| {
+            let matches = Config::arguments_alone().try_get_matches_from(flags).unwrap();
+            Config::from_arg_matches(&matches).unwrap().said_twice()
+        };
+        let twice = |setting, name: &str| Some((setting, name.to_owned()));
+        assert_eq!(said(&["--max-waiting=10,threads-cpu=5,async=5", "--labels=a=1,b=1", "--python-interpreters=a=x,b=x"]), None);
+        assert_eq!(said(&["--max-waiting=threads-cpu=5,10,threads-cpu=6"]), twice("max_waiting", "threads-cpu"));
+        assert_eq!(said(&["--max-waiting=10", "--max-waiting=10"]), twice("max_waiting", "all queues"));
+        assert_eq!(said(&["--labels=gpu=a100,gpu=h100"]), twice("labels", "gpu"));
+        assert_eq!(said(&["--python-interpreters=a=/bin/x,a=/bin/y"]), twice("python_interpreters", "a"));
     }
 
     /// The rule by which people find a setting's three forms.

@@ -193,6 +193,14 @@ impl Dispatcher {
         Ok((Written { runtime, form: function.form, gil, needs_a_process }, likeness))
     }
 
+    /// Looks for what would be wrong with a submission that is not to be accepted.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self, mut submission: Box<Submission>) -> Result<(), Invalid> {
+        self.route(&mut submission).map(drop)
+    }
+
     /// Validates and routes one submission, which is not accepted by that.
     pub fn make(&self, submission: Box<Submission>) -> Result<NewJob, SubmitError> {
         // One submission makes one job.
@@ -265,12 +273,8 @@ fn ids(submissions: &[Box<Submission>]) -> Vec<JobId> {
     if submissions.iter().all(|submission| submission.after.is_empty()) {
         return ids;
     }
-    let sibling = |after: &After| match after.parent {
-        Parent::Sibling { index, .. } => Some(index),
-        Parent::Job(_) => None,
-    };
-    let parents: Vec<Vec<usize>> =
-        submissions.iter().map(|submission| submission.after.iter().filter_map(sibling).collect()).collect();
+    let siblings = |submission: &Submission| submission.after.iter().filter_map(|after| after.parent.sibling()).collect();
+    let parents: Vec<Vec<usize>> = submissions.iter().map(|submission| siblings(submission)).collect();
     // Whoever reads submissions refuses those that come after each other.
     let sorted = parents_first(&parents).unwrap_or_default();
     let made = ids.clone();

@@ -14,8 +14,6 @@ pub enum Ability {
     AtNextAwait,
     /// Only if the work asks whether it should stop, as Trine's own do.
     Cooperatively,
-    /// Not at all.
-    Never,
 }
 
 /// What an executor can do with a job.

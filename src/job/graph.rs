@@ -62,6 +62,14 @@ impl Parent {
             Self::Sibling { name, .. } => name.clone(),
         }
     }
+
+    /// Its place in the same batch, if it is of it.
+    pub const fn sibling(&self) -> Option<usize> {
+        match self {
+            Self::Sibling { index, .. } => Some(*index),
+            Self::Job(_) => None,
+        }
+    }
 }
 
 /// That a job comes after another one: an edge of the graph, seen from the child.

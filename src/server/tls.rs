@@ -1,6 +1,6 @@
 //! TLS, where the operator has a certificate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
@@ -27,19 +27,23 @@ pub enum TlsError {
     #[error("`tls_cert` and `tls_key` are set together, or none of them")]
     Half,
     /// A file can't be read, or has not what it should have.
-    #[error("{}: {error}", path.display())]
+    #[error("`{setting}` is {}: {error}", path.display())]
     File {
+        /// The setting that names it.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        error: PemError,
+        error: String,
     },
-    /// There is no certificate in the file.
-    #[error("{}: there is no certificate in it", .0.display())]
-    Empty(PathBuf),
     /// The two don't belong together, or are of a kind that is not known.
-    #[error("the certificate and its key can't be used: {0}")]
-    Unusable(#[from] rustls::Error),
+    #[error("the certificate in {} and the key in {} can't be used: {error}", files.certificate.display(), files.key.display())]
+    Unusable {
+        /// Where they are.
+        files: TlsFiles,
+        /// Why.
+        error: rustls::Error,
+    },
     /// Nobody would hear that they have changed.
     #[error("can't listen for SIGHUP: {0}")]
     Signal(std::io::Error),
@@ -90,20 +94,29 @@ impl Tls {
 }
 
 fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
-    let wrong = |path: &PathBuf| {
-        let path = path.clone();
-        |error| TlsError::File { path, error }
-    };
-    let certificates = CertificateDer::pem_file_iter(&files.certificate).map_err(wrong(&files.certificate))?;
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(wrong(&files.certificate))?;
-    if certificates.is_empty() {
-        return Err(TlsError::Empty(files.certificate.clone()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(wrong(&files.key))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)?;
+    let certificates = CertificateDer::pem_file_iter(&files.certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = certificates.and_then(|found| if found.is_empty() { Err(PemError::NoItemsFound) } else { Ok(found) });
+    let certificates = certificates.map_err(|error| wrong("tls_cert", &files.certificate, error, "CERTIFICATE"))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong("tls_key", &files.key, error, "PRIVATE KEY"))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key));
+    let mut config = config.map_err(|error| TlsError::Unusable { files: files.clone(), error })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What is wrong with a file that is to have something of this kind in it. What is in it instead is not shown: it may be a key.
+fn wrong(setting: &'static str, path: &Path, error: PemError, kind: &str) -> TlsError {
+    let error = match error {
+        PemError::Io(error) => error.to_string(),
+        PemError::NoItemsFound => format!("there is nothing in it that begins with -----BEGIN {kind}-----, as PEM has it"),
+        PemError::MissingSectionEnd { end_marker } => {
+            format!("it breaks off before -----END {}-----", String::from_utf8_lossy(&end_marker))
+        }
+        PemError::IllegalSectionStart { .. } => "a line in it begins with -----BEGIN, and does not end as in PEM".to_owned(),
+        PemError::Base64Decode(_) => format!("what is behind -----BEGIN {kind}----- is not the Base64 of PEM"),
+        error => error.to_string(),
+    };
+    TlsError::File { setting, path: path.to_owned(), error }
 }

@@ -2,7 +2,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use super::{Send as _, Server, primes, sleep};
+use super::{Send as _, Server, primes, sleep, with};
 
 #[tokio::test]
 async fn a_batch_is_an_array_or_lines() {
@@ -43,12 +43,32 @@ async fn all_are_accepted_or_none() {
 async fn all_jobs_at_fault_are_pointed_at() {
     let server = Server::start().await;
     let wrong = |workload: Value| json!({ "bound": "io", "workload": workload });
-    let batch = json!([wrong(json!({ "type": "dream" })), sleep(0), wrong(json!({ "type": "sleep" }))]);
-    let answer = server.post("/jobs/batch", &batch).await;
-    assert_eq!(answer.status, 422);
-    let pointers: Vec<_> = answer.json()["errors"].as_array().unwrap().iter().map(|fault| fault["pointer"].clone()).collect();
-    assert_eq!(pointers, ["/0/workload/type", "/2/workload/ms"]);
+    let wrong_workloads = [wrong(json!({ "type": "dream" })), sleep(0), wrong(json!({ "type": "sleep" }))];
+    let pointers = async |batch: &[Value]| {
+        let answer = server.post("/jobs/batch", &json!(batch)).await;
+        assert_eq!(answer.status, 422);
+        let faults = answer.json()["errors"].as_array().unwrap().clone();
+        faults.iter().map(|fault| fault["pointer"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(pointers(&wrong_workloads).await, ["/0/workload/type", "/2/workload/ms"]);
+    // Fields and names of jobs are told in the same answer.
+    let mut batch = wrong_workloads.to_vec();
+    batch.push(with(sleep(0), json!({ "priority": 1_000 })));
+    assert_eq!(pointers(&batch).await, ["/0/workload/type", "/2/workload/ms", "/3/priority"]);
+    batch.push(with(sleep(0), json!({ "name": "a" })));
+    batch.push(with(sleep(0), json!({ "name": "a" })));
+    assert_eq!(pointers(&batch).await, ["/0/workload/type", "/2/workload/ms", "/3/priority", "/5/name"]);
     assert!(server.get("/jobs").await.ids().is_empty());
+}
+
+#[tokio::test]
+async fn of_a_line_that_is_not_json_the_line_of_the_body_is_told() {
+    let server = Server::start().await;
+    let lines = format!("{}\n\n{{\"bound\"\n", sleep(0));
+    let answer =
+        server.request(Method::POST, "/jobs/batch").header(CONTENT_TYPE, "application/x-ndjson").body(lines).answer().await;
+    assert_eq!(answer.problem(400), ("malformed-json".into(), Some("/1".into())));
+    assert!(answer.json()["detail"].as_str().unwrap().contains("at line 3 column"), "{}", answer.text);
 }
 
 #[tokio::test]

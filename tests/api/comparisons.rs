@@ -201,6 +201,15 @@ async fn what_is_wrong_is_pointed_at() {
 }
 
 #[tokio::test]
+async fn work_that_is_longer_than_its_budget_is_said_to_be() {
+    let server = Server::start().await;
+    let request = with(long(), json!({ "budget_ms": 1_000 }));
+    let comparison = ended(&server, &ask(&server, &request).await).await;
+    let error = comparison["error"].as_str().unwrap();
+    assert_eq!(error, "one task alone takes longer than all of it may, 1 s: give it a larger `budget_ms`");
+}
+
+#[tokio::test]
 async fn python_is_compared_with_its_lock() {
     let server = Server::start_with(&["--python-processes", "2"]).await;
     let source = "def main(n):\n    total = 0\n    for i in range(n):\n        total += i * i % 7\n    return total\n";

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -340,6 +342,9 @@ impl Drop for Storage {
     }
 }
 
+/// Who may change what a server has stored: the storage does not look at signatures.
+const SOMEBODY: &str = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+
 /// What servers are told of a storage at `url`.
 fn stored_at(url: &str) -> [(&str, &str); 6] {
     [
@@ -378,6 +383,41 @@ async fn nodes_share_them_in_a_storage() {
     assert_eq!(removed.status(), 204);
     let listed = crate::server::client().get(format!("{url}/kept?list-type=2")).send().await.unwrap().text().await.unwrap();
     assert!(listed.contains("<KeyCount>0</KeyCount>"), "{listed}");
+}
+
+#[tokio::test]
+async fn files_of_the_same_second_and_length_are_told_apart_in_a_storage() {
+    let (folder, storage) = (folder(), Storage::start("kept").await);
+    let (url, client) = (storage.url(), crate::server::client());
+    let server = Server::start(folder.path(), &stored_at(&url)).await;
+    let id = succeeded(&server, &python("threads", "(left / 'a').write_text('0')")).await;
+    let listed = client.get(format!("{url}/kept?list-type=2")).send().await.unwrap().text().await.unwrap();
+    let key = listed.split_once("<Key>").and_then(|(_, rest)| rest.split_once("</Key>")).unwrap().0;
+    // As an attempt does that has the number of one that was handed back.
+    let replaced = async |content: &'static str| {
+        let put = client.put(format!("{url}/kept/{key}")).header(AUTHORIZATION, SOMEBODY).body(content);
+        assert!(put.send().await.unwrap().status().is_success());
+        let list = server.get(&format!("/jobs/{id}/artifacts")).await;
+        let file = server.client.get(format!("{}/jobs/{id}/artifacts/a", server.url)).send().await.unwrap();
+        let etag = file.headers()[ETAG].to_str().unwrap().to_owned();
+        assert_eq!(file.text().await.unwrap(), content);
+        (list["items"][0]["kept_at"].clone(), etag)
+    };
+    let in_one_second = async {
+        loop {
+            let ((first_at, first), (second_at, second)) = (replaced("1").await, replaced("2").await);
+            if first_at == second_at {
+                return (first, second);
+            }
+        }
+    };
+    let (first, second) = tokio::time::timeout(PATIENCE, in_one_second).await.expect("two files in one second");
+    assert_ne!(first, second);
+    let of = async |etag: &str| {
+        let get = server.client.get(format!("{}/jobs/{id}/artifacts/a", server.url));
+        get.header(RANGE, "bytes=0-0").header(IF_RANGE, etag).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((of(&second).await, of(&first).await), (206, 200));
 }
 
 #[tokio::test]

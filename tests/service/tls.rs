@@ -89,12 +89,22 @@ fn a_certificate_that_is_none_ends_the_start() {
     certify(folder.path());
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(folder.path().join("empty.pem"), "").unwrap();
-    for (cert, key) in [
-        (Some("cert.pem"), None),
-        (None, Some("key.pem")),
-        (Some("none.pem"), Some("key.pem")),
-        (Some("empty.pem"), Some("key.pem")),
-        (Some("cert.pem"), Some("cert.pem")),
+    let short = std::fs::read_to_string(path("cert.pem")).unwrap().replace("-----END CERTIFICATE-----", "");
+    std::fs::write(folder.path().join("short.pem"), short).unwrap();
+    std::fs::create_dir(folder.path().join("another")).unwrap();
+    certify(&folder.path().join("another"));
+    for (cert, key, expected) in [
+        (Some("cert.pem"), None, vec!["`tls_cert` and `tls_key` are set together"]),
+        (None, Some("key.pem"), vec!["`tls_cert` and `tls_key` are set together"]),
+        (Some("none.pem"), Some("key.pem"), vec!["`tls_cert` is ", "none.pem: No such file"]),
+        (
+            Some("empty.pem"),
+            Some("key.pem"),
+            vec!["`tls_cert` is ", "empty.pem: there is nothing", "-----BEGIN CERTIFICATE-----"],
+        ),
+        (Some("short.pem"), Some("key.pem"), vec!["short.pem: it breaks off before -----END CERTIFICATE-----"]),
+        (Some("cert.pem"), Some("cert.pem"), vec!["`tls_key` is ", "cert.pem: there is nothing", "-----BEGIN PRIVATE KEY-----"]),
+        (Some("cert.pem"), Some("another/key.pem"), vec!["/cert.pem and the key in ", "another/key.pem can't be used: "]),
     ] {
         let mut command = trine();
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir", &path("data")]);
@@ -104,6 +114,8 @@ fn a_certificate_that_is_none_ends_the_start() {
             }
         }
         let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{cert:?} {key:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{cert:?} {key:?}: {said}");
+        assert!(expected.iter().all(|part| said.contains(part)), "{said}");
     }
 }

@@ -9,7 +9,7 @@ use trine::dispatch::router::{Facts, route};
 use trine::job::{Bound, Choice, Failure, Form, JobId, NewJob, Queue, Runtime};
 use trine::store::{Cancellation, Claimed, Depth, Settled, Settlement, StateFilter, Store, Urgency};
 
-use crate::{PATIENCE, Place, accept, new_job, not_after_a_loss, settle, state, succeeded};
+use crate::{Place, accept, claim, new_job, not_after_a_loss, settle, state, succeeded};
 
 crate::for_every_driver!(
     what_was_claimed_is_seen_to_run,
@@ -49,12 +49,8 @@ async fn backlog(store: &Arc<dyn Store>, count: usize) -> Vec<JobId> {
     accept(store, &jobs).await.iter().map(|job| job.id).collect()
 }
 
-async fn claim(store: &Arc<dyn Store>, most: usize) -> Vec<Claimed> {
-    tokio::time::timeout(PATIENCE, store.claim(QUEUE, most)).await.expect("jobs to claim").unwrap()
-}
-
 async fn claim_one(store: &Arc<dyn Store>) -> Claimed {
-    claim(store, 1).await.remove(0)
+    claim(store, QUEUE, 1).await.remove(0)
 }
 
 async fn depth(store: &Arc<dyn Store>) -> Depth {
@@ -83,7 +79,7 @@ async fn what_was_claimed_is_seen_to_run(place: impl Place) {
 async fn in_order_whatever_comes_goes_or_comes_back(place: impl Place) {
     let store = place.open().await;
     let ids = backlog(&store, 50).await;
-    let first: Vec<_> = claim(&store, 2).await.iter().map(|claimed| claimed.lease).collect();
+    let first: Vec<_> = claim(&store, QUEUE, 2).await.iter().map(|claimed| claimed.lease).collect();
     assert_eq!(claim_one(&store).await.lease.id, ids[2]);
     // One that goes first comes, and one behind it.
     let urgent = [job(3), job(7)];

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trine::job::{NewJob, Queue};
-use trine::store::{Claimed, Settled, Store};
+use trine::store::{Settled, Store};
 
-use crate::{PATIENCE, Place, accept, apart, claim_one, io_job, settle, state, succeeded};
+use crate::{PATIENCE, Place, accept, apart, claim, claim_one, io_job, settle, state, succeeded};
 
 crate::for_every_driver!(a_node_says_what_it_is_and_holds, a_drained_node_ends_what_it_runs_and_claims_nothing_more);
 
@@ -36,9 +36,9 @@ async fn a_drained_node_ends_what_it_runs_and_claims_nothing_more(place: impl Pl
     for (queue, job) in [(Queue::Async, io_job as fn() -> NewJob), (Queue::Processes, || apart(io_job()))] {
         let jobs: Vec<_> = (0..40).map(|_| job()).collect();
         accept(&store, &jobs).await;
-        let runs = claim(&store, queue).await.lease;
+        let runs = claim(&store, queue, 1).await.remove(0).lease;
         for _ in 0..3 {
-            let claimed = claim(&store, queue).await;
+            let claimed = claim(&store, queue, 1).await.remove(0);
             settle(&store, claimed.lease, succeeded()).await.unwrap();
         }
         assert!(!store.set_draining("another", true).await.unwrap());
@@ -47,7 +47,7 @@ async fn a_drained_node_ends_what_it_runs_and_claims_nothing_more(place: impl Pl
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 let store = Arc::clone(&store);
-                tokio::spawn(async move { claim(&store, queue).await })
+                tokio::spawn(async move { claim(&store, queue, 1).await.remove(0) })
             })
             .collect();
         let next = job();
@@ -65,7 +65,7 @@ async fn a_drained_node_ends_what_it_runs_and_claims_nothing_more(place: impl Pl
             claimed.push(tokio::time::timeout(PATIENCE, claim).await.expect("a job to claim").unwrap());
         }
         while claimed.len() < 37 {
-            claimed.push(claim(&store, queue).await);
+            claimed.push(claim(&store, queue, 1).await.remove(0));
         }
         for claimed in claimed {
             settle(&store, claimed.lease, succeeded()).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_drained_node_ends_what_it_runs_and_claims_nothing_more(place: impl Pl
     // Claims that wait already get nothing, either.
     let waiting = {
         let store = Arc::clone(&store);
-        tokio::spawn(async move { claim(&store, Queue::Async).await })
+        tokio::spawn(async move { claim_one(&store).await })
     };
     store.check().await.unwrap();
     store.set_draining("one", true).await.unwrap();
@@ -86,10 +86,6 @@ async fn a_drained_node_ends_what_it_runs_and_claims_nothing_more(place: impl Pl
     assert_eq!(state(&store, job.id).await, "queued");
     store.set_draining("one", false).await.unwrap();
     assert_eq!(waiting.await.unwrap().lease.id, job.id);
-}
-
-async fn claim(store: &Arc<dyn Store>, queue: Queue) -> Claimed {
-    store.claim(queue, 1).await.unwrap().remove(0)
 }
 
 async fn until(store: &Arc<dyn Store>, draining: bool) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 use trine::clock::Timestamp;
 use trine::job::{Bound, Ending, Event, EventKind, Executor, Failure, JobId, LogStream, NewJob, Note, Queue, What};
-use trine::store::{EventFilter, Follower, Lease, Removal, Settlement, StateFilter, Store};
+use trine::store::{EventFilter, Follower, Removal, Settlement, StateFilter, Store};
 
-use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, settle, succeeded};
+use crate::{PATIENCE, Place, accept, apart, claim_one, end_one, failed, io_job, new_job, settle, succeeded};
 
 crate::for_every_form!(
     a_job_is_told_of_from_its_beginning_to_its_end,
@@ -62,12 +62,6 @@ fn in_words(events: &[Event]) -> Vec<String> {
     events.iter().map(word).collect()
 }
 
-async fn finish(store: &Arc<dyn Store>) -> Lease {
-    let lease = claim_one(store).await.lease;
-    settle(store, lease, succeeded()).await.unwrap();
-    lease
-}
-
 async fn a_job_is_told_of_from_its_beginning_to_its_end(place: impl Place) {
     let store = place.open().await;
     let job = io_job();
@@ -119,7 +113,7 @@ async fn the_past_is_kept_when_a_job_is_run_again(place: impl Place) {
     store.requeue(job.id).await.unwrap();
     let lease = claim_one(&store).await.lease;
     settle(&store, lease, Settlement::Release).await.unwrap();
-    finish(&store).await;
+    end_one(&store).await;
     let after = past(&store, &of(job.id), BEGINNING).await;
     assert_eq!(in_words(&after), ["accepted", "running 1", "failed 1", "requeued", "running 2", "running 2", "succeeded 2"]);
     for (before, after) in before.iter().zip(&after) {
@@ -236,7 +230,7 @@ async fn events_survive_a_restart(place: impl Place) {
     drop(store);
     let store = place.open().await;
     assert!(store.latest_event() > before.last().unwrap().at);
-    finish(&store).await;
+    end_one(&store).await;
     let after = past(&store, &of(job.id), BEGINNING).await;
     let lost = "retrying 1 lost: the server went down while this attempt ran";
     assert_eq!(in_words(&after), ["accepted", "running 1", "log 1 before", lost, "running 2", "succeeded 2"]);

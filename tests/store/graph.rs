@@ -14,6 +14,7 @@ crate::for_every_form!(
     a_parent_that_has_ended_is_not_waited_for,
     what_becomes_of_the_children_of_a_failed_job_is_said_beforehand,
     a_job_after_an_unknown_one_is_refused_alone,
+    a_job_after_one_that_is_refused_is_refused_as_well,
     a_parent_and_its_child_can_come_and_go_in_one_breath,
     a_blocked_job_can_be_cancelled_and_takes_its_children_along,
     a_job_at_the_front_of_its_queue_learns_that_others_come_after_it,
@@ -128,6 +129,19 @@ async fn a_job_after_an_unknown_one_is_refused_alone(place: impl Place) {
     assert!(job == orphan.id && [nobody, good.id].contains(&parent));
     assert_eq!((state(&store, good.id).await, state(&store, orphan.id).await), ("queued", "unknown"));
     assert_eq!(store.depth(Queue::Async).queued, 1);
+}
+
+async fn a_job_after_one_that_is_refused_is_refused_as_well(place: impl Place) {
+    let store = place.open().await;
+    // The two may come to one transaction, in which the parent is there as long as nobody has found it out.
+    for _ in 0..50 {
+        let orphan = after(&[(JobId::new(), OnFailure::Cancel)]);
+        let child = child_of(&orphan);
+        let (first, second) = tokio::join!(store.accept(vec![orphan]), store.accept(vec![child.clone()]));
+        assert!(matches!(first, Err(StoreError::UnknownParent { .. })), "{first:?}");
+        assert!(matches!(second, Err(StoreError::UnknownParent { job, .. }) if job == child.id), "{second:?}");
+    }
+    assert_eq!(store.depth(Queue::Async).blocked, 0);
 }
 
 async fn a_parent_and_its_child_can_come_and_go_in_one_breath(place: impl Place) {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use trine::job::{Concurrency, JobId, Labels, NewJob, Queue};
 use trine::store::postgres::PostgresStore;
-use trine::store::{NodeStore, Requeue, Settled, Settlement, Store, StoreError, Urgency};
+use trine::store::{NodeStore, Requeue, Settled, Settlement, Store, StoreError};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place, accept, claim_one, io_job, settle, succeeded};
+use crate::{Place, accept, claim, claim_one, io_job, settle, succeeded};
 
 crate::for_every_driver!(what_is_required_is_kept_and_handed_on);
 
@@ -34,13 +34,9 @@ async fn what_is_required_is_kept_and_handed_on(place: impl Place) {
     assert_eq!(claim_one(&store).await.requires, job.submission.requires);
 }
 
-async fn claim(store: &PostgresStore, most: usize) -> Vec<trine::store::Claimed> {
-    tokio::time::timeout(PATIENCE, store.claim(Queue::Async, most)).await.expect("jobs to claim").unwrap()
-}
-
-async fn end(store: &PostgresStore, claimed: Vec<trine::store::Claimed>) {
+async fn end(store: &Arc<PostgresStore>, claimed: Vec<trine::store::Claimed>) {
     for claimed in claimed {
-        let settled = store.settle(claimed.lease, Arc::new(succeeded()), Urgency::Awaited).await.unwrap();
+        let settled = settle(store, claimed.lease, succeeded()).await.unwrap();
         assert!(matches!(settled, Settled::Ended { .. }));
     }
 }
@@ -59,7 +55,7 @@ async fn a_job_runs_where_its_requirements_are_met_and_nowhere_else() {
     // The plain one has a claim that waits before, and after.
     let waiting = {
         let plain = Arc::clone(&plain);
-        tokio::spawn(async move { claim(&plain, 10).await })
+        tokio::spawn(async move { claim(&plain, Queue::Async, 10).await })
     };
     look(&plain).await;
     let jobs = [requiring("gpu", "a100"), requiring("gpu", "a100"), requiring("gpu", "h100")];
@@ -68,7 +64,7 @@ async fn a_job_runs_where_its_requirements_are_met_and_nowhere_else() {
     assert!(!waiting.is_finished());
     let mut here = Vec::new();
     while here.len() < 2 {
-        here.extend(claim(&gpu, 10).await);
+        here.extend(claim(&gpu, Queue::Async, 10).await);
     }
     here.sort_by_key(|claimed| claimed.lease.id);
     assert_eq!(here.iter().map(|claimed| claimed.lease.id).collect::<Vec<_>>(), [jobs[0].id, jobs[1].id]);
@@ -79,9 +75,9 @@ async fn a_job_runs_where_its_requirements_are_met_and_nowhere_else() {
     assert_eq!(claimed.iter().map(|claimed| claimed.lease.id).collect::<Vec<_>>(), [free.id]);
     // What ran on a node that gives it back waits for such a node again.
     let back = here.remove(0);
-    gpu.settle(back.lease, Arc::new(Settlement::Release), Urgency::Awaited).await.unwrap();
+    settle(&gpu, back.lease, Settlement::Release).await.unwrap();
     look(&plain).await;
-    here.extend(claim(&gpu, 10).await);
+    here.extend(claim(&gpu, Queue::Async, 10).await);
     assert_eq!(here[1].lease.id, back.lease.id);
     end(&gpu, here).await;
     end(&plain, claimed).await;
@@ -90,7 +86,7 @@ async fn a_job_runs_where_its_requirements_are_met_and_nowhere_else() {
     let required = jobs[2].submission.requires.as_ref().unwrap();
     assert!(!nodes.iter().any(|node| node.may_run(required)));
     let late = place.node_labelled("late", ("gpu", "h100")).await;
-    let claimed = claim(&late, 10).await;
+    let claimed = claim(&late, Queue::Async, 10).await;
     assert_eq!(claimed[0].lease.id, jobs[2].id);
     assert!(plain.nodes().await.unwrap().iter().any(|node| node.may_run(required)));
     end(&late, claimed).await;
@@ -110,13 +106,13 @@ async fn a_limit_holds_whatever_its_jobs_require() {
         plain.accept(vec![job.clone()]).await.unwrap();
     }
     for _ in 0..3 {
-        let claimed = claim(&plain, 10).await;
+        let claimed = claim(&plain, Queue::Async, 10).await;
         assert_eq!(claimed.len(), 1);
         assert_ne!(claimed[0].lease.id, jobs[0].id);
         end(&plain, claimed).await;
     }
     let gpu = place.node_labelled("gpu", ("gpu", "a100")).await;
-    assert_eq!(claim(&gpu, 10).await[0].lease.id, jobs[0].id);
+    assert_eq!(claim(&gpu, Queue::Async, 10).await[0].lease.id, jobs[0].id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,9 @@ use trine::job::{
 };
 use trine::store::{Cancellation, EventFilter, Filter, Lease, Requeue, Settled, Settlement, StateFilter, Store};
 
-use crate::{PATIENCE, Place, accept, claim_one, failed, finish_all, io_job, settle, state, succeeded, timing, with_priority};
+use crate::{
+    PATIENCE, Place, accept, claim_one, end_one, failed, finish_all, io_job, settle, state, succeeded, timing, with_priority,
+};
 
 crate::for_every_form!(
     a_job_that_is_to_run_later_waits_for_its_time,
@@ -304,7 +306,7 @@ async fn what_ended_after_a_moment_is_not_run_again_with_the_rest(place: impl Pl
     let by = store.latest_event().max(store.now());
     // One has been run again by then, as the request that does so may do itself.
     assert_eq!(store.requeue(jobs[0].id).await.unwrap(), Requeue::Queued);
-    settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
+    end_one(&store).await;
     let good = Filter { states: vec![StateFilter::Ended(Ending::Succeeded)], ..Filter::default() };
     let again = store.requeue_page(&good, Some(by), None, usize::MAX).await.unwrap().done;
     assert_eq!(again, [jobs[1].id]);

@@ -191,15 +191,30 @@ pub(crate) async fn accept(store: &Arc<dyn Store>, jobs: &[NewJob]) -> Vec<NewJo
     store.accept(jobs.to_vec()).await.unwrap()
 }
 
-/// Claims one job that is known to be there, or to come.
-pub(crate) async fn claim_one(store: &Arc<dyn Store>) -> Claimed {
-    let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 1)).await.expect("a job to claim").unwrap();
-    claimed.into_iter().next().unwrap()
+/// Claims jobs of which one at least is known to be there, or to come.
+pub(crate) async fn claim<S: Store + ?Sized>(store: &Arc<S>, queue: Queue, most: usize) -> Vec<Claimed> {
+    tokio::time::timeout(PATIENCE, store.claim(queue, most)).await.expect("a job to claim").unwrap()
+}
+
+/// The same of one for `async`.
+pub(crate) async fn claim_one<S: Store + ?Sized>(store: &Arc<S>) -> Claimed {
+    claim(store, Queue::Async, 1).await.remove(0)
 }
 
 /// Settles as the dispatcher does.
-pub(crate) async fn settle(store: &Arc<dyn Store>, lease: Lease, settlement: Settlement) -> Result<Settled, StoreError> {
+pub(crate) async fn settle<S: Store + ?Sized>(
+    store: &Arc<S>,
+    lease: Lease,
+    settlement: Settlement,
+) -> Result<Settled, StoreError> {
     store.settle(lease, Arc::new(settlement), Urgency::Awaited).await
+}
+
+/// Has one job for `async` succeed that is known to be there, or to come.
+pub(crate) async fn end_one<S: Store + ?Sized>(store: &Arc<S>) -> Lease {
+    let lease = claim_one(store).await.lease;
+    assert!(matches!(settle(store, lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
+    lease
 }
 
 pub(crate) fn timing(wall_us: u64) -> Timing {

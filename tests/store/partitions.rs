@@ -12,7 +12,7 @@ use trine::store::{Cancellation, DeliveryFilter, Filter, Order, Page, Removal, R
 use trine::webhook::{DeliveryAttempt, Verdict};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place, accept, claim_one, finish_all, io_job, settle, state, succeeded};
+use crate::{PATIENCE, Place, accept, claim_one, end_one, finish_all, io_job, settle, state, succeeded};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -505,7 +505,7 @@ async fn the_path_of_a_job_goes_through_the_partitions_of_its_jobs_alone() {
         finish_all(&store, &[job_of(&place)]).await;
         // Late, again, limited, dependent on what has ended and on what has not; cancelled; removed.
         assert_eq!(store.requeue(jobs[0].id).await.unwrap(), Requeue::Queued);
-        settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
+        end_one(&store).await;
         let mut limited = job_of(&place);
         limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
         let mut parent = job_of(&place);

@@ -6,12 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trine::job::Queue;
 use trine::store::postgres::{PostgresOptions, PostgresStore};
-use trine::store::{Settled, Store, StoreError};
+use trine::store::{Store, StoreError};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, io_job, settle, succeeded};
+use crate::{PATIENCE, end_one, io_job};
 
 /// A pgbouncer with its usual settings, but for how long a client keeps its session. It ends with this value.
 struct Pooler {
@@ -71,8 +70,7 @@ async fn behind_a_pooler_that_keeps_sessions_all_is_as_without() {
     let store: Arc<dyn Store> = Arc::new(PostgresStore::open(pooler.options(&place)).await.unwrap());
     let job = io_job();
     store.accept(vec![job.clone()]).await.unwrap();
-    let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 1)).await.expect("a job").unwrap().remove(0);
-    assert!(matches!(settle(&store, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
+    end_one(&store).await;
     // In the schema that was asked for, not in the one that the database would take.
     let mut raw = place.raw().await;
     let jobs: i64 = sqlx::query_scalar("SELECT count(*) FROM results").fetch_one(&mut raw).await.unwrap();

@@ -6,7 +6,7 @@ use trine::store::postgres::PostgresStore;
 use trine::store::{DayRow, DayTotals, Filter, Order, Page, ProfileChanges, ProfileRow, ProfileStore, Settlement, StateFilter};
 
 use crate::postgres::Schema;
-use crate::{Place, accept, claim_one, finish_all, io_job, settle, succeeded};
+use crate::{Place, accept, claim_one, end_one, finish_all, io_job, settle, succeeded};
 
 crate::for_every_driver!(
     what_changed_is_written_over,
@@ -185,7 +185,7 @@ async fn a_job_that_is_run_again_has_no_findings(place: impl Place) {
     store.requeue(job.id).await.unwrap();
     let page = Page { order: Order::OldestFirst, after: None, limit: 10 };
     assert!(store.jobs(&advised(None), page).await.unwrap().is_empty());
-    settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
+    end_one(&store).await;
     assert!(store.results(&advised(None), page).await.unwrap().is_empty());
 }
 
@@ -205,7 +205,7 @@ async fn the_evidence_of_a_route_survives(place: impl Place) {
     accept(&store, std::slice::from_ref(&job)).await;
     let waiting = store.job(job.id).await.unwrap().unwrap();
     assert_eq!((waiting.route, waiting.submission.routing), (job.route, Some(Routing::Advise)));
-    settle(&store, claim_one(&store).await.lease, succeeded()).await.unwrap();
+    end_one(&store).await;
     store.close().await;
     drop(store);
     let ended = place.open().await.job(job.id).await.unwrap().unwrap();

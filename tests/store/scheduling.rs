@@ -15,7 +15,7 @@ use trine::store::{Firing, Store, StoreError};
 
 use crate::postgres::Schema;
 use crate::sqlite::Folder;
-use crate::{Place, claim_one, io_job, settle, state, succeeded};
+use crate::{Place, end_one, io_job, state};
 
 crate::for_every_driver!(
     a_schedule_fires_once_at_each_time,
@@ -211,10 +211,6 @@ async fn jobs(store: &Arc<dyn Store>, name: &str) -> Vec<JobId> {
         }
     }
     jobs
-}
-
-async fn end_one(store: &Arc<dyn Store>) {
-    settle(store, claim_one(store).await.lease, succeeded()).await.unwrap();
 }
 
 async fn a_schedule_fires_once_at_each_time(place: impl Place) {

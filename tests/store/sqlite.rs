@@ -102,6 +102,22 @@ async fn a_newer_schema_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn what_is_no_database_is_named_with_its_path() {
+    let folder = Folder::new();
+    let path = folder.options().path;
+    let refused = async || match folder.try_open().await {
+        Err(StoreError::Unusable(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it is opened"),
+    };
+    std::fs::write(&path, "no database, ".repeat(1_000)).unwrap();
+    assert!(refused().await.starts_with(&format!("{} is no SQLite database", path.display())));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(refused().await.starts_with(&format!("the database {} can't be used: ", path.display())));
+}
+
+#[tokio::test]
 async fn the_summary_is_exact_after_a_crash() {
     let counts = async |store: &Arc<dyn Store>| {
         let summary = store.summary().await.unwrap();

@@ -10,13 +10,11 @@ use trine::dispatch::{Deliverer, DeliverySettings};
 use trine::job::{Concurrency, NewJob, Owner, Queue, Secret, Webhook};
 use trine::outbound::{Outbound, OutboundSettings};
 use trine::store::postgres::PostgresStore;
-use trine::store::{
-    DeliveryFilter, Depth, NodeStore, Requeue, RetentionStore, Settled, Store, StoreError, Urgency, WebhookStore,
-};
+use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, RetentionStore, Store, StoreError, WebhookStore};
 use trine::webhook::{DeliveryAttempt, Rules, Verdict};
 
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place, io_job, succeeded};
+use crate::{PATIENCE, Place, end_one, io_job, settle, succeeded};
 
 /// What a newer version does to the database that older ones can live with.
 const NEWER: &str = r#"
@@ -52,14 +50,9 @@ async fn added(raw: &mut PgConnection) -> Value {
 }
 
 /// Runs so many jobs that wait or will.
-async fn run(store: &PostgresStore, mut jobs: usize) {
-    while jobs > 0 {
-        let claimed = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, jobs)).await.expect("a job to claim").unwrap();
-        jobs -= claimed.len();
-        for claimed in claimed {
-            let settled = store.settle(claimed.lease, Arc::new(succeeded()), Urgency::Awaited).await.unwrap();
-            assert!(matches!(settled, Settled::Ended { .. }));
-        }
+async fn run(store: &Arc<PostgresStore>, jobs: usize) {
+    for _ in 0..jobs {
+        end_one(store).await;
     }
 }
 
@@ -78,7 +71,7 @@ async fn what_a_newer_version_adds_disturbs_nobody_and_stays() {
 
     do_as_newer(&mut raw, NEWER).await;
     let late = place.node("late").await;
-    there.settle(begun.lease, Arc::new(succeeded()), Urgency::Awaited).await.unwrap();
+    settle(&there, begun.lease, succeeded()).await.unwrap();
     run(&there, 1).await;
     run(&late, 1).await;
     for (takes, runs) in [(&there, &late), (&late, &there)] {
@@ -154,7 +147,7 @@ async fn a_schema_is_not_taken_from_older_nodes() {
 async fn a_job_that_cannot_be_read_holds_up_no_other() {
     let place = Schema::new();
     place.clock().stop();
-    let store = PostgresStore::open(place.options()).await.unwrap();
+    let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let mut raw = place.raw().await;
     let (plain, mut limited, mut late) = (io_job(), io_job(), io_job());
     limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
@@ -200,7 +193,7 @@ async fn state_by(raw: &mut PgConnection) -> Vec<(i16, i64)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_in_a_queue_of_a_newer_version_are_left_to_it() {
     let place = Schema::new();
-    let store = PostgresStore::open(place.options()).await.unwrap();
+    let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let mut raw = place.raw().await;
     let mut limited = io_job();
     limited.submission.concurrency = Some(Box::new(Concurrency { key: "k".into(), limit: 1 }));
@@ -209,7 +202,7 @@ async fn jobs_in_a_queue_of_a_newer_version_are_left_to_it() {
     let elsewhere = "UPDATE jobs SET queue = 40; UPDATE work SET queue = 40; UPDATE lanes SET queue = 40, gate = 1; \
                      UPDATE shared SET state = '{}'";
     do_as_newer(&mut raw, elsewhere).await;
-    let store = PostgresStore::open(place.options()).await.unwrap();
+    let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     limited.id = io_job().id;
     store.accept(vec![io_job(), limited]).await.unwrap();
     run(&store, 2).await;
@@ -229,7 +222,7 @@ async fn jobs_in_a_queue_of_a_newer_version_are_left_to_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_newer_version_says_of_deliveries_and_counts_stays() {
     let place = Schema::new();
-    let store = PostgresStore::open(place.options()).await.unwrap();
+    let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let mut raw = place.raw().await;
     let mut job = io_job();
     let (url, host) = ("https://example.com/".to_owned(), "example.com".to_owned());
@@ -299,7 +292,7 @@ async fn a_message_that_cannot_be_read_or_written_is_left_to_other_nodes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whose_the_messages_are_that_an_older_version_has_left_is_found_out() {
     let place = Schema::new();
-    let store = PostgresStore::open(place.options()).await.unwrap();
+    let store = Arc::new(PostgresStore::open(place.options()).await.unwrap());
     let mut raw = place.raw().await;
     let [mine, theirs] = [1, 2].map(|code| Owner::from_code(code).unwrap());
     let jobs = [Some(mine), Some(theirs), None].map(|owner| {

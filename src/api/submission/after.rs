@@ -86,71 +86,90 @@ impl Draft {
         if self.after.is_empty() {
             return Ok(self.submission);
         }
-        let mut alone = together(vec![self]).map_err(|Misplaced { invalid, .. }| invalid)?;
-        alone.pop().ok_or_else(|| Problem::internal("a submission was read and is not there"))
+        let alone = together(vec![Ok(self)]).pop();
+        alone.unwrap_or_else(|| Err(Problem::internal("a submission was read and is not there")))
     }
 
-    /// The submissions of a batch.
-    pub(in crate::api) fn batch(drafts: Vec<Self>) -> Result<Vec<Box<Submission>>, Problem> {
-        if drafts.iter().map(|draft| draft.after.len()).sum::<usize>() > MAX_EDGES {
+    /// The submissions of a batch, or all that is wrong with it: where there is something, the others are looked at by `check` as well, as
+    /// they would be later.
+    pub(in crate::api) fn batch(
+        drafts: Vec<Result<Self, Problem>>,
+        check: impl Fn(Box<Submission>) -> Result<(), Invalid>,
+    ) -> Result<Vec<Box<Submission>>, Problem> {
+        if drafts.iter().flatten().map(|draft| draft.after.len()).sum::<usize>() > MAX_EDGES {
             let most = format!("all jobs of a batch together come after {MAX_EDGES} others at most");
             return Err(Problem::new(Kind::TooLarge, most));
         }
-        together(drafts).map_err(|Misplaced { index, invalid }| Problem::from(invalid).within(index))
+        let linked = together(drafts);
+        if linked.iter().all(Result::is_ok) {
+            return linked.into_iter().collect();
+        }
+        let checked = |linked: Result<_, Problem>| linked.and_then(|submission| check(submission).map_err(Problem::from));
+        let wrong = |(index, linked)| checked(linked).err().map(|problem| problem.within(index));
+        Err(Problem::all(linked.into_iter().enumerate().filter_map(wrong)))
     }
-}
-
-/// What is wrong with the submission at this place.
-struct Misplaced {
-    index: usize,
-    invalid: Invalid,
 }
 
 /// Looks up the names.
-fn together(drafts: Vec<Draft>) -> Result<Vec<Box<Submission>>, Misplaced> {
+fn together(drafts: Vec<Result<Draft, Problem>>) -> Vec<Result<Box<Submission>, Problem>> {
+    // A name that is not there may be that of a job that can't be read.
+    let is_whole = drafts.iter().all(Result::is_ok);
     let mut names: HashMap<String, usize> = HashMap::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        let Some(name) = &draft.name else { continue };
-        if let Some(first) = names.insert(name.clone(), index) {
-            let invalid = Invalid::new("/name", format!("the job {first} of the batch is called {name:?} as well"));
-            return Err(Misplaced { index, invalid });
-        }
-    }
-    let mut submissions = Vec::with_capacity(drafts.len());
+    let drafts: Vec<_> = drafts.into_iter().enumerate().map(|(index, draft)| named(draft?, index, &mut names)).collect();
     let mut graph = Vec::with_capacity(drafts.len());
-    for (index, Draft { mut submission, after, .. }) in drafts.into_iter().enumerate() {
-        let wrong = |place: usize, field: &str, message: String| Misplaced {
-            index,
-            invalid: Invalid::new(format!("/after/{place}{field}"), message),
-        };
-        let (mut seen, mut siblings) = (HashSet::new(), Vec::new());
-        for (place, Named { job, on_failure }) in after.into_iter().enumerate() {
-            let parent = match job {
-                Ok(id) => Parent::Job(id),
-                Err(name) => match names.get(&name) {
-                    Some(&index) => Parent::Sibling { index, name },
-                    None => return Err(wrong(place, "/name", format!("no job of the batch is called {name:?}"))),
-                },
-            };
-            if let Parent::Sibling { index, .. } = parent {
-                siblings.push(index);
-            }
-            if !seen.insert(parent.called()) {
-                return Err(wrong(place, "", "is there already".into()));
-            }
-            submission.after.push(After { parent, on_failure });
-        }
-        submissions.push(submission);
+    let mut linked = Vec::with_capacity(drafts.len());
+    for (index, draft) in drafts.into_iter().enumerate() {
+        let mut siblings = Vec::new();
+        linked.push(draft.and_then(|draft| {
+            let find = |name: &str| names.get(name).copied().or_else(|| (!is_whole).then_some(index));
+            let submission = link(draft, find)?;
+            siblings.extend(submission.after.iter().filter_map(|after| after.parent.sibling()));
+            Ok(submission)
+        }));
         graph.push(siblings);
     }
-    if let Err(way) = parents_first(&graph) {
+    if linked.iter().all(Result::is_ok)
+        && let Err(way) = parents_first(&graph)
+        && let Some(first) = way.first().and_then(|first| linked.get_mut(*first))
+    {
         let name = |index: &usize| names.iter().find(|(_, at)| *at == index).map_or_else(String::new, |(name, _)| name.clone());
         let way: Vec<String> = way.iter().map(name).collect();
-        let index = way.first().and_then(|name| names.get(name)).copied().unwrap_or_default();
-        let invalid = Invalid::new("/after", format!("these jobs come after each other: {}", shown(&way)));
-        return Err(Misplaced { index, invalid });
+        *first = Err(Invalid::new("/after", format!("these jobs come after each other: {}", shown(&way))).into());
     }
-    Ok(submissions)
+    linked
+}
+
+/// Takes down what a job is called.
+fn named(draft: Draft, index: usize, names: &mut HashMap<String, usize>) -> Result<Draft, Problem> {
+    if let Some(name) = &draft.name
+        && let Some(first) = names.insert(name.clone(), index)
+    {
+        return Err(Invalid::new("/name", format!("the job {first} of the batch is called {name:?} as well")).into());
+    }
+    Ok(draft)
+}
+
+/// The submission with what it comes after; `find` knows the places of names.
+fn link(draft: Draft, find: impl Fn(&str) -> Option<usize>) -> Result<Box<Submission>, Problem> {
+    let Draft { mut submission, after, .. } = draft;
+    let mut seen = HashSet::new();
+    for (place, Named { job, on_failure }) in after.into_iter().enumerate() {
+        let parent = match job {
+            Ok(id) => Parent::Job(id),
+            Err(name) => match find(&name) {
+                Some(index) => Parent::Sibling { index, name },
+                None => {
+                    let pointer = format!("/after/{place}/name");
+                    return Err(Invalid::new(pointer, format!("no job of the batch is called {name:?}")).into());
+                }
+            },
+        };
+        if !seen.insert(parent.called()) {
+            return Err(Invalid::new(format!("/after/{place}"), "is there already").into());
+        }
+        submission.after.push(After { parent, on_failure });
+    }
+    Ok(submission)
 }
 
 /// A way round as text; of a long one only its ends.
@@ -169,13 +188,14 @@ mod tests {
     use crate::dispatch::Catalogue;
     use rstest::rstest;
 
-    fn batch(jobs: &[&str]) -> Result<Vec<Box<Submission>>, (String, String)> {
+    fn drafts(jobs: &[&str]) -> Vec<Result<Draft, Problem>> {
         let job = |fields: &&str| format!(r#"{{"bound":"io","workload":{{"type":"sleep","ms":1}}{fields}}}"#);
-        let drafts = jobs
-            .iter()
-            .map(|fields| super::super::draft(job(fields).as_bytes(), &Catalogue::default(), crate::clock::Timestamp::now()));
-        let read = drafts.collect::<Result<Vec<_>, _>>().and_then(Draft::batch);
-        read.map_err(|problem| {
+        let draft = |fields| super::super::draft(job(fields).as_bytes(), &Catalogue::default(), crate::clock::Timestamp::now());
+        jobs.iter().map(draft).collect()
+    }
+
+    fn batch(jobs: &[&str]) -> Result<Vec<Box<Submission>>, (String, String)> {
+        Draft::batch(drafts(jobs), |_| Ok(())).map_err(|problem| {
             let body = serde_json::to_value(problem.body()).unwrap();
             let told = |field: &str| body["errors"][0][field].as_str().unwrap_or_default().to_owned();
             (told("pointer"), told("detail"))
@@ -224,5 +244,21 @@ mod tests {
         let (at, told) = batch(jobs).unwrap_err();
         assert_eq!(at, pointer);
         assert!(told.contains(detail), "{told}");
+    }
+
+    #[test]
+    fn all_of_a_batch_that_do_not_make_sense_are_pointed_at() {
+        let wrong = |drafts: Vec<Result<Draft, Problem>>| {
+            let problem = Draft::batch(drafts, |_| Ok(())).unwrap_err();
+            let faults = serde_json::to_value(problem.body()).unwrap()["errors"].take();
+            faults.as_array().unwrap().iter().map(|fault| fault["pointer"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let named = r#","name":"a""#;
+        let whole = [named, named, r#","after":[{"name":"b"}]"#, r#","after":[{"name":"a"}]"#];
+        assert_eq!(wrong(drafts(&whole)), ["/1/name", "/2/after/0/name"]);
+        // That may be the name of the one that can't be read.
+        let mut drafts = drafts(&whole[1..]);
+        drafts.push(Err(Invalid::new("", "is no job").into()));
+        assert_eq!(wrong(drafts), ["/3"]);
     }
 }

@@ -4,7 +4,7 @@
 mod tests;
 mod words;
 
-use self::words::{doubt, failed, name, nature, reasons, sentence, under_pressure};
+use self::words::{doubt, failed, name, nature, reasons, remedy, sentence, under_pressure};
 use super::report::{Choice, Confidence, Pressure, Row, Verdict};
 use super::statistics::{Interval, interval};
 use crate::clock::readable;
@@ -73,11 +73,11 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
             return none_gains(evidence, best);
         }
         let because = format!(
-            "the best of them, {}, gained somewhere between {:.2} and {:.2}: too wide to tell it from none; a larger budget \
-             narrows it.",
+            "the best of them, {}, gained somewhere between {:.2} and {:.2}: too wide to tell it from none; {} narrows it.",
             best.name(evidence),
             best.gain.low,
             best.gain.high,
+            remedy(evidence, &best.gain),
         );
         return without(evidence, Choice::Inconclusive, &with_nature(evidence, because), Confidence::Low);
     }

@@ -221,3 +221,20 @@ fn why_it_is_not_surer_is_said() {
     let doubt = Some("processes may be as fast: a larger budget helps.".into());
     assert_eq!(said(&close), (Choice::Threads, Confidence::Low, doubt));
 }
+
+#[test]
+fn where_others_keep_the_machine_busy_a_larger_budget_is_not_the_remedy() {
+    let said = |ratios: &[f64], share| {
+        let rows = [steady(Executor::Async, 2, 1.0), row(Executor::Threads, 2, ratios)];
+        let pressure = Pressure { others_share: Some(share), stolen_share: None, jobs: 0 };
+        verdict(&Evidence { pressure, ..evidence(&rows) }).because
+    };
+    let wide = [1.6, 1.9, 2.2, 1.5, 2.3, 1.4, 2.4];
+    assert!(said(&wide, 0.05).contains("its repetitions differ much: a larger budget helps."));
+    assert!(said(&wide, 0.3).contains("its repetitions differ much: a quieter machine helps."));
+    let few = [1.9, 1.91, 1.92];
+    assert!(said(&few, 0.3).contains("there was time for few repetitions: a larger budget on a quieter machine helps."));
+    let untold = [0.7, 1.9, 1.2, 2.4, 0.9, 0.8, 2.1];
+    assert!(said(&untold, 0.05).contains("too wide to tell it from none; a larger budget narrows it."));
+    assert!(said(&untold, 0.3).contains("too wide to tell it from none; a quieter machine narrows it."));
+}

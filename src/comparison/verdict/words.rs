@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{BUSY, Best, ENOUGH, EQUAL, Evidence, HELD_US, WIDE, hop_share};
+use super::{BUSY, Best, ENOUGH, EQUAL, Evidence, HELD_US, WIDE, hop_share, is_disturbed};
 use crate::clock::readable;
 use crate::comparison::report::{Choice, Pressure, Row};
+use crate::comparison::statistics::Interval;
 use crate::job::{Bound, Executor, Runtime};
 
 /// From this share of a core on, work computes.
@@ -111,7 +112,7 @@ fn held(evidence: &Evidence<'_>, bests: &[Best<'_>]) -> Option<String> {
     Some(format!("On the event loop, one task kept all others waiting for {}.", readable(us)))
 }
 
-/// Why it is not surer, as far as more repetitions would help.
+/// Why it is not surer, as far as that can be helped.
 pub(super) fn doubt(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) -> Vec<String> {
     let mut doubts: Vec<String> = rivals.iter().map(|rival| format!("{} may be as fast", rival.name(evidence))).collect();
     if winner.gain.confidence < ENOUGH.0 {
@@ -119,8 +120,17 @@ pub(super) fn doubt(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<
     } else if winner.gain.half_width() > WIDE.0 {
         doubts.push("its repetitions differ much".into());
     }
-    let doubts = doubts.join(", and ");
-    if doubts.is_empty() { Vec::new() } else { vec![format!("It is less sure because {doubts}: a larger budget helps.")] }
+    let (doubts, remedy) = (doubts.join(", and "), remedy(evidence, &winner.gain));
+    if doubts.is_empty() { Vec::new() } else { vec![format!("It is less sure because {doubts}: {remedy} helps.")] }
+}
+
+/// What would make it surer: more repetitions, where there were few; of others, on a busy machine each is as uncertain as those before.
+pub(super) fn remedy(evidence: &Evidence<'_>, of: &Interval) -> &'static str {
+    match (of.confidence < ENOUGH.0, is_disturbed(evidence)) {
+        (_, false) => "a larger budget",
+        (true, true) => "a larger budget on a quieter machine",
+        (false, true) => "a quieter machine",
+    }
 }
 
 /// Where tasks failed, which tells nothing of how fast they would have been.

@@ -1,8 +1,10 @@
 //! That jobs come after others, and what becomes of them when those have ended.
 
+use std::collections::HashSet;
+
 use super::state::stands;
 use super::{Cells, Row};
-use crate::job::{Dependency, Ending, Failure, FailureKind, JobId, OnFailure};
+use crate::job::{Dependency, Ending, Failure, FailureKind, JobId, NewJob, OnFailure};
 use crate::store::{Child, Graph, ParentEdge, StateFilter, StoreError};
 
 /// The most edges that one transaction follows, and the most steps down the graph: the rest is left to the next ones, so that neither a
@@ -39,6 +41,32 @@ impl Ended {
         let called = name.map_or_else(|| parent.to_string(), |name| format!("{name:?} ({parent})"));
         let failure = Failure::new(FailureKind::Dependency, format!("the job {called}, which it comes after, ended as {ending}"));
         Some(Doom { id: child, ending: own, failure })
+    }
+}
+
+/// Takes those out of `accepts`, each of which has `jobs` that are kept together or not at all, that come after `unknown` jobs, or after others
+/// that are taken out; and why.
+pub(in crate::store) fn orphans<A>(
+    accepts: &mut Vec<A>,
+    jobs: impl Fn(&A) -> &[NewJob],
+    mut unknown: HashSet<JobId>,
+) -> Vec<(A, StoreError)> {
+    let mut orphans = Vec::new();
+    loop {
+        let before = orphans.len();
+        for accept in std::mem::take(accepts) {
+            let mut edges = jobs(&accept).iter().flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
+            match edges.find(|(_, parent)| unknown.contains(parent)) {
+                Some((job, parent)) => {
+                    unknown.extend(jobs(&accept).iter().map(|job| job.id));
+                    orphans.push((accept, StoreError::UnknownParent { job, parent }));
+                }
+                None => accepts.push(accept),
+            }
+        }
+        if orphans.len() == before {
+            return orphans;
+        }
     }
 }
 

@@ -78,6 +78,9 @@ const LONGEST_JOURNAL: &str = "40000";
 const PAGE: usize = 1_000;
 /// How long to wait for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(5);
+/// `SQLITE_BUSY` and `SQLITE_NOTADB`.
+const HELD: u32 = 5;
+const NO_DATABASE: u32 = 26;
 
 /// How to open the store.
 #[derive(Clone, Debug)]
@@ -240,19 +243,24 @@ async fn migrated(path: &Path, connect: SqliteConnectOptions) -> Result<SqliteCo
         migrations::SQLITE.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
         Ok(connection)
     };
-    open.await.map_err(|error| if is_busy(&error) { in_other_hands(path) } else { error })
+    open.await.map_err(|error| unopened(path, error))
 }
 
-/// Whether it failed since somebody else has the database.
-fn is_busy(error: &StoreError) -> bool {
-    let StoreError::Database(sqlx::Error::Database(error)) = error else { return false };
-    // Extended codes keep the primary one, SQLITE_BUSY, in the low byte.
-    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
-}
-
-fn in_other_hands(path: &Path) -> StoreError {
-    let waited = BUSY.as_secs();
-    StoreError::Unavailable(format!("another program holds {}, and has not let it go for {waited} seconds", path.display()))
+/// Why a database can't be opened: SQLite does not say which one.
+fn unopened(path: &Path, error: StoreError) -> StoreError {
+    let StoreError::Database(error) = error else { return error };
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    let (path, waited) = (path.display(), BUSY.as_secs());
+    // Extended codes keep the primary one in the low byte.
+    match code.map(|code| code & 0xff) {
+        Some(HELD) => {
+            StoreError::Unavailable(format!("another program holds {path}, and has not let it go for {waited} seconds"))
+        }
+        Some(NO_DATABASE) => StoreError::Unusable(format!(
+            "{path} is no SQLite database, and jobs are kept in one: name another file, which is made if it is not there"
+        )),
+        _ => StoreError::Unusable(format!("the database {path} can't be used: {error}")),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

@@ -9,14 +9,13 @@ use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Queue, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
-    Answered, ComparisonStore, DeliveryFilter, Firing, MINUTE, Once, OnceStore, OwnerStore, RetentionStore, ScheduleStore,
-    Settled, Store, StoreError, Unique, WebhookStore,
+    Answered, ComparisonStore, DeliveryFilter, Firing, MINUTE, Once, OnceStore, OwnerStore, RetentionStore, ScheduleStore, Store,
+    StoreError, Unique, WebhookStore,
 };
 use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
 
-use super::{claim_one, settle};
 use crate::postgres::Schema;
-use crate::{PATIENCE, io_job, succeeded};
+use crate::{PATIENCE, end_one, io_job, settle, succeeded};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
@@ -49,7 +48,7 @@ async fn a_limit_holds_for_all_nodes_together() {
                 for claimed in claimed {
                     running.fetch_sub(1, SeqCst);
                     left.fetch_sub(1, SeqCst);
-                    settle(&node, claimed.lease, succeeded()).await;
+                    settle(&node, claimed.lease, succeeded()).await.unwrap();
                 }
             }
         })
@@ -134,7 +133,7 @@ async fn a_unique_job_that_another_node_has_run_meanwhile_counts_for_its_time() 
         node.accept_once(vec![job.clone()], Once { request: None, unique }).await.map(|_| job.id)
     };
     accept(&there, None).await.unwrap();
-    settle(&there, claim_one(&there).await.lease, succeeded()).await;
+    end_one(&there).await;
     assert!(matches!(accept(&here, Some(Duration::from_secs(3_600))).await, Err(StoreError::Taken)));
     accept(&here, Some(Duration::ZERO)).await.unwrap();
 }
@@ -191,7 +190,7 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
     assert_eq!(submit(60, 1).await, 1);
     // Another node has seen the first one wait as well; and its job has not ended, so the second one has to wait on.
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 0));
-    assert!(matches!(settle(&store, claim_one(&store).await.lease, succeeded()).await, Settled::Ended { .. }));
+    end_one(&store).await;
     // Or it has seen the second one wait, before this one paused the schedule.
     assert!(store.pause_schedule("s", true, None).await.unwrap());
     assert_eq!(submit(120, 1).await, 0);
@@ -214,7 +213,7 @@ async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
     job.submission.webhook =
         Some(Box::new(Webhook { url: "http://a/hook".into(), host: "a".into(), secret: None, events: Vec::new() }));
     store.accept(vec![job]).await.unwrap();
-    settle(&store, claim_one(&store).await.lease, succeeded()).await;
+    end_one(&store).await;
     // Another one has it in hand as this one looks for what is due.
     let mut other = place.raw().await;
     sqlx::raw_sql("BEGIN; SELECT 1 FROM deliveries FOR UPDATE").execute(&mut other).await.unwrap();
@@ -259,7 +258,7 @@ async fn several_nodes_remove_no_more_results_than_there_are_too_many() {
     let nodes = [place.node("a").await, place.node("b").await, place.node("c").await];
     for _ in 0..60 {
         nodes[0].accept(vec![io_job()]).await.unwrap();
-        settle(&nodes[0], claim_one(&nodes[0]).await.lease, succeeded()).await;
+        end_one(&nodes[0]).await;
     }
     for kept in [50, 30, 10] {
         while nodes[0].kept().await.unwrap() > kept {

@@ -8,9 +8,9 @@ use sqlx::PgConnection;
 use trine::job::{NewJob, Queue, State};
 use trine::store::{DeliveryFilter, NodeStore, Revocation, Settled, Settlement, Store, StoreError, WebhookStore};
 
-use super::{claim_one, revoked, settle};
+use super::revoked;
 use crate::postgres::Schema;
-use crate::{PATIENCE, Place as _, io_job, succeeded};
+use crate::{PATIENCE, Place as _, claim_one, end_one, io_job, settle, succeeded};
 
 /// As if it had not been heard of for longer than its lease.
 async fn expire(node: &str, raw: &mut PgConnection) {
@@ -25,7 +25,7 @@ async fn a_node_knows_which_attempts_are_its_own() {
     front.accept(vec![io_job()]).await.unwrap();
     let claimed = claim_one(&back).await;
     assert!(back.may_run_here(claimed.lease) && !front.may_run_here(claimed.lease));
-    settle(&back, claimed.lease, succeeded()).await;
+    settle(&back, claimed.lease, succeeded()).await.unwrap();
     assert!(!back.may_run_here(claimed.lease));
 }
 
@@ -47,9 +47,9 @@ async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refuse
         assert_eq!((claimed.attempt, claimed.losses), (2, 1));
         let old = before.iter().find(|old| old.lease.id == claimed.lease.id).unwrap();
         assert_ne!(old.lease.token, claimed.lease.token);
-        assert_eq!(settle(&lives, old.lease, succeeded()).await, Settled::Stale);
-        assert!(matches!(settle(&lives, claimed.lease, succeeded()).await, Settled::Ended { .. }));
-        assert_eq!(settle(&lives, old.lease, succeeded()).await, Settled::Stale);
+        assert_eq!(settle(&lives, old.lease, succeeded()).await.unwrap(), Settled::Stale);
+        assert!(matches!(settle(&lives, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
+        assert_eq!(settle(&lives, old.lease, succeeded()).await.unwrap(), Settled::Stale);
     }
     assert_eq!(lives.stale_results(), 20);
 }
@@ -66,7 +66,7 @@ async fn what_does_not_stop_as_a_node_ends_is_taken_for_lost_when_its_lease_is_o
     assert_eq!((back.lease.id, back.attempt, back.losses), (idles.lease.id, 1, 0));
     assert!(matches!(lives.job(runs.lease.id).await.unwrap().unwrap().state, State::Running { .. }));
     expire("ends", &mut place.raw().await).await;
-    let again = claim_one(&*place.node("comes").await).await;
+    let again = claim_one(&place.node("comes").await).await;
     assert_eq!((again.lease.id, again.attempt, again.losses), (runs.lease.id, 2, 1));
 }
 
@@ -97,14 +97,14 @@ async fn what_a_node_has_left_is_counted_as_lost_without_reading_workloads() {
     let place = Schema::new();
     let store = place.open().await;
     store.accept(vec![io_job()]).await.unwrap();
-    crate::claim_one(&store).await;
+    claim_one(&store).await;
     drop(store);
     let mut raw = place.raw().await;
     sqlx::query("UPDATE jobs SET workload = 'no JSON' || workload").execute(&mut raw).await.unwrap();
     let store = place.open().await;
     assert_eq!(store.depth(Queue::Async).running, 0);
     sqlx::query("UPDATE jobs SET workload = substr(workload, 8)").execute(&mut raw).await.unwrap();
-    let claimed = crate::claim_one(&store).await;
+    let claimed = claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (2, 1));
 }
 
@@ -125,12 +125,12 @@ async fn a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on() {
     };
     assert_eq!((again.lease.id, again.losses), (old.id, 1));
     assert_eq!(revoked(&slow).await, [(old, Revocation::Lost)]);
-    assert_eq!(settle(&slow, old, succeeded()).await, Settled::Stale);
+    assert_eq!(settle(&slow, old, succeeded()).await.unwrap(), Settled::Stale);
     assert_eq!(slow.stale_results(), 1);
-    assert!(matches!(settle(&other, again.lease, succeeded()).await, Settled::Ended { .. }));
+    assert!(matches!(settle(&other, again.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
     // It has another place among the nodes, and claims as before.
     slow.accept(vec![io_job()]).await.unwrap();
-    assert!(matches!(settle(&slow, claim_one(&slow).await.lease, succeeded()).await, Settled::Ended { .. }));
+    end_one(&slow).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +152,7 @@ async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time() {
     };
     tokio::time::timeout(PATIENCE, back).await.expect("it to be there again");
     // What it gave up, it hands back.
-    settle(&store, lease, Settlement::Release).await;
+    settle(&store, lease, Settlement::Release).await.unwrap();
     assert_eq!(claim_one(&store).await.lease.id, lease.id);
 }
 
@@ -185,7 +185,7 @@ async fn requests_that_hang_take_no_node_its_leases() {
     for read in reads {
         read.await.unwrap().unwrap();
     }
-    assert!(matches!(settle(&store, lease, succeeded()).await, Settled::Ended { .. }));
+    assert!(matches!(settle(&store, lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,11 +228,11 @@ async fn of_two_nodes_of_one_name_the_later_one_goes_on_alone() {
     let claimed = claim_one(&second).await;
     first.check().await.expect_err("it has no place");
     second.check().await.unwrap();
-    assert!(matches!(settle(&second, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+    assert!(matches!(settle(&second, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
     // Once the other one is gone, there is a place again.
     second.close().await;
     first.check().await.unwrap();
     first.accept(vec![io_job()]).await.unwrap();
     let claimed = tokio::time::timeout(PATIENCE, claim).await.expect("a job to claim").unwrap().remove(0);
-    assert!(matches!(settle(&first, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+    assert!(matches!(settle(&first, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
 }

@@ -11,9 +11,9 @@ use trine::job::{Concurrency, NewJob, Queue};
 use trine::store::postgres::PostgresStore;
 use trine::store::{Cancellation, EventFilter, Follower, Revocation, Settled, Settlement, Store};
 
-use super::{claim_one, revoked, settle};
+use super::revoked;
 use crate::postgres::Schema;
-use crate::{PATIENCE, io_job, succeeded};
+use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
@@ -26,7 +26,7 @@ async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
     let worker = tokio::spawn(async move {
         for _ in 0..JOBS {
             let claimed = claim_one(&back).await;
-            assert!(matches!(settle(&back, claimed.lease, succeeded()).await, Settled::Ended { .. }));
+            assert!(matches!(settle(&back, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
         }
         back
     });
@@ -91,7 +91,7 @@ async fn a_job_that_runs_on_another_node_can_be_cancelled() {
     let lease = claim_one(&runs).await.lease;
     assert_eq!(asked.cancel(job.id, &[]).await.unwrap(), Cancellation::Stopping(lease));
     assert_eq!(revoked(&runs).await, [(lease, Revocation::Cancelled)]);
-    settle(&runs, lease, Settlement::Release).await;
+    settle(&runs, lease, Settlement::Release).await.unwrap();
     assert_eq!(asked.job(job.id).await.unwrap().unwrap().state.as_str(), "cancelled");
 }
 

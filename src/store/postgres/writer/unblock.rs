@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{JobId, NewJob};
 use crate::store::StoreError;
-use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS};
+use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS, orphans};
 use crate::store::kept::state::{BLOCKED, SCHEDULED};
 
 impl Writer {
@@ -21,24 +21,13 @@ impl Writer {
         let own: HashSet<JobId> = batch.new_jobs().map(|job| job.id).collect();
         let parents = batch.new_jobs().flat_map(|job| &job.after).map(|after| after.parent);
         let others: Vec<JobId> = parents.filter(|parent| !own.contains(parent)).collect();
-        let mut unknown: HashSet<JobId> = edges::unknown(&mut self.connection, &others).await?.into_iter().collect();
-        // Whoever comes after one that is refused is refused as well.
-        while !unknown.is_empty() {
-            let before = batch.accepts.len();
-            for accept in std::mem::take(&mut batch.accepts) {
-                let mut edges = accept.jobs.iter().flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
-                match edges.find(|(_, parent)| unknown.contains(parent)) {
-                    Some((job, parent)) => {
-                        unknown.extend(accept.jobs.iter().map(|job| job.id));
-                        // Nobody may be waiting for an answer any more.
-                        drop(accept.reply.send(Err(StoreError::UnknownParent { job, parent })));
-                    }
-                    None => batch.accepts.push(accept),
-                }
-            }
-            if batch.accepts.len() == before {
-                break;
-            }
+        let unknown: HashSet<JobId> = edges::unknown(&mut self.connection, &others).await?.into_iter().collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for (accept, error) in orphans(&mut batch.accepts, |accept| &accept.jobs, unknown) {
+            // Nobody may be waiting for an answer any more.
+            drop(accept.reply.send(Err(error)));
         }
         Ok(())
     }

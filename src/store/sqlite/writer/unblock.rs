@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{Conclusion, JobId, NewJob, Outcome, What};
 use crate::store::StoreError;
-use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS};
+use crate::store::kept::edge::{Doom, Ended, MOST_EDGES, MOST_STEPS, orphans};
 use crate::store::kept::state::{BLOCKED, SCHEDULED};
 
 impl Writer {
@@ -27,13 +27,9 @@ impl Writer {
         if unknown.is_empty() {
             return Ok(());
         }
-        for accept in std::mem::take(&mut batch.accepts) {
-            let orphan = accept.jobs.iter().flat_map(|job| job.after.iter().map(|after| (job.id, after.parent)));
-            match orphan.into_iter().find(|(_, parent)| unknown.contains(parent)) {
-                // Nobody may be waiting for an answer any more.
-                Some((job, parent)) => drop(accept.reply.send(Err(StoreError::UnknownParent { job, parent }))),
-                None => batch.accepts.push(accept),
-            }
+        for (accept, error) in orphans(&mut batch.accepts, |accept| &accept.jobs, unknown) {
+            // Nobody may be waiting for an answer any more.
+            drop(accept.reply.send(Err(error)));
         }
         Ok(())
     }
