@@ -80,8 +80,22 @@ def take_apart():
         kind = getattr(typing, name, None)
         if isinstance(kind, type):
             copyreg.pickle(kind, functools.partial(by_name_or_parts, parts))
+    copyreg.pickle(functools._lru_cache_wrapper, by_name_or_function)
     # Until Python 3.12 it has a lock.
     copyreg.pickle(functools.cached_property, lambda value: (type(value), (value.func,), {"attrname": value.attrname}))
+
+
+def by_name_or_function(value):
+    """A function with a cache, such as a generic named tuple has one of that can't be found by its name."""
+    import functools
+    import operator
+
+    with contextlib.suppress(AttributeError, KeyError):
+        if operator.attrgetter(value.__qualname__)(sys.modules[value.__module__]) is value:
+            return value.__qualname__
+    kept = value.cache_parameters()
+    state = {**vars(value), "cache_parameters": functools.partial(dict, **kept)}
+    return type(value), (value.__wrapped__, kept["maxsize"], kept["typed"], functools._CacheInfo), state
 
 
 def by_name_or_parts(parts, value):
