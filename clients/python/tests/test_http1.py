@@ -96,6 +96,12 @@ class Requests(unittest.TestCase):
         with self.assertRaisesRegex(TypeError, "http://host:port, not 4"):
             Server.at(4)
 
+    def test_an_address_with_what_would_be_left_out_is_refused(self):
+        for url in ("http://me:secret@a:1", "http://me@a", "a:1?token=secret", "http://a/#secret"):
+            with self.subTest(url), self.assertRaisesRegex(ValueError, "without a user, a password or a query") as caught:
+                Server.at(url)
+            self.assertNotIn("secret", str(caught.exception))
+
 
 class Events(unittest.TestCase):
     def test_events_may_come_in_any_pieces(self):
