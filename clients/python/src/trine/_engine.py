@@ -25,7 +25,7 @@ from . import _calls
 from ._connections import Connections, Stream
 from ._following import FIRST_WAIT, FOR_NOW, Patience
 from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDING, Batch, Call, JobFuture
-from ._jobs import WAITING, Jobs, up_to_workload
+from ._jobs import WAITING, Beginning, Jobs
 from ._outcome import ended_job, never_ran, outcome
 from ._sse import Message
 from ._travel import ByPickle, BySource, Way, travelling, why_unread
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
 FIRST_CALLS_WAIT = 1.0  # seconds
+LATER = 0.1  # seconds until it is looked again whether a call of another executor, which does not tell, has an id
 HELPERS = 8  # threads for what must not hold up the two: cancelling, looking after a break
 
 T = TypeVar("T")
@@ -60,8 +61,7 @@ class Engine:
         self._jobs = Jobs(connections)
         self._patience = patience
         self._most = most_in_flight
-        self.submission = submission
-        self._before = up_to_workload(submission)
+        self.before = Beginning(submission)
         more = _calls.to_json(options)[1:-1]
         self._options = b"," + more if more else b""
         self._undecided = how == "auto"
@@ -79,6 +79,7 @@ class Engine:
         self._waiting = False  # the sender waits for work
         self._closed: Optional[str] = None  # why nothing more is taken
         self._broken: Optional[ServerGone] = None
+        self._refusals: set[str] = set()  # to cancel, of which the log has been told
         self._stream: Optional[Stream] = None
         self._threads: list[threading.Thread] = []
         self._helpers: Optional[ThreadPoolExecutor] = None
@@ -96,9 +97,9 @@ class Engine:
     # ---- Taking calls ----
 
     def submit(
-        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[bytes] = None
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[Beginning] = None
     ) -> JobFuture[Any]:
-        before = before or self._before
+        before = before or self.before
         with self._lock:
             self._check_open()
             ways, undecided = self._ways, self._undecided
@@ -106,7 +107,7 @@ class Engine:
         try:
             way, workload = travelling(ways, function, args, kwargs)
         except CannotTravel as error:
-            future._call = Call(future, ways[0], b"", b"", None)
+            future._call = Call(future, ways[0], before, b"", None)
             # Its traceback would hold this frame, and that the future and the arguments.
             future._call.end(ENDED).set_exception(error.with_traceback(None))
             return future
@@ -191,19 +192,23 @@ class Engine:
                     return None
                 size, room = 0, min(self._most - self._in_flight, MOST_IN_BATCH)
                 batch: list[Call] = []
+                later: list[Call] = []  # what comes after jobs whose ids are not known yet, such as those of this batch
                 while self._queue and len(batch) < room and size < LONGEST_BATCH:
                     call = self._queue.popleft()
-                    if call.phase == PENDING:
+                    if call.phase == PENDING and not call.before.is_ready():
+                        later.append(call)
+                    elif call.phase == PENDING:
                         call.place = SENDING
                         size += len(call.workload)
                         batch.append(call)
+                self._queue.extendleft(reversed(later))
                 if batch:
                     self._in_flight += len(batch)
                     self._sending = batch.copy()
                     self._answers.notify_all()
                     return batch
                 self._waiting = True
-                self._work.wait()
+                self._work.wait(LATER if later else None)
                 self._waiting = False
 
     def _send(self, calls: list[Call]) -> None:
@@ -283,9 +288,10 @@ class Engine:
 
     def _goes(self, call: Call, ended: list[tuple[Call, Any]]) -> bool:
         """Makes a call's workload anew if its way has turned out to be none; if it can't travel, that is how it ends."""
-        if not call.arguments or call.way in self._ways:
-            return True
         try:
+            call.before.written()
+            if not call.arguments or call.way in self._ways:
+                return True
             call.way, call.workload = travelling(self._ways, *call.arguments)
         except Exception as error:
             ended.append((call, error.with_traceback(None)))
@@ -528,8 +534,9 @@ class Engine:
         try:
             self._jobs.cancel(job, WAITING)
             cancelled = True
-        except TrineError as error:  # or it has ended, or nobody knows
+        except TrineError as error:
             runs = isinstance(error, ProblemError) and error.names("in-another-state")
+            self._not_cancelled(error)
         finally:
             with self._lock:
                 call.cancelling = False
@@ -545,6 +552,14 @@ class Engine:
         if runs:
             self._begin(call)
         return call.phase == CANCELLED
+
+    def _not_cancelled(self, error: TrineError) -> None:
+        """Says in the log why nothing is cancelled, unless it was too late: futures can only say that it is not."""
+        if isinstance(error, ProblemError):
+            if error.status in (404, 409, 412) or error.type in self._refusals:
+                return
+            self._refusals.add(error.type)  # such as that the key may not cancel, which goes for all calls
+        LOGGER.warning("the server has not cancelled what it was asked to cancel: %s", error)
 
     def cancel_all(self, calls: Iterable[Call]) -> None:
         """Cancels many: those that were not sent at once, the others several at a time."""
@@ -586,8 +601,10 @@ class Engine:
 
     def _stop(self, job: str) -> None:
         """Cancels a job also if it runs, as far as that can be done."""
-        with contextlib.suppress(TrineError):  # it has ended, or nobody knows
+        try:
             self._jobs.cancel(job)
+        except TrineError as error:
+            self._not_cancelled(error)
 
     # ---- Closing ----
 
@@ -612,9 +629,11 @@ class Engine:
             self._answers.wait_for(lambda: self._in_flight or not self._unfinished, FIRST_CALLS_WAIT)
         self._cancel_queued()
         if self._calls:
-            with contextlib.suppress(TrineError):  # what can't be cancelled goes on
+            try:
                 for state in WAITING:
                     self._patiently(self._jobs.cancel_all_in, state)
+            except TrineError as error:  # what can't be cancelled goes on
+                self._not_cancelled(error)
 
     def _cancel_queued(self) -> None:
         """Cancels what was not sent. What is on its way arrives meanwhile, or waits here again.

@@ -11,6 +11,7 @@ from .model import Timing, parsed
 
 if TYPE_CHECKING:
     from ._engine import Engine
+    from ._jobs import Beginning
 
 T = TypeVar("T")
 
@@ -77,10 +78,10 @@ class Call:
         "workload",
     )
 
-    def __init__(self, future: JobFuture[Any], way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
+    def __init__(self, future: JobFuture[Any], way: Way, before: Beginning, workload: bytes, arguments: Any) -> None:
         self.future: Optional[JobFuture[Any]] = future
         self.way = way
-        self.before = before  # its submission up to the workload, as `up_to_workload` has it
+        self.before = before  # its submission up to the workload
         self.workload = workload
         self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
         self.batch: Optional[Batch] = None  # the one that it was in, if the server refused that for now and it is in doubt
