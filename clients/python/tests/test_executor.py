@@ -332,6 +332,8 @@ class Calls(ServerTest):
         error = self.trine.submit(multiply, threading.Lock()).exception(0)
         self.assertIsInstance(error, trine.CannotTravel)
         self.assertIn("argument 1", str(error))
+        error = self.trine.submit(multiply, self.trine.submit(multiply, 1)).exception(0)
+        self.assertRegex(str(error), r"argument 1 can't be pickled: a future stays here: hand over its result\(\)")
 
     def test_large_values(self):
         data = os.urandom(500_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, TypeVar
 
 from ._travel import Way
 from .model import Timing, parsed
@@ -36,6 +36,9 @@ class OfJob:
         """What was measured, once the job has ended; None if it was not run to its end."""
         told = (self._told or {}).get("timing")
         return None if told is None else parsed(Timing, told)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a future stays here: hand over its result(), or name it in `with_options(after=…)`")
 
 
 class JobFuture(OfJob, Future[T]):

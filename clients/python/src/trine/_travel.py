@@ -334,6 +334,8 @@ def _check_json(value: Any, what: str) -> None:
         for name, each in value.items():
             if type(name) is not str:
                 raise CannotTravel(f"{what} has a dictionary with the key {name!r}; in JSON keys are strings")
+            if name == "$output":
+                raise CannotTravel(f"{what} has a dictionary with the key '$output', which stands for another job's output there")
             _check_json(each, what)
     else:
         raise CannotTravel(

@@ -158,8 +158,8 @@ def pickled_error(error):
     def rebuilt():
         class Pickler(getattr(sys.modules.get("cloudpickle"), "CloudPickler", pickle.Pickler)):
             def reducer_override(self, value):
-                if value is error:
-                    return copyreg.__newobj__, (type(error), *error.args), {**error.__dict__, "args": error.args}
+                if isinstance(value, BaseException):  # it, or one of its group
+                    return copyreg.__newobj__, (type(value), *value.args), {**value.__dict__, "args": value.args}
                 above = getattr(super(), "reducer_override", None)
                 return NotImplemented if above is None else above(value)
 
@@ -177,6 +177,7 @@ def pickled_error(error):
     with contextlib.suppress(BaseException):
         data = rebuilt()
         copy = unpickled(data)
-        if copy.args == error.args and str(copy) == str(error):
+        same = copy.args == error.args or repr(copy.args) == repr(error.args)  # no two exceptions of a group are equal
+        if same and str(copy) == str(error):
             return data
     return usual
