@@ -81,12 +81,13 @@ class Call:
         "workload",
     )
 
-    def __init__(self, future: JobFuture[Any], way: Way, before: Beginning, workload: bytes, arguments: Any) -> None:
+    way: Way
+
+    def __init__(self, future: JobFuture[Any], before: Beginning) -> None:
         self.future: Optional[JobFuture[Any]] = future
-        self.way = way
         self.before = before  # its submission up to the workload
-        self.workload = workload
-        self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
+        self.workload = b""
+        self.arguments: Any = None  # function, args, kwargs, as long as it may have to travel another way
         self.batch: Optional[Batch] = None  # the one that it was in, if the server refused that for now and it is in doubt
         self.place = QUEUED
         self.phase = PENDING
