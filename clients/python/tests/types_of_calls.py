@@ -57,3 +57,11 @@ async def of_asyncio(executor: trine.AsyncExecutor) -> int:
     executor.with_options(after=[executor.submit(later, 3)])
     await executor.submit(square, "text")  # type: ignore[call-overload]
     return await executor.submit(square, 3)
+
+
+def of_client(client: trine.Client) -> None:
+    client.submit({}, bound="io", run_at="2030-01-01T00:00:00Z", after=[{"job": "…"}])
+    client.put_schedule("nightly", "30 3 * * *", {}, bound="io", delay_ms=1)
+    client.put_schedule("nightly", "30 3 * * *", {}, bound="io", run_at="2030-01-01T00:00:00Z")  # type: ignore[call-arg]
+    client.put_function("f", "def main(): pass", cpu_ms=1000)
+    client.put_function("f", "def main(): pass", cpu_seconds=1)  # type: ignore[call-arg]
