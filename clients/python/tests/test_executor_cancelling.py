@@ -230,8 +230,8 @@ class Cancelling(ServerTest):
 
     def test_a_server_that_can_not_be_asked_to_cancel(self):
         executor = self.executor(delay_ms=600_000)
-        future = executor.submit(square, 1)
-        self.until(lambda: future.job_id)
+        futures = [executor.submit(square, n) for n in range(2)]
+        self.until(lambda: all(future.job_id for future in futures))
         connections = executor._engine._connections
         make = connections.request
 
@@ -239,12 +239,14 @@ class Cancelling(ServerTest):
             raise trine.ServerUnreachable("the cable is out")
 
         self.addCleanup(setattr, connections, "request", make)
-        connections.request = unreachable
-        with self.assertLogs("trine", "WARNING") as logs:
-            self.assertFalse(future.cancel())
-        self.assertIn("the cable is out", logs.output[0])
-        connections.request = make
-        self.assertTrue(future.cancel())
+        for cancelled in futures:
+            connections.request = unreachable
+            with self.assertLogs("trine", "WARNING") as logs:
+                self.assertEqual([future.cancel() for future in futures], [future.cancelled() for future in futures])
+            (line,) = logs.output
+            self.assertIn("the cable is out", line)
+            connections.request = make
+            self.assertTrue(cancelled.cancel())
 
     def test_a_call_that_has_ended(self):
         executor = self.executor()

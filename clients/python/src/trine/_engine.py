@@ -74,7 +74,7 @@ class Engine:
         self._waiting = False  # the sender waits for work
         self._closed: Optional[str] = None  # why nothing more is taken
         self._broken: Optional[ServerGone] = None
-        self._refusals: set[str] = set()  # to cancel, of which the log has been told
+        self._refusals: set[str] = set()  # to cancel, of which the log has been told since the last time that it worked
         self._stream: Optional[Stream] = None
         self._threads: list[threading.Thread] = []
         self._helpers: Optional[ThreadPoolExecutor] = None
@@ -508,6 +508,7 @@ class Engine:
         try:
             self._jobs.cancel(job, WAITING)
             cancelled = True
+            self._refusals.clear()
         except TrineError as error:
             runs = isinstance(error, ProblemError) and error.names("in-another-state")
             self._not_cancelled(error)
@@ -529,11 +530,12 @@ class Engine:
 
     def _not_cancelled(self, error: TrineError) -> None:
         """Says in the log why nothing is cancelled, unless it was too late: futures can only say that it is not."""
-        if isinstance(error, ProblemError):
-            if error.status in (404, 409, 412) or error.type in self._refusals:
-                return
-            self._refusals.add(error.type)  # such as that the key may not cancel, which goes for all calls
-        LOGGER.warning("the server has not cancelled what it was asked to cancel: %s", error)
+        if isinstance(error, ProblemError) and error.status in (404, 409, 412):
+            return
+        kind = error.type if isinstance(error, ProblemError) else type(error).__name__
+        if kind not in self._refusals:  # what keeps one call from being cancelled keeps many
+            self._refusals.add(kind)
+            LOGGER.warning("the server has not cancelled what it was asked to cancel: %s", error)
 
     def cancel_all(self, calls: Iterable[Call]) -> None:
         """Cancels many: those that were not sent at once, the others several at a time."""
