@@ -346,7 +346,8 @@ pub(super) struct ErrorView<'a> {
     pub(super) kind: FailureKind,
     /// One sentence.
     pub(super) message: &'a str,
-    /// An exception as Python tells it: its type, message, frames, traceback and cause.
+    /// An exception as Python tells it: its type, message, frames, traceback and cause; and what of it JSON can bring unchanged: its
+    /// `args` and `attributes` if it is one of Python's own, its `notes`, and the `exceptions` of a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(super) python: Option<&'a RawValue>,

@@ -60,7 +60,7 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One sentence for people.
     pub message: String,
-    /// A Python exception as an object: its type, message, frames, traceback and cause.
+    /// A Python exception as an object: its type, message, frames, traceback, cause, and what else it is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub python: Option<Box<RawValue>>,
 }

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import pathlib
 import random
 import struct
+import tempfile
 
 from harness import HostTest, in_each
 
@@ -212,6 +214,35 @@ class Calls(HostTest):
         ]
         self.assertEqual([host.wait(job)["output"] for job in jobs], [[n, True] for n in range(50)])
         self.assertEqual(list(host.done), jobs)
+
+    @in_each()
+    def test_the_client_is_there_if_it_is_installed(self, host):
+        source = """
+            import sys
+            def without():
+                import trine
+                return [hasattr(trine, "Client"), hasattr(trine, "__wrapped__")]
+            def lacking():
+                from trine import Client
+            def main(folder):
+                sys.path.insert(0, folder)
+                import trine
+                from trine import Client, job_id
+                import trine._names
+                return [Client.__name__, Client.asked() == trine.job_id(), trine.Stopped is Client.stopped, "Client" in vars(trine._names)]
+        """
+        self.assertEqual(host.call(source, entrypoint="without")["output"], [False, False])
+        error = host.call(source, entrypoint="lacking")["error"]
+        self.assertEqual(error["type"], "ImportError")
+        self.assertIn("the client as far as that is installed for", error["message"])
+        with tempfile.TemporaryDirectory() as folder:
+            package = pathlib.Path(folder, "trine")
+            package.mkdir()
+            (package / "__init__.py").write_text("from ._names import Client\nfrom ._worker import job_id\n")
+            (package / "_worker.py").write_text("raise ImportError\n")
+            names = "from ._worker import Stopped, job_id\nclass Client:\n    asked, stopped = job_id, Stopped\n"
+            (package / "_names.py").write_text(names)
+            self.assertEqual(host.call(source, folder)["output"], ["Client", True, True, True])
 
 
 class Warmth(HostTest):

@@ -201,6 +201,60 @@ class Errors(HostTest):
         self.assertIn("ValueError: one", error["traceback"])
 
     @in_each()
+    def test_what_an_exception_is_made_of_is_told_as_far_as_json_can(self, host):
+        source = """
+            def missing(): open("/nowhere")
+            def noted():
+                error = OSError(28, "full")
+                error.code, error.other, error.__notes__ = 5, object(), ["while writing", 3]
+                raise error
+            def plain(): raise ValueError("bad")
+            def several(): raise ValueError("bad", 3)
+            def unlike(): raise ValueError([1], float("inf"))
+            def endless(): raise ValueError(float("inf"), 1)
+            def long(): raise ValueError("x" * 1_000_000, 1)
+            def imports(): import nowhere_at_all
+            class Mine(Exception): pass
+            def mine():
+                error = Mine("bad", 3)
+                error.__notes__ = ["while counting"]
+                raise error
+        """
+
+        def told(entrypoint):
+            error = host.call(source, entrypoint=entrypoint)["error"]
+            return {name: error[name] for name in ("args", "attributes", "notes", "exceptions") if name in error}
+
+        self.assertEqual(told("missing"), {"args": [2, "No such file or directory", "/nowhere"]})
+        self.assertEqual(told("noted"), {"args": [28, "full"], "attributes": {"code": 5}, "notes": ["while writing"]})
+        self.assertEqual(told("several"), {"args": ["bad", 3]})
+        self.assertEqual(told("imports"), {"attributes": {"name": "nowhere_at_all"}})
+        self.assertEqual(told("mine"), {"notes": ["while counting"]})
+        for entrypoint in ("plain", "unlike", "endless", "long"):
+            self.assertEqual(told(entrypoint), {})
+
+    @unittest.skipIf(sys.version_info < (3, 11), "exception groups came with Python 3.11")
+    @in_each()
+    def test_the_exceptions_of_a_group_are_told(self, host):
+        source = """
+            def main():
+                inner = ExceptionGroup("inner", [OSError(28, "full")])
+                inner.add_note("twice")
+                raise ExceptionGroup("several", [ValueError("one"), inner])
+            def many(): raise ExceptionGroup("many", [ValueError("x" * 1_000) for _ in range(1_000)])
+            def deep():
+                error = ValueError("one")
+                for _ in range(100): error = ExceptionGroup("in", [error])
+                raise error
+        """
+        one, inner = host.call(source)["error"]["exceptions"]
+        self.assertEqual((one["type"], one["message"]), ("ValueError", "one"))
+        self.assertEqual((inner["type"], inner["notes"]), ("ExceptionGroup", ["twice"]))
+        self.assertEqual((inner["exceptions"][0]["type"], inner["exceptions"][0]["args"]), ("OSError", [28, "full"]))
+        self.assertNotIn("exceptions", host.call(source, entrypoint="many")["error"])
+        self.assertEqual(host.call(source, entrypoint="deep")["error"]["type"], "ExceptionGroup")
+
+    @in_each()
     def test_running_out_of_memory_ends_its_job_only(self, host):
         source = """
             import resource

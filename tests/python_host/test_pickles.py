@@ -3,8 +3,10 @@
 import base64
 import os
 import pickle
+import sys
 import tempfile
 import textwrap
+import unittest
 
 from harness import HostTest, in_each
 
@@ -71,6 +73,15 @@ class Pickles(HostTest):
         self.assertNotIn("pickle", done)
         done = self.call(host, reduced("lambda: (_ for _ in ()).throw(UnicodeDecodeError('utf-8', b'x', 0, 1, 'y'))"))
         self.assertIsInstance(pickle.loads(base64.b64decode(done["pickle"])), UnicodeDecodeError)
+
+    @unittest.skipIf(sys.version_info < (3, 11), "exception groups came with Python 3.11")
+    @in_each()
+    def test_so_does_one_in_a_group(self, host):
+        error = "ExceptionGroup('g', [__import__('urllib.error').error.ContentTooShortError('a', b'b'), ValueError(1)])"
+        done = self.call(host, reduced(f"lambda: (_ for _ in ()).throw({error})"))
+        group = pickle.loads(base64.b64decode(done["pickle"]))
+        self.assertEqual((group.message, [each.args for each in group.exceptions]), ("g", [("a",), (1,)]))
+        self.assertEqual(group.exceptions[0].content, b"b")
 
     @in_each()
     def test_a_generator_reports_only_if_it_is_what_the_function_is(self, host):

@@ -1,6 +1,8 @@
 """Jobs that are asked to stop, and hosts that are left alone."""
 
+import base64
 import os
+import pickle
 import signal
 import tempfile
 import textwrap
@@ -70,6 +72,17 @@ SOURCE = """
 
     def quick(): return "fine"
 """
+
+
+class Made:
+    """Becomes what a call gives when it is unpickled."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        make, *args = self.call
+        return make, tuple(args)
 
 
 class Stopping(HostTest):
@@ -266,6 +279,28 @@ class Stopping(HostTest):
         host.send({"stop": {"id": second}})
         self.assertNotIn("error", host.wait(first))
         self.assertEqual(host.wait(second)["error"]["kind"], "cancelled")
+
+    def test_a_job_is_stopped_on_its_way_to_its_function(self):
+        """The signal comes while the host unpickles the arguments, which waits for a pipe to be opened at its other end."""
+        host = self.host("processes")
+        opened_when_it_comes = """
+            import os
+            from _trine_host.processes import Processes
+            def main(path):
+                turn_to = Processes.turn_to
+                def turned(job, frame):
+                    turn_to(job, frame)
+                    os.open(path, os.O_RDWR)
+                Processes.turn_to = staticmethod(turned)
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "pipe")
+            os.mkfifo(path)
+            self.assertNotIn("error", host.call(opened_when_it_comes, path))
+            data = pickle.dumps((Made(eval, "lambda pipe: __import__('time').sleep(600)"), (Made(open, path),), {}))
+            job = host.submit(code=None, pickle=base64.b64encode(data).decode())
+            host.send({"stop": {"id": job}})
+            self.assert_cancelled(host.wait(job), "trine.Stopped")
 
     @in_each("threads")
     def test_a_coroutine_is_stopped_while_it_loads(self, host):

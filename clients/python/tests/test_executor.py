@@ -97,6 +97,21 @@ def typed(row: Row, owner: UserId, ask: typing.Optional[typing.Callable[Argument
     return row._replace(name=f"twice {box.twice}"), box
 
 
+if sys.version_info >= (3, 11):
+
+    class Pair(typing.NamedTuple, typing.Generic[T]):
+        one: T
+        two: int = 2
+
+        def swapped(self):
+            return Pair[int](self.two, self.one)
+
+
+@functools.lru_cache(maxsize=3)
+def remembered(x):
+    return x * COUNT
+
+
 COUNT = 0
 
 
@@ -183,6 +198,16 @@ class Calls(ServerTest):
             self.assertEqual((type(box), box, box.twice), (Box, Box(3, 5), 6))
         self.assertFalse(hasattr(row, "__dict__"))
         self.assertEqual(typing.get_type_hints(Box), hints)
+
+    @unittest.skipIf(sys.version_info < (3, 11), "generic named tuples came with Python 3.11")
+    def test_a_generic_named_tuple(self):
+        pair = self.trine.submit(lambda pair: pair.swapped(), Pair(1)).result(PATIENCE_S)
+        self.assertEqual((type(pair), pair), (Pair, (2, 1)))
+        self.assertEqual(self.trine.submit(lambda: str(Pair[int])).result(PATIENCE_S), str(Pair[int]))
+
+    def test_a_function_that_remembers_goes_there_and_back(self):
+        back = self.trine.submit(lambda: (remembered, "by value")).result(PATIENCE_S)[0]
+        self.assertEqual((back(1), back.cache_info().maxsize, back.cache_parameters()), (0, 3, {"maxsize": 3, "typed": False}))
 
     def test_a_class_is_no_other_when_a_value_of_it_comes_back(self):
         class Counts(Point):
@@ -307,6 +332,8 @@ class Calls(ServerTest):
         error = self.trine.submit(multiply, threading.Lock()).exception(0)
         self.assertIsInstance(error, trine.CannotTravel)
         self.assertIn("argument 1", str(error))
+        error = self.trine.submit(multiply, self.trine.submit(multiply, 1)).exception(0)
+        self.assertRegex(str(error), r"argument 1 can't be pickled: a future stays here: hand over its result\(\)")
 
     def test_large_values(self):
         data = os.urandom(500_000)

@@ -1,5 +1,7 @@
 """Calls of an executor that travel by source."""
 
+import errno
+import sys
 import tempfile
 import unittest
 import venv
@@ -18,6 +20,43 @@ def multiply(a, b=2):
 
 def divide(a, b):
     return a / b
+
+
+def raise_oserror(name):
+    error = FileNotFoundError(2, "No such file or directory", name)
+    error.__notes__ = ["while the page was read"]
+    error.line = 7
+    raise error
+
+
+def raise_key_error(key):
+    raise KeyError(*([key] if key else [(1, 2)]))
+
+
+def raise_own():
+    class Mine(Exception):
+        pass
+
+    error = Mine("bad")
+    error.__notes__ = ["of mine"]
+    raise error
+
+
+def raise_group():
+    class Mine(Exception):
+        pass
+
+    inner = ExceptionGroup("inner", [OSError(28, "full"), Mine("own")])  # noqa: F821
+    inner.add_note("twice")
+    raise ExceptionGroup("several (2 sub-exceptions)", [ValueError("one"), inner])  # noqa: F821
+
+
+def raise_empty():
+    raise ValueError
+
+
+def import_nothing():
+    import nowhere_at_all  # noqa: F401
 
 
 def many_digits():
@@ -73,6 +112,33 @@ class BySource(ServerTest):
             error = executor.submit(divide, 1, 0).exception(PATIENCE_S)
             self.assertIs(type(error), ZeroDivisionError)
             self.assertIn("return a / b", str(error.__cause__))
+
+    def test_exceptions_are_what_they_were_as_far_as_json_brings_them(self):
+        with self.executor(how="source") as executor:
+
+            def raised(function, *args):
+                return executor.submit(function, *args).exception(PATIENCE_S)
+
+            error = raised(raise_oserror, "a/b")
+            self.assertIs(type(error), FileNotFoundError)
+            self.assertEqual((error.errno, error.filename, error.line), (errno.ENOENT, "a/b", 7))
+            self.assertEqual(error.__notes__, ["while the page was read"])
+            self.assertEqual([raised(raise_key_error, key).args for key in ("a", None)], [("a",), ((1, 2),)])
+            self.assertEqual(raised(raise_empty).args, ())
+            self.assertEqual(raised(import_nothing).name, "nowhere_at_all")
+            error = raised(raise_own)
+            self.assertEqual((type(error), error.__notes__), (trine.RemoteError, ["of mine"]))
+
+    @unittest.skipIf(sys.version_info < (3, 11), "exception groups came with Python 3.11")
+    def test_groups_of_exceptions_are_groups_here(self):
+        with self.executor(how="source") as executor:
+            group = executor.submit(raise_group).exception(PATIENCE_S)
+        self.assertEqual((type(group).__name__, group.message), ("ExceptionGroup", "several (2 sub-exceptions)"))
+        one, inner = group.exceptions
+        self.assertEqual((type(one), str(one)), (ValueError, "one"))
+        self.assertEqual((inner.message, inner.__notes__, inner.exceptions[0].errno), ("inner", ["twice"], errno.ENOSPC))
+        self.assertEqual((type(inner.exceptions[1]), inner.exceptions[1].message), (trine.RemoteError, "own"))
+        self.assertIn("OSError: [Errno 28] full", str(group.__cause__))
 
     def test_a_value_that_json_can_not_bring_ends_one_call(self):
         with self.executor(how="source") as executor:

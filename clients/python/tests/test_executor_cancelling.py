@@ -208,6 +208,46 @@ class Cancelling(ServerTest):
                     self.assertEqual(len(list(self.client().jobs(tags={"trine-executor": engine._jobs.name}))), 3)
                 self.until(one.cancelled)
 
+    def test_a_key_that_may_not_cancel(self):
+        server = Server()
+        self.addCleanup(server.close)
+        admin = self.client(server.url, key=self.client(server.url).create_key("admin", ["admin"]).key)
+        key = admin.create_key("ci", ["submit", "read"]).key
+        executor = self.executor(server.url, key=key, delay_ms=600_000)
+        self.addCleanup(admin.cancel_many, all=True)
+        futures = [executor.submit(square, n) for n in range(2)]
+        self.until(lambda: all(future.job_id for future in futures))
+        with self.assertLogs("trine", "WARNING") as logs:
+            self.assertEqual([future.cancel() for future in futures], [False, False])
+            executor._engine.stop(futures[0]._call)
+            executor.shutdown(wait=False, cancel_futures=True)
+            self.assertEqual([future.done() for future in futures], [False, False])
+        (line,) = logs.output  # which is true of all calls
+        self.assertRegex(line, "has not cancelled.*scope.*cancel")
+        for future in futures:
+            admin.cancel(future.job_id)
+        self.assertEqual(concurrent.futures.wait(futures, PATIENCE_S).not_done, set())
+
+    def test_a_server_that_can_not_be_asked_to_cancel(self):
+        executor = self.executor(delay_ms=600_000)
+        futures = [executor.submit(square, n) for n in range(2)]
+        self.until(lambda: all(future.job_id for future in futures))
+        connections = executor._engine._connections
+        make = connections.request
+
+        def unreachable(request):
+            raise trine.ServerUnreachable("the cable is out")
+
+        self.addCleanup(setattr, connections, "request", make)
+        for cancelled in futures:
+            connections.request = unreachable
+            with self.assertLogs("trine", "WARNING") as logs:
+                self.assertEqual([future.cancel() for future in futures], [future.cancelled() for future in futures])
+            (line,) = logs.output
+            self.assertIn("the cable is out", line)
+            connections.request = make
+            self.assertTrue(cancelled.cancel())
+
     def test_a_call_that_has_ended(self):
         executor = self.executor()
         future = executor.submit(square, 3)

@@ -34,6 +34,16 @@ class Functions(ServerTest):
             client.function(name)
         self.assertEqual(caught.exception.status, 404)
 
+    def test_what_a_call_may_use(self):
+        client, name = self.client(), f"f-{uuid.uuid4().hex[:8]}"
+        self.addCleanup(client.delete_function, name)
+        limits = {"memory_bytes": 1 << 30, "cpu_ms": 10_000, "output_bytes": 4}
+        function = client.put_function(name, FIRST, bound="cpu", executor="processes", **limits)
+        self.assertEqual({limit: getattr(function, limit) for limit in limits}, limits)
+        self.assertRegex(client.run_function(name, 10_000, wait=30).error.message, "the most is 4")
+        with self.assertRaises(TypeError):
+            client.put_function(name, FIRST, memory_byte=1 << 30)
+
     def test_for_asyncio(self):
         async def main():
             async with trine.AsyncClient(self.url) as client:

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import sys
 import unittest
 from unittest import mock
 
@@ -96,6 +97,12 @@ class Requests(unittest.TestCase):
         with self.assertRaisesRegex(TypeError, "http://host:port, not 4"):
             Server.at(4)
 
+    def test_an_address_with_what_would_be_left_out_is_refused(self):
+        for url in ("http://me:secret@a:1", "http://me@a", "a:1?token=secret", "http://a/#secret"):
+            with self.subTest(url), self.assertRaisesRegex(ValueError, "without a user, a password or a query") as caught:
+                Server.at(url)
+            self.assertNotIn("secret", str(caught.exception))
+
 
 class Events(unittest.TestCase):
     def test_events_may_come_in_any_pieces(self):
@@ -105,6 +112,21 @@ class Events(unittest.TestCase):
             for start in range(0, len(data), size):
                 found += decoder.feed(data[start : start + size])
             self.assertEqual(found, [(12, "log", b'{"a":\n1}'), (13, "finished", b"{}")])
+
+    def test_a_long_event_is_taken_apart_once(self):
+        decoder, taken_apart = Decoder(), []
+
+        def look(frame, event, called):
+            if event == "c_call" and called.__name__ == "split":
+                taken_apart.append(called)
+
+        sys.setprofile(look)
+        try:
+            found = [decoder.feed(piece) for piece in (b"id: 1\ndata: ", *[b"x" * 100] * 100, b"\n", b"\nid: 2\n\n")]
+        finally:
+            sys.setprofile(None)
+        self.assertEqual(found[-1], [(1, "message", b"x" * 10_000), (2, "message", b"")])
+        self.assertLess(len(taken_apart), 5)
 
     def test_a_stream_goes_on_where_the_server_says_that_it_began_whatever_its_clock_says(self):
         follower = Follower(None, {}, ())

@@ -42,6 +42,10 @@ def of_trine(executor: trine.Executor) -> int:
     assert_type(executor.map(square, [1, 2], chunksize=2), Iterator[int])
     assert_type(executor.map(later, [1, 2]), Iterator[int])
     executor.submit(square, "text")  # type: ignore[call-overload]
+    futures = [executor.submit(square, x) for x in range(3)]
+    executor.with_options(after=futures).submit(later, 3)
+    executor.with_options(after=[{"job": futures[0], "on_failure": "run"}])
+    executor.with_options(after=[futures[0].job_id])  # type: ignore[list-item]
     return of_any(executor) + executor.with_options(priority=1).submit(square, 3).result()
 
 
@@ -50,5 +54,14 @@ async def of_asyncio(executor: trine.AsyncExecutor) -> int:
     assert_type(executor.map(later, [1, 2]), AsyncIterator[int])
     assert_type(await executor.submit(later, 3), int)
     assert_type(executor.as_completed([executor.submit(square, 3)]), AsyncIterator[trine.AsyncJobFuture[int]])
+    executor.with_options(after=[executor.submit(later, 3)])
     await executor.submit(square, "text")  # type: ignore[call-overload]
     return await executor.submit(square, 3)
+
+
+def of_client(client: trine.Client) -> None:
+    client.submit({}, bound="io", run_at="2030-01-01T00:00:00Z", after=[{"job": "…"}])
+    client.put_schedule("nightly", "30 3 * * *", {}, bound="io", delay_ms=1)
+    client.put_schedule("nightly", "30 3 * * *", {}, bound="io", run_at="2030-01-01T00:00:00Z")  # type: ignore[call-arg]
+    client.put_function("f", "def main(): pass", cpu_ms=1000)
+    client.put_function("f", "def main(): pass", cpu_seconds=1)  # type: ignore[call-arg]

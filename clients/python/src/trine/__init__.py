@@ -138,3 +138,7 @@ __all__ = [
     "progress",
     "stopped",
 ]
+
+# A function that uses one of these travels with this name of it, under which it is found where the package is installed.
+for _each in (AsyncClient, AsyncExecutor, Client, Executor):
+    _each.__module__ = "trine"

@@ -8,11 +8,9 @@ one to tell its future.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import logging
-import os
 import queue
 import threading
 import weakref
@@ -25,10 +23,11 @@ from . import _calls
 from ._connections import Connections, Stream
 from ._following import FIRST_WAIT, FOR_NOW, Patience
 from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDING, Batch, Call, JobFuture
-from ._jobs import WAITING, Jobs, up_to_workload
+from ._interpreter import engines, is_exiting
+from ._jobs import WAITING, Beginning, Jobs
 from ._outcome import ended_job, never_ran, outcome
 from ._sse import Message
-from ._travel import ByPickle, BySource, Way, travelling, why_unread
+from ._ways import Ways
 from .errors import CannotTravel, JobLost, ProblemError, ServerGone, TrineError
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
 FIRST_CALLS_WAIT = 1.0  # seconds
+LATER = 0.1  # seconds until it is looked again whether a call of another executor, which does not tell, has an id
 HELPERS = 8  # threads for what must not hold up the two: cancelling, looking after a break
 
 T = TypeVar("T")
@@ -60,13 +60,8 @@ class Engine:
         self._jobs = Jobs(connections)
         self._patience = patience
         self._most = most_in_flight
-        self.submission = submission
-        self._before = up_to_workload(submission)
-        more = _calls.to_json(options)[1:-1]
-        self._options = b"," + more if more else b""
-        self._undecided = how == "auto"
-        self._interpreter = options.get("interpreter")
-        self._ways: Sequence[Way] = (BySource(self._options) if how == "source" else ByPickle(self._options),)  # the best first
+        self.before = Beginning(submission)
+        self._ways = Ways(how, options)
 
         self._make_locks()
         self._queue: deque[Call] = deque()
@@ -79,11 +74,12 @@ class Engine:
         self._waiting = False  # the sender waits for work
         self._closed: Optional[str] = None  # why nothing more is taken
         self._broken: Optional[ServerGone] = None
+        self._refusals: set[str] = set()  # to cancel, of which the log has been told since the last time that it worked
         self._stream: Optional[Stream] = None
         self._threads: list[threading.Thread] = []
         self._helpers: Optional[ThreadPoolExecutor] = None
         self.parts: weakref.WeakSet[Part] = weakref.WeakSet()
-        _engines.add(self)
+        engines.add(self)
 
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
@@ -96,21 +92,18 @@ class Engine:
     # ---- Taking calls ----
 
     def submit(
-        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[bytes] = None
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], before: Optional[Beginning] = None
     ) -> JobFuture[Any]:
-        before = before or self._before
         with self._lock:
             self._check_open()
-            ways, undecided = self._ways, self._undecided
         future: JobFuture[Any] = JobFuture(self)
+        call = future._call = Call(future, before or self.before)
         try:
-            way, workload = travelling(ways, function, args, kwargs)
+            self._ways.carry(call, function, args, kwargs)
         except CannotTravel as error:
-            future._call = Call(future, ways[0], b"", b"", None)
             # Its traceback would hold this frame, and that the future and the arguments.
-            future._call.end(ENDED).set_exception(error.with_traceback(None))
+            call.end(ENDED).set_exception(error.with_traceback(None))
             return future
-        call = future._call = Call(future, way, before, workload, (function, args, kwargs) if undecided else None)
         with self._lock:
             self._check_open()
             self._unfinished += 1
@@ -125,7 +118,7 @@ class Engine:
     def _check_open(self) -> None:
         if self._broken is not None:
             raise ServerGone(*self._broken.args)
-        if self._closed is not None or _exiting:
+        if self._closed is not None or is_exiting():
             raise RuntimeError(f"cannot schedule new futures after {self._closed or 'interpreter shutdown'}")
 
     def _start(self) -> None:
@@ -163,26 +156,15 @@ class Engine:
     def _send_all(self) -> None:
         """The first thread. While one batch is on its way, the next one gathers."""
         self._opened.wait()
-        if self._undecided:
-            self._look_at_interpreter()
+        if self._ways.are_undecided:
+            with contextlib.suppress(TrineError, LookupError, TypeError):
+                self._ways.look_at(self._patiently(self._jobs.interpreters))
         while (batch := self._next_batch()) is not None:
             try:
                 self._send(batch)
             except BaseException as error:
                 self._break(error)
             del batch
-
-    def _look_at_interpreter(self) -> None:
-        """Has calls whose pickles the server could not read go by source. What it does not tell shows by what becomes of them."""
-        try:
-            interpreters = self._patiently(self._jobs.interpreters)
-            named = [each for each in interpreters if self._interpreter in (None, each["name"])]
-            unread = why_unread(named[0]) if named else None
-        except (TrineError, LookupError, TypeError):
-            return
-        if unread is not None:
-            with self._lock:
-                self._ways = ByPickle(self._options, unread), BySource(self._options)
 
     def _next_batch(self) -> Optional[list[Call]]:
         with self._work:
@@ -191,19 +173,23 @@ class Engine:
                     return None
                 size, room = 0, min(self._most - self._in_flight, MOST_IN_BATCH)
                 batch: list[Call] = []
+                later: list[Call] = []  # what comes after jobs whose ids are not known yet, such as those of this batch
                 while self._queue and len(batch) < room and size < LONGEST_BATCH:
                     call = self._queue.popleft()
-                    if call.phase == PENDING:
+                    if call.phase == PENDING and not call.before.is_ready():
+                        later.append(call)
+                    elif call.phase == PENDING:
                         call.place = SENDING
                         size += len(call.workload)
                         batch.append(call)
+                self._queue.extendleft(reversed(later))
                 if batch:
                     self._in_flight += len(batch)
                     self._sending = batch.copy()
                     self._answers.notify_all()
                     return batch
                 self._waiting = True
-                self._work.wait()
+                self._work.wait(LATER if later else None)
                 self._waiting = False
 
     def _send(self, calls: list[Call]) -> None:
@@ -264,11 +250,7 @@ class Engine:
     def _refused(self, calls: list[Call], problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
         """What is left of a batch that the server refused, to be sent anew."""
         first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
-        no_pickles = _takes_no_pickles(problem)
-        with self._lock:
-            if no_pickles and self._undecided:
-                self._undecided, self._ways = False, (BySource(self._options),)
-        if no_pickles and any(call.arguments and call.way not in self._ways for call in calls):
+        if self._ways.are_others(problem, calls):
             calls = [call for call in calls if self._goes(call, ended)]
         elif first.isdigit() and int(first) < len(calls):
             call = calls.pop(int(first))
@@ -282,11 +264,10 @@ class Engine:
         return [Batch(calls)] if calls else []
 
     def _goes(self, call: Call, ended: list[tuple[Call, Any]]) -> bool:
-        """Makes a call's workload anew if its way has turned out to be none; if it can't travel, that is how it ends."""
-        if not call.arguments or call.way in self._ways:
-            return True
+        """Whether a call can be sent, by another way if its own has turned out to be none; if it can't, that is how it ends."""
         try:
-            call.way, call.workload = travelling(self._ways, *call.arguments)
+            call.before.written()
+            self._ways.carry_anew(call)
         except Exception as error:
             ended.append((call, error.with_traceback(None)))
             return False
@@ -298,9 +279,8 @@ class Engine:
             ended += [(call, JobLost("lost", "the server no longer knows all jobs that came with it")) for call in calls]
             return []
         early: list[Message] = []
+        self._ways.arrived(calls)
         with self._lock:
-            if any(isinstance(call.way, ByPickle) for call in calls):
-                self._undecided = False
             self._latest = max(self._latest, ids[-1])
             stop = []
             for call, job in zip(calls, ids):
@@ -528,8 +508,10 @@ class Engine:
         try:
             self._jobs.cancel(job, WAITING)
             cancelled = True
-        except TrineError as error:  # or it has ended, or nobody knows
+            self._refusals.clear()
+        except TrineError as error:
             runs = isinstance(error, ProblemError) and error.names("in-another-state")
+            self._not_cancelled(error)
         finally:
             with self._lock:
                 call.cancelling = False
@@ -545,6 +527,15 @@ class Engine:
         if runs:
             self._begin(call)
         return call.phase == CANCELLED
+
+    def _not_cancelled(self, error: TrineError) -> None:
+        """Says in the log why nothing is cancelled, unless it was too late: futures can only say that it is not."""
+        if isinstance(error, ProblemError) and error.status in (404, 409, 412):
+            return
+        kind = error.type if isinstance(error, ProblemError) else type(error).__name__
+        if kind not in self._refusals:  # what keeps one call from being cancelled keeps many
+            self._refusals.add(kind)
+            LOGGER.warning("the server has not cancelled what it was asked to cancel: %s", error)
 
     def cancel_all(self, calls: Iterable[Call]) -> None:
         """Cancels many: those that were not sent at once, the others several at a time."""
@@ -586,8 +577,10 @@ class Engine:
 
     def _stop(self, job: str) -> None:
         """Cancels a job also if it runs, as far as that can be done."""
-        with contextlib.suppress(TrineError):  # it has ended, or nobody knows
+        try:
             self._jobs.cancel(job)
+        except TrineError as error:
+            self._not_cancelled(error)
 
     # ---- Closing ----
 
@@ -612,9 +605,11 @@ class Engine:
             self._answers.wait_for(lambda: self._in_flight or not self._unfinished, FIRST_CALLS_WAIT)
         self._cancel_queued()
         if self._calls:
-            with contextlib.suppress(TrineError):  # what can't be cancelled goes on
+            try:
                 for state in WAITING:
                     self._patiently(self._jobs.cancel_all_in, state)
+            except TrineError as error:  # what can't be cancelled goes on
+                self._not_cancelled(error)
 
     def _cancel_queued(self) -> None:
         """Cancels what was not sent. What is on its way arrives meanwhile, or waits here again.
@@ -678,11 +673,6 @@ def _batches(calls: list[Call]) -> list[Batch]:
     return [batch if batch is not None and batch.calls == group else Batch(group) for batch, group in reversed(groups)]
 
 
-def _takes_no_pickles(problem: ProblemError) -> bool:
-    """Whether a batch was refused because functions may not come by pickle."""
-    return problem.names("pickles-not-allowed") or (problem.pointer or "").endswith("/workload/pickle")
-
-
 def _tell(future: JobFuture[Any], call: Call, told: Any) -> None:
     """Gives a future its value or its exception."""
     if isinstance(told, dict):
@@ -692,31 +682,3 @@ def _tell(future: JobFuture[Any], call: Call, told: Any) -> None:
         future.set_result(value)
     else:
         future.set_exception(error)
-
-
-# ---- The end of the interpreter, and its copies --------------------------------------------------------------------------------
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_exiting = False
-
-
-def _at_exit() -> None:
-    """Like the executors of the standard library: what was submitted is still carried out."""
-    global _exiting
-    _exiting = True
-    for engine in list(_engines):
-        engine.close("interpreter shutdown")
-    for engine in list(_engines):
-        engine.join()
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-# The hook that the standard library's executors use: `atexit` comes after threads can no longer be started.
-getattr(threading, "_register_atexit", atexit.register)(_at_exit)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, TypeVar
 
 from ._travel import Way
 from .model import Timing, parsed
 
 if TYPE_CHECKING:
     from ._engine import Engine
+    from ._jobs import Beginning
 
 T = TypeVar("T")
 
@@ -35,6 +36,9 @@ class OfJob:
         """What was measured, once the job has ended; None if it was not run to its end."""
         told = (self._told or {}).get("timing")
         return None if told is None else parsed(Timing, told)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a future stays here: hand over its result(), or name it in `with_options(after=…)`")
 
 
 class JobFuture(OfJob, Future[T]):
@@ -77,12 +81,13 @@ class Call:
         "workload",
     )
 
-    def __init__(self, future: JobFuture[Any], way: Way, before: bytes, workload: bytes, arguments: Any) -> None:
+    way: Way
+
+    def __init__(self, future: JobFuture[Any], before: Beginning) -> None:
         self.future: Optional[JobFuture[Any]] = future
-        self.way = way
-        self.before = before  # its submission up to the workload, as `up_to_workload` has it
-        self.workload = workload
-        self.arguments = arguments  # function, args, kwargs, as long as it may have to travel another way
+        self.before = before  # its submission up to the workload
+        self.workload = b""
+        self.arguments: Any = None  # function, args, kwargs, as long as it may have to travel another way
         self.batch: Optional[Batch] = None  # the one that it was in, if the server refused that for now and it is in doubt
         self.place = QUEUED
         self.phase = PENDING

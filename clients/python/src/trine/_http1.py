@@ -40,9 +40,13 @@ class Server:
         parts: SplitResult = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"a server's address is written http://host:port, not {url!r}")
+        if "@" in parts.netloc or parts.query or parts.fragment:  # which may be secret, so it is not shown
+            raise ValueError(
+                "a server's address is written http://host:port, without a user, a password or a query: "
+                "a key is given as `key`, and what a proxy wants to have as `headers`"
+            )
         tls = parts.scheme == "https"
-        authority = parts.netloc.rpartition("@")[2]
-        lines = {"Host": authority, "User-Agent": "trine-python", "Accept": "application/json", **(headers or {})}
+        lines = {"Host": parts.netloc, "User-Agent": "trine-python", "Accept": "application/json", **(headers or {})}
         if key and "authorization" not in map(str.lower, lines):
             lines["Authorization"] = f"Bearer {key}"
         for name, value in lines.items():

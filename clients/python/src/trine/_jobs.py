@@ -12,9 +12,9 @@ from typing import Any, Optional
 from . import _calls
 from ._connections import Connections
 from ._following import Follower
-from ._future import Batch
+from ._future import Batch, Call, OfJob
 from ._http1 import Request
-from .errors import JobLost, Malformed, ProblemError, TrineError
+from .errors import JobError, JobLost, Malformed, ProblemError, TrineError
 
 TAG = "trine-executor"
 TAGGED = b'{"tags":{"trine-executor":"'  # how each submission begins, before the executor's name
@@ -23,12 +23,51 @@ MOST_ON_PAGE = 50  # jobs, which come with their workloads
 WAITING = ("scheduled", "blocked", "queued")  # in the order in which a job goes through them
 
 
-def up_to_workload(submission: Mapping[str, Any]) -> bytes:
-    """A submission up to the workload, but for its beginning, which tags it as one of an executor."""
-    tags = {name: value for name, value in (submission.get("tags") or {}).items() if name != TAG}
-    others = {name: value for name, value in _calls.given(submission).items() if name != "tags"}
-    told = {"tags": {TAG: "", **tags}, **others}
-    return _calls.to_json(told)[len(TAGGED) : -1] + b',"workload":'
+class Beginning:
+    """A submission up to the workload, but for its beginning, which tags it as one of an executor.
+
+    It may say that the job comes after those of futures: then it can't be written before all of these have ids.
+    """
+
+    def __init__(self, submission: Mapping[str, Any]) -> None:
+        after = [_parent(each) for each in submission.get("after") or ()]
+        self.submission = _calls.given({**submission, "after": after or None})
+        self._calls = [parent["job"] for parent in after if isinstance(parent["job"], Call)]
+        self._written = None if self._calls else self._write()
+
+    def is_ready(self) -> bool:
+        """Whether it can be written, or never will be."""
+        return self._written is not None or all(call.id is not None or call.future is None for call in self._calls)
+
+    def written(self) -> bytes:
+        """It, once it `is_ready`. Raises what says that nothing can come after a call that has never become a job."""
+        if self._written is None:
+            if any(call.id is None for call in self._calls):
+                raise JobError("dependency", "a call that it was to come after has ended without ever having been a job")
+            self._written = self._write()
+        return self._written
+
+    def _write(self) -> bytes:
+        tags = {name: value for name, value in self.submission.get("tags", {}).items() if name != TAG}
+        told = {"tags": {TAG: "", **tags}, **{name: value for name, value in self.submission.items() if name != "tags"}}
+        if self._calls:
+            parents = self.submission["after"]
+            told["after"] = [{**each, "job": each["job"].id} if isinstance(each["job"], Call) else each for each in parents]
+        return _calls.to_json(told)[len(TAGGED) : -1] + b',"workload":'
+
+
+def _parent(told: Any) -> Mapping[str, Any]:
+    """A job that others come after, as the API names it, or a future of it. Of a future only the call is kept."""
+    parent = told if isinstance(told, Mapping) else {"job": told}
+    job = parent.get("job")
+    if isinstance(job, OfJob):
+        return {**parent, "job": job._call}
+    if isinstance(job, Call) or (parent is told and isinstance(job, str)):
+        return parent
+    raise TypeError(
+        f'"after" takes futures, {{"job": future}} and {{"job": id}}, not {told!r}. '
+        "What was just submitted has no job_id yet: then it is the future that is to be given"
+    )
 
 
 class Jobs:
@@ -52,7 +91,7 @@ class Jobs:
     def submit(self, batch: Batch) -> list[str]:
         """Has the server accept calls; the ids of their jobs."""
         tagged = TAGGED + self.name.encode()
-        parts = [part for call in batch.calls for part in (b"},", tagged, call.before, call.workload)]
+        parts = [part for call in batch.calls for part in (b"},", tagged, call.before.written(), call.workload)]
         body = b"".join([b"[", *parts[1:], b"}]"])
         request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
         call = _calls.Call(request, lambda told: [str(item["id"]) for item in told["items"]])

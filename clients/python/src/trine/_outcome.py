@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import json
 import linecache
 import re
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Optional
 
@@ -79,8 +81,7 @@ def _with_lines(text: str) -> str:
 
 
 def _raised(python: dict[str, Any], job_id: str) -> BaseException:
-    """The exception itself, if it travelled; else one of the same built-in kind, if it is one; else one that names its kind."""
-    kind, message = str(python.get("type", "Exception")), str(python.get("message", ""))
+    """The exception itself, if it travelled; else one that is made of what is told of it."""
     if python.get("pickle"):
         try:
             exception = unpickled(python["pickle"])
@@ -89,10 +90,31 @@ def _raised(python: dict[str, Any], job_id: str) -> BaseException:
         else:
             if isinstance(exception, BaseException):
                 return exception
+    return _remade(python, job_id)
+
+
+def _remade(python: dict[str, Any], job_id: str) -> BaseException:
+    """One of the same built-in kind, if it is one; else one that names its kind."""
+    kind, message = str(python.get("type", "Exception")), str(python.get("message", ""))
     known = getattr(builtins, kind, None)
+    exception: Exception = RemoteError(kind, message, job_id)
     if isinstance(known, type) and issubclass(known, Exception):
-        try:
-            return known(ast.literal_eval(message) if known is KeyError else message)
-        except (SyntaxError, TypeError, ValueError):
-            pass  # it takes more than a message
-    return RemoteError(kind, message, job_id)
+        with contextlib.suppress(AttributeError, SyntaxError, TypeError, ValueError):  # it takes what JSON could not bring
+            made = known(*_arguments(python, message, job_id))
+            made.__setstate__(python.get("attributes") or {})
+            exception = made
+    if python.get("notes"):
+        exception.__notes__ = list(python["notes"])  # before Python 3.11 nothing shows them
+    return exception
+
+
+def _arguments(python: dict[str, Any], message: str, job_id: str) -> Sequence[Any]:
+    """What an exception's class is called with. That of a KeyError is often more than JSON has, such as a tuple."""
+    if python.get("exceptions"):
+        text = re.sub(r" \(\d+ sub-exceptions?\)$", "", message)
+        return text, [_remade(each, job_id) for each in python["exceptions"]]
+    if python.get("args"):
+        return tuple(python["args"])
+    if python.get("type") == "KeyError":
+        return (ast.literal_eval(message),)
+    return (message,) if message else ()

@@ -7,7 +7,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from ._future import Call, JobFuture
-from ._jobs import up_to_workload
+from ._jobs import Beginning
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -17,10 +17,10 @@ class Part:
     """A part of an engine, or of another part, with its options and more. It is closed by itself."""
 
     def __init__(self, of: Union[Engine, Part], options: Mapping[str, Any]) -> None:
-        tags = {**(of.submission.get("tags") or {}), **(options.get("tags") or {})}
-        self.submission: Mapping[str, Any] = {**of.submission, **options, "tags": tags}
+        submission = of.before.submission
+        tags = {**(submission.get("tags") or {}), **(options.get("tags") or {})}
+        self.before: Beginning = Beginning({**submission, **options, "tags": tags})
         self._engine: Engine = of._engine if isinstance(of, Part) else of
-        self._before = up_to_workload(self.submission)
         self._futures: set[JobFuture[Any]] = set()  # those that are not done
         self._closed = False
         self._engine.parts.add(self)
@@ -28,7 +28,7 @@ class Part:
     def submit(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> JobFuture[Any]:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        future = self._engine.submit(function, args, kwargs, self._before)
+        future = self._engine.submit(function, args, kwargs, self.before)
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         return future

@@ -17,13 +17,14 @@ class Decoder:
     """Takes in a stream in whatever pieces, and gives whole events. What is cut off at the end is none."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # of an event whose end has not come
 
     def feed(self, data: bytes) -> list[Message]:
-        if self._rest:
-            data = self._rest + data
-        blocks = data.split(b"\n\n")
-        self._rest = blocks.pop()
+        if b"\n\n" not in self._rest[-1:] + data[:1] and b"\n\n" not in data:
+            self._rest += data  # long events come in many pieces, and are looked at once
+            return []
+        *blocks, rest = bytes(self._rest + data).split(b"\n\n")
+        self._rest = bytearray(rest)
         messages = []
         for block in blocks:
             number, kind, text = 0, b"message", []

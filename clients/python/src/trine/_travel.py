@@ -22,7 +22,7 @@ from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeV
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from ._references import Changeable, Snapshot, immutable, installed, name_of
+from ._references import Changeable, Snapshot, by_name, immutable, installed, name_of
 from ._source import Source, source_of
 from .errors import CannotTravel
 
@@ -115,11 +115,11 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             make, parts = self.dispatch_table[CodeType](obj)
             return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
         if isinstance(obj, functools._lru_cache_wrapper):
-            # By its name it would not be found there, unless it is installed.
+            # By its name it may not be found there.
             kept = obj.cache_parameters()
             parts = obj.__wrapped__, kept["maxsize"], kept["typed"], functools._CacheInfo
-            state = {name: value for name, value in vars(obj).items() if name != "cache_parameters"}
-            return super().reducer_override(obj) if installed(obj.__module__) else (functools._lru_cache_wrapper, parts, state)
+            state = {**vars(obj), "cache_parameters": functools.partial(dict, **kept)}
+            return super().reducer_override(obj) if by_name(obj) else (functools._lru_cache_wrapper, parts, state)
         if isinstance(obj, (FunctionType, type)):
             reduced = self._by_value(obj, super().reducer_override)
             if isinstance(obj, type) and isinstance(reduced, tuple):
@@ -334,6 +334,8 @@ def _check_json(value: Any, what: str) -> None:
         for name, each in value.items():
             if type(name) is not str:
                 raise CannotTravel(f"{what} has a dictionary with the key {name!r}; in JSON keys are strings")
+            if name == "$output":
+                raise CannotTravel(f"{what} has a dictionary with the key '$output', which stands for another job's output there")
             _check_json(each, what)
     else:
         raise CannotTravel(

@@ -319,11 +319,17 @@ class AsyncClient:
         executor: Optional[Choice] = None,
         interpreter: Optional[str] = None,
         deadline_ms: Optional[int] = None,
-        **more: Any,
+        memory_bytes: Optional[int] = None,
+        cpu_ms: Optional[int] = None,
+        output_bytes: Optional[int] = None,
     ) -> Function:
-        """Registers Python source, or a zip of modules, under a name: a new version, unless it is the same as before."""
+        """Registers Python source, or a zip of modules, under a name: a new version, unless it is the same as before.
+
+        The last three are what one call may use at the most; no job can raise that.
+        """
         own = {"entrypoint": entrypoint, "bound": bound, "executor": executor, "interpreter": interpreter}
-        return await self._send(_calls.put_function(name, code, {**own, "deadline_ms": deadline_ms, **more}))
+        limits = {"memory_bytes": memory_bytes, "cpu_ms": cpu_ms, "output_bytes": output_bytes}
+        return await self._send(_calls.put_function(name, code, {**own, "deadline_ms": deadline_ms, **limits}))
 
     async def functions(self) -> list[Function]:
         """The functions that there are."""

@@ -96,6 +96,10 @@ class PythonError:
     traceback: str = ""
     frames: tuple[Frame, ...] = ()
     cause: Optional[PythonError] = None
+    args: tuple[Any, ...] = ()  # of one of Python's own, unless that is its message alone
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of one of Python's own: what JSON could bring
+    notes: tuple[str, ...] = ()
+    exceptions: tuple[PythonError, ...] = ()  # of a group
     pickle: Optional[str] = None  # the exception itself, in base64
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from .model import Advice, Bound, Choice, FailureKind, Routing, State
+
+if TYPE_CHECKING:
+    from ._future import OfJob
 
 
 class Options(TypedDict, total=False):
@@ -22,9 +25,6 @@ class Options(TypedDict, total=False):
     retry: Optional[Mapping[str, Any]]  # {"attempts": 3, "backoff_ms": 500, …}: when a failed attempt is followed by another
     tags: Optional[Mapping[str, str]]  # free labels, to filter by
     delay_ms: Optional[int]  # not to be started for so long
-    run_at: Union[datetime, str, None]  # not to be started before; not together with `delay_ms`
-    expires_at: Union[datetime, str, None]  # not to be started from then on
-    after: Optional[Sequence[Mapping[str, Any]]]  # [{"job": id, "on_failure": "cancel"}]: not before these jobs have ended
     concurrency: Optional[Mapping[str, Any]]  # {"key": "customer-7", "limit": 3}: at most so many with this key run at once
     rate: Optional[Mapping[str, Any]]  # {"key": "example.com", "limit": 10, "per_ms": 1000}: so many start within a period
     requires: Optional[Mapping[str, str]]  # {"gpu": "a100"}: the labels of a node that may run it
@@ -32,15 +32,24 @@ class Options(TypedDict, total=False):
     webhook: Optional[Mapping[str, Any]]  # {"url": "https://…", "events": ["failed"]}: whom to tell when it has ended
 
 
-class SubmitOptions(Options, total=False):
+class OnceOptions(Options, total=False):
+    """Options of a job that is submitted once, and not by a schedule."""
+
+    run_at: Union[datetime, str, None]  # not to be started before; not together with `delay_ms`
+    expires_at: Union[datetime, str, None]  # not to be started from then on
+
+
+class SubmitOptions(OnceOptions, total=False):
     """Options of a job that is submitted by itself."""
 
+    after: Optional[Sequence[Mapping[str, Any]]]  # [{"job": id, "on_failure": "cancel"}]: not before these jobs have ended
     unique: Optional[Mapping[str, Any]]  # {} or {"within_ms": 60_000}: another job like it that is there is taken for it
 
 
-class CallOptions(Options, total=False):
+class CallOptions(OnceOptions, total=False):
     """Options of the calls of an executor."""
 
+    after: Optional[Sequence[Union[OfJob, Mapping[str, Any]]]]  # [future], or as above: there, "job" may be a future, too
     bound: Bound  # what they mostly do: wait (`io`) or compute (`cpu`, unless it is given)
 
 

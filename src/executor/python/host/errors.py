@@ -3,7 +3,7 @@
 import os
 import traceback
 
-from .messages import cut, name_of
+from .messages import cut, name_of, to_text
 
 HOST = os.path.dirname(__file__) + os.sep  # the files of this program, as frames name them
 LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -12,6 +12,7 @@ LONGEST_TEXT = 262_144  # characters of a message or a traceback
 LONGEST_PART = 1_000  # characters of a line of code or a name
 MOST_FRAMES = 100  # of a traceback, innermost last
 MOST_CAUSES = 8
+PLAIN = (type(None), bool, int, float, str)  # what JSON brings as it is
 
 
 def visible(stack):
@@ -39,7 +40,8 @@ def in_full(error, tidy):
         link.stack[:] = visible(link.stack)
         chain += filter(None, (link.__cause__, link.__context__, *(getattr(link, "exceptions", None) or ())))
     text = tidy("".join(told.format()))
-    return {"kind": "error", **structured(error, told, tidy, MOST_CAUSES), "traceback": cut(text, LONGEST_TEXT)}
+    body = {**structured(error, told, tidy, MOST_CAUSES), **remaking(error, told, tidy, MOST_CAUSES)}
+    return {"kind": "error", **body, "traceback": cut(text, LONGEST_TEXT)}
 
 
 def no_frames(kind, type_name, reason):
@@ -69,6 +71,29 @@ def structured(error, told, tidy, most_causes):
     if cause is not None and cause_told is not None and most_causes > 0:
         body["cause"] = structured(cause, cause_told, tidy, most_causes - 1)
     return body
+
+
+def remaking(error, told, tidy, most_depth):
+    """What else an exception is made of, for a client that makes it anew: as far as JSON brings it as it is, and it is not too long."""
+    parts = {"notes": [note for note in getattr(error, "__notes__", None) or () if type(note) is str]}
+    if type(error).__module__ == "builtins":  # others the client does not have
+        _, args, *state = error.__reduce__()
+        members = getattr(told, "exceptions", None)
+        if members and most_depth > 0:
+            pairs = zip(error.exceptions, members)
+            parts["exceptions"] = [{**structured(*each, tidy, 0), **remaking(*each, tidy, most_depth - 1)} for each in pairs]
+        elif args != (str(error),):
+            parts["args"] = args if all(type(each) in PLAIN for each in args) else ()
+        attributes = state[0] if state and isinstance(state[0], dict) else {}
+        parts["attributes"] = {name: value for name, value in attributes.items() if type(name) is str and type(value) in PLAIN}
+    return {name: part for name, part in parts.items() if part and is_short(part)}
+
+
+def is_short(part):
+    try:
+        return len(to_text(part)) <= LONGEST_TEXT
+    except ValueError:  # infinity, or a number with too many digits
+        return False
 
 
 def framed(file, line, function, code):

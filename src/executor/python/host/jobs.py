@@ -54,6 +54,7 @@ class Job:
     def heed(self):
         """Raises what is due, once."""
         if self.due is not None and self.thread == threading.get_ident():
+            self.interrupted = self.stopped
             due, self.due = self.due, None
             raise due
 

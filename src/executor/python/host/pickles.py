@@ -80,8 +80,22 @@ def take_apart():
         kind = getattr(typing, name, None)
         if isinstance(kind, type):
             copyreg.pickle(kind, functools.partial(by_name_or_parts, parts))
+    copyreg.pickle(functools._lru_cache_wrapper, by_name_or_function)
     # Until Python 3.12 it has a lock.
     copyreg.pickle(functools.cached_property, lambda value: (type(value), (value.func,), {"attrname": value.attrname}))
+
+
+def by_name_or_function(value):
+    """A function with a cache, such as a generic named tuple has one of that can't be found by its name."""
+    import functools
+    import operator
+
+    with contextlib.suppress(AttributeError, KeyError):
+        if operator.attrgetter(value.__qualname__)(sys.modules[value.__module__]) is value:
+            return value.__qualname__
+    kept = value.cache_parameters()
+    state = {**vars(value), "cache_parameters": functools.partial(dict, **kept)}
+    return type(value), (value.__wrapped__, kept["maxsize"], kept["typed"], functools._CacheInfo), state
 
 
 def by_name_or_parts(parts, value):
@@ -144,8 +158,8 @@ def pickled_error(error):
     def rebuilt():
         class Pickler(getattr(sys.modules.get("cloudpickle"), "CloudPickler", pickle.Pickler)):
             def reducer_override(self, value):
-                if value is error:
-                    return copyreg.__newobj__, (type(error), *error.args), {**error.__dict__, "args": error.args}
+                if isinstance(value, BaseException):  # it, or one of its group
+                    return copyreg.__newobj__, (type(value), *value.args), {**value.__dict__, "args": value.args}
                 above = getattr(super(), "reducer_override", None)
                 return NotImplemented if above is None else above(value)
 
@@ -163,6 +177,7 @@ def pickled_error(error):
     with contextlib.suppress(BaseException):
         data = rebuilt()
         copy = unpickled(data)
-        if copy.args == error.args and str(copy) == str(error):
+        same = copy.args == error.args or repr(copy.args) == repr(error.args)  # no two exceptions of a group are equal
+        if same and str(copy) == str(error):
             return data
     return usual

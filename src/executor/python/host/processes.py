@@ -58,12 +58,12 @@ class Processes(Host):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def interrupt(self, signum, frame):
-        """Raises in users' code. In the host's own an exception could cut a message in two, so there it waits for the way back."""
+        """Raises in users' code. In the host's own an exception could cut a message in two, so there it waits for the way back, or for
+        the next tick: that code may be on its way to users', which may not be back for long."""
         job = running.alone
-        if job is None or job.thread is None or imports(frame):
-            return  # it comes again with the next tick
+        if job is None or job.thread is None or job.interrupted or imports(frame):
+            return  # it comes again with the next tick, unless it has been told
         job.due = Stopped() if job.stopped else KeyboardInterrupt()
-        job.interrupted = job.stopped
         self.turn_to(job, frame)
 
     def spent(self, signum, frame):
