@@ -154,15 +154,11 @@ fn link(draft: Draft, find: impl Fn(&str) -> Option<usize>) -> Result<Box<Submis
     let Draft { mut submission, after, .. } = draft;
     let mut seen = HashSet::new();
     for (place, Named { job, on_failure }) in after.into_iter().enumerate() {
+        let unknown =
+            |name: &str| Invalid::new(format!("/after/{place}/name"), format!("no job of the batch is called {name:?}"));
         let parent = match job {
             Ok(id) => Parent::Job(id),
-            Err(name) => match find(&name) {
-                Some(index) => Parent::Sibling { index, name },
-                None => {
-                    let pointer = format!("/after/{place}/name");
-                    return Err(Invalid::new(pointer, format!("no job of the batch is called {name:?}")).into());
-                }
-            },
+            Err(name) => Parent::Sibling { index: find(&name).ok_or_else(|| unknown(&name))?, name },
         };
         if !seen.insert(parent.called()) {
             return Err(Invalid::new(format!("/after/{place}"), "is there already").into());
