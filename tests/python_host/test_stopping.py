@@ -388,6 +388,29 @@ class Surroundings(HostTest):
             self.assertGreater(host.call(source, entrypoint="returns")["output"], 0)
             self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
 
+    @in_each("threads", "processes")
+    def test_a_child_that_comes_back_from_its_job_ends_whoever_was_sending(self, host):
+        source = """
+            import os, sys, threading
+            def main():
+                frame = sys._getframe()
+                while not hasattr(frame.f_locals.get("self"), "channel"):
+                    frame = frame.f_back
+                writing = frame.f_locals["self"].channel.writing
+                holds, enough = threading.Event(), threading.Event()
+                def hold():
+                    with writing:
+                        holds.set()
+                        enough.wait()
+                threading.Thread(target=hold).start()
+                holds.wait()
+                child = os.fork()
+                if child == 0: return
+                enough.set()
+                return os.waitpid(child, 0)[1]
+        """
+        self.assertEqual(host.call(source).get("output"), 0)
+
     def test_a_pool_of_processes_in_a_job(self):
         host = self.host("processes")
         source = """

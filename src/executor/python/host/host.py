@@ -145,6 +145,8 @@ class Host:
         return outcome
 
     def settle(self, job, outcome):
+        if running.forked:
+            os._exit(0)  # a child that a job made has come back from the job's function; it is no host, and can't tell anybody
         if running.alone is job:
             sys.stdout, sys.stderr = self.streams  # what the job has put there instead says what it still holds
             self.capture.drain()
