@@ -148,6 +148,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     // stops a server may have no patience for one after the other, and a comparison may be kept waiting by a job that runs.
     tokio::join!(hurried.run_until_cancelled(housework), dispatcher.shut_down(config.grace, &hurried));
     store.close().await;
+    tracing::info!("shut down");
     Ok(())
 }
 

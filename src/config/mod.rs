@@ -219,7 +219,7 @@ pub struct Config {
     #[arg(long, env = "TRINE_MAX_EVENT_STREAMS", value_name = "N", default_value_t = 1_000, value_parser = at_least_one::<usize>)]
     pub max_event_streams: usize,
     /// What webhooks are signed with, as whsec_ and 24 to 64 bytes in Base64; of several, separated by commas, each signs, so that
-    /// receivers can go from one to the next [default: one in the data folder, made when it is first needed]
+    /// receivers can go from one to the next [default: one in the data folder, made at the first start]
     #[arg(long, env = "TRINE_WEBHOOK_SECRETS", value_name = "SECRETS", value_delimiter = ',', hide_env_values = true, value_parser = Secret::from_str)]
     #[serde(serialize_with = "hidden")]
     pub webhook_secrets: Vec<Secret>,

@@ -50,4 +50,6 @@ async fn a_log_in_json_is_all_there_is_to_read() {
         log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect();
     let where_it_is = format!("listens at {}", server.url);
     assert!(lines.iter().any(|line| line["fields"]["message"].as_str().is_some_and(|text| text.contains(&where_it_is))), "{log}");
+    // One that was killed as it shut down would not have said so.
+    assert_eq!(lines.last().unwrap()["fields"]["message"], "shut down");
 }
