@@ -400,8 +400,10 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_said_with_a_way_out() {
-        // A port that was free a moment ago.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Bound, so that it is nobody else's, and not listened to.
+        let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+        nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let free = nobody.local_addr().unwrap();
         let client = Client::new(&format!("http://{free}/")).unwrap();
         let error = client.get::<serde_json::Value>("/jobs", &()).await.unwrap_err();
         assert!(matches!(&error, CliError::Unreachable { server, .. } if *server == format!("http://{free}")));

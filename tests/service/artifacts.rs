@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::comparisons::{ask, until_state};
+use crate::port::Port;
 use crate::server::{PATIENCE, Server, folder, program, trine};
 
 const COMMANDS: &str = r#"
@@ -309,15 +310,15 @@ async fn the_command_line_shows_and_saves_them() {
 /// A storage that speaks S3's protocol. It ends with this value.
 struct Storage {
     process: Child,
-    port: u16,
+    port: Port,
 }
 
 impl Storage {
     async fn start(bucket: &str) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::free();
         let server = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-moto/bin/moto_server");
         let mut command = program(server);
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        command.args(["-H", "127.0.0.1", "-p", &port.number.to_string()]);
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let storage = Self { process: process.expect("moto_server: see scripts/install-test-deps.sh"), port };
         let made = async {
@@ -331,7 +332,7 @@ impl Storage {
     }
 
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.port.number)
     }
 }
 
@@ -423,8 +424,8 @@ async fn files_of_the_same_second_and_length_are_told_apart_in_a_storage() {
 #[tokio::test]
 async fn a_storage_that_is_away_fails_what_needs_it_and_nothing_else() {
     let folder = folder();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("http://{free}");
+    let nobody = Port::free();
+    let url = format!("http://127.0.0.1:{}", nobody.number);
     let server = Server::start(folder.path(), &stored_at(&url)).await;
     let leaves = python("threads", "(left / 'a').touch()");
     let leaves_none = json!({"bound": "io", "workload": {"type": "python", "source": "def main(): return 1\n"}});

@@ -22,6 +22,8 @@ mod log;
 mod names;
 mod network;
 mod outbound;
+#[path = "../port/mod.rs"]
+mod port;
 #[path = "../postgres/mod.rs"]
 mod postgres;
 mod python;

@@ -9,6 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::port::Port;
+
 /// Long enough for anything that happens at all on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -16,6 +18,7 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) url: String,
     pub(crate) client: reqwest::Client,
+    _port: Port,
 }
 
 /// The program under test.
@@ -64,12 +67,12 @@ impl Server {
         folder: &Path,
         settings: &[(&str, &str)],
     ) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::free();
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let child = command
             .arg("serve")
             .current_dir(folder)
-            .env("TRINE_LISTEN", format!("{host}:{port}"))
+            .env("TRINE_LISTEN", format!("{host}:{}", port.number))
             .env("TRINE_DATA_DIR", folder.join("data"))
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
@@ -77,7 +80,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let server = Self { child, url: format!("{scheme}://{host}:{port}"), client };
+        let server = Self { child, url: format!("{scheme}://{host}:{}", port.number), client, _port: port };
         let ready = async {
             while !server.client.get(format!("{}/readyz", server.url)).send().await.is_ok_and(|answer| answer.status() == 200) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -27,6 +27,8 @@ mod owners;
 mod partitions;
 mod plans;
 mod pooler;
+#[path = "../port/mod.rs"]
+mod port;
 mod postgres;
 mod profiles;
 mod restart;

@@ -1,6 +1,5 @@
 //! A pooler between a server and its PostgreSQL.
 
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use trine::store::postgres::{PostgresOptions, PostgresStore};
 use trine::store::{Store, StoreError};
 
+use crate::port::Port;
 use crate::postgres::Schema;
 use crate::{PATIENCE, end_one, io_job};
 
@@ -16,17 +16,19 @@ use crate::{PATIENCE, end_one, io_job};
 struct Pooler {
     process: Child,
     url: String,
+    _port: Port,
     _folder: tempfile::TempDir,
 }
 
 impl Pooler {
     async fn start(mode: &str) -> Self {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::free();
         let settings = format!(
-            "[databases]\npostgres = host={} port=5432 user=trine\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+            "[databases]\npostgres = host={} port=5432 user=trine\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
              unix_socket_dir =\nauth_type = any\npool_mode = {mode}\n",
-            Schema::socket()
+            Schema::socket(),
+            port.number
         );
         let file = folder.path().join("pgbouncer.ini");
         std::fs::write(&file, settings).unwrap();
@@ -43,12 +45,13 @@ impl Pooler {
             command.arg("/usr/sbin/pgbouncer").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let process = process.expect("pgbouncer: see scripts/install-test-deps.sh");
         let listens = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port.number)).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(PATIENCE, listens).await.expect("the pooler to listen");
-        Self { process, url: format!("postgres://trine@127.0.0.1:{port}/postgres"), _folder: folder }
+        let url = format!("postgres://trine@127.0.0.1:{}/postgres", port.number);
+        Self { process, url, _port: port, _folder: folder }
     }
 
     fn options(&self, place: &Schema) -> PostgresOptions {
