@@ -27,6 +27,7 @@ pub(super) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         (19, "identity", include_str!("../../migrations/sqlite/0019_identity.sql")),
         (20, "gates", include_str!("../../migrations/sqlite/0020_gates.sql")),
         (21, "deliveries", include_str!("../../migrations/sqlite/0021_deliveries.sql")),
+        (22, "outcomes", include_str!("../../migrations/sqlite/0022_outcomes.sql")),
     ])
 });
 

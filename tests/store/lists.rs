@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use trine::job::{Bound, Ending, Executor, FailureKind, Job, JobId, NewJob, Queue};
-use trine::store::{Filter, Order, Page, StateFilter, Store};
+use trine::clock::Timestamp;
+use trine::job::{Bound, Ending, Executor, FailureKind, Job, JobId, NewJob, Queue, State, What};
+use trine::store::{EventFilter, Filter, Order, Page, StateFilter, Store};
 
-use crate::{Place, accept, failed, finish_all, io_job, new_job, settle};
+use crate::{Place, accept, claim_one, failed, finish_all, gave, io_job, new_job, settle};
 
 crate::for_every_form!(
     pages_cover_a_list_without_gap_or_overlap,
     every_filter_selects,
     a_list_of_results_holds_finished_jobs_only,
     times_select_by_acceptance,
+    an_outcome_is_whole_however_long_it_is,
 );
 
 fn page(order: Order, limit: usize) -> Page {
@@ -140,4 +142,45 @@ async fn times_select_by_acceptance(place: impl Place) {
     assert!(since.contains(&jobs[1].id) && since.contains(&jobs[2].id), "{since:?}");
     assert!(!until.contains(&jobs[1].id) && !until.contains(&jobs[2].id), "{until:?}");
     assert_eq!(since.len() + until.len(), 3);
+}
+
+/// A long one may stand elsewhere than a short one.
+async fn an_outcome_is_whole_however_long_it_is(place: impl Place) {
+    let store = place.open().await;
+    let outputs = [1, 510, 511, 512, 5_000, 200_000, 3].map(|length| "y".repeat(length));
+    let jobs: Vec<NewJob> = outputs.iter().map(|_| io_job()).collect();
+    for (job, output) in jobs.iter().zip(&outputs) {
+        accept(&store, std::slice::from_ref(job)).await;
+        settle(&store, claim_one(&store).await.lease, gave(&output.as_str().into())).await.unwrap();
+    }
+    // Two of them give something else when they run again.
+    for (job, length) in [(&jobs[5], 2), (&jobs[6], 7_000)] {
+        store.requeue(job.id).await.unwrap();
+        settle(&store, claim_one(&store).await.lease, gave(&"z".repeat(length).into())).await.unwrap();
+    }
+    let lasts = [&outputs[..5], &["z".repeat(2), "z".repeat(7_000)]].concat();
+    let output = |job: &Job| match &job.state {
+        State::Finished(finished) => serde_json::from_str::<String>(finished.outcome.output().unwrap().get()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let listed = store.results(&Filter::default(), page(Order::OldestFirst, 100)).await.unwrap();
+    assert_eq!(listed.iter().map(output).collect::<Vec<_>>(), lasts);
+    for ((job, first), last) in jobs.iter().zip(&outputs).zip(&lasts) {
+        assert_eq!(output(&store.job(job.id).await.unwrap().unwrap()), *last);
+        let of_the_job = EventFilter { job: Some(job.id), ..EventFilter::default() };
+        let told = store.events(&of_the_job, Timestamp::from_micros(0)).await.unwrap().events;
+        let told = told.iter().filter_map(|event| match &event.what {
+            What::Finished { finished, .. } => finished.outcome.output().map(|output| output.get().trim_matches('"').to_owned()),
+            _ => None,
+        });
+        let expected = if first == last { vec![last.clone()] } else { vec![first.clone(), last.clone()] };
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+    let (job, long) = (io_job(), "e".repeat(9_000));
+    accept(&store, std::slice::from_ref(&job)).await;
+    settle(&store, claim_one(&store).await.lease, failed(&long)).await.unwrap();
+    let filter = Filter { error: Some(FailureKind::Error), ..Filter::default() };
+    let found = store.results(&filter, page(Order::NewestFirst, 100)).await.unwrap();
+    let [Job { id, state: State::Finished(finished), .. }] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((*id, &finished.outcome.failure().unwrap().message), (job.id, &long));
 }

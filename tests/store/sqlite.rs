@@ -8,7 +8,7 @@ use trine::job::Queue;
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Store, StoreError};
 
-use crate::{PATIENCE, Place, TestClock, accept, claim_one, finish_all, io_job};
+use crate::{PATIENCE, Place, TestClock, accept, claim_one, finish_all, gave, io_job, settle};
 
 pub(crate) struct Folder(tempfile::TempDir, Arc<TestClock>);
 
@@ -173,11 +173,22 @@ async fn of_a_removed_result_nothing_is_left() {
     let text = serde_json::json!({"type": "sleep", "ms": 1, "x": "long".repeat(1_000)});
     job.submission.workload.json = serde_json::value::to_raw_value(&text).unwrap();
     job.submission.tags = [("team".into(), "search".into())].into();
-    finish_all(&store, std::slice::from_ref(&job)).await;
+    accept(&store, std::slice::from_ref(&job)).await;
+    let long = gave(&"long".repeat(1_000).into());
+    settle(&store, claim_one(&store).await.lease, long.clone()).await.unwrap();
+    let mut raw = folder.raw().await;
+    let inside: i64 = sqlx::query_scalar("SELECT octet_length(workload) + octet_length(output) FROM results")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(inside, 0, "a search would read it whenever it comes by this row");
+    store.requeue(job.id).await.unwrap();
+    let apart: i64 = sqlx::query_scalar("SELECT count(*) FROM payloads").fetch_one(&mut raw).await.unwrap();
+    assert_eq!(apart, 1, "the workload");
+    settle(&store, claim_one(&store).await.lease, long).await.unwrap();
     store.remove_result(job.id).await.unwrap();
     store.close().await;
     drop(store);
-    let mut raw = folder.raw().await;
     let text = "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM results) + (SELECT count(*) FROM payloads) \
                 + (SELECT count(*) FROM tags) + (SELECT count(*) FROM events)";
     let left: i64 = sqlx::query_scalar(text).fetch_one(&mut raw).await.unwrap();

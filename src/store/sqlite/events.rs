@@ -6,6 +6,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 
 use super::many::{MOST, Many, Values, make, marks};
 use super::read;
+use super::rows::outcome;
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::kept::event::{self, ACCEPTED, EventRow, FINISHED, PAGE, REQUEUED, RUNNING, has_conditions, kinds};
@@ -54,9 +55,13 @@ pub(super) async fn keep_results(connection: &mut SqliteConnection, ids: &str, b
     let running = "INSERT INTO events (at, job, attempt, kind) SELECT started_at, id, attempt, ? FROM results \
                    WHERE id IN (SELECT unhex(value) FROM jsonb_each(?)) AND started_at IS NOT NULL";
     sqlx::query(running).bind(RUNNING).bind(ids).execute(&mut *connection).await?;
-    let finished = "INSERT INTO events (at, job, attempt, kind, data) \
-                    SELECT finished_at, id, attempt, ?, json_array(ending, started_at, output, error, timing) FROM results \
-                    WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
+    let finished = concat!(
+        "INSERT INTO events (at, job, attempt, kind, data) SELECT finished_at, id, attempt, ?, json_array(ending, started_at, ",
+        outcome!("", "output"),
+        ", ",
+        outcome!("", "error"),
+        ", timing) FROM results WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))"
+    );
     sqlx::query(finished).bind(FINISHED).bind(ids).execute(&mut *connection).await?;
     let requeued = "INSERT INTO events (at, job, attempt, kind) SELECT ? + 1 + e.key, results.id, attempt, ? \
                     FROM jsonb_each(?) AS e CROSS JOIN results ON results.id = unhex(e.value)";
@@ -144,9 +149,15 @@ fn query(filter: &EventFilter, after: Timestamp, oldest: Option<JobId>) -> Query
 /// sort once more would take all outputs of a page into memory. What was taken away from `results` is an array.
 static DETAILS: LazyLock<String> = LazyLock::new(|| {
     let kept =
-        |at: usize, column: &str| format!("iif(page.source = 0, iif(page.kind = {FINISHED}, e.data ->> {at}, NULL), f.{column})");
-    let of_result =
-        [kept(0, "ending"), kept(1, "started_at"), "page.at".to_owned(), kept(2, "output"), kept(3, "error"), kept(4, "timing")];
+        |at: usize, column: &str| format!("iif(page.source = 0, iif(page.kind = {FINISHED}, e.data ->> {at}, NULL), {column})");
+    let of_result = [
+        kept(0, "f.ending"),
+        kept(1, "f.started_at"),
+        "page.at".to_owned(),
+        kept(2, outcome!("f.", "output")),
+        kept(3, outcome!("f.", "error")),
+        kept(4, "f.timing"),
+    ];
     format!(
         "SELECT page.at, page.id, coalesce(j.bound, r.bound), coalesce(j.queue, r.queue), page.kind, \
                 coalesce(e.attempt, j.attempt, r.attempt), iif(page.kind = {FINISHED}, NULL, e.data), {} \

@@ -187,8 +187,13 @@ pub(super) async fn requeue(
     let ids = array(&back.iter().map(|back| back.id).collect::<Vec<_>>());
     events::keep_results(connection, &ids, before).await?;
     sqlx::query(INSERT.as_str()).bind(before.as_micros()).bind(&ids).execute(&mut *connection).await?;
-    let text = "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))";
-    sqlx::query(text).bind(&ids).execute(&mut *connection).await?;
+    // The workload stays where it is; the outcome is among the events now.
+    for text in [
+        "DELETE FROM payloads WHERE n IN (SELECT outcome_payload FROM results WHERE id IN (SELECT unhex(value) FROM jsonb_each(?)))",
+        "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM jsonb_each(?))",
+    ] {
+        sqlx::query(text).bind(&ids).execute(&mut *connection).await?;
+    }
     let blocked = edges::reopen(connection, &ids).await?;
     for back in &mut back {
         back.blocked = blocked.contains(&back.id);

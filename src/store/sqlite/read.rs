@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::codes::Code;
 use super::moves::array;
-use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, OUTLINE_OF_BOTH, OUTLINE_OF_RESULT};
+use super::rows::{self, Cells, OF_BOTH, OF_JOB, OF_RESULT, OUTCOME_BYTES, OUTLINE_OF_BOTH, OUTLINE_OF_RESULT, outcome};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Executor, Job, JobId, Owner, Queue};
 use crate::store::kept::state::{codes_of_any, lots_of};
@@ -104,7 +104,7 @@ pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, pag
     let (table, bytes, standing) = match table {
         Table::Jobs => ("jobs", "0", unfinished(&filter.states)),
         Table::Results if lots.is_empty() => return Ok(Ids::default()),
-        Table::Results => ("results", "coalesce(octet_length(output), 0)", ended(&lots.concat())),
+        Table::Results => ("results", OUTCOME_BYTES, ended(&lots.concat())),
     };
     let select = format!("SELECT id, {bytes} FROM {} WHERE true{standing}", source(table, filter));
     let mut ids = Ids::default();
@@ -139,7 +139,7 @@ fn source(table: &str, filter: &Filter) -> String {
 fn conditions(select: String, filter: &Filter, page: Page) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(select);
     if let Some(kind) = filter.error {
-        query.push(" AND ending <> 0 AND error ->> 'kind' = ").push_bind(kind.as_str());
+        query.push(concat!(" AND ending <> 0 AND ", outcome!("", "error"), " ->> 'kind' = ")).push_bind(kind.as_str());
     }
     subject(&mut query, filter.owner, filter.bound, filter.executor, filter.workload.as_deref());
     for (n, (key, value)) in filter.tags.iter().enumerate() {

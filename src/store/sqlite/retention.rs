@@ -9,7 +9,7 @@ use super::SqliteStore;
 use super::edges;
 use super::moves::array;
 use super::read::first_id;
-use super::rows::{Cells, WORKLOAD_BYTES};
+use super::rows::{Cells, OUTCOME_BYTES, WORKLOAD_BYTES};
 use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::store::{Removal, Removed, RetentionStore, StoreError};
@@ -64,7 +64,7 @@ impl SqliteStore {
         // What ended before a moment was accepted before it, so few others are looked at.
         static TEXT: LazyLock<String> = LazyLock::new(|| {
             format!(
-                "SELECT id, {WORKLOAD_BYTES} + coalesce(octet_length(output), 0) FROM results \
+                "SELECT id, {WORKLOAD_BYTES} + {OUTCOME_BYTES} FROM results \
                  WHERE id < ?1 AND finished_at < ?2 AND {NOT_NEEDED} ORDER BY id LIMIT ?3"
             )
         });
@@ -127,7 +127,8 @@ async fn remove(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<u64,
         "DELETE FROM edges WHERE child IN (SELECT unhex(value) FROM json_each(?))",
         // What is still to be told is told; what is left of it goes then.
         "DELETE FROM deliveries WHERE job IN (SELECT unhex(value) FROM json_each(?)) AND +state <> 0",
-        "DELETE FROM payloads WHERE n IN (SELECT payload FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?)))",
+        "DELETE FROM payloads WHERE n IN (SELECT payload FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?1)) \
+         UNION ALL SELECT outcome_payload FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?1)))",
         "DELETE FROM results WHERE id IN (SELECT unhex(value) FROM json_each(?))",
     ];
     let mut removed = 0;

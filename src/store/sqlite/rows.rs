@@ -12,9 +12,18 @@ use crate::store::kept::state::stands;
 use crate::store::kept::{self, Options, job};
 use crate::store::{Claimed, StateFilter, StoreError};
 
-/// The longest workload that stands in the row of its job, in bytes. A longer one stands in `payloads`: a row of these tables that is
-/// longer than a quarter of a page takes a page of its own, and would be written once more when the job ends.
-pub(super) const LONGEST_INSIDE: usize = 512;
+/// The longest workload, output or error that stands in the row of its job, in bytes. A longer one stands in `payloads`: a row of these tables that is
+/// longer than a quarter of a page takes pages of its own, which are read whenever a search comes by it, and would be written once more when
+/// the job ends.
+const LONGEST_INSIDE: usize = 512;
+
+/// Where a text is to stand, behind the latest of those that are too long for their rows; `None` if it is not.
+pub(super) fn place(text: &str, latest: &mut i64) -> Option<i64> {
+    (text.len() > LONGEST_INSIDE).then(|| {
+        *latest += 1;
+        *latest
+    })
+}
 
 /// The workload, wherever it stands.
 macro_rules! workload {
@@ -26,6 +35,29 @@ pub(super) const WORKLOAD: &str = workload!();
 /// How long it is.
 pub(super) const WORKLOAD_BYTES: &str =
     "iif(payload IS NULL, octet_length(workload), (SELECT octet_length(text) FROM payloads WHERE n = payload))";
+
+/// The output or the error of a result, wherever it stands: NULL if it has none. `$row` is the name of the table with a dot, or nothing.
+macro_rules! outcome {
+    ($row:literal, $column:literal) => {
+        concat!(
+            "iif(",
+            $row,
+            "outcome_payload IS NULL OR ",
+            $row,
+            $column,
+            " IS NULL, ",
+            $row,
+            $column,
+            ", (SELECT text FROM payloads WHERE n = ",
+            $row,
+            "outcome_payload))"
+        )
+    };
+}
+pub(super) use outcome;
+/// How long it is, if it stands apart; else, how long the output is, or 0.
+pub(super) const OUTCOME_BYTES: &str = "coalesce(iif(outcome_payload IS NULL, octet_length(output), \
+     (SELECT octet_length(text) FROM payloads WHERE n = outcome_payload)), 0)";
 
 /// The columns that unfinished jobs and results share, as they move from one table to the other.
 pub(super) const SHARED: &str =
@@ -41,8 +73,11 @@ pub(super) const OF_BOTH: &str = of_both!(workload!());
 pub(super) const OUTLINE_OF_BOTH: &str = of_both!("'null'");
 /// The further columns of an unfinished job.
 pub(super) const OF_JOB: &str = "state, due_at, claimed_at, stopping";
-/// The further columns of a result.
-pub(super) const OF_RESULT: &str = "ending, started_at, finished_at, output, error, timing, findings";
+/// The further columns of a result, as they are written.
+pub(super) const RESULT: &str = "ending, started_at, finished_at, outcome_payload, output, error, timing, findings";
+/// The same as they are read.
+pub(super) const OF_RESULT: &str =
+    concat!("ending, started_at, finished_at, ", outcome!("", "output"), ", ", outcome!("", "error"), ", timing, findings");
 /// The same without the outcome.
 pub(super) const OUTLINE_OF_RESULT: &str = "ending, started_at, finished_at, 'null', NULL, timing, findings";
 /// What a claim returns.

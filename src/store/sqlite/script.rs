@@ -1,5 +1,6 @@
 //! What most transactions consist of: jobs that end, and new ones.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use sqlx::SqliteConnection;
@@ -7,7 +8,7 @@ use sqlx::SqliteConnection;
 use super::codes::Code;
 use super::many::{MOST, Many, Values, make, marks};
 use super::rollups::{self, Count};
-use super::rows::{OF_RESULT, SHARED};
+use super::rows::{RESULT, SHARED};
 use super::statements::Claim;
 use crate::clock::Timestamp;
 use crate::job::{Conclusion, FindingKinds, JobId, NewJob, Outcome};
@@ -30,6 +31,10 @@ pub(super) struct End<'a> {
     /// Its lease has been found valid.
     pub(super) id: JobId,
     pub(super) conclusion: &'a Conclusion,
+    /// Its output, or its error.
+    pub(super) outcome: Cow<'a, str>,
+    /// Where that is to stand, if it is too long for its row.
+    pub(super) payload: Option<i64>,
     pub(super) started_at: Timestamp,
     pub(super) finished_at: Timestamp,
     pub(super) count: Count,
@@ -62,8 +67,8 @@ static END: LazyLock<Many> = LazyLock::new(|| {
     let shared = shared.replace("jobs.attempt", "jobs.attempt + (jobs.token IS NULL)");
     Many::new(|rows| {
         format!(
-            "INSERT INTO results ({SHARED}, {OF_RESULT}) \
-             SELECT {shared}, column2, column3, column4, column5, column6, column7, column8 \
+            "INSERT INTO results ({SHARED}, {RESULT}) \
+             SELECT {shared}, column2, column3, column4, column5, column6, column7, column8, column9 \
              FROM (VALUES {}) CROSS JOIN jobs ON jobs.id = column1; \
              DELETE FROM jobs WHERE id IN ({}); \
              INSERT INTO counted (results) VALUES (?);",
@@ -72,7 +77,7 @@ static END: LazyLock<Many> = LazyLock::new(|| {
         )
     })
 });
-const END_COLUMNS: usize = 8;
+const END_COLUMNS: usize = 9;
 
 static PAYLOAD: LazyLock<Many> = LazyLock::new(|| {
     Many::new(|rows| {
@@ -111,7 +116,10 @@ impl Script<'_> {
     pub(super) async fn run(&self, connection: &mut SqliteConnection, alone: bool) -> Result<(), StoreError> {
         let tags = self.jobs.iter().flat_map(|Insertion { job, .. }| job.submission.tags.iter().map(|tag| (job.id, tag)));
         let tags: Vec<_> = tags.collect();
-        let payloads: Vec<_> = self.jobs.iter().filter_map(|insertion| Some((insertion.payload?, insertion.job))).collect();
+        let outcomes = self.ends.iter().filter_map(|end| Some((end.payload?, &*end.outcome)));
+        let workloads =
+            self.jobs.iter().filter_map(|insertion| Some((insertion.payload?, insertion.job.submission.workload.json.get())));
+        let payloads: Vec<_> = outcomes.chain(workloads).collect();
         let begins = self.begins.chunks(MOST).map(|begins| {
             BEGIN.trip(begins.len(), move |values, size| {
                 values.rows(begins, size, BEGIN_COLUMNS, |values, (id, claim)| {
@@ -130,9 +138,9 @@ impl Script<'_> {
         });
         let payloads = payloads.chunks(MOST).map(|payloads| {
             PAYLOAD.trip(payloads.len(), move |values, size| {
-                values.rows(payloads, size, PAYLOAD_COLUMNS, |values, (n, job)| {
+                values.rows(payloads, size, PAYLOAD_COLUMNS, |values, (n, text)| {
                     values.push(*n)?;
-                    values.text(job.submission.workload.json.get())
+                    values.text(text)
                 })
             })
         });
@@ -155,15 +163,17 @@ impl Script<'_> {
 
 impl End<'_> {
     fn push_to(&self, values: &mut Values) -> Result<(), StoreError> {
-        let Self { id, conclusion, started_at, finished_at, findings, .. } = self;
+        let Self { id, conclusion, outcome, payload, started_at, finished_at, findings, .. } = self;
+        let inside = Arc::<str>::from(if payload.is_some() { "" } else { outcome });
         let (output, error) = match &conclusion.outcome {
-            Outcome::Output(output) => (Some(Arc::<str>::from(output.get())), None),
-            Outcome::Error(failure) => (None, Some(json(failure))),
+            Outcome::Output(_) => (Some(inside), None),
+            Outcome::Error(_) => (None, Some(inside)),
         };
         values.push(&id.as_bytes()[..])?;
         values.push(conclusion.ending.code())?;
         values.push(started_at.as_micros())?;
         values.push(finished_at.as_micros())?;
+        values.push(*payload)?;
         values.push(output)?;
         values.push(error)?;
         values.push(conclusion.timing.as_ref().map(|timing| json(&figures(timing))))?;

@@ -202,7 +202,7 @@ pub(super) async fn touch(connection: &mut Connection) -> Result<(), StoreError>
     Ok(())
 }
 
-/// The last place of a workload that is too long for its row.
+/// The last place of a text that is too long for its row.
 pub(super) async fn latest_payload(connection: &mut Connection) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("SELECT coalesce(max(n), 0) FROM payloads").fetch_one(connection).await?)
 }

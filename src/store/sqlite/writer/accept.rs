@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::super::rows::{Fresh, LONGEST_INSIDE};
+use super::super::rows::{Fresh, place};
 use super::super::script::{Insertion, Script};
 use super::super::statements::Claim;
 use super::Writer;
@@ -49,7 +49,7 @@ impl Writer {
             }
         }
         for job in jobs {
-            let payload = self.payload(job);
+            let payload = place(job.submission.workload.json.get(), &mut self.latest_payload);
             script.jobs.push(Insertion { job, claim: at_once.get(&job.id).copied(), payload });
         }
         for insertion in &script.jobs {
@@ -66,14 +66,6 @@ impl Writer {
             }
             done.expires(job.submission.expires_at);
         }
-    }
-
-    /// Where the workload of a new job is to stand, if that is too long for its row.
-    fn payload(&mut self, job: &NewJob) -> Option<i64> {
-        (job.submission.workload.json.get().len() > LONGEST_INSIDE).then(|| {
-            self.latest_payload += 1;
-            self.latest_payload
-        })
     }
 
     /// What new jobs are told of as.

@@ -125,7 +125,7 @@ pub(super) struct Writer {
     /// How many jobs of an owner may run at once, where there is a quota.
     allowed: Arc<HashMap<Owner, u32>>,
     next_token: i64,
-    /// The last place of a workload that is too long for its row.
+    /// The last place of a text that is too long for its row.
     latest_payload: i64,
     /// The names of workloads, each kept once.
     kinds: foldhash::HashSet<Arc<str>>,

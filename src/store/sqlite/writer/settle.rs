@@ -1,15 +1,19 @@
 //! Settlements: how attempts end.
 
+use std::borrow::Cow;
+
 use super::super::events;
 use super::super::rollups::Count;
+use super::super::rows::place;
 use super::super::script::{End, Script};
 use super::super::statements;
 use super::Writer;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
-use crate::job::{Ending, Failure, FindingKinds, JobId, Queue, What};
+use crate::job::{Ending, Failure, FindingKinds, JobId, Outcome, Queue, What};
 use crate::store::kept::event::EventRow;
+use crate::store::kept::json;
 use crate::store::{Lease, Settled, Settlement, StoreError, Subject};
 use sqlx::SqliteConnection;
 
@@ -48,7 +52,13 @@ impl Writer {
                     if held.children {
                         done.unblocking.push_back(lease.id);
                     }
-                    script.ends.push(End { id: lease.id, conclusion, started_at, finished_at, count, findings });
+                    let outcome = match &conclusion.outcome {
+                        Outcome::Output(output) => output.get().into(),
+                        Outcome::Error(failure) => Cow::from(json(failure)),
+                    };
+                    let payload = place(&outcome, &mut self.latest_payload);
+                    let id = lease.id;
+                    script.ends.push(End { id, conclusion, outcome, payload, started_at, finished_at, count, findings });
                     let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
                     let what = || What::Finished { attempt: held.attempt, finished: finished() };
                     done.tell(finished_at, lease.id, || held.subject.clone(), what);
