@@ -17,8 +17,8 @@ use crate::store::{Claimed, StateFilter, StoreError};
 /// the job ends.
 const LONGEST_INSIDE: usize = 512;
 
-/// Where a text is to stand, behind the latest of those that are too long for their rows; `None` if it is not.
-pub(super) fn place(text: &str, latest: &mut i64) -> Option<i64> {
+/// The place in `payloads` of a text that is too long for its row, behind the latest; `None` if it is not.
+pub(super) fn payload_of(text: &str, latest: &mut i64) -> Option<i64> {
     (text.len() > LONGEST_INSIDE).then(|| {
         *latest += 1;
         *latest

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::super::rows::{Fresh, place};
+use super::super::rows::{Fresh, payload_of};
 use super::super::script::{Insertion, Script};
 use super::super::statements::Claim;
 use super::Writer;
@@ -49,7 +49,7 @@ impl Writer {
             }
         }
         for job in jobs {
-            let payload = place(job.submission.workload.json.get(), &mut self.latest_payload);
+            let payload = payload_of(job.submission.workload.json.get(), &mut self.latest_payload);
             script.jobs.push(Insertion { job, claim: at_once.get(&job.id).copied(), payload });
         }
         for insertion in &script.jobs {

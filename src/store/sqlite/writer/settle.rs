@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::super::events;
 use super::super::rollups::Count;
-use super::super::rows::place;
+use super::super::rows::payload_of;
 use super::super::script::{End, Script};
 use super::super::statements;
 use super::Writer;
@@ -56,7 +56,7 @@ impl Writer {
                         Outcome::Output(output) => output.get().into(),
                         Outcome::Error(failure) => Cow::from(json(failure)),
                     };
-                    let payload = place(&outcome, &mut self.latest_payload);
+                    let payload = payload_of(&outcome, &mut self.latest_payload);
                     let id = lease.id;
                     script.ends.push(End { id, conclusion, outcome, payload, started_at, finished_at, count, findings });
                     let finished = || Box::new(conclusion.clone().at(Some(started_at), finished_at));
