@@ -44,6 +44,11 @@ impl Company {
         (count, Queue::ALL.into_iter().filter(move |queue| queues[*queue as usize]))
     }
 
+    /// Whether there is one with such a lease.
+    pub(super) fn any(&self, is_such: impl Fn(&Lease) -> bool) -> bool {
+        self.waiting().as_ref().is_some_and(|waiting| waiting.settlings.iter().any(|(lease, ..)| is_such(lease)))
+    }
+
     /// All that there are.
     pub(super) fn take(&self) -> Vec<Settling> {
         self.waiting().as_mut().map(std::mem::take).unwrap_or_default().settlings

@@ -6,6 +6,10 @@ use super::super::intake::Noted;
 
 /// How long settlements that nobody waits for wait for company.
 const COMPANY: Duration = Duration::from_millis(2);
+/// How much longer they wait if [`SEVERAL`] have come by then, and more will.
+const COMPANY_OF_MORE: Duration = Duration::from_millis(6);
+/// So many in [`COMPANY`] are a stream of them.
+pub(super) const SEVERAL: usize = 4;
 /// How long they wait while jobs of their queue wait for cores or other processes.
 const COMPANY_BEHIND: Duration = Duration::from_millis(8);
 /// How long they wait while [`MANY`] jobs do: the last of so many waits longer for its turn than for that.
@@ -20,11 +24,14 @@ pub(super) struct Patient {
     pub(super) notes: Vec<Noted>,
     /// When the first of all that has waited long enough.
     pub(super) due: Option<Instant>,
+    /// It has been put off, or was late enough from the beginning.
+    is_put_off: bool,
 }
 
 impl Patient {
     /// Something is to be written that is not here, behind which so many jobs wait.
     pub(super) fn begun(&mut self, behind: u64) {
+        self.is_put_off |= behind > 0;
         self.be_due(match behind {
             0 => COMPANY,
             1..MANY => COMPANY_BEHIND,
@@ -41,7 +48,41 @@ impl Patient {
         self.due = self.due.into_iter().chain([Instant::now() + after]).min();
     }
 
-    pub(super) fn is_due(&self) -> bool {
-        self.due.is_some_and(|due| due <= Instant::now())
+    /// Whether it has waited long enough. It is put off once, if that `is_worth_it`.
+    pub(super) fn is_due(&mut self, is_worth_it: impl FnOnce() -> bool) -> bool {
+        let Some(due) = self.due.filter(|due| *due <= Instant::now()) else { return false };
+        if self.is_put_off || !is_worth_it() {
+            return true;
+        }
+        self.is_put_off = true;
+        self.due = Some(due + COMPANY_OF_MORE);
+        false
+    }
+
+    /// All that waited is written now.
+    pub(super) fn over(&mut self) {
+        (self.due, self.is_put_off) = (None, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long it took until what waits was due.
+    fn waited(patient: &mut Patient, is_worth_it: bool) -> Duration {
+        let from = patient.due.unwrap();
+        while !patient.is_due(|| is_worth_it) {}
+        patient.due.unwrap() - from
+    }
+
+    #[test]
+    fn what_is_worth_it_is_put_off_once() {
+        let mut patient = Patient::default();
+        for (behind, is_worth_it, longer) in [(0, true, 6), (0, false, 0), (0, true, 6), (5, true, 0), (500, true, 0)] {
+            patient.begun(behind);
+            assert_eq!(waited(&mut patient, is_worth_it), Duration::from_millis(longer), "{behind}");
+            patient.over();
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::super::{company, statements};
 use super::batch::{self, Batch};
 use super::fold::Folding;
-use super::patient::Patient;
+use super::patient::{self, Patient};
 use super::published::Depths;
 use super::{Command, Writer};
 use crate::job::Queue;
@@ -74,9 +74,10 @@ impl Writer {
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
             let enough = company + patient.notes.len() >= company::MOST;
-            let due = closing.is_some() || claiming || enough || patient.is_due();
+            let is_stream = || company >= patient::SEVERAL && !self.company.any(|lease| self.holds_up(lease));
+            let due = closing.is_some() || claiming || enough || patient.is_due(is_stream);
             if due {
-                patient.due = None;
+                patient.over();
                 batch.settles.append(&mut self.company.take());
             }
             if closing.is_some() || patient.due.is_none() || batch.len() > 0 {
@@ -186,6 +187,11 @@ impl Writer {
     /// How many of its jobs wait for cores or other processes: then it matters how many end, not how soon one of them is told.
     fn behind(&self, queue: Queue) -> u64 {
         if queue.is_apart() || queue == Queue::ThreadsCpu { self.depths.of(queue).queued } else { 0 }
+    }
+
+    /// Whether other jobs may wait for the end of this one.
+    fn holds_up(&self, lease: &Lease) -> bool {
+        self.held.get(&lease.id).is_some_and(|held| held.children || !held.counted.is_empty())
     }
 
     /// Notes how far back one has to look for what happens from here on, if it is time for that.
