@@ -68,13 +68,15 @@ impl Writer {
             self.turn_away();
             let unwanted = self.serve_from_fronts();
             let (company, queues) = self.company.present();
-            for queue in queues {
-                patient.begun(self.behind(queue));
+            let mut is_behind = false;
+            for behind in queues.map(|queue| self.behind(queue)) {
+                is_behind |= behind > 0;
+                patient.begun(behind);
             }
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
             let enough = company + patient.notes.len() >= company::MOST;
-            let is_stream = || company >= patient::SEVERAL && !self.company.any(|lease| self.holds_up(lease));
+            let is_stream = || !is_behind && company >= patient::SEVERAL && !self.company.any(|lease| self.holds_up(lease));
             let due = closing.is_some() || claiming || enough || patient.is_due(is_stream);
             if due {
                 patient.over();
