@@ -12,6 +12,15 @@ use crate::server::TlsError;
 use crate::store::StoreError;
 use crate::workload::EnvironmentError;
 
+/// How the first key is made in a database. A URL is not shown with its password, so it is no good to be copied.
+fn first_key(database: &Database) -> String {
+    let command = "trine keys create admin --scopes admin --database";
+    match database {
+        Database::Sqlite(_) => format!("`{command} {database}`"),
+        Database::Postgres(_) => format!("`{command}`, which takes the URL from TRINE_DATABASE or the settings' file"),
+    }
+}
+
 /// Why the service could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -32,8 +41,9 @@ pub enum AppError {
     Tls(#[from] TlsError),
     /// Requests need a key, and there is none.
     #[error(
-        "{address} asks for API keys, and there is none that is good for anything: make one with \
-         `trine keys create admin --scopes admin --database {database}`, or let in whoever comes with `--keys off`"
+        "{address} asks for API keys, and there is none that is good for anything: make one with {}, or let in whoever comes with \
+         `--keys off`",
+        first_key(database)
     )]
     NoKeys {
         /// Where the server would listen.
