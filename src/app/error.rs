@@ -71,6 +71,9 @@ pub enum AppError {
     /// The data folder is another server's.
     #[error("another server has the data folder {}: each needs one of its own, also where they share a database", .0.display())]
     DataFolderTaken(PathBuf),
+    /// What it had open is not at its place any more.
+    #[error("{} was removed or replaced while the server ran", .0.display())]
+    FileGone(PathBuf),
     /// Programs can't be watched over.
     #[error("can't prepare the sandbox: {0}")]
     Watch(std::io::Error),

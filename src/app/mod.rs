@@ -2,6 +2,7 @@
 
 mod confinement;
 mod error;
+mod own_files;
 mod python;
 
 pub use error::AppError;
@@ -132,9 +133,11 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
             tokio::time::sleep(HANDOVER).await;
         }
     };
+    let watched = own_files::watch(&config, stop.asked.clone())?;
     let hurried = stop.hurried;
     ready();
     hurried.run_until_cancelled(server::serve(listener, tls, api, limits, drained)).await;
+    stop.asked.cancel();
     dispatcher.drain();
     let housework = async {
         comparisons.shut_down().await;
@@ -149,7 +152,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     tokio::join!(hurried.run_until_cancelled(housework), dispatcher.shut_down(config.grace, &hurried));
     store.close().await;
     tracing::info!("shut down");
-    Ok(())
+    watched.await.ok().flatten().map_or(Ok(()), |path| Err(AppError::FileGone(path)))
 }
 
 /// The data folder, for this server alone as long as the file is open: each one empties it of what programs of an earlier one have left.
