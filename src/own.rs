@@ -1,9 +1,9 @@
 //! What one server has for itself alone: its folder, its files.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
 
@@ -21,4 +21,36 @@ pub fn folder(path: &Path) -> io::Result<()> {
 pub fn lock(path: &Path) -> Result<File, TryLockError> {
     let file = File::options().create(true).write(true).truncate(false).open(path).map_err(TryLockError::Error)?;
     file.try_lock().map(|()| file)
+}
+
+/// A file as it was found under its name.
+#[derive(Debug)]
+pub struct Seen {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Seen {
+    /// The one that is there now.
+    pub fn of(path: PathBuf) -> io::Result<Self> {
+        let inode = inode(&path.metadata()?);
+        Ok(Self { path, inode })
+    }
+
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is none of its name any more, or another one. What can't be looked at just now may be there.
+    pub async fn is_gone(&self) -> bool {
+        match tokio::fs::metadata(&self.path).await {
+            Ok(found) => inode(&found) != self.inode,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+}
+
+fn inode(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }

@@ -1,5 +1,7 @@
-//! When to stop: at the first SIGTERM or SIGINT in good order, at the second one sooner, at the third one at once.
+//! When to stop: at the first SIGTERM or SIGINT in good order, at the second one sooner, at the third one at once. SIGHUP, which says that the terminal
+//! is gone, may be the first.
 
+use std::future::pending;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,20 +16,27 @@ pub struct Stop {
     pub hurried: CancellationToken,
 }
 
-/// Listens for both signals from now on: the first one asks to stop, the second one hurries, the third one ends the process.
+/// Listens for the signals from now on: the first one asks to stop, the second one hurries, the third one ends the process. SIGHUP is heeded only
+/// `at_hangup`.
 ///
 /// Must be called within a tokio runtime.
 ///
 /// # Errors
 /// The signals can't be listened for.
-pub fn requested() -> io::Result<Stop> {
-    let mut signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+pub fn requested(at_hangup: bool) -> io::Result<Stop> {
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hangup: (at_hangup && !is_to_outlive_its_terminal()).then(|| signal(SignalKind::hangup())).transpose()?,
+    };
     let stop = Stop::default();
     let Stop { asked, hurried } = stop.clone();
     tokio::spawn(async move {
         signals.next().await;
         tracing::info!("told to stop; told once more, what still runs is handed back at once");
         asked.cancel();
+        // That a terminal is gone may be said by the kernel and by a shell: that is no hurry.
+        signals.hangup = None;
         signals.next().await;
         tracing::info!("told to hurry; told once more, the process ends at once, and what runs counts as lost");
         hurried.cancel();
@@ -41,6 +50,7 @@ pub fn requested() -> io::Result<Stop> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -48,6 +58,22 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),
+            () = next_of(self.hangup.as_mut()) => SignalKind::hangup(),
         }
     }
+}
+
+async fn next_of(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
+    }
+}
+
+/// Whether it was started by a program like `nohup`, which has it ignore SIGHUP.
+fn is_to_outlive_its_terminal() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // Each signal has the bit before its number.
+    ignored.is_some_and(|ignored| ignored & 1 << (SignalKind::hangup().as_raw_value() - 1) != 0)
 }

@@ -20,7 +20,7 @@ pub enum TelemetryError {
 }
 
 /// What comes with each of many tries to reach a database that is away; whoever wanted something of it tells that as well.
-const QUIET: &str = ",sqlx_core::pool=off";
+const QUIET: &str = ",sqlx::pool=off,sqlx_core::pool=off";
 /// Lines that wait for whoever reads the log. When there is no room for more, they are dropped.
 const WAITING: usize = 10_000;
 

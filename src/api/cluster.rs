@@ -107,7 +107,7 @@ pub(super) struct NodeView {
 /// How a server of a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum NodeState {
+pub(super) enum NodeState {
     /// It takes work.
     Up,
     /// It claims nothing more, and still runs jobs.
@@ -118,14 +118,24 @@ enum NodeState {
     Lost,
 }
 
+impl NodeState {
+    /// All of them, with what they are called.
+    pub(super) const ALL: [(Self, &str); 4] =
+        [(Self::Up, "up"), (Self::Draining, "draining"), (Self::Drained, "drained"), (Self::Lost, "lost")];
+
+    pub(super) fn of(node: &NodeStatus) -> Self {
+        match node {
+            NodeStatus { has_expired: true, .. } => Self::Lost,
+            NodeStatus { is_draining: true, leases: 0, .. } => Self::Drained,
+            NodeStatus { is_draining: true, .. } => Self::Draining,
+            _ => Self::Up,
+        }
+    }
+}
+
 impl From<NodeStatus> for NodeView {
     fn from(node: NodeStatus) -> Self {
-        let state = match node {
-            NodeStatus { has_expired: true, .. } => NodeState::Lost,
-            NodeStatus { is_draining: true, leases: 0, .. } => NodeState::Drained,
-            NodeStatus { is_draining: true, .. } => NodeState::Draining,
-            _ => NodeState::Up,
-        };
+        let state = NodeState::of(&node);
         let NodeStatus {
             name, role, labels, start, version, started_at, seen_at, unheard_for, expires_at, leases, is_this, ..
         } = node;

@@ -12,6 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::cluster::NodeState;
 use super::problem::Problem;
 use super::{ApiState, findings};
 use crate::dispatch::{Ends, QueueStatus};
@@ -71,6 +72,7 @@ struct Stored {
     /// Those that are not paused, and those that are.
     schedules: (u64, u64),
     pending_deliveries: u64,
+    nodes: Vec<NodeState>,
     bloat: Option<Bloat>,
 }
 
@@ -206,6 +208,7 @@ impl Stored {
                 oldest: store.oldest().await?,
                 schedules: store.count_schedules().await?,
                 pending_deliveries: store.pending_deliveries().await?,
+                nodes: store.nodes().await?.iter().map(NodeState::of).collect(),
                 bloat: store.bloat().await?,
             })
         };
@@ -227,6 +230,11 @@ impl Stored {
         let mut schedules = Family::gauge(encoder, "trine_schedules", about)?;
         for (state, count) in [("active", self.schedules.0), ("paused", self.schedules.1)] {
             schedules.set(&[("state", state)], number(count))?;
+        }
+        let mut nodes = Family::gauge(encoder, "trine_nodes", "Servers that share the store, by how they are")?;
+        for (state, name) in NodeState::ALL {
+            let count = self.nodes.iter().filter(|node| **node == state).count();
+            nodes.set(&[("state", name)], number(count as u64))?;
         }
         let about = "Messages of webhooks that are to be sent, for the first time or again; counting ends at 10,000";
         Family::gauge(encoder, "trine_webhooks_pending", about)?.set(&[], number(self.pending_deliveries))

@@ -12,6 +12,15 @@ use crate::server::TlsError;
 use crate::store::StoreError;
 use crate::workload::EnvironmentError;
 
+/// How the first key is made in a database. A URL is not shown with its password, so it is no good to be copied.
+fn first_key(database: &Database) -> String {
+    let command = "trine keys create admin --scopes admin --database";
+    match database {
+        Database::Sqlite(_) => format!("`{command} {database}`"),
+        Database::Postgres(_) => format!("`{command}`, which takes the URL from TRINE_DATABASE or the settings' file"),
+    }
+}
+
 /// Why the service could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -32,8 +41,9 @@ pub enum AppError {
     Tls(#[from] TlsError),
     /// Requests need a key, and there is none.
     #[error(
-        "{address} asks for API keys, and there is none that is good for anything: make one with \
-         `trine keys create admin --scopes admin --database {database}`, or let in whoever comes with `--keys off`"
+        "{address} asks for API keys, and there is none that is good for anything: make one with {}, or let in whoever comes with \
+         `--keys off`",
+        first_key(database)
     )]
     NoKeys {
         /// Where the server would listen.
@@ -61,6 +71,9 @@ pub enum AppError {
     /// The data folder is another server's.
     #[error("another server has the data folder {}: each needs one of its own, also where they share a database", .0.display())]
     DataFolderTaken(PathBuf),
+    /// What it had open is not at its place any more.
+    #[error("{} was removed or replaced while the server ran", .0.display())]
+    FileGone(PathBuf),
     /// Programs can't be watched over.
     #[error("can't prepare the sandbox: {0}")]
     Watch(std::io::Error),

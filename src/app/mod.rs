@@ -2,6 +2,7 @@
 
 mod confinement;
 mod error;
+mod own_files;
 mod python;
 
 pub use error::AppError;
@@ -73,6 +74,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let quotas = Arc::new(Quotas::new(Arc::clone(&store), config.quota()));
     let keyring = Arc::new(Keyring::load(Arc::clone(&store), config.keys, Arc::clone(&quotas)).await?);
     check_keys(&config, &keyring, address)?;
+    check_shared(&config, &*store).await?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
     let artifacts = Artifacts::open(&config.artifacts(), &store.identity().await?, config.artifact_bytes)?;
     let program = PathBuf::from(THIS_PROGRAM);
@@ -132,9 +134,11 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
             tokio::time::sleep(HANDOVER).await;
         }
     };
+    let watched = own_files::watch(&config, stop.asked.clone())?;
     let hurried = stop.hurried;
     ready();
     hurried.run_until_cancelled(server::serve(listener, tls, api, limits, drained)).await;
+    stop.asked.cancel();
     dispatcher.drain();
     let housework = async {
         comparisons.shut_down().await;
@@ -149,7 +153,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     tokio::join!(hurried.run_until_cancelled(housework), dispatcher.shut_down(config.grace, &hurried));
     store.close().await;
     tracing::info!("shut down");
-    Ok(())
+    watched.await.ok().flatten().map_or(Ok(()), |path| Err(AppError::FileGone(path)))
 }
 
 /// The data folder, for this server alone as long as the file is open: each one empties it of what programs of an earlier one have left.
@@ -266,6 +270,31 @@ fn check_keys(config: &Config, keyring: &Keyring, address: SocketAddr) -> Result
     }
     if !needed && !address.ip().is_loopback() {
         tracing::warn!("no keys are asked for: whoever reaches {address} may do everything");
+    }
+    Ok(())
+}
+
+/// What servers that share a database are to be given alike: one that goes by its own data folder instead says so, once there are others.
+async fn check_shared(config: &Config, store: &dyn Store) -> Result<(), AppError> {
+    if !store.is_shared() || (!config.webhook_secrets.is_empty() && config.artifacts.is_some()) {
+        return Ok(());
+    }
+    let others = store.nodes().await?.into_iter().filter(|node| !node.is_this && !node.has_expired);
+    let others = others.map(|node| node.name).collect::<Vec<_>>().join(", ");
+    if others.is_empty() {
+        return Ok(());
+    }
+    if config.webhook_secrets.is_empty() {
+        tracing::warn!(
+            others,
+            "`webhook_secrets` is not set: this server signs webhooks with webhook.secret of its data folder, and others with their own"
+        );
+    }
+    if config.artifacts.is_none() {
+        tracing::warn!(
+            others,
+            "`artifacts` is not set: files that jobs leave behind here are kept in this server's data folder, where others don't find them"
+        );
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub(super) async fn run(mut config: Config, sources: &Sources) -> Result<(), Cli
             "environment variables that begin with TRINE_ and are no settings; `trine config` lists the settings"
         );
     }
-    let stop = shutdown::requested().map_err(CliError::Runtime)?;
+    let stop = shutdown::requested(config.tls_cert.is_none()).map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" })?;
     let told = match config.role {
         Role::Work => format!("Trine runs jobs, and answers at {url}/readyz whether it can"),

@@ -74,7 +74,7 @@ where
     F: Future<Output = Result<T, CliError>>,
 {
     let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
-    let stop = shutdown::requested().map_err(CliError::Runtime)?;
+    let stop = shutdown::requested(true).map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, "http")?;
     let client = Client::new(&url)?;
     let mut service = tokio::spawn(app::serve(config, listener, stop.clone(), || {}));

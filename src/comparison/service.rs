@@ -12,6 +12,7 @@ use super::run::{Progress, RunError, run};
 use crate::dispatch::{Dispatcher, NoRoom, OverQuota, Wanted};
 use crate::job::{ComparisonId, Owner};
 use crate::store::{Comparison, ComparisonEnd, ComparisonState, Store, StoreError};
+use crate::telemetry::Sparing;
 use crate::workload::{Invalid, Stop, StopReason};
 
 /// The wait before another try at a store that can't write.
@@ -229,6 +230,7 @@ const fn is_open(state: ComparisonState) -> bool {
 /// Runs one after the other until the server drains.
 async fn serve(shared: Arc<Shared>) {
     let store = shared.dispatcher.store();
+    let failures = Sparing::default();
     while !shared.dispatcher.is_draining() {
         let (next, stop, progress) = match begin(&shared).await {
             Ok(Some(begun)) => begun,
@@ -241,7 +243,9 @@ async fn serve(shared: Arc<Shared>) {
             }
             Err(StoreError::Closed) => return,
             Err(error) => {
-                tracing::error!(%error, "can't begin a comparison");
+                if let Some(more) = failures.tell() {
+                    tracing::error!(%error, more, "can't begin a comparison");
+                }
                 tokio::time::sleep(STORE_RETRY).await;
                 continue;
             }

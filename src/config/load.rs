@@ -10,7 +10,7 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use serde::Serialize;
 
 use super::file::File;
-use super::{Config, FileError};
+use super::{Config, FileError, Settings};
 
 /// The argument that names the file; the mark of a command that takes settings.
 const FILE_ARGUMENT: &str = "config_file";
@@ -50,6 +50,16 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let (mut matches, sources) = layer(C::command(), &arguments).map_err(without_password)?;
     Ok((C::from_arg_matches_mut(&mut matches)?, sources))
+}
+
+/// The settings by which a server goes here that is started without a flag.
+pub fn without_flags() -> Result<Config, LoadError> {
+    #[derive(clap::Parser)]
+    enum Here {
+        Settings(Box<Settings>),
+    }
+    let (Here::Settings(settings), _) = load(["trine", "settings"].map(OsString::from))?;
+    Ok(settings.config)
 }
 
 /// What is no database may have a password in it all the same, in a form that other programs write; and commands have secrets in their environment.
@@ -129,7 +139,6 @@ impl fmt::Display for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
 
     #[derive(clap::Parser)]
     enum Cli {

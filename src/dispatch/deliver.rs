@@ -69,6 +69,7 @@ impl Deliverer {
     pub async fn keep(self: Arc<Self>, end: impl Future<Output = ()>) {
         let mut end = std::pin::pin!(end);
         let mut on_their_way = JoinSet::new();
+        let failures = Sparing::default();
         // Their places, with their hosts.
         let mut hosts: HashMap<i64, String> = HashMap::new();
         loop {
@@ -76,7 +77,9 @@ impl Deliverer {
                 Ok(()) => LOOK,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::error!(%error, "webhooks can't be delivered");
+                    if let Some(more) = failures.tell() {
+                        tracing::error!(%error, more, "webhooks can't be delivered");
+                    }
                     STORE_RETRY
                 }
             };

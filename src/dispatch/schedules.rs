@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::job::{JobId, NewJob};
 use crate::schedule::{Decision, Fire, FireOutcome, Schedule, Skip, plan};
 use crate::store::{Firing, Store, StoreError};
+use crate::telemetry::Sparing;
 
 /// The longest sleep until a schedule is due, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -115,6 +116,7 @@ impl Schedules {
         let mut end = std::pin::pin!(end);
         // What an earlier server knew of the time may have been wrong.
         let (mut before, mut checked) = (self.store.now(), false);
+        let failures = Sparing::default();
         loop {
             let now = self.store.now();
             checked &= now >= before;
@@ -130,7 +132,9 @@ impl Schedules {
                 Ok(sleep) => sleep,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::error!(%error, "schedules can't fire");
+                    if let Some(more) = failures.tell() {
+                        tracing::error!(%error, more, "schedules can't fire");
+                    }
                     LONGEST_SLEEP
                 }
             };

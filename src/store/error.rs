@@ -1,5 +1,7 @@
 //! What a store could not do, and what it says of that.
 
+use sqlx::postgres::PgDatabaseError;
+
 use crate::job::JobId;
 
 /// What the store could not do.
@@ -78,6 +80,10 @@ fn said(error: &sqlx::Error) -> String {
             "no connection to the database came free in time: all are in use (`database_connections`), or it is \
                                       away or takes no more"
                 .to_owned()
+        }
+        // It adds a line, of the database's own source.
+        sqlx::Error::Database(said) if said.try_downcast_ref::<PgDatabaseError>().is_some() => {
+            format!("error returned from database: {}", said.message())
         }
         error => error.to_string(),
     }

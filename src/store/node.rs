@@ -87,7 +87,13 @@ impl Gatekeeper {
     }
 
     pub(super) fn shut(&self, shut: bool) {
-        self.0.send_if_modified(|before| std::mem::replace(before, shut) != shut);
+        if self.0.send_if_modified(|before| std::mem::replace(before, shut) != shut) {
+            if shut {
+                tracing::info!("drained: this server claims no more jobs, and what runs goes on to its end");
+            } else {
+                tracing::info!("resumed: this server claims jobs again");
+            }
+        }
     }
 
     /// Waits until claims are let in.

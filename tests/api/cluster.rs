@@ -34,6 +34,11 @@ async fn the_only_server_can_be_drained_and_resumed() {
         (state == "drained").then_some(())
     };
     server.until(state).await;
+    let metrics = server.get("/metrics").await.text;
+    for (state, count) in [("up", 0), ("draining", 0), ("drained", 1), ("lost", 0)] {
+        let line = format!("trine_nodes{{state=\"{state}\"}} {count}.0");
+        assert!(metrics.lines().any(|is| is == line), "{line} is not in\n{metrics}");
+    }
 
     let resumed = server.post(&path("resume"), &json!(null)).await;
     assert_eq!(resumed.status, StatusCode::OK);

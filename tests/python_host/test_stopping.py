@@ -411,6 +411,23 @@ class Surroundings(HostTest):
         """
         self.assertEqual(host.call(source).get("output"), 0)
 
+    @in_each()
+    def test_a_host_pays_no_heed_to_who_ends_all_processes_and_a_child_of_a_job_ends(self, host):
+        source = """
+            import os, signal, time
+            def main():
+                host, (there, says) = os.getpid(), os.pipe()
+                child = os.fork()
+                if child == 0:
+                    os.write(says, b"!")
+                    while os.getppid() == host: time.sleep(0.01)
+                    os._exit(0)
+                os.read(there, 1)
+                for process in (host, child): os.kill(process, signal.SIGTERM)
+                return -os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        """
+        self.assertEqual(host.call(source).get("output"), signal.SIGTERM)
+
     def test_a_pool_of_processes_in_a_job(self):
         host = self.host("processes")
         source = """

@@ -15,7 +15,7 @@ limits = { processes = 16 }
 "#;
 
 /// The processes of a server, and those that they started.
-fn descendants(server: &Server) -> Vec<i32> {
+pub(crate) fn descendants(server: &Server) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };

@@ -333,8 +333,9 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
         }
     };
     tokio::time::timeout(PATIENCE, told).await.expect("the database to be told");
-    // What happens over and over was told now and then.
+    // What happens over and over was told now and then, in our own words.
     let log = cluster.log(0);
+    assert!(!log.contains("sqlx::pool"), "{log}");
     let told = log.matches("can't be told that this node is there").count() as u64;
     assert!(told > 0 && told <= 1 + began.elapsed().as_secs() / Sparing::APART.as_secs(), "{log}");
     assert!(log.contains("no connection to the database came free in time"), "{log}");
@@ -441,4 +442,28 @@ async fn a_server_that_only_answers_and_one_that_only_works_are_one_service() {
     let job = api.until_state(&there, "succeeded").await;
     assert_eq!(job["output"], 7, "{job}");
     assert_eq!(api.get(&format!("/jobs/{nowhere}")).await["waiting"]["reason"], "node");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_done_by_itself_is_told_now_and_then() {
+    let cluster = Cluster::of(1).await;
+    let _server = cluster.start(0).await;
+    let mut raw = cluster.raw().await;
+    let text = "ALTER ROLE trine SET default_transaction_read_only = on; \
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'trine %'";
+    sqlx::raw_sql(text).execute(&mut raw).await.unwrap();
+    for what in ["webhooks can't be delivered", "can't begin a comparison"] {
+        let told = async {
+            loop {
+                let log = cluster.log(0);
+                let lines: Vec<_> = log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+                if lines.len() > 1 {
+                    break lines;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let lines = tokio::time::timeout(PATIENCE, told).await.expect("it is told twice");
+        assert!(lines[0].ends_with(" more=0") && lines[1].contains(" more=") && !lines[1].ends_with(" more=0"), "{lines:?}");
+    }
 }

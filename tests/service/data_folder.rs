@@ -99,3 +99,21 @@ async fn one_that_an_interpreter_reads_is_a_gap_in_the_sandbox() {
         assert!(told(&said) && told(&refused) && told(&log), "{what}: {said} {refused} {log}");
     }
 }
+
+#[tokio::test]
+async fn a_server_whose_files_are_taken_away_takes_nothing_new() {
+    for file in ["data/server.lock", "data/trine.db"] {
+        let folder = folder();
+        let mut server = Server::start(folder.path(), &[]).await;
+        std::fs::rename(folder.path().join(file), folder.path().join("elsewhere")).unwrap();
+        let ended = async {
+            while server.runs() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(crate::server::PATIENCE, ended).await.expect("it stops");
+        assert_eq!(server.wait().code(), Some(1));
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(log.contains(&format!("{file} was removed or replaced: ")) && log.contains("shut down"), "{log}");
+    }
+}

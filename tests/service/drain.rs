@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::server::{PATIENCE, Server, client, folder};
+use crate::cancel::descendants;
+use crate::server::{PATIENCE, Server, client, folder, program, trine};
 
 #[tokio::test]
 async fn what_runs_is_finished_and_what_waits_is_kept() {
@@ -91,6 +93,63 @@ async fn told_twice_it_does_not_wait_for_the_grace_period() {
         let job = server.until_state(&id, "running").await;
         assert_eq!(job["attempt"], 1, "what was handed back does not count");
     }
+}
+
+#[tokio::test]
+async fn what_runs_is_finished_though_all_processes_are_told() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    let python =
+        |executor, source| json!({"bound": "io", "executor": executor, "workload": {"type": "python", "source": source}});
+    let source = "import time\ndef main():\n    time.sleep(3)\n";
+    let jobs = [
+        json!({"bound": "io", "executor": "processes", "workload": {"type": "sleep", "ms": 3_000}}),
+        python("async", "import asyncio\nasync def main():\n    await asyncio.sleep(3)\n"),
+        python("threads", source),
+        python("processes", source),
+    ];
+    for executor in ["async", "threads", "processes"] {
+        // What runs the others is there by then.
+        assert_eq!(server.ended(&python(executor, "def main(): pass")).await["state"], "succeeded");
+    }
+    let mut ids = Vec::new();
+    for job in jobs {
+        let id = server.submit(&job).await;
+        server.until_state(&id, "running").await;
+        ids.push(id);
+    }
+    // As systemd stops a service that does not ask for something else. One of them may have ended by itself.
+    for process in descendants(&server) {
+        let _ = kill(Pid::from_raw(process), Signal::SIGTERM);
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+
+    let server = Server::start(folder.path(), &[]).await;
+    for id in ids {
+        let job = server.get(&format!("/jobs/{id}")).await;
+        assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}");
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_gone_drains_what_is_not_to_outlive_it() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    let id = server.submit(&json!({"bound": "cpu", "workload": {"type": "primes", "below": 2_000_000}})).await;
+    server.until_state(&id, "running").await;
+    server.signal(Signal::SIGHUP);
+    assert_eq!(server.wait().code(), Some(0));
+
+    let mut kept = program("nohup");
+    kept.arg(trine().get_program());
+    let mut server = Server::start_by(kept, "http", client(), folder.path(), &[]).await;
+    let job = server.get(&format!("/jobs/{id}")).await;
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("succeeded"), &json!(1)), "{job}");
+    server.signal(Signal::SIGHUP);
+    assert_eq!(server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await["state"], "succeeded");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 /// Waits until the log has these words.

@@ -2,6 +2,9 @@
 
 use std::process::{Output, Stdio};
 
+use sqlx::Connection as _;
+
+use crate::postgres::Postgres;
 use crate::server::{Server, database, folder, trine};
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -113,4 +116,41 @@ async fn the_operator_can_have_it_otherwise() {
     printed(&["keys", "create", "admin", "--scopes", "admin", "--database", &url], &[]);
     let server = Server::start(folder.path(), &[("TRINE_KEYS", "off")]).await;
     server.get("/jobs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_not_named_is_that_of_the_settings() {
+    let folder = folder();
+    let create = |variables: &[(&str, &str)]| printed(&["keys", "create", "k", "--scopes", "admin", "--database"], variables);
+    let url = format!("sqlite:{}", database(folder.path()).display());
+    let file = folder.path().join("settings.toml").display().to_string();
+    std::fs::write(&file, format!("database = '{url}'")).unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let keys =
+        [("TRINE_DATABASE", url.as_str()), ("TRINE_CONFIG", &file), ("TRINE_DATA_DIR", &data)].map(|named| create(&[named]));
+    let server = Server::start(folder.path(), &[]).await;
+    for key in &keys {
+        let answer = server.client.get(format!("{}/jobs", server.url)).bearer_auth(key).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn the_password_of_a_database_is_on_no_command_line() {
+    let folder = folder();
+    let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let database = format!("postgres://trine:canary@localhost/postgres?host={}", postgres.folder());
+    let data = folder.path().join("data").display().to_string();
+    let there = [("TRINE_DATABASE", database.as_str()), ("TRINE_DATABASE_SCHEMA", "theirs")];
+    let refused = run(&["serve", "--listen", "0.0.0.0:0", "--data-dir", &data], &there);
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("`trine keys create admin --scopes admin --database`, which takes the URL from TRINE_DATABASE"),
+        "{said}"
+    );
+    assert!(!said.contains("canary"), "{said}");
+    printed(&["keys", "create", "admin", "--scopes", "admin", "--database"], &there);
+    let mut raw = sqlx::PgConnection::connect(&database).await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM theirs.keys").fetch_one(&mut raw).await.unwrap();
+    assert_eq!(kept, 1);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::comparisons::{ask as compare, asks, until_state};
 use crate::events::{kinds, open};
 use crate::functions::{SOURCE, ask, call, deploy, output};
-use crate::server::{PATIENCE, Server};
+use crate::server::{PATIENCE, Server, folder};
 use crate::webhooks::{Receiver, SECRET, delivery};
 
 /// Does it both ways round.
@@ -252,4 +253,45 @@ async fn a_key_is_good_or_for_nothing_everywhere() {
     tokio::time::timeout(PATIENCE, ended).await.expect("the stream ends");
     until_status(&there, "/jobs", Some(&key), StatusCode::UNAUTHORIZED).await;
     assert_eq!(status(&there, Method::GET, "/jobs", Some(&admin)).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_by_what_others_do_not_have_says_so() {
+    let cluster = Cluster::of(2).await;
+    let said = |server: usize| {
+        let log = cluster.log(server);
+        ["webhook_secrets", "artifacts"].map(|setting| log.matches(&format!("`{setting}` is not set")).count())
+    };
+    let stop = |mut server: Server| {
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+    };
+    stop(cluster.start(0).await);
+    assert_eq!(said(0), [0, 0], "it is alone");
+    let _other = cluster.start(0).await;
+    stop(cluster.start(1).await);
+    assert_eq!(said(1), [1, 1]);
+    let place = folder();
+    let shared = [("TRINE_WEBHOOK_SECRETS", SECRET), ("TRINE_ARTIFACTS", place.path().to_str().unwrap())];
+    stop(cluster.start_with(1, &shared).await);
+    assert_eq!(said(1), [1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_says_that_it_is_drained() {
+    let (cluster, [one, other]) = cluster(&[]).await;
+    let name =
+        one.get("/cluster").await["items"].as_array().unwrap().iter().find(|node| node["self"] == true).unwrap()["name"].clone();
+    for (order, said, ready) in [("drain", "drained: this server", false), ("resume", "resumed: this server", true)] {
+        let path = format!("/cluster/nodes/{}/{order}", name.as_str().unwrap());
+        assert_eq!(status(&other, Method::POST, &path, None).await, 200);
+        one.until_ready(ready).await;
+        let told = async {
+            while !cluster.log(0).contains(said) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("{}", cluster.log(0)));
+        assert!(!cluster.log(1).contains(said), "{}", cluster.log(1));
+    }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use trine::auth::{Key, Scopes};
-use trine::store::postgres::{PostgresOptions, PostgresStore};
-use trine::store::{KeyStore as _, Store as _, StoreError};
+use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
+use trine::store::{KeyStore as _, ScheduleStore as _, Store as _, StoreError};
 
 use crate::postgres::Schema;
 use crate::{PATIENCE, io_job};
@@ -45,7 +45,42 @@ async fn what_can_not_be_used_is_told_before_anything_is_written() {
     let why = refused(options(&place, "poor", "postgres")).await;
     assert!(why.contains(&format!("the user poor needs the rights USAGE and CREATE on the schema {schema}")), "{why}");
     execute(format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO poor")).await;
-    PostgresStore::open(options(&place, "poor", "postgres")).await.unwrap();
+    let store = PostgresStore::open(options(&place, "poor", "postgres")).await.unwrap();
+    execute(format!("REVOKE SELECT ON {schema}.schedules FROM poor")).await;
+    let said = store.count_schedules().await.unwrap_err().to_string();
+    assert_eq!(said, "error returned from database: permission denied for table schedules");
+    // Nobody has made it, and the user may not; then there is something else in it.
+    let other = Schema::new();
+    let schema = other.options().schema;
+    let why = refused(options(&other, "poor", "postgres")).await;
+    assert!(why.contains(&format!("the schema {schema} can't be made by the user poor: permission denied")), "{why}");
+    execute(format!("CREATE SCHEMA {schema} AUTHORIZATION poor; CREATE TABLE {schema}.jobs (id INT)")).await;
+    let why = refused(options(&other, "poor", "postgres")).await;
+    let expected = format!("the schema {schema} can't be brought up to date by the user poor: relation \"jobs\" already exists");
+    assert_eq!(why, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_kept_that_does_nothing_for_longer_than_the_database_lets_others() {
+    let place = Schema::new();
+    execute("CREATE ROLE idle SUPERUSER LOGIN; ALTER ROLE idle SET idle_session_timeout = '300ms'").await;
+    let leases = LeaseRules::lasting(Duration::from_secs(3));
+    let store = PostgresStore::open(PostgresOptions { leases, ..options(&place, "idle", "postgres") }).await.unwrap();
+    let mut raw = PgConnection::connect(&place.url()).await.unwrap();
+    let text = format!(
+        "SELECT pid, seen_at::TEXT FROM pg_stat_activity, {}.nodes WHERE usename = 'idle' AND application_name LIKE '%heartbeat'",
+        place.options().schema
+    );
+    let mut beats: Vec<(i32, String)> = Vec::new();
+    let beating = async {
+        while beats.len() < 4 {
+            let beat = sqlx::query_as(AssertSqlSafe(text.clone())).fetch_optional(&mut raw).await.unwrap();
+            beats.extend(beat.filter(|beat| beats.last() != Some(beat)));
+        }
+    };
+    tokio::time::timeout(PATIENCE, beating).await.expect("it says that it is there");
+    assert!(beats.iter().all(|(session, _)| *session == beats[0].0), "{beats:?}");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,7 +42,7 @@ impl Demo {
         let keep = self.keep;
         let mut config = self.prepare(sources, folder)?;
         let _log = telemetry::init(&config.log, config.log_format == LogFormat::Json)?;
-        let stop = shutdown::requested().map_err(CliError::Runtime)?;
+        let stop = shutdown::requested(true).map_err(CliError::Runtime)?;
         let (listener, url) = listen(config.listen, "http")?;
         let pages = pages::start().await?;
         config.http_allow.push(IpAddr::from(Ipv4Addr::LOCALHOST).into());

@@ -13,7 +13,7 @@ use super::quota::Numbers;
 use crate::app::AppError;
 use crate::auth::{Key, Quota, Scope};
 use crate::clock::Timestamp;
-use crate::config::Database;
+use crate::config::{Database, LoadError, without_flags};
 use crate::own;
 use crate::store::{postgres, sqlite};
 
@@ -35,12 +35,14 @@ pub(super) struct Create {
     #[command(flatten)]
     quota: Numbers,
     /// Make it in this database instead of asking a server: in sqlite:PATH of a server that does not run, or in a
-    /// `postgres://USER:PASSWORD@HOST/DATABASE`
+    /// `postgres://USER:PASSWORD@HOST/DATABASE`; without a URL, in the one that `TRINE_DATABASE` or the settings' file names, as `trine config`
+    /// shows it
     #[arg(long, value_name = "URL")]
-    database: Option<Database>,
-    /// Schema of the PostgreSQL
-    #[arg(long, value_name = "NAME", default_value = "trine")]
-    database_schema: String,
+    #[expect(clippy::option_option, reason = "it is how clap has a flag whose value may be left out")]
+    database: Option<Option<Database>>,
+    /// Schema of the PostgreSQL [default: as the settings have it]
+    #[arg(long, value_name = "NAME", requires = "database")]
+    database_schema: Option<String>,
     /// JSON, as the API has it
     #[arg(long)]
     json: bool,
@@ -64,7 +66,8 @@ impl Create {
                 let wanted = json!({ "name": self.name, "scopes": self.scopes, "expires_at": expires_at, "quota": quota });
                 self.server.client()?.post("/keys", &wanted).await?
             }
-            Some(database) => {
+            Some(named) => {
+                let (database, schema) = place(named, self.database_schema)?;
                 let (key, secret) = Key::new(self.name, self.scopes.into_iter().collect(), expires_at)
                     .map_err(|error| CliError::Prepare("make a random key", error.into()))?;
                 let key = Key { quota, ..key };
@@ -80,7 +83,7 @@ impl Create {
                     }
                     Database::Postgres(url) => {
                         let hosts = url.of_each_host();
-                        postgres::keep_key(&hosts, &self.database_schema, &key).await.map_err(AppError::from)?;
+                        postgres::keep_key(&hosts, &schema, &key).await.map_err(AppError::from)?;
                     }
                 }
                 let created = json!({
@@ -90,6 +93,15 @@ impl Create {
             }
         };
         show(&created, self.json)
+    }
+}
+
+/// Where keys are kept: as the settings have it, as far as it is not named.
+fn place(database: Option<Database>, schema: Option<String>) -> Result<(Database, String), CliError> {
+    match without_flags() {
+        Ok(config) => Ok((database.unwrap_or_else(|| config.database()), schema.unwrap_or(config.database_schema))),
+        Err(LoadError::Usage(error)) => error.exit(),
+        Err(LoadError::File(error)) => Err(error.into()),
     }
 }
 

@@ -15,6 +15,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::gettid;
 use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -55,6 +56,8 @@ pub fn main(registry: fn(Environment) -> Registry) -> ExitCode {
 }
 
 async fn serve(registry: fn(Environment) -> Registry) -> Result<(), ProtocolError> {
+    // Whoever stops a service may tell all of its processes, as systemd does. When this one ends, the server says, which lets jobs end before.
+    let _unheeded = signal(SignalKind::terminate())?;
     let socket = StdUnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
     let mut channel = Channel::new(UnixStream::from_std(socket)?);

@@ -51,8 +51,9 @@ const BY_INDEX: &str = "SELECT set_config(name, value, false) FROM (VALUES ('ena
      ('enable_mergejoin', 'off'), ('max_parallel_workers_per_gather', '0'), ('jit', 'off')) AS wanted (name, value) JOIN pg_settings USING (name) \
      WHERE wanted.name = 'jit' OR EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass('results') AND relkind = 'p')";
 
-/// Has the database look whether anybody is still there for whom it carries something out. Not every one knows this, or can do it.
-const LOOK_FOR_CLIENT: &str = "SET client_connection_check_interval = '5s'";
+/// Has the database look whether anybody is still there for whom it carries something out, and keep a session that has nothing to do for a
+/// while, whatever it does with those of others. Not every one knows these, or can do them.
+const IF_IT_CAN: [&str; 2] = ["SET client_connection_check_interval = '5s'", "SET idle_session_timeout = 0"];
 
 /// Ends the sessions of this one's name that have been waiting for so many seconds: for a lock, or for a standby, which the database does for
 /// ever, whether or not anybody is still there. Of those that nobody waits for there would be more and more, until there are no connections left.
@@ -217,7 +218,7 @@ impl Connect {
             // Another node may have made it in between.
             let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut connection).await?;
             if !is_there {
-                return Err(error.into());
+                return Err(self.unusable(&error, "can't be made").unwrap_or_else(|| error.into()));
             }
         }
         let mine = "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')";
@@ -229,10 +230,28 @@ impl Connect {
         }
         let mut migrator = Migrator::with_migrations(migrations::POSTGRES.iter().cloned().collect());
         migrator.set_ignore_missing(true);
-        migrator.run_direct(Some(FIRST), &mut connection, false).await.map_err(failed)?;
+        migrator.run_direct(Some(FIRST), &mut connection, false).await.map_err(|error| self.failed(error))?;
         self.agree(&mut connection).await?;
-        migrator.run_direct(None, &mut connection, false).await.map_err(failed)?;
+        migrator.run_direct(None, &mut connection, false).await.map_err(|error| self.failed(error))?;
         Ok(connection)
+    }
+
+    fn failed(&self, error: MigrateError) -> StoreError {
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                self.unusable(&error, "can't be brought up to date").unwrap_or_else(|| error.into())
+            }
+            other => StoreError::Corrupt(other.to_string()),
+        }
+    }
+
+    /// What the database refuses to do with the schema until somebody changes a right, or what is in there.
+    fn unusable(&self, error: &sqlx::Error, what: &str) -> Option<StoreError> {
+        let said = error.as_database_error()?;
+        // SQLSTATEs: what may not be done, or contradicts what is there (42).
+        said.code().filter(|code| code.starts_with("42"))?;
+        let (schema, user) = (&self.schema, self.hosts.latest().get_username());
+        Some(StoreError::Unusable(format!("the schema {schema} {what} by the user {user}: {}", said.message())))
     }
 
     /// Whether this program can work with the schema as it is, and all that run with the schema as it will be.
@@ -272,7 +291,10 @@ impl Connect {
 
 async fn begin_session(connection: &mut PgConnection, session: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(session)).execute(&mut *connection).await?;
-    if_it_can(sqlx::raw_sql(LOOK_FOR_CLIENT).execute(connection).await)
+    for setting in IF_IT_CAN {
+        if_it_can(sqlx::raw_sql(setting).execute(&mut *connection).await)?;
+    }
+    Ok(())
 }
 
 async fn end_given_up(connection: &mut PgConnection, after: Duration) -> Result<(), sqlx::Error> {
@@ -332,13 +354,6 @@ pub(super) fn known() -> i64 {
 /// Whether this program may work with a schema that says this.
 pub(super) fn may_go_by(oldest: i64) -> Result<(), StoreError> {
     if oldest > known() { Err(StoreError::Outdated { oldest, known: known() }) } else { Ok(()) }
-}
-
-fn failed(error: MigrateError) -> StoreError {
-    match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::Database(error),
-        other => StoreError::Corrupt(other.to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ class Host:
         self.capture = Capture(self.channel.sock, self.nobody, self.tick)
         self.capture.start()
         signal.signal(signal.SIGINT, self.interrupt)
+        signal.signal(signal.SIGTERM, self.terminate)
         ready = {
             "pid": os.getpid(),
             "version": ".".join(map(str, sys.version_info[:3])),
@@ -98,6 +99,13 @@ class Host:
 
     def interrupt(self, signum, frame):
         """Interrupts are for `Processes`: here they would hit any job, or the host."""
+
+    def terminate(self, signum, frame):
+        """Whoever stops a service may tell all of its processes, as systemd does. When this one ends, the server says, which lets jobs end
+        before. A child that a job made has nobody else to end it."""
+        if running.forked:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
 
     def perform(self, job):
         job.meter.begin()

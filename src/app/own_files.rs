@@ -1,0 +1,44 @@
+//! Whether the files that the server has open are still there. It could go on without them, and promise what ends with it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::AppError;
+use crate::config::{Config, Database};
+use crate::own::Seen;
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Has the server stop as soon as one of them is not there any more: its lock file in the data folder, or its database. Which one.
+pub(super) fn watch(config: &Config, asked: CancellationToken) -> Result<JoinHandle<Option<PathBuf>>, AppError> {
+    let database = match config.database() {
+        Database::Sqlite(path) => Some(path),
+        Database::Postgres(_) => None,
+    };
+    let files = [config.data_dir.join("server.lock")].into_iter().chain(database).map(Seen::of).collect::<io::Result<Vec<_>>>();
+    let files = files.map_err(|error| AppError::DataFolder { path: config.data_dir.clone(), error })?;
+    Ok(tokio::spawn(async move {
+        let path = asked.run_until_cancelled(gone(&files)).await?;
+        let file = path.display();
+        tracing::error!("{file} was removed or replaced: what is taken now would be gone with this server, so it stops");
+        asked.cancel();
+        Some(path)
+    }))
+}
+
+/// Waits until one of them is gone.
+async fn gone(files: &[Seen]) -> PathBuf {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for file in files {
+            if file.is_gone().await {
+                return file.path().into();
+            }
+        }
+    }
+}
