@@ -27,7 +27,7 @@ const JOBS: u64 = 200;
 const BATCH: usize = 1_000;
 const NOOP: &str = r#"{"bound":"io","workload":{"type":"sleep","ms":0}}"#;
 /// Long enough for anything that happens at all on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn main() -> ExitCode {
     if matches!(std::env::args().nth(1).as_deref(), Some("worker" | "sandbox")) {

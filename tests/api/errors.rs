@@ -134,7 +134,7 @@ async fn a_job_has_at_most_twelve_mib() {
 
 #[tokio::test]
 async fn a_slow_request_is_cut_off() {
-    let server = Server::start_with(&["--header-timeout-ms", "300", "--body-timeout-ms", "300"]).await;
+    let server = Server::start_with(&["--header-timeout-ms", "2000", "--body-timeout-ms", "2000"]).await;
     let address = server.url.trim_start_matches("http://").to_owned();
     let send = async |text: &str| {
         let mut stream = TcpStream::connect(&address).await.unwrap();

@@ -32,7 +32,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// Long enough for anything that happens at all on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A running server. It is killed when this is dropped.
 struct Server {
@@ -106,10 +106,11 @@ impl Server {
 
     /// The job once it has ended.
     async fn ended(&self, id: &str) -> Value {
-        let answer = self.get(&format!("/jobs/{id}?wait=60")).await;
-        let job = answer.json();
-        assert!(!job["finished_at"].is_null(), "the job does not end: {}", answer.text);
-        job
+        self.until(|| async {
+            let job = self.get(&format!("/jobs/{id}?wait=60")).await.json();
+            (!job["finished_at"].is_null()).then_some(job)
+        })
+        .await
     }
 
     /// The job once it is in this state.

@@ -1,6 +1,7 @@
 //! What is learned, what is found, and where measured routing sends jobs.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -23,17 +24,30 @@ async fn run(server: &Server, job: &Value, times: usize) -> Value {
     last
 }
 
+/// Runs such jobs until it was said of five that their tag is wrong: on a busy machine, it is not seen of each run. How many it took.
+async fn run_until_advised(server: &Server, job: &Value) -> usize {
+    let (mut runs, mut advised) = (0, 0);
+    let running = async {
+        while advised < 5 {
+            let ended = run(server, job, 1).await;
+            runs += 1;
+            advised += usize::from(ended["timing"]["advice"].as_str().is_some_and(|advice| advice.contains("tag it cpu")));
+        }
+    };
+    tokio::time::timeout(PATIENCE, running).await.expect("it is said of five runs");
+    runs
+}
+
 #[tokio::test]
 async fn runs_make_a_profile_and_findings() {
     let server = Server::start().await;
     assert_eq!(server.get(KEY).await.problem(404).0, "unknown-profile");
-    let job = run(&server, &mistagged(), 5).await;
-    assert!(job["timing"]["advice"].as_str().unwrap().contains("tag it cpu"), "{job}");
+    let runs = run_until_advised(&server, &mistagged()).await;
     run(&server, &sleep(1), 1).await;
     let profile = server.get(KEY).await.json();
-    assert_eq!((&profile["workload"], &profile["runs"], &profile["runtime"]), (&json!("primes"), &json!(5), &json!("native")));
+    assert_eq!((&profile["workload"], &profile["runs"], &profile["runtime"]), (&json!("primes"), &json!(runs), &json!("native")));
     let threads = &profile["executors"][0];
-    assert_eq!((&threads["executor"], &threads["observed"]), (&json!("threads"), &json!({ "cpu": 5 })));
+    assert_eq!((&threads["executor"], &threads["observed"]["cpu"]), (&json!("threads"), &json!(5)));
     assert!(threads["cpu_percent"]["p50"].is_u64() && threads["longest_poll_us"].is_null(), "{threads}");
     let list = server.get("/profiles").await.json();
     let keys: Vec<_> = list["items"].as_array().unwrap().iter().map(|profile| &profile["key"]).collect();
@@ -49,9 +63,10 @@ async fn runs_make_a_profile_and_findings() {
     assert_eq!(findings["items"].as_array().unwrap().len(), 1, "{findings}");
     assert_eq!(
         (&finding["kind"], &finding["key"], &finding["jobs"], &finding["of"]),
-        (&json!("computes"), &json!("primes:below~2^20"), &json!(5), &json!(5))
+        (&json!("computes"), &json!("primes:below~2^20"), &json!(5), &json!(runs))
     );
-    assert!(finding["evidence"].as_str().unwrap().starts_with("5 of 5 jobs; the latest tagged io, but used"), "{finding}");
+    let evidence = format!("5 of {runs} jobs; the latest tagged io, but used");
+    assert!(finding["evidence"].as_str().unwrap().starts_with(&evidence), "{finding}");
     assert_eq!(server.get("/findings?kind=held_loop").await.json()["items"], json!([]));
     let advised = server.get("/results?advice=any").await;
     assert_eq!(advised.ids().len(), 5);
@@ -59,26 +74,27 @@ async fn runs_make_a_profile_and_findings() {
     assert!(server.get("/results?advice=waits").await.ids().is_empty());
     assert_eq!(server.get("/jobs?advice=any").await.ids().len(), 5);
     assert_eq!(server.get("/results?advice=none").await.status, 400);
-    let metrics = server.get("/metrics").await;
-    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-    for line in [
-        r#"trine_jobs_finished_total{workload="primes",bound="io",executor="threads",state="succeeded"} 5"#,
-        r#"trine_attempts_retried_total{executor="threads"} 0"#,
-        r#"trine_job_wall_seconds_count{executor="threads"} 5"#,
-        r#"trine_job_wall_seconds_bucket{executor="threads",le="+Inf"} 5"#,
-        r#"trine_results_advised_total{kind="computes"} 5"#,
-        r#"trine_findings{kind="computes"} 1.0"#,
-        r#"trine_queue_slots{queue="threads-cpu"} 1.0"#,
-        r#"trine_queue_oldest_seconds{queue="threads-cpu"} 0.0"#,
-        r#"trine_queue_jobs{queue="threads-cpu",state="blocked"} 0.0"#,
-        "trine_webhooks_pending 0.0",
-        r#"trine_webhook_attempts_total{outcome="failed"} 0"#,
-        "trine_profiles 2.0",
-        r#"trine_http_request_seconds_count{operation="listResults",status="400"} 1"#,
-        r#"trine_http_request_seconds_bucket{operation="listResults",status="400",le="+Inf"} 1"#,
-    ] {
-        assert_eq!(metrics.text.lines().filter(|is| *is == line).count(), 1, "{line} is not once in\n{}", metrics.text);
-    }
+    assert_eq!(server.get("/metrics").await.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    shows(
+        &server,
+        &[
+            &format!(r#"trine_jobs_finished_total{{workload="primes",bound="io",executor="threads",state="succeeded"}} {runs}"#),
+            r#"trine_attempts_retried_total{executor="threads"} 0"#,
+            &format!(r#"trine_job_wall_seconds_count{{executor="threads"}} {runs}"#),
+            &format!(r#"trine_job_wall_seconds_bucket{{executor="threads",le="+Inf"}} {runs}"#),
+            r#"trine_results_advised_total{kind="computes"} 5"#,
+            r#"trine_findings{kind="computes"} 1.0"#,
+            r#"trine_queue_slots{queue="threads-cpu"} 1.0"#,
+            r#"trine_queue_oldest_seconds{queue="threads-cpu"} 0.0"#,
+            r#"trine_queue_jobs{queue="threads-cpu",state="blocked"} 0.0"#,
+            "trine_webhooks_pending 0.0",
+            r#"trine_webhook_attempts_total{outcome="failed"} 0"#,
+            "trine_profiles 2.0",
+            r#"trine_http_request_seconds_count{operation="listResults",status="400"} 1"#,
+            r#"trine_http_request_seconds_bucket{operation="listResults",status="400",le="+Inf"} 1"#,
+        ],
+    )
+    .await;
     let fails = json!({
         "bound": "io",
         "executor": "threads",
@@ -86,12 +102,24 @@ async fn runs_make_a_profile_and_findings() {
         "retry": { "attempts": 2, "backoff_ms": 1 },
     });
     assert_eq!(server.ended(&server.submit(&fails).await).await["attempt"], 2);
-    let metrics = server.get("/metrics").await.text;
-    for line in [
-        r#"trine_jobs_finished_total{workload="file",bound="io",executor="threads",state="failed"} 1"#,
-        r#"trine_attempts_retried_total{executor="threads"} 1"#,
-    ] {
-        assert!(metrics.lines().any(|is| is == line), "{line} is not in\n{metrics}");
+    shows(
+        &server,
+        &[
+            r#"trine_jobs_finished_total{workload="file",bound="io",executor="threads",state="failed"} 1"#,
+            r#"trine_attempts_retried_total{executor="threads"} 1"#,
+        ],
+    )
+    .await;
+}
+
+/// Waits until the metrics have each of these lines once: an end is counted a moment after it can be read.
+async fn shows(server: &Server, lines: &[&str]) {
+    let begun = Instant::now();
+    loop {
+        let metrics = server.get("/metrics").await.text;
+        let Some(line) = lines.iter().find(|line| metrics.lines().filter(|is| is == *line).count() != 1) else { return };
+        assert!(begun.elapsed() < PATIENCE, "{line} is not once in\n{metrics}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

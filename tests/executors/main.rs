@@ -57,7 +57,7 @@ fn trial<F: Future<Output = ()>>(name: &'static str, test: impl FnOnce(Bench) ->
 }
 
 /// Long enough for anything that happens at all on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a stopped attempt may take before it is left behind or killed.
 const GRACE: Duration = Duration::from_millis(300);
 

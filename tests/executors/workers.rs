@@ -12,7 +12,7 @@ use trine::workload::{Stop, StopReason};
 
 use crate::{PATIENCE, failure, output, trial};
 
-async fn until(done: &(dyn Fn() -> bool + Sync)) {
+pub(crate) async fn until(done: &(dyn Fn() -> bool + Sync)) {
     let looking = async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -16,6 +16,8 @@ start() {
 }
 stop() { [ ! -e "$folder/$1/postmaster.pid" ] || "$bin/pg_ctl" -s -w -m "$2" -D "$folder/$1" stop; }
 trap 'stop main immediate; stop standby immediate; rm -rf "$folder"' EXIT
+# A signal to all that a terminal or a limit of time ends is one to this shell too.
+trap 'exit 1' INT TERM HUP
 {
     "$bin/initdb" -D "$folder/main" -A trust -U trine -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US --no-sync &&
     { [ -z "$from" ] || echo "host all trine $from trust" >>"$folder/main/pg_hba.conf"; } &&

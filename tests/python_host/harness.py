@@ -17,7 +17,7 @@ import unittest
 
 HOST = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..", "src", "executor", "python", "host"))
 MODES = ("async", "threads", "processes")
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 class Host:

@@ -6,7 +6,6 @@ import pickle
 import signal
 import tempfile
 import textwrap
-import time
 
 from harness import PATIENCE_S, HostTest, in_each
 
@@ -231,10 +230,8 @@ class Stopping(HostTest):
     @in_each("processes")
     def test_a_process_is_interrupted(self, host):
         for entrypoint in ("sleeps", "spins", "awaits", "yields", "reports"):
-            began = time.monotonic()
             job, done = self.stop(host, entrypoint)
             self.assert_cancelled(done, "trine.Stopped")
-            self.assertLess(time.monotonic() - began, 5)
             if entrypoint in ("sleeps", "awaits", "yields"):
                 self.assertEqual(host.progress[job][-1], "cleaned")
             self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")

@@ -13,7 +13,7 @@ use trine::telemetry::Sparing;
 use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
 use crate::postgres::Postgres;
-use crate::server::{PATIENCE, Server, client, folder, number, trine};
+use crate::server::{PATIENCE, Server, client, folder, number, trine, until_said};
 
 /// How many jobs are accepted before each fault, and how long a lease lasts: `TRINE_JOBS=10000 TRINE_TEST_LEASE_MS=30000` is the long form.
 const JOBS: usize = 300;
@@ -263,12 +263,7 @@ async fn what_a_server_gives_up_runs_again_and_does_not_end_as_cancelled() {
     let id = server.submit(&sleep(3 * cluster.lease.as_millis())).await;
     server.until_state(&id, "running").await;
     cluster.networks[0].cut();
-    let gave_up = async {
-        while !cluster.log(0).contains("has not been reached for too long") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gave_up).await.expect("it to give up");
+    until_said(cluster.folder(0), "has not been reached for too long").await;
     cluster.networks[0].mend();
     let job = server.until(&id, |job| job["finished_at"].is_string()).await;
     assert_eq!(job["state"], "succeeded", "{job}");
@@ -295,21 +290,23 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     // More requests than it has connections. The database has read the first of them when their answers can't come through any more.
     let ask = |n: usize| cut.client.get(format!("{}{}", cut.url, [&format!("/jobs/{id}"), "/jobs", "/results/summary"][n % 3]));
     let (mut raw, mut seen) = (cluster.raw().await, cluster.raw().await);
+    let began = Instant::now();
     let mut locked = raw.begin().await.unwrap();
     sqlx::query("LOCK TABLE jobs, rollups IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await.unwrap();
     let asked: Vec<_> = (0..40).map(|n| tokio::spawn(is_refused(ask(n), BOUND.0))).collect();
     let text = "SELECT count(*) >= 12 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     let waiting = async { while !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut seen).await.unwrap() {} };
     tokio::time::timeout(PATIENCE, waiting).await.expect("the database to be asked");
-    let began = Instant::now();
     cluster.networks[0].cut();
     locked.rollback().await.unwrap();
 
     // What it ran runs elsewhere, and by then it has stopped it.
     other.until(&id, |job| job["attempt"].as_u64() >= Some(2)).await;
-    assert!(cluster.log(0).contains("has not been reached for too long"), "{}", cluster.log(0));
-    let gone = cluster.log(1).lines().find(|line| line.contains("nodes are gone")).map(str::to_owned).expect("who is gone");
+    let gave_up = until_said(cluster.folder(0), "has not been reached for too long").await;
+    let gone = until_said(cluster.folder(1), "nodes are gone").await;
     assert!(gone.contains(name.as_str().unwrap()) && gone.contains("attempts=1"), "{gone}");
+    let moment = |line: &str| line.split_whitespace().next().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(moment(&gave_up) < moment(&gone), "{gave_up}\n{gone}");
     // It lives, says that it can't take work, and leaves nobody without an answer: neither who had asked nor who comes now.
     cut.get("/healthz").await;
     cut.until_ready(false).await;
@@ -327,6 +324,7 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
 
     cluster.networks[0].mend();
     cut.until_ready(true).await;
+<<<<<<< HEAD
     let told = async {
         while !cluster.log(0).contains("is told again that this node is there") {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -334,6 +332,10 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
     };
     tokio::time::timeout(PATIENCE, told).await.expect("the database to be told");
     // What happens over and over was told now and then, in our own words.
+=======
+    until_said(cluster.folder(0), "is told again that this node is there").await;
+    // What happens over and over was told now and then.
+>>>>>>> h4
     let log = cluster.log(0);
     assert!(!log.contains("sqlx::pool"), "{log}");
     let told = log.matches("can't be told that this node is there").count() as u64;

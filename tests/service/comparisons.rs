@@ -61,13 +61,20 @@ async fn one_that_nobody_waits_for_any_more_is_cancelled() {
     let mut waits = trine().args(compare).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let seen = async {
         loop {
-            if let Some(first) = server.get("/comparisons").await["items"].get(0) {
+            if let Some(first) = server.get("/comparisons").await["items"].get(0).filter(|first| first["state"] == "running") {
                 break first["id"].as_str().unwrap().to_owned();
             }
         }
     };
     let id = tokio::time::timeout(PATIENCE, seen).await.unwrap();
-    until_state(&server, &id, "running").await;
+    // Whoever waits knows what it is called only a moment later: once it has asked for it by that.
+    let asked = async {
+        let metrics = async || server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+        while !metrics().await.contains(r#"trine_http_request_seconds_count{operation="getComparison",status="200"}"#) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("whoever waits to ask");
     kill(Pid::from_raw(waits.id().try_into().unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(waits.wait().unwrap().code(), Some(1));
     let said = std::io::read_to_string(waits.stderr.take().unwrap()).unwrap();

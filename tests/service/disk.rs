@@ -13,7 +13,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Mutex;
 use trine::telemetry::Sparing;
 
-use crate::server::{PATIENCE, Server, client, database, folder, program, trine};
+use crate::server::{PATIENCE, Server, client, database, folder, program, trine, until_said};
 
 /// A disk of its own, as large as this, that is gone with the server: only root may mount one.
 const MOUNT: &str = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
@@ -136,12 +136,7 @@ async fn while_another_program_holds_the_database_writes_are_refused_and_reads_g
     // Why is in the log.
     let said = refused.text().await.unwrap();
     assert!(said.contains("the store is not available now") && !said.contains("locked"), "{said}");
-    let told = async {
-        while !std::fs::read_to_string(folder.path().join("log")).unwrap().contains("locked") {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, told).await.expect("the reason");
+    until_said(folder.path(), "locked").await;
     assert_eq!(server.get(&format!("/jobs/{id}")).await["state"], "succeeded");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     server.until_ready(true).await;
@@ -154,12 +149,7 @@ async fn while_another_program_holds_the_database_writes_are_refused_and_reads_g
     let retry = json!({"attempts": 3, "backoff_ms": 1});
     let late = json!({"bound": "io", "workload": {"type": "sleep", "ms": 60_000}, "deadline_ms": 10, "retry": retry});
     let id = server.submit(&late).await;
-    let told = async {
-        while !std::fs::read_to_string(folder.path().join("log")).unwrap().contains("no result") {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, told).await.expect("the reason");
+    until_said(folder.path(), "no result").await;
     sqlx::raw_sql("DROP TRIGGER no_result; DROP TRIGGER no_event").execute(&mut other).await.unwrap();
     let job = server.until_state(&id, "failed").await;
     let error = job["error"]["message"].as_str().unwrap_or_default();
@@ -203,8 +193,7 @@ async fn a_damaged_page_is_reported_and_not_served() {
         assert_eq!(answer.status(), 500, "{path}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
     }
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
-    assert!(log.contains("malformed"), "{log}");
+    until_said(folder.path(), "malformed").await;
     // What is not damaged is served, and work goes on.
     assert_eq!(server.get(&format!("/jobs/{}", ids[11_999])).await["state"], "succeeded");
     let id = server.submit(&noop).await;

@@ -1,7 +1,6 @@
 //! SIGTERM: nothing new, what runs is finished, what waits is kept.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::cancel::descendants;
-use crate::server::{PATIENCE, Server, client, folder, program, trine};
+use crate::server::{PATIENCE, Server, client, folder, program, trine, until_said};
 
 #[tokio::test]
 async fn what_runs_is_finished_and_what_waits_is_kept() {
@@ -76,7 +75,7 @@ async fn told_twice_it_does_not_wait_for_the_grace_period() {
     let mut late = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
     late.write_all(format!("GET /jobs/{}?wait=60 HTTP/1.1\r\nhost: it\r\n", ids[0]).as_bytes()).await.unwrap();
     server.signal(Signal::SIGTERM);
-    said(folder.path(), "nothing new is taken").await;
+    until_said(folder.path(), "nothing new is taken").await;
     assert!(server.runs(), "it should wait for what runs");
     // Who asks to wait for a job only now hears where it is.
     late.write_all(b"\r\n").await.unwrap();
@@ -150,16 +149,6 @@ async fn a_terminal_that_is_gone_drains_what_is_not_to_outlive_it() {
     assert_eq!(server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}})).await["state"], "succeeded");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
-}
-
-/// Waits until the log has these words.
-async fn said(folder: &Path, words: &str) {
-    let said = async {
-        while !std::fs::read_to_string(folder.join("log")).unwrap().contains(words) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("it does not say {words:?}"));
 }
 
 /// Submits jobs for each executor, one by one and in batches, until it is told to stop; goes on with the next server.

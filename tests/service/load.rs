@@ -90,6 +90,8 @@ impl Load {
         let idle = async {
             let unfinished = |queue: &Value| ["queued", "scheduled", "running"].iter().any(|state| queue[*state] != 0);
             loop {
+                // Of several servers, one knows what the others have taken as of when it last wrote something itself, which this has it do.
+                server.until_ready(true).await;
                 let executors = server.get("/executors").await;
                 let mut queues =
                     executors["items"].as_array().unwrap().iter().flat_map(|executor| executor["queues"].as_array().unwrap());

@@ -26,6 +26,7 @@ async fn all_that_are_due_in_one_second_start_and_none_twice_though_the_server_i
         let items = answer.json::<Value>().await.unwrap()["items"].take();
         ids.extend(items.as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
     }
+    let accepted = jiff::Timestamp::now();
     // In the middle of it.
     let some = async {
         while server.count().await < 100 {
@@ -47,8 +48,8 @@ async fn all_that_are_due_in_one_second_start_and_none_twice_though_the_server_i
     for id in &ids {
         let result = by_id[id.as_str()];
         assert_eq!(result["state"], "succeeded", "{result}");
-        let run_at = server_time(&result["accepted_at"]);
-        assert!(server_time(&result["started_at"]) >= due && run_at < due, "{result}");
+        // On a machine that stands still, some may be accepted when their time has come.
+        assert!(server_time(&result["started_at"]) >= due && server_time(&result["accepted_at"]) <= accepted, "{result}");
         // A second attempt only where the server went down under the first one.
         if result["attempt"] != 1 {
             let job = server.get(&format!("/jobs/{id}")).await;

@@ -211,6 +211,22 @@ pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// Waits until the log of a server in this folder has these words; the first line that has them. It is written by a thread of its own, which may
+/// be some moments behind what the server answers.
+pub(crate) async fn until_said(folder: &Path, words: &str) -> String {
+    let log = folder.join("log");
+    let said = async {
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            if let Some(line) = text.lines().find(|line| line.contains(words)) {
+                break line.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("it does not say {words:?}"))
+}
+
 pub(crate) fn database(folder: &Path) -> PathBuf {
     folder.join("data").join("trine.db")
 }

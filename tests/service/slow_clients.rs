@@ -87,7 +87,7 @@ async fn a_crowd_that_wants_nothing_slows_nobody_down() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_connections_than_there_may_be_get_a_quick_no() {
     let folder = folder();
-    let settings = [("TRINE_MAX_CONNECTIONS", "50"), ("TRINE_HEADER_TIMEOUT_MS", "2000")];
+    let settings = [("TRINE_MAX_CONNECTIONS", "50"), ("TRINE_HEADER_TIMEOUT_MS", "5000")];
     let server = Server::start(folder.path(), &settings).await;
     let address = server.url.strip_prefix("http://").unwrap().to_owned();
     let mut crowd = Vec::new();

@@ -42,7 +42,7 @@ async fn a_certificate_is_used_and_replaced() {
     let settings = [
         ("TRINE_TLS_CERT", cert.to_str().unwrap()),
         ("TRINE_TLS_KEY", key.to_str().unwrap()),
-        ("TRINE_HEADER_TIMEOUT_MS", "1000"),
+        ("TRINE_HEADER_TIMEOUT_MS", "5000"),
     ];
     let server = Server::start_at("https", trusting(&old), folder.path(), &settings).await;
     assert!(server.url.starts_with("https://"));
@@ -61,7 +61,7 @@ async fn a_certificate_is_used_and_replaced() {
     let asked = Instant::now();
     let mut nothing = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut nothing)).await.expect("the connection is closed");
-    assert!(asked.elapsed() >= Duration::from_millis(500) && nothing.is_empty());
+    assert!(asked.elapsed() >= Duration::from_millis(2_500) && nothing.is_empty());
     // A file that is no certificate changes nothing; a new one is used from the next connection on.
     std::fs::write(&cert, "nonsense").unwrap();
     server.signal(Signal::SIGHUP);

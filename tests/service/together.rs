@@ -123,13 +123,16 @@ async fn what_comes_once_is_there_once(here: &Server, there: &Server) {
     let (one, other) = futures_util::future::join(send(here), send(there)).await;
     assert_eq!(one, other);
     // As long as it has not ended.
-    let unique = with(sleep(2_000), json!({ "unique": {} }));
+    let unique = with(sleep(600_000), json!({ "unique": {} }));
     let send = async |server: &Server| {
         let answer = server.client.post(format!("{}/jobs", server.url)).json(&unique).send().await.unwrap();
         answer.json::<Value>().await.unwrap()["id"].clone()
     };
     let (one, other) = futures_util::future::join(send(here), send(there)).await;
     assert_eq!(one, other);
+    let id = one.as_str().unwrap();
+    assert!(status(there, Method::DELETE, &format!("/jobs/{id}"), None).await.is_success());
+    here.until_state(id, "cancelled").await;
 }
 
 async fn jobs_come_after_jobs_of_others_and_run_again(here: &Server, there: &Server) {

@@ -178,13 +178,13 @@ async fn a_message_is_signed_and_says_what_came_of_the_job() {
 #[tokio::test]
 async fn what_fails_hangs_or_redirects_is_tried_again_with_the_same_id() {
     let folder = folder();
-    let settings = [&QUICK[..], &[("TRINE_WEBHOOK_TIMEOUT_MS", "300")]].concat();
+    let settings = [&QUICK[..], &[("TRINE_WEBHOOK_TIMEOUT_MS", "5000")]].concat();
     let server = Server::start(folder.path(), &settings).await;
     let (receiver, url) = Receiver::start(&[Answer::Status(500), Answer::Never, Answer::Redirect, Answer::Status(201)]).await;
     let id = server.submit(&sleep(&url)).await;
     let delivered = delivery(&server, &id, "delivered").await;
     assert_eq!(statuses(&delivered), [json!(500), Value::Null, json!(307), json!(201)]);
-    assert_eq!(delivered["attempts"][1]["error"], "no answer within 300 ms");
+    assert_eq!(delivered["attempts"][1]["error"], "no answer within 5000 ms");
     let messages = receiver.messages(4).await;
     assert!(messages.iter().all(|message| message.path == "/hook" && message.id() == delivered["id"]), "a redirect was followed");
     assert!(messages.iter().all(|message| message.verified(SECRET).is_some() && message.body == messages[0].body));

@@ -13,7 +13,7 @@ fn workers(executors: &Value) -> Vec<Value> {
     queue["workers"].as_array().unwrap().clone()
 }
 
-async fn busy_worker(server: &Server) -> Pid {
+pub(crate) async fn busy_worker(server: &Server) -> Pid {
     let busy = async {
         loop {
             let executors = server.get("/executors").await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use trine::clock::Timestamp;
@@ -9,7 +10,7 @@ use trine::dispatch::router::{Facts, route};
 use trine::job::{Bound, Choice, Failure, Form, JobId, NewJob, Queue, Runtime};
 use trine::store::{Cancellation, Claimed, Depth, Settled, Settlement, StateFilter, Store, Urgency};
 
-use crate::{Place, accept, claim, new_job, not_after_a_loss, settle, state, succeeded};
+use crate::{PATIENCE, Place, accept, claim, new_job, not_after_a_loss, settle, state, succeeded};
 
 crate::for_every_driver!(
     what_was_claimed_is_seen_to_run,
@@ -135,14 +136,18 @@ async fn each_is_claimed_once_while_others_are_cancelled(place: impl Place) {
     const JOBS: usize = 600;
     let store = place.open().await;
     let ids = backlog(&store, JOBS).await;
+    let left = Arc::new(AtomicUsize::new(JOBS));
     let claimers: Vec<_> = (0..3)
         .map(|_| {
-            let store = Arc::clone(&store);
+            let (store, left) = (Arc::clone(&store), Arc::clone(&left));
             tokio::spawn(async move {
                 let mut mine = Vec::new();
-                // Nobody claims any more once it takes long.
-                while let Ok(claimed) = tokio::time::timeout(Duration::from_secs(2), store.claim(QUEUE, 1)).await {
+                while left.load(Ordering::SeqCst) > 0 {
+                    // It may be the others' that is left.
+                    let claim = tokio::time::timeout(Duration::from_millis(500), store.claim(QUEUE, 1));
+                    let Ok(claimed) = claim.await else { continue };
                     for claimed in claimed.unwrap() {
+                        left.fetch_sub(1, Ordering::SeqCst);
                         mine.push(claimed.lease.id);
                         store.settle(claimed.lease, Arc::new(succeeded()), Urgency::Patient(Queue::Async)).await.unwrap();
                     }
@@ -154,12 +159,13 @@ async fn each_is_claimed_once_while_others_are_cancelled(place: impl Place) {
     let mut cancelled = HashSet::new();
     for id in ids.iter().rev().step_by(5) {
         if store.cancel(*id, &[]).await.unwrap() == Cancellation::Cancelled {
+            left.fetch_sub(1, Ordering::SeqCst);
             cancelled.insert(*id);
         }
     }
     let mut seen = cancelled.clone();
     for claimer in claimers {
-        for id in claimer.await.unwrap() {
+        for id in tokio::time::timeout(PATIENCE, claimer).await.expect("all jobs to be claimed").unwrap() {
             assert!(seen.insert(id), "{id} was claimed twice, or though it was cancelled");
         }
     }

@@ -148,7 +148,7 @@ macro_rules! for_every_form {
 }
 
 /// Long enough for anything that happens at all on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn new_job(bound: Bound) -> NewJob {
     let form = if bound == Bound::Io { Form::Async } else { Form::Blocking };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trine::clock::Timestamp;
+use trine::clock::{Clock as _, Timestamp};
 use trine::job::{Ending, Failure, Finished, JobId, Outcome, Queue, State};
 use trine::store::{Cancellation, Lease, Requeue, Settled, Settlement};
 
@@ -75,16 +75,23 @@ async fn only_the_valid_lease_is_heard(place: impl Place) {
 
 async fn a_job_that_runs_again_waits_for_its_time(place: impl Place) {
     let store = place.open().await;
+    place.clock().stop();
     let job = io_job();
     accept(&store, std::slice::from_ref(&job)).await;
     let lease = claim_one(&store).await.lease;
-    let due_at = Timestamp::now().after(Duration::from_millis(300));
+    let wait = Duration::from_secs(60);
+    let due_at = place.clock().now().after(wait);
     settle(&store, lease, again(due_at, false)).await.unwrap();
     let State::Scheduled { due_at: seen } = store.job(job.id).await.unwrap().unwrap().state else { panic!("not scheduled") };
     assert_eq!(seen, due_at);
     assert_eq!(store.depth(Queue::Async).scheduled, 1);
-    let claimed = claim_one(&store).await;
-    assert!(Timestamp::now() >= due_at, "claimed before it was due");
+    let mut claim = Box::pin(claim_one(&store));
+    for passed in [wait - Duration::from_millis(1), Duration::from_millis(1)] {
+        assert!(futures_util::poll!(&mut claim).is_pending(), "claimed before it was due");
+        place.clock().advance(passed);
+        store.check().await.unwrap();
+    }
+    let claimed = claim.await;
     assert_eq!((claimed.attempt, claimed.losses), (2, 0));
     assert_eq!((store.depth(Queue::Async).scheduled, store.depth(Queue::Async).running), (0, 1));
 }

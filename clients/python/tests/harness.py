@@ -25,7 +25,7 @@ import cloudpickle
 import trine
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 @functools.cache
@@ -49,18 +49,21 @@ class Server:
         self.binary = binary or os.environ.get("TRINE_BIN") or str(ROOT / "target" / "debug" / "trine")
         self.folder = tempfile.mkdtemp(prefix="trine-client-")
         self.arguments = arguments
-        self.listen = "127.0.0.1:0"
+        # Bound, and does not listen: a server gets the port by its number, and nobody else gets it while there is none.
+        self.port = socket.socket()
+        self.port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.port.bind(("0.0.0.0", 0))
         self.process = None
         self.start()
 
     def start(self):
-        command = [self.binary, "serve", "--listen", self.listen, "--data-dir", self.folder, "--log", "warn"]
+        listen = f"127.0.0.1:{self.port.getsockname()[1]}"
+        command = [self.binary, "serve", "--listen", listen, "--data-dir", self.folder, "--log", "warn"]
         command += ["--python-interpreters", interpreter(), *self.arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert "listens at http://" in line, f"the server does not start: {line!r}"
         self.url = line.split("listens at ")[1].split()[0]
-        self.listen = self.url.partition("//")[2]
 
     def stop(self, how=signal.SIGTERM):
         self.process.send_signal(how)
@@ -70,6 +73,7 @@ class Server:
     def close(self):
         if self.process.poll() is None:
             self.stop(signal.SIGKILL)
+        self.port.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

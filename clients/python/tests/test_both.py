@@ -197,7 +197,8 @@ class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
 
 
 async def summed(client):
-    return (await client.what_if()).items
+    items = (await client.what_if(workload="sleep")).items
+    return sum(item.runs for item in items) == 30
 
 
 class Profiles(ServerTest, unittest.IsolatedAsyncioTestCase):

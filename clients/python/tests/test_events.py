@@ -7,7 +7,7 @@ import threading
 import unittest
 import uuid
 
-from harness import Proxy, Server, ServerTest
+from harness import PATIENCE_S, Proxy, Server, ServerTest
 
 import trine
 
@@ -73,7 +73,7 @@ class Streams(ServerTest):
             proxy.cut()
             if job is None:
                 job = self.trine.submit({"type": "sleep", "ms": 0}, bound="io", tags=tags, wait=30)
-        thread.join(30)
+        thread.join(PATIENCE_S)
         self.assertEqual(found[0].job, job.id)
 
     def test_a_server_that_restarts(self):

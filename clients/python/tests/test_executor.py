@@ -20,7 +20,7 @@ import unittest
 import weakref
 
 import harness
-from harness import PATIENCE_S, ServerTest, square
+from harness import PATIENCE_S, ServerTest, hold, square
 
 import trine
 from trine._outcome import exception_of
@@ -305,8 +305,10 @@ class Calls(ServerTest):
         raised = {"type": "Exits", "message": "", "pickle": base64.b64encode(pickle.dumps(Exits())).decode()}
         self.assertIsInstance(exception_of({"state": "failed", "error": {"python": raised}}, "one"), trine.RemoteError)
         with self.assertLogs("trine") as logged:
+            gate, _ = hold(self, self.trine)
             told = self.trine.submit(time.sleep, 0.01)
             told.add_done_callback(lambda future: sys.exit(3))
+            gate.set()
             self.assertEqual(self.trine.submit(square, 3).result(PATIENCE_S), 9)
             self.until(told.done)
             self.assertEqual(self.trine.submit(square, 4).result(PATIENCE_S), 16)

@@ -28,15 +28,15 @@ class Ends(ServerTest):
         executor.shutdown()
 
     def test_no_thread_is_left(self):
-        before = threading.active_count()
+        before = set(threading.enumerate())
         with self.executor() as executor:
             list(executor.map(square, range(10)))
-        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(set(threading.enumerate()) - before, set())
 
     def test_what_waits_can_be_cancelled_with_the_executor(self):
         executor = self.executor()
         futures = [executor.submit(time.sleep, 0.05) for _ in range(200)]
-        self.until(futures[0].running)
+        self.until(lambda: futures[0].running() or futures[0].done())
         executor.shutdown(cancel_futures=True)
         self.assertTrue(all(future.done() for future in futures))
         cancelled = [future for future in futures if future.cancelled()]
