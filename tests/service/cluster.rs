@@ -324,18 +324,8 @@ async fn a_server_that_is_cut_off_says_so_and_comes_back_by_itself() {
 
     cluster.networks[0].mend();
     cut.until_ready(true).await;
-<<<<<<< HEAD
-    let told = async {
-        while !cluster.log(0).contains("is told again that this node is there") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, told).await.expect("the database to be told");
-    // What happens over and over was told now and then, in our own words.
-=======
     until_said(cluster.folder(0), "is told again that this node is there").await;
-    // What happens over and over was told now and then.
->>>>>>> h4
+    // What happens over and over was told now and then, in our own words.
     let log = cluster.log(0);
     assert!(!log.contains("sqlx::pool"), "{log}");
     let told = log.matches("can't be told that this node is there").count() as u64;
