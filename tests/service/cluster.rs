@@ -50,7 +50,7 @@ impl Cluster {
         Self { postgres, folders: (0..servers).map(|_| folder()).collect(), networks, lease }
     }
 
-    fn folder(&self, server: usize) -> &Path {
+    pub(crate) fn folder(&self, server: usize) -> &Path {
         self.folders[server].path()
     }
 

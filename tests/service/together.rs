@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::comparisons::{ask as compare, asks, until_state};
 use crate::events::{kinds, open};
 use crate::functions::{SOURCE, ask, call, deploy, output};
-use crate::server::{PATIENCE, Server, folder};
+use crate::server::{PATIENCE, Server, folder, until_said};
 use crate::webhooks::{Receiver, SECRET, delivery};
 
 /// Does it both ways round.
@@ -289,12 +289,7 @@ async fn a_server_says_that_it_is_drained() {
         let path = format!("/cluster/nodes/{}/{order}", name.as_str().unwrap());
         assert_eq!(status(&other, Method::POST, &path, None).await, 200);
         one.until_ready(ready).await;
-        let told = async {
-            while !cluster.log(0).contains(said) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("{}", cluster.log(0)));
+        until_said(cluster.folder(0), said).await;
         assert!(!cluster.log(1).contains(said), "{}", cluster.log(1));
     }
 }
