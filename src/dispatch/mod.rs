@@ -159,7 +159,7 @@ impl Dispatcher {
             registry,
             functions,
             // Without slots, as those of Python without an interpreter, the loops wait for ever, and so do jobs of an earlier server.
-            slots: Queue::ALL.map(|queue| Slots::new(executors.slots(queue), Executors::has_line(queue))),
+            slots: Queue::ALL.map(|queue| Slots::new(executors.slots(queue), executors.line(queue))),
             executors,
             profiles: Arc::new(profiles),
             ended: Ended::default(),

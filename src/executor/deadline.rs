@@ -12,6 +12,9 @@ use super::attempt::{Attempt, Ran};
 use crate::job::{Failure, FailureKind};
 use crate::workload::{Stop, StopReason};
 
+/// Whoever kills by itself what does not stop in time gets so much longer: this only guards against a kernel that does not let it.
+pub(super) const BEYOND: Duration = Duration::from_secs(10);
+
 /// Tells an attempt to stop when its deadline has passed, and waits at most `grace` longer for one that was told to stop.
 ///
 /// What does not stop is left behind: its job is settled, but its slot stays taken until it is really over.

@@ -265,6 +265,13 @@ impl<W: Worker> Pool<W> {
 }
 
 impl<W: Worker> Taken<W> {
+    /// The worker gets one more job before it is given back.
+    pub(super) fn gets_another(&self) {
+        if let Some(status) = self.busy.pool.state().busy.get_mut(&self.busy.pid) {
+            status.jobs += 1;
+        }
+    }
+
     /// Gives a worker back that can be used again; it is replaced if it is worn.
     pub(super) fn give_back(self) {
         let Self { worker, mut busy } = self;

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 /// For how much work jobs are claimed ahead.
 const AHEAD: Duration = Duration::from_millis(16);
 /// The most jobs that are claimed ahead.
-const MOST_AHEAD: usize = 64;
+pub(super) const MOST_AHEAD: usize = 64;
 /// While the workloads of what is claimed are so long together, in bytes, no more is: where there are slots by the thousand, their number alone
 /// does not bound the memory.
 const MOST_BYTES: usize = 256 << 20;
@@ -22,7 +22,8 @@ const FADING: u32 = 8;
 #[derive(Debug)]
 pub struct Slots {
     count: usize,
-    has_line: bool,
+    /// How many jobs may be claimed ahead at the most.
+    line: usize,
     pace: Mutex<Pace>,
     /// Jobs may be claimed that could not be before.
     freed: Notify,
@@ -69,10 +70,10 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// So many. Jobs are claimed ahead only where the executor has a line of its own, in which they stand, so that whoever runs them has the
-    /// next one at once.
-    pub fn new(count: usize, has_line: bool) -> Arc<Self> {
-        Arc::new(Self { count, has_line, pace: Mutex::default(), freed: Notify::new() })
+    /// So many. Jobs are claimed ahead only where the executor has a line of its own, in which so many may stand, so that whoever runs them
+    /// has the next one at once.
+    pub fn new(count: usize, line: usize) -> Arc<Self> {
+        Arc::new(Self { count, line: line.min(MOST_AHEAD), pace: Mutex::default(), freed: Notify::new() })
     }
 
     /// How many there are.
@@ -100,7 +101,7 @@ impl Slots {
 
     /// A job has taken so long.
     pub fn took(&self, wall: Duration) {
-        if !self.has_line {
+        if self.line == 0 {
             return;
         }
         let mut pace = self.pace();
@@ -110,7 +111,7 @@ impl Slots {
             longest if longest >= AHEAD => 0,
             longest => {
                 let work = AHEAD.as_micros() * self.count as u128 / longest.as_micros().max(1);
-                usize::try_from(work).unwrap_or(MOST_AHEAD).min(MOST_AHEAD)
+                usize::try_from(work).unwrap_or(self.line).min(self.line)
             }
         };
     }
@@ -145,7 +146,7 @@ impl Vacancies {
         let mut ahead = false;
         let mut pace = self.slots.pace();
         pace.bytes += bytes;
-        if self.slots.has_line {
+        if self.slots.line > 0 {
             // Since they were vacant, which may be long ago, slots may have become free.
             ahead = pace.placed >= self.slots.count;
             pace.placed += 1;
@@ -187,7 +188,7 @@ mod tests {
 
     #[test]
     fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
-        let slots = Slots::new(2, true);
+        let slots = Slots::new(2, MOST_AHEAD);
         assert_eq!(vacancies(&slots), 2);
         slots.took(Duration::from_millis(1));
         assert_eq!(vacancies(&slots), 2 + 32);
@@ -202,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn several_are_claimed_at_once_but_no_slot_stays_empty_for_that() {
-        let slots = Slots::new(2, true);
+        let slots = Slots::new(2, MOST_AHEAD);
         slots.took(Duration::from_millis(8));
         let mut all = slots.vacancies(512).await;
         assert_eq!((all.left(), vacancies(&slots)), (2 + 4, 0));
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_becomes_free_while_a_claim_waits_is_one_for_its_jobs() {
-        let slots = Slots::new(2, true);
+        let slots = Slots::new(2, MOST_AHEAD);
         slots.took(Duration::from_millis(1));
         let mut first = slots.take(2).unwrap();
         let run: Vec<Place> = (0..2).filter_map(|_| first.place(0)).collect();
@@ -235,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_a_vacancy_hears_of_it() {
-        let slots = Slots::new(1, true);
+        let slots = Slots::new(1, MOST_AHEAD);
         let mut first = slots.vacancies(1).await;
         let place = first.place(0);
         let waiting = tokio::spawn({
@@ -248,7 +249,7 @@ mod tests {
     }
     #[tokio::test]
     async fn long_workloads_bound_what_runs_at_once() {
-        let slots = Slots::new(16_384, false);
+        let slots = Slots::new(16_384, 0);
         let mut first = slots.vacancies(3).await;
         let one = first.place(MOST_BYTES - 1);
         assert_eq!(vacancies(&slots), 512);

@@ -6,7 +6,8 @@
 //! executor   runs it; its slot, taken before the job was claimed, travels with it
 //! ```
 //!
-//! Executors by threads have a line before them and keep deadlines themselves: they count from when a thread comes to an attempt.
+//! Executors by threads, and Python's processes, have a line before them and keep deadlines themselves: they count from when a thread or a
+//! process comes to an attempt.
 //!
 //! There is no concurrency layer: an attempt brings its slot along, so that no job is ever claimed that would have to wait for one,
 //! and a slot is free again when the thread or process is, not when somebody has stopped waiting.
@@ -20,10 +21,12 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
 use super::commands::{CommandSettings, CommandsExecutor};
+use super::deadline::BEYOND;
 use super::inline::InlineExecutor;
 use super::pool::WorkerStatus;
 use super::processes::{ProcessPool, ProcessSettings, ProcessesExecutor};
-use super::python::{Python, PythonExecutor, PythonSettings, SourceFault};
+use super::python::{BEHIND, Python, PythonExecutor, PythonSettings, SourceFault};
+use super::slots::MOST_AHEAD;
 use super::{AsyncExecutor, AsyncRuntime, Attempt, DeadlineLayer, MeasureLayer, Measured, Ran, ThreadsExecutor};
 use crate::artifact::Artifacts;
 use crate::job::{Executor, Queue};
@@ -116,11 +119,12 @@ impl Executors {
         let waiting = measured(ThreadsExecutor::waiting(handle.clone(), Arc::clone(&for_threads), grace));
         let computing = ThreadsExecutor::computing(settings.threads_cpu, handle, Arc::clone(&for_threads), grace)?;
         let computing = measured(computing);
-        // The pool itself kills what does not stop in time; the layer only guards against a kernel that does not let it.
-        let beyond = grace + Duration::from_secs(10);
+        let beyond = grace + BEYOND;
         let processes = layers(ProcessesExecutor::new(pool.clone(), grace), beyond);
         let [python_async, python_threads, python_processes] =
-            Executor::ALL.map(|mode| layers(PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace), beyond));
+            Executor::ALL.map(|mode| PythonExecutor::new(python.clone(), mode, Arc::clone(&for_threads), grace));
+        let (python_async, python_threads) = (layers(python_async, beyond), layers(python_threads, beyond));
+        let python_processes = measured(python_processes);
         let commands = CommandsExecutor::new(&settings.commands, for_threads, grace, settings.artifacts.clone())
             .map_err(ExecutorError::Commands)?;
         let commands = layers(commands, beyond);
@@ -172,9 +176,14 @@ impl Executors {
         self.slots[queue as usize]
     }
 
-    /// Whether the executor of a queue has a line of its own, in which jobs wait for no longer than those before them take.
-    pub const fn has_line(queue: Queue) -> bool {
-        matches!(queue, Queue::ThreadsCpu)
+    /// How many jobs may stand in the line that the executor of a queue has of its own, in which they wait for no longer than those before
+    /// them take.
+    pub const fn line(&self, queue: Queue) -> usize {
+        match queue {
+            Queue::ThreadsCpu => MOST_AHEAD,
+            Queue::PythonProcesses => self.slots(queue) * BEHIND,
+            _ => 0,
+        }
     }
 
     /// How late a timer fired on the event loop, in microseconds: the latest of the last second.

@@ -34,6 +34,7 @@ class Host:
         self.ids = 0
         self.seen = set()
         self.done = {}
+        self.returned = set()
         self.progress = collections.defaultdict(list)
         self.logs = collections.defaultdict(list)
         setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, "cwd": cwd}
@@ -69,6 +70,8 @@ class Host:
         elif kind == "done":
             assert body["id"] not in self.done, body
             self.done[body["id"]] = body
+        elif kind == "returned":
+            self.returned.add(body["id"])
         elif kind == "progress":
             self.progress[body["id"]].append(body["value"])
         elif kind == "log":

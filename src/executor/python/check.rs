@@ -1,16 +1,17 @@
 //! Looks at the source of a function before it is kept, with the interpreter that will run it: what that can't compile is found here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
 
-use super::{Key, Python, Wanted, alone};
+use super::{Key, Python, Wanted, not_begun, on_host, ran};
 use crate::clock::Monotonic;
-use crate::executor::attempt::Attempt;
+use crate::executor::attempt::{Attempt, Ran};
 use crate::executor::slots::Slot;
 use crate::function::Limits;
-use crate::job::{JobId, Outcome, Spec};
+use crate::job::{Failure, JobId, Outcome, Spec};
 use crate::workload::{PythonCode, PythonContent, PythonFunction, Reporter, Stop, StopReason, sha256};
 
 /// It runs in a host, as users' code does: a compiler may be made to take very long, or to crash.
@@ -62,7 +63,7 @@ impl Python {
         };
         // One at a time: it may take a process more than there are for jobs.
         let _turn = self.checking.lock().await;
-        let mut looking = Box::pin(alone(&self.processes, &key, &call, attempt, Duration::ZERO));
+        let mut looking = Box::pin(self.look(&key, &call, &attempt));
         let ran = tokio::select! {
             ran = &mut looking => ran,
             () = tokio::time::sleep(LONGEST) => {
@@ -73,6 +74,22 @@ impl Python {
         match ran.outcome {
             Outcome::Output(output) => serde_json::from_str(output.get()).map_err(|error| error.to_string()),
             Outcome::Error(failure) => Err(failure.message),
+        }
+    }
+
+    async fn look(&self, key: &Key, call: &Wanted<'_>, attempt: &Attempt) -> Ran {
+        let slot = Arc::default();
+        let taken = tokio::select! {
+            taken = self.processes.take(key, &slot) => taken,
+            _ = attempt.stop.stopped() => return not_begun(),
+        };
+        match on_host(&taken.worker, call, attempt, &slot, Duration::ZERO, None).await {
+            Some(Ok(ran)) => {
+                taken.give_back();
+                ran
+            }
+            Some(ended) => ran(ended, &taken.worker, "that looks at sources"),
+            None => Ran::failed(Failure::error("it took too long")),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! One Python host: a confined process, the conversation with it, and the calls that it works on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,16 +14,18 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::process::ChildStderr;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
+use super::calls::{Call, Calls, Ended, Gone, Stopping, Unsaid, is_behind};
+use super::line::Seat;
 use super::outbox::Outbox;
-use super::protocol::{Done, FromHost, LONGEST, Run, Setup, ToHost, framed};
+use super::protocol::{FromHost, LONGEST, Run, Setup, ToHost, framed};
 use super::{HostSettings, Key, Wanted};
 use crate::artifact::{ArtifactError, Artifacts};
 use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
-use crate::job::{FailureKind, JobId, Note};
+use crate::job::{Executor, FailureKind, JobId, Note};
 use crate::measure::memory;
 use crate::sandbox::{Group, Limits, Policy, Scratch};
 use crate::workload::{PythonFunction, Reporter, Stop};
@@ -66,106 +68,13 @@ pub(super) enum StartError {
     Late,
 }
 
-/// A host that is gone, with what became of it.
-#[derive(Clone, Debug)]
-pub(super) struct Gone {
-    /// Whether the job itself is at fault, because it exceeded a limit, or the host died for a reason that is not known.
-    pub(super) kind: FailureKind,
-    /// Said of the process.
-    pub(super) how: String,
-    /// Nobody ended it.
-    pub(super) by_itself: bool,
-}
-
-/// How a call ended: what the host says of it, or what became of the host.
-pub(super) type Ended = Result<Box<Done>, Gone>;
-
-/// What is being worked on.
-#[derive(Debug, Default)]
-struct Calls {
-    state: Mutex<State>,
-    /// Told when there is one fewer.
-    fewer: Notify,
-    /// How many were told to stop and are waited for.
-    stopping: watch::Sender<usize>,
-}
-
-/// That a call was told to stop and is waited for, until this is dropped.
-pub(super) struct Stopping<'a>(&'a Calls);
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.stopping.send_modify(|calls| *calls -= 1);
-    }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    open: HashMap<u64, Call>,
-    /// What became of the host.
-    gone: Option<Gone>,
-}
-
-#[derive(Debug)]
-struct Call {
-    ended: oneshot::Sender<Ended>,
-    reporter: Reporter,
-    /// Free again when the host has really ended the call, whether or not somebody still waits for that.
-    _slot: Arc<Slot>,
-}
-
 /// A call that was handed to a host.
 pub(super) struct Begun {
     pub(super) id: u64,
     pub(super) ended: oneshot::Receiver<Ended>,
 }
 
-impl Calls {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn reporter(&self, id: u64) -> Option<Reporter> {
-        self.state().open.get(&id).map(|call| call.reporter.clone())
-    }
-
-    fn end(&self, id: u64, ended: Ended) {
-        let call = self.state().open.remove(&id);
-        if let Some(call) = call {
-            // Nobody may be waiting for it any more.
-            let _ = call.ended.send(ended);
-            self.fewer.notify_waiters();
-        }
-    }
-
-    fn stopping(&self) -> Stopping<'_> {
-        self.stopping.send_modify(|calls| *calls += 1);
-        Stopping(self)
-    }
-
-    /// Tells a note of a call. Where the store has no room for it, the host waits; but not while a call has only so long to end, since
-    /// its end comes behind the note.
-    async fn note(&self, id: u64, note: Note) {
-        let Some(reporter) = self.reporter(id) else { return };
-        let mut stopping = self.stopping.subscribe();
-        reporter.note_until(note, stopping.wait_for(|calls| *calls > 0)).await;
-    }
-
-    /// Ends them all, and every later one.
-    fn end_all(&self, gone: &Gone) {
-        let open = {
-            let mut state = self.state();
-            state.gone = Some(gone.clone());
-            std::mem::take(&mut state.open)
-        };
-        for (_, call) in open {
-            let _ = call.ended.send(Err(gone.clone()));
-        }
-        self.fewer.notify_waiters();
-    }
-}
-
-impl pool::Worker for Host {
+impl pool::Worker for Arc<Host> {
     type Settings = HostSettings;
     type Key = Key;
     type Error = StartError;
@@ -201,12 +110,12 @@ impl pool::Worker for Host {
         let last_words = tokio::spawn(async { Some(last_words(stderr?).await) });
         let (reading, writing) = UnixStream::from_std(ours).map_err(failed)?.into_split();
         let (ready, is_ready) = oneshot::channel();
-        let (calls, end) = (Arc::new(Calls::default()), Arc::new(Notify::new()));
+        let (calls, end) = (Arc::new(Calls::new(settings.mode == Executor::Processes)), Arc::new(Notify::new()));
         let outbox = Outbox::new(writing);
         let scratch = Arc::new(scratch);
         let kept_for = Arc::downgrade(&scratch);
         tokio::spawn(serve(Process { group, scratch, last_words }, reading, Arc::clone(&calls), ready, Arc::clone(&end)));
-        let host = Self {
+        let host = Host {
             key: key.clone(),
             pid,
             scratch: kept_for,
@@ -221,11 +130,8 @@ impl pool::Worker for Host {
         let (max_output_bytes, max_log_bytes) = (settings.max_output_bytes, settings.max_log_bytes);
         host.say(&ToHost::Setup(Setup { threads: settings.threads, max_output_bytes, max_log_bytes, cwd }));
         match tokio::time::timeout(START, is_ready).await {
-            Ok(Ok(())) => Ok(host),
-            Ok(Err(_)) => {
-                let gone = host.calls.state().gone.clone();
-                Err(StartError::Died(gone.map_or_else(|| "ended".into(), |gone| gone.how)))
-            }
+            Ok(Ok(())) => Ok(Arc::new(host)),
+            Ok(Err(_)) => Err(StartError::Died(host.calls.gone().map_or_else(|| "ended".into(), |gone| gone.how))),
             Err(_) => Err(StartError::Late),
         }
     }
@@ -264,6 +170,7 @@ impl Host {
         reporter: Reporter,
         slot: &Arc<Slot>,
         code_is_lacking: bool,
+        seat: Option<&Seat>,
     ) -> Begun {
         let id = self.given.fetch_add(1, Ordering::Relaxed);
         let with_source = match wanted.function {
@@ -274,14 +181,9 @@ impl Host {
             PythonFunction::Pickle(_) => false,
         };
         let (report, ended) = oneshot::channel();
-        {
-            let mut state = self.calls.state();
-            match state.gone.clone() {
-                Some(gone) => drop(report.send(Err(gone))),
-                None => drop(state.open.insert(id, Call { ended: report, reporter, _slot: Arc::clone(slot) })),
-            }
-        }
-        self.say(&ToHost::Run(Run::new(id, (job, attempt), wanted, with_source)));
+        let frame = framed(&ToHost::Run(Run::new(id, (job, attempt), wanted, with_source, is_behind(seat))));
+        let call = Call::new(report, reporter, slot, seat);
+        self.calls.begin(id, call, || self.outbox.send(frame));
         Begun { id, ended }
     }
 
@@ -324,7 +226,7 @@ impl Host {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.calls.state().gone.is_some()
+        self.calls.is_gone()
     }
 
     /// Takes no further calls.
@@ -341,7 +243,7 @@ impl Host {
     pub(super) async fn drained(&self) {
         loop {
             let fewer = self.calls.fewer.notified();
-            if self.calls.state().open.values().all(|call| call.ended.is_closed()) {
+            if self.calls.are_given_up() {
                 return;
             }
             fewer.await;
@@ -354,7 +256,17 @@ impl Host {
 
     /// How many calls it works on.
     pub(super) fn open(&self) -> usize {
-        self.calls.state().open.len()
+        self.calls.open()
+    }
+
+    /// Whether a call stands behind another one, and has not begun.
+    pub(super) fn is_behind(&self, id: u64) -> bool {
+        self.calls.is_behind(id)
+    }
+
+    /// Whether a call for this key may be sent to it while it makes another one, which does not take longer than `most` so far.
+    pub(super) fn takes_one_behind(&self, key: &Key, settings: &HostSettings, most: Duration) -> bool {
+        self.key == *key && self.calls.are_short(most) && self.is_usable(settings)
     }
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
@@ -387,11 +299,12 @@ struct Process {
 async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready: oneshot::Sender<()>, end: Arc<Notify>) {
     let Process { mut group, scratch, last_words } = process;
     let pid = group.id().as_raw();
+    let mut listening = std::pin::pin!(listen(socket, &calls, ready));
     let killed = tokio::select! {
         // Whoever drops a host says so before its socket closes, so one that was dropped has not ended by itself.
         biased;
         () = end.notified() => true,
-        () = listen(socket, &calls, ready) => false,
+        () = &mut listening => false,
     };
     // Without its socket it ends by itself, unless it is held up.
     let grace = if killed { Duration::ZERO } else { Duration::from_secs(1) };
@@ -411,7 +324,9 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
     if !killed {
         tracing::warn!(pid, how, "a Python host has ended by itself");
     }
-    calls.end_all(&Gone { how, ..gone });
+    // What it had said before tells which call it was at.
+    let all_is_heard = !killed || tokio::time::timeout(LAST_WORDS_GRACE, listening).await.is_ok();
+    calls.end_all(&Gone { how, ..gone }, all_is_heard);
     // Removing a folder may block.
     tokio::task::spawn_blocking(move || drop(scratch));
 }
@@ -430,6 +345,7 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>
                     calls.note(id, note).await;
                 }
             }
+            Ok(FromHost::Returned { id }) => calls.end(id, Err(Unsaid::Returned)),
             Ok(FromHost::Ready {}) => drop(ready.take().map(|ready| ready.send(()))),
             Err(error) => {
                 tracing::error!(%error, "a Python host says what can't be understood");
@@ -482,10 +398,10 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_was_told_to_stop_is_heard_though_the_store_takes_no_notes() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (sink, calls) = (Arc::new(Full(Mutex::default())), Arc::new(Calls::default()));
+        let (sink, calls) = (Arc::new(Full(Mutex::default())), Arc::new(Calls::new(false)));
         let (report, ended) = oneshot::channel();
         let reporter = Reporter::new(Arc::clone(&sink) as Arc<dyn Sink>);
-        calls.state().open.insert(7, Call { ended: report, reporter, _slot: Arc::default() });
+        calls.begin(7, Call::new(report, reporter, &Arc::default(), None), || ());
         tokio::spawn({
             let calls = Arc::clone(&calls);
             async move { listen(ours.into_split().0, &calls, oneshot::channel().0).await }

@@ -3,14 +3,17 @@
 //! A host is the program in `host/`, run by one of the operator's interpreters in the sandbox. `async` and `threads` share one host
 //! among many jobs, as their models do: what one of them breaks, it breaks for all, and they say so.
 
+mod calls;
 mod check;
 mod codes;
 mod host;
 mod interpreter;
+mod line;
 mod outbox;
 mod protocol;
 mod shared;
 
+pub(super) use self::line::BEHIND;
 pub use check::SourceFault;
 pub use codes::CodeSource;
 pub use interpreter::{Interpreter, InterpreterError};
@@ -28,20 +31,23 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::process::Command;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tower::Service;
 
+use self::calls::{Gone, Unsaid};
 use self::codes::Codes;
-use self::host::{Gone, Host};
+use self::host::Host;
+use self::line::{Line, Seat};
 use self::shared::SharedHosts;
 use super::attempt::{Attempt, Ran};
-use super::pool::{Pool, Worker, WorkerStatus};
+use super::deadline::{BEYOND, limited};
+use super::pool::{Pool, WorkerStatus};
 use super::slots::Slot;
 use crate::artifact::Artifacts;
 use crate::function::Limits;
 use crate::job::{Executor, Failure, FailureKind, Queue, Spec};
 use crate::sandbox::{self, Sandbox, ScratchSpace};
-use crate::workload::{PythonCall, PythonFunction, Registry, Task};
+use crate::workload::{PythonCall, PythonFunction, Registry, StopReason, Task};
 
 /// How many files each of the jobs that share a host may have open on average: a connection, and what it takes to open one.
 const FILES_OF_A_JOB: u64 = 2;
@@ -137,7 +143,8 @@ struct Key {
 pub(super) struct Python {
     on_loop: SharedHosts,
     on_threads: SharedHosts,
-    processes: Pool<Host>,
+    processes: Pool<Arc<Host>>,
+    line: Line,
     codes: Codes,
     artifacts: Artifacts,
     /// Held while a source is looked at.
@@ -172,10 +179,12 @@ impl Python {
             max_log_bytes: MAX_LOG,
         };
         let usual = Key { interpreter: first.name.clone(), network: false, memory_bytes: None };
+        let processes = Pool::start(of_mode(Executor::Processes), settings.processes, usual.clone());
         Ok(Self {
             on_loop: SharedHosts::start(of_mode(Executor::Async), usual.clone()),
-            on_threads: SharedHosts::start(of_mode(Executor::Threads), usual.clone()),
-            processes: Pool::start(of_mode(Executor::Processes), settings.processes, usual),
+            on_threads: SharedHosts::start(of_mode(Executor::Threads), usual),
+            line: Line::new(processes.clone(), of_mode(Executor::Processes), settings.processes),
+            processes,
             codes: Codes::new(Arc::clone(&settings.functions), archives),
             artifacts: artifacts.clone(),
             checking: Arc::default(),
@@ -280,6 +289,10 @@ impl PythonExecutor {
             biased;
             call = self.call(python, &attempt.workload) => call,
             _ = attempt.stop.stopped() => return not_begun(),
+            () = passed(attempt.deadline) => {
+                attempt.stop.stop(StopReason::Deadline);
+                return not_begun();
+            }
         };
         let (call, limits) = match call {
             Ok(call) => call,
@@ -290,7 +303,7 @@ impl PythonExecutor {
         match self.mode {
             Executor::Async => on_shared(&python.on_loop, &key, call, attempt, self.grace, true).await,
             Executor::Threads => on_shared(&python.on_threads, &key, call, attempt, self.grace, false).await,
-            Executor::Processes => alone(&python.processes, &key, call, attempt, self.grace).await,
+            Executor::Processes => in_turn(&python.line, &key, call, attempt, self.grace).await,
         }
     }
 }
@@ -317,8 +330,8 @@ struct Wanted<'a> {
     artifacts: &'a Artifacts,
 }
 
-/// What became of a call, or of its host; `None` if it did not end though it was told to.
-type Called = Option<Result<Ran, Gone>>;
+/// What became of a call, or why its host says nothing; `None` if it did not end though it was told to.
+type Called = Option<Result<Ran, Unsaid>>;
 
 /// Runs a call on a host of many. A job that does not listen costs the host: at once if it holds the event loop, and with it all others.
 async fn on_shared(
@@ -334,7 +347,7 @@ async fn on_shared(
         _ = attempt.stop.stopped() => return not_begun(),
     };
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
-    match on_host(&host, call, attempt, &slot, grace).await {
+    match on_host(&host, call, &attempt, &slot, grace, None).await {
         Some(ended) => ran(ended, &host, "shared by all jobs of its kind"),
         None if holds_all => {
             host.kill();
@@ -347,39 +360,72 @@ async fn on_shared(
     }
 }
 
-/// Runs a call on a host that it has to itself meanwhile.
-async fn alone(pool: &Pool<Host>, key: &Key, call: &Wanted<'_>, mut attempt: Attempt, grace: Duration) -> Ran {
-    // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
-    let slot = Arc::new(std::mem::take(&mut attempt.slot));
-    let taken = tokio::select! {
-        taken = pool.take(key, &slot) => taken,
-        _ = attempt.stop.stopped() => return not_begun(),
-    };
-    let host = &taken.worker;
-    match on_host(host, call, attempt, &slot, grace).await {
-        Some(Ok(ran)) => {
-            taken.give_back();
+/// Runs a call on a host that makes it alone. Its deadline begins when it is its turn: before that it stands in a line.
+async fn in_turn(line: &Line, key: &Key, call: &Wanted<'_>, attempt: Attempt, grace: Duration) -> Ran {
+    let (stop, deadline, turn) = (attempt.stop.clone(), attempt.deadline, Arc::new(Notify::new()));
+    let mut running = std::pin::pin!(alone(line, key, call, attempt, grace, &turn));
+    tokio::select! {
+        biased;
+        ran = &mut running => ran,
+        () = turn.notified() => {
+            let running = std::pin::pin!(async { Ok(running.await) });
+            let Ok(ran) = limited(running, stop, deadline, grace + BEYOND).await;
             ran
         }
-        Some(ended) => ran(ended, host, "of this job alone"),
-        None => Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
     }
 }
 
-async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Slot>, grace: Duration) -> Called {
-    let Attempt { job, number, keeps_files, stop, reporter, .. } = attempt;
+async fn alone(line: &Line, key: &Key, call: &Wanted<'_>, mut attempt: Attempt, grace: Duration, turn: &Arc<Notify>) -> Ran {
+    // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
+    let slot = Arc::new(std::mem::take(&mut attempt.slot));
+    loop {
+        let seat = tokio::select! {
+            biased;
+            _ = attempt.stop.stopped() => return not_begun(),
+            seat = line.seat(key, &slot, turn) => seat,
+        };
+        match on_host(seat.host(), call, &attempt, &slot, grace, Some(&seat)).await {
+            Some(Ok(ran)) => {
+                seat.leave();
+                return ran;
+            }
+            // Unless it is to stop, it stands in the line again.
+            Some(Err(Unsaid::Returned)) => seat.leave(),
+            Some(ended) => return ran(ended, seat.host(), "of this job alone"),
+            None => return Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
+        }
+    }
+}
+
+async fn on_host(
+    host: &Host,
+    call: &Wanted<'_>,
+    attempt: &Attempt,
+    slot: &Arc<Slot>,
+    grace: Duration,
+    seat: Option<&Seat>,
+) -> Called {
+    let Attempt { job, number, keeps_files, ref stop, ref reporter, .. } = *attempt;
     let mut code_is_lacking = false;
     loop {
-        let mut begun = host.begin((job, number), call, reporter.clone(), slot, code_is_lacking);
+        let mut begun = host.begin((job, number), call, reporter.clone(), slot, code_is_lacking, seat);
         let ended = tokio::select! {
             biased;
             ended = &mut begun.ended => Some(ended),
             _ = stop.stopped() => {
                 let _stopping = host.stop(begun.id);
-                tokio::time::timeout(grace, &mut begun.ended).await.ok()
+                loop {
+                    // Behind another call it has not begun, and is not what keeps the host.
+                    let is_behind = host.is_behind(begun.id);
+                    match tokio::time::timeout(grace, &mut begun.ended).await {
+                        Ok(ended) => break Some(ended),
+                        Err(_) if is_behind => {}
+                        Err(_) => break None,
+                    }
+                }
             }
         };
-        let gone = || Gone { kind: FailureKind::Lost, how: "was shut down".into(), by_itself: false };
+        let gone = || Unsaid::Gone(Gone { kind: FailureKind::Lost, how: "was shut down".into(), by_itself: false });
         match ended.map(|ended| ended.unwrap_or_else(|_| Err(gone()))) {
             Some(Ok(done)) if done.lacks_code() && !code_is_lacking => code_is_lacking = true,
             Some(Ok(done)) => {
@@ -390,11 +436,11 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
                 let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None, begun: true };
                 if has_artifacts {
                     let keeping = keeps_files.then_some(call.artifacts);
-                    ran = ran.but(host.take_artifacts(begun.id, (job, number), keeping, &stop).await);
+                    ran = ran.but(host.take_artifacts(begun.id, (job, number), keeping, stop).await);
                 }
                 return Some(Ok(ran));
             }
-            Some(Err(gone)) => return Some(Err(gone)),
+            Some(Err(unsaid)) => return Some(Err(unsaid)),
             None => {
                 drop(begun);
                 host.given_up();
@@ -404,13 +450,22 @@ async fn on_host(host: &Host, call: &Wanted<'_>, attempt: Attempt, slot: &Arc<Sl
     }
 }
 
-fn ran(ended: Result<Ran, Gone>, host: &Host, whose: &str) -> Ran {
+fn ran(ended: Result<Ran, Unsaid>, host: &Host, whose: &str) -> Ran {
     match ended {
         Ok(ran) => ran,
-        Err(Gone { kind, how, by_itself }) => {
+        Err(Unsaid::Gone(Gone { kind, how, by_itself })) => {
             let failure = Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()));
-            if by_itself { Ran::crashed(Worker::pid(host), failure) } else { Ran::failed(failure) }
+            if by_itself { Ran::crashed(host.pid().unsigned_abs(), failure) } else { Ran::failed(failure) }
         }
+        Err(Unsaid::Returned) => not_begun(),
+    }
+}
+
+/// A call's deadline, if it has one, counted from now on.
+async fn passed(deadline: Option<Duration>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

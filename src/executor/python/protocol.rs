@@ -54,6 +54,9 @@ pub(super) struct Run<'a> {
     cpu_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_bytes: Option<u64>,
+    /// Whether it stands behind another call, and is to be given back if that leaves something behind.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    behind: bool,
 }
 
 #[derive(Serialize)]
@@ -68,9 +71,9 @@ struct Code<'a> {
 
 impl<'a> Run<'a> {
     /// A call of this function, with its source if the host may not have it yet.
-    pub(super) fn new(id: u64, (job, attempt): (JobId, u32), wanted: &Wanted<'a>, with_source: bool) -> Self {
+    pub(super) fn new(id: u64, (job, attempt): (JobId, u32), wanted: &Wanted<'a>, with_source: bool, behind: bool) -> Self {
         let Limits { cpu_ms, output_bytes, .. } = wanted.limits;
-        let empty = Self { id, job, attempt, code: None, args: None, kwargs: None, pickle: None, cpu_ms, output_bytes };
+        let empty = Self { id, job, attempt, code: None, args: None, kwargs: None, pickle: None, cpu_ms, output_bytes, behind };
         match wanted.function {
             PythonFunction::Pickle(pickle) => Self { pickle: Some(pickle), ..empty },
             PythonFunction::Code { code: PythonCode { sha, content, entrypoint }, args, kwargs } => {
@@ -106,6 +109,8 @@ pub(super) enum FromHost {
     Progress { id: u64, value: Box<RawValue> },
     /// A job has ended.
     Done(Box<Done>),
+    /// A call that stood behind another has not begun, and will not.
+    Returned { id: u64 },
 }
 
 /// How a call ended, and what was measured of it.
@@ -243,7 +248,7 @@ pub(in crate::executor) fn understand(frame: &[u8]) -> bool {
         }
         FromHost::Log { stream, line, .. } => drop(Note::log(stream, line)),
         FromHost::Progress { value, .. } => drop(Note::progress(&value)),
-        FromHost::Ready {} => {}
+        FromHost::Ready {} | FromHost::Returned { .. } => {}
     }
     true
 }

@@ -125,7 +125,7 @@ impl SharedHosts {
         let places = self.shared.places();
         let hosts = places.values().filter_map(|place| place.host.borrow().clone());
         let hosts = hosts.filter(|host| !host.is_gone());
-        hosts.map(|host| WorkerStatus::of(&*host, host.open() > 0)).collect()
+        hosts.map(|host| WorkerStatus::of(&host, host.open() > 0)).collect()
     }
 
     /// Kills them all.
@@ -154,8 +154,8 @@ async fn start(shared: Arc<Shared>, starting: Starting, key: Key) {
     let trying = Trying { shared: &shared, key: &key };
     let mut backoff = BACKOFF.0;
     loop {
-        match Host::start(&shared.settings, &key).await {
-            Ok(host) => return drop(place.host.send_replace(Some(Arc::new(host)))),
+        match <Arc<Host> as Worker>::start(&shared.settings, &key).await {
+            Ok(host) => return drop(place.host.send_replace(Some(host))),
             Err(error) => {
                 tracing::error!(%error, ?key, "a Python host can't be started");
                 trying.failed(error.to_string());

@@ -72,6 +72,17 @@ class Channel:
         finally:
             self.reading.release()
 
+    def take_back(self):
+        """The calls among what was read ahead and is left for `receive`: they are left for it no more."""
+        if not self.reading.acquire(blocking=False):
+            return []
+        try:
+            messages = [*self.ahead]
+            self.ahead = collections.deque(message for message in messages if message[0] != "run")
+            return [body for kind, body in messages if kind == "run"]
+        finally:
+            self.reading.release()
+
     def send(self, item, size=0):
         """Sends a message, or what a function makes of its arguments, as a tuple. It has a size if users may send without end."""
         if size and (len(self.waiting) + len(self.backlog)) * max(size, SHORT) + self.part > MOST_WAITING:

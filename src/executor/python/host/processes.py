@@ -10,26 +10,43 @@ from .errors import HOST
 from .exceptions import CpuTimeExceeded, Stopped
 from .host import Host
 from .jobs import call, imports
+from .messages import message
 from .usage import Memory, process_usage
 
 OWN_THREADS = 2  # of a host without a job: the main one, and the one that captures what is printed
 SOON_CPU_S = 0.01  # until it is tried once more to end a process
+SHORT_NS = 20_000_000  # of a job; what stands behind one that takes longer is given back
 LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
 
 
 class Processes(Host):
     """One job at a time, in the main thread and with the process to itself.
 
+    Calls may come behind the one that runs, so that the next one is there when it ends. They have not begun: if that takes long, or leaves
+    something behind in the process, they are given back.
+
     Nobody reads the socket meanwhile but the capturing thread, every so often: a thread woken for each message would cost short jobs
     more than all else here.
     """
 
     usage = staticmethod(process_usage)
+    is_left = False  # the last job has left something behind that the next one must not meet
 
     def __init__(self, sock):
         super().__init__(sock)
         self.memory = Memory()
         signal.signal(signal.SIGPROF, self.spent)
+
+    def handle(self, kind, body):
+        if kind == "run":
+            if self.is_left and body.get("behind"):
+                self.give_back(body)
+                return
+            self.is_left = False
+        super().handle(kind, body)
+
+    def give_back(self, run):
+        self.channel.send(message("returned", {"id": run["id"]}))
 
     def begin(self, job):
         running.alone = job
@@ -43,6 +60,7 @@ class Processes(Host):
     def settle(self, job, outcome):
         """What goes on when a job has ended would count as the next one's: its figures, its log, its limit of CPU time."""
         self.is_worn = self.is_worn or threading.active_count() > OWN_THREADS
+        self.is_left = self.is_worn or job.has_artifacts
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL):
             signal.setitimer(timer, 0)
         super().settle(job, outcome)
@@ -54,6 +72,9 @@ class Processes(Host):
         job.meter.look()
         if any(kind == "stop" and body["id"] == job.id for kind, body in self.channel.look_ahead()):
             job.stopped = True
+        if job.thread is not None and job.meter.now() - job.meter.began_ns > SHORT_NS:
+            for run in self.channel.take_back():
+                self.give_back(run)
         if job.stopped and not job.interrupted:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 

@@ -1,0 +1,161 @@
+//! Python calls that were sent to a process which was still making another one: they have not begun, and whatever that one does is not theirs.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, folder};
+
+/// What these calls do, each in one process.
+const SOURCE: &str = "
+import ctypes, os, pathlib, threading, time, trine
+
+def short(value=None):
+    return value
+
+def until(path):
+    print(os.getcwd(), flush=True)
+    while not os.path.exists('go'):
+        time.sleep(0.001)
+    os.remove('go')
+    return 'through'
+
+def crashes(path):
+    ctypes.string_at(0)
+
+def holds(seconds):
+    time.sleep(seconds)
+
+def leaves_a_thread():
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+
+def leaves_a_file():
+    (trine.artifacts() / 'mine').write_bytes(b'x' * 10_000_000)
+
+def looks():
+    return threading.active_count(), os.path.exists('artifacts') and os.listdir('artifacts')
+";
+
+fn call(entrypoint: &str, args: &Value) -> Value {
+    let workload = json!({ "type": "python", "source": SOURCE, "entrypoint": entrypoint, "args": args });
+    json!({ "bound": "cpu", "executor": "processes", "workload": workload })
+}
+
+/// A server with so many processes, whose calls have been so short that the next ones are claimed ahead.
+async fn server(folder: &tempfile::TempDir, processes: &str) -> Server {
+    let server = Server::start(folder.path(), &[("TRINE_PYTHON_PROCESSES", processes)]).await;
+    let ids = batch(&server, &[(); 60].map(|()| call("short", &json!([])))).await;
+    for id in ids {
+        server.until_state(&id, "succeeded").await;
+    }
+    server
+}
+
+async fn batch(server: &Server, calls: &[Value]) -> Vec<String> {
+    let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(calls).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    answer["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until one of these calls of `until` has begun: which, and the file that lets it end. Those that were claimed together come to the
+/// line in any order.
+async fn begun(server: &Server, ids: &[String]) -> (usize, PathBuf) {
+    let said = async {
+        loop {
+            for (n, id) in ids.iter().enumerate() {
+                let lines = server.get(&format!("/jobs/{id}/logs")).await;
+                if let Some(line) = lines["items"].as_array().unwrap().first() {
+                    return (n, PathBuf::from(line["line"].as_str().unwrap()).join("go"));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, said).await.expect("it to begin")
+}
+
+#[tokio::test]
+async fn what_stands_behind_a_call_that_takes_long_is_made_by_another_process() {
+    let folder = folder();
+    let server = server(&folder, "2").await;
+    for round in 0..5 {
+        let mut calls = vec![call("until", &json!([round]))];
+        calls.extend((0..20).map(|n| call("short", &json!([n]))));
+        let ids = batch(&server, &calls).await;
+        for (n, id) in ids[1..].iter().enumerate() {
+            let job = server.until_state(id, "succeeded").await;
+            assert_eq!((&job["output"], &job["attempt"], &job["losses"]), (&json!(n), &json!(1), &json!(0)), "{job}");
+        }
+        std::fs::write(begun(&server, &ids[..1]).await.1, "").unwrap();
+        assert_eq!(server.until_state(&ids[0], "succeeded").await["output"], "through");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_costs_only_the_call_that_was_being_made() {
+    let folder = folder();
+    let server = server(&folder, "1").await;
+    for round in 0..3 {
+        let once = |entrypoint, args| {
+            let mut call = call(entrypoint, &args);
+            call["retry"] = json!({ "on": [] });
+            call
+        };
+        let calls =
+            [once("short", json!([0])), once("crashes", json!([round])), once("short", json!([1])), once("short", json!([2]))];
+        let ids = batch(&server, &calls).await;
+        assert_eq!(server.until_state(&ids[1], "lost").await["losses"], 0);
+        for id in [&ids[0], &ids[2], &ids[3]] {
+            let job = server.until(id, |job| job["finished_at"].is_string()).await;
+            assert_eq!((&job["state"], &job["attempt"], &job["losses"]), (&json!("succeeded"), &json!(1), &json!(0)), "{job}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_cancelled_behind_another_never_begins_and_the_other_goes_on() {
+    let folder = folder();
+    let server = server(&folder, "1").await;
+    for round in 0..3 {
+        let ids = batch(&server, &[call("until", &json!([round])), call("until", &json!([round]))]).await;
+        let (first, go) = begun(&server, &ids).await;
+        let (first, other) = (&ids[first], &ids[1 - first]);
+        let asked = server.client.delete(format!("{}/jobs/{other}", server.url)).send().await.unwrap();
+        assert!(asked.status().is_success());
+        let cancelled = server.until_state(other, "cancelled").await;
+        assert!(cancelled["timing"].is_null(), "{cancelled}");
+        assert_eq!(server.get(&format!("/jobs/{other}/logs")).await["items"], json!([]));
+        assert_eq!(server.get(&format!("/jobs/{first}")).await["state"], "running");
+        std::fs::write(go, "").unwrap();
+        server.until_state(first, "succeeded").await;
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_counts_from_the_turn_of_its_call() {
+    let folder = folder();
+    let server = server(&folder, "1").await;
+    let mut calls = [call("holds", &json!([2])), call("short", &json!([1])), call("holds", &json!([600]))];
+    (calls[1]["deadline_ms"], calls[2]["deadline_ms"]) = (json!(1_000), json!(1_000));
+    let ids = batch(&server, &calls).await;
+    for (id, state) in ids.iter().zip(["succeeded", "succeeded", "failed"]) {
+        server.until_state(id, state).await;
+    }
+    assert_eq!(server.get(&format!("/jobs/{}", ids[2])).await["error"]["kind"], "timeout");
+}
+
+#[tokio::test]
+async fn what_a_call_leaves_in_its_process_is_met_by_none_that_stood_behind_it() {
+    let folder = folder();
+    let server = server(&folder, "1").await;
+    for leaves in ["leaves_a_thread", "leaves_a_file"] {
+        let ids = batch(&server, &[call(leaves, &json!([])), call("looks", &json!([])), call("looks", &json!([]))]).await;
+        server.until_state(&ids[0], "succeeded").await;
+        for id in &ids[1..] {
+            let seen = server.until_state(id, "succeeded").await["output"].clone();
+            // Two are the host's own.
+            assert_eq!(seen[0], 2, "{seen}");
+            assert!(seen[1] == false || seen[1] == json!([]), "{seen}");
+        }
+    }
+}
