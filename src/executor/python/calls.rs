@@ -155,14 +155,12 @@ impl Calls {
             let mut state = self.state();
             let Some(call) = state.open.remove(&id) else { return };
             let mut returned = HashMap::new();
-            if self.in_order {
-                state.is_left = leaves;
+            if self.in_order && state.open.values().all(|other| other.order > call.order) {
                 if leaves {
+                    state.is_left = true;
                     returned = std::mem::take(&mut state.open);
                 }
-                if ended.is_ok() {
-                    state.next_turn();
-                }
+                state.next_turn();
             }
             (call, returned)
         };
@@ -305,7 +303,12 @@ mod tests {
         // One that comes back has no effect on whose turn it is.
         told.calls.end(2, Err(Unsaid::Returned));
         assert_eq!(told.seen(), "-mr");
-        told.done(1, "");
+        told.send(&[true]);
+        assert_eq!(told.seen(), "-m-w");
+        // Unless it was its turn, as far as was known.
+        told.calls.end(1, Err(Unsaid::Returned));
+        assert_eq!(told.seen(), "-r-m");
+        told.done(3, "");
         assert!(!told.calls.are_short(Duration::MAX), "none is being made");
     }
 
