@@ -65,9 +65,9 @@ where
 }
 
 /// Waits for an attempt that begins now, for as long as it may run.
-pub(super) async fn limited<F>(mut running: F, stop: Stop, deadline: Option<Duration>, grace: Duration) -> Result<Ran, Infallible>
+pub(super) async fn limited<F, E>(mut running: F, stop: Stop, deadline: Option<Duration>, grace: Duration) -> Result<Ran, E>
 where
-    F: Future<Output = Result<Ran, Infallible>> + Unpin,
+    F: Future<Output = Result<Ran, E>> + Unpin,
 {
     // Timers are large and few attempts need one, so they are kept apart.
     let expired = deadline.map(|deadline| Box::pin(tokio::time::sleep(deadline)));

@@ -168,7 +168,7 @@ impl<W: Worker> Pool<W> {
     }
 
     /// A new worker, or why there is none. Its start goes on though nobody waits for it any more, since jobs may have less time than it
-    /// takes, and has the slot until then: whoever gets that next finds the worker, and there are no more starts than slots.
+    /// takes, and has the slot until then: whoever gets that next finds the worker, and there are no more starts than jobs that were claimed.
     async fn start_for(&self, key: &W::Key, slot: &Arc<Slot>) -> Result<W, String> {
         let (tell, started) = oneshot::channel();
         let (pool, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));

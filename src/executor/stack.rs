@@ -9,7 +9,7 @@
 //! Executors by threads, and Python's processes, have a line before them and keep deadlines themselves: they count from when a thread or a
 //! process comes to an attempt.
 //!
-//! There is no concurrency layer: an attempt brings its slot along, so that no job is ever claimed that would have to wait for one,
+//! There is no concurrency layer: an attempt brings its slot along, so that no job is claimed that would have to wait for long for one,
 //! and a slot is free again when the thread or process is, not when somebody has stopped waiting.
 
 use std::convert::Infallible;

@@ -65,6 +65,16 @@ pub enum PythonFunction {
     Pickle(String),
 }
 
+impl PythonFunction {
+    /// How many bytes it takes to send.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Code { code, args, kwargs } => code.content.bytes() + args.get().len() + kwargs.get().len(),
+            Self::Pickle(pickle) => pickle.len(),
+        }
+    }
+}
+
 /// Code, known by its content.
 #[derive(Clone, Debug)]
 pub struct PythonCode {
@@ -83,6 +93,16 @@ pub enum PythonContent {
     Source(Arc<str>),
     /// A zip with several modules, at this place.
     Zip(PathBuf),
+}
+
+impl PythonContent {
+    /// How many bytes it takes to send: a zip is read where it is.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Source(source) => source.len(),
+            Self::Zip(_) => 0,
+        }
+    }
 }
 
 /// A function that comes with the job.

@@ -25,6 +25,11 @@ SOURCE = """
 
 
 class Behind(HostTest):
+    def folder(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return folder.name
+
     def call(self, host, entrypoint, *args, **more):
         return host.submit(SOURCE, *args, entrypoint=entrypoint, **more)
 
@@ -36,17 +41,16 @@ class Behind(HostTest):
 
     def test_what_stands_behind_a_long_call_comes_back(self):
         host = self.host("processes")
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "go")
-            long = self.call(host, "until", path)
-            behind = {self.call(host, "short", n, behind=True) for n in range(2)}
-            host.until(lambda: host.returned == behind)
-            self.assertEqual(list(host.done), [])
-            # Those that come later still do.
-            late = self.call(host, "short", 3, behind=True)
-            host.until(lambda: late in host.returned)
-            open(path, "w").close()
-            self.assertEqual(host.wait(long)["output"], "through")
+        path = os.path.join(self.folder(), "go")
+        long = self.call(host, "until", path)
+        behind = {self.call(host, "short", n, behind=True) for n in range(2)}
+        host.until(lambda: host.returned == behind)
+        self.assertEqual(list(host.done), [])
+        # Those that come later still do.
+        late = self.call(host, "short", 3, behind=True)
+        host.until(lambda: late in host.returned)
+        open(path, "w").close()
+        self.assertEqual(host.wait(long)["output"], "through")
         self.assertEqual(host.wait(self.call(host, "short", 4, behind=True))["output"], 4)
         self.assertFalse(behind & set(host.done))
 
@@ -63,7 +67,7 @@ class Behind(HostTest):
     def test_what_was_left_behind_is_met_by_nothing_behind(self):
         for leaves in ("leaves_a_thread", "leaves_a_file"):
             with self.subTest(leaves):
-                host = self.host("processes")
+                host = self.host("processes", cwd=self.folder())
                 first = self.call(host, leaves)
                 behind = {self.call(host, "short", n, behind=True) for n in range(2)}
                 self.assertIsNone(host.wait(first)["output"])

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::line::Seat;
 use super::protocol::Done;
 use crate::clock::Monotonic;
 use crate::executor::slots::Slot;
@@ -85,16 +84,17 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// One that tells `ended` how it ended. `seat` is what it has of a host that makes one after the other.
-    pub(super) fn new(ended: oneshot::Sender<Ended>, reporter: Reporter, slot: &Arc<Slot>, seat: Option<&Seat>) -> Self {
-        let turn = seat.map(|seat| Arc::clone(&seat.turn));
-        Self { ended, reporter, _slot: Arc::clone(slot), turn, behind: is_behind(seat), order: 0 }
+    /// One that tells `ended` how it ended; and `turn`, where calls are made in order, when its turn comes, whether or not it may stand behind
+    /// another one.
+    pub(super) fn new(
+        ended: oneshot::Sender<Ended>,
+        reporter: Reporter,
+        slot: &Arc<Slot>,
+        turn: Option<(&Arc<Notify>, bool)>,
+    ) -> Self {
+        let (turn, behind) = turn.map_or((None, false), |(turn, behind)| (Some(Arc::clone(turn)), behind));
+        Self { ended, reporter, _slot: Arc::clone(slot), turn, behind, order: 0 }
     }
-}
-
-/// Whether a call with this seat may stand behind another one.
-pub(super) fn is_behind(seat: Option<&Seat>) -> bool {
-    seat.is_some_and(|seat| seat.is_behind)
 }
 
 impl State {
@@ -255,8 +255,8 @@ mod tests {
         fn send(&mut self, calls: &[bool]) {
             for &behind in calls {
                 let ((report, ended), turn) = (oneshot::channel(), Arc::new(Notify::new()));
-                let call = Call::new(report, Reporter::default(), &Arc::default(), None);
-                self.calls.begin(self.ended.len() as u64, Call { turn: Some(Arc::clone(&turn)), behind, ..call }, || ());
+                let call = Call::new(report, Reporter::default(), &Arc::default(), Some((&turn, behind)));
+                self.calls.begin(self.ended.len() as u64, call, || ());
                 self.ended.push(ended);
                 self.turns.push(turn);
             }

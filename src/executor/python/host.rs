@@ -17,7 +17,7 @@ use tokio::process::ChildStderr;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-use super::calls::{Call, Calls, Ended, Gone, Stopping, Unsaid, is_behind};
+use super::calls::{Call, Calls, Ended, Gone, Stopping, Unsaid};
 use super::line::Seat;
 use super::outbox::Outbox;
 use super::protocol::{FromHost, LONGEST, Run, Setup, ToHost, framed};
@@ -181,15 +181,29 @@ impl Host {
             PythonFunction::Pickle(_) => false,
         };
         let (report, ended) = oneshot::channel();
-        let frame = framed(&ToHost::Run(Run::new(id, (job, attempt), wanted, with_source, is_behind(seat))));
-        let call = Call::new(report, reporter, slot, seat);
+        // Sent once more, it may stand behind those that came in between.
+        let behind = seat.is_some_and(|seat| seat.is_behind || code_is_lacking);
+        let frame = framed(&ToHost::Run(Run::new(id, (job, attempt), wanted, with_source, behind)));
+        let call = Call::new(report, reporter, slot, seat.map(|seat| (&seat.turn, behind)));
         self.calls.begin(id, call, || self.outbox.send(frame));
+        seat.inspect(|seat| seat.is_sent());
         Begun { id, ended }
     }
 
-    /// Asks a call to end. What is returned is kept while that is waited for.
-    pub(super) fn stop(&self, id: u64) -> Stopping<'_> {
+    /// A call has come back: whether its code was read is not known.
+    pub(super) fn returned(&self, function: &PythonFunction) {
+        if let PythonFunction::Code { code, .. } = function {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&code.sha);
+        }
+    }
+
+    /// Asks a call to end.
+    pub(super) fn stop(&self, id: u64) {
         self.say(&ToHost::Stop { id });
+    }
+
+    /// What is returned is kept while a call is waited for that was asked to end.
+    pub(super) fn stopping(&self) -> Stopping<'_> {
         self.calls.stopping()
     }
 
@@ -271,9 +285,13 @@ impl Host {
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
         let given = self.given.load(Ordering::Relaxed);
-        given >= settings.max_jobs
-            || (given % 16 == 15
-                && memory::resident_bytes(self.pid).is_some_and(|bytes| bytes > most_memory(settings, &self.key) / 2))
+        let has_much = || memory::resident_bytes(self.pid).is_some_and(|bytes| bytes > most_memory(settings, &self.key) / 2);
+        let worn = given >= settings.max_jobs || (given % 16 == 15 && has_much());
+        if worn {
+            // It is not asked about again before the next time that this is looked at.
+            self.retire();
+        }
+        worn
     }
 
     fn say(&self, message: &ToHost<'_>) {
@@ -306,6 +324,8 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         () = end.notified() => true,
         () = &mut listening => false,
     };
+    // What it has said before is heard, whether or not the store has room for it.
+    let _stopping = killed.then(|| calls.stopping());
     // Without its socket it ends by itself, unless it is held up.
     let grace = if killed { Duration::ZERO } else { Duration::from_secs(1) };
     let ended = match tokio::time::timeout(grace, group.wait()).await {

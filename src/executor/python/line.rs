@@ -2,7 +2,7 @@
 //!
 //! A process that has made a call would sleep until the server has heard of that and has sent the next one, which costs both of them more than
 //! many a call. So where calls are short, the next ones for a process are sent to it while it is still busy. They have not begun: if the one
-//! before them takes long after all, leaves something behind or ends the process, they come back and stand in the line again.
+//! before them takes long after all, leaves something behind or ends the process, they come back and stand in the line again, in front.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,8 @@ use crate::executor::slots::Slot;
 
 /// How many calls may stand behind one.
 pub(in crate::executor) const BEHIND: usize = 2;
+/// None goes behind another that takes more bytes to send: they would be read, and kept, while that one is made.
+const LITTLE: usize = 16 << 10;
 /// None goes behind a call that runs for so long already.
 const SHORT: Duration = Duration::from_millis(16);
 
@@ -40,7 +42,24 @@ struct State {
     /// How many are about to be taken.
     rooms: usize,
     /// Those that wait, the first in front.
-    waiting: VecDeque<(Key, oneshot::Sender<Turn>)>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// One that waits for its turn.
+struct Waiting {
+    wish: Wish,
+    tell: oneshot::Sender<Turn>,
+}
+
+/// What a call wants.
+#[derive(Clone)]
+pub(super) struct Wish {
+    /// Of which kind the process has to be.
+    pub(super) key: Key,
+    /// How many bytes are sent for it.
+    pub(super) bytes: usize,
+    /// It has come back, and stands in front.
+    pub(super) is_back: bool,
 }
 
 /// A process that makes calls.
@@ -63,14 +82,14 @@ enum Turn {
 /// That a process may be taken, until this is dropped.
 struct Room(Line);
 
-/// The place of a call in a process. Unless it is left well, the process is killed as this is dropped.
+/// The place of a call in a process. Unless it is well as this is dropped, the process is killed.
 struct Place {
     line: Line,
     host: Arc<Host>,
     is_well: bool,
 }
 
-/// What a call has of a process.
+/// What a call has of a process, which is killed as this is dropped unless it is left.
 pub(super) struct Seat {
     place: Place,
     /// Told when its turn comes.
@@ -85,29 +104,36 @@ impl Line {
         Self { shared: Arc::new(Shared { pool, settings, size, state: Mutex::default() }) }
     }
 
-    /// Waits for a place in a process for this key. `turn` is told when a process is there to be taken; behind another call, it is told later.
-    pub(super) async fn seat(&self, key: &Key, slot: &Arc<Slot>, turn: &Arc<Notify>) -> Seat {
-        let (place, is_behind) = match self.turn(key).await {
+    /// Waits for a place in a process. `turn` is told when a process is there to be taken; behind another call, it is told later.
+    pub(super) async fn seat(&self, wish: &Wish, slot: &Arc<Slot>, turn: &Arc<Notify>) -> Seat {
+        let (mut place, is_behind) = match self.turn(wish).await {
             Turn::Behind(place) => (place, true),
             Turn::First(room) => {
                 turn.notify_one();
-                let taken = self.shared.pool.take(key, slot).await;
+                let taken = self.shared.pool.take(&wish.key, slot).await;
                 (self.first(room, taken), false)
             }
         };
+        // Until now, nothing was sent.
+        place.is_well = false;
         Seat { place, turn: Arc::clone(turn), is_behind }
     }
 
-    async fn turn(&self, key: &Key) -> Turn {
+    async fn turn(&self, wish: &Wish) -> Turn {
         let turn = {
             let mut state = self.state();
-            if state.waiting.is_empty()
-                && let Some(turn) = self.next_for(&mut state, key)
+            if (state.waiting.is_empty() || wish.is_back)
+                && let Some(turn) = self.next_for(&mut state, wish)
             {
                 return turn;
             }
             let (tell, turn) = oneshot::channel();
-            state.waiting.push_back((key.clone(), tell));
+            let waiting = Waiting { wish: wish.clone(), tell };
+            if wish.is_back {
+                state.waiting.push_front(waiting);
+            } else {
+                state.waiting.push_back(waiting);
+            }
             turn
         };
         match turn.await {
@@ -118,16 +144,18 @@ impl Line {
     }
 
     /// What there is for a call, if there is something.
-    fn next_for(&self, state: &mut State, key: &Key) -> Option<Turn> {
+    fn next_for(&self, state: &mut State, wish: &Wish) -> Option<Turn> {
         let Shared { settings, size, .. } = &*self.shared;
         if state.busy.len() + state.rooms < *size {
             state.rooms += 1;
             return Some(Turn::First(Room(self.clone())));
         }
-        let short = state
-            .busy
-            .iter_mut()
-            .filter(|busy| busy.places <= BEHIND && !busy.spoiled && busy.taken.worker.takes_one_behind(key, settings, SHORT));
+        if wish.bytes > LITTLE {
+            return None;
+        }
+        let short = state.busy.iter_mut().filter(|busy| {
+            busy.places <= BEHIND && !busy.spoiled && busy.taken.worker.takes_one_behind(&wish.key, settings, SHORT)
+        });
         let busy = short.min_by_key(|busy| busy.places)?;
         busy.places += 1;
         busy.taken.gets_another();
@@ -138,12 +166,12 @@ impl Line {
     fn serve(&self) {
         loop {
             let mut state = self.state();
-            let Some((key, tell)) = state.waiting.pop_front() else { return };
+            let Some(Waiting { wish, tell }) = state.waiting.pop_front() else { return };
             if tell.is_closed() {
                 continue; // it does not wait any more
             }
-            let Some(turn) = self.next_for(&mut state, &key) else {
-                state.waiting.push_front((key, tell));
+            let Some(turn) = self.next_for(&mut state, &wish) else {
+                state.waiting.push_front(Waiting { wish, tell });
                 return;
             };
             // If it has gone just now, what it was given is dropped, which needs the lock.
@@ -162,7 +190,7 @@ impl Line {
     }
 
     fn place(&self, host: &Arc<Host>) -> Place {
-        Place { line: self.clone(), host: Arc::clone(host), is_well: false }
+        Place { line: self.clone(), host: Arc::clone(host), is_well: true }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -180,6 +208,11 @@ impl Drop for Room {
 impl Seat {
     pub(super) fn host(&self) -> &Host {
         &self.place.host
+    }
+
+    /// Its call was sent: others may stand behind it.
+    pub(super) fn is_sent(&self) {
+        self.place.line.serve();
     }
 
     /// The process can be used again.

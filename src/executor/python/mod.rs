@@ -37,7 +37,7 @@ use tower::Service;
 use self::calls::{Gone, Unsaid};
 use self::codes::Codes;
 use self::host::Host;
-use self::line::{Line, Seat};
+use self::line::{Line, Seat, Wish};
 use self::shared::SharedHosts;
 use super::attempt::{Attempt, Ran};
 use super::deadline::{BEYOND, limited};
@@ -361,39 +361,56 @@ async fn on_shared(
 }
 
 /// Runs a call on a host that makes it alone. Its deadline begins when it is its turn: before that it stands in a line.
-async fn in_turn(line: &Line, key: &Key, call: &Wanted<'_>, attempt: Attempt, grace: Duration) -> Ran {
-    let (stop, deadline, turn) = (attempt.stop.clone(), attempt.deadline, Arc::new(Notify::new()));
-    let mut running = std::pin::pin!(alone(line, key, call, attempt, grace, &turn));
-    tokio::select! {
-        biased;
-        ran = &mut running => ran,
-        () = turn.notified() => {
-            let running = std::pin::pin!(async { Ok(running.await) });
-            let Ok(ran) = limited(running, stop, deadline, grace + BEYOND).await;
-            ran
+async fn in_turn(line: &Line, key: &Key, call: &Wanted<'_>, mut attempt: Attempt, grace: Duration) -> Ran {
+    // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
+    let slot = Arc::new(std::mem::take(&mut attempt.slot));
+    let mut wish = Wish { key: key.clone(), bytes: call.function.bytes(), is_back: false };
+    loop {
+        let turn = Arc::new(Notify::new());
+        let ran = {
+            let mut running = std::pin::pin!(alone(line, &wish, call, &attempt, &slot, grace, &turn));
+            tokio::select! {
+                biased;
+                ran = &mut running => ran,
+                () = turn.notified() => limited(running, attempt.stop.clone(), attempt.deadline, grace + BEYOND).await,
+            }
+        };
+        match ran {
+            Ok(ran) => return ran,
+            Err(Returned) => wish.is_back = true,
         }
     }
 }
 
-async fn alone(line: &Line, key: &Key, call: &Wanted<'_>, mut attempt: Attempt, grace: Duration, turn: &Arc<Notify>) -> Ran {
-    // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
-    let slot = Arc::new(std::mem::take(&mut attempt.slot));
-    loop {
-        let seat = tokio::select! {
-            biased;
-            _ = attempt.stop.stopped() => return not_begun(),
-            seat = line.seat(key, &slot, turn) => seat,
-        };
-        match on_host(seat.host(), call, &attempt, &slot, grace, Some(&seat)).await {
-            Some(Ok(ran)) => {
-                seat.leave();
-                return ran;
-            }
-            // Unless it is to stop, it stands in the line again.
-            Some(Err(Unsaid::Returned)) => seat.leave(),
-            Some(ended) => return ran(ended, seat.host(), "of this job alone"),
-            None => return Ran::failed(Failure::error("it did not stop when it was told to, and was killed")),
+/// A call has come back from its host, and has not begun.
+struct Returned;
+
+async fn alone(
+    line: &Line,
+    wish: &Wish,
+    call: &Wanted<'_>,
+    attempt: &Attempt,
+    slot: &Arc<Slot>,
+    grace: Duration,
+    turn: &Arc<Notify>,
+) -> Result<Ran, Returned> {
+    let seat = tokio::select! {
+        biased;
+        _ = attempt.stop.stopped() => return Ok(not_begun()),
+        seat = line.seat(wish, slot, turn) => seat,
+    };
+    match on_host(seat.host(), call, attempt, slot, grace, Some(&seat)).await {
+        Some(Ok(ran)) => {
+            seat.leave();
+            Ok(ran)
         }
+        Some(Err(Unsaid::Returned)) => {
+            seat.host().returned(call.function);
+            seat.leave();
+            Err(Returned)
+        }
+        Some(ended) => Ok(ran(ended, seat.host(), "of this job alone")),
+        None => Ok(Ran::failed(Failure::error("it did not stop when it was told to, and was killed"))),
     }
 }
 
@@ -413,10 +430,11 @@ async fn on_host(
             biased;
             ended = &mut begun.ended => Some(ended),
             _ = stop.stopped() => {
-                let _stopping = host.stop(begun.id);
+                host.stop(begun.id);
                 loop {
                     // Behind another call it has not begun, and is not what keeps the host.
                     let is_behind = host.is_behind(begun.id);
+                    let _stopping = (!is_behind).then(|| host.stopping());
                     match tokio::time::timeout(grace, &mut begun.ended).await {
                         Ok(ended) => break Some(ended),
                         Err(_) if is_behind => {}

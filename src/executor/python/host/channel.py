@@ -78,8 +78,8 @@ class Channel:
             return []
         try:
             messages = [*self.ahead]
-            self.ahead = collections.deque(message for message in messages if message[0] != "run")
-            return [body for kind, body in messages if kind == "run"]
+            self.ahead = collections.deque(message for message in messages if message[0] == "stop")
+            return [body for kind, body in messages if kind != "stop"]
         finally:
             self.reading.release()
 

@@ -30,6 +30,7 @@ class Processes(Host):
     """
 
     usage = staticmethod(process_usage)
+    told = None  # the job that an interrupt is for, if the host sent it: it comes a little later
     is_left = False  # the last job has left something behind that the next one must not meet
 
     def __init__(self, sock):
@@ -76,12 +77,15 @@ class Processes(Host):
             for run in self.channel.take_back():
                 self.give_back(run)
         if job.stopped and not job.interrupted:
+            self.told = job
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def interrupt(self, signum, frame):
         """Raises in users' code. In the host's own an exception could cut a message in two, so there it waits for the way back, or for
         the next tick: that code may be on its way to users', which may not be back for long."""
-        job = running.alone
+        job, told, self.told = running.alone, self.told, None
+        if told not in (None, job):
+            return  # that one has ended meanwhile
         if job is None or job.thread is None or job.interrupted or imports(frame):
             return  # it comes again with the next tick, unless it has been told
         job.due = Stopped() if job.stopped else KeyboardInterrupt()
