@@ -73,13 +73,17 @@ class Channel:
             self.reading.release()
 
     def take_back(self):
-        """The calls among what was read ahead and is left for `receive`: they are left for it no more."""
+        """The calls behind another one that were read ahead and left for `receive`: they are left for it no more."""
         if not self.reading.acquire(blocking=False):
             return []
         try:
-            messages = [*self.ahead]
-            self.ahead = collections.deque(message for message in messages if message[0] == "stop")
-            return [body for kind, body in messages if kind != "stop"]
+            left, taken = collections.deque(), []
+            for kind, body in self.ahead:
+                # What can't be read does not say that it stands behind another one. It comes again, when it is its turn.
+                is_behind = kind == "unreadable" or (kind == "run" and body.get("behind"))
+                (taken if is_behind else left).append((kind, body))
+            self.ahead = left
+            return [body for _, body in taken]
         finally:
             self.reading.release()
 
