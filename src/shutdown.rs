@@ -4,6 +4,7 @@
 use std::future::pending;
 use std::io;
 
+use nix::sys::signal::Signal::SIGXFSZ;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,8 @@ pub struct Stop {
 }
 
 /// Listens for the signals from now on: the first one asks to stop, the second one hurries, the third one ends the process. SIGHUP is heeded only
-/// `at_hangup`.
+/// `at_hangup`. Where a file may grow no further (`ulimit -f`), which ends a process as well, whoever writes has an error from now on, as on a full
+/// disk; what is started for jobs does not inherit that.
 ///
 /// Must be called within a tokio runtime.
 ///
@@ -29,6 +31,7 @@ pub fn requested(at_hangup: bool) -> io::Result<Stop> {
         interrupt: signal(SignalKind::interrupt())?,
         hangup: (at_hangup && !is_to_outlive_its_terminal()).then(|| signal(SignalKind::hangup())).transpose()?,
     };
+    let _unheeded = signal(SignalKind::from_raw(SIGXFSZ as i32))?;
     let stop = Stop::default();
     let Stop { asked, hurried } = stop.clone();
     tokio::spawn(async move {

@@ -165,6 +165,7 @@ mod tests {
         "t.toml: `listen`: 8040: must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040"
     )]
     #[case("processes = 0", "t.toml: `processes`: 0: must be at least 1")]
+    #[case("database_connections = 2", "t.toml: `database_connections`: 2: must be at least 3")]
     #[case("lease_ms = 30", "t.toml: `lease_ms`: 30: must be at least 1000")]
     #[case("processes = -1", "t.toml: `processes`: -1: must be a whole number")]
     #[case("grace_ms = '5s'", "t.toml: `grace_ms`: 5s: must be a whole number of milliseconds, such as 5000")]

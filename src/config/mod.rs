@@ -30,8 +30,8 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use self::values::{
-    a_minute_at_most, a_second_at_least, address, as_millis, at_least_one, cores, hidden, host, interpreter, log_filter, millis,
-    node_name, origin, some_millis, threads, whole,
+    a_minute_at_most, a_second_at_least, address, as_millis, at_least_one, connections, cores, hidden, host, interpreter,
+    log_filter, millis, node_name, origin, some_millis, threads, whole,
 };
 use crate::artifact::ArtifactPlace;
 use crate::auth::{KeyRule, Quota};
@@ -95,7 +95,7 @@ pub struct Config {
     #[arg(long, env = "TRINE_DATABASE_SCHEMA", value_name = "NAME", default_value = "trine")]
     pub database_schema: String,
     /// Connections to a PostgreSQL, besides the two that write and that say that this server is there
-    #[arg(long, env = "TRINE_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16, value_parser = at_least_one::<u32>)]
+    #[arg(long, env = "TRINE_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16, value_parser = connections)]
     pub database_connections: u32,
     /// Whether a PostgreSQL keeps jobs and results in partitions, so that retention drops whole days; once it does, it stays so
     #[arg(long, env = "TRINE_DATABASE_PARTITIONS", value_name = "BY", default_value = "off")]

@@ -13,6 +13,7 @@ use url::{Host, Url};
 
 use super::NamedProgram;
 use crate::job::Secret;
+use crate::store::postgres::LEAST_CONNECTIONS;
 
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -31,6 +32,11 @@ pub(super) fn at_least_one<T: FromStr<Err = ParseIntError> + From<u8> + PartialO
         Ok(_) => Err("must be at least 1".to_owned()),
         Err(wrong) => Err(wrong.to_owned()),
     }
+}
+
+pub(super) fn connections(text: &str) -> Result<u32, String> {
+    let connections = whole(text)?;
+    if connections < LEAST_CONNECTIONS { Err(format!("must be at least {LEAST_CONNECTIONS}")) } else { Ok(connections) }
 }
 
 /// No Linux has more threads, and whoever adds some to these can count them.

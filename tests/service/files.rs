@@ -1,4 +1,4 @@
-//! The system gives no more file descriptors.
+//! The system gives no more file descriptors, or lets no file grow any further.
 
 use std::time::Duration;
 
@@ -80,4 +80,28 @@ async fn without_file_descriptors_it_says_so_and_goes_on_when_there_are_some() {
     server.until_state(&next, "succeeded").await;
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn where_no_file_may_grow_further_it_refuses_jobs_and_lives() {
+    let folder = folder();
+    let mut command = program("sh");
+    // In blocks of 512 bytes.
+    command.args(["-c", "ulimit -f 4000 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_trine")]);
+    let settings = [("TRINE_PYTHON_INTERPRETERS", "none"), ("TRINE_PROCESSES", "1")];
+    let mut server = Server::start_by(command, "http", client(), folder.path(), &settings).await;
+    let job = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}, "tags": {"long": "x".repeat(250)}});
+    let refused = async {
+        loop {
+            let batch = vec![job.clone(); 1_000];
+            let answered = server.client.post(format!("{}/jobs/batch", server.url)).json(&batch).send().await.unwrap();
+            if answered.status() != 202 {
+                break answered.status().as_u16();
+            }
+        }
+    };
+    let status = tokio::time::timeout(PATIENCE, refused).await.expect("the file to be as long as it may be");
+    assert!(status == 503 || status == 429, "{status}");
+    assert_eq!(server.get("/jobs?limit=1").await["items"].as_array().unwrap().len(), 1);
+    assert!(server.runs());
 }

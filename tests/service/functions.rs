@@ -191,7 +191,9 @@ async fn functions_are_there_after_a_crash() {
 async fn a_job_whose_function_is_removed_says_so() {
     let folder = folder();
     let server = Server::start(folder.path(), &[("TRINE_PYTHON_PROCESSES", "1")]).await;
-    deploy(&server, "word?bound=cpu&executor=processes", SOURCE, "def main():\n    return 1\n").await;
+    deploy(&server, "word?bound=cpu&executor=processes", SOURCE, "import time\ndef main():\n    time.sleep(0.1)\n    return 1\n")
+        .await;
+    // Calls that take so long are not claimed ahead, with their code.
     assert_eq!(output(&server, &call("word", &json!([]))).await, 1);
     let gate = close_gate(&server).await;
     let waiting = server.submit(&call("word", &json!([]))).await;

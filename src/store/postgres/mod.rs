@@ -70,7 +70,7 @@ const COMMANDS: usize = 8_192;
 /// How many jobs are cancelled, or made to run again, by one transaction.
 const PAGE: usize = 1_000;
 /// The fewest connections for those who ask: one listens, and one may be kept by what removes old results.
-const LEAST_CONNECTIONS: u32 = 3;
+pub const LEAST_CONNECTIONS: u32 = 3;
 
 /// How to open the store.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ pub struct PostgresOptions {
     pub labels: Labels,
     /// How leases are kept.
     pub leases: LeaseRules,
-    /// How many connections there may be, besides the two that write and that say that this node is there.
+    /// How many connections there may be, besides the two that write and that say that this node is there: at least [`LEAST_CONNECTIONS`].
     pub connections: u32,
     /// Tells what time it is, in the place of the database.
     pub clock: Option<Arc<dyn Clock>>,
@@ -129,7 +129,7 @@ impl PostgresStore {
         let ends = Arc::new(Ends::default());
         partitions::look_ahead(&mut connection, &ends, now).await?;
         connection.close().await?;
-        let (pool, channel) = (connect.pool(options.connections.max(LEAST_CONNECTIONS)), connect.channel());
+        let (pool, channel) = (connect.pool(options.connections), connect.channel());
         let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let start = Start {
