@@ -63,7 +63,7 @@ struct State {
     sent: u64,
     /// When the turn of the call came that is being made, where they are made in order.
     since: Option<Monotonic>,
-    /// The last one has left something behind, or is to: only a call that was sent after that, to itself alone, is made.
+    /// The last one has left something behind: the next one that is made is one that was sent after that, and not behind it.
     is_left: bool,
     /// What became of the host.
     gone: Option<Gone>,
