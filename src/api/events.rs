@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -284,7 +285,8 @@ fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<
     Ok(after)
 }
 
-/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream of this key.
+/// Sends what a follower gives, as far as it is shown, until the server drains, or asks for keys and there was none; if there is a place for one
+/// more stream of this key.
 fn send(
     api: &ApiState,
     holder: Option<Owner>,
@@ -304,8 +306,16 @@ fn send(
         }
     });
     let events = events.filter_map(move |event| std::future::ready(shown(&event)));
-    let events = stream::iter(first).chain(events).map(Ok::<_, Infallible>).take_until(api.dispatcher.drained());
-    let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
+    let keyring = Arc::clone(&api.keyring);
+    let closed = async move {
+        match holder {
+            // It ends with the key, for which the entrance cares.
+            Some(_) => std::future::pending().await,
+            None => keyring.closed().await,
+        }
+    };
+    let events = stream::iter(first).chain(events).take_until(api.dispatcher.drained()).take_until(Box::pin(closed));
+    let stream = Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
     // Or nginx, and proxies that heed the same, would gather events until there are some KiB of them.
     Ok(([("x-accel-buffering", "no")], stream).into_response())
 }

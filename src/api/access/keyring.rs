@@ -159,6 +159,12 @@ impl Keyring {
         }
     }
 
+    /// Resolves when requests are not let in without a key any more.
+    pub(in crate::api) async fn closed(self: Arc<Self>) {
+        let mut changed = self.changed.subscribe();
+        while self.is_open() && changed.changed().await.is_ok() {}
+    }
+
     /// All keys, the oldest first.
     pub(in crate::api) fn list(&self) -> Vec<Key> {
         let mut keys: Vec<_> = self.entries().values().map(|entry| entry.key()).collect();
