@@ -31,7 +31,8 @@ pub(super) struct Fields<'a> {
     /// repetitions.
     #[schema(minimum = 1, maximum = 10_000, default = 64)]
     tasks: Option<u32>,
-    /// How many tasks are under way at once: one row of the matrix for each. One, one for each core and four for each core by default.
+    /// How many tasks are under way at once: one row of the matrix for each. One, one for each core and four for each core by default. Up to
+    /// 1,024, and no more than `tasks`, nor than have 256 MiB of workloads together.
     #[schema(min_items = 1, max_items = 8)]
     concurrency: Option<Vec<u32>>,
     /// Where to run it: everywhere by default.

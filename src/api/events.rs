@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -24,7 +25,7 @@ use super::view::{ErrorView, TimingView};
 use super::{ApiState, example};
 use crate::clock::Timestamp;
 use crate::job::{Bound, Ending, Event, EventKind, Executor, JobId, LogStream, Owner, Timing, What};
-use crate::store::{EventFilter, Follower};
+use crate::store::{EventFilter, Follower, Store, StoreError};
 
 /// How often a comment shows that a stream is alive on which nothing happens.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -206,7 +207,7 @@ pub(super) async fn of_job(
     Query(query): Query<JobEventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let after = after(&api, &headers, query.after)?;
+    let after = after(&api, &headers, query.after).await?;
     let filter = EventFilter { job: Some(id), ..EventFilter::default() };
     // Made before looking at the job, so that its end is not missed.
     let follower = api.dispatcher.follow(filter, Some(after.unwrap_or(Timestamp::from_micros(0))));
@@ -247,7 +248,7 @@ pub(super) async fn all(
     request: Request,
 ) -> Result<Response, Problem> {
     let (caller, holder) = (Caller::of(request.extensions()), request.extensions().get().copied());
-    let after = after(&api, request.headers(), query.after)?;
+    let after = after(&api, request.headers(), query.after).await?;
     let follower = api.dispatcher.follow(EventFilter { owner: caller.0, ..query.filter()? }, after);
     // Whoever is cut off before the first event knows where to go on.
     let first = position(follower.position());
@@ -271,20 +272,28 @@ impl EventsQuery {
 }
 
 /// Behind which event to begin. What a browser sends when it reconnects goes before what stands in its address.
-fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<Option<Timestamp>, Problem> {
+async fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<Option<Timestamp>, Problem> {
     let wrong = |detail: &str| Problem::bad_query("after", format!("{detail} (the header Last-Event-ID counts as well)"));
     let header = headers.get("last-event-id").filter(|value| !value.is_empty());
     let header =
         header.map(|value| EventId::try_from(value.to_str().unwrap_or_default().to_owned()).map_err(wrong)).transpose()?;
     let after = header.or(query).map(|EventId(at)| at);
+    let store = api.dispatcher.store();
     // Between the latest event and now nothing has happened: to begin there is to miss none.
-    if after.is_some_and(|after| after > api.dispatcher.store().latest_event().max(api.dispatcher.store().now())) {
-        return Err(wrong("is the id of no event that can have happened"));
+    match after.filter(|after| *after > store.latest_event().max(store.now())) {
+        Some(after) if !has_happened(store, after).await? => Err(wrong("is the id of no event that can have happened")),
+        _ => Ok(after),
     }
-    Ok(after)
 }
 
-/// Sends what a follower gives, as far as it is shown, until the server drains; if there is a place for one more stream of this key.
+/// Whether there is an event with this id, or a later one, which another server has recorded before this one has heard of it.
+async fn has_happened(store: &dyn Store, id: Timestamp) -> Result<bool, StoreError> {
+    let before = Timestamp::from_micros(id.as_micros() - 1);
+    Ok(store.is_shared() && !store.events(&EventFilter::default(), before).await?.events.is_empty())
+}
+
+/// Sends what a follower gives, as far as it is shown, until the server drains, or asks for keys and there was none; if there is a place for one
+/// more stream of this key.
 fn send(
     api: &ApiState,
     holder: Option<Owner>,
@@ -304,8 +313,16 @@ fn send(
         }
     });
     let events = events.filter_map(move |event| std::future::ready(shown(&event)));
-    let events = stream::iter(first).chain(events).map(Ok::<_, Infallible>).take_until(api.dispatcher.drained());
-    let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
+    let keyring = Arc::clone(&api.keyring);
+    let closed = async move {
+        match holder {
+            // It ends with the key, for which the entrance cares.
+            Some(_) => std::future::pending().await,
+            None => keyring.closed().await,
+        }
+    };
+    let events = stream::iter(first).chain(events).take_until(api.dispatcher.drained()).take_until(Box::pin(closed));
+    let stream = Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
     // Or nginx, and proxies that heed the same, would gather events until there are some KiB of them.
     Ok(([("x-accel-buffering", "no")], stream).into_response())
 }

@@ -1,6 +1,7 @@
 //! `/schedules`: jobs that are submitted because it is time.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
@@ -8,7 +9,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
@@ -88,9 +89,9 @@ pub(super) struct ScheduleView<'a> {
     catch_up: CatchUp,
     /// What becomes of a time at which a job of the schedule has not ended yet.
     overlap: Overlap,
-    /// The submission.
+    /// The submission, without the secret of its webhook.
     #[schema(value_type = submission::Fields)]
-    job: &'a RawValue,
+    job: Cow<'a, RawValue>,
     /// Whether nothing of it starts until it is resumed.
     paused: bool,
     /// When it was made.
@@ -157,7 +158,7 @@ impl<'a> ScheduleView<'a> {
             timezone: schedule.timetable.zone(),
             catch_up: schedule.catch_up,
             overlap: schedule.overlap,
-            job: &schedule.job,
+            job: without_secret(&schedule.job).map_or(Cow::Borrowed(&*schedule.job), Cow::Owned),
             paused: schedule.paused,
             created_at: schedule.created_at,
             changed_at: schedule.changed_at,
@@ -290,7 +291,8 @@ async fn states<'f>(
 
 /// Create or replace a schedule
 ///
-/// One that is replaced stays paused if it was, keeps its runs, and is due when it was if it keeps its timetable.
+/// One that is replaced stays paused if it was, keeps its runs, and is due when it was if it keeps its timetable. Its job is the one that is
+/// given: the secret of a webhook, which is not shown, is to be given again.
 #[utoipa::path(
     put, path = "/schedules/{name}", tag = "schedules", operation_id = "putSchedule",
     params(("name" = String, Path, description = "Its name", pattern = "^[a-z0-9][a-z0-9_-]{0,63}$")),
@@ -454,11 +456,21 @@ fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher, function
 
 fn check_job(job: &RawValue, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<(), Problem> {
     let submission = submission::parse(job.get().as_bytes(), functions, dispatcher.store().now())?;
-    let fields: std::collections::BTreeMap<String, &RawValue> = submission::object(job.get().as_bytes(), "")?;
+    let fields: BTreeMap<String, &RawValue> = submission::object(job.get().as_bytes(), "")?;
     if let Some((field, why)) = UNFITTING.iter().find(|(field, _)| fields.contains_key(*field)) {
         return Err(Invalid::new(format!("/{field}"), *why).into());
     }
     Ok(dispatcher.make(submission).map(drop)?)
+}
+
+/// A submission without the secret that signs the messages of its webhook, if it has one: that is not shown.
+fn without_secret(job: &RawValue) -> Option<Box<RawValue>> {
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(job.get()).ok()?;
+    let mut webhook: BTreeMap<String, &RawValue> = serde_json::from_str(fields.get("webhook")?.get()).ok()?;
+    webhook.remove("secret")?;
+    let webhook = to_raw_value(&webhook).ok()?;
+    fields.insert("webhook".to_owned(), &webhook);
+    to_raw_value(&fields).ok()
 }
 
 fn location(schedule: &Schedule) -> [(axum::http::HeaderName, String); 1] {

@@ -28,6 +28,7 @@ const TAKING_BACK: Duration = Duration::from_secs(2);
 
 impl Artifacts {
     /// Keeps what an attempt has left in `folder`, below `scratch`, which the job can't have replaced; unless it is `stopped` before that is done.
+    /// What was kept of it before goes: a crash that kept its end from being recorded has it run again under the same number.
     ///
     /// # Errors
     /// They can't all be kept; then some of them may be, but none of an attempt that was stopped.
@@ -41,7 +42,8 @@ impl Artifacts {
     ) -> Result<(), ArtifactError> {
         let left = Left::behind(scratch, folder, self.max_bytes).await?;
         if left.files().is_empty() {
-            return Ok(());
+            // A storage is not asked for each job that leaves nothing: that takes longer than many a job.
+            return if self.folder.is_some() { self.remove_below(self.of_attempt(job, attempt)).await } else { Ok(()) };
         }
         let broken_off = Arc::new(AtomicBool::new(false));
         let mut keeping = pin!(self.keep_all(job, attempt, &left, &broken_off));
@@ -66,6 +68,7 @@ impl Artifacts {
 
     async fn keep_all(&self, job: JobId, attempt: u32, left: &Left, broken_off: &Arc<AtomicBool>) -> Result<(), ArtifactError> {
         let target = self.of_attempt(job, attempt);
+        self.remove_below(target.clone()).await?;
         let copies: Vec<_> = left.files().iter().map(|file| self.copy(left, file, &target, broken_off).boxed()).collect();
         let mut copies = stream::iter(copies).buffer_unordered(AT_ONCE);
         let mut kept = Ok(());

@@ -157,6 +157,28 @@ async fn there_is_a_limit_to_their_length_and_number() {
 }
 
 #[tokio::test]
+async fn of_an_attempt_that_ran_twice_only_what_it_left_the_second_time_is_kept() {
+    let bench = Bench::new();
+    for name in ["first", "both", "dir/first"] {
+        bench.leave(name, "1");
+    }
+    bench.keep().await.unwrap();
+    std::fs::remove_dir_all(bench.left("")).unwrap();
+    for name in ["both", "second"] {
+        bench.leave(name, "2");
+    }
+    bench.keep().await.unwrap();
+    assert_eq!(bench.names().await, ["both", "second"]);
+    assert_eq!(bench.read("both", None).await.as_deref(), Some("2"));
+    // Those of other attempts are theirs.
+    bench.artifacts.keep(bench.job, 2, &bench.folder.path().join("scratch"), "artifacts", pending::<()>()).await.unwrap();
+    std::fs::remove_dir_all(bench.left("")).unwrap();
+    bench.keep().await.unwrap();
+    assert_eq!(bench.names().await, [""; 0]);
+    assert_eq!(bench.artifacts.list(bench.job, 2).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_stopped_keeps_nothing() {
     let bench = Bench::new();
     bench.leave("a", "a");

@@ -137,10 +137,11 @@ impl Batch {
 }
 
 /// Runs `tasks` of them, up to `concurrency` under way at once.
-pub(super) async fn run(place: &Place, spec: &Spec, tasks: u32, concurrency: u32, deadline: Duration, stop: &Stop) -> Batch {
+pub(super) async fn run(place: &Place, spec: &Arc<Spec>, tasks: u32, concurrency: u32, deadline: Duration, stop: &Stop) -> Batch {
     let (next, slots) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(place.slots)));
     let client = || {
-        let (place, spec, stop, next, slots) = (place.clone(), spec.clone(), stop.clone(), Arc::clone(&next), Arc::clone(&slots));
+        let (place, spec, stop) = (place.clone(), Arc::clone(spec), stop.clone());
+        let (next, slots) = (Arc::clone(&next), Arc::clone(&slots));
         tokio::spawn(async move {
             let mut own = Batch::default();
             while next.fetch_add(1, Ordering::Relaxed) < tasks && !stop.is_stopped() {
@@ -254,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_runs_too_long_fails_and_the_others_are_run() {
         let stop = Stop::default();
-        let batch = run(&endless(), &spec(), 4, 2, Duration::from_millis(10), &stop).await;
+        let batch = run(&endless(), &Arc::new(spec()), 4, 2, Duration::from_millis(10), &stop).await;
         assert_eq!((batch.failures, stop.reason()), (4, None));
         assert!(batch.failure.unwrap().contains("longer than its deadline"));
     }
@@ -281,7 +282,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         // The second task waits for the slot of the first one.
-        let (place, spec) = (deaf(Arc::clone(&begun)), spec());
+        let (place, spec) = (deaf(Arc::clone(&begun)), Arc::new(spec()));
         let tasks = run(&place, &spec, 4, 2, Duration::from_secs(60), &stop);
         let (batch, ()) = tokio::join!(tasks, async {
             begun.notified().await;

@@ -1,6 +1,7 @@
 //! What is run: the cells of the matrix with what is beside them, and how many tasks each has.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -42,7 +43,7 @@ pub(super) struct Cell {
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     pub(super) cell: Cell,
-    pub(super) spec: Spec,
+    pub(super) spec: Arc<Spec>,
     pub(super) tasks: u32,
 }
 
@@ -126,7 +127,7 @@ impl Controlled {
 
     /// How a control runs in a cell.
     pub(super) fn run(&self, cell: Cell, kind: Kind, probe: u32) -> Run {
-        Run { cell, spec: control::of(self.workload(kind)), tasks: control::tasks(self.span, probe) }
+        Run { cell, spec: Arc::new(control::of(self.workload(kind))), tasks: control::tasks(self.span, probe) }
     }
 }
 
@@ -150,7 +151,7 @@ mod tests {
 
     fn subject(interpreters: &[&str]) -> Subject {
         let variant =
-            |name: &&str| Variant { interpreter: Some((*name).into()), gil: true, network: false, spec: Spec::default() };
+            |name: &&str| Variant { interpreter: Some((*name).into()), gil: true, network: false, spec: Arc::default() };
         Subject {
             runtime: Runtime::Python,
             form: Form::Blocking,
@@ -186,7 +187,7 @@ mod tests {
     #[test]
     fn a_repetition_has_all_cells_in_an_order_of_its_own() {
         let cells = of_workload(&request(), &subject(&["a"]), 2);
-        let runs: Vec<_> = cells.iter().map(|cell| Run { cell: *cell, spec: Spec::default(), tasks: 1 }).collect();
+        let runs: Vec<_> = cells.iter().map(|cell| Run { cell: *cell, spec: Arc::default(), tasks: 1 }).collect();
         let orders: BTreeSet<Vec<Cell>> =
             (0..4).map(|repetition| in_turn(&runs, repetition).iter().map(|run| run.cell).collect()).collect();
         assert_eq!(orders.len(), 4);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use super::run::RunError;
 use super::service::CompareError;
 use crate::dispatch::{Catalogue, Dispatcher};
-use crate::executor::Executors;
+use crate::executor::{Executors, MOST_BYTES};
 use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec, Written};
 use crate::workload::{Invalid, is_function};
 
@@ -67,7 +68,7 @@ pub(super) struct Variant {
     /// Whether the interpreter has a global lock.
     pub(super) gil: bool,
     pub(super) network: bool,
-    pub(super) spec: Spec,
+    pub(super) spec: Arc<Spec>,
 }
 
 /// What is to be run, known to be possible here.
@@ -96,7 +97,7 @@ impl Asked {
         if !(BUDGET_MS.0..=BUDGET_MS.2).contains(&budget_ms) {
             return Err(Invalid::new("/budget_ms", format!("must be {} to {}", BUDGET_MS.0, BUDGET_MS.2)));
         }
-        let concurrency = levels(concurrency, tasks)?;
+        let concurrency = levels(concurrency, tasks, workload.json.get().len())?;
         let mut workload = workload;
         let declared = if is_function(&workload) {
             let pinned = functions.pin(&mut workload);
@@ -130,11 +131,13 @@ impl Request {
         let network = field(&workload, "network").and_then(|value| value.as_bool()).unwrap_or(false);
         let rules = dispatcher.registry().environment().python();
         let variants = match runtime {
-            Runtime::Native | Runtime::Command => vec![Variant { interpreter: None, gil: false, network: false, spec: workload }],
+            Runtime::Native | Runtime::Command => {
+                vec![Variant { interpreter: None, gil: false, network: false, spec: Arc::new(workload) }]
+            }
             Runtime::Python if self.interpreters.is_empty() => {
                 let named = own_interpreter(&workload, functions)?;
                 let name = rules.interpreter(named.as_deref())?.name.clone();
-                vec![Variant { interpreter: Some(name), gil, network, spec: workload }]
+                vec![Variant { interpreter: Some(name), gil, network, spec: Arc::new(workload) }]
             }
             Runtime::Python => {
                 let variant = |name: &String| {
@@ -143,7 +146,7 @@ impl Request {
                         interpreter: Some(rule.name.clone()),
                         gil: rule.gil,
                         network,
-                        spec: with_interpreter(&workload, name),
+                        spec: Arc::new(with_interpreter(&workload, name)),
                     })
                 };
                 self.interpreters.iter().map(variant).collect::<Result<_, Invalid>>()?
@@ -197,10 +200,13 @@ fn with_interpreter(workload: &Spec, name: &str) -> Spec {
     Spec { kind: workload.kind.clone(), json }
 }
 
-fn levels(concurrency: Option<Vec<u32>>, tasks: u32) -> Result<Vec<u32>, Invalid> {
+/// How many tasks are under way at once. Each of those has a copy of the workload, of so many bytes; together they may be as long as what runs
+/// of a queue.
+fn levels(concurrency: Option<Vec<u32>>, tasks: u32, bytes: usize) -> Result<Vec<u32>, Invalid> {
+    let fit = u32::try_from(MOST_BYTES / bytes.max(1)).unwrap_or(u32::MAX).max(1);
     let Some(asked) = concurrency else {
         let cores = super::cores();
-        let usual = BTreeSet::from([1, cores, 4 * cores].map(|level| level.min(tasks)));
+        let usual = BTreeSet::from([1, cores, 4 * cores].map(|level| level.min(tasks).min(fit)));
         return Ok(usual.into_iter().collect());
     };
     if asked.is_empty() || asked.len() > MOST.2 {
@@ -210,6 +216,10 @@ fn levels(concurrency: Option<Vec<u32>>, tasks: u32) -> Result<Vec<u32>, Invalid
         if !(1..=MOST.1.min(tasks)).contains(level) {
             let most = MOST.1.min(tasks);
             return Err(Invalid::new(format!("/concurrency/{at}"), format!("must be 1 to {most}, and not more than `tasks`")));
+        }
+        if *level > fit {
+            let message = format!("must be {fit} at most: of so long a workload there is no memory for more at once");
+            return Err(Invalid::new(format!("/concurrency/{at}"), message));
         }
     }
     Ok(asked.into_iter().collect::<BTreeSet<_>>().into_iter().collect())

@@ -143,10 +143,10 @@ impl<'a> Runner<'a> {
         for (at, variant) in self.subject.variants.iter().enumerate() {
             self.tell(0.0, "warming up: the workload inline".into());
             let alone = Cell { what: What::Workload, variant: at, executor: None, concurrency: 1 };
-            let first = self.first(&Run { cell: alone, spec: variant.spec.clone(), tasks: 1 }).await?;
+            let first = self.first(&Run { cell: alone, spec: Arc::clone(&variant.spec), tasks: 1 }).await?;
             // What takes long was warm enough after one.
             let tasks = if first < 1e5 { FIRST_TASKS } else { 1 };
-            let run = Run { cell: alone, spec: variant.spec.clone(), tasks };
+            let run = Run { cell: alone, spec: Arc::clone(&variant.spec), tasks };
             let wall = if tasks > 1 { self.batch(&run, false).await?.serial_us().unwrap_or(first) } else { first };
             let span = control::span(Duration::from_secs_f64(wall / 1e6));
             let (runtime, form) = (self.runtime, self.subject.form);
@@ -155,7 +155,7 @@ impl<'a> Runner<'a> {
             self.tell(0.0, "warming up: the controls".into());
             let cell = Cell { what: What::Control(Kind::Computing), ..alone };
             for _ in 0..CORRECTIONS {
-                let spec = control::of(&control::computing(variant, runtime, form, steps));
+                let spec = Arc::new(control::of(&control::computing(variant, runtime, form, steps)));
                 let took = self.batch(&Run { cell, spec, tasks: 2 }, false).await?;
                 let took = took.serial_us().ok_or_else(|| RunError::Control(took.failure.unwrap_or_default()))?;
                 steps = control::more_steps(runtime, steps, Duration::from_secs_f64(took / 1e6), span);
@@ -197,7 +197,7 @@ impl<'a> Runner<'a> {
         for cell in plan::of_workload(self.request, self.subject, self.probe) {
             let Some(variant) = self.subject.variants.get(cell.variant) else { continue };
             self.tell(0.0, format!("warming up: {}", name(cell)));
-            let run = Run { cell, spec: variant.spec.clone(), tasks: cell.concurrency };
+            let run = Run { cell, spec: Arc::clone(&variant.spec), tasks: cell.concurrency };
             let warm = self.batch(&run, false).await?;
             per_task += warm.elapsed / cell.concurrency;
             cells.push(run);

@@ -158,7 +158,7 @@ impl Deliverer {
             tracing::warn!(id, %job, host, status, error, more, "a message was not taken as often as it may be tried; it is given up");
         }
         let attempt = DeliveryAttempt { at, took_us: micros(began.elapsed()), status, error };
-        if let Err(error) = self.store.note_delivery(&delivery.id, attempt, verdict).await {
+        if let Err(error) = self.store.note_delivery(&delivery, attempt, verdict).await {
             tracing::warn!(%error, id = delivery.id, "what came of a message can't be written down; it may be sent again");
             tokio::time::sleep(STORE_RETRY).await;
         }

@@ -300,6 +300,11 @@ fn jobs_in(span_left: Duration, per_minute: u32) -> u64 {
 }
 
 impl Taken {
+    /// Whether there is no quota for it.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// No more than so many jobs came of those that room was found for.
     pub(super) async fn came(&self, jobs: u64, store: &dyn Store) {
         let Some((account, owner, wanted)) = &self.0 else { return };

@@ -1,7 +1,7 @@
 //! How many jobs may wait in a queue, and how soon there is room for more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::job::{NewJob, Queue};
@@ -32,25 +32,25 @@ pub struct Full {
 pub(super) struct Room {
     most: PerQueue<Option<u64>>,
     /// Jobs that are being accepted, and not among those that wait yet.
-    coming: PerQueue<AtomicU64>,
+    coming: Arc<PerQueue<AtomicU64>>,
     drains: PerQueue<Drain>,
 }
 
 /// Room that was found for jobs which are being accepted. To be dropped once they are.
-pub(super) struct Taken<'a> {
-    room: &'a Room,
+pub(super) struct Taken {
+    coming: Arc<PerQueue<AtomicU64>>,
     jobs: PerQueue<u64>,
 }
 
 impl Room {
     /// `most`: how many jobs may wait in each queue, where there is a limit.
     pub(super) fn new(most: PerQueue<Option<u64>>) -> Self {
-        Self { most, coming: Default::default(), drains: Default::default() }
+        Self { most, coming: Arc::default(), drains: Default::default() }
     }
 
     /// Finds room for all of these jobs, or for none.
-    pub(super) fn take(&self, jobs: &[NewJob], depth: impl Fn(Queue) -> Depth) -> Result<Taken<'_>, Full> {
-        let mut taken = Taken { room: self, jobs: Default::default() };
+    pub(super) fn take(&self, jobs: &[NewJob], depth: impl Fn(Queue) -> Depth) -> Result<Taken, Full> {
+        let mut taken = Taken { coming: Arc::clone(&self.coming), jobs: Default::default() };
         if self.most.iter().all(Option::is_none) {
             return Ok(taken);
         }
@@ -82,9 +82,16 @@ impl Room {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Taken {
+    /// Whether there is no limit to any of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.iter().all(|jobs| *jobs == 0)
+    }
+}
+
+impl Drop for Taken {
     fn drop(&mut self) {
-        for (coming, jobs) in self.room.coming.iter().zip(self.jobs) {
+        for (coming, jobs) in self.coming.iter().zip(self.jobs) {
             if jobs > 0 {
                 coming.fetch_sub(jobs, Ordering::SeqCst);
             }

@@ -1,12 +1,13 @@
 //! What is submitted: validated, routed, and made durable where there is room for it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
 use super::router::{Facts, Unable, choose};
-use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, labels, outputs};
+use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, labels, outputs, to_the_end};
 use crate::job::{
     After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, ProfileKey, Route, Routing, Runtime, Spec, Submission,
     Written, parents_first,
@@ -98,20 +99,27 @@ impl Dispatcher {
         // A request's jobs have one owner.
         let owner = jobs.first().and_then(|job| job.submission.owner);
         let quota = self.shared.quotas.take(owner, Wanted::by(&jobs)).await?;
-        let _room = match self.shared.room.take(&jobs, |queue| store.depth(queue)) {
+        let room = match self.shared.room.take(&jobs, |queue| store.depth(queue)) {
             Ok(room) => room,
             Err(full) => {
                 quota.came(0, &**store).await;
                 return Err(full.into());
             }
         };
-        let accepted = match once {
-            Some(once) => store.accept_once(jobs, once).await,
-            None => store.accept(jobs).await,
+        let (is_limited, store) = (!room.is_empty() || !quota.is_empty(), Arc::clone(store));
+        let accepting = async move {
+            let accepted = match once {
+                Some(once) => store.accept_once(jobs, once).await,
+                None => store.accept(jobs).await,
+            };
+            if let Err(error) = &accepted {
+                quota.failed(error, &*store).await;
+            }
+            drop((room, quota));
+            accepted
         };
-        if let Err(error) = &accepted {
-            quota.failed(error, &**store).await;
-        }
+        // What was found stays taken until the store has answered, also where the client hangs up: the store may take it all the same.
+        let accepted = if is_limited { to_the_end(accepting).await.unwrap_or(Err(StoreError::Closed)) } else { accepting.await };
         accepted.map_err(misplaced)
     }
 

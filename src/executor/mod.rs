@@ -23,6 +23,7 @@ pub use commands::CommandSettings;
 pub use deadline::DeadlineLayer;
 pub use measure::{MeasureLayer, Measured};
 pub use pool::WorkerStatus;
+pub(crate) use slots::MOST_BYTES;
 pub use slots::{Place, Slot, Slots};
 pub use stack::{ExecutorError, ExecutorSettings, Executors, Stack};
 pub use threads::ThreadsExecutor;

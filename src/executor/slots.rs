@@ -14,7 +14,7 @@ const AHEAD: Duration = Duration::from_millis(16);
 pub(super) const MOST_AHEAD: usize = 64;
 /// While the workloads of what is claimed are so long together, in bytes, no more is: where there are slots by the thousand, their number alone
 /// does not bound the memory.
-const MOST_BYTES: usize = 256 << 20;
+pub(crate) const MOST_BYTES: usize = 256 << 20;
 /// By which part of the difference an earlier, longer job counts less with each that ends.
 const FADING: u32 = 8;
 

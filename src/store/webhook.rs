@@ -39,9 +39,10 @@ pub trait WebhookStore {
     /// Puts pending deliveries off for a moment, which this server can't read or write, so that another one may take them.
     async fn leave_deliveries(&self, places: &[i64]) -> Result<(), StoreError>;
 
-    /// Writes down an attempt and what becomes of the delivery, if it is still pending; that it was taken holds in any case. If the receiver wants
-    /// nothing more, no pending delivery to the same URL is tried again. What is not pending any more goes if its job is gone.
-    async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError>;
+    /// Writes down an attempt and what becomes of the delivery, if it is still as it was read for that attempt: pending, and due when it was, not
+    /// wanted again meanwhile. That it was taken holds in any case. If the receiver wants nothing more, no pending delivery to the same URL is
+    /// tried again. What is not pending any more goes if its job is gone.
+    async fn note_delivery(&self, read: &Delivery, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError>;
 
     /// How many deliveries are pending; of very many, that it is [`MANY`].
     async fn pending_deliveries(&self) -> Result<u64, StoreError>;

@@ -88,8 +88,11 @@ async fn a_key_is_shown_once_and_good_until_it_is_revoked() {
     let first = server.post("/keys", &json!({ "name": "first", "scopes": ["submit"] })).await;
     assert_eq!(first.problem(422), ("invalid-key".to_owned(), Some("/scopes".to_owned())), "nobody could make another");
     assert_eq!(server.get("/jobs").await.status, 200, "no key was made");
+    let open = server.request(Method::GET, "/events").send().await.unwrap();
+    assert_eq!(open.status(), 200);
     let (admin_id, admin) = server.key("", &["admin"]).await;
     assert_eq!(server.get("/jobs").await.status, 401, "from now on a key is asked for");
+    timeout(PATIENCE, open.bytes()).await.expect("what was open without one ends").unwrap();
     let (id, key) = server.key(&admin, &["submit", "read"]).await;
     assert!(key.starts_with(&format!("trine_{id}_")));
     let answer = server.by(&key, Method::POST, "/jobs", &sleep(0)).await;

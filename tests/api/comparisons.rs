@@ -189,6 +189,11 @@ async fn what_is_wrong_is_pointed_at() {
         let answer = server.post("/comparisons", &with(short(), field.clone())).await;
         assert_eq!(answer.problem(422), ("invalid-comparison".into(), Some(pointer.into())), "{field}");
     }
+    // Each task under way has the workload in memory.
+    let long = "x".repeat(1 << 20);
+    let long = json!({ "workload": { "type": "python", "source": "def main(x): pass", "args": [long] }, "tasks": 512, "concurrency": [1, 512] });
+    let answer = server.post("/comparisons", &with(short(), long)).await;
+    assert_eq!(answer.problem(422).1.as_deref(), Some("/concurrency/1"));
     let python = json!({ "workload": { "type": "python", "source": "def main(): pass" }, "interpreters": ["python9"] });
     let answer = server.post("/comparisons", &with(short(), python)).await;
     assert_eq!(answer.problem(422).1.as_deref(), Some("/interpreters/0"));

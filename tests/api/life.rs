@@ -1,5 +1,7 @@
 //! When a job runs, that it runs once, and what is done to many of them.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -8,6 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::access::with_key;
 use super::{Answer, Send as _, Server, primes, sleep, with};
 
 #[tokio::test]
@@ -271,6 +274,35 @@ async fn a_queue_that_is_full_takes_no_more() {
     assert_eq!(server.ended(&primes).await["state"], "succeeded");
     server.delete(&format!("/jobs/{runs}")).await;
     server.until(|| async { (server.post("/jobs", &sleep(0)).await.status == 202).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn what_hangs_up_while_the_store_is_slow_has_no_more_room_than_others() {
+    let server = Server::start_with(&["--max-waiting", "async=3"]).await;
+    let (_, admin) = server.key("", &["admin"]).await;
+    let wanted = json!({ "name": "k", "scopes": ["submit"], "quota": { "queued": 2 } });
+    let made = with_key(server.request(Method::POST, "/keys").json(&wanted), &admin).answer().await.json();
+    let confined = made["key"].as_str().unwrap();
+    let options = SqliteConnectOptions::new().filename(server.folder.path().join("trine.db"));
+    let mut database = options.connect().await.unwrap();
+    // Those of the quota go to a queue that has room for any number.
+    let computing = with(primes(), json!({ "delay_ms": 600_000, "executor": "threads" }));
+    for (key, job, most) in [(&*admin, with(sleep(0), json!({ "delay_ms": 600_000 })), 3), (confined, computing, 2)] {
+        // As long as somebody else writes, whoever submits waits. Here they do not wait for long, and come again.
+        let writes = database.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        for _ in 0..15 {
+            let submission = with_key(server.request(Method::POST, "/jobs").json(&job), key);
+            let _ = submission.timeout(Duration::from_millis(100)).send().await;
+        }
+        writes.rollback().await.unwrap();
+        // What is written behind them comes after them.
+        let behind = with_key(server.request(Method::POST, "/jobs").json(&primes()), &admin).answer().await;
+        assert_eq!(behind.status, 202, "{}", behind.text);
+        let kind = job["workload"]["type"].as_str().unwrap();
+        let path = format!("/jobs?state=scheduled&workload={kind}");
+        let waiting = with_key(server.request(Method::GET, &path), &admin).answer().await.ids().len();
+        assert!(waiting <= most, "{waiting} wait where {most} may");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `/schedules`: made, looked at, paused, run and removed.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{Server, primes, sleep, with};
@@ -110,6 +111,30 @@ async fn a_schedule_is_replaced_paused_run_and_removed() {
     ] {
         assert_eq!(answer.problem(404).0, "unknown-schedule");
     }
+}
+
+#[tokio::test]
+async fn the_secret_of_a_webhook_is_not_shown() {
+    let server = Server::start().await;
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let job = |webhook: Value| with(primes(), json!({ "priority": 3, "webhook": webhook }));
+    let shown = job(json!({ "url": "https://nobody.invalid/hook", "events": ["failed"] }));
+    let given = job(with(shown["webhook"].clone(), json!({ "secret": secret })));
+    let schedule = with(yearly("a"), json!({ "job": given }));
+    let order = async |method, path: &str| {
+        use crate::Send as _;
+        server.request(method, path).json(&schedule).answer().await
+    };
+    for answer in [
+        order(Method::POST, "/schedules").await,
+        order(Method::PUT, "/schedules/a").await,
+        order(Method::POST, "/schedules/a/pause").await,
+        order(Method::POST, "/schedules/a/resume").await,
+        server.get("/schedules/a").await,
+    ] {
+        assert_eq!(answer.json()["job"], shown, "{}", answer.text);
+    }
+    assert!(!server.get("/schedules").await.text.contains("whsec_"));
 }
 
 #[tokio::test]

@@ -226,6 +226,24 @@ async fn each_server_answers_for_all() {
     assert_eq!((told.len(), receiver.messages(0).await.len()), (20, 20));
 }
 
+/// What one has just sent, another one may not have heard of yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_goes_on_elsewhere_behind_an_event_is_not_refused() {
+    let (cluster, servers) = cluster(&[]).await;
+    let id = servers[0].submit(&sleep(0)).await;
+    servers[0].until_state(&id, "succeeded").await;
+    let text = "INSERT INTO events (at, job, attempt, kind) \
+                VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT + 3600000000, $1::UUID, 1, 6) RETURNING at";
+    let unheard: i64 = sqlx::query_scalar(text).bind(&id).fetch_one(&mut cluster.raw().await).await.unwrap();
+    for server in &servers {
+        for path in ["/events".to_owned(), format!("/jobs/{id}/events")] {
+            let behind = async |id: i64| status(server, Method::GET, &format!("{path}?after={id}"), None).await;
+            assert!(behind(unheard).await.is_success(), "{path}");
+            assert_eq!(behind(unheard + 1).await, StatusCode::BAD_REQUEST, "{path}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_good_or_for_nothing_everywhere() {
     let (_cluster, [here, there]) = cluster(&[]).await;

@@ -230,6 +230,21 @@ async fn what_is_given_up_can_be_delivered_again_and_what_is_gone_is_left() {
 }
 
 #[tokio::test]
+async fn what_is_wanted_again_while_its_last_attempt_is_on_its_way_is_sent_again() {
+    let folder = folder();
+    let settings = [&QUICK[..3], &[("TRINE_WEBHOOK_ATTEMPTS", "1"), ("TRINE_WEBHOOK_TIMEOUT_MS", "2000")]].concat();
+    let server = Server::start(folder.path(), &settings).await;
+    let (receiver, url) = Receiver::start(&[Answer::Never]).await;
+    let id = server.submit(&sleep(&url)).await;
+    let message = receiver.messages(1).await.remove(0);
+    let again =
+        server.client.post(format!("{}/webhooks/deliveries/{}/redeliver", server.url, message.id())).send().await.unwrap();
+    assert_eq!(again.status(), 202);
+    assert_eq!(receiver.messages(2).await[1].id(), message.id());
+    assert_eq!(statuses(&delivery(&server, &id, "delivered").await), [Value::Null, json!(204)]);
+}
+
+#[tokio::test]
 async fn a_crash_between_the_result_and_its_delivery_loses_no_message() {
     let folder = folder();
     let server = Server::start(folder.path(), &QUICK).await;

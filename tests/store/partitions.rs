@@ -368,7 +368,7 @@ async fn a_day_of_which_a_webhook_is_to_tell_stays() {
     assert!(has_day(&mut raw, moment).await);
     let delivery = store.deliveries(DeliveryFilter::default(), None, 1).await.unwrap().remove(0);
     let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(200), error: None };
-    store.note_delivery(&delivery.id, attempt, Verdict::Delivered).await.unwrap();
+    store.note_delivery(&delivery, attempt, Verdict::Delivered).await.unwrap();
     assert_eq!(remove_before(&store, moment).await.iter().sum::<u64>(), 1);
     assert!(!has_day(&mut raw, moment).await && store.deliveries(DeliveryFilter::default(), None, 1).await.unwrap().is_empty());
     assert_eq!(store.kept().await.unwrap(), 2);

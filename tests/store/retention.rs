@@ -101,7 +101,7 @@ async fn what_is_still_to_be_told_stays(place: impl Place) {
     assert_eq!((results(&store).await, state(&store, others[0]).await), (vec![job.id], "unknown"));
     let deliveries = async || store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap();
     let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(200), error: None };
-    store.note_delivery(&deliveries().await[0].id, attempt, Verdict::Delivered).await.unwrap();
+    store.note_delivery(&deliveries().await[0], attempt, Verdict::Delivered).await.unwrap();
     assert_eq!(store.remove_results(None, 100).await.unwrap(), removed(1));
     assert!(deliveries().await.is_empty());
 }
@@ -113,13 +113,13 @@ async fn what_is_removed_by_its_id_is_still_told(place: impl Place) {
     job.submission.webhook = Some(Box::new(webhook));
     finish_all(&store, std::slice::from_ref(&job)).await;
     assert_eq!(store.remove_result(job.id).await.unwrap(), Removal::Removed);
-    let due = store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap();
-    assert_eq!(due.iter().map(|due| due.delivery.job).collect::<Vec<_>>(), [job.id]);
+    let due = async || store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap();
+    assert_eq!(due().await.iter().map(|due| due.delivery.job).collect::<Vec<_>>(), [job.id]);
     // With the last word on it, it is gone as well.
     let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(500), error: None };
     let deliveries = async || store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap().len();
     for (verdict, left) in [(Verdict::Again(Timestamp::now()), 1), (Verdict::GivenUp, 0)] {
-        store.note_delivery(&due[0].delivery.id, attempt.clone(), verdict).await.unwrap();
+        store.note_delivery(&due().await[0].delivery, attempt.clone(), verdict).await.unwrap();
         assert_eq!(deliveries().await, left);
     }
 }

@@ -234,7 +234,7 @@ async fn what_a_newer_version_says_of_deliveries_and_counts_stays() {
     let delivery = store.deliveries(DeliveryFilter::default(), None, 1).await.unwrap().remove(0);
     assert_eq!(delivery.attempts.len(), 1);
     let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 3, status: Some(200), error: None };
-    store.note_delivery(&delivery.id, attempt, Verdict::Delivered).await.unwrap();
+    store.note_delivery(&delivery, attempt, Verdict::Delivered).await.unwrap();
     assert_eq!(store.deliveries(DeliveryFilter::default(), None, 1).await.unwrap()[0].attempts.len(), 2);
     assert_eq!(number(&mut raw, "SELECT (log::JSON -> 0 ->> 'added')::BIGINT FROM deliveries").await, 1);
 

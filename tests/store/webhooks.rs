@@ -120,23 +120,23 @@ async fn a_delivery_is_due_until_it_is_settled(place: impl Place) {
     let store = place.open().await;
     let job = told("a");
     finish_all(&store, std::slice::from_ref(&job)).await;
-    let id = of(&store, job.id).await[0].id.clone();
+    let one = async || of(&store, job.id).await.remove(0);
     let later = Timestamp::now().after(Duration::from_secs(60));
-    store.note_delivery(&id, attempt(500), Verdict::Again(later)).await.unwrap();
+    store.note_delivery(&one().await, attempt(500), Verdict::Again(later)).await.unwrap();
     assert_eq!(due(&store, 8).await, []);
     let soon = store.due_deliveries(later, (64, 8), &[]).await.unwrap();
     assert!(soon.len() == 1 && soon[0].tries == 1 && soon[0].delivery.due_at == later);
     let unanswered = DeliveryAttempt { status: None, error: Some("refused".into()), ..attempt(0) };
-    store.note_delivery(&id, unanswered.clone(), Verdict::Again(Timestamp::now())).await.unwrap();
+    store.note_delivery(&one().await, unanswered.clone(), Verdict::Again(Timestamp::now())).await.unwrap();
     assert_eq!(due(&store, 8).await.len(), 1);
-    store.note_delivery(&id, attempt(204), Verdict::Delivered).await.unwrap();
+    store.note_delivery(&one().await, attempt(204), Verdict::Delivered).await.unwrap();
     assert!(store.due_deliveries(later.after(Duration::from_secs(3_600)), (64, 8), &[]).await.unwrap().is_empty());
-    let delivery = of(&store, job.id).await.remove(0);
-    assert_eq!((delivery.state, delivery.attempts), (DeliveryState::Delivered, vec![attempt(500), unanswered, attempt(204)]));
+    let delivery = one().await;
+    assert_eq!((delivery.state, &delivery.attempts), (DeliveryState::Delivered, &vec![attempt(500), unanswered, attempt(204)]));
     for _ in 0..60 {
-        store.note_delivery(&id, attempt(200), Verdict::Delivered).await.unwrap();
+        store.note_delivery(&delivery, attempt(200), Verdict::Delivered).await.unwrap();
     }
-    assert_eq!(of(&store, job.id).await[0].attempts, vec![attempt(200); 50]);
+    assert_eq!(one().await.attempts, vec![attempt(200); 50]);
 }
 
 async fn a_host_with_many_messages_leaves_room_for_others(place: impl Place) {
@@ -165,9 +165,9 @@ async fn what_is_gone_is_gone_for_all_of_its_messages(place: impl Place) {
     let (jobs, other) = ([told("a"), told("a"), told("a")], told("b"));
     finish_all(&store, &jobs).await;
     finish_all(&store, std::slice::from_ref(&other)).await;
-    let done = of(&store, jobs[0].id).await[0].id.clone();
+    let done = of(&store, jobs[0].id).await.remove(0);
     store.note_delivery(&done, attempt(200), Verdict::Delivered).await.unwrap();
-    let gone = of(&store, jobs[1].id).await[0].id.clone();
+    let gone = of(&store, jobs[1].id).await.remove(0);
     store.note_delivery(&gone, attempt(410), Verdict::Gone).await.unwrap();
     let mut states = Vec::new();
     for job in jobs.iter().chain([&other]) {
@@ -175,7 +175,7 @@ async fn what_is_gone_is_gone_for_all_of_its_messages(place: impl Place) {
     }
     assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Gone, DeliveryState::Gone, DeliveryState::Pending]);
     // Of one that was on its way meanwhile, nothing but that it was taken changes that.
-    let late = of(&store, jobs[2].id).await[0].id.clone();
+    let late = of(&store, jobs[2].id).await.remove(0);
     for (status, verdict, state) in [
         (500, Verdict::Again(Timestamp::now()), DeliveryState::Gone),
         (500, Verdict::GivenUp, DeliveryState::Gone),
@@ -192,18 +192,28 @@ async fn a_delivery_can_be_wanted_again(place: impl Place) {
     let store = place.open().await;
     let job = told("a");
     finish_all(&store, std::slice::from_ref(&job)).await;
-    let id = of(&store, job.id).await[0].id.clone();
-    store.note_delivery(&id, attempt(500), Verdict::GivenUp).await.unwrap();
+    let first = of(&store, job.id).await.remove(0);
+    store.note_delivery(&first, attempt(500), Verdict::GivenUp).await.unwrap();
     assert_eq!((of(&store, job.id).await[0].state, due(&store, 8).await.len()), (DeliveryState::Failed, 0));
-    let again = store.redeliver(&id, None).await.unwrap().unwrap();
-    assert_eq!((again.id.as_str(), again.state, again.attempts.len()), (id.as_str(), DeliveryState::Pending, 1));
+    let again = store.redeliver(&first.id, None).await.unwrap().unwrap();
+    assert_eq!((&again.id, again.state, again.attempts.len()), (&first.id, DeliveryState::Pending, 1));
     let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
     assert!(due.len() == 1 && due[0].tries == 0);
     // So does one that waits for its next attempt.
-    store.note_delivery(&id, attempt(500), Verdict::Again(Timestamp::now().after(Duration::from_secs(3_600)))).await.unwrap();
-    assert!(store.redeliver(&id, None).await.unwrap().unwrap().due_at <= Timestamp::now());
+    let in_an_hour = || Verdict::Again(Timestamp::now().after(Duration::from_secs(3_600)));
+    store.note_delivery(&due[0].delivery, attempt(500), in_an_hour()).await.unwrap();
+    assert!(store.redeliver(&first.id, None).await.unwrap().unwrap().due_at <= Timestamp::now());
+    // So does one whose attempt is on its way, and fails then: it was wanted again behind that.
+    for verdict in [in_an_hour(), Verdict::GivenUp] {
+        let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
+        assert!(due.len() == 1 && due[0].tries == 0);
+        store.redeliver(&first.id, None).await.unwrap();
+        store.note_delivery(&due[0].delivery, attempt(500), verdict).await.unwrap();
+    }
     let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
-    assert!(due.len() == 1 && due[0].tries == 0);
+    assert!(due.len() == 1 && due[0].tries == 0 && due[0].delivery.attempts.len() == 4);
+    store.note_delivery(&due[0].delivery, attempt(200), Verdict::Delivered).await.unwrap();
+    assert_eq!(of(&store, job.id).await[0].state, DeliveryState::Delivered);
     assert_eq!(store.redeliver("msg_nobody", None).await.unwrap(), None);
 }
 
@@ -213,8 +223,8 @@ async fn lists_have_filters_and_pages(place: impl Place) {
     for job in &jobs {
         finish_all(&store, std::slice::from_ref(job)).await;
     }
-    let id = of(&store, jobs[2].id).await[0].id.clone();
-    store.note_delivery(&id, attempt(200), Verdict::Delivered).await.unwrap();
+    let delivered = of(&store, jobs[2].id).await.remove(0);
+    store.note_delivery(&delivered, attempt(200), Verdict::Delivered).await.unwrap();
     let page = async |state, before, limit| {
         let page = store.deliveries(DeliveryFilter { state, ..DeliveryFilter::default() }, before, limit).await.unwrap();
         let jobs: Vec<_> = page.iter().map(|delivery| jobs.iter().position(|job| job.id == delivery.job).unwrap()).collect();

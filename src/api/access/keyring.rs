@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 
+use super::looks::Looks;
 use crate::api::problem::{Kind, Problem};
 use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Quota, Scope, Scopes, Secret};
 use crate::clock::Timestamp;
@@ -20,8 +20,6 @@ use crate::store::{Age, Copied, Store, StoreError};
 
 /// How old the note of a key's last use may be.
 const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
-/// How often it is looked for keys that are not known: a guess must not make the database work.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// All keys, and whether requests need one.
 pub struct Keyring {
@@ -30,8 +28,8 @@ pub struct Keyring {
     quotas: Arc<Quotas>,
     entries: RwLock<HashMap<KeyId, Arc<Entry>>>,
     age: Age,
-    /// Held while it is looked for keys that are not known. When that was done last.
-    looked_at: Mutex<Option<Instant>>,
+    /// For keys that are not known.
+    looks: Looks,
     /// Tells those who have let somebody in for longer that keys have changed.
     changed: watch::Sender<()>,
 }
@@ -69,7 +67,7 @@ impl Keyring {
             quotas,
             entries: RwLock::default(),
             age,
-            looked_at: Mutex::default(),
+            looks: Looks::default(),
             changed: watch::Sender::new(()),
         };
         keyring.catch_up().await?;
@@ -138,16 +136,7 @@ impl Keyring {
 
     /// Looks for keys that are not known: a few times a second, and once for all who ask meanwhile.
     pub(in crate::api) async fn look_again(&self) -> Result<(), StoreError> {
-        let asked_at = Instant::now();
-        let mut looked_at = self.looked_at.lock().await;
-        if looked_at.is_none_or(|at| at < asked_at) {
-            if let Some(at) = *looked_at {
-                tokio::time::sleep_until(at + LOOK_EVERY).await;
-            }
-            *looked_at = Some(Instant::now());
-            self.catch_up().await?;
-        }
-        Ok(())
+        self.looks.look(self.catch_up()).await
     }
 
     /// Resolves when a key is good for nothing any more.
@@ -168,6 +157,12 @@ impl Keyring {
                 else => return,
             }
         }
+    }
+
+    /// Resolves when requests are not let in without a key any more.
+    pub(in crate::api) async fn closed(self: Arc<Self>) {
+        let mut changed = self.changed.subscribe();
+        while self.is_open() && changed.changed().await.is_ok() {}
     }
 
     /// All keys, the oldest first.

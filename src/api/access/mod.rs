@@ -2,6 +2,7 @@
 
 mod caller;
 mod keyring;
+mod looks;
 mod operations;
 
 pub(super) use caller::Caller;

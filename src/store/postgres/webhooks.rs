@@ -110,10 +110,12 @@ impl WebhookStore for PostgresStore {
         Ok(())
     }
 
-    async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
-        let given = (self.node.id(), id.to_owned(), attempt, verdict);
-        self.edit(given, |(node, id, attempt, verdict), connection| Box::pin(note(connection, *node, id, attempt, *verdict)))
-            .await
+    async fn note_delivery(&self, read: &Delivery, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
+        let given = (self.node.id(), read.id.clone(), read.due_at, attempt, verdict);
+        let noting = self.edit(given, |(node, id, due_at, attempt, verdict), connection| {
+            Box::pin(note(connection, *node, (id, *due_at), attempt, *verdict))
+        });
+        noting.await
     }
 
     async fn pending_deliveries(&self) -> Result<u64, StoreError> {
@@ -153,24 +155,25 @@ impl WebhookStore for PostgresStore {
 async fn note(
     connection: &mut PgConnection,
     node: i64,
-    id: &str,
+    (id, was_due_at): (&str, Timestamp),
     attempt: &DeliveryAttempt,
     verdict: Verdict,
 ) -> Result<(), StoreError> {
     let (state, due_at) = delivery::state_after(verdict);
-    let there = "SELECT log, state = 0 AND coalesce(taken_by = $2, true) FROM deliveries WHERE id = $1 FOR UPDATE";
-    let there = sqlx::query_as(there).bind(id).bind(node).fetch_optional(&mut *connection).await?;
-    let Some::<(String, bool)>((log, is_ours)) = there else { return Ok(()) };
+    let there =
+        "SELECT log, state = 0 AND due_at = $3 AND coalesce(taken_by = $2, true) FROM deliveries WHERE id = $1 FOR UPDATE";
+    let there = sqlx::query_as(there).bind(id).bind(node).bind(was_due_at.as_micros()).fetch_optional(&mut *connection).await?;
+    let Some::<(String, bool)>((log, is_as_read)) = there else { return Ok(()) };
     // Others may have said more of their attempts than this version knows.
     let mut log: Vec<Box<RawValue>> = serde_json::from_str(&log).map_err(corrupt)?;
     log.push(to_raw_value(attempt).map_err(corrupt)?);
     log.drain(..log.len().saturating_sub(delivery::KEPT));
-    if is_ours || verdict == Verdict::Delivered {
+    if is_as_read || verdict == Verdict::Delivered {
         let text = "UPDATE deliveries SET state = $1, due_at = coalesce($2, due_at), tries = tries + 1, log = $3, taken_by = NULL WHERE id = $4";
         let query = sqlx::query(text).bind(code(state)).bind(due_at.map(Timestamp::as_micros)).bind(json(&log));
         query.bind(id).execute(&mut *connection).await?;
     } else {
-        // It has come to be gone, with others; or it took so long that another node sends it now, or has sent it.
+        // It has come to be gone, with others, or is wanted again; or it took so long that another node sends it now, or has sent it.
         let query = sqlx::query("UPDATE deliveries SET log = $1 WHERE id = $2").bind(json(&log));
         query.bind(id).execute(&mut *connection).await?;
     }

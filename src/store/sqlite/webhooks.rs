@@ -54,9 +54,10 @@ impl WebhookStore for SqliteStore {
         self.edit(given, |(until, places), connection| Box::pin(leave(connection, *until, places))).await
     }
 
-    async fn note_delivery(&self, id: &str, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
-        let given = (id.to_owned(), attempt, verdict);
-        self.edit(given, |(id, attempt, verdict), connection| Box::pin(note(connection, id, attempt, *verdict))).await
+    async fn note_delivery(&self, read: &Delivery, attempt: DeliveryAttempt, verdict: Verdict) -> Result<(), StoreError> {
+        let given = (read.id.clone(), read.due_at, attempt, verdict);
+        self.edit(given, |(id, due_at, attempt, verdict), connection| Box::pin(note(connection, id, *due_at, attempt, *verdict)))
+            .await
     }
 
     async fn pending_deliveries(&self) -> Result<u64, StoreError> {
@@ -102,17 +103,20 @@ async fn leave(connection: &mut SqliteConnection, until: Timestamp, places: &str
 async fn note(
     connection: &mut SqliteConnection,
     id: &str,
+    was_due_at: Timestamp,
     attempt: &DeliveryAttempt,
     verdict: Verdict,
 ) -> Result<(), StoreError> {
     let (state, due_at) = delivery::state_after(verdict);
-    // Meanwhile it may have come to be gone, with others; if it was taken, that is what counts.
-    let text = "UPDATE deliveries SET state = iif(state = 0 OR ?6, ?1, state), due_at = coalesce(?2, due_at), tries = tries + 1, \
-                log = json_insert(iif(json_array_length(log) < ?3, log, json_remove(log, '$[0]')), '$[#]', json(?4)) WHERE id = ?5";
-    let query = sqlx::query(text).bind(state.code()).bind(due_at.map(Timestamp::as_micros));
+    let text = "UPDATE deliveries SET log = json_insert(iif(json_array_length(log) < ?1, log, json_remove(log, '$[0]')), '$[#]', json(?2)) \
+                WHERE id = ?3";
     let attempt = serde_json::to_string(attempt).map_err(|error| StoreError::Refused(error.to_string()))?;
-    let query = query.bind(number(delivery::KEPT)).bind(attempt).bind(id).bind(verdict == Verdict::Delivered);
-    query.execute(&mut *connection).await?;
+    sqlx::query(text).bind(number(delivery::KEPT)).bind(attempt).bind(id).execute(&mut *connection).await?;
+    // Meanwhile it may have come to be gone, with others, or been wanted again; if it was taken, that is what counts.
+    let text = "UPDATE deliveries SET state = ?1, due_at = coalesce(?2, due_at), tries = tries + 1 \
+                WHERE id = ?3 AND (state = 0 AND due_at = ?4 OR ?5)";
+    let query = sqlx::query(text).bind(state.code()).bind(due_at.map(Timestamp::as_micros)).bind(id);
+    query.bind(was_due_at.as_micros()).bind(verdict == Verdict::Delivered).execute(&mut *connection).await?;
     if verdict == Verdict::Gone {
         sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(&mut *connection).await?;
     }

@@ -228,13 +228,12 @@ async fn a_message_that_another_node_has_just_delivered_is_not_sent_again() {
     sqlx::raw_sql("UPDATE deliveries SET state = 1, taken_by = NULL; COMMIT").execute(&mut other).await.unwrap();
     assert_eq!(tokio::time::timeout(PATIENCE, due).await.expect("an answer").unwrap(), 0);
     // What this one says late of an attempt of its own is kept, and changes nothing: also while the other one still has it in hand.
-    let id: String = sqlx::query_scalar("SELECT id FROM deliveries").fetch_one(&mut other).await.unwrap();
     let late = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(500), error: None };
-    store.note_delivery(&id, late.clone(), Verdict::Again(Timestamp::now())).await.unwrap();
     let all = async || store.deliveries(DeliveryFilter::default(), None, 10).await.unwrap().remove(0);
+    store.note_delivery(&all().await, late.clone(), Verdict::Again(Timestamp::now())).await.unwrap();
     assert_eq!((all().await.state, all().await.attempts.len()), (DeliveryState::Delivered, 1));
     sqlx::query("UPDATE deliveries SET state = 0, taken_by = 999").execute(&mut other).await.unwrap();
-    store.note_delivery(&id, late, Verdict::GivenUp).await.unwrap();
+    store.note_delivery(&all().await, late, Verdict::GivenUp).await.unwrap();
     assert_eq!((all().await.state, all().await.attempts.len()), (DeliveryState::Pending, 2));
 }
 
