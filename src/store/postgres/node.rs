@@ -228,7 +228,7 @@ impl Node {
             }
             match beat {
                 Ok(Beat { known, others_expired, stopping, clock }) => {
-                    heard_at = asked_at;
+                    let away = asked_at - std::mem::replace(&mut heard_at, asked_at);
                     if std::mem::take(&mut is_untold) {
                         tracing::info!("the database is told again that this node is there");
                     }
@@ -244,8 +244,8 @@ impl Node {
                             self.revoke(held, Revocation::Lost);
                         }
                     }
-                    if !time.look(asked_at, clock, self.rules.lease) {
-                        tracing::warn!("the database's clock has jumped: for the length of a lease no node is taken for gone");
+                    if let Some(doubt) = time.look((asked_at, clock), away, self.rules.lease) {
+                        tracing::warn!("{doubt}: for the length of a lease no node is taken for gone");
                     }
                     let is_gone = others_expired && time.may_be_trusted(self.rules.lease);
                     if is_gone || !known {
@@ -330,31 +330,37 @@ struct Beat {
 }
 
 /// The database's clock, by which leases end, as it is seen by one that nobody sets. It jumps where it is set, and where another machine takes
-/// the database over: then leases seem to be over of nodes that are there.
+/// the database over; and it goes on while the database is away for all. Then leases seem to be over of nodes that are there.
 #[derive(Default)]
 struct Time {
     /// When it was looked at, and what it said then.
     seen: Option<(Instant, Timestamp)>,
-    jumped_at: Option<Instant>,
+    doubted_at: Option<Instant>,
 }
 
 impl Time {
-    /// It says this, having been asked at that moment. Whether it has gone on as it should.
-    fn look(&mut self, asked_at: Instant, clock: Timestamp, lease: Duration) -> bool {
+    /// It says this, having been asked at that moment, and having told nothing for so long before. Why leases that are over by it may not be, if
+    /// there is a reason.
+    fn look(&mut self, (asked_at, clock): (Instant, Timestamp), away: Duration, lease: Duration) -> Option<&'static str> {
         let now = Instant::now();
         // No more time has gone by than between the first question and this answer.
-        let passed = |(seen_at, seen)| clock.since(seen) <= now - seen_at + lease / TOLERANCE;
-        let is_right = self.seen.is_none_or(passed);
-        if !is_right {
-            self.jumped_at = Some(now);
+        let jumped = |(seen_at, seen)| clock.since(seen) > now - seen_at + lease / TOLERANCE;
+        let doubt = if self.seen.is_some_and(jumped) {
+            Some("the database's clock has jumped")
+        } else {
+            // Others, too, may not have been able to say that they are there.
+            (away >= lease / 2).then_some("the database was away for long")
+        };
+        if doubt.is_some() {
+            self.doubted_at = Some(now);
         }
         self.seen = Some((asked_at, clock));
-        is_right
+        doubt
     }
 
-    /// Whether leases have been over for long enough by it: since it jumped, all nodes that are there have said so.
+    /// Whether leases have been over for long enough by it: since there was a doubt, all nodes that are there have said so.
     fn may_be_trusted(&self, lease: Duration) -> bool {
-        self.jumped_at.is_none_or(|at| at.elapsed() >= lease)
+        self.doubted_at.is_none_or(|at| at.elapsed() >= lease)
     }
 }
 
@@ -438,17 +444,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leases_are_not_taken_for_over_because_the_clock_has_jumped() {
-        let lease = Duration::from_secs(30);
+    fn leases_are_not_taken_for_over_because_the_clock_has_jumped_or_the_database_was_away() {
+        let (lease, no_time) = (Duration::from_secs(30), Duration::ZERO);
         let (start, clock) = (Instant::now().checked_sub(Duration::from_secs(60)).unwrap(), Timestamp::from_micros(0));
-        let mut time = Time::default();
         // All that is asked for is answered now.
-        assert!(time.look(start, clock, lease) && time.may_be_trusted(lease));
-        assert!(time.look(start + Duration::from_secs(50), clock.after(Duration::from_secs(62)), lease));
-        assert!(time.look(start + Duration::from_secs(50), Timestamp::from_micros(0), lease), "it was set back");
-        assert!(!time.look(start + Duration::from_secs(55), clock.after(Duration::from_secs(30)), lease));
+        let seen = |asked, clock_says| (start + Duration::from_secs(asked), clock.after(Duration::from_secs(clock_says)));
+        let mut time = Time::default();
+        assert!(time.look(seen(0, 0), no_time, lease).is_none() && time.may_be_trusted(lease));
+        assert!(time.look(seen(50, 62), no_time, lease).is_none());
+        assert!(time.look(seen(50, 0), no_time, lease).is_none(), "it was set back");
+        assert!(time.look(seen(55, 30), no_time, lease).is_some());
         assert!(!time.may_be_trusted(lease));
-        time.jumped_at = Some(start + Duration::from_secs(30));
+        time.doubted_at = Some(start + Duration::from_secs(30));
         assert!(time.may_be_trusted(lease));
+        assert!(time.look(seen(55, 30), lease / 3, lease).is_none() && time.may_be_trusted(lease));
+        assert!(time.look(seen(55, 30), lease, lease).is_some() && !time.may_be_trusted(lease));
     }
 }

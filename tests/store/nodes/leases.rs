@@ -157,6 +157,29 @@ async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_could_not_say_that_it_is_there_takes_no_other_for_gone_at_once() {
+    let place = Schema::new();
+    let lease = Duration::from_secs(12);
+    // By itself, the other one says that it is there every some minutes.
+    let (first, other) = (place.node_with("first", lease).await, place.node_with("other", lease * 100).await);
+    first.accept(vec![io_job(), io_job(), io_job()]).await.unwrap();
+    let own = claim_one(&first).await.lease;
+    let (ended, runs) = (claim_one(&other).await.lease, claim_one(&other).await.lease);
+    let mut raw = place.raw().await;
+    sqlx::query("ALTER TABLE nodes RENAME TO nodes_away").execute(&mut raw).await.unwrap();
+    assert_eq!(revoked(&first).await, [(own, Revocation::Lost)]);
+    sqlx::query("ALTER TABLE nodes_away RENAME TO nodes").execute(&mut raw).await.unwrap();
+    expire("other", &mut raw).await;
+    // It has said that it is there as it claims this.
+    settle(&first, own, Settlement::Release).await.unwrap();
+    assert_eq!(claim_one(&first).await.lease.id, own.id);
+    assert!(matches!(settle(&other, ended, succeeded()).await.unwrap(), Settled::Ended { .. }));
+    // One that does not come back within a lease is gone.
+    let again = claim_one(&first).await;
+    assert_eq!((again.lease.id, again.losses), (runs.id, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_hang_take_no_node_its_leases() {
     let place = Schema::new();
     // So long that a machine that stands still for a while does not take it its leases, either.
