@@ -21,6 +21,9 @@ const OLDEST: i64 = 4;
 /// How long a transaction may stand still between two statements. A node that is stopped or cut off in the middle of one holds up the others
 /// no longer than that.
 const LONGEST_PAUSE: &str = "5000";
+/// What a node that stands still has not taken of an answer is waited for no longer either: until all is sent, its transaction is no pause to the
+/// database. Where the way there is a socket of the machine, nothing can be said of that.
+const LONGEST_UNREAD: &str = "SET tcp_user_timeout = '5s'";
 /// How long a statement or a transaction may take, or a look at what others did, before its connection is given up.
 const LONGEST: Duration = Duration::from_secs(15);
 /// How long a statement of the pool may take by the database's clock, so that what nobody waits for any more does not go on there.
@@ -141,6 +144,7 @@ impl Connect {
         begin_session(&mut connection, &self.session).await?;
         if let Some(settings) = settings {
             sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
+            if_it_can(sqlx::raw_sql(LONGEST_UNREAD).execute(&mut connection).await)?;
             end_given_up(&mut connection, Duration::ZERO).await?;
         }
         let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;

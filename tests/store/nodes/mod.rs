@@ -4,6 +4,7 @@ mod agreement;
 mod database;
 mod leases;
 mod news;
+mod still;
 
 use trine::store::postgres::PostgresStore;
 use trine::store::{Lease, Revocation, Store as _};
