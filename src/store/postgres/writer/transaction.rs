@@ -144,7 +144,7 @@ impl Writer {
     }
 
     async fn roll_back(&mut self) -> Result<(), StoreError> {
-        execute(&mut self.connection, "ROLLBACK").await
+        in_time(execute(&mut self.connection, "ROLLBACK")).await
     }
 
     /// Begins a transaction under the lock of all nodes, with plans that are kept, or made anew for each statement.
