@@ -375,7 +375,8 @@ impl Schedules {
             }
         }
         match recorded {
-            Err(StoreError::Refused(reason)) if !firing.jobs.is_empty() => {
+            Err(error) if is_of_the_jobs(&error) && !firing.jobs.is_empty() => {
+                let reason = if let StoreError::Refused(reason) = error { reason } else { error.to_string() };
                 let mut firing = Firing { jobs: Vec::new(), ..firing };
                 for fire in &mut firing.fires {
                     if matches!(fire.outcome, FireOutcome::Submitted(_)) {
@@ -414,10 +415,15 @@ impl Schedules {
     }
 }
 
+/// Whether it is about what is submitted, not about the store.
+const fn is_of_the_jobs(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused(_) | StoreError::TooManyPlaces)
+}
+
 /// Whether it could be done. What is wrong with one schedule holds up no other; what is wrong with the store does.
 fn alone(schedule: &str, done: Result<(), StoreError>) -> Result<bool, StoreError> {
     match done {
-        Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+        Err(error) if is_of_the_jobs(&error) || matches!(error, StoreError::Corrupt(_)) => {
             tracing::error!(%error, schedule, "a schedule can't fire; it is tried again");
             Ok(false)
         }

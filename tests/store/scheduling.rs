@@ -9,7 +9,7 @@ use sqlx::Executor as _;
 use trine::auth::Quota;
 use trine::clock::Timestamp;
 use trine::dispatch::{MakeJob, NotMade, Quotas, RunError, Schedules};
-use trine::job::{JobId, Owner};
+use trine::job::{JobId, Labels, NewJob, Owner};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::{Firing, Store, StoreError};
 
@@ -89,6 +89,32 @@ async fn a_time_that_another_node_has_fired_takes_nothing_of_the_quota() {
     Schedules::new(Arc::clone(&here), make, quotas).round(at("12:00:00")).await.unwrap();
     assert_eq!(submitted(&here, "a").await, ["12:00"]);
     assert_eq!(here.spent(owner).await.unwrap(), Duration::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_whose_job_requires_what_too_many_others_do_not_holds_up_no_other() {
+    let place = Schema::new();
+    let store = add_some(&place).await;
+    store.accept((0..64).map(|n| requiring(&n.to_string())).collect()).await.unwrap();
+    let make: MakeJob = Arc::new(|schedule: &Schedule| {
+        let job = if schedule.name == "c" { requiring("more") } else { io_job() };
+        Box::pin(std::future::ready(Ok(job)))
+    });
+    let schedules = Schedules::new(Arc::clone(&store), make, Arc::new(Quotas::new(Arc::clone(&store), Quota::default())));
+    schedules.round(at("12:00:00")).await.unwrap();
+    for (name, times) in [("a", &["12:00"][..]), ("b", &["11:59"]), ("c", &[]), ("d", &["12:00"])] {
+        assert_eq!(submitted(&store, name).await, times);
+    }
+    // It is noted, and the next time tries again.
+    let fires = store.fires("c", 10).await.unwrap();
+    assert!(matches!(&fires[..], [Fire { outcome: FireOutcome::Failed(why), .. }] if why.contains("labels")), "{fires:?}");
+    assert_eq!(store.schedule("c").await.unwrap().unwrap().next_at, Some(at("12:01:00")));
+}
+
+fn requiring(rack: &str) -> NewJob {
+    let mut job = io_job();
+    job.submission.requires = Some(Box::new(Labels::from([("rack".to_owned(), rack.to_owned())])));
+    job
 }
 
 /// What a newer version may have written.
