@@ -232,7 +232,7 @@ impl Schedules {
                 self.changed.notify_one();
                 return Ok((new, schedule));
             }
-            // Another server has added or removed it in between.
+            // Another server has added, removed, paused or resumed it in between.
             schedule = given.clone();
         }
     }
@@ -250,14 +250,19 @@ impl Schedules {
     /// Pauses a schedule, or resumes it: what it was due for in between is no time that it missed. `None` if there is none.
     pub async fn pause(&self, name: &str, paused: bool) -> Result<Option<Schedule>, StoreError> {
         let _changing = self.changing.lock().await;
-        let Some(mut schedule) = self.store.schedule(name).await? else { return Ok(None) };
-        if schedule.paused != paused {
+        loop {
+            let Some(mut schedule) = self.store.schedule(name).await? else { return Ok(None) };
+            if schedule.paused == paused {
+                return Ok(Some(schedule));
+            }
             schedule.paused = paused;
             schedule.next_at = if paused { None } else { schedule.timetable.from(self.store.now()).next() };
-            self.store.pause_schedule(name, paused, schedule.next_at).await?;
-            self.changed.notify_one();
+            if self.store.pause_schedule(schedule.clone()).await? {
+                self.changed.notify_one();
+                return Ok(Some(schedule));
+            }
+            // Another server has replaced or removed it in between.
         }
-        Ok(Some(schedule))
     }
 
     /// Forgets a schedule; its jobs go on. Whether there was one.
