@@ -1,6 +1,7 @@
 //! Several nodes on one PostgreSQL.
 
 mod agreement;
+mod cut;
 mod database;
 mod leases;
 mod news;

@@ -174,6 +174,9 @@ impl Writer {
         if keeps_plans && !(done.shared.is_at_rest(done.now) && batch.is_plain()) {
             execute(&mut self.connection, "SET LOCAL plan_cache_mode = force_custom_plan").await?;
         }
+        if let Some(id) = self.registered.take().filter(|id| done.shared.nodes.contains(id)) {
+            self.node.set_id(id);
+        }
         let known = done.shared.nodes.contains(&self.node.id());
         if !known || self.may_have_claimed {
             self.take_place(known, batch, &mut done).await?;
