@@ -38,3 +38,20 @@ async fn a_node_that_never_heard_that_it_has_a_new_place_does_not_take_itself_fo
     let nodes: i64 = sqlx::query_scalar("SELECT count(*) FROM nodes").fetch_one(&mut place.raw().await).await.unwrap();
     assert_eq!(nodes, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_job_is_told_of_its_end_though_nobody_heard_that_it_was_committed() {
+    let place = Schema::new();
+    place.clock().stop();
+    let proxy = Proxy::that_cuts(Schema::socket()).await;
+    let store = PostgresStore::open(place.through(proxy.port)).await.unwrap();
+    store.somebody_waits().store(true, Ordering::SeqCst);
+    let mut job = io_job();
+    job.submission.expires_at = Some(place.clock().now().after(Duration::from_secs(60)));
+    store.accept(vec![job.clone()]).await.unwrap();
+    proxy.cut();
+    place.clock().advance(Duration::from_secs(60));
+    proxy.happened().await;
+    let ended = tokio::time::timeout(PATIENCE, store.ended_unasked()).await.expect("an end");
+    assert_eq!(ended, [job.id]);
+}
