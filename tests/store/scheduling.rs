@@ -182,8 +182,8 @@ async fn those_that_are_recorded_fire(store: &Arc<dyn Store>) {
 async fn add_some(place: &impl Place) -> Arc<dyn Store> {
     let store = place.open().await;
     for name in ["a", "b", "c", "d"] {
-        let next_at = (name != "b").then(|| at("12:00:00"));
-        add(&store, Schedule { next_at, ..each_minute(name, CatchUp::All, Overlap::Queue) }).await;
+        let next_at = at(if name == "b" { "11:59:00" } else { "12:00:00" });
+        add(&store, Schedule { next_at: Some(next_at), ..each_minute(name, CatchUp::All, Overlap::Queue) }).await;
     }
     let waits = Fire { due_at: at("11:59:00"), at: at("11:59:00"), by_hand: false, outcome: FireOutcome::Waiting };
     let next_at = Some(Some(at("11:59:30")));
