@@ -232,7 +232,7 @@ impl Schedules {
                 self.changed.notify_one();
                 return Ok((new, schedule));
             }
-            // Another server has added or removed it in between.
+            // Another server has added, removed, paused or resumed it in between.
             schedule = given.clone();
         }
     }
@@ -250,14 +250,19 @@ impl Schedules {
     /// Pauses a schedule, or resumes it: what it was due for in between is no time that it missed. `None` if there is none.
     pub async fn pause(&self, name: &str, paused: bool) -> Result<Option<Schedule>, StoreError> {
         let _changing = self.changing.lock().await;
-        let Some(mut schedule) = self.store.schedule(name).await? else { return Ok(None) };
-        if schedule.paused != paused {
+        loop {
+            let Some(mut schedule) = self.store.schedule(name).await? else { return Ok(None) };
+            if schedule.paused == paused {
+                return Ok(Some(schedule));
+            }
             schedule.paused = paused;
             schedule.next_at = if paused { None } else { schedule.timetable.from(self.store.now()).next() };
-            self.store.pause_schedule(name, paused, schedule.next_at).await?;
-            self.changed.notify_one();
+            if self.store.pause_schedule(schedule.clone()).await? {
+                self.changed.notify_one();
+                return Ok(Some(schedule));
+            }
+            // Another server has replaced or removed it in between.
         }
-        Ok(Some(schedule))
     }
 
     /// Forgets a schedule; its jobs go on. Whether there was one.
@@ -375,7 +380,8 @@ impl Schedules {
             }
         }
         match recorded {
-            Err(StoreError::Refused(reason)) if !firing.jobs.is_empty() => {
+            Err(error) if is_of_the_jobs(&error) && !firing.jobs.is_empty() => {
+                let reason = if let StoreError::Refused(reason) = error { reason } else { error.to_string() };
                 let mut firing = Firing { jobs: Vec::new(), ..firing };
                 for fire in &mut firing.fires {
                     if matches!(fire.outcome, FireOutcome::Submitted(_)) {
@@ -414,10 +420,15 @@ impl Schedules {
     }
 }
 
+/// Whether it is about what is submitted, not about the store.
+const fn is_of_the_jobs(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused(_) | StoreError::TooManyPlaces)
+}
+
 /// Whether it could be done. What is wrong with one schedule holds up no other; what is wrong with the store does.
 fn alone(schedule: &str, done: Result<(), StoreError>) -> Result<bool, StoreError> {
     match done {
-        Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+        Err(error) if is_of_the_jobs(&error) || matches!(error, StoreError::Corrupt(_)) => {
             tracing::error!(%error, schedule, "a schedule can't fire; it is tried again");
             Ok(false)
         }

@@ -182,10 +182,31 @@ impl Subscription {
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }
+
+    /// Leaves out all that was told by now and has not been heard.
+    pub(crate) fn skip(&mut self) {
+        self.receiver = self.receiver.resubscribe();
+    }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.hub.listeners.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_skips_hears_only_what_is_told_from_then_on() {
+        let hub = Hub::new();
+        let mut subscription = hub.subscribe();
+        (0..50).for_each(|_| hub.publish(None));
+        subscription.skip();
+        assert!(futures_util::poll!(std::pin::pin!(subscription.next())).is_pending());
+        hub.publish(None);
+        assert!(matches!(subscription.next().await, Some(Heard::Missed)));
     }
 }

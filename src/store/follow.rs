@@ -55,6 +55,8 @@ impl Follower {
                 continue;
             }
             if self.replaying {
+                // All that was heard of by now is in the store.
+                self.subscription.skip();
                 let EventPage { events, more } = self.store.events(&self.filter, self.last).await?;
                 self.replaying = more.is_some();
                 self.page = events.into();

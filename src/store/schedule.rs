@@ -28,12 +28,13 @@ pub trait ScheduleStore {
     /// Keeps a new schedule. Whether its name was free; if it was not, nothing is changed.
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError>;
 
-    /// Replaces the schedule of that name, but for the moment of its creation, and whether it is paused. When it is due next changes with its
-    /// timetable alone, unless it is paused. Whether there is one.
+    /// Replaces the schedule of that name, but for the moment of its creation. When it is due next changes with its timetable alone, unless it is
+    /// paused. Whether there is one that is paused if this one is, and is not if this one is not; if not, nothing is changed.
     async fn replace_schedule(&self, schedule: Schedule) -> Result<bool, StoreError>;
 
-    /// Pauses a schedule, or resumes it with the moment at which it is due next. Whether there is one.
-    async fn pause_schedule(&self, name: &str, paused: bool, next_at: Option<Timestamp>) -> Result<bool, StoreError>;
+    /// Pauses a schedule, or resumes it with the moment at which it is due next. Whether it is there as it was when this was read; if not,
+    /// nothing is changed.
+    async fn pause_schedule(&self, schedule: Schedule) -> Result<bool, StoreError>;
 
     /// Forgets a schedule with all of its times. Whether there was one.
     async fn remove_schedule(&self, name: &str) -> Result<bool, StoreError>;

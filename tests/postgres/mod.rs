@@ -14,8 +14,9 @@ bin=$1 addresses=$2 from=$3 folder=$(mktemp -d)
 start() {
     "$bin/pg_ctl" -s -w -D "$folder/$1" -l "$folder/$1.log" start -o "-k $folder -p $2 -c listen_addresses=$addresses -c max_connections=200 -c log_min_messages=fatal"
 }
+frozen=
 stop() { [ ! -e "$folder/$1/postmaster.pid" ] || "$bin/pg_ctl" -s -w -m "$2" -D "$folder/$1" stop; }
-trap 'stop main immediate; stop standby immediate; rm -rf "$folder"' EXIT
+trap '[ -z "$frozen" ] || kill -CONT $frozen; stop main immediate; stop standby immediate; rm -rf "$folder"' EXIT
 # A signal to all that a terminal or a limit of time ends is one to this shell too.
 trap 'exit 1' INT TERM HUP
 {
@@ -27,6 +28,7 @@ while read -r command; do
     case $command in
     stop) stop main immediate ;;
     start) start main 5432 ;;
+    freeze) frozen=$(head -n 1 "$folder/main/postmaster.pid") && frozen="$frozen $(pgrep -d " " -P "$frozen")" && kill -STOP $frozen ;;
     # What is answered is on both from then on.
     standby)
         "$bin/pg_basebackup" -D "$folder/standby" -h "$folder" -p 5432 -U trine -R -c fast --no-sync &&
@@ -77,7 +79,7 @@ impl Postgres {
         Self { folder: folder.trim().to_owned(), shell, said }
     }
 
-    /// Has the shell do something: `stop` it at once, as a crash does; `start` it again; add a `standby` that everything is answered from
+    /// Has the shell do something: `stop` it at once, as a crash does; `start` it again; `freeze` it, so that it takes connections and says nothing; add a `standby` that everything is answered from
     /// only when it is on both; have that `take-over` where it is, or `promote` it to the place of the other. Once it is done.
     #[allow(dead_code, reason = "not every test program does that")]
     pub(crate) fn tell(&mut self, command: &str) {

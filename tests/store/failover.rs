@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::{Connection as _, PgConnection};
 use trine::auth::{Key, Scopes};
 use trine::job::JobId;
 use trine::store::postgres::{PostgresOptions, PostgresStore};
-use trine::store::{KeyStore as _, Store as _, StoreError};
+use trine::store::{KeyStore as _, Lease, Settled, Store as _, StoreError};
 
 use crate::postgres::Schema;
 use crate::server::Postgres;
-use crate::{PATIENCE, io_job};
+use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
 
 fn url(server: &Postgres, port: u16) -> String {
     format!("postgres://trine@localhost:{port}/postgres?host={}", server.folder())
@@ -33,6 +34,18 @@ async fn accepted(store: &PostgresStore) -> JobId {
         }
     };
     tokio::time::timeout(PATIENCE, accepted).await.expect("a database that can be written in")
+}
+
+/// What came of a result, however often it has to be said.
+async fn settled(store: &Arc<PostgresStore>, lease: Lease) -> Settled {
+    let settled = async {
+        loop {
+            if let Ok(settled) = settle(store, lease, succeeded()).await {
+                return settled;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.expect("a database that can be written in")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,5 +75,31 @@ async fn of_several_hosts_the_one_is_used_that_can_be_written_in() {
     tokio::time::timeout(PATIENCE, read).await.expect("to be read");
     assert!(store.job(before).await.unwrap().is_some() && store.job(after).await.unwrap().is_some());
     store.add_key(key, None).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_goes_on_where_the_database_that_is_not_there_any_more_says_nothing() {
+    let mut server = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    server.tell("standby");
+    let store = Arc::new(open(vec![url(&server, 5432), url(&server, 5433)]).await.unwrap());
+    accepted(&store).await;
+    let lease = claim_one(&store).await.lease;
+    server.tell("freeze");
+    server.tell("take-over");
+    let mut now = PgConnection::connect(&url(&server, 5433)).await.unwrap();
+    let taken_over: i64 =
+        sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT").fetch_one(&mut now).await.unwrap();
+    let heard = async {
+        let text = "SELECT EXISTS (SELECT 1 FROM trine.nodes WHERE extract(epoch FROM seen_at) * 1000000 > $1)";
+        while !sqlx::query_scalar::<_, bool>(text).bind(taken_over).fetch_one(&mut now).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        heard = tokio::time::timeout(PATIENCE, heard) => heard.expect("to be told that the node is there"),
+        revoked = store.revoked() => panic!("{revoked:?}"),
+    }
+    assert!(matches!(settled(&store, lease).await, Settled::Ended { .. }));
     store.close().await;
 }

@@ -31,6 +31,7 @@ mod pooler;
 mod port;
 mod postgres;
 mod profiles;
+mod proxy;
 mod restart;
 mod retention;
 mod schedules;

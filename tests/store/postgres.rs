@@ -71,6 +71,12 @@ impl Schema {
         PgConnection::connect(&format!("{}&options[search_path]={}", self.url(), self.name)).await.unwrap()
     }
 
+    /// Reached through a proxy on this port.
+    pub(crate) fn through(&self, port: u16) -> PostgresOptions {
+        let urls = vec![format!("postgres://trine@127.0.0.1:{port}/postgres?sslmode=disable")];
+        PostgresOptions { urls, ..self.options() }
+    }
+
     pub(crate) fn options(&self) -> PostgresOptions {
         PostgresOptions {
             urls: vec![self.url()],

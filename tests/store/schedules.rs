@@ -48,6 +48,12 @@ async fn add(store: &Arc<dyn Store>, name: &str, next_at: Option<i64>) {
     assert!(store.add_schedule(schedule(name, next_at)).await.unwrap());
 }
 
+/// Pauses a schedule, or resumes it with the moment at which it is due.
+async fn pause(store: &Arc<dyn Store>, name: &str, next_at: Option<i64>) -> bool {
+    let there = store.schedule(name).await.unwrap().unwrap();
+    store.pause_schedule(Schedule { paused: next_at.is_none(), next_at: next_at.map(at), ..there }).await.unwrap()
+}
+
 fn fire(due_at: i64, outcome: FireOutcome) -> Fire {
     Fire { due_at: at(due_at), at: at(due_at + 1), by_hand: false, outcome }
 }
@@ -86,14 +92,15 @@ async fn a_schedule_is_kept_as_it_is(place: impl Place) {
     assert!(store.replace_schedule(other.clone()).await.unwrap());
     kept(&other).await;
     // When it is due changes with the timetable alone, and whether it is paused by itself.
-    let same = Schedule { overlap: Overlap::Queue, paused: true, next_at: Some(at(500)), ..other.clone() };
+    let same = Schedule { overlap: Overlap::Queue, next_at: Some(at(500)), ..other.clone() };
     assert!(store.replace_schedule(same.clone()).await.unwrap());
-    kept(&Schedule { paused: false, next_at: other.next_at, ..same.clone() }).await;
-    assert!(store.pause_schedule("a", true, None).await.unwrap());
+    kept(&Schedule { next_at: other.next_at, ..same.clone() }).await;
+    assert!(!store.replace_schedule(Schedule { paused: true, ..same.clone() }).await.unwrap());
+    assert!(pause(&store, "a", None).await);
     let timetable = Timetable::parse("1 0 * * *", "Europe/Paris").unwrap();
-    let changed = Schedule { timetable, paused: false, ..same };
+    let changed = Schedule { timetable, paused: true, ..same };
     assert!(store.replace_schedule(changed.clone()).await.unwrap());
-    kept(&Schedule { paused: true, next_at: None, ..changed }).await;
+    kept(&Schedule { next_at: None, ..changed }).await;
     assert!(!store.replace_schedule(schedule("b", None)).await.unwrap());
     assert!(store.schedule("b").await.unwrap().is_none());
 }
@@ -122,11 +129,11 @@ async fn a_schedule_is_due_by_its_time_unless_it_is_paused(place: impl Place) {
     assert_eq!(store.next_schedule_due(at(0)).await.unwrap(), Some(at(200)));
     assert_eq!(due(&store, 199).await, [""; 0]);
     assert_eq!(due(&store, 300).await, ["first", "late"]);
-    assert!(store.pause_schedule("first", true, None).await.unwrap());
+    assert!(pause(&store, "first", None).await);
     assert_eq!(due(&store, 400).await, ["late", "later"]);
-    assert!(store.pause_schedule("first", false, Some(at(350))).await.unwrap());
+    assert!(pause(&store, "first", Some(350)).await);
     assert_eq!(due(&store, 400).await, ["late", "first", "later"]);
-    assert!(!store.pause_schedule("nobody", true, None).await.unwrap());
+    assert!(!store.pause_schedule(schedule("nobody", None)).await.unwrap());
 }
 
 async fn a_firing_is_one_transaction(place: impl Place) {
@@ -189,7 +196,7 @@ async fn jobs_that_have_not_ended_are_known(place: impl Place) {
     settle(&store, claimed.lease, succeeded()).await.unwrap();
     assert_eq!(seen().await, Seen { busy: false, waiting: 1, latest: Some(at(600)) });
     assert_eq!(store.waiting_schedules().await.unwrap(), [("a".to_owned(), true)]);
-    store.pause_schedule("a", true, None).await.unwrap();
+    pause(&store, "a", None).await;
     assert_eq!(store.waiting_schedules().await.unwrap(), []);
     // What somebody wanted says nothing about the clock.
     let by_hand = Fire { by_hand: true, ..fire(9_000, FireOutcome::Skipped(Skip::Overlap)) };

@@ -9,7 +9,7 @@ use sqlx::Executor as _;
 use trine::auth::Quota;
 use trine::clock::Timestamp;
 use trine::dispatch::{MakeJob, NotMade, Quotas, RunError, Schedules};
-use trine::job::{JobId, Owner};
+use trine::job::{JobId, Labels, NewJob, Owner};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::{Firing, Store, StoreError};
 
@@ -91,6 +91,32 @@ async fn a_time_that_another_node_has_fired_takes_nothing_of_the_quota() {
     assert_eq!(here.spent(owner).await.unwrap(), Duration::ZERO);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_whose_job_requires_what_too_many_others_do_not_holds_up_no_other() {
+    let place = Schema::new();
+    let store = add_some(&place).await;
+    store.accept((0..64).map(|n| requiring(&n.to_string())).collect()).await.unwrap();
+    let make: MakeJob = Arc::new(|schedule: &Schedule| {
+        let job = if schedule.name == "c" { requiring("more") } else { io_job() };
+        Box::pin(std::future::ready(Ok(job)))
+    });
+    let schedules = Schedules::new(Arc::clone(&store), make, Arc::new(Quotas::new(Arc::clone(&store), Quota::default())));
+    schedules.round(at("12:00:00")).await.unwrap();
+    for (name, times) in [("a", &["12:00"][..]), ("b", &["11:59"]), ("c", &[]), ("d", &["12:00"])] {
+        assert_eq!(submitted(&store, name).await, times);
+    }
+    // It is noted, and the next time tries again.
+    let fires = store.fires("c", 10).await.unwrap();
+    assert!(matches!(&fires[..], [Fire { outcome: FireOutcome::Failed(why), .. }] if why.contains("labels")), "{fires:?}");
+    assert_eq!(store.schedule("c").await.unwrap().unwrap().next_at, Some(at("12:01:00")));
+}
+
+fn requiring(rack: &str) -> NewJob {
+    let mut job = io_job();
+    job.submission.requires = Some(Box::new(Labels::from([("rack".to_owned(), rack.to_owned())])));
+    job
+}
+
 /// What a newer version may have written.
 const UNREADABLE: &str =
     "UPDATE schedules SET overlap = 99 WHERE name = 'b'; UPDATE schedules SET cron = '? 5 1' WHERE name = 'c'";
@@ -156,8 +182,8 @@ async fn those_that_are_recorded_fire(store: &Arc<dyn Store>) {
 async fn add_some(place: &impl Place) -> Arc<dyn Store> {
     let store = place.open().await;
     for name in ["a", "b", "c", "d"] {
-        let next_at = (name != "b").then(|| at("12:00:00"));
-        add(&store, Schedule { next_at, ..each_minute(name, CatchUp::All, Overlap::Queue) }).await;
+        let next_at = at(if name == "b" { "11:59:00" } else { "12:00:00" });
+        add(&store, Schedule { next_at: Some(next_at), ..each_minute(name, CatchUp::All, Overlap::Queue) }).await;
     }
     let waits = Fire { due_at: at("11:59:00"), at: at("11:59:00"), by_hand: false, outcome: FireOutcome::Waiting };
     let next_at = Some(Some(at("11:59:30")));

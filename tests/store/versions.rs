@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{Executor, PgConnection};
+use trine::auth::{Key, Scopes};
 use trine::clock::{Clock, Timestamp};
 use trine::dispatch::{Deliverer, DeliverySettings};
 use trine::job::{Concurrency, NewJob, Owner, Queue, Secret, Webhook};
 use trine::outbound::{Outbound, OutboundSettings};
 use trine::store::postgres::PostgresStore;
-use trine::store::{DeliveryFilter, Depth, NodeStore, Requeue, RetentionStore, Store, StoreError, WebhookStore};
+use trine::store::{
+    DeliveryFilter, Depth, KeyStore, NodeStore, Requeue, RetentionStore, ScheduleStore, Store, StoreError, WebhookStore,
+};
 use trine::webhook::{DeliveryAttempt, Rules, Verdict};
 
 use crate::postgres::Schema;
@@ -115,6 +118,11 @@ async fn a_schema_that_only_newer_versions_can_go_by_is_refused() {
     let Err(StoreError::Unavailable(why)) = there.accept(vec![job.clone()]).await else { panic!("it was accepted") };
     assert!(why.contains("9999"), "{why}");
     assert_eq!(number(&mut raw, "SELECT count(*) FROM jobs").await, 0);
+    let (key, _) = Key::new("k".into(), Scopes::ALL, None).unwrap();
+    let removed = there.remove_schedule("s").await;
+    assert!(matches!(&removed, Err(StoreError::Unavailable(why)) if why.contains("9999")), "{removed:?}");
+    assert!(matches!(there.add_key(key, None).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(there.due_deliveries(Timestamp::now(), (1, 1), &[]).await, Err(StoreError::Unavailable(_))));
     do_as_newer(&mut raw, "UPDATE shared SET oldest = 4").await;
     let accepted = async { while there.accept(vec![job.clone()]).await.is_err() {} };
     tokio::time::timeout(PATIENCE, accepted).await.expect("it goes on");

@@ -28,8 +28,8 @@ macro_rules! of_fire {
 pub(in crate::store) const ADD: &str =
     concat!("INSERT INTO schedules (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING");
 pub(in crate::store) const REPLACE: &str = "UPDATE schedules SET cron = $1, timezone = $2, catch_up = $3, overlap = $4, job = $5, \
-     changed_at = $6, next_at = CASE WHEN paused OR (cron = $1 AND timezone = $2) THEN next_at ELSE $7 END WHERE name = $8";
-pub(in crate::store) const PAUSE: &str = "UPDATE schedules SET paused = $1, next_at = $2 WHERE name = $3";
+     changed_at = $6, next_at = CASE WHEN paused OR (cron = $1 AND timezone = $2) THEN next_at ELSE $7 END WHERE name = $8 AND paused = $9";
+pub(in crate::store) const PAUSE: &str = "UPDATE schedules SET paused = $1, next_at = $2 WHERE name = $3 AND changed_at = $4";
 pub(in crate::store) const ADVANCE: &str = "UPDATE schedules SET next_at = $1 WHERE name = $2 AND NOT paused";
 pub(in crate::store) const REMOVE: &str = "DELETE FROM schedules WHERE name = $1";
 pub(in crate::store) const REMOVE_FIRES: &str = "DELETE FROM fires WHERE schedule = $1";

@@ -21,6 +21,9 @@ const OLDEST: i64 = 4;
 /// How long a transaction may stand still between two statements. A node that is stopped or cut off in the middle of one holds up the others
 /// no longer than that.
 const LONGEST_PAUSE: &str = "5000";
+/// What a node that stands still has not taken of an answer is waited for no longer either: until all is sent, its transaction is no pause to the
+/// database. Where the way there is a socket of the machine, nothing can be said of that.
+const LONGEST_UNREAD: &str = "SET tcp_user_timeout = '5s'";
 /// How long a statement or a transaction may take, or a look at what others did, before its connection is given up.
 const LONGEST: Duration = Duration::from_secs(15);
 /// How long a statement of the pool may take by the database's clock, so that what nobody waits for any more does not go on there.
@@ -28,7 +31,7 @@ const LONGEST_THERE: &str = "12000";
 /// How long a connection of the pool may take to end what was asked on it, if nobody waits for that any more.
 const END: Duration = Duration::from_secs(5);
 /// How long to wait for a connection, whichever of the hosts it is to.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// The longest name that a schema may have.
 const LONGEST_NAME: usize = 63;
 /// For how long a session of the pool waits at least that nobody waits for any more: longer than [`LONGEST`] and [`END`] together.
@@ -103,22 +106,22 @@ impl Connect {
 
     /// A connection of its own.
     pub(super) async fn open(&self) -> Result<PgConnection, StoreError> {
-        self.open_with(None).await
+        self.open_with(None, CONNECT).await
     }
 
     /// One for the path of jobs, where all is found by keys and in the order of indexes; the only one for what it is called by, so that an earlier
-    /// one was given up.
+    /// one was given up. Each of the hosts has its part of the time that whoever asks has.
     ///
     /// The planner would go by what it takes tables to be: a `work` that was empty when a plan was made, or when it was vacuumed, would be
     /// read as a whole, as often as jobs are looked for, when it is full of jobs or of what is left of them.
-    pub(super) async fn open_by_key(&self, only: &str) -> Result<PgConnection, StoreError> {
+    pub(super) async fn open_by_key(&self, only: &str, time: Duration) -> Result<PgConnection, StoreError> {
         let settings = format!("SET application_name = '{} {only}'; {BY_KEY}", self.name);
-        self.open_with(Some(settings)).await
+        self.open_with(Some(settings), time).await
     }
 
-    async fn open_with(&self, settings: Option<String>) -> Result<PgConnection, StoreError> {
+    async fn open_with(&self, settings: Option<String>, time: Duration) -> Result<PgConnection, StoreError> {
         let mut refusals = Vec::new();
-        let patience = CONNECT / u32::try_from(self.hosts.count()).unwrap_or(u32::MAX);
+        let patience = time / u32::try_from(self.hosts.count()).unwrap_or(u32::MAX);
         for (number, host) in self.hosts.in_turn() {
             let why = match tokio::time::timeout(patience, self.open_at(host, settings.as_deref())).await {
                 Ok(Ok(Some(connection))) => {
@@ -141,6 +144,7 @@ impl Connect {
         begin_session(&mut connection, &self.session).await?;
         if let Some(settings) = settings {
             sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
+            if_it_can(sqlx::raw_sql(LONGEST_UNREAD).execute(&mut connection).await)?;
             end_given_up(&mut connection, Duration::ZERO).await?;
         }
         let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;

@@ -41,7 +41,7 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, PgExecutor};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -166,6 +166,7 @@ impl PostgresStore {
     {
         in_time(async {
             let mut transaction = self.pool.begin().await?;
+            may_change(&mut *transaction).await?;
             let gave = step(&given, &mut transaction).await?;
             transaction.commit().await?;
             Ok(gave)
@@ -186,6 +187,7 @@ impl PostgresStore {
     {
         in_time(async {
             let mut transaction = self.pool.begin().await?;
+            may_change(&mut *transaction).await?;
             copied::count(&mut transaction, of).await?;
             let gave = step(&given, &mut transaction).await?;
             transaction.commit().await?;
@@ -219,6 +221,12 @@ pub async fn keep_key(urls: &[String], schema: &str, key: &Key) -> Result<(), St
     keys::add(&mut transaction, key, None).await?;
     transaction.commit().await?;
     Ok(connection.close().await?)
+}
+
+/// Whether anything may be changed: a newer version may have changed the database so that this one can't go on with it.
+async fn may_change(database: impl PgExecutor<'_>) -> Result<(), StoreError> {
+    let oldest = sqlx::query_scalar("SELECT oldest FROM shared").fetch_one(database).await?;
+    connect::may_go_by(oldest).map_err(|error| StoreError::Unavailable(error.cause()))
 }
 
 /// What time it is, says the database.

@@ -216,7 +216,7 @@ impl Node {
                 (every / 2).max(AGAIN.0).min(left).max(Duration::from_millis(10))
             };
             let id = self.id();
-            let beat = match tokio::time::timeout(limit, self.renew(connect, &mut connection)).await {
+            let beat = match tokio::time::timeout(limit, self.renew(connect, &mut connection, limit)).await {
                 Ok(beat) => beat.map_err(|error| error.to_string()),
                 Err(_) => Err("it does not answer".to_owned()),
             };
@@ -274,10 +274,11 @@ impl Node {
         }
     }
 
-    async fn renew(&self, connect: &Connect, kept: &mut Option<PgConnection>) -> Result<Beat, StoreError> {
+    async fn renew(&self, connect: &Connect, kept: &mut Option<PgConnection>, time: Duration) -> Result<Beat, StoreError> {
         let connection = match kept {
             Some(connection) => connection,
-            None => kept.insert(connect.open_by_key("heartbeat").await?),
+            // One host that says nothing must not take the time of the next one: that has what is left.
+            None => kept.insert(connect.open_by_key("heartbeat", time).await?),
         };
         let lease = self.lease_ms();
         let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \

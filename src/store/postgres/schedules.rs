@@ -24,9 +24,8 @@ impl ScheduleStore for PostgresStore {
         self.edit(schedule, |schedule, connection| Box::pin(replace(connection, schedule))).await
     }
 
-    async fn pause_schedule(&self, name: &str, paused: bool, next_at: Option<Timestamp>) -> Result<bool, StoreError> {
-        let given = (name.to_owned(), paused, next_at);
-        self.edit(given, |(name, paused, next_at), connection| Box::pin(pause(connection, name, *paused, *next_at))).await
+    async fn pause_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {
+        self.edit(schedule, |schedule, connection| Box::pin(pause(connection, schedule))).await
     }
 
     async fn remove_schedule(&self, name: &str) -> Result<bool, StoreError> {
@@ -129,14 +128,18 @@ async fn replace(connection: &mut PgConnection, schedule: &Schedule) -> Result<b
         .bind(schedule.job.get())
         .bind(schedule.changed_at.as_micros())
         .bind(schedule.next_at.map(Timestamp::as_micros))
-        .bind(&schedule.name);
+        .bind(&schedule.name)
+        .bind(schedule.paused);
     Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
-async fn pause(connection: &mut PgConnection, name: &str, paused: bool, next_at: Option<Timestamp>) -> Result<bool, StoreError> {
-    let query = sqlx::query(schedule::PAUSE);
-    let done = query.bind(paused).bind(next_at.map(Timestamp::as_micros)).bind(name).execute(connection).await?;
-    Ok(done.rows_affected() > 0)
+async fn pause(connection: &mut PgConnection, schedule: &Schedule) -> Result<bool, StoreError> {
+    let query = sqlx::query(schedule::PAUSE)
+        .bind(schedule.paused)
+        .bind(schedule.next_at.map(Timestamp::as_micros))
+        .bind(&schedule.name)
+        .bind(schedule.changed_at.as_micros());
+    Ok(query.execute(connection).await?.rows_affected() > 0)
 }
 
 async fn remove(connection: &mut PgConnection, name: &str) -> Result<bool, StoreError> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
-use super::connect::{self, Connect};
+use super::connect::{self, CONNECT, Connect};
 use super::node::Node;
 use super::synced::COMMIT_FIRST;
 use crate::clock::Timestamp;
@@ -80,7 +80,7 @@ pub(super) struct Shared {
 impl Shared {
     /// A connection whose session can take turns.
     pub(super) async fn session(connect: &Connect) -> Result<PgConnection, StoreError> {
-        let mut connection = connect.open_by_key("writer").await?;
+        let mut connection = connect.open_by_key("writer", CONNECT).await?;
         sqlx::raw_sql(PREPARED).execute(&mut connection).await?;
         Ok(connection)
     }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
-use super::PostgresStore;
 use super::rows::uuid;
+use super::{PostgresStore, may_change};
 use crate::clock::Timestamp;
 use crate::job::{Ending, JobId, Owner, Secret, Webhook};
 use crate::store::kept::{Cells, code, corrupt, delivery, json, number};
@@ -77,6 +77,7 @@ impl WebhookStore for PostgresStore {
         (most, per_host): (usize, usize),
         on_their_way: &[i64],
     ) -> Result<Vec<DueDelivery>, StoreError> {
+        may_change(&self.pool).await?;
         // From host to host by the index, so that many messages for one of them cost no more than a few. Each is this node's for a while, or
         // every node would send it. All is asked once more as it is taken: another node may have sent it in between.
         let text = concat!(

@@ -172,6 +172,31 @@ async fn a_schedule_that_is_due_fires_on_one_node() {
     assert_eq!(nodes[0].fires("s", 100).await.unwrap().len(), 10);
 }
 
+/// Pauses the schedule, or resumes it with the moment at which it is due.
+async fn pause(store: &PostgresStore, next_at: Option<Timestamp>) -> bool {
+    let there = store.schedule("s").await.unwrap().unwrap();
+    store.pause_schedule(Schedule { paused: next_at.is_none(), next_at, ..there }).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_that_another_node_has_changed_since_it_was_read_is_read_again() {
+    let place = Schema::new();
+    let (here, there) = (place.node("a").await, place.node("b").await);
+    assert!(here.add_schedule(Schedule { paused: true, next_at: None, ..minutely(Overlap::Allow) }).await.unwrap());
+    // One node is about to replace it, paused as it is, as the other one resumes it.
+    let hourly = Timetable::parse("0 * * * *", "UTC").unwrap();
+    let read = here.schedule("s").await.unwrap().unwrap();
+    let replaced = Schedule { timetable: hourly, changed_at: at(7), ..read.clone() };
+    assert!(pause(&there, Some(at(60))).await);
+    assert!(!here.replace_schedule(replaced.clone()).await.unwrap());
+    assert_eq!(there.schedule("s").await.unwrap().unwrap().next_at, Some(at(60)));
+    // Or one is about to resume it by its timetable as the other one gives it another.
+    assert!(pause(&there, None).await);
+    assert!(there.replace_schedule(replaced).await.unwrap());
+    assert!(!here.pause_schedule(Schedule { paused: false, next_at: Some(at(60)), ..read }).await.unwrap());
+    assert!(here.schedule("s").await.unwrap().unwrap().paused);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or_gone_is_not() {
     let place = Schema::new();
@@ -192,12 +217,12 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 0));
     end_one(&store).await;
     // Or it has seen the second one wait, before this one paused the schedule.
-    assert!(store.pause_schedule("s", true, None).await.unwrap());
+    assert!(pause(&store, None).await);
     assert_eq!(submit(120, 1).await, 0);
-    assert!(store.pause_schedule("s", false, Some(at(180))).await.unwrap());
+    assert!(pause(&store, Some(at(180))).await);
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 1));
     // Another node has seen that it is due, before this one paused it.
-    assert!(store.pause_schedule("s", true, None).await.unwrap());
+    assert!(pause(&store, None).await);
     assert_eq!(submit(180, 0).await, 0);
     assert_eq!(store.schedule("s").await.unwrap().unwrap().next_at, None);
     assert!(store.remove_schedule("s").await.unwrap());

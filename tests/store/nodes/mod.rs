@@ -1,9 +1,11 @@
 //! Several nodes on one PostgreSQL.
 
 mod agreement;
+mod cut;
 mod database;
 mod leases;
 mod news;
+mod still;
 
 use trine::store::postgres::PostgresStore;
 use trine::store::{Lease, Revocation, Store as _};

@@ -27,7 +27,6 @@ impl Writer {
         if !batch.accepts.is_empty() {
             self.full.is_over();
         }
-        self.may_have_claimed = done.may_have_claimed;
         if let Some(id) = done.registered {
             self.node.set_id(id);
         }
@@ -38,6 +37,7 @@ impl Writer {
         let (latest, stops) = done.before;
         let heard_of = (self.shared.latest, self.shared.stops);
         let heard = in_time(self.hear_of_others(latest, stops)).await;
+        self.may_have_claimed = done.may_have_claimed || self.may_have_claimed && heard.is_err();
         if let Err(error) = &heard {
             tracing::warn!(%error, "what other nodes have done can't be read now");
             self.is_broken |= batch::is_of_the_machine(error);
@@ -124,11 +124,13 @@ impl Writer {
         if latest <= self.shared.latest || !self.published.unasked.somebody_waits.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let text = "SELECT id, finished_at FROM results WHERE finished_at > $1 AND finished_at <= $2 AND node IS DISTINCT FROM $3 \
+        // What this node did itself it has told already, unless it never heard that it was committed.
+        let text = "SELECT id, finished_at FROM results WHERE finished_at > $1 AND finished_at <= $2 AND (node IS DISTINCT FROM $3 OR $5) \
                     ORDER BY finished_at LIMIT $4";
         let mut after = self.shared.latest.max(Timestamp::from_micros(latest).before(LONG_AGO).as_micros());
         loop {
             let query = sqlx::query_as(text).bind(after).bind(latest).bind(self.node.id()).bind(number(PAGE));
+            let query = query.bind(self.may_have_claimed);
             let page: Vec<(Uuid, i64)> = query.fetch_all(&mut self.connection).await?;
             self.published.unasked.add(page.iter().map(|(id, _)| JobId::from_bytes(id.into_bytes())).collect());
             match page.last() {

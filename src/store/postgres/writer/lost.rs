@@ -52,6 +52,7 @@ impl Writer {
         let id = self.node.register(&mut self.connection).await?;
         done.shared.nodes.push(id);
         done.registered = Some(id);
+        self.registered = Some(id);
         if done.shared.nodes.len() == 1 {
             self.recount(done).await?;
         }

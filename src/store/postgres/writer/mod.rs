@@ -140,6 +140,8 @@ pub(super) struct Writer {
     unsure: HashSet<Lease>,
     /// A transaction, and with it a claim, may have been committed, though the answer was lost.
     may_have_claimed: bool,
+    /// The number of the place that it took last, until the next turn: whether that was committed is known by then, also if the answer was lost.
+    registered: Option<i64>,
     rolled_up_at: Instant,
     latest_turn: Turn,
     /// A transaction failed, so what is to be done is tried again soon.
@@ -216,6 +218,7 @@ impl Writer {
             said: HashMap::new(),
             unsure: HashSet::new(),
             may_have_claimed: false,
+            registered: None,
             rolled_up_at: Instant::now(),
             latest_turn: Turn::default(),
             is_blocked: false,

@@ -144,7 +144,7 @@ impl Writer {
     }
 
     async fn roll_back(&mut self) -> Result<(), StoreError> {
-        execute(&mut self.connection, "ROLLBACK").await
+        in_time(execute(&mut self.connection, "ROLLBACK")).await
     }
 
     /// Begins a transaction under the lock of all nodes, with plans that are kept, or made anew for each statement.
@@ -173,6 +173,9 @@ impl Writer {
         }
         if keeps_plans && !(done.shared.is_at_rest(done.now) && batch.is_plain()) {
             execute(&mut self.connection, "SET LOCAL plan_cache_mode = force_custom_plan").await?;
+        }
+        if let Some(id) = self.registered.take().filter(|id| done.shared.nodes.contains(id)) {
+            self.node.set_id(id);
         }
         let known = done.shared.nodes.contains(&self.node.id());
         if !known || self.may_have_claimed {
