@@ -148,3 +148,21 @@ async fn a_start_that_fails_costs_no_job_an_attempt() {
         assert_eq!((&job["state"], &job["attempt"], &job["losses"]), (&json!("succeeded"), &json!(1), &json!(0)), "{job}");
     }
 }
+
+/// What happened by a clock that has been set back is later than all that is asked for.
+#[tokio::test]
+async fn all_that_wait_are_cancelled_by_a_clock_that_was_set_back() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 1}})).await;
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(server.wait().success());
+    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
+    sqlx::query("UPDATE results SET finished_at = finished_at + 86400000000").execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let server = Server::start(folder.path(), &[]).await;
+    let id = server.submit(&json!({"bound": "io", "delay_ms": 3_600_000, "workload": {"type": "sleep", "ms": 1}})).await;
+    let answer = server.client.post(format!("{}/jobs/cancel", server.url)).json(&json!({})).send().await.unwrap();
+    assert_eq!(answer.json::<serde_json::Value>().await.unwrap(), json!({"cancelled": 1, "stopping": 0}));
+    assert_eq!(server.get(&format!("/jobs/{id}")).await["state"], "cancelled");
+}
