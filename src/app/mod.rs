@@ -76,6 +76,9 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     check_keys(&config, &keyring, address)?;
     check_shared(&config, &*store).await?;
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
+    let deliveries = deliveries(&config)?;
+    Comparisons::interrupt(&*store).await?;
+    let watched = own_files::watch(&config, stop.asked.clone())?;
     let artifacts = Artifacts::open(&config.artifacts(), &store.identity().await?, config.artifact_bytes)?;
     let program = PathBuf::from(THIS_PROGRAM);
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
@@ -93,11 +96,12 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let executors = Executors::start(&settings, Registry::native)?;
     let profiles = Profiles::load(store.profiles().await?, store.is_shared());
     let rules = rules(&config);
+    // Jobs are claimed from here on: a start that failed now would count a loss of each of them.
     let dispatcher = Dispatcher::start(Arc::clone(&store), registry, functions, executors, rules, profiles, Arc::clone(&quotas));
-    let comparisons = Comparisons::start(dispatcher.clone()).await?;
+    let comparisons = Comparisons::start(dispatcher.clone());
     let schedules = Arc::new(Schedules::new(store.clone(), api::job_maker(dispatcher.clone()), quotas));
     let outbound = Arc::clone(dispatcher.registry().environment().outbound());
-    let deliverer = Deliverer::new(Arc::clone(&store), outbound, deliveries(&config)?, api::message);
+    let deliverer = Deliverer::new(Arc::clone(&store), outbound, deliveries, api::message);
     let mut house = keep_house(&config, &store, &dispatcher, &schedules, &deliverer, &keyring, &artifacts);
     let bodies = BodyLimits {
         max_bytes: config.max_body_bytes,
@@ -134,7 +138,6 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
             tokio::time::sleep(HANDOVER).await;
         }
     };
-    let watched = own_files::watch(&config, stop.asked.clone())?;
     let hurried = stop.hurried;
     ready();
     hurried.run_until_cancelled(server::serve(listener, tls, api, limits, drained)).await;

@@ -89,12 +89,17 @@ struct Live {
 }
 
 impl Comparisons {
-    /// Takes up those that wait; those that ran when an earlier server went away have failed. Must be called on a tokio runtime.
-    pub async fn start(dispatcher: Dispatcher) -> Result<Self, StoreError> {
-        let interrupted = dispatcher.store().interrupt_comparisons(INTERRUPTED).await?;
+    /// Those that ran when an earlier server went away have failed. To be called before any begins here.
+    pub async fn interrupt(store: &dyn Store) -> Result<(), StoreError> {
+        let interrupted = store.interrupt_comparisons(INTERRUPTED).await?;
         if interrupted > 0 {
             tracing::warn!(interrupted, "comparisons were interrupted when the server went down");
         }
+        Ok(())
+    }
+
+    /// Takes up those that wait. Must be called on a tokio runtime.
+    pub fn start(dispatcher: Dispatcher) -> Self {
         let shared = Arc::new(Shared {
             dispatcher,
             asked: Notify::new(),
@@ -105,7 +110,7 @@ impl Comparisons {
         });
         let serving = tokio::spawn(serve(Arc::clone(&shared)));
         *shared.serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(serving);
-        Ok(Self { shared })
+        Self { shared }
     }
 
     /// Checks one and keeps it; it runs when it is its turn.

@@ -1,9 +1,11 @@
 //! What is done to many jobs at once: page by page, so that everything else goes on meanwhile.
 
+use std::time::Duration;
+
 use super::{Dispatcher, NoRoom, SubmitError};
 use crate::clock::Timestamp;
 use crate::job::{Ending, Event, EventKind, History, Job, State, Tried};
-use crate::store::{EventFilter, Filter, Lease, StateFilter, StoreError};
+use crate::store::{EventFilter, Filter, Lease, StateFilter, Store, StoreError};
 use crate::workload::StopReason;
 
 /// The most jobs that are run again by one transaction.
@@ -30,7 +32,7 @@ pub struct Retrying {
 impl Dispatcher {
     /// Cancels every unfinished job that passes the filter and was there when this began.
     pub async fn cancel_all(&self, filter: &Filter) -> Result<Cancelling, StoreError> {
-        let filter = until(self.shared.store.now(), filter);
+        let filter = until(so_far(&*self.shared.store).after(Duration::from_micros(1)), filter);
         let (mut count, mut after) = (Cancelling::default(), None);
         loop {
             let portion = self.shared.store.cancel_page(&filter, after).await?;
@@ -53,8 +55,7 @@ impl Dispatcher {
     /// those that failed and those that were lost.
     pub async fn retry_all(&self, filter: &Filter) -> Result<Retrying, SubmitError> {
         let store = &self.shared.store;
-        // Moments may be ahead of a clock that was set back.
-        let by = store.now().max(store.latest_event());
+        let by = so_far(&**store);
         // What was lost comes first: what failed by that waits for it then.
         let mut endings = vec![Ending::Lost, Ending::Failed];
         if !filter.states.is_empty() {
@@ -147,6 +148,11 @@ fn first(job: &Job) -> Option<Vec<Tried>> {
         }
         _ => None,
     }
+}
+
+/// The latest moment of what has happened by now: moments may be ahead of a clock that was set back.
+fn so_far(store: &dyn Store) -> Timestamp {
+    store.now().max(store.latest_event())
 }
 
 /// Whatever comes in meanwhile is left alone, or there might be no end.

@@ -36,10 +36,13 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
     let most = (slots.count() / LOOPS).clamp(MOST_CLAIMED.0, MOST_CLAIMED.1);
     loop {
         let mut vacancies = tokio::select! {
-            vacancies = slots.vacancies(most) => vacancies,
+            biased;
             () = shared.draining.cancelled() => return,
+            vacancies = slots.vacancies(most) => vacancies,
         };
         let claimed = tokio::select! {
+            // What is claimed already is run, though the server drains: it would stand as running, and nobody would run it.
+            biased;
             claimed = shared.store.claim(queue, vacancies.left()) => claimed,
             () = shared.draining.cancelled() => return,
         };

@@ -1,6 +1,7 @@
 //! What a store could not do, and what it says of that.
 
 use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
 
 use crate::job::JobId;
 
@@ -98,8 +99,19 @@ impl StoreError {
         }
     }
 
+    /// The code of SQLite's error, without what extended ones have above the low byte.
+    pub(super) fn sqlite_code(&self) -> Option<u32> {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return None };
+        error.try_downcast_ref::<SqliteError>()?;
+        Some(error.code()?.parse::<u32>().ok()? & 0xff)
+    }
+
     /// Whether the same may work later, without anybody changing it.
     pub fn may_pass(&self) -> bool {
+        if let Some(code) = self.sqlite_code() {
+            // SQLITE_BUSY, NOMEM, IOERR, FULL, CANTOPEN.
+            return [5, 7, 10, 13, 14].contains(&code);
+        }
         match self {
             Self::Unavailable(_)
             | Self::Taken
@@ -111,5 +123,30 @@ impl StoreError {
             }),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection as _, Executor as _, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_sqlite_can_not_do_just_now_may_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}?mode=rwc", folder.path().join("a.db").display());
+        let error = |error: sqlx::Error| StoreError::from(error);
+        let mut one = SqliteConnection::connect(&url).await.unwrap();
+        let mut other = SqliteConnection::connect(&url).await.unwrap();
+        let broken = error(other.execute("SELECT nothing").await.unwrap_err());
+        assert_eq!((broken.sqlite_code(), broken.may_pass()), (Some(1), false));
+        one.execute("BEGIN EXCLUSIVE").await.unwrap();
+        other.execute("PRAGMA busy_timeout = 0").await.unwrap();
+        let busy = error(other.execute("BEGIN EXCLUSIVE").await.unwrap_err());
+        assert_eq!((busy.sqlite_code(), busy.may_pass()), (Some(5), true));
+        let nowhere = format!("sqlite:{}", folder.path().join("none/a.db").display());
+        let not_opened = error(SqliteConnection::connect(&nowhere).await.unwrap_err());
+        assert_eq!((not_opened.sqlite_code(), not_opened.may_pass()), (Some(14), true));
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
+use sqlx::{Connection as _, SqliteConnection};
 
 use crate::server::{Server, database, folder, trine, until_said};
 
@@ -116,4 +117,52 @@ async fn a_server_whose_files_are_taken_away_takes_nothing_new() {
         let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
         assert!(log.contains(&format!("{file} was removed or replaced: ")) && log.contains("shut down"), "{log}");
     }
+}
+
+/// A start that fails takes nothing on, so that nothing counts as lost by it.
+#[tokio::test]
+async fn a_start_that_fails_costs_no_job_an_attempt() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(server.submit(&json!({"bound": "io", "delay_ms": 3_600_000, "workload": {"type": "sleep", "ms": 1}})).await);
+    }
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(server.wait().success());
+    // Their time comes while no server is there.
+    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
+    sqlx::query("UPDATE jobs SET due_at = 1").execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let secret = folder.path().join("data/webhook.secret");
+    let good = std::fs::read(&secret).unwrap();
+    std::fs::write(&secret, "damaged").unwrap();
+    for _ in 0..4 {
+        let said = refusal(folder.path(), &[]).await;
+        assert!(said.contains("webhook.secret"), "{said}");
+    }
+    std::fs::write(&secret, good).unwrap();
+    let server = Server::start(folder.path(), &[]).await;
+    for id in ids {
+        let job = server.until(&id, |job| job["finished_at"].is_string()).await;
+        assert_eq!((&job["state"], &job["attempt"], &job["losses"]), (&json!("succeeded"), &json!(1), &json!(0)), "{job}");
+    }
+}
+
+/// What happened by a clock that has been set back is later than all that is asked for.
+#[tokio::test]
+async fn all_that_wait_are_cancelled_by_a_clock_that_was_set_back() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    server.ended(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 1}})).await;
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(server.wait().success());
+    let mut raw = SqliteConnection::connect(&format!("sqlite:{}", database(folder.path()).display())).await.unwrap();
+    sqlx::query("UPDATE results SET finished_at = finished_at + 86400000000").execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let server = Server::start(folder.path(), &[]).await;
+    let id = server.submit(&json!({"bound": "io", "delay_ms": 3_600_000, "workload": {"type": "sleep", "ms": 1}})).await;
+    let answer = server.client.post(format!("{}/jobs/cancel", server.url)).json(&json!({})).send().await.unwrap();
+    assert_eq!(answer.json::<serde_json::Value>().await.unwrap(), json!({"cancelled": 1, "stopping": 0}));
+    assert_eq!(server.get(&format!("/jobs/{id}")).await["state"], "cancelled");
 }

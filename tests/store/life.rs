@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use trine::clock::{Clock, Timestamp};
 use trine::job::{
-    Conclusion, Concurrency, Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What,
+    Conclusion, Concurrency, Dependency, Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, OnFailure, Outcome,
+    Queue, State, What,
 };
 use trine::store::{Cancellation, EventFilter, Filter, Lease, Requeue, Settled, Settlement, StateFilter, Store};
 
@@ -405,8 +406,19 @@ async fn what_is_due_or_over_goes_by_the_clock_as_it_is(place: impl Place) {
         assert!([hurried.id, limited.id].contains(&claimed.lease.id));
         settle(&store, claimed.lease, succeeded()).await.unwrap();
     }
+    // A job that comes after another does not start before its time, either.
+    let parent = io_job();
+    let dependency = Dependency { parent: parent.id, name: None, on_failure: OnFailure::Cancel };
+    let mut child = NewJob { after: vec![dependency], ..io_job() };
+    child.submission.run_at = Some(place.clock().now().after(2 * HOUR));
+    accept(&store, &[parent, child.clone()]).await;
+    end_one(&store).await;
+    store.check().await.unwrap();
+    assert_eq!(state(&store, child.id).await, "scheduled");
     pass(&place, &store, HOUR).await;
-    assert_eq!(claim_one(&store).await.lease.id, later.id);
+    assert_eq!(end_one(&store).await.id, later.id);
+    pass(&place, &store, HOUR).await;
+    assert_eq!(claim_one(&store).await.lease.id, child.id);
 }
 
 async fn a_cancelled_job_that_was_to_be_tried_again_has_ended_for_those_who_wait(place: impl Place) {
@@ -457,6 +469,14 @@ async fn a_clock_that_is_set_holds_up_no_job_and_keeps_the_order_of_events(place
         store = place.open().await;
     }
     assert_eq!((ended.len(), ended.contains(&later.id)), (4, true));
+    // What was interrupted is due by the clock as it is.
+    let interrupted = io_job();
+    accept(&store, std::slice::from_ref(&interrupted)).await;
+    claim_one(&store).await;
+    drop(store);
+    place.clock().set_back(24 * HOUR);
+    store = place.open().await;
+    assert_eq!(end_one(&store).await.id, interrupted.id);
     let page = store.events(&EventFilter::default(), Timestamp::from_micros(0)).await.unwrap();
     assert!(page.events.is_sorted_by(|a, b| a.at < b.at), "two events at one moment, or out of order");
     for id in &ended {

@@ -9,6 +9,7 @@ use trine::clock::Timestamp;
 use trine::job::{Bound, Concurrency, Dependency, Failure, JobId, NewJob, OnFailure, Owner, Queue, Rate, State};
 use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settled, Settlement, Store, Usage};
 
+use crate::sqlite::Folder;
 use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, settle, state, succeeded};
 
 crate::for_every_driver!(
@@ -664,4 +665,56 @@ async fn keys_take_turns_with_what_comes_just_now(place: impl Place) {
     checked.unwrap();
     accepted.unwrap();
     assert_eq!(claimed.lease.id, keyed[1].id);
+}
+
+/// The lane of a key is shut for a job that is gone; whoever is first there then starts if its own limit has room.
+#[tokio::test]
+async fn a_lane_that_is_shut_for_a_lower_limit_opens_for_a_higher_one_on_sqlite() {
+    let store = Folder::new().open().await;
+    accept(&store, &[limited("a", 1)]).await;
+    claim_one(&store).await;
+    for is_behind in [false, true] {
+        let (low, high) = (limited("a", 1), limited("a", 10));
+        accept(&store, std::slice::from_ref(&low)).await;
+        if is_behind {
+            accept(&store, std::slice::from_ref(&high)).await;
+        }
+        // It is looked at, and shut.
+        assert!(claim_all(&store, 10).await.is_empty());
+        store.cancel(low.id, &[]).await.unwrap();
+        if !is_behind {
+            accept(&store, std::slice::from_ref(&high)).await;
+        }
+        assert_eq!(claim_one(&store).await.lease.id, high.id);
+    }
+}
+
+/// Of the lanes of a key, only one has a job whose limit has room once one of those that run has ended.
+#[tokio::test]
+async fn a_place_that_many_lanes_have_too_low_a_limit_for_goes_to_another_one_on_sqlite() {
+    let store = Folder::new().open().await;
+    accept(&store, &[limited("a", 3), limited("a", 3), limited("a", 3)]).await;
+    let running = claim_all(&store, 10).await;
+    assert_eq!(running.len(), 3);
+    // More than are looked at together.
+    let low = |n: usize| {
+        let mut job = limited("a", 1);
+        job.submission.rate = Some(Box::new(Rate { key: n.to_string(), limit: 1, per_ms: 1 }));
+        job
+    };
+    let (many, high) = ((0..200).map(low).collect::<Vec<_>>(), limited("a", 3));
+    accept(&store, &many).await;
+    accept(&store, std::slice::from_ref(&high)).await;
+    // Until all of them have been looked at, and are shut.
+    for _ in 0..6 {
+        assert!(claim_all(&store, 10).await.is_empty());
+    }
+    settle(&store, running[0].lease, succeeded()).await.unwrap();
+    assert_eq!(claim_one(&store).await.lease.id, high.id);
+    // The others have a limit that nothing else may run with.
+    assert!(claim_all(&store, 10).await.is_empty());
+    for lease in [running[1].lease, running[2].lease] {
+        settle(&store, lease, succeeded()).await.unwrap();
+    }
+    assert!(claim_all(&store, 10).await.is_empty());
 }

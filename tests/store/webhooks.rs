@@ -20,6 +20,7 @@ crate::for_every_driver!(
     a_delivery_can_be_wanted_again,
     lists_have_filters_and_pages,
     deliveries_survive_a_crash,
+    a_delivery_is_due_by_a_clock_that_was_set_back,
 );
 
 fn webhook(host: &str) -> Webhook {
@@ -247,4 +248,20 @@ async fn deliveries_survive_a_crash(place: impl Place) {
     assert_eq!(all(&store).await, before);
     assert_eq!(due(&store, 8).await, [("a".to_owned(), job.id)]);
     assert_eq!((state(&store, job.id).await, store.depth(Queue::Async).queued), ("succeeded", 0));
+}
+
+/// SQLite's is by the machine's clock, so the test's was ahead of it.
+async fn a_delivery_is_due_by_a_clock_that_was_set_back(place: impl Place) {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let store = place.open().await;
+    place.clock().stop();
+    place.clock().advance(24 * HOUR);
+    accept(&store, &[io_job()]).await;
+    end_one(&store).await;
+    place.clock().set_back(23 * HOUR);
+    let job = told("a");
+    accept(&store, std::slice::from_ref(&job)).await;
+    end_one(&store).await;
+    let due = store.due_deliveries(store.now(), (10, 10), &[]).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.delivery.job).collect::<Vec<_>>(), [job.id]);
 }

@@ -27,13 +27,13 @@ pub(super) struct NewDelivery {
     pub(super) webhook: Webhook,
 }
 
-/// Keeps messages, inside the transaction that ends their jobs.
-pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -> Result<(), StoreError> {
+/// Keeps messages, inside the transaction that ends their jobs. They are due at once by the clock, too: moments may be ahead of it.
+pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery], now: Timestamp) -> Result<(), StoreError> {
     if new.is_empty() {
         return Ok(());
     }
     let text = "INSERT INTO deliveries (id, job, ending, finished_at, url, host, secret, due_at, owner) \
-                SELECT 'msg_' || replace(gen_random_uuid()::TEXT, '-', ''), job, ending, finished_at, url, host, secret, finished_at, owner \
+                SELECT 'msg_' || replace(gen_random_uuid()::TEXT, '-', ''), job, ending, finished_at, url, host, secret, least(finished_at, $8), owner \
                 FROM unnest($1::UUID[], $2::SMALLINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[], $6::TEXT[], $7::BIGINT[]) \
                 AS t(job, ending, finished_at, url, host, secret, owner)";
     sqlx::query(text)
@@ -44,6 +44,7 @@ pub(super) async fn insert(connection: &mut PgConnection, new: &[NewDelivery]) -
         .bind(new.iter().map(|new| new.webhook.host.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.webhook.secret.as_ref().map(Secret::reveal)).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.owner.map_or(-1, Owner::code)).collect::<Vec<_>>())
+        .bind(now.as_micros())
         .execute(connection)
         .await?;
     Ok(())

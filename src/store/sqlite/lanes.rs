@@ -1,6 +1,5 @@
 //! The SQL of lanes, where jobs wait that share a limit: inside the writer's transaction.
 
-use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use sqlx::SqliteConnection;
@@ -21,16 +20,17 @@ pub(super) struct Lane {
     pub(super) turn: i64,
 }
 
-/// Notes that jobs wait in these lanes.
+/// Notes that jobs wait in these lanes. If they are to open, those that are shut do.
 pub(super) async fn enter(
     connection: &mut SqliteConnection,
-    lanes: &BTreeSet<(Queue, String)>,
+    lanes: &[&(Queue, String)],
     turn: Timestamp,
+    open: bool,
 ) -> Result<(), StoreError> {
     let rows: Vec<_> = lanes.iter().map(|(queue, lane)| (queue.code(), lane)).collect();
     let text = "INSERT INTO lanes (queue, lane, turn) SELECT value ->> 0, value ->> 1, ? FROM json_each(?) WHERE true \
-                ON CONFLICT DO NOTHING";
-    sqlx::query(text).bind(turn.as_micros()).bind(json(&rows)).execute(connection).await?;
+                ON CONFLICT DO UPDATE SET gate = 0 WHERE gate <> 0 AND ?";
+    sqlx::query(text).bind(turn.as_micros()).bind(json(&rows)).bind(open).execute(connection).await?;
     Ok(())
 }
 
@@ -141,6 +141,22 @@ pub(super) async fn vacate(
     Ok(query.bind(number(most)).execute(connection).await?.rows_affected())
 }
 
+/// Opens up to `most` lanes of a queue that are shut because too many jobs run with this key, and that had their turn no later than `since`;
+/// how many there were.
+pub(super) async fn pass_on(
+    connection: &mut SqliteConnection,
+    key: &str,
+    queue: Queue,
+    since: Timestamp,
+    most: usize,
+) -> Result<u64, StoreError> {
+    let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
+                (SELECT queue, lane FROM lanes INDEXED BY lanes_full WHERE gate = 1 AND queue = ? AND lane ->> 0 = ? AND turn <= ? \
+                 ORDER BY turn LIMIT ?)";
+    let query = sqlx::query(text).bind(queue.code()).bind(key).bind(since.as_micros()).bind(number(most));
+    Ok(query.execute(connection).await?.rows_affected())
+}
+
 /// Opens up to `most` lanes that were shut until now, or a moment before; the queue of each.
 pub(super) async fn open(connection: &mut SqliteConnection, now: Timestamp, most: usize) -> Result<Vec<Queue>, StoreError> {
     let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \
@@ -208,8 +224,8 @@ mod tests {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         crate::store::migrations::SQLITE.run_direct(None, &mut connection, false).await.unwrap();
         let (empty, waits) = (r#"["a"]"#, r#"["b"]"#);
-        let lanes = BTreeSet::from([empty, waits].map(|lane| (Queue::Async, lane.to_owned())));
-        enter(&mut connection, &lanes, Timestamp::from_micros(1)).await.unwrap();
+        let lanes = [empty, waits].map(|lane| (Queue::Async, lane.to_owned()));
+        enter(&mut connection, &lanes.each_ref(), Timestamp::from_micros(1), false).await.unwrap();
         let standing = [Standing { lane: waits.into(), turn: 7, gate: 2 }];
         stand(&mut connection, Queue::Async, &standing, &[empty.into()]).await.unwrap();
         let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as("SELECT * FROM lanes").fetch_all(&mut connection).await.unwrap();

@@ -41,6 +41,8 @@ pub(super) struct Place {
     pub(super) queue: Queue,
     /// As the database has it.
     pub(super) state: i16,
+    /// If it has a limit.
+    pub(super) lane: Option<String>,
 }
 
 /// A job that was ended by no attempt of its own.
@@ -80,13 +82,13 @@ pub(super) fn array(ids: &[JobId]) -> String {
 
 /// Where those of these jobs are that have not ended.
 pub(super) async fn places(connection: &mut SqliteConnection, ids: &[JobId]) -> Result<Vec<Place>, StoreError> {
-    let text = concat!("SELECT jobs.id, queue, state FROM ", among!("jobs"));
+    let text = concat!("SELECT jobs.id, queue, state, lane FROM ", among!("jobs"));
     sqlx::query(text).bind(array(ids)).fetch_all(connection).await?.iter().map(place).collect()
 }
 
 /// Up to `most` jobs that wait although their time is over.
 pub(super) async fn expired(connection: &mut SqliteConnection, now: Timestamp, most: usize) -> Result<Vec<Place>, StoreError> {
-    let text = "SELECT id, queue, state FROM jobs \
+    let text = "SELECT id, queue, state, lane FROM jobs \
                 WHERE expires_at IS NOT NULL AND state <> 2 AND expires_at <= ? ORDER BY expires_at LIMIT ?";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     sqlx::query(text).bind(now.as_micros()).bind(most).fetch_all(connection).await?.iter().map(place).collect()
@@ -208,7 +210,7 @@ pub(super) fn of(table: &str, columns: &str) -> String {
 
 fn place(row: &SqliteRow) -> Result<Place, StoreError> {
     let mut cells = Cells::new(row);
-    Ok(Place { id: cells.id()?, queue: cells.code()?, state: cells.take()? })
+    Ok(Place { id: cells.id()?, queue: cells.code()?, state: cells.take()?, lane: cells.take()? })
 }
 
 /// From the queue, the tag, the workload's name and the options.

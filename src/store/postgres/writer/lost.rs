@@ -86,7 +86,8 @@ impl Writer {
         }
         let mut dooms = Vec::new();
         let (mut again, mut rows) = (Vec::new(), Vec::new());
-        let due_at = done.moment();
+        // By the clock, as all that is due: moments may be ahead of one that was set back.
+        let due_at = done.now;
         for job in lost {
             let known = rows::known_of(&job);
             done.shared.leave(known.queue, RUNNING, 1);

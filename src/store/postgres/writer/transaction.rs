@@ -243,11 +243,11 @@ impl Writer {
     /// Keeps the messages about jobs that have ended: each by itself where one can't be kept, which its job does not pay for.
     async fn keep_messages(&mut self, done: &Done) -> Result<(), StoreError> {
         if !self.aside.has(Step::Messages) {
-            return webhooks::insert(&mut self.connection, &done.deliveries).await;
+            return webhooks::insert(&mut self.connection, &done.deliveries, done.now).await;
         }
         for message in &done.deliveries {
             execute(&mut self.connection, "SAVEPOINT message").await?;
-            let kept = webhooks::insert(&mut self.connection, std::slice::from_ref(message)).await;
+            let kept = webhooks::insert(&mut self.connection, std::slice::from_ref(message), done.now).await;
             let Err(error) = kept else { continue };
             if batch::is_of_the_machine(&error) {
                 return Err(error);

@@ -12,6 +12,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::{NewJob, Queue, What};
+use crate::store::counted::counted_of;
 use crate::store::kept::job::claimed_at_once;
 use crate::store::kept::state::{LIMITED, RUNNING, SCHEDULED};
 
@@ -59,7 +60,9 @@ impl Writer {
                 continue;
             }
             if let (LIMITED, Some(lane)) = (state, job.submission.lane()) {
-                done.lanes.entered.insert((job.route.queue, lane));
+                let limit = job.submission.concurrency.as_ref().map(|concurrency| concurrency.limit);
+                let has_room = counted_of(&lane).iter().all(|counted| self.has_room(counted, limit, done));
+                *done.lanes.entered.entry((job.route.queue, lane)).or_default() |= has_room;
             }
             if let (SCHEDULED, Some(due_at)) = (state, job.due_at) {
                 done.due(due_at);

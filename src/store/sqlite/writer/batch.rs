@@ -123,16 +123,10 @@ const FULL: u32 = 13;
 pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
     // SQLITE_BUSY, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN.
     const CODES: [u32; 7] = [5, 7, 8, 10, 11, FULL, 14];
-    code(error).is_none_or(|code| CODES.contains(&code))
+    error.sqlite_code().is_none_or(|code| CODES.contains(&code))
 }
 
 /// Whether the disk has no room for it.
 pub(super) fn is_of_room(error: &StoreError) -> bool {
-    code(error) == Some(FULL)
-}
-
-/// The code of SQLite's error, without what extended ones have above the low byte.
-fn code(error: &StoreError) -> Option<u32> {
-    let StoreError::Database(sqlx::Error::Database(error)) = error else { return None };
-    Some(error.code()?.parse::<u32>().ok()? & 0xff)
+    error.sqlite_code() == Some(FULL)
 }

@@ -6,6 +6,7 @@ use super::Writer;
 use super::transaction::Done;
 use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, Outcome, What};
 use crate::store::StoreError;
+use crate::store::kept::state::LIMITED;
 
 /// The most jobs that one transaction ends because their time is over.
 const MOST_EXPIRED: usize = 1_000;
@@ -44,8 +45,12 @@ impl Writer {
         let ids: Vec<JobId> = places.iter().map(|place| place.id).collect();
         if !ids.is_empty() {
             self.end(&ids, ending, failure, done).await?;
-            for Place { queue, state, .. } in places {
+            for Place { queue, state, lane, .. } in places {
                 done.depths.leave(*queue, *state);
+                // Whoever is first in the lane now may have a higher limit.
+                if let (LIMITED, Some(lane)) = (*state, lane) {
+                    done.lanes.entered.insert((*queue, lane.clone()), true);
+                }
             }
         }
         Ok(ids)

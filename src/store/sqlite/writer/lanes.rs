@@ -3,7 +3,8 @@
 //! How many jobs run with a key is known here, for only this task claims any. Which lanes there are is kept in a table, so a million
 //! keys take disk, not memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::lanes::{self, Counted, Lane, Starts};
@@ -29,7 +30,7 @@ pub(super) struct Lanes {
     /// When those without a limit had their last turn.
     turn: [i64; Queue::ALL.len()],
     /// What lanes are shut for until a job ends that counts for it, and perhaps more.
-    full: HashSet<Counted>,
+    full: HashMap<Counted, Full>,
     /// When the next lane opens that is shut for a time.
     pub(super) next_open: Option<Timestamp>,
     /// The time when the writer looked last, and whether it was later before: lanes are shut until a time by a clock that was set back.
@@ -37,11 +38,19 @@ pub(super) struct Lanes {
     set_back: bool,
 }
 
+/// What is known of something that lanes are shut for.
+struct Full {
+    /// The highest limit that a job had which was looked at meanwhile.
+    highest: u32,
+    /// When a place became free last. Lanes that had their turn since have been offered it.
+    freed_at: Timestamp,
+}
+
 /// What a transaction does to lanes.
 #[derive(Default)]
 pub(super) struct LaneChanges {
-    /// Lanes that jobs have entered.
-    pub(super) entered: BTreeSet<(Queue, String)>,
+    /// Lanes that jobs have entered or left, and whether the first of them may start though the lane was shut.
+    pub(super) entered: BTreeMap<(Queue, String), bool>,
     /// How many more jobs run that count for it, or fewer; and the limit that the latest of them had.
     pub(super) running: BTreeMap<Counted, (i64, Option<u32>)>,
     /// How many jobs have ended that count for what lanes may be shut for.
@@ -109,6 +118,8 @@ struct Visited {
     gate: i64,
     /// What its first job would count for, and that has room: if the lane does not take the place, another one may.
     room: Vec<Counted>,
+    /// The key that has room for others, with higher limits.
+    lower: Option<Arc<str>>,
 }
 
 impl Writer {
@@ -116,7 +127,7 @@ impl Writer {
     pub(super) fn vacate(&self, counted: &[Counted], done: &mut Done) {
         for counted in counted {
             done.lanes.running.entry(counted.clone()).or_default().0 -= 1;
-            if self.lanes.full.contains(counted) {
+            if self.lanes.full.contains_key(counted) {
                 *done.lanes.freed.entry(counted.clone()).or_default() += 1;
             }
         }
@@ -125,9 +136,21 @@ impl Writer {
     /// Opens the lanes that may go on.
     pub(super) async fn open_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
         if !done.lanes.entered.is_empty() {
-            lanes::enter(&mut self.connection, &done.lanes.entered, self.moments.next()).await?;
-            for (queue, _) in &done.lanes.entered {
+            let turn = self.moments.next();
+            for open in [false, true] {
+                let entered = done.lanes.entered.iter().filter(|(_, opens)| **opens == open);
+                let entered: Vec<_> = entered.map(|(lane, _)| lane).collect();
+                if !entered.is_empty() {
+                    lanes::enter(&mut self.connection, &entered, turn, open).await?;
+                }
+            }
+            for (queue, _) in done.lanes.entered.keys() {
                 self.lanes.open[*queue as usize] = true;
+            }
+        }
+        for counted in done.lanes.freed.keys() {
+            if let Some(full) = self.lanes.full.get_mut(counted) {
+                full.freed_at = self.moments.latest;
             }
         }
         self.vacate_lanes(done).await?;
@@ -208,7 +231,7 @@ impl Writer {
                 }
                 let behind = Duration::from_micros(jobs.len() as u64 + 1);
                 let at = begun.after(behind);
-                (lane.gate, lane.room) = self.gate(head, at, &starts, done);
+                (lane.gate, lane.room, lane.lower) = self.gate(head, at, &starts, done);
                 turn += 1;
                 if lane.gate == OPEN {
                     going_on = true;
@@ -253,51 +276,94 @@ impl Writer {
         Ok(starts.into_iter().map(|starts| (starts.key.clone(), starts)).collect())
     }
 
-    /// Whether a job may start at this moment: what the gate of its lane has to be, and what it would count for that has room.
-    fn gate(&mut self, head: &Head, at: Timestamp, starts: &HashMap<String, Starts>, done: &mut Done) -> (i64, Vec<Counted>) {
-        let (mut gate, mut room) = (OPEN, Vec::new());
+    /// How many jobs run that count for this.
+    fn running(&self, counted: &Counted, done: &Done) -> i64 {
+        let before = self.published.running().get(counted).map_or(0, |running| i64::from(running.count));
+        before + done.lanes.running.get(counted).map_or(0, |(more, _)| *more)
+    }
+
+    /// Whether one more may run that counts for this, by the limit that it says itself.
+    pub(super) fn has_room(&self, counted: &Counted, limit: Option<u32>, done: &Done) -> bool {
+        let limit = match counted {
+            Counted::Key(_) => limit,
+            Counted::Owner(owner) => done.allowed.get(owner).copied(),
+        };
+        limit.is_none_or(|limit| self.running(counted, done) < i64::from(limit))
+    }
+
+    /// Whether a job may start at this moment: what the gate of its lane has to be, what it would count for that has room, and its key if
+    /// that has room for others alone.
+    fn gate(
+        &mut self,
+        head: &Head,
+        at: Timestamp,
+        starts: &HashMap<String, Starts>,
+        done: &mut Done,
+    ) -> (i64, Vec<Counted>, Option<Arc<str>>) {
+        let (mut gate, mut room, mut lower) = (OPEN, Vec::new(), None);
         for (counted, limit) in head.counted() {
-            let limit = match counted {
-                Counted::Key(_) => limit,
-                Counted::Owner(owner) => done.allowed.get(&owner).copied(),
-            };
-            let before = self.published.running().get(&counted).map_or(0, |running| i64::from(running.count));
-            let running = before + done.lanes.running.get(&counted).map_or(0, |(more, _)| *more);
-            if limit.is_none_or(|limit| running < i64::from(limit)) {
+            let own = limit.unwrap_or_default();
+            if let Some(full) = self.lanes.full.get_mut(&counted) {
+                full.highest = full.highest.max(own);
+            }
+            if self.has_room(&counted, limit, done) {
                 room.push(counted);
             } else if gate == OPEN {
                 gate = counted.gate();
                 // Places that became free may have been taken in this very transaction.
                 done.lanes.empty.remove(&counted);
-                self.lanes.full.insert(counted);
+                let running = self.running(&counted, done);
+                let highest = self.published.running().get(&counted).map_or(own, |running| running.limit.max(own));
+                let new = Full { highest, freed_at: Timestamp::from_micros(0) };
+                let full = self.lanes.full.entry(counted.clone()).or_insert(new);
+                if let Counted::Key(key) = counted {
+                    lower = (running < i64::from(full.highest)).then_some(key);
+                }
             }
         }
         if gate != OPEN {
-            return (gate, room);
+            return (gate, room, lower);
         }
         let opens = head.rate.as_ref().and_then(|rate| Some(starts.get(&rate.key)?.window.opens(rate, at)));
         match opens {
             Some(opens) if opens > at => {
                 self.lanes.next_open = Some(self.lanes.next_open.map_or(opens, |next| next.min(opens)));
-                (opens.as_micros(), room)
+                (opens.as_micros(), room, None)
             }
-            _ => (OPEN, room),
+            _ => (OPEN, room, None),
         }
+    }
+
+    /// Opens lanes whose jobs may have a higher limit than those that were looked at, which did not take the place: each of them once, for
+    /// those that are shut again have had their turn since.
+    async fn pass_on(&mut self, queue: Queue, keys: HashSet<Arc<str>>, done: &mut Done) -> Result<(), StoreError> {
+        for key in keys {
+            let Some(full) = self.lanes.full.get(&Counted::Key(Arc::clone(&key))) else { continue };
+            if lanes::pass_on(&mut self.connection, &key, queue, full.freed_at, LOOKED_AT.0).await? > 0 {
+                self.lanes.open[queue as usize] = true;
+                done.lanes.shut[queue as usize] = false;
+                self.fronts.clear(queue);
+            }
+        }
+        Ok(())
     }
 
     /// Puts the lanes that were visited where they are to stand.
     async fn leave_lanes(&mut self, queue: Queue, visited: Vec<Visited>, all: bool, done: &mut Done) -> Result<(), StoreError> {
         let (mut standing, mut empty) = (Vec::new(), Vec::new());
         let mut open = !all;
-        for Visited { lane: Lane { lane, turn }, heads, more, served, gate, room } in visited {
+        let mut lower = HashSet::new();
+        for visited in visited {
+            let Visited { lane: Lane { lane, turn }, heads, more, served, gate, room, lower: key } = visited;
             let left = !heads.is_empty() || more;
+            lower.extend(key);
             // A place that this lane was opened for is another one's, if it did not take it.
             let passed_on = match (served, left, gate) {
                 (true, ..) | (_, true, OPEN) => Vec::new(),
                 (_, true, _) => room,
                 (_, false, _) => lanes::counted_of(&lane),
             };
-            for counted in passed_on.into_iter().filter(|counted| self.lanes.full.contains(counted)) {
+            for counted in passed_on.into_iter().filter(|counted| self.lanes.full.contains_key(counted)) {
                 *done.lanes.freed.entry(counted).or_default() += 1;
             }
             if left {
@@ -311,13 +377,15 @@ impl Writer {
         }
         lanes::stand(&mut self.connection, queue, &standing, &empty).await?;
         done.lanes.shut[queue as usize] = !open;
+        self.pass_on(queue, lower, done).await?;
         self.vacate_lanes(done).await
     }
 }
 
 /// The lanes with their first jobs, each of which was asked for so many.
 fn visit(lanes: Vec<Lane>, heads: Vec<Head>, each: usize) -> Vec<Visited> {
-    let new = |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN, room: Vec::new() };
+    let new =
+        |lane| Visited { lane, heads: VecDeque::new(), more: false, served: false, gate: OPEN, room: Vec::new(), lower: None };
     let mut visited: Vec<Visited> = lanes.into_iter().map(new).collect();
     for head in heads {
         if let Some(lane) = visited.get_mut(head.lane) {

@@ -46,7 +46,8 @@ impl Writer {
         let (mut rollups, mut counted) = rollups::load(&mut transaction).await?;
         let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
         let mut moments = Moments::new(Arc::clone(&clock), latest);
-        let now = moments.next();
+        // By the clock, as all that is due: moments may be ahead of one that was set back.
+        let due_at = clock.now();
         let running = statements::running(&mut transaction).await?;
         let interrupted = running.len();
         for job in running {
@@ -61,8 +62,8 @@ impl Writer {
                 }
             } else {
                 let error = Failure::new(FailureKind::Lost, "the server went down while this attempt ran");
-                let row = EventRow::retrying(moments.next(), job.id, job.attempt, &error, None, now);
-                again(&mut transaction, job.id, row, now, true).await?;
+                let row = EventRow::retrying(moments.next(), job.id, job.attempt, &error, None, due_at);
+                again(&mut transaction, job.id, row, due_at, true).await?;
             }
         }
         let next_due = statements::next_due(&mut transaction).await?;
