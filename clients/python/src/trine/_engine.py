@@ -70,6 +70,8 @@ class Engine:
         self._sending: list[Call] = []
         self._unfinished = 0  # calls whose futures are not done, here and there
         self._in_flight = 0  # of them, those that were sent
+        self._at_once = MOST_IN_BATCH  # calls that the server may have room for
+        self._told_full = False  # whether the log was told that it had none
         self._latest = ""  # the greatest id so far
         self._waiting = False  # the sender waits for work
         self._closed: Optional[str] = None  # why nothing more is taken
@@ -171,10 +173,10 @@ class Engine:
             while True:
                 if self._over.is_set():
                     return None
-                size, room = 0, min(self._most - self._in_flight, MOST_IN_BATCH)
+                size, room = 0, min(self._most - self._in_flight, self._at_once)
                 batch: list[Call] = []
                 later: list[Call] = []  # what comes after jobs whose ids are not known yet, such as those of this batch
-                while self._queue and len(batch) < room and size < LONGEST_BATCH:
+                while self._queue and ((len(batch) < room and size < LONGEST_BATCH) or _belongs(self._queue[0], batch)):
                     call = self._queue.popleft()
                     if call.phase == PENDING and not call.before.is_ready():
                         later.append(call)
@@ -213,7 +215,7 @@ class Engine:
                 batches.append(batch)
                 wait = patience.failed(error)
                 if status == 429:
-                    full = wait
+                    full = self._no_room(batch, error, wait)
                     break
                 batch.in_doubt = True
                 self._over.wait(wait)
@@ -221,6 +223,7 @@ class Engine:
                 if not ids:
                     continue
                 batches.pop()
+            self._at_once = min(2 * self._at_once, MOST_IN_BATCH)
             early += self._accepted(batch.calls, ids, ended)
             if batch.in_doubt:  # they may have been accepted long ago, and their ends been told when nobody knew them
                 self._help(self._look_after_all)
@@ -229,6 +232,14 @@ class Engine:
         if early:
             self._handle(early)
         self._over.wait(full)
+
+    def _no_room(self, batch: Batch, error: TrineError, wait: float) -> float:
+        """How many seconds to wait after the server had no room for a batch: there may be some for half of it right now."""
+        if not self._told_full:
+            self._told_full = True
+            LOGGER.warning("the server has no room for more calls, which wait here until it has: %s", error)
+        self._at_once = max(1, len(batch.calls) // 2)
+        return wait if batch.in_doubt or len(batch.calls) == 1 else 0.0
 
     def _look_for(self, calls: list[Call], patience: Patience) -> list[str]:
         """The ids of calls that were accepted although the answer, which may be long, did not arrive: all that were not known."""
@@ -665,6 +676,11 @@ class Engine:
         if self._stream is not None:
             self._stream.connection.close()
             self._stream = None
+
+
+def _belongs(call: Call, calls: list[Call]) -> bool:
+    """Whether a call was in a batch, which is in doubt, with the last of these: that is sent again whole."""
+    return bool(calls) and call.batch is not None and call.batch is calls[-1].batch
 
 
 def _batches(calls: list[Call]) -> list[Batch]:
