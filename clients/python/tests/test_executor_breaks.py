@@ -97,6 +97,29 @@ class Breaks(ServerTest):
                 jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._jobs.name}))
                 self.assertEqual(len(jobs), 1)
 
+    def test_a_thread_that_there_is_no_room_for(self):
+        start = threading.Thread.start
+        for name in ("send", "read", "let_go"):
+            with self.subTest(name):
+                executor, failures = trine.Executor(self.url, executor="processes"), [name]
+
+                def started(thread, failures=failures):
+                    if failures and thread.name.startswith(f"trine-{failures[0]}"):
+                        failures.pop()
+                        raise RuntimeError("can't start new thread")
+                    start(thread)
+
+                with mock.patch.object(threading.Thread, "start", started):
+                    self.assertRaisesRegex(RuntimeError, "start new thread", executor.submit, square, 2)
+                    future = executor.submit(square, 3)
+                self.assertEqual(future.result(PATIENCE_S), 9)
+                self.in_time(executor.shutdown)
+                unused = trine.Executor(self.url)
+                failures.append(name)
+                with mock.patch.object(threading.Thread, "start", started):
+                    self.assertRaises(RuntimeError, unused.submit, square, 2)
+                self.in_time(unused.shutdown)
+
     def test_a_server_that_is_not_trines(self):
         stranger = Stranger()
         self.addCleanup(stranger.close)

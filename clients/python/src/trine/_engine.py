@@ -108,13 +108,12 @@ class Engine:
             return future
         with self._lock:
             self._check_open()
+            self._start()
             self._unfinished += 1
             self._queue.append(call)
             if self._waiting:
                 self._waiting = False
                 self._work.notify()
-            if not self._threads:
-                self._start()
         return future
 
     def _check_open(self) -> None:
@@ -124,10 +123,15 @@ class Engine:
             raise RuntimeError(f"cannot schedule new futures after {self._closed or 'interpreter shutdown'}")
 
     def _start(self) -> None:
-        for target in (self._send_all, self._read_all, self._let_go_all):
+        """Starts the threads that are missing: one may have found no room. The lock is held."""
+        for target in (self._send_all, self._read_all, self._let_go_all)[len(self._threads) :]:
             thread = threading.Thread(target=target, name=f"trine-{target.__name__.strip('_')}", daemon=True)
             self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except Exception:
+                self._threads.pop()
+                raise
 
     def _help(self, task: Callable[..., Any], *args: Any) -> Future[Any]:
         with self._lock:
