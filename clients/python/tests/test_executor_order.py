@@ -1,12 +1,14 @@
 """Calls of an executor that come after others."""
 
 import asyncio
+import gc
 import time
 import unittest
 
 from harness import PATIENCE_S, ServerTest, hold, square, submitting
 
 import trine
+from trine._future import Call
 
 
 def fail():
@@ -105,6 +107,21 @@ class Order(ServerTest):
             with self.subTest(wrong), self.assertRaisesRegex(TypeError, '"after" takes futures'):
                 executor.with_options(after=[wrong])
         self.assertRaisesRegex(TypeError, '"after" takes futures', trine.Executor, self.url, after=[None])
+
+    def test_the_last_of_a_chain_does_not_keep_the_others(self):
+        executor = self.executor()
+        last, jobs = executor.submit(square, 1), []
+        for _ in range(3):
+            last.result(PATIENCE_S)
+            jobs.append(last.job_id)
+            last = executor.with_options(after=[last]).submit(square, 2)
+        last.result(PATIENCE_S)
+
+        def kept():
+            gc.collect()
+            return [call for call in gc.get_objects() if isinstance(call, Call) and call.id in jobs]
+
+        self.until(lambda: not kept())
 
     def test_for_asyncio(self):
         async def main():

@@ -182,7 +182,7 @@ class Engine:
                 later: list[Call] = []  # what comes after jobs whose ids are not known yet, such as those of this batch
                 while self._queue and ((len(batch) < room and size < LONGEST_BATCH) or _belongs(self._queue[0], batch)):
                     call = self._queue.popleft()
-                    if call.phase == PENDING and not call.before.is_ready():
+                    if call.phase == PENDING and not call.is_ready():
                         later.append(call)
                     elif call.phase == PENDING:
                         call.place = SENDING
@@ -281,7 +281,7 @@ class Engine:
     def _goes(self, call: Call, ended: list[tuple[Call, Any]]) -> bool:
         """Whether a call can be sent, by another way if its own has turned out to be none; if it can't, that is how it ends."""
         try:
-            call.before.written()
+            call.beginning()
             self._ways.carry_anew(call)
         except Exception as error:
             ended.append((call, error.with_traceback(None)))

@@ -91,7 +91,7 @@ class Jobs:
     def submit(self, batch: Batch) -> list[str]:
         """Has the server accept calls; the ids of their jobs."""
         tagged = TAGGED + self.name.encode()
-        parts = [part for call in batch.calls for part in (b"},", tagged, call.before.written(), call.workload)]
+        parts = [part for call in batch.calls for part in (b"},", tagged, call.beginning(), call.workload)]
         body = b"".join([b"[", *parts[1:], b"}]"])
         request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
         call = _calls.Call(request, lambda told: [str(item["id"]) for item in told["items"]])
