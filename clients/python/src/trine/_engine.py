@@ -478,8 +478,8 @@ class Engine:
 
     # ---- Cancelling ----
 
-    def cancel(self, call: Call) -> bool:
-        """Cancels a call that does not run yet; False if it is too late."""
+    def cancel(self, call: Call, patiently: bool = False) -> bool:
+        """Cancels a call that does not run yet; False if it is too late, or the server is away: for long, if `patiently`."""
         while not self._cancel_here(call):
             with self._answers:
                 while call.phase == PENDING and (call.cancelling or self._must_arrive(call)):
@@ -488,7 +488,7 @@ class Engine:
                     return call.phase == CANCELLED
                 accepted = call.cancelling = call.place == ACCEPTED
             if accepted:
-                return self._cancel_there(call)
+                return self._cancel_there(call, patiently)
         return True
 
     def _cancel_here(self, call: Call) -> bool:
@@ -517,11 +517,14 @@ class Engine:
         """Whether a call can't be cancelled before the server has answered. The lock is held."""
         return call.place == SENDING or (call.place == QUEUED and not self._cancelled_with(call))
 
-    def _cancel_there(self, call: Call) -> bool:
+    def _cancel_there(self, call: Call, patiently: bool) -> bool:
         """Has the server cancel a call that still waits there. Whoever is interrupted meanwhile keeps nobody else from trying."""
         job, cancelled, runs, future = call.id or "", False, False, None
         try:
-            self._jobs.cancel(job, WAITING)
+            if patiently:
+                self._patiently(self._jobs.cancel, job, WAITING)
+            else:
+                self._jobs.cancel(job, WAITING)
             cancelled = True
             self._refusals.clear()
         except TrineError as error:
@@ -579,7 +582,7 @@ class Engine:
                 self._answers.wait()
         if all(call.phase != PENDING for call in calls):
             return []
-        return [self._help(self.cancel, call) for call in calls if call.phase == PENDING]
+        return [self._help(self.cancel, call, True) for call in calls if call.phase == PENDING]
 
     def stop(self, call: Call) -> None:
         """Cancels a call also if it runs, and does not wait for that."""
@@ -593,7 +596,7 @@ class Engine:
     def _stop(self, job: str) -> None:
         """Cancels a job also if it runs, as far as that can be done."""
         try:
-            self._jobs.cancel(job)
+            self._patiently(self._jobs.cancel, job)
         except TrineError as error:
             self._not_cancelled(error)
 
