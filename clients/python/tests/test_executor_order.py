@@ -53,12 +53,19 @@ class Order(ServerTest):
         executor.submit(square, 1)
         self.until(lambda: batches)
         lost.append(executor.submit(square, 2))
-        calls = [executor.with_options(after=[each]).submit(square, 3) for each in lost]
+
+        def after(**rule):
+            return [executor.with_options(after=[{"job": each, **rule}]).submit(square, 3) for each in lost]
+
+        cancelled, failed, runs = [*after(), *after(on_failure="cancel")], after(on_failure="fail"), after(on_failure="run")
         self.assertTrue(lost[2].cancel())
         gate.set()
-        for call in calls:
+        self.until(lambda: all(call.done() for call in cancelled))
+        self.assertTrue(all(call.cancelled() for call in cancelled))
+        for call in failed:
             error = call.exception(PATIENCE_S)
             self.assertEqual((type(error), error.kind), (trine.JobError, "dependency"))
+        self.assertEqual([call.result(PATIENCE_S) for call in runs], [9] * 3)
         self.assertEqual(executor.submit(square, 4).result(PATIENCE_S), 16)
 
     def test_after_a_call_of_another_executor(self):

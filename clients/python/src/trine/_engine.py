@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from . import _calls
@@ -25,7 +25,7 @@ from ._following import FIRST_WAIT, FOR_NOW, Patience
 from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDING, Batch, Call, JobFuture
 from ._interpreter import engines, is_exiting
 from ._jobs import WAITING, Beginning, Jobs
-from ._outcome import ended_job, never_ran, outcome
+from ._outcome import NEVER_RAN, ended_job, never_ran, outcome
 from ._sse import Message
 from ._ways import Ways
 from .errors import CannotTravel, JobLost, ProblemError, ServerGone, TrineError
@@ -283,6 +283,9 @@ class Engine:
         try:
             call.beginning()
             self._ways.carry_anew(call)
+        except CancelledError:
+            ended.append((call, NEVER_RAN))
+            return False
         except Exception as error:
             ended.append((call, error.with_traceback(None)))
             return False
