@@ -264,12 +264,12 @@ class Engine:
 
     def _refused(self, calls: list[Call], problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
         """What is left of a batch that the server refused, to be sent anew."""
-        first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
+        at_fault = {fault.item for fault in problem.errors}.intersection(range(len(calls)))
         if self._ways.are_others(problem, calls):
             calls = [call for call in calls if self._goes(call, ended)]
-        elif first.isdigit() and int(first) < len(calls):
-            call = calls.pop(int(first))
-            ended.append((call, problem.alone(int(first), len(call.workload))))
+        elif at_fault:
+            ended += [(call, problem.alone(item, len(call.workload))) for item, call in enumerate(calls) if item in at_fault]
+            calls = [call for item, call in enumerate(calls) if item not in at_fault]
         elif problem.status == 413 and len(calls) > 1:
             half = len(calls) // 2
             return [Batch(calls[half:]), Batch(calls[:half])]
