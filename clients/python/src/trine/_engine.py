@@ -214,7 +214,7 @@ class Engine:
             except TrineError as error:
                 status = error.status if isinstance(error, ProblemError) else None
                 if isinstance(error, ProblemError) and status not in FOR_NOW:
-                    batches += self._refused(batch.calls, error, ended)
+                    batches += self._refused(batch, error, ended)
                     continue
                 batches.append(batch)
                 wait = patience.failed(error)
@@ -262,15 +262,19 @@ class Engine:
                 break
         return sorted(found) if len(found) == len(calls) else []
 
-    def _refused(self, calls: list[Call], problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
+    def _refused(self, batch: Batch, problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
         """What is left of a batch that the server refused, to be sent anew."""
+        calls = batch.calls
         at_fault = {fault.item for fault in problem.errors}.intersection(range(len(calls)))
         if self._ways.are_others(problem, calls):
             calls = [call for call in calls if self._goes(call, ended)]
         elif at_fault:
             ended += [(call, problem.alone(item, len(call.workload))) for item, call in enumerate(calls) if item in at_fault]
             calls = [call for item, call in enumerate(calls) if item not in at_fault]
-        elif problem.status == 413 and len(calls) > 1:
+        elif problem.status == 408 and not batch.was_slow and (batch.in_doubt or len(calls) == 1):
+            batch.was_slow = True
+            return [batch]
+        elif len(calls) > 1 and (problem.status == 413 or (problem.status == 408 and not batch.in_doubt)):
             half = len(calls) // 2
             return [Batch(calls[half:]), Batch(calls[:half])]
         else:

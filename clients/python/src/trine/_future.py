@@ -123,3 +123,4 @@ class Batch:
         self.calls = calls
         self.key = str(uuid.uuid4())
         self.in_doubt = False  # whether the server may have accepted it, although no answer has said so
+        self.was_slow = False  # whether it has already taken longer on its way than the server waits
