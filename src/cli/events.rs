@@ -69,9 +69,11 @@ impl WatchEvents {
     }
 }
 
-/// Shows what happens to a job until it has ended.
+/// Shows what happens to a job that was just accepted until it has ended.
 pub(super) async fn follow(client: &Client, id: &str, json: bool) -> Result<(), CliError> {
-    let mut events = Events::new(client, format!("/jobs/{id}/events"), ());
+    // Whoever goes away meanwhile, or finds that it can't be followed, can come back to it.
+    print::aside(format_args!("Following the job {id}"));
+    let mut events = Events::of_accepted(client, format!("/jobs/{id}/events"), ());
     let mut ending = None;
     while let Some(sent) = events.next().await? {
         let happened = sent.happened()?;

@@ -117,6 +117,11 @@ impl<'a, Q: Serialize> Events<'a, Q> {
         Self { client, path: path.into(), query, last: None, known: false, connection: None }
     }
 
+    /// The same of what the server has just accepted: it is waited for from the beginning.
+    pub(super) fn of_accepted(client: &'a Client, path: impl Into<String>, query: Q) -> Self {
+        Self { known: true, ..Self::new(client, path, query) }
+    }
+
     /// The next event; `None` once the server says that there are no more.
     pub(super) async fn next(&mut self) -> Result<Option<Sent>, CliError> {
         let mut given_up = None;

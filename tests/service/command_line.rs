@@ -1,5 +1,6 @@
 //! The command line, as a person and as a program use it.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -28,6 +29,22 @@ fn client_of(server: &Server, folder: &Path) -> Command {
     let mut command = trine();
     command.current_dir(folder).env("TRINE_SERVER", &server.url);
     command
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_can_not_be_followed_at_once_is_named() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_MAX_EVENT_STREAMS", "1")]).await;
+    let taken = crate::events::open(&server, "/events", None).await;
+    let mut command = client_of(&server, folder.path());
+    command.args(["submit", "sleep", "ms=1", "--follow"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut following = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(following.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.starts_with("Following the job 0"), "{said}");
+    drop(taken);
+    let followed = following.wait_with_output().unwrap();
+    assert!(followed.status.success() && stdout(&followed).contains("succeeded"), "{}", stdout(&followed));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import signal
+import threading
 import time
 import unittest
 
-from harness import PATIENCE_S, ServerTest, square
+from harness import PATIENCE_S, Server, ServerTest, square
 
 import trine
 
@@ -75,6 +77,31 @@ class Calls(ServerTest, unittest.IsolatedAsyncioTestCase):
             with self.assertRaises(asyncio.CancelledError):
                 await task
             self.assertEqual((await client.wait(running.id, timeout=PATIENCE_S)).state, "cancelled")
+
+    async def test_a_task_that_is_cancelled_while_the_server_is_away_cancels_its_job(self):
+        server = Server()
+        self.addCleanup(server.close)
+        async with trine.AsyncExecutor(server.url, executor="processes") as executor:
+            call = executor.submit(time.sleep, 600)
+            there = executor._engine
+            while not (call.job_id and there._jobs.runs(call.job_id)):
+                await asyncio.sleep(0.01)
+            server.stop(signal.SIGKILL)
+            tried, make = threading.Event(), there._connections.request
+
+            def asked(request):
+                try:
+                    return make(request)
+                finally:
+                    if request.method == "DELETE":
+                        tried.set()
+
+            there._connections.request = asked
+            call.cancel()
+            self.assertTrue(await asyncio.to_thread(tried.wait, PATIENCE_S))
+            server.start()
+            async with trine.AsyncClient(server.url) as client:
+                self.assertEqual((await client.wait(call.job_id, timeout=PATIENCE_S)).state, "cancelled")
 
     async def test_one_that_nobody_has_any_more_ends_with_its_last_call(self):
         executor = trine.AsyncExecutor(self.url, executor="processes").with_options(priority=5)

@@ -6,6 +6,7 @@ import io
 import signal
 import threading
 import time
+import traceback
 import unittest
 import uuid
 import zipfile
@@ -21,6 +22,7 @@ NEVER = "0 0 29 2 *"  # but for one day in four years
 SOURCE = "def main():\n    return {}\n"
 BUSY = {"type": "primes", "below": 300_000}
 IDLE = {"type": "sleep", "ms": 20}
+KEY = "trine_a_secret"
 HOUR = datetime.timedelta(hours=1)
 
 
@@ -41,6 +43,26 @@ async def until(condition):
 
 async def begun(client, job):
     return (await client.get(job.id)).state == "running"
+
+
+class Tracebacks(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_a_key_is_in_no_traceback_nor_what_its_frames_hold(self, connect):
+        proxy = Proxy(self.url)
+        self.addCleanup(proxy.close)
+        client = connect(proxy.url, key=KEY)
+        there = client.client if hasattr(client, "client") else client
+        self.assertNotIn(KEY, repr(there._connections.server))
+        proxy.cut_answer = True
+        raised = []
+        for url in (None, "http://127.0.0.1:9"):  # the answer is cut, and nobody listens
+            try:
+                await (connect(url, key=KEY) if url else client).get("unknown")
+            except trine.ServerUnreachable as error:
+                raised.append(traceback.TracebackException.from_exception(error, capture_locals=True))
+        for each in raised:
+            self.assertNotIn(KEY, "".join(each.format()))
+        self.assertEqual(len(raised), 2)
 
 
 class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):

@@ -20,7 +20,7 @@ import unittest
 import weakref
 
 import harness
-from harness import PATIENCE_S, ServerTest, hold, square
+from harness import PATIENCE_S, ServerTest, hold, square, submitting
 
 import trine
 from trine._outcome import exception_of
@@ -465,6 +465,24 @@ class Options(ServerTest):
         futures = [executor.submit(square, 3) for _ in range(3) for executor in (self.trine, too_high)]
         self.assertEqual([future.result(PATIENCE_S) for future in futures[::2]], [9] * 3)
         self.assertEqual({future.exception(PATIENCE_S).pointer for future in futures[1::2]}, {"/priority"})
+
+    def test_many_that_are_refused_are_refused_together(self):
+        gate, batches = hold(self, self.trine)
+        self.trine.submit(square, 1)
+        self.until(lambda: batches)
+        too_high, nowhere = self.trine.with_options(priority=1000), self.trine.with_options(deadline_ms=0)
+        futures = [executor.submit(square, 3) for _ in range(30) for executor in (too_high, nowhere, self.trine)]
+        requests = []
+        submitting(self.trine, lambda make, request: requests.append(request) or make(request))
+        gate.set()
+        for pointer, refused in (("/priority", futures[::3]), ("/deadline_ms", futures[1::3])):
+            for future in refused:
+                error = future.exception(PATIENCE_S)
+                self.assertEqual([fault.pointer for fault in error.errors], [pointer])
+                self.assertTrue(error.detail.startswith(f"{pointer}: "), error.detail)
+                self.assertNotIn("more are at fault", str(error))
+        self.assertEqual([future.result(PATIENCE_S) for future in futures[2::3]], [9] * 30)
+        self.assertLess(len(requests), 6)
 
     def test_a_call_whose_time_is_over(self):
         late = self.trine.with_options(expires_at=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc))

@@ -1,13 +1,14 @@
 """An executor whose server, or the way there, breaks."""
 
 import concurrent.futures
+import json
 import signal
 import threading
 import time
 import unittest
 from unittest import mock
 
-from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, square, submitting
+from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, hold, square, submitting
 
 import trine
 from trine import _calls
@@ -96,6 +97,65 @@ class Breaks(ServerTest):
                 self.assertEqual(losses, [])
                 jobs = list(self.client().jobs(tags={"trine-executor": executor._engine._jobs.name}))
                 self.assertEqual(len(jobs), 1)
+
+    def test_a_thread_that_there_is_no_room_for(self):
+        start = threading.Thread.start
+        for name in ("send", "read", "let_go"):
+            with self.subTest(name):
+                executor, failures = trine.Executor(self.url, executor="processes"), [name]
+
+                def started(thread, failures=failures):
+                    if failures and thread.name.startswith(f"trine-{failures[0]}"):
+                        failures.pop()
+                        raise RuntimeError("can't start new thread")
+                    start(thread)
+
+                with mock.patch.object(threading.Thread, "start", started):
+                    self.assertRaisesRegex(RuntimeError, "start new thread", executor.submit, square, 2)
+                    future = executor.submit(square, 3)
+                self.assertEqual(future.result(PATIENCE_S), 9)
+                self.in_time(executor.shutdown)
+                unused = trine.Executor(self.url)
+                failures.append(name)
+                with mock.patch.object(threading.Thread, "start", started):
+                    self.assertRaises(RuntimeError, unused.submit, square, 2)
+                self.in_time(unused.shutdown)
+
+    def test_a_way_on_which_a_batch_takes_too_long(self):
+        """As much as a server waits for, and a single call that it has to be told of twice."""
+        executor = self.executor()
+        slow, sizes = [True], []
+
+        def exchange(make, request):
+            sizes.append(len(json.loads(request.body)))
+            if sizes[-1] > 10 or (slow and sizes[-1] == 1):
+                if sizes[-1] == 1:
+                    slow.pop()
+                raise trine.ProblemError(408, "about:blank", "Request Timeout", "")
+            return make(request)
+
+        gate, batches = hold(self, executor)
+        first = executor.submit(square, 1)
+        self.until(lambda: batches)
+        submitting(executor, exchange)
+        futures = [executor.submit(square, n) for n in range(40)]
+        gate.set()
+        self.assertEqual(first.result(PATIENCE_S), 1)
+        self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(40)])
+        self.assertEqual(sizes, [1, 1, 40, 20, 10, 10, 20, 10, 10])
+
+    def test_a_call_that_takes_too_long_by_itself(self):
+        executor = self.executor()
+        long = executor.with_options(tags={"size": "long"})
+
+        def exchange(make, request):
+            if b'"size"' in request.body:
+                raise trine.ProblemError(408, "about:blank", "Request Timeout", "")
+            return make(request)
+
+        submitting(executor, exchange)
+        self.assertEqual(long.submit(square, 1).exception(PATIENCE_S).status, 408)
+        self.assertEqual(executor.submit(square, 2).result(PATIENCE_S), 4)
 
     def test_a_server_that_is_not_trines(self):
         stranger = Stranger()

@@ -139,6 +139,23 @@ class Cancelling(ServerTest):
         client.cancel(first.id)
         self.assertEqual(two.result(PATIENCE_S), 4)
 
+    def test_calls_come_as_there_is_room_for_them(self):
+        server = Server("--max-waiting", "10")
+        self.addCleanup(server.close)
+        executor = self.executor(server.url, executor="threads")
+        later = executor.with_options(delay_ms=600_000)
+        waiting = [later.submit(square, n) for n in range(6)]
+        self.until(lambda: all(future.job_id for future in waiting))
+        gate, batches = hold(self, executor)
+        with self.assertLogs("trine", "WARNING") as logs:
+            futures = [executor.submit(square, n) for n in range(40)]
+            self.until(lambda: batches)
+            gate.set()
+            self.assertEqual([future.result(PATIENCE_S) for future in futures], [n * n for n in range(40)])
+        (line,) = logs.output
+        self.assertIn("no room", line)
+        self.assertTrue(all(future.cancel() for future in waiting))
+
     def away_then_full(self, executor, of=1):
         """Has batches of so many calls or more fail: as if the server were away, then, until there is room, as if it were full.
 

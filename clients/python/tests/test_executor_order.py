@@ -1,12 +1,14 @@
 """Calls of an executor that come after others."""
 
 import asyncio
+import gc
 import time
 import unittest
 
 from harness import PATIENCE_S, ServerTest, hold, square, submitting
 
 import trine
+from trine._future import Call
 
 
 def fail():
@@ -51,12 +53,19 @@ class Order(ServerTest):
         executor.submit(square, 1)
         self.until(lambda: batches)
         lost.append(executor.submit(square, 2))
-        calls = [executor.with_options(after=[each]).submit(square, 3) for each in lost]
+
+        def after(**rule):
+            return [executor.with_options(after=[{"job": each, **rule}]).submit(square, 3) for each in lost]
+
+        cancelled, failed, runs = [*after(), *after(on_failure="cancel")], after(on_failure="fail"), after(on_failure="run")
         self.assertTrue(lost[2].cancel())
         gate.set()
-        for call in calls:
+        self.until(lambda: all(call.done() for call in cancelled))
+        self.assertTrue(all(call.cancelled() for call in cancelled))
+        for call in failed:
             error = call.exception(PATIENCE_S)
             self.assertEqual((type(error), error.kind), (trine.JobError, "dependency"))
+        self.assertEqual([call.result(PATIENCE_S) for call in runs], [9] * 3)
         self.assertEqual(executor.submit(square, 4).result(PATIENCE_S), 16)
 
     def test_after_a_call_of_another_executor(self):
@@ -105,6 +114,21 @@ class Order(ServerTest):
             with self.subTest(wrong), self.assertRaisesRegex(TypeError, '"after" takes futures'):
                 executor.with_options(after=[wrong])
         self.assertRaisesRegex(TypeError, '"after" takes futures', trine.Executor, self.url, after=[None])
+
+    def test_the_last_of_a_chain_does_not_keep_the_others(self):
+        executor = self.executor()
+        last, jobs = executor.submit(square, 1), []
+        for _ in range(3):
+            last.result(PATIENCE_S)
+            jobs.append(last.job_id)
+            last = executor.with_options(after=[last]).submit(square, 2)
+        last.result(PATIENCE_S)
+
+        def kept():
+            gc.collect()
+            return [call for call in gc.get_objects() if isinstance(call, Call) and call.id in jobs]
+
+        self.until(lambda: not kept())
 
     def test_for_asyncio(self):
         async def main():

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from . import _calls
@@ -25,7 +25,7 @@ from ._following import FIRST_WAIT, FOR_NOW, Patience
 from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDING, Batch, Call, JobFuture
 from ._interpreter import engines, is_exiting
 from ._jobs import WAITING, Beginning, Jobs
-from ._outcome import ended_job, never_ran, outcome
+from ._outcome import NEVER_RAN, ended_job, never_ran, outcome
 from ._sse import Message
 from ._ways import Ways
 from .errors import CannotTravel, JobLost, ProblemError, ServerGone, TrineError
@@ -70,6 +70,8 @@ class Engine:
         self._sending: list[Call] = []
         self._unfinished = 0  # calls whose futures are not done, here and there
         self._in_flight = 0  # of them, those that were sent
+        self._at_once = MOST_IN_BATCH  # calls that the server may have room for
+        self._told_full = False  # whether the log was told that it had none
         self._latest = ""  # the greatest id so far
         self._waiting = False  # the sender waits for work
         self._closed: Optional[str] = None  # why nothing more is taken
@@ -106,13 +108,12 @@ class Engine:
             return future
         with self._lock:
             self._check_open()
+            self._start()
             self._unfinished += 1
             self._queue.append(call)
             if self._waiting:
                 self._waiting = False
                 self._work.notify()
-            if not self._threads:
-                self._start()
         return future
 
     def _check_open(self) -> None:
@@ -122,10 +123,15 @@ class Engine:
             raise RuntimeError(f"cannot schedule new futures after {self._closed or 'interpreter shutdown'}")
 
     def _start(self) -> None:
-        for target in (self._send_all, self._read_all, self._let_go_all):
+        """Starts the threads that are missing: one may have found no room. The lock is held."""
+        for target in (self._send_all, self._read_all, self._let_go_all)[len(self._threads) :]:
             thread = threading.Thread(target=target, name=f"trine-{target.__name__.strip('_')}", daemon=True)
             self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except Exception:
+                self._threads.pop()
+                raise
 
     def _help(self, task: Callable[..., Any], *args: Any) -> Future[Any]:
         with self._lock:
@@ -171,12 +177,12 @@ class Engine:
             while True:
                 if self._over.is_set():
                     return None
-                size, room = 0, min(self._most - self._in_flight, MOST_IN_BATCH)
+                size, room = 0, min(self._most - self._in_flight, self._at_once)
                 batch: list[Call] = []
                 later: list[Call] = []  # what comes after jobs whose ids are not known yet, such as those of this batch
-                while self._queue and len(batch) < room and size < LONGEST_BATCH:
+                while self._queue and ((len(batch) < room and size < LONGEST_BATCH) or _belongs(self._queue[0], batch)):
                     call = self._queue.popleft()
-                    if call.phase == PENDING and not call.before.is_ready():
+                    if call.phase == PENDING and not call.is_ready():
                         later.append(call)
                     elif call.phase == PENDING:
                         call.place = SENDING
@@ -208,12 +214,12 @@ class Engine:
             except TrineError as error:
                 status = error.status if isinstance(error, ProblemError) else None
                 if isinstance(error, ProblemError) and status not in FOR_NOW:
-                    batches += self._refused(batch.calls, error, ended)
+                    batches += self._refused(batch, error, ended)
                     continue
                 batches.append(batch)
                 wait = patience.failed(error)
                 if status == 429:
-                    full = wait
+                    full = self._no_room(batch, error, wait)
                     break
                 batch.in_doubt = True
                 self._over.wait(wait)
@@ -221,6 +227,7 @@ class Engine:
                 if not ids:
                     continue
                 batches.pop()
+            self._at_once = min(2 * self._at_once, MOST_IN_BATCH)
             early += self._accepted(batch.calls, ids, ended)
             if batch.in_doubt:  # they may have been accepted long ago, and their ends been told when nobody knew them
                 self._help(self._look_after_all)
@@ -229,6 +236,14 @@ class Engine:
         if early:
             self._handle(early)
         self._over.wait(full)
+
+    def _no_room(self, batch: Batch, error: TrineError, wait: float) -> float:
+        """How many seconds to wait after the server had no room for a batch: there may be some for half of it right now."""
+        if not self._told_full:
+            self._told_full = True
+            LOGGER.warning("the server has no room for more calls, which wait here until it has: %s", error)
+        self._at_once = max(1, len(batch.calls) // 2)
+        return wait if batch.in_doubt or len(batch.calls) == 1 else 0.0
 
     def _look_for(self, calls: list[Call], patience: Patience) -> list[str]:
         """The ids of calls that were accepted although the answer, which may be long, did not arrive: all that were not known."""
@@ -247,15 +262,19 @@ class Engine:
                 break
         return sorted(found) if len(found) == len(calls) else []
 
-    def _refused(self, calls: list[Call], problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
+    def _refused(self, batch: Batch, problem: ProblemError, ended: list[tuple[Call, Any]]) -> list[Batch]:
         """What is left of a batch that the server refused, to be sent anew."""
-        first, _, _ = (problem.pointer or "").lstrip("/").partition("/")
+        calls = batch.calls
+        at_fault = {fault.item for fault in problem.errors}.intersection(range(len(calls)))
         if self._ways.are_others(problem, calls):
             calls = [call for call in calls if self._goes(call, ended)]
-        elif first.isdigit() and int(first) < len(calls):
-            call = calls.pop(int(first))
-            ended.append((call, problem.alone(int(first), len(call.workload))))
-        elif problem.status == 413 and len(calls) > 1:
+        elif at_fault:
+            ended += [(call, problem.alone(item, len(call.workload))) for item, call in enumerate(calls) if item in at_fault]
+            calls = [call for item, call in enumerate(calls) if item not in at_fault]
+        elif problem.status == 408 and not batch.was_slow and (batch.in_doubt or len(calls) == 1):
+            batch.was_slow = True
+            return [batch]
+        elif len(calls) > 1 and (problem.status == 413 or (problem.status == 408 and not batch.in_doubt)):
             half = len(calls) // 2
             return [Batch(calls[half:]), Batch(calls[:half])]
         else:
@@ -266,8 +285,11 @@ class Engine:
     def _goes(self, call: Call, ended: list[tuple[Call, Any]]) -> bool:
         """Whether a call can be sent, by another way if its own has turned out to be none; if it can't, that is how it ends."""
         try:
-            call.before.written()
+            call.beginning()
             self._ways.carry_anew(call)
+        except CancelledError:
+            ended.append((call, NEVER_RAN))
+            return False
         except Exception as error:
             ended.append((call, error.with_traceback(None)))
             return False
@@ -463,8 +485,8 @@ class Engine:
 
     # ---- Cancelling ----
 
-    def cancel(self, call: Call) -> bool:
-        """Cancels a call that does not run yet; False if it is too late."""
+    def cancel(self, call: Call, patiently: bool = False) -> bool:
+        """Cancels a call that does not run yet; False if it is too late, or the server is away: for long, if `patiently`."""
         while not self._cancel_here(call):
             with self._answers:
                 while call.phase == PENDING and (call.cancelling or self._must_arrive(call)):
@@ -473,7 +495,7 @@ class Engine:
                     return call.phase == CANCELLED
                 accepted = call.cancelling = call.place == ACCEPTED
             if accepted:
-                return self._cancel_there(call)
+                return self._cancel_there(call, patiently)
         return True
 
     def _cancel_here(self, call: Call) -> bool:
@@ -502,11 +524,14 @@ class Engine:
         """Whether a call can't be cancelled before the server has answered. The lock is held."""
         return call.place == SENDING or (call.place == QUEUED and not self._cancelled_with(call))
 
-    def _cancel_there(self, call: Call) -> bool:
+    def _cancel_there(self, call: Call, patiently: bool) -> bool:
         """Has the server cancel a call that still waits there. Whoever is interrupted meanwhile keeps nobody else from trying."""
         job, cancelled, runs, future = call.id or "", False, False, None
         try:
-            self._jobs.cancel(job, WAITING)
+            if patiently:
+                self._patiently(self._jobs.cancel, job, WAITING)
+            else:
+                self._jobs.cancel(job, WAITING)
             cancelled = True
             self._refusals.clear()
         except TrineError as error:
@@ -564,7 +589,7 @@ class Engine:
                 self._answers.wait()
         if all(call.phase != PENDING for call in calls):
             return []
-        return [self._help(self.cancel, call) for call in calls if call.phase == PENDING]
+        return [self._help(self.cancel, call, True) for call in calls if call.phase == PENDING]
 
     def stop(self, call: Call) -> None:
         """Cancels a call also if it runs, and does not wait for that."""
@@ -578,7 +603,7 @@ class Engine:
     def _stop(self, job: str) -> None:
         """Cancels a job also if it runs, as far as that can be done."""
         try:
-            self._jobs.cancel(job)
+            self._patiently(self._jobs.cancel, job)
         except TrineError as error:
             self._not_cancelled(error)
 
@@ -665,6 +690,11 @@ class Engine:
         if self._stream is not None:
             self._stream.connection.close()
             self._stream = None
+
+
+def _belongs(call: Call, calls: list[Call]) -> bool:
+    """Whether a call was in a batch, which is in doubt, with the last of these: that is sent again whole."""
+    return bool(calls) and call.batch is not None and call.batch is calls[-1].batch
 
 
 def _batches(calls: list[Call]) -> list[Batch]:

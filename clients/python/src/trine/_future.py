@@ -85,7 +85,7 @@ class Call:
 
     def __init__(self, future: JobFuture[Any], before: Beginning) -> None:
         self.future: Optional[JobFuture[Any]] = future
-        self.before = before  # its submission up to the workload
+        self.before: Optional[Beginning] = before  # its submission up to the workload, as long as it is not sent
         self.workload = b""
         self.arguments: Any = None  # function, args, kwargs, as long as it may have to travel another way
         self.batch: Optional[Batch] = None  # the one that it was in, if the server refused that for now and it is in doubt
@@ -97,8 +97,16 @@ class Call:
         self.id: Optional[str] = None
 
     def sent(self) -> None:
-        """Lets go of what was only needed to send it."""
-        self.workload, self.arguments, self.batch = b"", None, None
+        """Lets go of what was only needed to send it, such as the calls that it comes after."""
+        self.before, self.workload, self.arguments, self.batch = None, b"", None, None
+
+    def is_ready(self) -> bool:
+        """Whether it can be sent, or never will be."""
+        return self.before is None or self.before.is_ready()
+
+    def beginning(self) -> bytes:
+        """Its submission up to the workload, once it `is_ready`. Raises what says that there will be none."""
+        return b"" if self.before is None else self.before.written()
 
     def end(self, phase: str) -> JobFuture[Any]:
         """Enters its last phase, and lets go of its future, so that nothing but its user holds that any more."""
@@ -115,3 +123,4 @@ class Batch:
         self.calls = calls
         self.key = str(uuid.uuid4())
         self.in_doubt = False  # whether the server may have accepted it, although no answer has said so
+        self.was_slow = False  # whether it has already taken longer on its way than the server waits

@@ -20,6 +20,15 @@ LONGEST_HEAD = 1 << 16  # bytes
 Query = Mapping[str, Any]
 
 
+class Unshown(bytes):
+    """Bytes in which there may be a key. Tracebacks are often shown with the arguments and variables in them."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes that are not shown>"
+
+
 @dataclass(frozen=True)
 class Server:
     """Where the server is, and what every request to it carries."""
@@ -28,7 +37,7 @@ class Server:
     port: int
     tls: bool
     prefix: str  # of all paths, without a slash at its end
-    headers: bytes  # whole lines
+    headers: Unshown  # whole lines
 
     @classmethod
     def at(cls, url: Optional[str] = None, headers: Optional[Mapping[str, str]] = None, key: Optional[str] = None) -> Server:
@@ -52,7 +61,7 @@ class Server:
         for name, value in lines.items():
             if any(mark in name + value for mark in "\r\n"):
                 raise ValueError(f"the header {name!r} has a line break")
-        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
+        head = Unshown("".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1"))
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"), head)
 
     def context(self, tls: Optional[ssl.SSLContext]) -> Optional[ssl.SSLContext]:
@@ -82,7 +91,7 @@ class Request:
     def repeats(self) -> bool:
         return self.method != "POST" or "Idempotency-Key" in self.headers
 
-    def encoded(self, server: Server) -> bytes:
+    def encoded(self, server: Server) -> Unshown:
         """All of it, for the wire."""
         target = server.prefix + self.path
         pairs = urlencode([(name, _text(value)) for name, value in _flat(self.query)])
@@ -94,17 +103,20 @@ class Request:
             if "Content-Type" not in self.headers:
                 own += "Content-Type: application/json\r\n"
         head = server.headers if "Accept" not in self.headers else _without_accept(server.headers)
-        return b"%s %s HTTP/1.1\r\n%s%s\r\n%s" % (
-            self.method.encode(),
-            target.encode(),
-            head,
-            own.encode("latin-1"),
-            self.body or b"",
+        return Unshown(
+            b"%s %s HTTP/1.1\r\n%s%s\r\n%s"
+            % (
+                self.method.encode(),
+                target.encode(),
+                head,
+                own.encode("latin-1"),
+                self.body or b"",
+            )
         )
 
 
-def _without_accept(headers: bytes) -> bytes:
-    return b"".join(line for line in headers.splitlines(True) if not line.lower().startswith(b"accept:"))
+def _without_accept(headers: Unshown) -> Unshown:
+    return Unshown(b"".join(line for line in headers.splitlines(True) if not line.lower().startswith(b"accept:")))
 
 
 def _flat(query: Query) -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, Optional
 
 from . import _calls
@@ -40,10 +41,14 @@ class Beginning:
         return self._written is not None or all(call.id is not None or call.future is None for call in self._calls)
 
     def written(self) -> bytes:
-        """It, once it `is_ready`. Raises what says that nothing can come after a call that has never become a job."""
+        """It, once it `is_ready`. Raises how it ends if it is not to run after a call that never became a job."""
         if self._written is None:
-            if any(call.id is None for call in self._calls):
+            never = [each for each in self.submission["after"] if isinstance(each["job"], Call) and each["job"].id is None]
+            rules = {each.get("on_failure") or "cancel" for each in never}
+            if "fail" in rules:
                 raise JobError("dependency", "a call that it was to come after has ended without ever having been a job")
+            if rules - {"run"}:
+                raise CancelledError("a call that it was to come after has ended without ever having been a job")
             self._written = self._write()
         return self._written
 
@@ -51,8 +56,10 @@ class Beginning:
         tags = {name: value for name, value in self.submission.get("tags", {}).items() if name != TAG}
         told = {"tags": {TAG: "", **tags}, **{name: value for name, value in self.submission.items() if name != "tags"}}
         if self._calls:
-            parents = self.submission["after"]
-            told["after"] = [{**each, "job": each["job"].id} if isinstance(each["job"], Call) else each for each in parents]
+            parents = [
+                {**each, "job": each["job"].id} if isinstance(each["job"], Call) else each for each in self.submission["after"]
+            ]
+            told["after"] = [each for each in parents if each["job"] is not None]
         return _calls.to_json(told)[len(TAGGED) : -1] + b',"workload":'
 
 
@@ -91,7 +98,7 @@ class Jobs:
     def submit(self, batch: Batch) -> list[str]:
         """Has the server accept calls; the ids of their jobs."""
         tagged = TAGGED + self.name.encode()
-        parts = [part for call in batch.calls for part in (b"},", tagged, call.before.written(), call.workload)]
+        parts = [part for call in batch.calls for part in (b"},", tagged, call.beginning(), call.workload)]
         body = b"".join([b"[", *parts[1:], b"}]"])
         request = Request("POST", "/jobs/batch", body=body, headers={"Idempotency-Key": batch.key})
         call = _calls.Call(request, lambda told: [str(item["id"]) for item in told["items"]])

@@ -15,6 +15,8 @@ from typing import Any, Optional
 from ._travel import Way, unpickled
 from .errors import CannotTravel, JobError, JobLost, JobTimeout, RemoteError, RemoteTraceback
 
+NEVER_RAN = {"state": "cancelled"}  # what would be told of a job that was cancelled while it waited
+
 
 def ended_job(data: bytes) -> tuple[str, Any]:
     """A job that has ended, and what is told of it: an exception if it can't be read here."""

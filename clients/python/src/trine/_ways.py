@@ -49,7 +49,8 @@ class Ways:
 
     def are_others(self, problem: ProblemError, calls: Iterable[Call]) -> bool:
         """Whether these calls were refused because functions may not come by pickle, and some of them can go by source."""
-        if not problem.names("pickles-not-allowed") and not (problem.pointer or "").endswith("/workload/pickle"):
+        by_pickle = any((fault.pointer or "").endswith("/workload/pickle") for fault in problem.errors)
+        if not by_pickle and not problem.names("pickles-not-allowed"):
             return False
         if self.are_undecided:
             self._now = (BySource(self._options),), False

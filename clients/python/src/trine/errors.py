@@ -32,6 +32,12 @@ class Fault:
     pointer: Optional[str] = None  # into the body, as JSON Pointer
     parameter: Optional[str] = None  # of the query
 
+    @property
+    def item(self) -> Optional[int]:
+        """Which item of a batch it is in."""
+        first, _, _ = (self.pointer or "").lstrip("/").partition("/")
+        return int(first) if first.isdigit() else None
+
 
 class ProblemError(TrineError):
     """The server refused, and says why in Problem Details (RFC 9457)."""
@@ -66,12 +72,19 @@ class ProblemError(TrineError):
             rest = text[len(before) :]
             return rest.removeprefix(": ") if text.startswith(before) and rest[:1] in ("", "/", ":") else text
 
-        if self.status == 413:
-            return CannotTravel(f"a call that takes {size} bytes on its way is more than the server takes: {cut(self.detail)}")
         faults = [
-            Fault(fault.detail, None if fault.pointer is None else cut(fault.pointer), fault.parameter) for fault in self.errors
+            Fault(fault.detail, None if fault.pointer is None else cut(fault.pointer), fault.parameter)
+            for fault in self.errors
+            if fault.item in (None, index)
         ]
-        return ProblemError(self.status, self.type, self.title, cut(self.detail), faults, self.retry_after)
+        detail = cut(self.detail)
+        if faults and len(faults) < len(
+            self.errors
+        ):  # it is of the first item that is at fault, and says how many more there are
+            detail = ": ".join(part for part in (faults[0].pointer, faults[0].detail) if part)
+        if self.status == 413:
+            return CannotTravel(f"a call that takes {size} bytes on its way is more than the server takes: {detail}")
+        return ProblemError(self.status, self.type, self.title, detail, faults, self.retry_after)
 
     def names(self, kind: str) -> bool:
         """Whether this is a problem of this kind, as `unknown-job`."""
