@@ -345,6 +345,35 @@ class Logs(HostTest):
         self.assertEqual(lines.count("handled"), handled)
         self.assertEqual(len(lines), printed + handled)
 
+    @in_each("async", "processes", max_log_bytes=1 << 40)
+    def test_messages_stay_whole_when_a_signal_handler_prints_and_raises(self, host):
+        source = """
+            import signal
+
+            handled = []
+
+            def handle(signum, frame):
+                handled.append(signum)
+                print("handled")
+                raise TimeoutError
+
+            def main():
+                signal.signal(signal.SIGALRM, handle)
+                signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+                text = ("x" * 10_000 + "\\n") * 50
+                while True:
+                    try:
+                        while len(handled) < 200: print(text, end="")
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+                        return
+                    except TimeoutError: pass
+        """
+        job = host.submit(source)
+        self.assertIsNone(host.wait(job).get("output"))
+        # Such a print may come between the two parts of another.
+        self.assertLessEqual({line.replace("handled", "") for _, line in host.logs[job]}, {"x" * 10_000, ""})
+        self.assertEqual(host.call("def main(): return 'fine'")["output"], "fine")
+
     @in_each()
     def test_lines_come_while_the_job_runs(self, host):
         source = """
