@@ -59,8 +59,9 @@ class Processes(Host):
         running.alone = None
 
     def settle(self, job, outcome):
-        """What goes on when a job has ended would count as the next one's: its figures, its log, its limit of CPU time."""
-        self.is_worn = self.is_worn or threading.active_count() > OWN_THREADS
+        """What goes on when a job has ended would count as the next one's: its figures, its log, its limit of CPU time. And without the
+        capturing thread the next one could not be stopped."""
+        self.is_worn = self.is_worn or threading.active_count() > OWN_THREADS or not self.capture.is_alive()
         self.is_left = self.is_worn or job.has_artifacts
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL):
             signal.setitimer(timer, 0)
@@ -70,7 +71,6 @@ class Processes(Host):
         job = running.alone
         if job is None:
             return
-        job.meter.look()
         if any(kind == "stop" and body["id"] == job.id for kind, body in self.channel.look_ahead()):
             job.stopped = True
         if job.thread is not None and job.meter.now() - job.meter.began_ns > SHORT_NS:
@@ -80,6 +80,7 @@ class Processes(Host):
             self.told = job
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+        job.meter.look()
     def interrupt(self, signum, frame):
         """Raises in users' code. In the host's own an exception could cut a message in two, so there it waits for the way back, or for
         the next tick: that code may be on its way to users', which may not be back for long."""
