@@ -1,5 +1,6 @@
 """What the three ways of running have in common."""
 
+import _signal
 import binascii
 import gc
 import os
@@ -34,6 +35,7 @@ class Host:
         self.library = Library()
         self.functions = Functions()
         self.jobs = {}
+        self.handlers = {signal.SIGINT: self.interrupt, signal.SIGTERM: self.terminate}
 
     def main(self):
         _, setup = self.channel.receive()
@@ -49,8 +51,7 @@ class Host:
         sys.stdout, sys.stderr = self.streams
         self.capture = Capture(self.channel.sock, self.nobody, self.tick)
         self.capture.start()
-        signal.signal(signal.SIGINT, self.interrupt)
-        signal.signal(signal.SIGTERM, self.terminate)
+        self.take_signals()
         ready = {
             "pid": os.getpid(),
             "version": ".".join(map(str, sys.version_info[:3])),
@@ -97,6 +98,12 @@ class Host:
         if job.cancel is not None:
             job.cancel()
 
+    def take_signals(self):
+        """The handlers that a job has put there instead were for itself."""
+        for signum, handler in self.handlers.items():
+            if _signal.getsignal(signum) is not handler:  # what `signal` has makes an enumeration's member of it, which takes long
+                signal.signal(signum, handler)
+
     def interrupt(self, signum, frame):
         """Interrupts are for `Processes`: here they would hit any job, or the host."""
 
@@ -116,8 +123,14 @@ class Host:
                 job.meter.end()
             outcome = self.written(job, value)
         except BaseException as error:
-            outcome = self.failed(job, error)
-        self.settle(job, outcome)
+            return self.failed(job, error)
+
+    def settle_late(self, job, error):
+        """What a job has raised by a signal or from another thread, as time-outs are, may come when its function has ended just now."""
+        if job.id in self.jobs:
+            self.settle(job, self.failed(job, error))
+        else:
+            self.channel.send(b"")  # its end is on its way, but for what was kept from being sent
 
     @staticmethod
     def evaluate(job):
