@@ -117,11 +117,17 @@ class Host:
     def perform(self, job):
         job.meter.begin()
         try:
+            self.settle(job, self.outcome(job))
+        except BaseException as error:
+            self.settle_late(job, error)
+
+    def outcome(self, job):
+        try:
             try:
                 value = job.meter.call(self.evaluate, job)
             finally:
                 job.meter.end()
-            outcome = self.written(job, value)
+            return self.written(job, value)
         except BaseException as error:
             return self.failed(job, error)
 
@@ -173,8 +179,9 @@ class Host:
             self.capture.drain()
         job.log.close()
         job.cancel = None  # or it would take a garbage collection to free the job
-        del self.jobs[job.id]
         artifacts = b'"artifacts":true,' if job.has_artifacts else b""
         worn = b'"worn":true,' if self.is_worn else b""
         head = b'{"done":{"id":%d,%b%b' % (job.id, artifacts, worn)
-        self.channel.send_soon(framed(head, *outcome, b",%b}}" % job.meter.measured(self.polled)))
+        done = framed(head, *outcome, b",%b}}" % job.meter.measured(self.polled))
+        del self.jobs[job.id]
+        self.channel.send_soon(done)

@@ -59,7 +59,7 @@ class Meter:
         if self.host.shares_gil:
             self.others_ns = -self.process_ns()
         self.began_us = self.date_ns() // 1000
-        self.began_ns = self.loaded_ns = self.until = self.now()
+        self.began_ns = self.ended_ns = self.loaded_ns = self.until = self.now()
 
     def end(self):
         self.ended_ns = self.now()
