@@ -28,8 +28,7 @@ class Channel:
         self.reading = threading.Lock()
         self.waiting = collections.deque()  # messages, and calls that give them when it is their turn
         self.backlog = collections.deque()  # messages whose turn it is
-        # What is being sent and how much of it the socket took, each time; nothing, or one such pair.
-        self.going = []
+        self.going = []  # what is being sent, and behind it how much of it the socket took, each time
         self.part = 0  # bytes of that which it did not take yet
         # Held by whoever is at it. A finalizer or a signal handler may come in between and send too.
         self.writing = threading.RLock()
@@ -148,17 +147,17 @@ class Channel:
         """
         if not self.going:
             taken = map(collections.deque.popleft, repeat(self.backlog, len(self.backlog)))
-            self.going.extend(zip(map(b"".join, (taken,)), ([],)))  # one message alone is not copied
-        data, sent = self.going[0]
+            self.going.extend(map(b"".join, (taken,)))  # one message alone is not copied
+        data, *sent = self.going
         try:
-            sent.extend(map(self.sock.send, (memoryview(data)[sum(sent) :],), *flags))
+            self.going.extend(map(self.sock.send, (memoryview(data)[sum(sent) :] if sent else data,), *flags))
         except BlockingIOError:
             pass
         except OSError as error:
             if error.__traceback__.tb_next is not None:
                 raise  # of a signal handler, as a time-out is
             os._exit(0)
-        self.part = len(data) - sum(sent)
+        self.part = len(data) - sum(self.going[1:])
         if self.part:
             return False
         self.going.clear()
