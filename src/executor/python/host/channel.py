@@ -9,6 +9,8 @@ from select import POLLOUT, poll
 
 from .messages import Frames
 
+popleft = collections.deque.popleft
+
 MOST_WAITING = 1 << 20  # bytes for which a short message may wait; the longer one is, the fewer may be before it
 SHORT = 1 << 10  # bytes; what is shorter counts as much
 PATIENCE_S = 0.05  # for whoever sends; longer only if it is the server that keeps them, and never beside a loop
@@ -145,22 +147,23 @@ class Channel:
         A signal handler of users may raise between any two steps, and half a message would be the end of the connection. So what must not
         be apart is one step, in which no code in Python runs: to take messages and keep them, to send and to take down how much was sent.
         """
-        if not self.going:
-            taken = map(collections.deque.popleft, repeat(self.backlog, len(self.backlog)))
-            self.going.extend(map(b"".join, (taken,)))  # one message alone is not copied
-        data, *sent = self.going
+        going = self.going
+        if not going:
+            taken = map(popleft, repeat(self.backlog, len(self.backlog)))
+            going.extend(taken if len(self.backlog) == 1 else map(b"".join, (taken,)))
+        data = going[0]
         try:
-            self.going.extend(map(self.sock.send, (memoryview(data)[sum(sent) :] if sent else data,), *flags))
+            going.extend(map(self.sock.send, (data if len(going) == 1 else memoryview(data)[sum(going[1:]) :],), *flags))
         except BlockingIOError:
             pass
         except OSError as error:
             if error.__traceback__.tb_next is not None:
                 raise  # of a signal handler, as a time-out is
             os._exit(0)
-        self.part = len(data) - sum(self.going[1:])
+        self.part = len(data) - sum(going[1:])
         if self.part:
             return False
-        self.going.clear()
+        going.clear()
         return True
 
     def finish(self):
