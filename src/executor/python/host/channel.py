@@ -138,8 +138,8 @@ class Channel:
             self.is_draining = False
 
     def send_backlog(self):
-        while self.backlog or self.going:
-            self.send_once()
+        while not self.send_once() or self.backlog:
+            pass
 
     def send_once(self, *flags):
         """Sends as much as the socket takes at once. False if something is left of what it was given.
@@ -160,7 +160,7 @@ class Channel:
             if error.__traceback__.tb_next is not None:
                 raise  # of a signal handler, as a time-out is
             os._exit(0)
-        self.part = len(data) - sum(going[1:])
+        self.part = len(data) - (going[1] if len(going) == 2 else sum(going[1:]))
         if self.part:
             return False
         going.clear()
