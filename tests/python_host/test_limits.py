@@ -42,6 +42,25 @@ class Limits(HostTest):
             self.assertEqual(host.call(SPEND, entrypoint="quick", cpu_ms=50)["output"], "fine")
         self.assertEqual(host.call("import time\ndef main(): time.sleep(0.2)", cpu_ms=50)["output"], None)
 
+    def test_no_job_takes_the_limit_from_the_next_one(self):
+        host = self.host("processes")
+        self.assertNotIn("error", host.call("import signal\ndef main(): signal.signal(signal.SIGPROF, signal.SIG_IGN)"))
+        source = """
+            import time
+            def main():
+                while time.process_time() < 10: pass
+        """
+        self.assertEqual(host.call(source, cpu_ms=50).get("error", {}).get("type"), "CpuTimeExceeded")
+        # Nor does its timer end one without a limit.
+        self.assertNotIn("error", host.call("import signal\ndef main(): signal.setitimer(signal.ITIMER_PROF, 0.01, 0.01)"))
+        source = """
+            import time
+            def main():
+                end = time.process_time() + 0.1
+                while time.process_time() < end: pass
+        """
+        self.assertNotIn("error", host.call(source))
+
     def test_a_call_that_does_not_heed_it_takes_its_process_along(self):
         host = self.host("processes")
         done = host.call(SPEND, entrypoint="deaf", cpu_ms=50)

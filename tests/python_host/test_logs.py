@@ -345,6 +345,38 @@ class Logs(HostTest):
         self.assertEqual(lines.count("handled"), handled)
         self.assertEqual(len(lines), printed + handled)
 
+    @in_each("async", "processes", max_log_bytes=1 << 40)
+    def test_messages_stay_whole_when_a_signal_handler_prints_and_raises(self, host):
+        source = """
+            import signal
+
+            handled, printing = [], []
+
+            def handle(signum, frame):
+                handled.append(signum)
+                print("handled")
+                if printing:
+                    printing.clear()
+                    raise TimeoutError
+
+            def main():
+                signal.signal(signal.SIGALRM, handle)
+                signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+                text = ("x" * 10_000 + "\\n") * 50
+                while len(handled) < 200:
+                    try:
+                        printing.append(1)
+                        print(text, end="")
+                        printing.clear()
+                    except TimeoutError: pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        """
+        job = host.submit(source)
+        self.assertNotIn("error", host.wait(job))
+        # Such a print may come between the two parts of another.
+        self.assertLessEqual({line.replace("handled", "") for _, line in host.logs[job]}, {"x" * 10_000, ""})
+        self.assertEqual(host.call("def main(): return 'fine'")["output"], "fine")
+
     @in_each()
     def test_lines_come_while_the_job_runs(self, host):
         source = """

@@ -334,6 +334,83 @@ class Stopping(HostTest):
             os.kill(host.process.pid, signal.SIGINT)
             self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
 
+    def test_a_job_that_uses_up_its_files_takes_nothing_from_the_next_ones(self):
+        host = self.host("processes")
+        source = """
+            import os, resource, threading, time
+
+            def main():
+                most = resource.getrlimit(resource.RLIMIT_NOFILE)
+                looks, listdir = [], os.listdir
+
+                def looked(path):
+                    looks.append(path)
+                    return listdir(path)
+
+                held = []
+                resource.setrlimit(resource.RLIMIT_NOFILE, (110, most[1]))
+                os.listdir = looked
+                try:
+                    while True: held.append(os.open(os.devnull, os.O_RDONLY))
+                except OSError: pass
+                while len(looks) < 2 and any(thread.name == "trine-capture" for thread in threading.enumerate()): time.sleep(0.001)
+                for file in held: os.close(file)
+                os.listdir = listdir
+                resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+            def leaves_a_thread(): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+        """
+        done = host.call(source)
+        self.assertNotIn("error", done)
+        self.assertNotIn("worn", done)
+        job, done = self.stop(host, "sleeps")
+        self.assert_cancelled(done, "trine.Stopped")
+        self.assertEqual(host.progress[job][-1], "cleaned")
+        self.assertIs(host.call(source, entrypoint="leaves_a_thread").get("worn"), True)
+
+    def test_the_next_job_is_told_to_stop_whatever_handlers_a_job_leaves_behind(self):
+        host = self.host("processes")
+        ignores = "import signal\ndef main():\n    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)"
+        self.assertNotIn("error", host.call(ignores))
+        for entrypoint in ("sleeps", "spins"):
+            self.assert_cancelled(self.stop(host, entrypoint)[1], "trine.Stopped")
+
+    @in_each("threads", threads=1)
+    def test_an_exception_that_comes_late_costs_no_thread_and_no_job(self, host):
+        source = """
+            import ctypes, os, sys, threading, time
+
+            class Late(BaseException): pass
+
+            def this_job():
+                frame = sys._getframe()
+                while not hasattr(frame.f_locals.get("job"), "meter"): frame = frame.f_back
+                return frame.f_locals["job"]
+
+            def in_settle():
+                job = this_job()
+                def late():
+                    del job.log.close
+                    raise Late()
+                job.log.close = late
+
+            def while_it_waits():
+                job, ident = this_job(), threading.get_ident()
+                def late():
+                    while job.id in job.host.jobs: time.sleep(0.001)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(Late))
+                    os.write(1, b"raised\\n")
+                threading.Thread(target=late).start()
+
+            def threads(): return [thread.name for thread in threading.enumerate()].count("trine-0")
+        """
+        self.assertTrue(host.call(source, entrypoint="in_settle")["error"]["type"].endswith("Late"))
+        self.assertEqual(host.call(source, entrypoint="threads").get("output"), 1)
+        self.assertNotIn("error", host.call(source, entrypoint="while_it_waits"))
+        host.until(lambda: host.logs[None])
+        for _ in range(2):
+            self.assertEqual(host.call(source, entrypoint="threads").get("output"), 1)
+
 
 class Surroundings(HostTest):
     @in_each()

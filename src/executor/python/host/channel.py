@@ -4,19 +4,16 @@ import collections
 import os
 import socket
 import threading
+from itertools import repeat
 from select import POLLOUT, poll
 
 from .messages import Frames
 
+popleft = collections.deque.popleft
+
 MOST_WAITING = 1 << 20  # bytes for which a short message may wait; the longer one is, the fewer may be before it
 SHORT = 1 << 10  # bytes; what is shorter counts as much
 PATIENCE_S = 0.05  # for whoever sends; longer only if it is the server that keeps them, and never beside a loop
-
-
-def emptied(parts):
-    """All that is there, as one. One that is alone is not copied."""
-    taken = [parts.popleft() for _ in range(len(parts))]
-    return taken[0] if len(taken) == 1 else b"".join(taken)
 
 
 class Channel:
@@ -33,7 +30,8 @@ class Channel:
         self.reading = threading.Lock()
         self.waiting = collections.deque()  # messages, and calls that give them when it is their turn
         self.backlog = collections.deque()  # messages whose turn it is
-        self.part = 0  # bytes of the first of them, if it is what the socket did not take of many
+        self.going = []  # what is being sent, and behind it how much of it the socket took, each time
+        self.part = 0  # bytes of that which it did not take yet
         # Held by whoever is at it. A finalizer or a signal handler may come in between and send too.
         self.writing = threading.RLock()
         self.is_draining = False
@@ -134,16 +132,39 @@ class Channel:
                         raise
                 if item:
                     self.backlog.append(item)
-            if self.backlog:
+            if self.backlog or self.going:
                 self.send_backlog()
         finally:
             self.is_draining = False
 
     def send_backlog(self):
+        while not self.send_once() or self.backlog:
+            pass
+
+    def send_once(self, *flags):
+        """Sends as much as the socket takes at once. False if something is left of what it was given.
+
+        A signal handler of users may raise between any two steps, and half a message would be the end of the connection. So what must not
+        be apart is one step, in which no code in Python runs: to take messages and keep them, to send and to take down how much was sent.
+        """
+        going = self.going
+        if not going:
+            taken = map(popleft, repeat(self.backlog, len(self.backlog)))
+            going.extend(taken if len(self.backlog) == 1 else map(b"".join, (taken,)))
+        data = going[0]
         try:
-            self.sock.sendall(emptied(self.backlog))
-        except OSError:
+            going.extend(map(self.sock.send, (data if len(going) == 1 else memoryview(data)[sum(going[1:]) :],), *flags))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.__traceback__.tb_next is not None:
+                raise  # of a signal handler, as a time-out is
             os._exit(0)
+        self.part = len(data) - (going[1] if len(going) == 2 else sum(going[1:]))
+        if self.part:
+            return False
+        going.clear()
+        return True
 
     def finish(self):
         """Waits until all is sent: for a process that is about to end."""
@@ -187,7 +208,7 @@ class LoopChannel(Channel):
             self.is_called = True
             try:
                 self.loop.call_soon_threadsafe(self.called)
-            except RecursionError:
+            except BaseException:
                 self.is_called = False
                 raise
 
@@ -202,35 +223,19 @@ class LoopChannel(Channel):
 
     def flush(self):
         """Sends all that is there, unless somebody is at it. False if the socket does not take it now."""
-        while self.backlog and self.sending.acquire(blocking=False):
+        while (self.backlog or self.going) and self.sending.acquire(blocking=False):
             try:
                 if self.is_sending:
                     return True
-                if not self.send_once():
-                    return False
+                self.is_sending = True
+                try:
+                    if not self.send_once((socket.MSG_DONTWAIT,)):
+                        return False
+                finally:
+                    self.is_sending = False
             finally:
                 self.sending.release()
         return True
-
-    def send_once(self):
-        self.is_sending = True
-        try:
-            data = emptied(self.backlog)
-            sent = self.sent(data)
-            self.part = len(data) - sent
-            if self.part:
-                self.backlog.appendleft(memoryview(data)[sent:])
-            return not self.part
-        finally:
-            self.is_sending = False
-
-    def sent(self, data):
-        try:
-            return self.sock.send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            os._exit(0)
 
     def writable(self):
         self.waits = False

@@ -1,5 +1,6 @@
 """What the three ways of running have in common."""
 
+import _signal
 import binascii
 import gc
 import os
@@ -34,6 +35,7 @@ class Host:
         self.library = Library()
         self.functions = Functions()
         self.jobs = {}
+        self.handlers = {signal.SIGINT: self.interrupt, signal.SIGTERM: self.terminate}
 
     def main(self):
         _, setup = self.channel.receive()
@@ -49,8 +51,7 @@ class Host:
         sys.stdout, sys.stderr = self.streams
         self.capture = Capture(self.channel.sock, self.nobody, self.tick)
         self.capture.start()
-        signal.signal(signal.SIGINT, self.interrupt)
-        signal.signal(signal.SIGTERM, self.terminate)
+        self.take_signals()
         ready = {
             "pid": os.getpid(),
             "version": ".".join(map(str, sys.version_info[:3])),
@@ -97,6 +98,12 @@ class Host:
         if job.cancel is not None:
             job.cancel()
 
+    def take_signals(self):
+        """The handlers that a job has put there instead were for itself."""
+        for signum, handler in self.handlers.items():
+            if _signal.getsignal(signum) is not handler:  # what `signal` has makes an enumeration's member of it, which takes long
+                signal.signal(signum, handler)
+
     def interrupt(self, signum, frame):
         """Interrupts are for `Processes`: here they would hit any job, or the host."""
 
@@ -110,14 +117,26 @@ class Host:
     def perform(self, job):
         job.meter.begin()
         try:
+            self.settle(job, self.outcome(job))
+        except BaseException as error:
+            self.settle_late(job, error)
+
+    def outcome(self, job):
+        try:
             try:
                 value = job.meter.call(self.evaluate, job)
             finally:
                 job.meter.end()
-            outcome = self.written(job, value)
+            return self.written(job, value)
         except BaseException as error:
-            outcome = self.failed(job, error)
-        self.settle(job, outcome)
+            return self.failed(job, error)
+
+    def settle_late(self, job, error):
+        """What a job has raised by a signal or from another thread, as time-outs are, may come when its function has ended just now."""
+        if job.id in self.jobs:
+            self.settle(job, self.failed(job, error))
+        else:
+            self.channel.send(b"")  # its end is on its way, but for what was kept from being sent
 
     @staticmethod
     def evaluate(job):
@@ -160,8 +179,9 @@ class Host:
             self.capture.drain()
         job.log.close()
         job.cancel = None  # or it would take a garbage collection to free the job
-        del self.jobs[job.id]
         artifacts = b'"artifacts":true,' if job.has_artifacts else b""
         worn = b'"worn":true,' if self.is_worn else b""
         head = b'{"done":{"id":%d,%b%b' % (job.id, artifacts, worn)
-        self.channel.send_soon(framed(head, *outcome, b",%b}}" % job.meter.measured(self.polled)))
+        done = framed(head, *outcome, b",%b}}" % job.meter.measured(self.polled))
+        del self.jobs[job.id]
+        self.channel.send_soon(done)

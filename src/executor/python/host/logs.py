@@ -1,6 +1,7 @@
 """What jobs print."""
 
 import codecs
+import contextlib
 import io
 import os
 import select
@@ -171,9 +172,11 @@ class Capture(threading.Thread):
             for descriptor, _ in news.poll(None if self.tick is None else TICK_MS):
                 if descriptor not in self.streams:
                     os._exit(0)
-                self.drain()
+                with contextlib.suppress(BaseException):  # whatever a job has done to this process: the next one is to be looked after too
+                    self.drain()
             if self.tick is not None:
-                self.tick()
+                with contextlib.suppress(BaseException):
+                    self.tick()
 
     def drain(self):
         """Logs what has been written up to now, in whatever thread. One read takes all that a pipe holds."""

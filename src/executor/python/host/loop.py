@@ -175,7 +175,10 @@ class Async(Host):
             outcome = self.written(job, value)
         except BaseException as error:
             outcome = self.failed(job, error)
-        self.settle(job, outcome)
+        try:
+            self.settle(job, outcome)
+        except BaseException as error:
+            self.settle_late(job, error)
 
     async def evaluate(self, job):
         try:

@@ -59,7 +59,7 @@ class Meter:
         if self.host.shares_gil:
             self.others_ns = -self.process_ns()
         self.began_us = self.date_ns() // 1000
-        self.began_ns = self.loaded_ns = self.until = self.now()
+        self.began_ns = self.ended_ns = self.loaded_ns = self.until = self.now()
 
     def end(self):
         self.ended_ns = self.now()
@@ -154,11 +154,12 @@ class Meter:
         """Takes down how long the threads that the job has started have had no core. Called every so often; what is missing is the time
         of each thread before the first look and after the last one."""
         apart = {threading.main_thread().native_id, threading.get_native_id(), *self.helpers}
-        for thread in os.listdir("/proc/self/task"):
-            if int(thread) not in apart:
-                with contextlib.suppress(OSError, IndexError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
-                    delay = int(file.read().split()[1])
-                    self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
+        with contextlib.suppress(OSError):  # a job may have as many files open as it may
+            for thread in os.listdir("/proc/self/task"):
+                if int(thread) not in apart:
+                    with contextlib.suppress(OSError, IndexError), open(f"/proc/self/task/{thread}/schedstat", "rb") as file:
+                        delay = int(file.read().split()[1])
+                        self.threads[thread] = self.threads.get(thread, (delay,))[0], delay
 
     def handed(self, submit, function, *args):
         """Has a call made by another thread, to which `submit` gives it: one that this starts does not run for the job by itself, or it would

@@ -36,7 +36,7 @@ class Processes(Host):
     def __init__(self, sock):
         super().__init__(sock)
         self.memory = Memory()
-        signal.signal(signal.SIGPROF, self.spent)
+        self.handlers[signal.SIGPROF] = self.spent
 
     def handle(self, kind, body):
         if kind == "run":
@@ -51,6 +51,7 @@ class Processes(Host):
 
     def begin(self, job):
         running.alone = job
+        self.take_signals()
         if job.cpu_ms is not None:
             signal.setitimer(signal.ITIMER_PROF, job.cpu_ms / 1000, LAST_CPU_S)
         contextvars.Context().run(self.perform, job)  # or a precision of decimals, say, would hold for the next job
@@ -59,8 +60,9 @@ class Processes(Host):
         running.alone = None
 
     def settle(self, job, outcome):
-        """What goes on when a job has ended would count as the next one's: its figures, its log, its limit of CPU time."""
-        self.is_worn = self.is_worn or threading.active_count() > OWN_THREADS
+        """What goes on when a job has ended would count as the next one's: its figures, its log, its limit of CPU time. And without the
+        capturing thread the next one could not be stopped."""
+        self.is_worn = self.is_worn or threading.active_count() > OWN_THREADS or not self.capture.is_alive()
         self.is_left = self.is_worn or job.has_artifacts
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL):
             signal.setitimer(timer, 0)
@@ -70,7 +72,6 @@ class Processes(Host):
         job = running.alone
         if job is None:
             return
-        job.meter.look()
         if any(kind == "stop" and body["id"] == job.id for kind, body in self.channel.look_ahead()):
             job.stopped = True
         if job.thread is not None and job.meter.now() - job.meter.began_ns > SHORT_NS:
@@ -79,6 +80,7 @@ class Processes(Host):
         if job.stopped and not job.interrupted:
             self.told = job
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        job.meter.look()
 
     def interrupt(self, signum, frame):
         """Raises in users' code. In the host's own an exception could cut a message in two, so there it waits for the way back, or for
@@ -94,8 +96,8 @@ class Processes(Host):
     def spent(self, signum, frame):
         """The CPU time of a job is used up. One that does not heed that takes the process along, as does one that is loading a module."""
         job = running.alone
-        if job is None or job.thread is None:
-            return
+        if job is None or job.thread is None or job.cpu_ms is None:
+            return  # it may be the timer of a job before
         error = CpuTimeExceeded(f"it has used more CPU time than the {job.cpu_ms} ms that a call of its function may")
         if job.overspent or imports(frame):
             if self.channel.is_draining or self.capture.lock.locked():

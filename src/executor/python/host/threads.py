@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import os
 import queue
 import threading
 
@@ -24,11 +25,26 @@ class Threads(Host):
             threading.Thread(target=self.work, name=f"trine-{number}", daemon=True).start()
 
     def work(self):
+        """Whatever comes late of what a job has had raised in this thread, also while that waits: the next job has its turn, and the thread
+        goes on."""
+        taken = []
         while True:
-            job = self.waiting.get()
-            context = contextvars.Context()
-            context.run(JOB.set, job)
-            context.run(self.perform, job)
+            try:
+                if not taken:
+                    # In one step, or a job might be taken and be lost.
+                    taken.extend(map(queue.SimpleQueue.get, (self.waiting,)))
+                self.make(taken[0])
+                taken.clear()
+            except BaseException:
+                if taken and taken[0].id not in self.jobs:
+                    taken.clear()
+                elif taken and taken[0].run is None:
+                    os._exit(1)  # it has begun, and nobody would ever hear of its end
+
+    def make(self, job):
+        context = contextvars.Context()
+        context.run(JOB.set, job)
+        context.run(self.perform, job)
 
     def begin(self, job):
         self.waiting.put(job)
