@@ -103,11 +103,6 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let outbound = Arc::clone(dispatcher.registry().environment().outbound());
     let deliverer = Deliverer::new(Arc::clone(&store), outbound, deliveries, api::message);
     let mut house = keep_house(&config, &store, &dispatcher, &schedules, &deliverer, &keyring, &artifacts);
-    let bodies = BodyLimits {
-        max_bytes: config.max_body_bytes,
-        timeout: config.body_timeout,
-        memory: Memory::new(config.max_body_memory_bytes),
-    };
     let pages = Pages { origins: config.cors_allow.clone().into(), hosts: config.allowed_hosts.clone().into() };
     let streams = Streams::new(config.max_event_streams);
     let parts = Parts {
@@ -115,7 +110,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         comparisons: comparisons.clone(),
         schedules,
         deliverer,
-        bodies,
+        bodies: bodies(&config),
         programs: Arc::new(programs),
         keyring,
         pages,
@@ -157,6 +152,15 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     store.close().await;
     tracing::info!("shut down");
     watched.await.ok().flatten().map_or(Ok(()), |path| Err(AppError::FileGone(path)))
+}
+
+/// What a request may bring.
+fn bodies(config: &Config) -> BodyLimits {
+    BodyLimits {
+        max_bytes: config.max_body_bytes,
+        timeout: config.body_timeout,
+        memory: Memory::new(config.max_body_memory_bytes),
+    }
 }
 
 /// The data folder, for this server alone as long as the file is open: each one empties it of what programs of an earlier one have left.
