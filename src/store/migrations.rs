@@ -28,7 +28,7 @@ pub(super) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         (20, "gates", include_str!("../../migrations/sqlite/0020_gates.sql")),
         (21, "deliveries", include_str!("../../migrations/sqlite/0021_deliveries.sql")),
         (22, "outcomes", include_str!("../../migrations/sqlite/0022_outcomes.sql")),
-        (23, "due_deliveries", include_str!("../../migrations/sqlite/0023_due_deliveries.sql")),
+        (23, "due deliveries", include_str!("../../migrations/sqlite/0023_due_deliveries.sql")),
     ])
 });
 
