@@ -162,7 +162,7 @@ async fn all_that_wait_are_cancelled_by_a_clock_that_was_set_back() {
     raw.close().await.unwrap();
     let server = Server::start(folder.path(), &[]).await;
     let id = server.submit(&json!({"bound": "io", "delay_ms": 3_600_000, "workload": {"type": "sleep", "ms": 1}})).await;
-    let answer = server.client.post(format!("{}/jobs/cancel", server.url)).json(&json!({})).send().await.unwrap();
+    let answer = server.client.post(format!("{}/jobs/cancel", server.url)).json(&json!({"all": true})).send().await.unwrap();
     assert_eq!(answer.json::<serde_json::Value>().await.unwrap(), json!({"cancelled": 1, "stopping": 0}));
     assert_eq!(server.get(&format!("/jobs/{id}")).await["state"], "cancelled");
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use trine::clock::{Clock, Timestamp};
 use trine::job::{
-    Conclusion, Concurrency, Dependency, Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, OnFailure, Outcome,
-    Queue, State, What,
+    Conclusion, Concurrency, Ending, Event, EventKind, FailureKind, Finished, JobId, NewJob, Outcome, Queue, State, What,
 };
 use trine::store::{Cancellation, EventFilter, Filter, Lease, Requeue, Settled, Settlement, StateFilter, Store};
 
@@ -406,19 +405,8 @@ async fn what_is_due_or_over_goes_by_the_clock_as_it_is(place: impl Place) {
         assert!([hurried.id, limited.id].contains(&claimed.lease.id));
         settle(&store, claimed.lease, succeeded()).await.unwrap();
     }
-    // A job that comes after another does not start before its time, either.
-    let parent = io_job();
-    let dependency = Dependency { parent: parent.id, name: None, on_failure: OnFailure::Cancel };
-    let mut child = NewJob { after: vec![dependency], ..io_job() };
-    child.submission.run_at = Some(place.clock().now().after(2 * HOUR));
-    accept(&store, &[parent, child.clone()]).await;
-    end_one(&store).await;
-    store.check().await.unwrap();
-    assert_eq!(state(&store, child.id).await, "scheduled");
     pass(&place, &store, HOUR).await;
-    assert_eq!(end_one(&store).await.id, later.id);
-    pass(&place, &store, HOUR).await;
-    assert_eq!(claim_one(&store).await.lease.id, child.id);
+    assert_eq!(claim_one(&store).await.lease.id, later.id);
 }
 
 async fn a_cancelled_job_that_was_to_be_tried_again_has_ended_for_those_who_wait(place: impl Place) {

@@ -86,19 +86,16 @@ pub(super) async fn close(connection: &mut PgConnection, edges: &[Ended]) -> Res
     Ok(())
 }
 
-/// Lets those of these children go that wait for no job any more: now, which is this moment, or when they are due by the clock.
+/// Lets those of these children go that wait for no job any more: now, or when they are due.
 pub(super) async fn unblock(
     connection: &mut PgConnection,
     children: &[JobId],
     now: Timestamp,
-    moment: Timestamp,
 ) -> Result<Vec<Unblocked>, StoreError> {
-    let text = "UPDATE work SET state = CASE WHEN due_at > $1 THEN 0 WHEN lane IS NULL THEN 1 ELSE 4 END, \
-                due_at = CASE WHEN due_at > $1 THEN due_at ELSE greatest(due_at, $3) END \
+    let text = "UPDATE work SET state = CASE WHEN due_at > $1 THEN 0 WHEN lane IS NULL THEN 1 ELSE 4 END, due_at = greatest(due_at, $1) \
                 WHERE id = ANY($2) AND state = 3 AND NOT EXISTS (SELECT 1 FROM edges WHERE edges.child = work.id AND edges.open) \
                 RETURNING state, due_at, queue, lane, ckey, rkey, confined";
-    let rows = sqlx::query(text).bind(now.as_micros()).bind(uuids(children)).bind(moment.as_micros());
-    let rows = rows.fetch_all(connection).await?;
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(uuids(children)).fetch_all(connection).await?;
     let unblocked = |row| {
         let mut cells = Cells::new(row);
         Ok(Unblocked { state: cells.take()?, due_at: cells.time()?, queued: queued(&mut cells)? })

@@ -83,19 +83,17 @@ pub(super) async fn close(connection: &mut SqliteConnection, edges: &[Ended]) ->
     Ok(())
 }
 
-/// Lets those of these children go that wait for no job any more: now, which is this moment, or when they are due by the clock.
+/// Lets those of these children go that wait for no job any more: now, or when they are due.
 pub(super) async fn unblock(
     connection: &mut SqliteConnection,
     children: &[JobId],
     now: Timestamp,
-    moment: Timestamp,
 ) -> Result<Vec<Unblocked>, StoreError> {
-    let text = "UPDATE jobs SET state = iif(due_at > ?1, 0, iif(lane IS NULL, 1, 4)), due_at = iif(due_at > ?1, due_at, max(due_at, ?3)) FROM json_each(?2) \
+    let text = "UPDATE jobs SET state = iif(due_at > ?1, 0, iif(lane IS NULL, 1, 4)), due_at = max(due_at, ?1) FROM json_each(?2) \
                 WHERE jobs.id = unhex(value) AND jobs.state = 3 \
                 AND NOT EXISTS (SELECT 1 FROM edges WHERE edges.child = jobs.id AND edges.open = 1) \
                 RETURNING jobs.queue, jobs.due_at, jobs.state, jobs.lane";
-    let rows = sqlx::query(text).bind(now.as_micros()).bind(moves::array(children)).bind(moment.as_micros());
-    let rows = rows.fetch_all(connection).await?;
+    let rows = sqlx::query(text).bind(now.as_micros()).bind(moves::array(children)).fetch_all(connection).await?;
     let unblocked = |row| {
         let mut cells = Cells::new(row);
         Ok(Unblocked { queue: cells.code()?, due_at: cells.time()?, state: cells.take()?, lane: cells.take()? })

@@ -9,7 +9,7 @@ use super::aside::Step;
 use super::batch::Batch;
 use super::transaction::Done;
 use crate::job::{Ending, Failure, FailureKind, JobId, What};
-use crate::store::fate::fate;
+use crate::store::fate::{again_at, fate};
 use crate::store::kept::edge::Doom;
 use crate::store::kept::event::EventRow;
 use crate::store::kept::state::{RUNNING, SCHEDULED};
@@ -86,8 +86,7 @@ impl Writer {
         }
         let mut dooms = Vec::new();
         let (mut again, mut rows) = (Vec::new(), Vec::new());
-        // By the clock, as all that is due: moments may be ahead of one that was set back.
-        let due_at = done.now;
+        let due_at = again_at(done.moment(), done.now);
         for job in lost {
             let known = rows::known_of(&job);
             done.shared.leave(known.queue, RUNNING, 1);

@@ -97,8 +97,8 @@ impl Writer {
         }
         let fallen = self.end(doomed.into_values().collect(), Some(BLOCKED), done).await?;
         done.unasked.extend(fallen);
-        let moment = done.moment();
-        for job in edges::unblock(&mut self.connection, &children, done.now, moment).await? {
+        let now = done.moment();
+        for job in edges::unblock(&mut self.connection, &children, now).await? {
             done.shared.leave(job.queued.queue, BLOCKED, 1);
             if job.state == SCHEDULED {
                 done.shared.enter(job.queued.queue, SCHEDULED, 1);

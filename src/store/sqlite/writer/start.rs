@@ -20,7 +20,7 @@ use super::settle::again;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{Failure, FailureKind, Queue};
 use crate::store::claims::Claims;
-use crate::store::fate::fate;
+use crate::store::fate::{again_at, fate};
 use crate::store::full::Full;
 use crate::store::kept::event::EventRow;
 use crate::store::node::Gatekeeper;
@@ -46,8 +46,7 @@ impl Writer {
         let (mut rollups, mut counted) = rollups::load(&mut transaction).await?;
         let latest = events::latest(&mut transaction).await?.unwrap_or(Timestamp::from_micros(0));
         let mut moments = Moments::new(Arc::clone(&clock), latest);
-        // By the clock, as all that is due: moments may be ahead of one that was set back.
-        let due_at = clock.now();
+        let due_at = again_at(moments.next(), clock.now());
         let running = statements::running(&mut transaction).await?;
         let interrupted = running.len();
         for job in running {

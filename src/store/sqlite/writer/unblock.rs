@@ -92,7 +92,7 @@ impl Writer {
                 }
             }
         }
-        for job in edges::unblock(&mut self.connection, &children, done.now, self.moments.next()).await? {
+        for job in edges::unblock(&mut self.connection, &children, self.moments.next()).await? {
             done.depths.leave(job.queue, BLOCKED);
             if job.state == SCHEDULED {
                 done.depths.at(job.queue).scheduled += 1;
