@@ -35,6 +35,7 @@ class Host:
         self.seen = set()
         self.done = {}
         self.returned = set()
+        self.pongs = 0
         self.progress = collections.defaultdict(list)
         self.logs = collections.defaultdict(list)
         setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, "cwd": cwd}
@@ -70,6 +71,8 @@ class Host:
         elif kind == "done":
             assert body["id"] not in self.done, body
             self.done[body["id"]] = body
+        elif kind == "pong":
+            self.pongs += 1
         elif kind == "returned":
             self.returned.add(body["id"])
         elif kind == "progress":

@@ -45,6 +45,14 @@ SOURCE = """
         finally:
             step("cleaned")
 
+    async def stubborn():
+        step()
+        while True:
+            try:
+                while True: await asyncio.sleep(0.001)
+            except asyncio.CancelledError:
+                step("told")
+
     def sleeps():
         step()
         try:
@@ -113,6 +121,20 @@ class Stopping(HostTest):
     @in_each("threads", "processes")
     def test_a_function_can_heed_that_it_is_stopped(self, host):
         self.assertEqual(self.stop(host, "heeds")[1].get("output"), "the job was asked to stop")
+
+    @in_each("async")
+    def test_a_loop_is_heard_from_unless_a_job_holds_it(self, host):
+        job = host.submit(SOURCE, entrypoint="stubborn")
+        host.until(lambda: host.progress[job])
+        host.send({"stop": {"id": job}})
+        host.until(lambda: host.progress[job][-1] == "told")
+        host.send({"ping": {}})
+        host.until(lambda: host.pongs == 1)
+        asks = host.submit(SOURCE, entrypoint="asks")
+        host.until(lambda: host.progress[asks])
+        # It holds the loop until it is told to stop, and the loop would have to tell it.
+        host.send({"ping": {}})
+        self.assertTrue(host.quiet(0.1))
 
     @in_each("async")
     def test_a_generator_on_the_loop_gives_way(self, host):

@@ -64,7 +64,7 @@ async fn batch(server: &Server, calls: &[Value]) -> Vec<String> {
 
 /// Waits until one of these calls of `until` has begun: which, and the file that lets it end. Those that were claimed together come to the
 /// line in any order.
-async fn begun(server: &Server, ids: &[String]) -> (usize, PathBuf) {
+pub(crate) async fn begun(server: &Server, ids: &[String]) -> (usize, PathBuf) {
     let said = async {
         loop {
             for (n, id) in ids.iter().enumerate() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::behind::begun;
 use crate::server::{PATIENCE, Server, database, folder};
 
 const MODELS: [&str; 3] = ["async", "threads", "processes"];
@@ -87,18 +88,11 @@ async fn a_process_that_keeps_much_memory_is_replaced() {
     let server = Server::start(folder.path(), &settings).await;
     let source = "import os\nkept = []\ndef main(bytes):\n    kept.append(b'x' * bytes)\n    return os.getpid()\n";
     let first = run(&server, &python("processes", source, &json!([160 << 20]))).await;
-    let mut pid = first["output"].clone();
-    assert!(pid.is_u64(), "{first}");
-    // It is looked at now and then, not after each job; and no job fails for it.
-    for _ in 0..32 {
-        let job = run(&server, &python("processes", source, &json!([1]))).await;
-        assert_eq!(job["state"], "succeeded", "{job}");
-        pid = job["output"].clone();
-        if pid != first["output"] {
-            break;
-        }
+    assert!(first["output"].is_u64(), "{first}");
+    for _ in 0..4 {
+        let next = run(&server, &python("processes", source, &json!([1]))).await;
+        assert!(next["output"].is_u64() && next["output"] != first["output"], "{next}");
     }
-    assert_ne!(pid, first["output"], "it was never replaced");
 }
 
 /// The jobs that share a host may have a connection each; one that has its process to itself needs no more than programs mostly do.
@@ -219,6 +213,54 @@ async fn a_crash_on_threads_costs_the_jobs_of_that_host_and_says_so() {
     assert_eq!(asked.status(), 202, "it runs on");
     let elsewhere = server.until_state(&elsewhere, "cancelled").await;
     assert_eq!((&elsewhere["losses"], &elsewhere["attempt"]), (&json!(0), &json!(1)), "{elsewhere}");
+}
+
+#[tokio::test]
+async fn what_several_jobs_exceed_together_is_a_loss_for_each_and_what_one_does_alone_its_own_fault() {
+    let folder = folder();
+    let memory = (192 << 20).to_string();
+    let server = Server::start(folder.path(), &[("TRINE_PYTHON_MEMORY_BYTES", &memory)]).await;
+    let waits = "import time, trine\ndef main():\n    while trine.attempt() == 1:\n        time.sleep(0.01)\n    return 'well'\n";
+    let hoards = "import trine\ndef main(attempts):\n    hoard = []\n    while trine.attempt() <= attempts:\n        hoard.append(b'x' * (8 << 20))\n    return 'well'\n";
+    for model in ["async", "threads"] {
+        // On the loop, one that holds it would leave no room for the other.
+        let waits = if model == "async" {
+            waits.replace("def", "async def").replace("time", "asyncio").replace("asyncio.sleep", "await asyncio.sleep")
+        } else {
+            waits.into()
+        };
+        let waiting = server.submit(&python(model, &waits, &json!([]))).await;
+        server.until_state(&waiting, "running").await;
+        let hoarding = server.submit(&python(model, hoards, &json!([1]))).await;
+        for id in [waiting, hoarding] {
+            let job = server.until(&id, |job| job["finished_at"].is_string()).await;
+            assert_eq!((&job["output"], &job["losses"]), (&json!("well"), &json!(1)), "{job}");
+        }
+        let alone = run(&server, &python(model, hoards, &json!([9]))).await;
+        assert_eq!((&alone["state"], &alone["losses"]), (&json!("failed"), &json!(0)), "{alone}");
+        let message = alone["error"]["message"].as_str().unwrap();
+        assert!(message.contains("of memory; its limit is") || message.contains("MemoryError"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_goes_on_though_it_was_told_to_stop_costs_the_others_on_its_loop_nothing() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_STOP_GRACE_MS", "100")]).await;
+    let until = "import asyncio, os\nasync def main():\n    print(os.getcwd(), flush=True)\n    while not os.path.exists('go'):\n        await asyncio.sleep(0.01)\n    return os.getpid()\n";
+    let other = server.submit(&python("async", until, &json!([]))).await;
+    let (_, go) = begun(&server, std::slice::from_ref(&other)).await;
+    let stubborn = "import asyncio, os\nasync def main():\n    while True:\n        try:\n            await asyncio.sleep(600)\n        except asyncio.CancelledError:\n            pass\n";
+    let mut stubborn = python("async", stubborn, &json!([]));
+    stubborn["deadline_ms"] = json!(100);
+    let stubborn = run(&server, &stubborn).await;
+    assert_eq!((&stubborn["state"], &stubborn["error"]["kind"]), (&json!("failed"), &json!("timeout")), "{stubborn}");
+    // What comes now has another host.
+    let next = run(&server, &python("async", "import os\ndef main(): return os.getpid()", &json!([]))).await;
+    std::fs::write(go, "").unwrap();
+    let other = server.until_state(&other, "succeeded").await;
+    assert_eq!((&other["losses"], &other["attempt"]), (&json!(0), &json!(1)), "{other}");
+    assert!(next["output"].is_u64() && next["output"] != other["output"], "{next} {other}");
 }
 
 #[tokio::test]

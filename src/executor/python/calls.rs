@@ -43,6 +43,8 @@ pub(super) struct Calls {
     state: Mutex<State>,
     /// Told when there is one fewer.
     pub(super) fewer: Notify,
+    /// Told when the host says that it hears.
+    pub(super) heard: Notify,
     /// How many were told to stop and are waited for.
     stopping: watch::Sender<usize>,
 }
@@ -110,7 +112,8 @@ impl State {
 
 impl Calls {
     pub(super) fn new(in_order: bool) -> Self {
-        Self { in_order, state: Mutex::default(), fewer: Notify::new(), stopping: watch::Sender::default() }
+        let (fewer, heard, stopping) = (Notify::new(), Notify::new(), watch::Sender::default());
+        Self { in_order, state: Mutex::default(), fewer, heard, stopping }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -190,8 +193,16 @@ impl Calls {
     pub(super) fn end_all(&self, gone: &Gone, all_is_heard: bool) {
         let open = {
             let mut state = self.state();
-            state.gone = Some(gone.clone());
+            // Those that come now have no part in it.
+            state.gone = Some(Gone { kind: FailureKind::Lost, by_itself: false, how: gone.how.clone() });
             std::mem::take(&mut state.open)
+        };
+        let is_one = open.len() < 2 || (self.in_order && all_is_heard);
+        // Which of several has exceeded a limit is not known.
+        let gone = if is_one || gone.kind == FailureKind::Lost {
+            gone
+        } else {
+            &Gone { kind: FailureKind::Lost, by_itself: true, how: gone.how.clone() }
         };
         let first = open.values().map(|call| call.order).min();
         for (_, call) in open {

@@ -34,6 +34,8 @@ use crate::workload::{PythonFunction, Reporter, Stop};
 const START: Duration = Duration::from_secs(30);
 /// What is kept of what a host writes when it crashes, in bytes.
 const LAST_WORDS: usize = 4 << 10;
+/// How long a host that hears may take to say so.
+const ANSWER: Duration = Duration::from_secs(1);
 /// How long to wait for that once a host has ended. Only one that is not confined can leave something behind that keeps it open.
 const LAST_WORDS_GRACE: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,8 @@ pub(super) struct Host {
     outbox: Outbox,
     calls: Arc<Calls>,
     given: AtomicU64,
+    /// The most resident memory that it may have.
+    most_memory: u64,
     /// The code that it was sent.
     known: Mutex<HashSet<String>>,
     /// It is to be replaced: nothing new is given to it.
@@ -91,12 +95,13 @@ impl pool::Worker for Arc<Host> {
         // Libraries that keep something in the user's folder fail without one.
         let home = scratch.path().to_string_lossy().into_owned();
         let environment = [("HOME", home), ("LANG", "C.UTF-8".to_owned()), ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned())];
+        let most_memory = most_memory(settings, key);
         let policy = Policy {
             read,
             scratch: scratch.path().to_owned(),
             network: key.network,
             environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
-            limits: Limits { memory_bytes: most_memory(settings, key), ..settings.limits },
+            limits: Limits { memory_bytes: most_memory, ..settings.limits },
         };
         let script = settings.program.join("__main__.py");
         let arguments = ["-I".as_ref(), "-u".as_ref(), script.as_os_str(), settings.mode.as_str().as_ref()];
@@ -122,6 +127,7 @@ impl pool::Worker for Arc<Host> {
             outbox,
             calls,
             given: AtomicU64::new(0),
+            most_memory,
             known: Mutex::default(),
             retired: AtomicBool::new(false),
             end,
@@ -253,6 +259,14 @@ impl Host {
         self.calls.fewer.notify_waiters();
     }
 
+    /// Whether it hears what it is told: if not, a call holds its event loop.
+    pub(super) async fn hears(&self) -> bool {
+        let mut heard = std::pin::pin!(self.calls.heard.notified());
+        heard.as_mut().enable();
+        self.say(&ToHost::Ping {});
+        tokio::time::timeout(ANSWER, heard).await.is_ok()
+    }
+
     /// Waits until it works on nothing that anybody still waits for.
     pub(super) async fn drained(&self) {
         loop {
@@ -285,13 +299,27 @@ impl Host {
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
         let given = self.given.load(Ordering::Relaxed);
-        let has_much = || memory::resident_bytes(self.pid).is_some_and(|bytes| bytes > most_memory(settings, &self.key) / 2);
-        let worn = given >= settings.max_jobs || (given % 16 == 15 && has_much());
+        let worn = given >= settings.max_jobs || (given % 16 == 15 && self.has_much());
         if worn {
             // It is not asked about again before the next time that this is looked at.
             self.retire();
         }
         worn
+    }
+
+    /// Takes no further calls if much is left of what a call has used, which has had so many bytes.
+    pub(super) fn has_used(&self, max_rss_bytes: Option<u64>) {
+        if max_rss_bytes.is_some_and(|bytes| self.is_much(bytes)) && self.has_much() {
+            self.retire();
+        }
+    }
+
+    fn has_much(&self) -> bool {
+        memory::resident_bytes(self.pid).is_some_and(|bytes| self.is_much(bytes))
+    }
+
+    const fn is_much(&self, bytes: u64) -> bool {
+        bytes > self.most_memory / 2
     }
 
     fn say(&self, message: &ToHost<'_>) {
@@ -318,16 +346,17 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
     let Process { mut group, scratch, last_words } = process;
     let pid = group.id().as_raw();
     let mut listening = std::pin::pin!(listen(socket, &calls, ready));
-    let killed = tokio::select! {
+    let understood = tokio::select! {
         // Whoever drops a host says so before its socket closes, so one that was dropped has not ended by itself.
         biased;
-        () = end.notified() => true,
-        () = &mut listening => false,
+        () = end.notified() => None,
+        understood = &mut listening => Some(understood),
     };
+    let killed = understood.is_none();
     // What it has said before is heard, whether or not the store has room for it.
     let _stopping = killed.then(|| calls.stopping());
-    // Without its socket it ends by itself, unless it is held up.
-    let grace = if killed { Duration::ZERO } else { Duration::from_secs(1) };
+    // Without its socket it ends by itself, unless it is held up. One that is not understood might go on with calls meanwhile.
+    let grace = if understood == Some(true) { Duration::from_secs(1) } else { Duration::ZERO };
     let ended = match tokio::time::timeout(grace, group.wait()).await {
         Ok(ended) => ended,
         Err(_) => group.end(Duration::ZERO).await,
@@ -345,16 +374,25 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         tracing::warn!(pid, how, "a Python host has ended by itself");
     }
     // What it had said before tells which call it was at.
-    let all_is_heard = !killed || tokio::time::timeout(LAST_WORDS_GRACE, listening).await.is_ok();
+    let all_is_heard = match understood {
+        Some(understood) => understood,
+        None => tokio::time::timeout(LAST_WORDS_GRACE, listening).await.unwrap_or(false),
+    };
     calls.end_all(&Gone { how, ..gone }, all_is_heard);
     // Removing a folder may block.
     tokio::task::spawn_blocking(move || drop(scratch));
 }
 
-async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>) {
+/// Takes in what a host says to its end, whether or not that comes in the midst of a message. False if there is something that can't be
+/// understood: which calls it has made is not known then.
+async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>) -> bool {
     let mut frames = FramedRead::new(socket, LengthDelimitedCodec::builder().max_frame_length(LONGEST).new_codec());
     let mut ready = Some(ready);
-    while let Some(Ok(frame)) = frames.next().await {
+    while let Some(frame) = frames.next().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return error.kind() != std::io::ErrorKind::InvalidData,
+        };
         match serde_json::from_slice(&frame) {
             Ok(FromHost::Done(done)) => calls.end(done.id, Ok(done)),
             Ok(FromHost::Log { id: Some(id), stream, line }) => calls.note(id, Note::log(stream, line)).await,
@@ -366,13 +404,15 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>
                 }
             }
             Ok(FromHost::Returned { id }) => calls.end(id, Err(Unsaid::Returned)),
+            Ok(FromHost::Pong {}) => calls.heard.notify_waiters(),
             Ok(FromHost::Ready {}) => drop(ready.take().map(|ready| ready.send(()))),
             Err(error) => {
                 tracing::error!(%error, "a Python host says what can't be understood");
-                return;
+                return false;
             }
         }
     }
+    true
 }
 
 /// The beginning of what it writes to its standard error itself: where it crashed. Reads to the end.
@@ -413,6 +453,20 @@ mod tests {
     fn frame(text: &str) -> Vec<u8> {
         let length = u32::try_from(text.len()).unwrap();
         [&length.to_be_bytes()[..], text.as_bytes()].concat()
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_understood_is_not_taken_for_the_end() {
+        let (whole, beyond) = (frame(r#"{"ready": {}}"#), u32::try_from(LONGEST + 1).unwrap().to_be_bytes());
+        let cases: [(&[u8], bool); 5] =
+            [(b"", true), (&whole, true), (&whole[..7], true), (&frame("garbage"), false), (&beyond, false)];
+        for (said, understood) in cases {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(said).await.unwrap();
+            drop(theirs);
+            let heard = listen(ours.into_split().0, &Calls::new(true), oneshot::channel().0).await;
+            assert_eq!(heard, understood, "{said:?}");
+        }
     }
 
     #[tokio::test]

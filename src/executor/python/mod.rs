@@ -340,7 +340,7 @@ async fn on_shared(
     call: &Wanted<'_>,
     mut attempt: Attempt,
     grace: Duration,
-    holds_all: bool,
+    has_loop: bool,
 ) -> Ran {
     let host = tokio::select! {
         host = hosts.get(key) => host,
@@ -349,13 +349,14 @@ async fn on_shared(
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
     match on_host(&host, call, &attempt, &slot, grace, None).await {
         Some(ended) => ran(ended, &host, "shared by all jobs of its kind"),
-        None if holds_all => {
+        None if has_loop && !host.hears().await => {
             host.kill();
             Ran::failed(Failure::error("it held the event loop and did not stop when it was told to; its host was killed"))
         }
         None => {
             SharedHosts::leave(host);
-            Ran::failed(Failure::error("it did not stop when it was told to; its thread was left behind"))
+            let what = if has_loop { "task" } else { "thread" };
+            Ran::failed(Failure::error(format!("it did not stop when it was told to; its {what} was left behind")))
         }
     }
 }
@@ -450,8 +451,9 @@ async fn on_host(
                 if done.worn {
                     host.retire();
                 }
-                let has_artifacts = done.artifacts;
-                let mut ran = Ran { reading: done.reading(), outcome: done.into_outcome(), crashed: None, begun: true };
+                let (has_artifacts, reading) = (done.artifacts, done.reading());
+                host.has_used(reading.max_rss_bytes);
+                let mut ran = Ran { reading, outcome: done.into_outcome(), crashed: None, begun: true };
                 if has_artifacts {
                     let keeping = keeps_files.then_some(call.artifacts);
                     ran = ran.but(host.take_artifacts(begun.id, (job, number), keeping, stop).await);

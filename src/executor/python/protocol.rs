@@ -26,6 +26,8 @@ pub(super) enum ToHost<'a> {
     Run(Run<'a>),
     /// End this early.
     Stop { id: u64 },
+    /// Say that you hear.
+    Ping {},
 }
 
 #[derive(Serialize)]
@@ -111,6 +113,8 @@ pub(super) enum FromHost {
     Done(Box<Done>),
     /// A call that stood behind another has not begun, and will not.
     Returned { id: u64 },
+    /// It hears.
+    Pong {},
 }
 
 /// How a call ended, and what was measured of it.
@@ -248,7 +252,7 @@ pub(in crate::executor) fn understand(frame: &[u8]) -> bool {
         }
         FromHost::Log { stream, line, .. } => drop(Note::log(stream, line)),
         FromHost::Progress { value, .. } => drop(Note::progress(&value)),
-        FromHost::Ready {} | FromHost::Returned { .. } => {}
+        FromHost::Ready {} | FromHost::Returned { .. } | FromHost::Pong {} => {}
     }
     true
 }

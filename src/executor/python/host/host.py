@@ -86,6 +86,8 @@ class Host:
             self.begin(job)
         elif kind == "stop" and body["id"] in self.jobs:
             self.stop(self.jobs[body["id"]])
+        elif kind == "ping":
+            self.channel.send(message("pong", {}))
         elif kind == "unreadable":
             self.refuse(body["id"], "invalid", body["reason"])
 
