@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -42,16 +41,13 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::webhook;
 use crate::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 
-/// How long the API still answers after it has begun to say that it is not ready, so that a load balancer notices.
-const HANDOVER: Duration = Duration::from_millis(100);
-
 /// The program that runs here, also if there is another one at its path by now, such as a newer version.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// What part of the file descriptors is kept for jobs: one in so many.
 const OF_FILES_FOR_JOBS: usize = 4;
 
-/// Serves until it is asked to stop, then drains: takes nothing new, finishes what runs within the grace period or until it is hurried, hands
+/// Serves until it is asked to stop, hands its clients over to other servers, then drains: takes nothing new, finishes what runs within the grace period or until it is hurried, hands
 /// back the rest. `ready` is called when it begins to answer.
 pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: impl FnOnce()) -> Result<(), AppError> {
     let files = raise_file_limit();
@@ -125,17 +121,18 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         grace: config.stop_grace,
     };
     let drained = {
-        let (dispatcher, asked) = (dispatcher.clone(), stop.asked.clone());
+        let (dispatcher, asked, handover) = (dispatcher.clone(), stop.asked.clone(), config.handover);
         async move {
             asked.cancelled().await;
+            dispatcher.leave();
+            tokio::time::sleep(handover).await;
             tracing::info!("shutting down: nothing new is taken");
             dispatcher.drain();
-            tokio::time::sleep(HANDOVER).await;
         }
     };
     let hurried = stop.hurried;
     ready();
-    hurried.run_until_cancelled(server::serve(listener, tls, api, limits, drained)).await;
+    hurried.run_until_cancelled(server::serve(listener, tls, api, limits, stop.asked.clone(), drained)).await;
     stop.asked.cancel();
     dispatcher.drain();
     let housework = async {

@@ -241,7 +241,12 @@ pub struct Config {
     /// How many finished jobs are kept, or all
     #[arg(long, env = "TRINE_RETENTION_COUNT", value_name = "N", default_value = "all", value_parser = KeptCount::from_str)]
     pub retention_count: KeptCount,
-    /// How long running jobs may take to end after SIGTERM, in milliseconds
+    /// How long after SIGTERM all is answered as before, though `/readyz` says that clients should turn elsewhere and each answer ends its
+    /// connection, in milliseconds
+    #[arg(id = "handover_ms", long = "handover-ms", env = "TRINE_HANDOVER_MS", value_name = "MS", default_value = "100", value_parser = millis)]
+    #[serde(rename = "handover_ms", serialize_with = "as_millis")]
+    pub handover: Duration,
+    /// How long running jobs may take to end after the hand-over, in milliseconds
     #[arg(id = "grace_ms", long = "grace-ms", env = "TRINE_GRACE_MS", value_name = "MS", default_value = "25000", value_parser = millis)]
     #[serde(rename = "grace_ms", serialize_with = "as_millis")]
     pub grace: Duration,

@@ -115,6 +115,8 @@ struct Shared {
     /// The attempts that run.
     attempts: TaskTracker,
     /// Set when nothing new is to be accepted or claimed.
+    /// Set when the server is to go, before it drains.
+    leaving: CancellationToken,
     draining: CancellationToken,
     /// Set when results that can't be written are given up, so that the program can end.
     giving_up: CancellationToken,
@@ -179,6 +181,7 @@ impl Dispatcher {
             unkept_profiles: Sparing::default(),
             loops: TaskTracker::new(),
             attempts: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             draining: CancellationToken::new(),
             giving_up: CancellationToken::new(),
         });
@@ -223,8 +226,14 @@ impl Dispatcher {
         Ok(cancellation)
     }
 
+    /// Is not ready from here on, so that clients turn elsewhere; else all goes on until it drains.
+    pub fn leave(&self) {
+        self.shared.leaving.cancel();
+    }
+
     /// Takes nothing new from here on: submissions are refused, and nothing more is claimed.
     pub fn drain(&self) {
+        self.leave();
         self.shared.draining.cancel();
         // Who waits for a job to end should hear now where it is, while there still is an API to say so.
         self.shared.waiters.end_all();

@@ -67,7 +67,7 @@ impl Dispatcher {
 
     /// Whether it can take work.
     pub async fn ready(&self) -> Result<(), NotReady> {
-        if self.shared.draining.is_cancelled() {
+        if self.shared.leaving.is_cancelled() {
             return Err(NotReady::Draining);
         }
         if self.shared.store.is_draining() {
@@ -75,7 +75,7 @@ impl Dispatcher {
         }
         self.shared.executors.trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
         // On a server with much to write that may take a while.
-        let check = self.shared.draining.run_until_cancelled(self.shared.store.check()).await;
+        let check = self.shared.leaving.run_until_cancelled(self.shared.store.check()).await;
         Ok(check.ok_or(NotReady::Draining)??)
     }
 }

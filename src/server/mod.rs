@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use axum::BoxError;
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -23,7 +24,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tower::Service;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
 
 use full::Full;
 
@@ -43,10 +45,16 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-/// Answers requests until `shutdown` resolves; then takes no more connections, and returns when those that are open have answered what
+/// Answers requests until `shutdown` resolves, and once `leaving` is set, each for the last time on its connection; then takes no more connections, and returns when those that are open have answered what
 /// they were asked, or when the grace period is over. What is not answered by then goes on as long as the runtime does.
-pub async fn serve<S, B>(listener: TcpListener, tls: Option<Tls>, api: S, limits: Limits, shutdown: impl Future<Output = ()>)
-where
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    api: S,
+    limits: Limits,
+    leaving: CancellationToken,
+    shutdown: impl Future<Output = ()>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -55,7 +63,12 @@ where
     let (open, full) = (GracefulShutdown::new(), Full::new());
     let mut http = http1::Builder::new();
     http.max_header_size(MAX_HEADER_BYTES).header_read_timeout(limits.patience.headers);
-    let service = TowerToHyperService::new(api);
+    let service = TowerToHyperService::new(api.map_response(move |mut response| {
+        if leaving.is_cancelled() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }));
     let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -180,8 +193,9 @@ mod tests {
             .route("/much", get(|| async { vec![b'x'; MUCH] }))
             .route("/never", never);
         let limits = Limits { patience, max_connections, grace: SHORT };
-        let task =
-            tokio::spawn(async move { serve(listener, None, router, limits, async move { stopped.notified().await }).await });
+        let task = tokio::spawn(async move {
+            serve(listener, None, router, limits, CancellationToken::new(), async move { stopped.notified().await }).await
+        });
         Server { address, stop, reached, task }
     }
 

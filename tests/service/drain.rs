@@ -33,6 +33,26 @@ async fn what_runs_is_finished_and_what_waits_is_kept() {
     assert_eq!(done["attempt"], 1);
 }
 
+#[tokio::test]
+async fn clients_are_handed_over_before_anything_is_refused() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[("TRINE_HANDOVER_MS", "3600000")]).await;
+    let job = json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}});
+    let submit = async || server.client.post(format!("{}/jobs", server.url)).json(&job).send().await.unwrap();
+    let before = submit().await;
+    assert_eq!((before.status().as_u16(), before.headers().get("connection")), (202, None));
+    drop(before.bytes().await.unwrap());
+    server.signal(Signal::SIGTERM);
+    server.until_ready(false).await;
+    // It goes on as before, but for its connections.
+    let after = submit().await;
+    assert_eq!((after.status().as_u16(), after.headers()["connection"].to_str().unwrap()), (202, "close"));
+    let accepted: Value = after.json().await.unwrap();
+    server.until_state(accepted["id"].as_str().unwrap(), "succeeded").await;
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 /// Jobs that run for an hour, one on each executor.
 async fn running_on_all(server: &Server) -> Vec<String> {
     let mut ids = Vec::new();
