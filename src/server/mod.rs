@@ -194,7 +194,7 @@ mod tests {
             .route("/never", never);
         let limits = Limits { patience, max_connections, grace: SHORT };
         let task = tokio::spawn(async move {
-            serve(listener, None, router, limits, CancellationToken::new(), async move { stopped.notified().await }).await
+            serve(listener, None, router, limits, CancellationToken::new(), async move { stopped.notified().await }).await;
         });
         Server { address, stop, reached, task }
     }
