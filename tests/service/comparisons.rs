@@ -137,6 +137,31 @@ async fn one_that_is_told_to_end_does_not_wait_for_a_job_that_holds_the_event_lo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_loses_the_server_is_told_which_comparison_it_was() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let arguments = ["compare", "sleep", "ms=20", "--budget", "60s", "--server", &server.url];
+    let asks = trine().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // It has heard of its comparison once it has asked for it.
+    let asked = async {
+        loop {
+            let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+            if metrics.contains("operation=\"getComparison\"") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("it to ask");
+    let comparisons = server.get("/comparisons").await;
+    let id = comparisons["items"][0]["id"].as_str().unwrap().to_owned();
+    server.crash();
+    let output = asks.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains(&id), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_compares_on_a_running_server_and_on_one_of_its_own() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;

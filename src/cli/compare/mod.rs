@@ -137,9 +137,9 @@ impl Compare {
     }
 
     async fn ask(self, client: Client) -> Result<(), CliError> {
-        let runner = Runner { client, under_way: RefCell::default() };
+        let (runner, is_temporary) = (Runner { client, under_way: RefCell::default() }, self.server.is_none());
         tokio::select! {
-            outcome = self.answer(&runner) => outcome,
+            outcome = self.answer(&runner) => outcome.inspect_err(|_| if !is_temporary { runner.leave() }),
             // A server would go on for minutes, for nobody.
             Ok(()) = tokio::signal::ctrl_c() => {
                 runner.stop().await;
@@ -238,6 +238,13 @@ impl Runner {
             state: head.state,
             reason: head.error.unwrap_or_else(|| "a client did not want it any more".into()),
         })
+    }
+
+    /// Says which comparison it was, if one goes on though what became of it can't be heard.
+    fn leave(&self) {
+        if let Some(id) = self.under_way.take() {
+            print::aside(format_args!("comparison {id} may go on; `trine compare --cancel {id}` ends it"));
+        }
     }
 
     /// Ends the comparison that nobody waits for any more, and says what became of it.
