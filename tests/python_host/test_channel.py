@@ -1,5 +1,7 @@
 """The channel and what waits for its turn there, without a host."""
 
+import contextlib
+import signal
 import socket
 import sys
 import threading
@@ -71,6 +73,38 @@ class Waiting(unittest.TestCase):
         self.assertEqual(lines[:36], [f"{job}" * 99 for job in range(4) for _ in range(9)])
         self.assertEqual(lines[36:38], ["more" * 24, "trine: this log is at its limit of 1000 bytes; the rest is dropped"])
         self.assertEqual(lines[38:], ["renewed"])
+
+    def test_what_a_signal_handler_raises_in_the_midst_costs_no_message_and_no_lock(self):
+        raised, lines = 0, []
+
+        class Raised(Exception):
+            pass
+
+        def handler(_, frame):
+            nonlocal raised
+            if frame.f_code.co_filename == Channel.send.__code__.co_filename:
+                raised += 1
+                raise Raised
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, handler))
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+        sent = 0
+        while raised < 3_000:
+            # As other threads leave it to whoever is at it.
+            self.channel.waiting.append(message("log", {"line": sent}))
+            sent += 1
+            with contextlib.suppress(Raised):
+                self.channel.send(b"")
+            lines += self.lines()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.channel.send(b"")
+        self.assertEqual(lines + self.lines(), list(range(sent)))
+        taken = []
+        thread = threading.Thread(target=lambda: taken.append(self.channel.writing.acquire(blocking=False)))
+        thread.start()
+        thread.join()
+        self.assertEqual(taken, [True])
 
     def test_a_line_is_not_lost_when_whoever_sends_it_is_interrupted(self):
         def make(errors, line):

@@ -122,6 +122,30 @@ class Stopping(HostTest):
     def test_a_function_can_heed_that_it_is_stopped(self, host):
         self.assertEqual(self.stop(host, "heeds")[1].get("output"), "the job was asked to stop")
 
+    @in_each("threads", "processes")
+    def test_what_another_thread_raises_while_a_job_sends_is_the_jobs_alone(self, host):
+        source = """
+            import ctypes, threading, trine
+
+            def main():
+                me, enough, caught = ctypes.c_ulong(threading.get_ident()), threading.Event(), 0
+                def raises():
+                    while not enough.wait(0.0001): ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(TimeoutError))
+                thread = threading.Thread(target=raises)
+                thread.start()
+                while thread.is_alive():
+                    try:
+                        while caught < 1_000: trine.progress(caught)
+                        enough.set()
+                        thread.join()
+                    except TimeoutError:
+                        caught += 1
+        """
+        job = host.submit(source)
+        error = host.wait(job).get("error")
+        self.assertIn(error and error["type"], (None, "TimeoutError"))
+        self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+
     @in_each("async")
     def test_a_loop_is_heard_from_unless_a_job_holds_it(self, host):
         job = host.submit(SOURCE, entrypoint="stubborn")

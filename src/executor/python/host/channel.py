@@ -4,7 +4,8 @@ import collections
 import os
 import socket
 import threading
-from itertools import repeat
+from itertools import repeat, starmap
+from operator import itemgetter
 from select import POLLOUT, poll
 
 from .messages import Frames
@@ -16,11 +17,20 @@ SHORT = 1 << 10  # bytes; what is shorter counts as much
 PATIENCE_S = 0.05  # for whoever sends; longer only if it is the server that keeps them, and never beside a loop
 
 
+def both(first, second):
+    """What the first of two iterators gives, where the second goes on with it: as one step, if it is C code that takes it in."""
+    return map(itemgetter(0), zip(first, second))
+
+
 class Channel:
     """The socket to the server, used by threads that may wait. The process ends with the connection.
 
     All that is to be sent stands in one line, and whoever finds nobody at it sends. Nobody waits for that: a thread that is at it may be
     kept by a finalizer, which the garbage collector runs anywhere and which may want a lock of users that the other thread has.
+
+    A signal handler of users, or another thread of theirs, may raise between any two steps: the process lives on, and so must this. So what must
+    not be apart is one step, in which no code in Python runs: to take a lock and note that, to take messages and keep them, to send and to take
+    down how much was sent.
     """
 
     def __init__(self, sock):
@@ -92,14 +102,15 @@ class Channel:
         self.waiting.append(item)
         self.drain()
 
-    send_soon = send
-
     def wait(self):
         """For whoever is at it to end. Only as long as the server keeps them up: it waits for no lock of users."""
-        while not self.writing.acquire(timeout=PATIENCE_S):
+        while True:
+            [is_held] = map(self.writing.acquire, (True,), (PATIENCE_S,))
+            if is_held:
+                self.writing.release()
+                return
             if self.takes_more():
                 return
-        self.writing.release()
 
     def takes_more(self, patience_s=0):
         room = poll()
@@ -108,7 +119,10 @@ class Channel:
 
     def drain(self):
         """Sends all, unless somebody is at it: they look for more after they have let go."""
-        while self.waiting and self.writing.acquire(blocking=False):
+        while self.waiting:
+            [is_held] = map(self.writing.acquire, (False,))
+            if not is_held:
+                return
             try:
                 if self.is_draining:
                     return  # by this thread, which goes on with what has come meanwhile
@@ -116,22 +130,19 @@ class Channel:
             finally:
                 self.writing.release()
 
+    soon = drain
+
     def take_turns(self):
         """Of those that are there now."""
         self.is_draining = True
         try:
             for _ in range(len(self.waiting)):
-                item = self.waiting.popleft()
+                item, taken = self.waiting[0], map(popleft, (self.waiting,))
                 if type(item) is tuple:
+                    # It stays there if it can't be made: whoever sends may be deep in calls of its own, and the item another's.
                     make, *what = item
-                    try:
-                        item = make(*what)
-                    except BaseException:
-                        # Whoever sends is deep in calls of its own, or a signal handler raised it. The item may be another's.
-                        self.waiting.appendleft(item)
-                        raise
-                if item:
-                    self.backlog.append(item)
+                    taken = both(starmap(make, (what,)), taken)
+                self.backlog.extend(filter(None, taken))
             if self.backlog or self.going:
                 self.send_backlog()
         finally:
@@ -142,11 +153,7 @@ class Channel:
             pass
 
     def send_once(self, *flags):
-        """Sends as much as the socket takes at once. False if something is left of what it was given.
-
-        A signal handler of users may raise between any two steps, and half a message would be the end of the connection. So what must not
-        be apart is one step, in which no code in Python runs: to take messages and keep them, to send and to take down how much was sent.
-        """
+        """Sends as much as the socket takes at once. False if something is left of what it was given."""
         going = self.going
         if not going:
             taken = map(popleft, repeat(self.backlog, len(self.backlog)))
@@ -157,8 +164,8 @@ class Channel:
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.__traceback__.tb_next is not None:
-                raise  # of a signal handler, as a time-out is
+            if error.errno is None or error.__traceback__.tb_next is not None:
+                raise  # of a signal handler or another thread, as a time-out is
             os._exit(0)
         self.part = len(data) - (going[1] if len(going) == 2 else sum(going[1:]))
         if self.part:
@@ -185,12 +192,11 @@ class LoopChannel(Channel):
         self.sending = threading.RLock()  # held by whoever sends: the loop, or a thread that found too much there
         self.is_sending = False
 
-    def send_soon(self, item):
+    def soon(self):
         """In this turn of the loop, with what else is to be sent in it: many ends are one message."""
-        self.waiting.append(item)
         if not self.is_soon:
-            self.is_soon = True
             self.loop.call_soon(self.drain_now)
+            self.is_soon = True
 
     def drain_now(self):
         self.is_soon = False
@@ -218,12 +224,15 @@ class LoopChannel(Channel):
 
     def send_here(self):
         if not self.waits and not self.flush():
-            self.waits = True
             self.loop.add_writer(self.sock.fileno(), self.writable)
+            self.waits = True
 
     def flush(self):
         """Sends all that is there, unless somebody is at it. False if the socket does not take it now."""
-        while (self.backlog or self.going) and self.sending.acquire(blocking=False):
+        while self.backlog or self.going:
+            [is_held] = map(self.sending.acquire, (False,))
+            if not is_held:
+                return True
             try:
                 if self.is_sending:
                     return True

@@ -9,7 +9,7 @@ import sys
 import threading
 
 from . import running
-from .channel import Channel
+from .channel import Channel, both
 from .errors import described, no_frames
 from .exceptions import Invalid
 from .jobs import Job, finished
@@ -185,5 +185,6 @@ class Host:
         worn = b'"worn":true,' if self.is_worn else b""
         head = b'{"done":{"id":%d,%b%b' % (job.id, artifacts, worn)
         done = framed(head, *outcome, b",%b}}" % job.meter.measured(self.polled))
-        del self.jobs[job.id]
-        self.channel.send_soon(done)
+        # As one step, or it would be neither told nor known any more if a signal handler raised in between.
+        self.channel.waiting.extend(both((done,), map(self.jobs.pop, (job.id,))))
+        self.channel.soon()
