@@ -9,6 +9,7 @@ use trine::job::Queue;
 use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 use trine::store::{Store, Urgency};
 
+use crate::http::{Connection, request};
 use crate::postgres::Postgres;
 use crate::report::{Bar, Figure, print, quantile};
 use crate::server::{Server, folder};
@@ -17,6 +18,10 @@ use crate::{Options, Result, history, noop};
 /// How many connections there are in all: as many as one server has in other benchmarks, and as many on each of three. With few, each turn of a
 /// node finds a third of the jobs.
 const CONNECTIONS: [usize; 2] = [noop::CONNECTIONS, 3 * noop::CONNECTIONS];
+const BATCH: usize = 1_000;
+/// How many batches are submitted in all, this many at once.
+const BATCHES: usize = 60;
+const AT_ONCE: usize = 6;
 /// How often jobs are claimed, and how many at once.
 const CLAIMS: usize = 2_000;
 const CLAIMED: usize = 16;
@@ -70,11 +75,23 @@ async fn measure(postgres: &Postgres, schema: &str, count: usize, duration: Dura
         *rate = jobs as f64 / (servers[0].finish(|_| Ok(())).await? - start).as_secs_f64();
     }
 
+    let body = format!("[{}]", [noop::NOOP; BATCH].join(","));
+    let batch = request("POST", "/jobs/batch", noop::MINIMAL, &body);
     let start = Instant::now();
-    let loads = servers.iter().map(|server| noop::load_batches(server.address, noop::AT_ONCE / count, duration));
-    let jobs: u64 = futures_util::future::try_join_all(loads).await?.into_iter().sum();
-    servers[0].accepted += jobs;
-    let batches = jobs as f64 / (servers[0].finish(|_| Ok(())).await? - start).as_secs_f64();
+    let mut submitting = Vec::new();
+    for place in 0..AT_ONCE {
+        let mut connection = Connection::open(servers[place % count].address).await?;
+        let batch = &batch;
+        submitting.push(async move {
+            for _ in 0..BATCHES / AT_ONCE {
+                connection.send(batch).await?.expect(202)?;
+            }
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        });
+    }
+    futures_util::future::try_join_all(submitting).await?;
+    servers[0].accepted += (BATCH * BATCHES) as u64;
+    let batches = (BATCH * BATCHES) as f64 / (servers[0].finish(|_| Ok(())).await? - start).as_secs_f64();
     for server in servers {
         server.stop().await?;
     }

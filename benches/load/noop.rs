@@ -23,8 +23,7 @@ pub(crate) const MINIMAL: &str = "Prefer: return=minimal\r\n";
 /// How often a latency is measured in a round.
 const SAMPLES: usize = 1_000;
 const BATCH: usize = 1_000;
-/// How many batches are on their way at once, where they don't come one after another.
-pub(crate) const AT_ONCE: usize = 6;
+const BATCHES: usize = 50;
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let folder = folder()?;
@@ -46,8 +45,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         Figure::new("POST /jobs with Prefer: wait=10, p99, µs"),
         Figure::with_bar("the same, p50, in fdatasyncs", Bar::AtMost(6.0)),
         Figure::with_bar("the same at half of the jobs/s above, p99, ms", Bar::AtMost(10.0)),
-        Figure::new("jobs/s, in batches of 1,000, one after another"),
-        Figure::new("jobs/s, in batches of 1,000, six at once"),
+        Figure::new("jobs/s, in batches of 1,000"),
         Figure::with_bar("the same over bare requests/s", Bar::AtLeast(2.0)),
     ];
     warm_up(&bare, &mut server).await?;
@@ -66,8 +64,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let submit = latencies(&mut server, "", |_, status| status == 202).await?;
         let wait = latencies(&mut server, "Prefer: wait=10\r\n", |body, status| status == 200 && succeeded(body)).await?;
         let paced = paced(&mut server, jobs / 2.0, duration).await?;
-        let one_by_one = batches(&mut server, 1, duration).await?;
-        let batches = batches(&mut server, AT_ONCE, duration).await?;
+        let batches = batches(&mut server).await?;
         let (sync, submit_p50, wait_p50) = (quantile(&sync, 0.5), quantile(&submit, 0.5), quantile(&wait, 0.5));
         let values = [
             bare,
@@ -85,7 +82,6 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             quantile(&wait, 0.99),
             wait_p50 / sync,
             quantile(&paced, 0.99) / 1e3,
-            one_by_one,
             batches,
             batches / bare,
         ];
@@ -148,17 +144,7 @@ async fn warm_up(bare: &Bare, server: &mut Server) -> Result<()> {
 
 /// Submits on so many connections for this long; how many requests were answered with `202`. Any other answer is an error.
 pub(crate) async fn load(address: SocketAddr, headers: &str, count: usize, duration: Duration) -> Result<u64> {
-    send(address, request("POST", "/jobs", headers, NOOP), count, duration).await
-}
-
-/// The same with batches; how many jobs were accepted.
-pub(crate) async fn load_batches(address: SocketAddr, count: usize, duration: Duration) -> Result<u64> {
-    let body = format!("[{}]", [NOOP; BATCH].join(","));
-    Ok(send(address, request("POST", "/jobs/batch", MINIMAL, &body), count, duration).await? * BATCH as u64)
-}
-
-async fn send(address: SocketAddr, submission: Vec<u8>, count: usize, duration: Duration) -> Result<u64> {
-    let submission = Arc::new(submission);
+    let submission = Arc::new(request("POST", "/jobs", headers, NOOP));
     let mut connections = Vec::with_capacity(count);
     for _ in 0..count {
         connections.push(Connection::open(address).await?);
@@ -205,13 +191,14 @@ fn succeeded(body: &[u8]) -> bool {
     serde_json::from_slice::<Job>(body).is_ok_and(|job| job.state == "succeeded")
 }
 
-/// Completed jobs a second: submitted in so many batches at once for this long, then waited for.
-async fn batches(server: &mut Server, at_once: usize, duration: Duration) -> Result<f64> {
+/// Jobs a second, one batch after another on one connection.
+async fn batches(server: &mut Server) -> Result<f64> {
     let start = Instant::now();
-    let jobs = load_batches(server.address, at_once, duration).await?;
-    server.accepted += jobs;
+    for _ in 0..BATCHES {
+        server.submit(&[NOOP; BATCH]).await?;
+    }
     server.finish(|_| Ok(())).await?;
-    Ok(jobs as f64 / start.elapsed().as_secs_f64())
+    Ok((BATCH * BATCHES) as f64 / start.elapsed().as_secs_f64())
 }
 
 /// The time that the disk needs to make 4 KiB at the end of a file durable, in microseconds.
