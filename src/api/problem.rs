@@ -148,7 +148,7 @@ kinds! {
         "the comparison is running";
     /// There is a schedule of this name.
     ScheduleExists = CONFLICT "schedule-exists", "There is a schedule of this name",
-        "there is a schedule \"nightly\"";
+        "there is a schedule \"nightly\"; `PUT` replaces it";
     /// The body is longer, or the batch has more jobs, than the server takes.
     TooLarge = PAYLOAD_TOO_LARGE "too-large", "This is more than can be taken at once",
         "the body may have at most 12582912 bytes";

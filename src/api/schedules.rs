@@ -218,7 +218,10 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
     let caller = Caller::of(request.extensions());
     let schedule = read(&api, request, None).await?;
     if !api.schedules.add(schedule.clone()).await? {
-        return Err(Problem::new(Kind::ScheduleExists, format!("there is a schedule {:?}", schedule.own_name())));
+        return Err(Problem::new(
+            Kind::ScheduleExists,
+            format!("there is a schedule {:?}; `PUT` replaces it", schedule.own_name()),
+        ));
     }
     let view = ScheduleView::of(&schedule, caller, api.dispatcher.store().now());
     Ok((StatusCode::CREATED, location(&schedule), Json(view)).into_response())

@@ -104,7 +104,7 @@ pub(super) fn results<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
 }
 
 /// What a job waits for, in words.
-fn waiting(waiting: &Value) -> String {
+pub(super) fn waiting(waiting: &Value) -> String {
     let (text, number) =
         (|field: &str| waiting[field].as_str().unwrap_or_default(), |field: &str| waiting[field].as_u64().unwrap_or(0));
     match text("reason") {

@@ -6,12 +6,14 @@ use tokio::time::Instant;
 use super::answer::{Job, parse};
 use super::client::Client;
 use super::error::CliError;
+use super::print;
 use super::stream::PATIENCE;
+use super::table;
 
 /// Jobs that are asked for at once: enough to keep up with thousands of short ones.
 const AT_ONCE: usize = 32;
-/// How long the server may hold back an answer, in seconds.
-const LONGEST_WAIT: u32 = 30;
+/// How long the server may hold back an answer, in seconds: at first only until it is said what a job waits for.
+const WAITS: [u32; 2] = [2, 30];
 
 /// A finished job, as it was read and as it was written.
 pub(super) struct Ended {
@@ -19,24 +21,33 @@ pub(super) struct Ended {
     pub(super) json: Box<RawValue>,
 }
 
-/// Waits until all jobs have ended; in the order of the ids. People see a bar in the meantime.
+/// Waits until all jobs have ended; in the order of the ids. People see a bar in the meantime, and of a single job what it waits for.
 pub(super) async fn all(client: &Client, ids: &[String]) -> Result<Vec<Ended>, CliError> {
     let bar = bar(ids.len());
-    let ended = stream::iter(ids).map(|id| one(client, id)).buffered(AT_ONCE).inspect_ok(|_| bar.inc(1)).try_collect().await;
+    let ended = stream::iter(ids)
+        .map(|id| one(client, id, ids.len() == 1))
+        .buffered(AT_ONCE)
+        .inspect_ok(|_| bar.inc(1))
+        .try_collect()
+        .await;
     bar.finish_and_clear();
     ended
 }
 
-async fn one(client: &Client, id: &str) -> Result<Ended, CliError> {
+async fn one(client: &Client, id: &str, is_alone: bool) -> Result<Ended, CliError> {
     let mut given_up = None;
+    let [mut wait, longest] = WAITS;
     loop {
-        match client.get::<Box<RawValue>>(&format!("/jobs/{id}"), &[("wait", LONGEST_WAIT)]).await {
+        match client.get::<Box<RawValue>>(&format!("/jobs/{id}"), &[("wait", wait)]).await {
             Ok(json) => {
                 let job: Job = parse(&json)?;
                 if job.ending().is_some() {
                     return Ok(Ended { job, json });
                 }
-                given_up = None;
+                if let Some(reason) = job.waiting.filter(|_| is_alone && wait < longest) {
+                    print::aside(format_args!("job {id} waits for {}", table::waiting(&reason)));
+                }
+                (given_up, wait) = (None, longest);
             }
             // The job was accepted, so it is worth waiting for a server that starts again.
             Err(error) if error.may_pass() && Instant::now() < *given_up.get_or_insert_with(|| Instant::now() + PATIENCE.0) => {

@@ -119,6 +119,21 @@ async fn all_that_a_job_can_be_is_said_on_the_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_a_job_is_told_what_that_waits_for() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let mut command = client_of(&server, folder.path());
+    let submit = command.args(["submit", "sleep", "ms=0", "--delay", "30s", "--wait"]);
+    let mut waiting = submit.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("waits for its time, ")), "it says nothing");
+    let id = server.get("/jobs").await["items"][0]["id"].take();
+    let path = format!("{}/jobs/{}", server.url, id.as_str().unwrap());
+    assert!(server.client.delete(path).send().await.unwrap().status().is_success());
+    assert_eq!(waiting.wait().unwrap().code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_followed_and_its_lines_are_read() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
@@ -439,6 +454,7 @@ async fn a_function_is_deployed_called_and_removed() {
     let found = server.get("/results?tag=team:search").await["items"].take();
     assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
     assert_eq!(server.get(&format!("/jobs/{}", found[0]["id"].as_str().unwrap())).await["retry"]["attempts"], 2);
+    assert!(stderr(&function(&["run", "area", "--args", "[6]", "--network"])).contains("python_network"));
     let failed = function(&["run", "fails"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(stderr(&failed).contains("pkg/__init__.py") && stderr(&failed).contains("ValueError: no"), "{}", stderr(&failed));

@@ -25,6 +25,9 @@ pub(super) struct Run {
     /// The version, or at least 8 of its first digits; the latest by default
     #[arg(long)]
     version: Option<String>,
+    /// Let it reach the network, where the server gives Python jobs that
+    #[arg(long)]
+    network: bool,
     #[command(flatten)]
     job: JobOptions,
     /// A name for this request: if it came before, its job is not submitted again
@@ -67,6 +70,9 @@ impl Run {
         parameters.extend(self.kwargs.clone().map(|kwargs| ("kwargs".to_owned(), kwargs)));
         if let Some(version) = &self.version {
             parameters.push(("version".to_owned(), text(version)?));
+        }
+        if self.network {
+            parameters.push(("network".to_owned(), RawValue::TRUE.to_owned()));
         }
         let Described { kind, json: workload } = parameter::described("function", parameters.into_iter())?;
         Ok(WithWorkload { workload, fields: self.job.fields(client, &kind).await? })

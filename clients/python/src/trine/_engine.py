@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import queue
 import threading
 import weakref
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from . import _calls
 from ._connections import Connections, Stream
-from ._following import FIRST_WAIT, FOR_NOW, Patience
+from ._following import FIRST_WAIT, FOR_NOW, LOGGER, Patience
 from ._future import ACCEPTED, CANCELLED, ENDED, PENDING, QUEUED, RUNNING, SENDING, Batch, Call, JobFuture
 from ._interpreter import engines, is_exiting
 from ._jobs import WAITING, Beginning, Jobs
@@ -40,8 +39,6 @@ LATER = 0.1  # seconds until it is looked again whether a call of another execut
 HELPERS = 8  # threads for what must not hold up the two: cancelling, looking after a break
 
 T = TypeVar("T")
-
-LOGGER = logging.getLogger("trine")
 
 
 class Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
@@ -10,6 +11,8 @@ from . import _calls
 from ._http1 import Request, Response
 from ._sse import Decoder, Message
 from .errors import ProblemError, ServerUnreachable, TrineError
+
+LOGGER = logging.getLogger("trine")
 
 FIRST_WAIT = 0.01  # seconds
 LONGEST_WAIT = 2.0
@@ -40,6 +43,7 @@ class Patience:
             raise error
         if self._since is None:
             self._since = now
+            LOGGER.warning("tried again for up to %g s: %s", self.seconds, error)
         elif now - self._since > self.seconds:
             raise error
         wait, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT)

@@ -45,7 +45,7 @@ class Server:
         url = url or os.environ.get("TRINE_SERVER") or "http://127.0.0.1:8040"
         key = key or os.environ.get("TRINE_KEY")
         if not isinstance(url, str):  # the number of workers, which comes first elsewhere
-            raise TypeError(f"a server's address is written http://host:port, not {url!r}")
+            raise TypeError(f"a server's address is written http://host:port, not {url!r}; a number of workers is `max_workers`")
         parts: SplitResult = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"a server's address is written http://host:port, not {url!r}")
