@@ -39,9 +39,9 @@ pub(super) struct Image {
     /// How much it is blurred: the standard deviation in pixels.
     #[schema(exclusive_minimum = 0, maximum = 100)]
     blur: Option<f32>,
-    #[serde(default)]
+    /// The format of the result. Without it, the one that the name in `to` ends with, such as `.jpg`, or else `png`.
     #[schema(inline)]
-    format: Format,
+    format: Option<Format>,
     /// Where the result is written, relative to the workspace folder. Missing folders are created, an older file is replaced.
     #[schema(min_length = 1)]
     to: Option<String>,
@@ -75,10 +75,9 @@ enum Fit {
     Fill,
 }
 
-/// The format of the result; `webp` is lossless, `jpeg` puts white behind what is transparent.
-#[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
+/// `webp` is lossless, `jpeg` puts white behind what is transparent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(default = "png")]
 enum Format {
     #[default]
     Png,
@@ -170,6 +169,10 @@ impl Workload for Image {
 }
 
 impl Image {
+    fn format(&self) -> Format {
+        self.format.or_else(|| Format::of(self.to.as_deref()?)).unwrap_or_default()
+    }
+
     fn run(mut self, context: &Context) -> Result<Done, Failure> {
         let Context { environment, stop, .. } = context;
         stop.check()?;
@@ -193,7 +196,8 @@ impl Image {
             image = image.fast_blur(sigma);
             stop.check()?;
         }
-        let encoded = self.format.encode(&image)?;
+        let format = self.format();
+        let encoded = format.encode(&image)?;
         stop.check()?;
 
         let (width, height, bytes) = (image.width(), image.height(), encoded.len());
@@ -212,7 +216,7 @@ impl Image {
             }
             (None, Returned::Data) => Stored::Data(STANDARD.encode(encoded)),
         };
-        Ok(Done { width, height, format: self.format, bytes, result })
+        Ok(Done { width, height, format, bytes, result })
     }
 }
 
@@ -281,6 +285,17 @@ fn in_proportion(side: u32, new: u32, old: u32) -> u32 {
 }
 
 impl Format {
+    /// The one that a file of this name is taken for.
+    fn of(name: &str) -> Option<Self> {
+        match ImageFormat::from_path(name).ok()? {
+            ImageFormat::Png => Some(Self::Png),
+            ImageFormat::Jpeg => Some(Self::Jpeg),
+            ImageFormat::WebP => Some(Self::Webp),
+            ImageFormat::Bmp => Some(Self::Bmp),
+            _ => None,
+        }
+    }
+
     fn encode(self, image: &DynamicImage) -> Result<Vec<u8>, Failure> {
         let mut encoded = Cursor::new(Vec::new());
         match self {
@@ -341,6 +356,21 @@ mod tests {
 
     fn result(output: &Value) -> DynamicImage {
         image::load_from_memory(&STANDARD.decode(output["data"].as_str().unwrap()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_file_has_the_format_that_its_name_says_unless_another_one_is_asked_for() {
+        for (to, format, expected) in [
+            (Some("a/b.JPG"), None, Format::Jpeg),
+            (Some("b.webp"), None, Format::Webp),
+            (Some("b.bmp"), Some("png"), Format::Png),
+            (Some("b.gif"), None, Format::Png),
+            (Some("b"), None, Format::Png),
+            (None, None, Format::Png),
+        ] {
+            let image: Image = serde_json::from_value(json!({ "data": "", "to": to, "format": format })).unwrap();
+            assert_eq!(image.format(), expected, "{to:?}");
+        }
     }
 
     #[tokio::test]
