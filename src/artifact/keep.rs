@@ -27,6 +27,18 @@ const READ_BYTES: usize = 256 << 10;
 const TAKING_BACK: Duration = Duration::from_secs(2);
 
 impl Artifacts {
+    /// Removes what an earlier run of this attempt has left, if a crash kept the end of that from being recorded: before it runs, so that this
+    /// is so however it ends. A job that is younger than this server has had no such run, and costs nothing.
+    pub async fn make_way(&self, job: JobId, attempt: u32) {
+        // A storage is not asked for each job.
+        if self.folder.is_none() || key::millis(job) >= self.opened_at.as_micros() / 1_000 {
+            return;
+        }
+        if let Err(error) = self.remove_below(self.of_attempt(job, attempt)).await {
+            tracing::warn!(%job, attempt, %error, "what an earlier run of an attempt has left can't be removed");
+        }
+    }
+
     /// Keeps what an attempt has left in `folder`, below `scratch`, which the job can't have replaced; unless it is `stopped` before that is done.
     /// What was kept of it before goes: a crash that kept its end from being recorded has it run again under the same number.
     ///

@@ -32,10 +32,14 @@ pub(super) fn name(folder: &Path, key: &Path) -> Option<String> {
     Some(parts.collect::<Vec<_>>().join("/"))
 }
 
-/// The day of a job's id.
+/// When a job got its id, in milliseconds.
+pub(super) fn millis(job: JobId) -> i64 {
+    job.as_bytes()[..6].iter().fold(0, |millis, &byte| millis << 8 | i64::from(byte))
+}
+
+/// The day of that.
 pub(super) fn day(job: JobId) -> Date {
-    let millis = job.as_bytes()[..6].iter().fold(0, |millis, &byte| millis << 8 | i64::from(byte));
-    let moment = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+    let moment = jiff::Timestamp::from_millisecond(millis(job)).unwrap_or_default();
     moment.to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 

@@ -52,6 +52,7 @@ pub struct Artifacts {
     folder: Option<PathBuf>,
     max_bytes: u64,
     copying: Arc<Semaphore>,
+    opened_at: Timestamp,
 }
 
 /// A file that a job left behind.
@@ -137,7 +138,8 @@ impl Artifacts {
                 (Arc::new(builder.build()?), prefix.clone(), None)
             }
         };
-        Ok(Self { storage, prefix: prefix.join(store), folder, max_bytes, copying: Arc::new(Semaphore::new(AT_ONCE)) })
+        let (prefix, copying, opened_at) = (prefix.join(store), Arc::new(Semaphore::new(AT_ONCE)), Timestamp::now());
+        Ok(Self { storage, prefix, folder, max_bytes, copying, opened_at })
     }
 
     /// The artifacts of an attempt, sorted by name.

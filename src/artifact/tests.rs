@@ -179,6 +179,22 @@ async fn of_an_attempt_that_ran_twice_only_what_it_left_the_second_time_is_kept(
 }
 
 #[tokio::test]
+async fn what_a_crash_has_left_of_an_attempt_is_gone_before_it_runs_again() {
+    let bench = Bench { job: "01997d3e-8c00-7000-8000-000000000000".parse().unwrap(), ..Bench::new() };
+    bench.leave("first", "1");
+    bench.keep().await.unwrap();
+    bench.artifacts.make_way(bench.job, 2).await;
+    assert_eq!(bench.names().await, ["first"]);
+    bench.artifacts.make_way(bench.job, 1).await;
+    assert_eq!(bench.names().await, [""; 0]);
+    // Nothing is looked for of a job that came since.
+    let bench = Bench { job: JobId::new(), ..bench };
+    bench.keep().await.unwrap();
+    bench.artifacts.make_way(bench.job, 1).await;
+    assert_eq!(bench.names().await, ["first"]);
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_stopped_keeps_nothing() {
     let bench = Bench::new();
     bench.leave("a", "a");

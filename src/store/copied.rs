@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::Instant;
+use tokio::sync::MutexGuard;
 
+use super::looks::{Latest, Looks};
 use super::{Store, StoreError};
 
 /// How long to wait before something is read again that could not be read.
@@ -41,19 +41,19 @@ pub struct Age {
     of: Copied,
     /// The changes up to this one are in the copy.
     version: AtomicI64,
-    /// Held while the copy is changed. When it was last known to be up to date.
-    changing: Mutex<Instant>,
+    /// For changes. Its turn is held while the copy is changed.
+    looks: Looks,
 }
 
 impl Age {
     /// That of a copy that is still empty.
     pub fn new(store: Arc<dyn Store>, of: Copied) -> Self {
-        Self { store, of, version: AtomicI64::new(-1), changing: Mutex::new(Instant::now()) }
+        Self { store, of, version: AtomicI64::new(-1), looks: Looks::new(Duration::ZERO) }
     }
 
     /// Held from a change in the store to the same change in the copy, so that they are in the same order.
-    pub async fn turn(&self) -> MutexGuard<'_, Instant> {
-        self.changing.lock().await
+    pub async fn turn(&self) -> MutexGuard<'_, Latest> {
+        self.looks.turn().await
     }
 
     /// Which changes are in the copy.
@@ -72,16 +72,13 @@ impl Age {
 
     /// Brings the copy up to date with all that was changed before. Many who ask at once ask the database once.
     pub async fn catch_up(&self, refresh: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
-        let asked_at = Instant::now();
-        let mut current_at = self.changing.lock().await;
-        if *current_at < asked_at {
-            let now = Instant::now();
+        let looking = async {
             if self.store.version(self.of).await? != self.version() {
                 self.renew(refresh).await?;
             }
-            *current_at = now;
-        }
-        Ok(())
+            Ok(())
+        };
+        self.looks.look(looking).await
     }
 
     /// Waits until others have changed something.

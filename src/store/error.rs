@@ -106,6 +106,12 @@ impl StoreError {
         Some(error.code()?.parse::<u32>().ok()? & 0xff)
     }
 
+    /// Whether a file could not be read or written, says the disk. It may be a part of it that never can be again.
+    pub fn is_of_disk(&self) -> bool {
+        // SQLITE_IOERR.
+        self.sqlite_code() == Some(10)
+    }
+
     /// Whether the same may work later, without anybody changing it.
     pub fn may_pass(&self) -> bool {
         if let Some(code) = self.sqlite_code() {

@@ -1,6 +1,6 @@
 //! Files that jobs leave behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use reqwest::header::{
@@ -211,6 +211,38 @@ async fn a_file_is_had_whole_or_in_part_and_never_shown_as_a_page() {
         assert_eq!(place, (status == 416).then_some("bytes */18"), "{name}");
         assert_eq!(answer.json::<Value>().await.unwrap()["type"], kind, "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_attempt_that_runs_again_after_a_crash_has_the_files_of_its_second_run_alone() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let holds = server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 600_000}})).await;
+    let mut waits = python("processes", "(left / 'second').write_text('2')");
+    waits["after"] = json!([{"job": holds, "on_failure": "run"}]);
+    let leaves = server.submit(&waits).await;
+    waits["workload"]["source"] = json!("def main():\n    return 1\n");
+    let leaves_none = server.submit(&waits).await;
+    // What a first run has left, of which no end was recorded: its folder is beside that of another job.
+    let other = succeeded(&server, &python("processes", "(left / 'first').write_text('1')")).await;
+    let kept = walk(&folder.path().join("data/artifacts"));
+    assert_eq!(kept.len(), 1);
+    for id in [&leaves, &leaves_none] {
+        let first = PathBuf::from(kept[0].replace(&other, id));
+        std::fs::create_dir_all(first.parent().unwrap()).unwrap();
+        std::fs::copy(&kept[0], first).unwrap();
+        assert_eq!(left(&server, id, "?attempt=1").await, files(&[("first", "1")]));
+    }
+    server.crash();
+
+    let server = Server::start(folder.path(), &[]).await;
+    let cancelled = server.client.delete(format!("{}/jobs/{holds}", server.url)).send().await.unwrap();
+    assert!(cancelled.status().is_success());
+    for (id, expected) in [(&leaves, files(&[("second", "2")])), (&leaves_none, files(&[]))] {
+        assert_eq!(server.until_state(id, "succeeded").await["attempt"], 1);
+        assert_eq!(left(&server, id, "").await, expected);
+    }
+    assert_eq!(left(&server, &other, "").await, files(&[("first", "1")]));
 }
 
 #[tokio::test]

@@ -527,6 +527,25 @@ async fn limits_of_which_nobody_waits_hide_no_others(place: impl Place) {
     assert_eq!(page.iter().map(LimitStatus::key).collect::<Vec<_>>(), [LimitKey::Concurrency("z".into())]);
 }
 
+#[tokio::test]
+async fn a_lane_that_is_shut_for_a_rate_opens_for_nobody_who_stands_behind() {
+    let folder = Folder::new();
+    let (store, hour) = (folder.open().await, 3_600_000);
+    let [running, first] = [rated("a", 1, hour), rated("a", 1, hour)];
+    accept(&store, &[running.clone(), first.clone()]).await;
+    assert_eq!(ids(&claim_all(&store, 10).await), [running.id]);
+    let mut raw = folder.raw().await;
+    let gate = "SELECT gate FROM lanes";
+    let shut: i64 = sqlx::query_scalar(gate).fetch_one(&mut raw).await.unwrap();
+    let behind = rated("a", 2, hour);
+    accept(&store, std::slice::from_ref(&behind)).await;
+    assert_eq!(sqlx::query_scalar::<_, i64>(gate).fetch_one(&mut raw).await.unwrap(), shut);
+    assert!(shut > running.accepted_at.as_micros());
+    // Once it is first, its own rate counts.
+    store.cancel(first.id, &[]).await.unwrap();
+    assert_eq!(ids(&claim_all(&store, 10).await), [behind.id]);
+}
+
 async fn what_a_limit_blocks_is_told(place: impl Place) {
     let store = place.open().await;
     let jobs = [limited("a", 1), limited("a", 1), rated("b", 1, 3_600_000), rated("b", 1, 3_600_000), io_job()];

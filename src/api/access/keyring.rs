@@ -10,16 +10,17 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use tokio::sync::watch;
 
-use super::looks::Looks;
 use crate::api::problem::{Kind, Problem};
 use crate::auth::{Key, KeyId, KeyRule, KeyState, Presented, Quota, Scope, Scopes, Secret};
 use crate::clock::Timestamp;
 use crate::dispatch::Quotas;
 use crate::job::Owner;
-use crate::store::{Age, Copied, Store, StoreError};
+use crate::store::{Age, Copied, Looks, Store, StoreError};
 
 /// How old the note of a key's last use may be.
 const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
+/// How often it is looked for keys that are not known: a guess must not make the database work.
+const LOOKED_EVERY: Duration = Duration::from_millis(200);
 
 /// All keys, and whether requests need one.
 pub struct Keyring {
@@ -67,7 +68,7 @@ impl Keyring {
             quotas,
             entries: RwLock::default(),
             age,
-            looks: Looks::default(),
+            looks: Looks::new(LOOKED_EVERY),
             changed: watch::Sender::new(()),
         };
         keyring.catch_up().await?;

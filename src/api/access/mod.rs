@@ -2,7 +2,6 @@
 
 mod caller;
 mod keyring;
-mod looks;
 mod operations;
 
 pub(super) use caller::Caller;

@@ -284,6 +284,9 @@ impl PythonExecutor {
         let Some(python) = &self.python else {
             return Ran::failed(Failure::error("this server has no Python interpreter any more"));
         };
+        if attempt.keeps_files {
+            python.artifacts.make_way(attempt.job, attempt.number).await;
+        }
         // Its code may take long to come.
         let call = tokio::select! {
             biased;

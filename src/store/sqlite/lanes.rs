@@ -20,17 +20,17 @@ pub(super) struct Lane {
     pub(super) turn: i64,
 }
 
-/// Notes that jobs wait in these lanes. If they are to open, those that are shut do.
+/// Notes that jobs wait in these lanes. Those that are shut open if their gate is no higher than this one.
 pub(super) async fn enter(
     connection: &mut SqliteConnection,
     lanes: &[&(Queue, String)],
     turn: Timestamp,
-    open: bool,
+    opens: i64,
 ) -> Result<(), StoreError> {
     let rows: Vec<_> = lanes.iter().map(|(queue, lane)| (queue.code(), lane)).collect();
     let text = "INSERT INTO lanes (queue, lane, turn) SELECT value ->> 0, value ->> 1, ? FROM json_each(?) WHERE true \
-                ON CONFLICT DO UPDATE SET gate = 0 WHERE gate <> 0 AND ?";
-    sqlx::query(text).bind(turn.as_micros()).bind(json(&rows)).bind(open).execute(connection).await?;
+                ON CONFLICT DO UPDATE SET gate = 0 WHERE gate BETWEEN 1 AND ?";
+    sqlx::query(text).bind(turn.as_micros()).bind(json(&rows)).bind(opens).execute(connection).await?;
     Ok(())
 }
 
@@ -218,6 +218,7 @@ mod tests {
     use sqlx::{Connection as _, Row as _};
 
     use super::*;
+    use crate::store::kept::lane::OPEN;
 
     #[tokio::test]
     async fn where_lanes_are_to_stand_is_no_walk_over_all_of_them() {
@@ -225,7 +226,7 @@ mod tests {
         crate::store::migrations::SQLITE.run_direct(None, &mut connection, false).await.unwrap();
         let (empty, waits) = (r#"["a"]"#, r#"["b"]"#);
         let lanes = [empty, waits].map(|lane| (Queue::Async, lane.to_owned()));
-        enter(&mut connection, &lanes.each_ref(), Timestamp::from_micros(1), false).await.unwrap();
+        enter(&mut connection, &lanes.each_ref(), Timestamp::from_micros(1), OPEN).await.unwrap();
         let standing = [Standing { lane: waits.into(), turn: 7, gate: 2 }];
         stand(&mut connection, Queue::Async, &standing, &[empty.into()]).await.unwrap();
         let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as("SELECT * FROM lanes").fetch_all(&mut connection).await.unwrap();

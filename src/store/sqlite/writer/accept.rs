@@ -62,7 +62,7 @@ impl Writer {
             if let (LIMITED, Some(lane)) = (state, job.submission.lane()) {
                 let limit = job.submission.concurrency.as_ref().map(|concurrency| concurrency.limit);
                 let has_room = counted_of(&lane).iter().all(|counted| self.has_room(counted, limit, done));
-                *done.lanes.entered.entry((job.route.queue, lane)).or_default() |= has_room;
+                done.lanes.enter(job.route.queue, lane, has_room);
             }
             if let (SCHEDULED, Some(due_at)) = (state, job.due_at) {
                 done.due(due_at);

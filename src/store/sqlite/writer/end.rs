@@ -47,9 +47,8 @@ impl Writer {
             self.end(&ids, ending, failure, done).await?;
             for Place { queue, state, lane, .. } in places {
                 done.depths.leave(*queue, *state);
-                // Whoever is first in the lane now may have a higher limit.
                 if let (LIMITED, Some(lane)) = (*state, lane) {
-                    done.lanes.entered.insert((*queue, lane.clone()), true);
+                    done.lanes.leave(*queue, lane.clone());
                 }
             }
         }

@@ -49,8 +49,8 @@ struct Full {
 /// What a transaction does to lanes.
 #[derive(Default)]
 pub(super) struct LaneChanges {
-    /// Lanes that jobs have entered or left, and whether the first of them may start though the lane was shut.
-    pub(super) entered: BTreeMap<(Queue, String), bool>,
+    /// Lanes that jobs have entered or left, and the highest gate that opens for that.
+    entered: BTreeMap<(Queue, String), i64>,
     /// How many more jobs run that count for it, or fewer; and the limit that the latest of them had.
     pub(super) running: BTreeMap<Counted, (i64, Option<u32>)>,
     /// How many jobs have ended that count for what lanes may be shut for.
@@ -102,6 +102,22 @@ impl Lanes {
 }
 
 impl LaneChanges {
+    /// A job waits in this lane. If what it counts for has room, perhaps by its own limit, it may start though the lane was shut. One that is
+    /// shut for a rate stays so: mostly others come first, and each of very many lanes would be looked at for every job.
+    pub(super) fn enter(&mut self, queue: Queue, lane: String, has_room: bool) {
+        self.touch(queue, lane, if has_room { OVER_QUOTA } else { OPEN });
+    }
+
+    /// A job waits in this lane no more. Whoever is first now may have a higher limit, or another rate.
+    pub(super) fn leave(&mut self, queue: Queue, lane: String) {
+        self.touch(queue, lane, i64::MAX);
+    }
+
+    fn touch(&mut self, queue: Queue, lane: String, opens: i64) {
+        let highest = self.entered.entry((queue, lane)).or_insert(OPEN);
+        *highest = opens.max(*highest);
+    }
+
     /// Whether there is something to do for lanes.
     pub(super) fn any(&self) -> bool {
         !self.entered.is_empty() || !self.freed.is_empty()
@@ -137,11 +153,11 @@ impl Writer {
     pub(super) async fn open_lanes(&mut self, done: &mut Done) -> Result<(), StoreError> {
         if !done.lanes.entered.is_empty() {
             let turn = self.moments.next();
-            for open in [false, true] {
-                let entered = done.lanes.entered.iter().filter(|(_, opens)| **opens == open);
+            for opens in [OPEN, OVER_QUOTA, i64::MAX] {
+                let entered = done.lanes.entered.iter().filter(|(_, highest)| **highest == opens);
                 let entered: Vec<_> = entered.map(|(lane, _)| lane).collect();
                 if !entered.is_empty() {
-                    lanes::enter(&mut self.connection, &entered, turn, open).await?;
+                    lanes::enter(&mut self.connection, &entered, turn, opens).await?;
                 }
             }
             for (queue, _) in done.lanes.entered.keys() {

@@ -58,7 +58,7 @@ impl Done {
         match lane {
             Some(lane) => {
                 depth.limited += 1;
-                self.lanes.entered.insert((queue, lane), true);
+                self.lanes.enter(queue, lane, true);
             }
             None => depth.queued += 1,
         }
