@@ -19,6 +19,8 @@ const APART: Duration = Duration::from_mins(10);
 const KEPT_OUT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(10));
 /// How soon to look again whether the one attempt that is let in to see has ended well; what takes long is looked at less and less often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// For how long one that is let in to see is alone in that: two that are let in together may share a process, and die of what one of them does.
+const ALONE: Duration = Duration::from_secs(30);
 /// The most kinds of work that deaths are kept of.
 const MOST: usize = 1_024;
 
@@ -78,6 +80,7 @@ impl Quarantine {
 
     fn keeps_out_at(&self, key: &Work, now: Instant) -> Option<Duration> {
         let mut cases = self.cases();
+        let is_tried = cases.values().filter_map(|case| case.probed).any(|since| now < since + ALONE);
         let case = cases.get_mut(key)?;
         let until = case.until?;
         if until > now {
@@ -86,6 +89,9 @@ impl Quarantine {
         // The first one that comes then is let in; the others wait for what becomes of it.
         if let Some(since) = case.probed {
             return Some((now - since).clamp(LOOK_AGAIN, KEPT_OUT.1));
+        }
+        if is_tried {
+            return Some(LOOK_AGAIN);
         }
         case.probed = Some(now);
         None
@@ -231,6 +237,23 @@ mod tests {
         assert_eq!(quarantine.keeps_out_at(&bad, now), None);
         quarantine.ended_at(&bad, Fate::Ended, now);
         assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.list().len()), (None, 0));
+    }
+
+    #[test]
+    fn those_that_died_together_are_let_in_one_after_the_other() {
+        let (quarantine, bad, good) = (Quarantine::default(), key("bad"), key("good"));
+        let mut now = Instant::now();
+        for process in 0..DEATHS {
+            quarantine.ended_at(&bad, Fate::Died(process), now);
+            quarantine.ended_at(&good, Fate::Died(process), now);
+        }
+        now += KEPT_OUT.0;
+        assert_eq!((quarantine.keeps_out_at(&bad, now), quarantine.keeps_out_at(&good, now)), (None, Some(LOOK_AGAIN)));
+        quarantine.ended_at(&bad, Fate::Died(9), now);
+        assert_eq!(quarantine.keeps_out_at(&good, now), None);
+        // But not for as long as one takes that takes long.
+        now += KEPT_OUT.0 * 2;
+        assert_eq!(quarantine.keeps_out_at(&bad, now), None);
     }
 
     #[test]
