@@ -16,6 +16,7 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, BodyLimits, Keyring, Memory, Pages, Parts, Streams, Traffic};
 use crate::artifact::Artifacts;
@@ -74,7 +75,8 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let functions = Arc::new(Functions::load(Arc::clone(&store)).await?);
     let deliveries = deliveries(&config)?;
     Comparisons::interrupt(&*store).await?;
-    let watched = own_files::watch(&config, stop.asked.clone())?;
+    let closed = CancellationToken::new();
+    let watched = own_files::watch(&config, stop.asked.clone(), closed.clone())?;
     let artifacts = Artifacts::open(&config.artifacts(), &store.identity().await?, config.artifact_bytes)?;
     let program = PathBuf::from(THIS_PROGRAM);
     let sandbox = Sandbox::new(program.clone(), config.sandbox).map_err(AppError::Watch)?;
@@ -121,11 +123,12 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         grace: config.stop_grace,
     };
     let drained = {
-        let (dispatcher, asked, handover) = (dispatcher.clone(), stop.asked.clone(), config.handover);
+        let (dispatcher, asked, closed) = (dispatcher.clone(), stop.asked.clone(), closed.clone());
+        let handover = config.handover;
         async move {
             asked.cancelled().await;
             dispatcher.leave();
-            tokio::time::sleep(handover).await;
+            let _ = tokio::time::timeout(handover, closed.cancelled()).await;
             tracing::info!("shutting down: nothing new is taken");
             dispatcher.drain();
         }
@@ -133,6 +136,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let hurried = stop.hurried;
     ready();
     hurried.run_until_cancelled(server::serve(listener, tls, api, limits, stop.asked.clone(), drained)).await;
+    closed.cancel();
     stop.asked.cancel();
     dispatcher.drain();
     let housework = async {

@@ -14,8 +14,13 @@ use crate::own::Seen;
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Has the server stop as soon as one of them is not there any more: its lock file in the data folder, or its database. Which one.
-pub(super) fn watch(config: &Config, asked: CancellationToken) -> Result<JoinHandle<Option<PathBuf>>, AppError> {
+/// Has the server stop as soon as one of them is not there any more: its lock file in the data folder, or its database. Which one. It is
+/// `closed` at once then, without a hand-over. Watches until that.
+pub(super) fn watch(
+    config: &Config,
+    asked: CancellationToken,
+    closed: CancellationToken,
+) -> Result<JoinHandle<Option<PathBuf>>, AppError> {
     let database = match config.database() {
         Database::Sqlite(path) => Some(path),
         Database::Postgres(_) => None,
@@ -23,9 +28,10 @@ pub(super) fn watch(config: &Config, asked: CancellationToken) -> Result<JoinHan
     let files = [config.data_dir.join("server.lock")].into_iter().chain(database).map(Seen::of).collect::<io::Result<Vec<_>>>();
     let files = files.map_err(|error| AppError::DataFolder { path: config.data_dir.clone(), error })?;
     Ok(tokio::spawn(async move {
-        let path = asked.run_until_cancelled(gone(&files)).await?;
+        let path = closed.run_until_cancelled(gone(&files)).await?;
         let file = path.display();
         tracing::error!("{file} was removed or replaced: what is taken now would be gone with this server, so it stops");
+        closed.cancel();
         asked.cancel();
         Some(path)
     }))

@@ -27,6 +27,9 @@ async fn until_read_or_broken<T, F: Future<Output = Result<T, StoreError>>>(
             }
             // One that is shut is not opened again.
             Err(error) if error.may_pass() && !matches!(error, StoreError::Closed) => {
+                if !error.is_of_disk() {
+                    failing_since = None;
+                }
                 tracing::debug!(%error, "the store can't be read; what needs it waits until it can");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(STORE_RETRY.1);

@@ -1,5 +1,6 @@
 """The channel and what waits for its turn there, without a host."""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -13,7 +14,7 @@ from harness import HOST, PATIENCE_S
 package = sys.modules["_trine_host"] = types.ModuleType("_trine_host")
 package.__path__ = [HOST]
 
-from _trine_host.channel import Channel  # noqa: E402
+from _trine_host.channel import Channel, LoopChannel  # noqa: E402
 from _trine_host.logs import Log  # noqa: E402
 from _trine_host.messages import Frames, message  # noqa: E402
 
@@ -96,8 +97,13 @@ class Waiting(unittest.TestCase):
             sent += 1
             with contextlib.suppress(Raised):
                 self.channel.send(b"")
+            if sys.version_info < (3, 11):
+                with contextlib.suppress(Raised):
+                    self.channel.heal()  # as when a job has ended
             lines += self.lines()
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if sys.version_info < (3, 11):
+            self.channel.heal()
         self.channel.send(b"")
         self.assertEqual(lines + self.lines(), list(range(sent)))
         taken = []
@@ -105,6 +111,49 @@ class Waiting(unittest.TestCase):
         thread.start()
         thread.join()
         self.assertEqual(taken, [True])
+
+    def test_what_is_left_to_a_thread_is_sent_though_that_is_interrupted(self):
+        kept, go, errors = threading.Event(), threading.Event(), [TimeoutError()]
+
+        def make():
+            kept.set()
+            go.wait(PATIENCE_S)
+            if errors:
+                raise errors.pop()
+            return message("log", {"line": "interrupted"})
+
+        def send():
+            with contextlib.suppress(TimeoutError):
+                self.channel.send((make,))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        self.assertTrue(kept.wait(PATIENCE_S))
+        self.channel.send(message("log", {"line": "left"}))
+        go.set()
+        thread.join()
+        self.assertEqual(self.lines(), ["interrupted", "left"])
+
+    def test_a_loop_sends_what_it_was_kept_from_in_its_next_turn(self):
+        loop = asyncio.SelectorEventLoop()
+        self.addCleanup(loop.close)
+        loop.set_exception_handler(lambda *_: None)
+        channel = LoopChannel(self.channel.sock, loop)
+        errors = [TimeoutError(), KeyError()]
+
+        def make():
+            if errors:
+                raise errors.pop()
+            return message("log", {"line": "at last"})
+
+        async def turns():
+            channel.waiting.append((make,))
+            channel.soon()
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        loop.run_until_complete(turns())
+        self.assertEqual(self.lines(), ["at last"])
 
     def test_a_line_is_not_lost_when_whoever_sends_it_is_interrupted(self):
         def make(errors, line):

@@ -161,6 +161,33 @@ class Stopping(HostTest):
         self.assertTrue(host.quiet(0.1))
 
     @in_each("async")
+    def test_a_job_that_is_left_goes_no_further(self, host):
+        source = """
+            import asyncio, trine
+            seen = []
+            async def goes_on(name):
+                while True:
+                    try:
+                        seen.append(name)
+                        await asyncio.sleep(0.0001)
+                    except asyncio.CancelledError:
+                        trine.progress("told")
+            async def main(): await asyncio.gather(goes_on("task"), goes_on("other task"))
+            async def count():
+                before = len(seen)
+                await asyncio.sleep(0.05)
+                return len(seen) - before
+        """
+        job = host.submit(source)
+        self.assertGreater(host.call(source, entrypoint="count")["output"], 0)
+        host.send({"leave": {"id": job}})
+        self.assertEqual(host.call(source, entrypoint="count")["output"], 0)
+        # Not even to hear that it is cancelled.
+        host.send({"stop": {"id": job}})
+        self.assertEqual(host.call(source, entrypoint="count")["output"], 0)
+        self.assertEqual(host.progress[job], [])
+
+    @in_each("async")
     def test_a_generator_on_the_loop_gives_way(self, host):
         job, done = self.stop(host, "yields")
         self.assert_cancelled(done, "asyncio.exceptions.CancelledError")

@@ -105,7 +105,8 @@ async fn one_that_an_interpreter_reads_is_a_gap_in_the_sandbox() {
 async fn a_server_whose_files_are_taken_away_takes_nothing_new() {
     for file in ["data/server.lock", "data/trine.db"] {
         let folder = folder();
-        let mut server = Server::start(folder.path(), &[]).await;
+        // It hands nobody over: whoever is not refused yet would lose what it submits.
+        let mut server = Server::start(folder.path(), &[("TRINE_HANDOVER_MS", "3600000")]).await;
         std::fs::rename(folder.path().join(file), folder.path().join("elsewhere")).unwrap();
         let ended = async {
             while server.runs() {

@@ -208,6 +208,11 @@ impl Host {
         self.say(&ToHost::Stop { id });
     }
 
+    /// Has a call go no further that did not end though it was asked to, if it gives its host a chance.
+    pub(super) fn leave(&self, id: u64) {
+        self.say(&ToHost::Leave { id });
+    }
+
     /// What is returned is kept while a call is waited for that was asked to end.
     pub(super) fn stopping(&self) -> Stopping<'_> {
         self.calls.stopping()
@@ -261,6 +266,8 @@ impl Host {
 
     /// Whether it hears what it is told: if not, a call holds its event loop.
     pub(super) async fn hears(&self) -> bool {
+        // What it says before that is heard, whether or not the store has room for it.
+        let _stopping = self.stopping();
         let mut heard = std::pin::pin!(self.calls.heard.notified());
         heard.as_mut().enable();
         self.say(&ToHost::Ping {});
@@ -467,6 +474,31 @@ mod tests {
             let heard = listen(ours.into_split().0, &Calls::new(true), oneshot::channel().0).await;
             assert_eq!(heard, understood, "{said:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_hears_is_heard_though_the_store_takes_no_notes() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (reading, writing) = ours.into_split();
+        let (sink, calls) = (Arc::new(Full(Mutex::default())), Arc::new(Calls::new(false)));
+        let reporter = Reporter::new(Arc::clone(&sink) as Arc<dyn Sink>);
+        calls.begin(7, Call::new(oneshot::channel().0, reporter, &Arc::default(), None), || ());
+        let host = Host {
+            key: Key { interpreter: String::new(), network: false, memory_bytes: None },
+            pid: Pid::this(),
+            scratch: Weak::new(),
+            outbox: Outbox::new(writing),
+            calls: Arc::clone(&calls),
+            given: AtomicU64::new(1),
+            most_memory: u64::MAX,
+            known: Mutex::default(),
+            retired: AtomicBool::new(false),
+            end: Arc::default(),
+        };
+        tokio::spawn(async move { listen(reading, &calls, oneshot::channel().0).await });
+        theirs.write_all(&frame(r#"{"log": {"id": 7, "stream": "stdout", "line": "x"}}"#)).await.unwrap();
+        theirs.write_all(&frame(r#"{"pong": {}}"#)).await.unwrap();
+        assert!(host.hears().await);
     }
 
     #[tokio::test]

@@ -465,6 +465,7 @@ async fn on_host(
             }
             Some(Err(unsaid)) => return Some(Err(unsaid)),
             None => {
+                host.leave(begun.id);
                 drop(begun);
                 host.given_up();
                 return None;

@@ -26,6 +26,8 @@ pub(super) enum ToHost<'a> {
     Run(Run<'a>),
     /// End this early.
     Stop { id: u64 },
+    /// Nobody waits for this any more: it is to go no further, as far as it can be kept from that.
+    Leave { id: u64 },
     /// Say that you hear.
     Ping {},
 }

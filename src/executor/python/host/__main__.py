@@ -7,7 +7,7 @@ thread of a pool, where the GIL shows; `processes` runs one job after the other 
 
 Both sides send frames: four bytes of length, big-endian, then an object with one key in UTF-8 JSON. The server says `setup` once, then
 `run` and `stop`; this process says `ready` once, then `log` and `progress` as they come, and `done` once for each `run`. It answers a
-`ping` with a `pong` as soon as no job keeps it from that. A `run` with
+`ping` with a `pong` as soon as no job keeps it from that, and halts, if it can, a job that it is to `leave`. A `run` with
 `behind` may come to `processes` while another job runs; instead of beginning it, this process may say `returned`.
 
 A host stays warm. Code is compiled once, so the globals of a module live on from one job to the next, and so do the working folder,

@@ -1,6 +1,7 @@
 """The socket to the server."""
 
 import collections
+import contextlib
 import os
 import socket
 import threading
@@ -127,6 +128,11 @@ class Channel:
                 if self.is_draining:
                     return  # by this thread, which goes on with what has come meanwhile
                 self.take_turns()
+            except BaseException:
+                # What others have left to this thread would wait until somebody sends again.
+                with contextlib.suppress(BaseException):
+                    self.take_turns()
+                raise
             finally:
                 self.writing.release()
 
@@ -173,6 +179,14 @@ class Channel:
         going.clear()
         return True
 
+    def heal(self):
+        """Called where this thread is at nothing here. Before Python 3.11 a handler may raise where that leaves this thread at it."""
+        [is_held] = map(self.writing.acquire, (False,))
+        if is_held:
+            self.is_draining = False
+            while self.writing._is_owned():
+                self.writing.release()
+
     def finish(self):
         """Waits until all is sent: for a process that is about to end."""
         with self.writing:
@@ -200,7 +214,23 @@ class LoopChannel(Channel):
 
     def drain_now(self):
         self.is_soon = False
-        self.drain()
+        self.again(self.drain)
+
+    def again(self, send):
+        """Sends, and if something is raised meanwhile, again in the next turn of the loop: nobody else may."""
+        try:
+            send()
+        except BaseException:
+            self.loop.call_soon(self.called)
+            raise
+
+    def heal(self):
+        super().heal()
+        [is_held] = map(self.sending.acquire, (False,))
+        if is_held:
+            self.is_sending = False
+            while self.sending._is_owned():
+                self.sending.release()
 
     def wait(self):
         """Not for the loop, which may itself be waiting for this thread: that sends what is there, if the server soon takes it."""
@@ -220,7 +250,8 @@ class LoopChannel(Channel):
 
     def called(self):
         self.is_called = False
-        self.send_here()
+        self.again(self.drain)
+        self.again(self.send_here)
 
     def send_here(self):
         if not self.waits and not self.flush():
@@ -249,4 +280,4 @@ class LoopChannel(Channel):
     def writable(self):
         self.waits = False
         self.loop.remove_writer(self.sock.fileno())
-        self.send_here()
+        self.again(self.send_here)

@@ -86,6 +86,8 @@ class Host:
             self.begin(job)
         elif kind == "stop" and body["id"] in self.jobs:
             self.stop(self.jobs[body["id"]])
+        elif kind == "leave" and body["id"] in self.jobs:
+            self.leave(self.jobs[body["id"]])
         elif kind == "ping":
             self.channel.send(message("pong", {}))
         elif kind == "unreadable":
@@ -99,6 +101,9 @@ class Host:
         job.stopped = True
         if job.cancel is not None:
             job.cancel()
+
+    def leave(self, job):
+        """A job that did not end though it was asked to is to go no further. A thread can't be kept from that, and a process is ended."""
 
     def take_signals(self):
         """The handlers that a job has put there instead were for itself."""
@@ -176,6 +181,7 @@ class Host:
     def settle(self, job, outcome):
         if running.forked:
             os._exit(0)  # a child that a job made has come back from the job's function; it is no host, and can't tell anybody
+        self.channel.heal()
         if running.alone is job:
             sys.stdout, sys.stderr = self.streams  # what the job has put there instead says what it still holds
             self.capture.drain()

@@ -160,6 +160,9 @@ class Async(Host):
     def is_worn(self):
         return self.helpers.are_worn()
 
+    def leave(self, job):
+        job.meter.halt()
+
     def begin(self, job):
         asyncio.Task(self.perform(job), loop=self.loop)
 

@@ -49,7 +49,7 @@ class Meter:
         self.helpers = {}  # what each has used for the job besides; they tell themselves how long they had no core
         self.counted = {}  # those that run something now which is counted when it ends
         self.threads = {}
-        self.others_ns = self.held_jobs = self.turn = self.before = self.peak = self.rang_ns = None
+        self.others_ns = self.held_jobs = self.turn = self.before = self.peak = self.rang_ns = self.halted = None
         self.stood_still = False
         self.polls = self.longest_ns = self.hold_ns = self.loop_wait_ns = self.until = 0
 
@@ -80,6 +80,16 @@ class Meter:
             self.longest_ns = took
         if took > self.hold_ns:
             self.hold_ns = took
+
+    def halt(self):
+        """From here on, the job's coroutines wait for ever wherever they would go on."""
+        self.before, self.halted = self.NOTHING, []
+
+    def stay(self):
+        future = self.host.loop.create_future()
+        future._asyncio_future_blocking = True  # as a task wants it that awaits one
+        self.halted.append(future)  # or it would be lost, and its task with it
+        return future
 
     def rings(self, when, callback, *args):
         """A timer of the job was due then, and is seen to now."""
@@ -251,8 +261,8 @@ class Metered(Coroutine):
     def step(self, advance, value):
         meter = self.meter
         if meter.before is not None:
-            # An eager task's first step, within a step of its parent.
-            return advance(value)
+            # An eager task's first step, within a step of its parent; or the job has been halted.
+            return advance(value) if meter.halted is None else meter.stay()
         meter.turn_came()
         try:
             return advance(value)
