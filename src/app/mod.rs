@@ -123,8 +123,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         grace: config.stop_grace,
     };
     let drained = {
-        let (dispatcher, asked, closed) = (dispatcher.clone(), stop.asked.clone(), closed.clone());
-        let handover = config.handover;
+        let (dispatcher, asked, closed, handover) = (dispatcher.clone(), stop.asked.clone(), closed.clone(), config.handover);
         async move {
             asked.cancelled().await;
             dispatcher.leave();

@@ -130,20 +130,23 @@ class Stopping(HostTest):
             def main():
                 me, enough, caught = ctypes.c_ulong(threading.get_ident()), threading.Event(), 0
                 def raises():
-                    while not enough.wait(0.0001): ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(TimeoutError))
+                    raised = 0
+                    while not enough.wait(0.0001):
+                        if raised == caught:
+                            raised += 1
+                            ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(TimeoutError))
                 thread = threading.Thread(target=raises)
                 thread.start()
-                while thread.is_alive():
+                while True:
                     try:
-                        while caught < 1_000: trine.progress(caught)
+                        while caught < 300: trine.progress(caught)
                         enough.set()
-                        thread.join()
+                        return thread.join()
                     except TimeoutError:
                         caught += 1
         """
-        job = host.submit(source)
-        error = host.wait(job).get("error")
-        self.assertIn(error and error["type"], (None, "TimeoutError"))
+        # What it makes of that, in the midst of writing a value say, is its own affair.
+        host.call(source)
         self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
 
     @in_each("async")
