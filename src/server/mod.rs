@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::BoxError;
@@ -63,8 +64,11 @@ pub async fn serve<S, B>(
     let (open, full) = (GracefulShutdown::new(), Full::new());
     let mut http = http1::Builder::new();
     http.max_header_size(MAX_HEADER_BYTES).header_read_timeout(limits.patience.headers);
+    // The token itself would be cloned for each request, and looked at, under a lock.
+    let is_leaving = Arc::new(AtomicBool::new(false));
+    let is_last = Arc::clone(&is_leaving);
     let service = TowerToHyperService::new(api.map_response(move |mut response| {
-        if leaving.is_cancelled() {
+        if is_last.load(Ordering::Relaxed) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -73,6 +77,10 @@ pub async fn serve<S, B>(
     loop {
         let stream = tokio::select! {
             accepted = accept(&listener) => accepted,
+            () = leaving.cancelled(), if !is_leaving.load(Ordering::Relaxed) => {
+                is_leaving.store(true, Ordering::Relaxed);
+                continue;
+            }
             () = &mut shutdown => break,
         };
         // Better a quick no than a wait without an end: whoever is told can turn to another server.
