@@ -48,8 +48,8 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// What part of the file descriptors is kept for jobs: one in so many.
 const OF_FILES_FOR_JOBS: usize = 4;
 
-/// Serves until it is asked to stop, hands its clients over to other servers, then drains: takes nothing new, finishes what runs within the grace period or until it is hurried, hands
-/// back the rest. `ready` is called when it begins to answer.
+/// Serves until it is asked to stop, hands its clients over to other servers, then drains: takes nothing new, finishes what runs within the
+/// grace period or until it is hurried, hands back the rest. `ready` is called when it begins to answer.
 pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: impl FnOnce()) -> Result<(), AppError> {
     let files = raise_file_limit();
     let tls = TlsFiles::both(config.tls_cert.clone(), config.tls_key.clone())?.map(Tls::load).transpose()?;

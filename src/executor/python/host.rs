@@ -32,10 +32,10 @@ use crate::workload::{PythonFunction, Reporter, Stop};
 
 /// How long a host may take until it is ready.
 const START: Duration = Duration::from_secs(30);
-/// What is kept of what a host writes when it crashes, in bytes.
-const LAST_WORDS: usize = 4 << 10;
 /// How long a host that hears may take to say so.
 const ANSWER: Duration = Duration::from_secs(1);
+/// What is kept of what a host writes when it crashes, in bytes.
+const LAST_WORDS: usize = 4 << 10;
 /// How long to wait for that once a host has ended. Only one that is not confined can leave something behind that keeps it open.
 const LAST_WORDS_GRACE: Duration = Duration::from_secs(1);
 
