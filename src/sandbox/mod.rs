@@ -134,6 +134,11 @@ impl Sandbox {
         Ok(Self { program, mode, watch: Watch::start()? })
     }
 
+    /// Whether a program is kept from anything but to use more than it may.
+    pub fn confines(&self) -> bool {
+        self.mode != Mode::Off
+    }
+
     /// A command that runs `program`, an absolute path, in its scratch folder and under its policy, for [`Sandbox::spawn`].
     ///
     /// It shares what the caller leaves it of standard input, output and error, and no other file.
@@ -146,7 +151,7 @@ impl Sandbox {
         program: &Path,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> io::Result<Command> {
-        let order = Order { policy: policy.clone(), confine: self.mode != Mode::Off, server: std::process::id() };
+        let order = Order { policy: policy.clone(), confine: self.confines(), server: std::process::id() };
         let mut command = Command::new(&self.program);
         command.arg("sandbox").arg("--").arg(program).args(arguments);
         command.env_clear().env(VARIABLE, serde_json::to_string(&order)?).current_dir(&policy.scratch);

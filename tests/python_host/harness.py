@@ -23,7 +23,7 @@ PATIENCE_S = 120
 class Host:
     """A running host."""
 
-    def __init__(self, mode, threads=4, max_output_bytes=8 << 20, max_log_bytes=1 << 20, cwd=None):
+    def __init__(self, mode, threads=4, max_output_bytes=8 << 20, max_log_bytes=1 << 20, cwd=None, **confined):
         self.mode = mode
         self.socket, theirs = socket.socketpair()
         command = [sys.executable, "-I", "-u", os.path.join(HOST, "__main__.py"), mode]
@@ -38,7 +38,7 @@ class Host:
         self.pongs = 0
         self.progress = collections.defaultdict(list)
         self.logs = collections.defaultdict(list)
-        setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, "cwd": cwd}
+        setup = {"threads": threads, "max_output_bytes": max_output_bytes, "max_log_bytes": max_log_bytes, "cwd": cwd, **confined}
         self.send({"setup": setup})
         self.ready = None
         try:

@@ -274,3 +274,46 @@ class Errors(HostTest):
         if isinstance(raised.exception, EOFError):
             self.assertIn("Fatal Python error: Segmentation fault", str(raised.exception))
             self.assertIn("in main", str(raised.exception))
+
+
+class Refusals(HostTest):
+    """Real ones are in the sandbox's own tests; here the errors are those that they look like."""
+
+    SOURCE = """
+        import os, socket
+
+        def refused(): raise PermissionError(1, "Operation not permitted")
+        def unresolved(): raise socket.gaierror(-3, "Temporary failure in name resolution")
+        def wrapped():
+            try: unresolved()
+            except OSError: raise ValueError("no page")
+        def own(): raise PermissionError("of mine")
+        def around():
+            error = PermissionError("around")
+            error.__cause__ = KeyError()
+            error.__cause__.__cause__ = error
+            raise error
+    """
+
+    def notes(self, host, entrypoint):
+        error = host.call(self.SOURCE, entrypoint=entrypoint)["error"]
+        for note in error.get("notes", ()):
+            self.assertTrue(error["traceback"].endswith(f"\n{note}\n"))
+        return [[word for word in ("sandbox refused", "resolve no names") if word in note] for note in error.get("notes", ())]
+
+    @in_each(confined=True, network=False)
+    def test_it_is_said_what_the_sandbox_may_be_behind(self, host):
+        for entrypoint in ("unresolved", "wrapped"):
+            self.assertEqual(self.notes(host, entrypoint), [["resolve no names"]])
+        self.assertEqual(self.notes(host, "refused"), [["sandbox refused"]])
+        for entrypoint in ("own", "around"):
+            self.assertEqual(self.notes(host, entrypoint), [])
+
+    @in_each(confined=True, network=True)
+    def test_names_are_no_matter_of_the_sandbox_with_a_network(self, host):
+        self.assertEqual(self.notes(host, "unresolved"), [])
+        self.assertEqual(self.notes(host, "refused"), [["sandbox refused"]])
+
+    @in_each()
+    def test_nothing_is_said_without_a_sandbox(self, host):
+        self.assertEqual(self.notes(host, "refused"), [])

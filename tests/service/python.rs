@@ -121,8 +121,9 @@ async fn a_bad_job_harms_itself_alone() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let once = json!({ "on": [] });
+    let refused = "If the sandbox refused this";
     let deeds = [
-        ("import os\ndef main():\n    while True:\n        os.fork()\n", json!([]), "failed", "PermissionError"),
+        ("import os\ndef main():\n    while True:\n        os.fork()\n", json!([]), "failed", refused),
         (
             "def main():\n    hoard = []\n    while True:\n        hoard.append(bytearray(8 << 20))\n",
             json!([]),
@@ -137,19 +138,10 @@ async fn a_bad_job_harms_itself_alone() {
         ),
         ("def main():\n    while True:\n        pass\n", json!([]), "failed", "deadline of 300 ms"),
         ("import os, signal\ndef main():\n    os.kill(os.getpid(), signal.SIGKILL)\n", json!([]), "lost", "SIGKILL"),
-        (
-            "def main(path):\n    return open(path, 'rb').read(16)\n",
-            json!([database(folder.path())]),
-            "failed",
-            "PermissionError",
-        ),
-        (
-            "import socket\ndef main(port):\n    socket.create_connection(('127.0.0.1', port))\n",
-            json!([port]),
-            "failed",
-            "PermissionError",
-        ),
-        ("import os\ndef main(pid):\n    os.kill(pid, 15)\n", json!([server.pid().as_raw()]), "failed", "PermissionError"),
+        ("def main(path):\n    return open(path, 'rb').read(16)\n", json!([database(folder.path())]), "failed", refused),
+        ("import socket\ndef main(port):\n    socket.create_connection(('127.0.0.1', port))\n", json!([port]), "failed", refused),
+        ("import socket\ndef main():\n    socket.getaddrinfo('example.com', 80)\n", json!([]), "failed", "resolve no names"),
+        ("import os\ndef main(pid):\n    os.kill(pid, 15)\n", json!([server.pid().as_raw()]), "failed", refused),
         ("import os\ndef main():\n    os._exit(3)\n", json!([]), "lost", "exit status 3"),
     ];
     for (source, args, state, message) in deeds {
@@ -162,7 +154,7 @@ async fn a_bad_job_harms_itself_alone() {
             let source = "import time\ndef main():\n    time.sleep(0.05)\n    return 7\n";
             run(&server, &python("processes", source, &json!([]))).await
         });
-        let text = bad["error"]["message"].as_str().unwrap_or_default();
+        let text = bad["error"].to_string();
         assert!(
             bad["state"] == state && (text.contains(message) || text.contains("MemoryError") && message == "memory"),
             "{bad}"

@@ -38,6 +38,9 @@ pub(super) struct Setup<'a> {
     pub(super) max_output_bytes: usize,
     pub(super) max_log_bytes: usize,
     pub(super) cwd: Option<&'a str>,
+    /// Whether the sandbox confines it, and if so, whether it may use the network all the same.
+    pub(super) confined: bool,
+    pub(super) network: bool,
 }
 
 /// A call. The id comes first: the host finds it there even if it can't read the rest.

@@ -1,6 +1,8 @@
 """Exceptions as the server is told of them."""
 
+import errno
 import os
+import socket
 import traceback
 
 from .messages import cut, name_of, to_text
@@ -14,6 +16,12 @@ MOST_FRAMES = 100  # of a traceback, innermost last
 MOST_CAUSES = 8
 PLAIN = (type(None), bool, int, float, str)  # what JSON brings as it is
 
+REFUSED = (
+    "If the sandbox refused this: a job opens files of its own folder, its interpreter and the system alone, starts no programs, signals nobody else, "
+    'and has no network without "network": true.'
+)
+NO_NETWORK = 'The sandbox lets this job resolve no names: it has no network, since it was submitted without "network": true.'
+
 
 def visible(stack):
     """Without the host's frames, and without those of the machinery that led from them to the user's first."""
@@ -21,19 +29,33 @@ def visible(stack):
     return [frame for frame in stack[first:] if not frame.filename.startswith(HOST)]
 
 
-def described(error, tidy):
-    """An exception as the object that goes to the server. `tidy` shortens the names of users' files and modules."""
+def described(error, tidy, setup):
+    """An exception as the object that goes to the server. `tidy` shortens the names of users' files and modules; `setup` says how this process
+    is confined."""
     try:
         if issubclass(type(error), MemoryError):
             traceback.clear_frames(error.__traceback__)
-        return in_full(error, tidy)
+        return in_full(error, tidy, refusals(error, setup) if setup.get("confined") else [])
     except BaseException as trouble:
         # An exception is code of users: whatever is asked of it may fail, but for the name that the interpreter has for its class.
         name, reason = (type.__repr__(type(each))[8:-2] for each in (error, trouble))
         return no_frames("error", cut(tidy(name), LONGEST_PART), f"it can't be described: {cut(tidy(reason), LONGEST_PART)} is raised meanwhile")
 
 
-def in_full(error, tidy):
+def refusals(error, setup):
+    """What a user has to know where the sandbox may be behind an error: it looks as it would without one."""
+    for _ in range(MOST_CAUSES):
+        if error is None:
+            break
+        if isinstance(error, socket.gaierror) and not setup.get("network"):
+            return [NO_NETWORK]
+        if isinstance(error, PermissionError) and error.errno in (errno.EPERM, errno.EACCES):
+            return [REFUSED]
+        error = error.__cause__ or error.__context__
+    return []
+
+
+def in_full(error, tidy, notes):
     told = traceback.TracebackException.from_exception(error)
     chain = [told]
     for link in chain:
@@ -41,6 +63,9 @@ def in_full(error, tidy):
         chain += filter(None, (link.__cause__, link.__context__, *(getattr(link, "exceptions", None) or ())))
     text = tidy("".join(told.format()))
     body = {**structured(error, told, tidy, MOST_CAUSES), **remaking(error, told, tidy, MOST_CAUSES)}
+    if notes:
+        text += "".join(f"{note}\n" for note in notes)
+        body["notes"] = [*body.get("notes", ()), *notes]
     return {"kind": "error", **body, "traceback": cut(text, LONGEST_TEXT)}
 
 

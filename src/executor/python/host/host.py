@@ -39,6 +39,7 @@ class Host:
 
     def main(self):
         _, setup = self.channel.receive()
+        self.setup = setup
         self.threads = setup["threads"]
         self.max_output_bytes = setup["max_output_bytes"]
         self.max_log_bytes = setup["max_log_bytes"]
@@ -168,7 +169,7 @@ class Host:
         """A job's exception, as part of its `done`."""
         if type(error) is Invalid:
             return b'"error":', plain(no_frames("invalid", error.cause, str(error)))
-        told = described(error, str if job.code is None else job.code.tidy)
+        told = described(error, str if job.code is None else job.code.tidy, self.setup)
         if job.stopped and told["type"].rpartition(".")[2] in ("Stopped", "KeyboardInterrupt", "CancelledError"):
             told["kind"] = "cancelled"
         outcome = b'"error":', plain(told)
