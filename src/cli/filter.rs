@@ -1,6 +1,6 @@
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Arg, Args};
 use clap::builder::PossibleValuesParser;
 use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
@@ -16,12 +16,16 @@ use crate::job::{Bound, Executor, FailureKind};
 
 /// The most items that the API puts on a page.
 const PAGE: usize = 1_000;
+/// The states of jobs that have not ended.
+const GOING: [&str; 4] = ["scheduled", "blocked", "queued", "running"];
+/// Those of jobs that have.
+const ENDED: [&str; 4] = ["succeeded", "failed", "cancelled", "lost"];
 
 /// Which jobs: those that pass every condition.
 #[derive(Args, Debug, Serialize)]
 pub(super) struct Conditions {
     /// Only those in this state, or in one of several with commas between
-    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(["scheduled", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "lost"]))]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(GOING.into_iter().chain(ENDED)))]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "with_commas")]
     state: Vec<String>,
     /// Only those that ended with an error of this kind
@@ -132,6 +136,16 @@ fn in_pairs(query: &impl Serialize) -> Vec<(String, String)> {
 /// As the API has several.
 fn with_commas<S: Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&names.join(","))
+}
+
+/// The argument `state` of a command that is about jobs that have not ended.
+pub(super) fn going(state: Arg) -> Arg {
+    state.value_parser(PossibleValuesParser::new(GOING))
+}
+
+/// The same of one that is about jobs that have.
+pub(super) fn ended(state: Arg) -> Arg {
+    state.value_parser(PossibleValuesParser::new(ENDED))
 }
 
 impl Conditions {

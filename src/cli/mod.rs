@@ -110,8 +110,10 @@ enum Command {
     /// Show the servers that share a database, and have one of them take no more work
     Cluster(cluster::Cluster),
     /// Cancel jobs
+    #[command(mut_arg("state", filter::going), mut_arg("error", |error| error.hide(true)))]
     Cancel(order::Order),
     /// Run finished jobs again
+    #[command(mut_arg("state", filter::ended))]
     Retry(order::Order),
     /// Ask a server whether it can take work
     Health(health::Health),

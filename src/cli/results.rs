@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::answer::{Page, parse};
 use super::client::Server;
 use super::error::CliError;
-use super::filter::Filter;
+use super::filter::{self, Filter};
 use super::human::micros;
 use super::table::{self, or_dash};
 use super::{jobs, print};
@@ -14,6 +14,7 @@ use crate::job::JobId;
 
 /// `trine results`
 #[derive(Args, Debug)]
+#[command(mut_arg("state", filter::ended))]
 pub(super) struct Results {
     #[command(flatten)]
     server: Server,

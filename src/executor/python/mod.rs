@@ -61,7 +61,7 @@ macro_rules! files_of_host {
 }
 
 /// The host's own code, by file.
-const PROGRAM: [(&str, &str); 21] = files_of_host![
+const PROGRAM: [(&str, &str); 22] = files_of_host![
     "__main__.py",
     "archive.py",
     "channel.py",
@@ -79,6 +79,7 @@ const PROGRAM: [(&str, &str); 21] = files_of_host![
     "pickles.py",
     "processes.py",
     "running.py",
+    "selector.py",
     "start.py",
     "threads.py",
     "trine.py",

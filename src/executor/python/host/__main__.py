@@ -14,8 +14,8 @@ A host stays warm. Code is compiled once, so the globals of a module live on fro
 the environment and whatever else a process has.
 
 To read it in order: `running`, `exceptions`; `messages`, `channel`; `code`, `archive`, `library`, `pickles`; `usage`, `meter`; `logs`,
-`errors`; `jobs`; `host`, and its three kinds `loop` with its `helpers`, `threads` and `processes`; `trine`, `start`. None imports from a
-later one.
+`errors`; `jobs`; `host`, and its three kinds `loop` with its `selector` and `helpers`, `threads` and `processes`; `trine`, `start`. None
+imports from a later one.
 """
 
 import os

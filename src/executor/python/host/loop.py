@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import selectors
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
@@ -16,10 +15,11 @@ from .host import Host
 from .jobs import awaited, reported, reports
 from .meter import Meter, Metered
 from .running import JOB
+from .selector import Selector
 from .usage import DELAY, gil_enabled
 
 
-class Selector(selectors.DefaultSelector):
+class Watched(Selector):
     """Tells the host how late its loop was each time that it came back from waiting: so long it had no core."""
 
     def __init__(self, host):
@@ -62,7 +62,7 @@ class Async(Host):
         self.ready_ns = 0
         self.lately = self.LONG_AGO
         self.more = False  # what has come is not all taken in
-        self.loop = asyncio.SelectorEventLoop(Selector(self))
+        self.loop = asyncio.SelectorEventLoop(Watched(self))
         self.loop.time = time.monotonic  # as it is now, whatever a job puts there
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor, self.at = self.loop.run_in_executor, self.loop.call_at
