@@ -66,7 +66,7 @@ use self::waiters::Waiters;
 use crate::clock::Timestamp;
 use crate::executor::{Executors, Slots};
 use crate::function::Function;
-use crate::job::{Job, JobId, Queue, Role, Routing};
+use crate::job::{Job, JobId, JobIds, Queue, Role, Routing};
 use crate::measure::memory;
 use crate::profile::{Machine, Profiles};
 use crate::store::{Cancellation, EventFilter, Follower, StateFilter, Store, StoreError, Weight as _};
@@ -95,6 +95,7 @@ struct Shared {
     max_losses: u32,
     /// How long it is kept what was answered to a request with a key.
     keys_kept: Duration,
+    ids: JobIds,
     running: Running,
     waiters: Waiters,
     turns: Turns,
@@ -114,9 +115,9 @@ struct Shared {
     loops: TaskTracker,
     /// The attempts that run.
     attempts: TaskTracker,
-    /// Set when nothing new is to be accepted or claimed.
     /// Set when the server is to go, before it drains.
     leaving: CancellationToken,
+    /// Set when nothing new is to be accepted or claimed.
     draining: CancellationToken,
     /// Set when results that can't be written are given up, so that the program can end.
     giving_up: CancellationToken,
@@ -169,6 +170,7 @@ impl Dispatcher {
             role: rules.role,
             max_losses: rules.max_losses,
             keys_kept: rules.keys_kept,
+            ids: JobIds::default(),
             running: Running::default(),
             turns: Turns::default(),
             room: Room::new(rules.most_waiting),

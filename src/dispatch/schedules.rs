@@ -293,14 +293,14 @@ impl Schedules {
         let seen = self.store.schedule_seen(&schedule.name).await?;
         let Some(plan) = plan(schedule, seen, now) else { return Ok(()) };
         if plan.times.is_empty() {
-            let advance = Firing { schedule: schedule.name.clone(), next_at: Some(plan.next_at), ..Firing::default() };
+            let advance = Firing { next_at: Some(plan.next_at), ..of(schedule) };
             return self.store.fire(advance).await.map(drop);
         }
         let mut times = plan.times.chunks(MOST_JOBS).peekable();
         while let Some(some) = times.next() {
             // If the server goes down behind this step, the next one goes on from there.
             let next_at = times.peek().and_then(|rest| rest.first()).map_or(plan.next_at, |(at, _)| Some(*at));
-            let mut firing = Firing { schedule: schedule.name.clone(), next_at: Some(next_at), ..Firing::default() };
+            let mut firing = Firing { next_at: Some(next_at), ..of(schedule) };
             let mut taken = Vec::new();
             for (due_at, decision) in some {
                 let outcome = match decision {
@@ -329,7 +329,7 @@ impl Schedules {
             schedule => schedule?,
         };
         let Some((schedule, first)) = schedule.zip(self.store.first_waiting_fire(name).await?) else { return Ok(()) };
-        let mut firing = Firing { schedule: name.to_owned(), waited: 1, ..Firing::default() };
+        let mut firing = Firing { waited: 1, ..of(&schedule) };
         let mut taken = Vec::new();
         let outcome = self.submit(&schedule, &mut firing, &mut taken).await?;
         firing.fires.push(Fire { at: now, outcome, ..first });
@@ -423,6 +423,11 @@ impl Schedules {
 /// Whether it is about what is submitted, not about the store.
 const fn is_of_the_jobs(error: &StoreError) -> bool {
     matches!(error, StoreError::Refused(_) | StoreError::TooManyPlaces)
+}
+
+/// What a schedule does, without anything yet: as it was read.
+fn of(schedule: &Schedule) -> Firing {
+    Firing { schedule: schedule.name.clone(), made_of: Some(schedule.changed_at), ..Firing::default() }
 }
 
 /// Whether it could be done. What is wrong with one schedule holds up no other; what is wrong with the store does.

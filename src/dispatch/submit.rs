@@ -8,6 +8,7 @@ use url::Url;
 
 use super::router::{Facts, Unable, choose};
 use super::{Dispatcher, Full, NoRoom, OverQuota, Wanted, if_light, labels, outputs, to_the_end};
+use crate::clock::Timestamp;
 use crate::job::{
     After, Dependency, Executor, Job, JobId, NewJob, Owner, Parent, ProfileKey, Route, Routing, Runtime, Spec, Submission,
     Written, parents_first,
@@ -230,7 +231,7 @@ impl Dispatcher {
             return Err(SubmitError::Draining);
         }
         let accepted_at = self.shared.store.now();
-        let ids = ids(&submissions);
+        let ids = self.ids(&submissions, accepted_at);
         // Collected into a result they would be moved each time that there are twice as many.
         let mut jobs = Vec::with_capacity(submissions.len());
         let mut wrong = Vec::new();
@@ -246,6 +247,24 @@ impl Dispatcher {
             jobs.push(NewJob { id: ids[index], submission, route, after, accepted_at, due_at: None, profile });
         }
         if wrong.is_empty() { Ok(jobs) } else { Err(SubmitError::Invalid(wrong)) }
+    }
+
+    /// Ids for the jobs of a batch, in their order; but those that others come after have theirs before them, so that what goes by ids comes to
+    /// parents first.
+    fn ids(&self, submissions: &[Box<Submission>], now: Timestamp) -> Vec<JobId> {
+        let mut ids = self.shared.ids.some(submissions.len(), now);
+        if submissions.iter().all(|submission| submission.after.is_empty()) {
+            return ids;
+        }
+        let siblings = |submission: &Submission| submission.after.iter().filter_map(|after| after.parent.sibling()).collect();
+        let parents: Vec<Vec<usize>> = submissions.iter().map(|submission| siblings(submission)).collect();
+        // Whoever reads submissions refuses those that come after each other.
+        let sorted = parents_first(&parents).unwrap_or_default();
+        let made = ids.clone();
+        for (at, id) in sorted.into_iter().zip(made) {
+            ids[at] = id;
+        }
+        ids
     }
 
     /// Validates a submission and chooses its executor, perhaps by the profile that its runs belong to, which is told as well.
@@ -272,24 +291,6 @@ impl Dispatcher {
         }
         Ok((route, profile))
     }
-}
-
-/// Ids for the jobs of a batch, in their order; but those that others come after have theirs before them, so that what goes by ids comes to
-/// parents first.
-fn ids(submissions: &[Box<Submission>]) -> Vec<JobId> {
-    let mut ids: Vec<JobId> = submissions.iter().map(|_| JobId::new()).collect();
-    if submissions.iter().all(|submission| submission.after.is_empty()) {
-        return ids;
-    }
-    let siblings = |submission: &Submission| submission.after.iter().filter_map(|after| after.parent.sibling()).collect();
-    let parents: Vec<Vec<usize>> = submissions.iter().map(|submission| siblings(submission)).collect();
-    // Whoever reads submissions refuses those that come after each other.
-    let sorted = parents_first(&parents).unwrap_or_default();
-    let made = ids.clone();
-    for (at, id) in sorted.into_iter().zip(made) {
-        ids[at] = id;
-    }
-    ids
 }
 
 /// What comes after a job of the same batch, comes after the id that it got.

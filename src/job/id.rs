@@ -1,8 +1,11 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{ContextV7, Uuid};
+
+use crate::clock::Timestamp;
 
 /// A text is no id.
 #[derive(Debug, thiserror::Error)]
@@ -60,4 +63,38 @@ ids! {
     JobId;
     /// The name of a comparison, likewise.
     ComparisonId;
+}
+
+/// Gives jobs their ids.
+#[derive(Debug, Default)]
+pub struct JobIds(Mutex<ContextV7>);
+
+impl JobIds {
+    /// So many ids of jobs that are accepted now, by the clock of the store: each later than all that were given before, also if that is set back.
+    pub fn some(&self, count: usize, now: Timestamp) -> Vec<JobId> {
+        let context = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
+        let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
+        let one = |_| JobId(Uuid::new_v7(uuid::Timestamp::from_unix(&*context, micros / 1_000_000, nanos)));
+        (0..count).map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_of_their_time_and_never_go_back() {
+        let (ids, now) = (JobIds::default(), Timestamp::from_micros(1_700_000_000_123_456));
+        let mut all = ids.some(1_000, now);
+        let millis = |id: &JobId| {
+            id.0.get_timestamp().map(|at| at.to_unix()).map(|(seconds, nanos)| seconds * 1_000 + u64::from(nanos) / 1_000_000)
+        };
+        assert_eq!(all.first().and_then(millis), Some(1_700_000_000_123));
+        all.extend(ids.some(1_000, Timestamp::from_micros(1_600_000_000_000_000)));
+        all.extend(ids.some(1_000, Timestamp::from_micros(1_700_000_001_000_000)));
+        assert_eq!(all.last().and_then(millis), Some(1_700_000_001_000));
+        assert!(all.is_sorted_by(|one, next| one < next));
+    }
 }

@@ -24,7 +24,7 @@ pub use event::{Event, EventKind, LogStream, Note, What};
 pub use finding::{FindingKind, FindingKinds, LONG_HOLD_US};
 pub use graph::{After, Dependency, OnFailure, Parent, parents_first};
 pub use history::{History, Tried};
-pub use id::{ComparisonId, JobId};
+pub use id::{ComparisonId, JobId, JobIds};
 pub use labels::{Labels, MAX_REQUIRED, meets, wrong_label};
 pub use limit::{Concurrency, Rate};
 pub use outcome::{Failure, FailureKind, Outcome, Output};

@@ -34,6 +34,7 @@ mod owner;
 mod page;
 pub mod postgres;
 mod profile;
+mod reopens;
 mod retention;
 mod said;
 mod schedule;

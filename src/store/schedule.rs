@@ -20,6 +20,9 @@ pub struct Firing {
     pub waited: usize,
     /// When the schedule is due next; unchanged if it is not said.
     pub next_at: Option<Option<Timestamp>>,
+    /// When the schedule was last changed before this was made of it: if another server has changed it since, nothing is done. Whenever that was,
+    /// if it is not said.
+    pub made_of: Option<Timestamp>,
 }
 
 /// Where schedules are kept.

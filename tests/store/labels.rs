@@ -132,6 +132,12 @@ async fn too_many_different_requirements_are_refused_until_there_is_room() {
     let refused = store.accept(vec![requiring("rack", "more")]).await;
     assert!(matches!(refused, Err(StoreError::TooManyPlaces)), "{refused:?}");
     store.accept(vec![requiring("rack", "7"), io_job()]).await.unwrap();
+    // What a node meets is taken all the same, wherever it comes.
+    let gpu = place.node_labelled("gpu", ("gpu", "a100")).await;
+    store.accept(vec![requiring("gpu", "a100")]).await.unwrap();
+    gpu.accept(vec![requiring("node", "plain"), requiring("node", "gpu")]).await.unwrap();
+    let refused = gpu.accept(vec![requiring("node", "another")]).await;
+    assert!(matches!(refused, Err(StoreError::TooManyPlaces)), "{refused:?}");
     store.cancel(jobs[0].id, &[]).await.unwrap();
     store.accept(vec![requiring("rack", "more")]).await.unwrap();
 }

@@ -37,6 +37,7 @@ crate::for_every_driver!(
     what_an_owner_may_have_run_is_not_exceeded,
     what_an_owner_may_have_run_can_be_changed_while_jobs_wait,
     what_is_allowed_opens_no_lane_that_it_changes_nothing_for,
+    however_many_lanes_a_quota_has_shut_they_open_as_it_is_raised_and_as_it_goes,
 );
 
 fn limited(key: &str, limit: u32) -> NewJob {
@@ -160,6 +161,33 @@ async fn what_an_owner_may_have_run_can_be_changed_while_jobs_wait(place: impl P
     assert!(claim_all(&store, 100).await.is_empty());
     store.allow(HashMap::new()).await.unwrap();
     assert_eq!(claim_all(&store, 100).await.len(), 5);
+}
+
+async fn however_many_lanes_a_quota_has_shut_they_open_as_it_is_raised_and_as_it_goes(place: impl Place) {
+    // More than one transaction opens.
+    const ALL: usize = 1_100;
+    let store = place.open().await;
+    store.allow(HashMap::from([(owner(), 1)])).await.unwrap();
+    let own = |n: usize| {
+        let mut job = confined(owner());
+        job.submission.concurrency = Some(Box::new(Concurrency { key: n.to_string(), limit: 1 }));
+        job
+    };
+    accept(&store, &(0..ALL).map(own).collect::<Vec<_>>()).await;
+    let mut running = claim_all(&store, ALL).await.len();
+    assert_eq!(running, 1);
+    // Until all lanes have been looked at, and are shut.
+    for _ in 0..ALL.div_ceil(512) {
+        assert!(claim_all(&store, ALL).await.is_empty());
+    }
+    for (allowed, most) in [(HashMap::from([(owner(), 600)]), 600), (HashMap::new(), ALL)] {
+        store.allow(allowed).await.unwrap();
+        while running < most {
+            running += tokio::time::timeout(PATIENCE, store.claim(Queue::Async, ALL)).await.unwrap().unwrap().len();
+        }
+        assert_eq!(running, most);
+        assert!(claim_all(&store, ALL).await.is_empty());
+    }
 }
 
 async fn what_is_allowed_opens_no_lane_that_it_changes_nothing_for(place: impl Place) {

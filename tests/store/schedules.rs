@@ -62,7 +62,7 @@ fn fire(due_at: i64, outcome: FireOutcome) -> Fire {
 fn submitted(name: &str, due_at: i64) -> (JobId, Firing) {
     let job: NewJob = io_job();
     let fires = vec![fire(due_at, FireOutcome::Submitted(job.id))];
-    (job.id, Firing { schedule: name.into(), fires, jobs: vec![job], next_at: Some(Some(at(due_at + 300))), waited: 0 })
+    (job.id, Firing { schedule: name.into(), fires, jobs: vec![job], next_at: Some(Some(at(due_at + 300))), ..Firing::default() })
 }
 
 async fn due(store: &Arc<dyn Store>, now: i64) -> Vec<String> {

@@ -309,12 +309,6 @@ pub(super) async fn reopen(connection: &mut PgConnection) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Opens all lanes that are shut for the quota of an owner; the queues of some.
-pub(super) async fn open_over_quota(connection: &mut PgConnection) -> Result<Vec<Opened>, StoreError> {
-    let rows = sqlx::query("UPDATE lanes SET gate = 0 WHERE gate = 2 RETURNING queue, place").fetch_all(connection).await?;
-    opened(&rows)
-}
-
 /// The queues that have open lanes, and what the jobs there require.
 pub(super) async fn open_places(connection: &mut PgConnection) -> Result<Vec<Opened>, StoreError> {
     let rows = sqlx::query("SELECT DISTINCT queue, place FROM lanes WHERE gate = 0").fetch_all(connection).await?;

@@ -93,6 +93,11 @@ impl Node {
         self.id.store(id, Ordering::SeqCst);
     }
 
+    /// Its labels, if it runs jobs.
+    pub(super) fn at_work(&self) -> &[Labels] {
+        if self.role == Role::Api { &[] } else { std::slice::from_ref(&self.labels) }
+    }
+
     /// Whether it may run what requires these labels, as a lane has them.
     pub(super) fn may_run(&self, place: &str) -> bool {
         place.is_empty() || serde_json::from_str::<Labels>(place).is_ok_and(|required| meets(&self.labels, &required))
@@ -377,10 +382,18 @@ pub(super) async fn stopping(connection: &mut PgConnection, node: i64) -> Result
         .collect()
 }
 
-/// Nodes that were not heard of in time, or are earlier starts of the one of this name.
+/// Nodes that were not heard of in time, or are earlier starts of the one of this name. What one of them says of itself from here on waits until this
+/// is committed, and finds that it is gone.
 pub(super) async fn gone(connection: &mut PgConnection, me: i64, name: &str) -> Result<Vec<(i64, String)>, StoreError> {
-    let text = "SELECT id, name FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2 AND id < $1) AND id <> $1";
+    let text =
+        "SELECT id, name FROM nodes WHERE (expires_at < clock_timestamp() OR name = $2 AND id < $1) AND id <> $1 FOR UPDATE";
     Ok(sqlx::query_as(text).bind(me).bind(name).fetch_all(connection).await?)
+}
+
+/// The labels of the nodes that run jobs.
+pub(super) async fn labels(connection: &mut PgConnection) -> Result<Vec<Labels>, StoreError> {
+    let rows = sqlx::query("SELECT labels FROM nodes WHERE role <> $1").bind(Role::Api.as_str()).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok(Cells::new(row).json()?.unwrap_or_default())).collect()
 }
 
 /// Nodes whose jobs are being taken from them: what they hold is not theirs any more.

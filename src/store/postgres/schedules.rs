@@ -152,11 +152,13 @@ async fn remove(connection: &mut PgConnection, name: &str) -> Result<bool, Store
 /// Whether another node has done it already, or the schedule is paused, changed or gone: it is not due for the first of the times, or that is not
 /// the first one that waits, or has to wait on.
 pub(super) async fn is_fired(connection: &mut PgConnection, firing: &Firing) -> Result<bool, StoreError> {
-    let Firing { schedule, fires, waited, next_at, .. } = firing;
+    let Firing { schedule, fires, waited, next_at, made_of, .. } = firing;
+    let made_of = made_of.map(Timestamp::as_micros);
     if *waited > 0 {
         // What edits it waits until this is committed.
-        let text = "SELECT 1 FROM schedules WHERE name = $1 AND NOT paused FOR UPDATE";
-        if sqlx::query(text).bind(schedule).fetch_optional(&mut *connection).await?.is_none() {
+        let text =
+            "SELECT 1 FROM schedules WHERE name = $1 AND NOT paused AND ($2::BIGINT IS NULL OR changed_at = $2) FOR UPDATE";
+        if sqlx::query(text).bind(schedule).bind(made_of).fetch_optional(&mut *connection).await?.is_none() {
             return Ok(true);
         }
         let text = "SELECT (SELECT due_at FROM fires WHERE schedule = $1 AND outcome = 1 ORDER BY id LIMIT 1) IS DISTINCT FROM $2 \
@@ -164,16 +166,20 @@ pub(super) async fn is_fired(connection: &mut PgConnection, firing: &Firing) -> 
         let first = fires.first().map(|fire| fire.due_at.as_micros());
         return Ok(sqlx::query_scalar(text).bind(schedule).bind(first).fetch_one(connection).await?);
     }
+    if next_at.is_none() {
+        return Ok(false);
+    }
     let first = fires.iter().find(|fire| !fire.by_hand).map(|fire| fire.due_at.as_micros());
-    let (Some(_), Some(first)) = (next_at, first) else { return Ok(false) };
     // What edits it waits until this is committed.
-    let text = "SELECT 1 FROM schedules WHERE name = $1 AND NOT paused AND next_at <= $2 FOR UPDATE";
-    Ok(sqlx::query(text).bind(schedule).bind(first).fetch_optional(connection).await?.is_none())
+    let text = "SELECT 1 FROM schedules WHERE name = $1 AND NOT paused AND ($2::BIGINT IS NULL OR next_at <= $2) \
+                AND ($3::BIGINT IS NULL OR changed_at = $3) FOR UPDATE";
+    let query = sqlx::query(text).bind(schedule).bind(first).bind(made_of);
+    Ok(query.fetch_optional(connection).await?.is_none())
 }
 
 /// Writes down what became of the times, inside the writer's transaction.
 pub(super) async fn note_fires(connection: &mut PgConnection, firing: &Firing) -> Result<(), StoreError> {
-    let Firing { schedule, fires, waited, next_at, jobs: _ } = firing;
+    let Firing { schedule, fires, waited, next_at, jobs: _, made_of: _ } = firing;
     if *waited > 0 {
         sqlx::query(schedule::REMOVE_WAITING).bind(schedule).bind(number(*waited)).execute(&mut *connection).await?;
     }

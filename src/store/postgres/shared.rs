@@ -4,7 +4,7 @@
 //! just now. It is held for the few statements of a transaction that carries out all that has come to a node meanwhile; so the more comes,
 //! the more goes into each, and what nodes share is the rate of commits, not of jobs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,9 @@ use super::connect::{self, CONNECT, Connect};
 use super::node::Node;
 use super::synced::COMMIT_FIRST;
 use crate::clock::Timestamp;
-use crate::job::Queue;
+use crate::job::{Labels, Queue, meets};
 use crate::store::kept::state::{BLOCKED, LIMITED, QUEUED, RUNNING, SCHEDULED};
+use crate::store::reopens::Reopens;
 use crate::store::tally::{self, Count};
 use crate::store::{Depth, StoreError};
 
@@ -37,8 +38,9 @@ const PREPARED: &str = concat!(
     " FOR UPDATE; PREPARE log AS INSERT INTO counted (results) VALUES ($1); PREPARE keep AS UPDATE shared SET state = $1"
 );
 
-/// So many different requirements may wait in lanes: each stands in the row.
-const MOST_PLACES: usize = 64;
+/// So many different requirements may wait in lanes: each stands in the row. And so many of those that no node meets, which wait for one to come.
+const MOST_PLACES: usize = 256;
+const MOST_UNMET: usize = 64;
 
 /// What is in the row. Nodes of other versions read and write it as well, so nothing here changes its meaning, and queues are numbers: those of
 /// a newer version are counted like others.
@@ -65,6 +67,8 @@ pub(super) struct Shared {
     places: BTreeMap<String, BTreeSet<u8>>,
     /// When those without a limit had their last turn among the lanes of a queue.
     turns: Vec<i64>,
+    /// Lanes to be opened, since owners may have more jobs run.
+    pub(super) reopens: Reopens,
     /// How many jobs have ended of which not all children have heard.
     pub(super) releases: u64,
     /// How often a job was to be stopped that ran on another node than the one that was asked.
@@ -234,9 +238,14 @@ impl Shared {
         self.places.contains_key(place)
     }
 
-    /// Whether there is room for so many more that jobs require.
-    pub(super) fn takes_places(&self, more: usize) -> bool {
-        self.places.len() + more <= MOST_PLACES
+    /// Whether there is room for what else jobs require, where nodes have these labels: those of one client must not keep out what can be run.
+    pub(super) fn takes_places(&self, more: &HashSet<String>, nodes: &[Labels]) -> bool {
+        let required = |place: &str| serde_json::from_str(place).unwrap_or_default();
+        let is_unmet = |place: &&String| {
+            let required: Labels = required(place);
+            !nodes.iter().any(|labels| meets(labels, &required))
+        };
+        self.places.len() + more.len() <= MOST_PLACES && self.places.keys().chain(more).filter(is_unmet).count() <= MOST_UNMET
     }
 
     pub(super) fn turn(&self, queue: Queue) -> i64 {

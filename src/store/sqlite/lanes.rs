@@ -179,14 +179,6 @@ pub(super) async fn start(connection: &mut SqliteConnection) -> Result<Vec<Queue
     rows.iter().map(|row| Cells::new(row).code()).collect()
 }
 
-/// Opens all lanes that are shut for the quota of an owner; the queues of some.
-pub(super) async fn open_over_quota(connection: &mut SqliteConnection) -> Result<Vec<Queue>, StoreError> {
-    // Left to itself, SQLite would go through all lanes.
-    let text = "UPDATE lanes INDEXED BY lanes_over SET gate = 0 WHERE gate = 2 RETURNING queue";
-    let rows = sqlx::query(text).fetch_all(connection).await?;
-    rows.iter().map(|row| Cells::new(row).code()).collect()
-}
-
 /// The starts of these keys, as far as there were any lately.
 pub(super) async fn starts(connection: &mut SqliteConnection, keys: &[&str]) -> Result<Vec<Starts>, StoreError> {
     let text = "SELECT rates.key, starts, latest, until FROM json_each(?) CROSS JOIN rates ON rates.key = value";

@@ -152,7 +152,8 @@ async fn remove(connection: &mut SqliteConnection, name: &str) -> Result<bool, S
 }
 
 async fn note_fires(connection: &mut SqliteConnection, firing: &Firing) -> Result<(), StoreError> {
-    let Firing { schedule, fires, waited, next_at, jobs: _ } = firing;
+    // There is no other server.
+    let Firing { schedule, fires, waited, next_at, jobs: _, made_of: _ } = firing;
     if *waited > 0 {
         sqlx::query(schedule::REMOVE_WAITING).bind(schedule).bind(number(*waited)).execute(&mut *connection).await?;
     }

@@ -163,7 +163,7 @@ async fn a_schedule_that_is_due_fires_on_one_node() {
             let job = io_job();
             let fire = Fire { due_at: at(minute * 60), at: at(0), by_hand: false, outcome: FireOutcome::Submitted(job.id) };
             let next_at = Some(Some(at(minute * 60 + 60)));
-            let firing = Firing { schedule: "s".into(), fires: vec![fire], jobs: vec![job], waited: 0, next_at };
+            let firing = Firing { schedule: "s".into(), fires: vec![fire], jobs: vec![job], next_at, ..Firing::default() };
             node.fire(firing).await.unwrap().iter().map(|job| job.id).collect::<Vec<JobId>>()
         });
         let fired = futures_util::future::join_all(fired).await;
@@ -205,14 +205,19 @@ async fn a_time_that_waits_is_fired_once_and_one_of_a_schedule_that_is_paused_or
     let waiting = [60, 120].map(|due| Fire { due_at: at(due), at: at(0), by_hand: false, outcome: FireOutcome::Waiting });
     let wait = Firing { schedule: "s".into(), fires: waiting.into(), next_at: Some(Some(at(180))), ..Firing::default() };
     store.fire(wait).await.unwrap();
-    let submit = async |due: i64, waited: usize| {
+    let of = async |made_of: Option<Timestamp>, due: i64, waited: usize| {
         let job = io_job();
         let fires = vec![Fire { due_at: at(due), at: at(0), by_hand: false, outcome: FireOutcome::Submitted(job.id) }];
         let next_at = (waited == 0).then(|| Some(at(due + 60)));
-        let firing = Firing { schedule: "s".into(), fires, jobs: vec![job], waited, next_at };
+        let firing = Firing { schedule: "s".into(), fires, jobs: vec![job], waited, next_at, made_of };
         store.fire(firing).await.unwrap().len()
     };
-    assert_eq!(submit(60, 1).await, 1);
+    let submit = async |due, waited| of(None, due, waited).await;
+    // Another node has read it before this one changed it.
+    assert!(store.replace_schedule(Schedule { changed_at: at(7), ..minutely(Overlap::Queue) }).await.unwrap());
+    assert_eq!((of(Some(at(0)), 60, 1).await, of(Some(at(0)), 180, 0).await), (0, 0));
+    assert_eq!(store.schedule("s").await.unwrap().unwrap().next_at, Some(at(180)));
+    assert_eq!(of(Some(at(7)), 60, 1).await, 1);
     // Another node has seen the first one wait as well; and its job has not ended, so the second one has to wait on.
     assert_eq!((submit(60, 1).await, submit(120, 1).await), (0, 0));
     end_one(&store).await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::lanes::{self, OpenLane};
+use super::super::node;
 use super::super::rows;
 use super::super::shared::Shared;
 use super::aside::Step;
@@ -15,7 +16,7 @@ use super::batch::Batch;
 use super::transaction::Done;
 use super::{Acceptance, Writer};
 use crate::clock::Timestamp;
-use crate::job::{Owner, Queue};
+use crate::job::{Labels, Owner, Queue};
 use crate::store::claims::MOST_BYTES;
 use crate::store::counted::{Counted, Starts, counted_of, counts_at};
 use crate::store::kept::json;
@@ -92,17 +93,18 @@ impl Writer {
     /// Refuses jobs that require of a node what too many others that wait do not.
     pub(super) async fn refuse_places(&mut self, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
         // All of one turn count together: each alone would find the same room.
-        let takes = |accept: &Acceptance, shared: &Shared, taken: &mut HashSet<String>| {
+        let takes = |accept: &Acceptance, shared: &Shared, nodes: &[Labels], taken: &mut HashSet<String>| {
             let places = accept.jobs.iter().filter_map(|job| job.submission.requires.as_deref()).map(json);
             let fresh: HashSet<String> = places.filter(|place| !shared.knows(place) && !taken.contains(place)).collect();
-            let takes = fresh.is_empty() || shared.takes_places(taken.len() + fresh.len());
+            let all = &*taken | &fresh;
+            let takes = fresh.is_empty() || shared.takes_places(&all, nodes);
             if takes {
-                taken.extend(fresh);
+                *taken = all;
             }
             takes
         };
         let mut taken = HashSet::new();
-        if batch.accepts.iter().all(|accept| takes(accept, &done.shared, &mut taken)) {
+        if batch.accepts.iter().all(|accept| takes(accept, &done.shared, self.node.at_work(), &mut taken)) {
             return Ok(());
         }
         // Of some there may be no job any more.
@@ -111,9 +113,10 @@ impl Writer {
         for (queue, place) in lanes::open_places(&mut self.connection).await? {
             done.shared.set_open(queue, &place, true);
         }
+        let nodes = node::labels(&mut self.connection).await?;
         taken.clear();
         for accept in std::mem::take(&mut batch.accepts) {
-            if takes(&accept, &done.shared, &mut taken) {
+            if takes(&accept, &done.shared, &nodes, &mut taken) {
                 batch.accepts.push(accept);
             } else {
                 // Nobody may be waiting for an answer any more.
@@ -135,6 +138,16 @@ impl Writer {
         self.vacate_lanes(done).await?;
         if self.aside.has(Step::Lanes) {
             return Ok(());
+        }
+        if let Some((owner, most)) = done.shared.reopens.take() {
+            let queues = done.shared.queues();
+            let opened = lanes::vacate(&mut self.connection, &Counted::Owner(owner), &queues, most).await?;
+            if opened.is_empty() {
+                done.shared.reopens.are_over(owner);
+            }
+            for (queue, place) in opened {
+                done.shared.set_open(queue, &place, true);
+            }
         }
         // By a clock that was set back, lanes are shut until a time that is far away.
         let is_set_back = done.now < self.seen;

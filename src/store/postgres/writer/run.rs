@@ -252,7 +252,7 @@ impl Writer {
         // Perhaps there are claims that this node never heard of.
         self.may_have_claimed && !self.aside.has(Step::GiveBack)
             || self.more_lost() && !self.aside.has(Step::Reap)
-            || is_set_back && !self.aside.has(Step::Lanes)
+            || (is_set_back || !self.shared.reopens.is_empty()) && !self.aside.has(Step::Lanes)
             || self.next().is_some_and(|at| at <= now.as_micros())
             || self.shared.releases > 0 && !self.aside.has(Step::Unblock)
             || Queue::ALL.into_iter().any(|queue| may_claim(queue) && !self.aside.has(Step::Claim(queue)))

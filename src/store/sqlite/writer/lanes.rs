@@ -17,6 +17,7 @@ use crate::store::claims::MOST_BYTES;
 use crate::store::counted::counts_at;
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::LIMITED;
+use crate::store::reopens::Reopens;
 use crate::store::{StoreError, Window};
 
 /// The fewest and the most lanes that one claim looks at.
@@ -36,6 +37,8 @@ pub(super) struct Lanes {
     /// The time when the writer looked last, and whether it was later before: lanes are shut until a time by a clock that was set back.
     seen: Option<Timestamp>,
     set_back: bool,
+    /// Lanes to be opened, since owners may have more jobs run.
+    reopens: Reopens,
 }
 
 /// What is known of something that lanes are shut for.
@@ -59,9 +62,16 @@ pub(super) struct LaneChanges {
     pub(super) empty: HashSet<Counted>,
     /// Queues that have no open lane any more.
     pub(super) shut: [bool; Queue::ALL.len()],
+    /// Lanes to be opened, since owners may have more jobs run.
+    pub(super) reopens: Reopens,
 }
 
 impl Lanes {
+    /// What a transaction begins with.
+    pub(super) fn changes(&self) -> LaneChanges {
+        LaneChanges { reopens: self.reopens.clone(), ..LaneChanges::default() }
+    }
+
     /// Those of these queues are open. The latest moment that was given may have been by a clock that was set back since.
     pub(super) fn new(open: &[Queue], next_open: Option<Timestamp>, latest: Timestamp) -> Self {
         let mut lanes = Self { next_open, seen: Some(latest), ..Self::default() };
@@ -80,7 +90,7 @@ impl Lanes {
 
     /// Whether lanes may open now.
     pub(super) fn may_open(&self, now: Timestamp) -> bool {
-        self.next_open.is_some_and(|at| at <= now || self.seen > Some(now))
+        !self.reopens.is_empty() || self.next_open.is_some_and(|at| at <= now || self.seen > Some(now))
     }
 
     /// It is so late by the clock.
@@ -98,6 +108,7 @@ impl Lanes {
         for (open, shut) in self.open.iter_mut().zip(changes.shut) {
             *open &= !shut;
         }
+        self.reopens.clone_from(&changes.reopens);
     }
 }
 
@@ -120,7 +131,7 @@ impl LaneChanges {
 
     /// Whether there is something to do for lanes.
     pub(super) fn any(&self) -> bool {
-        !self.entered.is_empty() || !self.freed.is_empty()
+        !self.entered.is_empty() || !self.freed.is_empty() || !self.reopens.is_empty()
     }
 }
 
@@ -169,7 +180,14 @@ impl Writer {
                 full.freed_at = self.moments.latest;
             }
         }
+        let reopened = done.lanes.reopens.take();
+        if let Some((owner, lanes)) = reopened {
+            *done.lanes.freed.entry(Counted::Owner(owner)).or_default() += lanes;
+        }
         self.vacate_lanes(done).await?;
+        if let Some((owner, _)) = reopened.filter(|(owner, _)| done.lanes.empty.contains(&Counted::Owner(*owner))) {
+            done.lanes.reopens.are_over(owner);
+        }
         if self.lanes.may_open(done.now) {
             let (until, most) = if self.lanes.set_back { (Timestamp::MAX, usize::MAX) } else { (done.now, LOOKED_AT.1) };
             for queue in lanes::open(&mut self.connection, until, most).await? {

@@ -112,7 +112,7 @@ impl Writer {
             parents: HashSet::default(),
             unblocking: self.unblocking.clone(),
             heard: 0,
-            lanes: LaneChanges::default(),
+            lanes: self.lanes.changes(),
             allowed: Arc::clone(&self.allowed),
             said: HashMap::new(),
             news: self.published.hub.is_heard().then(Vec::new),
@@ -171,7 +171,7 @@ impl Writer {
             edit.carry_out(&mut self.connection).await?;
         }
         for (running, _) in &batch.allows {
-            self.allow(running, done).await?;
+            Self::allow(running, done);
         }
         Ok(())
     }
