@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::slots::Slot;
 
 /// The wait after the first failed start, and the longest one.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// A process that does one job after the other. Dropped, it is killed.
 pub(super) trait Worker: Send + Sized + 'static {
@@ -144,27 +144,32 @@ impl<W: Worker> Pool<W> {
     pub(super) async fn take(&self, key: &W::Key, slot: &Arc<Slot>) -> Taken<W> {
         let mut backoff = BACKOFF.0;
         loop {
-            let worker = match self.idle(key) {
-                Some(worker) => Ok(worker),
-                None => self.start_for(key, slot).await,
-            };
-            match worker {
-                Ok(worker) => {
-                    let mut state = self.state();
-                    state.trouble = None;
-                    let status = WorkerStatus::of(&worker, true);
-                    let busy = Busy { pool: self.clone(), pid: status.pid, given_back: false };
-                    state.busy.insert(status.pid, WorkerStatus { jobs: status.jobs + 1, ..status });
-                    return Taken { worker, busy };
-                }
-                Err(error) => {
-                    tracing::error!(error, ?key, "a worker process can't be started");
-                    self.state().trouble = Some(error);
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF.1);
-                }
+            if let Ok(taken) = self.try_to_take(key, slot).await {
+                return taken;
             }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
         }
+    }
+
+    /// The same, or why there is none that waits and a new one can't be started.
+    pub(super) async fn try_to_take(&self, key: &W::Key, slot: &Arc<Slot>) -> Result<Taken<W>, String> {
+        let worker = match self.idle(key) {
+            Some(worker) => Ok(worker),
+            None => self.start_for(key, slot).await,
+        };
+        let mut state = self.state();
+        state.trouble = worker.as_ref().err().cloned();
+        let worker = worker.inspect_err(|error| tracing::error!(error, ?key, "a worker process can't be started"))?;
+        let status = WorkerStatus::of(&worker, true);
+        let busy = Busy { pool: self.clone(), pid: status.pid, given_back: false };
+        state.busy.insert(status.pid, WorkerStatus { jobs: status.jobs + 1, ..status });
+        Ok(Taken { worker, busy })
+    }
+
+    /// Whether that is what workers are started for ahead of need.
+    pub(super) fn is_usual(&self, key: &W::Key) -> bool {
+        *key == self.shared.usual
     }
 
     /// A new worker, or why there is none. Its start goes on though nobody waits for it any more, since jobs may have less time than it

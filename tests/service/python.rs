@@ -309,6 +309,26 @@ async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
 }
 
 #[tokio::test]
+async fn jobs_of_an_interpreter_that_is_gone_keep_no_others_from_the_processes() {
+    let folder = folder();
+    let gone = folder.path().join("gone");
+    let usual = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    std::os::unix::fs::symlink(String::from_utf8(usual.stdout).unwrap().trim(), &gone).unwrap();
+    let interpreters = format!("python3,gone={}", gone.display());
+    let settings = [("TRINE_PYTHON_INTERPRETERS", &*interpreters), ("TRINE_PYTHON_PROCESSES", "2")];
+    let server = Server::start(folder.path(), &settings).await;
+    std::fs::remove_file(&gone).unwrap();
+    let mut wanting = python("processes", "def main(): pass", &json!([]));
+    wanting["workload"]["interpreter"] = json!("gone");
+    for _ in 0..2 {
+        server.submit(&wanting).await;
+    }
+    for n in 0..20 {
+        assert_eq!(run(&server, &python("processes", "def main(n): return n", &json!([n]))).await["output"], n);
+    }
+}
+
+#[tokio::test]
 async fn threads_start_with_little_memory_and_with_many_of_them() {
     for (memory, threads) in [("134217728", "64"), ("1073741824", "600")] {
         let folder = folder();

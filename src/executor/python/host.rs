@@ -236,6 +236,10 @@ impl Host {
             Some(artifacts) => artifacts.keep(job, attempt, scratch.path(), &folder, stop.stopped()).await,
             None => Ok(()),
         };
+        if matches!(kept, Err(ArtifactError::Unreadable(..))) {
+            // Whatever a job has put in the way there would be in that of all later ones.
+            self.retire();
+        }
         tokio::task::spawn_blocking(move || scratch.clear(&folder));
         kept
     }
@@ -353,7 +357,9 @@ struct Process {
 async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready: oneshot::Sender<()>, end: Arc<Notify>) {
     let Process { mut group, scratch, last_words } = process;
     let pid = group.id().as_raw();
-    let mut listening = std::pin::pin!(listen(socket, &calls, ready));
+    // Told, or gone once it is known what has become of the host.
+    let mut ready = Some(ready);
+    let mut listening = std::pin::pin!(listen(socket, &calls, &mut ready));
     let understood = tokio::select! {
         // Whoever drops a host says so before its socket closes, so one that was dropped has not ended by itself.
         biased;
@@ -393,9 +399,8 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
 
 /// Takes in what a host says to its end, whether or not that comes in the midst of a message. False if there is something that can't be
 /// understood: which calls it has made is not known then.
-async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: oneshot::Sender<()>) -> bool {
+async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: &mut Option<oneshot::Sender<()>>) -> bool {
     let mut frames = FramedRead::new(socket, LengthDelimitedCodec::builder().max_frame_length(LONGEST).new_codec());
-    let mut ready = Some(ready);
     while let Some(frame) = frames.next().await {
         let frame = match frame {
             Ok(frame) => frame,

@@ -56,6 +56,9 @@ const OTHER_THREADS: u64 = 128;
 /// What a thread takes of the address space, in bytes: its stack, as long as is usual, and what is round it.
 const ADDRESSES_OF_A_THREAD: u64 = 9 << 20;
 
+/// For how long it is tried to start a process for a job that not every job could use: one of an interpreter that is not the first, for one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 macro_rules! files_of_host {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("host/", $name)))),*] };
 }
@@ -350,6 +353,10 @@ async fn on_shared(
         host = hosts.get(key) => host,
         _ = attempt.stop.stopped() => return not_begun(),
     };
+    let host = match host {
+        Ok(host) => host,
+        Err(why) => return no_process(&why),
+    };
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
     match on_host(&host, call, &attempt, &slot, grace, None).await {
         Some(ended) => ran(ended, &host, "shared by all jobs of its kind"),
@@ -403,6 +410,10 @@ async fn alone(
         biased;
         _ = attempt.stop.stopped() => return Ok(not_begun()),
         seat = line.seat(wish, slot, turn) => seat,
+    };
+    let seat = match seat {
+        Ok(seat) => seat,
+        Err(why) => return Ok(no_process(&why)),
     };
     match on_host(seat.host(), call, attempt, slot, grace, Some(&seat)).await {
         Some(Ok(ran)) => {
@@ -496,6 +507,12 @@ async fn passed(deadline: Option<Duration>) {
 
 fn not_begun() -> Ran {
     Ran::unbegun("stopped before a Python process was there")
+}
+
+/// Nothing is known of the work: another server may have what it needs, or this one may in a while.
+fn no_process(why: &str) -> Ran {
+    let failure = Failure::new(FailureKind::Lost, format!("no process can be started for it: {why}"));
+    Ran { begun: false, ..Ran::failed(failure) }
 }
 
 #[cfg(test)]

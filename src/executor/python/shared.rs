@@ -7,11 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::host::Host;
-use super::{HostSettings, Key};
-use crate::executor::pool::{Worker, WorkerStatus};
+use super::{HostSettings, Key, PATIENCE};
+use crate::executor::pool::{BACKOFF, Worker, WorkerStatus};
 
-/// The wait after the first failed start, and the longest one.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// How long a host that is stuck with one job may still work on its others.
 const LAST_CALLS: Duration = Duration::from_secs(30);
 
@@ -23,6 +21,8 @@ pub(super) struct SharedHosts {
 
 struct Shared {
     settings: HostSettings,
+    /// What a host is started for ahead of need.
+    usual: Key,
     places: Mutex<HashMap<Key, Arc<Place>>>,
     /// Why the latest start failed, of the hosts that somebody waits for.
     trouble: Mutex<HashMap<Key, String>>,
@@ -74,14 +74,32 @@ impl Shared {
 impl SharedHosts {
     /// Starts the host of `usual` in the background.
     pub(super) fn start(settings: HostSettings, usual: Key) -> Self {
-        let hosts = Self { shared: Arc::new(Shared { settings, places: Mutex::default(), trouble: Mutex::default() }) };
+        let hosts = Self { shared: Arc::new(Shared { settings, usual, places: Mutex::default(), trouble: Mutex::default() }) };
         let ahead = hosts.clone();
-        tokio::spawn(async move { drop(ahead.get(&usual).await) });
+        tokio::spawn(async move { drop(ahead.wait(&ahead.shared.usual).await) });
         hosts
     }
 
-    /// The host for this key; one that can't be started is tried again and again.
-    pub(super) async fn get(&self, key: &Key) -> Arc<Host> {
+    /// The host for this key.
+    ///
+    /// # Errors
+    /// It can't be started, though those of other keys may do well.
+    pub(super) async fn get(&self, key: &Key) -> Result<Arc<Host>, String> {
+        if *key == self.shared.usual {
+            return Ok(self.wait(key).await);
+        }
+        let why = async {
+            tokio::time::sleep(PATIENCE).await;
+            self.shared.trouble().get(key).cloned()
+        };
+        tokio::select! {
+            host = self.wait(key) => Ok(host),
+            Some(why) = why => Err(why),
+        }
+    }
+
+    /// The same; one that can't be started is tried again and again.
+    async fn wait(&self, key: &Key) -> Arc<Host> {
         let place = Arc::clone(self.shared.places().entry(key.clone()).or_default());
         // Before looking, so that nothing is missed, and whoever starts it knows that it is wanted.
         let mut changes = place.host.subscribe();
