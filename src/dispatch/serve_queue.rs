@@ -3,10 +3,11 @@
 //! Because a slot is there before a job is claimed, or soon will be where jobs are short, no job is `running` for long while it waits;
 //! and because each queue has loops of its own, one that is full holds up no other.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
@@ -71,6 +72,8 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
 struct Reports {
     shared: Arc<Shared>,
     lease: Lease,
+    /// What its output takes up.
+    room: OnceLock<OwnedSemaphorePermit>,
 }
 
 impl Sink for Reports {
@@ -80,6 +83,11 @@ impl Sink for Reports {
 
     fn note(&self, note: Note) -> BoxFuture<'_, ()> {
         Box::pin(self.shared.store.note(self.lease, note))
+    }
+
+    fn keep(&self, room: OwnedSemaphorePermit) {
+        // An attempt has one output.
+        let _ = self.room.set(room);
     }
 }
 
@@ -127,6 +135,7 @@ fn run(
             return Box::pin(postpone(shared, queue, claimed, why, (wait, wait))).await;
         }
         let Ok(executor) = stack.ready().await;
+        let reports = Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease, room: OnceLock::new() });
         let running = executor.call(Attempt {
             job: claimed.lease.id,
             number: claimed.attempt,
@@ -136,13 +145,14 @@ fn run(
             claimed: began,
             keeps_files: true,
             stop,
-            reporter: Reporter::new(Arc::new(Reports { shared: Arc::clone(&shared), lease: claimed.lease })),
+            reporter: Reporter::new(Arc::clone(&reports) as Arc<dyn Sink>),
             slot,
         });
         drop(stack);
         let Ok(measured) = running.await;
         let settlement = over(&shared, queue, in_line, &claimed, measured);
         Box::pin(settle(&shared, queue, kind, &claimed, settlement)).await;
+        drop(reports);
     }
 }
 

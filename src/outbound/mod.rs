@@ -18,6 +18,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use names::Names;
@@ -28,6 +29,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// others of the burst still wait for a core.
 const MAX_IDLE_PER_HOST: usize = 16_384;
 const FIRST_BODY_BYTES: usize = 64 * 1024;
+/// So long may be together what comes in as bodies and is not recorded yet, in bytes, without the first ones of each.
+const ROOM_BYTES: usize = 128 << 20;
+/// So much of each body needs no room: nearly all are shorter.
+const FREE_BYTES: usize = 16 * 1024;
+/// What room is counted in.
+const UNIT_BYTES: usize = 1024;
 
 /// Where requests may go, as the operator configured it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +54,7 @@ pub struct OutboundSettings {
 pub struct Outbound {
     client: Client,
     rules: Arc<Rules>,
+    room: Arc<Semaphore>,
 }
 
 /// There is no way out.
@@ -89,7 +97,7 @@ impl Outbound {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build()?;
-        Ok(Self { client, rules })
+        Ok(Self { client, rules, room: Arc::new(Semaphore::new(ROOM_BYTES / UNIT_BYTES)) })
     }
 
     /// Refuses what can be refused by the look of a URL: its scheme, credentials, port, a forbidden name or address.
@@ -102,6 +110,44 @@ impl Outbound {
         self.check(&url)?;
         Ok(self.client.request(method, url))
     }
+
+    /// Waits until there is room for a body of so many bytes, or for all that there may be.
+    async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let units = usize::try_from(bytes).unwrap_or(usize::MAX).min(ROOM_BYTES).div_ceil(UNIT_BYTES);
+        // It is never closed.
+        Arc::clone(&self.room).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await.ok()
+    }
+
+    /// Reads the body of a response to its end, or to the limit; `told` of its length so far with each piece that comes. With the room that it takes
+    /// up, if it is long: whatever is made of it is to keep that.
+    ///
+    /// The room is taken at once for all that may come, since those who wait for more of it than they have would wait for each other.
+    pub async fn read_body(
+        &self,
+        response: &mut Response,
+        max_bytes: u64,
+        mut told: impl FnMut(usize),
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), BodyError> {
+        let announced = response.content_length();
+        if announced > Some(max_bytes) {
+            return Err(BodyError::TooLong(max_bytes));
+        }
+        let mut room = None;
+        // Memory follows what has come, not what was promised.
+        let mut body = Vec::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or(0).min(FIRST_BODY_BYTES));
+        while let Some(chunk) = response.chunk().await? {
+            let length = body.len() + chunk.len();
+            if length as u64 > max_bytes {
+                return Err(BodyError::TooLong(max_bytes));
+            }
+            if length > FREE_BYTES && room.is_none() {
+                room = self.room(announced.unwrap_or(max_bytes)).await;
+            }
+            body.extend_from_slice(&chunk);
+            told(body.len());
+        }
+        Ok((body, room))
+    }
 }
 
 /// How servers are made sure of: by the authorities that browsers trust.
@@ -113,24 +159,6 @@ pub fn tls() -> Result<ClientConfig, rustls::Error> {
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)
-}
-
-/// Reads the body of a response to its end, or to the limit; `told` of its length so far with each piece that comes.
-pub async fn read_body(response: &mut Response, max_bytes: u64, mut told: impl FnMut(usize)) -> Result<Vec<u8>, BodyError> {
-    let announced = response.content_length().unwrap_or(0);
-    if announced > max_bytes {
-        return Err(BodyError::TooLong(max_bytes));
-    }
-    // Memory follows what has come, not what was promised.
-    let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0).min(FIRST_BODY_BYTES));
-    while let Some(chunk) = response.chunk().await? {
-        if (body.len() + chunk.len()) as u64 > max_bytes {
-            return Err(BodyError::TooLong(max_bytes));
-        }
-        body.extend_from_slice(&chunk);
-        told(body.len());
-    }
-    Ok(body)
 }
 
 /// The innermost cause: what the layers above it say is known from where the error is caught.

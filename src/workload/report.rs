@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::job::{LogStream, Note};
 
@@ -19,6 +20,11 @@ pub trait Sink: Send + Sync {
 
     /// Takes a note once there is room for it.
     fn note(&self, note: Note) -> BoxFuture<'_, ()>;
+
+    /// Keeps what the attempt's output takes up until that is recorded, if it is recorded here.
+    fn keep(&self, room: OwnedSemaphorePermit) {
+        drop(room);
+    }
 }
 
 /// How one attempt tells the world of itself; the default tells nobody. Clones tell of the same attempt.
@@ -44,6 +50,13 @@ impl Reporter {
     pub fn log(&self, stream: LogStream, line: impl Into<String>) {
         if let Some(sink) = &self.0 {
             sink.offer(Note::log(stream, line));
+        }
+    }
+
+    /// The attempt's output takes up this room until it is recorded.
+    pub fn keep(&self, room: OwnedSemaphorePermit) {
+        if let Some(sink) = &self.0 {
+            sink.keep(room);
         }
     }
 

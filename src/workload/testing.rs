@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Context, Environment, InterpreterRule, Invalid, PythonRules, Registry, Reporter, Sink, Stop, Task, Work, WorkloadSettings,
@@ -13,13 +14,27 @@ use super::{
 use crate::job::{Failure, Note, Spec};
 use crate::outbound::{OutboundSettings, Rules};
 
-/// Keeps what it is told.
+/// Keeps what it is told, and what outputs take up.
 #[derive(Default)]
-struct Told(Mutex<Vec<Note>>);
+pub(super) struct Told {
+    notes: Mutex<Vec<Note>>,
+    rooms: Mutex<Vec<OwnedSemaphorePermit>>,
+}
+
+impl Told {
+    /// The outputs are recorded.
+    pub(super) fn record(&self) -> usize {
+        std::mem::take(&mut *self.rooms.lock().unwrap()).len()
+    }
+}
 
 impl Sink for Told {
     fn offer(&self, note: Note) {
-        self.0.lock().unwrap().push(note);
+        self.notes.lock().unwrap().push(note);
+    }
+
+    fn keep(&self, room: OwnedSemaphorePermit) {
+        self.rooms.lock().unwrap().push(room);
     }
 
     fn note(&self, note: Note) -> BoxFuture<'_, ()> {
@@ -81,10 +96,11 @@ impl Bench {
         let told = Arc::new(Told::default());
         let sink: Arc<dyn Sink> = Arc::<Told>::clone(&told);
         self.run_with(workload, Stop::default(), Reporter::new(sink)).await.unwrap();
-        std::mem::take(&mut told.0.lock().unwrap())
+        std::mem::take(&mut told.notes.lock().unwrap())
     }
 
-    async fn run_with(&self, workload: Value, stop: Stop, reporter: Reporter) -> Result<Value, Failure> {
+    /// The same, and tells somebody.
+    pub(super) async fn run_with(&self, workload: Value, stop: Stop, reporter: Reporter) -> Result<Value, Failure> {
         let prepared = self.registry.prepare(&spec(&workload)).unwrap();
         let context = Context { environment: Arc::clone(self.registry.environment()), stop, reporter };
         let Task::Native(work) = prepared.task else { panic!("{workload} is not native") };

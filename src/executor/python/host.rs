@@ -477,7 +477,7 @@ mod tests {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(said).await.unwrap();
             drop(theirs);
-            let heard = listen(ours.into_split().0, &Calls::new(true), oneshot::channel().0).await;
+            let heard = listen(ours.into_split().0, &Calls::new(true), &mut None).await;
             assert_eq!(heard, understood, "{said:?}");
         }
     }
@@ -501,7 +501,7 @@ mod tests {
             retired: AtomicBool::new(false),
             end: Arc::default(),
         };
-        tokio::spawn(async move { listen(reading, &calls, oneshot::channel().0).await });
+        tokio::spawn(async move { listen(reading, &calls, &mut None).await });
         theirs.write_all(&frame(r#"{"log": {"id": 7, "stream": "stdout", "line": "x"}}"#)).await.unwrap();
         theirs.write_all(&frame(r#"{"pong": {}}"#)).await.unwrap();
         assert!(host.hears().await);
@@ -516,7 +516,7 @@ mod tests {
         calls.begin(7, Call::new(report, reporter, &Arc::default(), None), || ());
         tokio::spawn({
             let calls = Arc::clone(&calls);
-            async move { listen(ours.into_split().0, &calls, oneshot::channel().0).await }
+            async move { listen(ours.into_split().0, &calls, &mut None).await }
         });
         theirs.write_all(&frame(r#"{"log": {"id": 7, "stream": "stdout", "line": "x"}}"#)).await.unwrap();
         theirs.write_all(&frame(r#"{"done": {"id": 7, "output": null}}"#)).await.unwrap();

@@ -20,7 +20,6 @@ use self::hop::Hop;
 use super::content::text_or_base64;
 use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload};
 use crate::job::{Bound, Failure, FailureKind, Form};
-use crate::outbound::read_body;
 
 const MAX_REDIRECTS: usize = 5;
 const DEFAULT_TIMEOUT_MS: u64 = 30_000;
@@ -169,9 +168,15 @@ impl Http {
                     context.progress(&json!({ "bytes": bytes, "of": of }));
                 }
             };
-            let body = read_body(&mut response, self.max_bytes.unwrap_or(environment.http_max_bytes), told)
+            let max_bytes = self.max_bytes.unwrap_or(environment.http_max_bytes);
+            let (body, room) = environment
+                .outbound
+                .read_body(&mut response, max_bytes, told)
                 .await
                 .map_err(|error| Failure::error(format!("the body from {} {error}", hop.origin())))?;
+            if let Some(room) = room {
+                context.reporter.keep(room);
+            }
             return Ok(Page::new(&response, hop.url, body));
         }
         Err(Failure::error(format!("more than {MAX_REDIRECTS} redirects, the last one to {}", hop.origin())))

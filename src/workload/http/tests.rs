@@ -7,9 +7,10 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::super::testing::Bench;
+use super::super::testing::{Bench, Told};
 use super::*;
 use crate::job::{LogStream, Note};
+use crate::workload::{Reporter, Sink, Stop};
 
 /// A small site on an address of this machine; returns its origin.
 async fn site(address: &str) -> String {
@@ -33,6 +34,13 @@ async fn site(address: &str) -> String {
                     Ok::<_, std::convert::Infallible>("x")
                 };
                 Body::from_stream(futures_util::StreamExt::then(futures_util::stream::iter(0..20), piece))
+            }),
+        )
+        .route(
+            "/long",
+            get(|| async {
+                let pieces = std::iter::repeat_n(Ok::<_, std::convert::Infallible>("x".repeat(1000)), 20);
+                Body::from_stream(futures_util::stream::iter(pieces))
             }),
         )
         .route("/never", get(std::future::pending::<()>))
@@ -306,4 +314,24 @@ fn parameters_are_checked() {
     for (workload, pointer) in wrong {
         assert_eq!(bench.invalid(&workload).pointer, pointer, "{workload}");
     }
+}
+
+#[tokio::test]
+async fn what_long_bodies_take_up_is_bounded_until_they_are_recorded() {
+    // Of a body that does not say how long it is, the longest that is taken: 1 MiB here, and 128 MiB may be there.
+    const ALL: usize = 128;
+    let (site, bench, told) = (site("127.0.0.1").await, bench(), std::sync::Arc::<Told>::default());
+    let fetch = async |path: &str| {
+        let reporter = Reporter::new(std::sync::Arc::clone(&told) as std::sync::Arc<dyn Sink>);
+        bench.run_with(fetch(format!("{site}{path}"), &json!({ "timeout_ms": 500 })), Stop::default(), reporter).await
+    };
+    fetch("/text").await.unwrap();
+    assert_eq!(told.record(), 0);
+    for _ in 0..ALL {
+        assert_eq!(fetch("/long").await.unwrap()["bytes"], 20_000);
+    }
+    assert_eq!(fetch("/long").await.unwrap_err().kind, FailureKind::Timeout);
+    fetch("/text").await.unwrap();
+    assert_eq!(told.record(), ALL);
+    fetch("/long").await.unwrap();
 }
