@@ -64,8 +64,10 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let operation = self.entrance.operation(&request);
+        // What is done is not refused afterwards.
+        let held = (request.method() == Method::GET).then(|| self.entrance.api.held.clone());
         let answering = self.answer(request, operation.as_deref());
-        self.entrance.api.traffic.timed(operation, answering)
+        self.entrance.api.traffic.timed(operation, held, answering)
     }
 }
 

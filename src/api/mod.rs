@@ -24,6 +24,7 @@ mod functions;
 pub(crate) mod fuzz;
 mod graph;
 mod health;
+mod held;
 mod idempotency;
 mod jobs;
 mod json;
@@ -56,6 +57,7 @@ mod workloads;
 pub use access::Keyring;
 pub use body::{BodyLimits, Memory};
 pub use executors::{InterpreterView, ProgramsView, PythonView, SandboxView};
+pub use held::Held;
 pub use origin::Pages;
 pub use schedules::job_maker;
 pub use streams::Streams;
@@ -118,6 +120,8 @@ pub struct Parts {
     pub artifacts: Artifacts,
     /// What was asked of it.
     pub traffic: Traffic,
+    /// What it has answered at length.
+    pub held: Held,
 }
 
 impl From<Parts> for ApiState {

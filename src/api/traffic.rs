@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::access::Operation;
+use super::held::Held;
 
 /// The upper ends of the buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0, 60.0];
@@ -41,9 +42,9 @@ impl Traffic {
         registry.register("trine_http_request_seconds", about, self.0.clone());
     }
 
-    /// The same answer, taken down when it begins, if it is one of an operation.
-    pub(super) fn timed<F>(&self, operation: Option<Arc<Operation>>, answering: F) -> Timed<F> {
-        Timed { answering, traffic: self.clone(), operation, begun: Instant::now() }
+    /// The same answer, taken down when it begins, if it is one of an operation; and `held` until the client has it.
+    pub(super) fn timed<F>(&self, operation: Option<Arc<Operation>>, held: Option<Held>, answering: F) -> Timed<F> {
+        Timed { answering, traffic: self.clone(), operation, held, begun: Instant::now() }
     }
 }
 
@@ -54,6 +55,7 @@ pin_project! {
         answering: F,
         traffic: Traffic,
         operation: Option<Arc<Operation>>,
+        held: Option<Held>,
         begun: Instant,
     }
 }
@@ -64,6 +66,10 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Timed<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let answer = ready!(this.answering.poll(cx));
+        let answer = match this.held {
+            Some(held) => answer.map(|answer| held.hold(answer)),
+            None => answer,
+        };
         if let (Ok(response), Some(operation)) = (&answer, this.operation) {
             let told = Answer { operation: Arc::clone(&operation.id), status: response.status().as_u16() };
             this.traffic.0.get_or_create(&told).observe(this.begun.elapsed().as_secs_f64());

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, BodyLimits, Keyring, Memory, Pages, Parts, Streams, Traffic};
+use crate::api::{self, BodyLimits, Held, Keyring, Memory, Pages, Parts, Streams, Traffic};
 use crate::artifact::Artifacts;
 use crate::auth::KeyRule;
 use crate::clock::SystemClock;
@@ -115,6 +115,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         streams,
         artifacts,
         traffic: Traffic::default(),
+        held: Held::default(),
     };
     let api = api::service(parts.into());
     let limits = Limits {

@@ -77,7 +77,7 @@ mod tests {
         some.sort_unstable();
         assert_eq!(some, [(owner(1), 188), (owner(1), 512), (owner(2), 512), (owner(2), 512)]);
         // The second has none at all, until it gets one again.
-        let limited = HashMap::from([(owner(2), 3), (owner(3), 2), (owner(4), 1), (owner(5), 1)]);
+        let limited = HashMap::from([(owner(1), 700), (owner(2), 3), (owner(3), 2), (owner(4), 1), (owner(5), 1)]);
         reopens.note(&now, &limited);
         assert_eq!(std::iter::from_fn(|| reopens.take()).take(4).collect::<Vec<_>>(), [(owner(2), 3)]);
     }
