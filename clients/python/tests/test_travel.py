@@ -3,6 +3,7 @@
 import base64
 import functools
 import gc
+import importlib
 import json
 import logging
 import math
@@ -10,12 +11,15 @@ import os.path as paths
 import pickle
 import subprocess
 import sys
+import tempfile
+import textwrap
 import threading
 import unittest
 import urllib.request
 import weakref
 import xml.dom.minidom
 from math import sqrt as root
+from unittest import mock
 
 import harness
 
@@ -277,6 +281,43 @@ class Sources(unittest.TestCase):
         for value in ("caf\udce9.txt", 10**5000, cyclic):
             self.assertIn("argument 2 of several can't be written as JSON", self.refused(several, 1, value))
         self.assertIn("a name of an argument", self.refused(several, **{"caf\udce9": 1}))
+
+    def modules(self, *texts):
+        """Modules with these texts, `module_0` and so on, each of which may import from those before."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        made = []
+        with mock.patch.object(sys, "path", [folder.name, *sys.path]), mock.patch.dict(sys.modules):
+            for number, text in enumerate(texts):
+                harness.pathlib.Path(folder.name, f"module_{number}.py").write_text(textwrap.dedent(text))
+                made.append(importlib.import_module(f"module_{number}"))
+        return made
+
+    def test_a_name_that_means_several_things_is_refused(self):
+        for one, other in (
+            ("name = 20", "name = 10"),
+            ("name = 1", "name = True"),
+            ("def name(): return 1", "name = 10"),
+            ("from math import floor as name", "from operator import neg as name"),
+            ("from math import floor as name", "def name(): return 1"),
+            ("import math as name", "import operator as name"),
+            ("import math as name", "name = 10"),
+            ("import logging; name = logging.getLogger('one')", "import logging; name = logging.getLogger('other')"),
+        ):
+            for here, there in ((one, other), (other, one)):
+                with self.subTest(here=here, there=there):
+                    uses = f"from module_0 import g\n{here}\ndef f(): return g(), name"
+                    _, module = self.modules(f"{there}\ndef g(): return name", uses)
+                    self.assertIn("two things that it needs have the name 'name'", self.refused(module.f))
+        _, module = self.modules("def g(x): return max(x, 2)", "from module_0 import g\nmax = 5\ndef f(x): return g(x), max")
+        self.assertIn("two things that it needs have the name 'max'", self.refused(module.f, 1))
+
+    def test_a_name_that_means_one_thing_in_several_modules(self):
+        same = "import math, xml.dom.minidom\nfrom operator import neg\nLIMIT = 5\n"
+        one = f"{same}def g(x): return max(neg(x), LIMIT, math.pi), xml.dom.minidom.Node.__name__"
+        other = f"{same}from module_0 import g\nimport xml as same\ndef f(x): return g(x), max(neg(x), LIMIT), same.dom.__name__"
+        _, module = self.modules(one, other)
+        self.assertEqual(call_source(self.way.workload(module.f, (2,), {})), module.f(2))
 
     def test_chunks_are_for_functions_that_return_at_once(self):
         self.assertIsNone(in_chunks(later))

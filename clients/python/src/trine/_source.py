@@ -9,7 +9,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from ._references import by_name, globals_of, immutable, installed, is_logger, name_of
+from ._references import by_name, global_names, globals_of, immutable, installed, is_logger, name_of
 from .errors import CannotTravel
 
 
@@ -38,8 +38,8 @@ class Parts:
     def __init__(self) -> None:
         self.imports: set[str] = set()
         self.constants: dict[str, str] = {}
-        self.functions: dict[str, FunctionType] = {}
         self.definitions: list[str] = []
+        self.meanings: dict[str, Any] = {}  # of all names; a constant's is its text
 
     def text(self) -> str:
         constants = [f"{name} = {value}" for name, value in self.constants.items()]
@@ -49,11 +49,9 @@ class Parts:
 
     def add(self, function: FunctionType, name: str) -> None:
         what = name_of(function)
-        if self.functions.get(name) is function:
+        if self.meanings.get(name) is function:
             return
-        if name in self.functions or name in self.constants:
-            raise CannotTravel(f"{what} can't travel by source: two things that it needs have the name {name!r}")
-        self.functions[name] = function
+        self._mean(name, function, what)
         if function.__code__.co_freevars:
             names = ", ".join(function.__code__.co_freevars)
             raise CannotTravel(f"{what} can't travel by source: it uses variables of the function around it ({names})")
@@ -65,11 +63,25 @@ class Parts:
             self._add_default(default, function, used, missing)
         if missing:
             raise CannotTravel(f"{what} can't travel by source: it uses {missing[0]!r}, which is not defined")
+        for each in global_names(function.__code__).difference(used):
+            self._mean(each, getattr(builtins, each), what)
         for each, value in used.items():
             self._add_global(each, value, what)
             if isinstance(value, ModuleType):
-                self.imports |= {f"import {module}" for module in _modules_below(value, each, definition)}
+                for module in _modules_below(value, each, definition):
+                    top = module.partition(".")[0]
+                    self._mean(top, sys.modules[top], what)
+                    self.imports.add(f"import {module}")
         self.definitions.append(ast.unparse(definition))
+
+    def _mean(self, name: str, meaning: Any, what: str) -> None:
+        """In one file a name means one thing, and what is needed may be from several modules."""
+        if self.meanings.setdefault(name, meaning) != meaning:
+            raise CannotTravel(f"{what} can't travel by source: two things that it needs have the name {name!r}")
+
+    def _add_constant(self, name: str, text: str, what: str) -> None:
+        self._mean(name, text, what)
+        self.constants[name] = text
 
     @staticmethod
     def _add_default(default: Any, function: FunctionType, used: dict[str, Any], missing: list[str]) -> None:
@@ -85,17 +97,18 @@ class Parts:
         if isinstance(value, ModuleType):
             if not installed(value.__name__):
                 raise CannotTravel(f"{what} can't travel by source: it uses the module {value.__name__}, which is not installed")
-            plain = name == value.__name__ or (name == value.__name__.partition(".")[0])
-            self.imports.add(f"import {value.__name__}" if plain else f"import {value.__name__} as {name}")
+            self._mean(name, value, what)
+            self.imports.add(f"import {value.__name__}" if name == value.__name__ else f"import {value.__name__} as {name}")
         elif isinstance(value, (FunctionType, BuiltinFunctionType, type)) and by_name(value) and "." not in value.__qualname__:
+            self._mean(name, value, what)
             alias = "" if name == value.__qualname__ else f" as {name}"
             self.imports.add(f"from {value.__module__} import {value.__qualname__}{alias}")
         elif isinstance(value, FunctionType):
             self.add(value, name)
         elif immutable(value) and _has_literal(value):
-            self.constants[name] = repr(value)
+            self._add_constant(name, repr(value), what)
         elif is_logger(value):
-            self.constants[name] = f"__import__('logging').getLogger({value.name!r})"
+            self._add_constant(name, f"__import__('logging').getLogger({value.name!r})", what)
         else:
             kind = "the class" if isinstance(value, type) else f"the {type(value).__qualname__}"
             raise CannotTravel(
