@@ -84,6 +84,11 @@ def decorated():
     pass
 
 
+@functools.wraps(helper)
+def wraps_another(x):
+    return x
+
+
 def call(workload):
     """What the server makes of a workload by pickle."""
     function, args, kwargs = pickle.loads(base64.b64decode(json.loads(workload)["pickle"]))
@@ -267,6 +272,7 @@ class Sources(unittest.TestCase):
 
         self.assertIn("variables of the function around it (held)", self.refused(inner))
         self.assertIn("decorators", self.refused(decorated.__wrapped__))
+        self.assertIn("decorators", self.refused(wraps_another))
 
         def unknown():
             return nowhere  # noqa: F821

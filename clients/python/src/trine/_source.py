@@ -143,7 +143,7 @@ def _definition(function: FunctionType, what: str) -> Any:
     if function.__name__ == "<lambda>":
         raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
     try:
-        source = inspect.getsource(function)
+        source = inspect.getsource(function.__code__)  # not that of what it is a wrapper of
         # What is indented stays so: texts of several lines would be others without.
         inner = source[:1].isspace()
         statements: Any = ast.parse("if True:\n" + source if inner else source).body
