@@ -325,5 +325,48 @@ class Sources(unittest.TestCase):
         _, module = self.modules(one, other)
         self.assertEqual(call_source(self.way.workload(module.f, (2,), {})), module.f(2))
 
+    def test_default_values_are_those_that_the_function_has(self):
+        functions = []
+        for number in range(3):
+
+            def multiply(x, by=number, *, plus=number):
+                return x * by + plus
+
+            functions.append(multiply)
+        self.assertEqual([call_source(self.way.workload(each, (10,), {})) for each in functions], [0, 11, 22])
+        text = """
+            import logging, math, socket
+            NOW, LOG = -5, logging.getLogger('of defaults')
+            def helper(x): return x + 1
+            def f(x, now=NOW, more=(1, "a"), kept=[], *, does=helper, low=math.floor, most=math.inf, kind=int, log=LOG, needed):
+                return now, more, kept, does(x), low(x), most, kind(x), log.name, needed
+            NOW = 6
+            def given(x, y=1, z=2): return x, y, z
+            given.__defaults__ = 7,
+        """
+        [module] = self.modules(text)
+        workload = self.way.workload(module.f, (2.5,), {"needed": 3})
+        self.assertEqual(call_source(workload), module.f(2.5, needed=3))
+        self.assertEqual(call_source(self.way.workload(module.given, (1, 2), {})), (1, 2, 7))
+
+    def test_default_values_that_can_not_travel_are_named(self):
+        text = """
+            import datetime, os
+            SETTINGS = {}
+            def helper(x): return 1
+            def changed(x, kept=[]): kept.append(x)
+            def another(x, does=helper): return does(x)
+            def made(x, by=datetime.timedelta(1)): pass
+            def named(x, settings=SETTINGS): pass
+            def there(x, variables=os.environ): pass
+            changed(1)
+            def helper(x): return 2
+        """
+        [module] = self.modules(text)
+        kinds = {"changed": "list", "another": "function", "made": "timedelta", "there": "_Environ"}
+        for name, kind in kinds.items():
+            self.assertIn(f"it has a default value of the type {kind}. Only", self.refused(getattr(module, name), 1))
+        self.assertIn("it uses the dict 'SETTINGS' of its module", self.refused(module.named, 1))
+
     def test_chunks_are_for_functions_that_return_at_once(self):
         self.assertIsNone(in_chunks(later))

@@ -59,8 +59,7 @@ class Parts:
         if definition.name != name:
             raise CannotTravel(f"{what} can't travel by source: it is called {name!r} where it is used")
         used, missing = globals_of(function)
-        for default in (*definition.args.defaults, *definition.args.kw_defaults):
-            self._add_default(default, function, used, missing)
+        _take_defaults(function, definition, used, what)
         if missing:
             raise CannotTravel(f"{what} can't travel by source: it uses {missing[0]!r}, which is not defined")
         for each in global_names(function.__code__).difference(used):
@@ -83,16 +82,6 @@ class Parts:
         self._mean(name, text, what)
         self.constants[name] = text
 
-    @staticmethod
-    def _add_default(default: Any, function: FunctionType, used: dict[str, Any], missing: list[str]) -> None:
-        """The names in a default value are looked up when the function is defined."""
-        for node in ast.walk(default) if default is not None else ():
-            if isinstance(node, ast.Name):
-                if node.id in function.__globals__:
-                    used[node.id] = function.__globals__[node.id]
-                elif not hasattr(builtins, node.id):
-                    missing.append(node.id)
-
     def _add_global(self, name: str, value: Any, what: str) -> None:
         if isinstance(value, ModuleType):
             if not installed(value.__name__):
@@ -105,16 +94,13 @@ class Parts:
             self.imports.add(f"from {value.__module__} import {value.__qualname__}{alias}")
         elif isinstance(value, FunctionType):
             self.add(value, name)
-        elif immutable(value) and _has_literal(value):
+        elif _has_literal(value):
             self._add_constant(name, repr(value), what)
         elif is_logger(value):
             self._add_constant(name, f"__import__('logging').getLogger({value.name!r})", what)
         else:
             kind = "the class" if isinstance(value, type) else f"the {type(value).__qualname__}"
-            raise CannotTravel(
-                f"{what} can't travel by source: it uses {kind} {name!r} of its module. Only installed modules, plain functions, "
-                "loggers and constants travel along; by pickle, where the server allows it (its setting python_pickles), all does"
-            )
+            raise CannotTravel(f"{what} can't travel by source: it uses {kind} {name!r} of its module. {ONLY}")
 
 
 def _modules_below(module: ModuleType, name: str, definition: ast.AST) -> set[str]:
@@ -131,11 +117,58 @@ def _modules_below(module: ModuleType, name: str, definition: ast.AST) -> set[st
     return found
 
 
+ONLY = (
+    "Only installed modules, plain functions, loggers and constants travel along; by pickle, where the server allows it "
+    "(its setting python_pickles), all does"
+)
+
+
 def _has_literal(value: Any) -> bool:
     try:
-        return bool(ast.literal_eval(repr(value)) == value)
+        return immutable(value) and bool(ast.literal_eval(repr(value)) == value)
     except ValueError:
         return False  # infinity, say
+
+
+def _take_defaults(function: FunctionType, definition: Any, used: dict[str, Any], what: str) -> None:
+    """Has a definition give the default values that its function has: the expressions for them may give others by now."""
+    arguments, values, named = definition.args, function.__defaults__ or (), function.__kwdefaults__ or {}
+    known = {**vars(builtins), **function.__globals__}
+
+    def taken(value: Any, expression: Any) -> Any:
+        if _has_literal(value):
+            return ast.parse(repr(value), mode="eval").body
+        if expression is None or not _gives(expression, value, known):
+            kind = type(value).__qualname__
+            raise CannotTravel(f"{what} can't travel by source: it has a default value of the type {kind}. {ONLY}")
+        used.update({node.id: known[node.id] for node in ast.walk(expression) if isinstance(node, ast.Name)})
+        return expression
+
+    expressions = [*[None] * len(values), *arguments.defaults][-len(values) :]
+    arguments.defaults = list(map(taken, values, expressions))
+    places = zip(arguments.kwonlyargs, arguments.kw_defaults)
+    arguments.kw_defaults = [taken(named[each.arg], default) if each.arg in named else None for each, default in places]
+
+
+def _gives(expression: ast.expr, value: Any, known: dict[str, Any]) -> bool:
+    """Whether an expression gives a value there as well: by a name of what travels or is installed, or as it is written."""
+    if isinstance(expression, ast.Name):
+        return known.get(expression.id) is value
+    if isinstance(expression, ast.Attribute):
+        same = isinstance(value, ModuleType) or immutable(value)
+        same = same or (isinstance(value, (FunctionType, BuiltinFunctionType, type)) and by_name(value))
+        return same and _named(expression, known) is value
+    try:
+        written = ast.literal_eval(expression)
+    except ValueError:
+        return False
+    return type(written) is type(value) and bool(written == value)
+
+
+def _named(expression: ast.expr, known: dict[str, Any]) -> Any:
+    if isinstance(expression, ast.Attribute):
+        return getattr(_named(expression.value, known), expression.attr, None)
+    return known.get(expression.id) if isinstance(expression, ast.Name) else None
 
 
 def _definition(function: FunctionType, what: str) -> Any:
