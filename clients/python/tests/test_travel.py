@@ -368,5 +368,16 @@ class Sources(unittest.TestCase):
             self.assertIn(f"it has a default value of the type {kind}. Only", self.refused(getattr(module, name), 1))
         self.assertIn("it uses the dict 'SETTINGS' of its module", self.refused(module.named, 1))
 
+    def test_annotations_inside_are_what_they_are_and_those_of_the_function_itself_need_nothing(self):
+        text = """
+            class Unknown: pass
+            def f(x: Unknown, *more: Unknown, y: Unknown = 2, **named: Unknown) -> Unknown:
+                def inner(z: int) -> str: pass
+                return inner.__annotations__, y
+        """
+        text = textwrap.dedent(text)
+        for module in self.modules(text, "from __future__ import annotations\n" + text):
+            self.assertEqual(call_source(self.way.workload(module.f, (1,), {})), module.f(1))
+
     def test_chunks_are_for_functions_that_return_at_once(self):
         self.assertIsNone(in_chunks(later))

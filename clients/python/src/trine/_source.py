@@ -39,12 +39,13 @@ class Parts:
         self.imports: set[str] = set()
         self.constants: dict[str, str] = {}
         self.definitions: list[str] = []
+        self.annotated_by_text = False  # a module of theirs says so
         self.meanings: dict[str, Any] = {}  # of all names; a constant's is its text
 
     def text(self) -> str:
         constants = [f"{name} = {value}" for name, value in self.constants.items()]
-        # Annotations need not be evaluated, so what they name need not travel.
-        head = ["from __future__ import annotations", *sorted(self.imports), *constants]
+        future = ["from __future__ import annotations"] if self.annotated_by_text else []
+        head = [*future, *sorted(self.imports), *constants]
         return "\n\n\n".join(["\n".join(head), *self.definitions]) + "\n"
 
     def add(self, function: FunctionType, name: str) -> None:
@@ -58,6 +59,7 @@ class Parts:
         definition = _definition(function, what)
         if definition.name != name:
             raise CannotTravel(f"{what} can't travel by source: it is called {name!r} where it is used")
+        self.annotated_by_text |= bool(function.__code__.co_flags & annotations.compiler_flag)
         used, missing = globals_of(function)
         _take_defaults(function, definition, used, what)
         if missing:
@@ -189,4 +191,9 @@ def _definition(function: FunctionType, what: str) -> Any:
         raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
     if definition.decorator_list:
         raise CannotTravel(f"{what} can't travel by source: it has decorators")
+    # Those of functions inside are part of what it does. Its own would be evaluated, and what they name need not travel.
+    definition.returns = None
+    for node in ast.walk(definition.args):
+        if isinstance(node, ast.arg):
+            node.annotation = None
     return definition
