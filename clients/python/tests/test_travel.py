@@ -245,6 +245,12 @@ class Sources(unittest.TestCase):
         self.assertEqual(call_source(self.way.workload(json.dumps, ([(1, 2)],), {})), "[[1, 2]]")
         self.assertEqual(call_source(self.way.workload(in_chunks(several), ([(1,), (2,)],), {})), [several(1), several(2)])
 
+    def test_a_function_with_any_name_is_called_with_each(self):
+        for name in ("calls", "args", "trine_each", "call"):
+            [module] = self.modules(f"def {name}(x): return x + 1")
+            workload = self.way.workload(in_chunks(getattr(module, name)), ([(1,), (2,)],), {})
+            self.assertEqual(call_source(workload), [2, 3])
+
     def test_texts_stay_as_they_are(self):
         self.assertEqual(call_source(self.way.workload(with_text(), (), {})), with_text()())
 

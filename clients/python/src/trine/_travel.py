@@ -292,8 +292,9 @@ class BySource:
         source: Source = source_of(function.function if isinstance(function, Each) else function)
         text, entrypoint = source.text, source.entrypoint
         if each:
-            text += f"\n\ndef trine_each(calls):\n    return [{entrypoint}(*args) for args in calls]\n"
-            entrypoint = "trine_each"
+            # In names that nothing else has: the function may be called `calls`.
+            text += f"\n\ndef _trine_each(_trine_calls):\n    return [{entrypoint}(*_trine_one) for _trine_one in _trine_calls]\n"
+            entrypoint = "_trine_each"
         told = json.dumps({"type": "python", "source": text, "entrypoint": entrypoint}, ensure_ascii=False)
         return told[:-1].encode() + self._options
 
