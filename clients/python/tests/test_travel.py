@@ -288,6 +288,7 @@ class Sources(unittest.TestCase):
         self.assertIn("argument 'y' of several has inf", self.refused(several, 1, y=math.inf))
         self.assertIn("a dictionary with the key 1", self.refused(several, [{1: 2}]))
         self.assertIn("'$output', which stands for another job's output", self.refused(several, [{"$output": "x"}]))
+        self.assertIn("'$output', which stands for another job's output", self.refused(several, 1, **{"$output": {}}))
         cyclic = []
         cyclic.append(cyclic)
         for value in ("caf\udce9.txt", 10**5000, cyclic):

@@ -300,6 +300,8 @@ class BySource:
 
     def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         what = name_of(function)
+        if "$output" in kwargs:
+            raise CannotTravel(f"{what} has an argument {OUTPUT}")
         beginning = self._functions.of(function)
         values = [_json(value, f"argument {place} of {what}") for place, value in enumerate(args, 1)]
         named = [
@@ -310,6 +312,9 @@ class BySource:
 
     def value(self, output: Any) -> Any:
         return output
+
+
+OUTPUT = "'$output', which stands for another job's output there"
 
 
 def _json(value: Any, what: str) -> bytes:
@@ -336,7 +341,7 @@ def _check_json(value: Any, what: str) -> None:
             if type(name) is not str:
                 raise CannotTravel(f"{what} has a dictionary with the key {name!r}; in JSON keys are strings")
             if name == "$output":
-                raise CannotTravel(f"{what} has a dictionary with the key '$output', which stands for another job's output there")
+                raise CannotTravel(f"{what} has a dictionary with the key {OUTPUT}")
             _check_json(each, what)
     else:
         raise CannotTravel(
