@@ -229,9 +229,9 @@ def why_unread(interpreter: Mapping[str, Any]) -> Optional[str]:
         return f"{name} is Python {interpreter['version']}, and this is {sys.version.split()[0]}"
     if there is None:
         return f"{name} has no cloudpickle"
-    # Names that pickles go by come with major versions, which keep those of the versions before.
-    if there and _number(there, 1) < _number(here, 1):
-        return f"{name} has cloudpickle {there}, which is older than {here} here"
+    # Names that pickles go by come with major versions: what the older one makes the newer one reads, and values come back.
+    if there and _number(there, 1) != _number(here, 1):
+        return f"{name} has cloudpickle {there}, and this is {here}"
     return None
 
 
