@@ -45,6 +45,23 @@ SOURCE = """
         finally:
             step("cleaned")
 
+    async def cleans():
+        step("cleaned")
+        await asyncio.sleep(0)
+        step("cleaned all")
+
+    async def reports_on():
+        try:
+            while True: step()
+        finally:
+            await cleans()
+
+    async def yields_on():
+        try:
+            while True: yield "started"
+        finally:
+            await cleans()
+
     async def stubborn():
         step()
         while True:
@@ -117,6 +134,14 @@ class Stopping(HostTest):
         job, done = self.stop(host, "yields")
         self.assert_cancelled(done, "trine.Stopped")
         self.assertEqual(host.progress[job][-1], "cleaned")
+
+    @in_each("threads", "processes")
+    def test_what_reports_and_never_waits_is_told_once_though_it_could_await(self, host):
+        for entrypoint in ("reports_on", "yields_on"):
+            job, done = self.stop(host, entrypoint)
+            self.assertEqual(done["error"]["kind"], "cancelled")
+            self.assertEqual(host.progress[job][-2:], ["cleaned", "cleaned all"])
+            self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
 
     @in_each("threads", "processes")
     def test_a_function_can_heed_that_it_is_stopped(self, host):
@@ -192,9 +217,10 @@ class Stopping(HostTest):
 
     @in_each("async")
     def test_a_generator_on_the_loop_gives_way(self, host):
-        job, done = self.stop(host, "yields")
-        self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
-        self.assertEqual(host.progress[job][-1], "cleaned")
+        for entrypoint in ("yields", "yields_on"):
+            job, done = self.stop(host, entrypoint)
+            self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
+            self.assertRegex(host.progress[job][-1], "cleaned")
 
     @in_each("async")
     def test_calls_in_threads_that_jobs_leave_behind_keep_no_other_from_theirs(self, host):
