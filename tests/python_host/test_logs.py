@@ -395,11 +395,47 @@ class Logs(HostTest):
     @in_each()
     def test_a_closed_or_replaced_output_is_there_for_the_next_job(self, host):
         host.call("import sys\ndef main():\n    sys.stdout.close()\n    print('still')")
-        if host.mode == "processes":
-            host.call("import io, sys\ndef main(): sys.stdout = io.StringIO()")
+        host.call("import io, sys\ndef main(): sys.stdout = io.StringIO()")
         job = host.submit("def main(): print('here', flush=True)")
         self.assertNotIn("error", host.wait(job))
         self.assertEqual(host.logs[job], [(OUT, "here")])
+
+    @in_each("threads", threads=8)
+    def test_an_output_that_jobs_at_once_have_replaced_is_there_when_they_have_ended(self, host):
+        source = """
+            import collections, contextlib, io, threading, trine
+            told = collections.defaultdict(threading.Event)
+            def redirects(enters, leaves):
+                with contextlib.redirect_stdout(io.StringIO()) as mine:
+                    print(enters)
+                    told[enters].set()
+                    told[leaves].wait()
+                return mine.getvalue()
+            def waits(name):
+                trine.progress("started")
+                told[name].wait()
+            def tell(name): told[name].set()
+            def after(name): told[name].wait()
+            def prints(): print("here")
+        """
+        first = host.submit(source, "first in", "first out", entrypoint="redirects")
+        host.call(source, "first in", entrypoint="after")
+        second = host.submit(source, "second in", "second out", entrypoint="redirects")
+        host.call(source, "second in", entrypoint="after")
+        beside = host.submit(source, "beside", entrypoint="waits")
+        host.until(lambda: host.progress[beside])
+        for name, job in (("first", first), ("second", second)):
+            host.call(source, f"{name} out", entrypoint="tell")
+            self.assertEqual(host.wait(job)["output"], f"{name} in\n")
+        always = host.submit(source, "always", entrypoint="waits")
+        host.until(lambda: host.progress[always])
+        host.call(source, "beside", entrypoint="tell")
+        host.wait(beside)
+        job = host.submit(source, entrypoint="prints")
+        host.wait(job)
+        self.assertEqual(host.logs[job], [(OUT, "here")])
+        host.call(source, "always", entrypoint="tell")
+        host.wait(always)
 
     @in_each()
     def test_a_detached_output_is_there_for_the_next_job(self, host):
