@@ -470,12 +470,18 @@ class Stopping(HostTest):
         self.assertEqual(host.progress[job][-1], "cleaned")
         self.assertIs(host.call(source, entrypoint="leaves_a_thread").get("worn"), True)
 
-    def test_the_next_job_is_told_to_stop_whatever_handlers_a_job_leaves_behind(self):
+    def test_the_next_job_is_told_to_stop_whatever_handlers_and_blocks_a_job_leaves_behind(self):
         host = self.host("processes")
-        ignores = "import signal\ndef main():\n    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)"
-        self.assertNotIn("error", host.call(ignores))
-        for entrypoint in ("sleeps", "spins"):
-            self.assert_cancelled(self.stop(host, entrypoint)[1], "trine.Stopped")
+        source = """
+            import signal
+            def ignores():
+                for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
+            def blocks(): signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        """
+        for before in ("ignores", "blocks"):
+            for entrypoint in ("sleeps", "spins"):
+                self.assertNotIn("error", host.call(source, entrypoint=before))
+                self.assert_cancelled(self.stop(host, entrypoint)[1], "trine.Stopped")
 
     @in_each("threads", threads=1)
     def test_an_exception_that_comes_late_costs_no_thread_and_no_job(self, host):

@@ -42,6 +42,7 @@ class Host:
         self.jobs = {}
         self.replaced = None  # what stood in the place of `streams` when a job ended, and the jobs that ran then
         self.handlers = {signal.SIGINT: self.interrupt, signal.SIGTERM: self.terminate}
+        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
 
     def main(self):
         _, setup = self.channel.receive()
@@ -113,10 +114,11 @@ class Host:
         """A job that did not end though it was asked to is to go no further. A thread can't be kept from that, and a process is ended."""
 
     def take_signals(self):
-        """The handlers that a job has put there instead were for itself."""
+        """The handlers that a job has put there instead were for itself, and so were the signals that it has blocked."""
         for signum, handler in self.handlers.items():
             if _signal.getsignal(signum) is not handler:  # what `signal` has makes an enumeration's member of it, which takes long
                 signal.signal(signum, handler)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
     def interrupt(self, signum, frame):
         """Interrupts are for `Processes`: here they would hit any job, or the host."""
