@@ -298,12 +298,13 @@ class Logs(HostTest):
             self.assertNotIn("error", host.wait(job))
         self.assertLess(peak_kib, 100_000)
 
-    def test_what_a_loop_that_waits_for_a_thread_does_not_send_is_not_kept_in_memory(self):
+    def test_what_a_loop_that_is_held_does_not_send_is_not_kept_in_memory(self):
         source = """
             import asyncio, threading, trine
             def report(n, ended):
                 for _ in range(n): trine.progress("z" * 4000)
                 ended.set()
+            async def holds(n): report(n, threading.Event())
             async def main(n):
                 ended = threading.Event()
                 call = asyncio.create_task(asyncio.to_thread(report, n, ended))
@@ -311,11 +312,13 @@ class Logs(HostTest):
                 ended.wait()
                 await call
         """
-        host = self.host("async")
-        job = host.submit(source, 30_000)
-        self.assertNotIn("error", host.wait(job))
-        self.assertEqual(len(host.progress[job]), 30_000)
-        self.assertLess(host.peak_kib(), 100_000)
+        for entrypoint in ("main", "holds"):
+            with self.subTest(entrypoint):
+                host = self.host("async")
+                job = host.submit(source, 30_000, entrypoint=entrypoint)
+                self.assertNotIn("error", host.wait(job))
+                self.assertEqual(len(host.progress[job]), 30_000)
+                self.assertLess(host.peak_kib(), 100_000)
 
     @in_each("async", "processes", max_log_bytes=1 << 30)
     def test_signal_handlers_may_print_while_another_line_is_written(self, host):
