@@ -298,12 +298,13 @@ class Logs(HostTest):
             self.assertNotIn("error", host.wait(job))
         self.assertLess(peak_kib, 100_000)
 
-    def test_what_a_loop_that_waits_for_a_thread_does_not_send_is_not_kept_in_memory(self):
+    def test_what_a_loop_that_is_held_does_not_send_is_not_kept_in_memory(self):
         source = """
             import asyncio, threading, trine
             def report(n, ended):
                 for _ in range(n): trine.progress("z" * 4000)
                 ended.set()
+            async def holds(n): report(n, threading.Event())
             async def main(n):
                 ended = threading.Event()
                 call = asyncio.create_task(asyncio.to_thread(report, n, ended))
@@ -311,11 +312,13 @@ class Logs(HostTest):
                 ended.wait()
                 await call
         """
-        host = self.host("async")
-        job = host.submit(source, 30_000)
-        self.assertNotIn("error", host.wait(job))
-        self.assertEqual(len(host.progress[job]), 30_000)
-        self.assertLess(host.peak_kib(), 100_000)
+        for entrypoint in ("main", "holds"):
+            with self.subTest(entrypoint):
+                host = self.host("async")
+                job = host.submit(source, 30_000, entrypoint=entrypoint)
+                self.assertNotIn("error", host.wait(job))
+                self.assertEqual(len(host.progress[job]), 30_000)
+                self.assertLess(host.peak_kib(), 100_000)
 
     @in_each("async", "processes", max_log_bytes=1 << 30)
     def test_signal_handlers_may_print_while_another_line_is_written(self, host):
@@ -395,11 +398,47 @@ class Logs(HostTest):
     @in_each()
     def test_a_closed_or_replaced_output_is_there_for_the_next_job(self, host):
         host.call("import sys\ndef main():\n    sys.stdout.close()\n    print('still')")
-        if host.mode == "processes":
-            host.call("import io, sys\ndef main(): sys.stdout = io.StringIO()")
+        host.call("import io, sys\ndef main(): sys.stdout = io.StringIO()")
         job = host.submit("def main(): print('here', flush=True)")
         self.assertNotIn("error", host.wait(job))
         self.assertEqual(host.logs[job], [(OUT, "here")])
+
+    @in_each("threads", threads=8)
+    def test_an_output_that_jobs_at_once_have_replaced_is_there_when_they_have_ended(self, host):
+        source = """
+            import collections, contextlib, io, threading, trine
+            told = collections.defaultdict(threading.Event)
+            def redirects(enters, leaves):
+                with contextlib.redirect_stdout(io.StringIO()) as mine:
+                    print(enters)
+                    told[enters].set()
+                    told[leaves].wait()
+                return mine.getvalue()
+            def waits(name):
+                trine.progress("started")
+                told[name].wait()
+            def tell(name): told[name].set()
+            def after(name): told[name].wait()
+            def prints(): print("here")
+        """
+        first = host.submit(source, "first in", "first out", entrypoint="redirects")
+        host.call(source, "first in", entrypoint="after")
+        second = host.submit(source, "second in", "second out", entrypoint="redirects")
+        host.call(source, "second in", entrypoint="after")
+        beside = host.submit(source, "beside", entrypoint="waits")
+        host.until(lambda: host.progress[beside])
+        for name, job in (("first", first), ("second", second)):
+            host.call(source, f"{name} out", entrypoint="tell")
+            self.assertEqual(host.wait(job)["output"], f"{name} in\n")
+        always = host.submit(source, "always", entrypoint="waits")
+        host.until(lambda: host.progress[always])
+        host.call(source, "beside", entrypoint="tell")
+        host.wait(beside)
+        job = host.submit(source, entrypoint="prints")
+        host.wait(job)
+        self.assertEqual(host.logs[job], [(OUT, "here")])
+        host.call(source, "always", entrypoint="tell")
+        host.wait(always)
 
     @in_each()
     def test_a_detached_output_is_there_for_the_next_job(self, host):

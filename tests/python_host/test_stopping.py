@@ -45,6 +45,23 @@ SOURCE = """
         finally:
             step("cleaned")
 
+    async def cleans():
+        step("cleaned")
+        await asyncio.sleep(0)
+        step("cleaned all")
+
+    async def reports_on():
+        try:
+            while True: step()
+        finally:
+            await cleans()
+
+    async def yields_on():
+        try:
+            while True: yield "started"
+        finally:
+            await cleans()
+
     async def stubborn():
         step()
         while True:
@@ -117,6 +134,14 @@ class Stopping(HostTest):
         job, done = self.stop(host, "yields")
         self.assert_cancelled(done, "trine.Stopped")
         self.assertEqual(host.progress[job][-1], "cleaned")
+
+    @in_each("threads", "processes")
+    def test_what_reports_and_never_waits_is_told_once_though_it_could_await(self, host):
+        for entrypoint in ("reports_on", "yields_on"):
+            job, done = self.stop(host, entrypoint)
+            self.assertEqual(done["error"]["kind"], "cancelled")
+            self.assertEqual(host.progress[job][-2:], ["cleaned", "cleaned all"])
+            self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
 
     @in_each("threads", "processes")
     def test_a_function_can_heed_that_it_is_stopped(self, host):
@@ -192,9 +217,10 @@ class Stopping(HostTest):
 
     @in_each("async")
     def test_a_generator_on_the_loop_gives_way(self, host):
-        job, done = self.stop(host, "yields")
-        self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
-        self.assertEqual(host.progress[job][-1], "cleaned")
+        for entrypoint in ("yields", "yields_on"):
+            job, done = self.stop(host, entrypoint)
+            self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
+            self.assertRegex(host.progress[job][-1], "cleaned")
 
     @in_each("async")
     def test_calls_in_threads_that_jobs_leave_behind_keep_no_other_from_theirs(self, host):
@@ -444,12 +470,18 @@ class Stopping(HostTest):
         self.assertEqual(host.progress[job][-1], "cleaned")
         self.assertIs(host.call(source, entrypoint="leaves_a_thread").get("worn"), True)
 
-    def test_the_next_job_is_told_to_stop_whatever_handlers_a_job_leaves_behind(self):
+    def test_the_next_job_is_told_to_stop_whatever_handlers_and_blocks_a_job_leaves_behind(self):
         host = self.host("processes")
-        ignores = "import signal\ndef main():\n    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)"
-        self.assertNotIn("error", host.call(ignores))
-        for entrypoint in ("sleeps", "spins"):
-            self.assert_cancelled(self.stop(host, entrypoint)[1], "trine.Stopped")
+        source = """
+            import signal
+            def ignores():
+                for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
+            def blocks(): signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        """
+        for before in ("ignores", "blocks"):
+            for entrypoint in ("sleeps", "spins"):
+                self.assertNotIn("error", host.call(source, entrypoint=before))
+                self.assert_cancelled(self.stop(host, entrypoint)[1], "trine.Stopped")
 
     @in_each("threads", threads=1)
     def test_an_exception_that_comes_late_costs_no_thread_and_no_job(self, host):

@@ -87,17 +87,19 @@ class BySource(ServerTest):
 
     def test_a_server_that_can_not_read_what_cloudpickle_makes(self):
         with tempfile.TemporaryDirectory(prefix="trine-python-") as home:
-            for name, module in (("bare", None), ("old", '__version__ = "0.9.1"')):
+            for name, module in (("bare", None), ("old", '__version__ = "0.9.1"'), ("new", '__version__ = "9.0"')):
                 venv.EnvBuilder(symlinks=True).create(f"{home}/{name}")
                 if module:
                     (packages,) = harness.pathlib.Path(home, name).glob("lib/python*/site-packages")
                     (packages / "cloudpickle.py").write_text(module)
-            server = Server("--python-interpreters", f"bare={home}/bare/bin/python,old={home}/old/bin/python")
+            server = Server(
+                "--python-interpreters", ",".join(f"{name}={home}/{name}/bin/python" for name in ("bare", "old", "new"))
+            )
             self.addCleanup(server.close)
             told = self.client(server.url)._send(_calls.look("/executors"))["python"]["interpreters"]
             there = [each["cloudpickle"] for each in told]
-            self.assertEqual(there, [harness.cloudpickle.__version__, None, "0.9.1"])
-            for name, why in (("bare", "has no cloudpickle"), ("old", "has cloudpickle 0.9.1")):
+            self.assertEqual(there, [harness.cloudpickle.__version__, None, "0.9.1", "9.0"])
+            for name, why in (("bare", "no cloudpickle"), ("old", "cloudpickle 0.9.1, and"), ("new", "cloudpickle 9.0, and")):
                 with self.subTest(name), self.executor(server.url, interpreter=name) as executor:
                     self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
                     self.assertEqual(executor.submit(abs, 3 + 4j).result(PATIENCE_S), 5)  # by its name, in a plain pickle

@@ -3,6 +3,7 @@
 import base64
 import functools
 import gc
+import importlib
 import json
 import logging
 import math
@@ -10,12 +11,15 @@ import os.path as paths
 import pickle
 import subprocess
 import sys
+import tempfile
+import textwrap
 import threading
 import unittest
 import urllib.request
 import weakref
 import xml.dom.minidom
 from math import sqrt as root
+from unittest import mock
 
 import harness
 
@@ -78,6 +82,11 @@ def below_a_module():
 @unittest.skip
 def decorated():
     pass
+
+
+@functools.wraps(helper)
+def wraps_another(x):
+    return x
 
 
 def call(workload):
@@ -236,6 +245,12 @@ class Sources(unittest.TestCase):
         self.assertEqual(call_source(self.way.workload(json.dumps, ([(1, 2)],), {})), "[[1, 2]]")
         self.assertEqual(call_source(self.way.workload(in_chunks(several), ([(1,), (2,)],), {})), [several(1), several(2)])
 
+    def test_a_function_with_any_name_is_called_with_each(self):
+        for name in ("calls", "args", "trine_each", "call"):
+            [module] = self.modules(f"def {name}(x): return x + 1")
+            workload = self.way.workload(in_chunks(getattr(module, name)), ([(1,), (2,)],), {})
+            self.assertEqual(call_source(workload), [2, 3])
+
     def test_texts_stay_as_they_are(self):
         self.assertEqual(call_source(self.way.workload(with_text(), (), {})), with_text()())
 
@@ -263,6 +278,7 @@ class Sources(unittest.TestCase):
 
         self.assertIn("variables of the function around it (held)", self.refused(inner))
         self.assertIn("decorators", self.refused(decorated.__wrapped__))
+        self.assertIn("decorators", self.refused(wraps_another))
 
         def unknown():
             return nowhere  # noqa: F821
@@ -272,11 +288,103 @@ class Sources(unittest.TestCase):
         self.assertIn("argument 'y' of several has inf", self.refused(several, 1, y=math.inf))
         self.assertIn("a dictionary with the key 1", self.refused(several, [{1: 2}]))
         self.assertIn("'$output', which stands for another job's output", self.refused(several, [{"$output": "x"}]))
+        self.assertIn("'$output', which stands for another job's output", self.refused(several, 1, **{"$output": {}}))
         cyclic = []
         cyclic.append(cyclic)
         for value in ("caf\udce9.txt", 10**5000, cyclic):
             self.assertIn("argument 2 of several can't be written as JSON", self.refused(several, 1, value))
         self.assertIn("a name of an argument", self.refused(several, **{"caf\udce9": 1}))
+
+    def modules(self, *texts):
+        """Modules with these texts, `module_0` and so on, each of which may import from those before."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        made = []
+        with mock.patch.object(sys, "path", [folder.name, *sys.path]), mock.patch.dict(sys.modules):
+            for number, text in enumerate(texts):
+                harness.pathlib.Path(folder.name, f"module_{number}.py").write_text(textwrap.dedent(text))
+                made.append(importlib.import_module(f"module_{number}"))
+        return made
+
+    def test_a_name_that_means_several_things_is_refused(self):
+        for one, other in (
+            ("name = 20", "name = 10"),
+            ("name = 1", "name = True"),
+            ("def name(): return 1", "name = 10"),
+            ("from math import floor as name", "from operator import neg as name"),
+            ("from math import floor as name", "def name(): return 1"),
+            ("import math as name", "import operator as name"),
+            ("import math as name", "name = 10"),
+            ("import logging; name = logging.getLogger('one')", "import logging; name = logging.getLogger('other')"),
+        ):
+            for here, there in ((one, other), (other, one)):
+                with self.subTest(here=here, there=there):
+                    uses = f"from module_0 import g\n{here}\ndef f(): return g(), name"
+                    _, module = self.modules(f"{there}\ndef g(): return name", uses)
+                    self.assertIn("two things that it needs have the name 'name'", self.refused(module.f))
+        _, module = self.modules("def g(x): return max(x, 2)", "from module_0 import g\nmax = 5\ndef f(x): return g(x), max")
+        self.assertIn("two things that it needs have the name 'max'", self.refused(module.f, 1))
+
+    def test_a_name_that_means_one_thing_in_several_modules(self):
+        same = "import math, xml.dom.minidom\nfrom operator import neg\nLIMIT = 5\n"
+        one = f"{same}def g(x): return max(neg(x), LIMIT, math.pi), xml.dom.minidom.Node.__name__"
+        other = f"{same}from module_0 import g\nimport xml as same\ndef f(x): return g(x), max(neg(x), LIMIT), same.dom.__name__"
+        _, module = self.modules(one, other)
+        self.assertEqual(call_source(self.way.workload(module.f, (2,), {})), module.f(2))
+
+    def test_default_values_are_those_that_the_function_has(self):
+        functions = []
+        for number in range(3):
+
+            def multiply(x, by=number, *, plus=number):
+                return x * by + plus
+
+            functions.append(multiply)
+        self.assertEqual([call_source(self.way.workload(each, (10,), {})) for each in functions], [0, 11, 22])
+        text = """
+            import logging, math, socket
+            NOW, LOG = -5, logging.getLogger('of defaults')
+            def helper(x): return x + 1
+            def f(x, now=NOW, more=(1, "a"), kept=[], *, does=helper, low=math.floor, most=math.inf, kind=int, log=LOG, needed):
+                return now, more, kept, does(x), low(x), most, kind(x), log.name, needed
+            NOW = 6
+            def given(x, y=1, z=2): return x, y, z
+            given.__defaults__ = 7,
+        """
+        [module] = self.modules(text)
+        workload = self.way.workload(module.f, (2.5,), {"needed": 3})
+        self.assertEqual(call_source(workload), module.f(2.5, needed=3))
+        self.assertEqual(call_source(self.way.workload(module.given, (1, 2), {})), (1, 2, 7))
+
+    def test_default_values_that_can_not_travel_are_named(self):
+        text = """
+            import datetime, os
+            SETTINGS = {}
+            def helper(x): return 1
+            def changed(x, kept=[]): kept.append(x)
+            def another(x, does=helper): return does(x)
+            def made(x, by=datetime.timedelta(1)): pass
+            def named(x, settings=SETTINGS): pass
+            def there(x, variables=os.environ): pass
+            changed(1)
+            def helper(x): return 2
+        """
+        [module] = self.modules(text)
+        kinds = {"changed": "list", "another": "function", "made": "timedelta", "there": "_Environ"}
+        for name, kind in kinds.items():
+            self.assertIn(f"it has a default value of the type {kind}. Only", self.refused(getattr(module, name), 1))
+        self.assertIn("it uses the dict 'SETTINGS' of its module", self.refused(module.named, 1))
+
+    def test_annotations_inside_are_what_they_are_and_those_of_the_function_itself_need_nothing(self):
+        text = """
+            class Unknown: pass
+            def f(x: Unknown, *more: Unknown, y: Unknown = 2, **named: Unknown) -> Unknown:
+                def inner(z: int) -> str: pass
+                return inner.__annotations__, y
+        """
+        text = textwrap.dedent(text)
+        for module in self.modules(text, "from __future__ import annotations\n" + text):
+            self.assertEqual(call_source(self.way.workload(module.f, (1,), {})), module.f(1))
 
     def test_chunks_are_for_functions_that_return_at_once(self):
         self.assertIsNone(in_chunks(later))

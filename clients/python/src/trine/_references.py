@@ -14,6 +14,8 @@ import weakref
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, Callable, Optional
 
+# How code loads global names; the last one is for annotations in a class, from Python 3.14 on.
+LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 ATOMS = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -61,7 +63,7 @@ def is_logger(value: Any) -> bool:
 
 def global_names(code: CodeType) -> set[str]:
     """The global names that a function's code uses, also within its inner functions."""
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in LOADS}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names |= global_names(constant)

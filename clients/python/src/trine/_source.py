@@ -9,7 +9,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from ._references import by_name, globals_of, immutable, installed, is_logger, name_of
+from ._references import by_name, global_names, globals_of, immutable, installed, is_logger, name_of
 from .errors import CannotTravel
 
 
@@ -38,70 +38,71 @@ class Parts:
     def __init__(self) -> None:
         self.imports: set[str] = set()
         self.constants: dict[str, str] = {}
-        self.functions: dict[str, FunctionType] = {}
         self.definitions: list[str] = []
+        self.annotated_by_text = False  # a module of theirs says so
+        self.meanings: dict[str, Any] = {}  # of all names; a constant's is its text
 
     def text(self) -> str:
         constants = [f"{name} = {value}" for name, value in self.constants.items()]
-        # Annotations need not be evaluated, so what they name need not travel.
-        head = ["from __future__ import annotations", *sorted(self.imports), *constants]
+        future = ["from __future__ import annotations"] if self.annotated_by_text else []
+        head = [*future, *sorted(self.imports), *constants]
         return "\n\n\n".join(["\n".join(head), *self.definitions]) + "\n"
 
     def add(self, function: FunctionType, name: str) -> None:
         what = name_of(function)
-        if self.functions.get(name) is function:
+        if self.meanings.get(name) is function:
             return
-        if name in self.functions or name in self.constants:
-            raise CannotTravel(f"{what} can't travel by source: two things that it needs have the name {name!r}")
-        self.functions[name] = function
+        self._mean(name, function, what)
         if function.__code__.co_freevars:
             names = ", ".join(function.__code__.co_freevars)
             raise CannotTravel(f"{what} can't travel by source: it uses variables of the function around it ({names})")
         definition = _definition(function, what)
         if definition.name != name:
             raise CannotTravel(f"{what} can't travel by source: it is called {name!r} where it is used")
+        self.annotated_by_text |= bool(function.__code__.co_flags & annotations.compiler_flag)
         used, missing = globals_of(function)
-        for default in (*definition.args.defaults, *definition.args.kw_defaults):
-            self._add_default(default, function, used, missing)
+        _take_defaults(function, definition, used, what)
         if missing:
             raise CannotTravel(f"{what} can't travel by source: it uses {missing[0]!r}, which is not defined")
+        for each in global_names(function.__code__).difference(used):
+            self._mean(each, getattr(builtins, each), what)
         for each, value in used.items():
             self._add_global(each, value, what)
             if isinstance(value, ModuleType):
-                self.imports |= {f"import {module}" for module in _modules_below(value, each, definition)}
+                for module in _modules_below(value, each, definition):
+                    top = module.partition(".")[0]
+                    self._mean(top, sys.modules[top], what)
+                    self.imports.add(f"import {module}")
         self.definitions.append(ast.unparse(definition))
 
-    @staticmethod
-    def _add_default(default: Any, function: FunctionType, used: dict[str, Any], missing: list[str]) -> None:
-        """The names in a default value are looked up when the function is defined."""
-        for node in ast.walk(default) if default is not None else ():
-            if isinstance(node, ast.Name):
-                if node.id in function.__globals__:
-                    used[node.id] = function.__globals__[node.id]
-                elif not hasattr(builtins, node.id):
-                    missing.append(node.id)
+    def _mean(self, name: str, meaning: Any, what: str) -> None:
+        """In one file a name means one thing, and what is needed may be from several modules."""
+        if self.meanings.setdefault(name, meaning) != meaning:
+            raise CannotTravel(f"{what} can't travel by source: two things that it needs have the name {name!r}")
+
+    def _add_constant(self, name: str, text: str, what: str) -> None:
+        self._mean(name, text, what)
+        self.constants[name] = text
 
     def _add_global(self, name: str, value: Any, what: str) -> None:
         if isinstance(value, ModuleType):
             if not installed(value.__name__):
                 raise CannotTravel(f"{what} can't travel by source: it uses the module {value.__name__}, which is not installed")
-            plain = name == value.__name__ or (name == value.__name__.partition(".")[0])
-            self.imports.add(f"import {value.__name__}" if plain else f"import {value.__name__} as {name}")
+            self._mean(name, value, what)
+            self.imports.add(f"import {value.__name__}" if name == value.__name__ else f"import {value.__name__} as {name}")
         elif isinstance(value, (FunctionType, BuiltinFunctionType, type)) and by_name(value) and "." not in value.__qualname__:
+            self._mean(name, value, what)
             alias = "" if name == value.__qualname__ else f" as {name}"
             self.imports.add(f"from {value.__module__} import {value.__qualname__}{alias}")
         elif isinstance(value, FunctionType):
             self.add(value, name)
-        elif immutable(value) and _has_literal(value):
-            self.constants[name] = repr(value)
+        elif _has_literal(value):
+            self._add_constant(name, repr(value), what)
         elif is_logger(value):
-            self.constants[name] = f"__import__('logging').getLogger({value.name!r})"
+            self._add_constant(name, f"__import__('logging').getLogger({value.name!r})", what)
         else:
             kind = "the class" if isinstance(value, type) else f"the {type(value).__qualname__}"
-            raise CannotTravel(
-                f"{what} can't travel by source: it uses {kind} {name!r} of its module. Only installed modules, plain functions, "
-                "loggers and constants travel along; by pickle, where the server allows it (its setting python_pickles), all does"
-            )
+            raise CannotTravel(f"{what} can't travel by source: it uses {kind} {name!r} of its module. {ONLY}")
 
 
 def _modules_below(module: ModuleType, name: str, definition: ast.AST) -> set[str]:
@@ -118,11 +119,58 @@ def _modules_below(module: ModuleType, name: str, definition: ast.AST) -> set[st
     return found
 
 
+ONLY = (
+    "Only installed modules, plain functions, loggers and constants travel along; by pickle, where the server allows it "
+    "(its setting python_pickles), all does"
+)
+
+
 def _has_literal(value: Any) -> bool:
     try:
-        return bool(ast.literal_eval(repr(value)) == value)
+        return immutable(value) and bool(ast.literal_eval(repr(value)) == value)
     except ValueError:
         return False  # infinity, say
+
+
+def _take_defaults(function: FunctionType, definition: Any, used: dict[str, Any], what: str) -> None:
+    """Has a definition give the default values that its function has: the expressions for them may give others by now."""
+    arguments, values, named = definition.args, function.__defaults__ or (), function.__kwdefaults__ or {}
+    known = {**vars(builtins), **function.__globals__}
+
+    def taken(value: Any, expression: Any) -> Any:
+        if _has_literal(value):
+            return ast.parse(repr(value), mode="eval").body
+        if expression is None or not _gives(expression, value, known):
+            kind = type(value).__qualname__
+            raise CannotTravel(f"{what} can't travel by source: it has a default value of the type {kind}. {ONLY}")
+        used.update({node.id: known[node.id] for node in ast.walk(expression) if isinstance(node, ast.Name)})
+        return expression
+
+    expressions = [*[None] * len(values), *arguments.defaults][-len(values) :]
+    arguments.defaults = list(map(taken, values, expressions))
+    places = zip(arguments.kwonlyargs, arguments.kw_defaults)
+    arguments.kw_defaults = [taken(named[each.arg], default) if each.arg in named else None for each, default in places]
+
+
+def _gives(expression: ast.expr, value: Any, known: dict[str, Any]) -> bool:
+    """Whether an expression gives a value there as well: by a name of what travels or is installed, or as it is written."""
+    if isinstance(expression, ast.Name):
+        return known.get(expression.id) is value
+    if isinstance(expression, ast.Attribute):
+        same = isinstance(value, ModuleType) or immutable(value)
+        same = same or (isinstance(value, (FunctionType, BuiltinFunctionType, type)) and by_name(value))
+        return same and _named(expression, known) is value
+    try:
+        written = ast.literal_eval(expression)
+    except ValueError:
+        return False
+    return type(written) is type(value) and bool(written == value)
+
+
+def _named(expression: ast.expr, known: dict[str, Any]) -> Any:
+    if isinstance(expression, ast.Attribute):
+        return getattr(_named(expression.value, known), expression.attr, None)
+    return known.get(expression.id) if isinstance(expression, ast.Name) else None
 
 
 def _definition(function: FunctionType, what: str) -> Any:
@@ -130,7 +178,7 @@ def _definition(function: FunctionType, what: str) -> Any:
     if function.__name__ == "<lambda>":
         raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
     try:
-        source = inspect.getsource(function)
+        source = inspect.getsource(function.__code__)  # not that of what it is a wrapper of
         # What is indented stays so: texts of several lines would be others without.
         inner = source[:1].isspace()
         statements: Any = ast.parse("if True:\n" + source if inner else source).body
@@ -143,4 +191,9 @@ def _definition(function: FunctionType, what: str) -> Any:
         raise CannotTravel(f"{what} can't travel by source: it has no def statement of its own")
     if definition.decorator_list:
         raise CannotTravel(f"{what} can't travel by source: it has decorators")
+    # Those of functions inside are part of what it does. Its own would be evaluated, and what they name need not travel.
+    definition.returns = None
+    for node in ast.walk(definition.args):
+        if isinstance(node, ast.arg):
+            node.annotation = None
     return definition

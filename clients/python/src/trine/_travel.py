@@ -229,9 +229,9 @@ def why_unread(interpreter: Mapping[str, Any]) -> Optional[str]:
         return f"{name} is Python {interpreter['version']}, and this is {sys.version.split()[0]}"
     if there is None:
         return f"{name} has no cloudpickle"
-    # Names that pickles go by come with major versions, which keep those of the versions before.
-    if there and _number(there, 1) < _number(here, 1):
-        return f"{name} has cloudpickle {there}, which is older than {here} here"
+    # Names that pickles go by come with major versions: what the older one makes the newer one reads, and values come back.
+    if there and _number(there, 1) != _number(here, 1):
+        return f"{name} has cloudpickle {there}, and this is {here}"
     return None
 
 
@@ -292,13 +292,16 @@ class BySource:
         source: Source = source_of(function.function if isinstance(function, Each) else function)
         text, entrypoint = source.text, source.entrypoint
         if each:
-            text += f"\n\ndef trine_each(calls):\n    return [{entrypoint}(*args) for args in calls]\n"
-            entrypoint = "trine_each"
+            # In names that nothing else has: the function may be called `calls`.
+            text += f"\n\ndef _trine_each(_trine_calls):\n    return [{entrypoint}(*_trine_one) for _trine_one in _trine_calls]\n"
+            entrypoint = "_trine_each"
         told = json.dumps({"type": "python", "source": text, "entrypoint": entrypoint}, ensure_ascii=False)
         return told[:-1].encode() + self._options
 
     def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         what = name_of(function)
+        if "$output" in kwargs:
+            raise CannotTravel(f"{what} has an argument {OUTPUT}")
         beginning = self._functions.of(function)
         values = [_json(value, f"argument {place} of {what}") for place, value in enumerate(args, 1)]
         named = [
@@ -309,6 +312,9 @@ class BySource:
 
     def value(self, output: Any) -> Any:
         return output
+
+
+OUTPUT = "'$output', which stands for another job's output there"
 
 
 def _json(value: Any, what: str) -> bytes:
@@ -335,7 +341,7 @@ def _check_json(value: Any, what: str) -> None:
             if type(name) is not str:
                 raise CannotTravel(f"{what} has a dictionary with the key {name!r}; in JSON keys are strings")
             if name == "$output":
-                raise CannotTravel(f"{what} has a dictionary with the key '$output', which stands for another job's output there")
+                raise CannotTravel(f"{what} has a dictionary with the key {OUTPUT}")
             _check_json(each, what)
     else:
         raise CannotTravel(

@@ -14,6 +14,7 @@ from .messages import Frames
 popleft = collections.deque.popleft
 
 MOST_WAITING = 1 << 20  # bytes for which a short message may wait; the longer one is, the fewer may be before it
+MOST_OF_LOOP = 4 << 20  # bytes for which the loop does not wait
 SHORT = 1 << 10  # bytes; what is shorter counts as much
 PATIENCE_S = 0.05  # for whoever sends; longer only if it is the server that keeps them, and never beside a loop
 
@@ -98,12 +99,12 @@ class Channel:
 
     def send(self, item, size=0):
         """Sends a message, or what a function makes of its arguments, as a tuple. It has a size if users may send without end."""
-        if size and (len(self.waiting) + len(self.backlog)) * max(size, SHORT) + self.part > MOST_WAITING:
-            self.wait()
+        if size and (left := (len(self.waiting) + len(self.backlog)) * max(size, SHORT) + self.part) > MOST_WAITING:
+            self.wait(left)
         self.waiting.append(item)
         self.drain()
 
-    def wait(self):
+    def wait(self, left):
         """For whoever is at it to end. Only as long as the server keeps them up: it waits for no lock of users."""
         while True:
             [is_held] = map(self.writing.acquire, (True,), (PATIENCE_S,))
@@ -194,7 +195,7 @@ class Channel:
 
 
 class LoopChannel(Channel):
-    """The same for an event loop, which must never wait to send: what the socket does not take at once is sent when it does."""
+    """The same for an event loop, which is not to wait to send: what the socket does not take at once is sent when it does."""
 
     def __init__(self, sock, loop):
         super().__init__(sock)
@@ -232,9 +233,10 @@ class LoopChannel(Channel):
             while self.sending._is_owned():
                 self.sending.release()
 
-    def wait(self):
-        """Not for the loop, which may itself be waiting for this thread: that sends what is there, if the server soon takes it."""
-        if threading.get_ident() != self.thread and self.takes_more(PATIENCE_S):
+    def wait(self, left):
+        """Not for the loop, which may itself be waiting for this thread: that sends what is there, if the server soon takes it. The loop does so
+        where there is so much that a job must be holding it."""
+        if (threading.get_ident() != self.thread or left > MOST_OF_LOOP) and self.takes_more(PATIENCE_S):
             self.flush()
 
     def send_backlog(self):

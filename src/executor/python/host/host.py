@@ -3,6 +3,7 @@
 import _signal
 import binascii
 import gc
+import operator
 import os
 import signal
 import sys
@@ -20,6 +21,10 @@ from .pickles import Functions, as_pickle, pickled_error
 from .usage import gil_enabled, thread_usage
 
 
+def same(some, others):
+    return all(map(operator.is_, some, others))
+
+
 class Host:
     """What the three ways of running have in common."""
 
@@ -35,7 +40,9 @@ class Host:
         self.library = Library()
         self.functions = Functions()
         self.jobs = {}
+        self.replaced = None  # what stood in the place of `streams` when a job ended, and the jobs that ran then
         self.handlers = {signal.SIGINT: self.interrupt, signal.SIGTERM: self.terminate}
+        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
 
     def main(self):
         _, setup = self.channel.receive()
@@ -107,10 +114,11 @@ class Host:
         """A job that did not end though it was asked to is to go no further. A thread can't be kept from that, and a process is ended."""
 
     def take_signals(self):
-        """The handlers that a job has put there instead were for itself."""
+        """The handlers that a job has put there instead were for itself, and so were the signals that it has blocked."""
         for signum, handler in self.handlers.items():
             if _signal.getsignal(signum) is not handler:  # what `signal` has makes an enumeration's member of it, which takes long
                 signal.signal(signum, handler)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
     def interrupt(self, signum, frame):
         """Interrupts are for `Processes`: here they would hit any job, or the host."""
@@ -121,6 +129,21 @@ class Host:
         if running.forked:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
+
+    def put_back(self, job):
+        """What stands in the place of the outputs may be for a job that still runs. If none of those does that ran when it was first seen here,
+        it was left behind, as by several that replaced them at once and put back what was another's. It says what it still holds."""
+        found = getattr(sys, "stdout", None), getattr(sys, "stderr", None)
+        if same(found, self.streams):
+            return
+        others = set(self.jobs)
+        others.discard(job.id)
+        seen = self.replaced  # which another thread may change
+        if seen is None or not same(found, seen[0]):
+            seen = self.replaced = found, others
+        if others.isdisjoint(seen[1]):
+            found = seen = self.replaced = None
+            sys.stdout, sys.stderr = self.streams
 
     def perform(self, job):
         job.meter.begin()
@@ -183,8 +206,8 @@ class Host:
         if running.forked:
             os._exit(0)  # a child that a job made has come back from the job's function; it is no host, and can't tell anybody
         self.channel.heal()
+        self.put_back(job)
         if running.alone is job:
-            sys.stdout, sys.stderr = self.streams  # what the job has put there instead says what it still holds
             self.capture.drain()
         job.log.close()
         job.cancel = None  # or it would take a garbage collection to free the job

@@ -54,9 +54,13 @@ class Job:
     def heed(self):
         """Raises what is due, once."""
         if self.due is not None and self.thread == threading.get_ident():
-            self.interrupted = self.stopped
-            due, self.due = self.due, None
-            raise due
+            raise self.told()
+
+    def told(self):
+        """What is due. It is from here on no more."""
+        self.interrupted = self.stopped
+        due, self.due = self.due, None
+        return due
 
     def progress(self, value, what="the progress"):
         self.heed()
@@ -98,9 +102,12 @@ async def awaited(job, result):
     """What a coroutine returns. An asynchronous generator returns nothing."""
     if not isinstance(result, AsyncGenerator):
         return await result
+    import asyncio
+
     try:
         async for value in result:
             job.progress(value, "what it yields")
+            await asyncio.sleep(0)  # a turn for others, also for what cancels it: it may never wait by itself
     finally:
         await result.aclose()
 
@@ -127,9 +134,14 @@ def finished(job, result):
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         with contextlib.suppress(AttributeError):  # a loop that is not Python's own may not let it be replaced
             loop.run_in_executor = job.meter.helping(loop.run_in_executor)
-        job.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-        if job.due is not None:
-            task.cancel()  # it was stopped while it was loaded
+
+        def cancel():
+            if job.due is not None:  # or it has had that already, from where it reported
+                job.told()
+                task.cancel()
+
+        job.cancel = lambda: loop.call_soon_threadsafe(cancel)
+        cancel()  # if it was stopped while it was loaded
         try:
             return await awaited(job, result)
         finally:

@@ -50,10 +50,10 @@ class Threads(Host):
         self.waiting.put(job)
 
     def stop(self, job):
-        """A thread can't be stopped. What it awaits can be; else it is told when it next asks or reports."""
+        """A thread can't be stopped. It is told when it next reports, or where it awaits something, whichever is first."""
         job.stopped = True
-        if job.cancel is None:
-            job.due = Stopped()
-        else:
+        job.due = Stopped()
+        cancel = job.cancel
+        if cancel is not None:
             with contextlib.suppress(RuntimeError):  # its loop has just been closed
-                job.cancel()
+                cancel()
