@@ -1,7 +1,7 @@
 use std::str::FromStr;
 
-use clap::{Arg, Args};
 use clap::builder::PossibleValuesParser;
+use clap::{Arg, Args};
 use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
