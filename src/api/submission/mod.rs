@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
 
 pub(super) use self::after::{AfterFields, Draft};
+pub(super) use self::rules::MAX_TAGS;
 
 use self::rules::{
     check_lane, check_limits, check_priority, check_requires, check_retry, check_tags, check_unique, deadline, start,

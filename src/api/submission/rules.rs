@@ -16,7 +16,8 @@ const MAX_KEY: usize = 200;
 /// The most bytes of both keys and of what is required, as a store keeps them together: an index of PostgreSQL takes rows of 2,704.
 const MAX_LANE: usize = 2_500;
 const MAX_LIMIT: u32 = 1_000_000;
-const MAX_TAGS: usize = 16;
+/// The most labels of a job.
+pub(in crate::api) const MAX_TAGS: usize = 16;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
 
