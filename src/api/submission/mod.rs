@@ -360,6 +360,7 @@ mod tests {
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","bored"]}}"#, "/retry/on/1")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["cancelled"]}}"#, "/retry/on/0")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","expired"]}}"#, "/retry/on/1")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","timeout","error"]}}"#, "/retry/on/2")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"run_at":"tomorrow"}"#, "/run_at")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"run_at":1}"#, "/run_at")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"delay_ms":-1}"#, "/delay_ms")]

@@ -93,17 +93,16 @@ pub(super) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
             return Err(Invalid::new(format!("/retry/{name}"), format!("must be 0 to {DAY_MS}")));
         }
     }
-    match retry
-        .on
-        .iter()
-        .position(|&kind| matches!(kind, FailureKind::Cancelled | FailureKind::Expired | FailureKind::Dependency))
-    {
-        Some(index) => {
-            let message = format!("a job that is {} is not tried again", retry.on[index]);
-            Err(Invalid::new(format!("/retry/on/{index}"), message))
+    for (index, kind) in retry.on.iter().enumerate() {
+        let wrong = |message: String| Err(Invalid::new(format!("/retry/on/{index}"), message));
+        if matches!(kind, FailureKind::Cancelled | FailureKind::Expired | FailureKind::Dependency) {
+            return wrong(format!("a job that is {kind} is not tried again"));
         }
-        None => Ok(()),
+        if retry.on[..index].contains(kind) {
+            return wrong("is there already".into());
+        }
     }
+    Ok(())
 }
 
 /// What it waits with others for.
