@@ -35,7 +35,8 @@ pub struct Memory(Arc<Semaphore>);
 impl Memory {
     /// As many bytes as this.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / PORTION).min(Semaphore::MAX_PERMITS))))
+        // The last portion is a whole one, or a body as long as all of this would have no room.
+        Self(Arc::new(Semaphore::new(bytes.div_ceil(PORTION).min(Semaphore::MAX_PERMITS))))
     }
 
     /// Room for so many bytes beyond what was taken for those before them, `taken`, if there is any.
@@ -216,6 +217,12 @@ mod tests {
         assert_eq!((whole.len(), limits.memory.0.available_permits()), (PORTION + 1, 2));
         drop(whole);
         assert_eq!(limits.memory.0.available_permits(), 4);
+    }
+
+    #[tokio::test]
+    async fn one_body_may_take_all_the_memory() {
+        let limits = BodyLimits { max_bytes: PORTION + 1, memory: Memory::new(PORTION + 1), ..limits() };
+        assert!(read(Body::from("x".repeat(PORTION + 1)), limits).await.is_ok());
     }
 
     #[rstest]

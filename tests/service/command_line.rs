@@ -341,12 +341,13 @@ fn what_commands_have_in_their_environment_is_not_shown() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 13] = [
+    let wrong: [(&[&str], &str); 14] = [
         (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--max-waiting", "async=5,10,async=6"], "`max_waiting` says two things of async"),
         (&["config", "--labels", "gpu=a100", "--labels", "gpu=h100"], "`labels` says two things of gpu"),
+        (&["serve", "--max-body-memory-bytes", "1000"], "`max_body_memory_bytes` is 1000 and `max_body_bytes` is 33554432"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),
         (&["jobs", "not-an-id"], "an id has 36 characters, such as"),
         (&["events", "--after", "abc"], "the id of an event is a number"),
