@@ -93,7 +93,7 @@ pub(super) struct Fields<'a> {
     /// or what was measured of earlier runs, once there are enough (`measured`). Without it, the server's setting holds.
     #[serde(default)]
     routing: Option<Routing>,
-    /// In a batch: what this job is called in `after` and `$output` of the others. Unique in the batch, up to 100 characters.
+    /// In a batch: what this job is called in `after` and `$output` of the others. Unique in the batch, up to 100 characters, and no NUL.
     #[serde(default, borrow)]
     #[schema(value_type = Option<String>)]
     name: Option<Cow<'a, str>>,
