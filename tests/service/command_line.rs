@@ -341,7 +341,7 @@ fn what_commands_have_in_their_environment_is_not_shown() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 14] = [
+    let wrong: [(&[&str], &str); 15] = [
         (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
@@ -353,6 +353,7 @@ fn wrong_settings_end_with_2_and_are_named() {
         (&["events", "--after", "abc"], "the id of an event is a number"),
         (&["submit", "sleep", "ms=1", "--deadline", "0s"], "at least 1ms"),
         (&["submit", "sleep", "ms=1", "--tag", "a=b", "--tag", "a=c"], "--tag a is there twice"),
+        (&["submit", "sleep", "ms=1", "--expires", "1h", "--idempotency-key", "k"], "--expires 2026-01-31T12:00:00Z"),
         (&["submit", "--file", "jobs.ndjson", "--tag", "a=b"], "--tag"),
         (&["schedule", "add", "pulse", "* * * * *", "--job", "{}", "--retries", "1"], "--retries"),
         (&["results", "--summary", "--error", "timeout"], "--error"),
