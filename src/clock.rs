@@ -17,6 +17,8 @@ pub struct BadTimestamp;
 impl Timestamp {
     /// Later than any other.
     pub const MAX: Self = Self(i64::MAX);
+    /// The earliest that RFC 3339 can write: the year 0 begins.
+    pub const YEAR_ZERO: Self = Self(-62_167_219_200_000_000);
 
     /// The present.
     pub fn now() -> Self {
@@ -64,7 +66,8 @@ impl std::str::FromStr for Timestamp {
     type Err = BadTimestamp;
 
     fn from_str(text: &str) -> Result<Self, BadTimestamp> {
-        text.parse::<jiff::Timestamp>().map(|at| Self(at.as_microsecond())).map_err(|_| BadTimestamp)
+        let at = text.parse::<jiff::Timestamp>().map(|at| Self(at.as_microsecond()));
+        at.ok().filter(|at| *at >= Self::YEAR_ZERO).ok_or(BadTimestamp)
     }
 }
 
@@ -172,7 +175,11 @@ mod tests {
         let at = Timestamp::from_micros(1_700_000_000_000_120);
         assert_eq!(at.to_string(), "2023-11-14T22:13:20.000120Z");
         assert_eq!(at.to_string().parse::<Timestamp>().unwrap(), at);
-        assert!("yesterday".parse::<Timestamp>().is_err());
+        assert_eq!(Timestamp::YEAR_ZERO.to_string(), "0000-01-01T00:00:00.000000Z");
+        assert_eq!("0000-01-01T00:00:00Z".parse::<Timestamp>().unwrap(), Timestamp::YEAR_ZERO);
+        for other in ["yesterday", "-000001-12-31T23:59:59Z", "-009999-01-02T01:59:59Z", "0000-01-01T00:00:00+00:01"] {
+            assert!(other.parse::<Timestamp>().is_err(), "{other}");
+        }
     }
 
     #[test]

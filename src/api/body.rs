@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::problem::{Kind, Problem};
 
-/// In which portions memory is given out. Also what a frame of a body costs at least, since it is kept with more than its bytes.
+/// In which portions memory is given out.
 const PORTION: usize = 1024;
 
 /// What the server takes as the body of a request.
@@ -35,12 +35,13 @@ pub struct Memory(Arc<Semaphore>);
 impl Memory {
     /// As many bytes as this.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / PORTION).min(Semaphore::MAX_PERMITS))))
+        // The last portion is a whole one, or a body as long as all of this would have no room.
+        Self(Arc::new(Semaphore::new(bytes.div_ceil(PORTION).min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Room for so many bytes, if there is any.
-    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let portions = u32::try_from(bytes.div_ceil(PORTION).max(1)).ok()?;
+    /// Room for so many bytes beyond what was taken for those before them, `taken`, if there is any.
+    fn take(&self, bytes: usize, taken: usize) -> Option<OwnedSemaphorePermit> {
+        let portions = u32::try_from(bytes.div_ceil(PORTION).saturating_sub(taken)).ok()?;
         Arc::clone(&self.0).try_acquire_many_owned(portions).ok()
     }
 }
@@ -115,10 +116,13 @@ async fn collect(body: &mut Body, limits: &BodyLimits) -> Result<Content, Unread
     while let Some(frame) = body.frame().await {
         // Trailers say nothing that is asked for.
         let Ok(bytes) = frame.map_err(|_| Unread::BrokeOff)?.into_data() else { continue };
-        if whole.len() + bytes.len() > limits.max_bytes {
+        let length = whole.len() + bytes.len();
+        if length > limits.max_bytes {
             return Err(Unread::TooLong);
         }
-        let more = limits.memory.take(bytes.len()).ok_or(Unread::NoMemory)?;
+        // By how much the whole has grown: frames are put together, and one may be a single byte.
+        let taken = memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = limits.memory.take(length, taken).ok_or(Unread::NoMemory)?;
         match &mut memory {
             Some(memory) => memory.merge(more),
             None => memory = Some(more),
@@ -164,6 +168,7 @@ mod tests {
     use futures_util::{Stream, StreamExt as _, stream};
     use rstest::rstest;
     use std::convert::Infallible;
+    use std::iter::repeat_n;
 
     fn limits() -> BodyLimits {
         BodyLimits { max_bytes: 10, timeout: Duration::from_millis(50), memory: Memory::new(4 * PORTION) }
@@ -193,15 +198,31 @@ mod tests {
 
     #[tokio::test]
     async fn all_bodies_share_one_memory() {
-        let limits = limits();
+        let limits = BodyLimits { max_bytes: 4 * PORTION, ..limits() };
         let kept = [read(Body::from("0"), limits.clone()).await.unwrap(), read(Body::from("1"), limits.clone()).await.unwrap()];
-        let pieces = || Body::from_stream(chunks(&["0", "1", "2"]));
-        let refused = read(pieces(), limits.clone()).await.unwrap_err().into_response();
+        let pieces = |count| Body::from_stream(stream::iter(repeat_n(Ok::<_, Infallible>("x".repeat(PORTION)), count)));
+        let refused = read(pieces(3), limits.clone()).await.unwrap_err().into_response();
         assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &HeaderValue::from_static("2")));
         // What was refused has given its part back; what is dropped gives back all.
-        assert!(read(Body::from_stream(chunks(&["0", "1"])), limits.clone()).await.is_ok());
+        assert!(read(pieces(2), limits.clone()).await.is_ok());
         drop(kept);
-        assert!(read(pieces(), limits).await.is_ok());
+        assert!(read(pieces(4), limits).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_body_in_many_pieces_takes_no_more_memory_than_in_one() {
+        let limits = BodyLimits { max_bytes: PORTION + 1, ..limits() };
+        let pieces = Body::from_stream(stream::iter(repeat_n(Ok::<_, Infallible>("x"), PORTION + 1)));
+        let whole = read(pieces, limits.clone()).await.unwrap();
+        assert_eq!((whole.len(), limits.memory.0.available_permits()), (PORTION + 1, 2));
+        drop(whole);
+        assert_eq!(limits.memory.0.available_permits(), 4);
+    }
+
+    #[tokio::test]
+    async fn one_body_may_take_all_the_memory() {
+        let limits = BodyLimits { max_bytes: PORTION + 1, memory: Memory::new(PORTION + 1), ..limits() };
+        assert!(read(Body::from("x".repeat(PORTION + 1)), limits).await.is_ok());
     }
 
     #[rstest]

@@ -97,7 +97,7 @@ pub(super) struct EventsQuery {
     /// Only those of jobs with a workload of this `type`.
     #[param(example = "primes")]
     workload: Option<String>,
-    /// Only those of jobs with this label, as `name:value`; may be repeated.
+    /// Only those of jobs with this label, as `name:value`; may be repeated, for 16 at most, as a job has.
     #[serde(default)]
     #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
     tag: Labels,

@@ -20,7 +20,8 @@ pub(super) fn key(caller: Caller, headers: &HeaderMap, path: &str, body: &[u8]) 
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let key = value.to_str().unwrap_or_default();
-    if key.is_empty() || key.len() > MAX_KEY || values.next().is_some() {
+    let is_visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if key.is_empty() || key.len() > MAX_KEY || !is_visible || values.next().is_some() {
         let detail = format!("Idempotency-Key: must be one header with 1 to {MAX_KEY} visible characters");
         return Err(Problem::new(Kind::BadIdempotencyKey, detail));
     }
@@ -60,6 +61,8 @@ mod tests {
     #[case(&[""], "refused")]
     #[case(&["a", "b"], "refused")]
     #[case(&["ü"], "refused")]
+    #[case(&["a b"], "refused")]
+    #[case(&["a\tb"], "refused")]
     fn a_key_is_short_and_visible(#[case] sent: &[&'static str], #[case] expected: &str) {
         let mut headers = HeaderMap::new();
         for value in sent {

@@ -17,13 +17,12 @@ use super::json::Json;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
 use super::{ApiState, body, quota, submission};
-use crate::auth::{Key, KeyId, KeyState, Quota, Scope, Scopes};
+use crate::auth::{Key, KeyId, KeyState, Quota, Scope, Scopes, wrong_name};
 use crate::clock::Timestamp;
 use crate::workload::Invalid;
 
 /// The longest body, in bytes.
 const MAX_BYTES: usize = 16 * 1024;
-const MAX_NAME: usize = 64;
 /// How long a key is good for after it was rotated, unless the request says otherwise: a day.
 const GRACE_SECONDS: u64 = 86_400;
 const MAX_GRACE_SECONDS: u64 = 30 * 86_400;
@@ -167,8 +166,8 @@ pub(super) async fn create(State(api): State<ApiState>, request: Request) -> Res
     let wrong = |pointer, message: &str| {
         Err(Problem::from(Invalid::new(pointer, message)).instead_of(Kind::InvalidJob, Kind::InvalidKey))
     };
-    if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-        return wrong("/name", "must have 1 to 64 characters, all of them visible");
+    if let Some(message) = wrong_name(&name) {
+        return wrong("/name", &message);
     }
     if scopes.is_empty() {
         return wrong("/scopes", "must have at least one");

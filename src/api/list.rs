@@ -1,5 +1,7 @@
 //! Lists of jobs: filters, pages, cursors, and whole lists a line a job.
 
+use std::collections::BTreeSet;
+
 use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -18,6 +20,7 @@ use super::json::Json;
 use super::problem::Problem;
 use super::query::REPEATED;
 use super::state::States;
+use super::submission::MAX_TAGS;
 use super::table;
 use crate::clock::Timestamp;
 use crate::job::{BadOwner, Bound, Executor, FailureKind, FindingKind, FindingKinds, Job, JobId, Owner};
@@ -64,7 +67,7 @@ pub(super) struct ListQuery {
     /// Whose they are: the id of a key, as `GET /keys` has it in `owner`. Only administrators may ask for what is another's.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{12}$")]
     owner: Option<Whose>,
-    /// A label, as `name:value`; may be repeated, for jobs that have all of them.
+    /// A label, as `name:value`; may be repeated, for jobs that have all of them: 16 at most, as a job has.
     #[serde(default)]
     #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
     tag: Labels,
@@ -163,7 +166,7 @@ impl TryFrom<String> for Whose {
 /// Labels that jobs have all of, each as `name:value`: one, or several.
 #[derive(Clone, Default, Deserialize)]
 #[serde(try_from = "OneOrSeveral")]
-pub(super) struct Labels(Vec<(String, String)>);
+pub(super) struct Labels(BTreeSet<(String, String)>);
 
 /// As [`Labels`] are written.
 #[derive(Deserialize, ToSchema)]
@@ -174,22 +177,26 @@ pub(super) enum OneOrSeveral {
 }
 
 impl TryFrom<OneOrSeveral> for Labels {
-    type Error = &'static str;
+    type Error = String;
 
-    fn try_from(labels: OneOrSeveral) -> Result<Self, &'static str> {
+    fn try_from(labels: OneOrSeveral) -> Result<Self, String> {
         let label =
             |text: &str| text.split_once(':').map(|(name, value)| (name.into(), value.into())).ok_or("must be name:value");
-        let labels = match &labels {
+        let labels: Result<BTreeSet<_>, _> = match &labels {
             OneOrSeveral::One(repeated) => repeated.split(REPEATED).map(label).collect(),
             OneOrSeveral::Several(labels) => labels.iter().map(|text| label(text)).collect(),
         };
-        Result::map(labels, Self)
+        match labels? {
+            // No job has all of them, and a database would look for each.
+            labels if labels.len() > MAX_TAGS => Err(format!("a job has {MAX_TAGS} labels at most")),
+            labels => Ok(Self(labels)),
+        }
     }
 }
 
 impl From<Labels> for Vec<(String, String)> {
     fn from(Labels(labels): Labels) -> Self {
-        labels
+        labels.into_iter().collect()
     }
 }
 

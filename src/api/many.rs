@@ -33,7 +33,7 @@ pub(super) struct Which {
     executor: Option<Executor>,
     /// Their workload's `type`.
     workload: Option<String>,
-    /// A label, as `name:value`; or several, for jobs that have all of them.
+    /// A label, as `name:value`; or several, for jobs that have all of them: 16 at most, as a job has.
     #[serde(default)]
     #[schema(value_type = Option<OneOrSeveral>, inline, example = "team:search")]
     tag: Labels,

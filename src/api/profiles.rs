@@ -372,8 +372,7 @@ impl From<WhatIf> for WhatIfItem {
 )]
 pub(super) async fn what_if(State(api): State<ApiState>, Query(query): Query<WhatIfQuery>) -> Result<Json<WhatIfView>, Problem> {
     let until = query.until.unwrap_or_else(Timestamp::now);
-    let week = i64::try_from(WEEK.as_micros()).unwrap_or(i64::MAX);
-    let since = query.since.unwrap_or_else(|| Timestamp::from_micros(until.as_micros().saturating_sub(week)));
+    let since = query.since.unwrap_or_else(|| until.before(WEEK).max(Timestamp::YEAR_ZERO));
     if since > until {
         return Err(Problem::bad_query("since", "must not be after `until`"));
     }

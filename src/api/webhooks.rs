@@ -42,6 +42,7 @@ pub(super) struct Fields {
     secret: Option<String>,
     /// Of which endings to tell; without it, of all.
     #[serde(default)]
+    #[schema(value_type = BTreeSet<Ending>)]
     events: Vec<Ending>,
 }
 
@@ -57,6 +58,9 @@ impl TryFrom<Fields> for Webhook {
         let host = parsed.host_str().ok_or_else(|| Invalid::new("/url", "has no host, as addresses of http and https do"))?;
         if host.len() > MAX_HOST {
             return Err(Invalid::new("/url", format!("has a host of more than {MAX_HOST} bytes")));
+        }
+        if let Some(index) = (0..events.len()).find(|&index| events[..index].contains(&events[index])) {
+            return Err(Invalid::new(format!("/events/{index}"), "is there already"));
         }
         // Without the port: a host has thousands of those.
         let host = host.trim_end_matches('.').to_owned();

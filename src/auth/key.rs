@@ -9,6 +9,8 @@ use crate::clock::Timestamp;
 use crate::job::Owner;
 
 const ID_BYTES: usize = 6;
+/// The longest name.
+const MAX_NAME: usize = 64;
 
 /// By what a key is looked up, and spoken of: twelve hexadecimal digits. No secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +103,12 @@ pub enum KeyState {
     Expired,
     /// It was revoked.
     Revoked,
+}
+
+/// What is wrong with the name of a key, if anything is.
+pub fn wrong_name(name: &str) -> Option<String> {
+    let wrong = name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control);
+    wrong.then(|| format!("must have 1 to {MAX_NAME} characters, all of them visible"))
 }
 
 impl Key {

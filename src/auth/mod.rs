@@ -8,7 +8,7 @@ mod scope;
 mod secret;
 
 pub use act::{Act, NewAct};
-pub use key::{Key, KeyId, KeyState};
+pub use key::{Key, KeyId, KeyState, wrong_name};
 pub use quota::{Quota, QuotaPart};
 pub use rule::KeyRule;
 pub use scope::{Scope, Scopes};

@@ -30,13 +30,23 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     })
 }
 
+/// A moment to come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Later {
+    /// When it is.
+    pub(super) at: Timestamp,
+    /// Whether it was said as so long from now, which is another moment each time.
+    pub(super) from_now: bool,
+}
+
 /// Reads a moment: RFC 3339, or a duration from now.
-pub(super) fn later(text: &str) -> Result<Timestamp, String> {
-    text.parse::<Timestamp>().or_else(|_| {
-        let by = duration(text)
-            .map_err(|_| "a moment is written as in 2026-01-31T12:00:00Z, or as in 10m for ten minutes from now")?;
-        Ok(Timestamp::now().after(by))
-    })
+pub(super) fn later(text: &str) -> Result<Later, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(Later { at, from_now: false });
+    }
+    let by =
+        duration(text).map_err(|_| "a moment is written as in 2026-01-31T12:00:00Z, or as in 10m for ten minutes from now")?;
+    Ok(Later { at: Timestamp::now().after(by), from_now: true })
 }
 
 #[cfg(test)]
@@ -71,8 +81,10 @@ mod tests {
         let ago = Timestamp::now().since(moment("10m").unwrap());
         assert!((599..=601).contains(&ago.as_secs()));
         assert!(moment("yesterday").is_err());
-        let left = later("10m").unwrap().since(Timestamp::now());
-        assert!((598..=600).contains(&left.as_secs()));
+        let in_ten_minutes = later("10m").unwrap();
+        let left = in_ten_minutes.at.since(Timestamp::now());
+        assert!((598..=600).contains(&left.as_secs()) && in_ten_minutes.from_now);
+        assert!(!later("2026-01-31T12:00:00Z").unwrap().from_now);
         assert!(later("tomorrow").is_err());
     }
 }

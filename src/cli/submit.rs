@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::answer::{Accepted, Job, Page, parse};
 use super::client::{Client, Server};
 use super::error::CliError;
+use super::human::Later;
 use super::options::JobOptions;
 use super::parameter::{WithWorkload, after, parameter, workload};
 use super::wait::Ended;
@@ -52,9 +53,9 @@ pub(super) struct Submit {
     /// Not to be started before this moment, as RFC 3339
     #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     run_at: Option<Timestamp>,
-    /// Not to be started from this moment on, as RFC 3339 or as in 10m for ten minutes from now
+    /// Not to be started from this moment on, as RFC 3339 or as in 10m for ten minutes from now; with --idempotency-key, as RFC 3339
     #[arg(long, value_name = "TIME", value_parser = human::later)]
-    expires: Option<Timestamp>,
+    expires: Option<Later>,
     /// Take a job with the same workload and parameters for this one: one that has not ended, or was submitted within this time. Both
     /// have to be submitted so
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = uniqueness)]
@@ -90,6 +91,11 @@ Examples:
 
 impl Submit {
     pub(super) async fn run(self) -> Result<(), CliError> {
+        if self.idempotency_key.is_some() && self.expires.is_some_and(|expires| expires.from_now) {
+            let why = "--expires: with --idempotency-key, give a moment, as in --expires 2026-01-31T12:00:00Z: \
+                       what is so long from now is another one when the command is repeated, and the request another";
+            return Err(CliError::Usage(why.into()));
+        }
         let client = self.server.client()?;
         let mut accepted = Vec::new();
         let mut sent = match &self.file {
@@ -140,7 +146,7 @@ impl Submit {
         let workload = workload(self.kind.as_deref(), &self.parameters, self.workload.as_deref())?;
         let mut fields = self.job.fields(client, &workload.kind).await?;
         fields.extend(self.run_at.map(|run_at| ("run_at".into(), json!(run_at))));
-        fields.extend(self.expires.map(|expires| ("expires_at".into(), json!(expires))));
+        fields.extend(self.expires.map(|expires| ("expires_at".into(), json!(expires.at))));
         fields.extend(self.unique.map(|unique| ("unique".into(), json!(unique))));
         if !self.after.is_empty() {
             fields.insert("after".into(), self.after.as_slice().into());

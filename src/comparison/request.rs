@@ -14,7 +14,7 @@ use super::service::CompareError;
 use crate::dispatch::{Catalogue, Dispatcher};
 use crate::executor::{Executors, MOST_BYTES};
 use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec, Written};
-use crate::workload::{Invalid, is_function};
+use crate::workload::{Invalid, fill, is_function, may_have_placeholders};
 
 /// The most tasks in a cell, the most tasks under way at once, and the most levels of that.
 const MOST: (u32, u32, usize) = (10_000, 1_024, 8);
@@ -98,6 +98,7 @@ impl Asked {
             return Err(Invalid::new("/budget_ms", format!("must be {} to {}", BUDGET_MS.0, BUDGET_MS.2)));
         }
         let concurrency = levels(concurrency, tasks, workload.json.get().len())?;
+        check_places(&workload).map_err(|invalid| invalid.within("/workload"))?;
         let mut workload = workload;
         let declared = if is_function(&workload) {
             let pinned = functions.pin(&mut workload);
@@ -253,6 +254,16 @@ fn runs(executor: Executor, written: Written) -> bool {
 /// Where tasks of an executor go.
 pub(super) const fn queue(executor: Executor, runtime: Runtime, bound: Bound) -> Queue {
     executor.queue(runtime, bound)
+}
+
+/// An object with the key `$output` is always a place for the output of a job, and a comparison comes after none.
+fn check_places(workload: &Spec) -> Result<(), Invalid> {
+    if !may_have_placeholders(workload.json.get()) {
+        return Ok(());
+    }
+    let refused =
+        |at: &str| Invalid::new(format!("{at}/$output"), "a comparison comes after no job whose output could stand here");
+    fill(&workload.json, &mut |at, _| Err(refused(at))).map(drop)
 }
 
 fn check_interpreters(names: &[String], workload: &Spec, dispatcher: &Dispatcher) -> Result<(), Invalid> {

@@ -121,10 +121,13 @@ impl Comparisons {
         let request = asked.complete(&self.shared.dispatcher).await?;
         let json = serde_json::value::to_raw_value(&request).map_err(|error| StoreError::Refused(error.to_string()))?;
         let wanted = Wanted { jobs: 1, bytes: json.get().len() as u64 };
-        let _quota = self.shared.dispatcher.quotas().take(owner, wanted).await?;
-        let kept = self.store().add_comparison(ComparisonId::new(), owner, json).await?;
-        self.shared.asked.notify_one();
-        Ok(kept)
+        let quota = self.shared.dispatcher.quotas().take(owner, wanted).await?;
+        let kept = self.store().add_comparison(ComparisonId::new(), owner, json).await;
+        match &kept {
+            Ok(_) => self.shared.asked.notify_one(),
+            Err(error) => quota.failed(error, self.store()).await,
+        }
+        Ok(kept?)
     }
 
     /// One of them, and how far it is if it runs.

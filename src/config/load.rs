@@ -93,9 +93,8 @@ fn layer(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Source
         None => matches,
     };
     let Some((_, chosen)) = matches.subcommand() else { return Ok((matches, Sources::new())) };
-    if let Some((setting, name)) = Config::from_arg_matches(chosen)?.said_twice() {
-        let message = format!("`{setting}` says two things of {name}: which of them is meant?\n");
-        return Err(clap::Error::raw(ErrorKind::ValueValidation, message).into());
+    if let Some(message) = Config::from_arg_matches(chosen)?.contradiction() {
+        return Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")).into());
     }
     let sources = sources(chosen, file.as_ref());
     Ok((matches, sources))
@@ -204,6 +203,9 @@ mod tests {
         assert!(matches!(load(None, &["--processes", "none"]), Err(LoadError::Usage(_))));
         let twice = load(Some("max_waiting = ['async=5', '10', 'async=6']"), &[]).unwrap_err().to_string();
         assert_eq!(twice, "error: `max_waiting` says two things of async: which of them is meant?\n");
+        let no_memory = load(Some("max_body_bytes = 2000"), &["--max-body-memory-bytes", "1999"]).unwrap_err().to_string();
+        assert!(no_memory.contains("`max_body_memory_bytes` is 1999 and `max_body_bytes` is 2000"), "{no_memory}");
+        load(Some("max_body_bytes = 2000"), &["--max-body-memory-bytes", "2000"]).unwrap();
     }
 
     #[test]

@@ -277,7 +277,7 @@ pub struct Config {
     /// Longest body of a request, in bytes
     #[arg(long, env = "TRINE_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 32 << 20, value_parser = at_least_one::<usize>)]
     pub max_body_bytes: usize,
-    /// Bytes of all bodies that are read at once; further ones are refused for the moment
+    /// Bytes of all bodies that are read at once, `max_body_bytes` at least; further ones are refused for the moment
     #[arg(long, env = "TRINE_MAX_BODY_MEMORY_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = at_least_one::<usize>)]
     pub max_body_memory_bytes: usize,
     /// Origins whose pages may call the API, such as `https://example.com`, or `*` for all; separated by commas [default: none]
@@ -370,6 +370,20 @@ impl Config {
     /// How many jobs may wait in a queue; `None` for any number.
     pub fn most_waiting(&self, queue: Queue) -> Option<u64> {
         waiting::most_waiting(&self.max_waiting, queue)
+    }
+
+    /// Why two things that the settings say can't both be meant, if it is so.
+    fn contradiction(&self) -> Option<String> {
+        if let Some((setting, name)) = self.said_twice() {
+            return Some(format!("`{setting}` says two things of {name}: which of them is meant?"));
+        }
+        let (memory, longest) = (self.max_body_memory_bytes, self.max_body_bytes);
+        let message = || {
+            format!(
+                "`max_body_memory_bytes` is {memory} and `max_body_bytes` is {longest}: for the longest body there would never be enough memory"
+            )
+        };
+        (memory < longest).then(message)
     }
 
     /// A setting that is a list by names, and one that it has twice: which of both is meant, nobody can tell.

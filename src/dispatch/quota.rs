@@ -319,7 +319,7 @@ impl Taken {
     }
 
     /// Nothing came of what the store did not take. What it may have taken after all counts.
-    pub(super) async fn failed(&self, error: &StoreError, store: &dyn Store) {
+    pub async fn failed(&self, error: &StoreError, store: &dyn Store) {
         if !error.may_pass() || matches!(error, StoreError::Taken) {
             self.came(0, store).await;
         }

@@ -16,8 +16,9 @@ use crate::job::{
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
 
-/// From so many submissions on, validating them would hold up other requests.
+/// From so many submissions on, or so many bytes of their workloads, validating them would hold up other requests.
 const MANY: usize = 64;
+const LONG: usize = 256 << 10;
 
 /// Why a batch of submissions was not accepted. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +71,10 @@ impl From<NoRoom> for SubmitError {
 }
 
 impl Dispatcher {
-    /// Validates and routes, off the caller's thread if there are many.
+    /// Validates and routes, off the caller's thread if there are many, or long ones.
     pub(super) async fn prepared(&self, submissions: Vec<Box<Submission>>) -> Result<Vec<NewJob>, SubmitError> {
-        if submissions.len() < MANY {
+        let bytes: usize = submissions.iter().map(|submission| submission.workload.json.get().len()).sum();
+        if submissions.len() < MANY && bytes < LONG {
             return self.prepare(submissions);
         }
         let dispatcher = self.clone();
@@ -143,7 +145,7 @@ impl Dispatcher {
     /// [`Dispatcher::submit_once`] of one job without a key, then [`Dispatcher::wait`] for it, without a gap in between in which its end could
     /// be missed.
     pub async fn submit_and_wait(&self, submission: Box<Submission>, limit: Duration) -> Result<Job, SubmitError> {
-        let jobs = self.prepare(vec![submission])?;
+        let jobs = self.prepared(vec![submission]).await?;
         let waiters: Vec<_> = jobs.iter().map(|job| self.shared.waiters.watch(job.id)).collect();
         let accepted = self.accept(jobs, None).await?;
         // One submission makes one job, and a store gives back what it was given.

@@ -153,7 +153,7 @@ pub struct Retry {
     pub max_backoff_ms: u64,
     /// The kinds of failure that are tried again. Without `lost`, a job is never run a second time
     /// after its runner died under it.
-    #[schema(value_type = Vec<FailureKind>)]
+    #[schema(value_type = BTreeSet<FailureKind>)]
     pub on: Cow<'static, [FailureKind]>,
 }
 

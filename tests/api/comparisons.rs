@@ -174,6 +174,7 @@ async fn what_is_wrong_is_pointed_at() {
     let wrong = [
         (json!({ "workload": { "type": "sleep" } }), "/workload/ms"),
         (json!({ "workload": { "type": "slep", "ms": 1 } }), "/workload/type"),
+        (json!({ "workload": { "type": "sleep", "ms": { "$output": "a" } } }), "/workload/ms/$output"),
         (json!({ "workload": 7 }), "/workload"),
         (json!({ "bound": "gpu" }), "/bound"),
         (json!({ "tasks": 0 }), "/tasks"),

@@ -1,7 +1,7 @@
 use reqwest::Method;
 use reqwest::header::{ALLOW, CONTENT_TYPE};
 use rstest::rstest;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -111,6 +111,27 @@ async fn a_query_is_checked(#[case] path: &str, #[case] parameter: &str) {
     let answer = server.get(path).await;
     assert_eq!(answer.problem(400).0, "bad-query");
     assert_eq!(answer.json()["errors"][0]["parameter"], parameter);
+}
+
+#[tokio::test]
+async fn a_filter_has_no_more_labels_than_a_job_can_have() {
+    let server = Server::start().await;
+    let job = with(sleep(0), json!({ "tags": (0..16).map(|n| (n.to_string(), "x".into())).collect::<Map<_, _>>() }));
+    let id = server.submit(&job).await;
+    let tags = |count: usize| (0..count).map(|n| format!("{n}:x")).collect::<Vec<_>>();
+    let query = |path: &str, tags: &[String]| format!("{path}?tag={}", tags.join("&tag="));
+    // One that is there twice counts once.
+    let most = [tags(16), tags(16), tags(1)].concat();
+    assert_eq!(server.get(&query("/jobs", &most)).await.ids(), [id]);
+    assert_eq!(server.request(Method::GET, &query("/events", &most)).send().await.unwrap().status(), 200);
+    assert_eq!(server.post("/jobs/cancel", &json!({ "tag": most })).await.status, 200);
+    for path in ["/jobs", "/results", "/events"] {
+        let answer = server.get(&query(path, &tags(17))).await;
+        assert_eq!(answer.problem(400).0, "bad-query");
+        assert_eq!(answer.json()["errors"][0]["parameter"], "tag");
+    }
+    let refused = server.post("/jobs/cancel", &json!({ "tag": tags(17) })).await;
+    assert_eq!(refused.problem(422), ("invalid-filter".into(), Some("/tag".into())));
 }
 
 #[tokio::test]

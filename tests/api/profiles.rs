@@ -226,4 +226,8 @@ async fn history_says_what_would_have_changed() {
     let earlier = server.get("/profiles/what-if?until=2026-01-01T00:00:00Z").await.json();
     assert_eq!((&earlier["items"], &earlier["held_us"]), (&json!([]), &json!(0)));
     assert_eq!(server.get("/profiles/what-if?since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z").await.status, 400);
+    // What is answered is RFC 3339 as well, which has no years before 0.
+    let first = server.get("/profiles/what-if?until=0000-01-02T12:00:00Z").await.json();
+    assert_eq!(first["since"], "0000-01-01T00:00:00.000000Z");
+    assert_eq!(server.get("/profiles/what-if?since=-009999-01-02T01:59:59Z").await.problem(400).0, "bad-query");
 }

@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 
 use super::access::with_key;
 use super::{Answer, Send as _, Server, primes, sleep, with};
@@ -137,6 +138,21 @@ async fn what_is_refused_counts_for_no_minute() {
     }
     // Each second, one of them counts no more.
     assert!(client.used("per_minute").await <= 1);
+}
+
+#[tokio::test]
+async fn a_comparison_that_the_store_refuses_counts_for_no_minute() {
+    let server = Server::start().await;
+    let (_, client) = keys(&server, json!({ "per_minute": 60 })).await;
+    let mut raw =
+        SqliteConnection::connect(&format!("sqlite:{}", server.folder.path().join("trine.db").display())).await.unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON comparisons BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::raw_sql(refuse).execute(&mut raw).await.unwrap();
+    for _ in 0..5 {
+        let refused = client.ask(Method::POST, "/comparisons", &primes()).await;
+        assert!(refused.status.is_server_error(), "{}", refused.text);
+    }
+    assert_eq!(client.used("per_minute").await, 0);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ async fn what_is_wrong_with_a_webhook_is_pointed_at() {
         (json!({ "url": format!("https://{}.example.com/", "x".repeat(250)) }), "/webhook/url"),
         (json!({ "url": url, "secret": "hunter2" }), "/webhook/secret"),
         (json!({ "url": url, "events": ["finished"] }), "/webhook/events/0"),
+        (json!({ "url": url, "events": ["failed", "lost", "failed"] }), "/webhook/events/2"),
         (json!({ "url": url, "colour": 1 }), "/webhook/colour"),
     ];
     for (webhook, pointer) in wrong {

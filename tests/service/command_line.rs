@@ -341,17 +341,19 @@ fn what_commands_have_in_their_environment_is_not_shown() {
 #[test]
 fn wrong_settings_end_with_2_and_are_named() {
     let folder = folder();
-    let wrong: [(&[&str], &str); 13] = [
+    let wrong: [(&[&str], &str); 15] = [
         (&["health", "--server", "127.0.0.1:8040"], "http://127.0.0.1:8040"),
         (&["serve", "--database", "mysql://db/trine"], "SQLite or in PostgreSQL"),
         (&["serve", "--processes", "0"], "at least 1"),
         (&["serve", "--max-waiting", "async=5,10,async=6"], "`max_waiting` says two things of async"),
         (&["config", "--labels", "gpu=a100", "--labels", "gpu=h100"], "`labels` says two things of gpu"),
+        (&["serve", "--max-body-memory-bytes", "1000"], "`max_body_memory_bytes` is 1000 and `max_body_bytes` is 33554432"),
         (&["serve", "--config", "nowhere.toml"], "nowhere.toml"),
         (&["jobs", "not-an-id"], "an id has 36 characters, such as"),
         (&["events", "--after", "abc"], "the id of an event is a number"),
         (&["submit", "sleep", "ms=1", "--deadline", "0s"], "at least 1ms"),
         (&["submit", "sleep", "ms=1", "--tag", "a=b", "--tag", "a=c"], "--tag a is there twice"),
+        (&["submit", "sleep", "ms=1", "--expires", "1h", "--idempotency-key", "k"], "--expires 2026-01-31T12:00:00Z"),
         (&["submit", "--file", "jobs.ndjson", "--tag", "a=b"], "--tag"),
         (&["schedule", "add", "pulse", "* * * * *", "--job", "{}", "--retries", "1"], "--retries"),
         (&["results", "--summary", "--error", "timeout"], "--error"),

@@ -135,6 +135,27 @@ async fn a_database_that_is_not_named_is_that_of_the_settings() {
     }
 }
 
+#[test]
+fn a_key_that_a_server_would_refuse_is_not_made_in_its_database() {
+    let folder = folder();
+    let path = folder.path().join("new.db");
+    let url = format!("sqlite:{}", path.display());
+    let long = "x".repeat(65);
+    let wrong: [(&[&str], &str); 5] = [
+        (&[" "], "the name of a key must have 1 to 64 characters"),
+        (&["a\nb"], "the name of a key must have 1 to 64 characters"),
+        (&[&long], "the name of a key must have 1 to 64 characters"),
+        (&["k", "--running", "0"], "--running: must be 1 to 1000000"),
+        (&["k", "--per-minute", "0"], "--per-minute: must be 1 to 1000000000"),
+    ];
+    for (arguments, said) in wrong {
+        let refused = run(&[&["keys", "create", "--scopes", "submit", "--database", &url], arguments].concat(), &[]);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&refused.stderr).contains(said), "{}", text(&refused.stderr));
+        assert!(!path.exists(), "{arguments:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_password_of_a_database_is_on_no_command_line() {
     let folder = folder();

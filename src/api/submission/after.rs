@@ -71,10 +71,10 @@ pub(super) fn parse(text: &RawValue) -> Result<Vec<Named>, Problem> {
 
 /// What a job is called in its batch.
 pub(super) fn check_name(name: &str) -> Result<(), Invalid> {
-    if (1..=MAX_NAME).contains(&name.chars().count()) {
+    if (1..=MAX_NAME).contains(&name.chars().count()) && !name.contains('\0') {
         return Ok(());
     }
-    Err(Invalid::new("/name", format!("must have 1 to {MAX_NAME} characters")))
+    Err(Invalid::new("/name", format!("must have 1 to {MAX_NAME} characters, and no NUL")))
 }
 
 impl Draft {
@@ -219,6 +219,7 @@ mod tests {
 
     #[rstest]
     #[case(&[r#","name":"""#], "/name")]
+    #[case(&[r#","name":"a\u0000b""#], "/0/name")]
     #[case(&["", r#","after":{}"#], "/after")]
     #[case(&["", r#","after":[["a"]]"#], "/after/0")]
     #[case(&["", r#","after":[{}]"#], "/after/0")]

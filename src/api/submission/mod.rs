@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
 
 pub(super) use self::after::{AfterFields, Draft};
+pub(super) use self::rules::MAX_TAGS;
 
 use self::rules::{
     check_lane, check_limits, check_priority, check_requires, check_retry, check_tags, check_unique, deadline, start,
@@ -92,7 +93,7 @@ pub(super) struct Fields<'a> {
     /// or what was measured of earlier runs, once there are enough (`measured`). Without it, the server's setting holds.
     #[serde(default)]
     routing: Option<Routing>,
-    /// In a batch: what this job is called in `after` and `$output` of the others. Unique in the batch, up to 100 characters.
+    /// In a batch: what this job is called in `after` and `$output` of the others. Unique in the batch, up to 100 characters, and no NUL.
     #[serde(default, borrow)]
     #[schema(value_type = Option<String>)]
     name: Option<Cow<'a, str>>,
@@ -359,6 +360,7 @@ mod tests {
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","bored"]}}"#, "/retry/on/1")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["cancelled"]}}"#, "/retry/on/0")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","expired"]}}"#, "/retry/on/1")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error","timeout","error"]}}"#, "/retry/on/2")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"run_at":"tomorrow"}"#, "/run_at")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"run_at":1}"#, "/run_at")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"delay_ms":-1}"#, "/delay_ms")]

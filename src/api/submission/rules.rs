@@ -16,7 +16,8 @@ const MAX_KEY: usize = 200;
 /// The most bytes of both keys and of what is required, as a store keeps them together: an index of PostgreSQL takes rows of 2,704.
 const MAX_LANE: usize = 2_500;
 const MAX_LIMIT: u32 = 1_000_000;
-const MAX_TAGS: usize = 16;
+/// The most labels of a job.
+pub(in crate::api) const MAX_TAGS: usize = 16;
 const MAX_TAG_NAME: usize = 64;
 const MAX_TAG_VALUE: usize = 256;
 
@@ -92,17 +93,16 @@ pub(super) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
             return Err(Invalid::new(format!("/retry/{name}"), format!("must be 0 to {DAY_MS}")));
         }
     }
-    match retry
-        .on
-        .iter()
-        .position(|&kind| matches!(kind, FailureKind::Cancelled | FailureKind::Expired | FailureKind::Dependency))
-    {
-        Some(index) => {
-            let message = format!("a job that is {} is not tried again", retry.on[index]);
-            Err(Invalid::new(format!("/retry/on/{index}"), message))
+    for (index, kind) in retry.on.iter().enumerate() {
+        let wrong = |message: String| Err(Invalid::new(format!("/retry/on/{index}"), message));
+        if matches!(kind, FailureKind::Cancelled | FailureKind::Expired | FailureKind::Dependency) {
+            return wrong(format!("a job that is {kind} is not tried again"));
         }
-        None => Ok(()),
+        if retry.on[..index].contains(kind) {
+            return wrong("is there already".into());
+        }
     }
+    Ok(())
 }
 
 /// What it waits with others for.

@@ -11,7 +11,7 @@ use super::super::error::CliError;
 use super::super::print;
 use super::quota::Numbers;
 use crate::app::AppError;
-use crate::auth::{Key, Quota, Scope};
+use crate::auth::{Key, Quota, Scope, wrong_name};
 use crate::clock::Timestamp;
 use crate::config::{Database, LoadError, without_flags};
 use crate::own;
@@ -67,6 +67,7 @@ impl Create {
                 self.server.client()?.post("/keys", &wanted).await?
             }
             Some(named) => {
+                check(&self.name, quota)?;
                 let (database, schema) = place(named, self.database_schema)?;
                 let (key, secret) = Key::new(self.name, self.scopes.into_iter().collect(), expires_at)
                     .map_err(|error| CliError::Prepare("make a random key", error.into()))?;
@@ -93,6 +94,17 @@ impl Create {
             }
         };
         show(&created, self.json)
+    }
+}
+
+/// Refuses what a server would refuse, where none is asked.
+fn check(name: &str, quota: Quota) -> Result<(), CliError> {
+    if let Some(message) = wrong_name(name) {
+        return Err(CliError::Usage(format!("the name of a key {message}")));
+    }
+    match quota.fault() {
+        Some((part, message)) => Err(CliError::Usage(format!("--{}: {message}", part.replace('_', "-")))),
+        None => Ok(()),
     }
 }
 
