@@ -102,7 +102,6 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     let deliverer = Deliverer::new(Arc::clone(&store), outbound, deliveries, api::message);
     let mut house = keep_house(&config, &store, &dispatcher, &schedules, &deliverer, &keyring, &artifacts);
     let pages = Pages { origins: config.cors_allow.clone().into(), hosts: config.allowed_hosts.clone().into() };
-    let streams = Streams::new(config.max_event_streams);
     let parts = Parts {
         dispatcher: dispatcher.clone(),
         comparisons: comparisons.clone(),
@@ -112,7 +111,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
         programs: Arc::new(programs),
         keyring,
         pages,
-        streams,
+        streams: Streams::new(config.max_event_streams),
         artifacts,
         traffic: Traffic::default(),
         held: Held::default(),
