@@ -160,7 +160,7 @@ kinds! {
         "send application/json";
     /// The submission is JSON, but not a job that can be accepted. `errors` points at the field.
     InvalidJob = UNPROCESSABLE_ENTITY "invalid-job", "The job is not valid",
-        "/workload/below: invalid type: string \"many\", expected u64";
+        "/workload/below: invalid type: string \"many\", expected a whole number from 0 to 4294967295";
     /// The filter of jobs is JSON, but not one by which they can be chosen. `errors` points at the field.
     InvalidFilter = UNPROCESSABLE_ENTITY "invalid-filter", "The filter is not valid",
         "needs a condition; `all` is one that every job passes";
@@ -212,7 +212,7 @@ impl Kind {
         if self == Self::InvalidJob {
             problem.errors = vec![Fault {
                 pointer: Some("/workload/below".into()),
-                detail: "invalid type: string \"many\", expected u64".into(),
+                detail: "invalid type: string \"many\", expected a whole number from 0 to 4294967295".into(),
                 ..Fault::default()
             }];
         }

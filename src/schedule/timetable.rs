@@ -57,7 +57,7 @@ impl Timetable {
         let fields = expression.split_whitespace().count();
         let cron = parser.parse(expression).map_err(|error| match fields {
             _ if expression.trim_start().starts_with('@') => BadTimetable::Cron(format!("of names there are {NAMES}")),
-            5 | 6 => BadTimetable::Cron(error.to_string()),
+            5 | 6 => BadTimetable::Cron(at_fault(&parser, expression).unwrap_or_else(|| error.to_string())),
             fields => BadTimetable::Cron(format!("it has {fields}")),
         })?;
         // What this machine does not know of, Trine does: another server may have taken it, or this one before an update of the system.
@@ -102,6 +102,19 @@ impl Timetable {
         });
         found.map(|at| Timestamp::from_micros(at.timestamp().as_microsecond()))
     }
+}
+
+/// Which field is at fault, and what it says.
+fn at_fault(parser: &CronParser, expression: &str) -> Option<String> {
+    const FIELDS: [&str; 6] = ["second", "minute", "hour", "day of the month", "month", "day of the week"];
+    let fields: Vec<&str> = expression.split_whitespace().collect();
+    let named = FIELDS.iter().skip(FIELDS.len().checked_sub(fields.len())?).zip(&fields).enumerate();
+    let mut wrong = named.filter(|(at, (_, field))| {
+        let mut alone = vec!["*"; fields.len()];
+        alone[*at] = field;
+        parser.parse(&alone.join(" ")).is_err()
+    });
+    wrong.next().map(|(_, (name, field))| format!("its {name} can't be `{field}`"))
 }
 
 /// The first whole second from a moment on: only those match.
@@ -165,6 +178,10 @@ mod tests {
 
     #[rstest]
     #[case("* * * *", "it has 4")]
+    #[case("61 * * * *", "its minute can't be `61`")]
+    #[case("0 25 * * *", "its hour can't be `25`")]
+    #[case("* */0 * * * *", "its minute can't be `*/0`")]
+    #[case("0 9 * * MON-FUN", "its day of the week can't be `MON-FUN`")]
     #[case("@every 5m", "of names there are @yearly, @annually, @monthly, @weekly, @daily and @hourly")]
     fn what_is_wrong_is_said(#[case] expression: &str, #[case] why: &str) {
         assert_eq!(Timetable::parse(expression, "UTC").unwrap_err(), BadTimetable::Cron(why.into()));

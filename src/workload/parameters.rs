@@ -101,6 +101,7 @@ mod tests {
     #[case::missing(r#"{"type":"primes"}"#, "", "missing field `below`")]
     #[case::twice(r#"{"below":7,"below":8}"#, "", "duplicate field `below`")]
     #[case::deep(r#"{"below":7,"names":["a",3]}"#, "/names/1", "invalid type: integer `3`, expected a string")]
+    #[case::number(r#"{"below":1e6}"#, "/below", "invalid type: floating point `1000000.0`, expected a whole number from 0 on")]
     fn what_is_wrong_is_named_with_its_place(#[case] text: &str, #[case] pointer: &str, #[case] message: &str) {
         assert_eq!(parse::<Parameters>(text), Err(Invalid::new(pointer, message)));
     }

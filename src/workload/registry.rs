@@ -243,9 +243,23 @@ impl Invalid {
         }
         let message = error.inner().to_string();
         // serde_json appends where in the text it was; the pointer says it better.
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        Self::new(pointer, message)
+        Self::new(pointer, in_words(message.split(" at line ").next().unwrap_or_default()))
     }
+}
+
+/// What serde says, but for the names that Rust has for numbers.
+fn in_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let number = match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0 on",
+        "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        other => other,
+    };
+    format!("{found}, expected {number}")
 }
 
 #[cfg(test)]
