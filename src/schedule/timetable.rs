@@ -57,7 +57,7 @@ impl Timetable {
         let fields = expression.split_whitespace().count();
         let cron = parser.parse(expression).map_err(|error| match fields {
             _ if expression.trim_start().starts_with('@') => BadTimetable::Cron(format!("of names there are {NAMES}")),
-            5 | 6 => BadTimetable::Cron(at_fault(&parser, expression).unwrap_or_else(|| error.to_string())),
+            5 | 6 => BadTimetable::Cron(at_fault(parser, expression).unwrap_or_else(|| error.to_string())),
             fields => BadTimetable::Cron(format!("it has {fields}")),
         })?;
         // What this machine does not know of, Trine does: another server may have taken it, or this one before an update of the system.
@@ -105,7 +105,7 @@ impl Timetable {
 }
 
 /// Which field is at fault, and what it says.
-fn at_fault(parser: &CronParser, expression: &str) -> Option<String> {
+fn at_fault(parser: CronParser, expression: &str) -> Option<String> {
     const FIELDS: [&str; 6] = ["second", "minute", "hour", "day of the month", "month", "day of the week"];
     let fields: Vec<&str> = expression.split_whitespace().collect();
     let named = FIELDS.iter().skip(FIELDS.len().checked_sub(fields.len())?).zip(&fields).enumerate();
