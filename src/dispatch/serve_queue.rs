@@ -30,6 +30,8 @@ pub(super) const LOOPS: usize = 4;
 const MOST_CLAIMED: (usize, usize) = (512, 2_048);
 /// How long a job waits that was claimed where it can't run, at first and at the most.
 const ELSEWHERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(10));
+/// The same of one for which no process can be started.
+const NO_PROCESS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
@@ -150,6 +152,10 @@ fn run(
         });
         drop(stack);
         let Ok(measured) = running.await;
+        if measured.has_no_process() {
+            let why = "it waits: no process of its interpreter can be started";
+            return Box::pin(postpone(shared, queue, claimed, why, NO_PROCESS)).await;
+        }
         let settlement = over(&shared, queue, in_line, &claimed, measured);
         Box::pin(settle(&shared, queue, kind, &claimed, settlement)).await;
         drop(reports);

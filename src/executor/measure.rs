@@ -28,6 +28,11 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Whether there was no process that its work could begin in.
+    pub fn has_no_process(&self) -> bool {
+        !self.begun && self.stopped.is_none() && self.outcome.failure().is_some_and(|failure| failure.kind == FailureKind::Lost)
+    }
+
     /// An attempt whose work did not begin: for this reason, or because it was told to stop before.
     pub fn unbegun(failure: Failure, stopped: Option<StopReason>, deadline: Option<Duration>) -> Self {
         let failure = stopped.map_or(failure, |reason| stopped_by(reason, deadline, false));

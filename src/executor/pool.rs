@@ -152,24 +152,28 @@ impl<W: Worker> Pool<W> {
         }
     }
 
-    /// The same, or why there is none that waits and a new one can't be started.
+    /// The same, but tried once: or why a new one can't be started.
     pub(super) async fn try_to_take(&self, key: &W::Key, slot: &Arc<Slot>) -> Result<Taken<W>, String> {
         let worker = match self.idle(key) {
             Some(worker) => Ok(worker),
             None => self.start_for(key, slot).await,
         };
+        let worker = match worker {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::error!(error, ?key, "a worker process can't be started");
+                self.state().trouble = Some(error.clone());
+                // One of the usual ones may have made room for it.
+                self.top_up();
+                return Err(error);
+            }
+        };
         let mut state = self.state();
-        state.trouble = worker.as_ref().err().cloned();
-        let worker = worker.inspect_err(|error| tracing::error!(error, ?key, "a worker process can't be started"))?;
+        state.trouble = None;
         let status = WorkerStatus::of(&worker, true);
         let busy = Busy { pool: self.clone(), pid: status.pid, given_back: false };
         state.busy.insert(status.pid, WorkerStatus { jobs: status.jobs + 1, ..status });
         Ok(Taken { worker, busy })
-    }
-
-    /// Whether that is what workers are started for ahead of need.
-    pub(super) fn is_usual(&self, key: &W::Key) -> bool {
-        *key == self.shared.usual
     }
 
     /// A new worker, or why there is none. Its start goes on though nobody waits for it any more, since jobs may have less time than it

@@ -309,23 +309,37 @@ async fn an_interpreter_that_is_gone_shows_only_as_long_as_somebody_wants_it() {
 }
 
 #[tokio::test]
-async fn jobs_of_an_interpreter_that_is_gone_keep_no_others_from_the_processes() {
+async fn jobs_of_an_interpreter_that_is_gone_wait_and_keep_no_others_waiting() {
     let folder = folder();
     let gone = folder.path().join("gone");
     let usual = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    std::os::unix::fs::symlink(String::from_utf8(usual.stdout).unwrap().trim(), &gone).unwrap();
+    let usual = String::from_utf8(usual.stdout).unwrap();
+    std::os::unix::fs::symlink(usual.trim(), &gone).unwrap();
     let interpreters = format!("python3,gone={}", gone.display());
-    let settings = [("TRINE_PYTHON_INTERPRETERS", &*interpreters), ("TRINE_PYTHON_PROCESSES", "2")];
+    let settings =
+        [("TRINE_PYTHON_INTERPRETERS", &*interpreters), ("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_PYTHON_THREADS", "1")];
     let server = Server::start(folder.path(), &settings).await;
     std::fs::remove_file(&gone).unwrap();
-    let mut wanting = python("processes", "def main(): pass", &json!([]));
-    wanting["workload"]["interpreter"] = json!("gone");
-    for _ in 0..2 {
-        server.submit(&wanting).await;
+    let mut all = Vec::new();
+    for executor in ["processes", "threads"] {
+        let mut wanting = python(executor, "def main(): return 7", &json!([]));
+        wanting["workload"]["interpreter"] = json!("gone");
+        let wanting = [server.submit(&wanting).await, server.submit(&wanting).await];
+        // Each has been tried before any other runs.
+        for id in &wanting {
+            server.until(id, |job| job["state"] == "scheduled").await;
+        }
+        for n in 0..5 {
+            assert_eq!(run(&server, &python(executor, "def main(n): return n", &json!([n]))).await["output"], n);
+        }
+        all.extend(wanting);
     }
-    for n in 0..20 {
-        assert_eq!(run(&server, &python("processes", "def main(n): return n", &json!([n]))).await["output"], n);
+    std::os::unix::fs::symlink(usual.trim(), &gone).unwrap();
+    for id in &all {
+        let job = server.until_state(id, "succeeded").await;
+        assert_eq!((&job["output"], &job["attempt"]), (&json!(7), &json!(1)), "{job}");
     }
+    server.until_ready(true).await;
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::host::Host;
-use super::{HostSettings, Key, PATIENCE};
-use crate::executor::pool::{BACKOFF, Pool, Taken};
+use super::{HostSettings, Key, NoProcess};
+use crate::executor::pool::{Pool, Taken};
 use crate::executor::slots::Slot;
 
 /// How many calls may stand behind one.
@@ -107,25 +107,20 @@ impl Line {
     /// Waits for a place in a process. `turn` is told when a process is there to be taken; behind another call, it is told later.
     ///
     /// # Errors
-    /// None can be started for such calls, though those for others may do well.
-    pub(super) async fn seat(&self, wish: &Wish, slot: &Arc<Slot>, turn: &Arc<Notify>) -> Result<Seat, String> {
-        let (mut backoff, mut waited) = (BACKOFF.0, Duration::ZERO);
-        let (mut place, is_behind) = loop {
-            let room = match self.turn(wish).await {
-                Turn::Behind(place) => break (place, true),
-                Turn::First(room) => room,
-            };
-            turn.notify_one();
-            match self.shared.pool.try_to_take(&wish.key, slot).await {
-                Ok(taken) => break (self.first(room, taken), false),
-                Err(why) if waited >= PATIENCE && !self.shared.pool.is_usual(&wish.key) => return Err(why),
-                Err(_) => {}
+    /// None can be started, and it is one that not all jobs need: those of others must not wait for it.
+    pub(super) async fn seat(&self, wish: &Wish, slot: &Arc<Slot>, turn: &Arc<Notify>) -> Result<Seat, NoProcess> {
+        let Shared { pool, settings, .. } = &*self.shared;
+        let (mut place, is_behind) = match self.turn(wish).await {
+            Turn::Behind(place) => (place, true),
+            Turn::First(room) => {
+                turn.notify_one();
+                let taken = if settings.is_first(&wish.key) {
+                    pool.take(&wish.key, slot).await
+                } else {
+                    pool.try_to_take(&wish.key, slot).await.map_err(|_| NoProcess)?
+                };
+                (self.first(room, taken), false)
             }
-            // Others need not wait for that.
-            drop(room);
-            tokio::time::sleep(backoff).await;
-            waited += backoff;
-            backoff = (backoff * 2).min(BACKOFF.1);
         };
         // Until now, nothing was sent.
         place.is_well = false;

@@ -45,7 +45,7 @@ use super::pool::{Pool, WorkerStatus};
 use super::slots::Slot;
 use crate::artifact::Artifacts;
 use crate::function::Limits;
-use crate::job::{Executor, Failure, FailureKind, Queue, Spec};
+use crate::job::{Executor, Failure, FailureKind, Outcome, Queue, Spec};
 use crate::sandbox::{self, Sandbox, ScratchSpace};
 use crate::workload::{PythonCall, PythonFunction, Registry, StopReason, Task};
 
@@ -55,9 +55,6 @@ const FILES_OF_A_JOB: u64 = 2;
 const OTHER_THREADS: u64 = 128;
 /// What a thread takes of the address space, in bytes: its stack, as long as is usual, and what is round it.
 const ADDRESSES_OF_A_THREAD: u64 = 9 << 20;
-
-/// For how long it is tried to start a process for a job that not every job could use: one of an interpreter that is not the first, for one.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 macro_rules! files_of_host {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("host/", $name)))),*] };
@@ -126,6 +123,13 @@ struct HostSettings {
     max_jobs: u64,
     max_output_bytes: usize,
     max_log_bytes: usize,
+}
+
+impl HostSettings {
+    /// Whether it is of the first interpreter: without that, hardly anything could run.
+    fn is_first(&self, key: &Key) -> bool {
+        self.interpreters.first().is_some_and(|first| first.name == key.interpreter)
+    }
 }
 
 /// The longest output of a call, in bytes of JSON.
@@ -353,10 +357,7 @@ async fn on_shared(
         host = hosts.get(key) => host,
         _ = attempt.stop.stopped() => return not_begun(),
     };
-    let host = match host {
-        Ok(host) => host,
-        Err(why) => return no_process(&why),
-    };
+    let Ok(host) = host else { return no_process() };
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
     match on_host(&host, call, &attempt, &slot, grace, None).await {
         Some(ended) => ran(ended, &host, "shared by all jobs of its kind"),
@@ -411,10 +412,7 @@ async fn alone(
         _ = attempt.stop.stopped() => return Ok(not_begun()),
         seat = line.seat(wish, slot, turn) => seat,
     };
-    let seat = match seat {
-        Ok(seat) => seat,
-        Err(why) => return Ok(no_process(&why)),
-    };
+    let Ok(seat) = seat else { return Ok(no_process()) };
     match on_host(seat.host(), call, attempt, slot, grace, Some(&seat)).await {
         Some(Ok(ran)) => {
             seat.leave();
@@ -509,10 +507,11 @@ fn not_begun() -> Ran {
     Ran::unbegun("stopped before a Python process was there")
 }
 
-/// Nothing is known of the work: another server may have what it needs, or this one may in a while.
-fn no_process(why: &str) -> Ran {
-    let failure = Failure::new(FailureKind::Lost, format!("no process can be started for it: {why}"));
-    Ran { begun: false, ..Ran::failed(failure) }
+/// No process can be started for a job.
+struct NoProcess;
+
+fn no_process() -> Ran {
+    Ran { outcome: Outcome::Error(Failure::new(FailureKind::Lost, "no process can be started for it")), ..not_begun() }
 }
 
 #[cfg(test)]

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::host::Host;
-use super::{HostSettings, Key, PATIENCE};
+use super::{HostSettings, Key, NoProcess};
 use crate::executor::pool::{BACKOFF, Worker, WorkerStatus};
 
+/// For so long after a start has failed somebody waits for the host: whoever can't have it comes again sooner.
+const WANTED: Duration = Duration::from_secs(40);
 /// How long a host that is stuck with one job may still work on its others.
 const LAST_CALLS: Duration = Duration::from_secs(30);
 
@@ -21,11 +23,9 @@ pub(super) struct SharedHosts {
 
 struct Shared {
     settings: HostSettings,
-    /// What a host is started for ahead of need.
-    usual: Key,
     places: Mutex<HashMap<Key, Arc<Place>>>,
-    /// Why the latest start failed, of the hosts that somebody waits for.
-    trouble: Mutex<HashMap<Key, String>>,
+    /// Why the latest start failed and when that was, of the hosts that could not be started since.
+    trouble: Mutex<HashMap<Key, (String, Instant)>>,
 }
 
 /// The host of a key, once it is started. Whoever wants it meanwhile waits for the one start, which goes on though nobody waits any more:
@@ -43,30 +43,12 @@ impl Place {
     }
 }
 
-/// Whoever tries to start a host. Gone, be it with a host or because nobody wants it any more, its trouble is nobody's.
-struct Trying<'a> {
-    shared: &'a Shared,
-    key: &'a Key,
-}
-
-impl Trying<'_> {
-    fn failed(&self, why: String) {
-        self.shared.trouble().insert(self.key.clone(), why);
-    }
-}
-
-impl Drop for Trying<'_> {
-    fn drop(&mut self) {
-        self.shared.trouble().remove(self.key);
-    }
-}
-
 impl Shared {
     fn places(&self) -> MutexGuard<'_, HashMap<Key, Arc<Place>>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trouble(&self) -> MutexGuard<'_, HashMap<Key, String>> {
+    fn trouble(&self) -> MutexGuard<'_, HashMap<Key, (String, Instant)>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,41 +56,31 @@ impl Shared {
 impl SharedHosts {
     /// Starts the host of `usual` in the background.
     pub(super) fn start(settings: HostSettings, usual: Key) -> Self {
-        let hosts = Self { shared: Arc::new(Shared { settings, usual, places: Mutex::default(), trouble: Mutex::default() }) };
+        let hosts = Self { shared: Arc::new(Shared { settings, places: Mutex::default(), trouble: Mutex::default() }) };
         let ahead = hosts.clone();
-        tokio::spawn(async move { drop(ahead.wait(&ahead.shared.usual).await) });
+        tokio::spawn(async move { drop(ahead.get(&usual).await) });
         hosts
     }
 
-    /// The host for this key.
+    /// The host for this key; one of the first interpreter that can't be started is tried again and again.
     ///
     /// # Errors
-    /// It can't be started, though those of other keys may do well.
-    pub(super) async fn get(&self, key: &Key) -> Result<Arc<Host>, String> {
-        if *key == self.shared.usual {
-            return Ok(self.wait(key).await);
-        }
-        let why = async {
-            tokio::time::sleep(PATIENCE).await;
-            self.shared.trouble().get(key).cloned()
-        };
-        tokio::select! {
-            host = self.wait(key) => Ok(host),
-            Some(why) = why => Err(why),
-        }
-    }
-
-    /// The same; one that can't be started is tried again and again.
-    async fn wait(&self, key: &Key) -> Arc<Host> {
+    /// One of another can't be started.
+    pub(super) async fn get(&self, key: &Key) -> Result<Arc<Host>, NoProcess> {
+        let is_first = self.shared.settings.is_first(key);
+        let began = Instant::now();
         let place = Arc::clone(self.shared.places().entry(key.clone()).or_default());
         // Before looking, so that nothing is missed, and whoever starts it knows that it is wanted.
         let mut changes = place.host.subscribe();
         loop {
             if let Some(host) = self.usable(&place, key) {
-                return host;
+                return Ok(host);
             }
             // The place is kept here, so its sender is there.
             let _ = changes.changed().await;
+            if !is_first && self.shared.trouble().get(key).is_some_and(|(_, at)| *at >= began) {
+                return Err(NoProcess);
+            }
         }
     }
 
@@ -135,7 +107,7 @@ impl SharedHosts {
 
     /// Why a host can't be started that somebody waits for, if there is one.
     pub(super) fn why_not(&self) -> Option<String> {
-        self.shared.trouble().values().next().cloned()
+        self.shared.trouble().values().find(|(_, at)| at.elapsed() < WANTED).map(|(why, _)| why.clone())
     }
 
     /// The hosts as they are now; one that is just being started is left out, and so is one that is gone and was not needed since.
@@ -169,14 +141,18 @@ impl Drop for Starting {
 /// Fills a place with a new host, tried until it starts or nobody waits for it any more.
 async fn start(shared: Arc<Shared>, starting: Starting, key: Key) {
     let Starting(place) = &starting;
-    let trying = Trying { shared: &shared, key: &key };
     let mut backoff = BACKOFF.0;
     loop {
         match <Arc<Host> as Worker>::start(&shared.settings, &key).await {
-            Ok(host) => return drop(place.host.send_replace(Some(host))),
+            Ok(host) => {
+                shared.trouble().remove(&key);
+                return drop(place.host.send_replace(Some(host)));
+            }
             Err(error) => {
                 tracing::error!(%error, ?key, "a Python host can't be started");
-                trying.failed(error.to_string());
+                shared.trouble().insert(key.clone(), (error.to_string(), Instant::now()));
+                // Some wait no longer.
+                place.host.send_modify(|_| ());
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(BACKOFF.1);
             }
