@@ -23,14 +23,17 @@ impl Reopens {
         for (owner, lanes) in &mut self.0 {
             *lanes = Owner::from_code(*owner).map_or(0, allowed).min(*lanes);
         }
-        for (owner, was) in before {
-            let allowed = allowed(*owner);
-            if allowed > u64::from(*was) {
-                self.0.retain(|(there, _)| *there != owner.code());
-                self.0.push((owner.code(), allowed));
-            }
-        }
         self.0.retain(|(_, lanes)| *lanes > 0);
+        let more = before.iter().filter(|(owner, was)| allowed(**owner) > u64::from(**was));
+        self.look_again(more.map(|(owner, _)| *owner), now);
+    }
+
+    /// The lanes of these owners may be shut for lower numbers than those now.
+    pub(super) fn look_again(&mut self, owners: impl Iterator<Item = Owner>, now: &HashMap<Owner, u32>) {
+        for owner in owners {
+            self.are_over(owner);
+            self.0.push((owner.code(), now.get(&owner).map_or(u64::MAX, |allowed| u64::from(*allowed))));
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

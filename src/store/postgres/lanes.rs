@@ -282,6 +282,13 @@ pub(super) async fn vacate(
     opened(&rows)
 }
 
+/// The owners for whose quotas lanes are shut.
+pub(super) async fn over_quota(connection: &mut PgConnection) -> Result<Vec<Owner>, StoreError> {
+    let text = "SELECT DISTINCT owner FROM lanes WHERE gate = 2 AND owner IS NOT NULL";
+    let owners: Vec<i64> = sqlx::query_scalar(text).fetch_all(connection).await?;
+    Ok(owners.into_iter().filter_map(Owner::from_code).collect())
+}
+
 /// Opens up to `most` lanes that were shut until now, or a moment before; the queue of each.
 pub(super) async fn open(connection: &mut PgConnection, now: Timestamp, most: usize) -> Result<Vec<Opened>, StoreError> {
     let text = "UPDATE lanes SET gate = 0 WHERE (queue, lane) IN \

@@ -56,6 +56,7 @@ impl Writer {
         }
         self.shared = done.shared;
         self.allowed = done.allowed;
+        self.goes_by_quotas |= !batch.allows.is_empty();
         self.published.publish(&self.shared);
         self.published.synced.reach(self.shared.latest);
         if heard.is_err() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::super::lanes;
 use super::super::moves;
 use super::Writer;
 use super::transaction::Done;
@@ -32,9 +33,16 @@ impl Writer {
         Ok(Cancelled { ended, stopping })
     }
 
-    /// Goes by these numbers from here on. Lanes that were shut by lower ones open; those that were before this node came were for others to open.
-    pub(super) fn allow(running: &HashMap<Owner, u32>, done: &mut Done) {
-        done.shared.reopens.note(&done.allowed, running);
+    /// Goes by these numbers from here on. Lanes that were shut by lower ones open.
+    pub(super) async fn allow(&mut self, running: &HashMap<Owner, u32>, done: &mut Done) -> Result<(), StoreError> {
+        if self.goes_by_quotas {
+            done.shared.reopens.note(&done.allowed, running);
+        } else {
+            // By which ones they were shut before this node came is not known.
+            let owners = lanes::over_quota(&mut self.connection).await?;
+            done.shared.reopens.look_again(owners.into_iter(), running);
+        }
         done.allowed = Arc::new(running.clone());
+        Ok(())
     }
 }

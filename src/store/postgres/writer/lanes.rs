@@ -107,13 +107,17 @@ impl Writer {
         if batch.accepts.iter().all(|accept| takes(accept, &done.shared, self.node.at_work(), &mut taken)) {
             return Ok(());
         }
+        let nodes = node::labels(&mut self.connection).await?;
+        taken.clear();
+        if batch.accepts.iter().all(|accept| takes(accept, &done.shared, &nodes, &mut taken)) {
+            return Ok(());
+        }
         // Of some there may be no job any more.
         lanes::tidy(&mut self.connection).await?;
         done.shared.clear_places();
         for (queue, place) in lanes::open_places(&mut self.connection).await? {
             done.shared.set_open(queue, &place, true);
         }
-        let nodes = node::labels(&mut self.connection).await?;
         taken.clear();
         for accept in std::mem::take(&mut batch.accepts) {
             if takes(&accept, &done.shared, &nodes, &mut taken) {

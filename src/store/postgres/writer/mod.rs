@@ -135,6 +135,8 @@ pub(super) struct Writer {
     max_losses: u32,
     /// How many jobs of an owner may run at once, where there is a quota.
     allowed: Arc<HashMap<Owner, u32>>,
+    /// Whether that was said since the start.
+    goes_by_quotas: bool,
     said: HashMap<Lease, Said>,
     /// Leases whose settlement may have been committed, though the answer was lost.
     unsure: HashSet<Lease>,
@@ -215,6 +217,7 @@ impl Writer {
             claims: Claims::default(),
             max_losses,
             allowed: Arc::default(),
+            goes_by_quotas: false,
             said: HashMap::new(),
             unsure: HashSet::new(),
             may_have_claimed: false,

@@ -240,7 +240,7 @@ impl Writer {
             done.removed.push(retention::remove(&mut self.connection, ids, *why).await?);
         }
         for (running, _) in &batch.allows {
-            Self::allow(running, done);
+            self.allow(running, done).await?;
         }
         Ok(())
     }
