@@ -25,7 +25,7 @@ const LONGEST_PAUSE: &str = "5000";
 /// database. Where the way there is a socket of the machine, nothing can be said of that.
 const LONGEST_UNREAD: &str = "SET tcp_user_timeout = '5s'";
 /// How long a statement or a transaction may take, or a look at what others did, before its connection is given up.
-pub(super) const LONGEST: Duration = Duration::from_secs(15);
+const LONGEST: Duration = Duration::from_secs(15);
 /// How long a statement of the pool may take by the database's clock, so that what nobody waits for any more does not go on there.
 const LONGEST_THERE: &str = "12000";
 /// How long a connection of the pool may take to end what was asked on it, if nobody waits for that any more.

@@ -53,9 +53,6 @@ impl Writer {
         done.shared.nodes.push(id);
         done.registered = Some(id);
         self.registered = Some(id);
-        if done.shared.nodes.len() == 1 {
-            self.recount(done).await?;
-        }
         Ok(())
     }
 

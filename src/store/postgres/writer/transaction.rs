@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
-use super::super::connect::{LONGEST, in_time, within};
+use super::super::connect::{in_time, within};
 use super::super::moves::{self, Queued};
 use super::super::rows::Fresh;
 use super::super::shared::Shared;
@@ -128,9 +128,7 @@ impl Done {
 impl Writer {
     pub(super) async fn transaction(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
         self.mend().await?;
-        // Where there may be no other node, one that takes its place counts all that is there, and keeps nobody waiting.
-        let longest = if self.shared.nodes.contains(&self.node.id()) { LONGEST } else { LONGEST_COUNT };
-        let result = within(longest, self.carry_out(batch)).await;
+        let result = self.carry_out(batch).await;
         if let Ok(done) = &result {
             self.seen = done.now;
         }
@@ -166,12 +164,24 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
+        let mut done = in_time(self.take_turn(batch)).await?;
+        let known = done.shared.nodes.contains(&self.node.id());
+        if !known && done.shared.nodes.is_empty() {
+            // It keeps nobody waiting.
+            within(LONGEST_COUNT, self.recount(&mut done)).await?;
+        }
+        in_time(self.use_turn(known, batch, &mut done)).await?;
+        Ok(done)
+    }
+
+    /// Waits for the lock, and takes in what has arrived.
+    async fn take_turn(&mut self, batch: &mut Batch) -> Result<Done, StoreError> {
         batch.step = None;
         // Where nothing waits, ids are looked up that are known. Their plans can be kept, and to make them takes a sixth of the database's time.
         // What looks for jobs among others is planned anew for tables as they are; and where there are partitions, all is, since a plan that is
         // kept takes locks on every one of them.
         let keeps_plans = self.shared.is_at_rest(self.now()) && batch.is_plain() && !self.ends.are_any();
-        let mut done = self.lock(keeps_plans).await?;
+        let done = self.lock(keeps_plans).await?;
         // Others may have had their turns meanwhile. The more goes into this one, the fewer have to be waited for.
         if std::mem::take(&mut batch.is_open) {
             self.take_in(batch);
@@ -182,41 +192,44 @@ impl Writer {
         if let Some(id) = self.registered.take().filter(|id| done.shared.nodes.contains(id)) {
             self.node.set_id(id);
         }
-        let known = done.shared.nodes.contains(&self.node.id());
+        Ok(done)
+    }
+
+    async fn use_turn(&mut self, known: bool, batch: &mut Batch, done: &mut Done) -> Result<(), StoreError> {
         if !known || self.may_have_claimed {
-            self.take_place(known, batch, &mut done).await?;
+            self.take_place(known, batch, done).await?;
         }
         self.turn_away();
         self.refuse_taken(batch, done.now).await?;
-        self.refuse_places(batch, &mut done).await?;
+        self.refuse_places(batch, done).await?;
         self.refuse_orphans(batch).await?;
         for job in batch.accepts.iter_mut().flat_map(|accept| &mut accept.jobs) {
             job.accept(done.shared.moment(done.now), done.now);
         }
-        self.note(batch, &mut done).await?;
-        self.settle_and_accept(batch, &mut done).await?;
-        self.link(batch, &mut done).await?;
-        self.further(batch, &mut done).await?;
+        self.note(batch, done).await?;
+        self.settle_and_accept(batch, done).await?;
+        self.link(batch, done).await?;
+        self.further(batch, done).await?;
         batch.step = Some(Step::Reap);
         if (batch.reap || self.more_lost()) && !self.aside.has(Step::Reap) {
-            self.reap(&mut done).await?;
+            self.reap(done).await?;
         }
         batch.step = Some(Step::Promote);
-        self.promote(batch, &mut done).await?;
+        self.promote(batch, done).await?;
         batch.step = Some(Step::Expire);
-        self.expire(&mut done).await?;
+        self.expire(done).await?;
         batch.step = Some(Step::Unblock);
-        self.unblock(&mut done).await?;
+        self.unblock(done).await?;
         batch.step = Some(Step::Lanes);
-        self.open_lanes(&mut done).await?;
-        self.claim(batch, &mut done).await?;
+        self.open_lanes(done).await?;
+        self.claim(batch, done).await?;
         batch.step = Some(Step::Messages);
-        self.keep_messages(&done).await?;
+        self.keep_messages(done).await?;
         batch.step = None;
         batch.is_committing = true;
-        self.commit(&done).await?;
+        self.commit(done).await?;
         batch.is_committing = false;
-        Ok(done)
+        Ok(())
     }
 
     /// The steps of what is asked for one by one: a step for each kind of command.
