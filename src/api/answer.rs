@@ -1,15 +1,12 @@
 //! What all answers have in common, whatever they say.
 
-use axum::body::{Body, Bytes};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use futures_util::{Stream, TryStreamExt as _};
 
 use super::problem;
-use crate::store::StoreError;
 
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -22,15 +19,6 @@ const OF_PAGES: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; im
 const OF_PICTURES: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox";
 /// Data is no page. Whoever makes a browser show it as one gets nothing to run.
 const OF_DATA: &str = "default-src 'none'; frame-ancestors 'none'";
-
-/// What is read from the store while the client takes it in.
-pub(super) fn in_pieces<B>(pieces: impl Stream<Item = Result<B, StoreError>> + Send + 'static) -> Body
-where
-    B: Into<Bytes> + 'static,
-{
-    // The client sees no more of it than that the connection ends.
-    Body::from_stream(pieces.inspect_err(|error| tracing::warn!(%error, "an answer broke off")))
-}
 
 /// Errors are problems, no browser guesses a media type, runs what is data, keeps what is somebody's own, or tells others where it was.
 pub(super) fn complete(response: Response) -> Response {

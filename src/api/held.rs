@@ -6,10 +6,12 @@ use axum::body::{Body, HttpBody as _};
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Kind, Problem};
+use crate::store::{PAGE_BYTES, StoreError};
 
 /// What is no longer than this is not counted: there are no more such answers than connections.
 const SHORT: u64 = 64 << 10;
@@ -34,6 +36,13 @@ struct Part {
     _room: Arc<OwnedSemaphorePermit>,
 }
 
+impl Part {
+    #[expect(clippy::new_ret_no_self, reason = "it is seen as bytes alone")]
+    fn new(bytes: Bytes, room: &Arc<OwnedSemaphorePermit>) -> Bytes {
+        Bytes::from_owner(Self { bytes, _room: Arc::clone(room) })
+    }
+}
+
 impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
@@ -45,26 +54,65 @@ impl Held {
         Self(Arc::new(Semaphore::new(bytes >> PORTION.trailing_zeros())))
     }
 
-    /// The same answer, or that there is no memory for it.
+    /// The same answer, or that there is no memory for it. One that comes in pieces has its room for each of them.
     pub(super) fn hold(&self, answer: Response) -> Response {
         let Some(length) = answer.body().size_hint().exact().filter(|length| *length > SHORT) else { return answer };
-        let portions = u32::try_from(length.div_ceil(PORTION)).unwrap_or(u32::MAX);
-        let Ok(room) = Arc::clone(&self.0).try_acquire_many_owned(portions) else {
-            let full = "long answers that other clients have not taken in yet take all the memory that there is for them";
-            return Problem::new(Kind::Unavailable, full).into_response();
-        };
-        let room = Arc::new(room);
+        let Some(room) = self.room_now(length).map(Arc::new) else { return full().into_response() };
         let (mut head, body) = answer.into_parts();
         head.headers.insert(CONTENT_LENGTH, length.into());
-        let body =
-            body.map_frame(move |frame| frame.map_data(|bytes| Bytes::from_owner(Part { bytes, _room: Arc::clone(&room) })));
+        let body = body.map_frame(move |frame| frame.map_data(|bytes| Part::new(bytes, &room)));
         Response::from_parts(head, Body::new(body))
     }
+
+    /// An answer that is read from the store while the client takes it in: `first`, or that there is no memory for it, and the `others`, each of
+    /// which is read once there is memory for the longest.
+    pub(super) fn in_pieces<B>(
+        &self,
+        first: Bytes,
+        others: impl Stream<Item = Result<B, StoreError>> + Send + 'static,
+    ) -> Result<Body, Problem>
+    where
+        B: Into<Bytes>,
+    {
+        let room = self.room_now(first.len() as u64).ok_or_else(full)?;
+        let held = self.clone();
+        let others = stream::try_unfold(Box::pin(others), move |mut others| {
+            let held = held.clone();
+            async move {
+                let longest = Arc::clone(&held.0).acquire_many_owned(portions(PAGE_BYTES as u64)).await;
+                let piece: Option<Bytes> = others.try_next().await?.map(Into::into);
+                Ok::<_, StoreError>(piece.map(|piece| {
+                    // It is never closed; and a single item may be longer than a page.
+                    let room = longest.ok().and_then(|mut all| all.split(portions(piece.len() as u64) as usize).or(Some(all)));
+                    (room.map_or(piece.clone(), |room| Part::new(piece, &Arc::new(room))), others)
+                }))
+            }
+        });
+        let pieces = stream::iter([Ok(Part::new(first, &Arc::new(room)))]).chain(others);
+        // The client sees no more of it than that the connection ends.
+        Ok(Body::from_stream(pieces.inspect_err(|error| tracing::warn!(%error, "an answer broke off"))))
+    }
+
+    fn room_now(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_many_owned(portions(bytes)).ok()
+    }
+}
+
+fn portions(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(PORTION)).unwrap_or(u32::MAX)
+}
+
+fn full() -> Problem {
+    Problem::new(
+        Kind::Unavailable,
+        "long answers that other clients have not taken in yet take all the memory that there is for them",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
 
     #[tokio::test]
     async fn long_answers_have_room_until_they_are_written() {
@@ -83,5 +131,23 @@ mod tests {
         assert_eq!(answer(101).status(), 503);
         drop(frame);
         assert_eq!(answer(200).status(), 200);
+    }
+
+    #[tokio::test]
+    async fn pieces_are_read_once_there_is_room_for_them() {
+        // One of the longest, and a bit.
+        let held = Held::up_to(PAGE_BYTES + (100 << 10));
+        let piece = || Bytes::from(vec![b'x'; 80 << 10]);
+        let others = stream::iter([piece(), piece()]).map(Ok::<_, StoreError>);
+        let mut body = held.in_pieces(piece(), others).unwrap().into_data_stream();
+        let first = body.next().await.unwrap().unwrap();
+        let second = body.next().await.unwrap().unwrap();
+        assert!(held.in_pieces(Bytes::from(vec![b'x'; PAGE_BYTES]), stream::empty::<Result<Bytes, _>>()).is_err());
+        // The client has not taken in what came before.
+        assert!(body.next().now_or_never().is_none());
+        drop(first);
+        assert_eq!(body.next().await.unwrap().unwrap().len(), 80 << 10);
+        drop(second);
+        assert!(body.next().await.is_none());
     }
 }

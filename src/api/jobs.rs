@@ -148,12 +148,13 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let format = query.format(&headers)?;
     let (filter, page) = (Arc::new(query.filter(caller)?), query.page(format));
+    let dispatcher = api.dispatcher.clone();
     let read = move |page| {
-        let (dispatcher, filter) = (api.dispatcher.clone(), Arc::clone(&filter));
+        let (dispatcher, filter) = (dispatcher.clone(), Arc::clone(&filter));
         async move { dispatcher.store().jobs(&filter, page).await }
     };
     let jobs = read(page).await?;
-    Ok(query.answer::<JobView<'_>, _>(format, &uri, (page, &jobs), read))
+    query.answer::<JobView<'_>, _>(&api.held, format, &uri, (page, &jobs), read)
 }
 
 /// Look at a job

@@ -8,14 +8,14 @@ use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::{StreamExt as _, stream};
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
-use super::answer;
 use super::format::Format;
+use super::held::Held;
 use super::json::Json;
 use super::problem::Problem;
 use super::query::REPEATED;
@@ -284,11 +284,12 @@ impl ListQuery {
     /// the client has taken in those before.
     pub(super) fn answer<V: Shown, F>(
         &self,
+        held: &Held,
         format: Format,
         uri: &Uri,
         (page, jobs): (Page, &[Job]),
         read: impl Fn(Page) -> F + Send + 'static,
-    ) -> Response
+    ) -> Result<Response, Problem>
     where
         F: Future<Output = Result<Vec<Job>, StoreError>> + Send + 'static,
     {
@@ -310,12 +311,12 @@ impl ListQuery {
                         Ok::<_, StoreError>(Some((rows::<V>(format, shown, false), next_page)))
                     }
                 });
-                answer::in_pieces(stream::iter([Ok(first)]).chain(others)).into_response()
+                held.in_pieces(first, others)?.into_response()
             }
             Format::Csv | Format::Ndjson => rows::<V>(format, shown, true).into_response(),
         };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-        linked(response, uri, next_cursor)
+        Ok(linked(response, uri, next_cursor))
     }
 }
 

@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer;
 use super::events::EventId;
 use super::format::preferred;
 use super::jobs::find;
@@ -116,7 +116,8 @@ pub(super) async fn get(
                 let (dispatcher, filter) = (api.dispatcher.clone(), Arc::new(filter));
                 move |after| page_of_text(dispatcher.clone(), Arc::clone(&filter), after)
             });
-            Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], answer::in_pieces(pages)).into_response())
+            let text = api.held.in_pieces(Bytes::new(), pages)?;
+            Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
         }
     }
 }

@@ -48,12 +48,13 @@ pub(super) async fn list(
     let filter = Arc::new(query.filter(caller)?);
     query.state.iter().try_for_each(States::are_endings)?;
     let page = query.page(format);
+    let dispatcher = api.dispatcher.clone();
     let read = move |page| {
-        let (dispatcher, filter) = (api.dispatcher.clone(), Arc::clone(&filter));
+        let (dispatcher, filter) = (dispatcher.clone(), Arc::clone(&filter));
         async move { dispatcher.store().results(&filter, page).await }
     };
     let jobs = read(page).await?;
-    Ok(query.answer::<ResultView<'_>, _>(format, &uri, (page, &jobs), read))
+    query.answer::<ResultView<'_>, _>(&api.held, format, &uri, (page, &jobs), read)
 }
 
 /// Look at a result

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::OwnedSemaphorePermit;
 use tower::{Service, ServiceExt};
 use tracing::{Instrument as _, debug_span};
 
@@ -18,6 +17,7 @@ use super::{Shared, outputs};
 use crate::clock::{Monotonic, Timestamp};
 use crate::executor::{Attempt, Measured, Place, Slot, Stack};
 use crate::job::{Bound, Conclusion, Ending, Failure, LogStream, Note, Outcome, Queue, meets};
+use crate::outbound::Room;
 use crate::profile::Sample;
 use crate::store::{Claimed, Lease, Settled, Settlement, StoreError, Urgency};
 use crate::workload::{Reporter, Sink, Stop, StopReason};
@@ -75,7 +75,7 @@ struct Reports {
     shared: Arc<Shared>,
     lease: Lease,
     /// What its output takes up.
-    room: OnceLock<OwnedSemaphorePermit>,
+    room: OnceLock<Room>,
 }
 
 impl Sink for Reports {
@@ -87,7 +87,7 @@ impl Sink for Reports {
         Box::pin(self.shared.store.note(self.lease, note))
     }
 
-    fn keep(&self, room: OwnedSemaphorePermit) {
+    fn keep(&self, room: Room) {
         // An attempt has one output.
         let _ = self.room.set(room);
     }

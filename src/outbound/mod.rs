@@ -29,7 +29,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// others of the burst still wait for a core.
 const MAX_IDLE_PER_HOST: usize = 16_384;
 const FIRST_BODY_BYTES: usize = 64 * 1024;
-/// So long may be together what comes in as bodies and is not recorded yet, in bytes, without the first ones of each.
+/// So long may be together what comes in as bodies and is not recorded yet, in bytes, without the first ones of each; and one more body.
 const ROOM_BYTES: usize = 128 << 20;
 /// So much of each body needs no room: nearly all are shorter.
 const FREE_BYTES: usize = 16 * 1024;
@@ -55,6 +55,15 @@ pub struct Outbound {
     client: Client,
     rules: Arc<Rules>,
     room: Arc<Semaphore>,
+    /// Whoever finds no room may go on without, one at a time: else all could wait for each other.
+    beyond: Arc<Semaphore>,
+}
+
+/// What a body takes up of the room for all of them, until this is dropped.
+#[derive(Debug, Default)]
+pub struct Room {
+    taken: Option<OwnedSemaphorePermit>,
+    beyond: Option<OwnedSemaphorePermit>,
 }
 
 /// There is no way out.
@@ -97,7 +106,7 @@ impl Outbound {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build()?;
-        Ok(Self { client, rules, room: Arc::new(Semaphore::new(ROOM_BYTES / UNIT_BYTES)) })
+        Ok(Self { client, rules, room: Arc::new(Semaphore::new(ROOM_BYTES / UNIT_BYTES)), beyond: Arc::new(Semaphore::new(1)) })
     }
 
     /// Refuses what can be refused by the look of a URL: its scheme, credentials, port, a forbidden name or address.
@@ -111,28 +120,19 @@ impl Outbound {
         Ok(self.client.request(method, url))
     }
 
-    /// Waits until there is room for a body of so many bytes, or for all that there may be.
-    async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let units = usize::try_from(bytes).unwrap_or(usize::MAX).min(ROOM_BYTES).div_ceil(UNIT_BYTES);
-        // It is never closed.
-        Arc::clone(&self.room).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await.ok()
-    }
-
     /// Reads the body of a response to its end, or to the limit; `told` of its length so far with each piece that comes. With the room that it takes
-    /// up, if it is long: whatever is made of it is to keep that.
-    ///
-    /// The room is taken at once for all that may come, since those who wait for more of it than they have would wait for each other.
+    /// up: whatever is made of it is to keep that.
     pub async fn read_body(
         &self,
         response: &mut Response,
         max_bytes: u64,
         mut told: impl FnMut(usize),
-    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), BodyError> {
+    ) -> Result<(Vec<u8>, Room), BodyError> {
         let announced = response.content_length();
         if announced > Some(max_bytes) {
             return Err(BodyError::TooLong(max_bytes));
         }
-        let mut room = None;
+        let mut room = Room::default();
         // Memory follows what has come, not what was promised.
         let mut body = Vec::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or(0).min(FIRST_BODY_BYTES));
         while let Some(chunk) = response.chunk().await? {
@@ -140,13 +140,30 @@ impl Outbound {
             if length as u64 > max_bytes {
                 return Err(BodyError::TooLong(max_bytes));
             }
-            if length > FREE_BYTES && room.is_none() {
-                room = self.room(announced.unwrap_or(max_bytes)).await;
-            }
+            self.make_room(&mut room, length.saturating_sub(FREE_BYTES)).await;
             body.extend_from_slice(&chunk);
             told(body.len());
         }
         Ok((body, room))
+    }
+
+    /// Takes as much room as so many bytes need; waits until there is some.
+    async fn make_room(&self, room: &mut Room, bytes: usize) {
+        let there = room.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(bytes.div_ceil(UNIT_BYTES).saturating_sub(there)).unwrap_or(u32::MAX);
+        if more == 0 || room.beyond.is_some() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            // Neither is ever closed.
+            Ok(more) = Arc::clone(&self.room).acquire_many_owned(more) => match &mut room.taken {
+                Some(taken) => taken.merge(more),
+                None => room.taken = Some(more),
+            },
+            Ok(beyond) = Arc::clone(&self.beyond).acquire_owned() => room.beyond = Some(beyond),
+            else => {}
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::job::{LogStream, Note};
+use crate::outbound::Room;
 
 /// The shortest time between two progresses of native work, and the most that it is shorter than all the time before.
 const PACE: (Duration, u32) = (Duration::from_millis(100), 100);
@@ -22,7 +22,7 @@ pub trait Sink: Send + Sync {
     fn note(&self, note: Note) -> BoxFuture<'_, ()>;
 
     /// Keeps what the attempt's output takes up until that is recorded, if it is recorded here.
-    fn keep(&self, room: OwnedSemaphorePermit) {
+    fn keep(&self, room: Room) {
         drop(room);
     }
 }
@@ -54,7 +54,7 @@ impl Reporter {
     }
 
     /// The attempt's output takes up this room until it is recorded.
-    pub fn keep(&self, room: OwnedSemaphorePermit) {
+    pub fn keep(&self, room: Room) {
         if let Some(sink) = &self.0 {
             sink.keep(room);
         }

@@ -6,19 +6,18 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Context, Environment, InterpreterRule, Invalid, PythonRules, Registry, Reporter, Sink, Stop, Task, Work, WorkloadSettings,
 };
 use crate::job::{Failure, Note, Spec};
-use crate::outbound::{OutboundSettings, Rules};
+use crate::outbound::{OutboundSettings, Room, Rules};
 
 /// Keeps what it is told, and what outputs take up.
 #[derive(Default)]
 pub(super) struct Told {
     notes: Mutex<Vec<Note>>,
-    rooms: Mutex<Vec<OwnedSemaphorePermit>>,
+    rooms: Mutex<Vec<Room>>,
 }
 
 impl Told {
@@ -33,7 +32,7 @@ impl Sink for Told {
         self.notes.lock().unwrap().push(note);
     }
 
-    fn keep(&self, room: OwnedSemaphorePermit) {
+    fn keep(&self, room: Room) {
         self.rooms.lock().unwrap().push(room);
     }
 

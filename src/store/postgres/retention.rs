@@ -193,9 +193,6 @@ pub(super) async fn remove(connection: &mut PgConnection, ids: &[JobId], why: Wh
         "DELETE FROM results WHERE id = ANY($1)",
         "DELETE FROM jobs WHERE id = ANY($1)",
     ];
-    // A node may just note that one is told: it looks afterwards whether the job is there, and this whether the message is done.
-    let text = "SELECT 1 FROM deliveries WHERE job = ANY($1) ORDER BY place FOR UPDATE";
-    sqlx::query(text).bind(&ids).execute(&mut *connection).await?;
     let mut removed = 0;
     for step in steps {
         removed = sqlx::query(step).bind(&ids).execute(&mut *connection).await?.rows_affected();

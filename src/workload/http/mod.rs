@@ -174,9 +174,7 @@ impl Http {
                 .read_body(&mut response, max_bytes, told)
                 .await
                 .map_err(|error| Failure::error(format!("the body from {} {error}", hop.origin())))?;
-            if let Some(room) = room {
-                context.reporter.keep(room);
-            }
+            context.reporter.keep(room);
             return Ok(Page::new(&response, hop.url, body));
         }
         Err(Failure::error(format!("more than {MAX_REDIRECTS} redirects, the last one to {}", hop.origin())))
