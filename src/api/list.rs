@@ -404,8 +404,8 @@ mod tests {
         let jobs = [example::accepted(), example::accepted()];
         let read = |_| std::future::ready(Err(StoreError::Unavailable("no room".into())));
         let uri = Uri::from_static("/jobs?format=ndjson");
-        let response = query.answer::<JobView<'_>, _>(Format::Ndjson, &uri, (page, &jobs), read);
-        assert!(axum::body::to_bytes(response.into_body(), usize::MAX).await.is_err());
+        let response = query.answer::<JobView<'_>, _>(&Held::default(), Format::Ndjson, &uri, (page, &jobs), read);
+        assert!(axum::body::to_bytes(response.unwrap().into_body(), usize::MAX).await.is_err());
         let mut lines = String::new();
         told.rewind().and_then(|()| told.read_to_string(&mut lines)).unwrap();
         assert!(lines.contains("WARN") && lines.contains("broke off") && lines.contains("no room"), "{lines}");
