@@ -1,11 +1,12 @@
 //! What nodes that share a database do once, or only so often, all together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use trine::clock::Timestamp;
-use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Queue, Webhook};
+use trine::job::{ComparisonId, Concurrency, JobId, NewJob, Owner, Queue, Webhook};
 use trine::schedule::{CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use trine::store::postgres::PostgresStore;
 use trine::store::{
@@ -296,4 +297,32 @@ async fn several_nodes_remove_no_more_results_than_there_are_too_many() {
         }
         assert_eq!(nodes[0].kept().await.unwrap(), kept);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_with_a_higher_quota_opens_what_a_lower_one_has_shut() {
+    let place = Schema::new();
+    let owner: Owner = "00000000000a".parse().unwrap();
+    let confined = |n: usize| {
+        let mut job = io_job();
+        (job.submission.owner, job.submission.confined) = (Some(owner), true);
+        job.submission.concurrency = Some(Box::new(Concurrency { key: n.to_string(), limit: 1 }));
+        job
+    };
+    let before = place.node("before").await;
+    before.allow(HashMap::from([(owner, 1)])).await.unwrap();
+    before.accept((0..4).map(confined).collect()).await.unwrap();
+    assert_eq!(before.claim(Queue::Async, 10).await.unwrap().len(), 1);
+    // All lanes have been looked at, and are shut, before this one's turn has come.
+    let mut last = io_job();
+    last.submission.priority = -100;
+    before.accept(vec![last]).await.unwrap();
+    assert_eq!(before.claim(Queue::Async, 10).await.unwrap().len(), 1);
+    let later = place.node("later").await;
+    later.allow(HashMap::from([(owner, 3)])).await.unwrap();
+    let mut claimed = 0;
+    while claimed < 2 {
+        claimed += tokio::time::timeout(PATIENCE, later.claim(Queue::Async, 10)).await.expect("the lanes to open").unwrap().len();
+    }
+    assert_eq!(claimed, 2);
 }
