@@ -356,6 +356,22 @@ class Sources(unittest.TestCase):
         self.assertEqual(call_source(workload), module.f(2.5, needed=3))
         self.assertEqual(call_source(self.way.workload(module.given, (1, 2), {})), (1, 2, 7))
 
+    def test_constants_need_not_be_literals(self):
+        text = """
+            import math
+            LOW, KINDS = -math.inf, frozenset("ab")
+            def float(x): return x
+            def f(high=float(math.inf), none=math.nan, z=complex(1, math.inf), all=slice(None), some=range(3), *, one=(math.inf,),
+                  at=(slice(1, -math.inf), ()), kinds=frozenset([1, "a"])):
+                return float(high), repr(none), repr(z), all, some, one, at, kinds, LOW, KINDS
+        """
+        [module] = self.modules(text)
+        self.assertEqual(call_source(self.way.workload(module.f, (), {})), module.f())
+        _, module = self.modules(
+            "N = float('nan')\ndef g(): return N", "from module_0 import g, N\ndef f(): return repr((g(), N))"
+        )
+        self.assertEqual(call_source(self.way.workload(module.f, (), {})), "(nan, nan)")
+
     def test_default_values_that_can_not_travel_are_named(self):
         text = """
             import datetime, os
