@@ -155,6 +155,36 @@ class Waiting(unittest.TestCase):
         loop.run_until_complete(turns())
         self.assertEqual(self.lines(), ["at last"])
 
+    def test_a_loop_waits_once_a_turn_and_for_a_step_that_sends_on_and_on(self):
+        loop = asyncio.SelectorEventLoop()
+        self.addCleanup(loop.close)
+        channel = LoopChannel(self.channel.sock, loop)
+        waits = []
+        channel.takes_more = lambda patience_s: waits.append(patience_s) if patience_s else None
+        sent = message("log", {"line": "x" * 1000})
+
+        async def send(count):
+            for _ in range(count):
+                channel.send(sent, 1)
+
+        async def counted(*counts):
+            waits.clear()
+            await asyncio.gather(*map(send, counts))
+            return len(waits)
+
+        async def turns():
+            for _ in range(5000):
+                channel.send(sent)  # what has no size never waits, and the server takes nothing
+            found = [await counted(*[10] * 500) for _ in range(3)]
+            self.assertLess(max(waits), 1)  # though 20 MB are there by now
+            return found, await counted(1000), await counted(10, 10, 1000, 10, 10)
+
+        each, alone, among = loop.run_until_complete(turns())
+        self.assertEqual(each, [1, 1, 1])
+        self.assertGreater(alone, 900)
+        self.assertGreater(among, 900)
+        self.assertLess(among, 1000)
+
     def test_a_line_is_not_lost_when_whoever_sends_it_is_interrupted(self):
         def make(errors, line):
             if errors:

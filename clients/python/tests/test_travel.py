@@ -356,6 +356,48 @@ class Sources(unittest.TestCase):
         self.assertEqual(call_source(workload), module.f(2.5, needed=3))
         self.assertEqual(call_source(self.way.workload(module.given, (1, 2), {})), (1, 2, 7))
 
+    def test_constants_need_not_be_literals(self):
+        text = """
+            import math
+            LOW, KINDS = -math.inf, frozenset("ab")
+            def float(x): return x
+            def f(high=float(math.inf), none=math.nan, z=complex(1, math.inf), all=slice(None), some=range(3), *, one=(math.inf,),
+                  at=(slice(1, -math.inf), ()), kinds=frozenset([1, "a"])):
+                return float(high), repr(none), repr(z), all, some, one, at, kinds, LOW, KINDS
+        """
+        [module] = self.modules(text)
+        self.assertEqual(call_source(self.way.workload(module.f, (), {})), module.f())
+        _, module = self.modules(
+            "N = float('nan')\ndef g(): return N", "from module_0 import g, N\ndef f(): return repr((g(), N))"
+        )
+        self.assertEqual(call_source(self.way.workload(module.f, (), {})), "(nan, nan)")
+
+    def test_classes_inside_of_functions_of_several_modules(self):
+        text = """
+            LIMIT: int = 5
+            other = 1
+            def g():
+                class Inside:
+                    kept = other
+                    other: int = 2
+                    twice = other * 2
+                    @property
+                    def size(self): return other
+                    @size.setter
+                    def size(self, size): self.kept = size, self.other
+                inside = Inside()
+                inside.size = 3
+                return Inside.__qualname__, Inside.twice, inside.size, inside.kept
+        """
+        _, module = self.modules(
+            text, textwrap.dedent(text).replace("g()", "f()") + "from module_0 import g\ndef both(): return f(), g()"
+        )
+        self.assertEqual(call_source(self.way.workload(module.both, (), {})), module.both())
+
+    def test_a_module_keeps_the_name_that_its_functions_ask_for(self):
+        [module] = self.modules("def f(): return __name__")
+        self.assertEqual(call_source(self.way.workload(module.f, (), {})), "module_0")
+
     def test_default_values_that_can_not_travel_are_named(self):
         text = """
             import datetime, os

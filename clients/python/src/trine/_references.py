@@ -63,7 +63,14 @@ def is_logger(value: Any) -> bool:
 
 def global_names(code: CodeType) -> set[str]:
     """The global names that a function's code uses, also within its inner functions."""
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in LOADS}
+    names, own = set(), {"__annotations__"}
+    for step in dis.get_instructions(code):
+        if step.opname == "STORE_NAME":  # by the body of a class, which has what it stores for itself
+            own.add(step.argval)
+            if step.argval == "__module__":
+                names.discard("__name__")  # it begins with that, and where it is made, the module has a name too
+        elif step.opname in LOADS and step.argval not in own:
+            names.add(step.argval)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names |= global_names(constant)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import builtins
+import cmath
 import inspect
 import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from ._references import by_name, global_names, globals_of, immutable, installed, is_logger, name_of
 from .errors import CannotTravel
+
+BUILTINS = "__import__('builtins')"  # whatever a module has under their names
 
 
 class Source(NamedTuple):
@@ -96,8 +99,8 @@ class Parts:
             self.imports.add(f"from {value.__module__} import {value.__qualname__}{alias}")
         elif isinstance(value, FunctionType):
             self.add(value, name)
-        elif _has_literal(value):
-            self._add_constant(name, repr(value), what)
+        elif (text := _constant(value)) is not None:
+            self._add_constant(name, text, what)
         elif is_logger(value):
             self._add_constant(name, f"__import__('logging').getLogger({value.name!r})", what)
         else:
@@ -125,11 +128,27 @@ ONLY = (
 )
 
 
-def _has_literal(value: Any) -> bool:
+def _constant(value: Any) -> Optional[str]:
+    """An expression for a constant, which gives it whatever names there are around; None for anything else."""
+    kind = type(value)
+    parts = (value.start, value.stop, value.step) if kind is slice else value if kind in (tuple, frozenset) else ()
+    texts = [text for each in parts if (text := _constant(each)) is not None]
+    if len(texts) < len(parts):
+        return None
+    if kind is tuple:
+        return f"({', '.join(texts)}{',' * (len(texts) == 1)})"
+    if kind is slice:
+        return f"{BUILTINS}.slice({', '.join(texts)})"
+    if kind is frozenset:
+        return f"{BUILTINS}.frozenset([{', '.join(sorted(texts))}])"  # by itself their order is another in each process
+    if kind is range:
+        return f"{BUILTINS}.{value!r}"
+    if kind in (float, complex) and not cmath.isfinite(value):
+        return f"{BUILTINS}.{kind.__name__}({repr(value)!r})"
     try:
-        return immutable(value) and bool(ast.literal_eval(repr(value)) == value)
+        return repr(value) if immutable(value) else None
     except ValueError:
-        return False  # infinity, say
+        return None  # a number that is too long for Python to write
 
 
 def _take_defaults(function: FunctionType, definition: Any, used: dict[str, Any], what: str) -> None:
@@ -138,8 +157,8 @@ def _take_defaults(function: FunctionType, definition: Any, used: dict[str, Any]
     known = {**vars(builtins), **function.__globals__}
 
     def taken(value: Any, expression: Any) -> Any:
-        if _has_literal(value):
-            return ast.parse(repr(value), mode="eval").body
+        if (text := _constant(value)) is not None:
+            return ast.parse(text, mode="eval").body
         if expression is None or not _gives(expression, value, known):
             kind = type(value).__qualname__
             raise CannotTravel(f"{what} can't travel by source: it has a default value of the type {kind}. {ONLY}")

@@ -15,6 +15,7 @@ popleft = collections.deque.popleft
 
 MOST_WAITING = 1 << 20  # bytes for which a short message may wait; the longer one is, the fewer may be before it
 MOST_OF_LOOP = 4 << 20  # bytes for which the loop does not wait
+MANY_OF_STEP = 64  # messages that one step of the loop may send before it waits for each
 SHORT = 1 << 10  # bytes; what is shorter counts as much
 PATIENCE_S = 0.05  # for whoever sends; longer only if it is the server that keeps them, and never beside a loop
 
@@ -206,6 +207,8 @@ class LoopChannel(Channel):
         self.is_called = False  # the loop is to send what other threads have made
         self.sending = threading.RLock()  # held by whoever sends: the loop, or a thread that found too much there
         self.is_sending = False
+        self.has_waited = False  # in this turn of the loop
+        self.step, self.sent = None, 0  # the task that sent something last in a turn that has waited, and how many messages one after the other
 
     def soon(self):
         """In this turn of the loop, with what else is to be sent in it: many ends are one message."""
@@ -235,9 +238,32 @@ class LoopChannel(Channel):
 
     def wait(self, left):
         """Not for the loop, which may itself be waiting for this thread: that sends what is there, if the server soon takes it. The loop does so
-        where there is so much that a job must be holding it."""
-        if (threading.get_ident() != self.thread or left > MOST_OF_LOOP) and self.takes_more(PATIENCE_S):
+        where there is much, and waits the longer the more that is, if it is to: whoever asks whether it hears does so for a second."""
+        patience_s = PATIENCE_S
+        if threading.get_ident() == self.thread:
+            if left <= MOST_OF_LOOP:
+                return
+            patience_s *= min(left // MOST_OF_LOOP, 5) if self.is_to_wait() else 0
+        if self.takes_more(patience_s):
             self.flush()
+
+    def is_to_wait(self):
+        """Once a turn, since all that runs on the loop waits too, and for each message of a step that sends so many that it must be holding
+        the loop: the next turn may be far."""
+        import asyncio
+
+        step = asyncio.current_task(self.loop)
+        if not self.has_waited:
+            self.loop.call_soon(self.turned)
+            self.has_waited, self.step, self.sent = True, step, 0
+            return True
+        if step is not self.step:
+            self.step, self.sent = step, 0
+        self.sent += 1
+        return self.sent > MANY_OF_STEP
+
+    def turned(self):
+        self.has_waited, self.step = False, None
 
     def send_backlog(self):
         if threading.get_ident() == self.thread:
