@@ -55,8 +55,9 @@ impl Writer {
             self.told.notify_one();
         }
         self.shared = done.shared;
-        self.allowed = done.allowed;
-        self.goes_by_quotas |= !batch.allows.is_empty();
+        if !batch.allows.is_empty() {
+            self.allowed = Some(done.allowed);
+        }
         self.published.publish(&self.shared);
         self.published.synced.reach(self.shared.latest);
         if heard.is_err() {

@@ -35,7 +35,7 @@ impl Writer {
 
     /// Goes by these numbers from here on. Lanes that were shut by lower ones open.
     pub(super) async fn allow(&mut self, running: &HashMap<Owner, u32>, done: &mut Done) -> Result<(), StoreError> {
-        if self.goes_by_quotas {
+        if self.allowed.is_some() {
             done.shared.reopens.note(&done.allowed, running);
         } else {
             // By which ones they were shut before this node came is not known.

@@ -133,10 +133,8 @@ pub(super) struct Writer {
     closing: Option<oneshot::Sender<()>>,
     claims: Claims,
     max_losses: u32,
-    /// How many jobs of an owner may run at once, where there is a quota.
-    allowed: Arc<HashMap<Owner, u32>>,
-    /// Whether that was said since the start.
-    goes_by_quotas: bool,
+    /// How many jobs of an owner may run at once, where there is a quota. Until it is said, none is known.
+    allowed: Option<Arc<HashMap<Owner, u32>>>,
     said: HashMap<Lease, Said>,
     /// Leases whose settlement may have been committed, though the answer was lost.
     unsure: HashSet<Lease>,
@@ -216,8 +214,7 @@ impl Writer {
             closing: None,
             claims: Claims::default(),
             max_losses,
-            allowed: Arc::default(),
-            goes_by_quotas: false,
+            allowed: None,
             said: HashMap::new(),
             unsure: HashSet::new(),
             may_have_claimed: false,

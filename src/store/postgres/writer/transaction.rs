@@ -155,7 +155,7 @@ impl Writer {
         let settings = if keeps_plans { "SET LOCAL plan_cache_mode = auto; " } else { "" };
         let (shared, now) = Shared::lock(&mut self.connection, settings, &self.node).await?;
         self.published.set_time(now);
-        Ok(Done::new(shared, self.now(), self.published.hub.is_heard(), Arc::clone(&self.allowed)))
+        Ok(Done::new(shared, self.now(), self.published.hub.is_heard(), self.allowed.clone().unwrap_or_default()))
     }
 
     /// Writes what all nodes go by, and commits.
