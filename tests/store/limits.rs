@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use trine::clock::Timestamp;
-use trine::job::{Bound, Concurrency, Dependency, Failure, JobId, NewJob, OnFailure, Owner, Queue, Rate, State};
-use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settled, Settlement, Store, Usage};
+use trine::job::{Bound, Concurrency, Dependency, Failure, JobId, NewJob, OnFailure, Queue, Rate, State};
+use trine::store::{Claimed, Gate, LimitKey, LimitStatus, Settled, Settlement, Store};
 
+use crate::quotas::{confined, owner};
+use crate::rates::{assert_rate, rated, starts};
 use crate::sqlite::Folder;
 use crate::{PATIENCE, Place, accept, apart, claim_one, failed, io_job, new_job, settle, state, succeeded};
 
@@ -16,7 +18,6 @@ crate::for_every_driver!(
     at_most_so_many_of_a_key_run_at_once,
     jobs_of_a_key_that_end_together_let_as_many_others_start,
     a_limit_holds_for_all_queues_together,
-    at_most_so_many_of_a_key_start_in_a_period,
     those_without_a_limit_are_not_held_up,
     keys_take_turns,
     keys_take_turns_with_what_stands_at_the_front_of_a_queue,
@@ -28,36 +29,24 @@ crate::for_every_driver!(
     a_place_is_offered_to_every_queue,
     a_lane_that_nobody_waits_in_any_more_opens_as_well,
     a_place_that_a_lane_can_not_take_goes_to_another_one,
-    a_clock_that_is_set_back_holds_up_no_rate,
-    a_clock_that_is_set_back_holds_up_no_rate_though_nothing_else_happens,
     what_a_limit_blocks_is_told,
     limits_are_listed_page_by_page,
     limits_of_which_nobody_waits_hide_no_others,
     no_limit_is_exceeded_under_random_load,
-    what_an_owner_may_have_run_is_not_exceeded,
-    what_an_owner_may_have_run_can_be_changed_while_jobs_wait,
-    what_is_allowed_opens_no_lane_that_it_changes_nothing_for,
-    however_many_lanes_a_quota_has_shut_they_open_as_it_is_raised_and_as_it_goes,
 );
 
-fn limited(key: &str, limit: u32) -> NewJob {
+pub(crate) fn limited(key: &str, limit: u32) -> NewJob {
     let mut job = io_job();
     job.submission.concurrency = Some(Box::new(Concurrency { key: key.into(), limit }));
     job
 }
 
-fn rated(key: &str, limit: u32, per_ms: u64) -> NewJob {
-    let mut job = io_job();
-    job.submission.rate = Some(Box::new(Rate { key: key.into(), limit, per_ms }));
-    job
-}
-
-fn ids(claimed: &[Claimed]) -> Vec<JobId> {
+pub(crate) fn ids(claimed: &[Claimed]) -> Vec<JobId> {
     claimed.iter().map(|claimed| claimed.lease.id).collect()
 }
 
 /// What a claim gets that can't be served in full: a job that goes last stands for the rest.
-async fn claim_all(store: &Arc<dyn Store>, most: usize) -> Vec<Claimed> {
+pub(crate) async fn claim_all(store: &Arc<dyn Store>, most: usize) -> Vec<Claimed> {
     let mut last = io_job();
     last.submission.priority = -100;
     accept(store, std::slice::from_ref(&last)).await;
@@ -90,121 +79,6 @@ async fn at_most_so_many_of_a_key_run_at_once(place: impl Place) {
     assert_eq!(store.depth(Queue::Async).running, 2);
 }
 
-/// One that counts for its owner.
-fn confined(owner: Owner) -> NewJob {
-    let mut job = io_job();
-    (job.submission.owner, job.submission.confined) = (Some(owner), true);
-    job
-}
-
-fn owner() -> Owner {
-    "00000000000a".parse().unwrap()
-}
-
-async fn what_an_owner_may_have_run_is_not_exceeded(place: impl Place) {
-    let store = place.open().await;
-    let allowed = || HashMap::from([(owner(), 2)]);
-    store.allow(allowed()).await.unwrap();
-    let mut jobs: Vec<NewJob> = (0..5).map(|_| confined(owner())).collect();
-    // Whichever is reached first holds.
-    jobs[1].submission.concurrency = Some(Box::new(Concurrency { key: "a".into(), limit: 1 }));
-    jobs[2].submission.concurrency = Some(Box::new(Concurrency { key: "a".into(), limit: 1 }));
-    accept(&store, &jobs).await;
-    let running = claim_all(&store, 100).await;
-    assert_eq!(running.len(), 2);
-    let waiting = jobs.iter().filter(|job| running.iter().all(|claimed| claimed.lease.id != job.id));
-    for job in waiting {
-        let gate = store.gate(job.id).await.unwrap().unwrap();
-        assert!(matches!(gate, Gate::OverQuota { running: 2 } | Gate::Full { running: 1 }), "{gate:?}");
-    }
-    // It is no limit that others see.
-    assert!(store.limits(None, 10).await.unwrap().iter().all(|limit| limit.key() == LimitKey::Concurrency("a".into())));
-    // One that is run again counts, too.
-    settle(&store, running[0].lease, succeeded()).await.unwrap();
-    let next = claim_all(&store, 100).await;
-    assert_eq!(next.len(), 1);
-    store.requeue(running[0].lease.id).await.unwrap();
-    assert!(claim_all(&store, 100).await.is_empty());
-    let usage = store.usage(owner()).await.unwrap();
-    assert_eq!((usage.queued, usage.running), (3, 2));
-    let workload = jobs[0].submission.workload.json.get().len() as u64;
-    assert_eq!(usage.bytes, 3 * workload);
-    // What ran when the server went down waits again; then it is counted from nothing.
-    drop(store);
-    let store = place.open().await;
-    store.allow(allowed()).await.unwrap();
-    let mut left = 5;
-    while left > 0 {
-        let running = claim_all(&store, 100).await;
-        assert!((1..=2).contains(&running.len()));
-        left -= running.len();
-        for claimed in running {
-            settle(&store, claimed.lease, succeeded()).await.unwrap();
-        }
-    }
-    assert_eq!(store.usage(owner()).await.unwrap(), Usage::default());
-}
-
-async fn what_an_owner_may_have_run_can_be_changed_while_jobs_wait(place: impl Place) {
-    let store = place.open().await;
-    store.allow(HashMap::from([(owner(), 1)])).await.unwrap();
-    let jobs: Vec<NewJob> = (0..8).map(|_| confined(owner())).collect();
-    accept(&store, &jobs).await;
-    assert_eq!(claim_all(&store, 100).await.len(), 1);
-    // A claim that waits already is served.
-    let more = async {
-        store.allow(HashMap::from([(owner(), 3)])).await.unwrap();
-    };
-    let (claimed, ()) = tokio::join!(tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 100)), more);
-    assert_eq!(claimed.unwrap().unwrap().len(), 2);
-    store.allow(HashMap::from([(owner(), 2)])).await.unwrap();
-    assert!(claim_all(&store, 100).await.is_empty());
-    store.allow(HashMap::new()).await.unwrap();
-    assert_eq!(claim_all(&store, 100).await.len(), 5);
-}
-
-async fn however_many_lanes_a_quota_has_shut_they_open_as_it_is_raised_and_as_it_goes(place: impl Place) {
-    // More than one transaction opens.
-    const ALL: usize = 1_100;
-    let store = place.open().await;
-    store.allow(HashMap::from([(owner(), 1)])).await.unwrap();
-    let own = |n: usize| {
-        let mut job = confined(owner());
-        job.submission.concurrency = Some(Box::new(Concurrency { key: n.to_string(), limit: 1 }));
-        job
-    };
-    accept(&store, &(0..ALL).map(own).collect::<Vec<_>>()).await;
-    let mut running = claim_all(&store, ALL).await.len();
-    assert_eq!(running, 1);
-    // Until all lanes have been looked at, and are shut.
-    for _ in 0..ALL.div_ceil(512) {
-        assert!(claim_all(&store, ALL).await.is_empty());
-    }
-    for (allowed, most) in [(HashMap::from([(owner(), 600)]), 600), (HashMap::new(), ALL)] {
-        store.allow(allowed).await.unwrap();
-        while running < most {
-            running += tokio::time::timeout(PATIENCE, store.claim(Queue::Async, ALL)).await.unwrap().unwrap().len();
-        }
-        assert_eq!(running, most);
-        assert!(claim_all(&store, ALL).await.is_empty());
-    }
-}
-
-async fn what_is_allowed_opens_no_lane_that_it_changes_nothing_for(place: impl Place) {
-    let store = place.open().await;
-    let allowed = |running| HashMap::from([(owner(), running)]);
-    store.allow(allowed(1)).await.unwrap();
-    let (keyed, owned) = ([limited("a", 1), limited("a", 1)], [confined(owner()), confined(owner())]);
-    accept(&store, &[&keyed[..], &owned[..]].concat()).await;
-    assert_eq!(claim_all(&store, 100).await.len(), 2);
-    let gates = async || [store.gate(keyed[1].id).await.unwrap().unwrap(), store.gate(owned[1].id).await.unwrap().unwrap()];
-    store.allow(allowed(1)).await.unwrap();
-    assert_eq!(gates().await, [Gate::Full { running: 1 }, Gate::OverQuota { running: 1 }]);
-    // No quota says how many jobs with a key may run.
-    store.allow(allowed(2)).await.unwrap();
-    assert_eq!(gates().await, [Gate::Full { running: 1 }, Gate::Open]);
-}
-
 async fn jobs_of_a_key_that_end_together_let_as_many_others_start(place: impl Place) {
     let store = place.open().await;
     let jobs: Vec<NewJob> = (0..20).map(|_| limited("a", 2)).collect();
@@ -235,40 +109,6 @@ async fn a_limit_holds_for_all_queues_together(place: impl Place) {
     assert_eq!(ids(&claimed), [other.id]);
     let (claimed, _) = tokio::join!(store.claim(Queue::ThreadsCpu, 5), settle(&store, running.lease, succeeded()));
     assert_eq!(ids(&claimed.unwrap()), [cpu.id]);
-}
-
-async fn at_most_so_many_of_a_key_start_in_a_period(place: impl Place) {
-    let store = place.open().await;
-    let jobs: Vec<NewJob> = (0..10).map(|_| rated("a", 3, 200)).collect();
-    accept(&store, &jobs).await;
-    let mut left = jobs.len();
-    while left > 0 {
-        for claimed in tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 100)).await.unwrap().unwrap() {
-            settle(&store, claimed.lease, succeeded()).await.unwrap();
-            left -= 1;
-        }
-    }
-    let starts = starts(&store, &jobs).await;
-    assert_rate(&starts, 3, Duration::from_millis(200));
-    // Not more slowly than it has to be, give or take what a busy machine takes.
-    assert!(starts[9].since(starts[0]) >= Duration::from_millis(600));
-}
-
-/// When each job started, in order.
-async fn starts(store: &Arc<dyn Store>, jobs: &[NewJob]) -> Vec<Timestamp> {
-    let mut starts = Vec::new();
-    for job in jobs {
-        let State::Finished(finished) = store.job(job.id).await.unwrap().unwrap().state else { panic!("not finished") };
-        starts.extend(finished.started_at);
-    }
-    starts.sort_unstable();
-    starts
-}
-
-fn assert_rate(starts: &[Timestamp], limit: usize, period: Duration) {
-    for window in starts.windows(limit + 1) {
-        assert!(window[limit].since(window[0]) >= period, "{limit} in {period:?}: {window:?}");
-    }
 }
 
 async fn those_without_a_limit_are_not_held_up(place: impl Place) {
@@ -501,42 +341,6 @@ async fn a_place_that_a_lane_can_not_take_goes_to_another_one(place: impl Place)
     }
 }
 
-async fn a_clock_that_is_set_back_holds_up_no_rate(place: impl Place) {
-    let store = place.open().await;
-    place.clock().stop();
-    accept(&store, &(0..4).map(|_| rated("a", 1, 1_000)).collect::<Vec<_>>()).await;
-    assert_eq!(claim_all(&store, 10).await.len(), 1);
-    place.clock().set_back(Duration::from_secs(24 * 3_600));
-    // What started by the clock as it was counts no more; what starts by the clock as it is does.
-    for _ in 0..3 {
-        assert_eq!(claim_all(&store, 10).await.len(), 1);
-        assert!(claim_all(&store, 10).await.is_empty());
-        place.clock().advance(Duration::from_millis(1_100));
-    }
-}
-
-async fn a_clock_that_is_set_back_holds_up_no_rate_though_nothing_else_happens(place: impl Place) {
-    let mut store = place.open().await;
-    place.clock().stop();
-    accept(&store, &[rated("a", 1, 1_000), rated("a", 1, 1_000), rated("a", 1, 1_000)]).await;
-    for is_restarted in [false, true] {
-        assert_eq!(claim_all(&store, 10).await.len(), 1);
-        if is_restarted {
-            store.close().await;
-            drop(store);
-            place.clock().set_back(Duration::from_secs(24 * 3_600));
-            store = place.open().await;
-        } else {
-            place.clock().set_back(Duration::from_secs(24 * 3_600));
-        }
-        let waits = tokio::time::timeout(PATIENCE, store.claim(Queue::Async, 1)).await.expect("what the clock held up").unwrap();
-        settle(&store, waits[0].lease, succeeded()).await.unwrap();
-        // The next one of this key comes by the clock as it is.
-        accept(&store, &[rated("a", 1, 1_000)]).await;
-        place.clock().advance(Duration::from_millis(1_100));
-    }
-}
-
 async fn limits_of_which_nobody_waits_hide_no_others(place: impl Place) {
     let store = place.open().await;
     let running: Vec<NewJob> = ["a", "b", "c", "d"].map(|key| limited(key, 1)).into();
@@ -553,25 +357,6 @@ async fn limits_of_which_nobody_waits_hide_no_others(place: impl Place) {
     assert_eq!(page.iter().map(LimitStatus::key).collect::<Vec<_>>(), [LimitKey::Concurrency("d".into())]);
     let page = store.limits(Some(&page[0].key()), 2).await.unwrap();
     assert_eq!(page.iter().map(LimitStatus::key).collect::<Vec<_>>(), [LimitKey::Concurrency("z".into())]);
-}
-
-#[tokio::test]
-async fn a_lane_that_is_shut_for_a_rate_opens_for_nobody_who_stands_behind() {
-    let folder = Folder::new();
-    let (store, hour) = (folder.open().await, 3_600_000);
-    let [running, first] = [rated("a", 1, hour), rated("a", 1, hour)];
-    accept(&store, &[running.clone(), first.clone()]).await;
-    assert_eq!(ids(&claim_all(&store, 10).await), [running.id]);
-    let mut raw = folder.raw().await;
-    let gate = "SELECT gate FROM lanes";
-    let shut: i64 = sqlx::query_scalar(gate).fetch_one(&mut raw).await.unwrap();
-    let behind = rated("a", 2, hour);
-    accept(&store, std::slice::from_ref(&behind)).await;
-    assert_eq!(sqlx::query_scalar::<_, i64>(gate).fetch_one(&mut raw).await.unwrap(), shut);
-    assert!(shut > running.accepted_at.as_micros());
-    // Once it is first, its own rate counts.
-    store.cancel(first.id, &[]).await.unwrap();
-    assert_eq!(ids(&claim_all(&store, 10).await), [behind.id]);
 }
 
 async fn what_a_limit_blocks_is_told(place: impl Place) {

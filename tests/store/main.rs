@@ -32,6 +32,8 @@ mod port;
 mod postgres;
 mod profiles;
 mod proxy;
+mod quotas;
+mod rates;
 mod restart;
 mod retention;
 mod schedules;
