@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Kind, Problem};
-use crate::store::{PAGE_BYTES, StoreError};
+use crate::store::StoreError;
 
 /// What is no longer than this is not counted: there are no more such answers than connections.
 const SHORT: u64 = 64 << 10;
@@ -19,10 +19,16 @@ const SHORT: u64 = 64 << 10;
 const MOST: usize = 256 << 20;
 /// What they are counted in.
 const PORTION: u64 = 1 << 10;
+/// So many pieces are read at once, or wait for room.
+const READING: usize = 16;
 
 /// The long answers that clients have not taken in yet. Clones are handles to the same.
 #[derive(Clone, Debug)]
-pub struct Held(Arc<Semaphore>);
+pub struct Held {
+    room: Arc<Semaphore>,
+    /// Who may read a piece before it is known how long it is.
+    reading: Arc<Semaphore>,
+}
 
 impl Default for Held {
     fn default() -> Self {
@@ -51,7 +57,8 @@ impl AsRef<[u8]> for Part {
 
 impl Held {
     fn up_to(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes >> PORTION.trailing_zeros())))
+        let room = Arc::new(Semaphore::new(bytes >> PORTION.trailing_zeros()));
+        Self { room, reading: Arc::new(Semaphore::new(READING)) }
     }
 
     /// The same answer, or that there is no memory for it. One that comes in pieces has its room for each of them.
@@ -64,8 +71,8 @@ impl Held {
         Response::from_parts(head, Body::new(body))
     }
 
-    /// An answer that is read from the store while the client takes it in: `first`, or that there is no memory for it, and the `others`, each of
-    /// which is read once there is memory for the longest.
+    /// An answer that is read from the store while the client takes it in: `first`, or that there is no memory for it, and the `others`, which
+    /// wait for room.
     pub(super) fn in_pieces<B>(
         &self,
         first: Bytes,
@@ -74,27 +81,29 @@ impl Held {
     where
         B: Into<Bytes>,
     {
-        let room = self.room_now(first.len() as u64).ok_or_else(full)?;
+        let first = match first.len() as u64 {
+            ..=SHORT => first,
+            length => Part::new(first, &Arc::new(self.room_now(length).ok_or_else(full)?)),
+        };
         let held = self.clone();
         let others = stream::try_unfold(Box::pin(others), move |mut others| {
             let held = held.clone();
             async move {
-                let longest = Arc::clone(&held.0).acquire_many_owned(portions(PAGE_BYTES as u64)).await;
-                let piece: Option<Bytes> = others.try_next().await?.map(Into::into);
-                Ok::<_, StoreError>(piece.map(|piece| {
-                    // It is never closed; and a single item may be longer than a page.
-                    let room = longest.ok().and_then(|mut all| all.split(portions(piece.len() as u64) as usize).or(Some(all)));
-                    (room.map_or(piece.clone(), |room| Part::new(piece, &Arc::new(room))), others)
-                }))
+                // Neither is ever closed.
+                let _reading = held.reading.acquire().await;
+                let Some(piece) = others.try_next().await?.map(Into::into) else { return Ok::<_, StoreError>(None) };
+                let piece: Bytes = piece;
+                let room = Arc::clone(&held.room).acquire_many_owned(portions(piece.len() as u64)).await;
+                Ok(Some((room.map_or_else(|_| Bytes::new(), |room| Part::new(piece, &Arc::new(room))), others)))
             }
         });
-        let pieces = stream::iter([Ok(Part::new(first, &Arc::new(room)))]).chain(others);
+        let pieces = stream::iter([Ok(first)]).chain(others);
         // The client sees no more of it than that the connection ends.
         Ok(Body::from_stream(pieces.inspect_err(|error| tracing::warn!(%error, "an answer broke off"))))
     }
 
     fn room_now(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_many_owned(portions(bytes)).ok()
+        Arc::clone(&self.room).try_acquire_many_owned(portions(bytes)).ok()
     }
 }
 
@@ -134,15 +143,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_are_read_once_there_is_room_for_them() {
-        // One of the longest, and a bit.
-        let held = Held::up_to(PAGE_BYTES + (100 << 10));
+    async fn pieces_wait_for_room() {
+        let held = Held::up_to(200 << 10);
         let piece = || Bytes::from(vec![b'x'; 80 << 10]);
         let others = stream::iter([piece(), piece()]).map(Ok::<_, StoreError>);
         let mut body = held.in_pieces(piece(), others).unwrap().into_data_stream();
         let first = body.next().await.unwrap().unwrap();
         let second = body.next().await.unwrap().unwrap();
-        assert!(held.in_pieces(Bytes::from(vec![b'x'; PAGE_BYTES]), stream::empty::<Result<Bytes, _>>()).is_err());
+        assert!(held.in_pieces(piece(), stream::empty::<Result<Bytes, _>>()).is_err());
+        assert!(held.in_pieces(Bytes::from("short"), stream::empty::<Result<Bytes, _>>()).is_ok());
         // The client has not taken in what came before.
         assert!(body.next().now_or_never().is_none());
         drop(first);

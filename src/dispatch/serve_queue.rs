@@ -31,7 +31,7 @@ const MOST_CLAIMED: (usize, usize) = (512, 2_048);
 /// How long a job waits that was claimed where it can't run, at first and at the most.
 const ELSEWHERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(10));
 /// The same of one for which no process can be started.
-const NO_PROCESS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const NO_PROCESS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {

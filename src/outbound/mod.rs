@@ -29,8 +29,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// others of the burst still wait for a core.
 const MAX_IDLE_PER_HOST: usize = 16_384;
 const FIRST_BODY_BYTES: usize = 64 * 1024;
-/// So long may be together what comes in as bodies and is not recorded yet, in bytes, without the first ones of each; and one more body.
+/// So long may be together what comes in as bodies and is not recorded yet, in bytes, without the first ones of each; and so many more bodies.
 const ROOM_BYTES: usize = 128 << 20;
+const BEYOND: usize = 16;
 /// So much of each body needs no room: nearly all are shorter.
 const FREE_BYTES: usize = 16 * 1024;
 /// What room is counted in.
@@ -55,7 +56,7 @@ pub struct Outbound {
     client: Client,
     rules: Arc<Rules>,
     room: Arc<Semaphore>,
-    /// Whoever finds no room may go on without, one at a time: else all could wait for each other.
+    /// Whoever finds no room may go on without, a few at a time: else all could wait for each other.
     beyond: Arc<Semaphore>,
 }
 
@@ -106,7 +107,12 @@ impl Outbound {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build()?;
-        Ok(Self { client, rules, room: Arc::new(Semaphore::new(ROOM_BYTES / UNIT_BYTES)), beyond: Arc::new(Semaphore::new(1)) })
+        Ok(Self {
+            client,
+            rules,
+            room: Arc::new(Semaphore::new(ROOM_BYTES / UNIT_BYTES)),
+            beyond: Arc::new(Semaphore::new(BEYOND)),
+        })
     }
 
     /// Refuses what can be refused by the look of a URL: its scheme, credentials, port, a forbidden name or address.

@@ -11,6 +11,7 @@ mod interpreter;
 mod line;
 mod outbox;
 mod protocol;
+mod resting;
 mod shared;
 
 pub(super) use self::line::BEHIND;
@@ -38,6 +39,7 @@ use self::calls::{Gone, Unsaid};
 use self::codes::Codes;
 use self::host::Host;
 use self::line::{Line, Seat, Wish};
+use self::resting::Resting;
 use self::shared::SharedHosts;
 use super::attempt::{Attempt, Ran};
 use super::deadline::{BEYOND, limited};
@@ -270,11 +272,12 @@ pub(super) struct PythonExecutor {
     mode: Executor,
     registry: Arc<Registry>,
     grace: Duration,
+    resting: Resting,
 }
 
 impl PythonExecutor {
-    pub(super) const fn new(python: Option<Python>, mode: Executor, registry: Arc<Registry>, grace: Duration) -> Self {
-        Self { python, mode, registry, grace }
+    pub(super) fn new(python: Option<Python>, mode: Executor, registry: Arc<Registry>, grace: Duration) -> Self {
+        Self { python, mode, registry, grace, resting: Resting::default() }
     }
 
     /// The call that a workload asks for.
@@ -310,12 +313,17 @@ impl PythonExecutor {
             Err(failure) => return Ran::failed(failure),
         };
         let key = Key { interpreter: call.interpreter.clone(), network: call.network, memory_bytes: limits.memory_bytes };
+        if self.resting.has(&key) {
+            return no_process();
+        }
         let call = &Wanted { function: &call.function, limits, artifacts: &python.artifacts };
-        match self.mode {
+        let ran = match self.mode {
             Executor::Async => on_shared(&python.on_loop, &key, call, attempt, self.grace, true).await,
             Executor::Threads => on_shared(&python.on_threads, &key, call, attempt, self.grace, false).await,
             Executor::Processes => in_turn(&python.line, &key, call, attempt, self.grace).await,
-        }
+        };
+        self.resting.note(&key, &ran);
+        ran
     }
 }
 
@@ -509,6 +517,11 @@ fn not_begun() -> Ran {
 
 /// No process can be started for a job.
 struct NoProcess;
+
+/// Whether that is what became of it.
+fn has_no_process(ran: &Ran) -> bool {
+    !ran.begun && ran.outcome.failure().is_some_and(|failure| failure.kind == FailureKind::Lost)
+}
 
 fn no_process() -> Ran {
     Ran { outcome: Outcome::Error(Failure::new(FailureKind::Lost, "no process can be started for it")), ..not_begun() }
