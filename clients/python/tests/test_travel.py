@@ -394,6 +394,88 @@ class Sources(unittest.TestCase):
         )
         self.assertEqual(call_source(self.way.workload(module.both, (), {})), module.both())
 
+    def test_what_a_class_inside_stores_only_sometimes_travels_along(self):
+        text = """
+            limit = 5
+            def sometimes(flag):
+                class Inside:
+                    if flag: limit = 3
+                    twice = limit * 2
+                return Inside.twice
+            def deleted(flag):
+                class Inside:
+                    limit = 3
+                    if not flag: del limit
+                    twice = limit * 2
+                return Inside.twice
+        """
+        [module] = self.modules(text)
+        for function in (module.sometimes, module.deleted):
+            for limit in (5, 6):  # what was made of it before is not sent again
+                module.limit = limit
+                for flag, expected in ((False, limit * 2), (True, 6)):
+                    with self.subTest(function=function.__name__, limit=limit, flag=flag):
+                        self.assertEqual(call_source(self.way.workload(function, (flag,), {})), expected)
+
+    def test_a_name_that_is_built_in_may_be_stored_by_a_class_inside(self):
+        text = """
+            def f(flag):
+                class Inside:
+                    if flag: max = min
+                    most = max(1, 2)
+                return Inside.most
+        """
+        [module] = self.modules(text)
+        for flag, expected in ((False, 2), (True, 1)):
+            self.assertEqual(call_source(self.way.workload(module.f, (flag,), {})), expected)
+        module.max = sum
+        self.assertIn("from builtins import sum as max", json.loads(self.way.workload(module.f, (True,), {}))["source"])
+        _, module = self.modules(
+            "max = 5\ndef g(): return max",
+            text + "\n            from module_0 import g\n            def h(): return g(), f(False)",
+        )
+        self.assertIn("two things that it needs have the name 'max'", self.refused(module.h))
+
+    def test_what_a_class_inside_stores_need_not_be_anywhere(self):
+        text = """
+            def f():
+                class Inside:
+                    x = 1
+                    y = x
+                    for each in (1, 2):
+                        if each == 2: z = kept
+                        kept = each
+                return Inside.y, Inside.z
+            def g():
+                class Inside:
+                    x = 1
+                    def method(self): return x
+                return Inside().method()
+            def h():
+                class Inside:
+                    x = 1
+                    y = [x for _ in (1, 2)]
+                return Inside.y
+        """
+        [module] = self.modules(text)
+        self.assertEqual(call_source(self.way.workload(module.f, (), {})), (1, 1))
+        for function in (module.g, module.h):
+            self.assertIn("it uses 'x', which is not defined", self.refused(function))
+        module.x = 2
+        self.assertEqual(call_source(self.way.workload(module.g, (), {})), 2)
+        self.assertEqual(call_source(self.way.workload(module.h, (), {})), [2, 2])
+
+    def test_the_body_of_a_class_that_asks_for_the_name_of_its_module(self):
+        text = """
+            def f():
+                class Inside:
+                    name = __name__
+                    __module__ = "other"
+                return Inside.name, Inside.__module__
+        """
+        [module] = self.modules(text)
+        self.assertEqual(call_source(self.way.workload(module.f, (), {})), ("module_0", "other"))
+
     def test_a_module_keeps_the_name_that_its_functions_ask_for(self):
         [module] = self.modules("def f(): return __name__")
         self.assertEqual(call_source(self.way.workload(module.f, (), {})), "module_0")

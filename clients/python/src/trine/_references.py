@@ -61,29 +61,36 @@ def is_logger(value: Any) -> bool:
     return isinstance(value, logging.Logger) and logging.getLogger(value.name) is value
 
 
-def global_names(code: CodeType) -> set[str]:
-    """The global names that a function's code uses, also within its inner functions."""
-    names, own = set(), {"__annotations__"}
-    for step in dis.get_instructions(code):
-        if step.opname == "STORE_NAME":  # by the body of a class, which has what it stores for itself
-            own.add(step.argval)
-            if step.argval == "__module__":
-                names.discard("__name__")  # it begins with that, and where it is made, the module has a name too
-        elif step.opname in LOADS and step.argval not in own:
-            names.add(step.argval)
+def global_names(code: CodeType) -> dict[str, bool]:
+    """The global names that a function's code uses, also within its inner functions; and whether each has to be somewhere.
+
+    It need not be if only bodies of classes use it that store it themselves. Whether they have by then is not known, so that
+    what the module has under that name counts as used all the same.
+    """
+    steps = [(step.opname, step.argval) for step in dis.get_instructions(code)]
+    stored = {name for kind, name in steps if kind == "STORE_NAME"}
+    annotated = any(kind == "SETUP_ANNOTATIONS" for kind, _ in steps)
+    names: dict[str, bool] = {}
+    for (kind, name), following in zip(steps, steps[1:]):
+        in_class = kind == "LOAD_NAME"
+        # A body begins with its module's name, which there is wherever a class is made; and its annotations are its own.
+        begins = name == "__name__" and following == ("STORE_NAME", "__module__")
+        if kind in LOADS and not (in_class and (begins or (annotated and name == "__annotations__"))):
+            names[name] = names.get(name, False) or not in_class or name not in stored
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            names |= global_names(constant)
+            for name, needed in global_names(constant).items():
+                names[name] = names.get(name, False) or needed
     return names
 
 
 def globals_of(function: FunctionType) -> tuple[dict[str, Any], list[str]]:
     """The names of its module that a function uses, with their values; and the names that are nowhere."""
     found, missing = {}, []
-    for name in sorted(global_names(function.__code__)):
+    for name, needed in sorted(global_names(function.__code__).items()):
         if name in function.__globals__:
             found[name] = function.__globals__[name]
-        elif not hasattr(builtins, name):
+        elif needed and not hasattr(builtins, name):
             missing.append(name)
     return found, missing
 
@@ -132,7 +139,7 @@ class Seen:
         self.parts = function.__code__, function.__defaults__
         found = globals_of(function)[0]
         self.names = [(name, _reference(value)) for name, value in found.items()]
-        self.absent = global_names(function.__code__).difference(found)  # built in, or nowhere, unless the module gets one
+        self.absent = global_names(function.__code__).keys() - found  # built in, or nowhere, unless the module gets one
         self.held = [_reference(value) for value in _held(function)]
 
     def holds(self) -> bool:

@@ -67,8 +67,9 @@ class Parts:
         _take_defaults(function, definition, used, what)
         if missing:
             raise CannotTravel(f"{what} can't travel by source: it uses {missing[0]!r}, which is not defined")
-        for each in global_names(function.__code__).difference(used):
-            self._mean(each, getattr(builtins, each), what)
+        for each in global_names(function.__code__).keys() - used:
+            if hasattr(builtins, each):  # or a class inside has it for itself
+                self._mean(each, getattr(builtins, each), what)
         for each, value in used.items():
             self._add_global(each, value, what)
             if isinstance(value, ModuleType):
