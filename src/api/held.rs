@@ -91,8 +91,8 @@ impl Held {
             async move {
                 // Neither is ever closed.
                 let _reading = held.reading.acquire().await;
-                let Some(piece) = others.try_next().await?.map(Into::into) else { return Ok::<_, StoreError>(None) };
-                let piece: Bytes = piece;
+                let piece: Option<Bytes> = others.try_next().await?.map(Into::into);
+                let Some(piece) = piece else { return Ok::<_, StoreError>(None) };
                 let room = Arc::clone(&held.room).acquire_many_owned(portions(piece.len() as u64)).await;
                 Ok(Some((room.map_or_else(|_| Bytes::new(), |room| Part::new(piece, &Arc::new(room))), others)))
             }
