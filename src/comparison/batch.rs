@@ -64,7 +64,7 @@ pub(super) struct Batch {
 impl Place {
     /// Where the tasks of a queue go.
     pub(super) fn of(executors: &Executors, queue: Queue) -> Self {
-        Self { stack: executors.stack(queue), home: executors.home(queue), slots: executors.slots(queue) }
+        Self { stack: executors.stack(queue), home: executors.home(queue).clone(), slots: executors.slots(queue) }
     }
 
     /// The same, or another stack, with so many tasks at once. Must be called on a tokio runtime.

@@ -189,7 +189,8 @@ impl Dispatcher {
         });
         for queue in Queue::ALL.into_iter().filter(|_| rules.role.works()) {
             for _ in 0..serve_queue::LOOPS {
-                shared.loops.spawn(serve_queue::serve_queue(Arc::clone(&shared), queue));
+                let serving = serve_queue::serve_queue(Arc::clone(&shared), queue);
+                shared.loops.spawn_on(serving, shared.executors.serving(queue));
             }
         }
         shared.loops.spawn(listen::tell_of_unasked(Arc::clone(&shared)));

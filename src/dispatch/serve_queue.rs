@@ -35,7 +35,8 @@ const NO_PROCESS: (Duration, Duration) = (Duration::from_secs(5), Duration::from
 
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
-    let (stack, home, slots) = (shared.executors.stack(queue), shared.executors.home(queue), &shared.slots[queue as usize]);
+    let (stack, home, slots) =
+        (shared.executors.stack(queue), shared.executors.home(queue).clone(), &shared.slots[queue as usize]);
     let most = (slots.count() / LOOPS).clamp(MOST_CLAIMED.0, MOST_CLAIMED.1);
     loop {
         let mut vacancies = tokio::select! {

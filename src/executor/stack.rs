@@ -33,6 +33,11 @@ use crate::job::{Executor, Queue};
 use crate::outbound::LOOKUPS;
 use crate::workload::{Environment, EnvironmentError, Registry};
 
+/// How many Python processes one thread talks with.
+const HOSTS_OF_A_THREAD: usize = 16;
+/// Threads for what their jobs leave on the disk.
+const CLEANERS: usize = 16;
+
 /// An executor with its layers.
 pub type Stack = BoxCloneSyncService<Attempt, Measured, Infallible>;
 
@@ -87,6 +92,7 @@ pub struct Executors {
     _reactor: AsyncRuntime,
     pool: ProcessPool,
     python: Option<Python>,
+    python_home: Option<AsyncRuntime>,
     stacks: [Stack; Queue::ALL.len()],
     /// Makes a registry with an environment of its own, as each executor has one.
     registry: Box<dyn Fn() -> Result<Arc<Registry>, ExecutorError> + Send + Sync>,
@@ -109,10 +115,13 @@ impl Executors {
         let pool = ProcessPool::start(settings.processes.clone(), settings.processes.size, ());
         let python = settings.python.as_ref().and_then(|python| Some((python, python.interpreters.first()?)));
         let artifacts = &settings.artifacts;
-        let python = python
-            .map(|(settings, first)| Python::start(settings, first, artifacts))
-            .transpose()
-            .map_err(ExecutorError::Python)?;
+        let threads = python.map(|(settings, _)| settings.processes.div_ceil(HOSTS_OF_A_THREAD));
+        let python_home = threads.map(|threads| AsyncRuntime::start("trine-python", threads, CLEANERS)).transpose()?;
+        let python = {
+            let _at_home = python_home.as_ref().map(|home| home.handle().enter());
+            let python = python.map(|(settings, first)| Python::start(settings, first, artifacts));
+            python.transpose().map_err(ExecutorError::Python)?
+        };
         let grace = settings.stop_grace;
         let handle = reactor.handle().clone();
         let on_loop = layers(AsyncExecutor::new(for_loop), grace);
@@ -146,17 +155,27 @@ impl Executors {
             ],
             pool,
             python,
+            python_home,
             registry: Box::new(open),
             grace,
         })
     }
 
     /// Where the attempts of a queue are to be driven: those of `async` on its event loop, which is what they are about; those of
-    /// others, whose work is elsewhere, on the caller's runtime.
-    pub fn home(&self, queue: Queue) -> Handle {
+    /// others, whose work is elsewhere, where the queue is served.
+    pub fn home(&self, queue: Queue) -> &Handle {
         match queue {
-            Queue::Async => self.event_loop.handle().clone(),
-            _ => self.home.clone(),
+            Queue::Async => self.event_loop.handle(),
+            _ => self.serving(queue),
+        }
+    }
+
+    /// Where a queue is to be served: those of Python on threads of their own, the others on the caller's runtime. A message of a Python host
+    /// makes a few tasks go on one after the other, and on a runtime of several threads each of them would wake another thread.
+    pub fn serving(&self, queue: Queue) -> &Handle {
+        match (queue, &self.python_home) {
+            (Queue::PythonAsync | Queue::PythonThreads | Queue::PythonProcesses, Some(home)) => home.handle(),
+            _ => &self.home,
         }
     }
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MOST_IN_BATCH = 1_000  # calls
 LONGEST_BATCH = 8 << 20  # bytes, unless a single call is longer
+MANY = 128  # calls, for which whoever submits them lets the sender go first
+HAND_OVER = 0.005  # seconds for that at the most
 FIRST_CALLS_WAIT = 1.0  # seconds
 LATER = 0.1  # seconds until it is looked again whether a call of another executor, which does not tell, has an id
 HELPERS = 8  # threads for what must not hold up the two: cancelling, looking after a break
@@ -111,6 +113,9 @@ class Engine:
             if self._waiting:
                 self._waiting = False
                 self._work.notify()
+            if len(self._queue) == MANY and not self._sending and threading.current_thread() not in self._threads[:1]:
+                # Whoever goes on would keep the interpreter's lock from the sender, and the server without work.
+                self._answers.wait(HAND_OVER)
         return future
 
     def _check_open(self) -> None:

@@ -6,14 +6,14 @@ use super::super::intake::Noted;
 
 /// How long settlements that nobody waits for wait for company.
 const COMPANY: Duration = Duration::from_millis(2);
-/// How much longer they wait if [`SEVERAL`] have come by then, and more will.
+/// How much longer they wait if [`SEVERAL`] have come by then, and more may.
 const COMPANY_OF_MORE: Duration = Duration::from_millis(6);
 /// So many in [`COMPANY`] are a stream of them.
 pub(super) const SEVERAL: usize = 4;
 /// How long they wait while jobs of their queue wait for cores or other processes.
 const COMPANY_BEHIND: Duration = Duration::from_millis(8);
 /// How long they wait while [`MANY`] jobs do: the last of so many waits longer for its turn than for that.
-const COMPANY_FAR_BEHIND: Duration = Duration::from_millis(24);
+const COMPANY_FAR_BEHIND: Duration = Duration::from_millis(64);
 const MANY: u64 = 128;
 
 /// What nobody waits for, beside the settlements in [`Company`](super::super::company::Company). Jobs come first: who submits one waits for the

@@ -76,7 +76,12 @@ impl Writer {
             // Where jobs are claimed from a backlog, there is a transaction anyway.
             let claiming = batch.accepts.is_empty() && self.has_work();
             let enough = company + patient.notes.len() >= company::MOST;
-            let is_stream = || !is_behind && company >= patient::SEVERAL && !self.company.any(|lease| self.holds_up(lease));
+            let is_stream = || {
+                !is_behind
+                    && company >= patient::SEVERAL
+                    && self.more_run(company)
+                    && !self.company.any(|lease| self.holds_up(lease))
+            };
             let due = closing.is_some() || claiming || enough || patient.is_due(is_stream);
             if due {
                 patient.over();
@@ -189,6 +194,12 @@ impl Writer {
     /// How many of its jobs wait for cores or other processes: then it matters how many end, not how soon one of them is told.
     fn behind(&self, queue: Queue) -> u64 {
         if queue.is_apart() || queue == Queue::ThreadsCpu { self.depths.of(queue).queued } else { 0 }
+    }
+
+    /// Whether more jobs run than so many that have ended.
+    fn more_run(&self, ended: usize) -> bool {
+        let running: u64 = Queue::ALL.into_iter().map(|queue| self.depths.of(queue).running).sum();
+        running > ended as u64
     }
 
     /// Whether other jobs may wait for the end of this one.
