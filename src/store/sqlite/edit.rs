@@ -1,4 +1,5 @@
-//! Small changes that go along in the writer's transactions: whatever is kept besides jobs changes this way, each kind with SQL of its own.
+//! Small changes that go along in the writer's transactions: whatever is kept besides jobs changes this way, each kind with SQL of its own. They
+//! change nothing of jobs, so whatever is next in a queue stays so.
 
 use std::sync::{Mutex, PoisonError};
 

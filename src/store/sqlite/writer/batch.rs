@@ -62,8 +62,7 @@ impl Batch {
     /// Whether other jobs may be next in a queue after it, besides new ones.
     pub(super) fn changes_what_waits(&self) -> bool {
         let again = |settlement: &Settlement| !matches!(settlement, Settlement::Finish(_));
-        self.further() > self.checks.len()
-            || self.accepts.iter().any(|accept| accept.with.is_some())
+        !(self.cancels.is_empty() && self.requeues.is_empty() && self.allows.is_empty())
             // What stands at a front does not know that others come after it now.
             || self.has_edges()
             || self.settles.iter().any(|(_, settlement, _)| again(settlement))
