@@ -17,7 +17,7 @@ use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
 
 /// From so many submissions on, or so many bytes of their workloads, validating them would hold up other requests.
-const MANY: usize = 64;
+const MANY: usize = 256;
 const LONG: usize = 256 << 10;
 
 /// Why a batch of submissions was not accepted. Nothing of it was.

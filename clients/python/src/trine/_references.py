@@ -149,9 +149,10 @@ class Seen:
         space = function.__globals__
         if function.__kwdefaults__ or function.__dict__ or not space.keys().isdisjoint(self.absent):
             return False
-        return all(space.get(name, self) is value() for name, value in self.names) and all(
-            map(operator.is_, _held(function), [value() for value in self.held])
-        )
+        for name, value in self.names:  # each call of a function asks, and `all` of a generator would take twice as long
+            if space.get(name, self) is not value():
+                return False
+        return not self.held or all(map(operator.is_, _held(function), [value() for value in self.held]))
 
 
 def _held(function: FunctionType) -> list[Any]:
