@@ -26,7 +26,8 @@ use crate::workload::Invalid;
 
 /// The most jobs in one batch.
 const MAX_JOBS: usize = 10_000;
-/// A shorter body, in bytes, is read faster than another thread takes over, where all cores are at work: half a millisecond at the most.
+/// A body with no more jobs, and shorter than that, in bytes, is read within a millisecond: where all cores are at work, another thread would take longer to begin.
+const MANY: usize = 256;
 const LONG: usize = 256 << 10;
 
 /// How the submissions stand in the body.
@@ -96,7 +97,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     {
         return Ok(answer(&receipt));
     }
-    let is_short = body.len() < LONG;
+    let is_short = body.len() < LONG && texts(&body, layout)?.len() <= MANY;
     let reading = async move {
         let (now, check) = (dispatcher.store().now(), |submission| dispatcher.check(submission));
         dispatcher.functions().read(|functions| parse(&body, layout, functions, now, check)).await
@@ -133,10 +134,7 @@ fn parse(
     now: Timestamp,
     check: impl Fn(Box<Submission>) -> Result<(), Invalid>,
 ) -> Result<Vec<Box<Submission>>, Problem> {
-    let texts = match layout {
-        Layout::Array => elements(body)?,
-        Layout::Lines => lines(body),
-    };
+    let texts = texts(body, layout)?;
     if texts.is_empty() {
         return Err(Invalid::new("", "a batch has at least one job").into());
     }
@@ -160,6 +158,14 @@ struct Text<'a> {
     text: &'a [u8],
     /// Which line of the body that is, from 1, if it is one.
     line: Option<usize>,
+}
+
+/// Those of a body.
+fn texts(body: &[u8], layout: Layout) -> Result<Vec<Text<'_>>, Problem> {
+    match layout {
+        Layout::Array => elements(body),
+        Layout::Lines => Ok(lines(body)),
+    }
 }
 
 /// The lines with something in them: one more than a batch may have, at the most.

@@ -149,7 +149,7 @@ pub async fn serve(config: Config, listener: TcpListener, stop: Stop, ready: imp
     // What is cut off, such as a message on its way, is done again by the next server. Both waits are at the same time, since whoever
     // stops a server may have no patience for one after the other, and a comparison may be kept waiting by a job that runs.
     tokio::join!(hurried.run_until_cancelled(housework), dispatcher.shut_down(config.grace, &hurried));
-    store.close().await;
+    dispatcher.end().await;
     tracing::info!("shut down");
     watched.await.ok().flatten().map_or(Ok(()), |path| Err(AppError::FileGone(path)))
 }

@@ -263,6 +263,12 @@ impl Dispatcher {
         self.shared.executors.close();
     }
 
+    /// After that: closes the store, and waits until what users' code has left is gone.
+    pub async fn end(&self) {
+        self.shared.store.close().await;
+        self.shared.executors.end().await;
+    }
+
     /// Follows what happens to jobs, behind the event with the id `after`; without it, from now on.
     pub fn follow(&self, filter: EventFilter, after: Option<Timestamp>) -> Follower {
         Follower::new(Arc::clone(&self.shared.store), filter, after)

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ const LAG_WINDOW: usize = 10;
 /// A tokio runtime of its own, so that a job that holds it delays other jobs and never the API.
 pub struct AsyncRuntime {
     home: Handle,
-    /// Taken as this is dropped.
-    runtime: Option<Runtime>,
+    /// Taken as this is shut down or dropped.
+    runtime: Mutex<Option<Runtime>>,
     lag_us: Arc<AtomicU64>,
 }
 
@@ -43,12 +43,24 @@ impl AsyncRuntime {
             .build()?;
         let lag_us = Arc::new(AtomicU64::new(0));
         runtime.spawn(watch_lag(Arc::clone(&lag_us)));
-        Ok(Self { home: runtime.handle().clone(), runtime: Some(runtime), lag_us })
+        Ok(Self { home: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)), lag_us })
     }
 
     /// Where to spawn.
     pub fn handle(&self) -> &Handle {
         &self.home
+    }
+
+    /// Drops what runs, and waits so long for what blocks. Must not be called on itself.
+    pub async fn shut_down(&self, within: Duration) {
+        if let Some(runtime) = self.take() {
+            // Only a panic could keep that from its end.
+            let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(within)).await;
+        }
+    }
+
+    fn take(&self) -> Option<Runtime> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
@@ -60,7 +72,7 @@ impl AsyncRuntime {
 impl Drop for AsyncRuntime {
     fn drop(&mut self) {
         // Jobs that hold their thread must not hold up the end of the program.
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtime) = self.take() {
             runtime.shutdown_background();
         }
     }

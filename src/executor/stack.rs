@@ -35,8 +35,10 @@ use crate::workload::{Environment, EnvironmentError, Registry};
 
 /// How many Python processes one thread talks with.
 const HOSTS_OF_A_THREAD: usize = 16;
-/// Threads for what their jobs leave on the disk.
-const CLEANERS: usize = 16;
+/// Threads for what their jobs leave on the disk, at the most.
+const CLEANERS: usize = 128;
+/// How long the end of the hosts is waited for, and of what they have left on the disk.
+const LAST_HOSTS: Duration = Duration::from_secs(2);
 
 /// An executor with its layers.
 pub type Stack = BoxCloneSyncService<Attempt, Measured, Infallible>;
@@ -240,6 +242,14 @@ impl Executors {
         self.pool.close();
         if let Some(python) = &self.python {
             python.close();
+        }
+    }
+
+    /// Drops whatever is left on the threads for Python, and waits until its hosts are gone. To be called last: others may use what was opened
+    /// there, such as a connection to the store.
+    pub async fn end(&self) {
+        if let Some(home) = &self.python_home {
+            home.shut_down(LAST_HOSTS).await;
         }
     }
 }

@@ -106,6 +106,9 @@ class Engine:
             call.end(ENDED).set_exception(error.with_traceback(None))
             return future
         with self._lock:
+            if len(self._queue) == MANY and self._could_send() and threading.current_thread() not in self._threads[:1]:
+                # Whoever goes on would keep the interpreter's lock from the sender, and the server without work.
+                self._answers.wait(HAND_OVER)
             self._check_open()
             self._start()
             self._unfinished += 1
@@ -113,10 +116,11 @@ class Engine:
             if self._waiting:
                 self._waiting = False
                 self._work.notify()
-            if len(self._queue) == MANY and not self._sending and threading.current_thread() not in self._threads[:1]:
-                # Whoever goes on would keep the interpreter's lock from the sender, and the server without work.
-                self._answers.wait(HAND_OVER)
         return future
+
+    def _could_send(self) -> bool:
+        """Whether the sender would take calls if it came to that. The lock is held."""
+        return self._opened.is_set() and not self._sending and self._in_flight < self._most
 
     def _check_open(self) -> None:
         if self._broken is not None:

@@ -129,3 +129,22 @@ pub(super) fn is_of_the_machine(error: &StoreError) -> bool {
 pub(super) fn is_of_room(error: &StoreError) -> bool {
     error.sqlite_code() == Some(FULL)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::super::super::edit::OneStep;
+    use super::*;
+
+    /// Else whoever claims from the fronts would have nothing while a long batch with a key is written.
+    #[test]
+    fn what_stands_at_the_fronts_stays_whatever_is_kept_besides_jobs() {
+        let edit = || Box::new(OneStep::new((), |(), _| Box::pin(async { Ok(()) }), oneshot::channel().0)) as Box<dyn Edit>;
+        let keyed = Acceptance { jobs: Vec::new(), with: Some(edit()), reply: oneshot::channel().0 };
+        let kept = Batch { accepts: vec![keyed], edits: vec![edit()], ..Batch::default() };
+        assert!(kept.has_further() && !kept.changes_what_waits());
+        let cancel = (Vec::new(), Vec::new(), oneshot::channel().0);
+        assert!(Batch { cancels: vec![cancel], ..Batch::default() }.changes_what_waits());
+    }
+}

@@ -191,9 +191,15 @@ impl Writer {
         depth.queued > 0 || self.has_open_lanes(queue, depth.limited)
     }
 
-    /// How many of its jobs wait for cores or other processes: then it matters how many end, not how soon one of them is told.
+    /// How many of its jobs wait for cores or other processes: then it matters how many end, not how soon one of them is told. Where others may wait for
+    /// an end, no more than a few.
     fn behind(&self, queue: Queue) -> u64 {
-        if queue.is_apart() || queue == Queue::ThreadsCpu { self.depths.of(queue).queued } else { 0 }
+        let waits_for_end = |queue| self.depths.of(queue).blocked + self.depths.of(queue).limited > 0;
+        match self.depths.of(queue).queued {
+            _ if !queue.is_apart() && queue != Queue::ThreadsCpu => 0,
+            queued if Queue::ALL.into_iter().any(waits_for_end) => queued.min(1),
+            queued => queued,
+        }
     }
 
     /// Whether more jobs run than so many that have ended.
