@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::behind::begun;
@@ -382,4 +383,25 @@ def main(path):
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(forked), nix::sys::signal::Signal::SIGKILL).unwrap();
     let job = ended.expect("the end of its host to be noticed");
     assert!(job["error"]["message"].as_str().unwrap().contains("exit status 3"), "{job}");
+}
+
+#[tokio::test]
+async fn what_jobs_have_written_goes_with_their_server() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    let source = "
+import pathlib
+
+def main(count):
+    for number in range(count):
+        (pathlib.Path.home() / str(number)).touch()
+";
+    for model in MODELS {
+        let job = run(&server, &python(model, source, &json!([20_000]))).await;
+        assert_eq!(job["state"], "succeeded", "{job}");
+    }
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    let left = std::fs::read_dir(folder.path().join("data/python/scratch")).unwrap();
+    assert_eq!(left.count(), 0);
 }
