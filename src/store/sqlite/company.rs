@@ -38,7 +38,7 @@ impl Company {
     }
 
     /// How many there are, and the queues that they come from.
-    pub(super) fn present(&self) -> (usize, impl Iterator<Item = Queue> + use<>) {
+    pub(super) fn present(&self) -> (usize, impl Iterator<Item = Queue> + Clone + use<>) {
         let (count, queues) =
             self.waiting().as_ref().map(|waiting| (waiting.settlings.len(), waiting.queues)).unwrap_or_default();
         (count, Queue::ALL.into_iter().filter(move |queue| queues[*queue as usize]))

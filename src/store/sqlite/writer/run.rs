@@ -69,7 +69,7 @@ impl Writer {
             let unwanted = self.serve_from_fronts();
             let (company, queues) = self.company.present();
             let mut is_behind = false;
-            for behind in queues.map(|queue| self.behind(queue)) {
+            for behind in queues.clone().map(|queue| self.behind(queue)) {
                 is_behind |= behind > 0;
                 patient.begun(behind);
             }
@@ -79,7 +79,7 @@ impl Writer {
             let is_stream = || {
                 !is_behind
                     && company >= patient::SEVERAL
-                    && self.more_run(company)
+                    && self.more_run(queues.clone(), company)
                     && !self.company.any(|lease| self.holds_up(lease))
             };
             let due = closing.is_some() || claiming || enough || patient.is_due(is_stream);
@@ -202,9 +202,9 @@ impl Writer {
         }
     }
 
-    /// Whether more jobs run than so many that have ended.
-    fn more_run(&self, ended: usize) -> bool {
-        let running: u64 = Queue::ALL.into_iter().map(|queue| self.depths.of(queue).running).sum();
+    /// Whether more jobs of these queues run than so many that have ended.
+    fn more_run(&self, queues: impl Iterator<Item = Queue>, ended: usize) -> bool {
+        let running: u64 = queues.map(|queue| self.depths.of(queue).running).sum();
         running > ended as u64
     }
 
