@@ -26,7 +26,7 @@ use crate::workload::Invalid;
 
 /// The most jobs in one batch.
 const MAX_JOBS: usize = 10_000;
-/// A body with no more jobs, and shorter than that, in bytes, is read within a millisecond: where all cores are at work, another thread would take longer to begin.
+/// A body with fewer jobs, and shorter than that, in bytes, is read within a millisecond: where all cores are at work, another thread would take longer to begin.
 const MANY: usize = 256;
 const LONG: usize = 256 << 10;
 
@@ -97,7 +97,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     {
         return Ok(answer(&receipt));
     }
-    let is_short = body.len() < LONG && texts(&body, layout)?.len() <= MANY;
+    let is_short = body.len() < LONG && texts(&body, layout)?.len() < MANY;
     let reading = async move {
         let (now, check) = (dispatcher.store().now(), |submission| dispatcher.check(submission));
         dispatcher.functions().read(|functions| parse(&body, layout, functions, now, check)).await

@@ -37,7 +37,7 @@ use crate::workload::{Environment, EnvironmentError, Registry};
 const HOSTS_OF_A_THREAD: usize = 16;
 /// Threads for what their jobs leave on the disk, at the most.
 const CLEANERS: usize = 128;
-/// How long the end of the hosts is waited for, and of what they have left on the disk.
+/// How long it may take to remove what hosts have left on the disk.
 const LAST_HOSTS: Duration = Duration::from_secs(2);
 
 /// An executor with its layers.
@@ -245,8 +245,8 @@ impl Executors {
         }
     }
 
-    /// Drops whatever is left on the threads for Python, and waits until its hosts are gone. To be called last: others may use what was opened
-    /// there, such as a connection to the store.
+    /// Drops whatever is left on the threads for Python, which kills its hosts, and waits for what these have left on the disk. To be called last: others may
+    /// use what was opened there, such as a connection to the store.
     pub async fn end(&self) {
         if let Some(home) = &self.python_home {
             home.shut_down(LAST_HOSTS).await;

@@ -355,7 +355,8 @@ struct Process {
 
 /// Takes in what the host says, until it is gone or is to be killed.
 async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready: oneshot::Sender<()>, end: Arc<Notify>) {
-    let Process { mut group, scratch, last_words } = process;
+    // If this is dropped, what runs there is killed before its folder is removed.
+    let Process { scratch, mut group, last_words } = process;
     let pid = group.id().as_raw();
     // Told, or gone once it is known what has become of the host.
     let mut ready = Some(ready);
