@@ -397,7 +397,7 @@ def main(count):
         (pathlib.Path.home() / str(number)).touch()
 ";
     for model in MODELS {
-        let job = run(&server, &python(model, source, &json!([20_000]))).await;
+        let job = run(&server, &python(model, source, &json!([8_000]))).await;
         assert_eq!(job["state"], "succeeded", "{job}");
     }
     server.signal(Signal::SIGTERM);
