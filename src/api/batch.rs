@@ -20,15 +20,12 @@ use super::submission::Draft;
 use super::view::RouteView;
 use super::{ApiState, body, example, idempotency, submission};
 use crate::clock::Timestamp;
-use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted, Wrong};
+use crate::dispatch::{Catalogue, Receipt, SubmitError, Submitted, Wrong, take_long};
 use crate::job::{Job, JobId, Submission};
 use crate::workload::Invalid;
 
 /// The most jobs in one batch.
 const MAX_JOBS: usize = 10_000;
-/// A body with fewer jobs, and shorter than that, in bytes, is read within a millisecond: where all cores are at work, another thread would take longer to begin.
-const MANY: usize = 256;
-const LONG: usize = 256 << 10;
 
 /// How the submissions stand in the body.
 #[derive(Clone, Copy)]
@@ -97,17 +94,17 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     {
         return Ok(answer(&receipt));
     }
-    let is_short = body.len() < LONG && texts(&body, layout)?.len() < MANY;
+    // A long body is not looked through twice.
+    let is_long = take_long(0, body.len()) || take_long(texts(&body, layout)?.len(), 0);
     let reading = async move {
         let (now, check) = (dispatcher.store().now(), |submission| dispatcher.check(submission));
         dispatcher.functions().read(|functions| parse(&body, layout, functions, now, check)).await
     };
-    let mut submissions = if is_short {
-        reading.await?
-    } else {
-        // Megabytes take longer to read than other requests should wait for this thread.
+    let mut submissions = if is_long {
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || runtime.block_on(reading)).await.map_err(Problem::internal)??
+    } else {
+        reading.await?
     };
     for submission in &mut submissions {
         submission.owner = caller.0;

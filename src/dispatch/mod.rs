@@ -43,7 +43,7 @@ pub use retention::Retention;
 pub use room::{Full, PerQueue};
 pub use schedules::{MakeJob, NotMade, RunError, Schedules};
 pub use status::{NotReady, QueueStatus};
-pub use submit::{SubmitError, Wrong};
+pub use submit::{SubmitError, Wrong, take_long};
 pub use sweep::sweep_artifacts;
 pub use to_the_end::to_the_end;
 pub use what_if::{Gain, WhatIf};

@@ -16,9 +16,15 @@ use crate::job::{
 use crate::store::{Once, Requeue, StoreError};
 use crate::workload::{Invalid, Likeness, Prepared, is_function, likeness_of_function, may_have_placeholders};
 
-/// From so many submissions on, or so many bytes of their workloads, validating them would hold up other requests.
+/// From so many submissions on, or so many bytes, see [`take_long`].
 const MANY: usize = 256;
 const LONG: usize = 256 << 10;
+
+/// Whether it would hold up other requests to read or validate so many submissions of so many bytes together. Others take a millisecond at the
+/// most: where all cores are at work, another thread would take longer to begin.
+pub const fn take_long(submissions: usize, bytes: usize) -> bool {
+    submissions >= MANY || bytes >= LONG
+}
 
 /// Why a batch of submissions was not accepted. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +80,7 @@ impl Dispatcher {
     /// Validates and routes, off the caller's thread if there are many, or long ones.
     pub(super) async fn prepared(&self, submissions: Vec<Box<Submission>>) -> Result<Vec<NewJob>, SubmitError> {
         let bytes: usize = submissions.iter().map(|submission| submission.workload.json.get().len()).sum();
-        if submissions.len() < MANY && bytes < LONG {
+        if !take_long(submissions.len(), bytes) {
             return self.prepare(submissions);
         }
         let dispatcher = self.clone();
