@@ -90,6 +90,7 @@ if ((${#missing[@]} > 0)); then
   }
   install_missing || fail "They could not be installed. Install them with: apt-get install ${missing[*]}"
 fi
+scripts/newer-pgbouncer.sh || fail "A PgBouncer that keeps prepared statements could not be put into target/test-pgbouncer."
 python_environment || fail "The Python environment for the tests could not be made in target/test-python."
 moto_environment || fail "The Python environment for moto could not be made in target/test-moto."
 schemathesis_environment || fail "The Python environment for schemathesis could not be made in target/test-schemathesis."

@@ -125,6 +125,13 @@ macro_rules! for_every_driver {
                 super::$name($crate::postgres::Schema::new()).await;
             })*
         }
+
+        mod pooled {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::postgres::Schema::pooled()).await;
+            })*
+        }
     };
 }
 

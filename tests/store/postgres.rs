@@ -9,6 +9,7 @@ use trine::job::{Labels, Role};
 use trine::store::Store;
 use trine::store::postgres::{LeaseRules, PostgresOptions, PostgresStore};
 
+use crate::pooler::in_transactions;
 use crate::server::Postgres;
 use crate::{Place, TestClock};
 
@@ -21,18 +22,24 @@ pub(crate) struct Schema {
     clock: Arc<TestClock>,
     durable: bool,
     divided: bool,
+    pooled: bool,
 }
 
 impl Schema {
     pub(crate) fn new() -> Self {
         static SCHEMAS: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", SCHEMAS.fetch_add(1, Ordering::Relaxed));
-        Self { name, clock: Arc::default(), durable: true, divided: false }
+        Self { name, clock: Arc::default(), durable: true, divided: false, pooled: false }
     }
 
     /// One whose tables are in partitions by day as soon as it is opened.
     pub(crate) fn divided() -> Self {
         Self { divided: true, ..Self::new() }
+    }
+
+    /// One that is reached through a pooler that keeps no sessions.
+    pub(crate) fn pooled() -> Self {
+        Self { pooled: true, ..Self::new() }
     }
 
     /// The folder of the database's socket.
@@ -79,7 +86,7 @@ impl Schema {
 
     pub(crate) fn options(&self) -> PostgresOptions {
         PostgresOptions {
-            urls: vec![self.url()],
+            urls: vec![if self.pooled { in_transactions().into() } else { self.url() }],
             schema: self.name.clone(),
             partitions: self.divided,
             // Whoever opens it again is the same node, so that it takes up at once what was left behind.
@@ -109,7 +116,7 @@ impl Place for Schema {
     }
 
     fn another(&self) -> Self {
-        Self { divided: self.divided, ..Self::new() }
+        Self { divided: self.divided, pooled: self.pooled, ..Self::new() }
     }
 
     fn light(self) -> Self {

@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Ro
 
 use super::hosts::{Hosts, at};
 use super::pool::Pool;
+use super::session::{self, Local, Session};
 use crate::job::JobId;
 use crate::store::{StoreError, migrations};
 
@@ -23,7 +24,7 @@ const OLDEST: i64 = 4;
 const LONGEST_PAUSE: &str = "5000";
 /// What a node that stands still has not taken of an answer is waited for no longer either: until all is sent, its transaction is no pause to the
 /// database. Where the way there is a socket of the machine, nothing can be said of that.
-const LONGEST_UNREAD: &str = "SET tcp_user_timeout = '5s'";
+const LONGEST_UNREAD: (&str, &str) = ("tcp_user_timeout", "'5s'");
 /// How long a statement or a transaction may take, or a look at what others did, before its connection is given up.
 const LONGEST: Duration = Duration::from_secs(15);
 /// How long a statement of the pool may take by the database's clock, so that what nobody waits for any more does not go on there.
@@ -38,14 +39,22 @@ const LONGEST_NAME: usize = 63;
 const GIVEN_UP: Duration = Duration::from_secs(21);
 /// How old a connection is at least that is closed because nothing can be written on it.
 const WORTH_CLOSING: Duration = Duration::from_secs(1);
-/// How often it is looked whether sessions are kept.
-const LOOKS: usize = 4;
+/// How often it is looked whether sessions are kept, and prepared statements: a pooler that others use as well may give back the same session by
+/// chance.
+const LOOKS: usize = 8;
 
 /// The settings of a session that looks up by keys, as far as the database has them: plans are made for tables as they are now (but see
 /// `writer/transaction.rs`), there are no other ways than by index, and what counts is how many rows are looked at.
-const BY_KEY: &str = "SELECT set_config(name, value, false) FROM (VALUES ('plan_cache_mode', 'force_custom_plan'), \
-     ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), \
-     ('seq_page_cost', '0.01'), ('random_page_cost', '0.01'), ('jit', 'off')) AS wanted (name, value) JOIN pg_settings USING (name)";
+const BY_KEY: [(&str, &str); 8] = [
+    ("plan_cache_mode", "'force_custom_plan'"),
+    ("enable_seqscan", "'off'"),
+    ("enable_bitmapscan", "'off'"),
+    ("enable_hashjoin", "'off'"),
+    ("enable_mergejoin", "'off'"),
+    ("seq_page_cost", "'0.01'"),
+    ("random_page_cost", "'0.01'"),
+    ("jit", "'off'"),
+];
 
 /// The settings of a session that reads single jobs and pages. It compiles nothing: that takes longer than what is asked, and is begun where the
 /// planner takes tables for larger than they are. And where tables are in partitions, it takes looking up ids for as dear as if each were asked of
@@ -56,7 +65,8 @@ const BY_INDEX: &str = "SELECT set_config(name, value, false) FROM (VALUES ('ena
 
 /// Has the database look whether anybody is still there for whom it carries something out, and keep a session that has nothing to do for a
 /// while, whatever it does with those of others. Not every one knows these, or can do them.
-const IF_IT_CAN: [&str; 2] = ["SET client_connection_check_interval = '5s'", "SET idle_session_timeout = 0"];
+const LOOK_FOR_CLIENT: (&str, &str) = ("client_connection_check_interval", "'5s'");
+const NEVER_IDLE: (&str, &str) = ("idle_session_timeout", "0");
 
 /// Ends the sessions of this one's name that have been waiting for so many seconds: for a lock, or for a standby, which the database does for
 /// ever, whether or not anybody is still there. Of those that nobody waits for there would be more and more, until there are no connections left.
@@ -71,8 +81,26 @@ pub(super) struct Connect {
     schema: String,
     /// What its sessions are called in the database: unlike those of any other node, or start.
     name: String,
-    /// The statements with which a session begins.
-    session: Arc<str>,
+    /// What transactions begin with where sessions are not kept.
+    local: Locals,
+}
+
+/// What a transaction begins with, by what it is for.
+#[derive(Clone, Default)]
+struct Locals {
+    usual: Local,
+    by_key: Local,
+    by_index: Local,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy)]
+enum Use<'a> {
+    /// To look how it is.
+    Look,
+    Usual,
+    /// The path of jobs, by what is called this.
+    ByKey(&'a str),
 }
 
 impl Connect {
@@ -95,18 +123,28 @@ impl Connect {
         if hosts.is_empty() {
             return Err(wrong("there is none"));
         }
-        // Not among the options of the start, which poolers refuse or, worse, leave out. That a table is there already is no news.
-        let session = format!(
-            "SET search_path = \"{schema}\"; SET client_min_messages = warning; \
-             SET idle_in_transaction_session_timeout = {LONGEST_PAUSE}; SET default_transaction_isolation = 'read committed'; \
-             SET standard_conforming_strings = on"
-        );
-        Ok(Self { hosts: Arc::new(Hosts::new(hosts)), schema: schema.to_owned(), name, session: session.into() })
+        Ok(Self { hosts: Arc::new(Hosts::new(hosts)), schema: schema.to_owned(), name, local: Locals::default() })
+    }
+
+    /// What all goes by. Not among the options of the start, which poolers refuse or, worse, leave out. That a table is there already is no news.
+    fn settings(&self) -> [(&'static str, String); 5] {
+        [
+            ("search_path", format!("\"{}\"", self.schema)),
+            ("client_min_messages", "warning".into()),
+            ("idle_in_transaction_session_timeout", LONGEST_PAUSE.into()),
+            ("default_transaction_isolation", "'read committed'".into()),
+            ("standard_conforming_strings", "on".into()),
+        ]
+    }
+
+    /// Whether a session is this one's from one transaction to the next.
+    pub(super) const fn keeps_sessions(&self) -> bool {
+        self.local.usual.is_kept()
     }
 
     /// A connection of its own.
-    pub(super) async fn open(&self) -> Result<PgConnection, StoreError> {
-        self.open_with(None, CONNECT).await
+    async fn open(&self) -> Result<Session, StoreError> {
+        self.open_with(Use::Usual, CONNECT).await
     }
 
     /// One for the path of jobs, where all is found by keys and in the order of indexes; the only one for what it is called by, so that an earlier
@@ -114,19 +152,18 @@ impl Connect {
     ///
     /// The planner would go by what it takes tables to be: a `work` that was empty when a plan was made, or when it was vacuumed, would be
     /// read as a whole, as often as jobs are looked for, when it is full of jobs or of what is left of them.
-    pub(super) async fn open_by_key(&self, only: &str, time: Duration) -> Result<PgConnection, StoreError> {
-        let settings = format!("SET application_name = '{} {only}'; {BY_KEY}", self.name);
-        self.open_with(Some(settings), time).await
+    pub(super) async fn open_by_key(&self, only: &str, time: Duration) -> Result<Session, StoreError> {
+        self.open_with(Use::ByKey(only), time).await
     }
 
-    async fn open_with(&self, settings: Option<String>, time: Duration) -> Result<PgConnection, StoreError> {
+    async fn open_with(&self, usage: Use<'_>, time: Duration) -> Result<Session, StoreError> {
         let mut refusals = Vec::new();
         let patience = time / u32::try_from(self.hosts.count()).unwrap_or(u32::MAX);
         for (number, host) in self.hosts.in_turn() {
-            let why = match tokio::time::timeout(patience, self.open_at(host, settings.as_deref())).await {
-                Ok(Ok(Some(connection))) => {
+            let why = match tokio::time::timeout(patience, self.open_at(host, usage)).await {
+                Ok(Ok(Some(session))) => {
                     self.hosts.go_to(number);
-                    return Ok(connection);
+                    return Ok(session);
                 }
                 Ok(Ok(None)) => "nothing can be written there".to_owned(),
                 Ok(Err(sqlx::Error::Database(said))) => said.message().to_owned(),
@@ -139,29 +176,40 @@ impl Connect {
     }
 
     /// A session; `None` if there are other hosts, and nothing can be written on this one.
-    async fn open_at(&self, host: &PgConnectOptions, settings: Option<&str>) -> Result<Option<PgConnection>, sqlx::Error> {
-        let mut connection = host.connect().await?;
-        begin_session(&mut connection, &self.session).await?;
-        if let Some(settings) = settings {
-            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection).await?;
-            if_it_can(sqlx::raw_sql(LONGEST_UNREAD).execute(&mut connection).await)?;
+    async fn open_at(&self, host: &PgConnectOptions, usage: Use<'_>) -> Result<Option<Session>, sqlx::Error> {
+        let mut connection = match usage {
+            Use::ByKey(only) => host.clone().application_name(&format!("{} {only}", self.name)).connect().await?,
+            Use::Look | Use::Usual => host.connect().await?,
+        };
+        if self.keeps_sessions() && !matches!(usage, Use::Look) {
+            begin_session(&mut connection, &self.settings()).await?;
+        }
+        if let Use::ByKey(_) = usage {
+            if self.keeps_sessions() {
+                sqlx::raw_sql(AssertSqlSafe(by_key())).execute(&mut connection).await?;
+                set_if_it_can(&mut connection, LONGEST_UNREAD).await?;
+            }
             end_given_up(&mut connection, Duration::ZERO).await?;
         }
         let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;
-        Ok(is_good.then_some(connection))
+        let local = if let Use::ByKey(_) = usage { &self.local.by_key } else { &self.local.usual };
+        Ok(is_good.then(|| Session::new(connection, local.clone())))
     }
 
     /// Connections for what is short and does not change what waits or runs.
     pub(super) fn pool(&self, most: u32) -> Pool {
-        let session: Arc<str> = format!("{}; SET statement_timeout = {LONGEST_THERE}", self.session).into();
+        let settings: Arc<[_]> = self.settings().into_iter().chain([("statement_timeout", LONGEST_THERE.into())]).collect();
+        let keeps_sessions = self.keeps_sessions();
         let options = PgPoolOptions::new()
             .max_connections(most)
             .acquire_timeout(CONNECT)
             .after_connect(move |connection, _| {
-                let session = Arc::clone(&session);
+                let settings = Arc::clone(&settings);
                 Box::pin(async move {
-                    begin_session(connection, &session).await?;
-                    sqlx::raw_sql(BY_INDEX).execute(&mut *connection).await?;
+                    if keeps_sessions {
+                        begin_session(connection, &settings).await?;
+                        sqlx::raw_sql(BY_INDEX).execute(&mut *connection).await?;
+                    }
                     end_given_up(connection, GIVEN_UP).await
                 })
             })
@@ -170,34 +218,32 @@ impl Connect {
             .after_release(|connection, _| Box::pin(has_ended(connection)));
         let pool = options.connect_lazy_with(self.hosts.latest().clone());
         self.hosts.lead(&pool);
-        Pool(pool)
+        Pool::new(pool, self.local.by_index.clone())
     }
 
-    /// Finds out, before anything is written, what would only show in the middle of the work.
-    async fn inspect(&self) -> Result<PgConnection, StoreError> {
-        let (mut connection, mut second) = (self.open().await?, self.open().await?);
-        let refused = |why: &str| {
-            let at = at(self.hosts.latest());
-            Err(StoreError::Unusable(format!("the PostgreSQL at {at} can't be used: {why}")))
-        };
+    /// Finds out, before anything is written, what would only show in the middle of the work; and whether sessions are kept.
+    async fn inspect(&mut self) -> Result<(), StoreError> {
+        let (mut connection, mut second) = (self.open_with(Use::Look, CONNECT).await?, self.open_with(Use::Look, CONNECT).await?);
+        let place = at(self.hosts.latest());
+        let refused = |why: &str| Err(StoreError::Unusable(format!("the PostgreSQL at {place} can't be used: {why}")));
         // As simple queries, which need no prepared statement.
         let text = "SELECT pg_backend_pid()::TEXT, pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
                     current_setting('server_encoding')";
-        let row = sqlx::raw_sql(text).fetch_one(&mut connection).await?;
+        let row = sqlx::raw_sql(text).fetch_one(&mut *connection).await?;
         let mine: &str = row.try_get(0)?;
+        let mut is_kept = true;
         for _ in 0..LOOKS {
-            // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile.
+            // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile, and after that,
+            // as that one's may be the first to be given away again.
             let text = "BEGIN; SELECT pg_backend_pid()::TEXT";
-            let theirs: String = sqlx::raw_sql(text).fetch_one(&mut second).await?.try_get(0)?;
-            let now: String = sqlx::raw_sql("SELECT pg_backend_pid()::TEXT").fetch_one(&mut connection).await?.try_get(0)?;
-            sqlx::raw_sql("ROLLBACK").execute(&mut second).await?;
-            if mine == theirs || mine != now {
-                return refused(
-                    "what is in between does not keep sessions, as a pooler in transaction mode: have it keep them (`pool_mode = session`)",
-                );
+            let theirs: String = sqlx::raw_sql(text).fetch_one(&mut *second).await?.try_get(0)?;
+            let meanwhile = backend(&mut connection).await?;
+            sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
+            is_kept = mine != theirs && mine == meanwhile && mine == backend(&mut connection).await?;
+            if !is_kept {
+                break;
             }
         }
-        second.close().await?;
         if row.try_get::<&str, _>(1)? == "true" {
             return refused("it is a standby, in which nothing can be written");
         }
@@ -205,39 +251,85 @@ impl Connect {
             return refused("it is read-only (`default_transaction_read_only` is on for this database or user)");
         }
         match row.try_get::<&str, _>(3)? {
-            "UTF8" => Ok(connection),
-            other => refused(&format!("its encoding is {other}, which can't take all texts: make a database with UTF8")),
+            "UTF8" => {}
+            other => return refused(&format!("its encoding is {other}, which can't take all texts: make a database with UTF8")),
         }
+        if !is_kept {
+            if !in_time(keep_statements(&mut connection, &mut second)).await? {
+                return refused(
+                    "what is in between keeps neither sessions nor prepared statements, as a pooler in transaction mode may: have it keep \
+                     one of both (`pool_mode = session`, or PgBouncer 1.21 or newer with `max_prepared_statements = 200`)",
+                );
+            }
+            self.local = in_time(self.locals(&mut connection)).await?;
+            tracing::info!(
+                "what is between this node and its database does not keep sessions: hints of other nodes are not heard"
+            );
+        }
+        second.close().await?;
+        Ok(connection.close().await?)
+    }
+
+    /// What transactions begin with, as far as the database has it.
+    async fn locals(&self, connection: &mut PgConnection) -> Result<Locals, StoreError> {
+        let settings = self.settings();
+        let mut usual: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        usual.extend(as_it_can(connection, &[LOOK_FOR_CLIENT]).await?);
+        let with = |more: &[(&'static str, &'static str)]| Local::new(&[&usual, more].concat());
+        let by_key = as_it_can(connection, &[&BY_KEY[..], &[LONGEST_UNREAD]].concat()).await?;
+        let by_index = as_it_can(connection, &[("statement_timeout", LONGEST_THERE), ("jit", "off")]).await?;
+        Ok(Locals { usual: with(&[]), by_key: with(&by_key), by_index: with(&by_index) })
     }
 
     /// Brings the schema up to date, one node after the other; or leaves it as it is, if a newer version has changed it and says that this one
     /// can go on. The connection on which that was done.
-    pub(super) async fn migrate(&self) -> Result<PgConnection, StoreError> {
-        let mut connection = self.inspect().await?;
+    pub(super) async fn migrate(&mut self) -> Result<Session, StoreError> {
+        self.inspect().await?;
+        let mut session = self.open().await?;
+        if session.local().is_kept() {
+            self.bring_up_to_date(&mut session, true).await?;
+        } else {
+            // All at once, so that the settings and the lock are there for all of it.
+            let mut transaction = session.begin().await?;
+            let lock = "SELECT pg_advisory_xact_lock(hashtext($1))";
+            sqlx::query(lock).bind(&self.schema).execute(&mut *transaction).await?;
+            self.bring_up_to_date(&mut transaction, false).await?;
+            transaction.commit().await?;
+        }
+        Ok(session)
+    }
+
+    /// The same; it `locks` others out unless that is done.
+    async fn bring_up_to_date(&self, connection: &mut PgConnection, locks: bool) -> Result<(), StoreError> {
         let there = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)";
-        let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut connection).await?;
-        // The name has been looked at.
-        let make = format!("CREATE SCHEMA IF NOT EXISTS \"{}\"", self.schema);
-        if !is_there && let Err(error) = sqlx::query(AssertSqlSafe(make)).execute(&mut connection).await {
+        let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut *connection).await?;
+        if !is_there && let Err(error) = self.make_schema(connection).await {
             // Another node may have made it in between.
-            let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut connection).await?;
+            let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut *connection).await?;
             if !is_there {
                 return Err(self.unusable(&error, "can't be made").unwrap_or_else(|| error.into()));
             }
         }
         let mine = "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')";
-        if !sqlx::query_scalar::<_, bool>(mine).bind(&self.schema).fetch_one(&mut connection).await? {
+        if !sqlx::query_scalar::<_, bool>(mine).bind(&self.schema).fetch_one(&mut *connection).await? {
             let (user, schema) = (self.hosts.latest().get_username(), &self.schema);
             return Err(StoreError::Unusable(format!(
                 "the user {user} needs the rights USAGE and CREATE on the schema {schema}"
             )));
         }
         let mut migrator = Migrator::with_migrations(migrations::POSTGRES.iter().cloned().collect());
-        migrator.set_ignore_missing(true);
-        migrator.run_direct(Some(FIRST), &mut connection, false).await.map_err(|error| self.failed(error))?;
-        self.agree(&mut connection).await?;
-        migrator.run_direct(None, &mut connection, false).await.map_err(|error| self.failed(error))?;
-        Ok(connection)
+        migrator.set_ignore_missing(true).set_locking(locks);
+        migrator.run_direct(Some(FIRST), connection, false).await.map_err(|error| self.failed(error))?;
+        self.agree(connection).await?;
+        migrator.run_direct(None, connection, false).await.map_err(|error| self.failed(error))
+    }
+
+    async fn make_schema(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        // The name has been looked at.
+        let make = format!("CREATE SCHEMA IF NOT EXISTS \"{}\"", self.schema);
+        sqlx::query(AssertSqlSafe(make)).execute(&mut *transaction).await?;
+        transaction.commit().await
     }
 
     fn failed(&self, error: MigrateError) -> StoreError {
@@ -293,12 +385,68 @@ impl Connect {
     }
 }
 
-async fn begin_session(connection: &mut PgConnection, session: &str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(session)).execute(&mut *connection).await?;
-    for setting in IF_IT_CAN {
-        if_it_can(sqlx::raw_sql(setting).execute(&mut *connection).await)?;
+/// Whose session this one is just now, as a simple query.
+async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    sqlx::raw_sql("SELECT pg_backend_pid()::TEXT").fetch_one(connection).await?.try_get(0)
+}
+
+async fn begin_session(connection: &mut PgConnection, settings: &[(&str, String)]) -> Result<(), sqlx::Error> {
+    let settings = session::set("SET", settings.iter().map(|(name, value)| (*name, value.as_str())));
+    sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *connection).await?;
+    for setting in [LOOK_FOR_CLIENT, NEVER_IDLE] {
+        set_if_it_can(connection, setting).await?;
     }
     Ok(())
+}
+
+async fn set_if_it_can(connection: &mut PgConnection, (name, value): (&str, &str)) -> Result<(), sqlx::Error> {
+    if_it_can(sqlx::raw_sql(AssertSqlSafe(format!("SET {name} = {value}"))).execute(connection).await)
+}
+
+/// Sets all of [`BY_KEY`] that the database has.
+fn by_key() -> String {
+    let values: Vec<String> = BY_KEY.iter().map(|(name, value)| format!("('{name}', {value})")).collect();
+    format!(
+        "SELECT set_config(name, value, false) FROM (VALUES {}) AS wanted (name, value) JOIN pg_settings USING (name)",
+        values.join(", ")
+    )
+}
+
+/// Those of these settings that a transaction can have.
+async fn as_it_can<'a>(
+    connection: &mut PgConnection,
+    settings: &[(&'a str, &'a str)],
+) -> Result<Vec<(&'a str, &'a str)>, sqlx::Error> {
+    let mut can = Vec::new();
+    for &(name, value) in settings {
+        let set = sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; SET LOCAL {name} = {value}"))).execute(&mut *connection).await;
+        if set.is_ok() {
+            can.push((name, value));
+        }
+        if_it_can(set)?;
+        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+    }
+    Ok(can)
+}
+
+/// Whether a statement that was prepared can be used whichever session a pooler takes for it, and is not mistaken for another client's.
+async fn keep_statements(connection: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let ask =
+        async |connection: &mut PgConnection, text: &'static str| match sqlx::query(text).bind(1_i64).execute(connection).await {
+            Err(sqlx::Error::Database(_)) => Ok(false),
+            asked => asked.map(|_| true),
+        };
+    for _ in 0..LOOKS {
+        let mut is_known = ask(connection, "SELECT $1::BIGINT").await?;
+        // That one may have had this session before, which it can't have now.
+        sqlx::raw_sql("BEGIN; SELECT 1").execute(&mut *second).await?;
+        is_known = is_known && ask(connection, "SELECT $1::BIGINT").await? && ask(second, "SELECT $1::BIGINT + 1").await?;
+        sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
+        if !is_known {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn end_given_up(connection: &mut PgConnection, after: Duration) -> Result<(), sqlx::Error> {

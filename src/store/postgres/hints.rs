@@ -43,7 +43,7 @@ pub(super) async fn listen(pool: Pool, channel: String, hint: Arc<Notify>, end: 
 }
 
 async fn listen_once(pool: &Pool, channel: &str, hint: &Notify) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(&pool.0).await?;
+    let mut listener = PgListener::connect_with(&pool.all).await?;
     in_time(listener.listen(channel)).await?;
     loop {
         match tokio::time::timeout(QUIET, listener.recv()).await {

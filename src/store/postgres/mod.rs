@@ -30,6 +30,7 @@ mod retention;
 mod rollups;
 mod rows;
 mod schedules;
+mod session;
 mod shared;
 mod synced;
 mod webhooks;
@@ -41,7 +42,7 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use sqlx::{Connection as _, PgConnection, PgExecutor};
+use sqlx::{PgConnection, PgExecutor};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -119,16 +120,23 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Brings the schema up to date, takes a place among the nodes, and takes up what an earlier start of this one left behind.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
-        let connect = Connect::new(&options.urls, &options.schema)?;
-        let mut connection = connect.migrate().await?;
+        let mut connect = Connect::new(&options.urls, &options.schema)?;
+        let mut session = connect.migrate().await?;
         let now = match &options.clock {
             Some(clock) => clock.now(),
-            None => time(&mut connection).await?,
+            None => time(&mut session).await?,
         };
-        partitions::divide(&mut connection, options.partitions, now).await?;
         let ends = Arc::new(Ends::default());
-        partitions::look_ahead(&mut connection, &ends, now).await?;
-        connection.close().await?;
+        if connect.keeps_sessions() {
+            partitions::divide(&mut session, options.partitions, now).await?;
+            partitions::look_ahead(&mut session, &ends, now).await?;
+        } else if options.partitions || session.ask(partitions::list).await?.is_some() {
+            return Err(StoreError::Unusable(
+                "partitions can't be looked after through a pooler that does not keep sessions: have it keep them (`pool_mode = session`)"
+                    .into(),
+            ));
+        }
+        session.close().await?;
         let (pool, channel) = (connect.pool(options.connections), connect.channel());
         let node = Arc::new(Node::new(options.node, options.role, options.labels, options.leases));
         let (told, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -145,7 +153,9 @@ impl PostgresStore {
         let published = Writer::spawn(start, receiver, Arc::clone(&hint)).await?;
         let end = CancellationToken::new();
         tokio::spawn(hints::tell(pool.clone(), channel.clone(), Arc::clone(&told), end.clone()));
-        tokio::spawn(hints::listen(pool.clone(), channel, hint, end.clone()));
+        if connect.keeps_sessions() {
+            tokio::spawn(hints::listen(pool.clone(), channel, hint, end.clone()));
+        }
         tokio::spawn({
             let (node, commands, end) = (Arc::clone(&node), commands.downgrade(), end.clone());
             async move { node.beat(&connect, &commands, &end).await }
@@ -214,13 +224,12 @@ impl PostgresStore {
 
 /// Keeps a new key in a database. Servers that share it just now hear of it.
 pub async fn keep_key(urls: &[String], schema: &str, key: &Key) -> Result<(), StoreError> {
-    let connect = Connect::new(urls, schema)?;
-    let mut connection = connect.migrate().await?;
-    let mut transaction = connection.begin().await?;
+    let mut session = Connect::new(urls, schema)?.migrate().await?;
+    let mut transaction = session.begin().await?;
     copied::count(&mut transaction, Copied::Keys).await?;
     keys::add(&mut transaction, key, None).await?;
     transaction.commit().await?;
-    Ok(connection.close().await?)
+    Ok(session.close().await?)
 }
 
 /// Whether anything may be changed: a newer version may have changed the database so that this one can't go on with it.

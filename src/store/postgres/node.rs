@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{self, Connect};
 use super::rows::{self, Cells, Run, from_jobs, of_id, of_job, outline_of_job};
+use super::session::Session;
 use super::writer::Command;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Labels, Role, meets};
@@ -279,20 +280,22 @@ impl Node {
         }
     }
 
-    async fn renew(&self, connect: &Connect, kept: &mut Option<PgConnection>, time: Duration) -> Result<Beat, StoreError> {
-        let connection = match kept {
-            Some(connection) => connection,
+    async fn renew(&self, connect: &Connect, kept: &mut Option<Session>, time: Duration) -> Result<Beat, StoreError> {
+        let session = match kept {
+            Some(session) => session,
             // One host that says nothing must not take the time of the next one: that has what is left.
             None => kept.insert(connect.open_by_key("heartbeat", time).await?),
         };
+        let mut transaction = session.begin().await?;
         let lease = self.lease_ms();
         let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
                     WHERE id = $1 AND expires_at > to_timestamp(0)";
-        let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *connection).await?.rows_affected() > 0;
+        let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *transaction).await?.rows_affected() > 0;
         let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp()), \
                     (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
-        let (others_expired, clock) = sqlx::query_as(text).fetch_one(&mut *connection).await?;
-        let stopping = stopping(connection, self.id()).await?;
+        let (others_expired, clock) = sqlx::query_as(text).fetch_one(&mut *transaction).await?;
+        let stopping = stopping(&mut transaction, self.id()).await?;
+        transaction.commit().await?;
         Ok(Beat { known, others_expired, stopping, clock: Timestamp::from_micros(clock) })
     }
 

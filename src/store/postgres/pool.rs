@@ -3,40 +3,95 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use std::ops::{Deref, DerefMut};
+
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Either, Execute, Executor, PgPool, Postgres, SqlStr, Transaction};
+use sqlx::{AssertSqlSafe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr, Transaction};
 
 use super::connect::in_time;
+use super::session::Local;
 
 /// The pool, in which a statement and each row of its answer have a time limit. Whoever takes a connection or begins a transaction has to set
 /// one.
 #[derive(Clone, Debug)]
-pub(super) struct Pool(pub(super) PgPool);
+pub(super) struct Pool {
+    pub(super) all: PgPool,
+    local: Local,
+}
+
+/// A connection of the pool for several statements; where sessions are not kept, a transaction. What that has changed goes if it is dropped.
+pub(super) enum Held {
+    Connection(PoolConnection<Postgres>),
+    Transaction(Transaction<'static, Postgres>),
+}
 
 impl Pool {
-    pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        self.0.acquire().await
+    pub(super) const fn new(all: PgPool, local: Local) -> Self {
+        Self { all, local }
+    }
+
+    pub(super) async fn acquire(&self) -> Result<Held, sqlx::Error> {
+        Ok(if self.local.is_kept() {
+            Held::Connection(self.all.acquire().await?)
+        } else {
+            Held::Transaction(self.begin().await?)
+        })
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.0.begin().await
+        self.begin_with("BEGIN").await
     }
 
     /// A transaction that sees all as it is now, and changes nothing.
     pub(super) async fn snapshot(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.0.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+        self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    async fn begin_with(&self, begin: &str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        // The settings have no text of others in them.
+        self.all.begin_with(AssertSqlSafe(self.local.after(begin))).await
     }
 
     /// Closes it, once what is being asked is answered.
     pub(super) async fn close(&self) {
         // One that is cut off has nothing to say to that either.
-        let _ = in_time(self.0.close().map(Ok::<_, sqlx::Error>)).await;
+        let _ = in_time(self.all.close().map(Ok::<_, sqlx::Error>)).await;
     }
 }
 
-impl<'p> Executor<'p> for &Pool {
+impl Held {
+    /// Keeps what was changed.
+    pub(super) async fn keep(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Connection(_) => Ok(()),
+            Self::Transaction(transaction) => transaction.commit().await,
+        }
+    }
+}
+
+impl Deref for Held {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Connection(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Connection(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl<'p> Executor<'p> for &'p Pool {
     type Database = Postgres;
 
     fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
@@ -44,7 +99,16 @@ impl<'p> Executor<'p> for &Pool {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let rows = Executor::fetch_many(&self.0, query);
+        if !self.local.is_kept() {
+            let rows = in_time(async move {
+                let mut transaction = self.begin().await?;
+                let rows: Vec<_> = Executor::fetch_many(&mut *transaction, query).try_collect().await?;
+                transaction.commit().await?;
+                Ok::<_, sqlx::Error>(stream::iter(rows.into_iter().map(Ok)))
+            });
+            return rows.try_flatten_stream().boxed();
+        }
+        let rows = Executor::fetch_many(&self.all, query);
         // After an error there is nothing more.
         let next = async |rows: Option<BoxStream<'e, _>>| {
             let mut rows = rows?;
@@ -60,13 +124,21 @@ impl<'p> Executor<'p> for &Pool {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        Box::pin(in_time(Executor::fetch_optional(&self.0, query)))
+        Box::pin(in_time(async move {
+            if self.local.is_kept() {
+                return Executor::fetch_optional(&self.all, query).await;
+            }
+            let mut transaction = self.begin().await?;
+            let row = Executor::fetch_optional(&mut *transaction, query).await?;
+            transaction.commit().await?;
+            Ok(row)
+        }))
     }
 
     fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
     where
         'p: 'e,
     {
-        Box::pin(in_time(Executor::prepare_with(&self.0, sql, parameters)))
+        Box::pin(in_time(Executor::prepare_with(&self.all, sql, parameters)))
     }
 }

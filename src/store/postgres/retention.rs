@@ -69,7 +69,13 @@ impl RetentionStore for PostgresStore {
     async fn look_ahead(&self) -> Result<(), StoreError> {
         in_time(async { partitions::look_ahead(&mut *self.pool.acquire().await?, &self.ends, self.published.now()).await })
             .await?;
-        while in_time(async { webhooks::note_owners(&mut *self.pool.acquire().await?).await }).await? {}
+        let note_owners = async || {
+            let mut connection = self.pool.acquire().await?;
+            let any = webhooks::note_owners(&mut connection).await?;
+            connection.keep().await?;
+            Ok::<_, StoreError>(any)
+        };
+        while in_time(note_owners()).await? {}
         Ok(())
     }
 

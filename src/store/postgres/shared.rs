@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
 use super::connect::{self, CONNECT, Connect};
 use super::node::Node;
+use super::session::Session;
 use super::synced::COMMIT_FIRST;
 use crate::clock::Timestamp;
 use crate::job::{Labels, Queue, meets};
@@ -30,13 +31,11 @@ macro_rules! columns {
     };
 }
 
-/// What the writer's session has ready: each turn runs these within the messages that begin and end it, which have to be simple queries,
-/// and so they need not be read and planned again. What they are given is written as literals.
-const PREPARED: &str = concat!(
-    "PREPARE lock (BIGINT) AS ",
-    columns!(),
-    " FOR UPDATE; PREPARE log AS INSERT INTO counted (results) VALUES ($1); PREPARE keep AS UPDATE shared SET state = $1"
-);
+/// What each turn runs within the messages that begin and end it, by name. These have to be simple queries, so what they are given is written as
+/// a literal. Where the writer's session is kept, it has them ready, and they need not be read and planned again.
+const LOCK: (&str, &str) = ("lock", concat!(columns!(), " FOR UPDATE"));
+const LOG: (&str, &str) = ("log", "INSERT INTO counted (results) VALUES ($1)");
+const KEEP: (&str, &str) = ("keep", "UPDATE shared SET state = $1");
 
 /// So many different requirements may wait in lanes: each stands in the row. And so many of those that no node meets, which wait for one to come.
 const MOST_PLACES: usize = 256;
@@ -83,26 +82,32 @@ pub(super) struct Shared {
 
 impl Shared {
     /// A connection whose session can take turns.
-    pub(super) async fn session(connect: &Connect) -> Result<PgConnection, StoreError> {
-        let mut connection = connect.open_by_key("writer", CONNECT).await?;
-        sqlx::raw_sql(PREPARED).execute(&mut connection).await?;
-        Ok(connection)
+    pub(super) async fn session(connect: &Connect) -> Result<Session, StoreError> {
+        let mut session = connect.open_by_key("writer", CONNECT).await?;
+        if session.local().is_kept() {
+            let prepare = format!("PREPARE lock (BIGINT) AS {}; PREPARE log AS {}; PREPARE keep AS {}", LOCK.1, LOG.1, KEEP.1);
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *session).await?;
+        }
+        Ok(session)
     }
 
     /// Begins a transaction, with these settings, takes the lock, and reads the row: in one message. With the time by the database's clock,
     /// and what this node is to do.
     pub(super) async fn lock(
-        connection: &mut PgConnection,
+        session: &mut Session,
         settings: &'static str,
         node: &Node,
     ) -> Result<(Self, Timestamp), StoreError> {
-        let text = format!("BEGIN; {settings}EXECUTE lock({})", node.id());
-        Self::of(&sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(connection).await?, node)
+        let (begin, lock) = (session.local().after("BEGIN"), given(session, LOCK, &node.id().to_string()));
+        let text = format!("{begin}{settings}{lock}");
+        Self::of(&sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(&mut **session).await?, node)
     }
 
     /// Reads it as it was committed last.
-    pub(super) async fn look(connection: &mut PgConnection, node: &Node) -> Result<(Self, Timestamp), StoreError> {
-        Self::of(&sqlx::query(columns!()).bind(node.id()).fetch_one(connection).await?, node)
+    pub(super) async fn look(session: &mut Session, node: &Node) -> Result<(Self, Timestamp), StoreError> {
+        let look =
+            async |connection: &mut PgConnection| Ok(sqlx::query(columns!()).bind(node.id()).fetch_one(connection).await?);
+        Self::of(&session.ask(look).await?, node)
     }
 
     fn of(row: &PgRow, node: &Node) -> Result<(Self, Timestamp), StoreError> {
@@ -124,11 +129,15 @@ impl Shared {
 
     /// Writes it, in the transaction that has the lock, logs what was counted in that, and commits: in one message, since others wait. Where
     /// the log can be synced `apart`, other nodes need not wait for that.
-    pub(super) async fn commit(&self, connection: &mut PgConnection, counts: &[Count], apart: bool) -> Result<(), StoreError> {
+    pub(super) async fn commit(&self, session: &mut Session, counts: &[Count], apart: bool) -> Result<(), StoreError> {
         let commit = if apart && self.nodes.len() > 1 { COMMIT_FIRST } else { "COMMIT" };
-        let log = if counts.is_empty() { String::new() } else { format!("EXECUTE log({}); ", literal(&tally::logged(counts))) };
-        let state = literal(&crate::store::kept::json(self));
-        sqlx::raw_sql(AssertSqlSafe(format!("{log}EXECUTE keep({state}); {commit}"))).execute(connection).await?;
+        let mut text = String::new();
+        if !counts.is_empty() {
+            text = given(session, LOG, &literal(&tally::logged(counts))) + "; ";
+        }
+        text += &given(session, KEEP, &literal(&crate::store::kept::json(self)));
+        text.extend(["; ", commit]);
+        sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut **session).await?;
         Ok(())
     }
 
@@ -292,6 +301,11 @@ impl Shared {
     pub(super) fn opens(&mut self, at: i64) {
         self.next_open = self.next_open.into_iter().chain([at]).min();
     }
+}
+
+/// One of these statements with what it is given, for a simple query.
+fn given(session: &Session, (name, text): (&str, &str), value: &str) -> String {
+    if session.local().is_kept() { format!("EXECUTE {name}({value})") } else { text.replace("$1", value) }
 }
 
 /// JSON as a literal of SQL: an apostrophe is in a string of it, if anywhere, and a backslash means nothing to the sessions of `connect.rs`.

@@ -120,7 +120,8 @@ impl Writer {
             self.published.hub.publish(None);
         }
         if stops != self.shared.stops {
-            let stopping = node::stopping(&mut self.connection, self.node.id()).await?;
+            let id = self.node.id();
+            let stopping = self.connection.ask(async |connection| node::stopping(connection, id).await).await?;
             self.node.revoke(stopping, Revocation::Cancelled);
         }
         if latest <= self.shared.latest || !self.published.unasked.somebody_waits.load(Ordering::SeqCst) {
@@ -133,7 +134,7 @@ impl Writer {
         loop {
             let query = sqlx::query_as(text).bind(after).bind(latest).bind(self.node.id()).bind(number(PAGE));
             let query = query.bind(self.may_have_claimed);
-            let page: Vec<(Uuid, i64)> = query.fetch_all(&mut self.connection).await?;
+            let page: Vec<(Uuid, i64)> = self.connection.ask(async |connection| Ok(query.fetch_all(connection).await?)).await?;
             self.published.unasked.add(page.iter().map(|(id, _)| JobId::from_bytes(id.into_bytes())).collect());
             match page.last() {
                 Some((_, last)) if page.len() == PAGE => after = *last,

@@ -34,7 +34,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::aside::Aside;
@@ -45,6 +44,7 @@ use super::connect::Connect;
 use super::node::Node;
 use super::partitions::Ends;
 use super::retention::Why;
+use super::session::Session;
 use super::shared::Shared;
 use super::synced::Synced;
 use crate::clock::{Clock, Timestamp};
@@ -112,7 +112,7 @@ pub(super) struct Start {
 /// The task that writes.
 pub(super) struct Writer {
     connect: Connect,
-    connection: PgConnection,
+    connection: Session,
     /// It can't be used any more.
     is_broken: bool,
     node: Arc<Node>,
@@ -194,7 +194,7 @@ impl Writer {
         let Start { connect, node, clock, max_losses, limits, ends, told } = start;
         let mut connection = Shared::session(&connect).await?;
         let (shared, now) = Shared::look(&mut connection, &node).await?;
-        let synced = Synced::ask(&mut connection).await?;
+        let synced = connection.ask(Synced::ask).await?;
         let published = Arc::new(Published::new(&shared, clock, synced));
         published.set_time(now);
         let mut writer = Self {

@@ -18,7 +18,7 @@ impl Writer {
         for (queue, place) in lanes::open_places(&mut self.connection).await? {
             done.shared.set_open(queue, &place, true);
         }
-        let releases: i64 = sqlx::query_scalar("SELECT count(*) FROM releases").fetch_one(&mut self.connection).await?;
+        let releases: i64 = sqlx::query_scalar("SELECT count(*) FROM releases").fetch_one(&mut *self.connection).await?;
         done.shared.releases = u64::try_from(releases).unwrap_or(0);
         Ok(())
     }

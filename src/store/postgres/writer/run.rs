@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::Connection as _;
 use tokio::sync::{Notify, oneshot};
 
 use super::super::connect::in_time;

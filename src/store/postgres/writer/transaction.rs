@@ -334,15 +334,15 @@ impl Writer {
     /// Takes what was counted into the rollups, in a turn of its own. Whether there may be more.
     pub(super) async fn roll_up(&mut self) -> Result<bool, StoreError> {
         self.mend().await?;
-        let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM counted)").fetch_one(&mut self.connection).await?;
-        if !any {
+        let text = "SELECT EXISTS (SELECT 1 FROM counted)";
+        if !self.connection.ask(async |connection| Ok(sqlx::query_scalar(text).fetch_one(connection).await?)).await? {
             return Ok(false);
         }
-        execute(&mut self.connection, "BEGIN").await?;
+        let mut transaction = self.connection.begin().await?;
         // Others that have the lock are waited for: where nodes are busy, one has it nearly always.
-        execute(&mut self.connection, "SELECT 1 FROM shared FOR UPDATE").await?;
-        let more = rollups::write(&mut self.connection).await?;
-        execute(&mut self.connection, "COMMIT").await?;
+        execute(&mut transaction, "SELECT 1 FROM shared FOR UPDATE").await?;
+        let more = rollups::write(&mut transaction).await?;
+        transaction.commit().await?;
         Ok(more)
     }
 
