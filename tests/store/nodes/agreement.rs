@@ -15,17 +15,22 @@ use trine::store::{
 };
 use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
 
+use super::directly_and_through_a_pooler;
 use crate::postgres::Schema;
 use crate::{PATIENCE, end_one, io_job, settle, succeeded};
+
+directly_and_through_a_pooler!(
+    a_limit_holds_for_all_nodes_together,
+    a_request_with_a_key_is_accepted_by_one_node,
+    a_schedule_that_is_due_fires_on_one_node,
+);
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_holds_for_all_nodes_together() {
+async fn a_limit_holds_for_all_nodes_together(place: Schema) {
     const JOBS: usize = 60;
-    let place = Schema::new();
     let nodes = [place.node("a").await, place.node("b").await];
     let jobs: Vec<NewJob> = (0..JOBS)
         .map(|_| {
@@ -88,9 +93,7 @@ async fn what_is_submitted_in_a_minute_counts_on_all_nodes_together() {
     assert_eq!(nodes[1].spend(owner, MINUTE).await.unwrap(), None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_with_a_key_is_accepted_by_one_node() {
-    let place = Schema::new();
+async fn a_request_with_a_key_is_accepted_by_one_node(place: Schema) {
     let nodes = [place.node("a").await, place.node("b").await];
     for n in 0..20 {
         let accepted = nodes.each_ref().map(|node| async move {
@@ -154,9 +157,7 @@ fn minutely(overlap: Overlap) -> Schedule {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schedule_that_is_due_fires_on_one_node() {
-    let place = Schema::new();
+async fn a_schedule_that_is_due_fires_on_one_node(place: Schema) {
     let nodes = [place.node("a").await, place.node("b").await];
     assert!(nodes[0].add_schedule(minutely(Overlap::Allow)).await.unwrap());
     for minute in 1..=10 {

@@ -8,9 +8,15 @@ use sqlx::PgConnection;
 use trine::job::{NewJob, Queue, State};
 use trine::store::{DeliveryFilter, NodeStore, Revocation, Settled, Settlement, Store, StoreError, WebhookStore};
 
-use super::revoked;
+use super::{directly_and_through_a_pooler, revoked};
 use crate::postgres::Schema;
 use crate::{PATIENCE, Place as _, claim_one, end_one, io_job, settle, succeeded};
+
+directly_and_through_a_pooler!(
+    what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused,
+    a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on,
+    a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time,
+);
 
 /// As if it had not been heard of for longer than its lease.
 async fn expire(node: &str, raw: &mut PgConnection) {
@@ -29,9 +35,7 @@ async fn a_node_knows_which_attempts_are_its_own() {
     assert!(!back.may_run_here(claimed.lease));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused() {
-    let place = Schema::new();
+async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused(place: Schema) {
     let (dies, lives) = (place.node("dies").await, place.node("lives").await);
     let jobs: Vec<NewJob> = (0..10).map(|_| io_job()).collect();
     dies.accept(jobs.clone()).await.unwrap();
@@ -108,19 +112,18 @@ async fn what_a_node_has_left_is_counted_as_lost_without_reading_workloads() {
     assert_eq!((claimed.attempt, claimed.losses), (2, 1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on() {
-    let place = Schema::new();
+async fn a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on(place: Schema) {
     let (slow, other) = (place.node("slow").await, place.node("other").await);
     slow.accept(vec![io_job()]).await.unwrap();
     let old = claim_one(&slow).await.lease;
     // As if it had been stopped for longer than its lease.
     let mut raw = place.raw().await;
-    // It says that it is there all the time, so the other one may have to look more than once.
+    // It says that it is there all the time, perhaps just before the other one looks.
+    let mut claiming = std::pin::pin!(other.claim(Queue::Async, 1));
     let again = loop {
-        expire("slow", &mut raw).await;
-        if let Ok(claimed) = tokio::time::timeout(Duration::from_millis(300), other.claim(Queue::Async, 1)).await {
-            break claimed.unwrap().remove(0);
+        tokio::select! {
+            claimed = &mut claiming => break claimed.unwrap().remove(0),
+            () = expire("slow", &mut raw) => {}
         }
     };
     assert_eq!((again.lease.id, again.losses), (old.id, 1));
@@ -133,9 +136,7 @@ async fn a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on() {
     end_one(&slow).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time() {
-    let place = Schema::new();
+async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time(place: Schema) {
     let store = place.node_with("alone", Duration::from_secs(5)).await;
     store.accept(vec![io_job()]).await.unwrap();
     let lease = claim_one(&store).await.lease;

@@ -11,14 +11,18 @@ use trine::job::{Concurrency, NewJob, Queue};
 use trine::store::postgres::PostgresStore;
 use trine::store::{Cancellation, EventFilter, Follower, Revocation, Settled, Settlement, Store};
 
-use super::revoked;
+use super::{directly_and_through_a_pooler, revoked};
 use crate::postgres::Schema;
 use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_node_takes_another_runs_and_both_hear_of_it() {
+directly_and_through_a_pooler!(
+    what_one_node_takes_another_runs_and_both_hear_of_it,
+    a_job_that_runs_on_another_node_can_be_cancelled,
+    ends_on_other_nodes_are_heard_of_however_many_there_are,
+);
+
+async fn what_one_node_takes_another_runs_and_both_hear_of_it(place: Schema) {
     const JOBS: usize = 40;
-    let place = Schema::new();
     let (front, back) = (place.node("front").await, place.node("back").await);
     front.somebody_waits().store(true, Ordering::SeqCst);
     let store: Arc<dyn Store> = Arc::<PostgresStore>::clone(&front);
@@ -82,9 +86,7 @@ async fn others_are_told_of_what_a_node_leaves_to_them() {
     hear().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_runs_on_another_node_can_be_cancelled() {
-    let place = Schema::new();
+async fn a_job_that_runs_on_another_node_can_be_cancelled(place: Schema) {
     let (asked, runs) = (place.node("asked").await, place.node("runs").await);
     let job = io_job();
     asked.accept(vec![job.clone()]).await.unwrap();
@@ -125,10 +127,8 @@ async fn a_node_that_writes_all_the_time_hears_of_cancellations_all_the_same() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ends_on_other_nodes_are_heard_of_however_many_there_are() {
+async fn ends_on_other_nodes_are_heard_of_however_many_there_are(place: Schema) {
     const JOBS: usize = 25_000;
-    let place = Schema::new();
     let store = place.node("here").await;
     store.somebody_waits().store(true, Ordering::SeqCst);
     let mut raw = place.raw().await;
