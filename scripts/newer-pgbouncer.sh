@@ -20,7 +20,13 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work"/{lists,cache,sources,packages}
 : >"$work/status"
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-site=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(SITE)' | sed -n "s/^$codename main //p" | sort -u | head -n 1)
+# As it is set up: what is there of it need not have been fetched.
+site=$(apt-get indextargets -o APT::Get::IndexTargets::ReleaseInfo=false --format '$(RELEASE) $(COMPONENT) $(SITE)' |
+  sed -n "s/^\($codename\|stable\|oldstable\) main //p" | sort -u | head -n 1)
+if [[ -z $site ]]; then
+  echo "No source of Debian's packages is set up from which PgBouncer of Debian 13 could be had." >&2
+  exit 1
+fi
 echo "deb $site trixie main" >"$work/sources/next.list"
 
 apt=(apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::State::status=$work/status" -o "Dir::Cache=$work/cache"

@@ -41,7 +41,7 @@ const GIVEN_UP: Duration = Duration::from_secs(21);
 const WORTH_CLOSING: Duration = Duration::from_secs(1);
 /// How often it is looked whether sessions are kept, and prepared statements: a pooler that others use as well may give back the same session by
 /// chance.
-const LOOKS: usize = 8;
+const LOOKS: usize = 12;
 
 /// The settings of a session that looks up by keys, as far as the database has them: plans are made for tables as they are now (but see
 /// `writer/transaction.rs`), there are no other ways than by index, and what counts is how many rows are looked at.
@@ -67,10 +67,12 @@ const BY_INDEX: &str = "SELECT set_config(name, value, false) FROM (VALUES ('ena
 /// while, whatever it does with those of others. Not every one knows these, or can do them.
 const LOOK_FOR_CLIENT: (&str, &str) = ("client_connection_check_interval", "'5s'");
 const NEVER_IDLE: (&str, &str) = ("idle_session_timeout", "0");
+/// Of single statements; transactions say it themselves.
+const ISOLATION: (&str, &str) = ("default_transaction_isolation", "'read committed'");
 
-/// Ends the sessions of this one's name that have been waiting for so many seconds: for a lock, or for a standby, which the database does for
+/// Ends the sessions of this name, or of what a pooler makes of it, that have been waiting for so many seconds: for a lock, or for a standby, which the database does for
 /// ever, whether or not anybody is still there. Of those that nobody waits for there would be more and more, until there are no connections left.
-const END_GIVEN_UP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = current_setting('application_name') \
+const END_GIVEN_UP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE (application_name = $2 OR application_name LIKE $2 || ' - %') \
      AND pid <> pg_backend_pid() AND state = 'active' AND (wait_event = 'SyncRep' OR wait_event_type = 'Lock') \
      AND query_start <= clock_timestamp() - $1 * INTERVAL '1 second'";
 
@@ -127,12 +129,11 @@ impl Connect {
     }
 
     /// What all goes by. Not among the options of the start, which poolers refuse or, worse, leave out. That a table is there already is no news.
-    fn settings(&self) -> [(&'static str, String); 5] {
+    fn settings(&self) -> [(&'static str, String); 4] {
         [
             ("search_path", format!("\"{}\"", self.schema)),
             ("client_min_messages", "warning".into()),
             ("idle_in_transaction_session_timeout", LONGEST_PAUSE.into()),
-            ("default_transaction_isolation", "'read committed'".into()),
             ("standard_conforming_strings", "on".into()),
         ]
     }
@@ -177,40 +178,44 @@ impl Connect {
 
     /// A session; `None` if there are other hosts, and nothing can be written on this one.
     async fn open_at(&self, host: &PgConnectOptions, usage: Use<'_>) -> Result<Option<Session>, sqlx::Error> {
-        let mut connection = match usage {
-            Use::ByKey(only) => host.clone().application_name(&format!("{} {only}", self.name)).connect().await?,
-            Use::Look | Use::Usual => host.connect().await?,
-        };
-        if self.keeps_sessions() && !matches!(usage, Use::Look) {
-            begin_session(&mut connection, &self.settings()).await?;
-        }
-        if let Use::ByKey(_) = usage {
-            if self.keeps_sessions() {
-                sqlx::raw_sql(AssertSqlSafe(by_key())).execute(&mut connection).await?;
-                set_if_it_can(&mut connection, LONGEST_UNREAD).await?;
+        let Use::ByKey(only) = usage else {
+            let mut connection = host.connect().await?;
+            if self.keeps_sessions() && !matches!(usage, Use::Look) {
+                begin_session(&mut connection, &self.settings()).await?;
             }
-            end_given_up(&mut connection, Duration::ZERO).await?;
+            return self.if_good(connection, &self.local.usual).await;
+        };
+        let name = format!("{} {only}", self.name);
+        let mut connection = host.clone().application_name(&name).connect().await?;
+        if self.keeps_sessions() {
+            begin_session(&mut connection, &self.settings()).await?;
+            sqlx::raw_sql(AssertSqlSafe(by_key())).execute(&mut connection).await?;
+            set_if_it_can(&mut connection, LONGEST_UNREAD).await?;
         }
+        end_given_up(&mut connection, &name, Duration::ZERO).await?;
+        self.if_good(connection, &self.local.by_key).await
+    }
+
+    async fn if_good(&self, mut connection: PgConnection, local: &Local) -> Result<Option<Session>, sqlx::Error> {
         let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;
-        let local = if let Use::ByKey(_) = usage { &self.local.by_key } else { &self.local.usual };
         Ok(is_good.then(|| Session::new(connection, local.clone())))
     }
 
     /// Connections for what is short and does not change what waits or runs.
     pub(super) fn pool(&self, most: u32) -> Pool {
         let settings: Arc<[_]> = self.settings().into_iter().chain([("statement_timeout", LONGEST_THERE.into())]).collect();
-        let keeps_sessions = self.keeps_sessions();
+        let (keeps_sessions, name): (_, Arc<str>) = (self.keeps_sessions(), self.name.as_str().into());
         let options = PgPoolOptions::new()
             .max_connections(most)
             .acquire_timeout(CONNECT)
             .after_connect(move |connection, _| {
-                let settings = Arc::clone(&settings);
+                let (settings, name) = (Arc::clone(&settings), Arc::clone(&name));
                 Box::pin(async move {
                     if keeps_sessions {
                         begin_session(connection, &settings).await?;
                         sqlx::raw_sql(BY_INDEX).execute(&mut *connection).await?;
                     }
-                    end_given_up(connection, GIVEN_UP).await
+                    end_given_up(connection, &name, GIVEN_UP).await
                 })
             })
             .test_before_acquire(false)
@@ -222,28 +227,15 @@ impl Connect {
     }
 
     /// Finds out, before anything is written, what would only show in the middle of the work; and whether sessions are kept.
-    async fn inspect(&mut self) -> Result<(), StoreError> {
-        let (mut connection, mut second) = (self.open_with(Use::Look, CONNECT).await?, self.open_with(Use::Look, CONNECT).await?);
+    pub(super) async fn inspect(&mut self) -> Result<(), StoreError> {
+        let mut connection = self.open_with(Use::Look, CONNECT).await?;
         let place = at(self.hosts.latest());
         let refused = |why: &str| Err(StoreError::Unusable(format!("the PostgreSQL at {place} can't be used: {why}")));
         // As simple queries, which need no prepared statement.
         let text = "SELECT pg_backend_pid()::TEXT, pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
                     current_setting('server_encoding')";
         let row = sqlx::raw_sql(text).fetch_one(&mut *connection).await?;
-        let mine: &str = row.try_get(0)?;
-        let mut is_kept = true;
-        for _ in 0..LOOKS {
-            // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile, and after that,
-            // as that one's may be the first to be given away again.
-            let text = "BEGIN; SELECT pg_backend_pid()::TEXT";
-            let theirs: String = sqlx::raw_sql(text).fetch_one(&mut *second).await?.try_get(0)?;
-            let meanwhile = backend(&mut connection).await?;
-            sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
-            is_kept = mine != theirs && mine == meanwhile && mine == backend(&mut connection).await?;
-            if !is_kept {
-                break;
-            }
-        }
+        let is_kept = self.is_kept(&mut connection, row.try_get(0)?).await?;
         if row.try_get::<&str, _>(1)? == "true" {
             return refused("it is a standby, in which nothing can be written");
         }
@@ -255,6 +247,7 @@ impl Connect {
             other => return refused(&format!("its encoding is {other}, which can't take all texts: make a database with UTF8")),
         }
         if !is_kept {
+            let mut second = self.open_with(Use::Look, CONNECT).await?;
             if !in_time(keep_statements(&mut connection, &mut second)).await? {
                 return refused(
                     "what is in between keeps neither sessions nor prepared statements, as a pooler in transaction mode may: have it keep \
@@ -266,8 +259,28 @@ impl Connect {
                 "what is between this node and its database does not keep sessions: hints of other nodes are not heard"
             );
         }
-        second.close().await?;
         Ok(connection.close().await?)
+    }
+
+    /// Whether this connection keeps its session, which was this one.
+    async fn is_kept(&self, connection: &mut PgConnection, mine: &str) -> Result<bool, StoreError> {
+        for _ in 0..LOOKS {
+            // There may be several poolers, of which each connection gets another one.
+            let mut second = self.open_with(Use::Look, CONNECT).await?;
+            let is_kept = in_time(async {
+                // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile, and after
+                // that, as that one's may be the first to be given away again.
+                let text = "BEGIN; SELECT pg_backend_pid()::TEXT";
+                let theirs: String = sqlx::raw_sql(text).fetch_one(&mut *second).await?.try_get(0)?;
+                let is_kept = mine != theirs && mine == backend(connection).await?;
+                sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
+                Ok::<_, sqlx::Error>(is_kept && mine == backend(connection).await?)
+            });
+            if !is_kept.await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What transactions begin with, as far as the database has it.
@@ -277,14 +290,13 @@ impl Connect {
         usual.extend(as_it_can(connection, &[LOOK_FOR_CLIENT]).await?);
         let with = |more: &[(&'static str, &'static str)]| Local::new(&[&usual, more].concat());
         let by_key = as_it_can(connection, &[&BY_KEY[..], &[LONGEST_UNREAD]].concat()).await?;
-        let by_index = as_it_can(connection, &[("statement_timeout", LONGEST_THERE), ("jit", "off")]).await?;
+        let by_index = as_it_can(connection, &[("statement_timeout", LONGEST_THERE), ("jit", "'off'")]).await?;
         Ok(Locals { usual: with(&[]), by_key: with(&by_key), by_index: with(&by_index) })
     }
 
     /// Brings the schema up to date, one node after the other; or leaves it as it is, if a newer version has changed it and says that this one
     /// can go on. The connection on which that was done.
-    pub(super) async fn migrate(&mut self) -> Result<Session, StoreError> {
-        self.inspect().await?;
+    pub(super) async fn migrate(&self) -> Result<Session, StoreError> {
         let mut session = self.open().await?;
         if session.local().is_kept() {
             self.bring_up_to_date(&mut session, true).await?;
@@ -391,7 +403,8 @@ async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
 }
 
 async fn begin_session(connection: &mut PgConnection, settings: &[(&str, String)]) -> Result<(), sqlx::Error> {
-    let settings = session::set("SET", settings.iter().map(|(name, value)| (*name, value.as_str())));
+    let settings = settings.iter().map(|(name, value)| (*name, value.as_str())).chain([ISOLATION]);
+    let settings = session::set("SET", settings);
     sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *connection).await?;
     for setting in [LOOK_FOR_CLIENT, NEVER_IDLE] {
         set_if_it_can(connection, setting).await?;
@@ -449,8 +462,8 @@ async fn keep_statements(connection: &mut PgConnection, second: &mut PgConnectio
     Ok(true)
 }
 
-async fn end_given_up(connection: &mut PgConnection, after: Duration) -> Result<(), sqlx::Error> {
-    if_it_can(sqlx::query(END_GIVEN_UP).bind(after.as_secs_f64()).execute(connection).await)
+async fn end_given_up(connection: &mut PgConnection, name: &str, after: Duration) -> Result<(), sqlx::Error> {
+    if_it_can(sqlx::query(END_GIVEN_UP).bind(after.as_secs_f64()).bind(name).execute(connection).await)
 }
 
 /// What the database may not know, or not allow, it goes on without.
@@ -472,7 +485,9 @@ async fn may_be_used(connection: &mut PgConnection, age: Duration) -> Result<boo
 
 /// Whether something can be written: not on a standby, and not where an operator has forbidden it.
 async fn may_write(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'").fetch_one(connection).await
+    // As a simple query, which needs no prepared statement.
+    let said = sqlx::raw_sql("SELECT current_setting('transaction_read_only')").fetch_one(connection).await?;
+    Ok(said.try_get::<&str, _>(0)? == "off")
 }
 
 /// Whether what was asked on a connection has ended, or does so soon: else it would stay with somebody who is not there any more.

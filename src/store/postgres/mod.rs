@@ -73,6 +73,9 @@ const PAGE: usize = 1_000;
 /// The fewest connections for those who ask: one listens, and one may be kept by what removes old results.
 pub const LEAST_CONNECTIONS: u32 = 3;
 
+const NO_PARTITIONS: &str =
+    "partitions can't be looked after through a pooler that does not keep sessions: have it keep them (`pool_mode = session`)";
+
 /// How to open the store.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
@@ -121,6 +124,10 @@ impl PostgresStore {
     /// Brings the schema up to date, takes a place among the nodes, and takes up what an earlier start of this one left behind.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let mut connect = Connect::new(&options.urls, &options.schema)?;
+        connect.inspect().await?;
+        if options.partitions && !connect.keeps_sessions() {
+            return Err(StoreError::Unusable(NO_PARTITIONS.into()));
+        }
         let mut session = connect.migrate().await?;
         let now = match &options.clock {
             Some(clock) => clock.now(),
@@ -130,11 +137,8 @@ impl PostgresStore {
         if connect.keeps_sessions() {
             partitions::divide(&mut session, options.partitions, now).await?;
             partitions::look_ahead(&mut session, &ends, now).await?;
-        } else if options.partitions || session.ask(partitions::list).await?.is_some() {
-            return Err(StoreError::Unusable(
-                "partitions can't be looked after through a pooler that does not keep sessions: have it keep them (`pool_mode = session`)"
-                    .into(),
-            ));
+        } else if session.ask(partitions::list).await?.is_some() {
+            return Err(StoreError::Unusable(NO_PARTITIONS.into()));
         }
         session.close().await?;
         let (pool, channel) = (connect.pool(options.connections), connect.channel());
@@ -224,7 +228,9 @@ impl PostgresStore {
 
 /// Keeps a new key in a database. Servers that share it just now hear of it.
 pub async fn keep_key(urls: &[String], schema: &str, key: &Key) -> Result<(), StoreError> {
-    let mut session = Connect::new(urls, schema)?.migrate().await?;
+    let mut connect = Connect::new(urls, schema)?;
+    connect.inspect().await?;
+    let mut session = connect.migrate().await?;
     let mut transaction = session.begin().await?;
     copied::count(&mut transaction, Copied::Keys).await?;
     keys::add(&mut transaction, key, None).await?;

@@ -286,16 +286,18 @@ impl Node {
             // One host that says nothing must not take the time of the next one: that has what is left.
             None => kept.insert(connect.open_by_key("heartbeat", time).await?),
         };
-        let mut transaction = session.begin().await?;
+        session.ask(async |connection: &mut PgConnection| self.renew_on(connection).await).await
+    }
+
+    async fn renew_on(&self, connection: &mut PgConnection) -> Result<Beat, StoreError> {
         let lease = self.lease_ms();
         let text = "UPDATE nodes SET seen_at = clock_timestamp(), expires_at = clock_timestamp() + $2 * INTERVAL '1 millisecond' \
                     WHERE id = $1 AND expires_at > to_timestamp(0)";
-        let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *transaction).await?.rows_affected() > 0;
+        let known = sqlx::query(text).bind(self.id()).bind(lease).execute(&mut *connection).await?.rows_affected() > 0;
         let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp()), \
                     (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
-        let (others_expired, clock) = sqlx::query_as(text).fetch_one(&mut *transaction).await?;
-        let stopping = stopping(&mut transaction, self.id()).await?;
-        transaction.commit().await?;
+        let (others_expired, clock) = sqlx::query_as(text).fetch_one(&mut *connection).await?;
+        let stopping = stopping(connection, self.id()).await?;
         Ok(Beat { known, others_expired, stopping, clock: Timestamp::from_micros(clock) })
     }
 

@@ -1,17 +1,18 @@
 //! Connections for what is short and does not change what waits or runs. Whoever asks for something on them is answered in bounded time: a
 //! database that is cut off says nothing, and neither does the operating system, for a quarter of an hour.
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use std::ops::{Deref, DerefMut};
 
+use futures_util::future::{BoxFuture, ready};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{AssertSqlSafe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr, Transaction};
+use tokio::sync::mpsc;
 
 use super::connect::in_time;
-use super::session::Local;
+use super::session::{Local, USUAL};
 
 /// The pool, in which a statement and each row of its answer have a time limit. Whoever takes a connection or begins a transaction has to set
 /// one.
@@ -22,7 +23,7 @@ pub(super) struct Pool {
 }
 
 /// A connection of the pool for several statements; where sessions are not kept, a transaction. What that has changed goes if it is dropped.
-pub(super) enum Held {
+pub(super) enum Lent {
     Connection(PoolConnection<Postgres>),
     Transaction(Transaction<'static, Postgres>),
 }
@@ -32,26 +33,57 @@ impl Pool {
         Self { all, local }
     }
 
-    pub(super) async fn acquire(&self) -> Result<Held, sqlx::Error> {
+    /// Whether a session is this one's from one transaction to the next.
+    pub(super) const fn keeps_sessions(&self) -> bool {
+        self.local.is_kept()
+    }
+
+    pub(super) async fn acquire(&self) -> Result<Lent, sqlx::Error> {
         Ok(if self.local.is_kept() {
-            Held::Connection(self.all.acquire().await?)
+            Lent::Connection(self.all.acquire().await?)
         } else {
-            Held::Transaction(self.begin().await?)
+            Lent::Transaction(self.begin().await?)
         })
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.begin_with("BEGIN").await
+        self.begin_at(USUAL).await
     }
 
     /// A transaction that sees all as it is now, and changes nothing.
     pub(super) async fn snapshot(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+        self.begin_at("REPEATABLE READ READ ONLY").await
     }
 
-    async fn begin_with(&self, begin: &str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    /// A task of its own begins it: if nobody waited for that any more, sqlx would leave it open on a connection that others get
+    /// (<https://github.com/launchbadge/sqlx/issues/4385>).
+    async fn begin_at(&self, level: &str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         // The settings have no text of others in them.
-        self.all.begin_with(AssertSqlSafe(self.local.after(begin))).await
+        let (all, begin) = (self.all.clone(), AssertSqlSafe(self.local.begin(level)));
+        tokio::spawn(async move { all.begin_with(begin).await }).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    }
+
+    /// What a statement gives, in a transaction of its own.
+    fn alone<'e, 'q: 'e, E>(&'e self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        // One row at a time: whoever reads a page may have enough before its end.
+        let (row, mut rows) = mpsc::channel(1);
+        let carry_out = async move {
+            let mut transaction = in_time(self.begin()).await?;
+            let mut all = Executor::fetch_many(&mut *transaction, query);
+            while let Some(next) = in_time(all.try_next()).await? {
+                if row.send(next).await.is_err() {
+                    return Ok(());
+                }
+            }
+            drop(all);
+            in_time(transaction.commit()).await
+        };
+        let rows = stream::poll_fn(move |context| rows.poll_recv(context)).map(Ok);
+        let failed = stream::once(carry_out).filter_map(|ended: Result<(), sqlx::Error>| ready(ended.err().map(Err)));
+        stream::select(rows, failed).boxed()
     }
 
     /// Closes it, once what is being asked is answered.
@@ -61,7 +93,7 @@ impl Pool {
     }
 }
 
-impl Held {
+impl Lent {
     /// Keeps what was changed.
     pub(super) async fn keep(self) -> Result<(), sqlx::Error> {
         match self {
@@ -71,7 +103,7 @@ impl Held {
     }
 }
 
-impl Deref for Held {
+impl Deref for Lent {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -82,7 +114,7 @@ impl Deref for Held {
     }
 }
 
-impl DerefMut for Held {
+impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut PgConnection {
         match self {
             Self::Connection(connection) => connection,
@@ -100,13 +132,7 @@ impl<'p> Executor<'p> for &'p Pool {
         E: 'q + Execute<'q, Postgres>,
     {
         if !self.local.is_kept() {
-            let rows = in_time(async move {
-                let mut transaction = self.begin().await?;
-                let rows: Vec<_> = Executor::fetch_many(&mut *transaction, query).try_collect().await?;
-                transaction.commit().await?;
-                Ok::<_, sqlx::Error>(stream::iter(rows.into_iter().map(Ok)))
-            });
-            return rows.try_flatten_stream().boxed();
+            return self.alone(query);
         }
         let rows = Executor::fetch_many(&self.all, query);
         // After an error there is nothing more.
@@ -139,6 +165,11 @@ impl<'p> Executor<'p> for &'p Pool {
     where
         'p: 'e,
     {
-        Box::pin(in_time(Executor::prepare_with(&self.all, sql, parameters)))
+        Box::pin(in_time(async move {
+            if self.local.is_kept() {
+                return Executor::prepare_with(&self.all, sql, parameters).await;
+            }
+            Executor::prepare_with(&mut *self.begin().await?, sql, parameters).await
+        }))
     }
 }

@@ -10,7 +10,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction};
 
 use crate::store::StoreError;
 
-/// One that is used by one after the other.
+/// Of all transactions but those that only read, and several times.
+pub(super) const USUAL: &str = "READ COMMITTED";
+
+/// A connection that one asks after the other.
 pub(super) struct Session {
     connection: PgConnection,
     local: Local,
@@ -30,9 +33,10 @@ impl Local {
         self.0.is_none()
     }
 
-    /// The beginning of a transaction that begins with this, for a simple query: with a semicolon and a space behind it.
-    pub(super) fn after(&self, begin: &str) -> String {
-        format!("{begin}; {}", self.0.as_deref().unwrap_or_default())
+    /// The beginning of a transaction of this level, for a simple query: with a semicolon and a space behind it. Its level is there before any setting
+    /// could say another one.
+    pub(super) fn begin(&self, level: &str) -> String {
+        format!("BEGIN ISOLATION LEVEL {level}; {}", self.0.as_deref().unwrap_or_default())
     }
 }
 
@@ -52,10 +56,10 @@ impl Session {
 
     pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
         // The settings have no text of others in them.
-        self.connection.begin_with(AssertSqlSafe(self.local.after("BEGIN"))).await
+        self.connection.begin_with(AssertSqlSafe(self.local.begin(USUAL))).await
     }
 
-    /// Asks something outside of the transactions that begin and end by their own messages.
+    /// Asks something outside of a turn: in a transaction of its own, where sessions are not kept.
     pub(super) async fn ask<T>(
         &mut self,
         asked: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,

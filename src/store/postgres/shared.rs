@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
 use super::connect::{self, CONNECT, Connect};
 use super::node::Node;
-use super::session::Session;
+use super::session::{Session, USUAL};
 use super::synced::COMMIT_FIRST;
 use crate::clock::Timestamp;
 use crate::job::{Labels, Queue, meets};
@@ -98,7 +98,7 @@ impl Shared {
         settings: &'static str,
         node: &Node,
     ) -> Result<(Self, Timestamp), StoreError> {
-        let (begin, lock) = (session.local().after("BEGIN"), given(session, LOCK, &node.id().to_string()));
+        let (begin, lock) = (session.local().begin(USUAL), given(session, LOCK, &node.id().to_string()));
         let text = format!("{begin}{settings}{lock}");
         Self::of(&sqlx::raw_sql(AssertSqlSafe(text)).fetch_one(&mut **session).await?, node)
     }
