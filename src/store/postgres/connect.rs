@@ -56,6 +56,10 @@ const BY_KEY: [(&str, &str); 8] = [
     ("jit", "'off'"),
 ];
 
+/// What others may have set in a session that they have had, by which an answer could be given too soon, or a statement end: as the database has it.
+const OF_OTHERS: [(&str, &str); 3] =
+    [("synchronous_commit", "DEFAULT"), ("lock_timeout", "DEFAULT"), ("statement_timeout", "DEFAULT")];
+
 /// The settings of a session that reads single jobs and pages. It compiles nothing: that takes longer than what is asked, and is begun where the
 /// planner takes tables for larger than they are. And where tables are in partitions, it takes looking up ids for as dear as if each were asked of
 /// all partitions, and would rather read all of them.
@@ -235,7 +239,7 @@ impl Connect {
         let text = "SELECT pg_backend_pid()::TEXT, pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
                     current_setting('server_encoding')";
         let row = sqlx::raw_sql(text).fetch_one(&mut *connection).await?;
-        let is_kept = self.is_kept(&mut connection, row.try_get(0)?).await?;
+        let another = self.shared_with(&mut connection, row.try_get(0)?).await?;
         if row.try_get::<&str, _>(1)? == "true" {
             return refused("it is a standby, in which nothing can be written");
         }
@@ -246,9 +250,8 @@ impl Connect {
             "UTF8" => {}
             other => return refused(&format!("its encoding is {other}, which can't take all texts: make a database with UTF8")),
         }
-        if !is_kept {
-            let mut second = self.open_with(Use::Look, CONNECT).await?;
-            if !in_time(keep_statements(&mut connection, &mut second)).await? {
+        if let Some(mut another) = another {
+            if !in_time(keep_statements(&mut connection, &mut another)).await? {
                 return refused(
                     "what is in between keeps neither sessions nor prepared statements, as a pooler in transaction mode may: have it keep \
                      one of both (`pool_mode = session`, or PgBouncer 1.21 or newer with `max_prepared_statements = 200`)",
@@ -258,36 +261,42 @@ impl Connect {
             tracing::info!(
                 "what is between this node and its database does not keep sessions: hints of other nodes are not heard"
             );
+            another.close().await?;
         }
         Ok(connection.close().await?)
     }
 
-    /// Whether this connection keeps its session, which was this one.
-    async fn is_kept(&self, connection: &mut PgConnection, mine: &str) -> Result<bool, StoreError> {
+    /// A connection that is given sessions which this one has had - it had this one -, if sessions are not kept.
+    async fn shared_with(&self, connection: &mut PgConnection, mine: &str) -> Result<Option<Session>, StoreError> {
+        // All open at once: there may be several poolers, of which each connection gets another one.
+        let mut others = Vec::with_capacity(LOOKS);
         for _ in 0..LOOKS {
-            // There may be several poolers, of which each connection gets another one.
-            let mut second = self.open_with(Use::Look, CONNECT).await?;
+            let mut another = self.open_with(Use::Look, CONNECT).await?;
             let is_kept = in_time(async {
                 // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile, and after
                 // that, as that one's may be the first to be given away again.
                 let text = "BEGIN; SELECT pg_backend_pid()::TEXT";
-                let theirs: String = sqlx::raw_sql(text).fetch_one(&mut *second).await?.try_get(0)?;
+                let theirs: String = sqlx::raw_sql(text).fetch_one(&mut *another).await?.try_get(0)?;
                 let is_kept = mine != theirs && mine == backend(connection).await?;
-                sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
+                sqlx::raw_sql("ROLLBACK").execute(&mut *another).await?;
                 Ok::<_, sqlx::Error>(is_kept && mine == backend(connection).await?)
             });
             if !is_kept.await? {
-                return Ok(false);
+                return Ok(Some(another));
             }
+            others.push(another);
         }
-        Ok(true)
+        for another in others {
+            another.close().await?;
+        }
+        Ok(None)
     }
 
     /// What transactions begin with, as far as the database has it.
     async fn locals(&self, connection: &mut PgConnection) -> Result<Locals, StoreError> {
         let settings = self.settings();
         let mut usual: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        usual.extend(as_it_can(connection, &[LOOK_FOR_CLIENT]).await?);
+        usual.extend(as_it_can(connection, &[&[LOOK_FOR_CLIENT], &OF_OTHERS[..]].concat()).await?);
         let with = |more: &[(&'static str, &'static str)]| Local::new(&[&usual, more].concat());
         let by_key = as_it_can(connection, &[&BY_KEY[..], &[LONGEST_UNREAD]].concat()).await?;
         let by_index = as_it_can(connection, &[("statement_timeout", LONGEST_THERE), ("jit", "'off'")]).await?;
@@ -477,10 +486,15 @@ fn if_it_can<T>(done: Result<T, sqlx::Error>) -> Result<(), sqlx::Error> {
     }
 }
 
-/// Whether a connection that was kept can still be used: it answers, and was not opened while nothing could be written. What replaces it may be no
-/// better, so that is not done all the time.
+/// Whether a connection that was kept can still be used: it answers, no transaction is open on it - sqlx leaves one that nobody waits for any more as
+/// it is begun (<https://github.com/launchbadge/sqlx/issues/4385>) -, and it was not opened while nothing could be written. What replaces it may be
+/// no better as to that, so it is not done all the time.
 async fn may_be_used(connection: &mut PgConnection, age: Duration) -> Result<bool, sqlx::Error> {
-    Ok(may_write(connection).await? || age < WORTH_CLOSING)
+    // A transaction that is open was begun by an earlier message than this one.
+    let text = "SELECT current_setting('transaction_read_only'), (transaction_timestamp() = statement_timestamp())::TEXT";
+    let said = sqlx::raw_sql(text).fetch_one(connection).await?;
+    let (read_only, is_alone): (&str, &str) = (said.try_get(0)?, said.try_get(1)?);
+    Ok(is_alone == "true" && (read_only == "off" || age < WORTH_CLOSING))
 }
 
 /// Whether something can be written: not on a standby, and not where an operator has forbidden it.

@@ -55,12 +55,9 @@ impl Pool {
         self.begin_at("REPEATABLE READ READ ONLY").await
     }
 
-    /// A task of its own begins it: if nobody waited for that any more, sqlx would leave it open on a connection that others get
-    /// (<https://github.com/launchbadge/sqlx/issues/4385>).
     async fn begin_at(&self, level: &str) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         // The settings have no text of others in them.
-        let (all, begin) = (self.all.clone(), AssertSqlSafe(self.local.begin(level)));
-        tokio::spawn(async move { all.begin_with(begin).await }).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        self.all.begin_with(AssertSqlSafe(self.local.begin(level))).await
     }
 
     /// What a statement gives, in a transaction of its own.
@@ -82,6 +79,7 @@ impl Pool {
             in_time(transaction.commit()).await
         };
         let rows = stream::poll_fn(move |context| rows.poll_recv(context)).map(Ok);
+        // Whoever reads ends with an error.
         let failed = stream::once(carry_out).filter_map(|ended: Result<(), sqlx::Error>| ready(ended.err().map(Err)));
         stream::select(rows, failed).boxed()
     }

@@ -128,9 +128,10 @@ impl Shared {
     }
 
     /// Writes it, in the transaction that has the lock, logs what was counted in that, and commits: in one message, since others wait. Where
-    /// the log can be synced `apart`, other nodes need not wait for that.
+    /// the log can be synced `apart`, other nodes need not wait for that; but behind a commit, a session that is not kept is anybody's.
     pub(super) async fn commit(&self, session: &mut Session, counts: &[Count], apart: bool) -> Result<(), StoreError> {
-        let commit = if apart && self.nodes.len() > 1 { COMMIT_FIRST } else { "COMMIT" };
+        let apart = apart && self.nodes.len() > 1 && session.local().is_kept();
+        let commit = if apart { COMMIT_FIRST } else { "COMMIT" };
         let mut text = String::new();
         if !counts.is_empty() {
             text = given(session, LOG, &literal(&tally::logged(counts))) + "; ";
