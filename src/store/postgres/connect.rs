@@ -1,9 +1,13 @@
-//! How the database is reached, and its schema.
+//! How the database is reached.
+
+mod inspect;
+mod migrate;
+
+pub(super) use self::migrate::{known, may_go_by};
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
 
@@ -11,13 +15,7 @@ use super::hosts::{Hosts, at};
 use super::pool::Pool;
 use super::session::{self, Local, Session};
 use crate::job::JobId;
-use crate::store::{StoreError, migrations};
-
-/// The migration that made what is looked at before any other is applied.
-const FIRST: i64 = 1;
-/// Programs that know the migrations up to this one can work beside this program. It goes up, to the number of the latest migration, when
-/// something changes that they can't follow; CONTRIBUTING.md says what they can.
-const OLDEST: i64 = 4;
+use crate::store::StoreError;
 
 /// How long a transaction may stand still between two statements. A node that is stopped or cut off in the middle of one holds up the others
 /// no longer than that.
@@ -39,9 +37,6 @@ const LONGEST_NAME: usize = 63;
 const GIVEN_UP: Duration = Duration::from_secs(21);
 /// How old a connection is at least that is closed because nothing can be written on it.
 const WORTH_CLOSING: Duration = Duration::from_secs(1);
-/// How often it is looked whether sessions are kept, and prepared statements: a pooler that others use as well may give back the same session by
-/// chance.
-const LOOKS: usize = 12;
 
 /// The settings of a session that looks up by keys, as far as the database has them: plans are made for tables as they are now (but see
 /// `writer/transaction.rs`), there are no other ways than by index, and what counts is how many rows are looked at.
@@ -55,10 +50,6 @@ const BY_KEY: [(&str, &str); 8] = [
     ("random_page_cost", "'0.01'"),
     ("jit", "'off'"),
 ];
-
-/// What others may have set in a session that they have had, by which an answer could be given too soon, or a statement end: as the database has it.
-const OF_OTHERS: [(&str, &str); 3] =
-    [("synchronous_commit", "DEFAULT"), ("lock_timeout", "DEFAULT"), ("statement_timeout", "DEFAULT")];
 
 /// The settings of a session that reads single jobs and pages. It compiles nothing: that takes longer than what is asked, and is begun where the
 /// planner takes tables for larger than they are. And where tables are in partitions, it takes looking up ids for as dear as if each were asked of
@@ -230,185 +221,10 @@ impl Connect {
         Pool::new(pool, self.local.by_index.clone())
     }
 
-    /// Finds out, before anything is written, what would only show in the middle of the work; and whether sessions are kept.
-    pub(super) async fn inspect(&mut self) -> Result<(), StoreError> {
-        let mut connection = self.open_with(Use::Look, CONNECT).await?;
-        let place = at(self.hosts.latest());
-        let refused = |why: &str| Err(StoreError::Unusable(format!("the PostgreSQL at {place} can't be used: {why}")));
-        // As simple queries, which need no prepared statement.
-        let text = "SELECT pg_backend_pid()::TEXT, pg_is_in_recovery()::TEXT, current_setting('transaction_read_only'), \
-                    current_setting('server_encoding')";
-        let row = sqlx::raw_sql(text).fetch_one(&mut *connection).await?;
-        let another = self.shared_with(&mut connection, row.try_get(0)?).await?;
-        if row.try_get::<&str, _>(1)? == "true" {
-            return refused("it is a standby, in which nothing can be written");
-        }
-        if row.try_get::<&str, _>(2)? == "on" {
-            return refused("it is read-only (`default_transaction_read_only` is on for this database or user)");
-        }
-        match row.try_get::<&str, _>(3)? {
-            "UTF8" => {}
-            other => return refused(&format!("its encoding is {other}, which can't take all texts: make a database with UTF8")),
-        }
-        if let Some(mut another) = another {
-            if !in_time(keep_statements(&mut connection, &mut another)).await? {
-                return refused(
-                    "what is in between keeps neither sessions nor prepared statements, as a pooler in transaction mode may: have it keep \
-                     one of both (`pool_mode = session`, or PgBouncer 1.21 or newer with `max_prepared_statements = 200`)",
-                );
-            }
-            self.local = in_time(self.locals(&mut connection)).await?;
-            tracing::info!(
-                "what is between this node and its database does not keep sessions: hints of other nodes are not heard"
-            );
-            another.close().await?;
-        }
-        Ok(connection.close().await?)
-    }
-
-    /// A connection that is given sessions which this one has had - it had this one -, if sessions are not kept.
-    async fn shared_with(&self, connection: &mut PgConnection, mine: &str) -> Result<Option<Session>, StoreError> {
-        // All open at once: there may be several poolers, of which each connection gets another one.
-        let mut others = Vec::with_capacity(LOOKS);
-        for _ in 0..LOOKS {
-            let mut another = self.open_with(Use::Look, CONNECT).await?;
-            let is_kept = in_time(async {
-                // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile, and after
-                // that, as that one's may be the first to be given away again.
-                let text = "BEGIN; SELECT pg_backend_pid()::TEXT";
-                let theirs: String = sqlx::raw_sql(text).fetch_one(&mut *another).await?.try_get(0)?;
-                let is_kept = mine != theirs && mine == backend(connection).await?;
-                sqlx::raw_sql("ROLLBACK").execute(&mut *another).await?;
-                Ok::<_, sqlx::Error>(is_kept && mine == backend(connection).await?)
-            });
-            if !is_kept.await? {
-                return Ok(Some(another));
-            }
-            others.push(another);
-        }
-        for another in others {
-            another.close().await?;
-        }
-        Ok(None)
-    }
-
-    /// What transactions begin with, as far as the database has it.
-    async fn locals(&self, connection: &mut PgConnection) -> Result<Locals, StoreError> {
-        let settings = self.settings();
-        let mut usual: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        usual.extend(as_it_can(connection, &[&[LOOK_FOR_CLIENT], &OF_OTHERS[..]].concat()).await?);
-        let with = |more: &[(&'static str, &'static str)]| Local::new(&[&usual, more].concat());
-        let by_key = as_it_can(connection, &[&BY_KEY[..], &[LONGEST_UNREAD]].concat()).await?;
-        let by_index = as_it_can(connection, &[("statement_timeout", LONGEST_THERE), ("jit", "'off'")]).await?;
-        Ok(Locals { usual: with(&[]), by_key: with(&by_key), by_index: with(&by_index) })
-    }
-
-    /// Brings the schema up to date, one node after the other; or leaves it as it is, if a newer version has changed it and says that this one
-    /// can go on. The connection on which that was done.
-    pub(super) async fn migrate(&self) -> Result<Session, StoreError> {
-        let mut session = self.open().await?;
-        if session.local().is_kept() {
-            self.bring_up_to_date(&mut session, true).await?;
-        } else {
-            // All at once, so that the settings and the lock are there for all of it.
-            let mut transaction = session.begin().await?;
-            let lock = "SELECT pg_advisory_xact_lock(hashtext($1))";
-            sqlx::query(lock).bind(&self.schema).execute(&mut *transaction).await?;
-            self.bring_up_to_date(&mut transaction, false).await?;
-            transaction.commit().await?;
-        }
-        Ok(session)
-    }
-
-    /// The same; it `locks` others out unless that is done.
-    async fn bring_up_to_date(&self, connection: &mut PgConnection, locks: bool) -> Result<(), StoreError> {
-        let there = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)";
-        let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut *connection).await?;
-        if !is_there && let Err(error) = self.make_schema(connection).await {
-            // Another node may have made it in between.
-            let is_there: bool = sqlx::query_scalar(there).bind(&self.schema).fetch_one(&mut *connection).await?;
-            if !is_there {
-                return Err(self.unusable(&error, "can't be made").unwrap_or_else(|| error.into()));
-            }
-        }
-        let mine = "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')";
-        if !sqlx::query_scalar::<_, bool>(mine).bind(&self.schema).fetch_one(&mut *connection).await? {
-            let (user, schema) = (self.hosts.latest().get_username(), &self.schema);
-            return Err(StoreError::Unusable(format!(
-                "the user {user} needs the rights USAGE and CREATE on the schema {schema}"
-            )));
-        }
-        let mut migrator = Migrator::with_migrations(migrations::POSTGRES.iter().cloned().collect());
-        migrator.set_ignore_missing(true).set_locking(locks);
-        migrator.run_direct(Some(FIRST), connection, false).await.map_err(|error| self.failed(error))?;
-        self.agree(connection).await?;
-        migrator.run_direct(None, connection, false).await.map_err(|error| self.failed(error))
-    }
-
-    async fn make_schema(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let mut transaction = connection.begin().await?;
-        // The name has been looked at.
-        let make = format!("CREATE SCHEMA IF NOT EXISTS \"{}\"", self.schema);
-        sqlx::query(AssertSqlSafe(make)).execute(&mut *transaction).await?;
-        transaction.commit().await
-    }
-
-    fn failed(&self, error: MigrateError) -> StoreError {
-        match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                self.unusable(&error, "can't be brought up to date").unwrap_or_else(|| error.into())
-            }
-            other => StoreError::Corrupt(other.to_string()),
-        }
-    }
-
-    /// What the database refuses to do with the schema until somebody changes a right, or what is in there.
-    fn unusable(&self, error: &sqlx::Error, what: &str) -> Option<StoreError> {
-        let said = error.as_database_error()?;
-        // SQLSTATEs: what may not be done, or contradicts what is there (42).
-        said.code().filter(|code| code.starts_with("42"))?;
-        let (schema, user) = (&self.schema, self.hosts.latest().get_username());
-        Some(StoreError::Unusable(format!("the schema {schema} {what} by the user {user}: {}", said.message())))
-    }
-
-    /// Whether this program can work with the schema as it is, and all that run with the schema as it will be.
-    async fn agree(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        let mut transaction = connection.begin().await?;
-        // Nodes take their places under this lock, and look at what is written here whenever they have it.
-        let oldest: i64 = sqlx::query_scalar("SELECT oldest FROM shared FOR UPDATE").fetch_one(&mut *transaction).await?;
-        may_go_by(oldest)?;
-        if oldest < OLDEST {
-            let text =
-                "SELECT name || ' (' || version || ')' FROM nodes WHERE knows < $1 AND expires_at > clock_timestamp() ORDER BY 1";
-            let nodes: Vec<String> = sqlx::query_scalar(text).bind(OLDEST).fetch_all(&mut *transaction).await?;
-            if !nodes.is_empty() {
-                return Err(StoreError::OldNodes { oldest: OLDEST, nodes: nodes.join(", ") });
-            }
-            sqlx::query("UPDATE shared SET oldest = $1").bind(OLDEST).execute(&mut *transaction).await?;
-        }
-        let found: Option<i64> =
-            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut *transaction).await?;
-        if let Some(found) = found.filter(|found| *found > known()) {
-            tracing::warn!(
-                schema = self.schema,
-                found,
-                known = known(),
-                oldest,
-                "a newer version has changed the schema; this one can work with it"
-            );
-        }
-        Ok(transaction.commit().await?)
-    }
-
     /// The channel of hints of this schema.
     pub(super) fn channel(&self) -> String {
         format!("trine_{}", self.schema)
     }
-}
-
-/// Whose session this one is just now, as a simple query.
-async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    sqlx::raw_sql("SELECT pg_backend_pid()::TEXT").fetch_one(connection).await?.try_get(0)
 }
 
 async fn begin_session(connection: &mut PgConnection, settings: &[(&str, String)]) -> Result<(), sqlx::Error> {
@@ -432,43 +248,6 @@ fn by_key() -> String {
         "SELECT set_config(name, value, false) FROM (VALUES {}) AS wanted (name, value) JOIN pg_settings USING (name)",
         values.join(", ")
     )
-}
-
-/// Those of these settings that a transaction can have.
-async fn as_it_can<'a>(
-    connection: &mut PgConnection,
-    settings: &[(&'a str, &'a str)],
-) -> Result<Vec<(&'a str, &'a str)>, sqlx::Error> {
-    let mut can = Vec::new();
-    for &(name, value) in settings {
-        let set = sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; SET LOCAL {name} = {value}"))).execute(&mut *connection).await;
-        if set.is_ok() {
-            can.push((name, value));
-        }
-        if_it_can(set)?;
-        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
-    }
-    Ok(can)
-}
-
-/// Whether a statement that was prepared can be used whichever session a pooler takes for it, and is not mistaken for another client's.
-async fn keep_statements(connection: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let ask =
-        async |connection: &mut PgConnection, text: &'static str| match sqlx::query(text).bind(1_i64).execute(connection).await {
-            Err(sqlx::Error::Database(_)) => Ok(false),
-            asked => asked.map(|_| true),
-        };
-    for _ in 0..LOOKS {
-        let mut is_known = ask(connection, "SELECT $1::BIGINT").await?;
-        // That one may have had this session before, which it can't have now.
-        sqlx::raw_sql("BEGIN; SELECT 1").execute(&mut *second).await?;
-        is_known = is_known && ask(connection, "SELECT $1::BIGINT").await? && ask(second, "SELECT $1::BIGINT + 1").await?;
-        sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
-        if !is_known {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 async fn end_given_up(connection: &mut PgConnection, name: &str, after: Duration) -> Result<(), sqlx::Error> {
@@ -525,26 +304,4 @@ pub(super) async fn within<T, E: From<sqlx::Error>>(
 
 fn wrong(why: &str) -> StoreError {
     StoreError::Unusable(format!("`database` is no URL of a PostgreSQL ({why}): write postgres://USER:PASSWORD@HOST/DATABASE"))
-}
-
-/// The latest migration that this program knows.
-pub(super) fn known() -> i64 {
-    migrations::POSTGRES.iter().map(|migration| migration.version).max().unwrap_or_default()
-}
-
-/// Whether this program may work with a schema that says this.
-pub(super) fn may_go_by(oldest: i64) -> Result<(), StoreError> {
-    if oldest > known() { Err(StoreError::Outdated { oldest, known: known() }) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_program_needs_of_others_it_knows_itself() {
-        assert!(migrations::POSTGRES.iter().any(|migration| migration.version == OLDEST));
-        assert_eq!(migrations::POSTGRES.iter().next().map(|migration| migration.version), Some(FIRST));
-        assert!(may_go_by(OLDEST).is_ok() && may_go_by(known() + 1).is_err());
-    }
 }
