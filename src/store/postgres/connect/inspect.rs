@@ -57,7 +57,12 @@ impl Connect {
         // All open at once: there may be several poolers, of which each connection gets another one.
         let mut others = Vec::with_capacity(LOOKS);
         for _ in 0..LOOKS {
-            let mut another = self.open_with(Use::Look, CONNECT).await?;
+            let mut another = match self.open_with(Use::Look, CONNECT).await {
+                Ok(another) => another,
+                // There may be no room for as many.
+                Err(_) if !others.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             let is_kept = in_time(async {
                 // In a transaction, even a pooler that keeps no sessions keeps this one; the other has to be where it was meanwhile, and after
                 // that, as that one's may be the first to be given away again.
