@@ -65,8 +65,9 @@ const NEVER_IDLE: (&str, &str) = ("idle_session_timeout", "0");
 /// Of single statements; transactions say it themselves.
 const ISOLATION: (&str, &str) = ("default_transaction_isolation", "'read committed'");
 
-/// Ends the sessions of this name, or of what a pooler makes of it, that have been waiting for so many seconds: for a lock, or for a standby, which the database does for
-/// ever, whether or not anybody is still there. Of those that nobody waits for there would be more and more, until there are no connections left.
+/// Ends the sessions of this name, or of what a pooler makes of it, that have been waiting for so many seconds: for a lock, or for a standby, which
+/// the database does for ever, whether or not anybody is still there. Of those that nobody waits for there would be more and more, until there are no
+/// connections left.
 const END_GIVEN_UP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE (application_name = $2 OR application_name LIKE $2 || ' - %') \
      AND pid <> pg_backend_pid() AND state = 'active' AND (wait_event = 'SyncRep' OR wait_event_type = 'Lock') \
      AND query_start <= clock_timestamp() - $1 * INTERVAL '1 second'";
