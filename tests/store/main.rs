@@ -119,6 +119,14 @@ macro_rules! for_every_driver {
             })*
         }
 
+        $crate::on_postgres!($($name),*);
+    };
+}
+
+/// The same for a PostgreSQL that is reached directly, and through a pooler that keeps no sessions.
+#[macro_export]
+macro_rules! on_postgres {
+    ($($name:ident),* $(,)?) => {
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {

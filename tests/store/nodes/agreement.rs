@@ -15,11 +15,10 @@ use trine::store::{
 };
 use trine::webhook::{DeliveryAttempt, DeliveryState, Verdict};
 
-use super::directly_and_through_a_pooler;
 use crate::postgres::Schema;
 use crate::{PATIENCE, end_one, io_job, settle, succeeded};
 
-directly_and_through_a_pooler!(
+crate::on_postgres!(
     a_limit_holds_for_all_nodes_together,
     a_request_with_a_key_is_accepted_by_one_node,
     a_schedule_that_is_due_fires_on_one_node,

@@ -8,11 +8,11 @@ use sqlx::PgConnection;
 use trine::job::{NewJob, Queue, State};
 use trine::store::{DeliveryFilter, NodeStore, Revocation, Settled, Settlement, Store, StoreError, WebhookStore};
 
-use super::{directly_and_through_a_pooler, revoked};
+use super::revoked;
 use crate::postgres::Schema;
 use crate::{PATIENCE, Place as _, claim_one, end_one, io_job, settle, succeeded};
 
-directly_and_through_a_pooler!(
+crate::on_postgres!(
     what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused,
     a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on,
     a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time,

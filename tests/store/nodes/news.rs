@@ -11,11 +11,11 @@ use trine::job::{Concurrency, NewJob, Queue};
 use trine::store::postgres::PostgresStore;
 use trine::store::{Cancellation, EventFilter, Follower, Revocation, Settled, Settlement, Store};
 
-use super::{directly_and_through_a_pooler, revoked};
+use super::revoked;
 use crate::postgres::Schema;
 use crate::{PATIENCE, claim_one, io_job, settle, succeeded};
 
-directly_and_through_a_pooler!(
+crate::on_postgres!(
     what_one_node_takes_another_runs_and_both_hear_of_it,
     a_job_that_runs_on_another_node_can_be_cancelled,
     ends_on_other_nodes_are_heard_of_however_many_there_are,
