@@ -153,21 +153,17 @@ fn run(
         });
         drop(stack);
         let Ok(measured) = running.await;
+        // Whatever has become of it: it may have been the one that was let in to see.
+        shared.quarantine.ended(claimed.owner, claimed.profile.as_ref(), &measured);
         if measured.has_no_process() {
             let why = "it waits: no process of its interpreter can be started";
             return Box::pin(postpone(shared, queue, claimed, why, NO_PROCESS)).await;
         }
-        let settlement = over(&shared, queue, in_line, &claimed, measured);
+        learn(&shared, queue, in_line, &claimed, &measured);
+        let settlement = settlement(&claimed, measured, shared.max_losses, shared.store.now()).into();
         Box::pin(settle(&shared, queue, kind, &claimed, settlement)).await;
         drop(reports);
     }
-}
-
-/// What becomes of a job whose attempt is over, once what was measured of it has been learned from.
-fn over(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measured: Measured) -> Arc<Settlement> {
-    shared.quarantine.ended(claimed.owner, claimed.profile.as_ref(), &measured);
-    learn(shared, queue, in_line, claimed, &measured);
-    settlement(claimed, measured, shared.max_losses, shared.store.now()).into()
 }
 
 /// Makes a job wait that can't run now, as if it had not been claimed.

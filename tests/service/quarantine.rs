@@ -1,5 +1,13 @@
 //! Work that takes down whatever runs it is kept out for a while; its neighbours go on.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::server::{PATIENCE, Server, folder};
@@ -52,4 +60,38 @@ async fn what_takes_its_process_down_again_and_again_waits_and_its_neighbours_go
     assert_eq!(kept_out(&server).await.len(), 2);
     let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("trine_quarantined 2"), "{metrics}");
+}
+
+/// The one that is let in to see may find no process: that says nothing, and the next one sees.
+#[tokio::test]
+async fn what_is_let_in_to_see_and_gets_no_process_is_let_in_again() {
+    let folder = folder();
+    let usual = Command::new("python3").args(["-c", "import sys; print(sys.executable, end='')"]).output().unwrap();
+    let usual = OsStr::from_bytes(&usual.stdout);
+    let interpreter = folder.path().join("other");
+    symlink(usual, &interpreter).unwrap();
+    let interpreters = format!("python3, other={}", interpreter.display());
+    let settings = [("TRINE_MAX_LOSSES", "100"), ("TRINE_PYTHON_INTERPRETERS", &*interpreters)];
+    let server = Server::start(folder.path(), &settings).await;
+    let mut crash = python("processes", "import os\ndef main():\n    os._exit(3)\n");
+    crash["workload"]["interpreter"] = json!("other");
+    let bad = server.submit(&crash).await;
+    server.until(&bad, |job| job["waiting"]["reason"] == "quarantine").await;
+    // No process can be started any more, and none is there.
+    fs::remove_file(&interpreter).unwrap();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if line.starts_with(interpreter.as_os_str().as_bytes()) {
+            let id = process.file_name().to_str().unwrap().parse().unwrap();
+            kill(Pid::from_raw(id), Signal::SIGKILL).unwrap();
+        }
+    }
+    let said = async {
+        while !server.get(&format!("/jobs/{bad}/logs")).await.to_string().contains("no process") {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, said).await.expect("the job to say why it waits");
+    symlink(usual, &interpreter).unwrap();
+    server.until(&bad, |job| job["losses"] == 4).await;
 }
