@@ -55,49 +55,42 @@ impl Dispatcher {
     /// those that failed and those that were lost.
     pub async fn retry_all(&self, filter: &Filter) -> Result<Retrying, SubmitError> {
         let store = &self.shared.store;
+        // Whatever this itself runs again ends later.
         let by = so_far(&**store);
-        // What was lost comes first: what failed by that waits for it then.
         let mut endings = vec![Ending::Lost, Ending::Failed];
         if !filter.states.is_empty() {
             endings.extend([Ending::Cancelled, Ending::Succeeded]);
             endings.retain(|ending| filter.states.contains(&StateFilter::Ended(*ending)));
         }
         let mut count = Retrying::default();
-        for ending in endings {
-            let filter = Filter { states: vec![StateFilter::Ended(ending)], ..filter.clone() };
-            self.retry_by(by, &filter, &mut count).await?;
-            if count.more {
-                break;
-            }
+        if endings.is_empty() {
+            return Ok(count);
         }
-        Ok(count)
-    }
-
-    /// Runs every job again that passes the filter and had ended by a moment: whatever this itself has run again ends later.
-    async fn retry_by(&self, by: Timestamp, filter: &Filter, count: &mut Retrying) -> Result<(), SubmitError> {
+        // However they have ended, all together in the order in which they came: what comes after others waits for those that run again before it.
+        let filter = Filter { states: endings.into_iter().map(StateFilter::Ended).collect(), ..filter.clone() };
         let mut after = None;
         loop {
             let (most, quota) = match self.shared.quotas.take_some(filter.owner, MOST_RETRIED).await {
                 // Whoever is refused takes it that nothing was done.
                 Err(NoRoom::Over(_)) if count.retried > 0 => {
                     count.more = true;
-                    return Ok(());
+                    return Ok(count);
                 }
                 taken => taken?,
             };
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let portion = match self.shared.store.requeue_page(filter, Some(by), after, most).await {
+            let portion = match store.requeue_page(&filter, Some(by), after, most).await {
                 Ok(portion) => portion,
                 Err(error) => {
-                    quota.failed(&error, &*self.shared.store).await;
+                    quota.failed(&error, &**store).await;
                     return Err(error.into());
                 }
             };
-            quota.came(portion.done.len() as u64, &*self.shared.store).await;
+            quota.came(portion.done.len() as u64, &**store).await;
             count.retried += portion.done.len() as u64;
             after = portion.last;
             if after.is_none() {
-                return Ok(());
+                return Ok(count);
             }
         }
     }

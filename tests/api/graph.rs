@@ -163,3 +163,25 @@ async fn graphs_that_can_not_be_are_refused() {
     assert_eq!(refused(json!([named("a", json!([])), wrong])).await, "/1/workload/colour");
     assert!(server.get("/jobs").await.ids().is_empty());
 }
+
+/// However their parents and they have ended.
+#[tokio::test]
+async fn jobs_that_run_again_wait_for_those_of_their_parents_that_do() {
+    let server = Server::start().await;
+    let long = |name: &str, after: Value| with(sleep(60_000), json!({ "name": name, "after": after, "tags": { "run": "7" } }));
+    let after = |name: &str, rule: &str| json!([{ "name": name, "on_failure": rule }]);
+    let jobs = json!([long("a", json!([])), long("b", after("a", "fail")), long("c", after("b", "cancel"))]);
+    let ids = submit(&server, jobs).await;
+    for _ in 0..2 {
+        server.in_state(&ids[0], "running").await;
+        assert_eq!(server.delete(&format!("/jobs/{}", ids[0])).await.status, 202);
+        for (id, state) in ids.iter().zip(["cancelled", "failed", "cancelled"]) {
+            assert_eq!(server.ended(id).await["state"], state);
+        }
+        let retried = server.post("/jobs/retry", &json!({ "state": "failed,cancelled,lost", "tag": "run:7" })).await;
+        assert_eq!(retried.json(), json!({ "retried": 3, "more": false }));
+        for id in &ids[1..] {
+            assert_eq!(server.get(&format!("/jobs/{id}")).await.json()["state"], "blocked");
+        }
+    }
+}

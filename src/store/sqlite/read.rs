@@ -100,17 +100,25 @@ async fn found(readers: &SqlitePool, with_unfinished: bool, filter: &Filter, pag
 
 /// The ids of a page of unfinished jobs, or of finished ones with no more than a page has of outputs.
 pub(super) async fn ids(readers: &SqlitePool, table: Table, filter: &Filter, page: Page) -> Result<Ids, StoreError> {
-    let lots = lots_of(&filter.states);
-    let (table, bytes, standing) = match table {
-        Table::Jobs => ("jobs", "0", unfinished(&filter.states)),
-        Table::Results if lots.is_empty() => return Ok(Ids::default()),
-        Table::Results => ("results", OUTCOME_BYTES, ended(&lots.concat())),
+    let (table, bytes, standings) = match table {
+        Table::Jobs => ("jobs", "0", vec![unfinished(&filter.states)]),
+        Table::Results => ("results", OUTCOME_BYTES, lots_of(&filter.states).iter().map(|lot| ended(lot)).collect()),
     };
-    let select = format!("SELECT id, {bytes} FROM {} WHERE true{standing}", source(table, filter));
+    let mut found = Vec::new();
+    for standing in standings {
+        let select = format!("SELECT id, {bytes} FROM {} WHERE true{standing}", source(table, filter));
+        for row in conditions(select, filter, page).build().fetch_all(readers).await? {
+            let mut cells = Cells::new(&row);
+            found.push((cells.id()?, cells.number()?));
+        }
+    }
+    match page.order {
+        Order::NewestFirst => found.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id)),
+        Order::OldestFirst => found.sort_unstable_by_key(|(id, _)| *id),
+    }
     let mut ids = Ids::default();
-    for row in conditions(select, filter, page).build().fetch_all(readers).await? {
-        let mut cells = Cells::new(&row);
-        if !ids.takes(cells.id()?, cells.number()?, page) {
+    for (id, weight) in found.into_iter().take(page.limit) {
+        if !ids.takes(id, weight, page) {
             break;
         }
     }
