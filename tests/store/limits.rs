@@ -27,6 +27,7 @@ crate::for_every_driver!(
     a_restart_forgets_no_start_and_frees_what_ran,
     an_empty_lane_passes_its_place_on,
     a_place_is_offered_to_every_queue,
+    a_lane_that_is_shut_for_a_lower_limit_opens_for_a_higher_one,
     a_lane_that_nobody_waits_in_any_more_opens_as_well,
     a_place_that_a_lane_can_not_take_goes_to_another_one,
     what_a_limit_blocks_is_told,
@@ -499,25 +500,28 @@ async fn keys_take_turns_with_what_comes_just_now(place: impl Place) {
     assert_eq!(claimed.lease.id, keyed[1].id);
 }
 
-/// The lane of a key is shut for a job that is gone; whoever is first there then starts if its own limit has room.
-#[tokio::test]
-async fn a_lane_that_is_shut_for_a_lower_limit_opens_for_a_higher_one_on_sqlite() {
-    let store = Folder::new().open().await;
+/// The lane of a key is shut for a job that is gone, or not first there any more; whoever is first starts if its own limit has room.
+async fn a_lane_that_is_shut_for_a_lower_limit_opens_for_a_higher_one(place: impl Place) {
+    let store = place.open().await;
     accept(&store, &[limited("a", 1)]).await;
     claim_one(&store).await;
-    for is_behind in [false, true] {
-        let (low, high) = (limited("a", 1), limited("a", 10));
+    for comes in ["instead", "behind", "before"] {
+        let (low, mut high) = (limited("a", 1), limited("a", 10));
         accept(&store, std::slice::from_ref(&low)).await;
-        if is_behind {
+        if comes == "behind" {
             accept(&store, std::slice::from_ref(&high)).await;
         }
         // It is looked at, and shut.
         assert!(claim_all(&store, 10).await.is_empty());
-        store.cancel(low.id, &[]).await.unwrap();
-        if !is_behind {
+        if comes == "before" {
+            high.submission.priority = 50;
+        } else {
+            store.cancel(low.id, &[]).await.unwrap();
+        }
+        if comes != "behind" {
             accept(&store, std::slice::from_ref(&high)).await;
         }
-        assert_eq!(claim_one(&store).await.lease.id, high.id);
+        assert_eq!(claim_one(&store).await.lease.id, high.id, "{comes}");
     }
 }
 

@@ -9,10 +9,11 @@ use trine::store::Store;
 
 use crate::limits::{claim_all, ids};
 use crate::sqlite::Folder;
-use crate::{PATIENCE, Place, accept, io_job, settle, succeeded};
+use crate::{PATIENCE, Place, accept, claim_one, io_job, settle, succeeded};
 
 crate::for_every_driver!(
     at_most_so_many_of_a_key_start_in_a_period,
+    a_lane_that_is_shut_for_the_rate_of_a_job_that_has_left_opens,
     a_clock_that_is_set_back_holds_up_no_rate,
     a_clock_that_is_set_back_holds_up_no_rate_though_nothing_else_happens,
 );
@@ -21,6 +22,31 @@ pub(crate) fn rated(key: &str, limit: u32, per_ms: u64) -> NewJob {
     let mut job = io_job();
     job.submission.rate = Some(Box::new(Rate { key: key.into(), limit, per_ms }));
     job
+}
+
+/// Whoever is first there then may have another rate.
+async fn a_lane_that_is_shut_for_the_rate_of_a_job_that_has_left_opens(place: impl Place) {
+    const DAY: u64 = 86_400_000;
+    let store = place.open().await;
+    place.clock().stop();
+    for key in ["cancelled", "expired"] {
+        accept(&store, &[rated(key, 1, DAY)]).await;
+        claim_one(&store).await;
+        let (mut mistaken, right) = (rated(key, 1, DAY), rated(key, 100, 1));
+        if key == "expired" {
+            mistaken.submission.expires_at = Some(store.now().after(Duration::from_mins(1)));
+        }
+        accept(&store, std::slice::from_ref(&mistaken)).await;
+        // It is looked at, and shut.
+        assert!(claim_all(&store, 10).await.is_empty());
+        if key == "expired" {
+            place.clock().advance(Duration::from_mins(2));
+        } else {
+            store.cancel(mistaken.id, &[]).await.unwrap();
+        }
+        accept(&store, std::slice::from_ref(&right)).await;
+        assert_eq!(claim_one(&store).await.lease.id, right.id, "{key}");
+    }
 }
 
 async fn at_most_so_many_of_a_key_start_in_a_period(place: impl Place) {

@@ -57,6 +57,25 @@ pub(super) async fn enter(
     Ok(())
 }
 
+/// Opens those of these lanes that are shut, if their gate is no higher than the first number and fewer jobs than the second run with their key.
+pub(super) async fn open_touched(
+    connection: &mut PgConnection,
+    touched: &HashMap<(Queue, String), (i64, u32)>,
+) -> Result<Vec<Opened>, StoreError> {
+    let text = "UPDATE lanes SET gate = 0 FROM unnest($1::SMALLINT[], $2::TEXT[], $3::BIGINT[], $4::BIGINT[]) AS t(queue, lane, opens, most) \
+                WHERE lanes.queue = t.queue AND lanes.lane = t.lane AND gate BETWEEN 1 AND t.opens AND t.most > \
+                (SELECT count(*) FROM work WHERE work.state = 2 AND work.ckey IS NOT NULL AND work.ckey = lanes.ckey) \
+                RETURNING lanes.queue, lanes.place";
+    let rows = sqlx::query(text)
+        .bind(touched.keys().map(|(queue, _)| code(*queue)).collect::<Vec<_>>())
+        .bind(touched.keys().map(|(_, lane)| lane.as_str()).collect::<Vec<_>>())
+        .bind(touched.values().map(|(opens, _)| *opens).collect::<Vec<_>>())
+        .bind(touched.values().map(|(_, most)| i64::from(*most)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    opened(&rows)
+}
+
 /// The open lanes of a queue whose jobs require any of this, in the order of their turns.
 pub(super) async fn next(
     connection: &mut PgConnection,

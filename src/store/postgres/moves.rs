@@ -216,6 +216,8 @@ pub(super) async fn finish_and_accept(
 pub(super) struct Ended {
     pub(super) id: JobId,
     pub(super) state: i16,
+    /// The lane that it is in, or would be in if it waited.
+    pub(super) lane: Option<String>,
     pub(super) known: Known,
     pub(super) ending: Ending,
     pub(super) failure: Failure,
@@ -237,10 +239,10 @@ pub(super) async fn end(
     let text = concat!(
         "WITH gone AS (DELETE FROM work WHERE id = ANY($1) AND ($5::SMALLINT IS NULL OR state = $5) RETURNING id, ",
         of_id!("$8::BIGINT[]", "id", "$1"),
-        " AS n, state, attempt, losses, CASE WHEN state = 2 THEN claimed_at END AS started_at, children), \
+        " AS n, state, attempt, losses, CASE WHEN state = 2 THEN claimed_at END AS started_at, children, lane), \
          kept AS (INSERT INTO results (id, ending, attempt, losses, started_at, finished_at, node, failure, error) \
          SELECT id, ($2::SMALLINT[])[n], attempt, losses, started_at, $6 + n, $7, ($3::TEXT[])[n], ($4::TEXT[])[n] FROM gone) \
-         SELECT id, n, state, attempt, started_at, children, j.queue, j.bound, j.type, j.options FROM gone \
+         SELECT id, n, state, attempt, started_at, children, lane, j.queue, j.bound, j.type, j.options FROM gone \
          CROSS JOIN LATERAL (SELECT queue, bound, type, options FROM jobs WHERE id = gone.id AND id BETWEEN $9 AND $10 LIMIT 1) AS j \
          ORDER BY n"
     );
@@ -266,8 +268,8 @@ pub(super) async fn end(
         let Doom { ending, failure, .. } = doom.ok_or_else(|| StoreError::Corrupt(format!("{id} was not to end")))?;
         let (state, attempt, started_at, children) = (cells.take()?, cells.number()?, cells.time_or_none()?, cells.take()?);
         let finished_at = Timestamp::from_micros(before.as_micros() + n);
-        let (ending, failure, known) = (*ending, failure.clone(), known(&mut cells)?);
-        Ok(Ended { id, state, known, ending, failure, attempt, started_at, finished_at, children })
+        let (ending, failure, lane, known) = (*ending, failure.clone(), cells.take()?, known(&mut cells)?);
+        Ok(Ended { id, state, lane, known, ending, failure, attempt, started_at, finished_at, children })
     };
     rows.iter().map(ended).collect()
 }

@@ -35,7 +35,8 @@ impl Writer {
                 continue;
             }
             if let (LIMITED, Some(lane)) = (state, Lane::of(&job.submission)) {
-                done.lanes.entered.insert((job.route.queue, lane.name.clone()), lane);
+                let limit = job.submission.concurrency.as_ref().map(|concurrency| concurrency.limit);
+                done.lanes.enter_new(job.route.queue, lane, limit);
             }
             if let (SCHEDULED, Some(due_at)) = (state, job.due_at) {
                 done.shared.due(due_at);

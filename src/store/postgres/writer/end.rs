@@ -7,7 +7,7 @@ use super::transaction::Done;
 use crate::job::{Conclusion, Ending, Failure, FailureKind, JobId, Outcome, What};
 use crate::store::StoreError;
 use crate::store::kept::edge::Doom;
-use crate::store::kept::state::RUNNING;
+use crate::store::kept::state::{LIMITED, RUNNING};
 use crate::store::tally::Count;
 
 /// The most jobs that one transaction ends because their time is over.
@@ -23,10 +23,13 @@ impl Writer {
         let (before, node) = (done.skip(dooms.len()), self.me(done));
         let mut ids = Vec::with_capacity(dooms.len());
         for ended in moves::end(&mut self.connection, &dooms, only, before, node).await? {
-            let Ended { id, state, known, ending, failure, attempt, started_at, finished_at, children } = ended;
+            let Ended { id, state, lane, known, ending, failure, attempt, started_at, finished_at, children } = ended;
             ids.push(id);
             if state != RUNNING {
                 done.shared.leave(known.queue, state, 1);
+            }
+            if let (LIMITED, Some(lane)) = (state, lane) {
+                done.lanes.leave(known.queue, lane);
             }
             done.counts.push(Count::new(known.subject.key(ending), None));
             if children {

@@ -20,7 +20,7 @@ use crate::job::{Labels, Owner, Queue};
 use crate::store::claims::MOST_BYTES;
 use crate::store::counted::{Counted, Starts, counted_of, counts_at};
 use crate::store::kept::json;
-use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
+use crate::store::kept::lane::{FULL, Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::{LIMITED, QUEUED};
 use crate::store::{StoreError, Window};
 
@@ -32,11 +32,41 @@ const LOOKED_AT: (usize, usize) = (64, 512);
 pub(super) struct LaneChanges {
     /// Lanes that jobs have entered.
     pub(super) entered: HashMap<(Queue, String), rows::Lane>,
+    /// Lanes that jobs have entered or left, and for what they open if they are shut.
+    touched: HashMap<(Queue, String), Opens>,
     /// How many jobs have ended that counted for it.
     freed: HashMap<Counted, usize>,
 }
 
+/// The highest gate that opens, and if fewer jobs than that run with the key.
+type Opens = (i64, u32);
+
 impl LaneChanges {
+    /// A new job waits in this lane. If its key has room by the limit that it says itself, it may start though the lane was shut. One that is shut for
+    /// a rate stays so: mostly others come first, and each of very many lanes would be looked at for every job.
+    pub(super) fn enter_new(&mut self, queue: Queue, lane: rows::Lane, limit: Option<u32>) {
+        if let Some(limit) = limit {
+            self.touch(queue, lane.name.clone(), (FULL, limit));
+        }
+        self.entered.insert((queue, lane.name.clone()), lane);
+    }
+
+    /// A job waits in this lane again.
+    pub(super) fn enter(&mut self, queue: Queue, lane: rows::Lane) {
+        self.touch(queue, lane.name.clone(), (OVER_QUOTA, u32::MAX));
+        self.entered.insert((queue, lane.name.clone()), lane);
+    }
+
+    /// A job waits in this lane no more. Whoever is first now may have a higher limit, or another rate.
+    pub(super) fn leave(&mut self, queue: Queue, lane: String) {
+        self.touch(queue, lane, (i64::MAX, u32::MAX));
+    }
+
+    fn touch(&mut self, queue: Queue, lane: String, opens: Opens) {
+        let highest = self.touched.entry((queue, lane)).or_insert(opens);
+        *highest = opens.max(*highest);
+    }
+
     /// An attempt has ended that counted for this.
     pub(super) fn vacate(&mut self, counted: &[Counted]) {
         for counted in counted {
@@ -137,6 +167,11 @@ impl Writer {
             lanes::enter(&mut self.connection, &done.lanes.entered, turn).await?;
             for ((queue, _), lane) in &done.lanes.entered {
                 done.shared.set_open(*queue as u8, &lane.place, true);
+            }
+        }
+        if !done.lanes.touched.is_empty() {
+            for (queue, place) in lanes::open_touched(&mut self.connection, &done.lanes.touched).await? {
+                done.shared.set_open(queue, &place, true);
             }
         }
         self.vacate_lanes(done).await?;
