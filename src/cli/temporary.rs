@@ -16,6 +16,7 @@ use super::serve::listen;
 use crate::app::{self, AppError};
 use crate::auth::KeyRule;
 use crate::config::{Config, LogFormat, Source, Sources};
+use crate::job::Role;
 use crate::shutdown::Stop;
 use crate::{shutdown, telemetry};
 
@@ -49,6 +50,7 @@ impl Drop for Folder {
 
 /// The settings as they suit a command that wants a server for itself, where nobody has said otherwise, with a folder that goes when it ends.
 pub(super) fn prepare(mut config: Config, sources: &Sources, own: &mut Folder) -> Result<Config, CliError> {
+    alone(&mut config, sources);
     // Whoever starts it is the one who uses it.
     (config.tls_cert, config.tls_key, config.keys) = (None, None, KeyRule::Auto);
     let given = |name| sources.get(name).is_some_and(|source| *source != Source::Default);
@@ -66,6 +68,18 @@ pub(super) fn prepare(mut config: Config, sources: &Sources, own: &mut Folder) -
     folder.path().clone_into(&mut config.data_dir);
     own.0 = Some(folder);
     Ok(config)
+}
+
+/// Takes away what the servers of a service share, unless it is said on the command line: they would run this one's jobs, and it theirs.
+pub(super) fn alone(config: &mut Config, sources: &Sources) {
+    let is_said = |name| matches!(sources.get(name), Some(Source::Flag(_)));
+    if !is_said("database") {
+        (config.database, config.role) = (None, Role::default());
+        config.labels.clear();
+    }
+    if !is_said("artifacts") {
+        config.artifacts = None;
+    }
 }
 
 /// Does something with a server that is there as long as that takes.

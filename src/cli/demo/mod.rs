@@ -71,6 +71,7 @@ impl Demo {
         if !self.keep {
             return temporary::prepare(settings, sources, folder);
         }
+        temporary::alone(&mut settings, sources);
         if !given("log") {
             "warn".clone_into(&mut settings.log);
         }
