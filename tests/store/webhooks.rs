@@ -18,6 +18,7 @@ crate::for_every_driver!(
     a_host_with_many_messages_leaves_room_for_others,
     what_is_gone_is_gone_for_all_of_its_messages,
     a_delivery_can_be_wanted_again,
+    what_is_not_sent_any_more_goes_with_its_result,
     lists_have_filters_and_pages,
     deliveries_survive_a_crash,
     a_delivery_is_due_by_a_clock_that_was_set_back,
@@ -216,6 +217,20 @@ async fn a_delivery_can_be_wanted_again(place: impl Place) {
     store.note_delivery(&due[0].delivery, attempt(200), Verdict::Delivered).await.unwrap();
     assert_eq!(of(&store, job.id).await[0].state, DeliveryState::Delivered);
     assert_eq!(store.redeliver("msg_nobody", None).await.unwrap(), None);
+}
+
+/// Also those that are given up with another one.
+async fn what_is_not_sent_any_more_goes_with_its_result(place: impl Place) {
+    let store = place.open().await;
+    let jobs = [told("a"), told("a")];
+    for job in &jobs {
+        finish_all(&store, std::slice::from_ref(job)).await;
+    }
+    store.remove_result(jobs[0].id).await.unwrap();
+    let due = store.due_deliveries(Timestamp::now(), (64, 8), &[]).await.unwrap();
+    let second = due.iter().find(|due| due.delivery.job == jobs[1].id).unwrap();
+    store.note_delivery(&second.delivery, attempt(410), Verdict::Gone).await.unwrap();
+    assert_eq!(all(&store).await.iter().map(|delivery| delivery.job).collect::<Vec<_>>(), [jobs[1].id]);
 }
 
 async fn lists_have_filters_and_pages(place: impl Place) {

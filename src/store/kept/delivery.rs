@@ -24,7 +24,7 @@ macro_rules! give_up_others {
             "UPDATE deliveries SET state = $1 WHERE state = 0 AND place IN (SELECT place FROM deliveries \
              WHERE state = 0 AND url = (SELECT url FROM deliveries WHERE id = $2) LIMIT 1000",
             $lock,
-            ")"
+            ") RETURNING id"
         )
     };
 }

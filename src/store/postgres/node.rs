@@ -233,13 +233,12 @@ impl Node {
                 pause = AGAIN.0.min(every / 4);
             }
             match beat {
-                Ok(Beat { known, others_expired, stopping, clock }) => {
+                Ok(Beat { known, others_expired, clock }) => {
                     let away = asked_at - std::mem::replace(&mut heard_at, asked_at);
                     if std::mem::take(&mut is_untold) {
                         tracing::info!("the database is told again that this node is there");
                     }
                     self.silent.send_if_modified(|silent| silent.take_if(|why| *why == UNHEARD).is_some());
-                    self.revoke(stopping, Revocation::Cancelled);
                     if !known {
                         if !self.is_silent() {
                             tracing::warn!("this node was not heard of for too long: what it runs is run elsewhere");
@@ -266,6 +265,13 @@ impl Node {
                     if let Some(more) = untold.tell() {
                         tracing::warn!(error, more, "the database can't be told that this node is there");
                     }
+                }
+            }
+            // The lease does not wait for that: whoever has a lock on all jobs, as a maintenance of their table may, must not take it.
+            if let Some(session) = &mut connection {
+                match tokio::time::timeout(limit, session.ask(async |connection| stopping(connection, id).await)).await {
+                    Ok(Ok(stopping)) => self.revoke(stopping, Revocation::Cancelled),
+                    _ => connection = None,
                 }
             }
             if heard_at.elapsed() >= self.rules.give_up {
@@ -297,8 +303,7 @@ impl Node {
         let text = "SELECT EXISTS (SELECT 1 FROM nodes WHERE expires_at < clock_timestamp()), \
                     (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT";
         let (others_expired, clock) = sqlx::query_as(text).fetch_one(&mut *connection).await?;
-        let stopping = stopping(connection, self.id()).await?;
-        Ok(Beat { known, others_expired, stopping, clock: Timestamp::from_micros(clock) })
+        Ok(Beat { known, others_expired, clock: Timestamp::from_micros(clock) })
     }
 
     /// Whether one that has started later under its name is there. Each would take the other's jobs for ever, if this one came back.
@@ -334,8 +339,6 @@ struct Beat {
     /// Its leases are still its own.
     known: bool,
     others_expired: bool,
-    /// What it runs and is to stop.
-    stopping: Vec<Lease>,
     /// What time it is, says the database.
     clock: Timestamp,
 }

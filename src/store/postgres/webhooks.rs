@@ -15,8 +15,15 @@ use crate::store::webhook::LEFT;
 use crate::store::{DeliveryFilter, MANY, StoreError, WebhookStore};
 use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 
-/// How long a message that is to be sent is one node's: longer than a receiver may take to answer.
+/// How long a message that is to be sent is one node's, as long as that is there: longer than a receiver may take to answer.
 const TAKEN: Duration = Duration::from_secs(120);
+
+/// Whether this node may take a message: no other one sends it that is `there`.
+macro_rules! is_free {
+    () => {
+        "taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp() OR taken_by <> ALL (ARRAY(SELECT id FROM there))"
+    };
+}
 
 /// A message that is to be sent: of this job and its end.
 pub(super) struct NewDelivery {
@@ -82,17 +89,22 @@ impl WebhookStore for PostgresStore {
         // From host to host by the index, so that many messages for one of them cost no more than a few. Each is this node's for a while, or
         // every node would send it. All is asked once more as it is taken: another node may have sent it in between.
         let text = concat!(
-            "WITH RECURSIVE hosts (host) AS ((SELECT host FROM deliveries WHERE state = 0 ORDER BY host LIMIT 1) UNION ALL \
+            "WITH RECURSIVE there AS MATERIALIZED (SELECT id FROM nodes WHERE expires_at >= clock_timestamp()), \
+             hosts (host) AS ((SELECT host FROM deliveries WHERE state = 0 ORDER BY host LIMIT 1) UNION ALL \
              SELECT (SELECT host FROM deliveries WHERE state = 0 AND host > hosts.host ORDER BY host LIMIT 1) FROM hosts \
              WHERE hosts.host IS NOT NULL), \
              due AS (SELECT d.place AS message, d.turn FROM hosts CROSS JOIN LATERAL (\
              SELECT place, due_at, row_number() OVER (ORDER BY due_at, place) AS turn FROM deliveries \
              WHERE state = 0 AND host = hosts.host AND due_at <= $1 \
-             AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) ORDER BY due_at, place LIMIT $2) AS d \
+             AND (",
+            is_free!(),
+            ") ORDER BY due_at, place LIMIT $2) AS d \
              WHERE d.place <> ALL($6) ORDER BY d.turn, d.due_at, d.place LIMIT $5), \
              taken AS (UPDATE deliveries SET taken_by = $3, taken_until = clock_timestamp() + $4 * INTERVAL '1 second' \
              WHERE place IN (SELECT message FROM due) AND state = 0 AND due_at <= $1 \
-             AND (taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp()) RETURNING ",
+             AND (",
+            is_free!(),
+            ") RETURNING ",
             delivery::columns!(),
             ", host, secret, tries) SELECT taken.* FROM taken JOIN due ON message = place ORDER BY turn, due_at, place"
         );
@@ -179,14 +191,15 @@ async fn note(
         let query = sqlx::query("UPDATE deliveries SET log = $1 WHERE id = $2").bind(json(&log));
         query.bind(id).execute(&mut *connection).await?;
     }
+    let mut ended = vec![id.to_owned()];
     if verdict == Verdict::Gone {
         // Another node may hear the same at this moment, of a message of its own.
-        let query = sqlx::query(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state));
-        query.bind(id).execute(&mut *connection).await?;
+        let query = sqlx::query_scalar(delivery::give_up_others!(" FOR UPDATE SKIP LOCKED")).bind(code(state));
+        ended.extend(query.bind(id).fetch_all(&mut *connection).await?);
     }
     // Nothing else takes along what its job has left behind.
-    let text = "DELETE FROM deliveries WHERE id = $1 AND state <> 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
-    sqlx::query(text).bind(id).execute(connection).await?;
+    let text = "DELETE FROM deliveries WHERE id = ANY($1) AND state <> 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
+    sqlx::query(text).bind(ended).execute(connection).await?;
     Ok(())
 }
 

@@ -117,13 +117,15 @@ async fn note(
                 WHERE id = ?3 AND (state = 0 AND due_at = ?4 OR ?5)";
     let query = sqlx::query(text).bind(state.code()).bind(due_at.map(Timestamp::as_micros)).bind(id);
     query.bind(was_due_at.as_micros()).bind(verdict == Verdict::Delivered).execute(&mut *connection).await?;
+    let mut ended = vec![id.to_owned()];
     if verdict == Verdict::Gone {
-        sqlx::query(delivery::give_up_others!("")).bind(state.code()).bind(id).execute(&mut *connection).await?;
+        let query = sqlx::query_scalar(delivery::give_up_others!("")).bind(state.code()).bind(id);
+        ended.extend(query.fetch_all(&mut *connection).await?);
     }
     // Nothing else takes along what its job has left behind.
-    let text = "DELETE FROM deliveries WHERE id = ? AND state <> 0 AND NOT EXISTS (SELECT 1 FROM results WHERE results.id = job) \
-                AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
-    sqlx::query(text).bind(id).execute(connection).await?;
+    let text = "DELETE FROM deliveries WHERE id IN (SELECT value FROM json_each(?)) AND state <> 0 \
+                AND NOT EXISTS (SELECT 1 FROM results WHERE results.id = job) AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job)";
+    sqlx::query(text).bind(json(&ended)).execute(connection).await?;
     Ok(())
 }
 

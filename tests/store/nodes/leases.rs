@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 use sqlx::PgConnection;
-use trine::job::{NewJob, Queue, State};
+use trine::clock::Timestamp;
+use trine::job::{NewJob, Queue, State, Webhook};
+use trine::store::postgres::PostgresStore;
 use trine::store::{DeliveryFilter, NodeStore, Revocation, Settled, Settlement, Store, StoreError, WebhookStore};
+
+use trine::webhook::{DeliveryAttempt, Verdict};
 
 use super::revoked;
 use crate::postgres::Schema;
@@ -16,6 +20,8 @@ crate::on_postgres!(
     what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refused,
     a_node_that_was_taken_for_dead_stops_what_it_runs_and_goes_on,
     a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time,
+    a_lock_on_all_jobs_takes_no_node_its_leases,
+    what_a_node_was_about_to_send_is_sent_by_others_once_it_is_gone,
 );
 
 /// As if it had not been heard of for longer than its lease.
@@ -56,6 +62,57 @@ async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refuse
         assert_eq!(settle(&lives, old.lease, succeeded()).await.unwrap(), Settled::Stale);
     }
     assert_eq!(lives.stale_results(), 20);
+}
+
+async fn a_lock_on_all_jobs_takes_no_node_its_leases(place: Schema) {
+    let lease = Duration::from_secs(1);
+    let store = place.node_with("here", lease).await;
+    store.accept(vec![io_job()]).await.unwrap();
+    let claimed = claim_one(&store).await;
+    let mut raw = place.raw().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE work IN ACCESS EXCLUSIVE MODE").execute(&mut raw).await.unwrap();
+    // It goes on to say that it is there, for longer than its lease.
+    let text = "SELECT seen_at > now() + $1 * INTERVAL '1 second' FROM nodes";
+    let said = async {
+        while !sqlx::query_scalar::<_, bool>(text).bind(2.0 * lease.as_secs_f64()).fetch_one(&mut raw).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, said).await.expect("the node to say that it is there");
+    sqlx::raw_sql("ROLLBACK").execute(&mut raw).await.unwrap();
+    assert!(matches!(settle(&store, claimed.lease, succeeded()).await.unwrap(), Settled::Ended { .. }));
+    // Nothing was to be stopped meanwhile; and now it hears again of what is.
+    store.accept(vec![io_job()]).await.unwrap();
+    let next = claim_one(&store).await;
+    sqlx::query("UPDATE work SET stopping = true").execute(&mut raw).await.unwrap();
+    assert_eq!(revoked(&store).await, [(next.lease, Revocation::Cancelled)]);
+}
+
+async fn what_a_node_was_about_to_send_is_sent_by_others_once_it_is_gone(place: Schema) {
+    let lives = place.node("lives").await;
+    for is_closed in [true, false] {
+        let goes = place.node("goes").await;
+        let mut job = io_job();
+        job.submission.webhook =
+            Some(Box::new(Webhook { url: "http://a/hook".into(), host: "a".into(), secret: None, events: Vec::new() }));
+        goes.accept(vec![job.clone()]).await.unwrap();
+        end_one(&goes).await;
+        let due = async |store: &PostgresStore| {
+            let due = store.due_deliveries(Timestamp::now(), (10, 10), &[]).await.unwrap();
+            due.iter().map(|due| due.delivery.job).collect::<Vec<_>>()
+        };
+        assert_eq!((due(&goes).await, due(&lives).await), (vec![job.id], Vec::new()));
+        if is_closed {
+            goes.close().await;
+        } else {
+            drop(goes);
+            expire("goes", &mut place.raw().await).await;
+        }
+        assert_eq!(due(&lives).await, [job.id]);
+        let read = lives.deliveries(DeliveryFilter::default(), None, 1).await.unwrap().remove(0);
+        let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(200), error: None };
+        lives.note_delivery(&read, attempt, Verdict::Delivered).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
