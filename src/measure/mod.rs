@@ -12,4 +12,4 @@ mod usage;
 pub use helpers::Helpers;
 pub use metered::{Crowd, Metered, PollMeter};
 pub use run_delay::run_delay;
-pub use usage::Usage;
+pub use usage::{Usage, cpu_time_of};

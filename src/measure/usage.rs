@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Monotonic, micros};
@@ -29,6 +30,11 @@ pub struct Usage {
     pub ctx_voluntary: u64,
     /// Context switches because the kernel took the core away.
     pub ctx_involuntary: u64,
+}
+
+/// The CPU time of all threads of a process so far.
+pub fn cpu_time_of(process: Pid) -> Option<Duration> {
+    ClockId::pid_cpu_clock_id(process).and_then(clock_gettime).ok().map(Duration::from)
 }
 
 impl Usage {

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -86,6 +88,11 @@ impl Group {
     /// The number of the process group, which is that of its leader.
     pub const fn id(&self) -> Pid {
         self.leader
+    }
+
+    /// Whether it was short of files, threads or room in its scratch folder when it was looked at last, which is several times a second.
+    pub fn is_short(&self) -> Arc<AtomicBool> {
+        self.watched.is_short()
     }
 
     /// Waits until the program has ended, kills what it left running, and collects it. Dropping the future changes nothing.

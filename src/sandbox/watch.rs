@@ -1,12 +1,14 @@
-//! Looks after what no limit of the kernel covers: what a whole group uses. A group that exceeds a limit is killed.
+//! Looks after what no limit of the kernel covers: what a whole group uses. A group that exceeds a limit is killed; one that has stopped itself is told
+//! to go on, since nobody else would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,6 +113,8 @@ struct State {
 struct Watching {
     limits: Limits,
     scratch: Arc<Path>,
+    /// Whether it was short of anything when it was looked at last.
+    is_short: Arc<AtomicBool>,
     /// Why it was killed.
     violation: Option<Violation>,
 }
@@ -119,6 +123,7 @@ struct Watching {
 #[derive(Debug)]
 pub(super) struct Watched {
     group: i32,
+    is_short: Arc<AtomicBool>,
     shared: Arc<Shared>,
 }
 
@@ -134,9 +139,11 @@ impl Watch {
     /// Watches a group, whose number is that of its leader, and its scratch folder. It is killed if it exceeds a limit.
     pub(super) fn group(&self, leader: Pid, limits: Limits, scratch: &Path) -> Watched {
         let (group, shared) = (leader.as_raw(), Arc::clone(&self.0.0));
-        shared.state().groups.insert(group, Watching { limits, scratch: scratch.into(), violation: None });
+        let is_short = Arc::<AtomicBool>::default();
+        let watching = Watching { limits, scratch: scratch.into(), is_short: Arc::clone(&is_short), violation: None };
+        shared.state().groups.insert(group, watching);
         shared.changed.notify_one();
-        Watched { group, shared }
+        Watched { group, is_short, shared }
     }
 }
 
@@ -144,6 +151,11 @@ impl Watched {
     /// Ends the watch; tells the limit for which the group was killed, if it was. From here on it is not killed any more.
     pub(super) fn end(&self) -> Option<Violation> {
         self.shared.state().groups.remove(&self.group).and_then(|group| group.violation)
+    }
+
+    /// Whether it was short of anything when it was looked at last; see [`is_short`].
+    pub(super) fn is_short(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_short)
     }
 }
 
@@ -171,12 +183,21 @@ impl Shared {
             };
             let began = Instant::now();
             let running = processes(&groups);
+            let mut short = BTreeSet::new();
             // What grows fastest goes first.
             for look in [of_processes, of_scratch] {
                 for (id, group) in &groups {
-                    if let Some(violation) = look(&running[id], group) {
-                        self.end(*id, violation);
+                    match look(&running[id], group) {
+                        Ok(true) => drop(short.insert(*id)),
+                        Ok(false) => {}
+                        Err(violation) => self.end(*id, violation),
                     }
+                }
+            }
+            for (id, group) in &groups {
+                group.is_short.store(short.contains(id), Ordering::Relaxed);
+                if running[id].iter().any(|process| process.is_stopped) {
+                    self.go_on(*id);
                 }
             }
             let pause = (began.elapsed() * SHARE).clamp(PAUSE.0, PAUSE.1);
@@ -191,6 +212,14 @@ impl Shared {
             // Under the lock: the number is the group's as long as it is watched.
             kill(Pid::from_raw(id), Signal::SIGKILL);
             group.violation.get_or_insert(violation);
+        }
+    }
+
+    /// Has a group go on that has stopped.
+    fn go_on(&self, id: i32) {
+        if self.state().groups.contains_key(&id) {
+            // Under the lock, as above.
+            kill(Pid::from_raw(id), Signal::SIGCONT);
         }
     }
 }
@@ -216,6 +245,7 @@ struct Process {
     /// The thread that tells of it: the first one, unless that has ended before the others.
     task: i32,
     has_ended: bool,
+    is_stopped: bool,
     group: i32,
     threads: u64,
     resident_bytes: u64,
@@ -264,6 +294,7 @@ impl Process {
             pid,
             task,
             has_ended: matches!(*fields.first()?, "Z" | "X"),
+            is_stopped: *fields.first()? == "T",
             group: i32::try_from(number(5)?).ok()?,
             threads: number(20)?,
             resident_bytes: number(24)? * page_bytes(),
@@ -293,28 +324,50 @@ impl Process {
     }
 }
 
-fn of_processes(members: &[Process], Watching { limits, .. }: &Watching) -> Option<Violation> {
+/// How many files a process has open.
+pub fn open_files(pid: i32) -> Option<u64> {
+    let folder = format!("/proc/{pid}/fd");
+    // Since Linux 6.2, that is the size of the folder.
+    match fs::metadata(&folder).ok()?.len() {
+        0 => Some(fs::read_dir(folder).ok()?.count() as u64),
+        open => Some(open),
+    }
+}
+
+/// Whether little is left of what a program may have: then what comes next may fail for what was before it.
+pub const fn is_short(used: u64, limit: u64) -> bool {
+    used > limit / 3 * 2
+}
+
+fn of_processes(members: &[Process], Watching { limits, .. }: &Watching) -> Result<bool, Violation> {
     let started = (members.len() as u64).saturating_sub(1);
     if started > limits.processes {
-        return Some(Violation::Processes { started, limit: limits.processes });
+        return Err(Violation::Processes { started, limit: limits.processes });
     }
     let running = members.iter().map(|process| process.threads).sum();
     if running > limits.threads {
-        return Some(Violation::Threads { running, limit: limits.threads });
+        return Err(Violation::Threads { running, limit: limits.threads });
     }
     let mut used = members.iter().map(|process| process.resident_bytes).sum();
     if used > limits.memory_bytes && members.len() > 1 {
         // What a fork shares with its parent was counted twice.
         used = members.iter().map(Process::share_bytes).sum();
     }
-    (used > limits.memory_bytes).then_some(Violation::Memory { used, limit: limits.memory_bytes })
+    if used > limits.memory_bytes {
+        return Err(Violation::Memory { used, limit: limits.memory_bytes });
+    }
+    let open = members.iter().filter_map(|process| open_files(process.pid)).max().unwrap_or(0);
+    Ok(is_short(running, limits.threads) || is_short(open, limits.open_files))
 }
 
-fn of_scratch(members: &[Process], Watching { limits, scratch, .. }: &Watching) -> Option<Violation> {
+fn of_scratch(members: &[Process], Watching { limits, scratch, .. }: &Watching) -> Result<bool, Violation> {
     let device = fs::metadata(scratch).map_or(0, |folder| folder.dev());
     let unnamed: u64 = members.iter().map(|process| process.unnamed_bytes(device)).sum();
     let used = unnamed + bytes_in(scratch, limits.scratch_bytes.saturating_sub(unnamed));
-    (used > limits.scratch_bytes).then_some(Violation::Scratch { used, limit: limits.scratch_bytes })
+    if used > limits.scratch_bytes {
+        return Err(Violation::Scratch { used, limit: limits.scratch_bytes });
+    }
+    Ok(is_short(used, limits.scratch_bytes))
 }
 
 /// What is in a folder. Stops to count beyond `most`; what can't be looked into, because it is closed or its path is too long, is beyond it.

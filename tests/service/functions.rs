@@ -308,3 +308,24 @@ async fn eight_mebibytes_go_in_and_come_back() {
         assert!(output(&server, &submission).await == json!(text), "on {executor}");
     }
 }
+
+/// The signal that tells a call of its CPU time is the job's own to ignore.
+#[tokio::test]
+async fn a_call_that_does_not_hear_of_its_cpu_time_is_killed() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_PYTHON_PROCESSES", "1")]).await;
+    let ignores =
+        "import signal\ndef main():\n    signal.signal(signal.SIGPROF, signal.SIG_IGN)\n    while True:\n        pass\n";
+    let elsewhere = "import threading\ndef spin():\n    while True:\n        pass\ndef main():\n    \
+                     threads = [threading.Thread(target=spin) for _ in range(2)]\n    [each.start() for each in threads]\n    [each.join() for each in threads]\n";
+    for (name, source) in [("ignores", ignores), ("elsewhere", elsewhere)] {
+        deploy(&server, &format!("{name}?bound=cpu&executor=processes&cpu_ms=100"), SOURCE, source).await;
+        let job = run(&server, &call(name, &json!([]))).await;
+        assert_eq!(
+            (&job["state"], &job["error"]["kind"], &job["attempt"]),
+            (&json!("failed"), &json!("error"), &json!(1)),
+            "{job}"
+        );
+        assert!(job["error"]["message"].as_str().unwrap().contains("more CPU time than the 100 ms that it may"), "{job}");
+    }
+}

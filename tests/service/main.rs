@@ -18,6 +18,7 @@ mod files;
 mod functions;
 mod hostile_sites;
 mod keys;
+mod left_behind;
 mod load;
 mod log;
 mod names;

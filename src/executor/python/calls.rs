@@ -12,6 +12,9 @@ use crate::executor::slots::Slot;
 use crate::job::{FailureKind, Note};
 use crate::workload::Reporter;
 
+/// For how long it may not have been seen at the most that a limit is exceeded.
+const UNSEEN: Duration = Duration::from_secs(2);
+
 /// A host that is gone, with what became of it.
 #[derive(Clone, Debug)]
 pub(super) struct Gone {
@@ -67,6 +70,8 @@ struct State {
     since: Option<Monotonic>,
     /// The last one has left something behind: the next one that is made is one that was sent after that, and not behind it.
     is_left: bool,
+    /// When the latest one ended.
+    ended: Option<Monotonic>,
     /// What became of the host.
     gone: Option<Gone>,
 }
@@ -157,6 +162,7 @@ impl Calls {
         let (call, returned) = {
             let mut state = self.state();
             let Some(call) = state.open.remove(&id) else { return };
+            state.ended = Some(Monotonic::now());
             let mut returned = HashMap::new();
             if self.in_order && state.open.values().all(|other| other.order > call.order) {
                 if leaves {
@@ -191,14 +197,15 @@ impl Calls {
     /// Ends them all, and every later one. Of a host that makes one after the other, and of which all is known that it said, those behind
     /// the first have not begun.
     pub(super) fn end_all(&self, gone: &Gone, all_is_heard: bool) {
-        let open = {
+        let (open, one_has_ended) = {
             let mut state = self.state();
+            let one_has_ended = state.ended.is_some_and(|at| Monotonic::now().since(at) < UNSEEN);
             // Those that come now have no part in it.
             state.gone = Some(Gone { kind: FailureKind::Lost, by_itself: false, how: gone.how.clone() });
-            std::mem::take(&mut state.open)
+            (std::mem::take(&mut state.open), one_has_ended)
         };
-        let is_one = open.len() < 2 || (self.in_order && all_is_heard);
-        // Which of several has exceeded a limit is not known.
+        let is_one = if self.in_order { open.len() < 2 || all_is_heard } else { open.len() < 2 && !one_has_ended };
+        // Which of several has exceeded a limit is not known; one that has just ended may have left what is too much.
         let gone = if is_one || gone.kind == FailureKind::Lost {
             gone
         } else {

@@ -27,7 +27,7 @@ use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
 use crate::job::{Executor, FailureKind, JobId, Note};
 use crate::measure::memory;
-use crate::sandbox::{Group, Limits, Policy, Scratch};
+use crate::sandbox::{self, Group, Limits, Policy, Scratch};
 use crate::workload::{PythonFunction, Reporter, Stop};
 
 /// How long a host may take until it is ready.
@@ -43,14 +43,17 @@ const LAST_WORDS_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Host {
     key: Key,
-    pid: Pid,
+    pub(super) pid: Pid,
     /// Its scratch folder, as long as the process or what it has left needs it.
     scratch: Weak<Scratch>,
     outbox: Outbox,
     calls: Arc<Calls>,
     given: AtomicU64,
-    /// The most resident memory that it may have.
+    /// The most resident memory that it may have, and files.
     most_memory: u64,
+    most_files: u64,
+    /// Whether it is short of anything that later calls need.
+    is_short: Arc<AtomicBool>,
     /// The code that it was sent.
     known: Mutex<HashSet<String>>,
     /// It is to be replaced: nothing new is given to it.
@@ -115,6 +118,7 @@ impl pool::Worker for Arc<Host> {
         let last_words = tokio::spawn(async { Some(last_words(stderr?).await) });
         let (reading, writing) = UnixStream::from_std(ours).map_err(failed)?.into_split();
         let (ready, is_ready) = oneshot::channel();
+        let is_short = group.is_short();
         let (calls, end) = (Arc::new(Calls::new(settings.mode == Executor::Processes)), Arc::new(Notify::new()));
         let outbox = Outbox::new(writing);
         let scratch = Arc::new(scratch);
@@ -128,6 +132,8 @@ impl pool::Worker for Arc<Host> {
             calls,
             given: AtomicU64::new(0),
             most_memory,
+            most_files: settings.limits.open_files,
+            is_short,
             known: Mutex::default(),
             retired: AtomicBool::new(false),
             end,
@@ -311,7 +317,7 @@ impl Host {
 
     fn is_worn(&self, settings: &HostSettings) -> bool {
         let given = self.given.load(Ordering::Relaxed);
-        let worn = given >= settings.max_jobs || (given % 16 == 15 && self.has_much());
+        let worn = given >= settings.max_jobs || self.is_short.load(Ordering::Relaxed) || (given % 16 == 15 && self.has_much());
         if worn {
             // It is not asked about again before the next time that this is looked at.
             self.retire();
@@ -322,6 +328,13 @@ impl Host {
     /// Takes no further calls if much is left of what a call has used, which has had so many bytes.
     pub(super) fn has_used(&self, max_rss_bytes: Option<u64>) {
         if max_rss_bytes.is_some_and(|bytes| self.is_much(bytes)) && self.has_much() {
+            self.retire();
+        }
+    }
+
+    /// Takes no further calls if one has failed that may have left so many files open that the next ones would fail for it.
+    pub(super) fn has_failed(&self) {
+        if sandbox::open_files(self.pid()).is_some_and(|open| sandbox::is_short(open, self.most_files)) {
             self.retire();
         }
     }
@@ -498,6 +511,8 @@ mod tests {
             calls: Arc::clone(&calls),
             given: AtomicU64::new(1),
             most_memory: u64::MAX,
+            most_files: u64::MAX,
+            is_short: Arc::default(),
             known: Mutex::default(),
             retired: AtomicBool::new(false),
             end: Arc::default(),

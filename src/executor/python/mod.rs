@@ -13,6 +13,7 @@ mod outbox;
 mod protocol;
 mod resting;
 mod shared;
+mod spent;
 
 pub(super) use self::line::BEHIND;
 pub use check::SourceFault;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use tokio::process::Command;
 use tokio::sync::{Mutex, Notify};
 use tower::Service;
@@ -448,9 +449,15 @@ async fn on_host(
     let mut code_is_lacking = false;
     loop {
         let mut begun = host.begin((job, number), call, reporter.clone(), slot, code_is_lacking, seat);
+        let most = seat.and(call.limits.cpu_ms);
+        let spent = most.map(|ms| spent::more_than(Duration::from_millis(ms), host, begun.id).map(move |()| ms).boxed());
         let ended = tokio::select! {
             biased;
             ended = &mut begun.ended => Some(ended),
+            Some(ms) = OptionFuture::from(spent) => {
+                let how = format!("was killed: the call used more CPU time than the {ms} ms that it may");
+                return Some(Err(Unsaid::Gone(Gone { kind: FailureKind::Error, how, by_itself: false })));
+            }
             _ = stop.stopped() => {
                 host.stop(begun.id);
                 loop {
@@ -475,6 +482,9 @@ async fn on_host(
                 let (has_artifacts, reading) = (done.artifacts, done.reading());
                 host.has_used(reading.max_rss_bytes);
                 let mut ran = Ran { reading, outcome: done.into_outcome(), crashed: None, begun: true };
+                if ran.outcome.failure().is_some() {
+                    host.has_failed();
+                }
                 if has_artifacts {
                     let keeping = keeps_files.then_some(call.artifacts);
                     ran = ran.but(host.take_artifacts(begun.id, (job, number), keeping, stop).await);

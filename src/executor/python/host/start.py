@@ -13,7 +13,8 @@ from . import running, trine
 def main(mode):
     # Users' code finds nothing on its standard input, and only what `Capture` reads goes to its outputs.
     sock = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 100))
-    faulthandler.enable(fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 100))  # where a crash was is told to the server
+    # Where a crash was is told to the server: in which thread, and nothing of those of other jobs.
+    faulthandler.enable(fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 100), all_threads=False)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
