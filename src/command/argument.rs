@@ -101,6 +101,9 @@ impl Template {
     }
 
     fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.contains('\0') {
+            return Err("an argument can't hold a NUL");
+        }
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;

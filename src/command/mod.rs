@@ -9,6 +9,7 @@ pub use argument::Argument;
 pub use parameter::{Kind, Parameter, Pattern};
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -143,11 +144,16 @@ impl FromStr for Commands {
 
     /// Reads a TOML table: a table for each command, by its name.
     fn from_str(text: &str) -> Result<Self, CommandError> {
-        let commands: Self = toml::from_str(text)?;
-        for (name, command) in &commands.0 {
-            command.check().map_err(|reason| CommandError::Senseless { command: name.clone(), reason })?;
-        }
-        Ok(commands)
+        let tables: BTreeMap<String, toml::Value> = toml::from_str(text)?;
+        let read = |(name, table): (String, toml::Value)| {
+            let command = table.try_into::<Command>().map_err(|error| error.message().to_owned());
+            let checked = command.and_then(|command| command.check().map(|()| command));
+            match checked {
+                Ok(command) => Ok((name, Arc::new(command))),
+                Err(reason) => Err(CommandError::Senseless { command: name, reason }),
+            }
+        };
+        tables.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -168,12 +174,15 @@ impl Command {
             let text = text.map_err(|reason| BadValue { parameter: name.clone(), reason })?;
             texts.insert(name.as_str(), text);
         }
-        let may_begin_with_dash = |name: &str| self.parameters.get(name).is_some_and(Parameter::may_begin_with_dash);
         let mut filled = Vec::new();
         for argument in &self.arguments {
-            argument.fill(&texts, may_begin_with_dash, &mut filled)?;
+            argument.fill(&texts, |name| self.may_begin_with_dash(name), &mut filled)?;
         }
         Ok(filled)
+    }
+
+    fn may_begin_with_dash(&self, parameter: &str) -> bool {
+        self.parameters.get(parameter).is_some_and(Parameter::may_begin_with_dash)
     }
 
     /// The JSON Schema of its parameters.
@@ -192,8 +201,21 @@ impl Command {
         if !self.path.is_file() {
             return Err(format!("there is no program {}", self.path.display()));
         }
-        if let Some(folder) = self.folder.iter().chain(&self.read).find(|folder| !folder.is_absolute()) {
-            return Err(format!("the path {} is not absolute", folder.display()));
+        if self.path.metadata().is_ok_and(|file| file.permissions().mode() & 0o111 == 0) {
+            return Err(format!("{} is no program: it is not executable", self.path.display()));
+        }
+        if let Some(path) = self.folder.iter().chain(&self.read).find(|path| !path.is_absolute()) {
+            return Err(format!("the path {} is not absolute", path.display()));
+        }
+        if let Some(folder) = self.folder.iter().find(|folder| !folder.is_dir()) {
+            return Err(format!("there is no folder {}", folder.display()));
+        }
+        if let Some(path) = self.read.iter().find(|path| !path.exists()) {
+            return Err(format!("there is nothing at {}", path.display()));
+        }
+        let is_variable = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+        if let Some((name, _)) = self.environment.iter().find(|(name, value)| !is_variable(name) || value.contains('\0')) {
+            return Err(format!("the environment can't have a variable {name:?} with this value"));
         }
         if self.limits.deadline_ms == 0 {
             return Err("a deadline of 0 ms leaves no time for anything".into());
@@ -204,6 +226,12 @@ impl Command {
         let named: Vec<&str> = self.arguments.iter().flat_map(Argument::parameters).collect();
         if let Some(unknown) = named.iter().find(|name| !self.parameters.contains_key(**name)) {
             return Err(format!("an argument holds {{{unknown}}}, but there is no such parameter; a brace is written twice"));
+        }
+        let texts = self.parameters.iter().map(|(name, parameter)| (name.as_str(), parameter.text(None).unwrap_or_default()));
+        let texts = texts.collect();
+        for argument in &self.arguments {
+            let filled = argument.fill(&texts, |name| self.may_begin_with_dash(name), &mut Vec::new());
+            filled.map_err(|BadValue { parameter, reason }| format!("parameter {parameter}: the default {reason}"))?;
         }
         match self.parameters.keys().find(|name| !named.contains(&name.as_str())) {
             Some(unused) => Err(format!("no argument holds the parameter {unused}")),
@@ -279,6 +307,24 @@ mod tests {
     #[rstest]
     #[case("path = 'sh'", "c: the path sh is not absolute")]
     #[case("path = '/nowhere/sh'", "c: there is no program /nowhere/sh")]
+    #[case("path = '/etc/passwd'", "c: /etc/passwd is no program: it is not executable")]
+    #[case("path = '/bin/sh'\nfolder = '/etc/passwd'", "c: there is no folder /etc/passwd")]
+    #[case("path = '/bin/sh'\nread = ['/etc', '/nowhere']", "c: there is nothing at /nowhere")]
+    #[case("path = '/bin/sh'\nenvironment = { 'A=B' = 'x' }", "c: the environment can't have a variable \"A=B\" with this value")]
+    #[case(
+        "path = '/bin/sh'\nenvironment = { A = \"\\u0000\" }",
+        "c: the environment can't have a variable \"A\" with this value"
+    )]
+    #[case("path = '/bin/sh'\narguments = [\"a\\u0000\"]", "c: an argument can't hold a NUL")]
+    #[case("path = '/bin/sh'\narguments = ['{a']", "c: a brace is not closed; write {{ for a brace")]
+    #[case(
+        "path = '/bin/sh'\narguments = ['{a}']\nparameters.a = { type = 'integer', min = 5, max = 1 }",
+        "c: parameter a: no number is at least 5 and at most 1"
+    )]
+    #[case(
+        "path = '/bin/sh'\narguments = ['{a}']\nparameters.a = { type = 'text', default = '-x' }",
+        "c: parameter a: the default must not begin with `-`"
+    )]
     #[case(
         "path = '/bin/sh'\narguments = ['{a}']",
         "c: an argument holds {a}, but there is no such parameter; a brace is written twice"
@@ -302,7 +348,6 @@ mod tests {
 
     #[rstest]
     #[case("[c]\npath = '/bin/sh'\nshell = true", "unknown field `shell`")]
-    #[case("[c]\npath = '/bin/sh'\narguments = ['{a']", "a brace is not closed")]
     #[case("[c]\npath = '/bin/sh'\nparameters.a = { type = 'text', pattern = '(' }", "regex parse error")]
     #[case("[c]\narguments = []", "missing field `path`")]
     fn what_is_not_a_command_is_named(#[case] text: &str, #[case] message: &str) {

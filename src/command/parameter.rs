@@ -140,6 +140,11 @@ impl Parameter {
         if self.kind == choice && self.choices.is_empty() {
             return Err("a choice needs `choices`".into());
         }
+        if let (Some(min), Some(max)) = (self.min, self.max)
+            && min > max
+        {
+            return Err(format!("no number is at least {min} and at most {max}"));
+        }
         self.text(None).map(drop).or_else(|reason| match self.default {
             Some(_) => Err(format!("the default {reason}")),
             None => Ok(()),

@@ -21,7 +21,7 @@ use crate::clock::{Stopwatch, micros};
 use crate::job::{Failure, FailureKind, LogStream, Note, Outcome};
 use crate::measure::Usage;
 use crate::sandbox::{Ended, Group, NOT_CONFINED, NOT_STARTED, Policy, Sandbox, ScratchSpace};
-use crate::workload::{CommandCall, Registry, Reporter, Stop, Task};
+use crate::workload::{CommandCall, Registry, Reporter, Stop, Task, text_or_base64};
 
 /// What an error holds of the end of standard error, in bytes.
 const LAST_WORDS: usize = 2_048;
@@ -59,9 +59,12 @@ pub(super) struct CommandsExecutor {
 #[derive(Serialize)]
 struct Output {
     exit_status: i32,
-    /// Its beginning. What is not UTF-8 is replaced.
+    /// Its beginning.
     stdout: String,
-    /// Its end.
+    /// How that is written, if it is no text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_encoding: Option<&'static str>,
+    /// Its end. What is not UTF-8 is replaced.
     stderr: String,
     stdout_truncated: bool,
     stderr_truncated: bool,
@@ -194,7 +197,7 @@ impl Running {
             let limit = command.limits.deadline_ms;
             Outcome::Error(Failure::new(FailureKind::Timeout, format!("it ran longer than the command's deadline of {limit} ms")))
         } else {
-            outcome(&ended, &stdout, &stderr)
+            outcome(&ended, stdout, &stderr)
         };
         let cost = ended.cost;
         let usage = Usage {
@@ -214,7 +217,7 @@ impl Running {
     }
 }
 
-fn outcome(ended: &Ended, stdout: &Kept, stderr: &Kept) -> Outcome {
+fn outcome(ended: &Ended, stdout: Kept, stderr: &Kept) -> Outcome {
     let failed = |how: String| {
         let words = stderr.text();
         let last = words.trim_end();
@@ -226,11 +229,14 @@ fn outcome(ended: &Ended, stdout: &Kept, stderr: &Kept) -> Outcome {
     }
     match ended.status.code() {
         Some(0) => {
+            let stdout_truncated = stdout.truncated;
+            let (stdout, stdout_encoding) = text_or_base64(stdout.whole());
             let output = Output {
                 exit_status: 0,
-                stdout: stdout.text(),
+                stdout,
+                stdout_encoding,
                 stderr: stderr.text(),
-                stdout_truncated: stdout.truncated,
+                stdout_truncated,
                 stderr_truncated: stderr.truncated,
             };
             let json = serde_json::value::to_raw_value(&output);
@@ -247,9 +253,9 @@ fn outcome(ended: &Ended, stdout: &Kept, stderr: &Kept) -> Outcome {
 }
 
 /// Writes the standard input, as far as the program reads it.
-async fn feed(mut stdin: ChildStdin, input: String) {
+async fn feed(mut stdin: ChildStdin, input: Vec<u8>) {
     // That it reads no further is its own affair.
-    let _ = stdin.write_all(input.as_bytes()).await;
+    let _ = stdin.write_all(&input).await;
 }
 
 /// A stream that is listened to.
@@ -347,9 +353,21 @@ impl Kept {
         self.bytes.drain(..surplus);
     }
 
-    /// As text; what is not UTF-8 is replaced.
+    /// The first of it, without a character of a text that is there in part.
+    fn whole(mut self) -> Vec<u8> {
+        if let Err(error) = str::from_utf8(&self.bytes)
+            && self.truncated
+            && error.error_len().is_none()
+        {
+            self.bytes.truncate(error.valid_up_to());
+        }
+        self.bytes
+    }
+
+    /// The last of it as text, without a character that is there in part; what is not UTF-8 is replaced.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
+        let part = if self.truncated { self.bytes.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
+        String::from_utf8_lossy(&self.bytes[part..]).into_owned()
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::content::of_base64;
 use super::{Description, Invalid, Likeness, Prepared, Task, parameters};
 use crate::command::{BadValue, Command, Commands};
 use crate::job::{Bound, Form, Runtime};
@@ -20,7 +21,7 @@ pub struct CommandCall {
     /// All of its arguments.
     pub arguments: Vec<String>,
     /// Its standard input.
-    pub stdin: String,
+    pub stdin: Vec<u8>,
 }
 
 /// Which program to run, and with what.
@@ -37,6 +38,16 @@ struct Fields {
     #[serde(default)]
     #[schema(default = "")]
     stdin: String,
+    /// How that is written, if it is no text.
+    #[serde(default)]
+    stdin_encoding: Option<Encoding>,
+}
+
+/// How bytes are written.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Encoding {
+    Base64,
 }
 
 pub(super) fn description() -> Description {
@@ -52,7 +63,7 @@ pub(super) fn description() -> Description {
 }
 
 pub(super) fn prepare(text: &str, commands: &Commands) -> Result<Prepared, Invalid> {
-    let Fields { name, parameters, stdin } = parameters::parse(text)?;
+    let Fields { name, parameters, stdin, stdin_encoding } = parameters::parse(text)?;
     let command = commands.0.get(&name).ok_or_else(|| {
         let known = commands.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "this server offers none".to_owned() } else { format!("there are: {known}") };
@@ -61,6 +72,12 @@ pub(super) fn prepare(text: &str, commands: &Commands) -> Result<Prepared, Inval
     let arguments = command.fill(&parameters).map_err(|BadValue { parameter, reason }| {
         Invalid::new(format!("/parameters/{}", parameter.replace('~', "~0").replace('/', "~1")), reason)
     })?;
+    let stdin = match stdin_encoding {
+        None => stdin.into_bytes(),
+        Some(Encoding::Base64) => {
+            of_base64(&stdin).map_err(|error| Invalid::new("/stdin", format!("must be base64: {error}")))?
+        }
+    };
     let most = command.limits.stdin_bytes;
     if stdin.len() > most {
         return Err(Invalid::new("/stdin", format!("must have at most {most} bytes")));
@@ -87,6 +104,7 @@ mod tests {
     #[case::parameter(json!({"name": "count", "parameters": {"what": "-x"}}), "/parameters/what", "must be one of -l, -w")]
     #[case::nonsense(json!({"name": "count", "parameters": {"a/b": 1}}), "/parameters/a~1b", "there are what")]
     #[case::stdin(json!({"name": "count", "parameters": {"what": "-l"}, "stdin": "four"}), "/stdin", "must have at most 3 bytes")]
+    #[case::bytes(json!({"name": "count", "parameters": {"what": "-l"}, "stdin": "%", "stdin_encoding": "base64"}), "/stdin", "must be base64")]
     #[case::field(json!({"name": "count", "arguments": []}), "/arguments", "unknown field `arguments`")]
     fn what_is_wrong_is_named(#[case] workload: Value, #[case] pointer: &str, #[case] message: &str) {
         let invalid = prepare(&workload.to_string(), &COMMANDS.parse().unwrap()).map(drop).unwrap_err();

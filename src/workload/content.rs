@@ -7,11 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 pub(super) const BASE64: &str = "base64";
 
 /// Bytes as they stand in an output: the text itself if they are UTF-8, else base64 and the name of that encoding.
-pub(super) fn text_or_base64(bytes: Vec<u8>) -> (String, Option<&'static str>) {
+pub(crate) fn text_or_base64(bytes: Vec<u8>) -> (String, Option<&'static str>) {
     match String::from_utf8(bytes) {
         Ok(text) => (text, None),
         Err(error) => (STANDARD.encode(error.as_bytes()), Some(BASE64)),
     }
+}
+
+/// The bytes that this stands for.
+pub(super) fn of_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    STANDARD.decode(text)
 }
 
 #[cfg(test)]
@@ -22,5 +27,6 @@ mod tests {
     fn text_stays_text_and_bytes_survive() {
         assert_eq!(text_or_base64("grüß".into()), ("grüß".to_owned(), None));
         assert_eq!(text_or_base64(vec![0xff, 0x00]), ("/wA=".to_owned(), Some(BASE64)));
+        assert_eq!(of_base64("/wA="), Ok(vec![0xff, 0x00]));
     }
 }

@@ -23,6 +23,7 @@ mod testing;
 mod workspace;
 
 pub use command::CommandCall;
+pub(crate) use content::text_or_base64;
 pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, WorkloadSettings};
 pub use function::FunctionCall;
 pub(crate) use function::{is_function, likeness as likeness_of_function, pin as pin_function};

@@ -128,6 +128,19 @@ async fn an_exit_status_is_a_failure_with_the_last_words() {
 }
 
 #[tokio::test]
+async fn bytes_go_in_and_come_out_and_no_character_is_cut() {
+    let (server, _folder) = start().await;
+    let mut submission = script("cat");
+    (submission["workload"]["stdin"], submission["workload"]["stdin_encoding"]) = (json!("iVBORwD/"), json!("base64"));
+    let output = server.ended(&submission).await["output"].clone();
+    assert_eq!((&output["stdout"], &output["stdout_encoding"]), (&json!("iVBORwD/"), &json!("base64")));
+    let euros = "printf '%0.s\u{20ac}' $(seq 1000); printf '%0.sx\u{20ac}' $(seq 1000) >&2";
+    let output = server.ended(&script(euros)).await["output"].clone();
+    assert_eq!((&output["stdout"], &output.get("stdout_encoding")), (&json!("\u{20ac}".repeat(333)), &None));
+    assert!(output["stderr"].as_str().unwrap().chars().all(|one| matches!(one, 'x' | '\u{20ac}')), "{output}");
+}
+
+#[tokio::test]
 async fn output_is_cut_to_what_is_kept() {
     let (server, _folder) = start().await;
     let job = server
