@@ -60,6 +60,23 @@ def thing(value):
     return Thing(value)
 
 
+LOCK = threading.Lock()
+
+
+def locking(again):
+    with LOCK:
+        return locked(again)
+
+
+def locked(again):
+    return again and locking(again)
+
+
+class Locking:
+    def method(self):
+        return LOCK
+
+
 class Weighted:
     weight, made = 1, 0
 
@@ -292,8 +309,20 @@ class Pickles(unittest.TestCase):
         with self.assertRaisesRegex(CannotTravel, r"^helper: argument 'x' can't be pickled: .*lock"):
             self.way.workload(helper, (), {"x": threading.Lock()})
         lock = threading.Lock()
-        with self.assertRaisesRegex(CannotTravel, r"itself can't be pickled: .*lock"):
+        with self.assertRaisesRegex(CannotTravel, r"itself can't be pickled: the variable 'lock' around it: .*lock"):
             self.way.workload(lambda: lock, (), {})
+        for function, where in (
+            (locked, "its global 'locking': its global 'LOCK'"),
+            (in_chunks(locked), "its global 'locking': its global 'LOCK'"),
+            (Locking().method, "its global 'LOCK'"),
+            (lambda x, *, by=lock: x, "the default of 'by'"),
+            (lambda x, y=lock, z=1: x, "the default of 'y'"),
+            (functools.singledispatch(helper), "the variable 'dispatch' around it: the variable 'dispatch_cache' around it"),
+        ):
+            with self.assertRaisesRegex(CannotTravel, f"itself can't be pickled: {where}: "):
+                self.way.workload(function, (), {})
+        with self.assertRaisesRegex(CannotTravel, "argument 1 can't be pickled: its global 'LOCK': cannot pickle"):
+            self.way.workload(map, (locking,), {})
 
     def test_a_function_that_remembers(self):
         self.assertEqual((self.call(remembering, 4), self.call(len, [1])), (9, 1))

@@ -23,7 +23,7 @@ from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeV
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from ._references import Changeable, Snapshot, by_name, immutable, installed, name_of
+from ._references import Changeable, Snapshot, by_name, globals_of, immutable, installed, name_of
 from ._source import Source, source_of
 from .errors import CannotTravel
 
@@ -315,8 +315,35 @@ def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], erro
         try:
             dumps(part)
         except Exception as found:
-            return f"{name_of(function)}: {what} can't be pickled: {found}"
+            return f"{name_of(function)}: {what} can't be pickled: {_reason(part, found, [])}"
     return f"{name_of(function)} and its arguments can't be pickled: {error}"
+
+
+def _reason(value: Any, error: Exception, outer: list[Any]) -> str:
+    """Why something can't be pickled; of a function, because of which of the things that it refers to."""
+    value = value.function if isinstance(value, Each) else getattr(value, "__func__", value)
+    outer = [*outer, value]
+    for what, part in _references(value) if isinstance(value, FunctionType) else ():
+        if any(part is each for each in outer):
+            continue
+        try:
+            dumps(part)
+        except Exception as found:
+            return f"{what}: {_reason(part, found, outer)}"
+    return str(error)
+
+
+def _references(function: FunctionType) -> list[tuple[str, Any]]:
+    """What a function refers to, functions after the rest: they may refer to this one in turn."""
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = dict(zip(reversed(names), reversed(function.__defaults__ or ())))
+    found = [(f"the default of {name!r}", value) for name, value in {**defaults, **(function.__kwdefaults__ or {})}.items()]
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        with contextlib.suppress(ValueError):  # nothing yet
+            found.append((f"the variable {name!r} around it", cell.cell_contents))
+    found += [(f"its global {name!r}", value) for name, value in globals_of(function)[0].items()]
+    found.sort(key=lambda each: isinstance(each[1], FunctionType))
+    return found + [(f"its attribute {name!r}", value) for name, value in vars(function).items()]
 
 
 def unpickled(text: str) -> Any:
