@@ -347,7 +347,8 @@ pub(super) struct ErrorView<'a> {
     /// One sentence.
     pub(super) message: &'a str,
     /// An exception as Python tells it: its type, message, frames, traceback and cause; and what of it JSON can bring unchanged: its
-    /// `args` and `attributes` if it is one of Python's own, its `notes`, and the `exceptions` of a group.
+    /// `args` (absent if that is its message alone, null if JSON can't bring them) and `attributes` if it is one of Python's own, its
+    /// `notes`, and the `exceptions` of a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(super) python: Option<&'a RawValue>,

@@ -210,7 +210,21 @@ class Errors(HostTest):
                 raise error
             def plain(): raise ValueError("bad")
             def several(): raise ValueError("bad", 3)
+            def rows(): raise ValueError("bad rows", [1, {"a": [None, {}]}])
+            def with_lists():
+                error = ValueError("bad")
+                error.rows, error.byplace, error.pairs = [1, [2]], {"a": {"b": 1}}, [(1, 2)]
+                error.wide = ["x" * 1_000]
+                for _ in range(12): error.wide = [error.wide] * 1_000
+                raise error
+            def none(): raise KeyError
+            def pair(): raise ValueError("bad", [(1, 2)])
+            def numbered(): raise ValueError("bad", {1: 2})
             def unlike(): raise ValueError([1], float("inf"))
+            def cyclic():
+                rows = []
+                rows.append(rows)
+                raise ValueError("bad", rows)
             def endless(): raise ValueError(float("inf"), 1)
             def long(): raise ValueError("x" * 1_000_000, 1)
             def imports(): import nowhere_at_all
@@ -230,8 +244,12 @@ class Errors(HostTest):
         self.assertEqual(told("several"), {"args": ["bad", 3]})
         self.assertEqual(told("imports"), {"attributes": {"name": "nowhere_at_all"}})
         self.assertEqual(told("mine"), {"notes": ["while counting"]})
-        for entrypoint in ("plain", "unlike", "endless", "long"):
+        self.assertEqual(told("rows"), {"args": ["bad rows", [1, {"a": [None, {}]}]]})
+        self.assertEqual(told("with_lists"), {"attributes": {"rows": [1, [2]], "byplace": {"a": {"b": 1}}}})
+        for entrypoint in ("plain", "none"):
             self.assertEqual(told(entrypoint), {})
+        for entrypoint in ("pair", "numbered", "unlike", "endless", "cyclic", "long"):
+            self.assertEqual(told(entrypoint), {"args": None})
 
     @unittest.skipIf(sys.version_info < (3, 11), "exception groups came with Python 3.11")
     @in_each()

@@ -391,6 +391,13 @@ class Calls(ServerTest):
                 self.executor().with_options(**wrong)
         with self.assertRaises(ValueError):
             trine.Executor(self.url, 0)
+        for kind in (trine.Executor, trine.AsyncExecutor, trine.Client, trine.AsyncClient):
+            for wrong in ({"timeout": 0}, {"timeout": -1}, {"timeout": math.inf}, {"patience": -1}, {"patience": math.nan}):
+                (name,) = wrong
+                with self.assertRaisesRegex(ValueError, f"{name} must be"):
+                    kind(self.url, **wrong)
+                with self.assertRaisesRegex(TypeError, f"{name} must be a number of seconds, not None"):
+                    kind(self.url, **{name: None})
 
 
 class Options(ServerTest):

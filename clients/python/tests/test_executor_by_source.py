@@ -30,7 +30,13 @@ def raise_oserror(name):
 
 
 def raise_key_error(key):
-    raise KeyError(*([key] if key else [(1, 2)]))
+    raise KeyError(*([key] if key else [(1, 2)] if key is None else ()))
+
+
+def raise_with_rows(pair):
+    error = ValueError("bad rows", [1, {"a": (1, 2) if pair else None}])
+    error.rows = {"a": [1]}
+    raise error
 
 
 def raise_own():
@@ -125,9 +131,14 @@ class BySource(ServerTest):
             self.assertIs(type(error), FileNotFoundError)
             self.assertEqual((error.errno, error.filename, error.line), (errno.ENOENT, "a/b", 7))
             self.assertEqual(error.__notes__, ["while the page was read"])
-            self.assertEqual([raised(raise_key_error, key).args for key in ("a", None)], [("a",), ((1, 2),)])
+            self.assertEqual([raised(raise_key_error, key).args for key in ("a", None, "")], [("a",), ((1, 2),), ()])
             self.assertEqual(raised(raise_empty).args, ())
             self.assertEqual(raised(import_nothing).name, "nowhere_at_all")
+            error = raised(raise_with_rows, False)
+            self.assertEqual((error.args, error.rows), (("bad rows", [1, {"a": None}]), {"a": [1]}))
+            error = raised(raise_with_rows, True)
+            self.assertEqual((type(error), str(error)), (ValueError, "('bad rows', [1, {'a': (1, 2)}])"))
+            self.assertIn("could not bring its arguments", error.__notes__[0])
             error = raised(raise_own)
             self.assertEqual((type(error), error.__notes__), (trine.RemoteError, ["of mine"]))
 

@@ -1,12 +1,15 @@
 """How functions travel, seen from both ends without a server between them."""
 
 import base64
+import datetime
+import enum
 import functools
 import gc
 import importlib
 import json
 import logging
 import math
+import operator
 import os.path as paths
 import pickle
 import subprocess
@@ -55,6 +58,74 @@ class Thing:
 
 def thing(value):
     return Thing(value)
+
+
+LOCK = threading.Lock()
+
+
+def locking(again):
+    with LOCK:
+        return locked(again)
+
+
+def locked(again):
+    return again and locking(again)
+
+
+class Locking:
+    def method(self):
+        return LOCK
+
+
+class Weighted:
+    weight, made = 1, 0
+
+
+class Level(Weighted, enum.Enum):
+    LOW, HIGH, LEAST = ("low", 2), ("high", 9), ("low", 2)
+
+    def __init__(self, label, weight):
+        self.weight, self.label, self.others = weight, label, [self]
+        Weighted.made += 1
+
+
+class Coordinate(bytes, enum.Enum):
+    PX, PY = (0, "x"), (1, "y")
+
+    def __new__(cls, value, label):
+        made = bytes.__new__(cls, [value])
+        made._value_, made.label = value, label
+        return made
+
+
+class AutoNumber(enum.Enum):
+    def __new__(cls):
+        made = object.__new__(cls)
+        made._value_ = len(cls.__members__) + 1
+        return made
+
+
+class Numbered(AutoNumber):
+    ONE, TWO = (), ()
+
+
+class Both(enum.IntFlag):
+    ONE, TWO, ALL = 1, 2, 3
+
+    def __init__(self, value):
+        self.twice = value * 2
+
+
+class Day(datetime.date, enum.Enum):
+    FIRST, SECOND = (2020, 1, 1), (2021, 1, 1)
+
+
+def total(levels):
+    return sum(level.weight for level in levels)
+
+
+def seen(*members):
+    return [{name: value for name, value in vars(each).items() if type(value) in (int, str, tuple)} for each in members]
 
 
 def later(x):
@@ -123,19 +194,45 @@ class Pickles(unittest.TestCase):
         """Another process, which has none of these modules, can make the call."""
         self.assertFalse(installed(__name__))
         self.assertTrue(installed("json.decoder"))
-        program = (
-            "import base64, json, pickle, sys\n"
-            "for line in sys.stdin:\n"
-            "    function, args, kwargs = pickle.loads(base64.b64decode(json.loads(line)['pickle']))\n"
-            "    value = function(*args, **kwargs)\n"
-            "    print(getattr(value, 'value', value))\n"
-        )
         calls = [(several, (2,)), (thing, (Thing(3),)), (in_chunks(helper), ([(1,), (2,)],)), (Thing(4).doubled, ())]
+        [plain, made, chunk, method] = self.elsewhere(*calls)
+        self.assertEqual((plain, type(made), made.value.value, chunk, method.value), (several(2), Thing, 3, [6, 7], 8))
+
+    def elsewhere(self, *calls):
+        """What calls give in another process, which has none of these modules."""
+        program = """if True:
+            import base64, cloudpickle, json, pickle, sys
+            for line in sys.stdin:
+                function, args, kwargs = pickle.loads(base64.b64decode(json.loads(line)["pickle"]))
+                print(base64.b64encode(cloudpickle.dumps(function(*args, **kwargs))).decode())
+        """
         lines = b"\n".join(self.way.workload(function, args, {}) for function, args in calls)
         folder = harness.pathlib.Path(harness.cloudpickle.__file__).parent.parent
         done = subprocess.run([sys.executable, "-c", program], input=lines, stdout=subprocess.PIPE, cwd=folder, check=True)
-        self.assertEqual(done.stdout.decode().split("\n")[0], str(several(2)))
-        self.assertRegex(done.stdout.decode(), r"(?s)\d+\n<.*Thing object.*>\n\[6, 7\]\n8\n")
+        return [unpickled(line) for line in done.stdout.decode().split()]
+
+    def test_members_of_enums_are_what_they_were(self):
+        self.assertEqual(self.elsewhere((total, ([Level.LOW, Level.HIGH],)), (lambda: Level.HIGH.weight, ())), [11, 9])
+        there = [(seen, tuple(kind)) for kind in (Level, Coordinate, Numbered, Both, Day)]
+        self.assertEqual(self.elsewhere(*there), [seen(*members) for _, members in there])
+        back = [*Level, *Coordinate, *Numbered, *Both, *Day]
+        self.assertTrue(all(map(operator.is_, self.elsewhere((list, (back,)))[0], back)))
+        others = self.elsewhere((lambda: (Level["LEAST"].name, Both.ALL.twice, Coordinate.PY[0], Day.SECOND.year), ()))
+        self.assertEqual(others, [("LOW", 6, 1, 2021)])
+        self.assertEqual(Level.made, 3)  # here, and not once more anywhere
+
+    def test_an_enum_whose_members_can_not_be_made_anew_is_refused(self):
+        class Slotted:
+            __slots__ = ("weight",)
+
+        class Kept(Slotted, enum.Enum):
+            ONE = 1
+
+            def __init__(self, value):
+                self.weight = value
+
+        with self.assertRaisesRegex(CannotTravel, r"^total: argument 1 can't be pickled: members of the enum .*Kept are more"):
+            self.way.workload(total, ([Kept.ONE],), {})
 
     def test_a_function_is_pickled_anew_when_what_it_refers_to_is_another(self):
         global FIVE
@@ -212,8 +309,20 @@ class Pickles(unittest.TestCase):
         with self.assertRaisesRegex(CannotTravel, r"^helper: argument 'x' can't be pickled: .*lock"):
             self.way.workload(helper, (), {"x": threading.Lock()})
         lock = threading.Lock()
-        with self.assertRaisesRegex(CannotTravel, r"itself can't be pickled: .*lock"):
+        with self.assertRaisesRegex(CannotTravel, r"itself can't be pickled: the variable 'lock' around it: .*lock"):
             self.way.workload(lambda: lock, (), {})
+        for function, where in (
+            (locked, "its global 'locking': its global 'LOCK'"),
+            (in_chunks(locked), "its global 'locking': its global 'LOCK'"),
+            (Locking().method, "its global 'LOCK'"),
+            (lambda x, *, by=lock: x, "the default of 'by'"),
+            (lambda x, y=lock, z=1: x, "the default of 'y'"),
+            (functools.singledispatch(helper), "the variable 'dispatch' around it: the variable 'dispatch_cache' around it"),
+        ):
+            with self.assertRaisesRegex(CannotTravel, f"itself can't be pickled: {where}: "):
+                self.way.workload(function, (), {})
+        with self.assertRaisesRegex(CannotTravel, "argument 1 can't be pickled: its global 'LOCK': cannot pickle"):
+            self.way.workload(map, (locking,), {})
 
     def test_a_function_that_remembers(self):
         self.assertEqual((self.call(remembering, 4), self.call(len, [1])), (9, 1))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, as_completed, wait
 from typing import TYPE_CHECKING, Any
 
 import trine
 
 if TYPE_CHECKING:
-    from typing_extensions import assert_type
+    from typing_extensions import Unpack, assert_type
 
 
 def square(x: int) -> int:
@@ -29,6 +29,14 @@ async def counts_later(to: int) -> AsyncIterator[int]:
     yield to
 
 
+def named(future: trine.JobFuture[int]) -> None:
+    print(future.job_id)
+
+
+def told(future: Future[Any]) -> None:
+    print(future.result())
+
+
 def of_any(executor: Executor) -> int:
     return executor.submit(square, 3).result()
 
@@ -46,7 +54,19 @@ def of_trine(executor: trine.Executor) -> int:
     executor.with_options(after=futures).submit(later, 3)
     executor.with_options(after=[{"job": futures[0], "on_failure": "run"}])
     executor.with_options(after=[futures[0].job_id])  # type: ignore[list-item]
+    futures[0].add_done_callback(named)
+    futures[0].add_done_callback(told)
+    numbers: dict[Future[int], int] = {executor.submit(square, x): x for x in range(3)}
+    for future in as_completed(numbers):
+        assert_type(numbers[future], int)
+    waiting: set[Future[int]] = set(numbers)
+    while waiting:
+        _, waiting = wait(waiting, return_when="FIRST_COMPLETED")
     return of_any(executor) + executor.with_options(priority=1).submit(square, 3).result()
+
+
+def of_settings(**settings: Unpack[trine.Settings]) -> trine.Executor:
+    return trine.Executor(max_workers=4, **settings)
 
 
 async def of_asyncio(executor: trine.AsyncExecutor) -> int:

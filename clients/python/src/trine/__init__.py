@@ -23,7 +23,7 @@ from .errors import (
     ServerUnreachable,
     TrineError,
 )
-from .executor import Executor
+from .executor import Executor, Settings
 from .model import (
     Accepted,
     Act,
@@ -124,6 +124,7 @@ __all__ = [
     "ServerGone",
     "ServerSilent",
     "ServerUnreachable",
+    "Settings",
     "Stopped",
     "SubmitOptions",
     "SummaryItem",

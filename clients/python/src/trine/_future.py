@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NoReturn, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, TypeVar
 
 from ._travel import Way
 from .model import Timing, parsed
@@ -54,6 +54,10 @@ class JobFuture(OfJob, Future[T]):
 
     def cancel(self) -> bool:
         return self._engine.cancel(self._call)
+
+    if TYPE_CHECKING:
+
+        def add_done_callback(self, fn: Callable[[JobFuture[T]], object]) -> None: ...
 
     def _cancelled(self) -> None:
         try:

@@ -16,6 +16,7 @@ from ._travel import Way, unpickled
 from .errors import CannotTravel, JobError, JobLost, JobTimeout, RemoteError, RemoteTraceback
 
 NEVER_RAN = {"state": "cancelled"}  # what would be told of a job that was cancelled while it waited
+NOT_BROUGHT = "JSON could not bring its arguments: the one that it has here is its text."
 
 
 def ended_job(data: bytes) -> tuple[str, Any]:
@@ -100,13 +101,16 @@ def _remade(python: dict[str, Any], job_id: str) -> BaseException:
     kind, message = str(python.get("type", "Exception")), str(python.get("message", ""))
     known = getattr(builtins, kind, None)
     exception: Exception = RemoteError(kind, message, job_id)
+    notes = list(python.get("notes") or ())
     if isinstance(known, type) and issubclass(known, Exception):
         with contextlib.suppress(AttributeError, SyntaxError, TypeError, ValueError):  # it takes what JSON could not bring
             made = known(*_arguments(python, message, job_id))
             made.__setstate__(python.get("attributes") or {})
             exception = made
-    if python.get("notes"):
-        exception.__notes__ = list(python["notes"])  # before Python 3.11 nothing shows them
+            if python.get("args", ()) is None and kind != "KeyError":
+                notes.append(NOT_BROUGHT)
+    if notes:
+        exception.__notes__ = notes  # before Python 3.11 nothing shows them
     return exception
 
 
@@ -117,6 +121,6 @@ def _arguments(python: dict[str, Any], message: str, job_id: str) -> Sequence[An
         return text, [_remade(each, job_id) for each in python["exceptions"]]
     if python.get("args"):
         return tuple(python["args"])
-    if python.get("type") == "KeyError":
+    if python.get("type") == "KeyError" and message:
         return (ast.literal_eval(message),)
     return (message,) if message else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import copyreg
 import functools
 import inspect
 import io
@@ -16,13 +17,13 @@ import threading
 import typing
 import weakref
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import Enum, Flag
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from ._references import Changeable, Snapshot, by_name, immutable, installed, name_of
+from ._references import Changeable, Snapshot, by_name, globals_of, immutable, installed, name_of
 from ._source import Source, source_of
 from .errors import CannotTravel
 
@@ -124,7 +125,7 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             reduced = self._by_value(obj, super().reducer_override)
             if isinstance(obj, type) and isinstance(reduced, tuple):
                 _gone.add(obj)
-                return _with_slots(obj, reduced)
+                return _with_members(obj, reduced) if issubclass(obj, Enum) else _with_slots(obj, reduced)
             return reduced
         if isinstance(obj, TypeVar):
             return self._by_value(obj, self.dispatch_table[TypeVar])
@@ -167,10 +168,69 @@ PARTS = {
 def _with_slots(made: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Newer cloudpickles leave out `__slots__`: objects there have a `__dict__`, which those of the class here lack."""
     named_tuple = typing.NamedTuple in vars(made).get("__orig_bases__", ())  # which makes them itself
-    if "__slots__" not in vars(made) or named_tuple or issubclass(made, Enum):
+    if "__slots__" not in vars(made) or named_tuple:
         return reduced
     make, (kind, name, bases, namespace, *more), *state = reduced
     return make, (kind, name, bases, {**namespace, "__slots__": vars(made)["__slots__"]}, *more), *state
+
+
+def _with_members(made: type[Enum], reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """cloudpickle makes the members of an enum anew of their values, without what `__new__` and `__init__` have made of them."""
+    make, (bases, name, qualname, _, module, tracked, *more), (namespace, slots), _, _, set_state = reduced
+    _enums[tracked] = made
+    own = {each: {key: vars(member)[key] for key in vars(member).keys() - OF_ENUMS} for each, member in made.__members__.items()}
+    # Since Python 3.11, flags that are several others have names, and are no members to begin with.
+    members = {each.name: each for each in made} if issubclass(made, Flag) else dict(made.__members__)
+    if not members:
+        return reduced  # it is a base of other enums
+    parts = {each: (member._value_, *_plain(member)) for each, member in members.items()}
+    usual = made.__init__ is Enum.__init__ and not hasattr(made, "__new_member__") and len(members) == len(made)
+    if usual and not any(own.values()) and all(plain in ([], [value]) for value, *plain in parts.values()):
+        return reduced  # which is shorter
+    state = set_state, ({key: value for key, value in namespace.items() if key not in members}, slots), own
+    anew = {"__new__": _member, "__init__": _as_it_is, **parts}
+    return make, (bases, name, qualname, anew, module, tracked, *more), state, None, None, _set_members
+
+
+OF_ENUMS = {"_name_", "_value_", "__objclass__", "_sort_order_", "_inverted_"}  # what `enum` itself keeps of each member
+
+
+def _plain(member: Enum) -> tuple[Any, ...]:
+    """What a member is beside its attributes: the arguments for the `__new__` of the built-in class below it, such as `int`."""
+    kind, below = type(member), _below(type(member))
+    reduced: Any = object.__reduce_ex__(member, 2)
+    make, args, state, *items = reduced if len(reduced) > 2 else (*reduced, None)
+    if make is copyreg.__newobj__ and state == vars(member) and not any(items):  # type: ignore[attr-defined]
+        return tuple(below.__getnewargs__(member)) if hasattr(below, "__getnewargs__") else ()
+    if make is kind and state is None and below is not object:
+        return tuple(args)
+    raise pickle.PicklingError(f"members of the enum {kind.__qualname__} are more than attributes and a built-in value")
+
+
+def _below(kind: type) -> Any:
+    """The built-in class below a class, which makes its objects."""
+    return next(base for base in kind.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
+
+
+# These three travel along, and make members there what they are here.
+
+
+def _member(kind: Any, *parts: Any) -> Any:
+    value, *plain = parts[0] if kind._member_type_ is tuple else parts
+    made = _below(kind).__new__(kind, *plain)
+    made._value_ = value
+    return made
+
+
+def _as_it_is(member: Any, *parts: Any) -> None:
+    pass
+
+
+def _set_members(made: Any, state: Any) -> None:
+    set_state, of_class, own = state
+    set_state(made, of_class)
+    for name, attributes in own.items():
+        vars(getattr(made, name)).update(attributes)
 
 
 _registering = threading.RLock()
@@ -255,8 +315,35 @@ def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], erro
         try:
             dumps(part)
         except Exception as found:
-            return f"{name_of(function)}: {what} can't be pickled: {found}"
+            return f"{name_of(function)}: {what} can't be pickled: {_reason(part, found, [])}"
     return f"{name_of(function)} and its arguments can't be pickled: {error}"
+
+
+def _reason(value: Any, error: Exception, outer: list[Any]) -> str:
+    """Why something can't be pickled; of a function, because of which of the things that it refers to."""
+    value = value.function if isinstance(value, Each) else getattr(value, "__func__", value)
+    outer = [*outer, value]
+    for what, part in _references(value) if isinstance(value, FunctionType) else ():
+        if any(part is each for each in outer):
+            continue
+        try:
+            dumps(part)
+        except Exception as found:
+            return f"{what}: {_reason(part, found, outer)}"
+    return str(error)
+
+
+def _references(function: FunctionType) -> list[tuple[str, Any]]:
+    """What a function refers to, functions after the rest: they may refer to this one in turn."""
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = dict(zip(reversed(names), reversed(function.__defaults__ or ())))
+    found = [(f"the default of {name!r}", value) for name, value in {**defaults, **(function.__kwdefaults__ or {})}.items()]
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        with contextlib.suppress(ValueError):  # nothing yet
+            found.append((f"the variable {name!r} around it", cell.cell_contents))
+    found += [(f"its global {name!r}", value) for name, value in globals_of(function)[0].items()]
+    found.sort(key=lambda each: isinstance(each[1], FunctionType))
+    return found + [(f"its attribute {name!r}", value) for name, value in vars(function).items()]
 
 
 def unpickled(text: str) -> Any:
@@ -269,12 +356,19 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
-        if name != "_class_setstate" or not module.startswith("cloudpickle."):
+        if not module.startswith("cloudpickle."):
             return found
-        return lambda made, state: made if made in _gone else found(made, state)
+        if name == "_make_skeleton_enum":
+            return lambda *parts: _enums.get(parts[5]) or found(*parts)
+        if name == "_class_setstate":
+            return lambda made, state: made if made in _gone else found(made, state)
+        return found
 
 
 _gone: weakref.WeakSet[type] = weakref.WeakSet()
+_enums: weakref.WeakValueDictionary[str, type[Enum]] = (
+    weakref.WeakValueDictionary()
+)  # that have gone, by cloudpickle's ids of them
 
 
 # ---- By source -----------------------------------------------------------------------------------------------------------------

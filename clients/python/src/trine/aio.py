@@ -15,7 +15,7 @@ from . import _calls
 from ._aio_connections import Connections
 from ._calls import Call
 from ._following import FIRST_WAIT, Follower, Patience
-from ._http1 import Server
+from ._http1 import Server, checked
 from .errors import TrineError
 from .model import (
     Accepted,
@@ -78,8 +78,8 @@ class AsyncClient:
         headers: Optional[Mapping[str, str]] = None,
         tls: Optional[ssl.SSLContext] = None,
     ) -> None:
+        timeout, self._patience = checked(timeout, patience)
         self._connections = Connections(Server.at(url, headers, key), timeout, tls)
-        self._patience = patience
 
     async def close(self) -> None:
         """Closes the connections that are kept open. The client can still be used."""

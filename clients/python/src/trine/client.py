@@ -16,7 +16,7 @@ from . import _calls
 from ._calls import Call
 from ._connections import Connections
 from ._following import FIRST_WAIT, Follower, Patience
-from ._http1 import Server
+from ._http1 import Server, checked
 from .errors import TrineError
 from .model import (
     Accepted,
@@ -79,8 +79,8 @@ class Client:
         headers: Optional[Mapping[str, str]] = None,
         tls: Optional[ssl.SSLContext] = None,
     ) -> None:
+        timeout, self._patience = checked(timeout, patience)
         self._connections = Connections(Server.at(url, headers, key), timeout, tls)
-        self._patience = patience
 
     def close(self) -> None:
         """Closes the connections that are kept open. The client can still be used."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, Uni
 from ._connections import Connections
 from ._engine import Engine
 from ._future import JobFuture
-from ._http1 import Server
+from ._http1 import Server, checked
 from ._part import Part
 from ._travel import in_chunks
 from .model import Bound, Choice, Routing
@@ -53,16 +53,17 @@ def engine_for(url: Optional[str], max_workers: Optional[int], settings: Setting
     _check(settings, Settings, "setting")
     if max_workers is not None and max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
+    timeout, patience = checked(settings.get("timeout", 30.0), settings.get("patience", 30.0))
     how = settings.get("how") or "auto"
     server = Server.at(url, settings.get("headers"), settings.get("key"))
     told: Mapping[str, Any] = {"bound": "cpu", **settings}
     return Engine(
-        Connections(server, settings.get("timeout", 30.0), settings.get("tls")),
+        Connections(server, timeout, settings.get("tls")),
         {name: told[name] for name in CallOptions.__annotations__ if name in told},
         {name: told[name] for name in ("interpreter", "network") if told.get(name)},
         how,
         max_workers or MOST_IN_FLIGHT,
-        settings.get("patience", 30.0),
+        patience,
     )
 
 

@@ -96,7 +96,7 @@ class PythonError:
     traceback: str = ""
     frames: tuple[Frame, ...] = ()
     cause: Optional[PythonError] = None
-    args: tuple[Any, ...] = ()  # of one of Python's own, unless that is its message alone
+    args: tuple[Any, ...] = ()  # of one of Python's own, unless that is its message alone, or JSON can't bring them
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of one of Python's own: what JSON could bring
     notes: tuple[str, ...] = ()
     exceptions: tuple[PythonError, ...] = ()  # of a group

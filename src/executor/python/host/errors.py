@@ -5,7 +5,7 @@ import os
 import socket
 import traceback
 
-from .messages import cut, name_of, to_text
+from .messages import cut, from_text, name_of, to_text
 
 HOST = os.path.dirname(__file__) + os.sep  # the files of this program, as frames name them
 LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -14,6 +14,7 @@ LONGEST_TEXT = 262_144  # characters of a message or a traceback
 LONGEST_PART = 1_000  # characters of a line of code or a name
 MOST_FRAMES = 100  # of a traceback, innermost last
 MOST_CAUSES = 8
+MOST_DEPTH = 16  # of lists and dictionaries in what an exception is made of
 PLAIN = (type(None), bool, int, float, str)  # what JSON brings as it is
 
 REFUSED = (
@@ -99,7 +100,8 @@ def structured(error, told, tidy, most_causes):
 
 
 def remaking(error, told, tidy, most_depth):
-    """What else an exception is made of, for a client that makes it anew: as far as JSON brings it as it is, and it is not too long."""
+    """What else an exception is made of, for a client that makes it anew: as far as JSON brings it as it is, and it is not too long.
+    `args` are absent if they are its message alone, or none, and None if they can't be brought."""
     parts = {"notes": [note for note in getattr(error, "__notes__", None) or () if type(note) is str]}
     if type(error).__module__ == "builtins":  # others the client does not have
         _, args, *state = error.__reduce__()
@@ -107,18 +109,42 @@ def remaking(error, told, tidy, most_depth):
         if members and most_depth > 0:
             pairs = zip(error.exceptions, members)
             parts["exceptions"] = [{**structured(*each, tidy, 0), **remaking(*each, tidy, most_depth - 1)} for each in pairs]
-        elif args != (str(error),):
-            parts["args"] = args if all(type(each) in PLAIN for each in args) else ()
-        attributes = state[0] if state and isinstance(state[0], dict) else {}
-        parts["attributes"] = {name: value for name, value in attributes.items() if type(name) is str and type(value) in PLAIN}
-    return {name: part for name, part in parts.items() if part and is_short(part)}
+        elif args and args != (str(error),):
+            parts["args"] = list(args) if is_plain(list(args)) else None
+        attributes = {**state[0]} if state and isinstance(state[0], dict) else {}
+        attributes.pop("__notes__", None)
+        parts["attributes"] = {name: value for name, value in attributes.items() if type(name) is str and is_plain(value)}
+    brought = {name: copied(part) for name, part in parts.items() if part or name == "args"}
+    return {name: part for name, part in brought.items() if part is not None or name == "args"}
 
 
-def is_short(part):
+def is_plain(value):
+    """Whether JSON brings it as it is. Not if it is long or deep, as what holds itself is."""
+    room, inside = LONGEST_TEXT, [value]
+    for _ in range(MOST_DEPTH):
+        values, inside = inside, []
+        for each in values:
+            room -= len(each) if type(each) in (str, list, dict) else 1
+            if room < 0:
+                return False
+            if type(each) is list:
+                inside += each
+            elif type(each) is dict and set(map(type, each)) <= {str}:
+                inside += each.values()
+            elif type(each) not in PLAIN:
+                return False
+        if not inside:
+            return True
+    return False
+
+
+def copied(part):
+    """What a user's objects are now, who may go on changing them; None if they are too long."""
     try:
-        return len(to_text(part)) <= LONGEST_TEXT
-    except ValueError:  # infinity, or a number with too many digits
-        return False
+        text = to_text(part)
+    except (TypeError, ValueError):  # infinity, a number with too many digits, or another thread has put in what it likes
+        return None
+    return from_text(text)[0] if len(text) <= LONGEST_TEXT else None
 
 
 def framed(file, line, function, code):
