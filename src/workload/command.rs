@@ -40,6 +40,7 @@ struct Fields {
     stdin: String,
     /// How that is written, if it is no text.
     #[serde(default)]
+    #[schema(inline)]
     stdin_encoding: Option<Encoding>,
 }
 
