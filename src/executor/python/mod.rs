@@ -32,6 +32,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::process::Command;
 use tokio::sync::{Mutex, Notify};
 use tower::Service;
@@ -245,6 +246,8 @@ fn compile(program: &Path, interpreters: &[Interpreter]) {
 /// What a host of this model may use: more where many jobs share it.
 fn limits(settings: &PythonSettings, mode: Executor) -> sandbox::Limits {
     let usual = settings.limits;
+    // The kernel gives no more than the server itself may have.
+    let most_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
     let (jobs, threads) = match mode {
         Executor::Async => (settings.async_slots as u64, OTHER_THREADS),
         Executor::Threads => (settings.threads as u64, settings.threads as u64 + OTHER_THREADS),
@@ -252,7 +255,7 @@ fn limits(settings: &PythonSettings, mode: Executor) -> sandbox::Limits {
     };
     let of_threads = threads.saturating_mul(ADDRESSES_OF_A_THREAD);
     sandbox::Limits {
-        open_files: usual.open_files + FILES_OF_A_JOB * jobs,
+        open_files: (usual.open_files + FILES_OF_A_JOB * jobs).min(most_files),
         threads: usual.threads.max(threads),
         address_space_bytes: usual.address_space_bytes.map(|bytes| bytes.saturating_add(of_threads)),
         ..usual
