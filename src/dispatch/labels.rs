@@ -25,6 +25,11 @@ fn has_interpreter(labels: &Labels, name: Option<&str>) -> bool {
     }
 }
 
+/// Whether a node with these labels claims what runs like that: without an interpreter, nothing of Python's queues.
+pub fn has_runtime(labels: &Labels, runtime: Runtime) -> bool {
+    runtime != Runtime::Python || has_interpreter(labels, None)
+}
+
 impl Dispatcher {
     /// The other nodes that have what a workload, or all of these interpreters, take and this one has not. `None` if nothing of that is missing here.
     pub async fn elsewhere(&self, workload: &Spec, interpreters: &[String]) -> Result<Option<Vec<NodeStatus>>, StoreError> {

@@ -476,6 +476,7 @@ async fn a_server_without_python_leaves_what_takes_it_to_the_others() {
     comparisons::until_state(&has, &other, "finished").await;
     assert_eq!(has.get(&format!("/comparisons/{left}")).await["state"], "queued");
     let waits = has.submit(&call("seven", &json!([]))).await;
+    assert_eq!(lacks[0].get(&format!("/jobs/{waits}")).await["waiting"], json!({ "reason": "drained" }));
     set("resume").await;
     has.until_state(&waits, "succeeded").await;
     comparisons::until_state(&has, &left, "finished").await;
@@ -483,8 +484,10 @@ async fn a_server_without_python_leaves_what_takes_it_to_the_others() {
     // Once nobody has it, and nobody comes.
     set("drain").await;
     has.until_ready(false).await;
-    let left = comparisons::ask(&has, &compared).await;
+    let (left, waits) = (comparisons::ask(&has, &compared).await, has.submit(&call("seven", &json!([]))).await);
     has.signal(Signal::SIGTERM);
+    let waiting = async { while lacks[0].get(&format!("/jobs/{waits}")).await["waiting"]["reason"] != "node" {} };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("no node to be there for it");
     let text = "UPDATE comparisons SET requested_at = requested_at - 60000000";
     sqlx::query(text).execute(&mut cluster.raw().await).await.unwrap();
     let failed = comparisons::until_state(&lacks[0], &left, "failed").await;
