@@ -443,6 +443,19 @@ async fn a_server_that_only_answers_and_one_that_only_works_are_one_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_name_another_one_has_says_so_until_that_is_gone() {
+    let cluster = Cluster::of(2).await;
+    let name = [("TRINE_NODE", "same")];
+    let (first, later) = (cluster.start_with(0, &name).await, cluster.start_with(1, &name).await);
+    first.until_ready(false).await;
+    let answer = first.client.get(format!("{}/readyz", first.url)).send().await.unwrap();
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["detail"], "another server of this name has started later and has this one's place", "{problem}");
+    later.signal(Signal::SIGTERM);
+    first.until_ready(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_python_leaves_what_takes_it_to_the_others() {
     let cluster = Cluster::of(3).await;
     let none = [("TRINE_PYTHON_INTERPRETERS", "none")];
