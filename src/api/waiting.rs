@@ -33,7 +33,7 @@ pub(super) enum WaitingView {
     Jobs,
     /// A node that may run it to be resumed: those that there are have been drained.
     Drained,
-    /// A node that runs jobs and has the labels that it requires: there is none now.
+    /// A node that runs jobs and has the labels that it requires, and for Python an interpreter: there is none now.
     Node {
         /// The labels.
         #[schema(value_type = std::collections::BTreeMap<String, String>)]
