@@ -196,6 +196,7 @@ impl Dispatcher {
         shared.loops.spawn(listen::tell_of_unasked(Arc::clone(&shared)));
         shared.loops.spawn(listen::follow_functions(Arc::clone(&shared)));
         tokio::spawn(listen::stop_revoked(Arc::clone(&shared)));
+        tokio::spawn(listen::tell_of_leaving(Arc::clone(&shared)));
         shared.loops.spawn(once::forget(Arc::clone(&shared)));
         shared.loops.spawn(keep_profiles::run(Arc::clone(&shared)));
         Self { shared }

@@ -456,6 +456,31 @@ async fn a_server_whose_name_another_one_has_says_so_until_that_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_stop_is_seen_to_drain() {
+    let cluster = Cluster::of(2).await;
+    let (mut ends, other) = (cluster.start_with(0, &[("TRINE_NODE", "ends")]).await, cluster.start(1).await);
+    let mut job = sleep(600_000);
+    job["requires"] = json!({ "node": "ends" });
+    let id = other.submit(&job).await;
+    other.until_state(&id, "running").await;
+    ends.signal(Signal::SIGTERM);
+    let seen = async {
+        loop {
+            let nodes = other.get("/cluster").await["items"].clone();
+            let state = nodes.as_array().unwrap().iter().find(|node| node["name"] == "ends").map(|node| node["state"].clone());
+            if state.expect("it still runs a job") == "draining" {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("it drains");
+    // Hurried, so that what runs is handed back.
+    ends.signal(Signal::SIGTERM);
+    assert!(ends.wait().success());
+    assert_eq!(other.get(&format!("/jobs/{id}")).await["state"], "queued");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_python_leaves_what_takes_it_to_the_others() {
     let cluster = Cluster::of(3).await;
     let none = [("TRINE_PYTHON_INTERPRETERS", "none")];
