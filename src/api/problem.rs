@@ -443,7 +443,7 @@ impl From<Invalid> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Taken | StoreError::Closed => Self::new(Kind::Unavailable, error.to_string()),
+            StoreError::Taken | StoreError::Closed | StoreError::Silent(_) => Self::new(Kind::Unavailable, error.to_string()),
             // Where it is and what it says is not the client's business. What could not be written, the store has told.
             StoreError::Unavailable(_) => Self::new(Kind::Unavailable, NOT_NOW),
             StoreError::Database(_) if error.may_pass() => {
@@ -502,6 +502,8 @@ impl From<NoRoom> for Problem {
 impl From<NotReady> for Problem {
     fn from(error: NotReady) -> Self {
         match error {
+            // The node has said it in its log.
+            NotReady::Store(StoreError::Silent(why)) => Self::new(Kind::NotReady, why),
             NotReady::Store(error) => {
                 tracing::warn!(%error, "the server is not ready");
                 Self::new(Kind::NotReady, NOT_NOW)

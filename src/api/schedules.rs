@@ -24,7 +24,7 @@ use super::{ApiState, body, example, submission};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, Dispatcher, MakeJob, NotMade, RunError, SubmitError};
 use crate::function::is_name;
-use crate::job::{JobId, NewJob};
+use crate::job::{JobId, NewJob, Submission};
 use crate::schedule::{BadTimetable, CatchUp, Fire, FireOutcome, Overlap, Schedule, Timetable};
 use crate::store::{StateFilter, Store, StoreError, on_page};
 use crate::workload::Invalid;
@@ -380,7 +380,9 @@ pub(super) async fn run(
 ) -> Result<Response, Problem> {
     let id = api.schedules.run(&Schedule::full_name(owner, &name)).await.map_err(|error| match error {
         RunError::Unknown => unknown(&name),
-        RunError::NotMade(NotMade::Invalid(reason)) => Problem::new(Kind::InvalidSchedule, reason),
+        RunError::NotMade(NotMade::Invalid(reason) | NotMade::Lacking { reason, .. }) => {
+            Problem::new(Kind::InvalidSchedule, reason)
+        }
         RunError::NotMade(NotMade::Later) => Problem::new(Kind::Unavailable, error.to_string()),
         RunError::OverQuota(over) => over.into(),
         RunError::NotMade(NotMade::Store(error)) | RunError::Store(error) => error.into(),
@@ -393,13 +395,27 @@ pub(super) async fn run(
 pub fn job_maker(dispatcher: Dispatcher) -> MakeJob {
     Arc::new(move |schedule| {
         let dispatcher = dispatcher.clone();
-        Box::pin(async move { dispatcher.functions().read(|functions| make(schedule, &dispatcher, functions)).await })
+        Box::pin(async move {
+            let made = dispatcher.functions().read(|functions| make(schedule, &dispatcher, functions)).await;
+            let Err(NotMade::Invalid(reason)) = made else { return made };
+            let Ok(submission) = submitted(schedule, &dispatcher, dispatcher.functions().catalogue()) else {
+                return Err(NotMade::Invalid(reason));
+            };
+            Err(match dispatcher.elsewhere(&submission.workload, &[]).await? {
+                Some(nodes) => NotMade::Lacking { reason, others: !nodes.is_empty() },
+                None => NotMade::Invalid(reason),
+            })
+        })
     })
 }
 
+fn submitted(schedule: &Schedule, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<Box<Submission>, Problem> {
+    submission::parse(schedule.job.get().as_bytes(), functions, dispatcher.store().now())
+}
+
 fn make(schedule: &Schedule, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<NewJob, NotMade> {
-    let submission = submission::parse(schedule.job.get().as_bytes(), functions, dispatcher.store().now());
-    let mut submission = submission.map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
+    let mut submission =
+        submitted(schedule, dispatcher, functions).map_err(|problem| NotMade::Invalid(problem.detail().to_owned()))?;
     submission.owner = schedule.owner();
     submission.tags.entry(SCHEDULE_TAG.to_owned()).or_insert_with(|| schedule.own_name().to_owned());
     dispatcher.make(submission).map_err(|error| match error {

@@ -65,7 +65,7 @@ pub(super) struct JobView<'a> {
     tags: &'a Tags,
     /// The number of its latest attempt; 0 before the first.
     attempt: u32,
-    /// How often whatever ran it died under it.
+    /// How often it was run again because whatever ran it had died under it: the death with which it ended is not among them.
     losses: u32,
     /// A client has cancelled it, and its attempt is being stopped.
     stopping: bool,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::problem::Problem;
 use crate::clock::Timestamp;
-use crate::dispatch::Quarantined;
+use crate::dispatch::{Quarantined, has_runtime};
 use crate::job::{Concurrency, Job, Labels, Rate, State};
 use crate::store::Gate;
 
@@ -33,7 +33,7 @@ pub(super) enum WaitingView {
     Jobs,
     /// A node that may run it to be resumed: those that there are have been drained.
     Drained,
-    /// A node that runs jobs and has the labels that it requires: there is none now.
+    /// A node that runs jobs and has the labels that it requires, and for Python an interpreter: there is none now.
     Node {
         /// The labels.
         #[schema(value_type = std::collections::BTreeMap<String, String>)]
@@ -74,11 +74,13 @@ impl WaitingView {
     pub(super) async fn of(api: &ApiState, job: &Job) -> Result<Option<Self>, Problem> {
         let store = api.dispatcher.store();
         let requires = job.submission.requires.as_deref();
-        // Without labels any node will do, and as long as this one claims jobs, there is one.
-        if (requires.is_some() || !api.dispatcher.begins_work()) && matches!(job.state, State::Queued | State::Scheduled { .. }) {
+        let runtime = job.route.queue.runtime();
+        // Without labels any node will do that has an interpreter for Python, and as long as this one is such and claims jobs, there is one.
+        let is_for_this = requires.is_none() && api.dispatcher.begins_work() && has_runtime(store.labels(), runtime);
+        if !is_for_this && matches!(job.state, State::Queued | State::Scheduled { .. }) {
             let requires = requires.cloned().unwrap_or_default();
             let mut nodes = store.nodes().await?;
-            nodes.retain(|node| node.may_run(&requires));
+            nodes.retain(|node| node.may_run(&requires) && has_runtime(&node.labels, runtime));
             if nodes.is_empty() {
                 return Ok(Some(Self::Node { requires }));
             }

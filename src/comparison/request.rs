@@ -14,6 +14,7 @@ use super::service::CompareError;
 use crate::dispatch::{Catalogue, Dispatcher};
 use crate::executor::{Executors, MOST_BYTES};
 use crate::job::{Bound, Executor, Form, Queue, Runtime, Spec, Written};
+use crate::store::{NodeStatus, StoreError};
 use crate::workload::{Invalid, fill, is_function, may_have_placeholders};
 
 /// The most tasks in a cell, the most tasks under way at once, and the most levels of that.
@@ -124,6 +125,11 @@ impl Request {
     /// Looks up again what is to be run: it may have waited through a restart.
     pub(super) async fn subject(&self, dispatcher: &Dispatcher) -> Result<Subject, RunError> {
         dispatcher.functions().read(|functions| Ok(self.subject_by(dispatcher, functions)?)).await
+    }
+
+    /// The other nodes that have the interpreters that it takes and this one has not. `None` if nothing of that is missing here.
+    pub(super) async fn elsewhere(&self, dispatcher: &Dispatcher) -> Result<Option<Vec<NodeStatus>>, StoreError> {
+        dispatcher.elsewhere(&spec(self.workload.clone()), &self.interpreters).await
     }
 
     fn subject_by(&self, dispatcher: &Dispatcher, functions: &Catalogue) -> Result<Subject, Invalid> {

@@ -21,6 +21,8 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often to look for one that was asked of another node, or while this one was drained.
 const LOOK_FOR_MORE: Duration = Duration::from_secs(5);
+/// For how long a node that lacks what one takes, and sees no other that has it, leaves it to one that may be starting anew.
+const FOR_OTHERS: Duration = Duration::from_mins(1);
 /// Said of those that ran when the server went away.
 const INTERRUPTED: &str = "it was interrupted: the server went down while it ran";
 
@@ -279,14 +281,38 @@ async fn serve(shared: Arc<Shared>) {
     }
 }
 
-/// Begins the one that waits longest, with how to stop it and where it tells of its progress.
+/// Begins the one that waits longest, but leaves to other nodes what takes an interpreter that is not here.
+async fn begin_next(dispatcher: &Dispatcher) -> Result<Option<Comparison>, StoreError> {
+    let store = dispatcher.store();
+    let mut after = None;
+    while let Some(next) = store.waiting_comparison(after).await? {
+        after = Some(next.id);
+        if !is_for_others(dispatcher, &next).await?
+            && let Some(begun) = store.begin_comparison(next.id).await?
+        {
+            return Ok(Some(begun));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether it can't be run here, and another node is there, or may still come, that can.
+async fn is_for_others(dispatcher: &Dispatcher, next: &Comparison) -> Result<bool, StoreError> {
+    // What can't be read ends here.
+    let Ok(request) = serde_json::from_str::<Request>(next.request.get()) else { return Ok(false) };
+    let Some(nodes) = request.elsewhere(dispatcher).await? else { return Ok(false) };
+    let has_just_come = dispatcher.store().now().since(next.requested_at) < FOR_OTHERS;
+    Ok(has_just_come || nodes.iter().any(|node| node.role.works()))
+}
+
+/// Begins the one that is next here, with how to stop it and where it tells of its progress.
 async fn begin(shared: &Shared) -> Result<Option<(Comparison, Stop, watch::Sender<Progress>)>, StoreError> {
     let _beginning = shared.beginning.lock().await;
     // Looked at behind the lock, which a shut-down takes after it began to drain.
     if !shared.dispatcher.begins_work() {
         return Ok(None);
     }
-    let Some(next) = shared.dispatcher.store().begin_comparison().await? else { return Ok(None) };
+    let Some(next) = begin_next(&shared.dispatcher).await? else { return Ok(None) };
     let (sender, progress) = watch::channel(Progress { share: 0.0, doing: "beginning".into() });
     let stop = Stop::default();
     shared.live().insert(next.id, Live { stop: stop.clone(), progress });

@@ -4,14 +4,51 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::Catalogue;
-use crate::job::{Labels, Spec, Submission, meets};
-use crate::store::NodeStore;
+use super::{Catalogue, Dispatcher};
+use crate::job::{Labels, Runtime, Spec, Submission, meets};
+use crate::store::{NodeStatus, NodeStore, StoreError};
 use crate::workload::{Invalid, is_function};
+
+/// How labels begin that say what interpreters there are.
+const INTERPRETER: &str = "python:";
 
 /// What a node says of itself that has an interpreter of this name.
 pub fn interpreter_label(name: &str) -> (String, String) {
-    (format!("python:{name}"), "yes".into())
+    (format!("{INTERPRETER}{name}"), "yes".into())
+}
+
+/// Whether a node with these labels has the interpreter of this name; without one, whether it has any.
+fn has_interpreter(labels: &Labels, name: Option<&str>) -> bool {
+    match name {
+        Some(name) => meets(labels, &[interpreter_label(name)].into()),
+        None => labels.keys().any(|label| label.starts_with(INTERPRETER)),
+    }
+}
+
+/// Whether a node with these labels claims what runs like that: without an interpreter, nothing of Python's queues.
+pub fn has_runtime(labels: &Labels, runtime: Runtime) -> bool {
+    runtime != Runtime::Python || has_interpreter(labels, None)
+}
+
+impl Dispatcher {
+    /// The other nodes that have what a workload, or all of these interpreters, take and this one has not. `None` if nothing of that is missing here.
+    pub async fn elsewhere(&self, workload: &Spec, interpreters: &[String]) -> Result<Option<Vec<NodeStatus>>, StoreError> {
+        let is_python = self.registry().get(&workload.kind).is_some_and(|kind| kind.runtime == Runtime::Python);
+        if !is_python || !self.store().is_shared() {
+            return Ok(None);
+        }
+        let own = if interpreters.is_empty() { interpreter(workload, self.functions().catalogue()) } else { None };
+        let have = |labels: &Labels| match interpreters {
+            [] => has_interpreter(labels, own.as_deref()),
+            names => names.iter().all(|name| has_interpreter(labels, Some(name))),
+        };
+        if have(self.store().labels()) {
+            return Ok(None);
+        }
+        let mut nodes = self.store().nodes().await?;
+        nodes.retain(|node| !node.is_this && !node.has_expired && have(&node.labels));
+        Ok(Some(nodes))
+    }
 }
 
 /// Has a job require of a node what the client says, and the interpreter that the workload names. One that no node could ever run is

@@ -21,6 +21,13 @@ pub(super) async fn tell_of_unasked(shared: Arc<Shared>) {
     shared.draining.run_until_cancelled(listening).await;
 }
 
+/// Tells other nodes when this one claims nothing more because it is about to end.
+pub(super) async fn tell_of_leaving(shared: Arc<Shared>) {
+    shared.draining.cancelled().await;
+    // Where that can't be told, it is seen as it was until it is gone.
+    let _ = shared.store.leave().await;
+}
+
 /// Stops attempts that this node was not asked to stop, as long as any may run. What they still say is refused if the lease has ended.
 pub(super) async fn stop_revoked(shared: Arc<Shared>) {
     let listening = async {

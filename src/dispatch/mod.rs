@@ -34,7 +34,7 @@ pub use catalogue::Catalogue;
 pub use deliver::{Deliverer, DeliverySettings, WriteMessage};
 pub use ended::Ends;
 pub use functions::{DeployError, Deployment, Functions};
-pub use labels::interpreter_label;
+pub use labels::{has_runtime, interpreter_label};
 pub use many::{Cancelling, Retrying};
 pub use once::{Receipt, RequestKey, Submitted};
 pub use quarantine::Quarantined;
@@ -196,6 +196,7 @@ impl Dispatcher {
         shared.loops.spawn(listen::tell_of_unasked(Arc::clone(&shared)));
         shared.loops.spawn(listen::follow_functions(Arc::clone(&shared)));
         tokio::spawn(listen::stop_revoked(Arc::clone(&shared)));
+        tokio::spawn(listen::tell_of_leaving(Arc::clone(&shared)));
         shared.loops.spawn(once::forget(Arc::clone(&shared)));
         shared.loops.spawn(keep_profiles::run(Arc::clone(&shared)));
         Self { shared }

@@ -29,6 +29,10 @@ const TOGETHER: (usize, usize) = (256, 32);
 /// The most jobs that one transaction submits for a schedule.
 const MOST_JOBS: usize = 100;
 
+/// For how long a node that lacks what a job takes, and sees no other that has it, leaves a time to one that may be starting anew. Later it might be
+/// taken for missed, and nobody would hear why.
+const FOR_OTHERS: Duration = Duration::from_secs(5);
+
 /// The most schedules of one owner: each of them costs a transaction whenever it is due, whatever comes of it.
 const MOST_OF_OWNER: u64 = 1_000;
 /// What a client is told to wait for until there may be room for another one.
@@ -40,6 +44,14 @@ pub enum NotMade {
     /// It is not valid any more, for example because a function was removed.
     #[error("{0}")]
     Invalid(String),
+    /// This node lacks what it takes.
+    #[error("{reason}")]
+    Lacking {
+        /// What is missing.
+        reason: String,
+        /// Whether another node is there that has it.
+        others: bool,
+    },
     /// The server is going down; the next one will submit it.
     #[error("the server is shutting down")]
     Later,
@@ -289,13 +301,15 @@ impl Schedules {
         Ok(id)
     }
 
-    async fn fire(&self, schedule: &Schedule, now: Timestamp) -> Result<(), StoreError> {
+    /// Whether it was done; if not, it is left to another node.
+    async fn fire(&self, schedule: &Schedule, now: Timestamp) -> Result<bool, StoreError> {
         let seen = self.store.schedule_seen(&schedule.name).await?;
-        let Some(plan) = plan(schedule, seen, now) else { return Ok(()) };
+        let Some(plan) = plan(schedule, seen, now) else { return Ok(true) };
         if plan.times.is_empty() {
             let advance = Firing { next_at: Some(plan.next_at), ..of(schedule) };
-            return self.store.fire(advance).await.map(drop);
+            return self.store.fire(advance).await.map(|_| true);
         }
+        let since = plan.times.first().map_or(now, |(first, _)| *first);
         let mut times = plan.times.chunks(MOST_JOBS).peekable();
         while let Some(some) = times.next() {
             // If the server goes down behind this step, the next one goes on from there.
@@ -304,11 +318,11 @@ impl Schedules {
             let mut taken = Vec::new();
             for (due_at, decision) in some {
                 let outcome = match decision {
-                    Decision::Submit => match self.submit(schedule, &mut firing, &mut taken).await {
-                        Ok(outcome) => outcome,
-                        Err(error) => {
+                    Decision::Submit => match self.submit(schedule, now.since(since), &mut firing, &mut taken).await {
+                        Ok(Some(outcome)) => outcome,
+                        other => {
                             self.give_back(&taken).await;
-                            return Err(error);
+                            return other.map(|_| false);
                         }
                     },
                     Decision::Wait => FireOutcome::Waiting,
@@ -318,26 +332,34 @@ impl Schedules {
             }
             self.record(firing, &taken).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Submits the job of the first time that waits.
-    async fn submit_waiting(&self, name: &str, now: Timestamp) -> Result<(), StoreError> {
+    /// Submits the job of the first time that waits. Whether it was done; if not, it is left to another node.
+    async fn submit_waiting(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
         let schedule = match self.store.schedule(name).await {
             // It is left out here as in the lists of the store, which say so.
-            Err(StoreError::Corrupt(_)) => return Ok(()),
+            Err(StoreError::Corrupt(_)) => return Ok(true),
             schedule => schedule?,
         };
-        let Some((schedule, first)) = schedule.zip(self.store.first_waiting_fire(name).await?) else { return Ok(()) };
+        let Some((schedule, first)) = schedule.zip(self.store.first_waiting_fire(name).await?) else { return Ok(true) };
         let mut firing = Firing { waited: 1, ..of(&schedule) };
         let mut taken = Vec::new();
-        let outcome = self.submit(&schedule, &mut firing, &mut taken).await?;
+        let submitted = self.submit(&schedule, now.since(first.due_at), &mut firing, &mut taken).await?;
+        let Some(outcome) = submitted else { return Ok(false) };
         firing.fires.push(Fire { at: now, outcome, ..first });
-        self.record(firing, &taken).await
+        self.record(firing, &taken).await.map(|()| true)
     }
 
-    /// Adds the schedule's job to those that are submitted, if its owner has room for it: in `taken`, until they are.
-    async fn submit(&self, schedule: &Schedule, firing: &mut Firing, taken: &mut Vec<Taken>) -> Result<FireOutcome, StoreError> {
+    /// Adds the schedule's job to those that are submitted, if its owner has room for it: in `taken`, until they are. `None` if that is
+    /// left to another node.
+    async fn submit(
+        &self,
+        schedule: &Schedule,
+        due_for: Duration,
+        firing: &mut Firing,
+        taken: &mut Vec<Taken>,
+    ) -> Result<Option<FireOutcome>, StoreError> {
         let (why, reason) = match (self.make)(schedule).await {
             Ok(job) => match self.quotas.take(job.submission.owner, Wanted::by(std::slice::from_ref(&job))).await {
                 Ok(room) => {
@@ -345,12 +367,13 @@ impl Schedules {
                     firing.jobs.push(job);
                     taken.push(room);
                     self.said.lock().unwrap_or_else(PoisonError::into_inner).remove(&schedule.name);
-                    return Ok(FireOutcome::Submitted(id));
+                    return Ok(Some(FireOutcome::Submitted(id)));
                 }
                 Err(NoRoom::Over(over)) => ("the quota has no room", over.to_string()),
                 Err(NoRoom::Store(error)) => return Err(error),
             },
-            Err(NotMade::Invalid(reason)) => ("it is not valid any more", reason),
+            Err(NotMade::Lacking { others, .. }) if others || due_for < FOR_OTHERS => return Ok(None),
+            Err(NotMade::Invalid(reason) | NotMade::Lacking { reason, .. }) => ("it is not valid any more", reason),
             Err(NotMade::Later) => return Err(StoreError::Closed),
             Err(NotMade::Store(error)) => return Err(error),
         };
@@ -363,7 +386,7 @@ impl Schedules {
                 "a schedule's job can't be submitted; it is said again when that changes"
             );
         }
-        Ok(FireOutcome::Failed(reason))
+        Ok(Some(FireOutcome::Failed(reason)))
     }
 
     /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded. What was `taken` for jobs that don't
@@ -430,13 +453,13 @@ fn of(schedule: &Schedule) -> Firing {
     Firing { schedule: schedule.name.clone(), made_of: Some(schedule.changed_at), ..Firing::default() }
 }
 
-/// Whether it could be done. What is wrong with one schedule holds up no other; what is wrong with the store does.
-fn alone(schedule: &str, done: Result<(), StoreError>) -> Result<bool, StoreError> {
+/// Whether it was done. What is wrong with one schedule holds up no other; what is wrong with the store does.
+fn alone(schedule: &str, done: Result<bool, StoreError>) -> Result<bool, StoreError> {
     match done {
         Err(error) if is_of_the_jobs(&error) || matches!(error, StoreError::Corrupt(_)) => {
             tracing::error!(%error, schedule, "a schedule can't fire; it is tried again");
             Ok(false)
         }
-        done => done.map(|()| true),
+        done => done,
     }
 }

@@ -53,7 +53,7 @@ pub struct Job {
     pub accepted_at: Timestamp,
     /// The number of its latest attempt; 0 before the first.
     pub attempt: u32,
-    /// How often whatever ran it died under it.
+    /// How often it was run again because whatever ran it had died under it.
     pub losses: u32,
     /// Where it is now.
     pub state: State,

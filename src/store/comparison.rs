@@ -66,8 +66,11 @@ pub trait ComparisonStore {
         request: Box<RawValue>,
     ) -> Result<Comparison, StoreError>;
 
-    /// Begins the one that waits longest. `None` if none waits.
-    async fn begin_comparison(&self) -> Result<Option<Comparison>, StoreError>;
+    /// The one that waits longest; behind the one with the id `after`, if it is given. `None` if none waits.
+    async fn waiting_comparison(&self, after: Option<ComparisonId>) -> Result<Option<Comparison>, StoreError>;
+
+    /// Begins one that waits. `None` if it does not, as when another node has begun it.
+    async fn begin_comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError>;
 
     /// Ends one that waits or runs. Whether there was such a one.
     async fn end_comparison(&self, id: ComparisonId, end: ComparisonEnd) -> Result<bool, StoreError>;

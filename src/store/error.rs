@@ -11,6 +11,9 @@ pub enum StoreError {
     /// It can't write now, for example because the disk is full. Nothing was changed; it may work later.
     #[error("the store is not available now: {0}")]
     Unavailable(String),
+    /// What this node claimed now would be taken from it: why, in words for anybody. It may work later.
+    #[error("{0}")]
+    Silent(&'static str),
     /// It can't write this, however often it is tried, for example because it is too large. Nothing was changed.
     #[error("the store can't take this: {0}")]
     Refused(String),
@@ -120,6 +123,7 @@ impl StoreError {
         }
         match self {
             Self::Unavailable(_)
+            | Self::Silent(_)
             | Self::Taken
             | Self::Closed
             | Self::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => true,

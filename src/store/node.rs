@@ -55,6 +55,11 @@ pub trait NodeStore {
     /// ends with it. Whether there is such a node.
     async fn set_draining(&self, name: &str, draining: bool) -> Result<bool, StoreError>;
 
+    /// Tells the other nodes that this one claims nothing more, since it is about to end.
+    async fn leave(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// What is said of this node.
     fn labels(&self) -> &Labels;
 

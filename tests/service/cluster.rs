@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use trine::telemetry::Sparing;
 
+use crate::comparisons;
+use crate::functions::{SOURCE, call, deploy};
 use crate::load::Load;
 use crate::network::{ADDRESSES, Network};
 use crate::postgres::Postgres;
@@ -441,11 +443,105 @@ async fn a_server_that_only_answers_and_one_that_only_works_are_one_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_name_another_one_has_says_so_until_that_is_gone() {
+    let cluster = Cluster::of(2).await;
+    let name = [("TRINE_NODE", "same")];
+    let (first, later) = (cluster.start_with(0, &name).await, cluster.start_with(1, &name).await);
+    first.until_ready(false).await;
+    let answer = first.client.get(format!("{}/readyz", first.url)).send().await.unwrap();
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["detail"], "another server of this name has started later and has this one's place", "{problem}");
+    later.signal(Signal::SIGTERM);
+    first.until_ready(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_stop_is_seen_to_drain() {
+    let cluster = Cluster::of(2).await;
+    let (mut ends, other) = (cluster.start_with(0, &[("TRINE_NODE", "ends")]).await, cluster.start(1).await);
+    let mut job = sleep(600_000);
+    job["requires"] = json!({ "node": "ends" });
+    let id = other.submit(&job).await;
+    other.until_state(&id, "running").await;
+    ends.signal(Signal::SIGTERM);
+    let seen = async {
+        loop {
+            let nodes = other.get("/cluster").await["items"].clone();
+            let state = nodes.as_array().unwrap().iter().find(|node| node["name"] == "ends").map(|node| node["state"].clone());
+            if state.expect("it still runs a job") == "draining" {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("it drains");
+    // Hurried, so that what runs is handed back.
+    ends.signal(Signal::SIGTERM);
+    assert!(ends.wait().success());
+    assert_eq!(other.get(&format!("/jobs/{id}")).await["state"], "queued");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_python_leaves_what_takes_it_to_the_others() {
+    let cluster = Cluster::of(3).await;
+    let none = [("TRINE_PYTHON_INTERPRETERS", "none")];
+    let has = cluster.start_with(0, &[("TRINE_NODE", "has")]).await;
+    let lacks = [cluster.start_with(1, &none).await, cluster.start_with(2, &none).await];
+    deploy(&has, "seven?bound=cpu", SOURCE, "def main(): return 7").await;
+    let schedule = json!({"cron": "* * * * * *", "job": call("seven", &json!([]))});
+    let answer = has.client.put(format!("{}/schedules/tick", has.url)).json(&schedule).send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    let seen = async {
+        loop {
+            let runs = has.get("/schedules/tick").await["last_runs"].as_array().unwrap().clone();
+            if runs.len() >= 6 {
+                break runs;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let runs = tokio::time::timeout(PATIENCE, seen).await.expect("the schedule to be due");
+    assert!(runs.iter().all(|run| run["job"].is_string()), "{runs:?}");
+    let gone = has.client.delete(format!("{}/schedules/tick", has.url)).send().await.unwrap();
+    assert_eq!(gone.status(), 204);
+
+    // What they look past is begun by none of them.
+    let set = async |what: &str| has.client.post(format!("{}/cluster/nodes/has/{what}", has.url)).send().await.unwrap();
+    set("drain").await;
+    has.until_ready(false).await;
+    let compared = json!({"workload": call("seven", &json!([]))["workload"], "tasks": 1, "budget_ms": 1_000});
+    let left = comparisons::ask(&has, &compared).await;
+    let other = comparisons::ask(&has, &comparisons::asks(1)).await;
+    comparisons::until_state(&has, &other, "finished").await;
+    assert_eq!(has.get(&format!("/comparisons/{left}")).await["state"], "queued");
+    let waits = has.submit(&call("seven", &json!([]))).await;
+    assert_eq!(lacks[0].get(&format!("/jobs/{waits}")).await["waiting"], json!({ "reason": "drained" }));
+    set("resume").await;
+    has.until_state(&waits, "succeeded").await;
+    comparisons::until_state(&has, &left, "finished").await;
+
+    // Once nobody has it, and nobody comes.
+    set("drain").await;
+    has.until_ready(false).await;
+    let (left, waits) = (comparisons::ask(&has, &compared).await, has.submit(&call("seven", &json!([]))).await);
+    has.signal(Signal::SIGTERM);
+    let waiting = async { while lacks[0].get(&format!("/jobs/{waits}")).await["waiting"]["reason"] != "node" {} };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("no node to be there for it");
+    let text = "UPDATE comparisons SET requested_at = requested_at - 60000000";
+    sqlx::query(text).execute(&mut cluster.raw().await).await.unwrap();
+    let failed = comparisons::until_state(&lacks[0], &left, "failed").await;
+    assert!(failed["error"].as_str().unwrap().contains("no Python interpreter"), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_not_be_done_by_itself_is_told_now_and_then() {
     let cluster = Cluster::of(1).await;
-    let _server = cluster.start(0).await;
+    let server = cluster.start_with(0, &[("TRINE_NODE", "one")]).await;
     let mut raw = cluster.raw().await;
+    server.client.post(format!("{}/cluster/nodes/one/drain", server.url)).send().await.unwrap();
+    server.until_ready(false).await;
+    comparisons::ask(&server, &comparisons::asks(1)).await;
     let text = "ALTER ROLE trine SET default_transaction_read_only = on; \
+                UPDATE nodes SET draining = false; \
                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'trine %'";
     sqlx::raw_sql(text).execute(&mut raw).await.unwrap();
     for what in ["webhooks can't be delivered", "can't begin a comparison"] {

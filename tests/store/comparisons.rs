@@ -24,29 +24,37 @@ async fn add(store: &Arc<dyn Store>, n: u32) -> Comparison {
     store.add_comparison(ComparisonId::new(), None, request(n)).await.unwrap()
 }
 
+/// Begins the one that waits longest.
+async fn begin(store: &Arc<dyn Store>) -> Option<Comparison> {
+    let waiting = store.waiting_comparison(None).await.unwrap()?;
+    store.begin_comparison(waiting.id).await.unwrap()
+}
+
 async fn state(store: &Arc<dyn Store>, id: ComparisonId) -> ComparisonState {
     store.comparison(id).await.unwrap().unwrap().state
 }
 
 async fn they_begin_in_the_order_of_their_ids(place: impl Place) {
     let store = place.open().await;
-    assert!(store.begin_comparison().await.unwrap().is_none());
+    assert!(begin(&store).await.is_none());
     let (first, second) = (add(&store, 1).await, add(&store, 2).await);
+    let behind = async |after| store.waiting_comparison(Some(after)).await.unwrap().map(|waiting| waiting.id);
+    assert_eq!([behind(first.id).await, behind(second.id).await], [Some(second.id), None]);
     assert_eq!((first.state, first.request.get(), first.started_at), (ComparisonState::Queued, "{\"n\":1}", None));
     for expected in [first.id, second.id] {
-        let begun = store.begin_comparison().await.unwrap().unwrap();
+        let begun = begin(&store).await.unwrap();
         assert_eq!((begun.id, begun.state), (expected, ComparisonState::Running));
         assert!(begun.started_at.is_some() && begun.finished_at.is_none());
         assert!(store.end_comparison(expected, ComparisonEnd::Cancelled).await.unwrap());
     }
-    assert!(store.begin_comparison().await.unwrap().is_none());
+    assert!(begin(&store).await.is_none());
     assert!(store.comparison(ComparisonId::new()).await.unwrap().is_none());
 }
 
 async fn each_ends_once(place: impl Place) {
     let store = place.open().await;
     let ids = [add(&store, 1).await.id, add(&store, 2).await.id, add(&store, 3).await.id];
-    store.begin_comparison().await.unwrap();
+    begin(&store).await;
     let report = to_raw_value(&json!({ "matrix": [] })).unwrap();
     let ends = [ComparisonEnd::Finished(report), ComparisonEnd::Failed("no\0".into()), ComparisonEnd::Cancelled];
     for (id, end) in ids.into_iter().zip(ends) {
@@ -77,7 +85,7 @@ async fn each_ends_once(place: impl Place) {
 async fn what_ran_is_interrupted_and_what_waits_is_not(place: impl Place) {
     let store = place.open().await;
     let (running, waiting) = (add(&store, 1).await.id, add(&store, 2).await.id);
-    store.begin_comparison().await.unwrap();
+    begin(&store).await;
     drop(store);
     let store = place.open().await;
     assert_eq!(store.interrupt_comparisons("gone").await.unwrap(), 1);
@@ -85,7 +93,7 @@ async fn what_ran_is_interrupted_and_what_waits_is_not(place: impl Place) {
     assert_eq!(state(&store, running).await, ComparisonState::Failed);
     assert_eq!(store.comparison(running).await.unwrap().unwrap().error.as_deref(), Some("gone"));
     assert_eq!(state(&store, waiting).await, ComparisonState::Queued);
-    assert_eq!(store.begin_comparison().await.unwrap().unwrap().id, waiting);
+    assert_eq!(begin(&store).await.unwrap().id, waiting);
 }
 
 async fn they_are_listed_page_by_page_and_survive_a_restart(place: impl Place) {

@@ -33,6 +33,10 @@ async fn refused(options: PostgresOptions) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_not_be_used_is_told_before_anything_is_written() {
     let place = Schema::new();
+    for name in ["", "A", &"a".repeat(64)] {
+        let why = refused(PostgresOptions { schema: name.to_owned(), ..place.options() }).await;
+        assert_eq!(why, format!("a schema can't have the name {name:?}: it has 1 to 63 of a-z, 0-9 and _"));
+    }
     execute("CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0").await;
     let why = refused(options(&place, "trine", "latin")).await;
     assert!(why.contains("its encoding is LATIN1"), "{why}");

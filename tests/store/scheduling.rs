@@ -111,6 +111,30 @@ async fn a_schedule_whose_job_requires_what_too_many_others_do_not_holds_up_no_o
     assert_eq!(store.schedule("c").await.unwrap().unwrap().next_at, Some(at("12:01:00")));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_lacks_is_left_to_another_that_has_it_or_may_come() {
+    let place = Schema::new();
+    let store: Arc<dyn Store> = place.node("a").await;
+    add(&store, each_minute("a", CatchUp::Skip, Overlap::Allow)).await;
+    let lacking = |others| {
+        let make: MakeJob = Arc::new(move |_: &Schedule| {
+            let lacking = NotMade::Lacking { reason: "no interpreter".into(), others };
+            Box::pin(std::future::ready(Err(lacking)))
+        });
+        Schedules::new(Arc::clone(&store), make, Arc::new(Quotas::new(Arc::clone(&store), Quota::default())))
+    };
+    // It is looked at again before long.
+    for (others, now) in [(true, "12:00:00"), (true, "12:00:09"), (false, "12:00:04")] {
+        assert_eq!(lacking(others).round(at(now)).await.unwrap(), Duration::from_secs(1));
+        assert_eq!(store.fires("a", 10).await.unwrap(), []);
+    }
+    lacking(false).round(at("12:00:05")).await.unwrap();
+    let fires = store.fires("a", 10).await.unwrap();
+    assert!(matches!(&fires[0].outcome, FireOutcome::Failed(reason) if reason == "no interpreter"), "{fires:?}");
+    round(&store, "12:01:00").await;
+    assert_eq!(submitted(&store, "a").await, ["12:01"]);
+}
+
 fn requiring(rack: &str) -> NewJob {
     let mut job = io_job();
     job.submission.requires = Some(Box::new(Labels::from([("rack".to_owned(), rack.to_owned())])));

@@ -26,9 +26,20 @@ impl ComparisonStore for PostgresStore {
         kept.await?.ok_or_else(|| StoreError::Corrupt("a comparison was kept and is not there".into()))
     }
 
-    async fn begin_comparison(&self) -> Result<Option<Comparison>, StoreError> {
-        self.edit((self.published.now(), self.node.id()), |(now, node), connection| Box::pin(begin(connection, *now, *node)))
-            .await
+    /// A node runs one at a time. If it seems to run one when it asks for the next, it never heard that it began that, which comes first.
+    async fn waiting_comparison(&self, after: Option<ComparisonId>) -> Result<Option<Comparison>, StoreError> {
+        let text = concat!(
+            "SELECT ",
+            comparison::columns!(),
+            " FROM comparisons WHERE (state = 0 OR state = 1 AND node = $1) AND ($2 IS NULL OR id > $2) ORDER BY state DESC, id LIMIT 1"
+        );
+        let query = sqlx::query(text).bind(self.node.id()).bind(after.map(|id| Uuid::from_bytes(*id.as_bytes())));
+        query.fetch_optional(&self.pool).await?.as_ref().map(comparison::read).transpose()
+    }
+
+    async fn begin_comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
+        let given = (self.published.now(), self.node.id(), id);
+        self.edit(given, |(now, node, id), connection| Box::pin(begin(connection, *now, *node, *id))).await
     }
 
     async fn end_comparison(&self, id: ComparisonId, end: ComparisonEnd) -> Result<bool, StoreError> {
@@ -85,15 +96,18 @@ async fn add(
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
-/// A node runs one at a time. If it seems to run one when it asks for the next, it never heard that it began that.
-async fn begin(connection: &mut PgConnection, now: Timestamp, node: i64) -> Result<Option<Comparison>, StoreError> {
+async fn begin(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    node: i64,
+    id: ComparisonId,
+) -> Result<Option<Comparison>, StoreError> {
     let text = concat!(
-        "UPDATE comparisons SET state = $1, started_at = $2, node = $3 \
-         WHERE id = (SELECT id FROM comparisons WHERE state = 0 OR state = 1 AND node = $3 ORDER BY state DESC, id LIMIT 1 \
-         FOR UPDATE SKIP LOCKED) RETURNING ",
+        "UPDATE comparisons SET state = $1, started_at = $2, node = $3 WHERE id = $4 AND (state = 0 OR state = 1 AND node = $3) RETURNING ",
         comparison::columns!()
     );
     let query = sqlx::query(text).bind(code(ComparisonState::Running)).bind(now.as_micros()).bind(node);
+    let query = query.bind(Uuid::from_bytes(*id.as_bytes()));
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 

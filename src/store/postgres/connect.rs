@@ -106,7 +106,8 @@ impl Connect {
     pub(super) fn new(urls: &[String], schema: &str) -> Result<Self, StoreError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if schema.is_empty() || schema.len() > LONGEST_NAME || !schema.chars().all(plain) {
-            return Err(StoreError::Unusable(format!("a schema can't have the name {schema:?}: only a-z, 0-9 and _ are taken")));
+            let why = format!("a schema can't have the name {schema:?}: it has 1 to {LONGEST_NAME} of a-z, 0-9 and _");
+            return Err(StoreError::Unusable(why));
         }
         let name = format!("trine {}", JobId::new());
         let host = |url: &String| {

@@ -405,11 +405,11 @@ impl Store for PostgresStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         if self.node.why_silent() == Some(node::UNHEARD) {
-            return Err(StoreError::Unavailable(node::UNHEARD.into()));
+            return Err(StoreError::Silent(node::UNHEARD));
         }
         self.ask(Command::Check).await?;
         // That may have found, or found gone, another one of its name.
-        self.node.why_silent().map_or(Ok(()), |why| Err(StoreError::Unavailable(why.into())))
+        self.node.why_silent().map_or(Ok(()), |why| Err(StoreError::Silent(why)))
     }
 
     async fn close(&self) {

@@ -57,6 +57,12 @@ impl NodeStore for PostgresStore {
         Ok(found)
     }
 
+    async fn leave(&self) -> Result<(), StoreError> {
+        // Not by its name: another one may have that meanwhile.
+        sqlx::query("UPDATE nodes SET draining = TRUE WHERE id = $1").bind(self.node.id()).execute(&self.pool).await?;
+        Ok(())
+    }
+
     fn labels(&self) -> &Labels {
         &self.node.labels
     }

@@ -27,8 +27,18 @@ impl ComparisonStore for SqliteStore {
         kept.await?.ok_or_else(|| StoreError::Corrupt("a comparison was kept and is not there".into()))
     }
 
-    async fn begin_comparison(&self) -> Result<Option<Comparison>, StoreError> {
-        self.edit(self.clock.now(), |now, connection| Box::pin(begin(connection, *now))).await
+    async fn waiting_comparison(&self, after: Option<ComparisonId>) -> Result<Option<Comparison>, StoreError> {
+        let text = concat!(
+            "SELECT ",
+            comparison::columns!(),
+            " FROM comparisons WHERE state = 0 AND (?1 IS NULL OR id > ?1) ORDER BY id LIMIT 1"
+        );
+        let query = sqlx::query(text).bind(after.map(|id| id.as_bytes().to_vec()));
+        query.fetch_optional(&self.readers).await?.as_ref().map(comparison::read).transpose()
+    }
+
+    async fn begin_comparison(&self, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
+        self.edit((self.clock.now(), id), |(now, id), connection| Box::pin(begin(connection, *now, *id))).await
     }
 
     async fn end_comparison(&self, id: ComparisonId, end: ComparisonEnd) -> Result<bool, StoreError> {
@@ -83,13 +93,12 @@ async fn add(
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 
-async fn begin(connection: &mut SqliteConnection, now: Timestamp) -> Result<Option<Comparison>, StoreError> {
+async fn begin(connection: &mut SqliteConnection, now: Timestamp, id: ComparisonId) -> Result<Option<Comparison>, StoreError> {
     let text = concat!(
-        "UPDATE comparisons SET state = ?1, started_at = ?2 \
-         WHERE id = (SELECT min(id) FROM comparisons WHERE state = 0) RETURNING ",
+        "UPDATE comparisons SET state = ?1, started_at = ?2 WHERE id = ?3 AND state = 0 RETURNING ",
         comparison::columns!()
     );
-    let query = sqlx::query(text).bind(ComparisonState::Running.code()).bind(now.as_micros());
+    let query = sqlx::query(text).bind(ComparisonState::Running.code()).bind(now.as_micros()).bind(&id.as_bytes()[..]);
     query.fetch_optional(connection).await?.as_ref().map(comparison::read).transpose()
 }
 

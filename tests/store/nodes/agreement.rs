@@ -276,9 +276,14 @@ async fn a_comparison_that_a_node_never_heard_that_it_began_is_begun_again() {
     let request = || serde_json::value::RawValue::from_string("{}".into()).unwrap();
     let first = here.add_comparison(ComparisonId::new(), None, request()).await.unwrap().id;
     let second = here.add_comparison(ComparisonId::new(), None, request()).await.unwrap().id;
-    let begun = async |store: &PostgresStore| store.begin_comparison().await.unwrap().map(|comparison| comparison.id);
+    let begun = async |store: &PostgresStore| {
+        let waiting = store.waiting_comparison(None).await.unwrap()?;
+        store.begin_comparison(waiting.id).await.unwrap().map(|comparison| comparison.id)
+    };
     assert_eq!([begun(&here).await, begun(&here).await], [Some(first), Some(first)]);
     assert_eq!([begun(&there).await, begun(&there).await], [Some(second), Some(second)]);
+    // Each is begun by one node.
+    assert!(here.begin_comparison(second).await.unwrap().is_none());
 }
 
 /// Each takes away what is too much as it was counted, and only that.

@@ -163,7 +163,7 @@ class Job:
     workload: Mapping[str, Any]
     route: Route
     attempt: int = 0
-    losses: int = 0  # so often whatever ran it died under it
+    losses: int = 0  # so often it was run again because whatever ran it had died
     stopping: bool = False  # it was cancelled, and its attempt is being stopped
     output: Any = None
     error: Optional[Failure] = None
