@@ -33,7 +33,7 @@ class Job:
         self.stopped = False  # it was asked to stop
         self.due = None  # an exception for when its code next turns to the host
         self.thread = None  # that its code has to itself and that runs it now
-        self.interrupted = False  # it was told to stop by a signal
+        self.interrupted = False  # it was told to stop
         self.cpu_ms = run.get("cpu_ms")  # that it may use
         self.overspent = False  # it was told that it has
         self.has_artifacts = False  # it has a folder for them
@@ -136,12 +136,13 @@ def finished(job, result):
             loop.run_in_executor = job.meter.helping(loop.run_in_executor)
 
         def cancel():
-            if job.due is not None:  # or it has had that already, from where it reported
+            if not job.interrupted:  # or it has had that already, from where it was
                 job.told()
                 task.cancel()
 
         job.cancel = lambda: loop.call_soon_threadsafe(cancel)
-        cancel()  # if it was stopped while it was loaded
+        if job.due is not None:  # it was stopped while it was loaded
+            cancel()
         try:
             return await awaited(job, result)
         finally:
