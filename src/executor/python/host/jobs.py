@@ -4,11 +4,13 @@ import contextlib
 import threading
 import types
 from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
 
 from .exceptions import Stopped
 from .logs import Log
 from .messages import as_json, framed
 from .meter import Meter
+from .running import run_for
 
 MOST_PROGRESS = 4096  # bytes of JSON; `src/job/event.rs` has the same
 
@@ -134,6 +136,8 @@ def finished(job, result):
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         with contextlib.suppress(AttributeError):  # a loop that is not Python's own may not let it be replaced
             loop.run_in_executor = job.meter.helping(loop.run_in_executor)
+            # Tasks that nobody has asked how they ended may be found by the garbage collector in the turn of another job.
+            loop.call_exception_handler = partial(run_for, job, loop.call_exception_handler)
 
         def cancel():
             if not job.interrupted:  # or it has had that already, from where it was

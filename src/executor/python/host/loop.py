@@ -14,7 +14,7 @@ from .helpers import Helpers
 from .host import Host
 from .jobs import awaited, reported, reports
 from .meter import Meter, Metered
-from .running import JOB
+from .running import JOB, run_for
 from .selector import Selector
 from .usage import DELAY, gil_enabled
 
@@ -66,6 +66,7 @@ class Async(Host):
         self.loop.time = time.monotonic  # as it is now, whatever a job puts there
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor, self.at = self.loop.run_in_executor, self.loop.call_at
+        self.handle_exception = self.loop.call_exception_handler
         self.helpers = Helpers(self.loop)
 
     def serve(self):
@@ -76,6 +77,7 @@ class Async(Host):
         self.loop.set_task_factory(self.make_task)
         self.loop.run_in_executor = self.run_in_executor
         self.loop.call_at = self.call_at
+        self.loop.call_exception_handler = self.call_exception_handler
         self.loop.set_default_executor = self.set_default_executor
         self.loop.add_reader(self.channel.sock.fileno(), self.readable)
         while True:
@@ -131,6 +133,16 @@ class Async(Host):
         if job is None:
             return self.at(when, callback, *args, context=context)
         return self.at(when, job.meter.rings, when, callback, *args, context=context)
+
+    def call_exception_handler(self, context):
+        """A task that nobody has asked how it ended may be found by the garbage collector in the turn of another job than its own. If
+        that has ended, it is nobody's."""
+        task = context.get("task", context.get("future"))
+        if not isinstance(task, asyncio.Task):
+            return self.handle_exception(context)
+        meter = getattr(task.get_coro(), "meter", None)
+        job = next((job for job in list(self.jobs.values()) if job.meter is meter), None)
+        run_for(job, self.handle_exception, context)
 
     @staticmethod
     def set_default_executor(executor):
