@@ -40,7 +40,7 @@ class Source(Code):
 
     def __init__(self, sha, text):
         super().__init__(sha)
-        self.text = text
+        self.text = text.removeprefix("\ufeff")  # as Python does with a file's
         self.module = None
         self.name = f"trine_{sha[:16]}"
         self.folder = f"<{self.name}>/"
