@@ -10,6 +10,7 @@ from functools import partial
 from types import CoroutineType
 
 from .channel import LoopChannel
+from .exceptions import Ended
 from .helpers import Helpers
 from .host import Host
 from .jobs import awaited, reported, reports
@@ -188,6 +189,8 @@ class Async(Host):
             finally:
                 job.meter.end()
             outcome = self.written(job, value)
+        except Ended as end:
+            outcome = self.failed(job, end.__cause__)
         except BaseException as error:
             outcome = self.failed(job, error)
         try:
@@ -197,7 +200,10 @@ class Async(Host):
 
     async def evaluate(self, job):
         try:
-            result = job.start()
+            try:
+                result = job.start()
+            except StopIteration as error:
+                raise Ended from error
             if type(result) is CoroutineType:
                 return await result
             if reports(result):
