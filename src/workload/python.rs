@@ -229,6 +229,7 @@ fn shaped(value: Option<Box<RawValue>>, first: char, none: impl FnOnce() -> serd
 /// How a function is written, by its definition in the source: the last one, and if it is no method, the last one at the beginning of a
 /// line if there is any. A function that is not found there in plain sight counts as blocking: on threads it runs either way.
 pub(crate) fn form_of(source: &str, entrypoint: &str) -> Form {
+    let source = source.trim_start_matches('\u{feff}'); // a byte order mark, which Python passes over
     let path = entrypoint.rsplit(':').next().unwrap_or(entrypoint);
     let name = path.rsplit('.').next().unwrap_or(path);
     let definition = |line: &str| {
@@ -268,6 +269,7 @@ mod tests {
     #[case("class A:\n    async def go(self): pass", "A.go", Form::Async)]
     #[case("async def go[T](x: T): pass", "tool:go", Form::Async)]
     #[case("from x import main", "main", Form::Blocking)]
+    #[case("\u{feff}async def main(): pass", "main", Form::Async)]
     #[case("def main(): pass\nclass A:\n    async def main(self): pass", "main", Form::Blocking)]
     #[case("async def main(): pass\nclass A:\n    def main(self): pass", "main", Form::Async)]
     #[case("try:\n    async def main(): pass\nexcept OSError: pass", "tool:main", Form::Async)]

@@ -128,6 +128,41 @@ def main(): return [spaced.deep.mod.WORD, pkg.within.mod.WORD, colorsys.rgb_to_h
             done = host.call(archive=path, entrypoint="entry:main")
             self.assertEqual(done.get("output", done), ["found", "found", 0])
 
+    @in_each()
+    def test_a_zip_has_its_own_modules_whatever_the_interpreter_has_and_alone(self, host):
+        source = """
+import calendar, importlib, json, pickle, wsgiref.util
+from calendar import Odd
+from wsgiref import WORD, handlers
+async def main():
+    import http.cookiejar
+    found = [calendar.WORD, json.WORD, wsgiref.util.WORD, WORD, handlers.WORD, __import__("json").WORD]
+    return [*found, importlib.import_module("wsgiref.util").WORD, pickle.loads(pickle.dumps(Odd(calendar.WORD))).args[0]]
+"""
+        package = "from . import util\nimport wsgiref.util as whole\nfrom wsgiref.util import WORD\nassert util is whole"
+        others = """
+            import calendar, http.cookiejar, json, wsgiref.util
+            def main(): return [http.cookiejar.timegm is calendar.timegm, json.loads("1"), wsgiref.util.is_hop_by_hop("")]
+        """
+        for word in ("one", "two"):
+            path = self.archive(
+                word,
+                entry=source,
+                calendar=f"import json\nWORD = json.WORD\nclass Odd(Exception): pass\ndef main(): raise Odd('{word}')",
+                json=f"WORD = '{word}'",
+                wsgiref____init__=package,
+                wsgiref__util=f"WORD = '{word}'",
+                wsgiref__handlers="from .util import WORD",
+            )
+            done = host.call(archive=path, entrypoint="entry:main")
+            self.assertEqual(done.get("output", done), [word] * 8)
+            error = host.call(archive=path, entrypoint="calendar:main")["error"]
+            self.assertEqual((error["type"], error["message"]), ("calendar.Odd", word))
+            frames = [(frame["file"], frame["code"]) for frame in error["frames"]]
+            self.assertEqual(frames, [("calendar.py", f"def main(): raise Odd('{word}')")])
+            done = host.call(others)
+            self.assertEqual(done.get("output", done), [True, 1, False])
+
     @in_each("threads")
     def test_jobs_do_not_wait_for_each_other_s_modules_for_ever(self, host):
         go = os.path.join(self.folder, "go")

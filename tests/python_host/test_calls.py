@@ -7,7 +7,7 @@ import random
 import struct
 import tempfile
 
-from harness import HostTest, in_each
+from harness import HOST, HostTest, in_each
 
 
 class Calls(HostTest):
@@ -251,6 +251,14 @@ class Warmth(HostTest):
         source = "calls = 0\ndef main():\n    global calls\n    calls += 1\n    return calls\n"
         self.assertEqual([host.call(source)["output"] for _ in range(3)], [1, 2, 3])
         self.assertEqual(host.call(source + "# another version")["output"], 1)
+
+    @in_each()
+    def test_a_source_may_begin_with_a_byte_order_mark(self, host):
+        source = "\ufeffdef main(): return 'marked'"
+        done = host.call(source)
+        self.assertEqual(done.get("output", done), "marked")
+        check = pathlib.Path(HOST).with_name("check.py").read_text()
+        self.assertIsNone(host.call(check, source, "main", entrypoint="check")["output"])
 
     @in_each()
     def test_a_module_can_be_found_by_its_name(self, host):

@@ -87,6 +87,13 @@ class Errors(HostTest):
         self.assertEqual(error["traceback"], f"TypeError: {error['message']}\n")
 
     @in_each()
+    def test_the_end_of_an_iterator_is_an_exception_like_others(self, host):
+        error = host.call("def main(): next(iter([]))")["error"]
+        self.assertEqual((error["kind"], error["type"], error["message"]), ("error", "StopIteration", ""))
+        self.assertEqual([frame["function"] for frame in error["frames"]], ["main"])
+        self.assertNotIn("cause", error)
+
+    @in_each()
     def test_a_syntax_error_says_where(self, host):
         error = host.call("x = 1\ndef main(:\n    pass\n")["error"]
         self.assertEqual((error["kind"], error["type"]), ("error", "SyntaxError"))

@@ -109,6 +109,36 @@ class Logs(HostTest):
         self.assertIn((OUT, "from a descriptor"), host.logs[None])
 
     @in_each(threads=2)
+    def test_how_a_task_ended_that_nobody_asked_is_in_no_log_of_another_job(self, host):
+        source = """
+            import asyncio, gc, trine
+            found = []
+            async def fails(): raise ValueError("of the first")
+            async def leaves(waits):
+                gc.disable()
+                task = asyncio.create_task(fails())
+                held = [task]
+                held.append(held)
+                await asyncio.sleep(0.001)
+                del task, held
+                trine.progress("left")
+                while waits and not found: await asyncio.sleep(0.001)
+            def finds(waits):
+                gc.collect()
+                gc.enable()
+                print("of the second")
+                if waits: found.append(True)
+        """
+        for waits in (False, True)[: 1 if host.mode == "processes" else 2]:
+            first = host.submit(source, waits, entrypoint="leaves")
+            host.until(lambda job=first: host.progress[job] if waits else host.done.get(job))
+            second = host.submit(source, waits, entrypoint="finds")
+            for job in (first, second):
+                self.assertNotIn("error", host.wait(job))
+            self.assertEqual(host.logs[second], [(OUT, "of the second")])
+            self.assertEqual("of the first" in str(host.logs[first]), waits or host.mode != "async")
+
+    @in_each(threads=2)
     def test_threads_of_jobs_run_for_them(self, host):
         source = """
             import threading, trine

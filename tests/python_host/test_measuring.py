@@ -191,6 +191,25 @@ class Measuring(HostTest):
         self.assertGreater(busy["cpu_user_us"] + busy["cpu_system_us"] + kept, busy["wall_us"] * 0.9)
         self.assertLess(waited["core_wait_us"], US / 2)
 
+    @in_each("threads", threads=1)
+    def test_a_job_may_close_what_the_wait_for_a_core_is_read_from(self, host):
+        source = """
+            import contextlib, os, time
+            def main():
+                os.closerange(0, 100)
+                with contextlib.ExitStack() as files:
+                    while files.enter_context(open("/proc/self/comm")).fileno() < 20: pass
+                    time.sleep(0.001)
+                    return "closed"
+            def reads():
+                files = [open("/proc/self/comm") for _ in range(20)]
+                time.sleep(0.001)
+                return "read"
+        """
+        for entrypoint, output in (("main", "closed"), ("reads", "read")):
+            done = host.call(source, entrypoint=entrypoint)
+            self.assertEqual(done.get("output", done), output)
+
     @in_each("threads", "processes")
     def test_helper_threads_that_had_no_core_are_told_from_waiting(self, host):
         with self.busy_machine():

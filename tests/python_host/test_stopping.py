@@ -24,6 +24,19 @@ SOURCE = """
     async def nested():
         await asyncio.gather(awaits(), asyncio.sleep(1000))
 
+    async def returns_what_it_has():
+        try:
+            await awaits()
+        except asyncio.CancelledError:
+            return "part"
+
+    async def holds_its_loop():
+        step()
+        try:
+            while True: time.sleep(0.001)
+        finally:
+            await cleans()
+
     def asks():
         step()
         while not trine.stopped(): time.sleep(0.001)
@@ -119,13 +132,15 @@ class Stopping(HostTest):
     def assert_cancelled(self, done, type_name):
         self.assertEqual((done["error"]["kind"], done["error"]["type"]), ("cancelled", type_name))
 
-    @in_each("async", "threads")
+    @in_each()
     def test_what_awaits_is_cancelled(self, host):
         for entrypoint in ("awaits", "nested"):
             job, done = self.stop(host, entrypoint)
             self.assert_cancelled(done, "asyncio.exceptions.CancelledError")
             self.assertEqual(host.progress[job], ["started", "cleaned"])
             self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
+        job, done = self.stop(host, "returns_what_it_has")
+        self.assertEqual(done.get("output"), "part")
 
     @in_each("threads")
     def test_a_thread_is_told_when_it_asks_or_reports(self, host):
@@ -331,11 +346,13 @@ class Stopping(HostTest):
 
     @in_each("processes")
     def test_a_process_is_interrupted(self, host):
-        for entrypoint in ("sleeps", "spins", "awaits", "yields", "reports"):
+        for entrypoint in ("sleeps", "spins", "yields", "reports", "holds_its_loop"):
             job, done = self.stop(host, entrypoint)
             self.assert_cancelled(done, "trine.Stopped")
-            if entrypoint in ("sleeps", "awaits", "yields"):
+            if entrypoint in ("sleeps", "yields"):
                 self.assertEqual(host.progress[job][-1], "cleaned")
+            elif entrypoint == "holds_its_loop":
+                self.assertEqual(host.progress[job], ["started", "cleaned", "cleaned all"])
             self.assertEqual(host.call(SOURCE, entrypoint="quick")["output"], "fine")
 
     @in_each("processes")

@@ -7,6 +7,7 @@ DYNAMIC = {"eval", "exec", "globals", "locals", "setattr", "vars"}
 
 def check(source, entrypoint):
     """What is wrong with it, and where; None if nothing is."""
+    source = source.removeprefix("\ufeff")  # as a host does
     try:
         tree = compile(source, "main.py", "exec", ast.PyCF_ONLY_AST, True)
         compile(source, "main.py", "exec", 0, True)  # finds more, such as a `return` outside of a function

@@ -6,6 +6,7 @@ import importlib.machinery
 import os
 import sys
 import threading
+import types
 
 from .code import Code
 from .exceptions import Invalid
@@ -19,6 +20,9 @@ class Archive(Code):
     job imports a name of its own zip, that becomes the active one first; when another job imports a name of the active zip, none is.
     Modules refer to each other directly, so what was loaded goes on as it was. No zip is on `sys.path`: `find_spec`, on
     `sys.meta_path`, shows each job its own.
+
+    A module of a name that the interpreter has too is for the zip's own code alone: libraries are loaded once for all jobs, and would give
+    it to others. It is loaded under another name, in a package that is called as the zip's `name`.
     """
 
     active = None
@@ -29,7 +33,7 @@ class Archive(Code):
         self.path = path
         self.folder = path + os.sep
         self.modules = {}
-        self.tops = self.folders = ()
+        self.tops = self.folders = self.apart = ()
         if Archive not in sys.meta_path:
             self.isolate()
 
@@ -39,21 +43,36 @@ class Archive(Code):
         module, colon, path = name.partition(":")
         if not colon:
             raise Invalid(f"the entry point of a zip is written 'module:function', not {name!r}")
-        with zipfile.ZipFile(self.path) as content:
-            entries = content.namelist()
+        if self.name not in sys.modules:
+            with zipfile.ZipFile(self.path) as content:
+                self.look_through(content.namelist())
+        whole = f"{self.name}.{module}" if module.partition(".")[0] in self.apart else module
+        return self.attribute(importlib.import_module(whole), path, module)
+
+    def look_through(self, entries):
         self.folders = {entry[:at] for entry in entries for at, letter in enumerate(entry) if letter == "/"}
+        modules = {entry.rpartition(".")[0] for entry in entries if entry.endswith((".py", ".pyc"))}
+        tops = {module.removesuffix("/__init__") for module in modules}
+        self.apart = {top for top in tops if "/" not in top and self.is_elsewhere(top)}
         # Not those of other files, such as `logging.ini`: whoever imports a name of its zip waits for those who load modules of any.
-        self.tops = self.folders.union(entry.rpartition(".")[0] for entry in entries if entry.endswith((".py", ".pyc")))
-        return self.attribute(importlib.import_module(module), path, module)
+        self.tops = self.folders.union(modules, (self.name,)) - self.apart
+        package = sys.modules[self.name] = types.ModuleType(self.name)
+        package.__path__ = [self.path]
+
+    @staticmethod
+    def is_elsewhere(top):
+        """Whether the interpreter has such a module. `trine` is the host's for all."""
+        spec = None if top == "trine" else importlib.machinery.PathFinder.find_spec(top)
+        return top in sys.builtin_module_names or (spec is not None and spec.loader is not None)
 
     def forget(self):
         with self.importing:
             if Archive.active is self:
                 self.activate(None)
+            for name in list(sys.modules):
+                if name.partition(".")[0] == self.name:
+                    del sys.modules[name]
         sys.path_importer_cache.pop(self.path, None)
-
-    def tidy(self, text):
-        return text.replace(self.folder, "")
 
     def has(self, module):
         known = getattr(module, "__dict__", {})
@@ -66,7 +85,11 @@ class Archive(Code):
     def activate(archive):
         before, Archive.active = Archive.active, archive
         if before is not None:
-            before.modules = {name: module for name, module in list(sys.modules.items()) if before.has(module)}
+            before.modules = {
+                name: module
+                for name, module in list(sys.modules.items())
+                if before.has(module) and not name.startswith(before.name + ".")
+            }
             for name in before.modules:
                 del sys.modules[name]
         if archive is not None:
@@ -76,6 +99,14 @@ class Archive(Code):
     def of_job():
         job = current()
         return job.code if job is not None and isinstance(job.code, Archive) else None
+
+    @staticmethod
+    def apart_for(name, globals):
+        """The job's zip, if code of it that has these globals is to have the zip's module of a name that the interpreter has too."""
+        own = Archive.of_job()
+        if own is None or name.partition(".")[0] not in own.apart:
+            return None
+        return own if own.holds((globals.get("__file__"),)) else None
 
     @staticmethod
     def importing_as(name, importer, *args):
@@ -98,10 +129,18 @@ class Archive(Code):
         statement, function = builtins.__import__, importlib.import_module
 
         def import_(name, globals=None, locals=None, fromlist=(), level=0):
-            whole = (globals or {}).get("__package__") or "" if level else name
-            return Archive.importing_as(whole, statement, name, globals, locals, fromlist, level)
+            own = None if level else Archive.apart_for(name, globals or sys._getframe(1).f_globals)
+            if own is None:
+                whole = (globals or {}).get("__package__") or "" if level else name
+                return Archive.importing_as(whole, statement, name, globals, locals, fromlist, level)
+            whole = f"{own.name}.{name}"
+            found = Archive.importing_as(whole, statement, whole, globals, locals, fromlist)
+            return found if fromlist else sys.modules[f"{own.name}.{name.partition('.')[0]}"]
 
         def import_module(name, package=None):
+            own = Archive.apart_for(name, sys._getframe(1).f_globals)
+            if own is not None:
+                name = f"{own.name}.{name}"
             whole = package or "" if name.startswith(".") else name
             return Archive.importing_as(whole, function, name, package)
 
@@ -112,7 +151,7 @@ class Archive(Code):
     @staticmethod
     def find_spec(name, path=None, target=None):
         own = Archive.of_job() if path is None else None
-        spec = None if own is None else importlib.machinery.PathFinder.find_spec(name, [own.path])
+        spec = None if own is None or name in own.apart else importlib.machinery.PathFinder.find_spec(name, [own.path])
         return None if spec is None or spec.loader is None else spec
 
 
@@ -122,7 +161,8 @@ class Folders:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        own, folder = Archive.of_job(), name.replace(".", "/")
+        own = Archive.of_job()
+        folder = "" if own is None else name.removeprefix(own.name + ".").replace(".", "/")
         if own is None or folder not in own.folders or not (path is None or own.holds(path)):
             return None
         spec = importlib.machinery.ModuleSpec(name, None, is_package=True)

@@ -13,6 +13,7 @@ class Code:
 
     def __init__(self, sha):
         self.sha = sha
+        self.name = f"trine_{sha[:16]}"
         self.entries = {}
         self.loading = threading.RLock()
 
@@ -22,6 +23,9 @@ class Code:
             with self.loading:
                 found = self.entries[name] = self.find(name)
         return found
+
+    def tidy(self, text):
+        return text.replace(self.folder, "").replace(self.name + ".", "")
 
     @staticmethod
     def attribute(module, path, where):
@@ -40,9 +44,8 @@ class Source(Code):
 
     def __init__(self, sha, text):
         super().__init__(sha)
-        self.text = text
+        self.text = text.removeprefix("\ufeff")  # as Python does with a file's
         self.module = None
-        self.name = f"trine_{sha[:16]}"
         self.folder = f"<{self.name}>/"
 
     def find(self, name):
@@ -68,6 +71,3 @@ class Source(Code):
     def forget(self):
         sys.modules.pop(self.name, None)
         linecache.cache.pop(self.folder + "main.py", None)
-
-    def tidy(self, text):
-        return text.replace(self.folder, "").replace(self.name + ".", "")

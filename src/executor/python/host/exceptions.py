@@ -9,6 +9,10 @@ class Invalid(Exception):
         self.cause = cause
 
 
+class Ended(Exception):
+    """A function has raised `StopIteration`, its cause, which a coroutine can't raise."""
+
+
 class CpuTimeExceeded(BaseException):
     """The job has used as much CPU time as its function may."""
 

@@ -4,11 +4,13 @@ import contextlib
 import threading
 import types
 from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
 
 from .exceptions import Stopped
 from .logs import Log
 from .messages import as_json, framed
 from .meter import Meter
+from .running import run_for
 
 MOST_PROGRESS = 4096  # bytes of JSON; `src/job/event.rs` has the same
 
@@ -33,7 +35,7 @@ class Job:
         self.stopped = False  # it was asked to stop
         self.due = None  # an exception for when its code next turns to the host
         self.thread = None  # that its code has to itself and that runs it now
-        self.interrupted = False  # it was told to stop by a signal
+        self.interrupted = False  # it was told to stop
         self.cpu_ms = run.get("cpu_ms")  # that it may use
         self.overspent = False  # it was told that it has
         self.has_artifacts = False  # it has a folder for them
@@ -134,14 +136,17 @@ def finished(job, result):
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         with contextlib.suppress(AttributeError):  # a loop that is not Python's own may not let it be replaced
             loop.run_in_executor = job.meter.helping(loop.run_in_executor)
+            # Tasks that nobody has asked how they ended may be found by the garbage collector in the turn of another job.
+            loop.call_exception_handler = partial(run_for, job, loop.call_exception_handler)
 
         def cancel():
-            if job.due is not None:  # or it has had that already, from where it reported
+            if not job.interrupted:  # or it has had that already, from where it was
                 job.told()
                 task.cancel()
 
         job.cancel = lambda: loop.call_soon_threadsafe(cancel)
-        cancel()  # if it was stopped while it was loaded
+        if job.due is not None:  # it was stopped while it was loaded
+            cancel()
         try:
             return await awaited(job, result)
         finally:

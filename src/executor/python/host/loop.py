@@ -10,11 +10,12 @@ from functools import partial
 from types import CoroutineType
 
 from .channel import LoopChannel
+from .exceptions import Ended
 from .helpers import Helpers
 from .host import Host
 from .jobs import awaited, reported, reports
 from .meter import Meter, Metered
-from .running import JOB
+from .running import JOB, run_for
 from .selector import Selector
 from .usage import DELAY, gil_enabled
 
@@ -66,6 +67,7 @@ class Async(Host):
         self.loop.time = time.monotonic  # as it is now, whatever a job puts there
         self.channel = LoopChannel(sock, self.loop)
         self.in_executor, self.at = self.loop.run_in_executor, self.loop.call_at
+        self.handle_exception = self.loop.call_exception_handler
         self.helpers = Helpers(self.loop)
 
     def serve(self):
@@ -76,6 +78,7 @@ class Async(Host):
         self.loop.set_task_factory(self.make_task)
         self.loop.run_in_executor = self.run_in_executor
         self.loop.call_at = self.call_at
+        self.loop.call_exception_handler = self.call_exception_handler
         self.loop.set_default_executor = self.set_default_executor
         self.loop.add_reader(self.channel.sock.fileno(), self.readable)
         while True:
@@ -132,6 +135,16 @@ class Async(Host):
             return self.at(when, callback, *args, context=context)
         return self.at(when, job.meter.rings, when, callback, *args, context=context)
 
+    def call_exception_handler(self, context):
+        """A task that nobody has asked how it ended may be found by the garbage collector in the turn of another job than its own. If
+        that has ended, it is nobody's."""
+        task = context.get("task", context.get("future"))
+        if not isinstance(task, asyncio.Task):
+            return self.handle_exception(context)
+        meter = getattr(task.get_coro(), "meter", None)
+        job = next((job for job in list(self.jobs.values()) if job.meter is meter), None)
+        run_for(job, self.handle_exception, context)
+
     @staticmethod
     def set_default_executor(executor):
         """That of a job alone: others would be lost with it."""
@@ -176,6 +189,8 @@ class Async(Host):
             finally:
                 job.meter.end()
             outcome = self.written(job, value)
+        except Ended as end:
+            outcome = self.failed(job, end.__cause__)
         except BaseException as error:
             outcome = self.failed(job, error)
         try:
@@ -185,7 +200,10 @@ class Async(Host):
 
     async def evaluate(self, job):
         try:
-            result = job.start()
+            try:
+                result = job.start()
+            except StopIteration as error:
+                raise Ended from error
             if type(result) is CoroutineType:
                 return await result
             if reports(result):

@@ -126,7 +126,7 @@ class Meter:
             after = self.usage()
             if delay is not None:
                 # Without a switch to something else there was no wait for a core.
-                self.core_wait_ns = DELAY.ns() - delay if after[2:4] != self.before[1][2:4] else 0
+                self.core_wait_ns = max(0, (DELAY.ns() or 0) - delay) if after[2:4] != self.before[1][2:4] else 0
                 if self.threads:
                     self.core_wait_ns += sum(last - first for first, last in [*self.threads.values()])
             self.count(after)

@@ -84,12 +84,17 @@ class Processes(Host):
 
     def interrupt(self, signum, frame):
         """Raises in users' code. In the host's own an exception could cut a message in two, so there it waits for the way back, or for
-        the next tick: that code may be on its way to users', which may not be back for long."""
+        the next tick: that code may be on its way to users', which may not be back for long. What may await is cancelled by its loop, unless
+        that has not come to it by the next tick."""
         job, told, self.told = running.alone, self.told, None
         if told not in (None, job):
             return  # that one has ended meanwhile
         if job is None or job.thread is None or job.interrupted or imports(frame):
             return  # it comes again with the next tick, unless it has been told
+        if job.stopped and job.cancel is not None:
+            cancel, job.cancel = job.cancel, None
+            cancel()
+            return
         job.due = Stopped() if job.stopped else KeyboardInterrupt()
         self.turn_to(job, frame)
 

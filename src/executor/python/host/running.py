@@ -13,6 +13,13 @@ def current():
     return JOB.get() or alone
 
 
+def run_for(job, function, *args):
+    """Makes a call for a job, in whosever turn this is."""
+    context = contextvars.copy_context()
+    context.run(JOB.set, job)
+    return context.run(function, *args)
+
+
 def hand_down():
     """Threads that a job starts are to run for it and to be measured as part of it. Where Python was built without a GIL they do run for it by
     themselves."""

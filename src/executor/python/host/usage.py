@@ -35,10 +35,10 @@ class Delay(threading.local):
         self.before = 0
 
     def ns(self):
-        """Since the thread started. None where /proc does not tell."""
+        """Since the thread started. None where /proc does not tell, or a job has closed the file: its descriptor may be another's since."""
         try:
             return int(os.pread(self.descriptor, 64, 0).split()[1])
-        except (OSError, IndexError):
+        except (OSError, IndexError, ValueError):
             return None
 
     def further_ns(self):
