@@ -31,7 +31,7 @@ pub(super) enum WaitingView {
     },
     /// Other jobs to end: `graph` says which.
     Jobs,
-    /// A node that may run it to be resumed: those that there are have been drained.
+    /// A node that may run it to be resumed, or to come: those that there are have been drained, or are about to end.
     Drained,
     /// A node that runs jobs and has the labels that it requires, and for Python an interpreter: there is none now.
     Node {

@@ -50,7 +50,9 @@ impl Drop for Folder {
 
 /// The settings as they suit a command that wants a server for itself, where nobody has said otherwise, with a folder that goes when it ends.
 pub(super) fn prepare(mut config: Config, sources: &Sources, own: &mut Folder) -> Result<Config, CliError> {
+    let was_shared = config.database.is_some();
     alone(&mut config, sources);
+    let was_shared = was_shared && config.database.is_none();
     // Whoever starts it is the one who uses it.
     (config.tls_cert, config.tls_key, config.keys) = (None, None, KeyRule::Auto);
     let given = |name| sources.get(name).is_some_and(|source| *source != Source::Default);
@@ -61,7 +63,8 @@ pub(super) fn prepare(mut config: Config, sources: &Sources, own: &mut Folder) -
     if !given("listen") {
         config.listen.set_port(0);
     }
-    if given("data_dir") {
+    // That of a service with a database elsewhere is none to keep another one in.
+    if given("data_dir") && (!was_shared || is_said(sources, "data_dir")) {
         return Ok(config);
     }
     let folder = TempDir::with_prefix("trine-").map_err(|error| CliError::Prepare("make a temporary folder", error))?;
@@ -72,14 +75,23 @@ pub(super) fn prepare(mut config: Config, sources: &Sources, own: &mut Folder) -
 
 /// Takes away what the servers of a service share, unless it is said on the command line: they would run this one's jobs, and it theirs.
 pub(super) fn alone(config: &mut Config, sources: &Sources) {
-    let is_said = |name| matches!(sources.get(name), Some(Source::Flag(_)));
-    if !is_said("database") {
-        (config.database, config.role) = (None, Role::default());
-        config.labels.clear();
+    if !is_said(sources, "database") {
+        config.database = None;
     }
-    if !is_said("artifacts") {
+    if !is_said(sources, "artifacts") {
         config.artifacts = None;
     }
+    if !is_said(sources, "role") {
+        config.role = Role::default();
+    }
+    if !is_said(sources, "labels") {
+        config.labels.clear();
+    }
+}
+
+/// Whether a setting is said on the command line.
+fn is_said(sources: &Sources, name: &str) -> bool {
+    matches!(sources.get(name), Some(Source::Flag(_)))
 }
 
 /// Does something with a server that is there as long as that takes.

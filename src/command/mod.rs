@@ -210,9 +210,6 @@ impl Command {
         if let Some(folder) = self.folder.iter().find(|folder| !folder.is_dir()) {
             return Err(format!("there is no folder {}", folder.display()));
         }
-        if let Some(path) = self.read.iter().find(|path| !path.exists()) {
-            return Err(format!("there is nothing at {}", path.display()));
-        }
         let is_variable = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
         if let Some((name, _)) = self.environment.iter().find(|(name, value)| !is_variable(name) || value.contains('\0')) {
             return Err(format!("the environment can't have a variable {name:?} with this value"));
@@ -309,7 +306,6 @@ mod tests {
     #[case("path = '/nowhere/sh'", "c: there is no program /nowhere/sh")]
     #[case("path = '/etc/passwd'", "c: /etc/passwd is no program: it is not executable")]
     #[case("path = '/bin/sh'\nfolder = '/etc/passwd'", "c: there is no folder /etc/passwd")]
-    #[case("path = '/bin/sh'\nread = ['/etc', '/nowhere']", "c: there is nothing at /nowhere")]
     #[case("path = '/bin/sh'\nenvironment = { 'A=B' = 'x' }", "c: the environment can't have a variable \"A=B\" with this value")]
     #[case(
         "path = '/bin/sh'\nenvironment = { A = \"\\u0000\" }",

@@ -29,9 +29,9 @@ const TOGETHER: (usize, usize) = (256, 32);
 /// The most jobs that one transaction submits for a schedule.
 const MOST_JOBS: usize = 100;
 
-/// For how long a node that lacks what a job takes, and sees no other that has it, leaves a time to one that may be starting anew. Later it might be
-/// taken for missed, and nobody would hear why.
-const FOR_OTHERS: Duration = Duration::from_secs(5);
+/// For how long a node that lacks what a job takes leaves a time to others: to one that has it and may be about to end, and to one that may be starting
+/// anew. Later it might be taken for missed, and nobody would hear why.
+const FOR_OTHERS: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(5));
 
 /// The most schedules of one owner: each of them costs a transaction whenever it is due, whatever comes of it.
 const MOST_OF_OWNER: u64 = 1_000;
@@ -100,6 +100,8 @@ pub struct Schedules {
     changed: Notify,
     /// Why the jobs of schedules could not be submitted the last time, by their names.
     said: std::sync::Mutex<HashMap<String, &'static str>>,
+    /// The times that are left to other nodes, and since when.
+    left: std::sync::Mutex<HashMap<String, (Timestamp, Timestamp)>>,
     /// What came of times.
     times: Counts<5>,
 }
@@ -115,7 +117,16 @@ impl Schedules {
     pub fn new(store: Arc<dyn Store>, make: MakeJob, quotas: Arc<Quotas>) -> Self {
         let times = Counts::of(["submitted", "waiting", "skipped", "missed", "failed"]);
         let (changing, changed) = (Mutex::default(), Notify::new());
-        Self { store, make, quotas, changing, changed, said: std::sync::Mutex::default(), times }
+        Self {
+            store,
+            make,
+            quotas,
+            changing,
+            changed,
+            said: std::sync::Mutex::default(),
+            left: std::sync::Mutex::default(),
+            times,
+        }
     }
 
     /// What came of the times that this server has decided upon since it was started. One that waits counts once more when its job is submitted.
@@ -309,7 +320,6 @@ impl Schedules {
             let advance = Firing { next_at: Some(plan.next_at), ..of(schedule) };
             return self.store.fire(advance).await.map(|_| true);
         }
-        let since = plan.times.first().map_or(now, |(first, _)| *first);
         let mut times = plan.times.chunks(MOST_JOBS).peekable();
         while let Some(some) = times.next() {
             // If the server goes down behind this step, the next one goes on from there.
@@ -318,7 +328,7 @@ impl Schedules {
             let mut taken = Vec::new();
             for (due_at, decision) in some {
                 let outcome = match decision {
-                    Decision::Submit => match self.submit(schedule, now.since(since), &mut firing, &mut taken).await {
+                    Decision::Submit => match self.submit(schedule, (*due_at, now), &mut firing, &mut taken).await {
                         Ok(Some(outcome)) => outcome,
                         other => {
                             self.give_back(&taken).await;
@@ -345,7 +355,7 @@ impl Schedules {
         let Some((schedule, first)) = schedule.zip(self.store.first_waiting_fire(name).await?) else { return Ok(true) };
         let mut firing = Firing { waited: 1, ..of(&schedule) };
         let mut taken = Vec::new();
-        let submitted = self.submit(&schedule, now.since(first.due_at), &mut firing, &mut taken).await?;
+        let submitted = self.submit(&schedule, (first.due_at, now), &mut firing, &mut taken).await?;
         let Some(outcome) = submitted else { return Ok(false) };
         firing.fires.push(Fire { at: now, outcome, ..first });
         self.record(firing, &taken).await.map(|()| true)
@@ -356,7 +366,7 @@ impl Schedules {
     async fn submit(
         &self,
         schedule: &Schedule,
-        due_for: Duration,
+        (due_at, now): (Timestamp, Timestamp),
         firing: &mut Firing,
         taken: &mut Vec<Taken>,
     ) -> Result<Option<FireOutcome>, StoreError> {
@@ -372,7 +382,7 @@ impl Schedules {
                 Err(NoRoom::Over(over)) => ("the quota has no room", over.to_string()),
                 Err(NoRoom::Store(error)) => return Err(error),
             },
-            Err(NotMade::Lacking { others, .. }) if others || due_for < FOR_OTHERS => return Ok(None),
+            Err(NotMade::Lacking { others, .. }) if self.leaves(&schedule.name, (due_at, now), others) => return Ok(None),
             Err(NotMade::Invalid(reason) | NotMade::Lacking { reason, .. }) => ("it is not valid any more", reason),
             Err(NotMade::Later) => return Err(StoreError::Closed),
             Err(NotMade::Store(error)) => return Err(error),
@@ -387,6 +397,16 @@ impl Schedules {
             );
         }
         Ok(Some(FireOutcome::Failed(reason)))
+    }
+
+    /// Whether a time is left to other nodes, which this one sees or does not, a little longer.
+    fn leaves(&self, schedule: &str, (due_at, now): (Timestamp, Timestamp), others: bool) -> bool {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, since) = left.entry(schedule.to_owned()).or_insert((due_at, now));
+        if *of != due_at {
+            (*of, *since) = (due_at, now);
+        }
+        now.since(*since) < if others { FOR_OTHERS.0 } else { FOR_OTHERS.1 }
     }
 
     /// Has the store record it. If it can't take the jobs, however often it is tried, that is recorded. What was `taken` for jobs that don't

@@ -1,4 +1,4 @@
-//! Looks after what no limit of the kernel covers: what a whole group uses. A group that exceeds a limit is killed; one that has stopped itself is told
+//! Looks after what no limit of the kernel covers: what a whole group uses. A group that exceeds a limit is killed; one whose leader was stopped is told
 //! to go on, since nobody else would.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,8 @@ const SHARE: u32 = 10;
 /// Where processes may be started: how often to look how many there are, and how many more are a reason not to wait for the next round.
 const GLANCE: Duration = Duration::from_millis(10);
 const SURGE: u64 = 64;
+/// So few files or threads that are left are little.
+const FEW: u64 = 64;
 /// What a file takes besides its content.
 const ENTRY_BYTES: u64 = 512;
 
@@ -196,7 +198,7 @@ impl Shared {
             }
             for (id, group) in &groups {
                 group.is_short.store(short.contains(id), Ordering::Relaxed);
-                if running[id].iter().any(|process| process.is_stopped) {
+                if running[id].iter().any(|process| process.pid == *id && process.is_stopped) {
                     self.go_on(*id);
                 }
             }
@@ -334,9 +336,9 @@ pub fn open_files(pid: i32) -> Option<u64> {
     }
 }
 
-/// Whether little is left of what a program may have: then what comes next may fail for what was before it.
+/// Whether few files or threads are left of those that a program may have: then what comes next may fail for what was before it.
 pub const fn is_short(used: u64, limit: u64) -> bool {
-    used > limit / 3 * 2
+    limit.saturating_sub(used) < FEW
 }
 
 fn of_processes(members: &[Process], Watching { limits, .. }: &Watching) -> Result<bool, Violation> {
@@ -367,7 +369,7 @@ fn of_scratch(members: &[Process], Watching { limits, scratch, .. }: &Watching) 
     if used > limits.scratch_bytes {
         return Err(Violation::Scratch { used, limit: limits.scratch_bytes });
     }
-    Ok(is_short(used, limits.scratch_bytes))
+    Ok(used > limits.scratch_bytes / 3 * 2)
 }
 
 /// What is in a folder. Stops to count beyond `most`; what can't be looked into, because it is closed or its path is too long, is beyond it.

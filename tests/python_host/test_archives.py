@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import textwrap
 import zipfile
 
 from harness import HOST, HostTest, in_each
@@ -184,6 +185,31 @@ async def main():
         for job in (first, second):
             done = host.wait(job)
             self.assertEqual(done.get("output", done), 1)
+
+    @in_each("threads", threads=2)
+    def test_a_zip_that_others_push_out_goes_on_and_comes_back(self, host):
+        source = """
+            import os, time
+            def main(path=None):
+                while path is not None and not os.path.exists(path):
+                    time.sleep(0.01)
+                import colorsys, helper
+                return colorsys.WORD, helper.WORD
+        """
+        first, second = (
+            self.archive(word, entry=textwrap.dedent(source), colorsys=f"WORD = '{word}'", helper=f"WORD = '{word}'") for word in ("one", "two")
+        )
+        go = os.path.join(self.folder, "go")
+        running = host.submit(None, go, archive=first, entrypoint="entry:main")
+        for n in range(260):
+            self.assertEqual(host.call(f"def main(): return {n}")["output"], n)
+        with open(go, "w"):
+            pass
+        done = host.wait(running)
+        self.assertEqual(done.get("output", done), ["one", "one"])
+        for archive, word in ((first, "one"), (second, "two")):
+            done = host.call(archive=archive, entrypoint="entry:main")
+            self.assertEqual(done.get("output", done), [word, word])
 
     @in_each()
     def test_frames_name_files_as_in_the_zip(self, host):

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::server::{Server, folder};
+use crate::server::{PATIENCE, Server, folder};
 
 fn python(executor: &str, source: &str) -> Value {
     json!({ "bound": "io", "executor": executor, "workload": { "type": "python", "source": source } })
@@ -25,7 +25,12 @@ async fn files_that_one_keeps_open() {
     let all = "import os\ndef main():\n    while True:\n        os.open('/dev/null', 0)\n";
     let one = "import tempfile\ndef main():\n    with tempfile.TemporaryFile() as file:\n        return file.fileno()\n";
     for executor in ["processes", "threads", "async"] {
-        let job = server.ended(&python(executor, all)).await;
+        let id = server.submit(&python(executor, all)).await;
+        if executor == "processes" {
+            // Also those that are sent to its process while it runs.
+            go_on(&server, executor, one).await;
+        }
+        let job = server.until_state(&id, "failed").await;
         assert!(job["error"]["message"].to_string().contains("Too many open files"), "{job}");
         go_on(&server, executor, one).await;
     }
@@ -56,7 +61,8 @@ async fn what_it_has_written() {
     assert_eq!(job["state"], "succeeded", "{job}");
     // Until it is seen that there is little room left there.
     let pid = "import os\ndef main():\n    return os.getpid()\n";
-    while server.ended(&python("processes", pid)).await["output"] == job["output"] {}
+    let is_replaced = async { while server.ended(&python("processes", pid)).await["output"] == job["output"] {} };
+    tokio::time::timeout(PATIENCE, is_replaced).await.expect("another process");
     go_on(&server, "processes", some).await;
 }
 

@@ -221,6 +221,42 @@ class Pickles(unittest.TestCase):
         self.assertEqual(others, [("LOW", 6, 1, 2021)])
         self.assertEqual(Level.made, 3)  # here, and not once more anywhere
 
+    def test_whoever_looks_at_an_enum_as_it_is_made_sees_what_it_saw(self):
+        class LabelledMeta(enum.EnumMeta):
+            def __new__(cls, name, bases, namespace, **given):
+                for each in list(namespace._member_names):
+                    value = namespace[each]
+                    if isinstance(value, tuple) and isinstance(value[-1], str):  # as Django takes a label from it
+                        dict.__setitem__(namespace, each, value[:-1])
+                return super().__new__(cls, name, bases, namespace, **given)
+
+        class Labelled(str, enum.Enum, metaclass=LabelledMeta):
+            def __init__(self, value):
+                self.upper_value = value.upper()
+
+        class Colour(Labelled):
+            RED = "r", "Red one"
+
+        class Tabled(enum.Enum):
+            def __init__(self, value):
+                self.doubled = 2 * value
+
+            def __init_subclass__(cls):
+                cls.table = {each.value: each.doubled for each in cls}
+
+        class Table(Tabled):
+            ONE = 1
+
+        class Plain(frozenset, enum.Enum):
+            ONE = [1]
+
+        calls = (
+            (lambda one: (str.__str__(one), one.value, one.upper_value), (Colour.RED,)),
+            (lambda kind: (kind.table, kind.ONE.doubled), (Table,)),
+            (lambda one: list(one), (Plain.ONE,)),
+        )
+        self.assertEqual(self.elsewhere(*calls), [("r", "r", "R"), ({1: 2} if sys.version_info >= (3, 11) else {}, 2), [1]])
+
     def test_an_enum_whose_members_can_not_be_made_anew_is_refused(self):
         class Slotted:
             __slots__ = ("weight",)

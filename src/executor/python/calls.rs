@@ -24,6 +24,8 @@ pub(super) struct Gone {
     pub(super) how: String,
     /// Nobody ended it.
     pub(super) by_itself: bool,
+    /// What was too much may have been left by a call that had ended.
+    pub(super) may_be_left: bool,
 }
 
 /// Why the host says nothing of a call.
@@ -201,15 +203,15 @@ impl Calls {
             let mut state = self.state();
             let one_has_ended = state.ended.is_some_and(|at| Monotonic::now().since(at) < UNSEEN);
             // Those that come now have no part in it.
-            state.gone = Some(Gone { kind: FailureKind::Lost, by_itself: false, how: gone.how.clone() });
+            state.gone = Some(Gone { kind: FailureKind::Lost, by_itself: false, ..gone.clone() });
             (std::mem::take(&mut state.open), one_has_ended)
         };
-        let is_one = if self.in_order { open.len() < 2 || all_is_heard } else { open.len() < 2 && !one_has_ended };
-        // Which of several has exceeded a limit is not known; one that has just ended may have left what is too much.
+        let is_one = (open.len() < 2 && !(gone.may_be_left && one_has_ended)) || (self.in_order && all_is_heard);
+        // Which of several has exceeded a limit is not known, nor whether it was one that has just ended.
         let gone = if is_one || gone.kind == FailureKind::Lost {
             gone
         } else {
-            &Gone { kind: FailureKind::Lost, by_itself: true, how: gone.how.clone() }
+            &Gone { kind: FailureKind::Lost, by_itself: true, ..gone.clone() }
         };
         let first = open.values().map(|call| call.order).min();
         for (_, call) in open {
@@ -302,7 +304,7 @@ mod tests {
     }
 
     fn gone() -> Gone {
-        Gone { kind: FailureKind::Lost, how: "crashed".into(), by_itself: true }
+        Gone { kind: FailureKind::Lost, how: "crashed".into(), by_itself: true, may_be_left: false }
     }
 
     fn three() -> Told {

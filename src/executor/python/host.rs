@@ -27,7 +27,7 @@ use crate::executor::slots::Slot;
 use crate::executor::{pool, processes};
 use crate::job::{Executor, FailureKind, JobId, Note};
 use crate::measure::memory;
-use crate::sandbox::{self, Group, Limits, Policy, Scratch};
+use crate::sandbox::{self, Group, Limits, Policy, Scratch, Violation};
 use crate::workload::{PythonFunction, Reporter, Stop};
 
 /// How long a host may take until it is ready.
@@ -390,12 +390,17 @@ async fn serve(process: Process, socket: OwnedReadHalf, calls: Arc<Calls>, ready
         Err(_) => group.end(Duration::ZERO).await,
     };
     let words = tokio::time::timeout(LAST_WORDS_GRACE, last_words).await.ok().and_then(|read| read.ok()?).unwrap_or_default();
+    let lost = |how, by_itself| Gone { kind: FailureKind::Lost, how, by_itself, may_be_left: false };
     let gone = match ended {
         Ok(ended) => match ended.violation {
-            Some(violation) => Gone { kind: FailureKind::Error, how: format!("was ended: {violation}"), by_itself: false },
-            None => Gone { kind: FailureKind::Lost, how: processes::describe(ended.status), by_itself: !killed },
+            Some(violation) => Gone {
+                kind: FailureKind::Error,
+                may_be_left: matches!(violation, Violation::Threads { .. } | Violation::Scratch { .. }),
+                ..lost(format!("was ended: {violation}"), false)
+            },
+            None => lost(processes::describe(ended.status), !killed),
         },
-        Err(error) => Gone { kind: FailureKind::Lost, how: format!("disappeared: {error}"), by_itself: false },
+        Err(error) => lost(format!("disappeared: {error}"), false),
     };
     let how = if words.is_empty() { gone.how } else { format!("{}; its last words: {words}", gone.how) };
     if !killed {

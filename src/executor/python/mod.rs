@@ -459,7 +459,7 @@ async fn on_host(
             ended = &mut begun.ended => Some(ended),
             Some(ms) = OptionFuture::from(spent) => {
                 let how = format!("was killed: the call used more CPU time than the {ms} ms that it may");
-                return Some(Err(Unsaid::Gone(Gone { kind: FailureKind::Error, how, by_itself: false })));
+                return Some(Err(Unsaid::Gone(Gone { kind: FailureKind::Error, how, by_itself: false, may_be_left: false })));
             }
             _ = stop.stopped() => {
                 host.stop(begun.id);
@@ -475,7 +475,8 @@ async fn on_host(
                 }
             }
         };
-        let gone = || Unsaid::Gone(Gone { kind: FailureKind::Lost, how: "was shut down".into(), by_itself: false });
+        let (kind, how) = (FailureKind::Lost, "was shut down");
+        let gone = || Unsaid::Gone(Gone { kind, how: how.into(), by_itself: false, may_be_left: false });
         match ended.map(|ended| ended.unwrap_or_else(|_| Err(gone()))) {
             Some(Ok(done)) if done.lacks_code() && !code_is_lacking => code_is_lacking = true,
             Some(Ok(done)) => {
@@ -508,7 +509,7 @@ async fn on_host(
 fn ran(ended: Result<Ran, Unsaid>, host: &Host, whose: &str) -> Ran {
     match ended {
         Ok(ran) => ran,
-        Err(Unsaid::Gone(Gone { kind, how, by_itself })) => {
+        Err(Unsaid::Gone(Gone { kind, how, by_itself, .. })) => {
             let failure = Failure::new(kind, format!("the Python process {} ({whose}) {how}", host.pid()));
             if by_itself { Ran::crashed(host.pid().unsigned_abs(), failure) } else { Ran::failed(failure) }
         }

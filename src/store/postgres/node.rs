@@ -269,7 +269,7 @@ impl Node {
             }
             // The lease does not wait for that: whoever has a lock on all jobs, as a maintenance of their table may, must not take it.
             if let Some(session) = &mut connection {
-                match tokio::time::timeout(limit, session.ask(async |connection| stopping(connection, id).await)).await {
+                match tokio::time::timeout(every / 4, session.ask(async |connection| stopping(connection, id).await)).await {
                     Ok(Ok(stopping)) => self.revoke(stopping, Revocation::Cancelled),
                     _ => connection = None,
                 }

@@ -18,7 +18,7 @@ use crate::webhook::{Delivery, DeliveryAttempt, DueDelivery, Verdict};
 /// How long a message that is to be sent is one node's, as long as that is there: longer than a receiver may take to answer.
 const TAKEN: Duration = Duration::from_secs(120);
 
-/// Whether this node may take a message: no other one sends it that is `there`.
+/// Whether this node may take a message: no other one sends it that is `there`, as long as nobody has taken what that ran.
 macro_rules! is_free {
     () => {
         "taken_by IS NULL OR taken_by = $3 OR taken_until < clock_timestamp() OR taken_by <> ALL (ARRAY(SELECT id FROM there))"
@@ -89,7 +89,7 @@ impl WebhookStore for PostgresStore {
         // From host to host by the index, so that many messages for one of them cost no more than a few. Each is this node's for a while, or
         // every node would send it. All is asked once more as it is taken: another node may have sent it in between.
         let text = concat!(
-            "WITH RECURSIVE there AS MATERIALIZED (SELECT id FROM nodes WHERE expires_at >= clock_timestamp()), \
+            "WITH RECURSIVE there AS MATERIALIZED (SELECT id FROM nodes), \
              hosts (host) AS ((SELECT host FROM deliveries WHERE state = 0 ORDER BY host LIMIT 1) UNION ALL \
              SELECT (SELECT host FROM deliveries WHERE state = 0 AND host > hosts.host ORDER BY host LIMIT 1) FROM hosts \
              WHERE hosts.host IS NOT NULL), \

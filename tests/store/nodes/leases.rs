@@ -65,7 +65,7 @@ async fn what_ran_on_a_node_that_is_gone_runs_elsewhere_and_its_result_is_refuse
 }
 
 async fn a_lock_on_all_jobs_takes_no_node_its_leases(place: Schema) {
-    let lease = Duration::from_secs(1);
+    let lease = Duration::from_secs(2);
     let store = place.node_with("here", lease).await;
     store.accept(vec![io_job()]).await.unwrap();
     let claimed = claim_one(&store).await;
@@ -108,7 +108,17 @@ async fn what_a_node_was_about_to_send_is_sent_by_others_once_it_is_gone(place: 
             drop(goes);
             expire("goes", &mut place.raw().await).await;
         }
-        assert_eq!(due(&lives).await, [job.id]);
+        // As soon as what it ran is taken from it.
+        let taken = async {
+            loop {
+                let due = due(&lives).await;
+                if !due.is_empty() {
+                    break due;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        assert_eq!(tokio::time::timeout(PATIENCE, taken).await.expect("the message"), [job.id]);
         let read = lives.deliveries(DeliveryFilter::default(), None, 1).await.unwrap().remove(0);
         let attempt = DeliveryAttempt { at: Timestamp::now(), took_us: 1, status: Some(200), error: None };
         lives.note_delivery(&read, attempt, Verdict::Delivered).await.unwrap();

@@ -10,7 +10,6 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from threading import TIMEOUT_MAX
 from typing import Any, Optional, Union
 from urllib.parse import SplitResult, urlencode, urlsplit
 
@@ -77,13 +76,16 @@ class Server:
         return tls
 
 
+LONGEST_TIMEOUT = 2_000_000  # seconds: sockets count milliseconds, as an `int` of C
+
+
 def checked(timeout: float, patience: float) -> tuple[float, float]:
     """How long a server may be silent, which sockets want to know, and out of reach."""
     for name, given in (("timeout", timeout), ("patience", patience)):
         if not isinstance(given, (int, float)):
             raise TypeError(f"{name} must be a number of seconds, not {given!r}")
-    if not 0 < timeout <= TIMEOUT_MAX:
-        raise ValueError(f"timeout must be greater than 0 and at most {TIMEOUT_MAX:.0f} seconds, not {timeout!r}")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise ValueError(f"timeout must be greater than 0 and at most {LONGEST_TIMEOUT} seconds, not {timeout!r}")
     if not patience >= 0:
         raise ValueError(f"patience must be 0 seconds or more, not {patience!r}")
     return timeout, patience

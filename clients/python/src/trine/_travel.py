@@ -18,7 +18,7 @@ import typing
 import weakref
 from collections.abc import Mapping, Sequence
 from enum import Enum, Flag
-from types import BuiltinFunctionType, CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any, Callable, Generic, NamedTuple, Optional, Protocol, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -180,15 +180,23 @@ def _with_members(made: type[Enum], reduced: tuple[Any, ...]) -> tuple[Any, ...]
     _enums[tracked] = made
     own = {each: {key: vars(member)[key] for key in vars(member).keys() - OF_ENUMS} for each, member in made.__members__.items()}
     # Since Python 3.11, flags that are several others have names, and are no members to begin with.
-    members = {each.name: each for each in made} if issubclass(made, Flag) else dict(made.__members__)
+    members: dict[str, Any] = {str(each.name): each for each in made} if issubclass(made, Flag) else dict(made.__members__)
     if not members:
         return reduced  # it is a base of other enums
-    parts = {each: (member._value_, *_plain(member)) for each, member in members.items()}
-    usual = made.__init__ is Enum.__init__ and not hasattr(made, "__new_member__") and len(members) == len(made)
-    if usual and not any(own.values()) and all(plain in ([], [value]) for value, *plain in parts.values()):
+    own_init = isinstance(made.__init__, FunctionType) and made.__init__ is not Enum.__init__
+    usual = not own_init and not hasattr(made, "__new_member__") and not any(own.values())
+    try:
+        parts = {each: (member._value_, _plain(member)) for each, member in members.items()}
+    except pickle.PicklingError:
+        if usual:
+            return reduced  # of the values alone it may be made, as by cloudpickle alone
+        raise
+    if usual and len(members) == len(made) and all(plain in ((), (value,)) for value, plain in parts.values()):
         return reduced  # which is shorter
+    # What needs no other object is there from the beginning: whoever looks at the class as it is made may ask for it.
+    first = {each: {key: value for key, value in attributes.items() if immutable(value)} for each, attributes in own.items()}
     state = set_state, ({key: value for key, value in namespace.items() if key not in members}, slots), own
-    anew = {"__new__": _member, "__init__": _as_it_is, **parts}
+    anew = {"__new__": _member, "__init__": _as_it_is, **{each: (*part, first.get(each, {})) for each, part in parts.items()}}
     return make, (bases, name, qualname, anew, module, tracked, *more), state, None, None, _set_members
 
 
@@ -202,7 +210,7 @@ def _plain(member: Enum) -> tuple[Any, ...]:
     make, args, state, *items = reduced if len(reduced) > 2 else (*reduced, None)
     if make is copyreg.__newobj__ and state == vars(member) and not any(items):  # type: ignore[attr-defined]
         return tuple(below.__getnewargs__(member)) if hasattr(below, "__getnewargs__") else ()
-    if make is kind and state is None and below is not object:
+    if make is kind and state in (None, vars(member)) and below is not object and not any(items):
         return tuple(args)
     raise pickle.PicklingError(f"members of the enum {kind.__qualname__} are more than attributes and a built-in value")
 
@@ -216,9 +224,10 @@ def _below(kind: type) -> Any:
 
 
 def _member(kind: Any, *parts: Any) -> Any:
-    value, *plain = parts[0] if kind._member_type_ is tuple else parts
+    value, plain, attributes = parts[0] if kind._member_type_ is tuple else parts
     made = _below(kind).__new__(kind, *plain)
     made._value_ = value
+    vars(made).update(attributes)
     return made
 
 
@@ -321,7 +330,7 @@ def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], erro
 
 def _reason(value: Any, error: Exception, outer: list[Any]) -> str:
     """Why something can't be pickled; of a function, because of which of the things that it refers to."""
-    value = value.function if isinstance(value, Each) else getattr(value, "__func__", value)
+    value = value.function if type(value) is Each else value.__func__ if type(value) is MethodType else value
     outer = [*outer, value]
     for what, part in _references(value) if isinstance(value, FunctionType) else ():
         if any(part is each for each in outer):

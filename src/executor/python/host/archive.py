@@ -3,6 +3,7 @@
 import builtins
 import importlib
 import importlib.machinery
+import importlib.util
 import os
 import sys
 import threading
@@ -43,7 +44,7 @@ class Archive(Code):
         module, colon, path = name.partition(":")
         if not colon:
             raise Invalid(f"the entry point of a zip is written 'module:function', not {name!r}")
-        if self.name not in sys.modules:
+        if not self.tops:
             with zipfile.ZipFile(self.path) as content:
                 self.look_through(content.namelist())
         whole = f"{self.name}.{module}" if module.partition(".")[0] in self.apart else module
@@ -71,7 +72,7 @@ class Archive(Code):
                 self.activate(None)
             for name in list(sys.modules):
                 if name.partition(".")[0] == self.name:
-                    del sys.modules[name]
+                    self.modules[name] = sys.modules.pop(name)  # for jobs that still run its code
         sys.path_importer_cache.pop(self.path, None)
 
     def has(self, module):
@@ -101,11 +102,15 @@ class Archive(Code):
         return job.code if job is not None and isinstance(job.code, Archive) else None
 
     @staticmethod
-    def apart_for(name, globals):
-        """The job's zip, if code of it that has these globals is to have the zip's module of a name that the interpreter has too."""
+    def apart_for(name, globals=None):
+        """The job's zip, if code of it is to have the zip's module of a name that the interpreter has too: code that has these globals, or that
+        has called what calls this."""
         own = Archive.of_job()
         if own is None or name.partition(".")[0] not in own.apart:
             return None
+        if not globals:
+            caller = sys._getframe().f_back.f_back
+            globals = {} if caller is None else caller.f_globals
         return own if own.holds((globals.get("__file__"),)) else None
 
     @staticmethod
@@ -129,7 +134,7 @@ class Archive(Code):
         statement, function = builtins.__import__, importlib.import_module
 
         def import_(name, globals=None, locals=None, fromlist=(), level=0):
-            own = None if level else Archive.apart_for(name, globals or sys._getframe(1).f_globals)
+            own = None if level else Archive.apart_for(name, globals)
             if own is None:
                 whole = (globals or {}).get("__package__") or "" if level else name
                 return Archive.importing_as(whole, statement, name, globals, locals, fromlist, level)
@@ -138,9 +143,10 @@ class Archive(Code):
             return found if fromlist else sys.modules[f"{own.name}.{name.partition('.')[0]}"]
 
         def import_module(name, package=None):
-            own = Archive.apart_for(name, sys._getframe(1).f_globals)
+            whole = importlib.util.resolve_name(name, package) if name.startswith(".") and package else name
+            own = Archive.apart_for(whole)
             if own is not None:
-                name = f"{own.name}.{name}"
+                name = f"{own.name}.{whole}"
             whole = package or "" if name.startswith(".") else name
             return Archive.importing_as(whole, function, name, package)
 

@@ -142,7 +142,7 @@ def copied(part):
     """What a user's objects are now, who may go on changing them; None if they are too long."""
     try:
         text = to_text(part)
-    except (TypeError, ValueError):  # infinity, a number with too many digits, or another thread has put in what it likes
+    except Exception:  # infinity, a number with too many digits, or another thread has put in what it likes
         return None
     return from_text(text)[0] if len(text) <= LONGEST_TEXT else None
 

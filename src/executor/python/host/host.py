@@ -20,6 +20,8 @@ from .messages import as_json, framed, message, plain
 from .pickles import Functions, as_pickle, pickled_error
 from .usage import gil_enabled, thread_usage
 
+FAILED = b'"error":'  # so a `done` with an exception goes on
+
 
 def same(some, others):
     return all(map(operator.is_, some, others))
@@ -191,11 +193,11 @@ class Host:
     def failed(self, job, error):
         """A job's exception, as part of its `done`."""
         if type(error) is Invalid:
-            return b'"error":', plain(no_frames("invalid", error.cause, str(error)))
+            return FAILED, plain(no_frames("invalid", error.cause, str(error)))
         told = described(error, str if job.code is None else job.code.tidy, self.setup)
         if job.stopped and told["type"].rpartition(".")[2] in ("Stopped", "KeyboardInterrupt", "CancelledError"):
             told["kind"] = "cancelled"
-        outcome = b'"error":', plain(told)
+        outcome = FAILED, plain(told)
         if job.by_pickle:
             data = pickled_error(error)
             if data is not None and len(data) <= job.most_output:

@@ -142,6 +142,8 @@ class Async(Host):
         if not isinstance(task, asyncio.Task):
             return self.handle_exception(context)
         meter = getattr(task.get_coro(), "meter", None)
+        if meter is None:  # made by the job's code itself, past `make_task`
+            return self.handle_exception(context)
         job = next((job for job in list(self.jobs.values()) if job.meter is meter), None)
         run_for(job, self.handle_exception, context)
 

@@ -1,14 +1,16 @@
 """The host with one job at a time."""
 
 import contextvars
+import errno
 import os
+import resource
 import signal
 import threading
 
 from . import running
 from .errors import HOST
 from .exceptions import CpuTimeExceeded, Stopped
-from .host import Host
+from .host import FAILED, Host
 from .jobs import call, imports
 from .messages import message
 from .usage import Memory, process_usage
@@ -16,7 +18,17 @@ from .usage import Memory, process_usage
 OWN_THREADS = 2  # of a host without a job: the main one, and the one that captures what is printed
 SOON_CPU_S = 0.01  # until it is tried once more to end a process
 SHORT_NS = 20_000_000  # of a job; what stands behind one that takes longer is given back
+FEW_FILES = 64  # left of those that this process may have open; `src/sandbox/watch.rs` has the same
 LAST_CPU_S = 0.5  # CPU time of a job that has used up what it may, until its process is ended
+
+
+def few_files_are_left():
+    """Whether the next job may fail for what others have left open."""
+    try:
+        opened = os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))  # its size since Linux 6.2
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - opened < FEW_FILES
 
 
 class Processes(Host):
@@ -63,6 +75,8 @@ class Processes(Host):
         """What goes on when a job has ended would count as the next one's: its figures, its log, its limit of CPU time. And without the
         capturing thread the next one could not be stopped."""
         self.is_worn = self.is_worn or threading.active_count() > OWN_THREADS or not self.capture.is_alive()
+        if outcome[0] == FAILED and not self.is_worn:
+            self.is_worn = few_files_are_left()
         self.is_left = self.is_worn or job.has_artifacts
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL):
             signal.setitimer(timer, 0)

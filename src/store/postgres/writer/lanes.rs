@@ -51,9 +51,9 @@ impl LaneChanges {
         self.entered.insert((queue, lane.name.clone()), lane);
     }
 
-    /// A job waits in this lane again.
+    /// A job waits in this lane, whatever its limit: one that is shut stays so, or it would have its turn, and stand behind all others then, for each
+    /// such job.
     pub(super) fn enter(&mut self, queue: Queue, lane: rows::Lane) {
-        self.touch(queue, lane.name.clone(), (OVER_QUOTA, u32::MAX));
         self.entered.insert((queue, lane.name.clone()), lane);
     }
 
