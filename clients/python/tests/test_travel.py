@@ -248,7 +248,7 @@ class Pickles(unittest.TestCase):
             ONE = 1
 
         class Plain(frozenset, enum.Enum):
-            ONE = [1]
+            ONE = frozenset((1,))
 
         calls = (
             (lambda one: (str.__str__(one), one.value, one.upper_value), (Colour.RED,)),

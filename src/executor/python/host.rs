@@ -43,7 +43,7 @@ const LAST_WORDS_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Host {
     key: Key,
-    pub(super) pid: Pid,
+    pid: Pid,
     /// Its scratch folder, as long as the process or what it has left needs it.
     scratch: Weak<Scratch>,
     outbox: Outbox,
