@@ -52,8 +52,11 @@ async fn threads_that_go_on() {
 #[tokio::test]
 async fn what_it_has_written() {
     let folder = folder();
-    let server =
-        Server::start(folder.path(), &[("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_PYTHON_SCRATCH_BYTES", "30000000")]).await;
+    let server = Server::start(
+        folder.path(),
+        &[("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_PYTHON_SCRATCH_BYTES", "30000000"), ("TRINE_WORKER_MAX_JOBS", "1000000")],
+    )
+    .await;
     let most = "import os\ndef main():\n    with open('left', 'wb') as file:\n        file.write(bytes(25_000_000))\n    return os.getpid()\n";
     let some = "import os, time\ndef main():\n    with open(f'file{time.time_ns()}', 'wb') as file:\n        file.write(bytes(6_000_000))\n    \
                 time.sleep(0.3)\n    os.remove(file.name)\n";

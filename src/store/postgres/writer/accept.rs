@@ -36,7 +36,7 @@ impl Writer {
             }
             if let (LIMITED, Some(lane)) = (state, Lane::of(&job.submission)) {
                 let limit = job.submission.concurrency.as_ref().map(|concurrency| concurrency.limit);
-                done.lanes.enter_new(job.route.queue, lane, limit);
+                done.lanes.enter(job.route.queue, lane, limit);
             }
             if let (SCHEDULED, Some(due_at)) = (state, job.due_at) {
                 done.shared.due(due_at);

@@ -42,18 +42,13 @@ pub(super) struct LaneChanges {
 type Opens = (i64, u32);
 
 impl LaneChanges {
-    /// A new job waits in this lane. If its key has room by the limit that it says itself, it may start though the lane was shut. One that is shut for
-    /// a rate stays so: mostly others come first, and each of very many lanes would be looked at for every job.
-    pub(super) fn enter_new(&mut self, queue: Queue, lane: rows::Lane, limit: Option<u32>) {
+    /// A job waits in this lane. If it is new, and its key has room by the limit that it says itself, it may start though the lane was shut. One that is
+    /// shut for a rate stays so: mostly others come first, and each of very many lanes would be looked at for every job. So does one that a job comes
+    /// back to: it would have its turn for each of them, and stand behind all others then.
+    pub(super) fn enter(&mut self, queue: Queue, lane: rows::Lane, limit: Option<u32>) {
         if let Some(limit) = limit {
             self.touch(queue, lane.name.clone(), (FULL, limit));
         }
-        self.entered.insert((queue, lane.name.clone()), lane);
-    }
-
-    /// A job waits in this lane, whatever its limit: one that is shut stays so, or it would have its turn, and stand behind all others then, for each
-    /// such job.
-    pub(super) fn enter(&mut self, queue: Queue, lane: rows::Lane) {
         self.entered.insert((queue, lane.name.clone()), lane);
     }
 

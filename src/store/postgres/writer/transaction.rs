@@ -111,7 +111,7 @@ impl Done {
         match lane {
             Some(lane) => {
                 self.shared.enter(queue, LIMITED, 1);
-                self.lanes.enter(queue, lane);
+                self.lanes.enter(queue, lane, None);
             }
             None => self.shared.enter(queue, QUEUED, 1),
         }
