@@ -281,21 +281,6 @@ async fn serve(shared: Arc<Shared>) {
     }
 }
 
-/// Begins the one that waits longest, but leaves to other nodes what takes an interpreter that is not here.
-async fn begin_next(dispatcher: &Dispatcher) -> Result<Option<Comparison>, StoreError> {
-    let store = dispatcher.store();
-    let mut after = None;
-    while let Some(next) = store.waiting_comparison(after).await? {
-        after = Some(next.id);
-        if !is_for_others(dispatcher, &next).await?
-            && let Some(begun) = store.begin_comparison(next.id).await?
-        {
-            return Ok(Some(begun));
-        }
-    }
-    Ok(None)
-}
-
 /// Whether it can't be run here, and another node is there, or may still come, that can.
 async fn is_for_others(dispatcher: &Dispatcher, next: &Comparison) -> Result<bool, StoreError> {
     // What can't be read ends here.
@@ -305,18 +290,29 @@ async fn is_for_others(dispatcher: &Dispatcher, next: &Comparison) -> Result<boo
     Ok(has_just_come || nodes.iter().any(|node| node.role.works()))
 }
 
-/// Begins the one that is next here, with how to stop it and where it tells of its progress.
+/// Begins the one that waits longest, but leaves to other nodes what takes an interpreter that is not here. With it comes how to stop it and where
+/// it tells of its progress.
 async fn begin(shared: &Shared) -> Result<Option<(Comparison, Stop, watch::Sender<Progress>)>, StoreError> {
-    let _beginning = shared.beginning.lock().await;
-    // Looked at behind the lock, which a shut-down takes after it began to drain.
-    if !shared.dispatcher.begins_work() {
-        return Ok(None);
+    let store = shared.dispatcher.store();
+    let mut after = None;
+    while let Some(next) = store.waiting_comparison(after).await? {
+        after = Some(next.id);
+        if is_for_others(&shared.dispatcher, &next).await? {
+            continue;
+        }
+        let _beginning = shared.beginning.lock().await;
+        // Looked at behind the lock, which a shut-down takes after it began to drain.
+        if !shared.dispatcher.begins_work() {
+            return Ok(None);
+        }
+        if let Some(begun) = store.begin_comparison(next.id).await? {
+            let (sender, progress) = watch::channel(Progress { share: 0.0, doing: "beginning".into() });
+            let stop = Stop::default();
+            shared.live().insert(begun.id, Live { stop: stop.clone(), progress });
+            return Ok(Some((begun, stop, sender)));
+        }
     }
-    let Some(next) = begin_next(&shared.dispatcher).await? else { return Ok(None) };
-    let (sender, progress) = watch::channel(Progress { share: 0.0, doing: "beginning".into() });
-    let stop = Stop::default();
-    shared.live().insert(next.id, Live { stop: stop.clone(), progress });
-    Ok(Some((next, stop, sender)))
+    Ok(None)
 }
 
 async fn one(dispatcher: &Dispatcher, next: Comparison, stop: &Stop, progress: &watch::Sender<Progress>) -> ComparisonEnd {

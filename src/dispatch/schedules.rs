@@ -292,6 +292,7 @@ impl Schedules {
     pub async fn remove(&self, name: &str) -> Result<bool, StoreError> {
         let _changing = self.changing.lock().await;
         self.said.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.store.remove_schedule(name).await
     }
 
