@@ -64,24 +64,25 @@ where
     }
 }
 
+/// Waits for so long, if that has an end.
+pub(super) async fn passed(limit: Option<Duration>) {
+    match limit {
+        // Timers are large and few attempts need one, so they are kept apart.
+        Some(limit) => Box::pin(tokio::time::sleep(limit)).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits for an attempt that begins now, for as long as it may run.
 pub(super) async fn limited<F, E>(mut running: F, stop: Stop, deadline: Option<Duration>, grace: Duration) -> Result<Ran, E>
 where
     F: Future<Output = Result<Ran, E>> + Unpin,
 {
-    // Timers are large and few attempts need one, so they are kept apart.
-    let expired = deadline.map(|deadline| Box::pin(tokio::time::sleep(deadline)));
-    let expired = async {
-        match expired {
-            Some(expired) => expired.await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         biased;
         ran = &mut running => return ran,
         _ = stop.stopped() => {}
-        () = expired => stop.stop(StopReason::Deadline),
+        () = passed(deadline) => stop.stop(StopReason::Deadline),
     }
     let left_behind = || Ok(Ran::failed(Failure::new(FailureKind::Error, "it did not stop when it was told to")));
     Box::pin(tokio::time::timeout(grace, running)).await.unwrap_or_else(|_| left_behind())

@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
+use crate::workload::{Stop, StopReason};
+
 /// For how much work jobs are claimed ahead.
 const AHEAD: Duration = Duration::from_millis(16);
 /// The most jobs that are claimed ahead.
 pub(super) const MOST_AHEAD: usize = 64;
+/// The longest that one of them stands in the line. If it has not begun by then, those before it take longer than others did before them, and it
+/// is handed back: it may expire, be run by another node, or have to let others go first.
+const IN_LINE: Duration = Duration::from_millis(100);
 /// While the workloads of what is claimed are so long together, in bytes, no more is: where there are slots by the thousand, their number alone
 /// does not bound the memory.
 pub(crate) const MOST_BYTES: usize = 256 << 20;
@@ -56,7 +61,7 @@ pub struct Vacancies {
 /// That one job is claimed, until this is dropped.
 #[derive(Debug)]
 pub struct Place {
-    _vacancy: Vacancies,
+    vacancy: Vacancies,
     ahead: bool,
 }
 
@@ -153,7 +158,7 @@ impl Vacancies {
             vacancy.placed = 1;
         }
         drop(pace);
-        Some(Place { _vacancy: vacancy, ahead })
+        Some(Place { vacancy, ahead })
     }
 }
 
@@ -161,6 +166,21 @@ impl Place {
     /// Whether the job was claimed before there was a slot for it, so that it stands in a line first.
     pub const fn is_ahead(&self) -> bool {
         self.ahead
+    }
+}
+
+impl Slot {
+    /// How long its job may stand in a line; as long as it likes if there was a slot for it when it was claimed.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.place.as_ref().filter(|place| place.ahead).map(|_| IN_LINE)
+    }
+
+    /// Its job has stood in a line for longer than that: it is to wait for a slot as others do, and no more are claimed ahead for now.
+    pub(super) fn hand_back(&self, stop: &Stop) {
+        if let Some(place) = &self.place {
+            place.vacancy.slots.took(IN_LINE);
+        }
+        stop.stop(StopReason::HandBack);
     }
 }
 
@@ -234,6 +254,22 @@ mod tests {
         assert_eq!(places.iter().map(Place::is_ahead).collect::<Vec<_>>(), [false, false, true]);
     }
 
+    #[test]
+    fn one_that_is_handed_back_ends_claiming_ahead() {
+        let slots = Slots::new(1, MOST_AHEAD);
+        slots.took(Duration::from_millis(1));
+        let mut all = slots.take(2).unwrap();
+        let [runs, waits] = [(); 2].map(|()| Slot { place: all.place(0), permit: None });
+        assert_eq!((runs.patience(), waits.patience()), (None, Some(IN_LINE)));
+        let stop = Stop::default();
+        waits.hand_back(&stop);
+        assert_eq!(stop.reason(), Some(StopReason::HandBack));
+        drop(waits);
+        assert_eq!(vacancies(&slots), 0);
+        drop(runs);
+        assert_eq!(vacancies(&slots), 1);
+    }
+
     #[tokio::test]
     async fn whoever_waits_for_a_vacancy_hears_of_it() {
         let slots = Slots::new(1, MOST_AHEAD);
@@ -247,6 +283,7 @@ mod tests {
         drop(place);
         assert_eq!(waiting.await.unwrap(), 1);
     }
+
     #[tokio::test]
     async fn long_workloads_bound_what_runs_at_once() {
         let slots = Slots::new(16_384, 0);

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tower::Service;
 
 use super::attempt::{Attempt, Ran, Reading, made, panicked};
-use super::deadline::limited;
+use super::deadline::{limited, passed};
 use crate::clock::Stopwatch;
 use crate::job::{Failure, FailureKind, Outcome, Output};
 use crate::measure::{Crowd, Metered, Usage, run_delay};
@@ -79,6 +79,7 @@ impl Service<Attempt> for ThreadsExecutor {
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
         let (stop, deadline, grace) = (attempt.stop.clone(), attempt.deadline, self.grace);
+        let patience = attempt.slot.patience();
         let in_line = Arc::new(InLine::new(Some(attempt)));
         let ((begin, begun), (report, ran)) = (oneshot::channel(), oneshot::channel());
         let (registry, reactor) = (Arc::clone(&self.registry), self.reactor.clone());
@@ -102,6 +103,7 @@ impl Service<Attempt> for ThreadsExecutor {
                 biased;
                 _ = begun => true,
                 _ = stop.stopped() => take(&in_line).is_none(),
+                () = passed(patience) => take(&in_line).map(|attempt| attempt.slot.hand_back(&stop)).is_none(),
             };
             if !begun {
                 return Ok(Ran::unbegun("stopped before a thread came to it"));

@@ -1,4 +1,5 @@
-//! Python calls that were sent to a process which was still making another one: they have not begun, and whatever that one does is not theirs.
+//! Jobs that were claimed ahead of a slot, and Python calls that were sent to a process which was still making another one: they have not begun,
+//! and whatever those before them do is not theirs.
 
 use std::path::PathBuf;
 
@@ -94,6 +95,43 @@ async fn what_stands_behind_a_call_that_takes_long_is_made_by_another_process() 
         std::fs::write(begun(&server, &ids[..1]).await.1, "").unwrap();
         assert_eq!(server.until_state(&ids[0], "succeeded").await["output"], "through");
     }
+}
+
+#[tokio::test]
+async fn what_stands_behind_calls_that_take_long_waits_again() {
+    let folder = folder();
+    let server = server(&folder, "1").await;
+    let mut calls = vec![call("until", &json!([0]))];
+    calls.extend((1..6).map(|n| call("short", &json!([n]))));
+    let ids = batch(&server, &calls).await;
+    let (_, file) = begun(&server, &ids[..1]).await;
+    for id in &ids[1..] {
+        server.until(id, |job| job["state"] == "queued" || job["state"] == "succeeded").await;
+    }
+    std::fs::write(file, "").unwrap();
+    for id in &ids {
+        assert_eq!(server.until_state(id, "succeeded").await["attempt"], 1);
+    }
+}
+
+#[tokio::test]
+async fn what_was_claimed_ahead_of_a_thread_waits_again_if_that_takes_long() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("TRINE_THREADS_CPU", "1")]).await;
+    let primes = |below: u64| json!({ "bound": "cpu", "workload": { "type": "primes", "below": below } });
+    for id in batch(&server, &[(); 60].map(|()| primes(1_000))).await {
+        server.until_state(&id, "succeeded").await;
+    }
+    let mut expires = primes(1_000);
+    expires["expires_at"] = json!((jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string());
+    let ids = batch(&server, &[primes(1_000_000_000), primes(1_000), expires]).await;
+    // It stands in the line, or waits already.
+    server.until(&ids[1], |job| job["state"] == "queued").await;
+    assert_eq!(server.until_state(&ids[2], "failed").await["error"]["kind"], "expired");
+    assert_eq!(server.until_state(&ids[0], "running").await["attempt"], 1);
+    let long = format!("{}/jobs/{}", server.url, ids[0]);
+    server.client.delete(long).send().await.unwrap();
+    assert_eq!(server.until_state(&ids[1], "succeeded").await["attempt"], 1);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::host::Host;
 use super::{HostSettings, Key, NoProcess};
+use crate::executor::deadline::passed;
 use crate::executor::pool::{Pool, Taken};
 use crate::executor::slots::Slot;
 
@@ -104,13 +105,19 @@ impl Line {
         Self { shared: Arc::new(Shared { pool, settings, size, state: Mutex::default() }) }
     }
 
-    /// Waits for a place in a process. `turn` is told when a process is there to be taken; behind another call, it is told later.
+    /// Waits for a place in a process; for none if the call has stood in the line for as long as it may. `turn` is told when a process is there to
+    /// be taken; behind another call, it is told later.
     ///
     /// # Errors
     /// None can be started, and it is one that not all jobs need: those of others must not wait for it.
-    pub(super) async fn seat(&self, wish: &Wish, slot: &Arc<Slot>, turn: &Arc<Notify>) -> Result<Seat, NoProcess> {
+    pub(super) async fn seat(&self, wish: &Wish, slot: &Arc<Slot>, turn: &Arc<Notify>) -> Result<Option<Seat>, NoProcess> {
         let Shared { pool, settings, .. } = &*self.shared;
-        let (mut place, is_behind) = match self.turn(wish).await {
+        let come = tokio::select! {
+            biased;
+            come = self.turn(wish) => come,
+            () = passed(slot.patience()) => return Ok(None),
+        };
+        let (mut place, is_behind) = match come {
             Turn::Behind(place) => (place, true),
             Turn::First(room) => {
                 turn.notify_one();
@@ -124,7 +131,7 @@ impl Line {
         };
         // Until now, nothing was sent.
         place.is_well = false;
-        Ok(Seat { place, turn: Arc::clone(turn), is_behind })
+        Ok(Some(Seat { place, turn: Arc::clone(turn), is_behind }))
     }
 
     async fn turn(&self, wish: &Wish) -> Turn {

@@ -44,7 +44,7 @@ use self::line::{Line, Seat, Wish};
 use self::resting::Resting;
 use self::shared::SharedHosts;
 use super::attempt::{Attempt, Ran};
-use super::deadline::{BEYOND, limited};
+use super::deadline::{BEYOND, limited, passed};
 use super::pool::{Pool, WorkerStatus};
 use super::slots::Slot;
 use crate::artifact::Artifacts;
@@ -424,7 +424,14 @@ async fn alone(
         _ = attempt.stop.stopped() => return Ok(not_begun()),
         seat = line.seat(wish, slot, turn) => seat,
     };
-    let Ok(seat) = seat else { return Ok(no_process()) };
+    let seat = match seat {
+        Ok(Some(seat)) => seat,
+        Ok(None) => {
+            slot.hand_back(&attempt.stop);
+            return Ok(not_begun());
+        }
+        Err(NoProcess) => return Ok(no_process()),
+    };
     match on_host(seat.host(), call, attempt, slot, grace, Some(&seat)).await {
         Some(Ok(ran)) => {
             seat.leave();
@@ -514,14 +521,6 @@ fn ran(ended: Result<Ran, Unsaid>, host: &Host, whose: &str) -> Ran {
             if by_itself { Ran::crashed(host.pid().unsigned_abs(), failure) } else { Ran::failed(failure) }
         }
         Err(Unsaid::Returned) => not_begun(),
-    }
-}
-
-/// A call's deadline, if it has one, counted from now on.
-async fn passed(deadline: Option<Duration>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
