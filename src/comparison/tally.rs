@@ -71,6 +71,7 @@ pub(super) fn report(
         wall_us: inline.first().map_or(0, |inline| inline.wall_us.p50),
         cpu_share: demand(tally.alone()),
         crowded: crowded(tally.alone()),
+        blocked_us: tally.blocked_us(),
         calm_us: inline.first().and_then(|inline| inline.bystander_us).map(|bystander| bystander.p99),
         rows: &rows,
         interpreters: subject.variants.len() > 1,
@@ -126,6 +127,14 @@ impl Tally<'_> {
     fn alone(&self) -> &[Batch] {
         let cell = Cell { what: What::Workload, variant: 0, executor: None, concurrency: 1 };
         self.runs.get(&cell).map_or(&[], Vec::as_slice)
+    }
+
+    /// How long half of the tasks waited on the event loop at the most without giving it back.
+    fn blocked_us(&self) -> Option<u64> {
+        let on_loop = self.runs.iter().filter(|(cell, _)| cell.what == What::Workload && cell.executor == Some(Executor::Async));
+        let mut blocked: Vec<u64> = on_loop.flat_map(|(_, batches)| samples(batches)).filter_map(blocked_us).collect();
+        blocked.sort_unstable();
+        quantile(&blocked, 0.5)
     }
 
     /// The rows that were asked for, each with its speed-up of every repetition.
@@ -260,6 +269,11 @@ fn spans(batches: &[Batch], figure: impl Fn(&Sample) -> u64) -> Option<Spans> {
     Some(Spans { p50: quantile(&figures, 0.5)?, p90: quantile(&figures, 0.9)?, p99: quantile(&figures, 0.99)? })
 }
 
+/// How long a task waited at the least while it held the event loop: all that it computed may have been meanwhile.
+fn blocked_us(sample: &Sample) -> Option<u64> {
+    Some(sample.timing.held_us()?.saturating_sub(sample.timing.cpu_us()?))
+}
+
 /// The shortest way there and back of each repetition, and of these the middle.
 fn free_way(batches: &[Batch]) -> Option<u64> {
     let mut shortest: Vec<u64> =
@@ -345,6 +359,22 @@ mod tests {
         assert_eq!(found(30_000, Some(40_000)), (Some(0.5), false));
         assert_eq!(found(30_000, None), (Some(0.3), true));
         assert_eq!(found(195_000, Some(0)), (Some(1.95), false));
+    }
+
+    #[test]
+    fn what_a_task_computes_on_the_loop_and_a_core_that_it_lost_are_no_waits_that_hold_it() {
+        let blocked = |cpu_us, longest_hold_us| {
+            let timing = crate::job::Timing {
+                wall_us: 30_000,
+                cpu_user_us: Some(cpu_us),
+                cpu_system_us: Some(0),
+                longest_poll_us: Some(25_000),
+                longest_hold_us: Some(longest_hold_us),
+                ..Default::default()
+            };
+            blocked_us(&Sample { latency_us: 0, handover_us: 0, timing })
+        };
+        assert_eq!([blocked(4_000, 4_100), blocked(4_100, 4_000), blocked(300, 20_300)], [100, 0, 20_000].map(Some));
     }
 
     #[test]

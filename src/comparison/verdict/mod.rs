@@ -37,6 +37,8 @@ pub(super) struct Evidence<'a> {
     pub(super) cpu_share: Option<f64>,
     /// Whether it was kept from its core more often than it waited for anything: then it wanted to compute, whatever its share says.
     pub(super) crowded: bool,
+    /// How long a task waited on the event loop without giving it back: half of them at the most.
+    pub(super) blocked_us: Option<u64>,
     /// The worst of the bystander's waits while nothing is in its way.
     pub(super) calm_us: Option<u64>,
     /// The rows of the matrix, each with its speed-up of every repetition.

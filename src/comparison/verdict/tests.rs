@@ -44,6 +44,7 @@ fn evidence(rows: &[(Row, Vec<f64>)]) -> Evidence<'_> {
         wall_us: 20_000,
         cpu_share: Some(0.99),
         crowded: false,
+        blocked_us: None,
         calm_us: Some(1_500),
         rows,
         interpreters: false,
@@ -167,19 +168,35 @@ fn one_at_a_time_shows_no_gain_and_no_lack_of_it() {
 
 #[test]
 fn what_slows_others_down_is_said_where_it_is_so() {
-    let beside = |longest_poll_us, released, share| {
+    let beside = |blocked_us, released, share| {
         let mut on_loop = steady(Executor::Async, 8, 1.1);
-        on_loop.0.longest_poll_us = longest_poll_us;
+        // Some task lost its core for longer than it takes, whatever it does.
+        on_loop.0.longest_poll_us = Some(40_000);
         let rows = [on_loop, steady(Executor::Threads, 8, 1.6), steady(Executor::Processes, 8, 1.95)];
-        verdict(&Evidence { runtime: Runtime::Python, gil: true, released, cpu_share: Some(share), ..evidence(&rows) }).because
+        let (runtime, cpu_share) = (Runtime::Python, Some(share));
+        verdict(&Evidence { runtime, gil: true, released, cpu_share, blocked_us, ..evidence(&rows) }).because
     };
     assert!(
-        beside(Some(20_000), None, 0.1)
+        beside(Some(19_000), None, 0.1)
             .contains("The event loop reached 1.10: its waits held the event loop, since they are not awaited.")
     );
     assert!(beside(Some(400), None, 0.1).contains("The event loop reached 1.10."));
     assert!(beside(None, Some(0.1), 0.9).contains("Threads reached 1.60: the interpreter's lock"));
     assert!(beside(None, Some(0.7), 0.9).contains("Threads reached 1.60."));
+}
+
+#[test]
+fn waits_that_are_awaited_are_not_blamed_for_the_computing_beside_them() {
+    let mut on_loop = steady(Executor::Async, 8, 2.8);
+    (on_loop.0.longest_poll_us, on_loop.0.cores_used) = (Some(12_000), Some(0.93));
+    let because = verdict(&Evidence {
+        runtime: Runtime::Python,
+        cpu_share: Some(0.16),
+        blocked_us: Some(200),
+        ..evidence(&[on_loop, steady(Executor::Threads, 8, 4.1)])
+    })
+    .because;
+    assert!(because.contains("The event loop reached 2.80: an event loop computes one thing at a time."), "{because}");
 }
 
 #[rstest]

@@ -63,8 +63,10 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>) -> Vec
         Executor::Threads if evidence.gil && computes && evidence.released.is_none_or(|released| released < 0.5) => {
             ": the interpreter's lock lets one of them compute at a time"
         }
-        Executor::Async if computes => ": an event loop computes one thing at a time",
-        Executor::Async if other.row.longest_poll_us.is_some_and(|us| us.saturating_mul(2) >= evidence.wall_us) => {
+        Executor::Async if computes || other.row.cores_used.is_some_and(|used| used >= COMPUTES) => {
+            ": an event loop computes one thing at a time"
+        }
+        Executor::Async if evidence.blocked_us.is_some_and(|us| us.saturating_mul(2) >= evidence.wall_us) => {
             ": its waits held the event loop, since they are not awaited"
         }
         Executor::Processes if other.row.at_once < winner.row.at_once => ": there are fewer of them",
