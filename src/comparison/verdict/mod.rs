@@ -116,6 +116,10 @@ impl Best<'_> {
         interval(&ratios)
     }
 
+    fn is_among(&self, others: &[&Self]) -> bool {
+        others.iter().any(|other| std::ptr::eq::<Row>(other.row, self.row))
+    }
+
     fn name(&self, evidence: &Evidence<'_>) -> String {
         name(evidence, self.row)
     }
@@ -215,9 +219,7 @@ fn without(evidence: &Evidence<'_>, executor: Choice, because: &str, confidence:
 
 /// The others that are not surely behind, though they seem to be.
 fn rivals<'a, 'b>(bests: &'a [Best<'b>], winner: &Best<'b>, equals: &[&Best<'b>]) -> Vec<&'a Best<'b>> {
-    let behind = bests.iter().filter(|other| {
-        other.row.executor != winner.row.executor && !equals.iter().any(|equal| std::ptr::eq::<Row>(equal.row, other.row))
-    });
+    let behind = bests.iter().filter(|other| other.row.executor != winner.row.executor && !other.is_among(equals));
     behind.filter(|other| winner.versus(other).is_some_and(|interval| interval.low <= 1.0)).collect()
 }
 

@@ -255,3 +255,16 @@ fn where_others_keep_the_machine_busy_a_larger_budget_is_not_the_remedy() {
     assert!(said(&untold, 0.05).contains("too wide to tell it from none; a larger budget narrows it."));
     assert!(said(&untold, 0.3).contains("too wide to tell it from none; a quieter machine narrows it."));
 }
+
+#[test]
+fn one_is_not_both_slower_and_as_fast() {
+    // Slower by the middle of all repetitions, and as fast in most of them.
+    let mut on_loop = row(Executor::Async, 8, &[1.5, 1.52, 1.55, 1.6, 1.9, 2.0, 1.95]);
+    on_loop.0.longest_poll_us = Some(80_000);
+    let because = verdict(&evidence(&[on_loop, row(Executor::Threads, 8, &[1.45, 1.46, 1.9, 2.9, 1.85, 1.98, 1.92])])).because;
+    assert_eq!(
+        ["The event loop reached", "The event loop came as far"].map(|said| because.contains(said)),
+        [false, true],
+        "{because}"
+    );
+}

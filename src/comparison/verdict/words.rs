@@ -15,7 +15,7 @@ const COMPUTES: f64 = 0.7;
 pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> Vec<String> {
     let mut said = vec![gain(evidence, winner)];
     said.extend(nature(evidence));
-    said.extend(beaten(evidence, bests, winner));
+    said.extend(beaten(evidence, bests, winner, equals));
     said.extend(equals.iter().map(|equal| as_fast(evidence, equal)));
     said.extend(hop(evidence, winner));
     said.extend(held(evidence, bests));
@@ -56,9 +56,12 @@ pub(super) fn nature(evidence: &Evidence<'_>) -> Option<String> {
 }
 
 /// How the others did, and why.
-fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>) -> Vec<String> {
+fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> Vec<String> {
     let computes = evidence.crowded || evidence.cpu_share.is_some_and(|share| share >= COMPUTES);
-    let slower = |other: &&Best<'_>| other.row.executor != winner.row.executor && other.speedup * EQUAL <= winner.speedup;
+    let slower = |other: &&Best<'_>| {
+        let is_behind = winner.versus(other).is_some_and(|interval| interval.estimate > EQUAL);
+        other.row.executor != winner.row.executor && is_behind && !other.is_among(equals)
+    };
     let why = |other: &Best<'_>| match other.row.executor {
         Executor::Threads if evidence.gil && computes && evidence.released.is_none_or(|released| released < 0.5) => {
             ": the interpreter's lock lets one of them compute at a time"
