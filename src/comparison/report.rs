@@ -6,6 +6,9 @@ use utoipa::ToSchema;
 
 use crate::job::{Executor, Form, Runtime};
 
+/// Between one core's work and two cores': what is surely above has run in parallel, what is surely below has not.
+pub const PARALLEL: f64 = 1.35;
+
 /// What was found.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = ComparisonReport)]

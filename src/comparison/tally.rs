@@ -65,12 +65,14 @@ pub(super) fn report(
     let inline: Vec<Inline> = (0..subject.variants.len()).filter_map(|variant| tally.inline(variant)).collect();
     let rows = tally.rows();
     let gil = tally.gil();
+    let [waiting, computing] = [Kind::Waiting, Kind::Computing].map(|kind| tally.control(kind, controls));
     let evidence = Evidence {
         runtime: subject.runtime,
         bound: request.bound,
         wall_us: inline.first().map_or(0, |inline| inline.wall_us.p50),
         cpu_share: demand(tally.alone()),
         crowded: crowded(tally.alone()),
+        computing: computing.rows.iter().map(|row| row.spread.low).max_by(f64::total_cmp),
         blocked_us: tally.blocked_us(),
         calm_us: inline.first().and_then(|inline| inline.bystander_us).map(|bystander| bystander.p99),
         rows: &rows,
@@ -89,11 +91,7 @@ pub(super) fn report(
         tasks_per_repetition: workloads().filter_map(|(_, batches)| batches.first()).map(tasks).min().unwrap_or(0),
         inline,
         matrix: rows.into_iter().map(|(row, _)| row).collect(),
-        controls: Controls {
-            concurrency: probe,
-            waiting: tally.control(Kind::Waiting, controls),
-            computing: tally.control(Kind::Computing, controls),
-        },
+        controls: Controls { concurrency: probe, waiting, computing },
         gil,
         pressure,
         verdict,

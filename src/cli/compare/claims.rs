@@ -3,11 +3,9 @@
 use serde::Serialize;
 
 use crate::cli::human::micros;
-use crate::comparison::report::{Report, Row};
+use crate::comparison::report::{PARALLEL, Report, Row};
 use crate::job::Executor;
 
-/// Between one core's work and two cores': what is surely above has run in parallel, what is surely below has not.
-const PARALLEL: f64 = 1.35;
 /// What computes one at a time uses one core, and a little for taking turns.
 const SERIAL: f64 = 1.1;
 /// Waits are side by side when so many times as many are over in the same time.

@@ -4,8 +4,8 @@
 mod tests;
 mod words;
 
-use self::words::{doubt, failed, name, nature, reasons, remedy, sentence, under_pressure};
-use super::report::{Choice, Confidence, Pressure, Row, Verdict};
+use self::words::{computes, doubt, failed, name, nature, reasons, remedy, sentence, under_pressure};
+use super::report::{Choice, Confidence, PARALLEL, Pressure, Row, Verdict};
 use super::statistics::{Interval, interval};
 use crate::clock::readable;
 use crate::job::{Bound, Executor, Runtime};
@@ -37,6 +37,8 @@ pub(super) struct Evidence<'a> {
     pub(super) cpu_share: Option<f64>,
     /// Whether it was kept from its core more often than it waited for anything: then it wanted to compute, whatever its share says.
     pub(super) crowded: bool,
+    /// How many times as fast pure computing surely was, where it gained most.
+    pub(super) computing: Option<f64>,
     /// How long a task waited on the event loop without giving it back: half of them at the most.
     pub(super) blocked_us: Option<u64>,
     /// The worst of the bystander's waits while nothing is in its way.
@@ -200,6 +202,13 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
                            concurrency, or where executors have more slots.";
             without(evidence, Choice::Inconclusive, because, Confidence::Low)
         }
+        _ if wants_cores(evidence) && !had_room(evidence) => {
+            let because = format!(
+                "{gained}, but pure computing gained nothing there either: while others had the cores it can't be told whether a \
+                 second task would have run beside the first; a quieter machine shows it."
+            );
+            without(evidence, Choice::Inconclusive, &with_nature(evidence, because), Confidence::Low)
+        }
         _ => {
             let because = format!("no executor is faster than one task after the other: {gained}.");
             without(evidence, Choice::Inline, &with_nature(evidence, because), confidence)
@@ -233,6 +242,17 @@ fn confidence(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) 
     } else {
         Confidence::High
     }
+}
+
+/// Whether only more cores can make it faster, and it was run where they could: an event loop computes one thing at a time anyway.
+fn wants_cores(evidence: &Evidence<'_>) -> bool {
+    computes(evidence) && evidence.rows.iter().any(|(row, _)| row.executor != Executor::Async)
+}
+
+/// Whether there was a core for a second task that computes: nobody else wanted it, or somebody got it.
+fn had_room(evidence: &Evidence<'_>) -> bool {
+    let got = evidence.rows.iter().any(|(row, _)| row.cores_used.is_some_and(|used| used >= PARALLEL));
+    !is_disturbed(evidence) || got || evidence.computing.is_some_and(|gain| gain > WORTH)
 }
 
 /// How much of the machine was not there for the comparison.

@@ -44,6 +44,7 @@ fn evidence(rows: &[(Row, Vec<f64>)]) -> Evidence<'_> {
         wall_us: 20_000,
         cpu_share: Some(0.99),
         crowded: false,
+        computing: Some(1.9),
         blocked_us: None,
         calm_us: Some(1_500),
         rows,
@@ -120,6 +121,21 @@ fn a_busy_machine_makes_less_sure_and_is_named() {
         [Confidence::High, Confidence::Medium, Confidence::Medium, Confidence::Medium, Confidence::Low]
     );
     assert!(under(0.3, 0).because.ends_with("Other programs used 30 % of the machine meanwhile."), "{}", under(0.3, 0).because);
+}
+
+#[test]
+fn where_others_had_the_cores_nothing_shows_that_work_is_to_be_run_inline() {
+    let rows = [steady(Executor::Async, 2, 0.97), steady(Executor::Threads, 2, 1.05)];
+    let choice = |others, computing, rows: &[(Row, Vec<f64>)]| {
+        let pressure = Pressure { others_share: Some(others), stolen_share: None, jobs: 0 };
+        verdict(&Evidence { computing: Some(computing), pressure, ..evidence(rows) }).executor
+    };
+    assert_eq!(choice(0.7, 0.98, &rows), Choice::Inconclusive);
+    // One core is all there is; pure computing gained; the work itself got a second core; and on an event loop none would help.
+    let mut used = rows.clone();
+    used[1].0.cores_used = Some(1.4);
+    let told = [(0.01, 0.98, &rows[..]), (0.7, 1.2, &rows[..]), (0.7, 0.98, &used[..]), (0.7, 0.98, &rows[..1])];
+    assert_eq!(told.map(|(others, computing, rows)| choice(others, computing, rows)), [Choice::Inline; 4]);
 }
 
 #[test]

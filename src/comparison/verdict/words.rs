@@ -55,9 +55,14 @@ pub(super) fn nature(evidence: &Evidence<'_>) -> Option<String> {
     })
 }
 
+/// Whether it computes, whatever share of a core others left it.
+pub(super) fn computes(evidence: &Evidence<'_>) -> bool {
+    evidence.crowded || evidence.cpu_share.is_some_and(|share| share >= COMPUTES)
+}
+
 /// How the others did, and why.
 fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> Vec<String> {
-    let computes = evidence.crowded || evidence.cpu_share.is_some_and(|share| share >= COMPUTES);
+    let computes = computes(evidence);
     let slower = |other: &&Best<'_>| {
         let is_behind = winner.versus(other).is_some_and(|interval| interval.estimate > EQUAL);
         other.row.executor != winner.row.executor && is_behind && !other.is_among(equals)
