@@ -8,6 +8,8 @@ use crate::job::{Executor, Form, Runtime};
 
 /// Between one core's work and two cores': what is surely above has run in parallel, what is surely below has not.
 pub const PARALLEL: f64 = 1.35;
+/// What computes one at a time uses one core, and a little for taking turns.
+pub const SERIAL: f64 = 1.1;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

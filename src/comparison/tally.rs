@@ -1,6 +1,7 @@
 //! From attempts to figures.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::batch::{Batch, Sample};
 use super::control::Kind;
@@ -78,7 +79,8 @@ pub(super) fn report(
         rows: &rows,
         interpreters: subject.variants.len() > 1,
         gil: subject.variants.first().is_some_and(|variant| variant.gil),
-        released: gil.first().and_then(|gil| gil.released),
+        released: tally.released(),
+        lock_cores: tally.lock_cores(),
         pressure,
     };
     let verdict = verdict(&evidence);
@@ -191,14 +193,35 @@ impl Tally<'_> {
 
     /// Where a cell's speed-up lies between those of the controls, at the same place and concurrency.
     fn between(&self, cell: Cell) -> Option<f64> {
-        let over_own = |what| {
-            let cell = Cell { what, ..cell };
-            interval(&speedups(self.runs, cell, inline(cell))).map(|interval| interval.estimate)
-        };
-        let computing = over_own(What::Control(Kind::Computing))?;
-        let waiting = over_own(What::Control(Kind::Waiting))?;
+        let [computing, own, waiting] = self.gains(cell)?.map(|gain| gain.estimate);
         ((waiting - computing).abs() >= APART).then_some(())?;
-        Some(thousandths((over_own(What::Workload)? - computing) / (waiting - computing)))
+        Some(thousandths((own - computing) / (waiting - computing)))
+    }
+
+    /// What pure computing, the workload and pure waiting gain in a cell, each over itself inline.
+    fn gains(&self, cell: Cell) -> Option<[Interval; 3]> {
+        let gain = |what| {
+            let cell = Cell { what, ..cell };
+            interval(&speedups(self.runs, cell, inline(cell)))
+        };
+        Some([gain(What::Control(Kind::Computing))?, gain(What::Workload)?, gain(What::Control(Kind::Waiting))?])
+    }
+
+    /// Threads where the controls are, which shows how much of a global lock is released.
+    fn on_threads(&self, variant: usize) -> Cell {
+        Cell { what: What::Workload, variant, executor: Some(Executor::Threads), concurrency: self.probe }
+    }
+
+    /// Between what it lies how much of the first interpreter's lock is released.
+    fn released(&self) -> Option<RangeInclusive<f64>> {
+        between_intervals(self.gains(self.on_threads(0))?)
+    }
+
+    /// How many cores its threads used at once, in the repetition where that was the most.
+    fn lock_cores(&self) -> Option<f64> {
+        let threads = |cell: Cell| Cell { concurrency: self.probe, ..cell } == self.on_threads(0);
+        let cells = self.runs.iter().filter(|(cell, _)| threads(**cell));
+        cells.flat_map(|(_, batches)| batches).filter_map(cores_used).max_by(f64::total_cmp)
     }
 
     fn control(&self, kind: Kind, controls: &[Controlled]) -> Control {
@@ -226,18 +249,15 @@ impl Tally<'_> {
             return Vec::new();
         }
         let released = |(variant, named): (usize, &super::request::Variant)| {
-            let cell = Cell { what: What::Workload, variant, executor: Some(Executor::Threads), concurrency: self.probe };
-            let gain = |what| {
-                let cell = Cell { what, ..cell };
-                interval(&speedups(self.runs, cell, inline(cell))).map(|interval| thousandths(interval.estimate))
-            };
+            let cell = self.on_threads(variant);
+            let [computing, speedup, waiting] = self.gains(cell)?.map(|gain| thousandths(gain.estimate));
             Some(GilRelease {
                 interpreter: named.interpreter.clone()?,
                 gil: named.gil,
                 concurrency: self.probe,
-                speedup: gain(What::Workload)?,
-                computing: gain(What::Control(Kind::Computing))?,
-                waiting: gain(What::Control(Kind::Waiting))?,
+                speedup,
+                computing,
+                waiting,
                 released: self.between(cell),
             })
         };
@@ -247,6 +267,14 @@ impl Tally<'_> {
     fn interpreter(&self, variant: usize) -> Option<String> {
         self.subject.variants.get(variant)?.interpreter.clone()
     }
+}
+
+/// Between what a gain's place between the controls lies, if each of the three may be anywhere in its interval; `None` if the controls may
+/// be as good as equal.
+fn between_intervals([computing, own, waiting]: [Interval; 3]) -> Option<RangeInclusive<f64>> {
+    let place = |own: f64, computing: f64, waiting: f64| (own - computing) / (waiting - computing);
+    (waiting.low - computing.high >= APART)
+        .then(|| place(own.low, computing.high, waiting.high)..=place(own.high, computing.low, waiting.low))
 }
 
 fn samples(batches: &[Batch]) -> impl Iterator<Item = &Sample> {
@@ -373,6 +401,15 @@ mod tests {
             blocked_us(&Sample { latency_us: 0, handover_us: 0, timing })
         };
         assert_eq!([blocked(4_000, 4_100), blocked(4_100, 4_000), blocked(300, 20_300)], [100, 0, 20_000].map(Some));
+    }
+
+    #[test]
+    fn a_place_between_controls_is_as_uncertain_as_they_are() {
+        let about = |estimate: f64, by: f64| Interval { estimate, low: estimate - by, high: estimate + by, confidence: 0.95 };
+        let between = |by| between_intervals([about(1.0, by), about(1.5, by), about(2.0, by)]);
+        assert_eq!(between(0.0), Some(0.5..=0.5));
+        assert!(between(0.1).is_some_and(|range| *range.start() < 0.35 && *range.end() > 0.65), "{:?}", between(0.1));
+        assert_eq!(between(0.4), None);
     }
 
     #[test]

@@ -3,11 +3,9 @@
 use serde::Serialize;
 
 use crate::cli::human::micros;
-use crate::comparison::report::{PARALLEL, Report, Row};
+use crate::comparison::report::{PARALLEL, Report, Row, SERIAL};
 use crate::job::Executor;
 
-/// What computes one at a time uses one core, and a little for taking turns.
-const SERIAL: f64 = 1.1;
 /// Waits are side by side when so many times as many are over in the same time.
 const SIDE_BY_SIDE: f64 = 3.0;
 /// A figure is larger than another if it is so many times as large.

@@ -4,6 +4,8 @@
 mod tests;
 mod words;
 
+use std::ops::RangeInclusive;
+
 use self::words::{computes, doubt, failed, name, nature, reasons, remedy, sentence, under_pressure};
 use super::report::{Choice, Confidence, PARALLEL, Pressure, Row, Verdict};
 use super::statistics::{Interval, interval};
@@ -49,8 +51,10 @@ pub(super) struct Evidence<'a> {
     pub(super) interpreters: bool,
     /// Whether an interpreter's global lock is in the way of threads.
     pub(super) gil: bool,
-    /// How much of the lock is released.
-    pub(super) released: Option<f64>,
+    /// Between what it lies how much of its lock is released.
+    pub(super) released: Option<RangeInclusive<f64>>,
+    /// How many cores that interpreter's threads used at once, at the most.
+    pub(super) lock_cores: Option<f64>,
     /// What else the machine had to do.
     pub(super) pressure: Pressure,
 }
@@ -202,7 +206,7 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
                            concurrency, or where executors have more slots.";
             without(evidence, Choice::Inconclusive, because, Confidence::Low)
         }
-        _ if wants_cores(evidence) && !had_room(evidence) => {
+        _ if lacked_cores(evidence) => {
             let because = format!(
                 "{gained}, but pure computing gained nothing there either: while others had the cores it can't be told whether a \
                  second task would have run beside the first; a quieter machine shows it."
@@ -244,15 +248,16 @@ fn confidence(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) 
     }
 }
 
-/// Whether only more cores can make it faster, and it was run where they could: an event loop computes one thing at a time anyway.
-fn wants_cores(evidence: &Evidence<'_>) -> bool {
-    computes(evidence) && evidence.rows.iter().any(|(row, _)| row.executor != Executor::Async)
+/// Whether others may have had the cores that would have made it faster: where pure computing gained, there was one, and an event loop
+/// computes one thing at a time anyway.
+fn lacked_cores(evidence: &Evidence<'_>) -> bool {
+    let wants_cores = computes(evidence) && evidence.rows.iter().any(|(row, _)| row.executor != Executor::Async);
+    wants_cores && !had_room(evidence) && evidence.computing.is_none_or(|gain| gain <= WORTH)
 }
 
-/// Whether there was a core for a second task that computes: nobody else wanted it, or somebody got it.
+/// Whether there was surely a second core: nobody else wanted it, or somebody got it.
 fn had_room(evidence: &Evidence<'_>) -> bool {
-    let got = evidence.rows.iter().any(|(row, _)| row.cores_used.is_some_and(|used| used >= PARALLEL));
-    !is_disturbed(evidence) || got || evidence.computing.is_some_and(|gain| gain > WORTH)
+    !is_disturbed(evidence) || evidence.rows.iter().any(|(row, _)| row.cores_used.is_some_and(|used| used >= PARALLEL))
 }
 
 /// How much of the machine was not there for the comparison.

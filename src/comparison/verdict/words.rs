@@ -1,15 +1,18 @@
 //! Why, in words: a sentence for each thing that a reader would ask.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
-use super::{BUSY, Best, ENOUGH, EQUAL, Evidence, HELD_US, WIDE, hop_share, is_disturbed};
+use super::{BUSY, Best, ENOUGH, EQUAL, Evidence, HELD_US, WIDE, had_room, hop_share, is_disturbed};
 use crate::clock::readable;
-use crate::comparison::report::{Choice, Pressure, Row};
+use crate::comparison::report::{Choice, PARALLEL, Pressure, Row, SERIAL};
 use crate::comparison::statistics::Interval;
 use crate::job::{Bound, Executor, Runtime};
 
 /// From this share of a core on, work computes.
 const COMPUTES: f64 = 0.7;
+/// Of what is known no better than this nothing is said.
+const VAGUE: f64 = 0.3;
 
 /// Why the winner is it.
 pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals: &[&Best<'_>]) -> Vec<String> {
@@ -68,7 +71,7 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals
         other.row.executor != winner.row.executor && is_behind && !other.is_among(equals)
     };
     let why = |other: &Best<'_>| match other.row.executor {
-        Executor::Threads if evidence.gil && computes && evidence.released.is_none_or(|released| released < 0.5) => {
+        Executor::Threads if evidence.gil && computes && is_locked(evidence, other.row) => {
             ": the interpreter's lock lets one of them compute at a time"
         }
         Executor::Async if computes || other.row.cores_used.is_some_and(|used| used >= COMPUTES) => {
@@ -86,11 +89,34 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals
         .filter(slower)
         .map(|other| format!("{} reached {:.2}{}.", sentence(&other.name(evidence)), other.speedup, why(other)))
         .collect();
-    if let Some(released) = evidence.released.filter(|_| evidence.runtime == Runtime::Python && evidence.gil && computes) {
-        let percent = (released * 100.0).clamp(0.0, 100.0);
-        said.push(format!("It releases the lock for {percent:.0} % of what could be gained."));
+    if evidence.runtime == Runtime::Python && evidence.gil && computes {
+        said.extend(released(evidence));
     }
     said
+}
+
+/// Whether it was an interpreter's lock that kept threads from computing at once: not if they did, nor if it may be that they had no core.
+fn is_locked(evidence: &Evidence<'_>, row: &Row) -> bool {
+    let one_at_a_time = [row.cores_used, evidence.lock_cores].into_iter().flatten().all(|used| used <= SERIAL);
+    one_at_a_time && known(evidence).map_or_else(|| had_room(evidence), |released| released.start() + released.end() < 1.0)
+}
+
+/// Between what it lies how much of the lock is released, if that says something.
+fn known<'a>(evidence: &'a Evidence<'_>) -> Option<&'a RangeInclusive<f64>> {
+    evidence.released.as_ref().filter(|released| released.end() - released.start() <= VAGUE)
+}
+
+/// How much of the lock is released, as far as that is known: by the gain, unless that is at odds with the cores that were used, or by these.
+fn released(evidence: &Evidence<'_>) -> Option<String> {
+    let used = evidence.lock_cores.unwrap_or(0.0);
+    match known(evidence).filter(|released| *released.start() > 0.0 || used <= SERIAL) {
+        Some(released) => {
+            let [least, most] = [released.start(), released.end()].map(|share| (share * 100.0).clamp(0.0, 100.0));
+            Some(format!("It releases the lock for {least:.0} to {most:.0} % of what could be gained."))
+        }
+        None if used >= PARALLEL => Some(format!("It releases the lock: on threads it used up to {used:.2} cores at once.")),
+        None => None,
+    }
 }
 
 /// Of one that is as fast, why it was not chosen.
