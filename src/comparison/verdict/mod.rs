@@ -70,8 +70,11 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
     };
     // An interval of one or two repetitions is as good as none.
     if best.gain.confidence <= 0.5 {
-        let because = "there was time for a repetition or two only: give it a larger budget.";
-        return without(evidence, Choice::Inconclusive, because, Confidence::Low);
+        let because = best.lost().map_or_else(
+            || "there was time for a repetition or two only: give it a larger budget.".to_owned(),
+            |lost| format!("{lost}, so the others are too few to tell how fast it is."),
+        );
+        return without(evidence, Choice::Inconclusive, &because, Confidence::Low);
     }
     if best.gain.high < WORTH || (!best.gains() && best.speedup < WORTH && best.gain.half_width() < 0.15) {
         return none_gains(evidence, best);
@@ -85,7 +88,7 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
             best.name(evidence),
             best.gain.low,
             best.gain.high,
-            remedy(evidence, &best.gain),
+            remedy(evidence, best),
         );
         return without(evidence, Choice::Inconclusive, &with_nature(evidence, because), Confidence::Low);
     }
@@ -120,6 +123,12 @@ impl Best<'_> {
     fn versus(&self, other: &Self) -> Option<Interval> {
         let ratios: Vec<f64> = self.speedups.iter().zip(other.speedups).map(|(own, others)| own / others).collect();
         interval(&ratios)
+    }
+
+    /// Of how many repetitions failures have left nothing, if there are such.
+    fn lost(&self) -> Option<String> {
+        let lost = self.speedups.iter().filter(|speedup| !speedup.is_finite()).count();
+        (lost > 0).then(|| format!("in {lost} of {} repetitions too many tasks failed", self.speedups.len()))
     }
 
     fn is_among(&self, others: &[&Self]) -> bool {

@@ -309,3 +309,21 @@ fn one_is_not_both_slower_and_as_fast() {
         "{because}"
     );
 }
+
+#[test]
+fn where_failures_leave_few_repetitions_the_budget_is_not_blamed() {
+    let with = |speedups: &[f64]| {
+        let mut threads = row(Executor::Threads, 2, speedups);
+        threads.0.failures = 6;
+        verdict(&evidence(&[threads]))
+    };
+    let few = with(&[f64::NAN, 1.9, f64::NAN, f64::NAN, 1.91, f64::NAN]);
+    assert_eq!(few.executor, Choice::Inconclusive);
+    let some = with(&[f64::NAN, 1.9, f64::NAN, 1.92, 1.91, f64::NAN]);
+    assert_eq!((some.executor, some.confidence), (Choice::Threads, Confidence::Low));
+    for (verdict, said) in
+        [(few, "In 4 of 6 repetitions too many tasks failed"), (some, "in 3 of 6 repetitions too many tasks failed")]
+    {
+        assert!(verdict.because.contains(said) && !verdict.because.contains("budget"), "{}", verdict.because);
+    }
+}

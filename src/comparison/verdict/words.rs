@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use super::{BUSY, Best, ENOUGH, EQUAL, Evidence, HELD_US, WIDE, had_room, hop_share, is_disturbed};
 use crate::clock::readable;
 use crate::comparison::report::{Choice, PARALLEL, Pressure, Row, SERIAL};
-use crate::comparison::statistics::Interval;
 use crate::job::{Bound, Executor, Runtime};
 
 /// From this share of a core on, work computes.
@@ -106,7 +105,7 @@ fn known<'a>(evidence: &'a Evidence<'_>) -> Option<&'a RangeInclusive<f64>> {
     evidence.released.as_ref().filter(|released| released.end() - released.start() <= VAGUE)
 }
 
-/// How much of the lock is released, as far as that is known: by the gain, unless that is at odds with the cores that were used, or by these.
+/// How much of the lock is released, as far as that is known: by the gain, unless that is at odds with the cores used, or else by these.
 fn released(evidence: &Evidence<'_>) -> Option<String> {
     let used = evidence.lock_cores.unwrap_or(0.0);
     match known(evidence).filter(|released| *released.start() > 0.0 || used <= SERIAL) {
@@ -152,17 +151,19 @@ fn held(evidence: &Evidence<'_>, bests: &[Best<'_>]) -> Option<String> {
 pub(super) fn doubt(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) -> Vec<String> {
     let mut doubts: Vec<String> = rivals.iter().map(|rival| format!("{} may be as fast", rival.name(evidence))).collect();
     if winner.gain.confidence < ENOUGH.0 {
-        doubts.push("there was time for few repetitions".into());
+        doubts.push(winner.lost().unwrap_or_else(|| "there was time for few repetitions".into()));
     } else if winner.gain.half_width() > WIDE.0 {
         doubts.push("its repetitions differ much".into());
     }
-    let (doubts, remedy) = (doubts.join(", and "), remedy(evidence, &winner.gain));
+    let (doubts, remedy) = (doubts.join(", and "), remedy(evidence, winner));
     if doubts.is_empty() { Vec::new() } else { vec![format!("It is less sure because {doubts}: {remedy} helps.")] }
 }
 
-/// What would make it surer: more repetitions, where there were few; of others, on a busy machine each is as uncertain as those before.
-pub(super) fn remedy(evidence: &Evidence<'_>, of: &Interval) -> &'static str {
-    match (of.confidence < ENOUGH.0, is_disturbed(evidence)) {
+/// What would make it surer: more repetitions, where there were few for lack of time; of others, on a busy machine each is as uncertain as
+/// those before.
+pub(super) fn remedy(evidence: &Evidence<'_>, of: &Best<'_>) -> &'static str {
+    match (of.gain.confidence < ENOUGH.0, is_disturbed(evidence)) {
+        (true, _) if of.lost().is_some() => "work that fails less",
         (_, false) => "a larger budget",
         (true, true) => "a larger budget on a quieter machine",
         (false, true) => "a quieter machine",
