@@ -80,7 +80,7 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
         return none_gains(evidence, best);
     }
     if !best.gains() {
-        if hop_share(evidence, best.row).is_some_and(|share| share >= 1.0) {
+        if one_at_a_time(evidence) || hop_share(evidence, best.row).is_some_and(|share| share >= 1.0) {
             return none_gains(evidence, best);
         }
         let because = format!(
@@ -210,7 +210,7 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
             );
             without(evidence, Choice::TooShort, &because, confidence)
         }
-        _ if evidence.rows.iter().all(|(row, _)| row.at_once <= 1) => {
+        _ if one_at_a_time(evidence) => {
             let because = "no more than one task ran at once, which can't be faster than one after the other: compare at a higher \
                            concurrency, or where executors have more slots.";
             without(evidence, Choice::Inconclusive, because, Confidence::Low)
@@ -255,6 +255,11 @@ fn confidence(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) 
     } else {
         Confidence::High
     }
+}
+
+/// Whether no tasks were ever worked on side by side.
+fn one_at_a_time(evidence: &Evidence<'_>) -> bool {
+    evidence.rows.iter().all(|(row, _)| row.at_once <= 1)
 }
 
 /// Whether others may have had the cores that would have made it faster: where pure computing gained, there was one, and an event loop

@@ -327,3 +327,10 @@ fn where_failures_leave_few_repetitions_the_budget_is_not_blamed() {
         assert!(verdict.because.contains(said) && !verdict.because.contains("budget"), "{}", verdict.because);
     }
 }
+
+#[test]
+fn one_at_a_time_is_named_also_where_the_interval_is_wide() {
+    let verdict = verdict(&evidence(&[row(Executor::Processes, 1, &[0.79, 1.15, 0.9, 1.1, 0.85, 1.0, 1.14])]));
+    assert_eq!(verdict.executor, Choice::Inconclusive);
+    assert!(verdict.because.contains("higher concurrency"), "{}", verdict.because);
+}
