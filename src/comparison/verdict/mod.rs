@@ -99,7 +99,7 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
         executor: winner.row.executor.into(),
         interpreter: winner.row.interpreter.clone().filter(|_| evidence.interpreters),
         concurrency: Some(winner.row.concurrency),
-        speedup: Some(rounded(winner.speedup)),
+        speedup: Some(winner.speedup),
         because: because.into_iter().flatten().chain(under_pressure(evidence)).collect::<Vec<_>>().join(" "),
         confidence: confidence(evidence, winner, &rivals),
     }
@@ -152,8 +152,9 @@ impl Best<'_> {
 fn bests(rows: &[(Row, Vec<f64>)]) -> Vec<Best<'_>> {
     let mut bests: Vec<Best<'_>> = Vec::new();
     for (row, speedups) in rows {
-        let Some(gain) = interval(speedups).filter(|_| row.speedup.is_some()) else { continue };
-        let new = Best { row, speedups, speedup: gain.estimate, gain };
+        // The speed-up as it is shown: who rounds it for words rounds the same.
+        let Some((gain, speedup)) = interval(speedups).zip(row.speedup) else { continue };
+        let new = Best { row, speedups, speedup, gain };
         let same = bests.iter_mut().find(|best| best.row.executor == row.executor && best.row.interpreter == row.interpreter);
         match same {
             Some(best) => {
@@ -282,8 +283,4 @@ fn busy(evidence: &Evidence<'_>) -> f64 {
 /// Whether the machine was not quiet.
 fn is_disturbed(evidence: &Evidence<'_>) -> bool {
     busy(evidence) >= BUSY.0 || evidence.pressure.jobs > 0
-}
-
-fn rounded(ratio: f64) -> f64 {
-    (ratio * 1000.0).round() / 1000.0
 }

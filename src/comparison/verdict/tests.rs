@@ -334,3 +334,24 @@ fn one_at_a_time_is_named_also_where_the_interval_is_wide() {
     assert_eq!(verdict.executor, Choice::Inconclusive);
     assert!(verdict.because.contains("higher concurrency"), "{}", verdict.because);
 }
+
+#[test]
+fn a_collapse_where_more_are_under_way_is_named() {
+    let of = |at_eight: &[f64]| {
+        let rows = [steady(Executor::Async, 2, 1.5), row(Executor::Async, 8, at_eight), steady(Executor::Processes, 2, 1.9)];
+        verdict(&evidence(&rows)).because
+    };
+    let said = "With 8 under way at once, the event loop fell to 0.02.";
+    assert!(of(&[0.02, 1.6, 0.02, 0.02, 0.01, 0.02]).contains(said), "{}", of(&[0.02; 6]));
+    assert!(!of(&[0.6; 6]).contains("under way"), "{}", of(&[0.6; 6]));
+}
+
+#[test]
+fn the_speed_up_is_the_same_figure_in_words_and_beside_them() {
+    let mut threads = row(Executor::Threads, 2, &[2.264_9; 7]);
+    // As the table has it, in thousandths. In hundredths that is 2.27, and what it was made of 2.26.
+    threads.0.speedup = Some(2.265);
+    let verdict = verdict(&evidence(&[threads]));
+    let speedup = verdict.speedup.unwrap();
+    assert!(verdict.because.contains(&format!("{speedup:.2} times as fast")), "{speedup}: {}", verdict.because);
+}

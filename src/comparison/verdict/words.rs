@@ -10,6 +10,8 @@ use crate::job::{Bound, Executor, Runtime};
 
 /// From this share of a core on, work computes.
 const COMPUTES: f64 = 0.7;
+/// So many times slower is no chance, and worth a word where it only takes more at once. Some repetitions may have gone well.
+const COLLAPSE: f64 = 4.0;
 /// Of what is known no better than this nothing is said.
 const VAGUE: f64 = 0.3;
 
@@ -19,6 +21,7 @@ pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best
     said.extend(nature(evidence));
     said.extend(beaten(evidence, bests, winner, equals));
     said.extend(equals.iter().map(|equal| as_fast(evidence, equal)));
+    said.extend(bests.iter().filter_map(|best| collapse(evidence, best)));
     said.extend(hop(evidence, winner));
     said.extend(held(evidence, bests));
     said
@@ -128,6 +131,18 @@ fn as_fast(evidence: &Evidence<'_>, equal: &Best<'_>) -> String {
         "took a thread for each task"
     };
     format!("{} came as far ({:.2}), but {dear}.", sentence(&equal.name(evidence)), equal.speedup)
+}
+
+/// Where more under way at once than in its best row has made an executor slower by far.
+fn collapse(evidence: &Evidence<'_>, best: &Best<'_>) -> Option<String> {
+    let is_wider = |row: &Row| {
+        row.executor == best.row.executor && row.interpreter == best.row.interpreter && row.concurrency > best.row.concurrency
+    };
+    let wider =
+        evidence.rows.iter().filter(|(row, _)| is_wider(row)).filter_map(|(row, _)| Some((row.concurrency, row.speedup?)));
+    let (concurrency, speedup) = wider.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    let fell = || format!("With {concurrency} under way at once, {} fell to {speedup:.2}.", best.name(evidence));
+    (speedup * COLLAPSE <= best.speedup).then(fell)
 }
 
 fn hop(evidence: &Evidence<'_>, winner: &Best<'_>) -> Option<String> {
