@@ -137,16 +137,19 @@ impl Profile {
     fn too_short(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
         // Where many run at once, most wait for a core or a lock on their way: what it costs by itself is seen by those that did not.
         let (wall, dispatch) = (summary.wall.quantiles()?.p50, summary.dispatch.lowest_tenth()?);
-        let is_program = self.written.is_some_and(|written| written.runtime == Runtime::Command);
+        let runtime = self.written.map(|written| written.runtime);
         // Runs that stood in a line say nothing of what handing over takes.
         let is_known = summary.dispatch.count() >= MANY && summary.wall.count() >= MANY;
-        if executor == Executor::Async || is_program || !is_known || dispatch < HAND_OVER * wall.max(1) {
+        if executor == Executor::Async || runtime == Some(Runtime::Command) || !is_known || dispatch < HAND_OVER * wall.max(1) {
             return None;
         }
         let evidence =
             format!("the work takes {wall} µs (median of {}), handing it over {dispatch} µs or more", summary.wall.count());
-        let advice = match executor {
-            Executor::Processes => "unless it has to be isolated, run it on threads, or do several of them in one job",
+        let advice = match (executor, runtime) {
+            // Python's threads are in a process, too, and no nearer.
+            (Executor::Processes, Some(Runtime::Native)) => {
+                "unless it has to be isolated, run it on threads, or do several of them in one job"
+            }
             _ => "do several of them in one job, or call it where you are",
         };
         Some((FindingKind::TooShort, evidence, advice.into()))
@@ -258,6 +261,22 @@ mod tests {
         let said = "the work takes 40 µs (median of 20), handing it over 200 µs or more";
         assert_eq!(profile(&[(20, Executor::Processes, short)]), [(FindingKind::TooShort, Executor::Processes, said.into())]);
         assert_eq!(profile(&[(20, Executor::Processes, Timing { wall_us: 101, ..short })]), []);
+    }
+
+    #[test]
+    fn only_native_work_is_sent_to_threads_for_being_short() {
+        let short = Timing { dispatch_us: 200, ..cpu(40) };
+        let advice = |runtime, gil| {
+            let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
+            profiles.digest(&key, Written { runtime, form: Form::Blocking, gil, needs_a_process: false });
+            let at = Timestamp::from_micros(7);
+            let (bound, executor) = (Bound::Cpu, Executor::Processes);
+            let sample = Sample { bound, ran_as: bound, executor, failure: None, timing: &short, in_line: false, at };
+            (0..20).for_each(|_| profiles.record(Some(&key), &sample));
+            profiles.get(KEY).unwrap().findings(&key, &Machine::default()).remove(0).advice
+        };
+        assert!(advice(Runtime::Native, false).contains("threads"), "{}", advice(Runtime::Native, false));
+        assert!(!advice(Runtime::Python, true).contains("threads"), "{}", advice(Runtime::Python, true));
     }
 
     #[test]
