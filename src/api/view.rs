@@ -403,7 +403,7 @@ pub(super) struct TimingView {
     /// How long it was ready to go on while others held the event loop (`async` only).
     #[schema(required)]
     pub(super) loop_wait_us: Option<u64>,
-    /// How long it may have waited for the global lock at most (Python on `threads`, and on `async` where it used threads or blocked).
+    /// How long it may have waited for the global lock, by estimate (Python on `threads`, and on `async` where it used threads or blocked).
     #[schema(required)]
     pub(super) gil_wait_us: Option<u64>,
     /// How many other jobs were on the event loop during the longest poll, if that took 50 ms or more (`async` only).

@@ -32,8 +32,8 @@ pub struct Timing {
     pub core_wait_us: Option<u64>,
     /// How long it was ready to go on, but others held the event loop (`async` only).
     pub loop_wait_us: Option<u64>,
-    /// How long it may have waited for the global lock at most (Python on threads, and on the event loop where it used threads
-    /// or blocked).
+    /// How long it may have waited for the global lock, by estimate: less than it did where who had the lock was kept from a core more than
+    /// it was (Python on threads, and on the event loop where it used threads or blocked).
     pub gil_wait_us: Option<u64>,
     /// How many other jobs were on the event loop during the longest poll, if that was long (`async` only).
     pub held_jobs: Option<u64>,

@@ -71,7 +71,7 @@ class Timing:
     gil: Optional[bool] = None  # whether a global lock kept the runtime's threads from computing at once
     core_wait_us: Optional[int] = None  # it could have run but had no core
     loop_wait_us: Optional[int] = None  # it could have gone on but others held the event loop
-    gil_wait_us: Optional[int] = None  # it may have waited for the global lock, at most
+    gil_wait_us: Optional[int] = None  # it may have waited for the global lock, by estimate
     held_jobs: Optional[int] = None  # others that were on the event loop during its longest poll, if that was long
     observed: Optional[str] = None
     advice: Optional[str] = None
