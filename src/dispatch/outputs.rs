@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
 use super::patience::until_read;
-use crate::job::{After, Failure, FailureKind, Finished, Job, JobId, Outcome, Spec};
+use crate::job::{After, Failure, FailureKind, Finished, JobId, Outcome, Spec};
 use crate::workload::{Invalid, Placeholder, Stop, StopReason, fill, is_pointer, may_have_placeholders, parts};
 
 /// The longest workload with the outputs in it, in bytes: as long as a submission may be.
@@ -47,16 +47,17 @@ pub(super) fn check(workload: &Spec, after: &[After]) -> Result<(), Invalid> {
     .map(drop)
 }
 
-/// The workload of a job that is about to run, with the outputs in it. It may take as long as the work itself, from when it is its turn.
+/// The workload of a job that is about to run, with the outputs in it; nothing, if a job that it asks for is being run again. It may take as long
+/// as the work itself, from when it is its turn.
 pub(super) async fn put_in(
     shared: &Arc<Shared>,
     job: JobId,
     workload: Spec,
     deadline: Option<Duration>,
     stop: &Stop,
-) -> Result<Spec, Failure> {
+) -> Result<Option<Spec>, Failure> {
     if !may_have_placeholders(workload.json.get()) {
-        return Ok(workload);
+        return Ok(Some(workload));
     }
     let turn = tokio::select! {
         biased;
@@ -85,7 +86,7 @@ async fn on_thread(
     job: JobId,
     workload: Spec,
     stop: Stop,
-) -> Result<Spec, Failure> {
+) -> Result<Option<Spec>, Failure> {
     let home = shared.home.clone();
     let reading = home.spawn_blocking(move || {
         let _turn = turn;
@@ -105,7 +106,7 @@ fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::error(format!("its outputs could not be put in: {error}"))
 }
 
-async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Result<Spec, Failure> {
+async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Result<Option<Spec>, Failure> {
     let unreadable = |error| Failure::error(format!("what it comes after can't be read: {error}"));
     let parents = until_read(|| shared.store.dependencies(job)).await.map_err(unreadable)?;
     let mut ids: HashMap<String, JobId> = parents.iter().map(|parent| (parent.parent.to_string(), parent.parent)).collect();
@@ -128,16 +129,20 @@ async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Resul
     for at in order.chunk_by(|&one, &other| places[one].parent == places[other].parent) {
         let parent = places[at[0]].parent;
         // One after the other: all of them may be more than there is memory for.
-        let ended = until_read(|| shared.store.job(parent)).await.map_err(unreadable)?;
+        let job = until_read(|| shared.store.job(parent)).await.map_err(unreadable)?;
+        let ended = job.as_ref().and_then(|job| job.state.finished());
+        if job.is_some() && ended.is_none() {
+            return Ok(None);
+        }
         let pointers: Vec<&str> = at.iter().map(|&at| &*places[at].pointer).collect();
-        let found = match ended.as_ref().and_then(|job| job.state.finished()?.outcome.output()) {
+        let found = match ended.and_then(|ended| ended.outcome.output()) {
             Some(output) => parts(output, &pointers, stop)?,
             None => vec![None; pointers.len()],
         };
         for (&at, found) in at.iter().zip(found) {
             let place = &places[at];
             let value = found.map(RawValue::get).or(place.default.as_deref());
-            let value = value.ok_or_else(|| failure(missing(place, ended.as_ref())))?;
+            let value = value.ok_or_else(|| failure(missing(place, ended)))?;
             bytes += value.len();
             if bytes > MAX_BYTES {
                 return Err(failure(format!("with the outputs that it asks for it is longer than {MAX_BYTES} bytes")));
@@ -151,18 +156,17 @@ async fn read(shared: &Shared, job: JobId, workload: Spec, stop: &Stop) -> Resul
         .map_err(|invalid| unusable(&invalid))?;
     let filled = Spec { kind: workload.kind, json };
     match shared.registry.prepare(&filled) {
-        Ok(_) => Ok(filled),
+        Ok(_) => Ok(Some(filled)),
         Err(invalid) => Err(failure(format!("with the outputs that it asks for it can't be run: {invalid}"))),
     }
 }
 
 /// Why there is nothing to go to a place.
-fn missing(Place { parent: id, pointer, .. }: &Place, parent: Option<&Job>) -> String {
-    match (parent.and_then(|job| job.state.finished()), parent) {
-        (Some(Finished { outcome: Outcome::Output(_), .. }), _) => format!("the output of the job {id} has no {pointer}"),
-        (Some(Finished { ending, .. }), _) => format!("the job {id} ended as {ending} and has no output"),
-        (None, Some(job)) => format!("the job {id} is {} again and has no output", job.state.as_str()),
-        (None, None) => format!("the job {id} is not kept any more"),
+fn missing(Place { parent: id, pointer, .. }: &Place, parent: Option<&Finished>) -> String {
+    match parent {
+        Some(Finished { outcome: Outcome::Output(_), .. }) => format!("the output of the job {id} has no {pointer}"),
+        Some(Finished { ending, .. }) => format!("the job {id} ended as {ending} and has no output"),
+        None => format!("the job {id} is not kept any more"),
     }
 }
 

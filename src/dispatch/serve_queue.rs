@@ -33,6 +33,9 @@ const ELSEWHERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_
 /// The same of one for which no process can be started.
 const NO_PROCESS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 
+/// The same of one that asks for the output of a job that is being run again.
+const RUN_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
 /// Serves a queue until the dispatcher drains.
 pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
     let (stack, home, slots) =
@@ -114,7 +117,12 @@ fn run(
         // What this server does not know it does not run, and it may be called anything.
         let kind = shared.registry.get(&workload.kind).map_or("unknown", |workload| workload.name);
         let workload = match Box::pin(outputs::put_in(&shared, id, workload, claimed.deadline, &stop)).await {
-            Ok(workload) => workload,
+            Ok(Some(workload)) => workload,
+            Ok(None) => {
+                drop((stack, slot));
+                let why = "it waits: a job whose output it asks for is being run again";
+                return Box::pin(postpone(shared, queue, claimed, why, RUN_AGAIN)).await;
+            }
             Err(failure) => {
                 drop((stack, slot));
                 let measured = Measured::unbegun(failure, stop.reason(), claimed.deadline);

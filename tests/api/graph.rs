@@ -185,3 +185,26 @@ async fn jobs_that_run_again_wait_for_those_of_their_parents_that_do() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_job_whose_parent_is_run_again_waits_for_its_output() {
+    let server = Server::start().await;
+    let one_by_one = |ms: u64| with(sleep(ms), json!({ "concurrency": { "key": "k", "limit": 1 } }));
+    let asking = json!({
+        "name": "c", "bound": "io", "workload": { "type": "sleep", "ms": { "$output": "a", "pointer": "/slept_ms", "default": 60_000 } },
+        "after": [{ "name": "a" }, { "name": "b", "on_failure": "run" }],
+    });
+    let jobs = json!([with(one_by_one(7), json!({ "name": "a" })), with(sleep(60_000), json!({ "name": "b" })), asking]);
+    let ids = submit(&server, jobs).await;
+    server.ended(&ids[0]).await;
+    // What it comes after has ended, and runs again behind another job, when it is its turn.
+    let ahead = server.submit(&one_by_one(60_000)).await;
+    server.in_state(&ahead, "running").await;
+    assert_eq!(server.post(&format!("/jobs/{}/retry", ids[0]), &json!(null)).await.status, 202);
+    assert_eq!(server.delete(&format!("/jobs/{}", ids[1])).await.status, 202);
+    let waits = server.in_state(&ids[2], "scheduled").await;
+    assert_eq!((&waits["attempt"], &waits["waiting"]["reason"]), (&json!(0), &json!("time")), "{waits}");
+    assert_eq!(server.delete(&format!("/jobs/{ahead}")).await.status, 202);
+    let ended = server.ended(&ids[2]).await;
+    assert_eq!((&ended["attempt"], &ended["output"]["slept_ms"]), (&json!(1), &json!(7)), "{ended}");
+}
