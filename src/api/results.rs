@@ -79,6 +79,7 @@ pub(super) async fn get(State(api): State<ApiState>, Id(id): Id) -> Result<Respo
 /// Remove a result
 ///
 /// The finished job with its output, artifacts, labels, events and deliveries; from then on its id is that of no job. It stays counted in the summary.
+/// An unfinished job that comes after it and asks for its output fails, unless it has a default for that.
 #[utoipa::path(
     delete, path = "/results/{id}", tag = "results", operation_id = "removeResult",
     params(("id" = String, Path, description = "The job's id", format = "uuid")),
