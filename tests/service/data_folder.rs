@@ -7,11 +7,16 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use sqlx::{Connection as _, SqliteConnection};
 
-use crate::server::{Server, database, folder, trine, until_said};
+use crate::server::{Server, database, folder, program, trine, until_said};
 
 /// What a server says that is to end by itself, as it does not start.
 async fn refusal(folder: &Path, settings: &[(&str, &str)]) -> String {
-    let mut command = tokio::process::Command::from(trine());
+    refusal_by(trine(), folder, settings).await
+}
+
+/// The same of a server that is started by a command which becomes it.
+async fn refusal_by(command: Command, folder: &Path, settings: &[(&str, &str)]) -> String {
+    let mut command = tokio::process::Command::from(command);
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.join("data")).current_dir(folder);
     command.envs(settings.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(crate::server::PATIENCE, command.output()).await.expect("a server that does not start");
@@ -39,6 +44,34 @@ async fn a_second_server_does_not_get_it_whatever_its_database_is() {
     server.crash();
     Server::start(folder.path(), &[("TRINE_DATABASE", &other)]).await;
     assert!(!scratch.exists());
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_be_written_is_named_and_left_as_it_is() {
+    // Only root may mount, and in a place that is gone with the server.
+    let by = |script: &str, place: &Path| {
+        let mut command = program("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(place).arg(trine().get_program());
+        command
+    };
+    let read_only = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@""#;
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]).await;
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(server.wait().success());
+    let path = database(folder.path());
+    let beside = || ["-wal", "-shm"].map(|suffix| Path::new(&format!("{}{suffix}", path.display())).exists());
+    assert_eq!(beside(), [false; 2]);
+    let said = refusal_by(by(read_only, &path), folder.path(), &[]).await;
+    assert!(said.contains(&format!("{} can't be read and written: Read-only file system", path.display())), "{said}");
+    assert_eq!(beside(), [false; 2]);
+
+    let small = r#"mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@""#;
+    let said = refusal_by(by(small, &folder.path().join("data")), folder.path(), &[]).await;
+    assert!(said.contains(&format!("there is no room where {} is", path.display())), "{said}");
+    let few_files = r#"ulimit -n 17 && exec "$@""#;
+    let said = refusal_by(by(few_files, &path), folder.path(), &[]).await;
+    assert!(said.contains(&path.display().to_string()) && said.contains("ulimit -n"), "{said}");
 }
 
 /// Everything below a folder that others than its owner may do something with, links left out.

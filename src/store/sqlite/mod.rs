@@ -36,6 +36,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
@@ -78,8 +80,10 @@ const LONGEST_JOURNAL: &str = "40000";
 const PAGE: usize = 1_000;
 /// How long to wait for another program that holds the database.
 const BUSY: Duration = Duration::from_secs(5);
-/// `SQLITE_BUSY` and `SQLITE_NOTADB`.
+/// `SQLITE_BUSY`, `SQLITE_FULL`, `SQLITE_CANTOPEN` and `SQLITE_NOTADB`.
 const HELD: u32 = 5;
+const FULL: u32 = 13;
+const NOT_OPENED: u32 = 14;
 const NO_DATABASE: u32 = 26;
 
 /// How to open the store.
@@ -122,6 +126,11 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the database, brings its schema up to date, and takes up what an earlier server left behind.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = options.path.clone();
+        Self::open_as(options).await.map_err(|error| unopened(&path, error))
+    }
+
+    async fn open_as(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = &options.path;
         let (lock, connect) = reserve(path)?;
         // 4 MiB of cache: rows come and go at the ends of tables and indexes, and SQLite goes through all of its cache at each commit that
@@ -213,7 +222,7 @@ impl SqliteStore {
 /// Keeps a new key in the database of a server that does not run.
 pub async fn keep_key(path: &Path, key: &Key) -> Result<(), StoreError> {
     let (_lock, connect) = reserve(path)?;
-    let mut connection = migrated(path, connect).await?;
+    let mut connection = migrated(path, connect).await.map_err(|error| unopened(path, error))?;
     keys::add(&mut connection, key, None).await?;
     Ok(connection.close().await?)
 }
@@ -224,6 +233,7 @@ fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
         own::folder(folder).map_err(|error| unavailable(folder, &error))?;
     }
     let lock = lock(path)?;
+    check_rights(path)?;
     let connect = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -238,12 +248,9 @@ fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
 
 /// A connection to a database with the latest schema.
 async fn migrated(path: &Path, connect: SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
-    let open = async {
-        let mut connection = connect.connect().await?;
-        migrations::SQLITE.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
-        Ok(connection)
-    };
-    open.await.map_err(|error| unopened(path, error))
+    let mut connection = connect.connect().await?;
+    migrations::SQLITE.run_direct(None, &mut connection, false).await.map_err(|error| migration(path, error))?;
+    Ok(connection)
 }
 
 /// Why a database can't be opened: SQLite does not say which one.
@@ -259,14 +266,37 @@ fn unopened(path: &Path, error: StoreError) -> StoreError {
         Some(NO_DATABASE) => StoreError::Unusable(format!(
             "{path} is no SQLite database, and jobs are kept in one: name another file, which is made if it is not there"
         )),
+        Some(FULL) => StoreError::Unavailable(format!("there is no room where {path} is, and a start takes some: {error}")),
+        Some(NOT_OPENED) => StoreError::Unusable(format!(
+            "the database {path} can't be used: {error}: its folder has to be writable, and `ulimit -n` has to leave room for more files"
+        )),
         _ => StoreError::Unusable(format!("the database {path} can't be used: {error}")),
     }
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// Refuses files that can't be written: SQLite opens them to read them, and leaves others beside them that can't be written either.
+fn check_rights(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let file = with_suffix(path, suffix);
+        match access(&file, AccessFlags::R_OK | AccessFlags::W_OK) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => {
+                return Err(StoreError::Unusable(format!("{} can't be read and written: {}", file.display(), error.desc())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The database's file, or one beside it.
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
+    name.push(suffix);
+    name.into()
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let name = with_suffix(path, ".lock");
     own::lock(&name).map_err(|error| match error {
         TryLockError::WouldBlock => StoreError::Unavailable(format!("another server has {} open", path.display())),
         TryLockError::Error(error) => unavailable(&name, &error),

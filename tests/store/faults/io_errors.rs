@@ -43,18 +43,24 @@ async fn run(template: Arc<Folder>, fault: Fault) -> bool {
     let known = Known::new(&disk);
     disk.fail(fault);
     let opened = tokio::time::timeout(PATIENCE, folder.try_open()).await.expect("an answer");
-    let failed = if let Ok(store) = opened {
-        let store: Arc<dyn Store> = Arc::new(store);
-        let steps = tokio::time::timeout(PATIENCE, work(&store, &known, CLAIM)).await;
-        steps.unwrap_or_else(|_| panic!("{fault:?}: an answer does not come"));
-        let failed = disk.heal();
-        goes_on(&store, &known).await.unwrap_or_else(|error| panic!("{fault:?}: it does not go on: {error}"));
-        if fault.call.is_multiple_of(2) {
-            store.close().await;
+    let failed = match opened {
+        Ok(store) => {
+            let store: Arc<dyn Store> = Arc::new(store);
+            let steps = tokio::time::timeout(PATIENCE, work(&store, &known, CLAIM)).await;
+            steps.unwrap_or_else(|_| panic!("{fault:?}: an answer does not come"));
+            let failed = disk.heal();
+            goes_on(&store, &known).await.unwrap_or_else(|error| panic!("{fault:?}: it does not go on: {error}"));
+            if fault.call.is_multiple_of(2) {
+                store.close().await;
+            }
+            failed
         }
-        failed
-    } else {
-        disk.heal()
+        Err(error) => {
+            // An operator has to hear where.
+            let path = folder.options().path.display().to_string();
+            assert!(error.to_string().contains(&path), "{fault:?}: {error}");
+            disk.heal()
+        }
     };
     // Now the power goes off, so that nobody relies on what a failed sync has not written.
     let (entries, left) = (disk.recorded(), Folder::new().light());
