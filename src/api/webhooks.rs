@@ -40,7 +40,7 @@ pub(super) struct Fields {
     /// What signs it, as `whsec_` and 24 to 64 bytes in Base64; without it the server's own secrets. It is never shown.
     #[serde(default)]
     secret: Option<String>,
-    /// Of which endings to tell; without it, of all.
+    /// Of which endings to tell; without any, of all.
     #[serde(default)]
     #[schema(value_type = BTreeSet<Ending>)]
     events: Vec<Ending>,
