@@ -103,7 +103,8 @@ pub(super) struct ScheduleView<'a> {
     /// When it is due next, five times; none while it is paused.
     #[schema(value_type = Vec<String>)]
     next_runs: Vec<Timestamp>,
-    /// When it was due, the latest 100 times with the latest first; in a list, the latest one alone.
+    /// When it was due, the latest 100 times that were decided upon with the latest first; in a list, the latest one alone. A time that waits is
+    /// decided upon again when its job is submitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_runs: Option<Vec<RunView>>,
 }
