@@ -453,7 +453,7 @@ fn parse(text: &[u8], in_path: Option<String>, dispatcher: &Dispatcher, function
         let rule = "must be 1 to 64 lower-case letters, digits, _ and -, of which the last two are not the first";
         return Err(Invalid::new("/name", rule).into());
     }
-    let timetable = Timetable::parse(&cron, &timezone).map_err(|error| {
+    let timetable = Timetable::parse(&cron, &timezone).and_then(Timetable::without_long_steps).map_err(|error| {
         let pointer = if error == BadTimetable::Zone { "/timezone" } else { "/cron" };
         Invalid::new(pointer, error.to_string())
     })?;

@@ -9,6 +9,9 @@ use crate::clock::Timestamp;
 const LONGEST: usize = 256;
 /// What can be written instead of fields.
 const NAMES: &str = "@yearly, @annually, @monthly, @weekly, @daily and @hourly";
+/// The fields of an expression, of which the first may be left out, with how many values each has.
+const FIELDS: [(&str, u16); 6] =
+    [("second", 60), ("minute", 60), ("hour", 24), ("day of the month", 31), ("month", 12), ("day of the week", 7)];
 /// How many years are looked at for a moment. Between two moments are forty at the most: a 29 February of a certain weekday, where the one of
 /// 2100 is left out.
 const YEARS: i16 = 50;
@@ -66,6 +69,18 @@ impl Timetable {
         Ok(Self { cron, zone, expression: expression.to_owned(), zone_name: zone_name.to_owned() })
     }
 
+    /// Refuses a step that is longer than its field, which finds but the first value: `*/90` minutes is each hour. Not where it is read from a
+    /// store, which may have one from an earlier version.
+    pub fn without_long_steps(self) -> Result<Self, BadTimetable> {
+        for ((name, values), field) in named(&self.expression) {
+            let steps = field.split(',').filter_map(|part| part.split_once('/')?.1.parse::<u16>().ok());
+            if steps.max() > Some(values) {
+                return Err(BadTimetable::Cron(format!("its {name} can't be `{field}`: of those there are {values}")));
+            }
+        }
+        Ok(self)
+    }
+
     /// The expression, as it was written.
     pub fn expression(&self) -> &str {
         &self.expression
@@ -104,17 +119,21 @@ impl Timetable {
     }
 }
 
+/// The fields of an expression with what they are.
+fn named(expression: &str) -> impl Iterator<Item = ((&'static str, u16), &str)> {
+    let fields = expression.split_whitespace();
+    FIELDS.into_iter().skip(FIELDS.len().saturating_sub(fields.clone().count())).zip(fields)
+}
+
 /// Which field is at fault, and what it says.
 fn at_fault(parser: CronParser, expression: &str) -> Option<String> {
-    const FIELDS: [&str; 6] = ["second", "minute", "hour", "day of the month", "month", "day of the week"];
-    let fields: Vec<&str> = expression.split_whitespace().collect();
-    let named = FIELDS.iter().skip(FIELDS.len().checked_sub(fields.len())?).zip(&fields).enumerate();
-    let mut wrong = named.filter(|(at, (_, field))| {
-        let mut alone = vec!["*"; fields.len()];
+    let count = expression.split_whitespace().count();
+    let mut wrong = named(expression).enumerate().filter(|(at, (_, field))| {
+        let mut alone = vec!["*"; count];
         alone[*at] = field;
         parser.parse(&alone.join(" ")).is_err()
     });
-    wrong.next().map(|(_, (name, field))| format!("its {name} can't be `{field}`"))
+    wrong.next().map(|(_, ((name, _), field))| format!("its {name} can't be `{field}`"))
 }
 
 /// The first whole second from a moment on: only those match.
@@ -185,6 +204,30 @@ mod tests {
     #[case("@every 5m", "of names there are @yearly, @annually, @monthly, @weekly, @daily and @hourly")]
     fn what_is_wrong_is_said(#[case] expression: &str, #[case] why: &str) {
         assert_eq!(Timetable::parse(expression, "UTC").unwrap_err(), BadTimetable::Cron(why.into()));
+    }
+
+    #[rstest]
+    #[case("*/61 * * * *", Some("its minute can't be `*/61`: of those there are 60"))]
+    #[case("0 0 1,2-20/90 * * *", Some("its hour can't be `1,2-20/90`: of those there are 24"))]
+    #[case("0 0 * * */8", Some("its day of the week can't be `*/8`: of those there are 7"))]
+    #[case("*/60 */60 */24 */31 */12 */7", None)]
+    #[case("@daily", None)]
+    fn a_step_is_no_longer_than_its_field(#[case] expression: &str, #[case] why: Option<&str>) {
+        let refused = Timetable::parse(expression, "UTC").unwrap().without_long_steps().err();
+        assert_eq!(refused, why.map(|why| BadTimetable::Cron(why.into())));
+    }
+
+    /// June 2026 begins on a Monday.
+    #[rstest]
+    #[case("0 0 1,16 * TUE", &[1, 2, 9, 16, 23, 30])]
+    #[case("0 0 */10 * MON", &[1, 8, 11, 15, 21, 22, 29])]
+    #[case("0 0 1-7 * +MON", &[1])]
+    #[case("0 0 * * MON", &[1, 8, 15, 22, 29])]
+    #[case("0 0 ? * MON", &[1, 8, 15, 22, 29])]
+    fn days_of_the_month_and_of_the_week(#[case] expression: &str, #[case] days: &[u8]) {
+        let table = Timetable::parse(expression, "UTC").unwrap();
+        let june = table.from(at("2026-06-01T00:00:00Z")).take_while(|moment| *moment < at("2026-07-01T00:00:00Z"));
+        assert_eq!(june.map(|moment| moment.to_string()[8..10].parse().unwrap()).collect::<Vec<u8>>(), days);
     }
 
     #[rstest]

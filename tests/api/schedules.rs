@@ -163,6 +163,7 @@ async fn what_is_wrong_is_pointed_at() {
         (json!({ "cron": "often" }), "/cron"),
         (json!({ "cron": "* * * *" }), "/cron"),
         (json!({ "cron": "0 0 30 2 *" }), "/cron"),
+        (json!({ "cron": "*/61 * * * *" }), "/cron"),
         (json!({ "cron": 5 }), "/cron"),
         (json!({ "timezone": "Europe/Lutetia" }), "/timezone"),
         (json!({ "catch_up": "maybe" }), "/catch_up"),
