@@ -46,6 +46,9 @@ pub(super) fn later(text: &str) -> Result<Later, String> {
     }
     let by =
         duration(text).map_err(|_| "a moment is written as in 2026-01-31T12:00:00Z, or as in 10m for ten minutes from now")?;
+    if by.is_zero() {
+        return Err("must be a time to come, such as 10m".to_owned());
+    }
     Ok(Later { at: Timestamp::now().after(by), from_now: true })
 }
 
@@ -85,6 +88,6 @@ mod tests {
         let left = in_ten_minutes.at.since(Timestamp::now());
         assert!((598..=600).contains(&left.as_secs()) && in_ten_minutes.from_now);
         assert!(!later("2026-01-31T12:00:00Z").unwrap().from_now);
-        assert!(later("tomorrow").is_err());
+        assert!(later("tomorrow").is_err() && later("0s").is_err());
     }
 }
