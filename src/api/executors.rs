@@ -106,7 +106,8 @@ pub(super) struct ExecutorView {
     capabilities: Capabilities,
     /// The queues that it serves.
     queues: Vec<QueueView>,
-    /// How late a timer fires on its event loop, in microseconds: the latest of the last second. Null without an event loop.
+    /// How late a timer fires on its event loop, or is by now, in microseconds: the latest of the last second. That of native work:
+    /// Python has others. Null without an event loop.
     #[schema(required)]
     loop_lag_us: Option<u64>,
 }

@@ -167,7 +167,7 @@ impl Figures {
                 workers.set(&[("queue", queue.as_str()), ("state", state)], number(count as u64))?;
             }
         }
-        let about = "How late a timer fired on the event loop of jobs: the latest of the last second";
+        let about = "How late a timer fired on the event loop of native jobs, or is by now: the latest of the last second";
         Family::gauge(encoder, "trine_event_loop_lag_seconds", about)?.set(&[], seconds(self.loop_lag_us))
     }
 

@@ -60,7 +60,7 @@ impl Dispatcher {
         self.shared.quarantine.case(*owner, key)
     }
 
-    /// How late a timer fired on the event loop of the `async` executor, in microseconds: the latest of the last second.
+    /// How late a timer fired on the event loop of the `async` executor, or is by now, in microseconds: the latest of the last second.
     pub fn loop_lag_us(&self) -> u64 {
         self.shared.executors.loop_lag_us()
     }

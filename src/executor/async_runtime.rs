@@ -27,7 +27,16 @@ pub struct AsyncRuntime {
     home: Handle,
     /// Taken as this is shut down or dropped.
     runtime: Mutex<Option<Runtime>>,
-    lag_us: Arc<AtomicU64>,
+    lag: Arc<Lag>,
+}
+
+/// How late the timer is by which an event loop is watched.
+#[derive(Debug)]
+struct Lag {
+    /// The latest of the last second, in microseconds.
+    latest_us: AtomicU64,
+    /// Since when it runs, in nanoseconds of the monotonic clock: it can't tell how late it is itself before the loop goes on.
+    since_ns: AtomicU64,
 }
 
 impl AsyncRuntime {
@@ -41,9 +50,9 @@ impl AsyncRuntime {
             .on_thread_park(park::falls_asleep)
             .on_thread_unpark(park::is_awake)
             .build()?;
-        let lag_us = Arc::new(AtomicU64::new(0));
-        runtime.spawn(watch_lag(Arc::clone(&lag_us)));
-        Ok(Self { home: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)), lag_us })
+        let lag = Arc::new(Lag { latest_us: AtomicU64::new(0), since_ns: AtomicU64::new(Monotonic::now().as_nanos()) });
+        runtime.spawn(watch(Arc::clone(&lag)));
+        Ok(Self { home: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)), lag })
     }
 
     /// Where to spawn.
@@ -63,9 +72,9 @@ impl AsyncRuntime {
         self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
+    /// How late a timer fired on the event loop, or is by now, in microseconds: the latest of the last second.
     pub fn lag_us(&self) -> u64 {
-        self.lag_us.load(Ordering::Relaxed)
+        self.lag.latest_us.load(Ordering::Relaxed).max(self.lag.by_now_us())
     }
 }
 
@@ -78,13 +87,20 @@ impl Drop for AsyncRuntime {
     }
 }
 
-async fn watch_lag(lag_us: Arc<AtomicU64>) {
+impl Lag {
+    fn by_now_us(&self) -> u64 {
+        let since = Monotonic::from_nanos(self.since_ns.load(Ordering::Relaxed));
+        micros(since.elapsed().saturating_sub(LAG_INTERVAL))
+    }
+}
+
+async fn watch(lag: Arc<Lag>) {
     let mut window = [0; LAG_WINDOW];
     for at in (0..LAG_WINDOW).cycle() {
-        let asleep = Monotonic::now();
         tokio::time::sleep(LAG_INTERVAL).await;
-        window[at] = micros(asleep.elapsed().saturating_sub(LAG_INTERVAL));
-        lag_us.store(window.into_iter().max().unwrap_or(0), Ordering::Relaxed);
+        window[at] = lag.by_now_us();
+        lag.latest_us.store(window.into_iter().max().unwrap_or(0), Ordering::Relaxed);
+        lag.since_ns.store(Monotonic::now().as_nanos(), Ordering::Relaxed);
     }
 }
 
@@ -152,5 +168,25 @@ fn reading(meter: PollMeter, ended: bool) -> Reading {
         held_jobs: meter.held,
         longest_hold: Some(meter.longest_hold),
         ..Reading::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_is_held_is_late_before_it_goes_on() {
+        let runtime = AsyncRuntime::start("held", 1, 1).unwrap();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let (go_on, held) = std::sync::mpsc::channel::<()>();
+        runtime.handle().spawn(async move { (begin.send(()), held.recv()) });
+        begun.recv().unwrap();
+        let since = Monotonic::now();
+        while runtime.lag_us() < 300_000 {
+            assert!(since.elapsed() < Duration::from_secs(10), "{} µs", runtime.lag_us());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(go_on);
     }
 }

@@ -207,7 +207,7 @@ impl Executors {
         }
     }
 
-    /// How late a timer fired on the event loop, in microseconds: the latest of the last second.
+    /// How late a timer fired on the event loop, or is by now, in microseconds: the latest of the last second.
     pub fn loop_lag_us(&self) -> u64 {
         self.event_loop.lag_us()
     }
