@@ -102,7 +102,7 @@ pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result
     let queue = executor.queue(facts.runtime, bound);
     let evidence = Some(Evidence {
         runs: digest.runs,
-        observed: digest.observed.unwrap_or(Observed::Mixed),
+        observed: digest.observed,
         cpu_percent: percent(digest.demand),
         wall_us: digest.wall_us,
         held_us: digest.on_loop.holds.then_some(digest.on_loop.longest_us),
@@ -285,6 +285,16 @@ mod tests {
         assert_eq!((chosen.queue, chosen.rule), (Queue::PythonProcesses, Rule::MeasuredCpu));
         let reason = "measured to compute: 120 runs of 23 ms used 97 % of a core whenever there was one, and held the event loop for up to 412 ms";
         assert_eq!(chosen.reason(), reason);
+    }
+
+    #[test]
+    fn what_few_runs_were_is_not_made_up() {
+        let holds = digest(None, 3, true, 0);
+        for routing in [Routing::Measured, Routing::Advise] {
+            let route = choose(native(Bound::Io, Form::Async), routing, Some(&holds)).unwrap();
+            assert_eq!(route.evidence.map(|evidence| (evidence.runs, evidence.observed)), Some((120, None)));
+            assert!(route.reason().contains("to hold the event loop"), "{}", route.reason());
+        }
     }
 
     #[test]

@@ -227,9 +227,9 @@ impl Route {
         let executor = evidence.executor;
         let verb = match evidence.observed {
             _ if evidence.held_us.is_some() && self.executor == Executor::Async => "to hold the event loop",
-            Observed::Cpu => "to compute",
-            Observed::Io => "to wait",
-            Observed::Mixed => "to do both",
+            Some(Observed::Cpu) => "to compute",
+            Some(Observed::Io) => "to wait",
+            Some(Observed::Mixed) | None => "to do both",
         };
         format!("{}; but it was measured {verb} ({evidence}), and measured routing would choose {executor}", self.rule.reason())
             .into()

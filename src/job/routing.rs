@@ -31,8 +31,9 @@ impl Routing {
 pub struct Evidence {
     /// How many runs it rests on.
     pub runs: u64,
-    /// What they turned out to be.
-    pub observed: Observed,
+    /// What they turned out to be; null if they are too few to tell, or do not agree.
+    #[schema(required)]
+    pub observed: Option<Observed>,
     /// Their share of a core while they could run, in percent.
     pub cpu_percent: u8,
     /// Their usual wall time, in microseconds.

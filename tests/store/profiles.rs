@@ -194,7 +194,7 @@ async fn the_evidence_of_a_route_survives(place: impl Place) {
     let mut job = io_job();
     let evidence = Evidence {
         runs: 120,
-        observed: Observed::Cpu,
+        observed: Some(Observed::Cpu),
         cpu_percent: 97,
         wall_us: 23_000,
         held_us: Some(412_000),

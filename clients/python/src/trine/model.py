@@ -36,7 +36,7 @@ class Evidence:
     """What was measured of earlier runs, as measured routing went by it."""
 
     runs: int
-    observed: Observed
+    observed: Optional[Observed]  # None if they are too few to tell, or do not agree
     cpu_percent: int  # their share of a core while they could run
     wall_us: int  # as long as they usually take
     executor: ExecutorName  # that measured routing chooses
