@@ -242,11 +242,7 @@ impl RouteExplanation {
             bound,
             asked: job.submission.executor,
             form: written.map(|written| written.form),
-            considered: written
-                .into_iter()
-                .flat_map(|Written { runtime, form, gil, .. }| considered(bound, runtime, form, gil))
-                .map(view)
-                .collect(),
+            considered: written.into_iter().flat_map(|written| considered(bound, &route, written)).map(view).collect(),
         }
     }
 }

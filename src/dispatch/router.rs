@@ -1,7 +1,7 @@
 //! Which executor runs a job: a pure function of what the client said, what the workload is, and what was measured of it.
 
 use crate::executor::{Capabilities, capabilities};
-use crate::job::{Bound, Choice, Evidence, Executor, Form, Observed, Route, Routing, Rule, Runtime};
+use crate::job::{Bound, Choice, Evidence, Executor, Form, Observed, Route, Routing, Rule, Runtime, Written};
 use crate::profile::Digest;
 
 /// One job in so many is tried on the event loop, while it is not known how its workload behaves there, or to see whether it still holds
@@ -152,14 +152,27 @@ fn percent(share: f64) -> u8 {
     (share * 100.0).round().clamp(0.0, 255.0) as u8
 }
 
-/// Every executor, with what speaks for or against running such a job on it.
-pub fn considered(bound: Bound, runtime: Runtime, form: Form, gil: bool) -> [Considered; 3] {
+/// Every executor, with what speaks for or against running a job on it that is tagged and written so: what its tag says of it, or what was
+/// measured of it if that chose the route.
+pub fn considered(bound: Bound, route: &Route, Written { runtime, form, gil, .. }: Written) -> [Considered; 3] {
+    let bound = match route.rule {
+        Rule::MeasuredCpu => Bound::Cpu,
+        Rule::MeasuredIo | Rule::MeasuredHold | Rule::Trial => Bound::Io,
+        _ => bound,
+    };
+    let by_measurement = matches!(route.rule, Rule::MeasuredIo | Rule::MeasuredHold | Rule::Trial);
+    let holds = by_measurement && route.evidence.is_some_and(|evidence| evidence.held_us.is_some());
+    let unproven = route.rule == Rule::MeasuredIo && route.executor != Executor::Async;
     Executor::ALL.map(|executor| Considered {
         executor,
         capabilities: capabilities(executor),
         because: match (executor, bound, form) {
             (Executor::Async | Executor::Threads, ..) if runtime == Runtime::Command => "runs no programs",
             (Executor::Processes, ..) if runtime == Runtime::Command => "gives a program a process of its own, in the sandbox",
+            (Executor::Async, Bound::Io, _) if holds => "it has held the event loop, and every other job on it",
+            (Executor::Async, Bound::Io, Form::Async) if unproven => {
+                "one thread holds thousands of such waits, but too few runs have shown that it gives the event loop back"
+            }
             (Executor::Async, Bound::Io, Form::Async) => "one thread holds thousands of such waits",
             (Executor::Async, Bound::Io, Form::Blocking) => {
                 "a blocking wait would hold the event loop, and every other job on it"
@@ -305,6 +318,30 @@ mod tests {
             "but it was measured to wait (120 runs of 23 ms used 97 % of a core whenever there was one), and measured routing would choose threads",
         );
         assert_eq!(advised.reason(), format!("{tag}; {advice}"));
+    }
+
+    #[rstest]
+    #[case::computes(Bound::Io, Form::Blocking, digest(CPU, 0, false, 0), "io_blocking", "threads compute on all cores")]
+    #[case::waits(Bound::Cpu, Form::Blocking, digest(IO, 0, false, 0), "cpu_threads", "threads wait side by side")]
+    #[case::holds(Bound::Io, Form::Async, digest(IO, 50, true, 0), "io_async", "it has held the event loop")]
+    #[case::unproven(Bound::Cpu, Form::Async, digest(IO, 7, false, 0), "cpu_threads", "too few runs have shown")]
+    fn what_was_measured_speaks_for_the_route_that_it_chose(
+        #[case] bound: Bound,
+        #[case] form: Form,
+        #[case] digest: Digest,
+        #[case] declared: &str,
+        #[case] says: &str,
+    ) {
+        let facts = native(bound, form);
+        let written = Written { runtime: facts.runtime, form, gil: facts.gil, needs_a_process: false };
+        let said = |routing| {
+            let route = choose(facts, routing, Some(&digest)).unwrap();
+            let says = considered(bound, &route, written).iter().any(|considered| considered.because.contains(says));
+            (route.rule.as_str(), says)
+        };
+        assert!(matches!(said(Routing::Measured), (rule, true) if rule.starts_with("measured_")));
+        // Where the tag decides, it is what speaks.
+        assert_eq!(said(Routing::Advise), (declared, false));
     }
 
     #[test]
