@@ -2,6 +2,8 @@ use serde::{Deserialize, Serialize};
 
 /// The figures of how long others kept an attempt from running are right to one part in so many, or better.
 const KEPT_ERROR: u64 = 20;
+/// For so long it may have had no core each time that the kernel took it away, in microseconds: that is the turn of dozens of others.
+const LONGEST_WITHOUT_US: u64 = 100_000;
 
 /// What was measured of one attempt. Durations are in microseconds. A figure is of this attempt alone, or it is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,9 +115,15 @@ impl Timing {
         let otherwise = Observed::of_demand(self.demand_without(self.gil_wait_us.unwrap_or(0))?);
         // How long others kept it is known to a twentieth or so. That matters where it was most of the time.
         let sure = Observed::of_demand(self.demand_without(self.kept_us() / KEPT_ERROR)?) == observed;
-        // Where nobody tells how long it had no core, it may have been most of the time.
-        let crowded_out = self.core_wait_us.is_none() && observed != Observed::Cpu && self.ctx_involuntary > self.ctx_voluntary;
-        (observed == otherwise && sure && !crowded_out).then_some(observed)
+        (observed == otherwise && sure && !self.crowded_out(observed)).then_some(observed)
+    }
+
+    /// Whether it may be something else than what it seems to be since it had no core for most of the time, which nobody tells of it.
+    fn crowded_out(&self, observed: Observed) -> bool {
+        let switches = self.ctx_involuntary.filter(|switches| Some(*switches) > self.ctx_voluntary);
+        let Some(without) = switches.filter(|_| self.core_wait_us.is_none() && observed != Observed::Cpu) else { return false };
+        let at_most = without.saturating_mul(LONGEST_WITHOUT_US).min(self.wall_us + 1);
+        self.demand_without(at_most).is_none_or(|demand| Observed::of_demand(demand) != observed)
     }
 
     /// The demand, if a further part of the wall time was none of its own.
@@ -176,6 +184,9 @@ mod tests {
         let unknown = Timing { ctx_voluntary: Some(1), ctx_involuntary: Some(40), ..timing(1_000, 250, None) };
         assert_eq!(unknown.observed(), None);
         assert_eq!(Timing { core_wait_us: Some(0), ..unknown }.observed(), Some(Observed::Io));
+        // A program that sleeps for four seconds: five switches do not explain them, but they may explain a third of a second.
+        let sleeps = |wall_us| Timing { ctx_voluntary: Some(3), ctx_involuntary: Some(5), ..timing(wall_us, 6_000, None) };
+        assert_eq!((sleeps(4_016_000).observed(), sleeps(300_000).observed()), (Some(Observed::Io), None));
         assert_eq!(timing(0, 0, Some(0)).observed(), None);
         // It computed, but had a core for a twentieth of the time.
         let starved = timing(2_010_746, 91_539, Some(1_820_643));
