@@ -376,7 +376,7 @@ pub(super) struct TimingView {
     /// CPU time in the kernel.
     #[schema(required)]
     pub(super) cpu_system_us: Option<u64>,
-    /// CPU time over wall time; over 1 if the work used several cores.
+    /// CPU time over wall time; over 1 if the work used several cores. Null below 100 µs, where the clocks tell too little.
     #[schema(required)]
     pub(super) cpu_share: Option<f64>,
     /// How often the future was polled (`async` only).

@@ -5,6 +5,11 @@ const KEPT_ERROR: u64 = 20;
 /// For so long it may have had no core each time that the kernel took it away, in microseconds: that is the turn of dozens of others.
 const LONGEST_WITHOUT_US: u64 = 100_000;
 
+/// The clock of the CPU time is read before and after that of the wall time, so it may show so much too much, in microseconds.
+const CLOCK_ERROR_US: u64 = 10;
+/// What takes less time has no share of a core: the error would be a tenth of it, or all of it.
+const SHORTEST_SHARE_US: u64 = 10 * CLOCK_ERROR_US;
+
 /// What was measured of one attempt. Durations are in microseconds. A figure is of this attempt alone, or it is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
@@ -85,10 +90,17 @@ impl Timing {
         Some(self.cpu_user_us? + self.cpu_system_us?)
     }
 
-    /// CPU time over wall time, rounded to a thousandth; over 1 if the work used several cores. Absent without a CPU figure or a wall time.
+    /// CPU time over wall time, rounded to a thousandth; over 1 if the work used several cores. Absent without a CPU figure, and of work
+    /// that is too short to tell.
     pub fn cpu_share(&self) -> Option<f64> {
-        let cpu = self.cpu_us()?;
-        (self.wall_us > 0).then(|| (ratio(cpu, self.wall_us) * 1000.0).round() / 1000.0)
+        self.cpu_thousandths().map(|share| ratio(share, 1_000))
+    }
+
+    /// The same in whole thousandths.
+    pub fn cpu_thousandths(&self) -> Option<u64> {
+        let (cpu, wall) = (self.cpu_us()?, self.wall_us);
+        let cpu = if (wall..=wall.saturating_add(CLOCK_ERROR_US)).contains(&cpu) { wall } else { cpu };
+        (wall >= SHORTEST_SHARE_US).then(|| cpu.saturating_mul(1_000).saturating_add(wall / 2) / wall)
     }
 
     /// How many cores it would use on a machine of its own: its CPU time over the time in which it was not kept from running. Unlike
@@ -167,6 +179,16 @@ mod tests {
     #[case::waiting_on_a_busy_machine(timing(100_000, 10, Some(5_000)), 0.000_105)]
     fn the_demand_does_not_depend_on_others(#[case] timing: Timing, #[case] demand: f64) {
         assert!((timing.demand().unwrap() - demand).abs() < 1e-6, "{:?}", timing.demand());
+    }
+
+    #[rstest]
+    #[case::too_short(timing(1, 7, None), None)]
+    #[case::still_too_short(timing(99, 50, None), None)]
+    #[case::the_other_clock_went_on(timing(200, 209, None), Some(1.0))]
+    #[case::several_cores(timing(200, 400, None), Some(2.0))]
+    #[case::rounded(timing(23_040, 22_680, None), Some(0.984))]
+    fn no_share_of_a_core_is_made_up_by_its_error(#[case] timing: Timing, #[case] share: Option<f64>) {
+        assert_eq!(timing.cpu_share(), share);
     }
 
     #[test]

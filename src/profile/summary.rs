@@ -78,8 +78,8 @@ impl Summary {
         if !sample.in_line {
             dispatch.add(timing.dispatch_us);
         }
-        if let Some(cpu) = timing.cpu_us().filter(|_| succeeded && timing.wall_us > 0) {
-            share.add(cpu.saturating_mul(1_000) / timing.wall_us);
+        if let Some(thousandths) = timing.cpu_thousandths().filter(|_| succeeded) {
+            share.add(thousandths);
         }
         if let Some(longest) = timing.longest_poll_us {
             poll.add(longest);

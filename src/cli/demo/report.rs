@@ -58,7 +58,8 @@ struct Group<'a> {
     right: usize,
     queue: Vec<u64>,
     wall: Vec<u64>,
-    cpu: Option<u64>,
+    /// CPU time and wall time of those of which the share is known.
+    shared: (u64, u64),
     observed: BTreeMap<&'a str, usize>,
 }
 
@@ -69,8 +70,8 @@ impl<'a> Group<'a> {
         let Some(timing) = &job.timing else { return };
         self.queue.push(timing.queue_us);
         self.wall.push(timing.wall_us);
-        if let Some(cpu) = timing.cpu_us() {
-            self.cpu = Some(self.cpu.unwrap_or(0) + cpu);
+        if let Some(cpu) = timing.cpu_us().filter(|_| timing.cpu_share.is_some()) {
+            self.shared = (self.shared.0 + cpu, self.shared.1 + timing.wall_us);
         }
         if let Some(observed) = &timing.observed {
             *self.observed.entry(observed).or_default() += 1;
@@ -78,9 +79,9 @@ impl<'a> Group<'a> {
     }
 
     fn row(mut self, executor: Executor, workload: &str) -> Vec<String> {
-        let wall: u64 = self.wall.iter().sum();
+        let (cpu, wall) = self.shared;
         #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-        let share = self.cpu.filter(|_| wall > 0).map(|cpu| format!("{:.2}", cpu as f64 / wall as f64));
+        let share = (wall > 0).then(|| format!("{:.2}", cpu as f64 / wall as f64));
         let observed = match self.observed.len() {
             0 | 1 => self.observed.keys().next().map(ToString::to_string),
             _ => Some(self.observed.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")),
