@@ -25,7 +25,7 @@ pub fn advice(bound: Bound, executor: Executor, timing: &Timing) -> Option<Strin
             let used = used(timing)?;
             let held = held
                 .map_or_else(String::new, |held| format!(" and held the event loop for {held}{}", others.unwrap_or_default()));
-            Some(format!("tagged {bound}, but used {used}{held}: tag it {tag}, or let Trine route it"))
+            Some(format!("tagged {bound}, but used {used}{held}: tag it {tag}, or leave it to `routing` measured"))
         }
         (None, Some(held)) => {
             let others = others.unwrap_or_else(|| ", so every other job on it waited".into());
@@ -67,24 +67,24 @@ mod tests {
     #[case(
         Bound::Io,
         timing(412_000, 400_000, None),
-        "tagged io, but used 97 % of a core for 412 ms: tag it cpu, or let Trine route it"
+        "tagged io, but used 97 % of a core for 412 ms: tag it cpu, or leave it to `routing` measured"
     )]
     #[case(
         Bound::Cpu,
         timing(12_340_000, 1_000, None),
-        "tagged cpu, but used 0 % of a core for 12.3 s: tag it io, or let Trine route it"
+        "tagged cpu, but used 0 % of a core for 12.3 s: tag it io, or leave it to `routing` measured"
     )]
     #[case(
         Bound::Io,
         Timing { core_wait_us: Some(588_000), ..timing(1_000_000, 400_000, None) },
-        "tagged io, but used 97 % of a core for 412 ms (for another 588 ms the machine was too busy to run it): tag it cpu, or let \
-         Trine route it"
+        "tagged io, but used 97 % of a core for 412 ms (for another 588 ms the machine was too busy to run it): tag it cpu, or \
+         leave it to `routing` measured"
     )]
     #[case(
         Bound::Io,
         Timing { core_wait_us: Some(475_000), ..timing(430_000, 11_000, None) },
-        "tagged io, but used 100 % of a core for 11 ms (for another 419 ms the machine was too busy to run it): tag it cpu, or let \
-         Trine route it"
+        "tagged io, but used 100 % of a core for 11 ms (for another 419 ms the machine was too busy to run it): tag it cpu, or \
+         leave it to `routing` measured"
     )]
     fn a_tag_that_does_not_fit_is_named(#[case] bound: Bound, #[case] timing: Timing, #[case] sentence: &str) {
         assert_eq!(advice(bound, Executor::Threads, &timing).as_deref(), Some(sentence));
@@ -107,7 +107,7 @@ mod tests {
         );
         assert_eq!(
             advice(Bound::Io, Executor::Async, &timing(412_000, 412_000, Some(411_000))).unwrap(),
-            "tagged io, but used 100 % of a core for 412 ms and held the event loop for 411 ms: tag it cpu, or let Trine route it"
+            "tagged io, but used 100 % of a core for 412 ms and held the event loop for 411 ms: tag it cpu, or leave it to `routing` measured"
         );
     }
 

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::summary::Summary;
+use super::summary::{Counts, Summary};
 use super::{Profile, Sample};
 use crate::clock::Timestamp;
-use crate::job::{Bound, Executor, FindingKind, ProfileKey, Queue, Runtime};
+use crate::job::{Bound, Executor, FindingKind, Observed, ProfileKey, Queue, Runtime};
 use crate::measure::advice::span;
 
 /// So many runs must show the same before it is said of the workload.
@@ -121,17 +121,44 @@ impl Profile {
 
     fn by_tally(&self, kind: FindingKind, key: &ProfileKey, tally: &Tally) -> Finding {
         let Tally { runs, executor, since, last_seen, ref sentence, .. } = *tally;
-        let tagged = |bound: Bound| self.summaries.iter().flatten().map(|summary| summary.counts.tagged[bound as usize]).sum();
-        let (of, advice) = match kind {
-            FindingKind::Computes => (tagged(Bound::Io), "tag it cpu, or let Trine route it (`routing` measured)".to_owned()),
-            FindingKind::Waits => (tagged(Bound::Cpu), "tag it io, or let Trine route it (`routing` measured)".to_owned()),
+        let (of, observed, advice) = match kind {
+            FindingKind::Computes => self.mistagged(Bound::Io, Bound::Cpu, Observed::Cpu),
+            FindingKind::Waits => self.mistagged(Bound::Cpu, Bound::Io, Observed::Io),
             _ => (
                 self.on(Executor::Async).map_or(runs, |summary| summary.counts.runs),
+                String::new(),
                 "run it on threads or in processes, or have it give the event loop back more often".to_owned(),
             ),
         };
-        let evidence = format!("{runs} of {of} jobs; the latest {sentence}");
+        let evidence = format!("{runs} of {of} jobs{observed}; the latest {sentence}");
         Finding { kind, key: key.clone(), executor, jobs: runs, of, since, last_seen, evidence, advice }
+    }
+
+    /// How many jobs have this tag, of which some turned out to be `seen`; what all of them turned out to be, if there are others; and
+    /// what to do: give all the `other` tag, or tell them apart.
+    fn mistagged(&self, tag: Bound, other: Bound, seen: Observed) -> (u64, String, String) {
+        let sum = |count: &dyn Fn(&Counts) -> u64| self.summaries.iter().flatten().map(|summary| count(&summary.counts)).sum();
+        let (of, all): (u64, u64) = (sum(&|counts| counts.tagged[tag as usize]), self.runs());
+        let observed = Observed::ALL.map(|observed| sum(&|counts| counts.observed[observed as usize]));
+        let [io, cpu, mixed] = observed;
+        let (told, like_that) = (io + cpu + mixed, observed[seen as usize]);
+        // Of those with another tag it is not known apart what they turned out to be.
+        let others = if like_that == all || of < all {
+            String::new()
+        } else {
+            let counts = [(cpu, "computed"), (io, "waited"), (mixed, "did both"), (all.saturating_sub(told), "did not tell")];
+            let counts = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, did)| format!("{count} {did}"));
+            format!(" ({})", counts.collect::<Vec<_>>().join(", "))
+        };
+        // Where it is not known what they do, it may be that they do not agree, or that most do not tell.
+        let agree = self.digest().observed.map_or(like_that * 10 >= told * 9, |observed| observed == seen);
+        let advice = if agree {
+            format!("tag it {other}, or leave it to `routing` measured")
+        } else {
+            "it does now the one and now the other: tag each job as what it does, which measured routing can't tell beforehand"
+                .to_owned()
+        };
+        (of, others, advice)
     }
 
     fn too_short(&self, executor: Executor, summary: &Summary) -> Option<(FindingKind, String, String)> {
@@ -250,9 +277,30 @@ mod tests {
     #[test]
     fn what_a_few_runs_show_is_not_said() {
         assert_eq!(profile(&[(4, Executor::Threads, cpu(90_000))]), []);
-        let said = "5 of 5 jobs; the latest tagged io, but used 100 % of a core for 90 ms: tag it cpu, or let Trine route it";
+        let said = "5 of 5 jobs; the latest tagged io, but used 100 % of a core for 90 ms: tag it cpu, or leave it to `routing` measured";
         let found = profile(&[(5, Executor::Threads, cpu(90_000))]);
         assert_eq!(found, [(FindingKind::Computes, Executor::Threads, said.into())]);
+    }
+
+    #[test]
+    fn work_that_does_now_the_one_and_now_the_other_is_told_from_work_of_which_most_is_not_known() {
+        let advised = |others: &Timing| {
+            let (profiles, key) = (Profiles::default(), ProfileKey::from(KEY.to_owned()));
+            for timing in [cpu(90_000), *others, *others].iter().cycle().take(60) {
+                let (bound, executor, at) = (Bound::Io, Executor::Threads, Timestamp::from_micros(7));
+                profiles
+                    .record(Some(&key), &Sample { bound, ran_as: bound, executor, failure: None, timing, in_line: false, at });
+            }
+            let Finding { evidence, advice, .. } = profiles.get(KEY).unwrap().findings(&key, &Machine::default()).remove(0);
+            (evidence.split(';').next().unwrap().to_owned(), advice)
+        };
+        let waits = Timing { cpu_user_us: Some(90), ..cpu(90_000) };
+        let (evidence, advice) = advised(&waits);
+        assert_eq!(evidence, "20 of 60 jobs (20 computed, 40 waited)");
+        assert!(advice.starts_with("it does now the one and now the other"), "{advice}");
+        let (evidence, advice) = advised(&Timing { gil_wait_us: Some(90_000), ..waits });
+        assert_eq!(evidence, "20 of 60 jobs (20 computed, 40 did not tell)");
+        assert!(advice.starts_with("tag it cpu"), "{advice}");
     }
 
     #[test]

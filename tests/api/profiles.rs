@@ -65,8 +65,9 @@ async fn runs_make_a_profile_and_findings() {
         (&finding["kind"], &finding["key"], &finding["jobs"], &finding["of"]),
         (&json!("computes"), &json!("primes:below~2^20"), &json!(5), &json!(runs))
     );
-    let evidence = format!("5 of {runs} jobs; the latest tagged io, but used");
-    assert!(finding["evidence"].as_str().unwrap().starts_with(&evidence), "{finding}");
+    let evidence = finding["evidence"].as_str().unwrap();
+    assert!(evidence.starts_with(&format!("5 of {runs} jobs")), "{finding}");
+    assert!(evidence.contains("; the latest tagged io, but used"), "{finding}");
     assert_eq!(server.get("/findings?kind=held_loop").await.json()["items"], json!([]));
     let advised = server.get("/results?advice=any").await;
     assert_eq!(advised.ids().len(), 5);
@@ -183,6 +184,9 @@ async fn a_route_goes_by_what_was_measured_if_it_is_to() {
     assert!(measured["route"]["reason"].as_str().unwrap().starts_with("measured to compute: "), "{measured}");
     let explained = server.get(&format!("/jobs/{}/route", measured["id"].as_str().unwrap())).await.json();
     assert_eq!((&explained["reason"], &explained["evidence"]), (&measured["route"]["reason"], &measured["route"]["evidence"]));
+    let threads = &explained["considered"][1];
+    let speaks_for_it = threads["because"].as_str().unwrap().starts_with("threads compute on all cores");
+    assert!(threads["chosen"] == true && speaks_for_it, "{threads}");
     let declared = run(&server, &with(mistagged(), json!({ "routing": "declared" })), 1).await;
     assert_eq!((&declared["route"]["rule"], &declared["route"]["evidence"]), (&json!("io_blocking"), &Value::Null));
     let insisted = with(mistagged(), json!({ "routing": "measured", "isolated": true }));
