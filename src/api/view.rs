@@ -327,7 +327,7 @@ pub(super) struct RouteView {
     /// The rule in words, with the numbers behind it.
     #[schema(value_type = String)]
     reason: Cow<'static, str>,
-    /// What was measured of earlier runs, where that chose the executor or would have chosen another; else null.
+    /// What was measured of earlier runs, where that chose the executor, would have chosen another, or was asked in vain; else null.
     #[schema(required)]
     evidence: Option<Evidence>,
 }

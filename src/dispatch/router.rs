@@ -98,18 +98,29 @@ pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result
     let declared = route(facts)?;
     let fixed = matches!(declared.rule, Rule::Insisted | Rule::Isolated | Rule::Command);
     let Some(digest) = digest.filter(|_| routing != Routing::Declared && !fixed) else { return Ok(declared) };
-    let Some((executor, bound, rule)) = measured(facts, declared.executor, digest) else { return Ok(declared) };
+    let evidence = |executor, failing| {
+        Some(Evidence {
+            runs: digest.runs,
+            observed: digest.observed,
+            cpu_percent: percent(digest.demand),
+            wall_us: digest.wall_us,
+            held_us: digest.on_loop.holds.then_some(digest.on_loop.longest_us),
+            executor,
+            failing,
+        })
+    };
+    let Some((executor, bound, rule)) = measured(facts, declared.executor, digest) else {
+        // It does some of both: whoever has it routed by measurement is told why that has nothing to say.
+        let is_known = routing == Routing::Measured && digest.observed.is_some();
+        return Ok(if is_known { Route { evidence: evidence(declared.executor, false), ..declared } } else { declared });
+    };
     let queue = executor.queue(facts.runtime, bound);
-    let evidence = Some(Evidence {
-        runs: digest.runs,
-        observed: digest.observed,
-        cpu_percent: percent(digest.demand),
-        wall_us: digest.wall_us,
-        held_us: digest.on_loop.holds.then_some(digest.on_loop.longest_us),
-        executor,
-    });
+    // What fails there, but not where the tag sends it, stays with its tag - but for a few, or it would never be known that it fails no more.
+    let fails = |executor: Executor| digest.failing[executor as usize];
+    let stays = fails(executor) && !fails(declared.executor) && !is_trial(digest);
+    let evidence = evidence(executor, stays);
     Ok(match routing {
-        Routing::Measured => Route { executor, queue, rule, evidence },
+        Routing::Measured if !stays => Route { executor, queue, rule, evidence },
         // Where measurement says the same as the tag, nothing need be said.
         _ if queue == declared.queue || rule == Rule::Trial => declared,
         _ => Route { evidence, ..declared },
@@ -119,7 +130,7 @@ pub fn choose(facts: Facts, routing: Routing, digest: Option<&Digest>) -> Result
 /// What measurement chooses: an executor, what the work is for it, and by which rule. `None` if it has nothing to say.
 fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Executor, Bound, Rule)> {
     let holds = digest.on_loop.holds;
-    let is_trial = digest.turn % TRIAL == TRIAL - 1;
+    let is_trial = is_trial(digest);
     // What held it may have been there once: it would never be known if none came there any more.
     let again = holds && is_trial && digest.wall_us.min(digest.on_loop.longest_us) <= LONGEST_TRIAL_US;
     let apart = digest.untold_us.filter(|us| facts.gil && *us <= LONGEST_APART_US.1).is_some_and(|us| {
@@ -127,7 +138,7 @@ fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Execut
         // Not in the turn of the other trials.
         digest.turn % every == every / 2
     });
-    let chosen = match digest.observed {
+    Some(match digest.observed {
         Some(Observed::Cpu) if facts.gil => (Executor::Processes, Bound::Cpu, Rule::MeasuredCpu),
         Some(Observed::Cpu) => (Executor::Threads, Bound::Cpu, Rule::MeasuredCpu),
         _ if apart => (Executor::Processes, Bound::Cpu, Rule::Trial),
@@ -141,10 +152,12 @@ fn measured(facts: Facts, declared: Executor, digest: &Digest) -> Option<(Execut
         Some(Observed::Io) => (Executor::Threads, Bound::Io, Rule::MeasuredIo),
         // It does some of both, or now the one and now the other: the client knows better.
         Some(Observed::Mixed) | None => return None,
-    };
-    // What fails there, but not where the tag sends it, stays with its tag - but for a few, or it would never be known that it fails no more.
-    let fails = |executor: Executor| digest.failing[executor as usize];
-    (!fails(chosen.0) || fails(declared) || is_trial).then_some(chosen)
+    })
+}
+
+/// Whether it is the turn of one that is tried where others are not sent.
+const fn is_trial(digest: &Digest) -> bool {
+    digest.turn % TRIAL == TRIAL - 1
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 255")]
@@ -365,6 +378,17 @@ mod tests {
         let queue = |digest| choose(facts, Routing::Measured, Some(&digest)).unwrap().queue;
         assert_eq!(queue(failing([false, false, true])), Queue::PythonAsync);
         assert_eq!(queue(failing([true, false, true])), Queue::PythonProcesses);
+        let reason = |routing| {
+            let route = choose(facts, routing, Some(&failing([false, false, true]))).unwrap();
+            (route.rule, route.evidence.map(|evidence| (evidence.executor, evidence.failing)), route.reason().into_owned())
+        };
+        let (rule, evidence, said) = reason(Routing::Measured);
+        assert_eq!((rule, evidence), (Rule::IoAsync, Some((Executor::Processes, true))));
+        assert!(
+            said.contains("; it was measured to compute (") && said.ends_with("most of its latest runs on processes failed"),
+            "{said}"
+        );
+        assert_eq!(reason(Routing::Advise), (rule, evidence, said));
         // It may have been the executor's fault, which has passed.
         let tried = Digest { turn: TRIAL - 1, ..failing([false, false, true]) };
         assert_eq!(queue(tried), Queue::PythonProcesses);
@@ -395,6 +419,17 @@ mod tests {
         {
             assert_eq!(chosen(Digest { untold_us, turn, ..digest }).rule == Rule::Trial, tried);
         }
+    }
+
+    #[test]
+    fn what_does_some_of_both_says_why_its_tag_decides() {
+        let chosen = |routing| choose(native(Bound::Cpu, Form::Blocking), routing, Some(&digest(MIXED, 0, false, 0))).unwrap();
+        let said = chosen(Routing::Measured).reason().into_owned();
+        assert!(
+            said.contains("; it was measured to do both (120 runs of 23 ms") && said.ends_with("so its tag decides"),
+            "{said}"
+        );
+        assert_eq!(chosen(Routing::Advise).evidence, None);
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub struct Route {
     pub queue: Queue,
     /// Why.
     pub rule: Rule,
-    /// What was measured of earlier runs, where that chose the executor, or would have chosen another.
+    /// What was measured of earlier runs, where that chose the executor, would have chosen another, or was asked in vain.
     pub evidence: Option<Evidence>,
 }
 
@@ -231,8 +231,14 @@ impl Route {
             Some(Observed::Io) => "to wait",
             Some(Observed::Mixed) | None => "to do both",
         };
-        format!("{}; but it was measured {verb} ({evidence}), and measured routing would choose {executor}", self.rule.reason())
-            .into()
+        let (declared, measured) = (self.rule.reason(), format!("it was measured {verb} ({evidence})"));
+        if evidence.failing {
+            return format!("{declared}; {measured}, but most of its latest runs on {executor} failed").into();
+        }
+        if evidence.observed == Some(Observed::Mixed) && executor == self.executor {
+            return format!("{declared}; {measured}, so its tag decides").into();
+        }
+        format!("{declared}; but {measured}, and measured routing would choose {executor}").into()
     }
 }
 

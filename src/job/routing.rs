@@ -42,4 +42,8 @@ pub struct Evidence {
     pub held_us: Option<u64>,
     /// The executor that measured routing chooses.
     pub executor: Executor,
+    /// Whether most of the latest runs there have failed, so that it does not choose it but leaves the work to its tag.
+    #[serde(default)]
+    #[schema(required)]
+    pub failing: bool,
 }

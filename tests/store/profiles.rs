@@ -199,6 +199,7 @@ async fn the_evidence_of_a_route_survives(place: impl Place) {
         wall_us: 23_000,
         held_us: Some(412_000),
         executor: Executor::Processes,
+        failing: true,
     };
     job.route.evidence = Some(evidence);
     job.submission.routing = Some(Routing::Advise);

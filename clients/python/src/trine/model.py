@@ -41,6 +41,7 @@ class Evidence:
     wall_us: int  # as long as they usually take
     executor: ExecutorName  # that measured routing chooses
     held_us: Optional[int] = None  # the longest that one of them held the event loop, if they are known for it
+    failing: bool = False  # most of the latest runs there have failed, so that the tag decides
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Route:
     executor: str
     rule: str
     reason: str
-    evidence: Optional[Evidence] = None  # where that chose the executor, or would have chosen another
+    evidence: Optional[Evidence] = None  # where that chose the executor, would have chosen another, or was asked in vain
 
 
 @dataclass(frozen=True)
