@@ -116,7 +116,7 @@ enum Command {
     #[command(mut_arg("state", filter::ended))]
     Retry(order::Order),
     /// Ask a server whether it can take work
-    Health(health::Health),
+    Health(Asked),
     /// Print the OpenAPI document
     Openapi,
     /// Run a first batch of real work on all three executors and check every output
@@ -170,7 +170,7 @@ fn run(command: Command, sources: &Sources) -> Result<ExitCode, CliError> {
         Command::Cluster(cluster) => client()?.block_on(cluster.run())?,
         Command::Cancel(order) => client()?.block_on(cancel::run(order))?,
         Command::Retry(order) => client()?.block_on(retry::run(order))?,
-        Command::Health(health) => client()?.block_on(health.run())?,
+        Command::Health(asked) => client()?.block_on(health::run(&asked))?,
         Command::Config(config) => config.run(sources)?,
         Command::Openapi => openapi::run()?,
         Command::Worker => return Ok(child::main(Registry::native)),

@@ -186,6 +186,8 @@ async fn a_ready_server_is_said_to_be_ready() {
     let server = Server::start(folder.path(), &[]).await;
     let output = run(trine().args(["health", "--server", &server.url]));
     assert_eq!((output.status.code(), stdout(&output).trim()), (Some(0), "ready"), "{}", stderr(&output));
+    let output = run(trine().args(["health", "--json", "--server", &server.url]));
+    assert_eq!((output.status.code(), stdout(&output).trim()), (Some(0), r#"{"status":"ok"}"#), "{}", stderr(&output));
 }
 
 #[test]
