@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::CliError;
+use super::serve::{UNKNOWN_VARIABLES, unknown_variables};
 use super::{print, table};
 use crate::config::{Config, Permission, Settings, Source, Sources};
 
@@ -45,6 +46,9 @@ impl ShowConfig {
                 (name, setting)
             })
             .collect();
+        if let Some(names) = unknown_variables() {
+            print::aside(format_args!("{UNKNOWN_VARIABLES}: {names}"));
+        }
         if self.json {
             let settings: BTreeMap<_, _> = settings.into_iter().collect();
             return print::raw(&serde_json::to_string_pretty(&settings).map_err(CliError::Json)?);

@@ -13,6 +13,9 @@ use crate::{app, own, shutdown, telemetry};
 /// its client asks again.
 const BACKLOG: u32 = 4096;
 
+/// What is said of those that [`unknown_variables`] finds.
+pub(super) const UNKNOWN_VARIABLES: &str = "environment variables that begin with TRINE_ and are no settings";
+
 /// Runs the service until it is told to stop.
 pub(super) async fn run(mut config: Config, sources: &Sources) -> Result<(), CliError> {
     config.file = sources.values().find_map(|source| if let Source::File(path) = source { Some(path.clone()) } else { None });
@@ -22,13 +25,8 @@ pub(super) async fn run(mut config: Config, sources: &Sources) -> Result<(), Cli
     own::keep_private();
     let in_json = config.log_format == LogFormat::Json;
     let _log = telemetry::init(&config.log, in_json)?;
-    let unknown = unknown(&super::variables(), std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
-    if !unknown.is_empty() {
-        let names = unknown.join(" ");
-        tracing::warn!(
-            names,
-            "environment variables that begin with TRINE_ and are no settings; `trine config` lists the settings"
-        );
+    if let Some(names) = unknown_variables() {
+        tracing::warn!(names, "{UNKNOWN_VARIABLES}; `trine config` lists the settings");
     }
     let stop = shutdown::requested(config.tls_cert.is_none()).map_err(CliError::Runtime)?;
     let (listener, url) = listen(config.listen, if config.tls_cert.is_some() { "https" } else { "http" })?;
@@ -60,6 +58,12 @@ pub(super) fn listen(address: SocketAddr, scheme: &str) -> Result<(TcpListener, 
         reached.set_ip(if reached.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
     Ok((listener, format!("{scheme}://{reached}")))
+}
+
+/// The names of the variables that no command heeds, if there are any that look as if one did.
+pub(super) fn unknown_variables() -> Option<String> {
+    let unknown = unknown(&super::variables(), std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
+    (!unknown.is_empty()).then(|| unknown.join(" "))
 }
 
 /// Which of the variables that are set are called like those of Trine and are not among them: slips of the pen, mostly.

@@ -58,9 +58,13 @@ impl File {
             FileError::NotToml(path.into(), 1 + before.matches('\n').count(), error.message().to_owned())
         })?;
         let mut file = Self { path: path.into(), settings: BTreeMap::new() };
-        file.flatten("", table)?;
-        for (key, texts) in &file.settings {
-            file.check(key, texts)?;
+        for (written, texts) in flattened("", table) {
+            // `[http] allow` and `http_allow` mean the same.
+            let key = written.replace('.', "_");
+            file.check(&key, &written, &texts)?;
+            if file.settings.insert(key.clone(), texts).is_some() {
+                return Err(FileError::Twice(file.path, key));
+            }
         }
         Ok(file)
     }
@@ -77,37 +81,12 @@ impl File {
         self.settings.contains_key(name)
     }
 
-    /// `[http] allow` and `http_allow` mean the same.
-    fn flatten(&mut self, prefix: &str, table: Table) -> Result<(), FileError> {
-        for (key, value) in table {
-            let key = format!("{prefix}{key}");
-            let texts = match value {
-                // They are tables in tables, read by a parser of their own.
-                Value::Table(commands) if key == "commands" => vec![commands.to_string()],
-                // Their names are the operator's.
-                Value::Table(labels) if key == "labels" => {
-                    labels.into_iter().map(|(name, value)| format!("{name}={}", text(value))).collect()
-                }
-                Value::Table(inner) => {
-                    self.flatten(&format!("{key}_"), inner)?;
-                    continue;
-                }
-                Value::Array(values) => values.into_iter().map(text).collect(),
-                value => vec![text(value)],
-            };
-            if self.settings.insert(key.clone(), texts).is_some() {
-                return Err(FileError::Twice(self.path.clone(), key));
-            }
-        }
-        Ok(())
-    }
-
-    fn check(&self, key: &str, texts: &[String]) -> Result<(), FileError> {
+    fn check(&self, key: &str, written: &str, texts: &[String]) -> Result<(), FileError> {
         let arguments = Config::arguments_alone();
         let argument = arguments.get_arguments().find(|argument| argument.get_id() == key);
         let (secret, flag) = argument
             .and_then(|argument| Some((argument.is_hide_env_values_set(), argument.get_long()?)))
-            .ok_or_else(|| FileError::UnknownKey(self.path.clone(), key.into()))?;
+            .ok_or_else(|| FileError::UnknownKey(self.path.clone(), written.into()))?;
         let flags = texts.iter().map(|text| format!("--{flag}={text}"));
         arguments.clone().try_get_matches_from(flags).map(drop).map_err(|error| {
             let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
@@ -121,6 +100,26 @@ impl File {
             FileError::BadValue(self.path.clone(), key.into(), value.unwrap_or_default() + &reason)
         })
     }
+}
+
+/// The values of a table and of those in it, by their keys with dots between.
+fn flattened(prefix: &str, table: Table) -> Vec<(String, Vec<String>)> {
+    let of_key = |(key, value)| {
+        let key = format!("{prefix}{key}");
+        let texts = match value {
+            // They are tables in tables, read by a parser of their own.
+            Value::Table(commands) if key == "commands" => vec![commands.to_string()],
+            // Their names are the operator's.
+            Value::Table(labels) if key == "labels" => {
+                labels.into_iter().map(|(name, value)| format!("{name}={}", text(value))).collect()
+            }
+            Value::Table(inner) => return flattened(&format!("{key}."), inner),
+            Value::Array(values) => values.into_iter().map(text).collect(),
+            value => vec![text(value)],
+        };
+        vec![(key, texts)]
+    };
+    table.into_iter().flat_map(of_key).collect()
 }
 
 /// As it would be written behind a flag.
@@ -159,7 +158,7 @@ mod tests {
 
     #[rstest]
     #[case("lissten = '127.0.0.1:1'", "t.toml: unknown key `lissten`; `trine config` lists the settings")]
-    #[case("[http]\nfoo = 1", "t.toml: unknown key `http_foo`; `trine config` lists the settings")]
+    #[case("[http]\nfoo = 1", "t.toml: unknown key `http.foo`; `trine config` lists the settings")]
     #[case(
         "listen = 8040",
         "t.toml: `listen`: 8040: must be an address and a port, such as 127.0.0.1:8040, [::1]:8040 or 0.0.0.0:8040"

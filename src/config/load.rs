@@ -48,7 +48,8 @@ pub fn load<C: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<(C, Sources), LoadError> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let (mut matches, sources) = layer(C::command(), &arguments).map_err(without_password)?;
+    let told = |error| as_given(without_password(error), &C::command(), &arguments);
+    let (mut matches, sources) = layer(C::command(), &arguments).map_err(told)?;
     Ok((C::from_arg_matches_mut(&mut matches)?, sources))
 }
 
@@ -71,6 +72,26 @@ fn without_password(mut error: LoadError) -> LoadError {
         usage.insert(ContextKind::InvalidValue, ContextValue::String("***".into()));
     }
     error
+}
+
+/// A wrong value of the environment is not one of a flag that nobody gave.
+fn as_given(mut error: LoadError, command: &Command, arguments: &[OsString]) -> LoadError {
+    if let LoadError::Usage(usage) = &mut error
+        && let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg)
+        && let Some(flag) = argument.split(' ').next().filter(|flag| flag.starts_with("--"))
+        && !arguments.iter().any(|given| given.to_str().is_some_and(|given| given.split('=').next() == Some(flag)))
+        && let Some(variable) = variable_of(command, &flag[2..])
+    {
+        usage.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+    }
+    error
+}
+
+/// The environment variable that is set in the place of a flag.
+fn variable_of(command: &Command, long: &str) -> Option<String> {
+    let arguments = command.get_subcommands().flat_map(Command::get_arguments);
+    let variables = arguments.filter(|argument| argument.get_long() == Some(long)).filter_map(clap::Arg::get_env);
+    variables.filter(|variable| std::env::var_os(variable).is_some()).find_map(|variable| Some(variable.to_str()?.to_owned()))
 }
 
 /// Parses twice: first to find the file, then with what it says in the place of the defaults, so that each value takes the same path
@@ -206,6 +227,21 @@ mod tests {
         let no_memory = load(Some("max_body_bytes = 2000"), &["--max-body-memory-bytes", "1999"]).unwrap_err().to_string();
         assert!(no_memory.contains("`max_body_memory_bytes` is 1999 and `max_body_bytes` is 2000"), "{no_memory}");
         load(Some("max_body_bytes = 2000"), &["--max-body-memory-bytes", "2000"]).unwrap();
+    }
+
+    #[test]
+    fn a_wrong_value_is_one_of_the_variable_that_it_comes_from() {
+        let command = command().mut_subcommand("serve", |serve| serve.mut_arg("processes", |it| it.env("CARGO_PKG_NAME")));
+        let told = |flags: &[&str]| {
+            let arguments: Vec<_> = ["trine", "serve"].iter().chain(flags).map(OsString::from).collect();
+            as_given(layer(command.clone(), &arguments).unwrap_err(), &command, &arguments).to_string()
+        };
+        assert!(
+            told(&[]).starts_with("error: invalid value 'trine' for 'CARGO_PKG_NAME': must be a whole number"),
+            "{}",
+            told(&[])
+        );
+        assert!(told(&["--processes=many"]).contains("for '--processes <"), "{}", told(&["--processes=many"]));
     }
 
     #[test]

@@ -236,9 +236,10 @@ async fn what_jobs_say_moves_nothing_on_the_terminal() {
 fn the_configuration_says_where_each_value_comes_from() {
     let folder = folder();
     std::fs::write(folder.path().join("trine.toml"), "async_slots = 5\n[threads]\nio = 6\n").unwrap();
-    let output =
-        run(trine().current_dir(folder.path()).env("TRINE_ASYNC_SLOTS", "7").args(["config", "--json", "--processes", "3"]));
+    let environment = [("TRINE_ASYNC_SLOTS", "7"), ("TRINE_ASYNC_SLOT", "8")];
+    let output = run(trine().current_dir(folder.path()).envs(environment).args(["config", "--json", "--processes", "3"]));
     assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).ends_with("are no settings: TRINE_ASYNC_SLOT\n"), "{}", stderr(&output));
     let text = stdout(&output);
     for said in ["environment", "flag", "file", "default"] {
         assert!(text.contains(said), "{said}: {text}");
@@ -371,7 +372,7 @@ fn wrong_settings_end_with_2_and_are_named() {
     std::fs::write(folder.path().join("trine.toml"), "[http]\nalow = []").unwrap();
     let output = run(trine().current_dir(folder.path()).arg("config"));
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("`http_alow`"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("`http.alow`"), "{}", stderr(&output));
 }
 
 #[test]
