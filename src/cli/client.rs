@@ -346,11 +346,18 @@ impl fmt::Display for Problem {
         if details.errors.is_empty() {
             details.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))?;
         }
-        for (n, Fault { pointer, parameter, detail }) in details.errors.iter().enumerate() {
+        // Of many jobs the same may be wrong.
+        let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+        for Fault { pointer, parameter, detail } in &details.errors {
             let place = pointer.as_deref().or(parameter.as_deref()).filter(|place| !place.is_empty());
-            write!(f, "{}", if n == 0 { ": " } else { "; " })?;
-            place.iter().try_for_each(|place| write!(f, "{place}: "))?;
-            write!(f, "{detail}")?;
+            match said.iter_mut().find(|(other, _)| other == detail) {
+                Some((_, places)) => places.extend(place),
+                None => said.push((detail, place.into_iter().collect())),
+            }
+        }
+        for (n, (detail, places)) in said.iter().enumerate() {
+            let between = if places.is_empty() { "" } else { ": " };
+            write!(f, "{}{}{between}{detail}", if n == 0 { ": " } else { "; " }, places.join(", "))?;
         }
         self.advice.iter().try_for_each(|advice| write!(f, "\n{advice}"))
     }
@@ -386,6 +393,12 @@ mod tests {
                 r#"{"title":"Bad query","errors":[{"parameter":"limit","detail":"1 to 1000"},{"pointer":"","detail":"empty"}]}"#
             ),
             "Bad query: limit: 1 to 1000; empty"
+        );
+        assert_eq!(
+            problem(
+                r#"{"title":"Not valid","errors":[{"pointer":"/0/a","detail":"bad"},{"pointer":"/1/b","detail":"new"},{"pointer":"/2/a","detail":"bad"}]}"#
+            ),
+            "Not valid: /0/a, /2/a: bad; /1/b: new"
         );
         assert_eq!(problem("<html>"), "the server answered 502 Bad Gateway");
     }
