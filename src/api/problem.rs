@@ -166,7 +166,7 @@ kinds! {
         "needs a condition; `all` is one that every job passes";
     /// The comparison is JSON, but can't be run here. `errors` points at the field.
     InvalidComparison = UNPROCESSABLE_ENTITY "invalid-comparison", "The comparison is not valid",
-        "/concurrency/2: must be 1 to 64, and not more than `tasks`";
+        "/concurrency/2: must be 1 to 64, as many as there are `tasks`";
     /// The idempotency key came before, with another path or body. What came then was accepted, this was not.
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY "idempotency-key-reused", "The idempotency key came with another request before",
         "the key came before with another request";

@@ -221,8 +221,8 @@ fn levels(concurrency: Option<Vec<u32>>, tasks: u32, bytes: usize) -> Result<Vec
     }
     for (at, level) in asked.iter().enumerate() {
         if !(1..=MOST.1.min(tasks)).contains(level) {
-            let most = MOST.1.min(tasks);
-            return Err(Invalid::new(format!("/concurrency/{at}"), format!("must be 1 to {most}, and not more than `tasks`")));
+            let (most, why) = if tasks < MOST.1 { (tasks, ", as many as there are `tasks`") } else { (MOST.1, "") };
+            return Err(Invalid::new(format!("/concurrency/{at}"), format!("must be 1 to {most}{why}")));
         }
         if *level > fit {
             let message = format!("must be {fit} at most: of so long a workload there is no memory for more at once");

@@ -12,7 +12,7 @@ use super::report::{
 use super::request::{Request, Subject};
 use super::statistics::{Interval, interval, median, quantile};
 use super::verdict::{Evidence, verdict};
-use crate::job::{Executor, Runtime};
+use crate::job::{Executor, Runtime, Timing};
 
 /// What every cell has shown in every repetition.
 pub(super) type Runs = BTreeMap<Cell, Vec<Batch>>;
@@ -315,23 +315,24 @@ fn bystander(batches: &[Batch]) -> Option<Bystander> {
     Some(Bystander { p50, p99, longest, count: waits.len() as u64 })
 }
 
-/// CPU time over wall time, of all tasks together.
+/// What was measured of the tasks whose share of a core can be told, with their CPU time: not of those that are too short for that.
+fn shares(batches: &[Batch]) -> impl Iterator<Item = (&Timing, u64)> {
+    samples(batches).filter_map(|sample| sample.timing.cpu_share().and(Some((&sample.timing, sample.timing.cpu_us()?))))
+}
+
+/// CPU time over wall time, of all of them together.
 #[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
 fn cpu_share(batches: &[Batch]) -> Option<f64> {
-    let (mut cpu, mut wall) = (0, 0);
-    for sample in samples(batches) {
-        cpu += sample.timing.cpu_us()?;
-        wall += sample.timing.wall_us;
-    }
+    let (cpu, wall) = shares(batches).fold((0, 0), |(cpu, wall), (timing, used)| (cpu + used, wall + timing.wall_us));
     (wall > 0).then(|| thousandths(cpu as f64 / wall as f64))
 }
 
 /// CPU time of all tasks over the time in which others did not keep them from running.
 #[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
 fn demand(batches: &[Batch]) -> Option<f64> {
-    let cpu: u64 = samples(batches).map(|sample| sample.timing.cpu_us()).sum::<Option<u64>>()?;
     // With several cores at once it is more than there was time for.
-    let own: u64 = samples(batches).map(|sample| sample.timing.own_us().min(sample.timing.wall_us)).sum();
+    let own = |timing: &Timing| timing.own_us().min(timing.wall_us);
+    let (cpu, own) = shares(batches).fold((0, 0), |(cpu, all), (timing, used)| (cpu + used, all + own(timing)));
     (own > 0).then(|| thousandths(cpu as f64 / own as f64))
 }
 
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn waiting_for_a_core_is_not_what_the_work_does() {
         let batch = |cpu_us, core_wait_us| {
-            let timing = crate::job::Timing {
+            let timing = Timing {
                 wall_us: 100_000,
                 cpu_user_us: Some(cpu_us),
                 cpu_system_us: Some(0),
@@ -388,9 +389,16 @@ mod tests {
     }
 
     #[test]
+    fn of_tasks_that_are_too_short_no_share_of_a_core_is_made_up() {
+        let timing = Timing { wall_us: 1, cpu_user_us: Some(101), cpu_system_us: Some(0), ..Default::default() };
+        let short = [Batch { samples: vec![Sample { latency_us: 0, handover_us: 0, timing }], ..Batch::default() }];
+        assert_eq!((cpu_share(&short), demand(&short)), (None, None));
+    }
+
+    #[test]
     fn what_a_task_computes_on_the_loop_and_a_core_that_it_lost_are_no_waits_that_hold_it() {
         let blocked = |cpu_us, longest_hold_us| {
-            let timing = crate::job::Timing {
+            let timing = Timing {
                 wall_us: 30_000,
                 cpu_user_us: Some(cpu_us),
                 cpu_system_us: Some(0),
@@ -416,8 +424,7 @@ mod tests {
     fn what_holds_the_loop_is_no_part_of_the_way_to_it() {
         // Of four that compute for 20 ms each, every one but the first waits for those before it.
         let batch = |way: u64| {
-            let sample =
-                |n: u64| Sample { latency_us: 80_000, handover_us: way + n * 20_000, timing: crate::job::Timing::default() };
+            let sample = |n: u64| Sample { latency_us: 80_000, handover_us: way + n * 20_000, timing: Timing::default() };
             Batch { samples: (0..4).map(sample).collect(), ..Batch::default() }
         };
         assert_eq!(free_way(&[batch(70), batch(60), batch(90)]), Some(70));

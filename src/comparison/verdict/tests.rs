@@ -241,8 +241,8 @@ fn waits_that_are_awaited_are_not_blamed_for_the_computing_beside_them() {
 }
 
 #[rstest]
-#[case(Bound::Io, 0.98, Some("But it is tagged io: tag it cpu, or let Trine route it."))]
-#[case(Bound::Cpu, 0.02, Some("But it is tagged cpu: tag it io, or let Trine route it."))]
+#[case(Bound::Io, 0.98, Some("But it is tagged io: tag it cpu, or leave it to `routing` measured."))]
+#[case(Bound::Cpu, 0.02, Some("But it is tagged cpu: tag it io, or leave it to `routing` measured."))]
 #[case(Bound::Cpu, 0.98, None)]
 #[case(Bound::Io, 0.02, None)]
 #[case(Bound::Io, 0.5, None)]

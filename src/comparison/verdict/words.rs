@@ -54,7 +54,7 @@ pub(super) fn nature(evidence: &Evidence<'_>) -> Option<String> {
     };
     Some(match tag {
         Some(tag) if tag != evidence.bound => {
-            format!("{does} But it is tagged {}: tag it {tag}, or let Trine route it.", evidence.bound)
+            format!("{does} But it is tagged {}: tag it {tag}, or leave it to `routing` measured.", evidence.bound)
         }
         _ => does,
     })
