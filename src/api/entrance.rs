@@ -64,10 +64,9 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let operation = self.entrance.operation(&request);
-        // What is done is not refused afterwards.
-        let held = (request.method() == Method::GET).then(|| self.entrance.api.held.clone());
+        let looks = request.method() == Method::GET;
         let answering = self.answer(request, operation.as_deref());
-        self.entrance.api.traffic.timed(operation, held, answering)
+        Timed::new(self.entrance.api.clone(), operation, looks, answering)
     }
 }
 

@@ -235,6 +235,10 @@ impl Kind {
 
 /// Of so many jobs at most the faults are told.
 const MAX_FAULTS: usize = 100;
+/// The longest that a text may be, in bytes, that has in it what the client sent; and how much of a longer one's beginning and end is told.
+/// At the end it often says what was expected.
+const MAX_TEXT: usize = 1000;
+const TOLD: (usize, usize) = (200, 500);
 
 /// Something that went wrong, on its way to the client.
 #[derive(Debug)]
@@ -289,12 +293,12 @@ pub(super) struct Body<'a> {
 impl Problem {
     /// A problem of this kind; the detail says what happened this time.
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: RETRY_AFTER_SECONDS }
+        Self { kind, detail: shortened(detail.into()), errors: Vec::new(), retry_after: RETRY_AFTER_SECONDS }
     }
 
     /// A query parameter is wrong.
     pub(super) fn bad_query(parameter: impl Into<String>, detail: impl Into<String>) -> Self {
-        let (parameter, detail) = (parameter.into(), detail.into());
+        let (parameter, detail) = (shortened(parameter.into()), shortened(detail.into()));
         let fault = Fault { parameter: Some(parameter.clone()), detail: detail.clone(), ..Fault::default() };
         Self { errors: vec![fault], ..Self::new(Kind::BadQuery, format!("{parameter}: {detail}")) }
     }
@@ -434,6 +438,7 @@ impl IntoResponse for Problem {
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
         let Invalid { pointer, message } = at_field(invalid);
+        let (pointer, message) = (shortened(pointer), shortened(message));
         let detail = if pointer.is_empty() { message.clone() } else { format!("{pointer}: {message}") };
         let fault = Fault { pointer: Some(pointer), detail: message, ..Fault::default() };
         Self { errors: vec![fault], ..Self::new(Kind::InvalidJob, detail) }
@@ -513,6 +518,15 @@ impl From<NotReady> for Problem {
     }
 }
 
+/// What a refusal quotes may be as long as a body, and is told more than once: of a long text only the ends.
+fn shortened(text: String) -> String {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let (first, last) = (text.floor_char_boundary(TOLD.0), text.ceil_char_boundary(text.len() - TOLD.1));
+    format!("{}…{}", &text[..first], &text[last..])
+}
+
 /// A field that is missing or unknown is named in the message; the path ends at the object around it.
 fn at_field(mut invalid: Invalid) -> Invalid {
     let name = ["missing field `", "unknown field `", "duplicate field `"]
@@ -568,6 +582,21 @@ mod tests {
         let problem = json(&problem.within(7));
         assert_eq!(problem["errors"][0]["pointer"], "/7/workload/below");
         assert_eq!(problem["detail"], "/7/workload/below: must be at least 2");
+    }
+
+    #[test]
+    fn of_what_is_long_the_ends_are_told() {
+        let name = "ü".repeat(100_000);
+        let invalid = Invalid::new("", format!("unknown field `{name}`, expected `bound`"));
+        let problem = Problem::from(invalid).within(7);
+        let told = json(&problem);
+        let (pointer, detail) = (told["errors"][0]["pointer"].as_str().unwrap(), told["errors"][0]["detail"].as_str().unwrap());
+        assert!(pointer.starts_with("/7/üü") && pointer.contains('…'), "{pointer}");
+        assert!(detail.starts_with("unknown field `üü") && detail.ends_with("ü`, expected `bound`"), "{detail}");
+        assert!(told.to_string().len() < 4 * MAX_TEXT, "{told}");
+        let query = json(&Problem::bad_query(name.clone(), name.clone()));
+        assert!(query.to_string().len() < 4 * MAX_TEXT, "{query}");
+        assert_eq!(json(&Problem::new(Kind::NotFound, "ü".repeat(500)))["detail"], "ü".repeat(500));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::ApiState;
 use super::access::Operation;
-use super::held::Held;
 
 /// The upper ends of the buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0, 60.0];
@@ -41,22 +41,24 @@ impl Traffic {
                      with what a client asked to wait for an end";
         registry.register("trine_http_request_seconds", about, self.0.clone());
     }
-
-    /// The same answer, taken down when it begins, if it is one of an operation; and `held` until the client has it.
-    pub(super) fn timed<F>(&self, operation: Option<Arc<Operation>>, held: Option<Held>, answering: F) -> Timed<F> {
-        Timed { answering, traffic: self.clone(), operation, held, begun: Instant::now() }
-    }
 }
 
 pin_project! {
-    /// See [`Traffic::timed`].
+    /// An answer that is taken down when it begins, if it is one of an operation; and held until the client has it.
     pub(super) struct Timed<F> {
         #[pin]
         answering: F,
-        traffic: Traffic,
+        api: ApiState,
         operation: Option<Arc<Operation>>,
-        held: Option<Held>,
+        looks: bool,
         begun: Instant,
+    }
+}
+
+impl<F> Timed<F> {
+    /// The answer to a request that only `looks`, or does something.
+    pub(super) fn new(api: ApiState, operation: Option<Arc<Operation>>, looks: bool, answering: F) -> Self {
+        Self { answering, api, operation, looks, begun: Instant::now() }
     }
 }
 
@@ -66,13 +68,12 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Timed<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let answer = ready!(this.answering.poll(cx));
-        let answer = match this.held {
-            Some(held) => answer.map(|answer| held.hold(answer)),
-            None => answer,
-        };
+        // What is done is not refused afterwards.
+        let nothing_is_done = |answer: &Response| *this.looks || answer.status().is_client_error();
+        let answer = answer.map(|answer| if nothing_is_done(&answer) { this.api.held.hold(answer) } else { answer });
         if let (Ok(response), Some(operation)) = (&answer, this.operation) {
             let told = Answer { operation: Arc::clone(&operation.id), status: response.status().as_u16() };
-            this.traffic.0.get_or_create(&told).observe(this.begun.elapsed().as_secs_f64());
+            this.api.traffic.0.get_or_create(&told).observe(this.begun.elapsed().as_secs_f64());
         }
         Poll::Ready(answer)
     }

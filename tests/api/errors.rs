@@ -90,6 +90,24 @@ async fn the_field_at_fault_is_pointed_at() {
     assert!(server.get("/jobs").await.ids().is_empty(), "bad input changes nothing");
 }
 
+#[tokio::test]
+async fn a_refusal_is_short_however_long_what_it_is_about() {
+    let server = Server::start().await;
+    let long = "\u{1}".repeat(1 << 20);
+    for job in [
+        json!({ (long.clone()): 1 }),
+        json!({ "bound": long }),
+        json!({ "bound": "io", "workload": { "type": long } }),
+        json!({ "bound": "io", "workload": { "type": "http", "url": format!("{}://x", "y".repeat(1 << 20)) } }),
+        with(sleep(0), json!({ "tags": { (long.clone()): "" } })),
+        with(sleep(0), json!({ "after": [{ "name": long }] })),
+    ] {
+        let answer = server.post("/jobs", &job).await;
+        assert_eq!(answer.problem(422).0, "invalid-job");
+        assert!(answer.text.len() < 32 << 10, "{} bytes", answer.text.len());
+    }
+}
+
 #[rstest]
 #[case("/jobs?limit=0", "limit")]
 #[case("/jobs?limit=1001", "limit")]
