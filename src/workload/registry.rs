@@ -247,8 +247,11 @@ impl Invalid {
     }
 }
 
-/// What serde says, but for the names that Rust has for numbers.
+/// What serde says, but for the names that Rust has for numbers, and where it only says that it is none of the names that it should be.
 fn in_words(message: &str) -> String {
+    if message == "expected value" {
+        return "must be a string".to_owned();
+    }
     let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
     let number = match expected {
         "u8" => "a whole number from 0 to 255",

@@ -75,6 +75,8 @@ async fn the_field_at_fault_is_pointed_at() {
         (with(sleep(0), json!({ "tags": { "a": "b\u{0}" } })), "/tags/a"),
         (with(sleep(0), json!({ "webhook": { "url": "file:///etc/passwd" } })), "/webhook/url"),
         (with(sleep(0), json!({ "executor": "fibres" })), "/executor"),
+        (with(sleep(0), json!({ "executor": 1 })), "/executor"),
+        (json!({ "bound": "io", "workload": { "type": "file", "op": 1, "path": "a" } }), "/workload/op"),
         (with(sleep(0), json!({ "executor": "threads", "isolated": true })), "/isolated"),
         (with(sleep(0), json!({ "retry": { "attempts": 101 } })), "/retry/attempts"),
         (json!({ "bound": "cpu", "workload": { "type": "dream" } }), "/workload/type"),
@@ -87,6 +89,11 @@ async fn the_field_at_fault_is_pointed_at() {
         let problem = server.post("/jobs", &job).await.problem(422);
         assert_eq!(problem, ("invalid-job".to_owned(), Some(pointer.to_owned())), "{job}");
     }
+    let refused = server.post("/jobs/batch", &json!([{ "bound": 1 }])).await;
+    assert_eq!(refused.problem(422), ("invalid-job".to_owned(), Some("/0/bound".to_owned())));
+    assert_eq!(refused.json()["detail"], "/0/bound: must be a string");
+    let refused = server.post("/jobs/cancel", &json!({ "executor": 1 })).await;
+    assert_eq!(refused.problem(422), ("invalid-filter".to_owned(), Some("/executor".to_owned())));
     assert!(server.get("/jobs").await.ids().is_empty(), "bad input changes nothing");
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
@@ -218,9 +217,10 @@ fn array<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<Vec<T>
 }
 
 fn typed<'a, T: Deserialize<'a>>(text: &'a [u8], pointer: &str) -> Result<T, Problem> {
-    serde_json::from_slice(text).map_err(|error| match error.classify() {
-        Category::Data => locate::<T>(text, &error).within(pointer).into(),
-        Category::Io | Category::Syntax | Category::Eof => malformed(&error),
+    serde_json::from_slice(text).map_err(|error| {
+        // It is called no JSON as well if there is a number where a name should be, or one that is too large to be read.
+        let is_json = || str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+        if error.is_data() || is_json() { locate::<T>(text, &error).within(pointer).into() } else { malformed(&error) }
     })
 }
 
@@ -313,6 +313,8 @@ mod tests {
     #[case(r#"{"bound":"io",}"#)]
     #[case(r#"{"bound":"io","workload":{"type":"sleep"}} x"#)]
     #[case("[1,")]
+    #[case(r#"{"bound":1"#)]
+    #[case(r#"{"bound":1,}"#)]
     fn what_is_not_json_is_malformed(#[case] text: &str) {
         assert_eq!(refused(text), (400, "-".to_owned()));
     }
@@ -340,6 +342,13 @@ mod tests {
     #[case(r#"{"workload":{"type":"function"}}"#, "/workload/name")]
     #[case(r#"{"bound":"io"}"#, "/workload")]
     #[case(r#"{"bound":"gpu","workload":{"type":"x"}}"#, "/bound")]
+    #[case(r#"{"bound":1,"workload":{"type":"x"}}"#, "/bound")]
+    #[case(r#"{"bound":["io"],"workload":{"type":"x"}}"#, "/bound")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"routing":false}"#, "/routing")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"on":["error",1]}}"#, "/retry/on/1")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"after":[{"name":"a","on_failure":1}]}"#, "/after/0/on_failure")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"retry":{"factor":1e999}}"#, "/retry/factor")]
+    #[case(r#"{"bound":"io","workload":{"type":"\ud800"}}"#, "/workload/type")]
     #[case(r#"{"bound":"io","bound":"io","workload":{"type":"x"}}"#, "/bound")]
     #[case(r#"{"bound":"io","workload":"x"}"#, "/workload")]
     #[case(r#"{"bound":"io","workload":["x"]}"#, "/workload")]
