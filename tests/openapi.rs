@@ -1,6 +1,8 @@
 //! The committed OpenAPI document is the one that the code makes, and it is complete.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use trine::command::Commands;
 use trine::outbound::OutboundSettings;
@@ -57,6 +59,21 @@ fn every_reference_leads_somewhere() {
         dangling.extend(target.filter(|target| document.pointer(target).is_none()));
     });
     assert!(dangling.is_empty(), "{dangling:?}");
+}
+
+#[test]
+fn no_schema_contradicts_itself() {
+    let document: Value = serde_json::from_str(&document()).unwrap();
+    // What an inlined type and what its field says of it come to as a sum: a string that is an object.
+    let mut contradictions = Vec::new();
+    walk(&document, &mut |value| {
+        let parts = value.get("allOf").and_then(Value::as_array).into_iter().flatten();
+        let types: BTreeSet<_> = parts.filter_map(|part| part["type"].as_str()).collect();
+        if types.len() > 1 {
+            contradictions.push(value);
+        }
+    });
+    assert!(contradictions.is_empty(), "{contradictions:?}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(in crate::api) struct AfterFields<'a> {
     name: Option<Cow<'a, str>>,
     /// What becomes of this job if that one does not succeed: fails, is cancelled or lost.
     #[serde(default)]
-    #[schema(inline, default = "cancel")]
+    #[schema(default = "cancel")]
     on_failure: OnFailure,
 }
 
