@@ -162,7 +162,7 @@ impl Command {
     ///
     /// # Errors
     /// The first value that is wrong, missing or of no parameter.
-    pub fn fill(&self, values: &Map<String, Value>) -> Result<Vec<String>, BadValue> {
+    pub fn fill(&self, values: &BTreeMap<String, Value>) -> Result<Vec<String>, BadValue> {
         if let Some(unknown) = values.keys().find(|name| !self.parameters.contains_key(*name)) {
             let known = self.parameters.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             let reason = if known.is_empty() { "there are no parameters".into() } else { format!("there are {known}") };
@@ -248,7 +248,7 @@ mod tests {
 
     fn fill(text: &str, values: &Value) -> Result<Vec<String>, String> {
         let commands = commands(&format!("[c]\npath = '/bin/sh'\n{text}")).unwrap();
-        commands.0["c"].fill(values.as_object().unwrap()).map_err(|bad| bad.to_string())
+        commands.0["c"].fill(&serde_json::from_value(values.clone()).unwrap()).map_err(|bad| bad.to_string())
     }
 
     const SEARCH: &str = "

@@ -1,9 +1,10 @@
 //! `command`: a program that the operator offers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::content::of_base64;
@@ -31,9 +32,9 @@ struct Fields {
     /// The name of the command, as `GET /workloads` lists them.
     name: String,
     /// What the operator lets clients fill in, by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parameters::distinct")]
     #[schema(value_type = Object)]
-    parameters: Map<String, Value>,
+    parameters: BTreeMap<String, Value>,
     /// Its standard input; without one it is empty.
     #[serde(default)]
     #[schema(default = "")]

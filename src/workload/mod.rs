@@ -28,6 +28,7 @@ pub use context::{Context, Environment, EnvironmentError, Stop, StopReason, Work
 pub use function::FunctionCall;
 pub(crate) use function::{is_function, likeness as likeness_of_function, pin as pin_function};
 pub use likeness::Likeness;
+pub(crate) use parameters::distinct;
 pub(crate) use placeholder::{Placeholder, fill, is_pointer, may_have_placeholders, parts};
 pub use python::{InterpreterRule, PythonCall, PythonCode, PythonContent, PythonFunction, PythonRules};
 pub(crate) use python::{form_of, sha256};

@@ -1,10 +1,13 @@
 //! The parameters of a workload: its JSON object without the field `type`, which says whose parameters they are.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::value::CowStrDeserializer;
-use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
 use super::Invalid;
@@ -23,6 +26,36 @@ pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Invalid> {
             Ok(_) => Invalid::new("", error.to_string()),
         }
     })
+}
+
+/// Reads an object as a map, in which a name that is there twice would silently have its last value.
+pub(crate) fn distinct<'de, D, V>(object: D) -> Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct Distinct<V>(PhantomData<V>);
+
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Distinct<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+            let mut values = BTreeMap::new();
+            while let Some((name, value)) = fields.next_entry()? {
+                match values.entry(name) {
+                    Entry::Vacant(place) => drop(place.insert(value)),
+                    Entry::Occupied(first) => return Err(A::Error::custom(format_args!("duplicate field `{}`", first.key()))),
+                }
+            }
+            Ok(values)
+        }
+    }
+
+    object.deserialize_map(Distinct(PhantomData))
 }
 
 /// Passes an object on without its field `type`; also the visitor and the access to the fields that this takes.
@@ -86,6 +119,8 @@ mod tests {
         below: u64,
         #[serde(default)]
         names: Vec<String>,
+        #[serde(default, deserialize_with = "distinct")]
+        sizes: BTreeMap<String, u64>,
     }
 
     #[rstest]
@@ -93,13 +128,15 @@ mod tests {
     #[case::last(r#"{"names":["a\nb"],"below":7,"type":{"any":[1]}}"#, 7, &["a\nb"])]
     fn the_type_is_passed_over(#[case] text: &str, #[case] below: u64, #[case] names: &[&str]) {
         let names = names.iter().map(ToString::to_string).collect();
-        assert_eq!(parse::<Parameters>(text), Ok(Parameters { below, names }));
+        assert_eq!(parse::<Parameters>(text), Ok(Parameters { below, names, sizes: BTreeMap::new() }));
     }
 
     #[rstest]
-    #[case::unknown(r#"{"type":"primes","below":7,"above":1}"#, "/above", "unknown field `above`, expected `below` or `names`")]
+    #[case::unknown(r#"{"type":"primes","below":7,"above":1}"#, "/above", "unknown field `above`, expected one of `below`, `names`, `sizes`")]
     #[case::missing(r#"{"type":"primes"}"#, "", "missing field `below`")]
     #[case::twice(r#"{"below":7,"below":8}"#, "", "duplicate field `below`")]
+    #[case::twice_inside(r#"{"below":7,"sizes":{"a":1,"b":2,"a":1}}"#, "/sizes", "duplicate field `a`")]
+    #[case::no_object(r#"{"below":7,"sizes":[1]}"#, "/sizes", "invalid type: sequence, expected an object")]
     #[case::deep(r#"{"below":7,"names":["a",3]}"#, "/names/1", "invalid type: integer `3`, expected a string")]
     #[case::number(r#"{"below":1e6}"#, "/below", "invalid type: floating point `1000000.0`, expected a whole number from 0 on")]
     fn what_is_wrong_is_named_with_its_place(#[case] text: &str, #[case] pointer: &str, #[case] message: &str) {

@@ -98,6 +98,20 @@ async fn the_field_at_fault_is_pointed_at() {
 }
 
 #[tokio::test]
+async fn what_is_there_twice_is_refused() {
+    let server = Server::start().await;
+    for (fields, workload, pointer) in [
+        (r#""tags":{"a":"b","a":"c"},"#, r#""type":"sleep","ms":0"#, "/tags/a"),
+        (r#""requires":{"a":"b","a":"c"},"#, r#""type":"sleep","ms":0"#, "/requires/a"),
+        ("", r#""type":"http","url":"https://example.com/","headers":{"a":"b","a":"c"}"#, "/workload/headers/a"),
+    ] {
+        let job = format!(r#"{{"bound":"io",{fields}"workload":{{{workload}}}}}"#);
+        let request = server.request(Method::POST, "/jobs").header(CONTENT_TYPE, "application/json").body(job);
+        assert_eq!(request.answer().await.problem(422), ("invalid-job".to_owned(), Some(pointer.to_owned())));
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_is_short_however_long_what_it_is_about() {
     let server = Server::start().await;
     let long = "\u{1}".repeat(1 << 20);

@@ -24,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::dispatch::Catalogue;
 use crate::function::Defaults;
 use crate::job::{Bound, Choice, Concurrency, Labels, Rate, Retry, Routing, Spec, Submission, Tags, Unique, Webhook};
-use crate::workload::{Invalid, is_function};
+use crate::workload::{Invalid, distinct, is_function};
 
 /// The longest submission, in bytes. What waits in memory is counted in jobs, so a job may not be of any size.
 pub(super) const MAX_BYTES: usize = 12 << 20;
@@ -64,7 +64,7 @@ pub(super) struct Fields<'a> {
     #[schema(value_type = Option<Retry>)]
     retry: Option<&'a RawValue>,
     /// Free labels, by which lists are filtered: at most 16, names of up to 64 characters without a colon, values of up to 256.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "distinct")]
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     tags: Tags,
     /// Not to be started before this time (RFC 3339). The job is `scheduled` until then.
@@ -138,6 +138,11 @@ pub(super) struct Head<'a> {
     pub(super) r#type: Cow<'a, str>,
 }
 
+/// What a job requires of a node.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Required(#[serde(deserialize_with = "distinct")] Labels);
+
 /// Reads one submission. Its workload's parameters are not looked at, apart from `type`; but a call of a function gets what that declares,
 /// and is bound to the version that declares it; and a delay begins `now`.
 pub(super) fn parse(text: &[u8], functions: &Catalogue, now: Timestamp) -> Result<Box<Submission>, Problem> {
@@ -161,8 +166,8 @@ pub(super) fn draft(text: &[u8], functions: &Catalogue, now: Timestamp) -> Resul
     let concurrency = fields.concurrency.map(|limit| object(limit.get().as_bytes(), "/concurrency")).transpose()?;
     let rate = fields.rate.map(|rate| object(rate.get().as_bytes(), "/rate")).transpose()?;
     check_limits(concurrency.as_ref(), rate.as_ref())?;
-    let requires = fields.requires.map(|labels| object::<Labels>(labels.get().as_bytes(), "/requires")).transpose()?;
-    let requires = requires.filter(|labels| !labels.is_empty());
+    let requires = fields.requires.map(|labels| object(labels.get().as_bytes(), "/requires")).transpose()?;
+    let requires = requires.map(|Required(labels)| labels).filter(|labels| !labels.is_empty());
     requires.as_ref().map_or(Ok(()), check_requires)?;
     let after = fields.after.map(after::parse).transpose()?.unwrap_or_default();
     fields.name.as_deref().map_or(Ok(()), after::check_name)?;
@@ -387,6 +392,8 @@ mod tests {
     #[case(r#"{"bound":"io","workload":{"type":"x"},"tags":{"a":1}}"#, "/tags/a")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"tags":{"a:b":"c"}}"#, "/tags/a:b")]
     #[case(r#"{"bound":"io","workload":{"type":"x"},"tags":{"":"c"}}"#, "/tags/")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"tags":{"a":"b","a":"b"}}"#, "/tags/a")]
+    #[case(r#"{"bound":"io","workload":{"type":"x"},"requires":{"a/b":"c","a/b":"d"}}"#, "/requires/a~1b")]
     fn what_is_wrong_is_pointed_at(#[case] text: &str, #[case] pointer: &str) {
         assert_eq!(refused(text), (422, pointer.to_owned()));
     }

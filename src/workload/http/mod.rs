@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use self::hop::Hop;
 use super::content::text_or_base64;
-use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Pace, Work, Workload, distinct};
 use crate::job::{Bound, Failure, FailureKind, Form};
 
 const MAX_REDIRECTS: usize = 5;
@@ -41,7 +41,7 @@ pub(super) struct Http {
     #[schema(inline)]
     method: Method,
     /// Headers of the request. `Authorization` and `Cookie` are dropped when a redirect leads to another origin.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "distinct")]
     headers: BTreeMap<String, String>,
     /// The body of the request.
     body: Option<String>,
