@@ -183,6 +183,7 @@ impl Comparisons {
             return Ok(Unwanted::Stopping(found));
         }
         self.store().end_comparison(id, ComparisonEnd::Cancelled).await?;
+        self.shared.dispatcher.quotas().freed();
         self.shared.ended.send_modify(|ended| *ended += 1);
         let found = self.store().comparison(id).await?;
         Ok(found.map_or(Unwanted::Unknown, Unwanted::Cancelled))

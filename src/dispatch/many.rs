@@ -39,6 +39,7 @@ impl Dispatcher {
             count.cancelled += portion.done.ended.len() as u64;
             count.stopping += portion.done.stopping.len() as u64;
             for id in portion.done.ended {
+                self.shared.quotas.freed();
                 self.shared.waiters.ended(id, None);
             }
             for lease in portion.done.stopping {

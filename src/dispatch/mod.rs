@@ -223,7 +223,10 @@ impl Dispatcher {
     pub async fn cancel(&self, id: JobId, only: &[StateFilter]) -> Result<Cancellation, StoreError> {
         let cancellation = self.shared.store.cancel(id, only).await?;
         match cancellation {
-            Cancellation::Cancelled => self.shared.waiters.ended(id, None),
+            Cancellation::Cancelled => {
+                self.shared.quotas.freed();
+                self.shared.waiters.ended(id, None);
+            }
             Cancellation::Stopping(lease) => self.stop(lease).await,
             Cancellation::Finished(_) | Cancellation::Elsewhere | Cancellation::Unknown => {}
         }

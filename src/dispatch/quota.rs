@@ -17,6 +17,8 @@ use crate::store::{MINUTE, Store, StoreError, Usage};
 const LONGEST: Duration = Duration::from_secs(1);
 /// How many times as long as a count took nothing is counted again, so that one that is refused can't keep the database busy.
 const REST: u32 = 20;
+/// So many that wait are counted at once for whoever has cancelled some: that takes no longer than the cancellation.
+const FEW: u64 = 1_000;
 /// What a client is told to wait for until some of what waits may have begun.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -70,6 +72,8 @@ pub struct Quotas {
     accounts: RwLock<HashMap<Owner, Arc<Account>>>,
     /// Whether there are any.
     any: AtomicBool,
+    /// How often something that waited was cancelled.
+    freed: AtomicU64,
 }
 
 /// What is known of one owner.
@@ -95,6 +99,8 @@ struct Counted {
     bytes: u64,
     at: Instant,
     took: Duration,
+    /// How often something had been cancelled before.
+    freed: u64,
 }
 
 #[derive(Default)]
@@ -118,7 +124,7 @@ impl Wanted {
 impl Quotas {
     /// None yet but the `defaults`, for the owners that there will be.
     pub fn new(store: Arc<dyn Store>, defaults: Quota) -> Self {
-        Self { store, defaults, accounts: RwLock::default(), any: AtomicBool::new(false) }
+        Self { store, defaults, accounts: RwLock::default(), any: AtomicBool::new(false), freed: AtomicU64::new(0) }
     }
 
     /// Goes by these quotas from here on.
@@ -147,13 +153,18 @@ impl Quotas {
         self.account(owner).is_some_and(|account| account.quota.running.is_some())
     }
 
+    /// Something that waited was cancelled: whoever was refused for it may come again.
+    pub fn freed(&self) {
+        self.freed.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Finds room for all of this, or for none.
     ///
     /// # Errors
     /// There is none, or the store can't tell.
     pub async fn take(&self, owner: Option<Owner>, wanted: Wanted) -> Result<Taken, NoRoom> {
         match (self.account(owner), owner) {
-            (Some(account), Some(owner)) if wanted.jobs > 0 => account.take(owner, wanted, &*self.store).await,
+            (Some(account), Some(owner)) if wanted.jobs > 0 => account.take(owner, wanted, self).await,
             _ => Ok(Taken::default()),
         }
     }
@@ -166,7 +177,7 @@ impl Quotas {
         let (Some(account), Some(owner)) = (self.account(owner), owner) else { return Ok((most, Taken::default())) };
         let mut jobs = most;
         loop {
-            match Arc::clone(&account).take(owner, Wanted { jobs, bytes: 0 }, &*self.store).await {
+            match Arc::clone(&account).take(owner, Wanted { jobs, bytes: 0 }, self).await {
                 Err(NoRoom::Over(_)) if jobs > 1 => jobs /= 2,
                 taken => return taken.map(|taken| (jobs, taken)),
             }
@@ -202,21 +213,25 @@ impl fmt::Debug for Quotas {
 }
 
 impl Account {
-    async fn take(self: Arc<Self>, owner: Owner, wanted: Wanted, store: &dyn Store) -> Result<Taken, NoRoom> {
+    async fn take(self: Arc<Self>, owner: Owner, wanted: Wanted, quotas: &Quotas) -> Result<Taken, NoRoom> {
         self.ever_fits(wanted)?;
+        let store = &*quotas.store;
         let coming = &self.ledger.coming;
         let mut counted = self.ledger.counted.lock().await;
         if self.quota.queued.is_some() || self.quota.bytes.is_some() {
             let is_old = counted.as_ref().is_none_or(|counted| counted.at.elapsed() >= LONGEST);
             let over = counted.as_ref().and_then(|counted| self.over(counted, wanted));
-            let may = counted.as_ref().is_none_or(|counted| counted.at.elapsed() >= counted.took * REST);
+            // Before it is counted as well: what is cancelled meanwhile may not have been seen.
+            let freed = quotas.freed.load(Ordering::SeqCst);
+            let has_rested = |counted: &Counted| counted.at.elapsed() >= counted.took * REST;
+            let may = counted.as_ref().is_none_or(|counted| has_rested(counted) || counted.freed < freed && counted.jobs <= FEW);
             if (is_old || over.is_some()) && may {
                 let begun = Instant::now();
-                // Before it is counted: what comes to be there meanwhile is rather counted twice than not at all.
+                // What comes to be there meanwhile is rather counted twice than not at all.
                 let (jobs, bytes) = (coming.jobs.load(Ordering::SeqCst), coming.bytes.load(Ordering::SeqCst));
                 let usage = store.usage(owner).await?;
                 let (jobs, bytes) = (usage.queued + jobs, usage.bytes + bytes);
-                *counted = Some(Counted { jobs, bytes, at: Instant::now(), took: begun.elapsed() });
+                *counted = Some(Counted { jobs, bytes, at: Instant::now(), took: begun.elapsed(), freed });
             }
             if let Some(counted) = &mut *counted {
                 if let Some(over) = self.over(counted, wanted) {
@@ -356,7 +371,7 @@ mod tests {
     #[test]
     fn what_waits_is_held_against_the_quota() {
         let account = account(Quota { queued: Some(3), bytes: Some(100), ..Quota::default() });
-        let counted = Counted { jobs: 2, bytes: 90, at: Instant::now(), took: Duration::ZERO };
+        let counted = Counted { jobs: 2, bytes: 90, at: Instant::now(), took: Duration::ZERO, freed: 0 };
         assert_eq!(account.over(&counted, Wanted { jobs: 1, bytes: 10 }), None);
         assert_eq!(account.over(&counted, Wanted { jobs: 2, bytes: 0 }).unwrap().part, QuotaPart::Queued);
         assert_eq!(account.over(&counted, Wanted { jobs: 1, bytes: 11 }).unwrap().part, QuotaPart::Bytes);

@@ -81,12 +81,10 @@ async fn what_waits_is_counted_whatever_way_it_came() {
     assert_eq!(client.ask(Method::POST, "/schedules", &schedule).await.status, 201);
     refused(&client.ask(Method::POST, "/schedules/nightly/run", &json!({})).await, "queued");
     assert_eq!(admin.submit(&sleep(0)).await.status, 202);
-    // There is room as soon as something has ended.
+    // There is room as soon as something is cancelled.
     let cancelled = client.ask(Method::DELETE, &format!("/jobs/{first}"), &json!({})).await;
     assert_eq!(cancelled.status, 200, "{}", cancelled.text);
-    server
-        .until(|| async { (client.ask(Method::POST, "/schedules/nightly/run", &json!({})).await.status == 202).then_some(()) })
-        .await;
+    assert_eq!(client.ask(Method::POST, "/schedules/nightly/run", &json!({})).await.status, 202);
     // Running it again counts as well.
     for _ in 0..2 {
         server.until(|| async { (client.submit(&later()).await.status == 202).then_some(()) }).await;
@@ -94,6 +92,24 @@ async fn what_waits_is_counted_whatever_way_it_came() {
     server.until(|| async { (client.used("queued").await == 4).then_some(()) }).await;
     refused(&client.ask(Method::POST, &format!("/jobs/{first}/retry"), &json!({})).await, "queued");
     refused(&client.ask(Method::POST, "/jobs/retry", &json!({ "state": "cancelled" })).await, "queued");
+}
+
+#[tokio::test]
+async fn what_is_cancelled_leaves_its_place_at_once() {
+    let server = Server::start().await;
+    let (_, client) = keys(&server, json!({ "queued": 2 })).await;
+    for _ in 0..10 {
+        assert_eq!(client.ask(Method::POST, "/jobs/batch", &json!([later(), later()])).await.status, 202);
+        refused(&client.submit(&later()).await, "queued");
+        assert_eq!(client.ask(Method::POST, "/jobs/cancel", &json!({ "all": true })).await.json()["cancelled"], 2);
+        let job = client.submit(&later()).await.json()["id"].as_str().unwrap().to_owned();
+        assert_eq!(client.submit(&later()).await.status, 202);
+        refused(&client.submit(&later()).await, "queued");
+        assert_eq!(client.ask(Method::DELETE, &format!("/jobs/{job}"), &json!({})).await.status, 200);
+        let answer = client.ask(Method::POST, &format!("/jobs/{job}/retry"), &json!({})).await;
+        assert_eq!(answer.status, 202, "{}", answer.text);
+        assert_eq!(client.ask(Method::POST, "/jobs/cancel", &json!({ "all": true })).await.status, 200);
+    }
 }
 
 #[tokio::test]
