@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 use super::access::{Caller, Holder, Operation, Operations};
 use super::problem::{Kind, Problem};
 use super::traffic::Timed;
-use super::{ApiState, idempotency, query};
+use super::{ApiState, idempotency, preference, query};
 use crate::auth::NewAct;
 use crate::dispatch::to_the_end;
 use crate::job::Role;
@@ -144,7 +144,13 @@ where
         // Whose key it is, of administrators as well, who are no owners as callers.
         request.extensions_mut().insert(holder.owner);
     }
-    let Some(act) = act else { return Ok(entrance.while_live(holder, handler.call(request).await?)) };
+    let Some(act) = act else {
+        let waiting = holder.as_ref().filter(|_| preference::may_wait(&request)).map(|holder| holder.key.clone());
+        let response = handler.call(request).await?;
+        // A key that has ended meanwhile is not good for what was waited for.
+        let still = waiting.map_or(Ok(()), |key| entrance.api.keyring.still(&key));
+        return Ok(still.map_or_else(Problem::into_response, |()| entrance.while_live(holder, response)));
+    };
     // Written down before it is done: nothing is done that is not written down.
     let store = entrance.api.dispatcher.store();
     let id = match store.begin_act(act).await {

@@ -194,7 +194,7 @@ pub(super) async fn get(State(api): State<ApiState>, Path(id): Path<String>) -> 
 
 /// Revoke a key
 ///
-/// It is good for nothing from the answer on. Streams of events that were opened with it end.
+/// It is good for nothing from the answer on. Streams of events that were opened with it end, and what waits with it is answered `401`.
 #[utoipa::path(
     delete, path = "/keys/{id}", tag = "keys", operation_id = "revokeKey",
     params(("id" = String, Path, description = "The key's id")),

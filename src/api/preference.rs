@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -34,6 +35,11 @@ impl WaitQuery {
         let refused = || Problem::bad_query("wait", format!("must be 0 to {MAX_WAIT_SECONDS}"));
         self.wait.map(|seconds| limit(seconds).ok_or_else(refused)).transpose()
     }
+}
+
+/// Whether a request may be one whose answer waits: a query may say so, or what is preferred.
+pub(super) fn may_wait(request: &Request) -> bool {
+    request.uri().query().is_some() || request.headers().contains_key(PREFER)
 }
 
 /// What a client prefers. What can't be understood is not preferred.

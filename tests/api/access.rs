@@ -122,6 +122,36 @@ async fn a_key_is_shown_once_and_good_until_it_is_revoked() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_revoked_is_not_good_for_what_was_waited_for() {
+    let server = Server::start().await;
+    let (_, admin) = server.key("", &["admin"]).await;
+    let by_admin = async |method, path: &str, body: &Value| server.by(&admin, method, path, body).await.json();
+    for submits in [false, true] {
+        let (id, key) = server.key(&admin, &["admin"]).await;
+        let wait = if submits {
+            server.request(Method::POST, "/jobs").header("prefer", "wait=60").json(&sleep(600_000))
+        } else {
+            let job = by_admin(Method::POST, "/jobs", &sleep(600_000)).await;
+            server.request(Method::GET, &format!("/jobs/{}?wait=60", job["id"].as_str().unwrap()))
+        };
+        let end = async {
+            let path = format!("/keys/{id}");
+            server.until(|| async { by_admin(Method::GET, &path, &json!(null)).await["last_used_at"].as_str().map(drop) }).await;
+            by_admin(Method::DELETE, &path, &json!(null)).await;
+            server
+                .until(|| async {
+                    let cancelled = by_admin(Method::POST, "/jobs/cancel", &json!({ "all": true })).await;
+                    (cancelled["cancelled"] != 0 || cancelled["stopping"] != 0).then_some(())
+                })
+                .await;
+        };
+        let (answer, ()) = tokio::join!(with_key(wait, &key).answer(), end);
+        assert_eq!(answer.problem(401).0, "unauthenticated");
+        assert!(answer.text.contains("revoked"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_rotated_stays_good_for_a_while() {
     let server = Server::start().await;
     let (_, admin) = server.key("", &["admin"]).await;

@@ -116,16 +116,18 @@ impl Keyring {
         let presented = presented(headers)?;
         let entry = self.entries().get(&presented.id).map(Arc::clone);
         // One answer for a key that is not there and one that does not prove itself: ids are no secret, but nobody's business either.
-        let entry = entry.filter(|entry| entry.key.hash.is(&presented.hash)).ok_or_else(|| wrong("the API key is not known"))?;
+        let entry = entry.filter(|entry| entry.key.hash.is(&presented.hash)).ok_or_else(unknown)?;
         let now = self.store.now();
-        match entry.key.state(now) {
-            KeyState::Live => {}
-            KeyState::Expired => return Err(wrong("the API key has expired")),
-            KeyState::Revoked => return Err(wrong("the API key was revoked")),
-        }
+        live(&entry.key, now)?;
         self.note_use(&entry, now);
         let Key { id, scopes, owner, .. } = &entry.key;
         Ok(Holder { key: id.clone(), scopes: *scopes, owner: *owner })
+    }
+
+    /// Whether a key with which a request came is still good for its answer.
+    pub(in crate::api) fn still(&self, id: &KeyId) -> Result<(), Problem> {
+        let now = self.store.now();
+        self.entries().get(id).map_or_else(|| Err(unknown()), |entry| live(&entry.key, now))
     }
 
     /// Whether a request comes with a key that is not known here, and that another server may have made just now.
@@ -275,6 +277,19 @@ impl Entry {
 
 fn wrong(detail: &str) -> Problem {
     Problem::new(Kind::Unauthenticated, detail)
+}
+
+fn unknown() -> Problem {
+    wrong("the API key is not known")
+}
+
+/// Whether a key is good for anything.
+fn live(key: &Key, now: Timestamp) -> Result<(), Problem> {
+    match key.state(now) {
+        KeyState::Live => Ok(()),
+        KeyState::Expired => Err(wrong("the API key has expired")),
+        KeyState::Revoked => Err(wrong("the API key was revoked")),
+    }
 }
 
 /// The key that a request comes with.
