@@ -3,16 +3,23 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment in UTC with a precision of one microsecond; RFC 3339 with six decimals as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// The text is not an RFC 3339 time.
-#[derive(Debug, thiserror::Error)]
-#[error("not an RFC 3339 time, such as 2026-01-31T12:00:00Z")]
-pub struct BadTimestamp;
+/// The text is no time, or none that there can be here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTimestamp {
+    /// It is none of RFC 3339.
+    #[error("not an RFC 3339 time, such as 2026-01-31T12:00:00Z")]
+    Malformed,
+    /// It is so near to an end of what RFC 3339 has that it is beyond it in another zone.
+    #[error("must be from 0000-01-01T00:00:00Z to 9999-12-30T22:00:00Z")]
+    OutOfRange,
+}
 
 impl Timestamp {
     /// Later than any other.
@@ -67,7 +74,12 @@ impl std::str::FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, BadTimestamp> {
         let at = text.parse::<jiff::Timestamp>().map(|at| Self(at.as_microsecond()));
-        at.ok().filter(|at| *at >= Self::YEAR_ZERO).ok_or(BadTimestamp)
+        at.ok().filter(|at| *at >= Self::YEAR_ZERO).ok_or_else(|| {
+            let is_at_an_end = |of: Pieces<'_>| {
+                matches!(of.date().year(), 0 | 9999) && of.time().is_some() && of.offset().is_some()
+            };
+            if Pieces::parse(text).is_ok_and(is_at_an_end) { BadTimestamp::OutOfRange } else { BadTimestamp::Malformed }
+        })
     }
 }
 
@@ -177,9 +189,14 @@ mod tests {
         assert_eq!(at.to_string().parse::<Timestamp>().unwrap(), at);
         assert_eq!(Timestamp::YEAR_ZERO.to_string(), "0000-01-01T00:00:00.000000Z");
         assert_eq!("0000-01-01T00:00:00Z".parse::<Timestamp>().unwrap(), Timestamp::YEAR_ZERO);
-        for other in ["yesterday", "-000001-12-31T23:59:59Z", "-009999-01-02T01:59:59Z", "0000-01-01T00:00:00+00:01"] {
-            assert!(other.parse::<Timestamp>().is_err(), "{other}");
+        let error = |text: &str| text.parse::<Timestamp>().unwrap_err();
+        for other in ["yesterday", "-000001-12-31T23:59:59Z", "-009999-01-02T01:59:59Z", "9999-12-31", "9999-13-01T00:00:00Z"] {
+            assert_eq!(error(other), BadTimestamp::Malformed, "{other}");
         }
+        for beyond in ["0000-01-01T00:00:00+00:01", "9999-12-31T00:00:00Z", "9999-12-31T23:59:59.5-01:00"] {
+            assert_eq!(error(beyond), BadTimestamp::OutOfRange, "{beyond}");
+        }
+        assert_eq!("9999-12-30T22:00:00Z".parse::<Timestamp>().unwrap().to_string(), "9999-12-30T22:00:00.000000Z");
     }
 
     #[test]
