@@ -75,9 +75,8 @@ impl std::str::FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, BadTimestamp> {
         let at = text.parse::<jiff::Timestamp>().map(|at| Self(at.as_microsecond()));
         at.ok().filter(|at| *at >= Self::YEAR_ZERO).ok_or_else(|| {
-            let is_at_an_end = |of: Pieces<'_>| {
-                matches!(of.date().year(), 0 | 9999) && of.time().is_some() && of.offset().is_some()
-            };
+            let is_at_an_end =
+                |of: Pieces<'_>| matches!(of.date().year(), 0 | 9999) && of.time().is_some() && of.offset().is_some();
             if Pieces::parse(text).is_ok_and(is_at_an_end) { BadTimestamp::OutOfRange } else { BadTimestamp::Malformed }
         })
     }

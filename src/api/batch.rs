@@ -85,7 +85,7 @@ pub(super) async fn submit(State(api): State<ApiState>, request: Request) -> Res
     let (parts, body) = request.into_parts();
     let layouts = [("application/json", Layout::Array), ("application/x-ndjson", Layout::Lines)];
     let layout = body::media_type(&parts.headers, &layouts)?;
-    let body = body::read(body, api.bodies.clone()).await?;
+    let body = body::read(&parts.headers, body, api.bodies.clone()).await?;
     let dispatcher = api.dispatcher.clone();
     let caller = Caller::of(&parts.extensions);
     let key = idempotency::key(caller, &parts.headers, "/jobs/batch", &body)?;

@@ -4,9 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -73,6 +73,11 @@ impl BodyLimits {
     pub(super) fn at_most(&self, max_bytes: usize) -> Self {
         Self { max_bytes: self.max_bytes.min(max_bytes), ..self.clone() }
     }
+
+    /// Whether what has not come of a body is known to be too long.
+    fn are_exceeded_by(&self, body: &Body) -> bool {
+        body.size_hint().lower() > self.max_bytes as u64
+    }
 }
 
 /// The media type in `Content-Type` if it is one of `taken`.
@@ -90,8 +95,8 @@ pub(super) fn media_type<T: Copy>(headers: &HeaderMap, taken: &[(&str, T)]) -> R
     found.map(|&(_, value)| value).ok_or_else(|| refused("the media type of the body is not taken"))
 }
 
-/// Reads the whole body.
-pub(super) async fn read(mut body: Body, limits: BodyLimits) -> Result<Content, Problem> {
+/// Reads the whole body of a request with these headers.
+pub(super) async fn read(headers: &HeaderMap, mut body: Body, limits: BodyLimits) -> Result<Content, Problem> {
     let problem = match timeout(limits.timeout, collect(&mut body, &limits)).await {
         Ok(Ok(content)) => return Ok(content),
         Ok(Err(Unread::BrokeOff)) => {
@@ -105,6 +110,10 @@ pub(super) async fn read(mut body: Body, limits: BodyLimits) -> Result<Content, 
             return Err(Problem::new(Kind::BodyTimeout, format!("the body took longer than {} s", limits.timeout.as_secs_f64())));
         }
     };
+    // One that asks first has not been told to send.
+    if limits.are_exceeded_by(&body) && headers.contains_key(EXPECT) {
+        return Err(problem);
+    }
     // A client that is still sending when the connection closes may never see the answer, so the rest is read and thrown away.
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = timeout(limits.timeout, rest).await;
@@ -112,6 +121,9 @@ pub(super) async fn read(mut body: Body, limits: BodyLimits) -> Result<Content, 
 }
 
 async fn collect(body: &mut Body, limits: &BodyLimits) -> Result<Content, Unread> {
+    if limits.are_exceeded_by(body) {
+        return Err(Unread::TooLong);
+    }
     let (mut whole, mut memory) = (Whole::default(), None::<OwnedSemaphorePermit>);
     while let Some(frame) = body.frame().await {
         // Trailers say nothing that is asked for.
@@ -174,8 +186,12 @@ mod tests {
         BodyLimits { max_bytes: 10, timeout: Duration::from_millis(50), memory: Memory::new(4 * PORTION) }
     }
 
+    async fn read_all(body: Body, limits: BodyLimits) -> Result<Content, Problem> {
+        read(&HeaderMap::new(), body, limits).await
+    }
+
     async fn status(body: Body) -> u16 {
-        read(body, limits()).await.unwrap_err().into_response().status().as_u16()
+        read_all(body, limits()).await.unwrap_err().into_response().status().as_u16()
     }
 
     fn chunks(texts: &'static [&'static str]) -> impl Stream<Item = Result<&'static str, Infallible>> + Unpin {
@@ -184,9 +200,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_the_limit() {
-        assert_eq!(&**read(Body::from("0123456789"), limits()).await.unwrap(), b"0123456789");
-        assert_eq!(&**read(Body::from_stream(chunks(&["012", "34", "", "56789"])), limits()).await.unwrap(), b"0123456789");
-        assert_eq!(&**read(Body::empty(), limits()).await.unwrap(), b"");
+        assert_eq!(&**read_all(Body::from("0123456789"), limits()).await.unwrap(), b"0123456789");
+        assert_eq!(&**read_all(Body::from_stream(chunks(&["012", "34", "", "56789"])), limits()).await.unwrap(), b"0123456789");
+        assert_eq!(&**read_all(Body::empty(), limits()).await.unwrap(), b"");
         assert_eq!(status(Body::from("0123456789!")).await, 413);
         assert_eq!(status(Body::from_stream(chunks(&["012345", "6789!"]))).await, 413);
     }
@@ -199,21 +215,22 @@ mod tests {
     #[tokio::test]
     async fn all_bodies_share_one_memory() {
         let limits = BodyLimits { max_bytes: 4 * PORTION, ..limits() };
-        let kept = [read(Body::from("0"), limits.clone()).await.unwrap(), read(Body::from("1"), limits.clone()).await.unwrap()];
+        let kept =
+            [read_all(Body::from("0"), limits.clone()).await.unwrap(), read_all(Body::from("1"), limits.clone()).await.unwrap()];
         let pieces = |count| Body::from_stream(stream::iter(repeat_n(Ok::<_, Infallible>("x".repeat(PORTION)), count)));
-        let refused = read(pieces(3), limits.clone()).await.unwrap_err().into_response();
+        let refused = read_all(pieces(3), limits.clone()).await.unwrap_err().into_response();
         assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &HeaderValue::from_static("2")));
         // What was refused has given its part back; what is dropped gives back all.
-        assert!(read(pieces(2), limits.clone()).await.is_ok());
+        assert!(read_all(pieces(2), limits.clone()).await.is_ok());
         drop(kept);
-        assert!(read(pieces(4), limits).await.is_ok());
+        assert!(read_all(pieces(4), limits).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_body_in_many_pieces_takes_no_more_memory_than_in_one() {
         let limits = BodyLimits { max_bytes: PORTION + 1, ..limits() };
         let pieces = Body::from_stream(stream::iter(repeat_n(Ok::<_, Infallible>("x"), PORTION + 1)));
-        let whole = read(pieces, limits.clone()).await.unwrap();
+        let whole = read_all(pieces, limits.clone()).await.unwrap();
         assert_eq!((whole.len(), limits.memory.0.available_permits()), (PORTION + 1, 2));
         drop(whole);
         assert_eq!(limits.memory.0.available_permits(), 4);
@@ -222,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn one_body_may_take_all_the_memory() {
         let limits = BodyLimits { max_bytes: PORTION + 1, memory: Memory::new(PORTION + 1), ..limits() };
-        assert!(read(Body::from("x".repeat(PORTION + 1)), limits).await.is_ok());
+        assert!(read_all(Body::from("x".repeat(PORTION + 1)), limits).await.is_ok());
     }
 
     #[rstest]

@@ -173,7 +173,7 @@ pub(super) async fn deploy(
     let limits = Limits { memory_bytes, cpu_ms, output_bytes };
     let (parts, body) = request.into_parts();
     let kind = body::media_type(&parts.headers, &Kind::ALL.map(|kind| (kind.media_type(), kind)))?;
-    let content = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
+    let content = body::read(&parts.headers, body, api.bodies.at_most(MAX_BYTES)).await?;
     let defaults = Defaults { bound, executor, deadline: deadline_ms.map(Duration::from_millis) };
     let deployment = Deployment { name, kind, content: content.to_vec(), entrypoint, interpreter, defaults, limits };
     let function = api.dispatcher.deploy(deployment).await?;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -238,12 +238,12 @@ pub(super) async fn rotate(State(api): State<ApiState>, Path(id): Path<String>, 
 async fn read<T: for<'a> Deserialize<'a>>(api: &ApiState, request: Request) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     body::media_type(&parts.headers, &[("application/json", ())])?;
-    parse(api, body).await
+    parse(api, &parts.headers, body).await
 }
 
 /// Reads a body of that kind.
-pub(super) async fn parse<T: for<'a> Deserialize<'a>>(api: &ApiState, body: Body) -> Result<T, Problem> {
-    let content = body::read(body, api.bodies.at_most(MAX_BYTES)).await?;
+pub(super) async fn parse<T: for<'a> Deserialize<'a>>(api: &ApiState, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+    let content = body::read(headers, body, api.bodies.at_most(MAX_BYTES)).await?;
     submission::object(&content, "").map_err(|problem| problem.instead_of(Kind::InvalidJob, Kind::InvalidKey))
 }
 

@@ -101,7 +101,7 @@ pub(super) async fn get(State(api): State<ApiState>, Path(id): Path<String>) -> 
 pub(super) async fn set(State(api): State<ApiState>, Path(id): Path<String>, request: Request) -> Result<Json<KeyView>, Problem> {
     let (parts, body) = request.into_parts();
     body::media_type(&parts.headers, &[("application/json", ())])?;
-    let quota = keys::parse(&api, body).await?;
+    let quota = keys::parse(&api, &parts.headers, body).await?;
     check(quota, "")?;
     let Ok(parsed) = id.parse() else { return Err(keys::unknown(&id)) };
     api.keyring.set_quota(&parsed, quota).await?.map(|key| Json(KeyView::of(key, &api))).ok_or_else(|| keys::unknown(&id))

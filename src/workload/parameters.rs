@@ -132,7 +132,11 @@ mod tests {
     }
 
     #[rstest]
-    #[case::unknown(r#"{"type":"primes","below":7,"above":1}"#, "/above", "unknown field `above`, expected one of `below`, `names`, `sizes`")]
+    #[case::unknown(
+        r#"{"type":"primes","below":7,"above":1}"#,
+        "/above",
+        "unknown field `above`, expected one of `below`, `names`, `sizes`"
+    )]
     #[case::missing(r#"{"type":"primes"}"#, "", "missing field `below`")]
     #[case::twice(r#"{"below":7,"below":8}"#, "", "duplicate field `below`")]
     #[case::twice_inside(r#"{"below":7,"sizes":{"a":1,"b":2,"a":1}}"#, "/sizes", "duplicate field `a`")]

@@ -193,6 +193,17 @@ async fn a_job_has_at_most_twelve_mib() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_first_need_not_send_what_is_too_long() {
+    let server = Server::start().await;
+    let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    let headers = "POST /jobs HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n";
+    stream.write_all(format!("{headers}Content-Length: {}\r\n\r\n", (12 << 20) + 1).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("the connection is closed").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("/problems/too-large"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_slow_request_is_cut_off() {
     let server = Server::start_with(&["--header-timeout-ms", "2000", "--body-timeout-ms", "2000"]).await;
     let address = server.url.trim_start_matches("http://").to_owned();
