@@ -126,7 +126,9 @@ fn waited(mut response: Response, seconds: u64) -> Response {
 
 /// List jobs
 ///
-/// All jobs, wherever they are, in the order of acceptance. In CSV, an `error_message` that begins like a formula has a `'` before it.
+/// All jobs, wherever they are, in the order of their ids: that of acceptance, but for jobs that are accepted within a moment of each
+/// other. Whoever reads page by page from the oldest on meanwhile can pass one by, and misses none with `GET /events`. In CSV, an
+/// `error_message` that begins like a formula has a `'` before it.
 #[utoipa::path(
     get, path = "/jobs", tag = "jobs", operation_id = "listJobs",
     params(ListQuery),

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// List results
 ///
-/// Finished jobs in the order of acceptance, as JSON, CSV or a JSON object a line. In CSV, an `error_message` that begins like a formula has a
+/// Finished jobs in the order of `GET /jobs`, as JSON, CSV or a JSON object a line. In CSV, an `error_message` that begins like a formula has a
 /// `'` before it.
 #[utoipa::path(
     get, path = "/results", tag = "results", operation_id = "listResults",

@@ -151,7 +151,7 @@ pub struct Retry {
     /// The longest wait, in milliseconds.
     #[schema(maximum = 86_400_000)]
     pub max_backoff_ms: u64,
-    /// The kinds of failure that are tried again. Without `lost`, a job is never run a second time
+    /// The kinds of failure that are tried again: not `cancelled`, `expired` and `dependency`. Without `lost`, a job is never run a second time
     /// after its runner died under it.
     #[schema(value_type = BTreeSet<FailureKind>)]
     pub on: Cow<'static, [FailureKind]>,
