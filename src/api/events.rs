@@ -301,8 +301,7 @@ fn send(
     first: Option<SentEvent>,
     shown: impl Fn(&Event) -> Option<SentEvent> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let full = || Problem::new(Kind::Unavailable, "as many streams of events are open as may be");
-    let place = api.streams.open(holder).ok_or_else(full)?;
+    let place = api.streams.open(holder).map_err(|full| Problem::new(Kind::Unavailable, full))?;
     let events = stream::unfold((follower, place), |(mut follower, place)| async move {
         match follower.next().await {
             Ok(event) => event.map(|event| (event, (follower, place))),

@@ -34,18 +34,21 @@ impl Streams {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// A place for one more that a key of this owner asks for, or somebody without a key, if there is one.
-    pub(super) fn open(self: &Arc<Self>, owner: Option<Owner>) -> Option<Place> {
+    /// A place for one more that a key of this owner asks for, or somebody without a key; or why there is none.
+    pub(super) fn open(self: &Arc<Self>, owner: Option<Owner>) -> Result<Place, &'static str> {
         let mut open = self.lock();
         let share = (self.most / SHARE).max(1);
-        if open.all >= self.most || owner.is_some_and(|owner| open.of.get(&owner).is_some_and(|open| *open >= share)) {
-            return None;
+        if owner.is_some_and(|owner| open.of.get(&owner).is_some_and(|open| *open >= share)) {
+            return Err("as many streams of events are open with this key as may be, a quarter of all");
+        }
+        if open.all >= self.most {
+            return Err("as many streams of events are open as may be");
         }
         open.all += 1;
         if let Some(owner) = owner {
             *open.of.entry(owner).or_default() += 1;
         }
-        Some(Place { streams: Arc::clone(self), owner })
+        Ok(Place { streams: Arc::clone(self), owner })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -76,15 +79,16 @@ mod tests {
     fn one_key_leaves_room_for_others() {
         let streams = Streams::new(8);
         let (one, other) = (Owner::from_code(1), Owner::from_code(2));
-        let mut places: Vec<Place> = (0..3).filter_map(|_| streams.open(one)).collect();
+        let mut places: Vec<Place> = (0..3).flat_map(|_| streams.open(one)).collect();
         assert_eq!(places.len(), 2);
+        assert!(streams.open(one).unwrap_err().contains("this key"));
         places.extend(streams.open(other));
         places.pop();
         places.pop();
-        assert!(streams.open(one).is_some());
-        places.extend((0..9).filter_map(|_| streams.open(None)));
+        assert!(streams.open(one).is_ok());
+        places.extend((0..9).flat_map(|_| streams.open(None)));
         assert_eq!(places.len(), 8);
-        assert!(streams.open(other).is_none());
+        assert!(!streams.open(other).unwrap_err().contains("this key"));
         drop(places);
         assert!(streams.lock().all == 0 && streams.lock().of.is_empty());
     }
