@@ -36,6 +36,7 @@ impl<T: DeserializeOwned> Query<T> {
             // The standard library speaks of how it reads a number, not of what one is.
             let message = match message.as_str() {
                 "invalid digit found in string" | "cannot parse integer from empty string" => "must be a whole number".to_owned(),
+                "number too large to fit in target type" => "is too large".to_owned(),
                 "invalid float literal" | "cannot parse float from empty string" => "must be a number".to_owned(),
                 _ => message,
             };
@@ -134,6 +135,7 @@ mod tests {
     #[rstest]
     #[case("limit=many", "limit")]
     #[case("limit=", "limit")]
+    #[case("limit=256", "limit")]
     #[case("wait=10s", "wait")]
     #[case("wait=", "wait")]
     #[case("limit=1&limit=2", "limit")]
@@ -145,6 +147,7 @@ mod tests {
         assert_eq!((&body["status"], &body["errors"][0]["parameter"]), (&json!(400), &json!(parameter)));
         let expected = match query {
             "limit=many" | "limit=" => "must be a whole number",
+            "limit=256" => "is too large",
             "wait=10s" | "wait=" => "must be a number",
             _ => return,
         };

@@ -258,7 +258,7 @@ fn in_words(message: &str) -> String {
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "u64" | "usize" => "a whole number from 0 on",
-        "i32" | "i64" => "a whole number",
+        "i16" | "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         other => other,
     };

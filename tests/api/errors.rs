@@ -92,6 +92,8 @@ async fn the_field_at_fault_is_pointed_at() {
     let refused = server.post("/jobs/batch", &json!([{ "bound": 1 }])).await;
     assert_eq!(refused.problem(422), ("invalid-job".to_owned(), Some("/0/bound".to_owned())));
     assert_eq!(refused.json()["detail"], "/0/bound: must be a string");
+    let refused = server.post("/jobs", &with(sleep(0), json!({ "priority": 1.5 }))).await;
+    assert_eq!(refused.json()["detail"], "/priority: invalid type: floating point `1.5`, expected a whole number");
     let refused = server.post("/jobs/cancel", &json!({ "executor": 1 })).await;
     assert_eq!(refused.problem(422), ("invalid-filter".to_owned(), Some("/executor".to_owned())));
     assert!(server.get("/jobs").await.ids().is_empty(), "bad input changes nothing");
