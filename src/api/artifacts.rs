@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use super::json::Json;
 use super::list::List;
 use super::problem::{Kind, Problem, answers};
 use super::query::{Id, Named, Query};
-use super::{ApiState, example};
+use super::{ApiState, condition, example};
 use crate::artifact::{Artifact, ArtifactError, Content, Part};
 use crate::clock::Timestamp;
 use crate::job::Job;
@@ -106,6 +106,7 @@ pub(super) async fn list(
         ("name" = String, Path, description = "The artifact's name; a `/` in it is written as `%2F`", example = "report.csv"),
         OfAttempt,
         ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a file that is not to be sent again", example = "\"1-9f2c-64a0c1f2e3b40-e\""),
         ("If-Range" = Option<String>, Header, description = "The `ETag` of the file of which this is to be a part; of another one, all comes", example = "\"1-9f2c-64a0c1f2e3b40-e\""),
     ),
     responses(
@@ -116,6 +117,7 @@ pub(super) async fn list(
                 ("Content-Range" = String, description = "Which part it is"),
                 ("ETag" = String, description = "What the file is told by from another one of the same name"),
             ), example = "n,primes\n"),
+        (status = 304, description = "It is the file that the client has"),
         answers::BadQuery, answers::UnknownJob, answers::UnknownArtifact, answers::RangeNotSatisfiable, answers::Unavailable,
     ),
 )]
@@ -124,10 +126,13 @@ pub(super) async fn get(
     Id(id): Id,
     Named(name): Named,
     Query(attempt): Query<OfAttempt>,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let attempt = attempt.or_latest(&find(&api, id).await?);
-    let part = headers.get(RANGE).and_then(|range| part(range.to_str().ok()?));
+    // Of what has no content there are no parts.
+    let range = headers.get(RANGE).filter(|_| method == Method::GET);
+    let part = range.and_then(|range| part(range.to_str().ok()?));
     // A date is none that was told, and a weak one no proof that it is the same: neither is the version of any file.
     let of = headers.get(IF_RANGE).map(|tag| tag.to_str().ok().and_then(version).unwrap_or_default());
     let unknown = || Problem::new(Kind::UnknownArtifact, format!("attempt {attempt} at the job has left no {name:?}"));
@@ -138,13 +143,17 @@ pub(super) async fn get(
         }
         found => found?.ok_or_else(unknown)?,
     };
+    let etag = format!("\"{version}\"");
+    if condition::has(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response());
+    }
     let last = name.rsplit('/').next().unwrap_or_default();
     // A browser must not take it for a page of this server: it is saved, whatever it is.
     let mut response = Response::builder()
         .header(CONTENT_TYPE, "application/octet-stream")
         .header(CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", utf8_percent_encode(last, NON_ALPHANUMERIC)))
         .header(CONTENT_LENGTH, part.as_ref().map_or(bytes, |part| part.end - part.start))
-        .header(ETAG, format!("\"{version}\""))
+        .header(ETAG, etag)
         .header(ACCEPT_RANGES, "bytes");
     if let Some(part) = part {
         let place = format!("bytes {}-{}/{bytes}", part.start, part.end.saturating_sub(1));

@@ -22,7 +22,10 @@ pub(super) fn layer(pages: &Pages) -> Option<CorsLayer> {
     } else {
         AllowOrigin::list(pages.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
     };
-    let sent = ["if-range", "last-event-id", "prefer", "range"].map(HeaderName::from_static).into_iter().chain([IDEMPOTENCY_KEY]);
+    let sent = ["if-none-match", "if-range", "last-event-id", "prefer", "range"]
+        .map(HeaderName::from_static)
+        .into_iter()
+        .chain([IDEMPOTENCY_KEY]);
     Some(
         CorsLayer::new()
             .allow_origin(origins)

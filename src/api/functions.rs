@@ -16,7 +16,7 @@ use super::list::List;
 use super::problem::{Kind as ProblemKind, Problem, answers};
 use super::query::Query;
 use super::submission::DAY_MS;
-use super::{ApiState, body, example};
+use super::{ApiState, body, condition, example};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, DeployError, Deployment};
 use crate::executor::python::SourceFault;
@@ -222,8 +222,10 @@ pub(super) async fn versions(State(api): State<ApiState>, Path(name): Path<Strin
     params(
         ("name" = String, Path, description = "Its name"),
         ("version" = String, Path, description = "Its version, or at least 8 of its first digits"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of content that is not to be sent again"),
     ),
     responses(
+        (status = 304, description = "It is the content that the client has"),
         (status = 200, description = "The version, or its content", headers(("ETag" = String, description = "The version, with its content only")), content(
             (FunctionView = "application/json", example = example::function),
             (String = "text/x-python", example = example::source),
@@ -244,11 +246,14 @@ pub(super) async fn get(
     if !wants_content {
         return Ok((vary, Json(view(&api, &function))).into_response());
     }
+    // The version is the content's digest. What is known of it changes, as with whether it is the latest.
+    let etag = format!("\"{}\"", function.version);
+    if condition::has(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, vary, [(ETAG, etag)]).into_response());
+    }
     let content = api.dispatcher.functions().content(&function).await?;
     let content = content.ok_or_else(|| unknown(format!("{name} was removed")))?;
-    // The version is the content's digest. What is known of it changes, as with whether it is the latest.
-    let etag = [(ETAG, format!("\"{}\"", function.version))];
-    Ok((vary, etag, [(CONTENT_TYPE, own)], content).into_response())
+    Ok((vary, [(ETAG, etag)], [(CONTENT_TYPE, own)], content).into_response())
 }
 
 /// Make a version the latest

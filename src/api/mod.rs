@@ -11,6 +11,7 @@ mod body;
 mod cluster;
 mod comparison_view;
 mod comparisons;
+mod condition;
 mod cors;
 mod depth;
 mod entrance;

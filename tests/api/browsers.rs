@@ -67,7 +67,7 @@ async fn the_operator_names_pages_and_hosts_that_may() {
     let answer = preflight.header("Access-Control-Request-Headers", "content-type").answer().await;
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, "https://app.example.com"));
     assert!(answer.header("access-control-allow-methods").contains("POST"));
-    for header in ["authorization", "if-range", "range", "last-event-id", "idempotency-key"] {
+    for header in ["authorization", "if-none-match", "if-range", "range", "last-event-id", "idempotency-key"] {
         assert!(answer.header("access-control-allow-headers").contains(header), "{:?}", answer.headers);
     }
     assert!(!answer.headers.contains_key("access-control-allow-credentials"));

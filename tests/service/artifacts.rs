@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use serde_json::{Value, json};
 
@@ -263,6 +264,11 @@ async fn who_goes_on_with_a_file_gets_all_of_the_one_that_took_its_place() {
     for other in [&format!("W/{first}"), "Sat, 31 Jan 2026 12:00:00 GMT"] {
         assert_eq!(rest(other).await, (200, first.clone(), "111111111".into()));
     }
+    // What is there already is not sent again, and of what is not sent at all there are no parts.
+    let known = server.client.get(&url).header(RANGE, "bytes=4-").header(IF_NONE_MATCH, &first).send().await.unwrap();
+    assert_eq!((known.status().as_u16(), known.headers()[ETAG].to_str().unwrap()), (304, first.as_str()));
+    let head = server.client.head(&url).header(RANGE, "bytes=4-").send().await.unwrap();
+    assert_eq!((head.status().as_u16(), head.headers()[CONTENT_LENGTH].to_str().unwrap()), (200, "9"));
     let again = server.client.post(format!("{}/jobs/{id}/retry", server.url)).send().await.unwrap();
     assert_eq!(again.status(), 202);
     server.until_state(&id, "succeeded").await;

@@ -285,6 +285,8 @@ async fn content_comes_back_as_it_was() {
         let headers = answer.headers();
         assert!(headers["etag"] == format!("\"{version}\"") && headers["vary"] == "accept", "{headers:?}");
         assert_eq!(answer.bytes().await.unwrap(), content);
+        let known = server.client.get(&url).header("accept", media_type).header("if-none-match", format!("\"{version}\""));
+        assert_eq!(known.send().await.unwrap().status(), 304);
         let answer = server.client.get(&url).send().await.unwrap();
         let headers = answer.headers();
         assert!(!headers.contains_key("etag") && headers["vary"] == "accept", "{headers:?}");
