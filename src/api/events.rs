@@ -274,7 +274,11 @@ impl EventsQuery {
 /// Behind which event to begin. What a browser sends when it reconnects goes before what stands in its address.
 async fn after(api: &ApiState, headers: &HeaderMap, query: Option<EventId>) -> Result<Option<Timestamp>, Problem> {
     let wrong = |detail: &str| Problem::bad_query("after", format!("{detail} (the header Last-Event-ID counts as well)"));
-    let header = headers.get("last-event-id").filter(|value| !value.is_empty());
+    let mut all = headers.get_all("last-event-id").iter().filter(|value| !value.is_empty());
+    let header = all.next();
+    if all.next().is_some() {
+        return Err(wrong("is there more than once"));
+    }
     let header =
         header.map(|value| EventId::try_from(value.to_str().unwrap_or_default().to_owned()).map_err(wrong)).transpose()?;
     let after = header.or(query).map(|EventId(at)| at);

@@ -97,6 +97,8 @@ async fn a_key_is_shown_once_and_good_until_it_is_revoked() {
     assert!(key.starts_with(&format!("trine_{id}_")));
     let answer = server.by(&key, Method::POST, "/jobs", &sleep(0)).await;
     assert_eq!(answer.status, 202);
+    let twice = with_key(with_key(server.request(Method::GET, "/jobs"), &key), &admin).answer().await;
+    assert_eq!(twice.problem(401).0, "unauthenticated", "whose request it is is not for the server to choose");
     let listed = server.by(&admin, Method::GET, "/keys", &json!(null)).await;
     let secret = key.splitn(3, '_').nth(2).unwrap();
     assert!(!listed.text.contains(secret) && !listed.text.contains("hash"));

@@ -247,6 +247,8 @@ async fn a_job_is_followed_to_its_end() {
     for wrong in ["soon", "-1", "0x10", "99999999999999999", "1e3"] {
         assert_eq!(status(&server, &path, wrong).await, 400, "{wrong}");
     }
+    let twice = request(&server, &path, Some(seen[0].id)).header("Last-Event-ID", "1").send().await.unwrap();
+    assert_eq!(twice.status(), 400);
     assert_eq!(status(&server, "/jobs/01997d3e-8c00-7000-8000-000000000000/events", "1").await, 404);
 
     // Run again, it goes on where it ended.

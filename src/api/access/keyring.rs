@@ -294,7 +294,11 @@ fn live(key: &Key, now: Timestamp) -> Result<(), Problem> {
 
 /// The key that a request comes with.
 fn presented(headers: &HeaderMap) -> Result<Presented, Problem> {
-    let sent = headers.get(AUTHORIZATION).ok_or_else(|| wrong("send an API key as `Authorization: Bearer trine_…`"))?;
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let sent = all.next().ok_or_else(|| wrong("send an API key as `Authorization: Bearer trine_…`"))?;
+    if all.next().is_some() {
+        return Err(wrong("the header Authorization is there more than once"));
+    }
     let token =
         sent.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let presented = token.and_then(|(_, token)| Presented::parse(token.trim()));
