@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
 
 use super::attempt::{Attempt, Ran};
-use crate::job::{Failure, FailureKind};
+use crate::clock::Monotonic;
+use crate::job::{Failure, Outcome};
 use crate::workload::{Stop, StopReason};
 
 /// Whoever kills by itself what does not stop in time gets so much longer: this only guards against a kernel that does not let it.
@@ -78,12 +79,22 @@ pub(super) async fn limited<F, E>(mut running: F, stop: Stop, deadline: Option<D
 where
     F: Future<Output = Result<Ran, E>> + Unpin,
 {
+    deadline.inspect(|deadline| stop.stop_at(Monotonic::now().after(*deadline)));
+    let left_behind = || Failure::error("it did not stop when it was told to");
     tokio::select! {
         biased;
-        ran = &mut running => return ran,
+        ran = &mut running => {
+            let mut ran = ran?;
+            // It has held an event loop by itself until after it would have been left behind elsewhere.
+            let held = ran.reading.polls.map(|(_, longest)| longest);
+            if deadline.is_some_and(|deadline| held > Some(deadline.saturating_add(grace))) {
+                stop.stop(StopReason::Deadline);
+                ran.outcome = Outcome::Error(left_behind());
+            }
+            return Ok(ran);
+        }
         _ = stop.stopped() => {}
         () = passed(deadline) => stop.stop(StopReason::Deadline),
     }
-    let left_behind = || Ok(Ran::failed(Failure::new(FailureKind::Error, "it did not stop when it was told to")));
-    Box::pin(tokio::time::timeout(grace, running)).await.unwrap_or_else(|_| left_behind())
+    Box::pin(tokio::time::timeout(grace, running)).await.unwrap_or_else(|_| Ok(Ran::failed(left_behind())))
 }

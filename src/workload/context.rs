@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::Reporter;
 use super::python::PythonRules;
 use super::workspace::Workspace;
+use crate::clock::Monotonic;
 use crate::command::Commands;
 use crate::job::{Failure, LogStream};
 use crate::outbound::{Outbound, OutboundError, OutboundSettings};
@@ -117,6 +118,8 @@ pub struct Stop {
 #[derive(Debug, Default)]
 struct Signal {
     reason: OnceLock<StopReason>,
+    /// When it has run as long as it may.
+    deadline: OnceLock<Monotonic>,
     given: Notify,
 }
 
@@ -140,8 +143,17 @@ impl Stop {
         self.signal.given.notify_waiters();
     }
 
-    /// Whether the attempt should end: for blocking work to ask now and then.
+    /// It should end by this time, which it is told also where no timer comes to its turn: while it holds an event loop.
+    pub fn stop_at(&self, deadline: Monotonic) {
+        // An attempt has one deadline.
+        let _ = self.signal.deadline.set(deadline);
+    }
+
+    /// Whether the attempt should end: for blocking work to ask now and then. Costs a look at the clock if there is a deadline.
     pub fn is_stopped(&self) -> bool {
+        if self.reason().is_none() && self.signal.deadline.get().is_some_and(|deadline| Monotonic::now() >= *deadline) {
+            self.stop(StopReason::Deadline);
+        }
         self.reason().is_some()
     }
 

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         measuring::trials(),
         stopping::trials(),
         stopping::trials_in_line(),
+        stopping::trials_on_the_loop(),
         workers::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();

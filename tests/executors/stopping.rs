@@ -153,6 +153,22 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
+/// Of work that holds the event loop.
+pub(crate) fn trials_on_the_loop() -> Vec<Trial> {
+    vec![trial("work_that_holds_the_event_loop_has_a_deadline_all_the_same", |bench| async move {
+        let deadline = Some(Duration::from_millis(50));
+        // One looks at the clock, the other is told of nothing.
+        for workload in [long(), json!({"type": "nap", "ms": 1_000})] {
+            let measured = bench.run_on(Queue::Async, workload, deadline, Stop::default()).await;
+            assert_eq!((failure(&measured).kind, measured.stopped), (FailureKind::Timeout, Some(StopReason::Deadline)));
+            assert_eq!(measured.timing.map(|timing| timing.polls), Some(Some(1)), "its figures are known");
+        }
+        // In time, by the grace that there is.
+        let measured = bench.run_on(Queue::Async, json!({"type": "nap", "ms": 60}), deadline, Stop::default()).await;
+        assert_eq!((output(&measured), measured.stopped), (json!(60), None));
+    })]
+}
+
 /// Of attempts in the line before the threads.
 pub(crate) fn trials_in_line() -> Vec<Trial> {
     vec![
