@@ -18,8 +18,8 @@ pub enum NotReady {
     #[error("this node is drained: it claims no more jobs until it is resumed")]
     Drained,
     /// Worker processes die as soon as they start.
-    #[error("worker processes die as soon as they start: {0}")]
-    Workers(String),
+    #[error("worker processes die as soon as they start: the server's log says how")]
+    Workers,
 }
 
 /// One queue as it is now.
@@ -73,7 +73,9 @@ impl Dispatcher {
         if self.shared.store.is_draining() {
             return Err(NotReady::Drained);
         }
-        self.shared.executors.trouble().map_or(Ok(()), |trouble| Err(NotReady::Workers(trouble)))?;
+        if self.shared.executors.fails() {
+            return Err(NotReady::Workers);
+        }
         // On a server with much to write that may take a while.
         let check = self.shared.leaving.run_until_cancelled(self.shared.store.check()).await;
         Ok(check.ok_or(NotReady::Draining)??)

@@ -95,8 +95,8 @@ struct State<W> {
     busy: BTreeMap<u32, WorkerStatus>,
     /// Being started ahead of need.
     starting: usize,
-    /// Why the latest start failed, if it did.
-    trouble: Option<String>,
+    /// Whether the latest start failed.
+    fails: bool,
     closed: bool,
 }
 
@@ -109,7 +109,7 @@ impl<W: Worker> Clone for Pool<W> {
 impl<W: Worker> Pool<W> {
     /// A pool of up to `size` workers, which are being started in the background. Must be called on a tokio runtime.
     pub(super) fn start(settings: W::Settings, size: usize, usual: W::Key) -> Self {
-        let state = State { idle: Vec::new(), busy: BTreeMap::new(), starting: 0, trouble: None, closed: false };
+        let state = State { idle: Vec::new(), busy: BTreeMap::new(), starting: 0, fails: false, closed: false };
         let pool = Self { shared: Arc::new(Shared { settings, size, usual, home: Handle::current(), state: Mutex::new(state) }) };
         pool.top_up();
         pool
@@ -120,10 +120,10 @@ impl<W: Worker> Pool<W> {
         self.shared.size
     }
 
-    /// Why there are no workers, if there are none and the latest start failed.
-    pub(super) fn trouble(&self) -> Option<String> {
+    /// Whether there are no workers and the latest start failed.
+    pub(super) fn fails(&self) -> bool {
         let state = self.state();
-        state.trouble.clone().filter(|_| state.idle.is_empty() && state.busy.is_empty())
+        state.fails && state.idle.is_empty() && state.busy.is_empty()
     }
 
     /// The workers as they are now.
@@ -162,14 +162,14 @@ impl<W: Worker> Pool<W> {
             Ok(worker) => worker,
             Err(error) => {
                 tracing::error!(error, ?key, "a worker process can't be started");
-                self.state().trouble = Some(error.clone());
+                self.state().fails = true;
                 // One of the usual ones may have made room for it.
                 self.top_up();
                 return Err(error);
             }
         };
         let mut state = self.state();
-        state.trouble = None;
+        state.fails = false;
         let status = WorkerStatus::of(&worker, true);
         let busy = Busy { pool: self.clone(), pid: status.pid, given_back: false };
         state.busy.insert(status.pid, WorkerStatus { jobs: status.jobs + 1, ..status });
@@ -252,14 +252,14 @@ impl<W: Worker> Pool<W> {
         let wanted = !state.closed && state.idle.len() + state.busy.len() < self.shared.size;
         match started {
             Ok(worker) => {
-                state.trouble = None;
+                state.fails = false;
                 if wanted {
                     state.idle.push(worker);
                 }
             }
             Err(error) if wanted => {
                 tracing::error!(%error, "a worker process can't be started");
-                state.trouble = Some(error.to_string());
+                state.fails = true;
                 return false;
             }
             Err(_) => {}

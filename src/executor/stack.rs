@@ -221,9 +221,9 @@ impl Executors {
         }
     }
 
-    /// Why there are no processes to work, if there are none because they can't be started.
-    pub fn trouble(&self) -> Option<String> {
-        self.pool.trouble().or_else(|| self.python.as_ref().and_then(Python::trouble))
+    /// Whether there are no processes to work, because they can't be started: the log says why.
+    pub fn fails(&self) -> bool {
+        self.pool.fails() || self.python.as_ref().is_some_and(Python::fails)
     }
 
     /// What is wrong with the source of a Python module that is to be called by this entry point, says the interpreter with that name.

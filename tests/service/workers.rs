@@ -53,6 +53,33 @@ async fn a_job_that_must_not_be_repeated_says_what_happened() {
 }
 
 #[tokio::test]
+async fn why_no_worker_starts_is_in_the_log_and_in_no_answer() {
+    let folder = folder();
+    let workspace = folder.path().join("workspace");
+    let server = Server::start(folder.path(), &[("TRINE_WORKSPACE", workspace.to_str().unwrap())]).await;
+    // What is no folder can't be opened as one.
+    std::fs::remove_dir(&workspace).unwrap();
+    std::fs::write(&workspace, "").unwrap();
+    let unready = async {
+        loop {
+            for worker in workers(&server.get("/executors").await) {
+                // It may have ended meanwhile.
+                let _ = kill(Pid::from_raw(worker["pid"].as_i64().unwrap().try_into().unwrap()), Signal::SIGKILL);
+            }
+            server.submit(&json!({"bound": "io", "workload": {"type": "sleep", "ms": 0}, "executor": "processes"})).await;
+            let answer = server.client.get(format!("{}/readyz", server.url)).send().await.unwrap();
+            if answer.status() == 503 {
+                break answer.json::<Value>().await.unwrap();
+            }
+        }
+    };
+    let problem = tokio::time::timeout(PATIENCE, unready).await.expect("the server to be not ready");
+    assert_eq!(problem["detail"], "worker processes die as soon as they start: the server's log says how");
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains(&format!("the workspace folder {} can't be opened", workspace.display())), "{log}");
+}
+
+#[tokio::test]
 async fn workers_go_with_their_server() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;

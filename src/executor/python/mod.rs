@@ -209,9 +209,9 @@ impl Python {
         self.slots
     }
 
-    /// Why there are no hosts, if there are none.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.on_loop.why_not().or_else(|| self.on_threads.why_not()).or_else(|| self.processes.trouble())
+    /// Whether there are no hosts, because they can't be started.
+    pub(super) fn fails(&self) -> bool {
+        self.on_loop.fails() || self.on_threads.fails() || self.processes.fails()
     }
 
     /// The hosts of a queue as they are now; none of a queue that is not of Python.

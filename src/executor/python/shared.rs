@@ -24,8 +24,8 @@ pub(super) struct SharedHosts {
 struct Shared {
     settings: HostSettings,
     places: Mutex<HashMap<Key, Arc<Place>>>,
-    /// Why the latest start failed and when that was, of the hosts that could not be started since.
-    trouble: Mutex<HashMap<Key, (String, Instant)>>,
+    /// When the latest start failed, of the hosts that could not be started since.
+    failed: Mutex<HashMap<Key, Instant>>,
 }
 
 /// The host of a key, once it is started. Whoever wants it meanwhile waits for the one start, which goes on though nobody waits any more:
@@ -48,15 +48,15 @@ impl Shared {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trouble(&self) -> MutexGuard<'_, HashMap<Key, (String, Instant)>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failed(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SharedHosts {
     /// Starts the host of `usual` in the background.
     pub(super) fn start(settings: HostSettings, usual: Key) -> Self {
-        let hosts = Self { shared: Arc::new(Shared { settings, places: Mutex::default(), trouble: Mutex::default() }) };
+        let hosts = Self { shared: Arc::new(Shared { settings, places: Mutex::default(), failed: Mutex::default() }) };
         let ahead = hosts.clone();
         tokio::spawn(async move { drop(ahead.get(&usual).await) });
         hosts
@@ -78,7 +78,7 @@ impl SharedHosts {
             }
             // The place is kept here, so its sender is there.
             let _ = changes.changed().await;
-            if !is_first && self.shared.trouble().get(key).is_some_and(|(_, at)| *at >= began) {
+            if !is_first && self.shared.failed().get(key).is_some_and(|at| *at >= began) {
                 return Err(NoProcess);
             }
         }
@@ -105,9 +105,9 @@ impl SharedHosts {
         });
     }
 
-    /// Why a host can't be started that somebody waits for, if there is one.
-    pub(super) fn why_not(&self) -> Option<String> {
-        self.shared.trouble().values().find(|(_, at)| at.elapsed() < WANTED).map(|(why, _)| why.clone())
+    /// Whether a host can't be started that somebody waits for.
+    pub(super) fn fails(&self) -> bool {
+        self.shared.failed().values().any(|at| at.elapsed() < WANTED)
     }
 
     /// The hosts as they are now; one that is just being started is left out, and so is one that is gone and was not needed since.
@@ -145,12 +145,12 @@ async fn start(shared: Arc<Shared>, starting: Starting, key: Key) {
     loop {
         match <Arc<Host> as Worker>::start(&shared.settings, &key).await {
             Ok(host) => {
-                shared.trouble().remove(&key);
+                shared.failed().remove(&key);
                 return drop(place.host.send_replace(Some(host)));
             }
             Err(error) => {
                 tracing::error!(%error, ?key, "a Python host can't be started");
-                shared.trouble().insert(key.clone(), (error.to_string(), Instant::now()));
+                shared.failed().insert(key.clone(), Instant::now());
                 // Some wait no longer.
                 place.host.send_modify(|_| ());
                 tokio::time::sleep(backoff).await;
