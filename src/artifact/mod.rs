@@ -37,6 +37,8 @@ use crate::outbound;
 /// How long a request to a storage is tried again, and how long it may take until its answer begins: it may have a part of a file to send.
 const PATIENCE: Duration = Duration::from_mins(2);
 const SILENCE: Duration = Duration::from_mins(1);
+/// How long a client waits for a storage that says nothing to what it asks.
+const ANSWER: Duration = Duration::from_secs(15);
 /// How long a storage may take to be reached.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Files that are copied at once: each may take 24 MiB of memory, three parts.
@@ -145,7 +147,7 @@ impl Artifacts {
     /// The artifacts of an attempt, sorted by name.
     pub async fn list(&self, job: JobId, attempt: u32) -> Result<Vec<Artifact>, ArtifactError> {
         let folder = self.of_attempt(job, attempt);
-        let found = self.storage.list(Some(&folder)).try_collect::<Vec<_>>().await?;
+        let found = in_time(self.storage.list(Some(&folder)).try_collect::<Vec<_>>()).await?;
         let mut artifacts: Vec<_> = found.iter().filter_map(|meta| Artifact::of(&folder, meta)).collect();
         artifacts.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(artifacts)
@@ -164,13 +166,13 @@ impl Artifacts {
         let mut range = None;
         if let Some(part) = part {
             // Storages answer differently what lies beyond the end of a file.
-            let Some(meta) = there(self.storage.head(&key).await)? else { return Ok(None) };
+            let Some(meta) = there(in_time(self.storage.head(&key)).await)? else { return Ok(None) };
             if of.is_none_or(|of| of == version(attempt, &meta)) {
                 range = Some(part.of(meta.size).ok_or(ArtifactError::NoSuchPart(meta.size))?);
             }
         }
         let options = GetOptions { range: range.clone().map(GetRange::Bounded), ..GetOptions::default() };
-        let Some(found) = there(self.storage.get_opts(&key, options).await)? else { return Ok(None) };
+        let Some(found) = there(in_time(self.storage.get_opts(&key, options)).await)? else { return Ok(None) };
         let (version, bytes) = (version(attempt, &found.meta), found.meta.size);
         Ok(Some(Content { version, bytes, part: range, stream: found.into_stream().map_err(ArtifactError::from).boxed() }))
     }
@@ -182,7 +184,7 @@ impl Artifacts {
 
     /// The days of which there are some, the first ones first.
     pub async fn days(&self) -> Result<Vec<Date>, ArtifactError> {
-        let found = self.storage.list_with_delimiter(Some(&self.prefix)).await?;
+        let found = in_time(self.storage.list_with_delimiter(Some(&self.prefix))).await?;
         let mut days: Vec<Date> = found.common_prefixes.iter().filter_map(|day| day.filename()?.parse().ok()).collect();
         days.sort_unstable();
         Ok(days)
@@ -229,6 +231,13 @@ fn version(attempt: u32, meta: &ObjectMeta) -> String {
     let of_storage = meta.e_tag.as_deref().filter(|tag| !tag.starts_with("W/")).map(|tag| tag.trim_matches('"').to_owned());
     let of_time = || format!("{:x}-{:x}", meta.last_modified.timestamp_micros(), meta.size);
     format!("{attempt}-{}", of_storage.unwrap_or_else(of_time))
+}
+
+/// What a storage answers, unless it says nothing for too long for whoever waits.
+async fn in_time<T>(asked: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
+    let silent = || format!("no answer within {} s", ANSWER.as_secs()).into();
+    let silent = |_| Err(object_store::Error::Generic { store: "S3", source: silent() });
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(silent)
 }
 
 /// What was found, if it was; what is said to be below a file is not there either.

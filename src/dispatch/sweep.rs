@@ -33,6 +33,9 @@ pub async fn sweep_artifacts(artifacts: Artifacts, store: Arc<dyn Store>, end: i
                     }
                     until_all = if until_all == 0 { ALL_DAYS } else { until_all } - 1;
                 }
+                Err(SweepError::Artifacts(error)) => {
+                    tracing::warn!(%error, "the storage of artifacts can't be used: jobs that leave files fail while it is so");
+                }
                 Err(error) => tracing::warn!(%error, "artifacts of jobs that are gone can't be removed; it is tried again"),
             }
             tokio::time::sleep(EVERY).await;

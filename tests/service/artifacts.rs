@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
     X_CONTENT_TYPE_OPTIONS,
@@ -82,7 +85,7 @@ async fn python_leaves_files_on_each_executor_and_each_job_its_own() {
     let scratch = folder.path().join("data/python/scratch");
     let gone = async {
         while !walk(&scratch).is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("the files to be gone from the scratch folders");
@@ -293,7 +296,7 @@ async fn they_go_with_their_job() {
     let server = Server::start(folder.path(), &[("TRINE_RETENTION_AGE", "1ms")]).await;
     let removed = async {
         while server.client.get(format!("{}/jobs/{second}", server.url)).send().await.unwrap().status() != 404 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(PATIENCE, removed).await.expect("the job to be removed");
@@ -302,7 +305,7 @@ async fn they_go_with_their_job() {
     let _server = Server::start(folder.path(), &[]).await;
     let gone = async {
         while there(&second) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("the artifacts of a job that was removed to go");
@@ -362,7 +365,7 @@ impl Storage {
         let made = async {
             let client = crate::server::client();
             while client.put(format!("{}/{bucket}", storage.url())).send().await.is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(PATIENCE, made).await.expect("the storage to answer");
@@ -460,6 +463,25 @@ async fn files_of_the_same_second_and_length_are_told_apart_in_a_storage() {
 }
 
 #[tokio::test]
+async fn a_storage_that_says_nothing_keeps_nobody_waiting_for_long() {
+    let (folder, storage) = (folder(), Storage::start("kept").await);
+    let url = storage.url();
+    let server = Server::start(folder.path(), &stored_at(&url)).await;
+    let id = succeeded(&server, &python("threads", "(left / 'a').write_text('0')")).await;
+    let process = Pid::from_raw(storage.process.id().try_into().unwrap());
+    kill(process, Signal::SIGSTOP).unwrap();
+    let get = async |path: &str| {
+        let get = server.client.get(format!("{}/jobs/{id}/artifacts{path}", server.url)).header(RANGE, "bytes=0-0");
+        let answer = tokio::time::timeout(Duration::from_secs(30), get.send()).await.expect("an answer").unwrap();
+        answer.status().as_u16()
+    };
+    let (list, file) = tokio::join!(get(""), get("/a"));
+    assert_eq!((list, file), (503, 503));
+    kill(process, Signal::SIGCONT).unwrap();
+    assert_eq!(get("/a").await, 206);
+}
+
+#[tokio::test]
 async fn a_storage_that_is_away_fails_what_needs_it_and_nothing_else() {
     let folder = folder();
     let nobody = Port::free();
@@ -475,4 +497,11 @@ async fn a_storage_that_is_away_fails_what_needs_it_and_nothing_else() {
     assert_eq!(answer.status(), 503);
     let problem: Value = answer.json().await.unwrap();
     assert_eq!(problem["detail"], "the storage of artifacts is not available now");
+    let warned = async {
+        let said = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+        while !said().contains("the storage of artifacts can't be used: jobs that leave files fail while it is so") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, warned).await.expect("a warning");
 }
