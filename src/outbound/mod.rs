@@ -23,7 +23,8 @@ use url::Url;
 
 use names::Names;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to be reached, of all the time that a request may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// As many as there may be jobs on the event loop by default: a burst to one host finds its connections again, and none is closed while the
 /// others of the burst still wait for a core.

@@ -1,12 +1,15 @@
 //! One request after the other, as redirects lead.
 
+use std::error::Error as _;
+use std::io;
+
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE, HeaderMap, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
-use crate::job::Failure;
-use crate::outbound::root_cause;
+use crate::job::{Failure, FailureKind};
+use crate::outbound::{CONNECT_TIMEOUT, root_cause};
 use crate::workload::Environment;
 
 /// One request of the chain of redirects.
@@ -22,7 +25,17 @@ impl Hop {
         self.url.origin().ascii_serialization()
     }
 
-    pub(super) fn request(&self, environment: &Environment) -> Result<RequestBuilder, Failure> {
+    /// Sends it. A server may end a connection just as the next request is on its way: one that may be repeated is then sent once more, as
+    /// browsers do.
+    pub(super) async fn send(&self, environment: &Environment) -> Result<Response, Failure> {
+        let mut sent = self.request(environment)?.send().await;
+        if matches!(self.method, Method::GET | Method::HEAD) && sent.as_ref().is_err_and(was_cut_off) {
+            sent = self.request(environment)?.send().await;
+        }
+        sent.map_err(|error| self.unanswered(&error))
+    }
+
+    fn request(&self, environment: &Environment) -> Result<RequestBuilder, Failure> {
         let request = environment
             .outbound
             .request(self.method.clone(), self.url.clone())
@@ -34,7 +47,11 @@ impl Hop {
         })
     }
 
-    pub(super) fn unanswered(&self, error: &reqwest::Error) -> Failure {
+    fn unanswered(&self, error: &reqwest::Error) -> Failure {
+        if error.is_connect() && error.is_timeout() {
+            let (origin, limit) = (self.origin(), CONNECT_TIMEOUT.as_millis());
+            return Failure::new(FailureKind::Timeout, format!("{origin} could not be reached within {limit} ms"));
+        }
         let what = if error.is_connect() { "can't connect to" } else { "no answer from" };
         Failure::error(format!("{what} {}: {}", self.origin(), root_cause(error)))
     }
@@ -69,4 +86,15 @@ impl Hop {
         }
         Ok(Some(next))
     }
+}
+
+/// Whether a connection that was there has ended before the answer came.
+fn was_cut_off(error: &reqwest::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    !error.is_connect()
+        && causes.any(|cause| {
+            let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            matches!(io, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
+                || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
+        })
 }

@@ -55,13 +55,13 @@ pub(super) struct Http {
     follow_redirects: bool,
     /// The longest body of a response that is accepted, in bytes. The operator's limit if it is not given.
     max_bytes: Option<u64>,
-    /// How long everything may take, redirects and the body included, in milliseconds.
+    /// How long everything may take, redirects and the body included, in milliseconds; 10,000 of it at the most until a server is reached.
     #[serde(default = "default_timeout_ms")]
     #[schema(minimum = 1, maximum = 300_000, default = 30_000)]
     timeout_ms: u64,
 }
 
-/// The method of the request.
+/// The method of the request. `GET` and `HEAD` are sent once more where the connection ends before there is an answer.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[schema(default = "GET")]
@@ -151,7 +151,7 @@ impl Http {
         let headers = header_map(&self.headers).map_err(|invalid| Failure::error(invalid.to_string()))?;
         let mut hop = Hop { method: self.method.into(), url: self.url, headers, content: self.body.map(Bytes::from) };
         for _ in 0..=MAX_REDIRECTS {
-            let mut response = hop.request(environment)?.send().await.map_err(|error| hop.unanswered(&error))?;
+            let mut response = hop.send(environment).await?;
             let redirect = if self.follow_redirects { hop.redirect(&response)? } else { None };
             if let Some(next) = redirect {
                 context.log(format!("{} from {}, on to {}", response.status().as_u16(), hop.origin(), next.origin()));

@@ -5,7 +5,8 @@ use axum::response::{IntoResponse, Redirect};
 use axum::routing::{any, get};
 use reqwest::StatusCode;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::super::testing::{Bench, Told};
 use super::*;
@@ -165,6 +166,55 @@ async fn what_takes_too_long_times_out() {
 }
 
 #[tokio::test]
+async fn a_server_that_can_not_be_reached_times_out() {
+    // Nobody takes connections in, and there is soon no room for more of them.
+    let full = TcpSocket::new_v4().unwrap();
+    full.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let full = full.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    let failure = bench().run(fetch(format!("http://{address}"), &json!({ "timeout_ms": 60_000 }))).await.unwrap_err();
+    assert_eq!(failure, Failure::new(FailureKind::Timeout, format!("http://{address} could not be reached within 10000 ms")));
+}
+
+/// A site that leads on by a redirect, and ends the connection as the next request comes on it. On another one it answers.
+async fn fickle() -> String {
+    async fn request(connection: &mut BufReader<TcpStream>) {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            connection.read_line(&mut line).await.unwrap();
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut first = BufReader::new(listener.accept().await.unwrap().0);
+        request(&mut first).await;
+        let on = "HTTP/1.1 307 On\r\nLocation: /on\r\nContent-Length: 0\r\n\r\n";
+        first.write_all(on.as_bytes()).await.unwrap();
+        request(&mut first).await;
+        drop(first);
+        let mut second = BufReader::new(listener.accept().await.unwrap().0);
+        request(&mut second).await;
+        second.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere").await.unwrap();
+    });
+    origin
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_sent_again_where_a_connection_ends_under_it() {
+    let bench = bench();
+    assert_eq!(bench.run(fetch(fickle().await, &json!({}))).await.unwrap()["body"], "here");
+    let site = fickle().await;
+    let failure = bench.run(fetch(&site, &json!({ "method": "POST" }))).await.unwrap_err();
+    assert_eq!(failure, Failure::error(format!("no answer from {site}: connection closed before message completed")));
+}
+
+#[tokio::test]
 async fn redirects_are_followed_up_to_five() {
     let (bench, site) = (bench(), site("127.0.0.1").await);
     let page = bench.run(fetch(format!("{site}/chain/4"), &json!({}))).await.unwrap();
@@ -255,7 +305,7 @@ async fn names_of_forbidden_addresses_are_refused_when_they_are_resolved() {
 async fn failures_are_sentences() {
     let bench = bench();
     // A port that is taken, but nobody listens on it.
-    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    let taken = TcpSocket::new_v4().unwrap();
     taken.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let closed = format!("http://{}", taken.local_addr().unwrap());
     let failure = bench.run(fetch(&closed, &json!({}))).await.unwrap_err();
