@@ -20,13 +20,11 @@ use super::{ApiState, body, condition, example};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, DeployError, Deployment};
 use crate::executor::python::SourceFault;
-use crate::function::{Defaults, Function, Kind, Limits};
+use crate::function::{Defaults, Function, Kind, LEAST_MEMORY, Limits};
 use crate::job::{Bound, Choice, Form};
 
 /// The longest content of a function, in bytes.
 const MAX_BYTES: usize = 8 << 20;
-/// The least memory that a call may be limited to, in bytes: an interpreter needs about half of it for itself.
-const LEAST_MEMORY: u64 = 64 << 20;
 
 /// A version of a function.
 #[derive(Serialize, ToSchema)]

@@ -87,6 +87,10 @@ impl File {
         let (secret, flag) = argument
             .and_then(|argument| Some((argument.is_hide_env_values_set(), argument.get_long()?)))
             .ok_or_else(|| FileError::UnknownKey(self.path.clone(), written.into()))?;
+        if key == "http_ports" && texts.is_empty() {
+            let why = "an empty list would let every port be reached; leave it out for that";
+            return Err(FileError::BadValue(self.path.clone(), key.into(), why.into()));
+        }
         let flags = texts.iter().map(|text| format!("--{flag}={text}"));
         arguments.clone().try_get_matches_from(flags).map(drop).map_err(|error| {
             let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
@@ -166,8 +170,11 @@ mod tests {
     #[case("processes = 0", "t.toml: `processes`: 0: must be at least 1")]
     #[case("database_connections = 2", "t.toml: `database_connections`: 2: must be at least 3")]
     #[case("lease_ms = 30", "t.toml: `lease_ms`: 30: must be at least 1000")]
+    #[case("processes = 1025", "t.toml: `processes`: 1025: must be at most 1024")]
+    #[case("python_memory_bytes = 1", "t.toml: `python_memory_bytes`: 1: must be at least 67108864")]
     #[case("processes = -1", "t.toml: `processes`: -1: must be a whole number")]
     #[case("grace_ms = '5s'", "t.toml: `grace_ms`: 5s: must be a whole number of milliseconds, such as 5000")]
+    #[case("http_ports = []", "t.toml: `http_ports`: an empty list would let every port be reached; leave it out for that")]
     #[case("http_ports = ['http']", "t.toml: `http_ports`: http: must be a whole number")]
     #[case("routing = 'auto'", "t.toml: `routing`: auto: must be one of declared, advise, measured")]
     #[case("python_pickles = true", "t.toml: `python_pickles`: true: must be one of allow, deny")]

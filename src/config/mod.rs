@@ -30,8 +30,8 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use self::values::{
-    a_minute_at_most, a_second_at_least, address, as_millis, at_least_one, connections, cores, hidden, host, interpreter,
-    log_filter, millis, node_name, origin, some_millis, threads, whole,
+    MOST_PROCESSES, a_minute_at_most, a_second_at_least, address, as_millis, at_least_one, connections, cores, hidden, host,
+    interpreter, log_filter, memory, millis, node_name, origin, processes, some_millis, threads, whole,
 };
 use crate::artifact::ArtifactPlace;
 use crate::auth::{KeyRule, Quota};
@@ -154,8 +154,8 @@ pub struct Config {
     /// Threads that run jobs tagged `cpu`
     #[arg(long, env = "TRINE_THREADS_CPU", value_name = "N", default_value_t = cores(), value_parser = threads)]
     pub threads_cpu: usize,
-    /// Worker processes
-    #[arg(long, env = "TRINE_PROCESSES", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
+    /// Worker processes, 1,024 at most
+    #[arg(long, env = "TRINE_PROCESSES", value_name = "N", default_value_t = cores().min(MOST_PROCESSES), value_parser = processes)]
     pub processes: usize,
     /// Jobs after which a worker process is replaced by a fresh one
     #[arg(long, env = "TRINE_WORKER_MAX_JOBS", value_name = "N", default_value_t = 10_000, value_parser = at_least_one::<u64>)]
@@ -175,13 +175,13 @@ pub struct Config {
     #[arg(long, env = "TRINE_PYTHON_ASYNC_SLOTS", value_name = "N", default_value_t = 1_024, value_parser = at_least_one::<usize>)]
     pub python_async_slots: usize,
     /// Threads of the Python host that runs jobs on threads
-    #[arg(long, env = "TRINE_PYTHON_THREADS", value_name = "N", default_value_t = 32, value_parser = at_least_one::<usize>)]
+    #[arg(long, env = "TRINE_PYTHON_THREADS", value_name = "N", default_value_t = 32, value_parser = threads)]
     pub python_threads: usize,
-    /// Python processes that run one job each
-    #[arg(long, env = "TRINE_PYTHON_PROCESSES", value_name = "N", default_value_t = cores(), value_parser = at_least_one::<usize>)]
+    /// Python processes that run one job each, 1,024 at most
+    #[arg(long, env = "TRINE_PYTHON_PROCESSES", value_name = "N", default_value_t = cores().min(MOST_PROCESSES), value_parser = processes)]
     pub python_processes: usize,
-    /// Most memory that a Python process may use, in bytes; at half of it, it is replaced after its job
-    #[arg(long, env = "TRINE_PYTHON_MEMORY_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
+    /// Most memory that a Python process may use, in bytes, 64 MiB at least; at half of it, it is replaced after its job
+    #[arg(long, env = "TRINE_PYTHON_MEMORY_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = memory)]
     pub python_memory_bytes: u64,
     /// Most that a Python process may keep in its scratch folder, in bytes
     #[arg(long, env = "TRINE_PYTHON_SCRATCH_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = at_least_one::<u64>)]
@@ -445,7 +445,7 @@ mod tests {
         assert_eq!(config.database(), Database::Sqlite("/srv/trine/trine.db".into()));
         assert_eq!(config.workspace(), PathBuf::from("/srv/trine/workspace"));
         assert_eq!((config.async_slots, config.max_body_bytes), (16_384, 33_554_432));
-        assert_eq!(config.processes, cores());
+        assert_eq!(config.processes, cores().min(MOST_PROCESSES));
     }
 
     #[test]

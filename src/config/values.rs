@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use super::NamedProgram;
+use crate::function::LEAST_MEMORY;
 use crate::job::Secret;
 use crate::store::postgres::LEAST_CONNECTIONS;
 
@@ -39,12 +40,26 @@ pub(super) fn connections(text: &str) -> Result<u32, String> {
     if connections < LEAST_CONNECTIONS { Err(format!("must be at least {LEAST_CONNECTIONS}")) } else { Ok(connections) }
 }
 
-/// No Linux has more threads, and whoever adds some to these can count them.
-const MOST_THREADS: usize = 1 << 22;
+/// Far more than any machine has use for: of more, it would stand still before it could say why.
+const MOST_THREADS: usize = 16_384;
+pub(super) const MOST_PROCESSES: usize = 1_024;
 
 pub(super) fn threads(text: &str) -> Result<usize, String> {
-    let threads = at_least_one(text)?;
-    if threads > MOST_THREADS { Err(format!("must be at most {MOST_THREADS}")) } else { Ok(threads) }
+    at_most(MOST_THREADS, text)
+}
+
+pub(super) fn processes(text: &str) -> Result<usize, String> {
+    at_most(MOST_PROCESSES, text)
+}
+
+fn at_most(most: usize, text: &str) -> Result<usize, String> {
+    let number = at_least_one(text)?;
+    if number > most { Err(format!("must be at most {most}")) } else { Ok(number) }
+}
+
+pub(super) fn memory(text: &str) -> Result<u64, String> {
+    let bytes = whole(text)?;
+    if bytes < LEAST_MEMORY { Err(format!("must be at least {LEAST_MEMORY}")) } else { Ok(bytes) }
 }
 
 /// An address with a port. Names have several addresses, and no server listens at a part of them by mistake.
@@ -146,12 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn threads_can_be_counted() {
-        assert_eq!(threads("1"), Ok(1));
-        assert_eq!(threads("4194304"), Ok(MOST_THREADS));
-        for text in ["0", "4194305", "18446744073709551615"] {
-            assert!(threads(text).is_err(), "{text}");
+    fn threads_and_processes_have_a_bound() {
+        assert_eq!((threads("1"), processes("1")), (Ok(1), Ok(1)));
+        assert_eq!((threads("16384"), processes("1024")), (Ok(MOST_THREADS), Ok(MOST_PROCESSES)));
+        for text in ["0", "16385", "18446744073709551615"] {
+            assert!(threads(text).is_err() && processes(text).is_err(), "{text}");
         }
+        assert_eq!(processes("1025").unwrap_err(), "must be at most 1024");
+    }
+
+    #[test]
+    fn an_interpreter_has_the_memory_that_it_needs() {
+        assert_eq!(memory("67108864"), Ok(LEAST_MEMORY));
+        assert_eq!(memory("67108863").unwrap_err(), "must be at least 67108864");
     }
 
     #[test]

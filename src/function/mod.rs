@@ -39,6 +39,9 @@ pub struct Function {
     pub limits: Limits,
 }
 
+/// The least memory that a call may be limited to, in bytes: an interpreter needs about half of it for itself.
+pub const LEAST_MEMORY: u64 = 64 << 20;
+
 /// The most that one call of a function may use, as far as that is less than what every call may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
