@@ -1,6 +1,6 @@
 //! What the server says of itself while it runs: lines on standard error.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,14 +36,42 @@ pub struct Log {
 pub fn init(filter: &str, json: bool) -> Result<Log, TelemetryError> {
     let quiet = if filter.contains("sqlx") { "" } else { QUIET };
     let filter = EnvFilter::builder().parse(format!("{filter}{quiet}"))?;
-    let (lines, writer) = NonBlockingBuilder::default().buffered_lines_limit(WAITING).finish(std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
+    let (lines, writer) = NonBlockingBuilder::default().buffered_lines_limit(WAITING).finish(io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
     if json {
-        log.json().finish().try_init()?;
+        log.json().with_writer(lines).finish().try_init()?;
     } else {
-        log.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?;
+        let text = log.with_ansi(io::stderr().is_terminal());
+        text.with_writer(move || OneLine(lines.clone())).finish().try_init()?;
     }
     Ok(Log { _writer: writer })
+}
+
+/// Writes what it is given at once as one line: what others say - a storage's answer, a process's last words - has line breaks in it, which
+/// could be read as lines of the log.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = event.strip_suffix(b"\n").unwrap_or(event);
+        if !text.iter().any(|byte| b"\r\n".contains(byte)) {
+            return self.0.write_all(event).map(|()| event.len());
+        }
+        let mut line = Vec::with_capacity(event.len() + 64);
+        for byte in text {
+            match byte {
+                b'\n' => line.extend(b"\\n"),
+                b'\r' => line.extend(b"\\r"),
+                other => line.push(*other),
+            }
+        }
+        line.push(b'\n');
+        self.0.write_all(&line).map(|()| event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Something that may happen by the thousand: it is told at most once in [`Sparing::APART`], and how often it was not.
@@ -76,6 +104,16 @@ impl Sparing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let mut written = Vec::new();
+        for event in ["  INFO plain\n", "  WARN error=<Error>\n  ERROR forged\r\n</Error>\n"] {
+            OneLine(&mut written).write_all(event.as_bytes()).unwrap();
+        }
+        let lines = "  INFO plain\n  WARN error=<Error>\\n  ERROR forged\\r\\n</Error>\n";
+        assert_eq!(String::from_utf8(written).unwrap(), lines);
+    }
 
     #[test]
     fn what_happens_often_is_told_now_and_then() {
