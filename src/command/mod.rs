@@ -146,7 +146,10 @@ impl FromStr for Commands {
     fn from_str(text: &str) -> Result<Self, CommandError> {
         let tables: BTreeMap<String, toml::Value> = toml::from_str(text)?;
         let read = |(name, table): (String, toml::Value)| {
-            let command = table.try_into::<Command>().map_err(|error| error.message().to_owned());
+            let command = serde_path_to_error::deserialize::<_, Command>(table).map_err(|error| match error.path().to_string() {
+                whole if whole == "." => error.inner().message().to_owned(),
+                key => format!("{key}: {}", error.inner().message()),
+            });
             let checked = command.and_then(|command| command.check().map(|()| command));
             match checked {
                 Ok(command) => Ok((name, Arc::new(command))),
@@ -216,6 +219,9 @@ impl Command {
         }
         if self.limits.deadline_ms == 0 {
             return Err("a deadline of 0 ms leaves no time for anything".into());
+        }
+        if self.limits.memory_bytes == 0 {
+            return Err("0 bytes of memory are too few for any program".into());
         }
         for (name, parameter) in &self.parameters {
             parameter.check().map_err(|reason| format!("parameter {name}: {reason}"))?;
@@ -311,8 +317,8 @@ mod tests {
         "path = '/bin/sh'\nenvironment = { A = \"\\u0000\" }",
         "c: the environment can't have a variable \"A\" with this value"
     )]
-    #[case("path = '/bin/sh'\narguments = [\"a\\u0000\"]", "c: an argument can't hold a NUL")]
-    #[case("path = '/bin/sh'\narguments = ['{a']", "c: a brace is not closed; write {{ for a brace")]
+    #[case("path = '/bin/sh'\narguments = [\"a\\u0000\"]", "c: arguments[0]: an argument can't hold a NUL")]
+    #[case("path = '/bin/sh'\narguments = ['{a']", "c: arguments[0]: a brace is not closed; write {{ for a brace")]
     #[case(
         "path = '/bin/sh'\narguments = ['{a}']\nparameters.a = { type = 'integer', min = 5, max = 1 }",
         "c: parameter a: no number is at least 5 and at most 1"
@@ -344,7 +350,13 @@ mod tests {
 
     #[rstest]
     #[case("[c]\npath = '/bin/sh'\nshell = true", "unknown field `shell`")]
-    #[case("[c]\npath = '/bin/sh'\nparameters.a = { type = 'text', pattern = '(' }", "regex parse error")]
+    #[case(
+        "[c]\npath = '/bin/sh'\nparameters.a = { type = 'text', pattern = '(' }",
+        "c: parameters.a.pattern: regex parse error"
+    )]
+    #[case("[c]\npath = '/bin/sh'\nparameters.a = { type = 'text', pattern = 'a)(b' }", "    a)(b\n")]
+    #[case("[c]\npath = '/bin/sh'\nlimits = { deadline_ms = -1 }", "c: limits.deadline_ms: invalid value: integer `-1`")]
+    #[case("[c]\npath = '/bin/sh'\nlimits.memory_bytes = 0", "c: 0 bytes of memory are too few for any program")]
     #[case("[c]\narguments = []", "missing field `path`")]
     fn what_is_not_a_command_is_named(#[case] text: &str, #[case] message: &str) {
         let error = commands(text).unwrap_err().to_string();

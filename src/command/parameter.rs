@@ -202,7 +202,9 @@ impl Serialize for Pattern {
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = String::deserialize(deserializer)?;
-        let whole = Regex::new(&format!("^(?:{written})$")).map_err(serde::de::Error::custom)?;
+        // As it is written first: what is wrong with it is told of that.
+        let whole = Regex::new(&written).and_then(|_| Regex::new(&format!("^(?:{written})$")));
+        let whole = whole.map_err(serde::de::Error::custom)?;
         Ok(Self { written, whole })
     }
 }
