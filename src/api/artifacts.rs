@@ -164,7 +164,8 @@ pub(super) async fn get(
 
 /// What a header `Range` (RFC 9110, 14.2) asks for. One that can't be understood, or wants several parts, is as good as none.
 fn part(range: &str) -> Option<Part> {
-    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let (unit, range) = range.split_once('=')?;
+    let (first, last) = range.split_once('-').filter(|_| unit.eq_ignore_ascii_case("bytes"))?;
     match (first, last) {
         ("", count) => Some(Part::Last(number(count)?)),
         (first, "") => Some(Part::From(number(first)?)),
@@ -204,6 +205,7 @@ mod tests {
 
     #[rstest]
     #[case("bytes=0-0", Some(Part::Between(0, 0)))]
+    #[case("Bytes=0-0", Some(Part::Between(0, 0)))]
     #[case("bytes=5-", Some(Part::From(5)))]
     #[case("bytes=-5", Some(Part::Last(5)))]
     #[case("bytes=5-4", None)]
