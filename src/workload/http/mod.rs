@@ -8,13 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Response;
 use reqwest::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use url::Url;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use self::hop::Hop;
 use super::content::text_or_base64;
@@ -76,7 +78,7 @@ enum Method {
     Options,
 }
 
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a status code or a list of them")]
 enum ExpectStatus {
     One(u16),
@@ -90,7 +92,7 @@ struct Page {
     status: u16,
     /// Where it was found in the end.
     url: String,
-    /// The headers of the response, in lower case; equal ones are joined by a comma.
+    /// The headers of the response, in lower case; equal ones are joined by a comma, cookies by a line break.
     headers: BTreeMap<String, String>,
     /// The length of the body.
     bytes: usize,
@@ -112,6 +114,8 @@ impl Workload for Http {
 
     fn check(&self, environment: &Environment) -> Result<(), Invalid> {
         environment.outbound.check(&self.url).map_err(|refused| Invalid::new("/url", refused.to_string()))?;
+        // A URL can be longer than what can be asked for.
+        self.url.as_str().parse::<hyper::Uri>().map_err(|error| Invalid::new("/url", format!("can't be asked for: {error}")))?;
         header_map(&self.headers)?;
         if let Some(expected) = &self.expect_status {
             let codes = expected.codes();
@@ -186,10 +190,12 @@ impl Page {
         let mut headers = BTreeMap::<_, String>::new();
         for (name, value) in response.headers() {
             let value = String::from_utf8_lossy(value.as_bytes());
+            // There are commas in the times of cookies.
+            let between = if name == SET_COOKIE { "\n" } else { ", " };
             headers
                 .entry(name.to_string())
                 .and_modify(|joined| {
-                    joined.push_str(", ");
+                    joined.push_str(between);
                     joined.push_str(&value);
                 })
                 .or_insert_with(|| value.to_string());
@@ -220,6 +226,16 @@ fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Invalid> 
     }
     Ok(map)
 }
+
+impl PartialSchema for ExpectStatus {
+    fn schema() -> RefOr<Schema> {
+        let code = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(100)).maximum(Some(599)).build();
+        let codes = ArrayBuilder::new().items(code.clone()).min_items(Some(1));
+        OneOfBuilder::new().item(code).item(codes).into()
+    }
+}
+
+impl ToSchema for ExpectStatus {}
 
 impl ExpectStatus {
     fn codes(&self) -> &[u16] {

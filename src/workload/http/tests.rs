@@ -1,7 +1,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::header;
-use axum::response::{IntoResponse, Redirect};
+use axum::response::{AppendHeaders, IntoResponse, Redirect};
 use axum::routing::{any, get};
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -19,6 +19,18 @@ async fn site(address: &str) -> String {
         .route("/text", get(|| async { "grüße" }))
         .route("/bytes", get(|| async { Bytes::from_static(&[0xff, 0x00]) }))
         .route("/headers", get(|| async { [("x-one", "1"), ("x-two", "2")] }))
+        .route(
+            "/many",
+            get(|| async {
+                let cookie = |value| (header::SET_COOKIE, value);
+                AppendHeaders([
+                    cookie("a=1; Expires=Sat, 31 Jan 2026 12:00:00 GMT"),
+                    cookie("b=2"),
+                    (header::VARY, "x"),
+                    (header::VARY, "y"),
+                ])
+            }),
+        )
         .route("/missing", get(|| async { (StatusCode::NOT_FOUND, "not here") }))
         .route("/big", get(|| async { "x".repeat(1000) }))
         .route(
@@ -113,6 +125,9 @@ async fn pages_are_fetched_whole() {
     assert_eq!(page["headers"]["content-type"], "text/plain; charset=utf-8");
     let page = bench.run(fetch(format!("{site}/bytes"), &json!({}))).await.unwrap();
     assert_eq!((&page["body"], &page["encoding"], &page["bytes"]), (&json!("/wA="), &json!("base64"), &json!(2)));
+    let page = bench.run(fetch(format!("{site}/many"), &json!({}))).await.unwrap();
+    let cookies = "a=1; Expires=Sat, 31 Jan 2026 12:00:00 GMT\nb=2";
+    assert_eq!((&page["headers"]["set-cookie"], &page["headers"]["vary"]), (&json!(cookies), &json!("x, y")));
     let page = bench.run(fetch(format!("{site}/headers"), &json!({ "method": "HEAD" }))).await.unwrap();
     assert_eq!((&page["headers"]["x-one"], &page["headers"]["x-two"], &page["body"]), (&json!("1"), &json!("2"), &json!("")));
 }
@@ -339,6 +354,7 @@ fn parameters_are_checked() {
         (json!({ "type": "http" }), ""),
         (fetch("example.com", &json!({})), "/url"),
         (fetch("", &json!({})), "/url"),
+        (fetch(format!("https://example.com/{}", "x".repeat(65_536)), &json!({})), "/url"),
         (fetch("ftp://example.com", &json!({})), "/url"),
         (fetch("http://10.0.0.1", &json!({})), "/url"),
         (fetch("http://2130706434", &json!({})), "/url"),
