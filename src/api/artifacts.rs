@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -117,7 +117,8 @@ pub(super) async fn list(
                 ("Content-Range" = String, description = "Which part it is"),
                 ("ETag" = String, description = "What the file is told by from another one of the same name"),
             ), example = "n,primes\n"),
-        (status = 304, description = "It is the file that the client has"),
+        (status = 304, description = "It is the file that the client has",
+            headers(("ETag" = String, description = "What the file is told by from another one of the same name"))),
         answers::BadQuery, answers::UnknownJob, answers::UnknownArtifact, answers::RangeNotSatisfiable, answers::Unavailable,
     ),
 )]
@@ -130,6 +131,12 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let attempt = attempt.or_latest(&find(&api, id).await?);
+    if headers.contains_key(IF_NONE_MATCH)
+        && let Some(etag) = api.artifacts.version(id, attempt, &name).await?.map(|version| etag(&version))
+        && condition::has(&headers, &etag)
+    {
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response());
+    }
     // Of what has no content there are no parts.
     let range = headers.get(RANGE).filter(|_| method == Method::GET);
     let part = range.and_then(|range| part(range.to_str().ok()?));
@@ -143,23 +150,23 @@ pub(super) async fn get(
         }
         found => found?.ok_or_else(unknown)?,
     };
-    let etag = format!("\"{version}\"");
-    if condition::has(&headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response());
-    }
     let last = name.rsplit('/').next().unwrap_or_default();
     // A browser must not take it for a page of this server: it is saved, whatever it is.
     let mut response = Response::builder()
         .header(CONTENT_TYPE, "application/octet-stream")
         .header(CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", utf8_percent_encode(last, NON_ALPHANUMERIC)))
         .header(CONTENT_LENGTH, part.as_ref().map_or(bytes, |part| part.end - part.start))
-        .header(ETAG, etag)
+        .header(ETAG, etag(&version))
         .header(ACCEPT_RANGES, "bytes");
     if let Some(part) = part {
         let place = format!("bytes {}-{}/{bytes}", part.start, part.end.saturating_sub(1));
         response = response.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, place);
     }
     response.body(Body::from_stream(stream)).map(IntoResponse::into_response).map_err(Problem::internal)
+}
+
+fn etag(version: &str) -> String {
+    format!("\"{version}\"")
 }
 
 /// What a header `Range` (RFC 9110, 14.2) asks for. One that can't be understood, or wants several parts, is as good as none.

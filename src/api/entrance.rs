@@ -145,9 +145,9 @@ where
         request.extensions_mut().insert(holder.owner);
     }
     let Some(act) = act else {
-        let waiting = holder.as_ref().filter(|_| preference::may_wait(&request)).map(|holder| holder.key.clone());
+        let waiting = holder.as_ref().filter(|_| preference::looks_and_may_wait(&request)).map(|holder| holder.key.clone());
         let response = handler.call(request).await?;
-        // A key that has ended meanwhile is not good for what was waited for.
+        // A key that has ended meanwhile is not good for what was waited for; what is done is not refused afterwards.
         let still = waiting.map_or(Ok(()), |key| entrance.api.keyring.still(&key));
         return Ok(still.map_or_else(Problem::into_response, |()| entrance.while_live(holder, response)));
     };

@@ -223,7 +223,7 @@ pub(super) async fn versions(State(api): State<ApiState>, Path(name): Path<Strin
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of content that is not to be sent again"),
     ),
     responses(
-        (status = 304, description = "It is the content that the client has"),
+        (status = 304, description = "It is the content that the client has", headers(("ETag" = String, description = "The version"))),
         (status = 200, description = "The version, or its content", headers(("ETag" = String, description = "The version, with its content only")), content(
             (FunctionView = "application/json", example = example::function),
             (String = "text/x-python", example = example::source),

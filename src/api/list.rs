@@ -80,7 +80,7 @@ pub(super) struct ListQuery {
     /// Only what has ended with figures that speak against its tag or executor: `any`, or of one kind.
     #[param(inline)]
     advice: Option<Advice>,
-    /// In which order of acceptance.
+    /// In which order of the ids.
     #[serde(default)]
     #[param(inline, value_type = Option<Sequence>)]
     order: Sequence,
@@ -121,7 +121,7 @@ impl From<Advice> for FindingKinds {
     }
 }
 
-/// In which order of acceptance a list is.
+/// In which order of its ids a list is.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Sequence {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, Method};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -37,9 +37,9 @@ impl WaitQuery {
     }
 }
 
-/// Whether a request may be one whose answer waits: a query may say so, or what is preferred.
-pub(super) fn may_wait(request: &Request) -> bool {
-    request.uri().query().is_some() || request.headers().contains_key(PREFER)
+/// Whether a request may be one that looks at something, and waits for that: its query says so, or what it prefers.
+pub(super) fn looks_and_may_wait(request: &Request) -> bool {
+    request.method() == Method::GET && (request.uri().query().is_some() || request.headers().contains_key(PREFER))
 }
 
 /// What a client prefers. What can't be understood is not preferred.

@@ -153,6 +153,12 @@ impl Artifacts {
         Ok(artifacts)
     }
 
+    /// What an artifact is told by from another one of the same name; `None` if there is none.
+    pub async fn version(&self, job: JobId, attempt: u32, name: &str) -> Result<Option<String>, ArtifactError> {
+        let Some(key) = key::of_name(&self.of_attempt(job, attempt), name.split('/')) else { return Ok(None) };
+        Ok(there(in_time(self.storage.head(&key)).await)?.map(|meta| version(attempt, &meta)))
+    }
+
     /// The content of an artifact; `None` if there is none of this name. A part `of` a version that it is not is the whole.
     pub async fn get(
         &self,
@@ -184,7 +190,7 @@ impl Artifacts {
 
     /// The days of which there are some, the first ones first.
     pub async fn days(&self) -> Result<Vec<Date>, ArtifactError> {
-        let found = in_time(self.storage.list_with_delimiter(Some(&self.prefix))).await?;
+        let found = self.storage.list_with_delimiter(Some(&self.prefix)).await?;
         let mut days: Vec<Date> = found.common_prefixes.iter().filter_map(|day| day.filename()?.parse().ok()).collect();
         days.sort_unstable();
         Ok(days)
@@ -236,7 +242,7 @@ fn version(attempt: u32, meta: &ObjectMeta) -> String {
 /// What a storage answers, unless it says nothing for too long for whoever waits.
 async fn in_time<T>(asked: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
     let silent = || format!("no answer within {} s", ANSWER.as_secs()).into();
-    let silent = |_| Err(object_store::Error::Generic { store: "S3", source: silent() });
+    let silent = |_| Err(object_store::Error::Generic { store: "storage", source: silent() });
     tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(silent)
 }
 
@@ -265,7 +271,7 @@ struct Connector;
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let unusable = |source| object_store::Error::Generic { store: "S3", source };
+        let unusable = |source| object_store::Error::Generic { store: "storage", source };
         let without_tls = options
             .get_config_value(&ClientConfigKey::AllowHttp)
             .is_some_and(|allowed| ["1", "true", "on", "yes", "y"].contains(&&*allowed.to_ascii_lowercase()));

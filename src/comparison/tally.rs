@@ -272,9 +272,17 @@ impl Tally<'_> {
 /// Between what a gain's place between the controls lies, if each of the three may be anywhere in its interval; `None` if the controls may
 /// be as good as equal.
 fn between_intervals([computing, own, waiting]: [Interval; 3]) -> Option<RangeInclusive<f64>> {
+    let ends = |interval: Interval| [interval.low, interval.high];
     let place = |own: f64, computing: f64, waiting: f64| (own - computing) / (waiting - computing);
-    (waiting.low - computing.high >= APART)
-        .then(|| place(own.low, computing.high, waiting.high)..=place(own.high, computing.low, waiting.low))
+    // Whichever end of a control makes it least depends on which side of that it lies.
+    let of_own = |own| ends(computing).map(|computing| ends(waiting).map(|waiting| place(own, computing, waiting)));
+    let places = ends(own).map(of_own);
+    let (least, most) = places
+        .as_flattened()
+        .as_flattened()
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), place| (place.min(least), place.max(most)));
+    (waiting.low - computing.high >= APART).then_some(least..=most)
 }
 
 fn samples(batches: &[Batch]) -> impl Iterator<Item = &Sample> {
@@ -418,6 +426,11 @@ mod tests {
         assert_eq!(between(0.0), Some(0.5..=0.5));
         assert!(between(0.1).is_some_and(|range| *range.start() < 0.35 && *range.end() > 0.65), "{:?}", between(0.1));
         assert_eq!(between(0.4), None);
+        // Beyond the controls as well.
+        let [computing, own, waiting] =
+            [(0.95, 1.05), (0.6, 0.7), (1.6, 2.0)].map(|(low, high)| Interval { low, high, ..about(low, 0.0) });
+        let below = between_intervals([computing, own, waiting]).unwrap();
+        assert!(*below.start() < -0.81 && *below.end() > -0.24, "{below:?}");
     }
 
     #[test]

@@ -170,6 +170,8 @@ fn percent(share: f64) -> u8 {
 pub fn considered(bound: Bound, route: &Route, Written { runtime, form, gil, .. }: Written) -> [Considered; 3] {
     let bound = match route.rule {
         Rule::MeasuredCpu => Bound::Cpu,
+        // It may compute: its process shows that apart from others.
+        Rule::Trial if route.executor == Executor::Processes => Bound::Cpu,
         Rule::MeasuredIo | Rule::MeasuredHold | Rule::Trial => Bound::Io,
         _ => bound,
     };
@@ -412,6 +414,9 @@ mod tests {
         assert_eq!(route.evidence.map(|_| route.queue), queue);
         let tried = route.rule == Rule::Trial;
         assert_eq!(tried, route.reason().starts_with("tried in a process now and then"));
+        let written = Written { runtime: facts.runtime, form: facts.form, gil: facts.gil, needs_a_process: false };
+        let of_processes = considered(facts.bound, &route, written)[Executor::Processes as usize].because;
+        assert!(!tried || of_processes.starts_with("computes on all cores"), "{of_processes}");
         // What takes long would keep one of few processes busy, and where it is told there is nothing to try.
         let (slow, slowest) = (LONGEST_APART_US.0 + 1, LONGEST_APART_US.1 + 1);
         for (untold_us, turn, tried) in

@@ -73,7 +73,7 @@ impl Dispatcher {
         if self.shared.store.is_draining() {
             return Err(NotReady::Drained);
         }
-        if self.shared.executors.fails() {
+        if self.shared.executors.can_not_start() {
             return Err(NotReady::Workers);
         }
         // On a server with much to write that may take a while.

@@ -19,6 +19,9 @@ enum SweepError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Artifacts(#[from] ArtifactError),
+    /// It does not even say what there is.
+    #[error(transparent)]
+    Storage(ArtifactError),
 }
 
 /// Does so now and then, until `end`: what retention removes the jobs of, what a crash broke off, what comparisons leave.
@@ -33,7 +36,7 @@ pub async fn sweep_artifacts(artifacts: Artifacts, store: Arc<dyn Store>, end: i
                     }
                     until_all = if until_all == 0 { ALL_DAYS } else { until_all } - 1;
                 }
-                Err(SweepError::Artifacts(error)) => {
+                Err(SweepError::Storage(error)) => {
                     tracing::warn!(%error, "the storage of artifacts can't be used: jobs that leave files fail while it is so");
                 }
                 Err(error) => tracing::warn!(%error, "artifacts of jobs that are gone can't be removed; it is tried again"),
@@ -50,7 +53,7 @@ pub async fn sweep_artifacts(artifacts: Artifacts, store: Arc<dyn Store>, end: i
 /// Removes them. How many jobs there were.
 async fn sweep(artifacts: &Artifacts, store: &dyn Store, all_days: bool) -> Result<usize, SweepError> {
     let mut removed = 0;
-    for day in artifacts.days().await? {
+    for day in artifacts.days().await.map_err(SweepError::Storage)? {
         let (jobs, mut gone) = (artifacts.jobs(day).await?, 0);
         for some in jobs.chunks(AT_ONCE) {
             for job in store.gone(some).await? {

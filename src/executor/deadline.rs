@@ -87,7 +87,7 @@ where
             let mut ran = ran?;
             // It has held an event loop by itself until after it would have been left behind elsewhere.
             let held = ran.reading.polls.map(|(_, longest)| longest);
-            if deadline.is_some_and(|deadline| held > Some(deadline.saturating_add(grace))) {
+            if stop.reason().is_none() && deadline.is_some_and(|deadline| held > Some(deadline.saturating_add(grace))) {
                 stop.stop(StopReason::Deadline);
                 ran.outcome = Outcome::Error(left_behind());
             }

@@ -121,7 +121,7 @@ impl<W: Worker> Pool<W> {
     }
 
     /// Whether there are no workers and the latest start failed.
-    pub(super) fn fails(&self) -> bool {
+    pub(super) fn can_not_start(&self) -> bool {
         let state = self.state();
         state.fails && state.idle.is_empty() && state.busy.is_empty()
     }

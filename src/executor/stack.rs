@@ -222,8 +222,8 @@ impl Executors {
     }
 
     /// Whether there are no processes to work, because they can't be started: the log says why.
-    pub fn fails(&self) -> bool {
-        self.pool.fails() || self.python.as_ref().is_some_and(Python::fails)
+    pub fn can_not_start(&self) -> bool {
+        self.pool.can_not_start() || self.python.as_ref().is_some_and(Python::can_not_start)
     }
 
     /// What is wrong with the source of a Python module that is to be called by this entry point, says the interpreter with that name.

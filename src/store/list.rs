@@ -56,7 +56,7 @@ pub struct Filter {
     pub findings: Option<FindingKinds>,
 }
 
-/// In which order of acceptance a list is.
+/// In which order of its ids a list is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// The latest first.

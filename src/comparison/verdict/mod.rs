@@ -24,6 +24,8 @@ const CHEAP_HOP: f64 = 0.25;
 const WIDE: (f64, f64) = (0.1, 0.35);
 /// The confidence that an interval has of enough repetitions, and of some.
 const ENOUGH: (f64, f64) = (0.9, 0.8);
+/// So many repetitions are enough for the higher one.
+const MANY: usize = 5;
 /// What other programs may use of the machine until its figures are less sure, and until they are not sure at all.
 const BUSY: (f64, f64) = (0.15, 0.5);
 
@@ -125,6 +127,11 @@ impl Best<'_> {
         interval(&ratios)
     }
 
+    /// Whether there would have been enough repetitions if no tasks had failed.
+    fn had_time(&self) -> bool {
+        self.speedups.len() >= MANY
+    }
+
     /// Of how many repetitions failures have left nothing, if there are such.
     fn lost(&self) -> Option<String> {
         let lost = self.speedups.iter().filter(|speedup| !speedup.is_finite()).count();
@@ -218,7 +225,7 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
         }
         _ if lacked_cores(evidence) => {
             let because = format!(
-                "{gained}, but pure computing gained nothing there either: while others had the cores it can't be told whether a \
+                "{gained}, but pure computing did not surely gain there either: while others had the cores it can't be told whether a \
                  second task would have run beside the first; a quieter machine shows it."
             );
             without(evidence, Choice::Inconclusive, &with_nature(evidence, because), Confidence::Low)

@@ -114,7 +114,9 @@ fn released(evidence: &Evidence<'_>) -> Option<String> {
     match known(evidence).filter(|released| *released.start() > 0.0 || used <= SERIAL) {
         Some(released) => {
             let [least, most] = [released.start(), released.end()].map(|share| (share * 100.0).clamp(0.0, 100.0));
-            Some(format!("It releases the lock for {least:.0} to {most:.0} % of what could be gained."))
+            let (least, most) = (format!("{least:.0}"), format!("{most:.0}"));
+            let range = if least == most { most } else { format!("{least} to {most}") };
+            Some(format!("It releases the lock for {range} % of what could be gained."))
         }
         None if used >= PARALLEL => Some(format!("It releases the lock: on threads it used up to {used:.2} cores at once.")),
         None => None,
@@ -166,7 +168,8 @@ fn held(evidence: &Evidence<'_>, bests: &[Best<'_>]) -> Option<String> {
 pub(super) fn doubt(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<'_>]) -> Vec<String> {
     let mut doubts: Vec<String> = rivals.iter().map(|rival| format!("{} may be as fast", rival.name(evidence))).collect();
     if winner.gain.confidence < ENOUGH.0 {
-        doubts.push(winner.lost().unwrap_or_else(|| "there was time for few repetitions".into()));
+        doubts.extend((!winner.had_time()).then(|| "there was time for few repetitions".to_owned()));
+        doubts.extend(winner.lost());
     } else if winner.gain.half_width() > WIDE.0 {
         doubts.push("its repetitions differ much".into());
     }
@@ -178,7 +181,7 @@ pub(super) fn doubt(evidence: &Evidence<'_>, winner: &Best<'_>, rivals: &[&Best<
 /// those before.
 pub(super) fn remedy(evidence: &Evidence<'_>, of: &Best<'_>) -> &'static str {
     match (of.gain.confidence < ENOUGH.0, is_disturbed(evidence)) {
-        (true, _) if of.lost().is_some() => "work that fails less",
+        (true, _) if of.had_time() => "work that fails less",
         (_, false) => "a larger budget",
         (true, true) => "a larger budget on a quieter machine",
         (false, true) => "a quieter machine",

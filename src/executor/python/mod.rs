@@ -210,8 +210,8 @@ impl Python {
     }
 
     /// Whether there are no hosts, because they can't be started.
-    pub(super) fn fails(&self) -> bool {
-        self.on_loop.fails() || self.on_threads.fails() || self.processes.fails()
+    pub(super) fn can_not_start(&self) -> bool {
+        self.on_loop.can_not_start() || self.on_threads.can_not_start() || self.processes.can_not_start()
     }
 
     /// The hosts of a queue as they are now; none of a queue that is not of Python.

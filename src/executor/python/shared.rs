@@ -106,7 +106,7 @@ impl SharedHosts {
     }
 
     /// Whether a host can't be started that somebody waits for.
-    pub(super) fn fails(&self) -> bool {
+    pub(super) fn can_not_start(&self) -> bool {
         self.shared.failed().values().any(|at| at.elapsed() < WANTED)
     }
 
