@@ -15,7 +15,7 @@ pub(super) fn settlement(claimed: &Claimed, measured: Measured, max_losses: u32,
         Outcome::Output(_) => Ending::Succeeded,
         Outcome::Error(_) if stopped == Some(StopReason::HandBack) => {
             if !begun || claimed.retry().on.contains(&FailureKind::Lost) {
-                return Settlement::Release;
+                return Settlement::Release { begun };
             }
             let why = "the server was told to stop while this job ran; it is not run again";
             outcome = Outcome::Error(Failure::new(FailureKind::Lost, why));
@@ -93,7 +93,7 @@ mod tests {
             Settlement::Finish(conclusion) => conclusion.ending.to_string(),
             Settlement::Again { lost: true, .. } => "again lost".into(),
             Settlement::Again { .. } => "again".into(),
-            Settlement::Release => "release".into(),
+            Settlement::Release { .. } => "release".into(),
             Settlement::Later { .. } => "later".into(),
         };
         assert_eq!(settled, expected);
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn work_that_a_shutdown_stopped_is_handed_back() {
         let settled = settlement(&claimed(1, 0), ended(FailureKind::Lost, Some(StopReason::HandBack)), 3, Timestamp::now());
-        assert!(matches!(settled, Settlement::Release));
+        assert!(matches!(settled, Settlement::Release { begun: true }));
         // What must not be repeated is not, once it may have begun.
         let retry = Retry { on: vec![FailureKind::Error].into(), ..Retry::DEFAULT };
         let once = Claimed { retry: Some(Arc::new(retry)), ..claimed(1, 0) };
@@ -111,7 +111,7 @@ mod tests {
             settlement(&once, measured, 3, Timestamp::now())
         };
         assert!(matches!(settle(true), Settlement::Finish(Conclusion { ending: Ending::Lost, .. })));
-        assert!(matches!(settle(false), Settlement::Release));
+        assert!(matches!(settle(false), Settlement::Release { begun: false }));
     }
 
     #[test]

@@ -41,9 +41,18 @@ pub(super) fn counts_at(moment: Timestamp, now: Timestamp) -> Timestamp {
     if moment > now.after(Duration::from_secs(1)) { now } else { moment }
 }
 
+/// The key of the rate that jobs in a lane of this name have.
+pub(super) fn rate_key_of(lane: &str) -> Option<String> {
+    names(lane).into_iter().nth(1)?.as_str().map(str::to_owned)
+}
+
+fn names(lane: &str) -> Vec<serde_json::Value> {
+    serde_json::from_str(lane).unwrap_or_default()
+}
+
 /// What jobs in a lane of this name count for once they run.
 pub(super) fn counted_of(lane: &str) -> Vec<Counted> {
-    let names: Vec<serde_json::Value> = serde_json::from_str(lane).unwrap_or_default();
+    let names = names(lane);
     let key = names.first().and_then(serde_json::Value::as_str).map(|key| Counted::Key(key.into()));
     let owner = names.get(2).and_then(serde_json::Value::as_i64).and_then(Owner::from_code).map(Counted::Owner);
     key.into_iter().chain(owner).collect()

@@ -146,8 +146,11 @@ pub enum Settlement {
         timing: Option<Timing>,
     },
     /// It was handed back, not run to its end: it waits again as if it had not been claimed.
-    Release,
-    /// The same, but it waits until this moment.
+    Release {
+        /// Whether its work had begun. Else it was no start of its rate.
+        begun: bool,
+    },
+    /// The same, but its work had not begun, and it waits until this moment.
     Later {
         /// When it may be claimed again.
         due_at: Timestamp,

@@ -42,7 +42,7 @@ impl Weight for Settlement {
         match self {
             Self::Finish(conclusion) => conclusion.outcome.weight(),
             Self::Again { error, .. } => error.weight(),
-            Self::Release | Self::Later { .. } => 0,
+            Self::Release { .. } | Self::Later { .. } => 0,
         }
     }
 }

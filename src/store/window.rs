@@ -61,6 +61,15 @@ impl Window {
         }
     }
 
+    /// What was taken for a start at this moment was none.
+    pub(crate) fn take_back(&mut self, at: Timestamp) {
+        let micros = at.as_micros();
+        if let Some(group) = self.0.iter_mut().find(|group| (group.0..=group.1).contains(&micros)) {
+            group.2 = group.2.saturating_sub(1);
+            self.0.retain(|group| group.2 > 0);
+        }
+    }
+
     /// Forgets what no longer counts, if no period is longer than that.
     pub(crate) fn forget(&mut self, longest: Duration, now: Timestamp) {
         let latest = now.after(longest);
@@ -117,6 +126,22 @@ mod tests {
         assert_eq!(window.opens(&rate, at(1_001)), at(1_401));
         assert_eq!(window.started(&rate, at(1_401)), 1);
         window.forget(Duration::from_millis(1), at(2_000));
+        assert_eq!(window, Window::default());
+    }
+
+    #[test]
+    fn what_was_no_start_is_taken_back() {
+        let (rate, mut window) = (rate(2, 1), Window::default());
+        for now in [0, 1, 500] {
+            window.start(&rate, at(now));
+        }
+        window.take_back(at(500));
+        assert_eq!((window.started(&rate, at(600)), window.opens(&rate, at(600))), (2, at(1_001)));
+        // Of starts that lie close together it does not matter which it is; what is not known any more was forgotten.
+        window.take_back(at(0));
+        window.take_back(at(500));
+        assert_eq!((window.started(&rate, at(600)), window.opens(&rate, at(600))), (1, at(600)));
+        window.take_back(at(1));
         assert_eq!(window, Window::default());
     }
 

@@ -88,7 +88,7 @@ async fn in_order_whatever_comes_goes_or_comes_back(place: impl Place) {
     assert_eq!(claim_one(&store).await.lease.id, urgent[1].id);
     // One that would be next goes, one that runs comes back.
     assert_eq!(store.cancel(urgent[0].id, &[]).await.unwrap(), Cancellation::Cancelled);
-    settle(&store, first[0], Settlement::Release).await.unwrap();
+    settle(&store, first[0], Settlement::Release { begun: true }).await.unwrap();
     let again = claim_one(&store).await;
     assert_eq!((again.lease.id, again.attempt), (ids[0], 1));
     assert_eq!(claim_one(&store).await.lease.id, ids[3]);
@@ -128,7 +128,7 @@ async fn what_runs_can_be_cancelled_and_what_waits_too(place: impl Place) {
     assert_eq!(store.cancel(ids[2], &[]).await.unwrap(), Cancellation::Cancelled);
     assert_eq!(claim_one(&store).await.lease.id, ids[3]);
     assert_eq!(store.cancel(claimed.lease.id, &[]).await.unwrap(), Cancellation::Stopping(claimed.lease));
-    settle(&store, also_claimed.lease, Settlement::Release).await.unwrap();
+    settle(&store, also_claimed.lease, Settlement::Release { begun: true }).await.unwrap();
     assert_eq!(state(&store, ids[1]).await, "cancelled");
 }
 

@@ -112,7 +112,7 @@ async fn the_past_is_kept_when_a_job_is_run_again(place: impl Place) {
     let before = past(&store, &of(job.id), BEGINNING).await;
     store.requeue(job.id).await.unwrap();
     let lease = claim_one(&store).await.lease;
-    settle(&store, lease, Settlement::Release).await.unwrap();
+    settle(&store, lease, Settlement::Release { begun: true }).await.unwrap();
     end_one(&store).await;
     let after = past(&store, &of(job.id), BEGINNING).await;
     assert_eq!(in_words(&after), ["accepted", "running 1", "failed 1", "requeued", "running 2", "running 2", "succeeded 2"]);
@@ -314,7 +314,7 @@ async fn what_a_stale_attempt_says_is_not_heard(place: impl Place) {
     let job = io_job();
     accept(&store, std::slice::from_ref(&job)).await;
     let first = claim_one(&store).await.lease;
-    settle(&store, first, Settlement::Release).await.unwrap();
+    settle(&store, first, Settlement::Release { begun: true }).await.unwrap();
     let second = claim_one(&store).await.lease;
     store.note(first, log("too late")).await;
     settle(&store, second, succeeded()).await.unwrap();

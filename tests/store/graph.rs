@@ -187,7 +187,7 @@ async fn a_blocked_job_can_be_cancelled_and_takes_its_children_along(place: impl
     let claimed = claim_one(&store).await;
     assert_eq!(store.cancel(parent.id, &[]).await.unwrap(), Cancellation::Stopping(claimed.lease));
     assert_eq!(state(&store, child.id).await, "blocked");
-    end(&store, claimed, Settlement::Release).await;
+    end(&store, claimed, Settlement::Release { begun: true }).await;
     assert_eq!((state(&store, parent.id).await, state(&store, child.id).await), ("cancelled", "cancelled"));
 }
 
@@ -475,7 +475,7 @@ async fn random_graph(seed: u64) {
                     }
                     Cancellation::Stopping(lease) => {
                         let at = running.iter().position(|claimed| claimed.lease == lease).unwrap();
-                        end(&store, running.swap_remove(at), Settlement::Release).await;
+                        end(&store, running.swap_remove(at), Settlement::Release { begun: true }).await;
                         model.endings.insert(id, Ending::Cancelled);
                     }
                     Cancellation::Finished(_) => {}

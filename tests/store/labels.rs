@@ -75,7 +75,7 @@ async fn a_job_runs_where_its_requirements_are_met_and_nowhere_else() {
     assert_eq!(claimed.iter().map(|claimed| claimed.lease.id).collect::<Vec<_>>(), [free.id]);
     // What ran on a node that gives it back waits for such a node again.
     let back = here.remove(0);
-    settle(&gpu, back.lease, Settlement::Release).await.unwrap();
+    settle(&gpu, back.lease, Settlement::Release { begun: true }).await.unwrap();
     look(&plain).await;
     here.extend(claim(&gpu, Queue::Async, 10).await);
     assert_eq!(here[1].lease.id, back.lease.id);

@@ -148,7 +148,7 @@ async fn a_job_that_runs_does_not_expire_but_its_next_attempt_does(place: impl P
         pass(&place, &store, HOUR).await;
         match how {
             0 => drop(settle(&store, lease, again(place.clock().now())).await.unwrap()),
-            1 => drop(settle(&store, lease, Settlement::Release).await.unwrap()),
+            1 => drop(settle(&store, lease, Settlement::Release { begun: true }).await.unwrap()),
             _ => {
                 drop(store);
                 store = place.open().await;
@@ -413,7 +413,7 @@ async fn a_cancelled_job_that_was_to_be_tried_again_has_ended_for_those_who_wait
     let store = place.open().await;
     store.somebody_waits().store(true, Ordering::SeqCst);
     let settlements: [fn(Timestamp) -> Settlement; 3] =
-        [|_| Settlement::Release, |at| Settlement::Later { due_at: at.after(HOUR) }, |at| again(at.after(HOUR))];
+        [|_| Settlement::Release { begun: true }, |at| Settlement::Later { due_at: at.after(HOUR) }, |at| again(at.after(HOUR))];
     for settlement in settlements {
         let job = io_job();
         accept(&store, std::slice::from_ref(&job)).await;

@@ -75,7 +75,7 @@ async fn at_most_so_many_of_a_key_run_at_once(place: impl Place) {
     let second = claim_all(&store, 100).await;
     assert_eq!(ids(&second), [jobs[2].id]);
     // A claim that waits is served by the end of a job.
-    let (claimed, _) = tokio::join!(claim_one(&store), settle(&store, first[0].lease, Settlement::Release));
+    let (claimed, _) = tokio::join!(claim_one(&store), settle(&store, first[0].lease, Settlement::Release { begun: true }));
     assert!([jobs[0].id, jobs[3].id].contains(&claimed.lease.id));
     assert_eq!(store.depth(Queue::Async).running, 2);
 }
@@ -454,7 +454,7 @@ async fn random_load(place: impl Place, seed: u64) {
             }
             7..=8 if !running.is_empty() => {
                 let claimed = running.swap_remove(random.usize(0..running.len()));
-                let settlement = if random.u32(0..5) == 0 { Settlement::Release } else { succeeded() };
+                let settlement = if random.u32(0..5) == 0 { Settlement::Release { begun: true } } else { succeeded() };
                 ended += usize::from(matches!(settlement, Settlement::Finish(_)));
                 settle(&store, claimed.lease, settlement).await.unwrap();
             }

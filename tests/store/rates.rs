@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trine::clock::Timestamp;
 use trine::job::{NewJob, Queue, Rate, State};
-use trine::store::Store;
+use trine::store::{Settlement, Store};
 
 use crate::limits::{claim_all, ids};
 use crate::sqlite::Folder;
@@ -14,6 +14,7 @@ use crate::{PATIENCE, Place, accept, claim_one, io_job, settle, succeeded};
 crate::for_every_driver!(
     at_most_so_many_of_a_key_start_in_a_period,
     a_lane_that_is_shut_for_the_rate_of_a_job_that_has_left_opens,
+    what_was_claimed_and_has_not_begun_is_no_start,
     a_clock_that_is_set_back_holds_up_no_rate,
     a_clock_that_is_set_back_holds_up_no_rate_though_nothing_else_happens,
 );
@@ -47,6 +48,33 @@ async fn a_lane_that_is_shut_for_the_rate_of_a_job_that_has_left_opens(place: im
         accept(&store, std::slice::from_ref(&right)).await;
         assert_eq!(claim_one(&store).await.lease.id, right.id, "{key}");
     }
+}
+
+/// The next one in its lane starts in its place; what has begun was a start.
+async fn what_was_claimed_and_has_not_begun_is_no_start(place: impl Place) {
+    const DAY: u64 = 86_400_000;
+    let store = place.open().await;
+    place.clock().stop();
+    accept(&store, &[(); 4].map(|()| rated("a", 2, DAY))).await;
+    let claimed = claim_all(&store, 10).await;
+    assert_eq!(claimed.len(), 2);
+    let later = |at: Timestamp| Settlement::Later { due_at: at.after(Duration::from_secs(1)) };
+    settle(&store, claimed[0].lease, later(store.now())).await.unwrap();
+    let third = claim_one(&store).await;
+    assert!(claim_all(&store, 10).await.is_empty());
+    settle(&store, claimed[1].lease, Settlement::Release { begun: false }).await.unwrap();
+    assert_eq!(claim_one(&store).await.lease.id, claimed[1].lease.id);
+    settle(&store, third.lease, Settlement::Release { begun: true }).await.unwrap();
+    place.clock().advance(Duration::from_secs(2));
+    assert!(claim_all(&store, 10).await.is_empty());
+
+    // One that would not count any more takes back none of another.
+    accept(&store, &[(); 3].map(|()| rated("b", 1, 1_000))).await;
+    let first = claim_one(&store).await;
+    place.clock().advance(Duration::from_secs(2));
+    claim_one(&store).await;
+    settle(&store, first.lease, Settlement::Release { begun: false }).await.unwrap();
+    assert!(claim_all(&store, 10).await.is_empty());
 }
 
 async fn at_most_so_many_of_a_key_start_in_a_period(place: impl Place) {

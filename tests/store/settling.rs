@@ -56,7 +56,7 @@ async fn only_the_valid_lease_is_heard(place: impl Place) {
     accept(&store, std::slice::from_ref(&job)).await;
     let first = claim_one(&store).await.lease;
     let forged = Lease { token: first.token + 1, ..first };
-    for settlement in [succeeded(), again(Timestamp::now(), false), Settlement::Release, later()] {
+    for settlement in [succeeded(), again(Timestamp::now(), false), Settlement::Release { begun: true }, later()] {
         assert_eq!(settle(&store, forged, settlement).await.unwrap(), Settled::Stale);
     }
     // The first attempt is taken for lost and runs again; then it reports after all.
@@ -109,7 +109,7 @@ async fn a_released_attempt_does_not_count(place: impl Place) {
     let store = place.open().await;
     accept(&store, &[io_job()]).await;
     let lease = claim_one(&store).await.lease;
-    settle(&store, lease, Settlement::Release).await.unwrap();
+    settle(&store, lease, Settlement::Release { begun: true }).await.unwrap();
     let claimed = claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (1, 0));
     assert_ne!(claimed.lease, lease);
@@ -141,7 +141,9 @@ async fn what_waits_can_be_cancelled(place: impl Place) {
 async fn what_runs_is_marked_and_then_cancelled(place: impl Place) {
     let store = place.open().await;
     // However the attempt ends after that, other than with a result of its own, the job does not run again.
-    for settlement in [again(Timestamp::now(), false), again(Timestamp::now(), true), Settlement::Release, later()] {
+    for settlement in
+        [again(Timestamp::now(), false), again(Timestamp::now(), true), Settlement::Release { begun: true }, later()]
+    {
         let job = io_job();
         accept(&store, std::slice::from_ref(&job)).await;
         let lease = claim_one(&store).await.lease;

@@ -394,8 +394,9 @@ pub(super) fn queued(cells: &mut Cells<'_>) -> Result<Queued, StoreError> {
     Ok(Queued { queue, lane: name.map(|name| Lane { place: place_of(&name), name, ckey, rkey, confined }) })
 }
 
-/// A job that was claimed and waits again: until when, and where it does.
+/// A job that was claimed and waits again: until when, where it does, and when it was claimed.
 pub(super) struct Released {
+    pub(super) claimed_at: Timestamp,
     pub(super) expires_at: Option<i64>,
     pub(super) queued: Queued,
 }
@@ -408,11 +409,11 @@ pub(super) async fn release(
 ) -> Result<Vec<Released>, StoreError> {
     let text = "UPDATE work SET state = CASE WHEN $2::BIGINT IS NOT NULL THEN 0 WHEN lane IS NULL THEN 1 ELSE 4 END, \
                 due_at = coalesce($2, due_at), token = NULL, node = NULL, attempt = attempt - 1 WHERE id = ANY($1) \
-                RETURNING expires_at, queue, lane, ckey, rkey, confined";
+                RETURNING claimed_at, expires_at, queue, lane, ckey, rkey, confined";
     let rows = sqlx::query(text).bind(uuids(ids)).bind(due_at.map(Timestamp::as_micros)).fetch_all(connection).await?;
     let released = |row| {
         let mut cells = Cells::new(row);
-        Ok(Released { expires_at: cells.take()?, queued: queued(&mut cells)? })
+        Ok(Released { claimed_at: cells.time()?, expires_at: cells.take()?, queued: queued(&mut cells)? })
     };
     rows.iter().map(released).collect()
 }

@@ -77,7 +77,7 @@ mod tests {
         let company = Company::new();
         let join = |queue| {
             let lease = Lease { id: JobId::new(), token: 1 };
-            company.join((lease, Arc::new(Settlement::Release), oneshot::channel().0), queue)
+            company.join((lease, Arc::new(Settlement::Release { begun: false }), oneshot::channel().0), queue)
         };
         let told = [Queue::PythonProcesses, Queue::PythonProcesses, Queue::Async, Queue::Async, Queue::PythonProcesses].map(join);
         assert_eq!(told, [true, false, true, false, false]);

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use futures_util::TryStreamExt;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::codes::Code;
@@ -128,21 +129,32 @@ pub(super) async fn again(
     Ok(again.fetch_one(connection).await.map(|at: Option<i64>| at.map(Timestamp::from_micros))?)
 }
 
-/// Makes a running job wait again as if it had not been claimed; when its time is over, if ever.
-pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<(Option<Timestamp>, Queued), StoreError> {
+/// A job that was claimed and waits again: when that was, when its time is over, if ever, and where it waits.
+pub(super) struct Released {
+    pub(super) claimed_at: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) queued: Queued,
+}
+
+/// Makes a running job wait again as if it had not been claimed.
+pub(super) async fn release(connection: &mut Connection, id: JobId) -> Result<Released, StoreError> {
     let text = "UPDATE jobs SET state = iif(lane IS NULL, 1, 4), token = NULL, attempt = attempt - 1 WHERE id = ? \
-                RETURNING expires_at, queue, lane";
-    let row = sqlx::query(text).bind(&id.as_bytes()[..]).fetch_one(connection).await?;
-    let mut cells = Cells::new(&row);
-    let expires_at: Option<i64> = cells.take()?;
-    Ok((expires_at.map(Timestamp::from_micros), Queued { queue: cells.code()?, lane: cells.take()? }))
+                RETURNING claimed_at, expires_at, queue, lane";
+    released(&sqlx::query(text).bind(&id.as_bytes()[..]).fetch_one(connection).await?)
 }
 
 /// The same until `due_at`.
-pub(super) async fn postpone(connection: &mut Connection, id: JobId, due_at: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    let text = "UPDATE jobs SET state = 0, due_at = ?, token = NULL, attempt = attempt - 1 WHERE id = ? RETURNING expires_at";
-    let postponed = sqlx::query_scalar(text).bind(due_at.as_micros()).bind(&id.as_bytes()[..]);
-    Ok(postponed.fetch_one(connection).await.map(|at: Option<i64>| at.map(Timestamp::from_micros))?)
+pub(super) async fn postpone(connection: &mut Connection, id: JobId, due_at: Timestamp) -> Result<Released, StoreError> {
+    let text = "UPDATE jobs SET state = 0, due_at = ?, token = NULL, attempt = attempt - 1 WHERE id = ? \
+                RETURNING claimed_at, expires_at, queue, lane";
+    let postponed = sqlx::query(text).bind(due_at.as_micros()).bind(&id.as_bytes()[..]);
+    released(&postponed.fetch_one(connection).await?)
+}
+
+fn released(row: &SqliteRow) -> Result<Released, StoreError> {
+    let mut cells = Cells::new(row);
+    let (claimed_at, expires_at) = (cells.time()?, cells.time_or_none()?);
+    Ok(Released { claimed_at, expires_at, queued: Queued { queue: cells.code()?, lane: cells.take()? } })
 }
 
 /// Queues up to `most` scheduled jobs that are due; where each waits.

@@ -150,7 +150,7 @@ impl Model {
                 job.losses += u32::from(*lost);
                 Life::Waiting
             }
-            Settlement::Release => {
+            Settlement::Release { .. } => {
                 job.attempt -= 1;
                 Life::Waiting
             }
@@ -213,7 +213,7 @@ impl Model {
     pub(super) fn close(&mut self) {
         let running: Vec<Lease> = self.jobs.iter().filter_map(|job| lease(job.life)).collect();
         for lease in running {
-            self.settle(lease, &Settlement::Release);
+            self.settle(lease, &Settlement::Release { begun: true });
         }
     }
 

@@ -175,7 +175,7 @@ impl<P: Place> Case<'_, P> {
         let settlement = match self.random.below(6) {
             0 | 1 => succeeded(),
             2 => failed("no luck"),
-            3 => Settlement::Release,
+            3 => Settlement::Release { begun: true },
             n => Settlement::Again {
                 due_at: self.clock().now().after(self.random.millis(60_000)),
                 lost: n == 4,
@@ -284,7 +284,7 @@ impl<P: Place> Case<'_, P> {
     async fn end(self) -> Arc<dyn Store> {
         let filter = Filter { tags: vec![self.tag()], ..Filter::default() };
         for lease in self.store().cancel_page(&filter, None).await.unwrap().done.stopping {
-            settle(self.store(), lease, Settlement::Release).await.unwrap();
+            settle(self.store(), lease, Settlement::Release { begun: true }).await.unwrap();
         }
         let idle = self.store().depth(self.queue);
         assert_eq!(idle, trine::store::Depth::default(), "seed {}", self.seed);

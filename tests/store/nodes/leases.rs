@@ -220,7 +220,7 @@ async fn a_node_that_cannot_say_that_it_is_there_stops_what_it_runs_in_time(plac
     };
     tokio::time::timeout(PATIENCE, back).await.expect("it to be there again");
     // What it gave up, it hands back.
-    settle(&store, lease, Settlement::Release).await.unwrap();
+    settle(&store, lease, Settlement::Release { begun: true }).await.unwrap();
     assert_eq!(claim_one(&store).await.lease.id, lease.id);
 }
 
@@ -239,7 +239,7 @@ async fn a_node_that_could_not_say_that_it_is_there_takes_no_other_for_gone_at_o
     sqlx::query("ALTER TABLE nodes_away RENAME TO nodes").execute(&mut raw).await.unwrap();
     expire("other", &mut raw).await;
     // It has said that it is there as it claims this.
-    settle(&first, own, Settlement::Release).await.unwrap();
+    settle(&first, own, Settlement::Release { begun: true }).await.unwrap();
     assert_eq!(claim_one(&first).await.lease.id, own.id);
     assert!(matches!(settle(&other, ended, succeeded()).await.unwrap(), Settled::Ended { .. }));
     // One that does not come back within a lease is gone.

@@ -93,7 +93,7 @@ async fn a_job_that_runs_on_another_node_can_be_cancelled(place: Schema) {
     let lease = claim_one(&runs).await.lease;
     assert_eq!(asked.cancel(job.id, &[]).await.unwrap(), Cancellation::Stopping(lease));
     assert_eq!(revoked(&runs).await, [(lease, Revocation::Cancelled)]);
-    settle(&runs, lease, Settlement::Release).await.unwrap();
+    settle(&runs, lease, Settlement::Release { begun: true }).await.unwrap();
     assert_eq!(asked.job(job.id).await.unwrap().unwrap().state.as_str(), "cancelled");
 }
 

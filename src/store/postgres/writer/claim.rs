@@ -55,7 +55,7 @@ impl Writer {
         if unreadable.is_empty() {
             return Ok(());
         }
-        for Released { expires_at, queued } in moves::release(&mut self.connection, &unreadable, Some(due_at)).await? {
+        for Released { expires_at, queued, .. } in moves::release(&mut self.connection, &unreadable, Some(due_at)).await? {
             done.shared.enter(queue, SCHEDULED, 1);
             done.shared.due(due_at);
             done.shared.expires(expires_at);

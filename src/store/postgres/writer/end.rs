@@ -29,7 +29,7 @@ impl Writer {
                 done.shared.leave(known.queue, state, 1);
             }
             if let (LIMITED, Some(lane)) = (state, lane) {
-                done.lanes.leave(known.queue, lane);
+                done.lanes.may_go_on(known.queue, lane);
             }
             done.counts.push(Count::new(known.subject.key(ending), None));
             if children {

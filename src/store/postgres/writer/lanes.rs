@@ -52,8 +52,9 @@ impl LaneChanges {
         self.entered.insert((queue, lane.name.clone()), lane);
     }
 
-    /// A job waits in this lane no more. Whoever is first now may have a higher limit, or another rate.
-    pub(super) fn leave(&mut self, queue: Queue, lane: String) {
+    /// A job waits in this lane no more, so that whoever is first now may have a higher limit, or another rate; or one that was claimed there was no
+    /// start.
+    pub(super) fn may_go_on(&mut self, queue: Queue, lane: String) {
         self.touch(queue, lane, (i64::MAX, u32::MAX));
     }
 
@@ -284,6 +285,21 @@ impl Writer {
         let started = limits.starts.values().filter(|starts| starts.window.last() > Some(begun));
         lanes::keep_starts(&mut self.connection, started, begun).await?;
         self.leave_lanes(queue, visited, &if all { places } else { Vec::new() }, done).await
+    }
+
+    /// What was taken for starts of these keys at these moments were none.
+    pub(super) async fn take_back_starts(&mut self, taken: &[(String, Timestamp)], done: &Done) -> Result<(), StoreError> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let of: HashSet<&str> = taken.iter().map(|(key, _)| key.as_str()).collect();
+        let mut starts = lanes::starts(&mut self.connection, &of.into_iter().collect::<Vec<_>>()).await?;
+        for starts in &mut starts {
+            for (_, at) in taken.iter().filter(|(key, _)| *key == starts.key) {
+                starts.window.take_back(*at);
+            }
+        }
+        lanes::keep_starts(&mut self.connection, starts.iter(), done.now).await
     }
 
     /// How many jobs run with the keys of these, and when such jobs have started.

@@ -30,7 +30,7 @@ impl Writer {
             batch.step = Some(Step::GiveBack);
             let unheard = node::unheard(&mut self.connection, self.node.id(), &held).await?;
             let ids: Vec<JobId> = unheard.iter().map(|(id, _)| *id).collect();
-            for (queue, counted) in self.give_back(&ids, None, done).await? {
+            for (queue, counted) in self.give_back(&ids, None, false, done).await? {
                 done.shared.leave(queue, RUNNING, 1);
                 done.lanes.vacate(&counted);
             }

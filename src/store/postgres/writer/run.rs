@@ -200,7 +200,7 @@ impl Writer {
         if leases.is_empty() {
             return;
         }
-        let release = |lease| (lease, Arc::new(Settlement::Release), oneshot::channel().0);
+        let release = |lease| (lease, Arc::new(Settlement::Release { begun: false }), oneshot::channel().0);
         Box::pin(self.write(Batch { settles: leases.into_iter().map(release).collect(), ..Batch::default() })).await;
     }
 

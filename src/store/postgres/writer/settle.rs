@@ -39,7 +39,7 @@ impl Writer {
         let others = batch.settles.iter().filter(|(_, settlement, _)| !settlement.is_end()).map(|(lease, ..)| *lease);
         let held = moves::held(&mut self.connection, &others.collect::<Vec<_>>()).await?;
         let mut held: HashMap<JobId, Held> = held.into_iter().map(|held| (held.id, held)).collect();
-        let (mut released, mut odd) = (Vec::new(), Vec::new());
+        let (mut begun_ones, mut unbegun, mut odd) = (Vec::new(), Vec::new(), Vec::new());
         let mut again = HashSet::new();
         // A second settlement of the same lease comes too late, though both came together; one with a result goes first.
         let mut late = |lease: &Lease| {
@@ -76,11 +76,15 @@ impl Writer {
             done.lanes.vacate(&held.known.counted);
             done.settled.push(Settled::Recorded);
             match &**settlement {
-                Settlement::Release if !held.stopping => released.push(held.id),
+                Settlement::Release { begun } if !held.stopping => {
+                    let released = if *begun { &mut begun_ones } else { &mut unbegun };
+                    released.push(held.id);
+                }
                 settlement => odd.push((held, settlement)),
             }
         }
-        self.give_back(&released, None, done).await?;
+        self.give_back(&begun_ones, None, true, done).await?;
+        self.give_back(&unbegun, None, false, done).await?;
         for (held, settlement) in odd {
             self.settle_odd(held, settlement, done).await?;
         }
@@ -91,21 +95,28 @@ impl Writer {
         moves::tag(&mut self.connection, &new).await
     }
 
-    /// Makes running jobs wait again as if they had not been claimed, or until a moment. Of each, its queue and what it counted for.
+    /// Makes running jobs wait again as if they had not been claimed, or until a moment. Those whose work had not `begun` were no starts of their
+    /// rates, for which their lanes may be shut. Of each, its queue and what it counted for.
     pub(super) async fn give_back(
         &mut self,
         ids: &[JobId],
         until: Option<Timestamp>,
+        begun: bool,
         done: &mut Done,
     ) -> Result<Vec<(Queue, Vec<Counted>)>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         events::keep_attempts(&mut self.connection, ids).await?;
-        let mut given = Vec::with_capacity(ids.len());
-        for Released { expires_at, queued } in moves::release(&mut self.connection, ids, until).await? {
+        let (mut given, mut rates) = (Vec::with_capacity(ids.len()), Vec::new());
+        for Released { claimed_at, expires_at, queued } in moves::release(&mut self.connection, ids, until).await? {
             given.push((queued.queue, queued.lane.as_ref().map(|lane| counted_of(&lane.name)).unwrap_or_default()));
             done.shared.expires(expires_at);
+            if let Some((lane, key)) = queued.lane.as_ref().filter(|_| !begun).and_then(|lane| Some((lane, lane.rkey.as_ref()?)))
+            {
+                rates.push((key.clone(), claimed_at));
+                done.lanes.may_go_on(queued.queue, lane.name.clone());
+            }
             match until {
                 None => done.queue(queued),
                 Some(due_at) => {
@@ -114,6 +125,7 @@ impl Writer {
                 }
             }
         }
+        self.take_back_starts(&rates, done).await?;
         Ok(given)
     }
 
@@ -151,10 +163,10 @@ impl Writer {
                 done.shared.due(*due_at);
             }
             Settlement::Later { due_at } => {
-                self.give_back(&[id], Some(*due_at), done).await?;
+                self.give_back(&[id], Some(*due_at), false, done).await?;
             }
             // Not odd: they have been dealt with all together.
-            Settlement::Finish(_) | Settlement::Release => {}
+            Settlement::Finish(_) | Settlement::Release { .. } => {}
         }
         Ok(())
     }

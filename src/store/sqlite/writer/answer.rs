@@ -108,7 +108,7 @@ impl Writer {
         if leases.is_empty() {
             return;
         }
-        let release = |lease| (lease, Arc::new(Settlement::Release), oneshot::channel().0);
+        let release = |lease| (lease, Arc::new(Settlement::Release { begun: false }), oneshot::channel().0);
         self.write(Batch { settles: leases.into_iter().map(release).collect(), ..Batch::default() }).await;
     }
 }

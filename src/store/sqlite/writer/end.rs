@@ -48,7 +48,7 @@ impl Writer {
             for Place { queue, state, lane, .. } in places {
                 done.depths.leave(*queue, *state);
                 if let (LIMITED, Some(lane)) = (*state, lane) {
-                    done.lanes.leave(*queue, lane.clone());
+                    done.lanes.may_go_on(*queue, lane.clone());
                 }
             }
         }

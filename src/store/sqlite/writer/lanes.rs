@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::lanes::{self, Counted, Lane, Starts};
-use super::super::statements::{self, Claim};
+use super::super::statements::{self, Claim, Queued, Released};
 use super::Writer;
 use super::transaction::Done;
 use crate::clock::Timestamp;
 use crate::job::Queue;
 use crate::store::claims::MOST_BYTES;
-use crate::store::counted::counts_at;
+use crate::store::counted::{counts_at, rate_key_of};
 use crate::store::kept::lane::{Head, OPEN, OVER_QUOTA, Standing};
 use crate::store::kept::state::LIMITED;
 use crate::store::reopens::Reopens;
@@ -119,8 +119,9 @@ impl LaneChanges {
         self.touch(queue, lane, if has_room { OVER_QUOTA } else { OPEN });
     }
 
-    /// A job waits in this lane no more. Whoever is first now may have a higher limit, or another rate.
-    pub(super) fn leave(&mut self, queue: Queue, lane: String) {
+    /// A job waits in this lane no more, so that whoever is first now may have a higher limit, or another rate; or one that was claimed there was no
+    /// start.
+    pub(super) fn may_go_on(&mut self, queue: Queue, lane: String) {
         self.touch(queue, lane, i64::MAX);
     }
 
@@ -158,6 +159,19 @@ impl Writer {
                 *done.lanes.freed.entry(counted.clone()).or_default() += 1;
             }
         }
+    }
+
+    /// A job that was claimed and has not begun was no start of its rate, for which its lane may be shut.
+    pub(super) async fn take_back_start(&mut self, released: &Released, done: &mut Done) -> Result<(), StoreError> {
+        let Released { claimed_at, queued: Queued { queue, lane: Some(lane) }, .. } = released else { return Ok(()) };
+        let Some(key) = rate_key_of(lane) else { return Ok(()) };
+        let mut starts = lanes::starts(&mut self.connection, &[&key]).await?;
+        for starts in &mut starts {
+            starts.window.take_back(*claimed_at);
+        }
+        lanes::keep_starts(&mut self.connection, starts.iter(), done.now).await?;
+        done.lanes.may_go_on(*queue, lane.clone());
+        Ok(())
     }
 
     /// Opens the lanes that may go on.

@@ -96,15 +96,20 @@ impl Writer {
                 done.depths.at(queue).scheduled += 1;
                 done.due(*due_at);
             }
-            Settlement::Release => {
+            Settlement::Release { begun } => {
                 events::keep_attempt(&mut self.connection, lease.id).await?;
-                let (expires_at, queued) = statements::release(&mut self.connection, lease.id).await?;
-                done.expires(expires_at);
-                done.queue(queued);
+                let released = statements::release(&mut self.connection, lease.id).await?;
+                done.expires(released.expires_at);
+                if !begun {
+                    self.take_back_start(&released, done).await?;
+                }
+                done.queue(released.queued);
             }
             Settlement::Later { due_at } => {
                 events::keep_attempt(&mut self.connection, lease.id).await?;
-                done.expires(statements::postpone(&mut self.connection, lease.id, *due_at).await?);
+                let released = statements::postpone(&mut self.connection, lease.id, *due_at).await?;
+                done.expires(released.expires_at);
+                self.take_back_start(&released, done).await?;
                 done.depths.at(queue).scheduled += 1;
                 done.due(*due_at);
             }
