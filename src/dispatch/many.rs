@@ -124,7 +124,7 @@ impl Dispatcher {
             page.events.into_iter().for_each(|event: Event| history.add(event));
             match page.more {
                 Some(more) => after = more,
-                None => return Ok(history.into_attempts()),
+                None => return Ok(history.into_attempts(job.attempt)),
             }
         }
     }

@@ -69,8 +69,9 @@ impl History {
         }
     }
 
-    /// The attempts, the first one first.
-    pub fn into_attempts(self) -> Vec<Tried> {
+    /// The attempts up to the job's latest, the first one first. What was handed back is none, and nothing but the job's own number says so.
+    pub fn into_attempts(mut self, latest: u32) -> Vec<Tried> {
+        self.0.retain(|tried| tried.number <= latest);
         self.0.into()
     }
 }
@@ -80,13 +81,13 @@ mod tests {
     use super::*;
     use crate::job::{Bound, Conclusion, Ending, Executor, JobId, Outcome};
 
-    fn history(happened: Vec<What>) -> Vec<(u32, &'static str, i64)> {
+    fn history(happened: Vec<What>, latest: u32) -> Vec<(u32, &'static str, i64)> {
         let mut history = History::default();
         for (at, what) in (1..).zip(happened) {
             let at = Timestamp::from_micros(at);
             history.add(Event { at, job: JobId::new(), bound: Bound::Io, executor: Executor::Async, what });
         }
-        history.into_attempts().iter().map(|tried| (tried.number, tried.state(), tried.started_at.as_micros())).collect()
+        history.into_attempts(latest).iter().map(|tried| (tried.number, tried.state(), tried.started_at.as_micros())).collect()
     }
 
     fn retrying(attempt: u32, kind: FailureKind) -> What {
@@ -118,13 +119,22 @@ mod tests {
             What::Requeued,
             running(4),
         ];
-        assert_eq!(history(happened), [(1, "failed", 2), (2, "lost", 5), (3, "succeeded", 9), (4, "running", 12)]);
+        assert_eq!(history(happened, 4), [(1, "failed", 2), (2, "lost", 5), (3, "succeeded", 9), (4, "running", 12)]);
+    }
+
+    #[test]
+    fn an_attempt_that_was_handed_back_is_none() {
+        let handed_back = || vec![What::Running { attempt: 1 }, retrying(1, FailureKind::Error), What::Running { attempt: 2 }];
+        assert_eq!(history(handed_back(), 1), [(1, "failed", 1)]);
+        let mut happened = handed_back();
+        happened.push(finished(1, Ending::Cancelled, Outcome::Error(Failure::cancelled()), None));
+        assert_eq!(history(happened, 1), [(1, "failed", 1)]);
     }
 
     #[test]
     fn only_the_latest_are_kept() {
         let happened = (1..=1_500).flat_map(|n| [What::Running { attempt: n }, retrying(n, FailureKind::Error)]).collect();
-        let kept = history(happened);
+        let kept = history(happened, 1_500);
         assert_eq!((kept.len(), kept[0].0, kept[999].0), (1_000, 501, 1_500));
     }
 }

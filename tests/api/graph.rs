@@ -208,3 +208,35 @@ async fn a_job_whose_parent_is_run_again_waits_for_its_output() {
     let ended = server.ended(&ids[2]).await;
     assert_eq!((&ended["attempt"], &ended["output"]["slept_ms"]), (&json!(1), &json!(7)), "{ended}");
 }
+
+#[tokio::test]
+async fn an_attempt_that_did_not_begin_since_a_parent_runs_again_is_none() {
+    let server = Server::start().await;
+    let one_by_one = |key: &str, ms: u64| with(sleep(ms), json!({ "concurrency": { "key": key, "limit": 1 } }));
+    let ahead_of = async |key: &str| {
+        let ahead = server.submit(&one_by_one(key, 60_000)).await;
+        server.in_state(&ahead, "running").await;
+        ahead
+    };
+    let retry = async |id: &str| assert_eq!(server.post(&format!("/jobs/{id}/retry"), &json!(null)).await.status, 202);
+    let cancel = async |id: &str| server.delete(&format!("/jobs/{id}")).await.status;
+    let asking = json!({
+        "bound": "io", "workload": { "type": "file", "op": "read", "path": "nowhere", "max_bytes": { "$output": "a", "pointer": "/slept_ms" } },
+        "after": [{ "name": "a" }], "concurrency": { "key": "child", "limit": 1 },
+    });
+    let ids = submit(&server, json!([with(one_by_one("parent", 7), json!({ "name": "a" })), asking])).await;
+    assert_eq!(server.ended(&ids[1]).await["state"], "failed");
+    // It is free to run again while its parent is not, and it is its turn first.
+    let ahead = ahead_of("child").await;
+    ahead_of("parent").await;
+    retry(&ids[1]).await;
+    retry(&ids[0]).await;
+    assert_eq!(cancel(&ahead).await, 202);
+    let attempts =
+        |job: &Value| job["attempts"].as_array().unwrap().iter().map(|tried| tried["state"].clone()).collect::<Vec<_>>();
+    let waits = server.in_state(&ids[1], "scheduled").await;
+    assert_eq!((&waits["attempt"], attempts(&waits)), (&json!(1), vec![json!("failed")]), "{waits}");
+    assert_eq!(cancel(&ids[1]).await, 200);
+    let ended = server.ended(&ids[1]).await;
+    assert_eq!((&ended["state"], attempts(&ended)), (&json!("cancelled"), vec![json!("failed")]), "{ended}");
+}
