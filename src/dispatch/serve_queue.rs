@@ -206,6 +206,10 @@ fn learn(shared: &Shared, queue: Queue, in_line: bool, claimed: &Claimed, measur
 /// Records what became of an attempt, and tells those who wait for it.
 async fn settle(shared: &Shared, queue: Queue, kind: &'static str, claimed: &Claimed, settlement: Arc<Settlement>) {
     let id = claimed.lease.id;
+    // One that is handed back may not have begun, and waits on.
+    if !matches!(*settlement, Settlement::Release { .. }) {
+        shared.postponed.ended(id);
+    }
     let finished = settlement.is_end();
     let mut end = None;
     match record(shared, queue, claimed.lease, settlement).await {
