@@ -18,6 +18,8 @@ pub(super) struct Hop {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) content: Option<Bytes>,
+    /// Whether the same server has led to it by a redirect.
+    pub(super) follows: bool,
 }
 
 impl Hop {
@@ -25,11 +27,11 @@ impl Hop {
         self.url.origin().ascii_serialization()
     }
 
-    /// Sends it. A server may end a connection just as the next request is on its way: one that may be repeated is then sent once more, as
-    /// browsers do.
+    /// Sends it. A server may end a connection after a redirect, just as the next request is on its way: one that may be repeated is then sent
+    /// once more, as browsers do. The first request is not, since whether an attempt is repeated is the client's to say.
     pub(super) async fn send(&self, environment: &Environment) -> Result<Response, Failure> {
         let mut sent = self.request(environment)?.send().await;
-        if matches!(self.method, Method::GET | Method::HEAD) && sent.as_ref().is_err_and(was_cut_off) {
+        if self.follows && matches!(self.method, Method::GET | Method::HEAD) && sent.as_ref().is_err_and(was_cut_off) {
             sent = self.request(environment)?.send().await;
         }
         sent.map_err(|error| self.unanswered(&error))
@@ -72,8 +74,10 @@ impl Hop {
             .and_then(|location| self.url.join(location).ok())
             .ok_or_else(|| Failure::error(format!("{} redirects to something that is no URL", self.origin())))?;
 
-        let mut next = Self { method: self.method.clone(), url, headers: self.headers.clone(), content: self.content.clone() };
-        if next.url.origin() != self.url.origin() {
+        let follows = url.origin() == self.url.origin();
+        let mut next =
+            Self { method: self.method.clone(), url, headers: self.headers.clone(), content: self.content.clone(), follows };
+        if !follows {
             next.headers.remove(AUTHORIZATION);
             next.headers.remove(COOKIE);
         }

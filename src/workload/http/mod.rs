@@ -63,7 +63,8 @@ pub(super) struct Http {
     timeout_ms: u64,
 }
 
-/// The method of the request. `GET` and `HEAD` are sent once more where the connection ends before there is an answer.
+/// The method of the request. `GET` and `HEAD` are sent once more where, after a redirect within the same origin, the connection ends
+/// before there is an answer.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[schema(default = "GET")]
@@ -153,7 +154,8 @@ impl Http {
     async fn fetch(self, context: &Context) -> Result<Page, Failure> {
         let environment = &context.environment;
         let headers = header_map(&self.headers).map_err(|invalid| Failure::error(invalid.to_string()))?;
-        let mut hop = Hop { method: self.method.into(), url: self.url, headers, content: self.body.map(Bytes::from) };
+        let content = self.body.map(Bytes::from);
+        let mut hop = Hop { method: self.method.into(), url: self.url, headers, content, follows: false };
         for _ in 0..=MAX_REDIRECTS {
             let mut response = hop.send(environment).await?;
             let redirect = if self.follow_redirects { hop.redirect(&response)? } else { None };

@@ -195,8 +195,8 @@ async fn a_server_that_can_not_be_reached_times_out() {
     assert_eq!(failure, Failure::new(FailureKind::Timeout, format!("http://{address} could not be reached within 10000 ms")));
 }
 
-/// A site that leads on by a redirect, and ends the connection as the next request comes on it. On another one it answers.
-async fn fickle() -> String {
+/// A site that leads on by so many redirects, and ends the connection as the next request comes on it. On another one it answers.
+async fn fickle(redirects: usize) -> String {
     async fn request(connection: &mut BufReader<TcpStream>) {
         let mut line = String::new();
         while line != "\r\n" {
@@ -208,9 +208,11 @@ async fn fickle() -> String {
     let origin = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let mut first = BufReader::new(listener.accept().await.unwrap().0);
-        request(&mut first).await;
         let on = "HTTP/1.1 307 On\r\nLocation: /on\r\nContent-Length: 0\r\n\r\n";
-        first.write_all(on.as_bytes()).await.unwrap();
+        for _ in 0..redirects {
+            request(&mut first).await;
+            first.write_all(on.as_bytes()).await.unwrap();
+        }
         request(&mut first).await;
         drop(first);
         let mut second = BufReader::new(listener.accept().await.unwrap().0);
@@ -221,12 +223,14 @@ async fn fickle() -> String {
 }
 
 #[tokio::test]
-async fn what_may_be_repeated_is_sent_again_where_a_connection_ends_under_it() {
+async fn what_may_be_repeated_is_sent_again_where_a_connection_ends_under_it_after_a_redirect() {
     let bench = bench();
-    assert_eq!(bench.run(fetch(fickle().await, &json!({}))).await.unwrap()["body"], "here");
-    let site = fickle().await;
-    let failure = bench.run(fetch(&site, &json!({ "method": "POST" }))).await.unwrap_err();
-    assert_eq!(failure, Failure::error(format!("no answer from {site}: connection closed before message completed")));
+    assert_eq!(bench.run(fetch(fickle(1).await, &json!({}))).await.unwrap()["body"], "here");
+    for (redirects, method) in [(1, "POST"), (0, "GET"), (0, "HEAD")] {
+        let site = fickle(redirects).await;
+        let failure = bench.run(fetch(&site, &json!({ "method": method }))).await.unwrap_err();
+        assert_eq!(failure, Failure::error(format!("no answer from {site}: connection closed before message completed")));
+    }
 }
 
 #[tokio::test]
