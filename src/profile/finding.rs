@@ -130,7 +130,9 @@ impl Profile {
                 "run it on threads or in processes, or have it give the event loop back more often".to_owned(),
             ),
         };
-        let evidence = format!("{runs} of {of} jobs{observed}; the latest {sentence}");
+        // What is advised of the latest alone may not be what is advised of all.
+        let seen = sentence.split_once(": ").map_or(sentence.as_str(), |(seen, _)| seen);
+        let evidence = format!("{runs} of {of} jobs{observed}; the latest {seen}");
         Finding { kind, key: key.clone(), executor, jobs: runs, of, since, last_seen, evidence, advice }
     }
 
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn what_a_few_runs_show_is_not_said() {
         assert_eq!(profile(&[(4, Executor::Threads, cpu(90_000))]), []);
-        let said = "5 of 5 jobs; the latest tagged io, but used 100 % of a core for 90 ms: tag it cpu, or leave it to `routing` measured";
+        let said = "5 of 5 jobs; the latest tagged io, but used 100 % of a core for 90 ms";
         let found = profile(&[(5, Executor::Threads, cpu(90_000))]);
         assert_eq!(found, [(FindingKind::Computes, Executor::Threads, said.into())]);
     }
