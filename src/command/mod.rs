@@ -218,10 +218,10 @@ impl Command {
             return Err(format!("the environment can't have a variable {name:?} with this value"));
         }
         if self.limits.deadline_ms == 0 {
-            return Err("a deadline of 0 ms leaves no time for anything".into());
+            return Err("limits.deadline_ms: 0 ms leave no time for anything".into());
         }
         if self.limits.memory_bytes == 0 {
-            return Err("0 bytes of memory are too few for any program".into());
+            return Err("limits.memory_bytes: 0 bytes are too few for any program".into());
         }
         for (name, parameter) in &self.parameters {
             parameter.check().map_err(|reason| format!("parameter {name}: {reason}"))?;
@@ -356,7 +356,8 @@ mod tests {
     )]
     #[case("[c]\npath = '/bin/sh'\nparameters.a = { type = 'text', pattern = 'a)(b' }", "    a)(b\n")]
     #[case("[c]\npath = '/bin/sh'\nlimits = { deadline_ms = -1 }", "c: limits.deadline_ms: invalid value: integer `-1`")]
-    #[case("[c]\npath = '/bin/sh'\nlimits.memory_bytes = 0", "c: 0 bytes of memory are too few for any program")]
+    #[case("[c]\npath = '/bin/sh'\nlimits.memory_bytes = 0", "c: limits.memory_bytes: 0 bytes are too few for any program")]
+    #[case("[c]\npath = '/bin/sh'\nlimits.deadline_ms = 0", "c: limits.deadline_ms: 0 ms leave no time for anything")]
     #[case("[c]\narguments = []", "missing field `path`")]
     fn what_is_not_a_command_is_named(#[case] text: &str, #[case] message: &str) {
         let error = commands(text).unwrap_err().to_string();
