@@ -56,6 +56,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
         match claimed {
             Ok(claimed) => {
                 shared.room.drained(queue, claimed.len());
+                let is_in_line = slots.has_line() && claimed.len() > 1;
                 for claimed in claimed {
                     let stop = shared.running.begin(claimed.lease);
                     let span = debug_span!("job", id = %claimed.lease.id, attempt = claimed.attempt);
@@ -63,6 +64,10 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
                     let slot = Slot { place: vacancies.place(claimed.workload.json.get().len()), permit: None };
                     let attempt = run(Arc::clone(&shared), stack.clone(), queue, claimed, stop, slot).instrument(span);
                     shared.attempts.spawn_on(attempt, &home);
+                }
+                if is_in_line {
+                    // What a thread of tokio's spawns last it runs first: that would be the least urgent one.
+                    home.spawn(std::future::ready(()));
                 }
             }
             Err(StoreError::Closed) => return,

@@ -86,6 +86,11 @@ impl Slots {
         self.count
     }
 
+    /// Whether jobs may stand in a line of the executor's.
+    pub const fn has_line(&self) -> bool {
+        self.line > 0
+    }
+
     /// Waits until jobs may be claimed; how many, at most `most`.
     pub async fn vacancies(self: &Arc<Self>, most: usize) -> Vacancies {
         loop {
@@ -106,7 +111,7 @@ impl Slots {
 
     /// A job has taken so long.
     pub fn took(&self, wall: Duration) {
-        if self.line == 0 {
+        if !self.has_line() {
             return;
         }
         let mut pace = self.pace();
@@ -151,7 +156,7 @@ impl Vacancies {
         let mut ahead = false;
         let mut pace = self.slots.pace();
         pace.bytes += bytes;
-        if self.slots.line > 0 {
+        if self.slots.has_line() {
             // Since they were vacant, which may be long ago, slots may have become free.
             ahead = pace.placed >= self.slots.count;
             pace.placed += 1;
@@ -170,9 +175,10 @@ impl Place {
 }
 
 impl Slot {
-    /// How long its job may stand in a line; as long as it likes if there was a slot for it when it was claimed.
+    /// How long its job may stand in the line; as long as it likes where there is none. One for which there was a slot when it was claimed stands
+    /// there too if another has come to the executor before it.
     pub(super) fn patience(&self) -> Option<Duration> {
-        self.place.as_ref().filter(|place| place.ahead).map(|_| IN_LINE)
+        self.place.as_ref().filter(|place| place.vacancy.slots.has_line()).map(|_| IN_LINE)
     }
 
     /// Its job has stood in a line for longer than that: it is to wait for a slot as others do, and no more are claimed ahead for now.
@@ -260,7 +266,8 @@ mod tests {
         slots.took(Duration::from_millis(1));
         let mut all = slots.take(2).unwrap();
         let [runs, waits] = [(); 2].map(|()| Slot { place: all.place(0), permit: None });
-        assert_eq!((runs.patience(), waits.patience()), (None, Some(IN_LINE)));
+        // Whichever of them comes first.
+        assert_eq!((runs.patience(), waits.patience()), (Some(IN_LINE), Some(IN_LINE)));
         let stop = Stop::default();
         waits.hand_back(&stop);
         assert_eq!(stop.reason(), Some(StopReason::HandBack));
@@ -268,6 +275,13 @@ mod tests {
         assert_eq!(vacancies(&slots), 0);
         drop(runs);
         assert_eq!(vacancies(&slots), 1);
+    }
+
+    #[test]
+    fn where_there_is_no_line_whatever_was_claimed_may_wait() {
+        let slots = Slots::new(1, 0);
+        let place = slots.take(1).unwrap().place(0);
+        assert_eq!(Slot { place, permit: None }.patience(), None);
     }
 
     #[tokio::test]

@@ -63,8 +63,7 @@ async fn batch(server: &Server, calls: &[Value]) -> Vec<String> {
     answer["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits until one of these calls of `until` has begun: which, and the file that lets it end. Those that were claimed together come to the
-/// line in any order.
+/// Waits until one of these calls of `until` has begun: which, and the file that lets it end.
 pub(crate) async fn begun(server: &Server, ids: &[String]) -> (usize, PathBuf) {
     let said = async {
         loop {
@@ -111,6 +110,28 @@ async fn what_stands_behind_calls_that_take_long_waits_again() {
     std::fs::write(file, "").unwrap();
     for id in &ids {
         assert_eq!(server.until_state(id, "succeeded").await["attempt"], 1);
+    }
+}
+
+#[tokio::test]
+async fn of_calls_that_are_claimed_together_the_most_urgent_comes_first() {
+    let folder = folder();
+    let server = server(&folder, "1").await;
+    let with_priority = |entrypoint, priority: i8| {
+        let mut call = call(entrypoint, &json!([priority]));
+        call["priority"] = json!(priority);
+        call
+    };
+    for round in 0..5 {
+        let calls = [with_priority("until", -100), with_priority("short", 100), with_priority("short", 99)];
+        let ids = batch(&server, &calls).await;
+        for id in &ids[1..] {
+            server.until_state(id, "succeeded").await;
+        }
+        let long = server.get(&format!("/jobs/{}", ids[0])).await;
+        assert!(long["finished_at"].is_null(), "round {round}: {long}");
+        std::fs::write(begun(&server, &ids[..1]).await.1, "").unwrap();
+        server.until_state(&ids[0], "succeeded").await;
     }
 }
 
