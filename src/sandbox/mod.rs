@@ -18,7 +18,7 @@ pub use confine::main;
 pub use files::{is_below, is_open_to_all};
 pub use group::{Cost, Ended, Group};
 pub use probe::{Report, probe};
-pub use scratch::{Scratch, ScratchSpace, remove};
+pub use scratch::{Scratch, ScratchSpace};
 pub use watch::{Violation, is_short, open_files};
 
 use std::collections::BTreeMap;

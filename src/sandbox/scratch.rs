@@ -39,6 +39,14 @@ impl ScratchSpace {
             folder: tempfile::Builder::new().prefix("").permissions(Permissions::from_mode(0o700)).tempdir_in(&self.root)?,
         })
     }
+
+    /// Removes another folder of the same file system that no program can write to any more, by way of this space.
+    ///
+    /// # Errors
+    /// It is not there, or can't be removed. What is left of it is in the space, which the next start empties.
+    pub fn remove(&self, folder: &Path) -> io::Result<()> {
+        remove(folder, &self.root)
+    }
 }
 
 impl Scratch {
@@ -77,7 +85,7 @@ impl Drop for Scratch {
 }
 
 /// Removes a folder that no program can write to any more, also one that a program has closed to itself, by way of another one `beside` it.
-pub fn remove(folder: &Path, beside: &Path) -> io::Result<()> {
+fn remove(folder: &Path, beside: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     // Most are empty.
     fs::remove_dir(folder).or_else(|_| remove_flat(folder, beside))

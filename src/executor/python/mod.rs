@@ -169,14 +169,14 @@ impl Python {
     pub(super) fn start(settings: &PythonSettings, first: &Interpreter, artifacts: &Artifacts) -> io::Result<Self> {
         let program = settings.folder.join("host");
         let archives = settings.folder.join("archives");
+        let scratch = ScratchSpace::open(&settings.folder.join("scratch"))?;
         for folder in [&program, &archives] {
-            make_anew(folder, &settings.folder)?;
+            make_anew(folder, &scratch)?;
         }
         for (name, text) in PROGRAM {
             std::fs::write(program.join(name), text)?;
         }
         compile(&program, &settings.interpreters);
-        let scratch = ScratchSpace::open(&settings.folder.join("scratch"))?;
         let of_mode = |mode| HostSettings {
             mode,
             interpreters: settings.interpreters.clone(),
@@ -262,9 +262,10 @@ fn limits(settings: &PythonSettings, mode: Executor) -> sandbox::Limits {
     }
 }
 
-/// Makes a folder that may be there, `beside` being the one that it is in. A job of an earlier version may have closed it to the server.
-fn make_anew(folder: &Path, beside: &Path) -> io::Result<()> {
-    sandbox::remove(folder, beside).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+/// Makes a folder that may be there. A job of an earlier version may have closed it to the server. What is left of it if the server is killed
+/// meanwhile goes at the next start, with all else in the scratch space.
+fn make_anew(folder: &Path, scratch: &ScratchSpace) -> io::Result<()> {
+    scratch.remove(folder).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
     std::fs::create_dir_all(folder)
 }
 
@@ -556,11 +557,12 @@ mod tests {
         for closed in [host.join("__pycache__"), host.clone()] {
             fs::set_permissions(closed, Permissions::from_mode(0o000)).unwrap();
         }
+        let scratch = ScratchSpace::open(&folder.path().join("scratch")).unwrap();
         for _ in 0..2 {
-            make_anew(&host, folder.path()).unwrap();
+            make_anew(&host, &scratch).unwrap();
             assert_eq!(fs::read_dir(&host).unwrap().count(), 0);
         }
         // Not even what it is made in has to be there.
-        make_anew(&folder.path().join("new/host"), &folder.path().join("new")).unwrap();
+        make_anew(&folder.path().join("new/host"), &scratch).unwrap();
     }
 }
