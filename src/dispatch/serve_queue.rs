@@ -234,7 +234,12 @@ async fn settle(shared: &Shared, queue: Queue, kind: &'static str, claimed: &Cla
             }
         }
         Ok((Settled::Stale, _)) => tracing::warn!(%id, "the lease was no longer valid; what this attempt did is discarded"),
-        Err(error) => tracing::error!(%id, %error, "what this attempt did could not be recorded; it will run again"),
+        Err(error) => {
+            // What runs when the server goes is lost, whatever it did.
+            let survives = claimed.retry().survives_loss(claimed.losses + 1, shared.max_losses);
+            let then = if survives { "it will run again" } else { "it ends as lost at the next start" };
+            tracing::error!(%id, %error, "what this attempt did could not be recorded; {then}");
+        }
     }
     shared.running.end(claimed.lease);
     // One whose next attempt could not be recorded has ended as well.
