@@ -45,6 +45,8 @@ use crate::workload::{Environment, PythonRules, Registry, WorkloadSettings};
 /// The program that runs here, also if there is another one at its path by now, such as a newer version.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// With so few files that may be open at once, things fail in ways that do not tell why.
+const FEW_FILES: usize = 256;
 /// What part of the file descriptors is kept for jobs: one in so many.
 const OF_FILES_FOR_JOBS: usize = 4;
 
@@ -315,7 +317,13 @@ fn raise_file_limit() -> usize {
             soft
         }
     });
-    limit.ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    let files = limit.ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    if files < FEW_FILES {
+        tracing::warn!(
+            "the system allows {files} open files: with so few, requests and jobs fail, and below 128 no Python process starts; `ulimit -n` raises that"
+        );
+    }
+    files
 }
 
 /// How many connections there may be: clients must not take the file descriptors that the jobs and the database need.

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::server::{Server, client, folder, program, trine};
+use crate::server::{Server, client, folder, program, trine, until_said};
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_nothing() {
@@ -52,4 +52,14 @@ async fn a_log_in_json_is_all_there_is_to_read() {
     assert!(lines.iter().any(|line| line["fields"]["message"].as_str().is_some_and(|text| text.contains(&where_it_is))), "{log}");
     // One that was killed as it shut down would not have said so.
     assert_eq!(lines.last().unwrap()["fields"]["message"], "shut down");
+}
+
+#[tokio::test]
+async fn that_too_few_files_may_be_open_is_said_at_the_start() {
+    let folder = folder();
+    let mut command = program("sh");
+    command.args(["-c", "ulimit -n 120; exec \"$0\" \"$@\""]).arg(trine().get_program());
+    let server = Server::start_by(command, "http", client(), folder.path(), &[("TRINE_PYTHON_INTERPRETERS", "none")]).await;
+    until_said(folder.path(), "the system allows 120 open files").await;
+    drop(server);
 }
