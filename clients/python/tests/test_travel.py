@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import operator
+import os
 import os.path as paths
 import pickle
 import subprocess
@@ -22,6 +23,7 @@ import urllib.request
 import weakref
 import xml.dom.minidom
 from math import sqrt as root
+from os import environ, environb
 from unittest import mock
 
 import harness
@@ -46,6 +48,12 @@ def several(x, y=FIVE):
 
 def settings():
     return SETTINGS["five"]
+
+
+def surroundings():
+    import os
+
+    return environ is os.environ and environb is os.environb
 
 
 class Thing:
@@ -210,6 +218,12 @@ class Pickles(unittest.TestCase):
         folder = harness.pathlib.Path(harness.cloudpickle.__file__).parent.parent
         done = subprocess.run([sys.executable, "-c", program], input=lines, stdout=subprocess.PIPE, cwd=folder, check=True)
         return [unpickled(line) for line in done.stdout.decode().split()]
+
+    def test_the_environment_travels_by_its_name(self):
+        with mock.patch.dict(os.environ, SECRET="xyzzy"):
+            workload = self.way.workload(surroundings, (), {})
+        self.assertNotIn(b"xyzzy", base64.b64decode(json.loads(workload)["pickle"]))
+        self.assertTrue(call(workload))
 
     def test_members_of_enums_are_what_they_were(self):
         self.assertEqual(self.elsewhere((total, ([Level.LOW, Level.HIGH],)), (lambda: Level.HIGH.weight, ())), [11, 9])

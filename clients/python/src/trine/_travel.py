@@ -111,6 +111,10 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """Takes functions and classes of modules that are not installed by value, as cloudpickle does with those of `__main__`."""
 
     def reducer_override(self, obj: Any) -> Any:
+        if obj is os.environ:
+            return "environ"  # by its name: what this process was told in confidence stays here, and it means the one there
+        if obj is getattr(os, "environb", None):
+            return "environb"
         if isinstance(obj, CodeType):
             # Newer versions leave out in which file code is, without which a traceback has no lines.
             make, parts = self.dispatch_table[CodeType](obj)
