@@ -18,6 +18,7 @@ import traceback
 import typing
 import unittest
 import weakref
+from unittest import mock
 
 import harness
 from harness import PATIENCE_S, ServerTest, hold, square, submitting
@@ -33,6 +34,17 @@ def multiply(a, b=2):
 async def waiting(x):
     await asyncio.sleep(0)
     return x
+
+
+LARGE = b""
+
+
+def length_of_large():
+    return len(LARGE), tells_of_large
+
+
+def tells_of_large():
+    return length_of_large()
 
 
 class Odd(Exception):
@@ -345,7 +357,14 @@ class Calls(ServerTest):
         self.assertRegex(str(error), r"takes 5\d{7} bytes on its way")
         error = self.trine.submit(len, os.urandom(9_500_000)).exception(PATIENCE_S)
         self.assertRegex(str(error), r"takes 12\d{6} bytes on its way is more than the server takes: a job may have at most")
+        self.assertRegex(str(error), "; most of it is in len: argument 1$")
         self.assertEqual(self.trine.submit(len, data).result(PATIENCE_S), len(data))
+
+    def test_a_global_that_is_too_large_is_named(self):
+        with mock.patch.dict(globals(), LARGE=bytes(10_000_000)):
+            for function in (length_of_large, tells_of_large):
+                error = self.trine.submit(function).exception(PATIENCE_S)
+                self.assertRegex(str(error), f"; most of it is in {function.__name__}: (.*: )?its global 'LARGE'$")
 
     def test_wait_and_as_completed(self):
         futures = [self.trine.submit(multiply, n) for n in range(50)]

@@ -275,7 +275,7 @@ class Engine:
         if self._ways.are_others(problem, calls):
             calls = [call for call in calls if self._goes(call, ended)]
         elif at_fault:
-            ended += [(call, problem.alone(item, len(call.workload))) for item, call in enumerate(calls) if item in at_fault]
+            ended += [(call, self._ways.refusal(call, problem, item)) for item, call in enumerate(calls) if item in at_fault]
             calls = [call for item, call in enumerate(calls) if item not in at_fault]
         elif problem.status == 408 and not batch.was_slow and (batch.in_doubt or len(calls) == 1):
             batch.was_slow = True
@@ -284,7 +284,7 @@ class Engine:
             half = len(calls) // 2
             return [Batch(calls[half:]), Batch(calls[:half])]
         else:
-            ended += [(call, problem.alone(0, len(call.workload))) for call in calls]
+            ended += [(call, self._ways.refusal(call, problem, 0)) for call in calls]
             calls = []
         return [Batch(calls)] if calls else []
 

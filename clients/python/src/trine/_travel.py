@@ -321,10 +321,7 @@ def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
 
 def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], error: Exception) -> str:
     """Which part of a call can't be pickled."""
-    parts = [("itself", function)]
-    parts += [(f"argument {place}", value) for place, value in enumerate(args, 1)]
-    parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
-    for what, part in parts:
+    for what, part in _parts(function, args, kwargs):
         try:
             dumps(part)
         except Exception as found:
@@ -332,9 +329,43 @@ def _culprit(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], erro
     return f"{name_of(function)} and its arguments can't be pickled: {error}"
 
 
+def bulk(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Which part takes more than half of a call; of a function, which of the things that it refers to. Empty if none does."""
+    found = _bulk(_parts(function, args, kwargs), _size((function, args, kwargs)) // 2, [])
+    return found and f"{name_of(function)}: {found.removeprefix('itself: ')}"
+
+
+def _bulk(parts: list[tuple[str, Any]], half: int, outer: list[Any]) -> str:
+    for what, part in parts:
+        value = _single(part)
+        if not any(value is each for each in outer) and _size(value) > half:
+            inner = _bulk(_references(value), half, [*outer, value]) if isinstance(value, FunctionType) else ""
+            return f"{what}: {inner}" if inner else what
+    return ""
+
+
+def _size(value: Any) -> int:
+    try:
+        return len(dumps(value))
+    except Exception:
+        return 0  # it goes by source
+
+
+def _parts(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The parts of a call."""
+    parts = [("itself", function)]
+    parts += [(f"argument {place}", value) for place, value in enumerate(args, 1)]
+    return parts + [(f"argument {name!r}", value) for name, value in kwargs.items()]
+
+
+def _single(value: Any) -> Any:
+    """The function that there is in what calls one."""
+    return value.function if type(value) is Each else value.__func__ if type(value) is MethodType else value
+
+
 def _reason(value: Any, error: Exception, outer: list[Any]) -> str:
     """Why something can't be pickled; of a function, because of which of the things that it refers to."""
-    value = value.function if type(value) is Each else value.__func__ if type(value) is MethodType else value
+    value = _single(value)
     outer = [*outer, value]
     for what, part in _references(value) if isinstance(value, FunctionType) else ():
         if any(part is each for each in outer):

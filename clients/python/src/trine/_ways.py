@@ -7,8 +7,10 @@ from typing import Any, Callable
 
 from . import _calls
 from ._future import Call
-from ._travel import ByPickle, BySource, Way, travelling, why_unread
-from .errors import ProblemError
+from ._travel import ByPickle, BySource, Way, bulk, travelling, why_unread
+from .errors import ProblemError, TrineError
+
+LONGEST = 12 << 20  # bytes of a call that the server takes; of a longer one it is told what is so long
 
 
 class Ways:
@@ -32,7 +34,7 @@ class Ways:
         """Gives a call its workload. Raises what says that it can't travel."""
         ways, undecided = self._now
         call.way, call.workload = travelling(ways, function, args, kwargs)
-        call.arguments = (function, args, kwargs) if undecided else None
+        call.arguments = (function, args, kwargs) if undecided or len(call.workload) > LONGEST else None
 
     def carry_anew(self, call: Call) -> None:
         """The same, if its way has turned out to be none."""
@@ -56,6 +58,12 @@ class Ways:
             self._now = (BySource(self._options),), False
         ways = self._now[0]
         return any(call.arguments and call.way not in ways for call in calls)
+
+    @staticmethod
+    def refusal(call: Call, problem: ProblemError, item: int) -> TrineError:
+        """What a call's future is told if the server has refused it, as this item of a batch."""
+        arguments = call.arguments
+        return problem.alone(item, len(call.workload), bulk(*arguments) if problem.status == 413 and arguments else "")
 
     def arrived(self, calls: Iterable[Call]) -> None:
         """The server has accepted these calls."""

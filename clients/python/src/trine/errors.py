@@ -64,8 +64,8 @@ class ProblemError(TrineError):
         """The first place in the body that is at fault, as JSON Pointer."""
         return next((fault.pointer for fault in self.errors if fault.pointer is not None), None)
 
-    def alone(self, index: int, size: int) -> TrineError:
-        """The same of one item of a batch that was submitted by itself, and has this size."""
+    def alone(self, index: int, size: int, most: str) -> TrineError:
+        """The same of one item of a batch that was submitted by itself, and has this size, most of it in this."""
         before = f"/{index}"
 
         def cut(text: str) -> str:
@@ -83,7 +83,8 @@ class ProblemError(TrineError):
         ):  # it is of the first item that is at fault, and says how many more there are
             detail = ": ".join(part for part in (faults[0].pointer, faults[0].detail) if part)
         if self.status == 413:
-            return CannotTravel(f"a call that takes {size} bytes on its way is more than the server takes: {detail}")
+            told = f"a call that takes {size} bytes on its way is more than the server takes: {detail}"
+            return CannotTravel(f"{told}; most of it is in {most}" if most else told)
         return ProblemError(self.status, self.type, self.title, detail, faults, self.retry_after)
 
     def names(self, kind: str) -> bool:
