@@ -76,10 +76,13 @@ class BySource(ServerTest):
     def test_a_server_that_takes_no_pickles(self):
         server = Server("--python-pickles", "deny")
         self.addCleanup(server.close)
-        with self.executor(server.url) as executor:
+        with self.executor(server.url) as executor, self.assertLogs("trine", "WARNING") as logged:
             self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
             self.assertEqual(list(executor.map(square, range(5), chunksize=2)), [0, 1, 4, 9, 16])
-            self.assertIsInstance(executor.submit(square, {1}).exception(PATIENCE_S), trine.CannotTravel)
+            with self.assertRaisesRegex(trine.CannotTravel, "argument 1 of square .*; by pickle, where .* python_pickles"):
+                executor.submit(square, {1}).result(PATIENCE_S)
+        [told] = logged.output  # once
+        self.assertRegex(told, "travel by source here, .* no tuples: the server takes no pickles")
         with self.executor(server.url) as executor:
             gate, _ = hold(self, executor)  # what can't travel is found out by the thread that sends, for a whole batch
             futures = [executor.submit(square, value) for value in (3, "caf\udce9.txt", [1], 10**5000, 4)]
@@ -106,13 +109,18 @@ class BySource(ServerTest):
             there = [each["cloudpickle"] for each in told]
             self.assertEqual(there, [harness.cloudpickle.__version__, None, "0.9.1", "9.0"])
             for name, why in (("bare", "no cloudpickle"), ("old", "cloudpickle 0.9.1, and"), ("new", "cloudpickle 9.0, and")):
-                with self.subTest(name), self.executor(server.url, interpreter=name) as executor:
+                why += ".*; interpreter='python' names one that suits$"
+                logs = self.assertLogs("trine", "WARNING")
+                with self.subTest(name), self.executor(server.url, interpreter=name) as executor, logs as logged:
                     self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
                     self.assertEqual(executor.submit(abs, 3 + 4j).result(PATIENCE_S), 5)  # by its name, in a plain pickle
                     for _ in range(2):
                         error = executor.submit(lambda: None).exception(PATIENCE_S)
                         self.assertIsInstance(error, trine.CannotTravel)
                         self.assertRegex(str(error), f"can't travel by source: .*; .*{why}")
+                        self.assertNotIn("python_pickles", str(error))
+                    [told] = logged.output
+                    self.assertRegex(told, f"travel by source here, .* no tuples: .*{why}")
 
     def test_source_if_it_is_asked_for(self):
         with self.executor(how="source") as executor:

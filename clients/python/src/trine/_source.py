@@ -123,10 +123,7 @@ def _modules_below(module: ModuleType, name: str, definition: ast.AST) -> set[st
     return found
 
 
-ONLY = (
-    "Only installed modules, plain functions, loggers and constants travel along; by pickle, where the server allows it "
-    "(its setting python_pickles), all does"
-)
+ONLY = "Only installed modules, plain functions, loggers and constants travel along"
 
 
 def _constant(value: Any) -> Optional[str]:

@@ -35,6 +35,8 @@ PROTOCOL = 5
 class Way(Protocol):
     """A way to travel."""
 
+    otherwise: str  # added to its refusals where there is no other
+
     def workload(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """The workload that makes this call, as JSON. Raises what says that it can't travel."""
 
@@ -52,7 +54,7 @@ def travelling(
             return way, way.workload(function, args, kwargs)
         except CannotTravel as refusal:
             if len(ways) == 1:
-                raise
+                raise CannotTravel(f"{refusal}{way.otherwise}") from refusal.__cause__
             refusals.append(str(refusal))
     raise CannotTravel("; ".join(reversed(refusals)))
 
@@ -269,6 +271,8 @@ class Pickled(NamedTuple):
 class ByPickle:
     """Each function is pickled once. A call's pickle is `concat((loads(function),), (args, kwargs))`, put together by hand."""
 
+    otherwise = ""
+
     def __init__(self, options: bytes, unread: Optional[str] = None) -> None:
         self._options = options  # further fields of the workload, each with a comma before it
         self._unread = unread  # why the server can read only what needs no cloudpickle
@@ -301,7 +305,7 @@ def why_unread(interpreter: Mapping[str, Any]) -> Optional[str]:
     if _number(interpreter["version"], 2) != sys.version_info[:2]:
         return f"{name} is Python {interpreter['version']}, and this is {sys.version.split()[0]}"
     if there is None:
-        return f"{name} has no cloudpickle"
+        return f"{name} has no cloudpickle, which has to be installed for it"
     # Names that pickles go by come with major versions: what the older one makes the newer one reads, and values come back.
     if there and _number(there, 1) != _number(here, 1):
         return f"{name} has cloudpickle {there}, and this is {here}"
@@ -421,6 +425,8 @@ _enums: weakref.WeakValueDictionary[str, type[Enum]] = (
 class BySource:
     """The source of a function goes with each call; the server keeps it compiled. Arguments and values are JSON."""
 
+    otherwise = "; by pickle, where the server allows it (its setting python_pickles), nearly all can"
+
     def __init__(self, options: bytes) -> None:
         self._options = options
         self._functions = Remembered(self._beginning)
@@ -482,7 +488,4 @@ def _check_json(value: Any, what: str) -> None:
                 raise CannotTravel(f"{what} has a dictionary with the key {OUTPUT}")
             _check_json(each, what)
     else:
-        raise CannotTravel(
-            f"{what} has a value of type {kind.__qualname__}, which JSON can't carry. It can travel by pickle, where the server "
-            f"allows it (its setting python_pickles)"
-        )
+        raise CannotTravel(f"{what} has a value of type {kind.__qualname__}, which JSON can't carry")

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
 from . import _calls
+from ._following import LOGGER
 from ._future import Call
 from ._travel import ByPickle, BySource, Way, bulk, travelling, why_unread
 from .errors import ProblemError, TrineError
 
+BY_SOURCE = "functions travel by source here, and values as JSON, which has no tuples"
 LONGEST = 12 << 20  # bytes of a call that the server takes; of a longer one it is told what is so long
 
 
@@ -44,9 +46,13 @@ class Ways:
 
     def look_at(self, interpreters: Iterable[Mapping[str, Any]]) -> None:
         """Has calls whose pickles the server could not read go by source. What it does not tell shows by what becomes of them."""
-        named = [each for each in interpreters if self._interpreter in (None, each["name"])]
+        told = list(interpreters)
+        named = [each for each in told if self._interpreter in (None, each["name"])]
         unread = why_unread(named[0]) if named else None
         if unread is not None:
+            others = [each["name"] for each in told if why_unread(each) is None]
+            unread += f"; interpreter={others[0]!r} names one that suits" if others else ""
+            LOGGER.warning("%s: %s", BY_SOURCE, unread)
             self._now = (ByPickle(self._options, unread), BySource(self._options)), True
 
     def are_others(self, problem: ProblemError, calls: Iterable[Call]) -> bool:
@@ -55,6 +61,7 @@ class Ways:
         if not by_pickle and not problem.names("pickles-not-allowed"):
             return False
         if self.are_undecided:
+            LOGGER.warning("%s: the server takes no pickles (its setting python_pickles)", BY_SOURCE)
             self._now = (BySource(self._options),), False
         ways = self._now[0]
         return any(call.arguments and call.way not in ways for call in calls)
