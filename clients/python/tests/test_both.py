@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import io
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -63,6 +64,30 @@ class Tracebacks(ServerTest, unittest.IsolatedAsyncioTestCase):
         for each in raised:
             self.assertNotIn(KEY, "".join(each.format()))
         self.assertEqual(len(raised), 2)
+
+
+class Connecting(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_what_went_by_a_connection_that_broke_may_have_arrived(self, connect):
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def answer_once():
+            connection, _ = listener.accept()
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+            connection.recv(1 << 16)
+            listener.close()
+            connection.close()
+
+        answering = threading.Thread(target=answer_once)
+        answering.start()
+        client = connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        self.assertEqual(await client.route("job"), {})
+        for kind in (trine.ServerUnreachable, trine.NoConnection):
+            with self.assertRaises(trine.ServerUnreachable) as caught:
+                await client.route("job")
+            self.assertIs(type(caught.exception), kind)
+        answering.join()
 
 
 class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):

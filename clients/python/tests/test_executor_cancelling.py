@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import signal
 import sys
 import threading
 import time
@@ -224,6 +225,19 @@ class Cancelling(ServerTest):
                     self.assertEqual(len(set(keys)), 1)
                     self.assertEqual(len(list(self.client().jobs(tags={"trine-executor": engine._jobs.name}))), 3)
                 self.until(one.cancelled)
+
+    def test_a_call_for_which_there_is_no_connection(self):
+        server = Server()
+        self.addCleanup(server.close)
+        executor, tries = self.executor(server.url, patience=600), []
+        self.assertEqual(executor.submit(square, 1).result(PATIENCE_S), 1)
+        submitting(executor, lambda make, request: (tries.append(request), make(request))[1])
+        server.stop(signal.SIGKILL)
+        futures = [executor.submit(square, n) for n in (2, 3)]
+        self.until(lambda: tries)
+        self.assertTrue(self.in_time(futures[0].cancel))
+        server.start()
+        self.assertEqual(futures[1].result(PATIENCE_S), 9)
 
     def test_a_key_that_may_not_cancel(self):
         server = Server()

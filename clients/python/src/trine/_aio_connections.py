@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Optional
 
 from ._http1 import Request, Response, Server
-from .errors import ServerSilent, ServerUnreachable
+from .errors import NoConnection, ServerSilent, ServerUnreachable
 
 RECEIVE = 1 << 18  # bytes at once
 MOST_IDLE = 16  # connections that are kept
@@ -37,11 +37,11 @@ class Connection:
             raise
         if not opening.done():
             opening.cancel()
-            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: it took too long")
+            raise NoConnection(f"no connection to {server.host}:{server.port}: it took too long")
         try:
             return cls(*opening.result())
         except OSError as error:
-            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: {error}") from error
+            raise NoConnection(f"no connection to {server.host}:{server.port}: {error}") from error
 
     async def send(self, data: bytes, timeout: float) -> None:
         with self._until(timeout):
@@ -133,7 +133,13 @@ class Connections:
                 # One that was silent has had its time, and may have done it; one that hung up may only have closed what was old.
                 if isinstance(error, ServerSilent) or not request.repeats:
                     raise
-        return await self._exchange(await self._open(), request, data, timeout)
+        try:
+            connection = await self._open()
+        except NoConnection as error:
+            if kept is None:
+                raise
+            raise ServerUnreachable(*error.args) from error  # by the other one it may have arrived
+        return await self._exchange(connection, request, data, timeout)
 
     async def stream(self, request: Request, silence: float) -> Stream:
         """An answer as it comes, on a connection of its own; `silence` is how long it may pause, in seconds."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Optional
 
 from ._http1 import Request, Response, Server
-from .errors import ServerSilent, ServerUnreachable
+from .errors import NoConnection, ServerSilent, ServerUnreachable
 
 RECEIVE = 1 << 18  # bytes at once
 MOST_IDLE = 16  # connections that are kept
@@ -26,13 +26,13 @@ class Connection:
         try:
             plain = socket.create_connection((server.host, server.port), timeout)
         except OSError as error:
-            raise ServerUnreachable(f"no connection to {server.host}:{server.port}: {error}") from error
+            raise NoConnection(f"no connection to {server.host}:{server.port}: {error}") from error
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socket = plain if tls is None else tls.wrap_socket(plain, server_hostname=server.host)
         except OSError as error:
             plain.close()
-            raise ServerUnreachable(f"no secure connection to {server.host}:{server.port}: {error}") from error
+            raise NoConnection(f"no secure connection to {server.host}:{server.port}: {error}") from error
 
     def send(self, data: bytes, timeout: float) -> None:
         try:
@@ -119,7 +119,13 @@ class Connections:
                 # One that was silent has had its time, and may have done it; one that hung up may only have closed what was old.
                 if isinstance(error, ServerSilent) or not request.repeats:
                     raise
-        return self._exchange(Connection(self.server, self._tls, self.timeout), request, data, timeout)
+        try:
+            connection = Connection(self.server, self._tls, self.timeout)
+        except NoConnection as error:
+            if kept is None:
+                raise
+            raise ServerUnreachable(*error.args) from error  # by the other one it may have arrived
+        return self._exchange(connection, request, data, timeout)
 
     def stream(self, request: Request, silence: float) -> Stream:
         """An answer as it comes, on a connection of its own; `silence` is how long it may pause, in seconds."""

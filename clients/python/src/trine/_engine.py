@@ -27,7 +27,7 @@ from ._jobs import WAITING, Beginning, Jobs
 from ._outcome import NEVER_RAN, ended_job, never_ran, outcome
 from ._sse import Message
 from ._ways import Ways
-from .errors import CannotTravel, JobLost, ProblemError, ServerGone, TrineError
+from .errors import CannotTravel, JobLost, NoConnection, ProblemError, ServerGone, TrineError
 
 if TYPE_CHECKING:
     from ._part import Part
@@ -58,6 +58,7 @@ class Engine:
         self._connections = connections
         self._jobs = Jobs(connections)
         self._patience = patience
+        self._connecting = Patience(patience)  # of the sender, over all that it tries to send
         self._most = most_in_flight
         self.before = Beginning(submission)
         self._ways = Ways(how, options)
@@ -200,6 +201,7 @@ class Engine:
                     self._sending = batch.copy()
                     self._answers.notify_all()
                     return batch
+                self._connecting.worked()
                 self._waiting = True
                 self._work.wait(LATER if later else None)
                 self._waiting = False
@@ -209,7 +211,7 @@ class Engine:
 
         What has ended is told when no call is on its way any more: a callback may cancel one, which waits until that has arrived.
         """
-        patience, full = Patience(self._patience), 0.0
+        patience, pause = Patience(self._patience), 0.0
         ended: list[tuple[Call, Any]] = []
         batches = _batches([call for call in calls if call.batch is not None or self._goes(call, ended)])
         early: list[Message] = []
@@ -223,9 +225,12 @@ class Engine:
                     batches += self._refused(batch, error, ended)
                     continue
                 batches.append(batch)
+                if isinstance(error, NoConnection) and not batch.in_doubt:
+                    pause = self._connecting.failed(error)
+                    break
                 wait = patience.failed(error)
                 if status == 429:
-                    full = self._no_room(batch, error, wait)
+                    pause = self._no_room(batch, error, wait)
                     break
                 batch.in_doubt = True
                 self._over.wait(wait)
@@ -233,6 +238,7 @@ class Engine:
                 if not ids:
                     continue
                 batches.pop()
+            self._connecting.worked()
             self._at_once = min(2 * self._at_once, MOST_IN_BATCH)
             early += self._accepted(batch.calls, ids, ended)
             if batch.in_doubt:  # they may have been accepted long ago, and their ends been told when nobody knew them
@@ -241,7 +247,7 @@ class Engine:
         self._finish_all(ended)
         if early:
             self._handle(early)
-        self._over.wait(full)
+        self._over.wait(pause)
 
     def _no_room(self, batch: Batch, error: TrineError, wait: float) -> float:
         """How many seconds to wait after the server had no room for a batch: there may be some for half of it right now."""
@@ -324,7 +330,9 @@ class Engine:
         return early
 
     def _sent(self, back: list[Batch]) -> None:
-        """Nothing is on its way any more. What the server has refused for now waits here again, where it can be cancelled."""
+        """Nothing is on its way any more. What the server has refused for now, or was not reached for, waits here again, where it
+        can be cancelled.
+        """
         calls = [call for batch in reversed(back) for call in batch.calls]
         with self._lock:
             if self._broken is not None:

@@ -16,6 +16,10 @@ class ServerUnreachable(TrineError, ConnectionError):
     """The server can't be reached, or hung up before it had answered."""
 
 
+class NoConnection(ServerUnreachable):
+    """No connection to the server could be made, so that nothing has arrived there."""
+
+
 class ServerSilent(ServerUnreachable):
     """The server said nothing for as long as it may. What it was asked for may have been done, or may still be."""
 
