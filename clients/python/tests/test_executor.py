@@ -36,6 +36,14 @@ async def waiting(x):
     return x
 
 
+def noted(path):
+    try:
+        os.listdir(path)
+    except OSError as error:
+        error.__notes__ = ["while reading"]
+        raise
+
+
 LARGE = b""
 
 
@@ -309,6 +317,13 @@ class Calls(ServerTest):
         error = self.trine.submit(fail_frozen).exception(PATIENCE_S)
         self.assertIs(type(error), Frozen)
         self.assertIn("in fail_frozen", str(error.__cause__))
+
+    def test_an_exception_has_the_notes_of_the_server_beside_its_own(self):
+        with self.assertRaises(PermissionError) as caught:
+            self.trine.submit(noted, os.path.dirname(__file__)).result(PATIENCE_S)
+        [own, told] = caught.exception.__notes__
+        self.assertEqual(own, "while reading")
+        self.assertIn("sandbox", told)
 
     def test_what_ends_a_thread_ends_one_call(self):
         futures = [self.trine.submit(Exits), self.trine.submit(square, 3)]

@@ -88,11 +88,15 @@ def _raised(python: dict[str, Any], job_id: str) -> BaseException:
     if python.get("pickle"):
         try:
             exception = unpickled(python["pickle"])
+            if isinstance(exception, BaseException):
+                own = getattr(exception, "__notes__", None)
+                own = own if isinstance(own, list) else []
+                more = [note for note in python.get("notes") or () if note not in own]  # of the server
+                if more:
+                    BaseException.__setattr__(exception, "__notes__", [*own, *more])
+                return exception
         except BaseException:  # code of its class may have run
             pass  # it is not here, say
-        else:
-            if isinstance(exception, BaseException):
-                return exception
     return _remade(python, job_id)
 
 
