@@ -249,7 +249,7 @@ class Errors(HostTest):
         self.assertEqual(told("missing"), {"args": [2, "No such file or directory", "/nowhere"]})
         self.assertEqual(told("noted"), {"args": [28, "full"], "attributes": {"code": 5}, "notes": ["while writing"]})
         self.assertEqual(told("several"), {"args": ["bad", 3]})
-        self.assertEqual(told("imports"), {"attributes": {"name": "nowhere_at_all"}})
+        self.assertEqual(told("imports")["attributes"], {"name": "nowhere_at_all"})
         self.assertEqual(told("mine"), {"notes": ["while counting"]})
         self.assertEqual(told("rows"), {"args": ["bad rows", [1, {"a": [None, {}]}]]})
         self.assertEqual(told("with_lists"), {"attributes": {"rows": [1, [2]], "byplace": {"a": {"b": 1}}}})
@@ -304,14 +304,21 @@ class Errors(HostTest):
 class Refusals(HostTest):
     """Real ones are in the sandbox's own tests; here the errors are those that they look like."""
 
+    HINTS = ("sandbox refused", "resolve no names", "relative path", "has to be installed")
     SOURCE = """
-        import os, socket
+        import os, pathlib, socket
 
         def refused(): raise PermissionError(1, "Operation not permitted")
         def unresolved(): raise socket.gaierror(-3, "Temporary failure in name resolution")
         def wrapped():
             try: unresolved()
             except OSError: raise ValueError("no page")
+        def absent(): open("out of reach.csv")
+        def absent_by_path(): os.stat(pathlib.Path("out of reach.csv"))
+        def absent_there(): open("/out of reach.csv")
+        def own_absent(): raise FileNotFoundError(2, "of mine", 5)
+        def lacking(): import nowhere_at_all
+        def own_lacking(): raise ModuleNotFoundError("of mine")
         def own(): raise PermissionError("of mine")
         def around():
             error = PermissionError("around")
@@ -324,14 +331,16 @@ class Refusals(HostTest):
         error = host.call(self.SOURCE, entrypoint=entrypoint)["error"]
         for note in error.get("notes", ()):
             self.assertTrue(error["traceback"].endswith(f"\n{note}\n"))
-        return [[word for word in ("sandbox refused", "resolve no names") if word in note] for note in error.get("notes", ())]
+        return [[word for word in self.HINTS if word in note] for note in error.get("notes", ())]
 
     @in_each(confined=True, network=False)
     def test_it_is_said_what_the_sandbox_may_be_behind(self, host):
         for entrypoint in ("unresolved", "wrapped"):
             self.assertEqual(self.notes(host, entrypoint), [["resolve no names"]])
         self.assertEqual(self.notes(host, "refused"), [["sandbox refused"]])
-        for entrypoint in ("own", "around"):
+        for entrypoint in ("absent", "absent_by_path"):
+            self.assertEqual(self.notes(host, entrypoint), [["relative path"]])
+        for entrypoint in ("own", "around", "absent_there", "own_absent"):
             self.assertEqual(self.notes(host, entrypoint), [])
 
     @in_each(confined=True, network=True)
@@ -341,4 +350,10 @@ class Refusals(HostTest):
 
     @in_each()
     def test_nothing_is_said_without_a_sandbox(self, host):
-        self.assertEqual(self.notes(host, "refused"), [])
+        for entrypoint in ("refused", "absent"):
+            self.assertEqual(self.notes(host, entrypoint), [])
+
+    @in_each()
+    def test_it_is_said_which_interpreter_lacks_a_module(self, host):
+        self.assertEqual(self.notes(host, "lacking"), [["has to be installed"]])
+        self.assertEqual(self.notes(host, "own_lacking"), [])

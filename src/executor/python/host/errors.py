@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 import traceback
 
 from .messages import cut, from_text, name_of, to_text
@@ -21,6 +22,13 @@ REFUSED = (
     "If the sandbox refused this: a job opens files of its own folder, its interpreter and the system alone, starts no programs, signals nobody else, "
     'and has no network without "network": true.'
 )
+NOT_HERE = (
+    "A relative path is in the folder of the process that runs the job, which no other files are in: what is in a file has to come as an argument."
+)
+LACKING = (
+    f"This was {sys.executable} (Python {sys.version.split()[0]}): what a function imports has to be installed for it, or be in the function's zip. "
+    "With a call of Trine's client, functions and classes of modules that are not installed travel along if these are imported by name outside of it."
+)
 NO_NETWORK = 'The sandbox lets this job resolve no names: it has no network, since it was submitted without "network": true.'
 
 
@@ -36,24 +44,33 @@ def described(error, tidy, setup):
     try:
         if issubclass(type(error), MemoryError):
             traceback.clear_frames(error.__traceback__)
-        return in_full(error, tidy, refusals(error, setup) if setup.get("confined") else [])
+        return in_full(error, tidy, hints(error, setup))
     except BaseException as trouble:
         # An exception is code of users: whatever is asked of it may fail, but for the name that the interpreter has for its class.
         name, reason = (type.__repr__(type(each))[8:-2] for each in (error, trouble))
         return no_frames("error", cut(tidy(name), LONGEST_PART), f"it can't be described: {cut(tidy(reason), LONGEST_PART)} is raised meanwhile")
 
 
-def refusals(error, setup):
-    """What a user has to know where the sandbox may be behind an error: it looks as it would without one."""
+def hints(error, setup):
+    """What a user has to know where an error may come of this being another place, or of the sandbox: it looks as it would without one."""
+    confined = setup.get("confined")
     for _ in range(MOST_CAUSES):
         if error is None:
             break
-        if isinstance(error, socket.gaierror) and not setup.get("network"):
+        if confined and isinstance(error, socket.gaierror) and not setup.get("network"):
             return [NO_NETWORK]
-        if isinstance(error, PermissionError) and error.errno in (errno.EPERM, errno.EACCES):
+        if confined and isinstance(error, PermissionError) and error.errno in (errno.EPERM, errno.EACCES):
             return [REFUSED]
+        if confined and isinstance(error, FileNotFoundError) and is_relative(error.filename):
+            return [NOT_HERE]
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return [LACKING]
         error = error.__cause__ or error.__context__
     return []
+
+
+def is_relative(path):
+    return isinstance(path, (str, bytes, os.PathLike)) and not os.path.isabs(path)
 
 
 def in_full(error, tidy, notes):
