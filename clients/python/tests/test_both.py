@@ -11,6 +11,7 @@ import traceback
 import unittest
 import uuid
 import zipfile
+from pathlib import Path
 from unittest import mock
 
 from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, with_both
@@ -339,6 +340,19 @@ class Comparisons(ServerTest, unittest.IsolatedAsyncioTestCase):
         report = await client.comparison_report(asked.id)
         self.assertTrue(report.startswith("<!doctype html>"), report[:40])
         self.assertIn("<svg", report)
+
+
+class Arguments(ServerTest, unittest.IsolatedAsyncioTestCase):
+    @with_both
+    async def test_what_makes_no_sense_is_refused_here(self, connect):
+        client = connect()
+        for code, kind, why in ((SOURCE.encode(), ValueError, "no zip"), (Path(__file__), TypeError, "of the type PosixPath")):
+            with self.assertRaisesRegex(kind, why):
+                await client.put_function("f", code)
+        with self.assertRaisesRegex(ValueError, "no state is named"):
+            await client.cancel_many(state=[])
+        with self.assertRaisesRegex(TypeError, "a moment is a datetime, not '2026"):
+            await every(client.jobs(since="2026-11-30T00:00:00Z"))
 
 
 class Functions(ServerTest, unittest.IsolatedAsyncioTestCase):

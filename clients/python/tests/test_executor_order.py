@@ -114,6 +114,9 @@ class Order(ServerTest):
             with self.subTest(wrong), self.assertRaisesRegex(TypeError, '"after" takes futures'):
                 executor.with_options(after=[wrong])
         self.assertRaisesRegex(TypeError, '"after" takes futures', trine.Executor, self.url, after=[None])
+        for single in (executor.submit(square, 1), {"job": "0193"}, "0193"):
+            with self.subTest(single), self.assertRaisesRegex(TypeError, '"after" takes a list'):
+                executor.with_options(after=single)
 
     def test_the_last_of_a_chain_does_not_keep_the_others(self):
         executor = self.executor()

@@ -429,7 +429,7 @@ class Sources(unittest.TestCase):
         self.assertIn("it uses the class 'Thing' of its module", self.refused(thing, 1))
         self.assertIn("it uses the dict 'SETTINGS' of its module", self.refused(settings))
         self.assertIn("no def statement", self.refused(lambda: 0))
-        self.assertIn("only functions can travel", self.refused(Thing(1).doubled))
+        self.assertIn("only functions can travel: Thing.doubled is of the type method", self.refused(Thing(1).doubled))
         held = 1
 
         def inner():

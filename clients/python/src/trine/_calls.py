@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,6 +82,8 @@ def _more_json(value: Any) -> Any:
 
 
 def _moment(value: datetime) -> str:
+    if not isinstance(value, datetime):
+        raise TypeError(f"a moment is a datetime, not {value!r}")
     if value.utcoffset() is None:
         raise ValueError(f"{value!r} has no time zone, so it can't be told which moment it is")
     return value.isoformat()
@@ -199,6 +203,8 @@ def filters(
     order: Optional[str] = None,
 ) -> dict[str, Any]:
     """The filters of a list as a query, or as a body."""
+    if state is not None and not state:
+        raise ValueError("no state is named: None is for jobs in any")
     labels = [f"{name}:{value}" for name, value in (tags or {}).items()]
     return {
         "state": state if state is None else _names(state),
@@ -253,6 +259,10 @@ def artifact(job: str, name: str, attempt: Optional[int]) -> Call[bytes]:
 
 
 def put_function(name: str, code: Union[str, bytes], options: Mapping[str, Any]) -> Call[Function]:
+    if not isinstance(code, (str, bytes)):
+        raise TypeError(f"the code of a function is a text or a zip's bytes, not of the type {type(code).__qualname__}")
+    if isinstance(code, bytes) and not zipfile.is_zipfile(io.BytesIO(code)):
+        raise ValueError("these bytes are no zip, and Python source is given as a text")
     kind = "text/x-python" if isinstance(code, str) else "application/zip"
     body = code.encode() if isinstance(code, str) else code
     return Call(Request("PUT", path("functions", name), options, body, {"Content-Type": kind}), _one(Function))

@@ -31,7 +31,10 @@ class Beginning:
     """
 
     def __init__(self, submission: Mapping[str, Any]) -> None:
-        after = [_parent(each) for each in submission.get("after") or ()]
+        told = submission.get("after") or ()
+        if isinstance(told, (OfJob, Mapping, str)):
+            raise TypeError(f'"after" takes a list of what a call comes after, as [future], not {told!r}')
+        after = [_parent(each) for each in told]
         self.submission = _calls.given({**submission, "after": after or None})
         self._calls = [parent["job"] for parent in after if isinstance(parent["job"], Call)]
         self._written = None if self._calls else self._write()

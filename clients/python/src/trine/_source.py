@@ -29,7 +29,8 @@ def source_of(function: Any) -> Source:
         module, name = function.__module__, function.__qualname__
         return Source(f"from {module} import {name.partition('.')[0]}\n", name)
     if not isinstance(function, FunctionType):
-        raise CannotTravel(f"{name_of(function)} is a {type(function).__qualname__}; by source, only functions can travel")
+        kind = type(function).__qualname__
+        raise CannotTravel(f"by source, only functions can travel: {name_of(function)} is of the type {kind}")
     parts = Parts()
     parts.add(function, function.__name__)
     return Source(parts.text(), function.__name__)
