@@ -83,5 +83,7 @@ def of_client(client: trine.Client) -> None:
     client.submit({}, bound="io", run_at="2030-01-01T00:00:00Z", after=[{"job": "…"}])
     client.put_schedule("nightly", "30 3 * * *", {}, bound="io", delay_ms=1)
     client.put_schedule("nightly", "30 3 * * *", {}, bound="io", run_at="2030-01-01T00:00:00Z")  # type: ignore[call-arg]
+    client.summary("workload", state=["failed", "lost"])
+    client.summary("workload", tags={"team": "search"})  # type: ignore[call-arg]
     client.put_function("f", "def main(): pass", cpu_ms=1000)
     client.put_function("f", "def main(): pass", cpu_seconds=1)  # type: ignore[call-arg]

@@ -65,7 +65,7 @@ from .model import (
     WhatIf,
     WhatIfItem,
 )
-from .options import CallOptions, Filters, JobFilters, ListFilters, Options, Quota, SubmitOptions
+from .options import CallOptions, Filters, JobFilters, ListFilters, Options, Quota, SubmitOptions, SummaryFilters
 
 __all__ = [
     "Accepted",
@@ -129,6 +129,7 @@ __all__ = [
     "Settings",
     "Stopped",
     "SubmitOptions",
+    "SummaryFilters",
     "SummaryItem",
     "Timing",
     "TrineError",

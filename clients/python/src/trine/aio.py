@@ -50,7 +50,7 @@ from .model import (
     WhatIf,
     event_of,
 )
-from .options import Filters, JobFilters, ListFilters, Options, Quota, SubmitOptions
+from .options import Filters, JobFilters, ListFilters, Options, Quota, SubmitOptions, SummaryFilters
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -188,10 +188,10 @@ class AsyncClient:
         await self._send(_calls.delete_result(job))
 
     async def summary(
-        self, by: Union[str, Sequence[str]] = ("workload", "bound", "executor"), **filters: str
+        self, by: Union[str, Sequence[str]] = ("workload", "bound", "executor"), **filters: Unpack[SummaryFilters]
     ) -> list[SummaryItem]:
         """Counts and quantiles of results, by any of `workload`, `bound`, `executor` and `state`."""
-        return await self._send(_calls.summary(by, filters))
+        return await self._send(_calls.summary(by, _calls.filters(**filters)))
 
     # ---- The server ----
 

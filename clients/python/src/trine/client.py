@@ -51,7 +51,7 @@ from .model import (
     WhatIf,
     event_of,
 )
-from .options import Filters, JobFilters, ListFilters, Options, Quota, SubmitOptions
+from .options import Filters, JobFilters, ListFilters, Options, Quota, SubmitOptions, SummaryFilters
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -188,9 +188,11 @@ class Client:
         """Removes a job that has ended, with its output, artifacts, events and messages to webhooks."""
         self._send(_calls.delete_result(job))
 
-    def summary(self, by: Union[str, Sequence[str]] = ("workload", "bound", "executor"), **filters: str) -> list[SummaryItem]:
+    def summary(
+        self, by: Union[str, Sequence[str]] = ("workload", "bound", "executor"), **filters: Unpack[SummaryFilters]
+    ) -> list[SummaryItem]:
         """Counts and quantiles of results, by any of `workload`, `bound`, `executor` and `state`."""
-        return self._send(_calls.summary(by, filters))
+        return self._send(_calls.summary(by, _calls.filters(**filters)))
 
     # ---- The server ----
 

@@ -53,14 +53,19 @@ class CallOptions(OnceOptions, total=False):
     bound: Bound  # what they mostly do: wait (`io`) or compute (`cpu`, unless it is given)
 
 
-class Filters(TypedDict, total=False):
-    """Which jobs events are about: those that pass every filter. One that is None is as if it were not given."""
+class SummaryFilters(TypedDict, total=False):
+    """Which results figures are of: those that pass every filter. One that is None is as if it were not given."""
 
     state: Union[State, Sequence[State], None]  # where they are or how they ended: any of several
     bound: Optional[Bound]
     executor: Optional[str]  # the one that they run on
     workload: Optional[str]  # its `type`
-    tags: Optional[Mapping[str, str]]  # labels, of which only events take more than one
+
+
+class Filters(SummaryFilters, total=False):
+    """Which jobs events are about."""
+
+    tags: Optional[Mapping[str, str]]  # labels, all of which they have
 
 
 class JobFilters(Filters, total=False):
