@@ -77,7 +77,7 @@ class Jobs(ServerTest, unittest.IsolatedAsyncioTestCase):
 
     async def test_the_server(self):
         self.assertTrue(await self.trine.healthy())
-        self.assertEqual([each["name"] for each in await self.trine.executors()], ["async", "threads", "processes"])
+        self.assertEqual([each["name"] for each in (await self.trine.executors())["items"]], ["async", "threads", "processes"])
         self.assertIn("sleep", [each["name"] for each in await self.trine.workloads()])
         await self.trine.submit(SLEEP, bound="io", wait=10)
         self.assertIn("sleep", [each.workload for each in await self.trine.summary("workload")])

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from unittest import mock
 
+import cloudpickle
 from harness import PATIENCE_S, Proxy, Server, ServerTest, Stranger, with_both
 
 import trine
@@ -219,8 +220,10 @@ class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
         (node,) = (await client.drain_node("the-one"))["items"]
         self.assertIn(node["state"], ("draining", "drained"))
         self.assertEqual((await client.healthy(), await client.alive()), (False, True))
+        self.assertIn("drain", (await client.trouble()).detail)
         (node,) = (await client.resume_node("the-one"))["items"]
         self.assertEqual((node["state"], await client.healthy(), await client.alive()), ("up", True, True))
+        self.assertIsNone(await client.trouble())
         for switch in (client.drain_node, client.resume_node):
             with self.assertRaises(ProblemError) as caught:
                 await switch("another")
@@ -242,6 +245,13 @@ class Nodes(ServerTest, unittest.IsolatedAsyncioTestCase):
         server.stop()
         client = connect(server.url)
         self.assertEqual((await client.healthy(), await client.alive()), (False, False))
+        self.assertIsInstance(await client.trouble(), trine.NoConnection)
+
+    @with_both
+    async def test_the_server_tells_of_its_interpreters_and_its_sandbox(self, connect):
+        told = await connect().executors()
+        self.assertEqual(told["python"]["interpreters"][0]["cloudpickle"], cloudpickle.__version__)
+        self.assertEqual((told["sandbox"]["mode"], told["quarantined"]), ("on", []))
 
 
 async def summed(client):

@@ -141,7 +141,7 @@ class Jobs(ServerTest):
         self.assertGreater(sleep.count, 0)
         self.assertGreaterEqual(sleep.wall_us.p99, sleep.wall_us.p50)
         self.assertIn("sleep", [workload["name"] for workload in self.trine.workloads()])
-        self.assertEqual([each["name"] for each in self.trine.executors()], ["async", "threads", "processes"])
+        self.assertEqual([each["name"] for each in self.trine.executors()["items"]], ["async", "threads", "processes"])
         self.assertTrue(self.trine.healthy())
 
     def test_limits_that_jobs_share(self):

@@ -10,7 +10,6 @@ import harness
 from harness import PATIENCE_S, Server, ServerTest, hold, square
 
 import trine
-from trine import _calls
 from trine._outcome import ended_job
 
 
@@ -105,7 +104,7 @@ class BySource(ServerTest):
                 "--python-interpreters", ",".join(f"{name}={home}/{name}/bin/python" for name in ("bare", "old", "new"))
             )
             self.addCleanup(server.close)
-            told = self.client(server.url)._send(_calls.look("/executors"))["python"]["interpreters"]
+            told = self.client(server.url).executors()["python"]["interpreters"]
             there = [each["cloudpickle"] for each in told]
             self.assertEqual(there, [harness.cloudpickle.__version__, None, "0.9.1", "9.0"])
             for name, why in (("bare", "no cloudpickle"), ("old", "cloudpickle 0.9.1, and"), ("new", "cloudpickle 9.0, and")):

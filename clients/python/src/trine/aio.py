@@ -199,24 +199,28 @@ class AsyncClient:
         """What can be run."""
         return await self._send(_calls.items("/workloads"))
 
-    async def executors(self) -> list[dict[str, Any]]:
-        """Where it can be run, and how it is going."""
-        return await self._send(_calls.items("/executors"))
+    async def executors(self) -> dict[str, Any]:
+        """Where it can be run and how it is going, as `items`; the Pythons, as `python`; the `sandbox`; what is `quarantined`."""
+        return await self._send(_calls.look("/executors"))
+
+    async def trouble(self) -> Optional[TrineError]:
+        """Why the server can take no work, or can't be asked; None if it can."""
+        return await self._failure("/readyz")
 
     async def healthy(self) -> bool:
         """Whether the server lives and can take work."""
-        return await self._answers("/readyz")
+        return await self.trouble() is None
 
     async def alive(self) -> bool:
         """Whether it lives, though it may take no work: because it is drained, say."""
-        return await self._answers("/healthz")
+        return await self._failure("/healthz") is None
 
-    async def _answers(self, what: str) -> bool:
+    async def _failure(self, what: str) -> Optional[TrineError]:
         try:
             await self._send(_calls.look(what))
-        except TrineError:
-            return False
-        return True
+        except TrineError as error:
+            return error.with_traceback(None)  # which holds the frames that it came through
+        return None
 
     def limits(self, *, page_size: int = 100) -> AsyncIterator[Limit]:
         """The limits that jobs share, as far as jobs with their keys run, wait or have started lately."""

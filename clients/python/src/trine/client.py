@@ -200,24 +200,28 @@ class Client:
         """What can be run."""
         return self._send(_calls.items("/workloads"))
 
-    def executors(self) -> list[dict[str, Any]]:
-        """Where it can be run, and how it is going."""
-        return self._send(_calls.items("/executors"))
+    def executors(self) -> dict[str, Any]:
+        """Where it can be run and how it is going, as `items`; the Pythons, as `python`; the `sandbox`; what is `quarantined`."""
+        return self._send(_calls.look("/executors"))
+
+    def trouble(self) -> Optional[TrineError]:
+        """Why the server can take no work, or can't be asked; None if it can."""
+        return self._failure("/readyz")
 
     def healthy(self) -> bool:
         """Whether the server lives and can take work."""
-        return self._answers("/readyz")
+        return self.trouble() is None
 
     def alive(self) -> bool:
         """Whether it lives, though it may take no work: because it is drained, say."""
-        return self._answers("/healthz")
+        return self._failure("/healthz") is None
 
-    def _answers(self, what: str) -> bool:
+    def _failure(self, what: str) -> Optional[TrineError]:
         try:
             self._send(_calls.look(what))
-        except TrineError:
-            return False
-        return True
+        except TrineError as error:
+            return error.with_traceback(None)  # which holds the frames that it came through
+        return None
 
     def limits(self, *, page_size: int = 100) -> Iterator[Limit]:
         """The limits that jobs share, as far as jobs with their keys run, wait or have started lately."""
