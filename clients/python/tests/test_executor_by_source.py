@@ -60,6 +60,10 @@ def raise_empty():
     raise ValueError
 
 
+def leave(code):
+    raise SystemExit(code)
+
+
 def import_nothing():
     import nowhere_at_all  # noqa: F401
 
@@ -137,10 +141,12 @@ class BySource(ServerTest):
             error = raised(raise_oserror, "a/b")
             self.assertIs(type(error), FileNotFoundError)
             self.assertEqual((error.errno, error.filename, error.line), (errno.ENOENT, "a/b", 7))
-            self.assertEqual(error.__notes__, ["while the page was read"])
+            self.assertEqual(error.__notes__[0], "while the page was read")
             self.assertEqual([raised(raise_key_error, key).args for key in ("a", None, "")], [("a",), ((1, 2),), ()])
             self.assertEqual(raised(raise_empty).args, ())
             self.assertEqual(raised(import_nothing).name, "nowhere_at_all")
+            ended = raised(leave, 3)
+            self.assertEqual((type(ended), ended.code), (SystemExit, 3))
             error = raised(raise_with_rows, False)
             self.assertEqual((error.args, error.rows), (("bad rows", [1, {"a": None}]), {"a": [1]}))
             error = raised(raise_with_rows, True)

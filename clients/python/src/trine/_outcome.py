@@ -104,9 +104,9 @@ def _remade(python: dict[str, Any], job_id: str) -> BaseException:
     """One of the same built-in kind, if it is one; else one that names its kind."""
     kind, message = str(python.get("type", "Exception")), str(python.get("message", ""))
     known = getattr(builtins, kind, None)
-    exception: Exception = RemoteError(kind, message, job_id)
+    exception: BaseException = RemoteError(kind, message, job_id)
     notes = list(python.get("notes") or ())
-    if isinstance(known, type) and issubclass(known, Exception):
+    if isinstance(known, type) and issubclass(known, BaseException):
         with contextlib.suppress(AttributeError, SyntaxError, TypeError, ValueError):  # it takes what JSON could not bring
             made = known(*_arguments(python, message, job_id))
             made.__setstate__(python.get("attributes") or {})
