@@ -23,7 +23,8 @@ REFUSED = (
     'and has no network without "network": true.'
 )
 NOT_HERE = (
-    "A relative path is in the folder of the process that runs the job, which no other files are in: what is in a file has to come as an argument."
+    "A relative path is in the folder of the process that runs the job, and no files of yours are there: what is in one has to come as an argument, "
+    "or be read from the function's zip by importlib.resources."
 )
 LACKING = (
     f"This was {sys.executable} (Python {sys.version.split()[0]}): what a function imports has to be installed for it, or be in the function's zip. "
