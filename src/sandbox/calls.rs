@@ -86,10 +86,20 @@ const REFUSED: &[c_long] = &[
     // Memory that is no process's, and would outlive the program or escape its limits.
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
+    // Likewise, and by numbers and names that anybody finds: those of other programs as well.
     libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
     libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
     libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
     libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     // Attributes of files, which Landlock does not cover, also where a file is only read.
     libc::SYS_fchownat,
     libc::SYS_setxattr,

@@ -43,6 +43,19 @@ tell({
     assert_eq!(bench.answer("tell(syscall(435, 0, 0))").await, json!("ENOSYS"));
 }
 
+/// They are found by number, whosever they are.
+#[tokio::test]
+async fn segments_queues_and_semaphores_of_others_are_out_of_reach() {
+    let script = r"
+def called(call, *args):
+    return name(ctypes.get_errno()) if getattr(libc, call)(*args) == -1 else 'done'
+calls = 'shmget shmat shmctl msgget msgsnd msgrcv msgctl semget semop semtimedop semctl'.split()
+tell({call: called(call, -1, 0, 0, 0, 0) for call in calls})";
+    for (call, result) in Bench::new().answer(script).await.as_object().unwrap() {
+        assert_eq!(result, "EPERM", "{call}");
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
 async fn calls_by_their_other_numbers_do_not_exist() {
