@@ -56,7 +56,9 @@ const REFUSED: &[c_long] = &[
     libc::SYS_quotactl_fd,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
+    // They watch also what Landlock keeps closed; and there are few for each user.
     libc::SYS_fanotify_init,
+    libc::SYS_inotify_init1,
     // Parts of the kernel that few programs need and many attacks use.
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -66,6 +68,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
+    libc::SYS_io_setup,
     libc::SYS_userfaultfd,
     // The machine.
     libc::SYS_kexec_load,
@@ -114,7 +117,8 @@ const REFUSED: &[c_long] = &[
 ];
 /// Calls that other architectures than `x86_64` never had.
 #[cfg(target_arch = "x86_64")]
-const REFUSED_OLD: &[c_long] = &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_iopl, libc::SYS_ioperm];
+const REFUSED_OLD: &[c_long] =
+    &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_inotify_init];
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_OLD: &[c_long] = &[];
 
