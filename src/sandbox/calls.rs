@@ -193,8 +193,9 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
     let mut rules = whole(REFUSED);
     rules.append(&mut whole(REFUSED_OLD));
     if policy.network {
-        // Only protocols of the network: sockets of this machine's services are none.
-        rules.insert(libc::SYS_socket, vec![none_of(0, FAMILIES.map(number))?]);
+        // Only protocols of the network: sockets of this machine's services are none, nor is what else the kernel tells by netlink.
+        let netlink = [equal(0, Op::Eq, number(libc::AF_NETLINK))?, equal(2, Op::Ne, number(libc::NETLINK_ROUTE))?];
+        rules.insert(libc::SYS_socket, vec![none_of(0, FAMILIES.map(number))?, SeccompRule::new(netlink.into())?]);
     } else {
         rules.append(&mut whole(SOCKETS));
     }

@@ -45,6 +45,17 @@ tell([attempt(socket.socket, family, socket.SOCK_STREAM) for family in (socket.A
 }
 
 #[tokio::test]
+async fn with_the_network_the_kernel_tells_of_routes_and_of_nothing_else() {
+    let mut bench = Bench::new();
+    bench.policy.network = true;
+    // Of routes; of all sockets, of devices that come and go, of whatever has no number of its own.
+    let script = r"
+import socket
+tell([attempt(lambda of: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, of).proto, of) for of in (0, 4, 15, 16)])";
+    assert_eq!(bench.answer(script).await, json!([0, "EPERM", "EPERM", "EPERM"]));
+}
+
+#[tokio::test]
 async fn with_the_network_names_can_be_looked_up() {
     if !landlock(1) {
         return;
