@@ -103,6 +103,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_semctl,
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
+    // A byte of it in a pipe holds a huge page, also when the program has given that back.
+    libc::SYS_vmsplice,
     // Attributes of files, which Landlock does not cover, also where a file is only read.
     libc::SYS_fchownat,
     libc::SYS_setxattr,
@@ -251,6 +253,9 @@ fn ignored() -> Result<Rules, BackendError> {
     let mut rules = whole(IGNORED);
     rules.append(&mut whole(IGNORED_OLD));
     rules.insert(libc::SYS_utimensat, vec![times_by_path(Op::Ne)?, one(SeccompCondition::new(1, Len::Qword, Op::Eq, 0)?)?]);
+    // What is on its way through a socket is no process's memory. Libraries ask for more of it, and do without.
+    let buffer = |option| SeccompRule::new(vec![equal(1, Op::Eq, number(libc::SOL_SOCKET))?, equal(2, Op::Eq, number(option))?]);
+    rules.insert(libc::SYS_setsockopt, vec![buffer(libc::SO_SNDBUF)?, buffer(libc::SO_RCVBUF)?]);
     Ok(rules)
 }
 

@@ -188,3 +188,21 @@ async fn one_that_keeps_to_its_limits_is_left_alone() {
     let ran = bench.run("import time; time.sleep(0.5); print('done')").await;
     assert_eq!((ran.stdout.as_str(), ran.ended.violation), ("done\n", None));
 }
+
+/// No process's memory shows what is on its way.
+#[tokio::test]
+async fn what_sockets_and_pipes_hold_stays_little() {
+    let script = r"
+import socket
+ours, theirs = socket.socketpair()
+def size(option):
+    before = ours.getsockopt(socket.SOL_SOCKET, option)
+    ours.setsockopt(socket.SOL_SOCKET, option, before * 8)
+    return ours.getsockopt(socket.SOL_SOCKET, option) == before
+ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2)
+kept = [size(socket.SO_SNDBUF), size(socket.SO_RCVBUF), ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)]
+read, write = os.pipe()
+spliced = libc.vmsplice(write, ctypes.byref((ctypes.c_size_t * 2)(ctypes.addressof(ctypes.create_string_buffer(1)), 1)), 1, 0)
+tell([*kept, name(ctypes.get_errno()) if spliced < 0 else spliced])";
+    assert_eq!(Bench::new().answer(script).await, json!([true, true, 2, "EPERM"]));
+}
