@@ -119,8 +119,7 @@ const REFUSED: &[c_long] = &[
 ];
 /// Calls that other architectures than `x86_64` never had.
 #[cfg(target_arch = "x86_64")]
-const REFUSED_OLD: &[c_long] =
-    &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_inotify_init];
+const REFUSED_OLD: &[c_long] = &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_inotify_init];
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_OLD: &[c_long] = &[];
 
@@ -152,7 +151,10 @@ const FILE_SETATTR: c_long = 469;
 
 /// Of `fcntl`, likewise.
 const F_SETOWN_EX: u64 = 15;
-/// Of `ioctl`, as `linux/fs.h` has them.
+const F_SETDELEG: u64 = 1040;
+/// Of `ioctl`, as `asm-generic/sockios.h` and `linux/fs.h` have them.
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
 const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 const FS_IOC32_SETFLAGS: u64 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
@@ -215,10 +217,19 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
     }
     rules.insert(libc::SYS_clone, clone);
     // What is typed at a terminal must come from its user. The others change attributes of files.
-    let of_files = [FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY];
-    let requests = [libc::TIOCSTI, libc::TIOCLINUX].into_iter().chain(of_files);
-    let requests = requests.map(|request| one(equal(1, Op::Eq, request)?));
-    rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
+    let mut requests = vec![libc::TIOCSTI, libc::TIOCLINUX];
+    requests.extend([FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY]);
+    // Whoever else opens a file that is held so waits for most of a minute.
+    let mut commands = vec![number(libc::F_SETLEASE), F_SETDELEG];
+    if !kernel.signal_scope {
+        // Whoever a file belongs to gets signals when something happens to it.
+        requests.extend([FIOSETOWN, SIOCSPGRP]);
+        commands.extend([number(libc::F_SETOWN), F_SETOWN_EX]);
+    }
+    for (call, values) in [(libc::SYS_ioctl, requests), (libc::SYS_fcntl, commands)] {
+        let asked = values.into_iter().map(|value| one(equal(1, Op::Eq, value)?));
+        rules.insert(call, asked.collect::<Result<_, _>>()?);
+    }
     // It dies with the server.
     rules.insert(libc::SYS_prctl, vec![one(equal(0, Op::Eq, number(libc::PR_SET_PDEATHSIG))?)?]);
     // Limits and priorities of other processes of the same user.
@@ -237,9 +248,6 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
         for call in [libc::SYS_tkill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
             rules.insert(call, vec![one(equal(0, Op::Ne, own)?)?]);
         }
-        // Whoever a file belongs to gets signals when something happens to it.
-        let owner = [equal(1, Op::Eq, number(libc::F_SETOWN))?, equal(1, Op::Eq, F_SETOWN_EX)?];
-        rules.insert(libc::SYS_fcntl, owner.into_iter().map(one).collect::<Result<_, _>>()?);
     }
     // Whoever wants a file to be there and new tries this first, and makes one only if it fails.
     rules.insert(libc::SYS_utimensat, vec![times_by_path(Op::Eq)?]);
@@ -317,6 +325,12 @@ mod x32 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use nix::errno::Errno;
+    use nix::sys::prctl;
+
     use super::super::{Limits, probe};
     use super::*;
 
@@ -329,5 +343,29 @@ mod tests {
             let kernel = Report { landlock_abi: if is(2) { 6 } else { 0 }, signal_scope: is(2), ..probe() };
             assert_eq!(filters(&policy, &kernel, 4_194_303).unwrap().is_some(), ARCHITECTURE.is_some());
         }
+    }
+
+    /// By a way that only these filters close where Landlock closes none.
+    #[test]
+    #[expect(unsafe_code, reason = "no crate here gives a socket to another process")]
+    fn without_a_scope_no_socket_sends_signals_to_others() {
+        if !probe().seccomp {
+            return;
+        }
+        let kernel = Report { signal_scope: false, ..probe() };
+        // A thread has filters of its own.
+        let tried = std::thread::spawn(move || {
+            let (socket, _other) = UnixStream::pair().unwrap();
+            prctl::set_no_new_privs().unwrap();
+            for filter in filters(&Policy::default(), &kernel, std::process::id()).unwrap().unwrap() {
+                seccompiler::apply_filter(&filter).unwrap();
+            }
+            let parent = nix::unistd::getppid().as_raw();
+            [FIOSETOWN, SIOCSPGRP].map(|request| {
+                // SAFETY: the kernel reads one number, which lives until the call returns.
+                Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw const parent) })
+            })
+        });
+        assert_eq!(tried.join().unwrap(), [Err(Errno::EPERM); 2]);
     }
 }

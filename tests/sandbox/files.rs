@@ -163,6 +163,17 @@ tell([attempt(subprocess.call, ['./program']), subprocess.call(['/bin/true'])])"
     assert_eq!(bench.answer(script).await, json!(["EACCES", 0]));
 }
 
+/// Whoever else opens the file would wait for it.
+#[tokio::test]
+async fn no_file_can_be_held_against_others() {
+    let script = r"
+import fcntl
+open('mine', 'w').close()
+of = [os.open(path, os.O_RDONLY) for path in ('/bin/true', 'mine')]
+tell([attempt(fcntl.fcntl, file, fcntl.F_SETLEASE, kind) for file in of for kind in (fcntl.F_RDLCK, fcntl.F_WRLCK)])";
+    assert_eq!(Bench::new().answer(script).await, json!(["EPERM", "EPERM", "EPERM", "EPERM"]));
+}
+
 #[tokio::test]
 async fn what_the_host_measures_can_be_read() {
     let bench = Bench::new();
