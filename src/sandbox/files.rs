@@ -6,6 +6,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope,
 };
+use nix::unistd::Pid;
 
 use super::Policy;
 
@@ -79,6 +80,22 @@ pub(super) fn confine(policy: &Policy, program: &Path) -> Result<RestrictionStat
     rules = allow(rules, "/proc/self/clear_refs".as_ref(), AccessFs::WriteFile | AccessFs::Truncate)?;
     rules = allow(rules, &policy.scratch, write)?;
     rules.restrict_self()
+}
+
+/// Holds the files of `/proc` that are open to all.
+pub(super) fn hold_system() -> Vec<PathFd> {
+    SYSTEM.iter().filter(|path| path.starts_with("/proc/")).filter_map(hold).collect()
+}
+
+/// Holds those of a process that has not become the program yet, which are open to it alone.
+pub(super) fn hold_own(process: Pid) -> Vec<PathFd> {
+    [format!("/proc/{process}"), format!("/proc/{process}/clear_refs")].iter().filter_map(hold).collect()
+}
+
+/// Keeps what rules say of a file of `/proc` in force: a rule is about the file as the kernel has it in memory. When that is short it
+/// forgets files that nobody holds, and those of `/proc` come back as others.
+fn hold(path: impl AsRef<Path>) -> Option<PathFd> {
+    PathFd::new(path).ok()
 }
 
 /// Whether every program can read this path, whatever its policy. It need not be there yet.

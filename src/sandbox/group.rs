@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use landlock::PathFd;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -17,7 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::watch::{Watch, Watched};
-use super::{Limits, Policy, Violation};
+use super::{Limits, Policy, Violation, files};
 
 /// By how much the copy of this program that becomes another one may be larger.
 const COPY: u64 = 2 << 20;
@@ -30,6 +31,8 @@ pub struct Group {
     watched: Watched,
     /// Readable from the moment when the leader has ended.
     handle: AsyncFd<OwnedFd>,
+    /// What it may read of itself must stay what it is.
+    _held: Vec<PathFd>,
     ended: Option<Ended>,
     /// The pipes that the command asked for.
     pub stdin: Option<ChildStdin>,
@@ -71,11 +74,12 @@ impl Group {
         let mut child = command.spawn()?;
         // Process numbers are positive and fit.
         let leader = Pid::from_raw(child.id().cast_signed());
+        let held = files::hold_own(leader);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         match open(leader) {
             Ok(handle) => {
                 let watched = watch.group(leader, policy.limits, &policy.scratch);
-                Ok(Self { leader, limits: policy.limits, watched, handle, ended: None, stdin, stdout, stderr })
+                Ok(Self { leader, limits: policy.limits, watched, handle, _held: held, ended: None, stdin, stdout, stderr })
             }
             Err(error) => {
                 kill(leader, Signal::SIGKILL);

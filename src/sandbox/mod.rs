@@ -26,7 +26,9 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use landlock::PathFd;
 use serde::{Deserialize, Serialize};
 
 use self::watch::Watch;
@@ -60,6 +62,8 @@ pub struct Sandbox {
     program: PathBuf,
     mode: Mode,
     watch: Watch,
+    /// What every program may read must stay what it is.
+    _held: Arc<[PathFd]>,
 }
 
 /// What a program may do.
@@ -131,7 +135,7 @@ impl Sandbox {
     /// # Errors
     /// No thread can be started to watch over the programs.
     pub fn new(program: PathBuf, mode: Mode) -> io::Result<Self> {
-        Ok(Self { program, mode, watch: Watch::start()? })
+        Ok(Self { program, mode, watch: Watch::start()?, _held: files::hold_system().into() })
     }
 
     /// Whether a program is kept from anything but to use more than it may.

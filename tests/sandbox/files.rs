@@ -183,6 +183,19 @@ tell(['VmHWM' in open('/proc/self/status').read(), open('/dev/null').read(), len
     assert_eq!(bench.answer(script).await, json!([true, "", 4]));
 }
 
+/// The kernel would forget them, and the rules about them, when it is short of memory.
+#[tokio::test]
+async fn what_can_be_read_of_the_kernel_is_held_as_long_as_the_program_runs() {
+    let bench = Bench::new();
+    let group = bench.start("import signal; signal.pause()");
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let held: Vec<_> = files.filter_map(|file| std::fs::read_link(file.path()).ok()).collect();
+    let own = format!("/proc/{}", group.id());
+    for path in ["/proc/meminfo", "/proc/cpuinfo", &own, &format!("{own}/clear_refs")] {
+        assert!(held.contains(&path.into()), "{path}: {held:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_environment_is_that_of_the_policy() {
     let bench = Bench::new();
