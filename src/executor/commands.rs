@@ -108,6 +108,7 @@ impl CommandsExecutor {
         environment.insert("TRINE_ARTIFACT_FOLDER".to_owned(), scratch.path().join(ARTIFACTS).display().to_string());
         let policy = Policy {
             read: command.read.iter().chain(&command.folder).cloned().collect(),
+            unlisted: Vec::new(),
             scratch: scratch.path().to_owned(),
             network: command.network,
             environment,

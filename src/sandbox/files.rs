@@ -66,8 +66,9 @@ pub(super) fn confine(policy: &Policy, program: &Path) -> Result<RestrictionStat
     for path in SYSTEM {
         rules = allow(rules, path.as_ref(), read)?;
     }
-    for path in NAMES.iter().filter(|_| policy.network) {
-        rules = allow(rules, path.as_ref(), AccessFs::ReadFile.into())?;
+    let names = NAMES.iter().filter(|_| policy.network).map(Path::new);
+    for path in policy.unlisted.iter().map(AsRef::as_ref).chain(names) {
+        rules = allow(rules, path, AccessFs::ReadFile.into())?;
     }
     for path in policy.read.iter().map(AsRef::as_ref).chain([program]) {
         rules = allow(rules, path, read)?;

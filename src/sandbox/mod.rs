@@ -73,6 +73,8 @@ pub struct Policy {
     /// Files and folders that it may read and execute, besides itself and the system's own, such as `/usr`. What is missing is passed
     /// over.
     pub read: Vec<PathBuf>,
+    /// Folders of which it may read the files whose names it knows, and that it can't list.
+    pub unlisted: Vec<PathBuf>,
     /// The one folder that it may write to; also where it starts, and its `TMPDIR`. It can't execute what is there.
     pub scratch: PathBuf,
     /// Whether it may open sockets.

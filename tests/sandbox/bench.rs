@@ -64,6 +64,7 @@ impl Bench {
         let scratch = ScratchSpace::open(&folder.path().join("scratch")).unwrap().folder().unwrap();
         let policy = Policy {
             read: python().folders.clone(),
+            unlisted: Vec::new(),
             scratch: scratch.path().to_owned(),
             network: false,
             environment: [("NAME".into(), "value".into())].into(),

@@ -163,6 +163,24 @@ tell([attempt(subprocess.call, ['./program']), subprocess.call(['/bin/true'])])"
     assert_eq!(bench.answer(script).await, json!(["EACCES", 0]));
 }
 
+#[tokio::test]
+async fn a_folder_that_is_not_listed_shows_what_is_asked_for_by_name() {
+    if !landlock(1) {
+        return;
+    }
+    let mut bench = Bench::new();
+    let unlisted = bench.folder.path().join("unlisted");
+    std::fs::create_dir_all(unlisted.join("inner")).unwrap();
+    std::fs::write(unlisted.join("inner/file"), "text").unwrap();
+    bench.policy.unlisted.push(unlisted.clone());
+    let script = r"
+path = PATH
+read = attempt(lambda: open(path + '/inner/file').read())
+tell([read, attempt(os.listdir, path), attempt(os.listdir, path + '/inner'), attempt(open, path + '/file', 'w')])";
+    let tried = bench.answer(&script.replace("PATH", &json!(unlisted).to_string())).await;
+    assert_eq!(tried, json!(["text", "EACCES", "EACCES", "EACCES"]));
+}
+
 /// Whoever else opens the file would wait for it.
 #[tokio::test]
 async fn no_file_can_be_held_against_others() {

@@ -106,6 +106,30 @@ async fn sources_and_zips_run_on_every_executor() {
 }
 
 #[tokio::test]
+async fn zips_of_other_functions_can_not_be_found() {
+    if trine::sandbox::probe().landlock_abi == 0 {
+        return;
+    }
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let main = "
+import os, helper
+def main():
+    own = os.path.dirname(helper.__file__)
+    try:
+        return [open(own, 'rb').read(2).decode(), os.listdir(os.path.dirname(own))]
+    except PermissionError as error:
+        return os.path.basename(error.filename)
+";
+    deploy(&server, "looks?bound=io", ZIP, zip(&[("main.py", main), ("helper.py", "")])).await;
+    for executor in ["async", "threads", "processes"] {
+        let mut submission = call("looks", &json!([]));
+        submission["executor"] = json!(executor);
+        assert_eq!(output(&server, &submission).await, "archives", "{executor}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_declared_holds_unless_the_job_says_otherwise() {
     let folder = folder();
     let server = Server::start(folder.path(), &[]).await;
