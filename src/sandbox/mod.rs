@@ -75,7 +75,7 @@ pub struct Policy {
     pub read: Vec<PathBuf>,
     /// Folders of which it may read the files whose names it knows, and that it can't list.
     pub unlisted: Vec<PathBuf>,
-    /// The one folder that it may write to; also where it starts, and its `TMPDIR`. It can't execute what is there.
+    /// The one folder that it may write to; also where it starts, and its `TMPDIR`. It can't execute what is there by its path.
     pub scratch: PathBuf,
     /// Whether it may open sockets.
     pub network: bool,
