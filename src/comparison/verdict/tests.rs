@@ -226,6 +226,24 @@ fn what_slows_others_down_is_said_where_it_is_so() {
     assert!(beside(None, Some(0.6..=0.8), 0.9).contains("Threads reached 1.60."));
 }
 
+#[rstest]
+#[case::a_lock_of_its_own(32, [0.95, 0.94], "Threads reached 0.95.")]
+#[case::too_few(2, [1.0, 1.9], "Threads reached 1.90: there are fewer of them for this tag.")]
+#[case::no_faster_with_all_of_them(2, [1.0, 1.0], "Threads reached 1.00.")]
+fn that_there_are_fewer_is_said_where_all_of_them_were_in_use(
+    #[case] slots: u32,
+    #[case] speedups: [f64; 2],
+    #[case] said: &str,
+) {
+    let threads = [1, 16].into_iter().zip(speedups).map(|(concurrency, speedup)| {
+        let (row, speedups) = steady(Executor::Threads, concurrency, speedup);
+        (Row { at_once: concurrency.min(slots), ..row }, speedups)
+    });
+    let rows: Vec<_> = threads.chain([steady(Executor::Processes, 16, 7.5)]).collect();
+    let because = verdict(&Evidence { cpu_share: Some(0.01), ..evidence(&rows) }).because;
+    assert!(because.contains(said), "{because}");
+}
+
 #[test]
 fn waits_that_are_awaited_are_not_blamed_for_the_computing_beside_them() {
     let mut on_loop = steady(Executor::Async, 8, 2.8);

@@ -72,6 +72,7 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals
         let is_behind = winner.versus(other).is_some_and(|interval| interval.estimate > EQUAL);
         other.row.executor != winner.row.executor && is_behind && !other.is_among(equals)
     };
+    let are_fewer = |other: &Best<'_>| has_no_more(evidence, other.row) && other.row.at_once < winner.row.at_once;
     let why = |other: &Best<'_>| match other.row.executor {
         Executor::Threads if evidence.gil && computes && is_locked(evidence, other.row) => {
             ": the interpreter's lock lets one of them compute at a time"
@@ -82,8 +83,8 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals
         Executor::Async if evidence.blocked_us.is_some_and(|us| us.saturating_mul(2) >= evidence.wall_us) => {
             ": its waits held the event loop, since they are not awaited"
         }
-        Executor::Processes if other.row.at_once < winner.row.at_once => ": there are fewer of them",
-        Executor::Threads if other.row.at_once < winner.row.at_once => ": there are fewer of them for this tag",
+        Executor::Processes if are_fewer(other) => ": there are fewer of them",
+        Executor::Threads if are_fewer(other) => ": there are fewer of them for this tag",
         _ => "",
     };
     let mut said: Vec<String> = bests
@@ -95,6 +96,13 @@ fn beaten(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best<'_>, equals
         said.extend(released(evidence));
     }
     said
+}
+
+/// Whether all of an executor's slots were in use. Its best row may have fewer at once only because more were no faster.
+fn has_no_more(evidence: &Evidence<'_>, row: &Row) -> bool {
+    let is_full =
+        |other: &Row| other.executor == row.executor && other.interpreter == row.interpreter && other.at_once < other.concurrency;
+    evidence.rows.iter().any(|(other, _)| is_full(other) && other.at_once == row.at_once)
 }
 
 /// Whether it was an interpreter's lock that kept threads from computing at once: not if they did, nor if it may be that they had no core.
