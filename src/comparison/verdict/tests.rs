@@ -328,6 +328,18 @@ fn one_is_not_both_slower_and_as_fast() {
     );
 }
 
+#[rstest]
+#[case::dearer(260, 406, "Processes came as far (1.90), but cost more for each task, and more memory.")]
+#[case::no_dearer(406, 260, "Processes came as far (1.90), but took a process for each task.")]
+fn that_one_costs_more_is_said_where_it_does(#[case] thread: u64, #[case] process: u64, #[case] said: &str) {
+    let rows = [(Executor::Threads, thread), (Executor::Processes, process)].map(|(executor, cost_us)| {
+        let (row, speedups) = steady(executor, 2, 1.9);
+        (Row { handover: Some(Handover { cost_us, gained_us: 0 }), ..row }, speedups)
+    });
+    let because = verdict(&evidence(&rows)).because;
+    assert!(because.contains(said), "{because}");
+}
+
 #[test]
 fn where_failures_leave_few_repetitions_the_budget_is_not_blamed() {
     let with = |speedups: &[f64]| {

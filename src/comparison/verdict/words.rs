@@ -20,7 +20,7 @@ pub(super) fn reasons(evidence: &Evidence<'_>, bests: &[Best<'_>], winner: &Best
     let mut said = vec![gain(evidence, winner)];
     said.extend(nature(evidence));
     said.extend(beaten(evidence, bests, winner, equals));
-    said.extend(equals.iter().map(|equal| as_fast(evidence, equal)));
+    said.extend(equals.iter().map(|equal| as_fast(evidence, winner, equal)));
     said.extend(bests.iter().filter_map(|best| collapse(evidence, best)));
     said.extend(hop(evidence, winner));
     said.extend(held(evidence, bests));
@@ -132,13 +132,16 @@ fn released(evidence: &Evidence<'_>) -> Option<String> {
 }
 
 /// Of one that is as fast, why it was not chosen.
-fn as_fast(evidence: &Evidence<'_>, equal: &Best<'_>) -> String {
+fn as_fast(evidence: &Evidence<'_>, winner: &Best<'_>, equal: &Best<'_>) -> String {
+    let costs_more = || equal.row.handover.zip(winner.row.handover).is_some_and(|(own, least)| own.cost_us > least.cost_us);
     let dear = if equal.holds_the_loop(evidence) {
         "held the event loop meanwhile"
-    } else if equal.row.executor == Executor::Processes {
+    } else if equal.row.executor == Executor::Threads {
+        "took a thread for each task"
+    } else if costs_more() {
         "cost more for each task, and more memory"
     } else {
-        "took a thread for each task"
+        "took a process for each task"
     };
     format!("{} came as far ({:.2}), but {dear}.", sentence(&equal.name(evidence)), equal.speedup)
 }
