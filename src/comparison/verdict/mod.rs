@@ -231,7 +231,10 @@ fn none_gains(evidence: &Evidence<'_>, best: &Best<'_>) -> Verdict {
             without(evidence, Choice::Inconclusive, &with_nature(evidence, because), Confidence::Low)
         }
         _ => {
-            let because = format!("no executor is faster than one task after the other: {gained}.");
+            let is_compared = |executor| evidence.rows.iter().any(|(row, _)| row.executor == executor);
+            let none =
+                if Executor::ALL.into_iter().all(is_compared) { "no executor" } else { "none of those that were compared" };
+            let because = format!("{none} is faster than one task after the other: {gained}.");
             without(evidence, Choice::Inline, &with_nature(evidence, because), confidence)
         }
     }

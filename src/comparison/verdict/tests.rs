@@ -71,6 +71,14 @@ fn the_fastest_wins_and_of_equals_the_cheapest(#[case] speedups: [f64; 3], #[cas
 }
 
 #[test]
+fn that_nothing_is_faster_is_said_of_what_was_compared() {
+    let rows = Executor::ALL.map(|executor| steady(executor, 2, 0.99));
+    let said = |rows| verdict(&evidence(rows)).because;
+    assert!(said(&rows).starts_with("No executor is faster"), "{}", said(&rows));
+    assert!(said(&rows[..1]).starts_with("None of those that were compared is faster"), "{}", said(&rows[..1]));
+}
+
+#[test]
 fn an_event_loop_that_is_held_is_not_preferred_for_being_cheap() {
     let mut on_loop = steady(Executor::Async, 2, 1.9);
     on_loop.0.longest_poll_us = Some(80_000);
