@@ -202,12 +202,10 @@ fn not_parallel(report: &Report, executor: Executor) -> Found {
     not(parallel(report, executor))
 }
 
-/// Whether there was a second core to run on: another executor got it, or nobody else wanted it.
+/// Whether there was a second core to run on: another executor surely got it, or nobody else wanted it. The cores that it used in its best
+/// repetition say nothing of the others.
 fn has_room(report: &Report) -> bool {
-    let got = |executor| {
-        let row = widest(report, executor);
-        above(row, PARALLEL).0 == Held::Holds || row.and_then(|row| row.cores_used).is_some_and(|used| used >= PARALLEL)
-    };
+    let got = |executor| above(widest(report, executor), PARALLEL).0 == Held::Holds;
     Executor::ALL.into_iter().any(got) || report.pressure.others_share.is_some_and(|share| share < BUSY)
 }
 
@@ -336,13 +334,28 @@ mod tests {
         let Some(Python { cpu, .. }) = &mut measured.python else { panic!("there is Python") };
         for report in [&mut measured.native_cpu, cpu] {
             report.pressure = Pressure { others_share: Some(0.6), ..report.pressure };
-            for row in &mut report.matrix {
+            for row in report.matrix.iter_mut().filter(|row| row.executor != Executor::Processes) {
                 row.spread = Some(Spread { low: 0.6, high: 1.9, confidence: 0.96, repetitions: 8 });
             }
         }
         for claim in claims(&measured) {
             assert_eq!(claim.held, Held::Holds, "{claim:?}");
         }
+    }
+
+    #[test]
+    fn one_core_shows_nothing_where_others_had_two_in_some_repetition_only() {
+        let mut measured = measured(1.0, 1.0);
+        for report in [&mut measured.native_cpu, &mut measured.python.as_mut().unwrap().cpu] {
+            report.pressure = Pressure { others_share: Some(0.5), ..report.pressure };
+            for row in &mut report.matrix {
+                row.spread = Some(Spread { low: 0.91, high: 2.49, confidence: 0.96, repetitions: 8 });
+            }
+        }
+        let claims = claims(&measured);
+        let held = |about| claims.iter().find(|claim| claim.about == about).unwrap().held;
+        assert_eq!(["event loop: computing", "threads: the GIL", "threads: native"].map(held), [Held::CantTell; 3]);
+        assert_eq!(held("processes: computing"), Held::Holds);
     }
 
     #[test]
