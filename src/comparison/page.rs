@@ -60,7 +60,7 @@ pub fn html(id: ComparisonId, finished_at: Option<Timestamp>, request: &Request,
         charts: charts.map(|figure| picture::svg(report, figure).map(|svg| inner(&svg))).into_iter().collect::<Result<_, _>>()?,
         rows: report.matrix.iter().map(|row| line(report, row)).collect(),
         controls: controls(report),
-        gil: report.gil.iter().map(released).collect(),
+        gil: report.gil.iter().map(on_threads).collect(),
         machine: machine(report),
         inline: inline(report),
         json: pretty(request),
@@ -90,21 +90,19 @@ fn is_best(verdict: &Verdict, row: &Row) -> bool {
         && (verdict.interpreter.is_none() || verdict.interpreter == row.interpreter)
 }
 
-/// How much of the interpreter's lock is released, in words.
-pub fn released(gil: &GilRelease) -> String {
-    let GilRelease { interpreter, concurrency, speedup, computing, waiting, .. } = gil;
-    let placed = format!(
+/// Where a workload is on threads of an interpreter, between pure computing and pure waiting. What follows of its lock the verdict says:
+/// that knows how sure it is.
+pub fn on_threads(gil: &GilRelease) -> String {
+    let GilRelease { interpreter, gil, concurrency, speedup, computing, waiting, released } = gil;
+    let untold = match released {
+        _ if !gil => " This interpreter has no global lock.",
+        Some(_) => "",
+        None => " That is too close together to tell how much of the lock it releases.",
+    };
+    format!(
         "{concurrency} threads of {interpreter} ran it {speedup:.2} times as fast; pure computing {computing:.2} times, pure waiting \
-         {waiting:.2} times."
-    );
-    match gil.released {
-        _ if !gil.gil => format!("{placed} This interpreter has no global lock."),
-        Some(released) => {
-            let percent = (released * 100.0).clamp(0.0, 100.0);
-            format!("{placed} So it releases the interpreter's lock for {percent:.0} % of what could be gained.")
-        }
-        None => format!("{placed} That is too close together to tell how much of the lock it releases."),
-    }
+         {waiting:.2} times.{untold}"
+    )
 }
 
 fn line(report: &Report, row: &Row) -> Line {
@@ -256,8 +254,11 @@ mod tests {
             waiting: 1.97,
             released: Some(0.04),
         };
-        assert!(released(&gil).ends_with("So it releases the interpreter's lock for 4 % of what could be gained."));
-        assert!(released(&GilRelease { released: None, ..gil.clone() }).contains("too close together"));
-        assert!(released(&GilRelease { gil: false, ..gil }).ends_with("has no global lock."));
+        assert!(
+            on_threads(&gil).ends_with("pure computing 0.98 times, pure waiting 1.97 times."),
+            "the verdict says what follows"
+        );
+        assert!(on_threads(&GilRelease { released: None, ..gil.clone() }).contains("too close together"));
+        assert!(on_threads(&GilRelease { gil: false, ..gil }).ends_with("has no global lock."));
     }
 }

@@ -5,7 +5,7 @@ use indicatif::HumanBytes;
 use super::Comparison;
 use crate::cli::human::micros;
 use crate::cli::table::{or_dash, table};
-use crate::comparison::page::{headline, released};
+use crate::comparison::page::{headline, on_threads};
 use crate::comparison::report::{ControlRow, Report, Row};
 
 /// The most columns of text, and of a bar.
@@ -27,7 +27,7 @@ pub(super) fn report(head: &Comparison, report: &Report) -> String {
     );
     let verdict = format!("{}  (confidence: {})", headline(report), report.verdict.confidence.as_str());
     let mut parts = vec![asked, format!("{verdict}\n{}", wrapped(&report.verdict.because)), matrix(report), controls(report)];
-    parts.extend(report.gil.iter().map(|gil| wrapped(&released(gil))));
+    parts.extend(report.gil.iter().map(|gil| wrapped(&on_threads(gil))));
     parts.join("\n\n")
 }
 
