@@ -26,6 +26,8 @@ use crate::workload::{Invalid, Stop, StopReason};
 const PRECISE: (f64, f64) = (0.03, 0.1);
 /// How long a task may take, also where the budget is shorter: on a busy machine anything can take a second.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the first task may fail until it is one that fails always, or as good as that.
+const TRIES: u32 = 3;
 /// Tasks of the first warm-up; enough for an interpreter to have met them.
 const FIRST_TASKS: u32 = 3;
 /// How often a control's length is corrected.
@@ -165,19 +167,9 @@ impl<'a> Runner<'a> {
         Ok(controls)
     }
 
-    /// How long one task takes by itself, in microseconds. What takes longer than the budget does not fit into it however long it is waited for;
-    /// what others have kept from running may do.
+    /// How long one task takes by itself, in microseconds.
     async fn first(&self, run: &Run) -> Result<f64, RunError> {
-        let budget = self.request.budget();
-        let mut first = self.batch_within(budget, run, false).await?;
-        if let Some(own) = first.late_us {
-            // How long others kept it from running is known to a twentieth or so.
-            if own >= micros(budget) / 10 * 9 {
-                return Err(RunError::Long(budget));
-            }
-            first = self.batch(run, false).await?;
-        }
-        first.serial_us().ok_or_else(|| RunError::Fails(first.failure.unwrap_or_default()))
+        first(self.request.budget(), |deadline| self.batch_within(deadline, run, false)).await
     }
 
     /// All cells with their tasks: warms each of them up, and makes as many tasks of the workload as the budget has room for.
@@ -294,6 +286,34 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// How long one task takes by itself, in microseconds; `run` runs it for so long at the most. What takes longer than the budget does not fit
+/// into it however long it is waited for; what others have kept from running may do. And what fails once may do well the next time.
+async fn first<F>(budget: Duration, mut run: impl FnMut(Duration) -> F) -> Result<f64, RunError>
+where
+    F: Future<Output = Result<Batch, RunError>>,
+{
+    let began = Monotonic::now();
+    let mut failure = None;
+    for _ in 0..TRIES {
+        let mut one = run(budget).await?;
+        // How long others kept it from running is known to a twentieth or so.
+        if one.late_us.is_some_and(|own| own < micros(budget) / 10 * 9) {
+            one = run(budget.max(PATIENCE)).await?;
+        }
+        if one.late_us.is_some() {
+            return Err(RunError::Long(budget));
+        }
+        if let Some(took) = one.serial_us() {
+            return Ok(took);
+        }
+        failure = one.failure;
+        if began.elapsed() >= budget {
+            break;
+        }
+    }
+    Err(RunError::Fails(failure.unwrap_or_default()))
+}
+
 /// A cell in words.
 fn name(cell: Cell) -> String {
     let what = match cell.what {
@@ -310,6 +330,47 @@ fn name(cell: Cell) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comparison::batch::Sample;
+    use crate::job::Timing;
+    use rstest::rstest;
+
+    const LONG: &str = "one task alone takes longer than all of it may, 2 s: give it a larger `budget_ms`";
+
+    fn succeeds() -> Batch {
+        let timing = Timing { wall_us: 5_000, ..Timing::default() };
+        Batch { samples: vec![Sample { latency_us: 5_100, handover_us: 100, timing }], ..Batch::default() }
+    }
+
+    fn fails() -> Batch {
+        Batch { failures: 1, failure: Some("no luck".into()), ..Batch::default() }
+    }
+
+    /// It was stopped after it could run for so long.
+    fn late(own_us: u64) -> Batch {
+        Batch { late_us: Some(own_us), ..fails() }
+    }
+
+    #[rstest]
+    #[case::at_once(&[succeeds()], Ok(5_000.5), &[2])]
+    #[case::now_and_then(&[fails(), fails(), succeeds()], Ok(5_000.5), &[2, 2, 2])]
+    #[case::always(&[fails(), fails(), fails()], Err("it fails already when it is run alone: no luck"), &[2, 2, 2])]
+    #[case::too_long(&[late(1_900_000)], Err(LONG), &[2])]
+    #[case::kept_from_running(&[late(1_200_000), succeeds()], Ok(5_000.5), &[2, 30])]
+    #[case::kept_from_running_and_too_long(&[late(1_200_000), late(18_000_000)], Err(LONG), &[2, 30])]
+    #[tokio::test]
+    async fn a_first_task_shows_whether_it_fits(
+        #[case] ends: &[Batch],
+        #[case] found: Result<f64, &str>,
+        #[case] seconds: &[u64],
+    ) {
+        let (mut ends, mut given) = (ends.iter().cloned(), Vec::new());
+        let run = |deadline: Duration| {
+            given.push(deadline.as_secs());
+            std::future::ready(Ok(ends.next().unwrap()))
+        };
+        let took = first(Duration::from_secs(2), run).await.map_err(|error| error.to_string());
+        assert_eq!((took, &given[..]), (found.map_err(str::to_owned), seconds));
+    }
 
     #[tokio::test]
     async fn what_takes_too_long_is_told_to_stop_and_waited_for() {
