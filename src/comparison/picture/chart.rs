@@ -78,13 +78,13 @@ impl Chart {
             ),
             Figure::Latency => (
                 "How long a task takes",
-                "from asking to the answer: half of the tasks at most (bar), 99 of 100 (thin line)",
+                "from asking to the answer: half of the tasks at most (bar), 99 of 100 (thin line and number)",
                 None,
                 Scale::Time,
             ),
             Figure::Bystander => (
                 "What a neighbour on the event loop suffers",
-                "a wait of 1 ms that is nobody's business: half of them at most (bar), 99 of 100 (thin line)",
+                "a wait of 1 ms that is nobody's business: half of them at most (bar), 99 of 100 (thin line and number)",
                 calm.map(|calm| (as_float(calm.p99), "99 of 100 beside nothing")),
                 Scale::Time,
             ),
@@ -136,7 +136,7 @@ fn bar(row: &Row, figure: Figure) -> Option<(f64, f64, f64, String)> {
         }
         Figure::Latency => {
             let Spans { p50, p99, .. } = row.latency_us?;
-            Some((as_float(p50), as_float(p50), as_float(p99), readable(p50)))
+            Some((as_float(p50), as_float(p50), as_float(p99), readable(p99)))
         }
         Figure::Bystander => {
             let Bystander { p50, p99, .. } = row.bystander_us?;

@@ -99,7 +99,7 @@ mod tests {
 
     #[rstest]
     #[case(Figure::Speedup, "1.96")]
-    #[case(Figure::Latency, "23.1 ms")]
+    #[case(Figure::Latency, "26.0 ms")]
     #[case(Figure::Bystander, "23.9 ms")]
     fn a_chart_is_drawn_in_both_forms(#[case] figure: Figure, #[case] value: &str) {
         let svg = svg(&example_report(), figure).unwrap();
