@@ -120,8 +120,9 @@ impl Timing {
         self.longest_hold_us.or_else(|| Some(self.longest_poll_us?.saturating_sub(self.core_wait_us.unwrap_or(0))))
     }
 
-    /// What the work turned out to be; absent if that can't be told.
+    /// What the work turned out to be; absent if that can't be told, as of work that is too short to have a share of a core.
     pub fn observed(&self) -> Option<Observed> {
+        self.cpu_thousandths()?;
         let observed = Observed::of_demand(self.demand()?);
         // If all that may have been waiting for the lock was, it might be something else.
         let otherwise = Observed::of_demand(self.demand_without(self.gil_wait_us.unwrap_or(0))?);
@@ -209,7 +210,8 @@ mod tests {
         // A program that sleeps for four seconds: five switches do not explain them, but they may explain a third of a second.
         let sleeps = |wall_us| Timing { ctx_voluntary: Some(3), ctx_involuntary: Some(5), ..timing(wall_us, 6_000, None) };
         assert_eq!((sleeps(4_016_000).observed(), sleeps(300_000).observed()), (Some(Observed::Io), None));
-        assert_eq!(timing(0, 0, Some(0)).observed(), None);
+        // The clocks tell too little of what is so short.
+        assert_eq!([(0, 0), (5, 4), (99, 1)].map(|(wall_us, cpu_us)| timing(wall_us, cpu_us, Some(0)).observed()), [None; 3]);
         // It computed, but had a core for a twentieth of the time.
         let starved = timing(2_010_746, 91_539, Some(1_820_643));
         assert_eq!(starved.observed(), None);
