@@ -228,8 +228,16 @@ mod tests {
         assert_eq!(page.matches("<svg").count(), 3);
         assert_eq!(page.matches("class=\"best\"").count(), 1);
         assert!(page.contains("&lt;script&gt;") || page.contains("&#60;script&#62;"), "{page}");
+        let icon = "<link rel=\"icon\" href=\"data:,\">";
+        assert!(page.contains(icon), "a browser asks for one otherwise");
+        let without_icon = page.replace(icon, "");
         for external in ["<script", "<link", "<img", "@import", "src=", "href=", "http://www.example"] {
-            assert!(!page.contains(external), "{external}");
+            assert!(!without_icon.contains(external), "{external}");
+        }
+        for in_the_dark in
+            ["fill=\"#FFFFFF\"", "fill=\"#212529\"", "stroke=\"#212529\"", "fill=\"#6C757D\"", "stroke=\"#E2E6EA\""]
+        {
+            assert!(page.matches(in_the_dark).count() > 1, "the charts have it, and the style another colour: {in_the_dark}");
         }
     }
 
