@@ -51,6 +51,14 @@ def length_of_large():
     return len(LARGE), tells_of_large
 
 
+def there_and_back(again=True):
+    return (len(HALF), back_again(False)) if again else None  # noqa: F821 - it is put there
+
+
+def back_again(again):
+    return len(OTHER_HALF), there_and_back(again)  # noqa: F821 - it is put there
+
+
 def tells_of_large():
     return length_of_large()
 
@@ -380,6 +388,20 @@ class Calls(ServerTest):
             for function in (length_of_large, tells_of_large):
                 error = self.trine.submit(function).exception(PATIENCE_S)
                 self.assertRegex(str(error), f"; most of it is in {function.__name__}: (.*: )?its global 'LARGE'$")
+
+    def test_what_an_object_or_several_globals_make_too_large(self):
+        class Holder:
+            def __init__(self):
+                self.data = bytes(10_000_000)
+
+            def size(self):
+                return len(self.data)
+
+        error = self.trine.submit(Holder().size).exception(PATIENCE_S)
+        self.assertRegex(str(error), "; most of it is in .*size: its object$")
+        with mock.patch.dict(globals(), HALF=bytes(5_000_000), OTHER_HALF=bytes(5_000_000)):
+            error = self.trine.submit(there_and_back).exception(PATIENCE_S)
+        self.assertRegex(str(error), "; most of it is in there_and_back: itself$")
 
     def test_wait_and_as_completed(self):
         futures = [self.trine.submit(multiply, n) for n in range(50)]

@@ -220,6 +220,8 @@ class Engine:
             try:
                 ids = self._jobs.submit(batch)
             except TrineError as error:
+                if not isinstance(error, NoConnection):
+                    self._connecting.worked()
                 status = error.status if isinstance(error, ProblemError) else None
                 if isinstance(error, ProblemError) and status not in FOR_NOW:
                     batches += self._refused(batch, error, ended)

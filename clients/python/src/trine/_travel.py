@@ -48,15 +48,15 @@ def travelling(
     ways: Sequence[Way], function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Way, bytes]:
     """The first of these ways on which a call can travel, and its workload there. Raises what speaks against all of them."""
-    refusals = []
+    refusals, cause = [], None
     for way in ways:
         try:
             return way, way.workload(function, args, kwargs)
         except CannotTravel as refusal:
-            if len(ways) == 1:
-                raise CannotTravel(f"{refusal}{way.otherwise}") from refusal.__cause__
-            refusals.append(str(refusal))
-    raise CannotTravel("; ".join(reversed(refusals)))
+            refusals.append(f"{refusal}{way.otherwise}" if len(ways) == 1 else str(refusal))
+            cause = refusal.__cause__ if len(ways) == 1 else None
+    # Not where they are caught: as the context of this they would hold the arguments.
+    raise CannotTravel("; ".join(reversed(refusals))) from cause
 
 
 class Each:
@@ -339,11 +339,16 @@ def bulk(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     return found and f"{name_of(function)}: {found.removeprefix('itself: ')}"
 
 
-def _bulk(parts: list[tuple[str, Any]], half: int, outer: list[Any]) -> str:
+def _bulk(parts: list[tuple[str, Any]], half: int, seen: list[Any]) -> str:
     for what, part in parts:
         value = _single(part)
-        if not any(value is each for each in outer) and _size(value) > half:
-            inner = _bulk(_references(value), half, [*outer, value]) if isinstance(value, FunctionType) else ""
+        if any(value is each for each in seen) or _size(part) <= half:
+            continue
+        is_first = not seen
+        seen.append(value)
+        within = [("its object", part.__self__)] if isinstance(part, MethodType) else []
+        inner = _bulk(within + (_references(value) if isinstance(value, FunctionType) else []), half, seen)
+        if inner or is_first or not isinstance(value, FunctionType):  # functions may share what makes each of them large
             return f"{what}: {inner}" if inner else what
     return ""
 
