@@ -316,6 +316,15 @@ class Refusals(HostTest):
         def absent(): open("out of reach.csv")
         def absent_by_path(): os.stat(pathlib.Path("out of reach.csv"))
         def absent_there(): open("/out of reach.csv")
+        def absent_by_then():
+            try: open("out of reach.csv")
+            except OSError: raise KeyError("nothing kept")
+        def lacking_by_then():
+            try: import nowhere_at_all
+            except ImportError: raise KeyError("no such way") from None
+        def refused_in_secret():
+            try: refused()
+            except OSError: raise KeyError("closed") from None
         def own_absent(): raise FileNotFoundError(2, "of mine", 5)
         def lacking(): import nowhere_at_all
         def own_lacking(): raise ModuleNotFoundError("of mine")
@@ -340,7 +349,7 @@ class Refusals(HostTest):
         self.assertEqual(self.notes(host, "refused"), [["sandbox refused"]])
         for entrypoint in ("absent", "absent_by_path"):
             self.assertEqual(self.notes(host, entrypoint), [["relative path"]])
-        for entrypoint in ("own", "around", "absent_there", "own_absent"):
+        for entrypoint in ("own", "around", "absent_there", "own_absent", "absent_by_then", "lacking_by_then", "refused_in_secret"):
             self.assertEqual(self.notes(host, entrypoint), [])
 
     @in_each(confined=True, network=True)

@@ -54,7 +54,7 @@ def described(error, tidy, setup):
 
 def hints(error, setup):
     """What a user has to know where an error may come of this being another place, or of the sandbox: it looks as it would without one."""
-    confined = setup.get("confined")
+    confined, is_caused = setup.get("confined"), True
     for _ in range(MOST_CAUSES):
         if error is None:
             break
@@ -62,11 +62,13 @@ def hints(error, setup):
             return [NO_NETWORK]
         if confined and isinstance(error, PermissionError) and error.errno in (errno.EPERM, errno.EACCES):
             return [REFUSED]
-        if confined and isinstance(error, FileNotFoundError) and is_relative(error.filename):
+        # Programs that look whether something is there expect these, and go on.
+        if confined and is_caused and isinstance(error, FileNotFoundError) and is_relative(error.filename):
             return [NOT_HERE]
-        if isinstance(error, ModuleNotFoundError) and error.name:
+        if is_caused and isinstance(error, ModuleNotFoundError) and error.name:
             return [LACKING]
-        error = error.__cause__ or error.__context__
+        is_caused = is_caused and error.__cause__ is not None
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return []
 
 
