@@ -66,7 +66,7 @@ pub(super) async fn serve_queue(shared: Arc<Shared>, queue: Queue) {
                     shared.attempts.spawn_on(attempt, &home);
                 }
                 if is_in_line {
-                    // What a thread of tokio's spawns last it runs first: that would be the least urgent one.
+                    // What a thread of tokio's spawns last it runs first, and the rest in turn: that would be the least urgent one.
                     home.spawn(std::future::ready(()));
                 }
             }
@@ -237,7 +237,7 @@ async fn settle(shared: &Shared, queue: Queue, kind: &'static str, claimed: &Cla
         Err(error) => {
             // What runs when the server goes is lost, whatever it did.
             let survives = claimed.retry().survives_loss(claimed.losses + 1, shared.max_losses);
-            let then = if survives { "it will run again" } else { "it ends as lost at the next start" };
+            let then = if survives { "it will run again" } else { "it ends as lost" };
             tracing::error!(%id, %error, "what this attempt did could not be recorded; {then}");
         }
     }

@@ -126,6 +126,11 @@ impl Slots {
         };
     }
 
+    /// Whether more jobs are claimed than there are slots.
+    fn some_are_ahead(&self) -> bool {
+        self.pace().placed > self.count
+    }
+
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,10 +180,10 @@ impl Place {
 }
 
 impl Slot {
-    /// How long its job may stand in the line; as long as it likes where there is none. One for which there was a slot when it was claimed stands
-    /// there too if another has come to the executor before it.
+    /// How long its job may stand in a line; as long as it likes if there was a slot for it when it was claimed, and no job claimed ahead of a
+    /// slot may have come to the executor before it.
     pub(super) fn patience(&self) -> Option<Duration> {
-        self.place.as_ref().filter(|place| place.vacancy.slots.has_line()).map(|_| IN_LINE)
+        self.place.as_ref().filter(|place| place.ahead || place.vacancy.slots.some_are_ahead()).map(|_| IN_LINE)
     }
 
     /// Its job has stood in a line for longer than that: it is to wait for a slot as others do, and no more are claimed ahead for now.
@@ -273,15 +278,9 @@ mod tests {
         assert_eq!(stop.reason(), Some(StopReason::HandBack));
         drop(waits);
         assert_eq!(vacancies(&slots), 0);
+        assert_eq!(runs.patience(), None, "whatever keeps it waiting now, no other has come before it");
         drop(runs);
         assert_eq!(vacancies(&slots), 1);
-    }
-
-    #[test]
-    fn where_there_is_no_line_whatever_was_claimed_may_wait() {
-        let slots = Slots::new(1, 0);
-        let place = slots.take(1).unwrap().place(0);
-        assert_eq!(Slot { place, permit: None }.patience(), None);
     }
 
     #[tokio::test]
