@@ -299,6 +299,14 @@ async fn who_goes_by_what_others_do_not_have_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_open_more_connections_than_there_is_room_for_says_so() {
+    let cluster = Cluster::of(2).await;
+    let said = |server: usize| cluster.log(server).matches("room for fewer connections").count();
+    let _servers = [cluster.start(0).await, cluster.start_with(1, &[("TRINE_DATABASE_CONNECTIONS", "200")]).await];
+    assert_eq!((said(0), said(1)), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_says_that_it_is_drained() {
     let (cluster, [one, other]) = cluster(&[]).await;
     let name =

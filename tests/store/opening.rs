@@ -113,3 +113,50 @@ async fn a_database_that_was_read_only_for_a_while_is_written_again() {
     execute("ALTER ROLE owner RESET default_transaction_read_only").await;
     until(false).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_where_its_readers_have_all_connections_that_there_may_be() {
+    let place = Schema::new();
+    let schema = place.options().schema;
+    execute(format!("CREATE ROLE few LOGIN; CREATE SCHEMA {schema} AUTHORIZATION few")).await;
+    let leases = LeaseRules::lasting(Duration::from_secs(3));
+    let options = PostgresOptions { leases, connections: 8, ..options(&place, "few", "postgres") };
+    let store = Arc::new(PostgresStore::open(options).await.unwrap());
+    let (mut raw, mut looking) = (place.raw().await, place.raw().await);
+    let mut has = async |what: &str| {
+        let text = format!("SELECT {what} FROM pg_stat_activity WHERE usename = 'few'");
+        let has = async {
+            while !sqlx::query_scalar::<_, bool>(AssertSqlSafe(text.clone())).fetch_one(&mut looking).await.unwrap() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, has).await.expect(&text);
+    };
+    // One listens already; all that are left wait for a lock.
+    let mut locked = raw.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE schedules IN ACCESS EXCLUSIVE MODE").execute(&mut *locked).await.unwrap();
+    let reads = (0..7).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.count_schedules().await })
+    });
+    let reads: Vec<_> = reads.collect();
+    has("count(*) FILTER (WHERE wait_event_type = 'Lock') = 7").await;
+    locked.rollback().await.unwrap();
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+    // As after a restart in which the readers were the first to come back.
+    execute("ALTER ROLE few CONNECTION LIMIT 8").await;
+    let text =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'few' AND application_name ~ 'writer|heartbeat'";
+    execute(text).await;
+    let goes_on = async {
+        while store.accept(vec![io_job()]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, goes_on).await.expect("a connection to write by");
+    has("count(DISTINCT substring(application_name FROM 'writer|heartbeat')) = 2").await;
+    store.count_schedules().await.unwrap();
+    store.close().await;
+}

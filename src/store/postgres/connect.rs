@@ -3,11 +3,13 @@
 mod inspect;
 mod migrate;
 
+pub(super) use self::inspect::count_room;
 pub(super) use self::migrate::{known, may_go_by};
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
 
@@ -35,6 +37,8 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 const LONGEST_NAME: usize = 63;
 /// For how long a session of the pool waits at least that nobody waits for any more: longer than [`LONGEST`] and [`END`] together.
 const GIVEN_UP: Duration = Duration::from_secs(21);
+/// What the database says, as a SQLSTATE, where it, or its user, may have no more connections.
+const NO_MORE: &str = "53300";
 /// How old a connection is at least that is closed because nothing can be written on it.
 const WORTH_CLOSING: Duration = Duration::from_secs(1);
 
@@ -183,7 +187,12 @@ impl Connect {
             return self.if_good(connection, &self.local.usual).await;
         };
         let name = format!("{} {only}", self.name);
-        let mut connection = host.clone().application_name(&name).connect().await?;
+        let mut connection = match host.clone().application_name(&name).connect().await {
+            Err(sqlx::Error::Database(said)) if said.code().as_deref() == Some(NO_MORE) => {
+                self.take_over(host, &name, said).await?
+            }
+            connected => connected?,
+        };
         if self.keeps_sessions() {
             begin_session(&mut connection, &self.settings()).await?;
             sqlx::raw_sql(AssertSqlSafe(by_key())).execute(&mut connection).await?;
@@ -197,6 +206,23 @@ impl Connect {
         let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;
         Ok(is_good.then(|| Session::new(connection, local.clone())))
     }
+    /// A connection of the pool in place of one that the database refuses: readers may have taken all there are after a restart of the database, and
+    /// would keep them for ever, as they keep what they have. Who is without one waits or is refused, but the node goes on.
+    async fn take_over(
+        &self,
+        host: &PgConnectOptions,
+        name: &str,
+        refusal: Box<dyn DatabaseError>,
+    ) -> Result<PgConnection, sqlx::Error> {
+        // The pool has none of another host; and where sessions are not kept, its connections are the pooler's.
+        let pool = self.hosts.pool().filter(|_| self.keeps_sessions() && std::ptr::eq(host, self.hosts.latest()));
+        let Some(pool) = pool else { return Err(sqlx::Error::Database(refusal)) };
+        let mut connection = pool.acquire().await?.detach();
+        sqlx::raw_sql(AssertSqlSafe(format!("RESET ALL; SET application_name = '{name}'"))).execute(&mut connection).await?;
+        tracing::warn!(error = refusal.message(), "the connection of a reader is used for what must not wait");
+        Ok(connection)
+    }
+
 
     /// Connections for what is short and does not change what waits or runs.
     pub(super) fn pool(&self, most: u32) -> Pool {

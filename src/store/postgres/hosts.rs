@@ -52,6 +52,11 @@ impl Hosts {
         let _ = self.pool.set(pool.clone());
     }
 
+    /// That pool, once there is one.
+    pub(super) fn pool(&self) -> Option<&PgPool> {
+        self.pool.get()
+    }
+
     fn number(&self) -> MutexGuard<'_, usize> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }

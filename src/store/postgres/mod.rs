@@ -135,6 +135,7 @@ impl PostgresStore {
         };
         let ends = Arc::new(Ends::default());
         if connect.keeps_sessions() {
+            connect::count_room(&mut session, options.connections.saturating_add(2)).await?;
             partitions::divide(&mut session, options.partitions, now).await?;
             partitions::look_ahead(&mut session, &ends, now).await?;
         } else if session.ask(partitions::list).await?.is_some() {

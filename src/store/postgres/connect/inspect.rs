@@ -94,6 +94,20 @@ impl Connect {
         Ok(Locals { usual: with(&[]), by_key: with(&by_key), by_index: with(&by_index) })
     }
 }
+/// Warns where there is room for fewer connections than this node may open: some who read wait for one then, and are refused.
+pub(in crate::store::postgres) async fn count_room(connection: &mut PgConnection, most: u32) -> Result<(), sqlx::Error> {
+    let text = "SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1), current_setting('max_connections')::INT \
+                - current_setting('superuser_reserved_connections')::INT)::BIGINT \
+                FROM pg_roles, pg_database WHERE rolname = session_user AND datname = current_database()";
+    let counted = in_time(sqlx::query_scalar::<_, i64>(text).fetch_optional(connection)).await;
+    if let Ok(Some(room)) = counted
+        && room < i64::from(most)
+    {
+        tracing::warn!(room, most, "the database has room for fewer connections than `database_connections` and two more");
+    }
+    if_it_can(counted)
+}
+
 
 /// Whose session this one is just now, as a simple query.
 async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
