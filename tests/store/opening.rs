@@ -160,3 +160,27 @@ async fn a_node_goes_on_where_its_readers_have_all_connections_that_there_may_be
     store.count_schedules().await.unwrap();
     store.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_user_waits_for_locks_is_no_limit_for_a_store() {
+    let place = Schema::new();
+    execute("CREATE ROLE hasty SUPERUSER LOGIN; ALTER ROLE hasty SET lock_timeout = '50ms'; ALTER ROLE hasty SET statement_timeout = '50ms'")
+        .await;
+    let store = Arc::new(PostgresStore::open(options(&place, "hasty", "postgres")).await.unwrap());
+    let mut raw = place.raw().await;
+    let mut locked = raw.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM shared FOR UPDATE").execute(&mut *locked).await.unwrap();
+    let accepted = tokio::spawn(async move { store.accept(vec![io_job()]).await.map(drop) });
+    let mut looking = place.raw().await;
+    // For longer than it would, to be sure of which the database is asked.
+    let text = "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'hasty' AND wait_event_type = 'Lock' \
+                AND query_start < clock_timestamp() - INTERVAL '200 milliseconds'";
+    let waits = async {
+        while !accepted.is_finished() && !sqlx::query_scalar::<_, bool>(text).fetch_one(&mut looking).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("the writer to wait");
+    locked.rollback().await.unwrap();
+    accepted.await.unwrap().unwrap();
+}

@@ -130,12 +130,16 @@ impl Connect {
     }
 
     /// What all goes by. Not among the options of the start, which poolers refuse or, worse, leave out. That a table is there already is no news.
-    fn settings(&self) -> [(&'static str, String); 4] {
+    /// What the user's sessions have as limits was meant for others: a turn is waited for longer than any program waits for a lock, and there are
+    /// limits of our own.
+    fn settings(&self) -> [(&'static str, String); 6] {
         [
             ("search_path", format!("\"{}\"", self.schema)),
             ("client_min_messages", "warning".into()),
             ("idle_in_transaction_session_timeout", LONGEST_PAUSE.into()),
             ("standard_conforming_strings", "on".into()),
+            ("lock_timeout", "0".into()),
+            ("statement_timeout", "0".into()),
         ]
     }
 
@@ -202,10 +206,6 @@ impl Connect {
         self.if_good(connection, &self.local.by_key).await
     }
 
-    async fn if_good(&self, mut connection: PgConnection, local: &Local) -> Result<Option<Session>, sqlx::Error> {
-        let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;
-        Ok(is_good.then(|| Session::new(connection, local.clone())))
-    }
     /// A connection of the pool in place of one that the database refuses: readers may have taken all there are after a restart of the database, and
     /// would keep them for ever, as they keep what they have. Who is without one waits or is refused, but the node goes on.
     async fn take_over(
@@ -223,6 +223,10 @@ impl Connect {
         Ok(connection)
     }
 
+    async fn if_good(&self, mut connection: PgConnection, local: &Local) -> Result<Option<Session>, sqlx::Error> {
+        let is_good = self.hosts.count() == 1 || may_write(&mut connection).await?;
+        Ok(is_good.then(|| Session::new(connection, local.clone())))
+    }
 
     /// Connections for what is short and does not change what waits or runs.
     pub(super) fn pool(&self, most: u32) -> Pool {

@@ -11,9 +11,8 @@ use crate::store::StoreError;
 /// chance.
 const LOOKS: usize = 12;
 
-/// What others may have set in a session that they have had, by which an answer could be given too soon, or a statement end: as the database has it.
-const OF_OTHERS: [(&str, &str); 3] =
-    [("synchronous_commit", "DEFAULT"), ("lock_timeout", "DEFAULT"), ("statement_timeout", "DEFAULT")];
+/// What others may have set in a session that they have had, by which an answer could be given too soon: as the database has it.
+const OF_OTHERS: (&str, &str) = ("synchronous_commit", "DEFAULT");
 
 impl Connect {
     /// Finds out, before anything is written, what would only show in the middle of the work; and whether sessions are kept.
@@ -87,13 +86,14 @@ impl Connect {
     async fn locals(&self, connection: &mut PgConnection) -> Result<Locals, StoreError> {
         let settings = self.settings();
         let mut usual: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        usual.extend(as_it_can(connection, &[&[LOOK_FOR_CLIENT], &OF_OTHERS[..]].concat()).await?);
+        usual.extend(as_it_can(connection, &[LOOK_FOR_CLIENT, OF_OTHERS]).await?);
         let with = |more: &[(&'static str, &'static str)]| Local::new(&[&usual, more].concat());
         let by_key = as_it_can(connection, &[&BY_KEY[..], &[LONGEST_UNREAD]].concat()).await?;
         let by_index = as_it_can(connection, &[("statement_timeout", LONGEST_THERE), ("jit", "'off'")]).await?;
         Ok(Locals { usual: with(&[]), by_key: with(&by_key), by_index: with(&by_index) })
     }
 }
+
 /// Warns where there is room for fewer connections than this node may open: some who read wait for one then, and are refused.
 pub(in crate::store::postgres) async fn count_room(connection: &mut PgConnection, most: u32) -> Result<(), sqlx::Error> {
     let text = "SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1), current_setting('max_connections')::INT \
@@ -107,7 +107,6 @@ pub(in crate::store::postgres) async fn count_room(connection: &mut PgConnection
     }
     if_it_can(counted)
 }
-
 
 /// Whose session this one is just now, as a simple query.
 async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
