@@ -120,6 +120,27 @@ async fn what_is_no_database_is_named_with_its_path() {
 #[tokio::test]
 async fn the_summary_is_exact_after_a_crash() {
     let counts = async |store: &Arc<dyn Store>| {
+#[tokio::test]
+async fn a_journal_whose_database_is_gone_is_refused_and_kept() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    let job = io_job();
+    accept(&store, std::slice::from_ref(&job)).await;
+    let crashed = folder.crashed();
+    let (path, away) = (crashed.options().path, crashed.path().join("away"));
+    let refused = async || match crashed.try_open().await {
+        Err(StoreError::Unusable(why)) => assert!(why.contains("trine.db-wal is there"), "{why}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it is opened"),
+    };
+    std::fs::rename(&path, &away).unwrap();
+    refused().await;
+    std::fs::write(&path, "").unwrap();
+    refused().await;
+    std::fs::rename(&away, &path).unwrap();
+    assert!(crashed.open().await.job(job.id).await.unwrap().is_some());
+}
+
         let summary = store.summary().await.unwrap();
         summary.iter().map(|(key, sketches)| (key.clone(), sketches.count(), sketches.cpu().quantiles())).collect::<Vec<_>>()
     };

@@ -30,6 +30,7 @@ mod writer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -234,6 +235,7 @@ fn reserve(path: &Path) -> Result<(File, SqliteConnectOptions), StoreError> {
     }
     let lock = lock(path)?;
     check_rights(path)?;
+    check_journal(path)?;
     let connect = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -286,6 +288,25 @@ fn check_rights(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Refuses a journal whose database is gone: SQLite takes it for what was left of another one, deletes it, and begins with nothing.
+fn check_journal(path: &Path) -> Result<(), StoreError> {
+    let journal = with_suffix(path, "-wal");
+    let is_empty = |file: &Path| match file.metadata() {
+        Ok(found) => Ok(found.len() == 0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(unavailable(file, &error)),
+    };
+    if !is_empty(path)? || is_empty(&journal)? {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "the database {} is missing or empty, but its journal {} is there, and may be all that is left of it: put the database back beside \
+         it, or both from a backup; to begin without any jobs, move the journal away",
+        path.display(),
+        journal.display()
+    )))
 }
 
 /// The database's file, or one beside it.
