@@ -400,13 +400,22 @@ async fn what_is_due_or_over_goes_by_the_clock_as_it_is(place: impl Place) {
     limited.submission.concurrency = Some(Box::new(Concurrency { key: "a".into(), limit: 1 }));
     accept(&store, &[later.clone(), hurried.clone(), limited.clone()]).await;
     assert_eq!(state(&store, later.id).await, "scheduled");
-    for _ in 0..2 {
+    let mut attempts = Vec::new();
+    for _ in 0..4 {
         let claimed = claim_one(&store).await;
         assert!([hurried.id, limited.id].contains(&claimed.lease.id));
-        settle(&store, claimed.lease, succeeded()).await.unwrap();
+        // So is how long it waited, though moments are a day ahead.
+        assert!(claimed.queued_for < HOUR, "{:?}", claimed.queued_for);
+        attempts.push(claimed.attempt);
+        let settlement = if claimed.attempt == 1 { again(place.clock().now()) } else { succeeded() };
+        settle(&store, claimed.lease, settlement).await.unwrap();
     }
+    attempts.sort_unstable();
+    assert_eq!(attempts, [1, 1, 2, 2]);
     pass(&place, &store, HOUR).await;
-    assert_eq!(claim_one(&store).await.lease.id, later.id);
+    let claimed = claim_one(&store).await;
+    assert_eq!(claimed.lease.id, later.id);
+    assert!(claimed.queued_for < HOUR, "{:?}", claimed.queued_for);
 }
 
 async fn a_cancelled_job_that_was_to_be_tried_again_has_ended_for_those_who_wait(place: impl Place) {

@@ -66,7 +66,11 @@ impl Writer {
         Ok(())
     }
 
-    fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
+    /// They have waited until now, however far moments are ahead of a clock that was set back.
+    fn hold(queue: Queue, mut claimed: Vec<Fresh>, done: &mut Done) {
+        for Fresh { claimed, claimed_at, .. } in &mut claimed {
+            claimed.queued_for = claimed.queued_for.saturating_sub(claimed_at.since(done.now));
+        }
         done.shared.enter(queue, RUNNING, claimed.len() as u64);
         for Fresh { claimed, claimed_at, run } in &claimed {
             done.tell(*claimed_at, claimed.lease.id, || run.subject.clone(), || What::Running { attempt: claimed.attempt });

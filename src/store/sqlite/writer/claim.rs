@@ -29,13 +29,17 @@ impl Writer {
             let claimed = statements::claim(&mut self.connection, queue, wanted, claim, done.now).await?;
             let depth = done.depths.at(queue);
             depth.queued = depth.queued.saturating_sub(claimed.len() as u64);
-            Self::hold(queue, claimed, done);
+            self.hold(queue, claimed, done);
         }
         Ok(())
     }
 
-    /// Jobs that waited have been claimed.
-    pub(super) fn hold(queue: Queue, claimed: Vec<Fresh>, done: &mut Done) {
+    /// Jobs that waited have been claimed: until now, however far moments are ahead of a clock that was set back.
+    pub(super) fn hold(&self, queue: Queue, mut claimed: Vec<Fresh>, done: &mut Done) {
+        let now = self.clock.now();
+        for Fresh { claimed, claimed_at, .. } in &mut claimed {
+            claimed.queued_for = claimed.queued_for.saturating_sub(claimed_at.since(now));
+        }
         done.depths.at(queue).running += claimed.len() as u64;
         for Fresh { claimed, claimed_at, tags, owner, .. } in &claimed {
             let subject = || Subject {

@@ -299,13 +299,13 @@ impl Writer {
         let claimed = lanes::claim(&mut self.connection, &jobs, token).await?;
         let limited = done.depths.of_state(queue, LIMITED);
         *limited = limited.saturating_sub(claimed.len() as u64);
-        Self::hold(queue, claimed, done);
+        self.hold(queue, claimed, done);
         if plain > 0 {
             let at = before.after(Duration::from_micros(jobs.len() as u64));
             let claimed = statements::claim(&mut self.connection, queue, plain, Claim { token, at }, done.now).await?;
             let queued = &mut done.depths.at(queue).queued;
             *queued = queued.saturating_sub(claimed.len() as u64);
-            Self::hold(queue, claimed, done);
+            self.hold(queue, claimed, done);
         }
         let started = starts.values().filter(|starts| starts.window.last() > Some(begun));
         lanes::keep_starts(&mut self.connection, started, begun).await?;
