@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use sqlx::{Connection, SqliteConnection};
-use trine::job::Queue;
+use trine::clock::{Clock, Timestamp};
+use trine::job::{Job, Queue, State};
 use trine::store::sqlite::{SqliteOptions, SqliteStore};
 use trine::store::{Store, StoreError};
 
@@ -118,9 +121,6 @@ async fn what_is_no_database_is_named_with_its_path() {
 }
 
 #[tokio::test]
-async fn the_summary_is_exact_after_a_crash() {
-    let counts = async |store: &Arc<dyn Store>| {
-#[tokio::test]
 async fn a_journal_whose_database_is_gone_is_refused_and_kept() {
     let folder = Folder::new();
     let store = folder.open().await;
@@ -141,6 +141,9 @@ async fn a_journal_whose_database_is_gone_is_refused_and_kept() {
     assert!(crashed.open().await.job(job.id).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn the_summary_is_exact_after_a_crash() {
+    let counts = async |store: &Arc<dyn Store>| {
         let summary = store.summary().await.unwrap();
         summary.iter().map(|(key, sketches)| (key.clone(), sketches.count(), sketches.cpu().quantiles())).collect::<Vec<_>>()
     };
@@ -253,4 +256,43 @@ async fn a_start_counts_losses_without_reading_workloads() {
     sqlx::query("UPDATE payloads SET text = substr(text, 8)").execute(&mut raw).await.unwrap();
     let claimed = claim_one(&store).await;
     assert_eq!((claimed.attempt, claimed.losses), (2, 1));
+}
+
+/// A clock on which time passes whenever somebody looks.
+#[derive(Debug)]
+struct Ticking(AtomicI64);
+
+impl Clock for Ticking {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.fetch_add(1_000, Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn nothing_starts_when_it_is_too_late_however_long_the_transaction_takes_that_claims_it() {
+    let (folder, now) = (Folder::new(), Timestamp::now());
+    let clock = Arc::new(Ticking(AtomicI64::new(now.as_micros())));
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(SqliteOptions { clock, ..folder.options() }).await.unwrap());
+    let (mut last, hurried) = (io_job(), |ms| {
+        let mut job = io_job();
+        job.submission.expires_at = Some(now.after(Duration::from_millis(ms)));
+        job
+    });
+    last.submission.priority = -100;
+    // Which of them is next is too late a moment later. That they are accepted takes time as well.
+    let jobs: Vec<_> = (600..1_000).map(hurried).chain([last.clone()]).collect();
+    accept(&store, &jobs).await;
+    let mut started = 0;
+    loop {
+        let id = claim_one(&store).await.lease.id;
+        if id == last.id {
+            break;
+        }
+        let Job { submission, state: State::Running { claimed_at, .. }, .. } = store.job(id).await.unwrap().unwrap() else {
+            panic!("it does not run")
+        };
+        assert!(submission.expires_at.unwrap() > claimed_at, "{started}: {:?} at {claimed_at}", submission.expires_at);
+        started += 1;
+    }
+    assert!(started > 0);
 }

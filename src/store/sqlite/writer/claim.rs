@@ -26,7 +26,7 @@ impl Writer {
                 continue;
             }
             let claim = Claim { token: self.token(), at: self.moments.skip(wanted) };
-            let claimed = statements::claim(&mut self.connection, queue, wanted, claim, done.now).await?;
+            let claimed = statements::claim(&mut self.connection, queue, wanted, claim, self.clock.now()).await?;
             let depth = done.depths.at(queue);
             depth.queued = depth.queued.saturating_sub(claimed.len() as u64);
             self.hold(queue, claimed, done);

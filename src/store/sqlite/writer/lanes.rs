@@ -247,8 +247,8 @@ impl Writer {
         let unlimited = usize::try_from(done.depths.of(queue).queued).unwrap_or(usize::MAX).min(wanted);
         let each = wanted.div_ceil((found.len() + usize::from(unlimited > 0)).max(1));
         let (token, before) = (self.token(), self.moments.skip(wanted));
-        let begun = counts_at(before, done.now);
-        let heads = lanes::heads(&mut self.connection, queue, &found, each, done.now).await?;
+        let (begun, now) = (counts_at(before, done.now), self.clock.now());
+        let heads = lanes::heads(&mut self.connection, queue, &found, each, now).await?;
         let mut starts = self.starts_of(&heads).await?;
         let mut visited = visit(found, heads, each);
 
@@ -302,7 +302,7 @@ impl Writer {
         self.hold(queue, claimed, done);
         if plain > 0 {
             let at = before.after(Duration::from_micros(jobs.len() as u64));
-            let claimed = statements::claim(&mut self.connection, queue, plain, Claim { token, at }, done.now).await?;
+            let claimed = statements::claim(&mut self.connection, queue, plain, Claim { token, at }, now).await?;
             let queued = &mut done.depths.at(queue).queued;
             *queued = queued.saturating_sub(claimed.len() as u64);
             self.hold(queue, claimed, done);
