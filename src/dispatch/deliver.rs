@@ -1,6 +1,7 @@
 //! Delivers the messages that the ends of jobs leave behind: at least once, each with the same id at every attempt.
 
 use std::collections::HashMap;
+use std::num::IntErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -200,7 +201,25 @@ fn forget(hosts: &mut HashMap<i64, String>, place: Result<i64, tokio::task::Join
     }
 }
 
-/// How long the receiver asks to wait, in the one form of `Retry-After` that needs no clock.
+/// How long the receiver asks to wait, in the one form of `Retry-After` that needs no clock. However long that is, it has said so.
 fn asked_to_wait(response: &Response) -> Option<Duration> {
-    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match seconds.parse::<u64>() {
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Some(Duration::MAX),
+        seconds => seconds.ok().map(Duration::from_secs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_asks_for_very_long_has_asked() {
+        let asked =
+            |seconds: &str| asked_to_wait(&axum::http::Response::builder().header(RETRY_AFTER, seconds).body("").unwrap().into());
+        assert_eq!(asked("600"), Some(Duration::from_mins(10)));
+        assert_eq!(asked("99999999999999999999"), Some(Duration::MAX));
+        assert_eq!(asked("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
 }
