@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
 
@@ -39,6 +40,9 @@ const LONGEST_NAME: usize = 63;
 const GIVEN_UP: Duration = Duration::from_secs(21);
 /// What the database says, as a SQLSTATE, where it, or its user, may have no more connections.
 const NO_MORE: &str = "53300";
+/// For how long, and how often, an idle connection of a reader is looked for in place of such a one.
+const LOOK_FOR_READER: Duration = Duration::from_secs(1);
+const NEXT_LOOK: Duration = Duration::from_millis(5);
 /// How old a connection is at least that is closed because nothing can be written on it.
 const WORTH_CLOSING: Duration = Duration::from_secs(1);
 
@@ -192,9 +196,7 @@ impl Connect {
         };
         let name = format!("{} {only}", self.name);
         let mut connection = match host.clone().application_name(&name).connect().await {
-            Err(sqlx::Error::Database(said)) if said.code().as_deref() == Some(NO_MORE) => {
-                self.take_over(host, &name, said).await?
-            }
+            Err(sqlx::Error::Database(said)) if said.code().as_deref() == Some(NO_MORE) => self.take_over(&name, said).await?,
             connected => connected?,
         };
         if self.keeps_sessions() {
@@ -208,17 +210,27 @@ impl Connect {
 
     /// A connection of the pool in place of one that the database refuses: readers may have taken all there are after a restart of the database, and
     /// would keep them for ever, as they keep what they have. Who is without one waits or is refused, but the node goes on.
-    async fn take_over(
-        &self,
-        host: &PgConnectOptions,
-        name: &str,
-        refusal: Box<dyn DatabaseError>,
-    ) -> Result<PgConnection, sqlx::Error> {
-        // The pool has none of another host; and where sessions are not kept, its connections are the pooler's.
-        let pool = self.hosts.pool().filter(|_| self.keeps_sessions() && std::ptr::eq(host, self.hosts.latest()));
-        let Some(pool) = pool else { return Err(sqlx::Error::Database(refusal)) };
-        let mut connection = pool.acquire().await?.detach();
-        sqlx::raw_sql(AssertSqlSafe(format!("RESET ALL; SET application_name = '{name}'"))).execute(&mut connection).await?;
+    async fn take_over(&self, name: &str, refusal: Box<dyn DatabaseError>) -> Result<PgConnection, sqlx::Error> {
+        // Of several hosts, it may have some of the one before; and where sessions are not kept, they are the pooler's.
+        let pool = self.hosts.pool().filter(|_| self.keeps_sessions() && self.hosts.count() == 1);
+        let begin = format!("RESET ALL; SET application_name = '{name}'");
+        let taken = async {
+            let pool = pool?;
+            loop {
+                // Whoever waits for one as readers do has the pool try to open another.
+                while let Some(mut connection) = pool.try_acquire().map(PoolConnection::detach) {
+                    if may_be_used(&mut connection, Duration::ZERO).await.is_ok_and(|may| may)
+                        && sqlx::raw_sql(AssertSqlSafe(begin.as_str())).execute(&mut connection).await.is_ok()
+                    {
+                        return Some(connection);
+                    }
+                }
+                tokio::time::sleep(NEXT_LOOK).await;
+            }
+        };
+        let Ok(Some(connection)) = tokio::time::timeout(LOOK_FOR_READER, taken).await else {
+            return Err(sqlx::Error::Database(refusal));
+        };
         tracing::warn!(error = refusal.message(), "the connection of a reader is used for what must not wait");
         Ok(connection)
     }

@@ -96,9 +96,10 @@ impl Connect {
 
 /// Warns where there is room for fewer connections than this node may open: some who read wait for one then, and are refused.
 pub(in crate::store::postgres) async fn count_room(connection: &mut PgConnection, most: u32) -> Result<(), sqlx::Error> {
-    let text = "SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1), current_setting('max_connections')::INT \
-                - current_setting('superuser_reserved_connections')::INT)::BIGINT \
-                FROM pg_roles, pg_database WHERE rolname = session_user AND datname = current_database()";
+    let text = "SELECT CASE WHEN rolsuper THEN current_setting('max_connections')::INT \
+                ELSE least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1), current_setting('max_connections')::INT \
+                - current_setting('superuser_reserved_connections')::INT - coalesce(current_setting('reserved_connections', true)::INT, 0)) \
+                END::BIGINT FROM pg_roles, pg_database WHERE rolname = session_user AND datname = current_database()";
     let counted = in_time(sqlx::query_scalar::<_, i64>(text).fetch_optional(connection)).await;
     if let Ok(Some(room)) = counted
         && room < i64::from(most)
