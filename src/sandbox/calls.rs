@@ -68,7 +68,6 @@ const REFUSED: &[c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    libc::SYS_io_setup,
     libc::SYS_userfaultfd,
     // The machine.
     libc::SYS_kexec_load,
@@ -103,8 +102,6 @@ const REFUSED: &[c_long] = &[
     libc::SYS_semctl,
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
-    // A byte of it in a pipe holds a huge page, also when the program has given that back.
-    libc::SYS_vmsplice,
     // Attributes of files, which Landlock does not cover, also where a file is only read.
     libc::SYS_fchownat,
     libc::SYS_setxattr,
@@ -117,6 +114,10 @@ const REFUSED: &[c_long] = &[
     REMOVEXATTRAT,
     FILE_SETATTR,
 ];
+/// What older kernels lack, so that programs do without: `clone3`, since its flags are in memory, where no filter sees them; asynchronous
+/// reads, for which all programs of the machine have so much room; and to put memory into a pipe, of which a byte there holds a huge page, also
+/// when the program has given that back.
+const MISSING: &[c_long] = &[libc::SYS_clone3, libc::SYS_io_setup, libc::SYS_vmsplice];
 /// Calls that other architectures than `x86_64` never had.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_OLD: &[c_long] = &[libc::SYS_chown, libc::SYS_lchown, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_inotify_init];
@@ -181,12 +182,8 @@ pub(super) fn filters(policy: &Policy, kernel: &Report, pid: u32) -> Result<Opti
     let filter = |rules, errno: i32| -> Result<BpfProgram, BackendError> {
         SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno.unsigned_abs()), architecture)?.try_into()
     };
-    // The flags of clone3 are in memory, where no filter sees them. Told that it does not exist, libraries use clone.
-    let mut filters = vec![
-        filter(refused(policy, kernel, pid)?, libc::EPERM)?,
-        filter(ignored()?, 0)?,
-        filter(whole(&[libc::SYS_clone3]), libc::ENOSYS)?,
-    ];
+    let mut filters =
+        vec![filter(refused(policy, kernel, pid)?, libc::EPERM)?, filter(ignored()?, 0)?, filter(whole(MISSING), libc::ENOSYS)?];
     #[cfg(target_arch = "x86_64")]
     filters.push(x32::filter());
     Ok(Some(filters))
@@ -219,8 +216,8 @@ fn refused(policy: &Policy, kernel: &Report, pid: u32) -> Result<Rules, BackendE
     // What is typed at a terminal must come from its user. The others change attributes of files.
     let mut requests = vec![libc::TIOCSTI, libc::TIOCLINUX];
     requests.extend([FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY]);
-    // Whoever else opens a file that is held so waits for most of a minute.
-    let mut commands = vec![number(libc::F_SETLEASE), F_SETDELEG];
+    // Whoever else opens a file that is held so waits for most of a minute. And a user's pipes have so much room together.
+    let mut commands = vec![number(libc::F_SETLEASE), F_SETDELEG, number(libc::F_SETPIPE_SZ)];
     if !kernel.signal_scope {
         // Whoever a file belongs to gets signals when something happens to it.
         requests.extend([FIOSETOWN, SIOCSPGRP]);
