@@ -59,6 +59,10 @@ pub enum Refused {
         /// What it is for.
         reason: String,
     },
+    /// The name has no address that may be reached. Which ones it has is not said: whoever submits jobs could look up the names of the
+    /// operator's own network.
+    #[error("the name {0} leads to no public address, nor to one that `http_allow` and `http_deny` let through")]
+    Hidden(String),
     /// The name can't be resolved.
     #[error("the name {name} can't be resolved: {error}")]
     Name {
