@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-use super::Reporter;
 use super::python::PythonRules;
 use super::workspace::Workspace;
+use super::{Reporter, image};
 use crate::clock::Monotonic;
 use crate::command::Commands;
 use crate::job::{Failure, LogStream};
@@ -37,6 +37,7 @@ pub struct Environment {
     pub(super) outbound: Arc<Outbound>,
     pub(super) http_max_bytes: u64,
     pub(super) workspace: Workspace,
+    pub(super) image_room: Semaphore,
     pub(super) python: PythonRules,
     pub(super) commands: Commands,
 }
@@ -64,7 +65,8 @@ impl Environment {
             .map_err(|source| EnvironmentError::Workspace { path: settings.workspace.clone(), source })?;
         let outbound = Arc::new(Outbound::new(&settings.outbound)?);
         let (python, commands) = (settings.python.clone(), settings.commands.clone());
-        Ok(Self { outbound, http_max_bytes: settings.http_max_bytes, workspace, python, commands })
+        let (http_max_bytes, image_room) = (settings.http_max_bytes, image::room());
+        Ok(Self { outbound, http_max_bytes, workspace, image_room, python, commands })
     }
 }
 

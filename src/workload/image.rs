@@ -1,26 +1,37 @@
 //! `image`: resizes, blurs and converts an image.
 
 use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::pin::pin;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fast_image_resize::{ResizeOptions, Resizer};
+use futures_util::FutureExt as _;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgba, RgbaImage};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::unconstrained;
 use utoipa::ToSchema;
 
 use super::workspace::Workspace;
-use super::{Context, Environment, Invalid, Likeness, Work, Workload};
+use super::{Context, Environment, Invalid, Likeness, Stop, Work, Workload};
 use crate::job::{Bound, Failure, Form};
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
 const MAX_SOURCE_SIDE: u32 = 16_384;
 const MAX_DECODED_BYTES: u64 = 256 << 20;
+/// How much of a PNG that is not its picture is unpacked: a colour profile beyond that is left out, a longer text is refused.
+const MAX_ASIDE_BYTES: u64 = 4 << 20;
 const MAX_RESULT_SIDE: u32 = 8_192;
 const MAX_BLUR: f32 = 100.0;
 const MAX_DATA_BYTES: usize = 8 << 20;
+/// What the room for images is counted in.
+const UNIT_BYTES: u64 = 64 << 10;
+/// How often an image that waits for room looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Which image, what to do with it, and where the result goes. It is resized first, then blurred.
 #[derive(Deserialize, ToSchema)]
@@ -176,15 +187,15 @@ impl Image {
     fn run(mut self, context: &Context) -> Result<Done, Failure> {
         let Context { environment, stop, .. } = context;
         stop.check()?;
-        let mut image = match (&self.path, self.data.take()) {
+        let (mut image, _room) = match (&self.path, self.data.take()) {
             (Some(path), _) => {
                 let file = environment.workspace.file(path)?;
                 if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_FILE_BYTES) {
                     return Err(Failure::error(format!("{path:?} is longer than {MAX_FILE_BYTES} bytes")));
                 }
-                decode(BufReader::new(file))?
+                self.decode(BufReader::new(file), context)?
             }
-            (None, data) => decode(Cursor::new(data.unwrap_or_default()))?,
+            (None, data) => self.decode(Cursor::new(data.unwrap_or_default()), context)?,
         };
         stop.check()?;
         if let Some(resize) = &self.resize {
@@ -218,30 +229,72 @@ impl Image {
         };
         Ok(Done { width, height, format, bytes, result })
     }
+
+    /// Decodes an image, upright, into 8 bits a channel, with the room that it takes up. What would need too much memory is refused by its
+    /// header.
+    fn decode<'a>(
+        &self,
+        reader: impl BufRead + Seek,
+        context: &'a Context,
+    ) -> Result<(DynamicImage, SemaphorePermit<'a>), Failure> {
+        let mut decoder = open(reader)?;
+        let (width, height) = decoder.dimensions();
+        let channels = if decoder.color_type().has_alpha() { 4 } else { 3 };
+        let bytes = |(width, height)| (u64::from(width) * u64::from(height)).saturating_mul(channels);
+        let decoded = decoder.total_bytes().max(bytes((width, height)));
+        if width.max(height) > MAX_SOURCE_SIDE || decoded > MAX_DECODED_BYTES {
+            return Err(Failure::error(format!(
+                "the image has {width} x {height} pixels: at most {MAX_SOURCE_SIDE} a side and {} MiB in all are decoded",
+                MAX_DECODED_BYTES >> 20
+            )));
+        }
+        // A broken note on its orientation is no reason to give up an image.
+        let orientation = decoder.orientation().ok();
+        // It may have to be turned first.
+        let resized = self.resize.map_or(0, |to| bytes(to.size(width, height)).max(bytes(to.size(height, width))));
+        let room = take(&context.environment.image_room, decoded.max(resized).min(MAX_DECODED_BYTES), &context.stop)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|error| undecoded(&error))?;
+        if let Some(orientation) = orientation {
+            image.apply_orientation(orientation);
+        }
+        Ok((if image.color().has_alpha() { image.into_rgba8().into() } else { image.into_rgb8().into() }, room))
+    }
 }
 
-/// Decodes an image, upright, into 8 bits a channel. What would need too much memory is refused by its header.
-fn decode(reader: impl BufRead + Seek) -> Result<DynamicImage, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::error(format!("can't decode the image: {error}"));
-    let mut reader = ImageReader::new(reader).with_guessed_format().map_err(|error| failed(&error))?;
+/// Opens an image, of which no more than its header is decoded.
+fn open<'a>(reader: impl BufRead + Seek + 'a) -> Result<impl ImageDecoder + 'a, Failure> {
+    let mut reader = ImageReader::new(reader).with_guessed_format().map_err(|error| undecoded(&error))?;
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    limits.max_alloc = Some(MAX_ASIDE_BYTES);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| failed(&error))?;
-    let (width, height) = decoder.dimensions();
-    if width.max(height) > MAX_SOURCE_SIDE || decoder.total_bytes() > MAX_DECODED_BYTES {
-        return Err(Failure::error(format!(
-            "the image has {width} x {height} pixels: at most {MAX_SOURCE_SIDE} a side and {} MiB in all are decoded",
-            MAX_DECODED_BYTES >> 20
-        )));
+    reader.into_decoder().map_err(|error| undecoded(&error))
+}
+
+fn undecoded(error: &dyn std::error::Error) -> Failure {
+    Failure::error(format!("can't decode the image: {error}"))
+}
+
+/// Room for what images are decoded and resized to at the same time: for as many of the largest ones as there are cores, since more would
+/// not be done sooner.
+pub(super) fn room() -> Semaphore {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Semaphore::new(cores * units(MAX_DECODED_BYTES) as usize)
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
+/// Waits for its turn to have so much room. It holds its thread meanwhile, as what follows does.
+fn take<'a>(room: &'a Semaphore, bytes: u64, stop: &Stop) -> Result<SemaphorePermit<'a>, Failure> {
+    let mut turn = pin!(unconstrained(room.acquire_many(units(bytes))));
+    loop {
+        match turn.as_mut().now_or_never() {
+            Some(taken) => return taken.map_err(|error| Failure::error(error.to_string())),
+            None => std::thread::sleep(LOOK),
+        }
+        stop.check()?;
     }
-    // A broken note on its orientation is no reason to give up an image.
-    let orientation = decoder.orientation().ok();
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| failed(&error))?;
-    if let Some(orientation) = orientation {
-        image.apply_orientation(orientation);
-    }
-    Ok(if image.color().has_alpha() { image.into_rgba8().into() } else { image.into_rgb8().into() })
 }
 
 impl Resize {
@@ -326,12 +379,14 @@ fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>,
 
 #[cfg(test)]
 mod tests {
-    use image::{Luma, Rgb, RgbImage};
+    use image::codecs::png::PngEncoder;
+    use image::{ImageEncoder as _, Luma, Rgb, RgbImage};
     use serde_json::Value;
 
+    use super::super::StopReason;
     use super::super::testing::Bench;
-    use super::super::{Stop, StopReason};
     use super::*;
+    use crate::clock::Monotonic;
 
     /// Left half red, right half blue.
     fn flag(width: u32, height: u32) -> DynamicImage {
@@ -484,8 +539,8 @@ mod tests {
     }
 
     /// A PNG that says of itself that it has this size, and has next to no content.
-    fn bomb(width: u32, height: u32) -> String {
-        let mut png = bytes(&flag(1, 1), ImageFormat::Png);
+    fn bomb(pixel: &DynamicImage, width: u32, height: u32) -> String {
+        let mut png = bytes(pixel, ImageFormat::Png);
         png[16..20].copy_from_slice(&width.to_be_bytes());
         png[20..24].copy_from_slice(&height.to_be_bytes());
         // The check sum of the header: CRC-32, bit by bit.
@@ -500,17 +555,50 @@ mod tests {
     async fn bombs_are_refused_by_their_header() {
         let bench = Bench::new();
         for (width, height) in [(50_000, 50_000), (16_385, 1), (1, 16_385), (16_000, 16_000), (0x7fff_ffff, 0x7fff_ffff)] {
-            let failure = bench.run(workload(&json!({ "data": bomb(width, height) }))).await.unwrap_err();
+            let failure = bench.run(workload(&json!({ "data": bomb(&flag(1, 1), width, height) }))).await.unwrap_err();
             assert!(
                 failure.message.contains("pixels: at most") || failure.message.contains("limit"),
                 "{width} x {height}: {failure}"
             );
         }
-        let failure = bench.run(workload(&json!({ "data": bomb(50_000, 50_000) }))).await.unwrap_err();
+        let failure = bench.run(workload(&json!({ "data": bomb(&flag(1, 1), 50_000, 50_000) }))).await.unwrap_err();
         assert_eq!(failure.message, "the image has 50000 x 50000 pixels: at most 16384 a side and 256 MiB in all are decoded");
+        // It is as large as what is made of it: a grey one is decoded into three channels.
+        let grey = bomb(&flag(1, 1).into_luma8().into(), 10_000, 10_000);
+        let failure = bench.run(workload(&json!({ "data": grey }))).await.unwrap_err();
+        assert!(failure.message.starts_with("the image has 10000 x 10000 pixels: at most "), "{failure}");
         // A thin image must not be blown up by a side that follows.
         let failure = bench.run(workload(&json!({ "data": png(&flag(1, 100)), "resize": { "width": 8192 } }))).await.unwrap_err();
         assert_eq!(failure.message, "the result would have 8192 x 819200 pixels: at most 8192 a side");
+    }
+
+    #[test]
+    fn a_profile_that_unpacks_to_much_is_left_out() {
+        let png = |profile: Vec<u8>| {
+            let mut png = Vec::new();
+            let mut encoder = PngEncoder::new(&mut png);
+            encoder.set_icc_profile(profile).unwrap();
+            flag(2, 2).write_with_encoder(encoder).unwrap();
+            png
+        };
+        let (small, large) = (png(vec![0; 1000]), png(vec![0; 8 << 20]));
+        assert_eq!(open(Cursor::new(small)).unwrap().icc_profile().unwrap(), Some(vec![0; 1000]));
+        let mut large = open(Cursor::new(large)).unwrap();
+        assert!(large.icc_profile().unwrap().is_none() && DynamicImage::from_decoder(large).unwrap() == flag(2, 2));
+    }
+
+    #[tokio::test]
+    async fn what_is_decoded_at_once_has_an_end() {
+        let bench = Bench::new();
+        let room = &bench.registry.environment().image_room;
+        let all = room.available_permits();
+        let others = room.acquire_many(u32::try_from(all).unwrap()).await.unwrap();
+        let (job, stop) = (workload(&Image::example()), Stop::default());
+        stop.stop_at(Monotonic::from_nanos(Monotonic::now().as_nanos() + 100_000_000));
+        assert_eq!(bench.run_until(job.clone(), stop).await, Err(Failure::error("stopped")));
+        drop(others);
+        bench.run(job).await.unwrap();
+        assert_eq!(room.available_permits(), all);
     }
 
     #[tokio::test]
