@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 use super::access::{Caller, Holder, Operation, Operations};
 use super::problem::{Kind, Problem};
 use super::traffic::Timed;
-use super::{ApiState, idempotency, preference, query};
+use super::{ApiState, idempotency, origin, preference, query};
 use crate::auth::NewAct;
 use crate::dispatch::to_the_end;
 use crate::job::Role;
@@ -188,6 +188,7 @@ impl Entrance {
 
     /// Whether a request may pass, and on what terms.
     fn check(&self, request: &Request, operation: Option<&Operation>) -> Result<Admission, Problem> {
+        origin::check_host(request.version(), request.headers())?;
         let uri = request.uri();
         if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
             return Err(Problem::new(Kind::UriTooLong, format!("a URL may have at most {MAX_URI_BYTES} bytes")));

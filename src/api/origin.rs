@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Version};
 
 use super::problem::{Kind, Problem};
 
@@ -20,6 +20,16 @@ pub struct Pages {
     pub origins: Arc<[String]>,
     /// Names by which the server is known, besides those that nobody else can have.
     pub hosts: Arc<[String]>,
+}
+
+/// Refuses a request with more than one `Host`, and one of HTTP/1.1 with none (RFC 9112, section 3.2): a proxy in front could go by another
+/// name than this server does.
+pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get_all(HOST).iter().count() {
+        1 => Ok(()),
+        0 if version < Version::HTTP_11 => Ok(()),
+        headers => Err(Problem::new(Kind::BadHost, format!("a request has one header `Host`, not {headers}"))),
+    }
 }
 
 impl Pages {
@@ -44,6 +54,11 @@ impl Pages {
     /// An address, a name of this machine, or one that no name server outside knows.
     fn knows(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
+        // What is taken for the name may be the beginning of a longer one, such as [::1].example.com.
+        let is_port = |rest: &str| rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        if !host.strip_prefix(authority.host()).is_some_and(|rest| rest.is_empty() || is_port(rest)) {
+            return false;
+        }
         let name = authority.host().trim_end_matches('.');
         let literal = name.parse::<Ipv4Addr>().is_ok()
             || name
@@ -108,6 +123,11 @@ mod tests {
     #[case("")]
     #[case("a b")]
     #[case("evil.com#localhost")]
+    #[case("[::1].evil.com")]
+    #[case("[::1]80")]
+    #[case("127.0.0.1:8040.evil.com")]
+    #[case("localhost:8040:80")]
+    #[case("evil.com@localhost")]
     fn other_names_are_not(#[case] host: &str) {
         assert!(!allowed(Some(host), None));
         assert!(!allowed(Some(host), Some(&format!("http://{host}"))), "a page by that name");

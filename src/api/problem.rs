@@ -86,6 +86,9 @@ kinds! {
     /// A query parameter is unknown, repeated or has a value that it can't have.
     BadQuery = BAD_REQUEST "bad-query", "A query parameter is not valid",
         "limit: must be 1 to 1000";
+    /// The request does not say, or not in one way, by which name the server was found.
+    BadHost = BAD_REQUEST "bad-host", "The request does not name one host",
+        "a request has one header `Host`, not 0";
     /// There is no API key, or it is good for nothing.
     Unauthenticated = UNAUTHORIZED "unauthenticated", "There is no valid API key",
         "send an API key as `Authorization: Bearer trine_…`";

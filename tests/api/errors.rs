@@ -206,6 +206,31 @@ async fn a_client_that_asks_first_need_not_send_what_is_too_long() {
 }
 
 #[tokio::test]
+async fn a_request_names_one_host() {
+    let server = Server::start().await;
+    let send = async |line: &str, hosts: &str| {
+        let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(format!("{line}\r\n{hosts}Connection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("the connection is closed").unwrap();
+        answer
+    };
+    for (line, hosts) in [
+        ("GET /jobs HTTP/1.1", ""),
+        ("GET /jobs HTTP/1.1", "Host: localhost\r\nHost: evil.example.com\r\n"),
+        ("GET /healthz HTTP/1.1", "Host: localhost\r\nHost: localhost\r\n"),
+        ("GET /jobs HTTP/1.0", "Host: localhost\r\nHost: evil.example.com\r\n"),
+    ] {
+        let answer = send(line, hosts).await;
+        assert!(answer.starts_with("HTTP/1.") && answer.contains(" 400 ") && answer.contains("/problems/bad-host"), "{answer}");
+    }
+    // The first version knew no host.
+    for (line, hosts) in [("GET /jobs HTTP/1.0", ""), ("GET /jobs HTTP/1.1", "Host: localhost\r\n")] {
+        assert!(send(line, hosts).await.contains(" 200 OK\r\n"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_request_is_cut_off() {
     let server = Server::start_with(&["--header-timeout-ms", "2000", "--body-timeout-ms", "2000"]).await;
     let address = server.url.trim_start_matches("http://").to_owned();

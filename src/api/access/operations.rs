@@ -157,15 +157,15 @@ pub(in crate::api) fn describe(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
         for (method, described) in methods(item) {
             let id = described.operation_id.clone().unwrap_or_default();
-            if method == Method::POST && !ONCE_BY_KEY.contains(&id.as_str()) {
-                let refused = Kind::BadIdempotencyKey;
-                let problem = RefOr::Ref(Ref::from_response_name(refused.slug()));
-                described.responses.responses.entry(refused.status().as_str().into()).or_insert(problem);
-            }
-            if refuses_queries(described) {
-                let refused = Kind::BadQuery;
-                let problem = RefOr::Ref(Ref::from_response_name(refused.slug()));
-                described.responses.responses.entry(refused.status().as_str().into()).or_insert(problem);
+            // They have one status, of which the document tells the likeliest.
+            let refused = [
+                (Kind::BadIdempotencyKey, method == Method::POST && !ONCE_BY_KEY.contains(&id.as_str())),
+                (Kind::BadQuery, refuses_queries(described)),
+                (Kind::BadHost, true),
+            ];
+            for (kind, _) in refused.into_iter().filter(|(_, is)| *is) {
+                let problem = RefOr::Ref(Ref::from_response_name(kind.slug()));
+                described.responses.responses.entry(kind.status().as_str().into()).or_insert(problem);
             }
             let Some(scope) = scope(&id) else {
                 // Said, so that it can be told from forgotten.
