@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::BadValue;
 
+/// The longest argument, in bytes: what Linux takes, less the NUL behind it.
+pub(super) const LONGEST: usize = (128 << 10) - 1;
+
 /// One argument, or some that belong together. They are left out if one of them holds a parameter that is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "Written")]
@@ -19,7 +22,7 @@ pub enum Argument {
 
 /// An argument as it is written down.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a text, or a list of texts that belong together")]
 enum Written {
     One(String),
     Some(Vec<String>),
@@ -55,6 +58,14 @@ impl Argument {
         self.templates().iter().flat_map(|template| &template.0).filter_map(|piece| match piece {
             Piece::Parameter(name) => Some(name.as_str()),
             Piece::Text(_) => None,
+        })
+    }
+
+    /// Those of them with which an argument begins.
+    pub(super) fn leading(&self) -> impl Iterator<Item = &str> {
+        self.templates().iter().filter_map(|template| match template.0.first() {
+            Some(Piece::Parameter(name)) => Some(name.as_str()),
+            _ => None,
         })
     }
 
@@ -94,6 +105,10 @@ impl Template {
                         return Err(BadValue { parameter: name.clone(), reason: "must not begin with `-`".into() });
                     }
                     filled.push_str(text);
+                    if filled.len() > LONGEST {
+                        let reason = format!("makes an argument of more than {LONGEST} bytes, which no program can be given");
+                        return Err(BadValue { parameter: name.clone(), reason });
+                    }
                 }
             }
         }

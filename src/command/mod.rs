@@ -20,6 +20,9 @@ use serde_json::{Map, Value, json};
 
 use crate::sandbox;
 
+/// The variables that say where a run may write.
+const OWN_VARIABLES: [&str; 2] = ["TMPDIR", "TRINE_ARTIFACT_FOLDER"];
+
 /// The programs, by the names that clients use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -40,7 +43,8 @@ pub struct Command {
     /// What a client may fill in.
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
-    /// Its environment, whole but for `TMPDIR`. The values may be secrets: they are not shown.
+    /// Its environment, whole but for `TMPDIR` and `TRINE_ARTIFACT_FOLDER`. The values may be secrets: they are not
+    /// shown.
     #[serde(default, serialize_with = "names_alone")]
     pub environment: BTreeMap<String, String>,
     /// The folder that it starts in, which it may read; without one, the scratch folder of the job.
@@ -168,7 +172,8 @@ impl Command {
     pub fn fill(&self, values: &BTreeMap<String, Value>) -> Result<Vec<String>, BadValue> {
         if let Some(unknown) = values.keys().find(|name| !self.parameters.contains_key(*name)) {
             let known = self.parameters.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let reason = if known.is_empty() { "there are no parameters".into() } else { format!("there are {known}") };
+            let others = if known.is_empty() { "there are none".into() } else { format!("there are {known}") };
+            let reason = format!("is no parameter of this command; {others}");
             return Err(BadValue { parameter: unknown.clone(), reason });
         }
         let mut texts = BTreeMap::new();
@@ -190,8 +195,12 @@ impl Command {
 
     /// The JSON Schema of its parameters.
     pub fn schema(&self) -> Value {
-        let properties: Map<String, Value> =
-            self.parameters.iter().map(|(name, parameter)| (name.clone(), parameter.schema())).collect();
+        let leading: Vec<&str> = self.arguments.iter().flat_map(Argument::leading).collect();
+        let schema = |(name, parameter): (&String, &Parameter)| {
+            let may_begin_with_dash = parameter.may_begin_with_dash() || !leading.contains(&name.as_str());
+            (name.clone(), parameter.schema(may_begin_with_dash))
+        };
+        let properties: Map<String, Value> = self.parameters.iter().map(schema).collect();
         let required: Vec<_> =
             self.parameters.iter().filter(|(_, parameter)| parameter.is_required()).map(|(name, _)| name).collect();
         json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
@@ -216,6 +225,9 @@ impl Command {
         let is_variable = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
         if let Some((name, _)) = self.environment.iter().find(|(name, value)| !is_variable(name) || value.contains('\0')) {
             return Err(format!("the environment can't have a variable {name:?} with this value"));
+        }
+        if let Some(own) = OWN_VARIABLES.iter().find(|name| self.environment.contains_key(**name)) {
+            return Err(format!("environment.{own}: Trine sets it, for each run another one"));
         }
         if self.limits.deadline_ms == 0 {
             return Err("limits.deadline_ms: 0 ms leave no time for anything".into());
@@ -273,7 +285,7 @@ mod tests {
 
     #[rstest]
     #[case(json!({}), "what: must be given")]
-    #[case(json!({"what": "x", "other": 1}), "other: there are file, most, quiet, what")]
+    #[case(json!({"what": "x", "other": 1}), "other: is no parameter of this command; there are file, most, quiet, what")]
     #[case(json!({"what": 1}), "what: must be a text")]
     #[case(json!({"what": "UPPER"}), "what: must match [a-z-]*")]
     #[case(json!({"what": "aaaaaaaaa"}), "what: must have at most 8 characters")]
@@ -317,6 +329,23 @@ mod tests {
         "path = '/bin/sh'\nenvironment = { A = \"\\u0000\" }",
         "c: the environment can't have a variable \"A\" with this value"
     )]
+    #[case(
+        "path = '/bin/sh'\nenvironment = { TMPDIR = '/tmp' }",
+        "c: environment.TMPDIR: Trine sets it, for each run another one"
+    )]
+    #[case(
+        "path = '/bin/sh'\nenvironment = { TRINE_ARTIFACT_FOLDER = '/tmp' }",
+        "c: environment.TRINE_ARTIFACT_FOLDER: Trine sets it, for each run another one"
+    )]
+    #[case(
+        "path = '/bin/sh'\narguments = ['{a}']\nparameters.a = { type = 'text', max_length = 0 }",
+        "c: parameter a: max_length must be 1 to 131071, the most bytes that an argument can have"
+    )]
+    #[case(
+        "path = '/bin/sh'\narguments = ['{a}']\nparameters.a = { type = 'text', max_length = 131_072 }",
+        "c: parameter a: max_length must be 1 to 131071, the most bytes that an argument can have"
+    )]
+    #[case("path = '/bin/sh'\narguments = [5]", "c: arguments[0]: must be a text, or a list of texts that belong together")]
     #[case("path = '/bin/sh'\narguments = [\"a\\u0000\"]", "c: arguments[0]: an argument can't hold a NUL")]
     #[case("path = '/bin/sh'\narguments = ['{a']", "c: arguments[0]: a brace is not closed; write {{ for a brace")]
     #[case(
@@ -373,6 +402,28 @@ mod tests {
         assert_eq!(schema["properties"]["most"], json!({"type": "integer", "minimum": 1, "maximum": 100}));
         assert_eq!(schema["properties"]["file"], json!({"type": "string", "enum": ["a.txt", "b.txt"], "default": "a.txt"}));
         assert_eq!(schema["properties"]["quiet"], json!({"type": "boolean", "default": false}));
+    }
+
+    #[test]
+    fn the_schema_says_what_may_begin_with_a_dash() {
+        let schema = |arguments: &str, parameter: &str| {
+            let commands = commands(&format!("[c]\npath = '/bin/sh'\narguments = [{arguments}]\nparameters.a = {parameter}"));
+            commands.unwrap().0["c"].schema()["properties"]["a"].take()
+        };
+        let number = "{ type = 'integer', min = -10 }";
+        assert_eq!(schema("'{a}'", number), json!({"type": "integer", "minimum": 0}));
+        assert_eq!(schema("'a={a}'", number), json!({"type": "integer", "minimum": -10}));
+        assert_eq!(schema("'{a}'", "{ type = 'integer', dash = true }"), json!({"type": "integer"}));
+        let text = json!({"type": "string", "maxLength": 256, "not": {"pattern": "^-"}});
+        assert_eq!(schema("['-o', '{a}']", "{ type = 'text' }"), text);
+    }
+
+    #[test]
+    fn an_argument_is_no_longer_than_a_program_can_be_given() {
+        let text = "arguments = ['a={a}']\nparameters.a = { type = 'text', max_length = 131_071 }";
+        assert_eq!(fill(text, &json!({ "a": "x".repeat(131_069) })).unwrap()[0].len(), 131_071);
+        let refused = fill(text, &json!({ "a": "ä".repeat(65_535) })).unwrap_err();
+        assert_eq!(refused, "a: makes an argument of more than 131071 bytes, which no program can be given");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::argument::LONGEST;
+
 /// The longest text if no other length is said, in characters.
 const USUAL_LENGTH: usize = 256;
 
@@ -98,7 +100,10 @@ impl Parameter {
         self.dash || matches!(self.kind, Kind::Choice | Kind::Flag)
     }
 
-    pub(super) fn schema(&self) -> Value {
+    /// The JSON Schema of its values, which begin with a `-` only if they may.
+    pub(super) fn schema(&self, may_begin_with_dash: bool) -> Value {
+        let min = if may_begin_with_dash || self.kind != Kind::Integer { self.min } else { Some(self.min.unwrap_or(0).max(0)) };
+        let no_dash = (self.kind == Kind::Text && !may_begin_with_dash).then(|| json!({ "pattern": "^-" }));
         let mut schema = match self.kind {
             Kind::Text => json!({ "type": "string", "maxLength": self.longest() }),
             Kind::Integer => json!({ "type": "integer" }),
@@ -108,7 +113,8 @@ impl Parameter {
         let further = [
             ("description", Some(&self.about).filter(|about| !about.is_empty()).map(|about| json!(about))),
             ("pattern", self.pattern.as_ref().map(|pattern| json!(pattern.whole.as_str()))),
-            ("minimum", self.min.map(|min| json!(min))),
+            ("not", no_dash),
+            ("minimum", min.map(|min| json!(min))),
             ("maximum", self.max.map(|max| json!(max))),
             ("default", self.default.clone()),
         ];
@@ -139,6 +145,9 @@ impl Parameter {
         }
         if self.kind == choice && self.choices.is_empty() {
             return Err("a choice needs `choices`".into());
+        }
+        if !(1..=LONGEST).contains(&self.longest()) {
+            return Err(format!("max_length must be 1 to {LONGEST}, the most bytes that an argument can have"));
         }
         if let (Some(min), Some(max)) = (self.min, self.max)
             && min > max

@@ -104,7 +104,7 @@ mod tests {
     #[rstest]
     #[case::unknown(json!({"name": "other"}), "/name", "no command is called \"other\"; there are: count")]
     #[case::parameter(json!({"name": "count", "parameters": {"what": "-x"}}), "/parameters/what", "must be one of -l, -w")]
-    #[case::nonsense(json!({"name": "count", "parameters": {"a/b": 1}}), "/parameters/a~1b", "there are what")]
+    #[case::nonsense(json!({"name": "count", "parameters": {"a/b": 1}}), "/parameters/a~1b", "is no parameter of this command; there are what")]
     #[case::stdin(json!({"name": "count", "parameters": {"what": "-l"}, "stdin": "four"}), "/stdin", "must have at most 3 bytes")]
     #[case::bytes(json!({"name": "count", "parameters": {"what": "-l"}, "stdin": "%", "stdin_encoding": "base64"}), "/stdin", "must be base64")]
     #[case::field(json!({"name": "count", "arguments": []}), "/arguments", "unknown field `arguments`")]
