@@ -89,6 +89,8 @@ async fn every_answer_tells_browsers_to_be_careful() {
         assert!(policy(&answer.headers).contains("frame-ancestors 'none'"));
         if path == "/docs/" {
             assert!(policy(&answer.headers).starts_with("default-src 'self'; "));
+            // Swagger UI shows the pictures that were answered.
+            assert!(policy(&answer.headers).contains("img-src 'self' data: blob:;"));
             assert_eq!(answer.header("x-frame-options"), "DENY");
             assert_eq!(answer.header("referrer-policy"), "no-referrer");
             // Its policy lets no script of the page itself run, and it has none.
