@@ -11,6 +11,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::body::Binary;
 use super::jobs::find;
 use super::json::Json;
 use super::list::List;
@@ -27,7 +28,7 @@ use crate::job::Job;
 #[into_params(parameter_in = Query)]
 pub(super) struct OfAttempt {
     /// The attempt that left them; the latest one if it is not said.
-    #[param(value_type = Option<i32>, minimum = 1, example = 1)]
+    #[param(value_type = Option<i32>, minimum = 1)]
     attempt: Option<Number>,
 }
 
@@ -105,18 +106,18 @@ pub(super) async fn list(
         ("id" = String, Path, description = "The job's id", format = "uuid"),
         ("name" = String, Path, description = "The artifact's name; a `/` in it is written as `%2F`", example = "report.csv"),
         OfAttempt,
-        ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
-        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a file that is not to be sent again", example = "\"1-9f2c-64a0c1f2e3b40-e\""),
-        ("If-Range" = Option<String>, Header, description = "The `ETag` of the file of which this is to be a part; of another one, all comes", example = "\"1-9f2c-64a0c1f2e3b40-e\""),
+        ("Range" = Option<String>, Header, description = "One range of bytes, such as `bytes=0-1023`"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a file that is not to be sent again"),
+        ("If-Range" = Option<String>, Header, description = "The `ETag` of the file of which this is to be a part; of another one, all comes"),
     ),
     responses(
-        (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream",
-            headers(("ETag" = String, description = "What the file is told by from another one of the same name")), example = "n,primes\n10,4\n"),
-        (status = 206, description = "A part of it", body = [u8], content_type = "application/octet-stream",
+        (status = 200, description = "The file", body = Binary, content_type = "application/octet-stream",
+            headers(("ETag" = String, description = "What the file is told by from another one of the same name"))),
+        (status = 206, description = "A part of it", body = Binary, content_type = "application/octet-stream",
             headers(
                 ("Content-Range" = String, description = "Which part it is"),
                 ("ETag" = String, description = "What the file is told by from another one of the same name"),
-            ), example = "n,primes\n"),
+            )),
         (status = 304, description = "It is the file that the client has",
             headers(("ETag" = String, description = "What the file is told by from another one of the same name"))),
         answers::BadQuery, answers::UnknownJob, answers::UnknownArtifact, answers::RangeNotSatisfiable, answers::Unavailable,

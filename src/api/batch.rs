@@ -70,7 +70,7 @@ impl From<&Submitted> for BatchItem {
 /// `Idempotency-Key` and `unique` jobs work as for a single job.
 #[utoipa::path(
     post, path = "/jobs/batch", tag = "jobs", operation_id = "submitBatch",
-    params(("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", pattern = "^[!-~]{1,255}$", example = "order-4711")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others, such as `order-4711`", pattern = "^[!-~]{1,255}$")),
     request_body(content(
         (Vec<submission::Fields> = "application/json", example = example::batch),
         (String = "application/x-ndjson", example = example::batch_lines),

@@ -11,6 +11,9 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::{Kind, Problem};
 
@@ -45,6 +48,19 @@ impl Memory {
         Arc::clone(&self.0).try_acquire_many_owned(portions).ok()
     }
 }
+
+/// A body that is no text, in the OpenAPI document. Of a list of bytes, that would make a list of numbers.
+pub(super) struct Binary;
+
+impl PartialSchema for Binary {
+    /// `format` is what Swagger UI offers a file chooser for, and what generators of clients go by.
+    fn schema() -> RefOr<Schema> {
+        let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(format)).description(Some("Bytes as they are.")).into()
+    }
+}
+
+impl ToSchema for Binary {}
 
 /// A body that was read. Its memory is taken until it is dropped.
 #[derive(Debug)]

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::openapi::schema::AnyOfBuilder;
-use utoipa::openapi::{Object, Ref, RefOr, Schema};
+use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::depth;
@@ -74,9 +73,15 @@ pub(super) struct ComparisonView {
 struct Reported(Option<Report>);
 
 impl PartialSchema for Reported {
-    /// A report, or nothing more: derived, it would be a report or null, and nothing is null here.
+    /// The fields of a report, none of which has to be there: derived, it would be a report or null, and nothing is null here. Of a
+    /// comparison that is the sum of a choice generators of clients would make nothing.
     fn schema() -> RefOr<Schema> {
-        AnyOfBuilder::new().item(Ref::from_schema_name(Report::name())).item(Object::new()).into()
+        let mut schema = Report::schema();
+        if let RefOr::T(Schema::Object(report)) = &mut schema {
+            report.required.clear();
+            report.description = Some("What is known once it has finished: all of it, or nothing.".into());
+        }
+        schema
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
+use super::body::{self, Binary};
 use super::comparison_view::{self, ComparisonSummary, ComparisonView, Fields};
 use super::format::preferred;
 use super::json::Json;
@@ -16,7 +17,7 @@ use super::list::{Cursor, Limit, List, first, linked};
 use super::preference::WaitQuery;
 use super::problem::{Kind, Problem, answers};
 use super::query::Query;
-use super::{ApiState, body, example};
+use super::{ApiState, example};
 use crate::comparison::picture::{self, Figure};
 use crate::comparison::report::Report;
 use crate::comparison::{CompareError, Unwanted, page};
@@ -122,7 +123,7 @@ enum Shown {
             (ComparisonView = "application/json", example = example::comparison),
             (String = "text/html", example = "<!doctype html>…"),
             (String = "image/svg+xml", example = "<svg>…"),
-            (Vec<u8> = "image/png", example = "\u{89}PNG…"),
+            (Binary = "image/png"),
         )),
         answers::BadQuery, answers::UnknownComparison, answers::NoReport, answers::NotAcceptable, answers::Unavailable,
     ),
@@ -247,7 +248,7 @@ pub(super) async fn chart_svg(
     get, path = "/comparisons/{id}/chart.png", tag = "comparisons", operation_id = "getComparisonPng",
     params(("id" = String, Path, description = "Its id", format = "uuid"), ChartQuery),
     responses(
-        (status = 200, description = "The chart", body = Vec<u8>, content_type = "image/png", example = "\u{89}PNG…"),
+        (status = 200, description = "The chart", body = Binary, content_type = "image/png"),
         answers::BadQuery, answers::UnknownComparison, answers::NoReport, answers::Unavailable,
     ),
 )]

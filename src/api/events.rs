@@ -1,5 +1,6 @@
 //! Server-sent events: what happens to jobs, while it happens and since.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::AnyOfBuilder;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::access::Caller;
 use super::jobs::find;
@@ -65,11 +68,11 @@ impl TryFrom<String> for Kinds {
 #[into_params(parameter_in = Query)]
 pub(super) struct JobEventsQuery {
     /// The id of an event: only those behind it are sent. The header `Last-Event-ID` goes before it.
-    #[param(value_type = Option<String>, example = "1769860800000000")]
+    #[param(value_type = Option<String>)]
     after: Option<EventId>,
-    /// Only these kinds, separated by commas.
+    /// Only these kinds, separated by commas, such as `finished,log`.
     #[serde(default)]
-    #[param(value_type = Option<String>, example = "finished,log")]
+    #[param(value_type = Option<String>)]
     kinds: Kinds,
 }
 
@@ -80,42 +83,75 @@ pub(super) struct JobEventsQuery {
 pub(super) struct EventsQuery {
     /// The id of an event: only those behind it are sent. The header `Last-Event-ID` goes before it. Without either, the stream begins
     /// now.
-    #[param(value_type = Option<String>, example = "1769860800000000")]
+    #[param(value_type = Option<String>)]
     after: Option<EventId>,
-    /// Only these kinds, separated by commas.
+    /// Only these kinds, separated by commas, such as `finished,log`.
     #[serde(default)]
-    #[param(value_type = Option<String>, example = "finished,log")]
+    #[param(value_type = Option<String>)]
     kinds: Kinds,
     /// Only those that leave their job in this state, or in one of several with commas between. `accepted` and `requeued` count as
     /// `queued`, also where the job waits for its time or for others first; no event counts as `blocked`.
-    #[param(example = "failed,lost")]
     state: Option<States>,
     /// Only those of jobs with this tag of what they do.
     bound: Option<Bound>,
     /// Only those of jobs on this executor.
     executor: Option<Executor>,
-    /// Only those of jobs with a workload of this `type`.
-    #[param(example = "primes")]
+    /// Only those of jobs with a workload of this `type`, such as `primes`.
     workload: Option<String>,
-    /// Only those of jobs with this label, as `name:value`; may be repeated, for 16 at most, as a job has.
+    /// Only those of jobs with this label, as `name:value`, such as `team:search`; may be repeated, for 16 at most, as a job has.
     #[serde(default)]
-    #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
+    #[param(value_type = Option<Vec<String>>)]
     tag: Labels,
 }
 
 /// What is sent as the data of an event.
-#[derive(Serialize, ToSchema)]
-#[schema(as = EventData)]
+#[derive(Serialize)]
 pub(super) struct EventView<'a> {
+    #[serde(flatten)]
+    head: EventHead,
+    #[serde(flatten)]
+    what: WhatView<'a>,
+}
+
+/// What all events have.
+#[derive(Serialize, ToSchema)]
+struct EventHead {
     /// The job that it happened to.
     #[schema(value_type = String, format = "uuid")]
     job: JobId,
     /// When it was recorded.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    #[serde(flatten)]
-    #[schema(inline)]
-    what: WhatView<'a>,
+}
+
+impl PartialSchema for EventView<'_> {
+    /// Any of the kinds, each with what all have: derived, it would be the sum of a choice, of which generators of clients make nothing.
+    fn schema() -> RefOr<Schema> {
+        let (RefOr::T(Schema::Object(head)), RefOr::T(Schema::OneOf(kinds))) = (EventHead::schema(), WhatView::schema()) else {
+            unreachable!("one is a struct and the other an enum")
+        };
+        let any =
+            AnyOfBuilder::new().description(Some("What is sent as the data of an event: of which kind it is says its `event`."));
+        let whole = |kind| match kind {
+            RefOr::T(Schema::Object(mut kind)) => {
+                kind.properties.extend(head.properties.clone());
+                kind.required.extend(head.required.clone());
+                kind.into()
+            }
+            other => other,
+        };
+        kinds.items.into_iter().map(whole).fold(any, AnyOfBuilder::item).into()
+    }
+}
+
+impl ToSchema for EventView<'_> {
+    fn name() -> Cow<'static, str> {
+        "EventData".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        WhatView::schemas(schemas);
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -177,7 +213,7 @@ impl<'a> From<&'a Event> for EventView<'a> {
                 timing: finished.timing.as_ref().map(timing),
             },
         };
-        Self { job: event.job, at: event.at, what }
+        Self { head: EventHead { job: event.job, at: event.at }, what }
     }
 }
 
@@ -191,7 +227,7 @@ impl<'a> From<&'a Event> for EventView<'a> {
     get, path = "/jobs/{id}/events", tag = "events", operation_id = "followJob",
     params(
         ("id" = String, Path, description = "The job's id", format = "uuid"), JobEventsQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen", example = "1769860800000000"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen"),
     ),
     responses(
         (status = 200, description = "The events, as they happen; the data of each is an `EventData`",
@@ -234,7 +270,7 @@ pub(super) async fn of_job(
     get, path = "/events", tag = "events", operation_id = "followJobs",
     params(
         EventsQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen", example = "1769860800000000"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen"),
     ),
     responses(
         (status = 200, description = "The events, as they happen; the data of each is an `EventData`",

@@ -23,7 +23,7 @@ use super::many::{CancelledView, RetriedView};
 use super::profiles::{ProfileView, ProfilesView, WhatIfView};
 use super::schedules::ScheduleView;
 use super::view::{AttemptView, JobView, ResultView};
-use super::webhooks::DeliveryView;
+use super::webhooks::{self, DeliveryView};
 use super::workloads::WorkloadView;
 use crate::artifact::Artifact;
 use crate::clock::Timestamp;
@@ -423,6 +423,11 @@ pub(super) fn executors() -> Value {
     let until = NOON.after(Duration::from_secs(30));
     let quarantined = Quarantined { key: String::from("function:resize@0123456789ab").into(), deaths: 3, until };
     value(&ExecutorsView::new(&queues, 140, vec![quarantined], ProgramsView { sandbox, python }))
+}
+
+/// The message itself.
+pub(super) fn message() -> Value {
+    serde_json::from_slice(&webhooks::message(&told(), Some(&finished()))).unwrap_or_default()
 }
 
 fn told() -> Delivery {

@@ -10,13 +10,14 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::body::{self, Binary};
 use super::format::preferred;
 use super::json::Json;
 use super::list::List;
 use super::problem::{Kind as ProblemKind, Problem, answers};
 use super::query::Query;
 use super::submission::DAY_MS;
-use super::{ApiState, body, condition, example};
+use super::{ApiState, condition, example};
 use crate::clock::Timestamp;
 use crate::dispatch::{Catalogue, DeployError, Deployment};
 use crate::executor::python::SourceFault;
@@ -106,7 +107,6 @@ impl FunctionView {
 #[into_params(parameter_in = Query)]
 pub(super) struct Declaration {
     /// What to call: `main`, or `main:main` of a zip, by default.
-    #[param(example = "main")]
     entrypoint: Option<String>,
     /// What it does most of the time. Without it, each job has to say so.
     bound: Option<Bound>,
@@ -140,7 +140,7 @@ pub(super) struct Declaration {
     params(("name" = String, Path, description = "Its name", pattern = "^[a-z0-9][a-z0-9_-]{0,63}$"), Declaration),
     request_body(description = "Up to 8 MiB", content(
         (String = "text/x-python", example = example::source),
-        (Vec<u8> = "application/zip", example = "PK…"),
+        (Binary = "application/zip"),
     )),
     responses(
         (status = 200, description = "The version was there, and is the latest now", body = FunctionView,
@@ -227,7 +227,7 @@ pub(super) async fn versions(State(api): State<ApiState>, Path(name): Path<Strin
         (status = 200, description = "The version, or its content", headers(("ETag" = String, description = "The version, with its content only")), content(
             (FunctionView = "application/json", example = example::function),
             (String = "text/x-python", example = example::source),
-            (Vec<u8> = "application/zip", example = "PK…"),
+            (Binary = "application/zip"),
         )),
         answers::UnknownFunction, answers::NotAcceptable, answers::Unavailable,
     ),

@@ -39,8 +39,8 @@ use crate::store::{Cancellation, Requeue};
 #[utoipa::path(
     post, path = "/jobs", tag = "jobs", operation_id = "submitJob",
     params(
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the job to end. `return=minimal`: a short `202`", example = "wait=10"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others", pattern = "^[!-~]{1,255}$", example = "order-4711"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the job to end. `return=minimal`: a short `202`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A name for this request, unlike all others, such as `order-4711`", pattern = "^[!-~]{1,255}$"),
     ),
     request_body(content = submission::Fields, content_type = "application/json", example = example::submission),
     responses(
@@ -271,8 +271,7 @@ pub(super) async fn route(State(api): State<ApiState>, Id(id): Id) -> Result<Res
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct CancelQuery {
-    /// Only if it is in this state, or in one of several with commas between.
-    #[param(example = "scheduled,blocked,queued")]
+    /// Only if it is in this state, or in one of several with commas between, such as `scheduled,blocked,queued`.
     state: Option<States>,
 }
 

@@ -11,6 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{Array, ArrayBuilder};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
@@ -32,11 +34,16 @@ const TOGETHER: usize = 1_000;
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct List<T> {
-    /// What is on this page.
+    #[schema(schema_with = items::<T>)]
     pub(super) items: Vec<T>,
     /// Where the next page begins, as the parameter `cursor`; null on the last page.
     #[schema(required)]
     pub(super) next_cursor: Option<String>,
+}
+
+/// What is on a page, by the name of what that is: derived, each list would tell all of it once more.
+fn items<T: ToSchema>() -> Array {
+    ArrayBuilder::new().items(Ref::from_schema_name(T::name())).description(Some("What is on this page.")).build()
 }
 
 impl<T> List<T> {
@@ -51,31 +58,28 @@ impl<T> List<T> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
-    /// Where they are or how they ended: any of these, with commas between.
-    #[param(example = "queued,running")]
+    /// Where they are or how they ended: any of these, with commas between, such as `failed,lost`.
     pub(super) state: Option<States>,
     /// Of which kind the error is with which they ended.
-    #[param(example = "timeout")]
     error: Option<FailureKind>,
     /// How they are tagged.
     bound: Option<Bound>,
     /// Where they run.
     executor: Option<Executor>,
-    /// Their workload's `type`.
-    #[param(example = "primes")]
+    /// Their workload's `type`, such as `primes`.
     workload: Option<String>,
     /// Whose they are: the id of a key, as `GET /keys` has it in `owner`. Only administrators may ask for what is another's.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{12}$")]
     owner: Option<Whose>,
-    /// A label, as `name:value`; may be repeated, for jobs that have all of them: 16 at most, as a job has.
+    /// A label, as `name:value`, such as `team:search`; may be repeated, for jobs that have all of them: 16 at most, as a job has.
     #[serde(default)]
-    #[param(value_type = Option<Vec<String>>, example = json!(["team:search"]))]
+    #[param(value_type = Option<Vec<String>>)]
     tag: Labels,
-    /// Accepted at this time or later (RFC 3339).
-    #[param(value_type = Option<String>, format = DateTime, example = "2026-01-31T12:00:00Z")]
+    /// Accepted at this time or later (RFC 3339, such as `2026-01-31T12:00:00Z`).
+    #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
     /// Accepted before this time (RFC 3339).
-    #[param(value_type = Option<String>, format = DateTime, example = "2026-02-01T00:00:00Z")]
+    #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
     /// Only what has ended with figures that speak against its tag or executor: `any`, or of one kind.
     #[param(inline)]
@@ -168,7 +172,7 @@ impl TryFrom<String> for Whose {
 #[serde(try_from = "OneOrSeveral")]
 pub(super) struct Labels(BTreeSet<(String, String)>);
 
-/// As [`Labels`] are written.
+/// A label, or several.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "must be name:value, or several of that")]
 pub(super) enum OneOrSeveral {

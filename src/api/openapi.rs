@@ -3,14 +3,16 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use utoipa::ToSchema;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Discriminator, OneOfBuilder};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Schema, ServerBuilder, Tag};
-use utoipa::{PartialSchema, ToSchema};
 
+use super::events::EventView;
 use super::problem::{self, Kind};
-use super::{access, example, workloads};
+use super::webhooks::Message;
+use super::{access, example, webhooks, workloads};
 use crate::workload::Registry;
 
 const ABOUT: &str = "\
@@ -62,12 +64,15 @@ pub(super) fn written(document: &OpenApi) -> Vec<u8> {
     serde_json::to_vec(document).expect("a document is JSON")
 }
 
-/// Adds what the operations refer to: problems, and the workloads of this server.
+/// Adds what the operations refer to or speak of: problems, the data of events, messages, and the workloads of this server.
 pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
     let components = document.components.get_or_insert_with(Components::new);
-    let mut schemas = vec![("Problem".into(), problem::Body::schema())];
-    problem::Body::schemas(&mut schemas);
+    let mut schemas = Vec::new();
+    add::<problem::Body>(&mut schemas);
+    add::<EventView<'_>>(&mut schemas);
+    add::<Message<'_>>(&mut schemas);
     components.schemas.extend(schemas);
+    document.webhooks = Some(webhooks::described());
     components.responses.extend(Kind::ALL.iter().map(|kind| (kind.slug().into(), kind.describe().into())));
     add_workloads(components, registry);
     if let Some(list) = document.paths.paths.get_mut("/workloads").and_then(|item| item.get.as_mut()) {
@@ -77,6 +82,12 @@ pub(super) fn complete(document: &mut OpenApi, registry: &Registry) {
         document.paths.paths.values_mut().flat_map(|item| [&mut item.get, &mut item.put, &mut item.post, &mut item.delete]);
     operations.flatten().for_each(may_fail);
     access::describe(document);
+}
+
+/// Adds a schema that no operation refers to, and those that it refers to.
+fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    schemas.push((T::name().into_owned(), T::schema()));
+    T::schemas(schemas);
 }
 
 /// `Workload` is any of those that are registered; its `type` tells which.

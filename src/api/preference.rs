@@ -23,7 +23,7 @@ pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("prefe
 #[into_params(parameter_in = Query)]
 pub(super) struct WaitQuery {
     /// Wait up to this many seconds for it to end; parts of a second count.
-    #[param(minimum = 0, maximum = 60, example = 10)]
+    #[param(minimum = 0, maximum = 60)]
     wait: Option<f64>,
 }
 

@@ -167,8 +167,7 @@ impl SummaryView {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ProfileQuery {
-    /// Their workload's `type`.
-    #[param(example = "primes")]
+    /// Their workload's `type`, such as `primes`.
     workload: Option<String>,
     /// Those with runs on this executor.
     executor: Option<Executor>,

@@ -80,8 +80,7 @@ impl From<StateName> for StateFilter {
 #[serde(try_from = "String")]
 #[schema(
     value_type = String,
-    pattern = "^(scheduled|blocked|queued|running|succeeded|failed|cancelled|lost)(,(scheduled|blocked|queued|running|succeeded|failed|cancelled|lost))*$",
-    example = "queued,running"
+    pattern = "^(scheduled|blocked|queued|running|succeeded|failed|cancelled|lost)(,(scheduled|blocked|queued|running|succeeded|failed|cancelled|lost))*$"
 )]
 pub(super) struct States(pub(super) Vec<StateFilter>);
 

@@ -23,7 +23,7 @@ use crate::store::{Quantiles, Sketches, StateFilter, SummaryKey};
 pub(super) struct SummaryQuery {
     /// What to count by: any of `workload`, `bound`, `executor` and `state`, with commas between. Empty for one total.
     #[serde(default)]
-    #[param(value_type = Option<String>, default = "workload,bound,executor", example = "executor,state")]
+    #[param(value_type = Option<String>, default = "workload,bound,executor")]
     by: By,
     /// Only results of this workload.
     workload: Option<String>,
@@ -32,7 +32,6 @@ pub(super) struct SummaryQuery {
     /// Only results of this executor.
     executor: Option<Executor>,
     /// Only results that ended like this, or in one of several ways with commas between.
-    #[param(example = "failed,lost")]
     state: Option<States>,
 }
 

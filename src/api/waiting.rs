@@ -36,8 +36,7 @@ pub(super) enum WaitingView {
     /// A node that runs jobs and has the labels that it requires, and for Python an interpreter: there is none now.
     Node {
         /// The labels.
-        #[schema(value_type = std::collections::BTreeMap<String, String>)]
-        requires: Labels,
+        requires: Required,
     },
     /// A slot of its executor, behind those whose turn it is before.
     Slot,
@@ -69,6 +68,13 @@ pub(super) enum WaitingView {
     },
 }
 
+// Of a map within one of several variants, generators of clients would make a type whose name they make up, more than once.
+/// Labels that a node must have, as values by name.
+#[derive(Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(as = RequiredLabels, value_type = std::collections::BTreeMap<String, String>)]
+pub(super) struct Required(Labels);
+
 impl WaitingView {
     /// `None` if the job does not wait.
     pub(super) async fn of(api: &ApiState, job: &Job) -> Result<Option<Self>, Problem> {
@@ -82,7 +88,7 @@ impl WaitingView {
             let mut nodes = store.nodes().await?;
             nodes.retain(|node| node.may_run(&requires) && has_runtime(&node.labels, runtime));
             if nodes.is_empty() {
-                return Ok(Some(Self::Node { requires }));
+                return Ok(Some(Self::Node { requires: Required(requires) }));
             }
             if nodes.iter().all(|node| node.is_draining) {
                 return Ok(Some(Self::Drained));

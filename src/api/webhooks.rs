@@ -6,6 +6,10 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use url::Url;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, PathsBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{ContentBuilder, Paths, Ref, Required, ResponseBuilder};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
@@ -151,7 +155,6 @@ impl From<Delivery> for DeliveryView {
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// How they stand.
-    #[param(example = "failed")]
     state: Option<DeliveryState>,
     /// How many on a page.
     #[serde(default)]
@@ -237,29 +240,81 @@ async fn page(api: &ApiState, Caller(owner): Caller, job: Option<JobId>, query: 
 }
 
 /// A message, as it is posted.
-#[derive(Serialize)]
-struct Message<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookMessage)]
+pub(super) struct Message<'a> {
+    /// `job.` and how the job ended.
     r#type: String,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
     data: Data<'a>,
 }
 
 /// What a message tells of a job. All but the first fields is null if the job was run again or removed since.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookData)]
 struct Data<'a> {
+    /// Its id.
+    #[schema(value_type = String, format = "uuid")]
     id: JobId,
+    /// How it ended.
     state: Ending,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
     finished_at: Timestamp,
+    /// Its workload's `type`.
+    #[schema(required)]
     workload: Option<&'a str>,
+    /// Its labels.
+    #[schema(required)]
     tags: Option<&'a Tags>,
+    /// Which attempt was the last.
+    #[schema(required)]
     attempt: Option<u32>,
+    /// What the workload produced; null if it did not.
+    #[schema(required, value_type = Option<serde_json::Value>)]
     output: Option<&'a RawValue>,
     /// Whether there is an output that is not in the message.
     output_omitted: bool,
+    /// Why there is no output.
+    #[schema(required)]
     error: Option<ErrorView<'a>>,
+    /// What was measured of the last attempt.
+    #[schema(required)]
     timing: Option<TimingView>,
+    /// When it was accepted.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     accepted_at: Option<Timestamp>,
+    /// When its last attempt began.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     started_at: Option<Timestamp>,
+}
+
+/// What the document says of the messages.
+pub(super) fn described() -> Paths {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let header = |name: &str, description: &str| {
+        let header = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::True);
+        header.schema(Some(text())).description(Some(description))
+    };
+    let message = ContentBuilder::new().schema(Some(Ref::from_schema_name(Message::name()))).example(Some(example::message()));
+    let body = RequestBodyBuilder::new().content("application/json", message.build()).required(Some(Required::True));
+    let told = OperationBuilder::new()
+        .tag("webhooks")
+        .operation_id(Some("jobEnded"))
+        .summary(Some("A job has ended"))
+        .description(Some(
+            "What is posted to the `webhook` of a job when it has ended, as [Standard Webhooks](https://www.standardwebhooks.com) has \
+             it: at least once, and in no particular order.",
+        ))
+        .parameter(header("webhook-id", "The message's id, the same each time that it comes"))
+        .parameter(header("webhook-timestamp", "When it was sent, in seconds since the Unix epoch"))
+        .parameter(header("webhook-signature", "A signature for each secret, as `v1,` and Base64, with spaces between"))
+        .request_body(Some(body.build()))
+        .response("2XX", ResponseBuilder::new().description("It has arrived"))
+        .response("410", ResponseBuilder::new().description("No message to this URL is wanted any more"));
+    PathsBuilder::new().path("jobEnded", PathItem::new(HttpMethod::Post, told)).build()
 }
 
 /// The message of a delivery, about a job whose result is still the one that it is about.

@@ -84,7 +84,7 @@ pub(super) struct Fields<'a> {
     #[serde(default, borrow)]
     #[schema(value_type = Option<Unique>)]
     unique: Option<&'a RawValue>,
-    /// Whom to tell when the job has ended.
+    /// Whom to tell when the job has ended, by a `WebhookMessage`.
     #[serde(default, borrow)]
     #[schema(value_type = Option<webhooks::Fields>)]
     webhook: Option<&'a RawValue>,
