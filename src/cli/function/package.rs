@@ -1,5 +1,6 @@
 //! The code of a function as it is sent.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Cursor, Write};
 use std::path::Path;
@@ -27,7 +28,7 @@ pub(super) fn of(path: &Path) -> io::Result<Package> {
     Ok(Package { kind: Kind::Zip, content })
 }
 
-/// Adds what is in a folder, apart from hidden things and what Python compiled.
+/// Adds what is in a folder, apart from hidden things and what Python compiled. Links are not followed.
 fn add(writer: &mut ZipWriter<Cursor<Vec<u8>>>, folder: &Path, prefix: &str) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
@@ -38,11 +39,19 @@ fn add(writer: &mut ZipWriter<Cursor<Vec<u8>>>, folder: &Path, prefix: &str) -> 
             continue;
         }
         let (path, name) = (entry.path(), format!("{prefix}{name}"));
-        if path.is_dir() {
+        let wrong = |why: &dyn fmt::Display| io::Error::other(format!("{name}: {why}"));
+        let kind = entry.file_type().map_err(|error| wrong(&error))?;
+        if kind.is_dir() {
             add(writer, &path, &format!("{name}/"))?;
-        } else {
+        } else if kind.is_file() {
+            let content = fs::read(path).map_err(|error| wrong(&error))?;
             writer.start_file(name, SimpleFileOptions::default()).map_err(io::Error::other)?;
-            writer.write_all(&fs::read(path)?)?;
+            writer.write_all(&content)?;
+        } else if kind.is_symlink() {
+            // It may lead to what is nobody else's business, into a circle, or nowhere.
+            return Err(wrong(&"a symbolic link, which is not followed; put there what it leads to"));
+        } else {
+            return Err(wrong(&"neither a file nor a folder"));
         }
     }
     Ok(())
@@ -65,5 +74,20 @@ mod tests {
         let mut archive = zip::ZipArchive::new(Cursor::new(first.content)).unwrap();
         assert_eq!(archive.len(), 2);
         assert_eq!(io::read_to_string(archive.by_name("pkg/__init__.py").unwrap()).unwrap(), "package");
+    }
+
+    #[test]
+    fn what_is_no_file_of_the_folder_is_named() {
+        for target in ["/etc/passwd", "nowhere", "..", "main.py"] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("pkg")).unwrap();
+            fs::write(folder.path().join("pkg/main.py"), "").unwrap();
+            std::os::unix::fs::symlink(target, folder.path().join("pkg/link")).unwrap();
+            let refused = of(folder.path()).err().unwrap().to_string();
+            assert!(refused.starts_with("pkg/link: a symbolic link"), "{target}: {refused}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(of(folder.path()).err().unwrap().to_string(), "pipe: neither a file nor a folder");
     }
 }
