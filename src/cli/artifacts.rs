@@ -71,7 +71,7 @@ impl ShowArtifacts {
                 save(&client, &folder, Path::new(name), content).await?;
             }
             if let Some(missing) = self.names.iter().find(|name| artifacts.iter().all(|(artifact, _)| artifact.name != **name)) {
-                return Err(CliError::Usage(format!("the job has left no {missing:?}")));
+                return Err(CliError::NotThere(format!("the job has left no {missing:?}")));
             }
         }
         if self.json {

@@ -80,6 +80,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     server: String,
     key: Option<Key>,
+    /// How long it waits for the next bytes of an answer.
+    patience: Duration,
 }
 
 /// Problem Details (RFC 9457), or whatever else came with an error's status.
@@ -119,7 +121,7 @@ impl Server {
 impl Access {
     /// A client of the server at `url`. Connects when it is first used.
     pub(super) fn client(&self, url: &Url) -> Result<Client, CliError> {
-        let client = Client::trusting(url.as_str(), self.ca_cert.as_deref())?;
+        let client = Client::trusting(url.as_str(), self.ca_cert.as_deref(), READ_TIMEOUT)?;
         Ok(Client { key: self.api_key.clone(), ..client })
     }
 }
@@ -127,11 +129,11 @@ impl Access {
 impl Client {
     /// A client of the server at `url`.
     pub(super) fn new(url: &str) -> Result<Self, CliError> {
-        Self::trusting(url, None)
+        Self::trusting(url, None, READ_TIMEOUT)
     }
 
-    /// The same, with one more authority that may vouch for it.
-    fn trusting(url: &str, ca_cert: Option<&Path>) -> Result<Self, CliError> {
+    /// The same, with one more authority that may vouch for it, and with what is waited for the next bytes of an answer.
+    fn trusting(url: &str, ca_cert: Option<&Path>, patience: Duration) -> Result<Self, CliError> {
         let unusable = |error: &dyn fmt::Display| CliError::Usage(format!("no HTTP client can be made: {error}"));
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         if let Some(path) = ca_cert {
@@ -151,10 +153,10 @@ impl Client {
             .no_proxy()
             .user_agent(concat!("trine/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .read_timeout(patience)
             .build()
             .map_err(|error| unusable(&error))?;
-        Ok(Self { http, server: url.trim_end_matches('/').to_owned(), key: None })
+        Ok(Self { http, server: url.trim_end_matches('/').to_owned(), key: None, patience })
     }
 
     /// `GET path`, such as `/jobs`.
@@ -276,10 +278,13 @@ impl Client {
 
     /// The error of a server that has not answered for so long.
     pub(super) fn silent(&self, waited: Duration) -> CliError {
-        CliError::Unreachable { server: self.server.clone(), reason: format!("no answer within {} s", waited.as_secs()) }
+        CliError::Silent { server: self.server.clone(), waited }
     }
 
     pub(super) fn unreachable(&self, error: &reqwest::Error) -> CliError {
+        if error.is_timeout() && !error.is_connect() {
+            return self.silent(self.patience);
+        }
         // The innermost cause says what happened; the others only that a request was sent.
         let mut reason: &dyn Error = error;
         while let Some(cause) = reason.source() {
@@ -317,13 +322,20 @@ impl Problem {
         matches!(self.status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
     }
 
+    /// Whether the body was longer than the server takes.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.status == StatusCode::PAYLOAD_TOO_LARGE
+    }
+
+    /// With what to do about it.
+    pub(super) fn with(self, advice: &'static str) -> Self {
+        Self { advice: Some(advice), ..self }
+    }
+
     /// With what to do about it, if it is about this field.
-    pub(super) fn advised(mut self, pointer: &str, advice: &'static str) -> Self {
+    pub(super) fn advised(self, pointer: &str, advice: &'static str) -> Self {
         let mut errors = self.details.iter().flat_map(|details| &details.errors);
-        if errors.any(|fault| fault.pointer.as_deref() == Some(pointer)) {
-            self.advice = Some(advice);
-        }
-        self
+        if errors.any(|fault| fault.pointer.as_deref() == Some(pointer)) { self.with(advice) } else { self }
     }
 
     /// Of a batch that stands in these lines of a file, with the lines in the place of where they were in the batch.
@@ -409,6 +421,15 @@ mod tests {
         assert!(hint("https://a:1", "received corrupt message of type InvalidContentType").ends_with("http://a:1"));
         assert!(hint("http://a:1", "invalid HTTP version parsed").ends_with("https://a:1"));
         assert_eq!(hint("http://a:1", "Connection refused (os error 111)"), "");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_said_to_be_there() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let client = Client::trusting(&url, None, Duration::from_millis(50)).unwrap();
+        let error = client.get::<serde_json::Value>("/jobs", &()).await.unwrap_err();
+        assert!(error.may_pass() && error.to_string().contains("does not answer"), "{error}");
     }
 
     #[tokio::test]

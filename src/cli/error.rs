@@ -1,5 +1,6 @@
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::config::FileError;
 use crate::telemetry::TelemetryError;
@@ -10,6 +11,10 @@ use super::print;
 /// A function may be deployed without saying what its jobs are.
 const NO_BOUND: &str =
     "Say whether it mostly waits or computes: --bound io or --bound cpu, here or when the function is deployed.";
+
+/// A folder may hold more than code.
+const TOO_LONG: &str = "All that is in the folder is sent, apart from hidden things and __pycache__: a virtual environment such as venv, or \
+    data, does not belong there.";
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +33,20 @@ pub(super) enum CliError {
         /// What the network says.
         reason: String,
     },
+    /// There is a server, which says nothing.
+    #[error("the server at {server} does not answer: nothing came within {} s", waited.as_secs())]
+    Silent {
+        /// Its URL.
+        server: String,
+        /// How long it had.
+        waited: Duration,
+    },
     /// The server answered with an error.
     #[error("{0}")]
     Refused(Problem),
+    /// The server does not have what was asked for.
+    #[error("{0}")]
+    NotThere(String),
     /// The server refused to do something with some of several jobs; each refusal was shown.
     #[error("refused for {refused} of {jobs} jobs")]
     Refusals {
@@ -93,10 +109,18 @@ impl CliError {
         }
     }
 
+    /// That of a folder that is too large to be sent, if it is one, with what to do about it.
+    pub(super) fn about_length(self) -> Self {
+        match self {
+            Self::Refused(problem) if problem.is_too_large() => Self::Refused(problem.with(TOO_LONG)),
+            other => other,
+        }
+    }
+
     /// Whether it may go well a little later: the server is away, or has no room now.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Refused(problem) => problem.is_unavailable(),
             _ => false,
         }
@@ -111,7 +135,7 @@ impl CliError {
         }
         ExitCode::from(match self {
             Self::Usage(_) | Self::File(_) => 2,
-            Self::Unreachable { .. } => 3,
+            Self::Unreachable { .. } | Self::Silent { .. } => 3,
             _ => 1,
         })
     }

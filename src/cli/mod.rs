@@ -70,7 +70,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 all went well, 1 a job did not succeed or the server refused, 2 wrong usage, 3 the server can't be reached.
+Exit codes: 0 all went well, 1 a job did not succeed or the server refused, 2 wrong usage, 3 no server can be reached or none answers.
 With --json, each job or result is one JSON object on a line of its own.";
 
 #[derive(Subcommand)]
@@ -102,6 +102,7 @@ enum Command {
     /// Show what can be run, each with what it mostly does
     Workloads(Asked),
     /// Show what runs jobs, how many run and wait there, and what is kept out
+    #[command(mut_arg("json", |json| json.help("One JSON object, as the API has it")))]
     Executors(Asked),
     /// Show the limits that jobs share by a key, and how much of them is used
     Limits(Asked),

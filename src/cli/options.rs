@@ -115,6 +115,6 @@ pub(super) async fn bound(client: &Client, said: Option<&str>, kind: &str) -> Re
     let known = workloads.items.iter().find(|workload| *kind == workload.name);
     known.map(|workload| field(&workload.bound)).ok_or_else(|| {
         let names: Vec<_> = workloads.items.iter().map(|workload| workload.name.as_str()).collect();
-        CliError::Usage(format!("the server has no workload {kind:?}; there are {}", names.join(", ")))
+        CliError::NotThere(format!("the server has no workload {kind:?}; there are {}", names.join(", ")))
     })
 }

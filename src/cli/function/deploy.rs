@@ -80,7 +80,10 @@ impl Deploy {
         let path = path(&self.name);
         // Where there is none, or the key may not see it, there is nothing to compare with.
         let before = client.get::<Page<Map<String, Value>>>(&path, &()).await.ok();
-        let function: Box<RawValue> = client.put(&path, &query, kind.media_type(), content).await?;
+        let function: Box<RawValue> = client
+            .put(&path, &query, kind.media_type(), content)
+            .await
+            .map_err(|error| if self.code.is_dir() { error.about_length() } else { error })?;
         let before = before.and_then(|page| page.items.into_iter().find(|version| version.get("latest") == Some(&true.into())));
         let missed = before.map(|before| missed(&before, &query)).unwrap_or_default();
         if !missed.is_empty() {

@@ -49,6 +49,7 @@ impl Run {
         if self.follow {
             return events::follow(&client, &id, *json).await;
         }
+        print::aside(format_args!("Waiting for the job {id}"));
         for ended in wait::all(&client, &[id]).await? {
             match (&ended.job.error, ended.job.succeeded()) {
                 _ if *json => print::json(&ended.json)?,
