@@ -15,6 +15,7 @@ mod disk;
 mod drain;
 mod events;
 mod files;
+mod forged;
 mod functions;
 mod hostile_sites;
 mod keys;

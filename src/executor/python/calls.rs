@@ -87,6 +87,7 @@ pub(super) struct Call {
     _slot: Arc<Slot>,
     /// Told when its turn comes, where calls are made in order.
     turn: Option<Arc<Notify>>,
+    /// Whether it stands behind another call, or did.
     behind: bool,
     /// Where it stands among those that were sent.
     order: u64,
@@ -140,8 +141,8 @@ impl Calls {
         }
         state.is_left = false;
         state.sent += 1;
-        let order = state.sent;
-        state.open.insert(id, Call { order, ..call });
+        let (behind, order) = (call.behind && !state.open.is_empty(), state.sent);
+        state.open.insert(id, Call { behind, order, ..call });
         if self.in_order {
             if state.open.len() == 1 {
                 state.next_turn();
@@ -156,6 +157,12 @@ impl Calls {
 
     pub(super) fn reporter(&self, id: u64) -> Option<Reporter> {
         self.state().open.get(&id).map(|call| call.reporter.clone())
+    }
+
+    /// Whether a call can come back. One that was sent while there was no other can't: it is no host that says so, but a job that would begin
+    /// once more, with all the time that it may take.
+    pub(super) fn may_return(&self, id: u64) -> bool {
+        self.state().open.get(&id).is_none_or(|call| call.behind)
     }
 
     /// A call has ended, or has come back without having begun.
@@ -330,6 +337,20 @@ mod tests {
         assert_eq!(told.seen(), "-r-m");
         told.done(3, "");
         assert!(!told.calls.are_short(Duration::MAX), "none is being made");
+    }
+
+    #[test]
+    fn only_what_was_sent_behind_another_one_can_come_back() {
+        let mut told = three();
+        assert!(!told.calls.may_return(0) && told.calls.may_return(1) && told.calls.may_return(2));
+        told.done(0, "");
+        assert!(told.calls.may_return(1), "it may have been on its way back");
+        told.done(1, "");
+        told.done(2, "");
+        assert!(told.calls.may_return(2), "it has ended, which is nothing new");
+        // It might have stood behind another one, which had ended as it was sent.
+        told.send(&[true]);
+        assert!(!told.calls.may_return(3));
     }
 
     #[test]

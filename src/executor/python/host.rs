@@ -437,7 +437,11 @@ async fn listen(socket: OwnedReadHalf, calls: &Calls, ready: &mut Option<oneshot
                     calls.note(id, note).await;
                 }
             }
-            Ok(FromHost::Returned { id }) => calls.end(id, Err(Unsaid::Returned)),
+            Ok(FromHost::Returned { id }) if calls.may_return(id) => calls.end(id, Err(Unsaid::Returned)),
+            Ok(FromHost::Returned { .. }) => {
+                tracing::error!("a Python host gives back a call that stood behind no other");
+                return false;
+            }
             Ok(FromHost::Pong {}) => calls.heard.notify_waiters(),
             Ok(FromHost::Ready {}) => drop(ready.take().map(|ready| ready.send(()))),
             Err(error) => {
@@ -500,6 +504,18 @@ mod tests {
             drop(theirs);
             let heard = listen(ours.into_split().0, &Calls::new(true), &mut None).await;
             assert_eq!(heard, understood, "{said:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_stood_behind_no_other_is_not_given_back() {
+        for in_order in [true, false] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let (calls, (report, mut ended)) = (Calls::new(in_order), oneshot::channel());
+            calls.begin(7, Call::new(report, Reporter::default(), &Arc::default(), None), || ());
+            theirs.write_all(&frame(r#"{"returned": {"id": 7}}"#)).await.unwrap();
+            assert!(!listen(ours.into_split().0, &calls, &mut None).await);
+            assert!(ended.try_recv().is_err(), "it ends with the host");
         }
     }
 

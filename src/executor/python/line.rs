@@ -61,6 +61,8 @@ pub(super) struct Wish {
     pub(super) bytes: usize,
     /// It has come back, and stands in front.
     pub(super) is_back: bool,
+    /// Its turn had come when it came back, as far as was known: it stands behind none any more.
+    pub(super) had_turn: bool,
 }
 
 /// A process that makes calls.
@@ -165,7 +167,7 @@ impl Line {
             state.rooms += 1;
             return Some(Turn::First(Room(self.clone())));
         }
-        if wish.bytes > LITTLE {
+        if wish.had_turn || wish.bytes > LITTLE {
             return None;
         }
         let short = state.busy.iter_mut().filter(|busy| {

@@ -48,6 +48,7 @@ use super::deadline::{BEYOND, limited, passed};
 use super::pool::{Pool, WorkerStatus};
 use super::slots::Slot;
 use crate::artifact::Artifacts;
+use crate::clock::Monotonic;
 use crate::function::Limits;
 use crate::job::{Executor, Failure, FailureKind, Outcome, Queue, Spec};
 use crate::sandbox::{self, Sandbox, ScratchSpace};
@@ -386,25 +387,38 @@ async fn on_shared(
     }
 }
 
-/// Runs a call on a host that makes it alone. Its deadline begins when it is its turn: before that it stands in a line.
+/// Runs a call on a host that makes it alone. Its deadline begins when it is its turn: before that it stands in a line. A host may give a
+/// call back whose turn has come just now, which it did not know; but once at the most, and what time it had by then is part of what it may
+/// take.
 async fn in_turn(line: &Line, key: &Key, call: &Wanted<'_>, mut attempt: Attempt, grace: Duration) -> Ran {
     // Kept until the host is back in the pool, or whoever gets the slot next would find none there.
     let slot = Arc::new(std::mem::take(&mut attempt.slot));
-    let mut wish = Wish { key: key.clone(), bytes: call.function.bytes(), is_back: false };
+    let mut wish = Wish { key: key.clone(), bytes: call.function.bytes(), is_back: false, had_turn: false };
+    let mut left = attempt.deadline;
     loop {
         let turn = Arc::new(Notify::new());
-        let ran = {
+        let (ran, came) = {
             let mut running = std::pin::pin!(alone(line, &wish, call, &attempt, &slot, grace, &turn));
             tokio::select! {
                 biased;
-                ran = &mut running => ran,
-                () = turn.notified() => limited(running, attempt.stop.clone(), attempt.deadline, grace + BEYOND).await,
+                ran = &mut running => (ran, None),
+                () = turn.notified() => {
+                    let came = Monotonic::now();
+                    (limited(running, attempt.stop.clone(), left, grace + BEYOND).await, Some(came))
+                }
             }
         };
-        match ran {
-            Ok(ran) => return ran,
-            Err(Returned) => wish.is_back = true,
+        match (ran, came) {
+            (Ok(ran), _) => return ran,
+            (Err(Returned), Some(came)) => {
+                if std::mem::replace(&mut wish.had_turn, true) {
+                    return Ran::failed(Failure::new(FailureKind::Lost, "its Python process gave it back twice"));
+                }
+                left = left.map(|left| left.saturating_sub(came.elapsed()));
+            }
+            (Err(Returned), None) => {}
         }
+        wish.is_back = true;
     }
 }
 

@@ -1,0 +1,58 @@
+//! A job is code in the process of its Python host, and can write to the socket that this talks with the server by: what it says there is
+//! believed as far as a host may say it.
+
+use serde_json::{Value, json};
+
+use crate::server::{Server, folder};
+
+/// Says something in the host's place, of the job that says it.
+const PRELUDE: &str = "
+import os, struct, sys, time
+
+running = next(module for name, module in sys.modules.items() if name.endswith('.running') and hasattr(module, 'forked'))
+
+def say(text):
+    data = text.replace('ID', str(running.current().id)).encode()
+    data = struct.pack('>I', len(data)) + data
+    while data: data = data[os.write(100, data):]
+
+";
+
+fn forging(body: &str) -> Value {
+    let workload = json!({ "type": "python", "source": format!("{PRELUDE}def main():\n    {body}\n") });
+    json!({ "bound": "cpu", "executor": "processes", "workload": workload, "retry": { "attempts": 1 } })
+}
+
+async fn run(server: &Server, submission: &Value) -> Value {
+    let id = server.submit(submission).await;
+    server.until(&id, |job| job["finished_at"].is_string()).await
+}
+
+/// It begins once more each time, with a new deadline.
+const AGAIN: &str = "time.sleep(0.1); say('{\"returned\": {\"id\": ID}}'); time.sleep(0.05)";
+
+#[tokio::test]
+async fn a_job_does_not_begin_again_by_giving_itself_back() {
+    let folder = folder();
+    // Workloads under which processes die again and again are kept out.
+    let settings = [("TRINE_PYTHON_PROCESSES", "1"), ("TRINE_MAX_LOSSES", "1")];
+    let server = Server::start(folder.path(), &settings).await;
+    let call = |body| {
+        let mut call = forging(body);
+        call["deadline_ms"] = json!(2_000);
+        call
+    };
+    let (short, again) = (call("time.sleep(0.001)"), call(AGAIN));
+    // From here on, a process is there.
+    run(&server, &forging("pass")).await;
+    let job = run(&server, &again).await;
+    assert_eq!(job["error"]["kind"], "lost", "{job}");
+    // Behind short ones it may be given back, once.
+    let calls: Vec<_> = (0..40).map(|n| if n == 30 { &again } else { &short }).collect();
+    let answer = server.client.post(format!("{}/jobs/batch", server.url)).json(&calls).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    for (n, item) in answer["items"].as_array().unwrap().iter().enumerate() {
+        let job = server.until(item["id"].as_str().unwrap(), |job| job["finished_at"].is_string()).await;
+        assert!(n != 30 || ["lost", "timeout"].map(Value::from).contains(&job["error"]["kind"]), "{job}");
+    }
+}
